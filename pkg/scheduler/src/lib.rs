@@ -1,0 +1,1 @@
+//! mk8s-scheduler.
