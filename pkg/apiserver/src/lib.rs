@@ -1,5 +1,15 @@
 //! The API server: one generic pipeline over the registry's rows, and the only user of the store.
 
 pub mod admission;
+pub mod config;
 pub mod identity;
+pub mod object;
 pub mod request;
+pub mod server;
+pub mod watch_cache;
+
+pub use config::Config;
+pub use identity::User;
+pub use object::Object;
+pub use server::{ApiServer, OpenError};
+pub use watch_cache::Cache;

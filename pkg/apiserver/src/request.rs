@@ -1,5 +1,8 @@
 //! URL → verb and resource, parsed once per request and read by every filter and handler.
 
+use http::Method;
+use percent_encoding::percent_decode_str;
+
 /// What upstream's RequestInfo holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {
@@ -18,4 +21,331 @@ pub struct RequestInfo {
     pub subpath: String,
     pub namespace: String,
     pub name: String,
+}
+
+impl RequestInfo {
+    /// Reads method, path and query as upstream's RequestInfoFactory does.
+    pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
+        let mut info = RequestInfo {
+            path: path.to_string(),
+            verb: method_verb(method),
+            ..RequestInfo::default()
+        };
+        let mut rest = path.split('/').filter(|part| !part.is_empty());
+        let parts: &mut dyn Iterator<Item = &str> = &mut rest;
+        match parts.next() {
+            Some("api") => {}
+            Some("apis") => match parts.next() {
+                Some(group) => info.group = decode(group),
+                None => return info,
+            },
+            _ => return info,
+        }
+        let Some(version) = parts.next() else {
+            info.group.clear();
+            return info;
+        };
+        let mut parts: Vec<&str> = parts.collect();
+        if parts.is_empty() {
+            info.group.clear();
+            return info;
+        }
+        info.is_resource = true;
+        info.version = decode(version);
+        info.verb = match *method {
+            Method::POST => "create",
+            Method::GET | Method::HEAD => "get",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "",
+        };
+        // The old /watch/ prefix: still in client libraries.
+        let prefixed_watch = parts[0] == "watch" && parts.len() > 1;
+        if prefixed_watch {
+            parts.remove(0);
+        }
+        if parts[0] == "namespaces" {
+            if let Some(namespace) = parts.get(1) {
+                info.namespace = decode(namespace);
+            }
+            if parts.len() > 2 && !matches!(parts[2], "finalize" | "status") {
+                parts.drain(..2);
+            }
+        }
+        info.resource = decode(parts[0]);
+        if let Some(name) = parts.get(1) {
+            info.name = decode(name);
+        }
+        if let Some(subresource) = parts.get(2) {
+            info.subresource = decode(subresource);
+        }
+        if parts.len() > 3 {
+            info.subpath = parts[3..].join("/");
+        }
+        info.refine_verb(prefixed_watch, query);
+        info
+    }
+
+    fn refine_verb(&mut self, prefixed_watch: bool, query: &Query) {
+        if prefixed_watch && self.verb == "get" {
+            self.verb = "watch";
+        }
+        if self.name.is_empty() && self.verb == "get" {
+            self.verb = if query.flag("watch") { "watch" } else { "list" };
+        } else if self.name.is_empty() && self.verb == "delete" {
+            self.verb = "deletecollection";
+        }
+        // A collection request for exactly one name is authorized as that name.
+        if self.name.is_empty() && matches!(self.verb, "list" | "watch" | "deletecollection") {
+            if let Some(name) = query.get("fieldSelector").and_then(single_name) {
+                self.name = name.to_string();
+            }
+        }
+    }
+
+    /// The name in the path: for collection verbs `name` may come from the field selector.
+    pub fn path_name(&self) -> &str {
+        match self.verb {
+            "list" | "watch" | "deletecollection" => "",
+            _ => &self.name,
+        }
+    }
+}
+
+fn single_name(selector: &str) -> Option<&str> {
+    selector.split(',').find_map(|term| {
+        let value = term.strip_prefix("metadata.name=")?;
+        let value = value.strip_prefix('=').unwrap_or(value);
+        (!value.is_empty() && !value.contains('=')).then_some(value)
+    })
+}
+
+fn method_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "",
+    }
+}
+
+fn decode(segment: &str) -> String {
+    if segment.contains('%') {
+        percent_decode_str(segment).decode_utf8_lossy().into_owned()
+    } else {
+        segment.to_string()
+    }
+}
+
+/// The query's pairs, decoded, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: Option<&str>) -> Query {
+        let Some(query) = query else {
+            return Query::default();
+        };
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (form_decode(key), form_decode(value))
+        });
+        Query(pairs.collect())
+    }
+
+    /// The first value under a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(own, _)| own == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The value, absent when empty.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).filter(|value| !value.is_empty())
+    }
+
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(own, _)| own == key)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Upstream's reading of booleans: anything but absent, `0` and `false` is true.
+    pub fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|value| !matches!(value, "0" | "false"))
+    }
+}
+
+fn form_decode(text: &str) -> String {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return percent_decode_str(&spaced).decode_utf8_lossy().into_owned();
+    }
+    decode(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: Method, uri: &str) -> RequestInfo {
+        let (path, query) = match uri.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (uri, None),
+        };
+        RequestInfo::parse(&method, path, &Query::parse(query))
+    }
+
+    #[test]
+    fn resource_paths() {
+        // (method, uri, verb, group, version, resource, subresource, namespace, name)
+        let rows = [
+            ("GET", "/api/v1/pods", "list", "", "v1", "pods", "", "", ""),
+            ("GET", "/api/v1/pods?watch=1", "watch", "", "v1", "pods", "", "", ""),
+            ("GET", "/api/v1/pods?watch=false", "list", "", "v1", "pods", "", "", ""),
+            ("GET", "/api/v1/watch/pods", "watch", "", "v1", "pods", "", "", ""),
+            ("GET", "/api/v1/namespaces", "list", "", "v1", "namespaces", "", "", ""),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                "get",
+                "",
+                "v1",
+                "namespaces",
+                "",
+                "a",
+                "a",
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                "update",
+                "",
+                "v1",
+                "namespaces",
+                "finalize",
+                "a",
+                "a",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods",
+                "list",
+                "",
+                "v1",
+                "pods",
+                "",
+                "a",
+                "",
+            ),
+            (
+                "DELETE",
+                "/api/v1/namespaces/a/pods",
+                "deletecollection",
+                "",
+                "v1",
+                "pods",
+                "",
+                "a",
+                "",
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces/a/pods/p/exec",
+                "create",
+                "",
+                "v1",
+                "pods",
+                "exec",
+                "a",
+                "p",
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch",
+                "apps",
+                "v1",
+                "deployments",
+                "scale",
+                "a",
+                "d",
+            ),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name%3Dx",
+                "list",
+                "",
+                "v1",
+                "pods",
+                "",
+                "",
+                "x",
+            ),
+            (
+                "GET",
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "get",
+                "rbac.authorization.k8s.io",
+                "v1",
+                "clusterroles",
+                "",
+                "",
+                "system:node",
+            ),
+        ];
+        for (method, uri, verb, group, version, resource, subresource, namespace, name) in rows {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method of the table");
+            let info = parse(method, uri);
+            assert!(info.is_resource, "{uri}");
+            let got = (
+                info.verb,
+                info.group.as_str(),
+                info.version.as_str(),
+                info.resource.as_str(),
+                info.subresource.as_str(),
+                info.namespace.as_str(),
+                info.name.as_str(),
+            );
+            assert_eq!(
+                got,
+                (verb, group, version, resource, subresource, namespace, name),
+                "{uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_paths() {
+        for uri in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/healthz",
+            "/openapi/v3",
+        ] {
+            let info = parse(Method::GET, uri);
+            assert!(!info.is_resource, "{uri}");
+            assert_eq!(info.verb, "get");
+            assert_eq!(info.group, "");
+        }
+    }
+
+    #[test]
+    fn query_values() {
+        let query = Query::parse(Some("labelSelector=a+in+%28b%2Cc%29&watch&x=0"));
+        assert_eq!(query.get("labelSelector"), Some("a in (b,c)"));
+        assert!(query.flag("watch"));
+        assert!(!query.flag("x"));
+        assert!(!query.flag("y"));
+    }
 }

@@ -1,0 +1,47 @@
+//! What the API server has to be told.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// The version that `/version` and every node report.
+pub const VERSION: &str = "v1.35.4+mk8s.1";
+
+#[derive(Clone)]
+pub struct Config {
+    /// The store's directory is `db` below it; keys and certificates are in `pki`.
+    pub data_dir: PathBuf,
+    pub service_cidr: IpNet,
+    pub node_port_range: RangeInclusive<u16>,
+    pub cluster_domain: String,
+    pub advertise_address: IpAddr,
+    pub secure_port: u16,
+    pub version: String,
+    /// For the way to the nodes' port 10250: trusts the cluster CA, shows the apiserver-kubelet client certificate.
+    pub kubelet_client: Option<Arc<rustls::ClientConfig>>,
+    /// How many requests other than watches, logs and streams are worked on at once: (reading, writing).
+    pub max_in_flight: (usize, usize),
+    /// Whom the service-account tokens say they are from and for.
+    pub service_account_issuer: String,
+}
+
+impl Config {
+    /// The defaults for a data directory and an address.
+    pub fn new(data_dir: impl Into<PathBuf>, advertise_address: IpAddr) -> Config {
+        Config {
+            data_dir: data_dir.into(),
+            service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert([10, 96, 0, 0].into(), 16)),
+            node_port_range: 30_000..=32_767,
+            cluster_domain: "cluster.local".into(),
+            advertise_address,
+            secure_port: 6443,
+            version: VERSION.into(),
+            kubelet_client: None,
+            max_in_flight: (400, 200),
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One stored object as the watch cache holds it: the bytes clients receive, and what selectors ask of it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use mk8s_api::registry::Resource;
+use serde_json::Value;
+
+/// Labels and selectable fields: made by the task of the request that wrote the object, or on first use after a start.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Selectable {
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// In the order of the row's `fields`.
+    pub fields: Box<[Box<str>]>,
+}
+
+impl Selectable {
+    pub fn of(resource: &Resource, object: &Value) -> Selectable {
+        let labels = object.get("metadata").and_then(|metadata| metadata.get("labels"));
+        let labels = labels.and_then(Value::as_object).map(|labels| {
+            labels
+                .iter()
+                .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()))
+                .collect()
+        });
+        let fields = resource.fields.iter().map(|(_, path)| field_text(object, path));
+        Selectable {
+            labels: labels.unwrap_or_default(),
+            fields: fields.collect(),
+        }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let found = self.labels.iter().find(|(own, _)| &**own == key);
+        found.map(|(_, value)| &**value)
+    }
+}
+
+/// A selectable field as text; a missing one is the empty string.
+fn field_text(object: &Value, path: &[std::borrow::Cow<'static, str>]) -> Box<str> {
+    let mut at = object;
+    for step in path {
+        match at.get(step.as_ref()) {
+            Some(next) => at = next,
+            None => return "".into(),
+        }
+    }
+    match at {
+        Value::String(text) => text.as_str().into(),
+        Value::Bool(flag) => flag.to_string().into(),
+        Value::Number(number) => number.to_string().into(),
+        _ => "".into(),
+    }
+}
+
+/// An object of the cache. Cheap to share, never changed.
+pub struct Object {
+    /// The store's key.
+    pub key: Arc<str>,
+    /// JSON text with apiVersion, kind and metadata.resourceVersion: stored = cached = sent.
+    pub json: Bytes,
+    pub revision: u64,
+    pub create_revision: u64,
+    /// Where in `json` the digits of the revision stand.
+    revision_at: u32,
+    namespace: (u16, u16),
+    name_from: u16,
+    resource: Arc<Resource>,
+    selectable: OnceLock<Selectable>,
+    proto: OnceLock<Option<Bytes>>,
+}
+
+impl Object {
+    pub(crate) fn new(
+        resource: Arc<Resource>,
+        key: Arc<str>,
+        json: Bytes,
+        revision: u64,
+        create_revision: u64,
+        selectable: Option<Selectable>,
+    ) -> Object {
+        let (namespace, name_from) = split_key(&key, resource.scope);
+        let cell = OnceLock::new();
+        if let Some(selectable) = selectable {
+            let _ = cell.set(selectable);
+        }
+        Object {
+            revision_at: find_revision(&json, revision),
+            key,
+            json,
+            revision,
+            create_revision,
+            namespace,
+            name_from,
+            resource,
+            selectable: cell,
+            proto: OnceLock::new(),
+        }
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.key[usize::from(self.namespace.0)..usize::from(self.namespace.1)]
+    }
+
+    pub fn name(&self) -> &str {
+        &self.key[usize::from(self.name_from)..]
+    }
+
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    /// The object as a tree. Costs a parse: for writers and slow paths.
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).unwrap_or_else(|error| {
+            tracing::error!(key = %self.key, %error, "a stored object is not JSON");
+            Value::Null
+        })
+    }
+
+    pub fn selectable(&self) -> &Selectable {
+        self.selectable
+            .get_or_init(|| Selectable::of(&self.resource, &self.value()))
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.selectable().label(key)
+    }
+
+    /// A selectable field by its label in field selectors.
+    pub fn field(&self, label: &str) -> Option<&str> {
+        match label {
+            "metadata.name" => Some(self.name()),
+            "metadata.namespace" => Some(self.namespace()),
+            _ => {
+                let index = self.resource.fields.iter().position(|(own, _)| own == label)?;
+                self.selectable().fields.get(index).map(|field| &**field)
+            }
+        }
+    }
+
+    /// The text with another resourceVersion: what a DELETED event shows.
+    pub fn json_at(&self, revision: u64) -> Bytes {
+        let at = self.revision_at as usize;
+        if at == 0 || revision == self.revision {
+            return self.json.clone();
+        }
+        let old_len = decimal_len(self.revision);
+        let mut text = Vec::with_capacity(self.json.len() + 4);
+        text.extend_from_slice(&self.json[..at]);
+        text.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
+        text.extend_from_slice(&self.json[at + old_len..]);
+        text.into()
+    }
+
+    /// The object in Kubernetes protobuf, without the envelope's magic; made once. None where the kind has no schema.
+    pub fn proto(&self, encode: impl FnOnce(&Value) -> Option<Vec<u8>>) -> Option<Bytes> {
+        self.proto
+            .get_or_init(|| encode(&self.value()).map(Bytes::from))
+            .clone()
+    }
+
+    /// Approximate bytes held.
+    pub fn weight(&self) -> usize {
+        self.json.len() + 256
+    }
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.key, self.revision)
+    }
+}
+
+fn decimal_len(number: u64) -> usize {
+    itoa::Buffer::new().format(number).len()
+}
+
+/// The digits' offset of `"resourceVersion":"N"`: nothing else in an object can name a revision as new as its own.
+fn find_revision(json: &[u8], revision: u64) -> u32 {
+    let mut needle = [0u8; 48];
+    let prefix = b"\"resourceVersion\":\"";
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(revision).as_bytes();
+    let end = prefix.len() + digits.len();
+    needle[..prefix.len()].copy_from_slice(prefix);
+    needle[prefix.len()..end].copy_from_slice(digits);
+    needle[end] = b'"';
+    match memchr::memmem::find(json, &needle[..=end]) {
+        Some(at) => u32::try_from(at + prefix.len()).unwrap_or(0),
+        None => 0,
+    }
+}
+
+/// `/registry/core/pods/ns/name` → the namespace's range and where the name starts.
+fn split_key(key: &str, scope: mk8s_api::registry::Scope) -> ((u16, u16), u16) {
+    let narrow = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
+    let mut slashes = memchr::memchr_iter(b'/', key.as_bytes()).skip(3);
+    let first = slashes.next().map_or(key.len(), |at| at + 1);
+    if scope == mk8s_api::registry::Scope::Cluster {
+        return ((narrow(first), narrow(first)), narrow(first));
+    }
+    let second = slashes.next().map_or(first, |at| at + 1);
+    (
+        (narrow(first), narrow(second.saturating_sub(1).max(first))),
+        narrow(second),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mk8s_api::registry::Scope;
+
+    #[test]
+    fn keys_split() {
+        let key = "/registry/core/pods/ns/name";
+        let ((from, to), name) = split_key(key, Scope::Namespaced);
+        assert_eq!(&key[from as usize..to as usize], "ns");
+        assert_eq!(&key[name as usize..], "name");
+        let key = "/registry/core/nodes/n1";
+        let ((from, to), name) = split_key(key, Scope::Cluster);
+        assert_eq!((from, to), (name, name));
+        assert_eq!(&key[name as usize..], "n1");
+    }
+}

@@ -1,0 +1,142 @@
+//! The events of one resource: the only history there is. Bounded in time, count and bytes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::object::Object;
+
+/// Kept at least this long and at least this many, unless the bytes run over.
+const KEEP: Duration = Duration::from_secs(75);
+const KEEP_EVENTS: usize = 1_000;
+const MAX_BYTES: usize = 64 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Added => "ADDED",
+            EventKind::Modified => "MODIFIED",
+            EventKind::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change, and the frames that watchers share.
+pub struct Event {
+    pub kind: EventKind,
+    pub revision: u64,
+    /// The object after the change; on DELETED the last one there was.
+    pub object: Arc<Object>,
+    pub old: Option<Arc<Object>>,
+    at: Instant,
+    json: OnceLock<Bytes>,
+    proto: OnceLock<Option<Bytes>>,
+}
+
+impl Event {
+    pub fn new(kind: EventKind, revision: u64, object: Arc<Object>, old: Option<Arc<Object>>, at: Instant) -> Event {
+        Event {
+            kind,
+            revision,
+            object,
+            old,
+            at,
+            json: OnceLock::new(),
+            proto: OnceLock::new(),
+        }
+    }
+
+    /// The event as a line of a JSON watch, made once.
+    pub fn json_frame(&self) -> &Bytes {
+        self.json
+            .get_or_init(|| frame(self.kind.as_str(), &self.object.json_at(self.revision)))
+    }
+
+    /// The event in a protobuf watch, made once by the given encoder.
+    pub fn proto_frame(&self, make: impl FnOnce(&Event) -> Option<Bytes>) -> Option<Bytes> {
+        self.proto.get_or_init(|| make(self)).clone()
+    }
+}
+
+/// `{"type":"ADDED","object":…}` and a newline.
+pub fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(object.len() + 40);
+    text.extend_from_slice(b"{\"type\":\"");
+    text.extend_from_slice(kind.as_bytes());
+    text.extend_from_slice(b"\",\"object\":");
+    text.extend_from_slice(object);
+    text.extend_from_slice(b"}\n");
+    text.into()
+}
+
+/// A queue of events with absolute positions.
+pub(super) struct Ring {
+    events: VecDeque<Arc<Event>>,
+    /// Position of the first event held.
+    base: u64,
+    /// Every event after this revision is held.
+    floor: u64,
+    bytes: usize,
+}
+
+impl Ring {
+    pub fn new(floor: u64) -> Ring {
+        Ring {
+            events: VecDeque::new(),
+            base: 0,
+            floor,
+            bytes: 0,
+        }
+    }
+
+    pub fn push(&mut self, event: Arc<Event>, now: Instant) {
+        self.bytes += event.object.weight();
+        self.events.push_back(event);
+        while let Some(oldest) = self.events.front() {
+            let aged = self.events.len() > KEEP_EVENTS && now.duration_since(oldest.at) > KEEP;
+            if !aged && self.bytes <= MAX_BYTES {
+                break;
+            }
+            self.floor = oldest.revision;
+            self.bytes -= oldest.object.weight();
+            self.base += 1;
+            self.events.pop_front();
+        }
+    }
+
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The position after the last event.
+    pub fn end(&self) -> u64 {
+        self.base + self.events.len() as u64
+    }
+
+    /// The position of the first event after a revision.
+    pub fn position_after(&self, revision: u64) -> u64 {
+        let index = self.events.partition_point(|event| event.revision <= revision);
+        self.base + index as u64
+    }
+
+    /// Up to `limit` events from a position; None where it is no longer held.
+    pub fn from(&self, position: u64, limit: usize) -> Option<impl Iterator<Item = &Arc<Event>>> {
+        let skip = usize::try_from(position.checked_sub(self.base)?).ok()?;
+        let skip = skip.min(self.events.len());
+        let end = (skip + limit).min(self.events.len());
+        Some(self.events.range(skip..end))
+    }
+
+    pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.events.iter().rev()
+    }
+}

@@ -1,0 +1,140 @@
+//! A watcher: a cursor in a resource's ring. It costs nothing until an event wakes it, and nobody waits for it.
+
+use std::sync::Arc;
+
+use super::resource::{INDEXED_FIELD, Indexed, ResourceCache, Snapshot};
+use super::ring::{Event, Ring};
+
+/// How many events a watcher takes at once.
+const TAKE: usize = 256;
+
+pub struct Watcher {
+    cache: Arc<ResourceCache>,
+    position: u64,
+    /// Events up to here were seen before the watch began.
+    after: u64,
+    /// The value of the indexed field that alone is watched.
+    value: Option<Box<str>>,
+    wake: tokio::sync::watch::Receiver<u64>,
+    /// Events older than the index's ring, taken when the watch began.
+    backlog: Vec<Arc<Event>>,
+}
+
+/// What a watcher gets.
+pub enum Next {
+    Events,
+    /// The ring went past the cursor: the client has to list again.
+    TooOld,
+}
+
+impl ResourceCache {
+    /// A watch of everything after a revision; Err holds the oldest revision that can be watched.
+    pub fn watch_from(self: &Arc<Self>, revision: u64, value: Option<&str>) -> Result<Watcher, u64> {
+        let mut state = self.state.lock();
+        if revision < state.ring.floor() {
+            return Err(state.ring.floor());
+        }
+        let position = state.ring.position_after(revision);
+        Ok(self.watcher(&mut state, position, revision, value))
+    }
+
+    /// A snapshot, and a watch of everything after it, without gap or double.
+    pub fn watch_with_snapshot(self: &Arc<Self>, namespace: &str, value: Option<&str>) -> (Snapshot, Watcher) {
+        let mut state = self.state.lock();
+        let snapshot = self.snapshot_of(&state, namespace);
+        let position = state.ring.end();
+        let watcher = self.watcher(&mut state, position, snapshot.revision, value);
+        (snapshot, watcher)
+    }
+
+    fn watcher(
+        self: &Arc<Self>,
+        state: &mut super::resource::State,
+        position: u64,
+        after: u64,
+        value: Option<&str>,
+    ) -> Watcher {
+        let indexed = value.filter(|_| self.resource().fields.iter().any(|(label, _)| label == INDEXED_FIELD));
+        let Some(value) = indexed else {
+            return Watcher {
+                cache: self.clone(),
+                position,
+                after,
+                value: None,
+                wake: self.wake.subscribe(),
+                backlog: Vec::new(),
+            };
+        };
+        let backlog = state.ring.from(position, usize::MAX);
+        let backlog = backlog.map(|events| events.cloned().collect()).unwrap_or_default();
+        state.indexed.retain(|_, indexed| indexed.wake.receiver_count() > 0);
+        let indexed = state.indexed.entry(value.into()).or_insert_with(|| Indexed {
+            ring: Ring::new(0),
+            wake: tokio::sync::watch::Sender::new(0),
+        });
+        Watcher {
+            cache: self.clone(),
+            position: indexed.ring.end(),
+            after,
+            value: Some(value.into()),
+            wake: indexed.wake.subscribe(),
+            backlog,
+        }
+    }
+}
+
+impl Watcher {
+    /// Takes what there is, without waiting, into `into`.
+    pub fn take(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
+        if !self.backlog.is_empty() {
+            into.append(&mut self.backlog);
+            return Next::Events;
+        }
+        self.wake.mark_unchanged();
+        let state = self.cache.state.lock();
+        let ring = match &self.value {
+            None => &state.ring,
+            Some(value) => match state.indexed.get(value) {
+                Some(indexed) => &indexed.ring,
+                None => return Next::TooOld,
+            },
+        };
+        let Some(events) = ring.from(self.position, TAKE) else {
+            return Next::TooOld;
+        };
+        let before = into.len();
+        into.extend(events.cloned());
+        drop(state);
+        self.position += (into.len() - before) as u64;
+        if into.get(before).is_some_and(|first| first.revision <= self.after) {
+            let after = self.after;
+            into.retain(|event| event.revision > after);
+        }
+        Next::Events
+    }
+
+    /// Waits until there is something to take.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as the cache; an index's sender goes only when it has no receiver.
+        if self.wake.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The revision that this watcher has surely seen everything up to: for bookmarks. Call with nothing left to take.
+    pub fn seen(&self) -> u64 {
+        let state = self.cache.state.lock();
+        self.cache.snapshot_of(&state, "").revision
+    }
+
+    /// Whether nothing is waiting, and the revision seen then; both under one lock.
+    pub fn caught_up(&self) -> Option<u64> {
+        let state = self.cache.state.lock();
+        let ring = match &self.value {
+            None => &state.ring,
+            Some(value) => &state.indexed.get(value)?.ring,
+        };
+        let caught_up = self.backlog.is_empty() && ring.end() == self.position;
+        caught_up.then(|| self.cache.snapshot_of(&state, "").revision)
+    }
+}
