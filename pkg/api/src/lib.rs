@@ -1,5 +1,8 @@
 //! The object model of mk8s, without IO: the registry of resources, metadata, selectors, quantities, patches,
 //! schema, validation and codecs.
 
+pub mod codec;
+pub mod patch;
 pub mod registry;
+pub mod schema;
 pub mod status;

@@ -1,0 +1,26 @@
+//! JSON in: one pass from bytes to the tree of a type.
+
+use serde::de::DeserializeSeed as _;
+
+use super::typed::{Context, Decoded, Validation};
+use crate::schema::TypeRef;
+
+/// Decodes a body. Without a type any JSON passes as it is (patches), and only keys that come twice are noted.
+///
+/// ```
+/// use mk8s_api::codec::{json, Validation};
+/// let decoded = json::decode(br#"{"a":1,"a":2}"#, None, Validation::Strict).expect("JSON");
+/// assert_eq!(decoded.problems, [r#"duplicate field "a""#]);
+/// ```
+pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, String> {
+    let mut context = Context::new(validation);
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = context
+        .seed(ty)
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value));
+    match value {
+        Ok(value) => Ok(context.finish(value)),
+        Err(error) => Err(context.error(&error)),
+    }
+}

@@ -1,0 +1,546 @@
+//! The one pass that turns input of any format into the tree of a type: what upstream does by decoding into a Go struct
+//! and printing it again.
+//!
+//! - A field that the type lacks is dropped and noted; a key that comes twice is noted, the last wins.
+//! - A value of the wrong type ends the pass with Go's words.
+//! - Zero values go where Go's `omitempty` drops them; what Go prints even when zero is filled in.
+//! - Times, quantities and base64 get their canonical form.
+//!
+//! Paths of problems are built on the way out, so that an input without problems pays nothing for them.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::scalar;
+use crate::schema::{Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef};
+
+/// The request's `fieldValidation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Validation {
+    Strict,
+    #[default]
+    Warn,
+    Ignore,
+}
+
+/// A decoded body and what strict decoding has against it, in upstream's words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    pub value: Value,
+    /// `unknown field "spec.x"`, `duplicate field "spec.y"`. Strict joins them with `, ` behind `strict decoding error: `;
+    /// Warn sends each as a warning. Empty for Ignore.
+    pub problems: Vec<String>,
+}
+
+/// Upstream stops collecting here.
+const MAX_PROBLEMS: usize = 100;
+
+/// Rewrites a tree as decoding its text would: after a patch, and for trees from elsewhere.
+pub fn conform(value: Value, ty: TypeRef, validation: Validation) -> Result<Decoded, String> {
+    let mut context = Context::new(validation);
+    match context.seed(Some(ty)).deserialize(value) {
+        Ok(value) => Ok(context.finish(value)),
+        Err(error) => Err(context.error(&error)),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum ProblemKind {
+    Unknown,
+    Duplicate,
+}
+
+struct Problem {
+    kind: ProblemKind,
+    path: String,
+}
+
+/// A type error on its way out, before it has its path.
+struct Mismatch {
+    /// Everything when no struct is around: `json: cannot unmarshal string into Go `.
+    what: String,
+    go_type: String,
+    /// Innermost struct, and the fields from the root to it.
+    structure: &'static str,
+    path: String,
+    /// The whole text where Go's own UnmarshalJSON spoke: no path is added.
+    own: bool,
+}
+
+/// What one pass collects.
+pub(super) struct Context {
+    collect: bool,
+    problems: Vec<Problem>,
+    mismatch: Option<Mismatch>,
+}
+
+impl Context {
+    pub(super) fn new(validation: Validation) -> Self {
+        Context {
+            collect: validation != Validation::Ignore,
+            problems: Vec::new(),
+            mismatch: None,
+        }
+    }
+
+    /// The root's seed; without a type any JSON passes, and only doubles are noted.
+    pub(super) fn seed(&mut self, ty: Option<TypeRef>) -> Typed<'_> {
+        Typed {
+            context: self,
+            shape: Shape::One,
+            base: ty.map_or(Base::Any, Base::Struct),
+            field: None,
+        }
+    }
+
+    pub(super) fn finish(self, value: Value) -> Decoded {
+        let mut problems: Vec<String> = Vec::with_capacity(self.problems.len());
+        for problem in self.problems {
+            let kind = match problem.kind {
+                ProblemKind::Unknown => "unknown field",
+                ProblemKind::Duplicate => "duplicate field",
+            };
+            let text = format!("{kind} {:?}", problem.path);
+            if !problems.contains(&text) {
+                problems.push(text);
+            }
+        }
+        problems.truncate(MAX_PROBLEMS);
+        Decoded { value, problems }
+    }
+
+    /// The text for a failed pass: the type error where there is one, else the parser's own.
+    pub(super) fn error(self, parser: &dyn fmt::Display) -> String {
+        match self.mismatch {
+            Some(mismatch) if mismatch.own => mismatch.what,
+            Some(mismatch) if mismatch.structure.is_empty() => format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                mismatch.what, mismatch.go_type
+            ),
+            Some(mismatch) => format!(
+                "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
+                mismatch.what, mismatch.structure, mismatch.path, mismatch.go_type
+            ),
+            None => parser.to_string(),
+        }
+    }
+
+    fn note(&mut self, kind: ProblemKind, path: &str) {
+        // Twice the limit: doubles are dropped at the end.
+        if self.collect && self.problems.len() < 2 * MAX_PROBLEMS {
+            self.problems.push(Problem {
+                kind,
+                path: path.to_string(),
+            });
+        }
+    }
+
+    /// Puts a map's key or a field's name before the paths noted since `since`.
+    fn prefix_key(&mut self, since: usize, key: &str) {
+        for problem in &mut self.problems[since..] {
+            let separator = if problem.path.starts_with('[') { "" } else { "." };
+            problem.path = format!("{key}{separator}{}", problem.path);
+        }
+    }
+
+    fn prefix_index(&mut self, since: usize, index: usize) {
+        for problem in &mut self.problems[since..] {
+            let separator = if problem.path.starts_with('[') { "" } else { "." };
+            problem.path = format!("[{index}]{separator}{}", problem.path);
+        }
+    }
+
+    /// Puts a struct's field before a type error that comes out of it.
+    fn prefix_mismatch(&mut self, structure: &TypeInfo, name: &str) {
+        if let Some(mismatch) = &mut self.mismatch {
+            if mismatch.structure.is_empty() {
+                // Go names the innermost struct without its package.
+                let go_name = structure.go_name;
+                mismatch.structure = go_name.rsplit('.').next().unwrap_or(go_name);
+                mismatch.path = name.to_string();
+            } else {
+                mismatch.path = format!("{name}.{}", mismatch.path);
+            }
+        }
+    }
+}
+
+/// Decodes one value of a known shape.
+pub(super) struct Typed<'c> {
+    context: &'c mut Context,
+    shape: Shape,
+    base: Base,
+    field: Option<&'static FieldInfo>,
+}
+
+impl<'de> DeserializeSeed<'de> for Typed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Typed<'_> {
+    fn mismatch<E: serde::de::Error>(self, what: impl Into<String>) -> E {
+        let go_type = match (self.field, self.shape) {
+            (Some(field), shape) if shape == field.shape => field.go_name(),
+            (Some(field), Shape::One) if !field.go_type.is_empty() => field.go_type.to_string(),
+            _ => self.base.go_name().to_string(),
+        };
+        self.context.mismatch = Some(Mismatch {
+            what: what.into(),
+            go_type,
+            structure: "",
+            path: String::new(),
+            own: false,
+        });
+        E::custom("wrong type")
+    }
+
+    fn own_error<E: serde::de::Error>(self, text: String) -> E {
+        self.context.mismatch = Some(Mismatch {
+            what: text,
+            go_type: String::new(),
+            structure: "",
+            path: String::new(),
+            own: true,
+        });
+        E::custom("wrong value")
+    }
+
+    fn text<E: serde::de::Error>(self, text: impl Into<String> + AsRef<str>) -> Result<Value, E> {
+        if self.shape != Shape::One {
+            return Err(self.mismatch("string"));
+        }
+        let canonical = match self.base {
+            Base::String | Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1 | Base::IntOrString => {
+                return Ok(Value::String(text.into()));
+            }
+            Base::Bytes => scalar::base64(text.as_ref()),
+            Base::Time => scalar::time(text.as_ref()),
+            Base::MicroTime => scalar::micro_time(text.as_ref()),
+            Base::Quantity => scalar::quantity(text.as_ref()),
+            Base::Duration => Ok(None),
+            _ => return Err(self.mismatch("string")),
+        };
+        match canonical {
+            Ok(None) => Ok(Value::String(text.into())),
+            Ok(Some(value)) => Ok(value),
+            Err(error) => Err(self.own_error(error)),
+        }
+    }
+
+    fn number<E: serde::de::Error>(self, number: Number) -> Result<Value, E> {
+        if self.shape != Shape::One {
+            return Err(self.mismatch("number"));
+        }
+        match self.base {
+            Base::Int32 | Base::IntOrString => match number.as_i64() {
+                Some(value) if i32::try_from(value).is_ok() => Ok(Value::Number(number)),
+                _ => Err(self.mismatch(format!("number {number}"))),
+            },
+            Base::Int64 => match number.as_i64() {
+                Some(_) => Ok(Value::Number(number)),
+                None => Err(self.mismatch(format!("number {number}"))),
+            },
+            Base::Double | Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1 => Ok(Value::Number(number)),
+            Base::Quantity => match scalar::quantity(&number.to_string()) {
+                Ok(Some(value)) => Ok(value),
+                Ok(None) => Ok(Value::String(number.to_string())),
+                Err(error) => Err(self.own_error(error)),
+            },
+            _ => Err(self.mismatch("number")),
+        }
+    }
+
+    /// Any JSON object, or a Go map.
+    fn keyed<'de, A: MapAccess<'de>>(self, base: Base, mut access: A) -> Result<Value, A::Error> {
+        let context = self.context;
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let since = context.problems.len();
+            let value = access.next_value_seed(Typed {
+                context: &mut *context,
+                shape: Shape::One,
+                base,
+                field: self.field,
+            })?;
+            if context.problems.len() > since {
+                context.prefix_key(since, &key);
+            }
+            let value = if value.is_null() { zero_element(base) } else { value };
+            match map.entry(key) {
+                serde_json::map::Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                serde_json::map::Entry::Occupied(mut entry) => {
+                    context.note(ProblemKind::Duplicate, entry.key());
+                    entry.insert(value);
+                }
+            }
+        }
+        Ok(Value::Object(map))
+    }
+
+    fn structure<'de, A: MapAccess<'de>>(self, ty: TypeRef, mut access: A) -> Result<Value, A::Error> {
+        let context = self.context;
+        let info = ty.info();
+        let mut map = Map::new();
+        let mut seen = Seen::default();
+        while let Some(key) = access.next_key_seed(FieldName(info))? {
+            let (at, field) = match key {
+                Name::Known(at) => (at, &info.fields[at]),
+                Name::Unknown(name) if info.open => {
+                    let since = context.problems.len();
+                    let value = access.next_value_seed(Typed {
+                        context: &mut *context,
+                        shape: Shape::One,
+                        base: Base::Any,
+                        field: None,
+                    })?;
+                    if context.problems.len() > since {
+                        context.prefix_key(since, &name);
+                    }
+                    if map.contains_key(&name) {
+                        context.note(ProblemKind::Duplicate, &name);
+                    }
+                    map.insert(name, value);
+                    continue;
+                }
+                Name::Unknown(name) => {
+                    context.note(ProblemKind::Unknown, &name);
+                    access.next_value::<serde::de::IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if seen.insert(at) {
+                context.note(ProblemKind::Duplicate, field.name);
+            }
+            let since = context.problems.len();
+            let value = access.next_value_seed(Typed {
+                context: &mut *context,
+                shape: field.shape,
+                base: field.base,
+                field: Some(field),
+            });
+            let value = match value {
+                Ok(value) => value,
+                Err(error) => {
+                    context.prefix_mismatch(info, field.name);
+                    return Err(error);
+                }
+            };
+            if context.problems.len() > since {
+                context.prefix_key(since, field.name);
+            }
+            if kept(field, &value) {
+                map.insert(field.name.to_string(), value);
+            } else {
+                map.remove(field.name);
+            }
+        }
+        fill(info, &mut map);
+        Ok(Value::Object(map))
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(self, base: Base, mut access: A) -> Result<Value, A::Error> {
+        let context = self.context;
+        let mut items = Vec::with_capacity(access.size_hint().unwrap_or(0).min(1024));
+        loop {
+            let since = context.problems.len();
+            let item = access.next_element_seed(Typed {
+                context: &mut *context,
+                shape: Shape::One,
+                base,
+                field: self.field,
+            })?;
+            let Some(item) = item else { break };
+            if context.problems.len() > since {
+                context.prefix_index(since, items.len());
+            }
+            items.push(if item.is_null() { zero_element(base) } else { item });
+        }
+        Ok(Value::Array(items))
+    }
+}
+
+impl<'de> Visitor<'de> for Typed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
+        match (self.shape, self.base) {
+            (
+                Shape::One,
+                Base::Bool | Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1 | Base::SchemaOrBool,
+            ) => Ok(Value::Bool(value)),
+            _ => Err(self.mismatch("bool")),
+        }
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Value, E> {
+        self.number(value.into())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
+        self.number(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        match Number::from_f64(value) {
+            Some(number) => self.number(number),
+            None => Err(self.mismatch("number")),
+        }
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.text(value)
+    }
+
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.text(value)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        match (self.shape, self.base) {
+            (Shape::Map, base) => self.keyed(base, access),
+            (Shape::One, Base::Struct(ty)) => self.structure(ty, access),
+            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => self.keyed(Base::Any, access),
+            (Shape::One, Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings) => {
+                match SCHEMA.json_schema {
+                    Some(ty) => self.structure(ty, access),
+                    None => self.keyed(Base::Any, access),
+                }
+            }
+            _ => Err(self.mismatch("object")),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        match (self.shape, self.base) {
+            (Shape::List, base) => self.list(base, access),
+            (Shape::One, Base::Any | Base::Json | Base::RawExtension) => self.list(Base::Any, access),
+            (Shape::One, Base::Strings | Base::SchemaOrStrings) => self.list(Base::String, access),
+            (Shape::One, Base::SchemaOrArray) => {
+                let base = SCHEMA.json_schema.map_or(Base::Any, Base::Struct);
+                self.list(base, access)
+            }
+            _ => Err(self.mismatch("array")),
+        }
+    }
+}
+
+/// Which fields have been seen.
+#[derive(Default)]
+struct Seen([u64; 2]);
+
+impl Seen {
+    /// True when it was there already.
+    fn insert(&mut self, at: usize) -> bool {
+        let (word, bit) = ((at / 64).min(1), 1u64 << (at % 64));
+        let before = self.0[word] & bit != 0;
+        self.0[word] |= bit;
+        before
+    }
+}
+
+enum Name {
+    Known(usize),
+    Unknown(String),
+}
+
+/// Looks a key up without copying it.
+struct FieldName<'i>(&'i TypeInfo);
+
+impl<'de> DeserializeSeed<'de> for FieldName<'_> {
+    type Value = Name;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldName<'_> {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Name, E> {
+        Ok(match self.0.field(name) {
+            Some((at, _)) => Name::Known(at),
+            None => Name::Unknown(name.to_string()),
+        })
+    }
+}
+
+/// What a `null` among the items of a list or the values of a map becomes in Go.
+fn zero_element(base: Base) -> Value {
+    match base {
+        Base::String | Base::Bytes | Base::Quantity => Value::String(String::new()),
+        Base::Bool => Value::Bool(false),
+        Base::Int32 | Base::Int64 | Base::Double | Base::IntOrString => Value::from(0),
+        Base::Struct(ty) => zero_struct(ty.info()),
+        _ => Value::Null,
+    }
+}
+
+fn zero_struct(info: &TypeInfo) -> Value {
+    let mut map = Map::new();
+    fill(info, &mut map);
+    Value::Object(map)
+}
+
+/// Whether Go prints a field that holds `value`; what is printed even when zero is `fill`'s.
+pub(super) fn kept(field: &FieldInfo, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        _ if field.pointer => true,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => field.shape == Shape::One || !map.is_empty(),
+        _ if !field.omitempty => true,
+        Value::String(text) => !text.is_empty() || matches!(field.base, Base::IntOrString),
+        Value::Bool(value) => *value || field.base != Base::Bool,
+        // An IntOrString is a struct, which Go prints.
+        Value::Number(number) => number.as_f64() != Some(0.0) || matches!(field.base, Base::IntOrString),
+    }
+}
+
+/// Adds the fields that Go prints even when they are zero.
+pub(super) fn fill(info: &TypeInfo, map: &mut Map<String, Value>) {
+    for &at in &info.printed {
+        let field = &info.fields[usize::from(at)];
+        if map.contains_key(field.name) {
+            continue;
+        }
+        let zero = match (field.shape, field.base) {
+            _ if field.pointer => Value::Null,
+            (Shape::One, Base::Struct(ty)) => zero_struct(ty.info()),
+            (Shape::One, Base::Quantity) => Value::from("0"),
+            (Shape::One, Base::String | Base::Bool | Base::Int32 | Base::Int64 | Base::Double | Base::IntOrString) => {
+                zero_element(field.base)
+            }
+            _ => Value::Null,
+        };
+        map.insert(field.name.to_string(), zero);
+    }
+}
