@@ -2,7 +2,12 @@
 //! schema, validation and codecs.
 
 pub mod codec;
+pub mod meta;
+pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod registry;
 pub mod schema;
+pub mod selectors;
 pub mod status;
+pub mod time;

@@ -1,11 +1,29 @@
 //! The registry: one row per resource, read by discovery, OpenAPI, tables, RBAC, storage and the handlers alike.
 //! A built-in kind is a row in one of the group files here; a custom resource becomes the same row at run time.
 
+mod admission;
+mod apps;
+mod authentication;
+mod autoscaling;
+mod batch;
+pub mod columns;
+mod core;
+pub mod events;
+mod extensions;
+mod networking;
+mod policy;
+mod rbac;
+mod resource;
+mod row;
+mod storage;
+
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
+use crate::meta;
 use crate::status::FieldError;
 
 /// Whether objects of a resource live in a namespace.
@@ -165,16 +183,25 @@ pub struct Resource {
     pub generation: bool,
     pub name_rule: NameRule,
     pub support: Support,
-    /// Selectable fields besides metadata.name and metadata.namespace: label → JSON path (`spec.nodeName`).
-    /// Indexed when an object enters the watch cache.
+    /// Selectable fields besides metadata.name and metadata.namespace: label → JSON path (`spec.nodeName`) in the
+    /// stored object. Indexed when an object enters the watch cache: see `selectable`.
     pub fields: Vec<(Cow<'static, str>, Vec<Cow<'static, str>>)>,
     pub columns: Vec<Column>,
     pub hooks: Hooks,
     /// (group, plural) of the row whose objects this one shows in another version (events.k8s.io → core events).
     pub stored_as: Option<(&'static str, &'static str)>,
+    /// With `stored_as`: the two directions between this row's form and the stored row's (apiVersion included).
+    pub convert: Option<Convert>,
     /// Default paths of `/scale`: (specReplicasPath, statusReplicasPath, labelSelectorPath) as JSON paths.
     pub scale: Option<ScalePaths>,
     pub extra: BTreeMap<&'static str, Value>,
+}
+
+/// In place, both ways, without loss.
+#[derive(Clone, Copy)]
+pub struct Convert {
+    pub to_stored: fn(&mut Value),
+    pub from_stored: fn(&mut Value),
 }
 
 /// Where `/scale` finds its numbers.
@@ -184,4 +211,143 @@ pub struct ScalePaths {
     pub status_replicas: &'static [&'static str],
     /// A metav1.LabelSelector, a map or a string.
     pub selector: &'static [&'static str],
+}
+
+/// Every built-in row, in discovery's order of groups, preferred version first, plurals sorted within a version.
+pub fn builtin() -> &'static [Arc<Resource>] {
+    &TABLE.rows
+}
+
+/// The row that serves a group, version and plural.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Resource>> {
+    TABLE
+        .by_plural
+        .get(&(group, plural))?
+        .iter()
+        .map(|&index| &TABLE.rows[index])
+        .find(|row| row.serves(version))
+}
+
+/// The row of a group, version and kind.
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Arc<Resource>> {
+    builtin()
+        .iter()
+        .find(|row| row.group == group && row.kind == kind && row.serves(version))
+}
+
+/// The row whose objects are in the store, for a row that shows them in another version.
+pub fn stored_row(row: &Arc<Resource>) -> Option<&'static Arc<Resource>> {
+    let (group, plural) = row.stored_as?;
+    TABLE
+        .by_plural
+        .get(&(group, plural))?
+        .iter()
+        .map(|&index| &TABLE.rows[index])
+        .find(|row| row.stored_as.is_none())
+}
+
+struct Table {
+    rows: Vec<Arc<Resource>>,
+    by_plural: HashMap<(&'static str, &'static str), Vec<usize>>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let groups: [fn() -> Vec<Resource>; 21] = [
+        core::rows,
+        extensions::apiregistration,
+        apps::rows,
+        events::rows,
+        authentication::authentication,
+        authentication::authorization,
+        autoscaling::rows,
+        batch::rows,
+        authentication::certificates,
+        networking::networking,
+        policy::policy,
+        rbac::rows,
+        storage::rows,
+        admission::rows,
+        extensions::apiextensions,
+        policy::scheduling,
+        policy::coordination,
+        policy::node,
+        networking::discovery,
+        resource::rows,
+        policy::flowcontrol,
+    ];
+    let rows: Vec<Arc<Resource>> = groups.iter().flat_map(|rows| rows()).map(Arc::new).collect();
+    let mut by_plural: HashMap<(&'static str, &'static str), Vec<usize>> = HashMap::new();
+    for (index, row) in rows.iter().enumerate() {
+        if let (Cow::Borrowed(group), Cow::Borrowed(plural)) = (&row.group, &row.plural) {
+            by_plural.entry((group, plural)).or_default().push(index);
+        }
+    }
+    Table { rows, by_plural }
+});
+
+impl Resource {
+    pub fn serves(&self, version: &str) -> bool {
+        self.versions.iter().any(|own| own.served && own.name == version)
+    }
+
+    /// The version that is stored (the only one, for built-in kinds).
+    pub fn storage_version(&self) -> &str {
+        self.versions
+            .iter()
+            .find(|version| version.storage)
+            .or(self.versions.first())
+            .map_or("", |version| &version.name)
+    }
+
+    pub fn api_version(&self) -> String {
+        meta::join_api_version(&self.group, self.storage_version())
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// `pods`, `deployments.apps`
+    pub fn qualified(&self) -> String {
+        crate::status::qualified(&self.group, &self.plural)
+    }
+
+    /// Whether a field selector may name this field.
+    pub fn is_selectable(&self, label: &str) -> bool {
+        label == "metadata.name"
+            || (label == "metadata.namespace" && self.is_namespaced())
+            || self.fields.iter().any(|(own, _)| own == label)
+    }
+
+    /// The values of the selectable fields of a stored object, in the order of `fields`; Go's zero values count.
+    pub fn selectable<'a>(&'a self, object: &'a Value) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        self.fields
+            .iter()
+            .map(|(label, path)| (label.as_ref(), field_value(object, label, path)))
+    }
+}
+
+fn field_value<'a>(object: &'a Value, label: &str, path: &[Cow<'static, str>]) -> Cow<'a, str> {
+    let mut current = Some(object);
+    for key in path {
+        current = current.and_then(|value| value.as_object()?.get(key.as_ref()));
+    }
+    match current {
+        Some(Value::String(text)) if !text.is_empty() => Cow::Borrowed(text.as_str()),
+        Some(Value::Bool(true)) => Cow::Borrowed("true"),
+        Some(Value::Bool(false)) => Cow::Borrowed("false"),
+        Some(Value::Number(number)) => Cow::Owned(number.to_string()),
+        _ => Cow::Borrowed(match label {
+            "spec.hostNetwork" | "spec.unschedulable" => "false",
+            "status.replicas" | "status.successful" => "0",
+            // an event of the newer API names its source as the reporting component
+            "source" => meta::string(object, &["reportingComponent"]),
+            "reportingController" | "reportingComponent" => meta::string(object, &["source", "component"]),
+            _ => "",
+        }),
+    }
 }

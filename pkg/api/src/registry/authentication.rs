@@ -1,0 +1,38 @@
+//! authentication.k8s.io, authorization.k8s.io (reviews, nothing is stored) and certificates.k8s.io.
+
+use super::row::row;
+use super::{Resource, Verbs};
+
+pub(super) fn authentication() -> Vec<Resource> {
+    let review = |kind, plural| row("authentication.k8s.io", "v1", kind, plural).cluster().review();
+    vec![
+        review("SelfSubjectReview", "selfsubjectreviews"),
+        review("TokenReview", "tokenreviews"),
+    ]
+}
+
+pub(super) fn authorization() -> Vec<Resource> {
+    let review = |kind, plural| row("authorization.k8s.io", "v1", kind, plural).review();
+    vec![
+        review("LocalSubjectAccessReview", "localsubjectaccessreviews"),
+        review("SelfSubjectAccessReview", "selfsubjectaccessreviews").cluster(),
+        review("SelfSubjectRulesReview", "selfsubjectrulesreviews").cluster(),
+        review("SubjectAccessReview", "subjectaccessreviews").cluster(),
+    ]
+}
+
+pub(super) fn certificates() -> Vec<Resource> {
+    vec![
+        row(
+            "certificates.k8s.io",
+            "v1",
+            "CertificateSigningRequest",
+            "certificatesigningrequests",
+        )
+        .cluster()
+        .short(&["csr"])
+        .sub("approval", Verbs::GET_PATCH_UPDATE, None)
+        .status()
+        .fields(&["spec.signerName"]),
+    ]
+}

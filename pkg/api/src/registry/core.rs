@@ -1,0 +1,116 @@
+//! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
+
+use super::row::row;
+use super::{NameRule, Resource, Support, Verbs};
+
+const EVENT_FIELDS: &[&str] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+];
+
+const PROXY: Verbs = Verbs(Verbs::CREATE.0 | Verbs::DELETE.0 | Verbs::GET.0 | Verbs::PATCH.0 | Verbs::UPDATE.0);
+const CREATE_GET: Verbs = Verbs(Verbs::CREATE.0 | Verbs::GET.0);
+const NO_COLLECTION_DELETE: Verbs = Verbs(Verbs::ALL.0 & !Verbs::DELETECOLLECTION.0);
+
+pub(super) fn rows() -> Vec<Resource> {
+    let core = |kind, plural| row("", "v1", kind, plural);
+    vec![
+        core("Binding", "bindings").review(),
+        core("ComponentStatus", "componentstatuses")
+            .cluster()
+            .short(&["cs"])
+            .verbs(Verbs::GET.union(Verbs::LIST))
+            .support(Support::Virtual),
+        core("ConfigMap", "configmaps").short(&["cm"]),
+        core("Endpoints", "endpoints").short(&["ep"]).singular("endpoints"),
+        core("Event", "events")
+            .short(&["ev"])
+            .fields(EVENT_FIELDS)
+            .field("source", &["source", "component"])
+            .fields(&["type"]),
+        core("LimitRange", "limitranges")
+            .short(&["limits"])
+            .support(Support::ReadOnly),
+        core("Namespace", "namespaces")
+            .cluster()
+            .short(&["ns"])
+            .verbs(NO_COLLECTION_DELETE)
+            .named(NameRule::DnsLabel)
+            .sub("finalize", Verbs::UPDATE, None)
+            .status()
+            .fields(&["status.phase"]),
+        core("Node", "nodes")
+            .cluster()
+            .short(&["no"])
+            .sub("proxy", PROXY, Some(("", "v1", "NodeProxyOptions")))
+            .status()
+            .fields(&["spec.unschedulable"]),
+        core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .short(&["pvc"])
+            .status()
+            .support(Support::StoredOnly),
+        core("PersistentVolume", "persistentvolumes")
+            .cluster()
+            .short(&["pv"])
+            .status()
+            .support(Support::StoredOnly),
+        core("Pod", "pods")
+            .short(&["po"])
+            .category("all")
+            .generation()
+            .sub("attach", CREATE_GET, Some(("", "v1", "PodAttachOptions")))
+            .sub("binding", Verbs::CREATE, Some(("", "v1", "Binding")))
+            .sub("ephemeralcontainers", Verbs::GET_PATCH_UPDATE, None)
+            .sub("eviction", Verbs::CREATE, Some(("policy", "v1", "Eviction")))
+            .sub("exec", CREATE_GET, Some(("", "v1", "PodExecOptions")))
+            .sub("log", Verbs::GET, None)
+            .sub("portforward", CREATE_GET, Some(("", "v1", "PodPortForwardOptions")))
+            .sub("proxy", PROXY, Some(("", "v1", "PodProxyOptions")))
+            .sub("resize", Verbs::GET_PATCH_UPDATE, None)
+            .status()
+            .fields(&[
+                "spec.nodeName",
+                "spec.restartPolicy",
+                "spec.schedulerName",
+                "spec.serviceAccountName",
+                "spec.hostNetwork",
+                "status.phase",
+                "status.podIP",
+                "status.nominatedNodeName",
+            ])
+            .field("status.podIPs", &["status", "podIP"]),
+        core("PodTemplate", "podtemplates").generation(),
+        core("ReplicationController", "replicationcontrollers")
+            .short(&["rc"])
+            .category("all")
+            .generation()
+            .scale()
+            .status()
+            .fields(&["status.replicas"])
+            .support(Support::StoredOnly),
+        core("ResourceQuota", "resourcequotas")
+            .short(&["quota"])
+            .status()
+            .support(Support::ReadOnly),
+        core("Secret", "secrets").fields(&["type"]),
+        core("ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
+            "token",
+            Verbs::CREATE,
+            Some(("authentication.k8s.io", "v1", "TokenRequest")),
+        ),
+        core("Service", "services")
+            .short(&["svc"])
+            .category("all")
+            .named(NameRule::Dns1035Label)
+            .sub("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions")))
+            .status()
+            .fields(&["spec.clusterIP", "spec.type"]),
+    ]
+}

@@ -1,0 +1,90 @@
+//! events.k8s.io/v1: the core group's Events under newer field names. One object is stored (the core form).
+
+use serde_json::{Map, Value};
+
+use super::row::row;
+use super::{Convert, Resource};
+
+/// (name in core/v1, name in events.k8s.io/v1); every other field has one name.
+const FIELDS: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+pub(super) fn rows() -> Vec<Resource> {
+    vec![
+        row("events.k8s.io", "v1", "Event", "events")
+            .short(&["ev"])
+            .field("regarding.kind", &["involvedObject", "kind"])
+            .field("regarding.namespace", &["involvedObject", "namespace"])
+            .field("regarding.name", &["involvedObject", "name"])
+            .field("regarding.uid", &["involvedObject", "uid"])
+            .field("regarding.apiVersion", &["involvedObject", "apiVersion"])
+            .field("regarding.resourceVersion", &["involvedObject", "resourceVersion"])
+            .field("regarding.fieldPath", &["involvedObject", "fieldPath"])
+            .fields(&["reason"])
+            .field("reportingController", &["reportingComponent"])
+            .fields(&["type"])
+            .stored_as("", "events", Convert { to_stored, from_stored }),
+    ]
+}
+
+/// events.k8s.io/v1 → v1, in place.
+pub fn to_stored(object: &mut Value) {
+    rename(object, "v1", |(core, new)| (new, core));
+    if let Value::Object(map) = object {
+        // both are always there in the core form
+        for key in ["involvedObject", "source"] {
+            map.entry(key).or_insert_with(|| Value::Object(Map::new()));
+        }
+    }
+}
+
+/// v1 → events.k8s.io/v1, in place.
+pub fn from_stored(object: &mut Value) {
+    rename(object, "events.k8s.io/v1", |(core, new)| (core, new));
+}
+
+fn rename(
+    object: &mut Value,
+    api_version: &str,
+    order: fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) {
+    let Value::Object(map) = object else { return };
+    map.insert("apiVersion".into(), api_version.into());
+    for pair in FIELDS {
+        let (from, to) = order(pair);
+        if let Some(value) = map.remove(from) {
+            map.insert(to.into(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_ways_without_loss() {
+        let core = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "message": "m", "reason": "r", "type": "Normal",
+            "involvedObject": {"kind": "Pod"}, "source": {"component": "kubelet"}, "count": 3,
+            "firstTimestamp": "2024-01-01T00:00:00Z", "lastTimestamp": null, "eventTime": null,
+            "reportingComponent": "kubelet", "reportingInstance": "n1"});
+        let mut object = core.clone();
+        from_stored(&mut object);
+        assert_eq!(object["note"], "m");
+        assert_eq!(object["deprecatedCount"], 3);
+        assert_eq!(object["regarding"]["kind"], "Pod");
+        assert!(object.get("message").is_none());
+        to_stored(&mut object);
+        assert_eq!(object, core);
+    }
+}

@@ -1,0 +1,185 @@
+//! How a row is written: a few words per kind; everything unsaid is what most kinds have.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::{
+    Column, Convert, Hooks, NameRule, Resource, ScalePaths, Scope, Subresource, Support, Verbs, Version, columns,
+};
+use crate::status::FieldError;
+
+/// (group, version, kind) of `/scale`.
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+/// A namespaced, stored, fully supported resource with every verb and the columns Name and Age.
+pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Resource {
+    Resource {
+        group: group.into(),
+        versions: vec![Version {
+            name: version.into(),
+            served: true,
+            storage: true,
+        }],
+        kind: kind.into(),
+        list_kind: Cow::Owned(format!("{kind}List")),
+        plural: plural.into(),
+        singular: Cow::Owned(kind.to_ascii_lowercase()),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        scope: Scope::Namespaced,
+        verbs: Verbs::ALL,
+        subresources: Vec::new(),
+        generation: false,
+        name_rule: NameRule::DnsSubdomain,
+        support: Support::Full,
+        fields: Vec::new(),
+        columns: columns::default(),
+        hooks: Hooks::NONE,
+        stored_as: None,
+        convert: None,
+        scale: None,
+        extra: BTreeMap::new(),
+    }
+}
+
+pub(super) type Validate = fn(&serde_json::Value, &mut Vec<FieldError>);
+pub(super) type ValidateUpdate = fn(&serde_json::Value, &serde_json::Value, &mut Vec<FieldError>);
+
+impl Resource {
+    pub(super) fn cluster(mut self) -> Self {
+        self.scope = Scope::Cluster;
+        self
+    }
+
+    pub(super) fn short(mut self, names: &[&'static str]) -> Self {
+        self.short_names = names.iter().map(|&name| name.into()).collect();
+        self
+    }
+
+    pub(super) fn singular(mut self, name: &'static str) -> Self {
+        self.singular = name.into();
+        self
+    }
+
+    pub(super) fn category(mut self, name: &'static str) -> Self {
+        self.categories.push(name.into());
+        self
+    }
+
+    pub(super) fn verbs(mut self, verbs: Verbs) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    /// A review: answered by code of its own, nothing is stored.
+    pub(super) fn review(mut self) -> Self {
+        self.verbs = Verbs::CREATE_ONLY;
+        self.support = Support::Virtual;
+        self
+    }
+
+    pub(super) fn support(mut self, support: Support) -> Self {
+        self.support = support;
+        self
+    }
+
+    /// Counts spec changes in `metadata.generation`.
+    pub(super) fn generation(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    pub(super) fn named(mut self, rule: NameRule) -> Self {
+        self.name_rule = rule;
+        self
+    }
+
+    pub(super) fn status(self) -> Self {
+        self.sub("status", Verbs::GET_PATCH_UPDATE, None)
+    }
+
+    pub(super) fn sub(
+        mut self,
+        name: &'static str,
+        verbs: Verbs,
+        kind: Option<(&'static str, &'static str, &'static str)>,
+    ) -> Self {
+        self.subresources.push(Subresource {
+            name: name.into(),
+            verbs,
+            kind,
+        });
+        self.subresources.sort_by(|a, b| a.name.cmp(&b.name));
+        self
+    }
+
+    /// `/scale` on `spec.replicas` and `status.replicas`.
+    pub(super) fn scale(mut self) -> Self {
+        self.scale = Some(ScalePaths {
+            spec_replicas: &["spec", "replicas"],
+            status_replicas: &["status", "replicas"],
+            selector: &["spec", "selector"],
+        });
+        self.sub("scale", Verbs::GET_PATCH_UPDATE, Some(SCALE))
+    }
+
+    /// Selectable fields whose label is their path.
+    pub(super) fn fields(mut self, labels: &[&'static str]) -> Self {
+        for &label in labels {
+            self.fields
+                .push((label.into(), label.split('.').map(Cow::Borrowed).collect()));
+        }
+        self
+    }
+
+    /// A selectable field whose label differs from its path in the stored object.
+    pub(super) fn field(mut self, label: &'static str, path: &[&'static str]) -> Self {
+        self.fields
+            .push((label.into(), path.iter().map(|&key| key.into()).collect()));
+        self
+    }
+
+    pub(super) fn columns(mut self, columns: Vec<Column>) -> Self {
+        self.columns = columns;
+        self
+    }
+
+    pub(super) fn default(mut self, default: fn(&mut serde_json::Value)) -> Self {
+        self.hooks.default = default;
+        self
+    }
+
+    pub(super) fn prepare(
+        mut self,
+        create: fn(&mut serde_json::Value),
+        update: fn(&mut serde_json::Value, &serde_json::Value),
+    ) -> Self {
+        self.hooks.prepare_create = create;
+        self.hooks.prepare_update = update;
+        self
+    }
+
+    pub(super) fn validate(mut self, validate: Validate) -> Self {
+        self.hooks.validate = validate;
+        self
+    }
+
+    pub(super) fn validate_update(mut self, validate: ValidateUpdate) -> Self {
+        self.hooks.validate_update = validate;
+        self
+    }
+
+    pub(super) fn warnings(
+        mut self,
+        warnings: fn(&serde_json::Value, Option<&serde_json::Value>) -> Vec<String>,
+    ) -> Self {
+        self.hooks.warnings = warnings;
+        self
+    }
+
+    pub(super) fn stored_as(mut self, group: &'static str, plural: &'static str, convert: Convert) -> Self {
+        self.stored_as = Some((group, plural));
+        self.convert = Some(convert);
+        self
+    }
+}
