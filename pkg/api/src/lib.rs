@@ -4,7 +4,6 @@
 pub mod codec;
 pub mod meta;
 pub mod names;
-pub mod openapi;
 pub mod patch;
 pub mod registry;
 pub mod schema;

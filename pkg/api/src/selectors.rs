@@ -271,6 +271,14 @@ enum Token {
 }
 
 impl Token {
+    /// `in` and `notin` are keys too where a key is expected.
+    fn starts_requirement(&self) -> bool {
+        matches!(
+            self,
+            Token::Word(_) | Token::Not | Token::Operator(Operator::In | Operator::NotIn)
+        )
+    }
+
     fn text(&self) -> String {
         match self {
             Token::End => String::new(),
@@ -312,12 +320,12 @@ impl Parser {
         loop {
             match self.peek() {
                 Token::End => return Ok(requirements),
-                Token::Word(_) | Token::Not => {
+                token if token.starts_requirement() => {
                     requirements.push(self.requirement()?);
                     match self.next() {
                         Token::End => return Ok(requirements),
                         Token::Comma => {
-                            if !matches!(self.peek(), Token::Word(_) | Token::Not) {
+                            if !self.peek().starts_requirement() {
                                 return Err(format!(
                                     "found '{}', expected: identifier after ','",
                                     self.peek().text()
