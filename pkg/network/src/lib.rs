@@ -1,1 +1,20 @@
-//! mk8s-network.
+//! The node's part of the cluster network: a namespace, a veth and an address per pod on one bridge, and the way to the
+//! other nodes' pods. The only user of netlink, setns, nft and iptables.
+//!
+//! Everything made here carries mk8s's name ([`names`]), is found again by that name after a restart, and is removed by
+//! [`teardown`]. Decisions (addresses, peers, rules) are pure functions; the rest only carries them out.
+
+mod error;
+pub mod firewall;
+mod ipam;
+pub mod names;
+pub mod netns;
+mod network;
+pub mod nft;
+mod overlay;
+mod rtnl;
+mod sysctl;
+
+pub use error::{Error, Result};
+pub use network::{Config, Mode, Network, PodAddress, overlapping_routes, teardown};
+pub use overlay::Peer;

@@ -1,0 +1,142 @@
+//! Network namespaces by name: made on a thread of their own, kept alive by a bind mount below /run/netns (where
+//! containerd and `ip netns` look), entered on a thread of their own.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+};
+
+use crate::{
+    error::{Error, Result},
+    names,
+};
+
+pub const DIR: &str = "/run/netns";
+
+pub fn path(uid: &str) -> PathBuf {
+    Path::new(DIR).join(names::netns(uid))
+}
+
+/// Makes the pod's namespace and runs `inside` in it.
+pub fn create<T: Send + 'static>(uid: &str, inside: impl FnOnce() -> T + Send + 'static) -> Result<(PathBuf, T)> {
+    prepare_dir()?;
+    let path = path(uid);
+    fs::File::create(&path).map_err(|source| Error::io(format!("create {}", path.display()), source))?;
+    let target = path.clone();
+    let made = on_thread(move || -> Result<T> {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|source| Error::errno("make a network namespace", source))?;
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            &target,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(|source| Error::errno(format!("mount a network namespace on {}", target.display()), source))?;
+        Ok(inside())
+    });
+    match made {
+        Ok(Ok(value)) => Ok((path, value)),
+        Ok(Err(error)) | Err(error) => {
+            // The first error is the one to tell.
+            let _ = remove_path(&path);
+            Err(error)
+        }
+    }
+}
+
+/// Removes the pod's namespace by name. It is gone when the last process in it is.
+pub fn remove(uid: &str) -> Result<()> {
+    remove_path(&path(uid))
+}
+
+pub fn exists(uid: &str) -> bool {
+    is_namespace(&path(uid))
+}
+
+/// The uids that have a namespace, or the remains of one.
+pub fn list() -> Result<Vec<String>> {
+    let entries = match fs::read_dir(DIR) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::io(format!("list {DIR}"), source)),
+    };
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| name.strip_prefix(names::NETNS_PREFIX).map(str::to_owned))
+        .collect())
+}
+
+/// Runs `inside` in the namespace at `path`, on a thread of its own: the caller's namespace does not change.
+pub fn enter<T: Send + 'static>(path: &Path, inside: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let namespace = fs::File::open(path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
+    let path = path.to_owned();
+    on_thread(move || {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|source| Error::errno(format!("enter {}", path.display()), source))?;
+        Ok(inside())
+    })?
+}
+
+fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    thread::Builder::new()
+        .name("netns".into())
+        .spawn(work)
+        .map_err(|source| Error::io("start a thread", source))?
+        .join()
+        .map_err(|_| Error::Invalid("work inside a network namespace panicked".into()))
+}
+
+/// /run/netns must be a shared mount: what is mounted there has to be seen by containerd too.
+fn prepare_dir() -> Result<()> {
+    if fs::read_dir(DIR).is_err() {
+        fs::create_dir_all(DIR).map_err(|source| Error::io(format!("create {DIR}"), source))?;
+    }
+    let share = || {
+        mount(
+            None::<&str>,
+            DIR,
+            None::<&str>,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            None::<&str>,
+        )
+    };
+    match share() {
+        Err(Errno::EINVAL) => mount(
+            Some(DIR),
+            DIR,
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        )
+        .and_then(|()| share())
+        .map_err(|source| Error::errno(format!("make {DIR} a shared mount"), source)),
+        other => other.map_err(|source| Error::errno(format!("make {DIR} a shared mount"), source)),
+    }
+}
+
+fn remove_path(path: &Path) -> Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(source) => return Err(Error::errno(format!("unmount {}", path.display()), source)),
+    }
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// After a reboot of the host (or with another /run) the file may be there with no namespace mounted on it.
+fn is_namespace(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}

@@ -1,0 +1,433 @@
+//! The node's network as a whole: the bridge and the way to the peers once, a namespace with an address per pod.
+//!
+//! A pod has its address as a /32 and reaches everything, its neighbours on the bridge included, by the gateway: so every
+//! packet passes the node's routing and its Service rules, with or without bridge-nf-call-iptables. Hardware addresses
+//! follow from IP addresses and are entered on both sides: nobody broadcasts for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
+    net::Ipv4Addr,
+    os::fd::AsRawFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ipnet::Ipv4Net;
+use netlink_packet_route::link::InfoKind;
+
+use crate::{
+    error::{Error, Result},
+    firewall,
+    ipam::{self, Ipam},
+    names, netns, nft,
+    overlay::{self, Peer},
+    rtnl::{Link, Rtnl},
+    sysctl,
+};
+
+/// How packets get to the pods of other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In UDP packets between the nodes: works wherever the nodes reach each other.
+    Vxlan,
+    /// By plain routes: the network between the nodes has to let foreign addresses pass.
+    Routes,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub mode: Mode,
+    pub node_ip: Ipv4Addr,
+    /// This node's part of the cluster's pod range.
+    pub pod_cidr: Ipv4Net,
+    /// The pods of the whole cluster. What leaves it gets the node's address.
+    pub cluster_cidr: Ipv4Net,
+    /// The address at which the node answers DNS for its pods; it is put on the bridge.
+    pub dns: Option<Ipv4Addr>,
+    /// Of pods and bridge; without it the node's own, less what VXLAN needs.
+    pub mtu: Option<u32>,
+    /// Where the addresses in use are kept: /var/lib/mk8s/node.
+    pub state_dir: PathBuf,
+}
+
+/// What a pod has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodAddress {
+    pub ip: Ipv4Addr,
+    pub netns: PathBuf,
+}
+
+/// Cheap to clone; all clones are one network.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    mtu: u32,
+    rtnl: Rtnl,
+    bridge: Link,
+    /// The link by which peers are reached.
+    overlay: Link,
+    ipam: Mutex<Ipam>,
+    /// What was last asked for and done; one change at a time.
+    peers: tokio::sync::Mutex<Option<BTreeSet<Peer>>>,
+}
+
+/// What VXLAN puts before a packet: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14.
+const VXLAN_OVERHEAD: u32 = 50;
+
+impl Network {
+    /// Makes the node's network, or finds it and sets right what differs. Pods that are attached stay so.
+    pub async fn open(config: Config) -> Result<Self> {
+        let rtnl = Rtnl::open()?;
+        let ipam = Ipam::open(&config.state_dir, config.pod_cidr)?;
+        sysctl::require("net/ipv4/ip_forward", "1")?;
+        let node_link = node_link(&rtnl, config.node_ip).await?;
+        let mtu = config.mtu.unwrap_or(match config.mode {
+            Mode::Vxlan => node_link.mtu.saturating_sub(VXLAN_OVERHEAD),
+            Mode::Routes => node_link.mtu,
+        });
+        let bridge = ensure_bridge(&rtnl, &config, mtu).await?;
+        let overlay = match config.mode {
+            Mode::Vxlan => ensure_vxlan(&rtnl, &config, mtu).await?,
+            Mode::Routes => {
+                rtnl.delete_link_named(names::VXLAN).await?;
+                node_link.clone()
+            }
+        };
+        for link in BTreeSet::from([names::BRIDGE, overlay.name.as_str(), node_link.name.as_str()]) {
+            // A NodePort at 127.0.0.1 leads to pods and nodes by these links; table() keeps strangers out.
+            sysctl::set(&format!("net/ipv4/conf/{link}/route_localnet"), "1");
+        }
+        // Pods reach each other by the gateway on purpose.
+        sysctl::set(&format!("net/ipv4/conf/{}/send_redirects", names::BRIDGE), "0");
+        nft::apply(&table(&config)).await?;
+        firewall::open(config.cluster_cidr).await?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            mtu,
+            rtnl,
+            bridge,
+            overlay,
+            ipam: Mutex::new(ipam),
+            peers: tokio::sync::Mutex::new(None),
+        })))
+    }
+
+    pub fn mtu(&self) -> u32 {
+        self.0.mtu
+    }
+
+    pub fn gateway(&self) -> Ipv4Addr {
+        ipam::gateway(self.0.config.pod_cidr)
+    }
+
+    /// What the pod has, if it is attached.
+    pub fn address(&self, uid: &str) -> Option<PodAddress> {
+        let ip = self.ipam().pool.get(uid)?;
+        netns::exists(uid).then(|| PodAddress {
+            ip,
+            netns: netns::path(uid),
+        })
+    }
+
+    /// A fresh namespace with an address, a way out and lo up. What an earlier sandbox of the pod left is removed first.
+    pub async fn attach(&self, uid: &str) -> Result<PodAddress> {
+        if netns::path(uid).exists() {
+            self.detach(uid).await?;
+        }
+        let ip = {
+            let mut ipam = self.ipam();
+            let ip = ipam
+                .pool
+                .allocate(uid)
+                .ok_or(Error::NoFreeAddress(self.0.config.pod_cidr))?;
+            ipam.save()?;
+            ip
+        };
+        match self.connect(uid, ip).await {
+            Ok(netns) => Ok(PodAddress { ip, netns }),
+            Err(error) => {
+                if let Err(error) = self.detach(uid).await {
+                    tracing::warn!(uid, %error, "what was made of the pod's network stays until the next start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self, uid: &str, ip: Ipv4Addr) -> Result<PathBuf> {
+        let inner = &self.0;
+        let runtime = tokio::runtime::Handle::current();
+        let name = uid.to_owned();
+        let made = tokio::task::spawn_blocking(move || {
+            netns::create(&name, move || {
+                let _context = runtime.enter();
+                Rtnl::open()
+            })
+        });
+        let (path, inside) = made
+            .await
+            .map_err(|_| Error::Invalid("making a network namespace panicked".into()))??;
+        let inside = inside?;
+        let file = fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
+        let mac = names::pod_mac(ip);
+        inner
+            .rtnl
+            .add_veth(&names::veth(uid), &inner.bridge, file.as_raw_fd(), mac, inner.mtu)
+            .await?;
+        inner.rtnl.set_neighbour(inner.bridge.index, ip, mac).await?;
+
+        inside.set_up(1).await?;
+        let Some(eth0) = inside.link("eth0").await? else {
+            return Err(Error::Invalid(format!(
+                "the veth of pod {uid} has no end in {}",
+                path.display()
+            )));
+        };
+        let gateway = self.gateway();
+        inside.add_address(eth0.index, ip, 32).await?;
+        inside
+            .set_neighbour(eth0.index, gateway, names::pod_mac(gateway))
+            .await?;
+        inside.set_pod_routes(eth0.index, gateway).await?;
+        Ok(path)
+    }
+
+    /// Removes all that the pod has; what is gone already is fine.
+    pub async fn detach(&self, uid: &str) -> Result<()> {
+        self.0.rtnl.delete_link_named(&names::veth(uid)).await?;
+        netns::remove(uid)?;
+        if let Some(ip) = self.ipam().pool.get(uid) {
+            self.0.rtnl.delete_neighbour(self.0.bridge.index, ip).await?;
+        }
+        let mut ipam = self.ipam();
+        if ipam.pool.release(uid).is_some() {
+            ipam.save()?;
+        }
+        Ok(())
+    }
+
+    /// After a start: these pods run. Tells what each still has; a pod that is not in the answer has no working network
+    /// and needs a new sandbox. The remains of all others are removed.
+    pub async fn adopt(&self, uids: &[String]) -> Result<BTreeMap<String, PodAddress>> {
+        let links: HashSet<String> = self.0.rtnl.links().await?.into_iter().map(|link| link.name).collect();
+        let mut kept = BTreeMap::new();
+        for uid in uids {
+            if let (Some(address), true) = (self.address(uid), links.contains(&names::veth(uid))) {
+                kept.insert(uid.clone(), address);
+            }
+        }
+        let mut stale: BTreeSet<String> = netns::list()?.into_iter().collect();
+        stale.extend(self.ipam().pool.uids().map(str::to_owned));
+        for uid in stale.iter().filter(|uid| !kept.contains_key(*uid)) {
+            tracing::info!(uid, "removing what is left of a pod's network");
+            self.detach(uid).await?;
+        }
+        let known: HashSet<String> = kept.keys().map(|uid| names::veth(uid)).collect();
+        for link in links
+            .iter()
+            .filter(|name| name.starts_with(names::VETH_PREFIX) && !known.contains(*name))
+        {
+            self.0.rtnl.delete_link_named(link).await?;
+        }
+        Ok(kept)
+    }
+
+    /// Makes these, and no others, the nodes whose pods are reached. Costs nothing when nothing changed.
+    pub async fn peers(&self, peers: BTreeSet<Peer>) -> Result<()> {
+        let inner = &self.0;
+        let mut done = inner.peers.lock().await;
+        if done.as_ref() == Some(&peers) {
+            return Ok(());
+        }
+        let (mode, link) = (inner.config.mode, inner.overlay.index);
+        let own = Peer {
+            node_ip: inner.config.node_ip,
+            pod_cidr: inner.config.pod_cidr,
+        };
+        let wanted = overlay::desired(mode, link, own, &peers);
+        // Until it is all done, the next call tries again.
+        *done = None;
+        let have = overlay::observed(&inner.rtnl, mode, link).await?;
+        overlay::apply(&inner.rtnl, link, &have, &wanted).await?;
+        *done = Some(peers);
+        Ok(())
+    }
+
+    /// Looks at the host's firewalls again: one may have been started, or reloaded, since.
+    pub async fn recheck_firewall(&self) -> Result<()> {
+        firewall::open(self.0.config.cluster_cidr).await
+    }
+
+    fn ipam(&self) -> MutexGuard<'_, Ipam> {
+        // A panic elsewhere leaves the pool whole: every change to it is one insertion or removal.
+        self.0.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes everything of mk8s's from the kernel's network. Needs no [`Network`]; what is not there is fine.
+pub async fn teardown() -> Result<()> {
+    let rtnl = Rtnl::open()?;
+    for table in [names::SERVICE_TABLE, names::TABLE] {
+        match nft::delete_table(table).await {
+            // Where there is no nft there is no table.
+            Ok(()) | Err(Error::Invalid(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    firewall::close().await?;
+    for route in rtnl.routes().await? {
+        rtnl.delete_route(route).await?;
+    }
+    for link in rtnl.links().await? {
+        if link.name.starts_with(names::VETH_PREFIX) || [names::BRIDGE, names::VXLAN].contains(&link.name.as_str()) {
+            rtnl.delete_link(&link).await?;
+        }
+    }
+    for uid in netns::list()? {
+        netns::remove(&uid)?;
+    }
+    // The other links' route_localnet is ours too; mk8s's own went with their links.
+    for entry in fs::read_dir("/proc/sys/net/ipv4/conf").into_iter().flatten().flatten() {
+        if let Some(link) = entry
+            .file_name()
+            .to_str()
+            .filter(|name| !["all", "default"].contains(name))
+        {
+            let name = format!("net/ipv4/conf/{link}/route_localnet");
+            if fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|value| value.trim() == "1") {
+                sysctl::set(&name, "0");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The routes of this host that overlap one of `ranges` and are not mk8s's: (route, link). For init's checks.
+pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, String)>> {
+    let rtnl = Rtnl::open()?;
+    let names: BTreeMap<u32, String> = rtnl
+        .links()
+        .await?
+        .into_iter()
+        .map(|link| (link.index, link.name))
+        .collect();
+    let ours: HashSet<Ipv4Net> = rtnl.routes().await?.into_iter().map(|route| route.to).collect();
+    Ok(rtnl
+        .destinations()
+        .await?
+        .into_iter()
+        .filter(|(to, _)| to.prefix_len() > 0 && !ours.contains(to))
+        .filter_map(|(to, link)| Some((to, names.get(&link?)?.clone())))
+        .filter(|(to, link)| {
+            ![names::BRIDGE, names::VXLAN].contains(&link.as_str())
+                && ranges
+                    .iter()
+                    .any(|range| range.contains(&to.addr()) || to.contains(&range.addr()))
+        })
+        .collect())
+}
+
+async fn node_link(rtnl: &Rtnl, node_ip: Ipv4Addr) -> Result<Link> {
+    let addresses = rtnl.addresses(None).await?;
+    let index = addresses
+        .iter()
+        .find(|(_, address, _)| *address == node_ip)
+        .map(|(link, ..)| *link);
+    let links = rtnl.links().await?;
+    links
+        .into_iter()
+        .find(|link| Some(link.index) == index)
+        .ok_or(Error::NoLink(node_ip))
+}
+
+async fn ensure_bridge(rtnl: &Rtnl, config: &Config, mtu: u32) -> Result<Link> {
+    let gateway = ipam::gateway(config.pod_cidr);
+    let mac = names::pod_mac(gateway);
+    let bridge = match rtnl.link(names::BRIDGE).await? {
+        Some(link) if link.kind == Some(InfoKind::Bridge) => link,
+        Some(link) => return Err(Error::Invalid(format!("link {} is there and is no bridge", link.name))),
+        None => rtnl.add_bridge(names::BRIDGE, mac, mtu).await?,
+    };
+    if bridge.mac != mac {
+        rtnl.set_mac(&bridge, mac).await?;
+    }
+    if bridge.mtu != mtu {
+        rtnl.set_mtu(&bridge, mtu).await?;
+    }
+    rtnl.set_up(bridge.index).await?;
+    let mut wanted = vec![(gateway, config.pod_cidr.prefix_len())];
+    wanted.extend(config.dns.map(|dns| (dns, 32)));
+    ensure_addresses(rtnl, &bridge, &wanted).await?;
+    Ok(bridge)
+}
+
+async fn ensure_vxlan(rtnl: &Rtnl, config: &Config, mtu: u32) -> Result<Link> {
+    let mac = names::vxlan_mac(config.node_ip);
+    let link = match rtnl.link(names::VXLAN).await? {
+        Some(link) if link.vxlan_local() == Some(config.node_ip) && link.mac == mac => link,
+        // What differs can't be changed on a device that is there.
+        Some(link) => {
+            rtnl.delete_link(&link).await?;
+            rtnl.add_vxlan(names::VXLAN, config.node_ip, mac, mtu).await?
+        }
+        None => rtnl.add_vxlan(names::VXLAN, config.node_ip, mac, mtu).await?,
+    };
+    if link.mtu != mtu {
+        rtnl.set_mtu(&link, mtu).await?;
+    }
+    rtnl.set_up(link.index).await?;
+    // The source of what this node itself sends to other nodes' pods: their answers come back by the same way.
+    ensure_addresses(rtnl, &link, &[(config.pod_cidr.network(), 32)]).await?;
+    Ok(link)
+}
+
+async fn ensure_addresses(rtnl: &Rtnl, link: &Link, wanted: &[(Ipv4Addr, u8)]) -> Result<()> {
+    let have: Vec<(Ipv4Addr, u8)> = rtnl
+        .addresses(Some(link.index))
+        .await?
+        .into_iter()
+        .filter(|(index, ..)| *index == link.index)
+        .map(|(_, a, p)| (a, p))
+        .collect();
+    for (address, prefix) in have.iter().filter(|pair| !wanted.contains(pair)) {
+        rtnl.delete_address(link.index, *address, *prefix).await?;
+    }
+    for (address, prefix) in wanted.iter().filter(|pair| !have.contains(pair)) {
+        rtnl.add_address(link.index, *address, *prefix).await?;
+    }
+    Ok(())
+}
+
+/// The node's own table, whole. Services have theirs.
+fn table(config: &Config) -> String {
+    let Config {
+        pod_cidr,
+        cluster_cidr,
+        dns,
+        ..
+    } = config;
+    let (table, bridge) = (names::TABLE, names::BRIDGE);
+    let dns_guard = dns.map_or(String::new(), |dns| {
+        format!("    # DNS is for this node and its pods alone\n    ip daddr {dns} iifname != {{ \"lo\", \"{bridge}\" }} drop\n")
+    });
+    format!(
+        "table ip {table}
+delete table ip {table}
+table ip {table} {{
+  comment \"pod network of mk8s\"
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {pod_cidr} ip daddr != {{ {cluster_cidr}, 224.0.0.0/4 }} masquerade fully-random
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    # route_localnet is on for NodePorts at localhost: nobody else gets to 127.0.0.0/8
+    iifname != \"lo\" ip daddr 127.0.0.0/8 ct state new ct status & dnat != dnat drop
+{dns_guard}  }}
+}}
+"
+    )
+}

@@ -1,0 +1,493 @@
+//! Netlink in the words of this crate. Every call says what it wanted in its error; what exists already, or is gone
+//! already, is success.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::{Stream, TryStreamExt};
+use ipnet::Ipv4Net;
+use netlink_packet_route::{
+    AddressFamily,
+    address::AddressAttribute,
+    link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
+};
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
+    RouteMessageBuilder,
+};
+
+use crate::{
+    error::{Error, Result},
+    names,
+};
+
+/// A netlink socket in the network namespace of the thread that opened it.
+#[derive(Clone)]
+pub struct Rtnl(Handle);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mtu: u32,
+    pub mac: Vec<u8>,
+    pub kind: Option<InfoKind>,
+    data: Option<InfoData>,
+}
+
+impl Link {
+    /// The local address of a VXLAN device.
+    pub fn vxlan_local(&self) -> Option<Ipv4Addr> {
+        let Some(InfoData::Vxlan(data)) = &self.data else {
+            return None;
+        };
+        data.iter().find_map(|info| match info {
+            netlink_packet_route::link::InfoVxlan::Local(local) => Some(*local),
+            _ => None,
+        })
+    }
+}
+
+/// A route of mk8s's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    pub to: Ipv4Net,
+    pub via: Ipv4Addr,
+    pub link: u32,
+    /// Take the gateway to be on the link, whatever the link's own addresses say.
+    pub onlink: bool,
+}
+
+fn tried<T>(what: impl FnOnce() -> String, result: Result<T, rtnetlink::Error>) -> Result<T> {
+    result.map_err(|source| Error::Netlink { what: what(), source })
+}
+
+fn errno(error: &rtnetlink::Error) -> i32 {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => -message.raw_code(),
+        _ => 0,
+    }
+}
+
+/// Success too if the kernel answers one of `codes`.
+fn unless(codes: &[i32], result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if codes.contains(&errno(&error)) => Ok(()),
+        other => other,
+    }
+}
+
+async fn collect<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>, rtnetlink::Error> {
+    stream.try_collect().await
+}
+
+impl Rtnl {
+    /// Within a tokio runtime. The task that serves the socket ends with its last handle.
+    pub fn open() -> Result<Self> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|source| Error::io("open a netlink socket", source))?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    pub async fn link(&self, name: &str) -> Result<Option<Link>> {
+        match collect(self.0.link().get().match_name(name).execute()).await {
+            Ok(found) => Ok(found.into_iter().next().map(link)),
+            Err(error) if errno(&error) == libc::ENODEV => Ok(None),
+            Err(source) => Err(Error::Netlink {
+                what: format!("look up link {name}"),
+                source,
+            }),
+        }
+    }
+
+    pub async fn links(&self) -> Result<Vec<Link>> {
+        let found = collect(self.0.link().get().execute()).await;
+        Ok(tried(|| "list links".into(), found)?.into_iter().map(link).collect())
+    }
+
+    async fn made(&self, name: &str) -> Result<Link> {
+        self.link(name)
+            .await?
+            .ok_or_else(|| Error::Invalid(format!("link {name} went away as soon as it was made")))
+    }
+
+    pub async fn delete_link(&self, link: &Link) -> Result<()> {
+        let done = self.0.link().del(link.index).execute().await;
+        tried(|| format!("delete link {}", link.name), unless(&[libc::ENODEV], done))
+    }
+
+    pub async fn delete_link_named(&self, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_name(name).build();
+        let done = self.0.link().del_with_message(message).execute().await;
+        tried(|| format!("delete link {name}"), unless(&[libc::ENODEV], done))
+    }
+
+    pub async fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<Link> {
+        let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).up().build();
+        tried(
+            || format!("add bridge {name}"),
+            self.0.link().add(message).execute().await,
+        )?;
+        self.made(name).await
+    }
+
+    pub async fn add_vxlan(&self, name: &str, local: Ipv4Addr, mac: [u8; 6], mtu: u32) -> Result<Link> {
+        // No underlying link is named: which one leads to a peer is the routing table's matter.
+        let message = LinkVxlan::new(name, names::VXLAN_ID)
+            .port(names::VXLAN_PORT)
+            .local(local)
+            .learning(false)
+            .address(mac.to_vec())
+            .mtu(mtu)
+            .up()
+            .build();
+        tried(
+            || format!("add VXLAN link {name}"),
+            self.0.link().add(message).execute().await,
+        )?;
+        self.made(name).await
+    }
+
+    /// A veth whose other end is `eth0`, up, in the namespace behind `netns`.
+    pub async fn add_veth(
+        &self,
+        name: &str,
+        bridge: &Link,
+        netns: std::os::fd::RawFd,
+        mac: [u8; 6],
+        mtu: u32,
+    ) -> Result<Link> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name("eth0")
+            .address(mac.to_vec())
+            .mtu(mtu)
+            .setns_by_fd(netns)
+            .up()
+            .build();
+        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(bridge.index)
+            .mtu(mtu)
+            .up()
+            .build();
+        tried(
+            || format!("add veth {name}"),
+            self.0.link().add(message).execute().await,
+        )?;
+        let link = self.made(name).await?;
+        // With bridge-nf-call-iptables on, a pod's connection to itself by its Service never leaves the bridge.
+        let port = LinkBridgePort::new(link.index)
+            .append_info_data(InfoBridgePort::HairpinMode(true))
+            .build();
+        tried(
+            || format!("set hairpin mode on {name}"),
+            self.0.link().set_port(port).execute().await,
+        )?;
+        Ok(link)
+    }
+
+    pub async fn set_up(&self, link: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link).up().build();
+        tried(
+            || format!("set link {link} up"),
+            self.0.link().change(message).execute().await,
+        )
+    }
+
+    pub async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
+        tried(
+            || format!("set the MTU of {} to {mtu}", link.name),
+            self.0.link().change(message).execute().await,
+        )
+    }
+
+    pub async fn set_mac(&self, link: &Link, mac: [u8; 6]) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).address(mac.to_vec()).build();
+        tried(
+            || format!("set the hardware address of {}", link.name),
+            self.0.link().change(message).execute().await,
+        )
+    }
+
+    /// IPv4 addresses with their prefix length, of one link or of all: (link, address, length).
+    pub async fn addresses(&self, link: Option<u32>) -> Result<Vec<(u32, Ipv4Addr, u8)>> {
+        let mut request = self.0.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        if let Some(link) = link {
+            request = request.set_link_index_filter(link);
+        }
+        let found = tried(|| "list addresses".into(), collect(request.execute()).await)?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| {
+                let address = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                    _ => None,
+                })?;
+                Some((message.header.index, address, message.header.prefix_len))
+            })
+            .collect())
+    }
+
+    pub async fn add_address(&self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        let done = self.0.address().add(link, address.into(), prefix).execute().await;
+        tried(
+            || format!("add address {address}/{prefix}"),
+            unless(&[libc::EEXIST], done),
+        )
+    }
+
+    pub async fn delete_address(&self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        let message = AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(link)
+            .address(address, prefix)
+            .build();
+        let done = self.0.address().del(message).execute().await;
+        tried(
+            || format!("delete address {address}/{prefix}"),
+            unless(&[libc::EADDRNOTAVAIL, libc::ENODEV], done),
+        )
+    }
+
+    pub async fn set_neighbour(&self, link: u32, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
+        let request = self
+            .0
+            .neighbours()
+            .add(link, address.into())
+            .link_layer_address(&mac)
+            .replace();
+        tried(|| format!("set neighbour {address}"), request.execute().await)
+    }
+
+    pub async fn delete_neighbour(&self, link: u32, address: Ipv4Addr) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = link;
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        let done = self.0.neighbours().del(message).execute().await;
+        tried(
+            || format!("delete neighbour {address}"),
+            unless(&[libc::ENOENT, libc::ENODEV], done),
+        )
+    }
+
+    /// Permanent IPv4 neighbours of a link.
+    pub async fn neighbours(&self, link: u32) -> Result<Vec<(Ipv4Addr, Vec<u8>)>> {
+        let request = self.0.neighbours().get().set_address_family(AddressFamily::Inet);
+        let found = tried(|| "list neighbours".into(), collect(request.execute()).await)?;
+        Ok(permanent(found, link)
+            .filter_map(|message| Some((destination(&message)?, hardware_address(&message)?)))
+            .collect())
+    }
+
+    /// "This hardware address is behind that node."
+    pub async fn set_fdb(&self, link: u32, mac: [u8; 6], node: Ipv4Addr) -> Result<()> {
+        let request = self
+            .0
+            .neighbours()
+            .add_bridge(link, &mac)
+            .destination(node.into())
+            .flags(netlink_packet_route::neighbour::NeighbourFlags::Own)
+            .replace();
+        tried(
+            || format!("set the forwarding entry of node {node}"),
+            request.execute().await,
+        )
+    }
+
+    pub async fn delete_fdb(&self, link: u32, mac: &[u8], node: Ipv4Addr) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = link;
+        message.header.state = NeighbourState::Permanent;
+        message.header.flags = netlink_packet_route::neighbour::NeighbourFlags::Own;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(node)));
+        let done = self.0.neighbours().del(message).execute().await;
+        tried(
+            || format!("delete the forwarding entry of node {node}"),
+            unless(&[libc::ENOENT, libc::ENODEV], done),
+        )
+    }
+
+    pub async fn fdb(&self, link: u32) -> Result<Vec<(Vec<u8>, Ipv4Addr)>> {
+        let request = self.0.neighbours().get().set_address_family(AddressFamily::Bridge);
+        let found = tried(|| "list forwarding entries".into(), collect(request.execute()).await)?;
+        Ok(permanent(found, link)
+            .filter_map(|message| Some((hardware_address(&message)?, destination(&message)?)))
+            .collect())
+    }
+
+    /// mk8s's own routes.
+    pub async fn routes(&self) -> Result<Vec<Route>> {
+        let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let found = tried(|| "list routes".into(), collect(request.execute()).await)?;
+        Ok(found.into_iter().filter(is_ours).filter_map(route).collect())
+    }
+
+    /// All IPv4 routes' destinations of the main table with the link they lead to.
+    pub async fn destinations(&self) -> Result<Vec<(Ipv4Net, Option<u32>)>> {
+        let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let found = tried(|| "list routes".into(), collect(request.execute()).await)?;
+        Ok(found
+            .into_iter()
+            .filter(|message| {
+                message.header.address_family == AddressFamily::Inet
+                    && message.header.table == netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN
+            })
+            .filter_map(|message| {
+                let link = message.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(link) => Some(*link),
+                    _ => None,
+                });
+                Some((destination_of(&message)?, link))
+            })
+            .collect())
+    }
+
+    pub async fn set_route(&self, route: Route) -> Result<()> {
+        let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.to.addr(), route.to.prefix_len())
+            .gateway(route.via)
+            .output_interface(route.link)
+            .protocol(RouteProtocol::from(names::ROUTE_PROTOCOL));
+        if route.onlink {
+            message = message.onlink();
+        }
+        let done = self.0.route().add(message.build()).replace().execute().await;
+        tried(|| format!("route {} by {}", route.to, route.via), done)
+    }
+
+    pub async fn delete_route(&self, route: Route) -> Result<()> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.to.addr(), route.to.prefix_len())
+            .gateway(route.via)
+            .output_interface(route.link)
+            .protocol(RouteProtocol::from(names::ROUTE_PROTOCOL))
+            .build();
+        let done = self.0.route().del(message).execute().await;
+        tried(
+            || format!("delete the route to {}", route.to),
+            unless(&[libc::ESRCH, libc::ENODEV], done),
+        )
+    }
+
+    /// In a pod: the gateway is on the link, and everything goes by it.
+    pub async fn set_pod_routes(&self, link: u32, gateway: Ipv4Addr) -> Result<()> {
+        let near = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(gateway, 32)
+            .output_interface(link)
+            .scope(RouteScope::Link)
+            .build();
+        let all = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(link)
+            .build();
+        for message in [near, all] {
+            let done = self.0.route().add(message).execute().await;
+            tried(|| format!("route everything by {gateway}"), done)?;
+        }
+        Ok(())
+    }
+}
+
+fn link(message: LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        mac: Vec::new(),
+        kind: None,
+        data: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(mac) => link.mac = mac,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind),
+                        LinkInfo::Data(data) => link.data = Some(data),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn permanent(found: Vec<NeighbourMessage>, link: u32) -> impl Iterator<Item = NeighbourMessage> {
+    found
+        .into_iter()
+        .filter(move |message| message.header.ifindex == link && message.header.state == NeighbourState::Permanent)
+}
+
+fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+        // In entries of the bridge family the address has no family of its own.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from)
+        }
+        _ => None,
+    })
+}
+
+fn hardware_address(message: &NeighbourMessage) -> Option<Vec<u8>> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
+        _ => None,
+    })
+}
+
+fn is_ours(message: &RouteMessage) -> bool {
+    message.header.protocol == RouteProtocol::from(names::ROUTE_PROTOCOL)
+}
+
+fn destination_of(message: &RouteMessage) -> Option<Ipv4Net> {
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+            _ => None,
+        })
+        .unwrap_or(Ipv4Addr::UNSPECIFIED);
+    Ipv4Net::new(address, message.header.destination_prefix_length).ok()
+}
+
+fn route(message: RouteMessage) -> Option<Route> {
+    let to = destination_of(&message)?;
+    let (mut via, mut link) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(*address),
+            RouteAttribute::Oif(index) => link = Some(*index),
+            _ => {}
+        }
+    }
+    let onlink = message
+        .header
+        .flags
+        .contains(netlink_packet_route::route::RouteFlags::Onlink);
+    Some(Route {
+        to,
+        via: via?,
+        link: link?,
+        onlink,
+    })
+}
