@@ -5,6 +5,7 @@ pub mod codec;
 pub mod meta;
 pub mod names;
 pub mod patch;
+pub mod quantity;
 pub mod registry;
 pub mod schema;
 pub mod selectors;
