@@ -1,1 +1,12 @@
-//! mk8s-client.
+//! How every component talks to the API server: a `kube::Client` over the router in this process or over HTTPS, and on
+//! top of it shared informers, work queues and the events recorder.
+
+mod connect;
+mod events;
+mod informer;
+mod queue;
+
+pub use connect::{Remote, RemoteError, in_process, remote};
+pub use events::EventRecorder;
+pub use informer::{Event, Informer, Informers, Kind, Subscription};
+pub use queue::WorkQueue;

@@ -1,0 +1,145 @@
+//! A child writes from many tasks and is killed with SIGKILL at random moments; each time every acknowledged write is
+//! there, revisions are in order and no transaction is half there.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mk8s_store::{Change, Commit, Expect, Follower, Op, Store, Txn};
+
+const CHILD_DIR: &str = "MK8S_STORE_CRASH_CHILD";
+const WRITERS: u64 = 16;
+
+struct Ignore;
+impl Follower for Ignore {
+    fn committed(&mut self, _: Vec<Commit>) {}
+}
+
+fn value(writer: u64, n: u64) -> Vec<u8> {
+    // Sizes from a few bytes to several chunks.
+    let filler = "x".repeat(((writer * 7919 + n * 104_729) % 1500) as usize * if n % 97 == 0 { 100 } else { 1 });
+    format!("\"\" {writer} {n} {filler}|end").into_bytes()
+}
+
+/// Not a test of its own: the body of the child process.
+#[test]
+fn child() {
+    let Ok(dir) = std::env::var(CHILD_DIR) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = Store::open(dir.as_ref()).unwrap();
+        let mut next = HashMap::new();
+        for entry in store.load().unwrap() {
+            let text = String::from_utf8_lossy(&entry.value).into_owned();
+            let fields: Vec<&str> = text.split(' ').collect();
+            next.insert(fields[1].parse::<u64>().unwrap(), fields[2].parse::<u64>().unwrap() + 1);
+        }
+        store.start(Box::new(Ignore)).unwrap();
+        let tasks = (0..WRITERS).map(|writer| {
+            let (store, mut n) = (store.clone(), next.get(&writer).copied().unwrap_or(0));
+            tokio::spawn(async move {
+                loop {
+                    let ops = ["left", "right"].map(|side| Op {
+                        key: Arc::from(format!("/{side}/{writer}")),
+                        expect: Expect::Any,
+                        change: Change::Put {
+                            value: value(writer, n),
+                            revision_at: 1,
+                            attachment: None,
+                        },
+                    });
+                    let revision = store
+                        .txn(Txn {
+                            ops: ops.into_iter().collect(),
+                        })
+                        .await
+                        .unwrap();
+                    // One write: a line is whole or absent.
+                    let _ = std::io::stderr().write_all(format!("ack {writer} {n} {revision}\n").as_bytes());
+                    n += 1;
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            let _ = task.await;
+        }
+    });
+}
+
+#[test]
+fn acknowledged_writes_survive_sigkill() {
+    let rounds: u64 = std::env::var("MK8S_CRASH_ROUNDS").map_or(500, |rounds| rounds.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged: HashMap<u64, (u64, u64)> = HashMap::new();
+    let mut total = 0u64;
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(CHILD_DIR, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut acks = Vec::new();
+        // The clock runs from the first acknowledgement, so that every round kills a writing child.
+        acks.extend(lines.next().transpose().unwrap());
+        let delay = Duration::from_micros((round * 7919) % 40_000);
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        });
+        acks.extend(lines.map_while(Result::ok));
+        killer.join().unwrap();
+        for ack in acks {
+            let fields: Vec<&str> = ack.split(' ').collect();
+            assert_eq!(fields[0], "ack", "the child failed: {ack}");
+            let [writer, n, revision] = [1, 2, 3].map(|at| fields[at].parse::<u64>().unwrap());
+            acknowledged.insert(writer, (n, revision));
+            total += 1;
+        }
+        verify(dir.path(), &acknowledged, round);
+    }
+    println!("{rounds} kills, {total} acknowledged transactions, none lost");
+    assert!(total > rounds, "the child hardly wrote");
+}
+
+fn verify(dir: &std::path::Path, acknowledged: &HashMap<u64, (u64, u64)>, round: u64) {
+    let store = Store::open(dir).unwrap();
+    let entries: HashMap<String, _> = store
+        .load()
+        .unwrap()
+        .into_iter()
+        .map(|entry| (entry.key.to_string(), entry))
+        .collect();
+    for (writer, (n, revision)) in acknowledged {
+        let [left, right] = ["left", "right"].map(|side| &entries[&format!("/{side}/{writer}")]);
+        assert_eq!(
+            left.value, right.value,
+            "round {round}: a transaction of writer {writer} is half there"
+        );
+        assert!(
+            left.mod_revision >= *revision,
+            "round {round}: writer {writer} lost revision {revision}"
+        );
+        let text = String::from_utf8_lossy(&left.value).into_owned();
+        let found: u64 = text.split(' ').nth(2).unwrap().parse().unwrap();
+        assert!(
+            found == *n || found == n + 1,
+            "round {round}: writer {writer} acknowledged {n}, found {found}"
+        );
+        let mut whole = value(*writer, found);
+        let digits = left.mod_revision.to_string();
+        whole.splice(1..1, digits.into_bytes());
+        assert!(left.value == whole, "round {round}: a value is damaged");
+        assert!(store.current_revision() >= left.mod_revision);
+    }
+}

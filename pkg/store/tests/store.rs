@@ -1,0 +1,152 @@
+//! The store through its public face: revisions, compare-and-swap, large values, order, reopening.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use mk8s_store::{Change, Commit, Committed, Expect, Follower, Op, Store, Txn, TxnError};
+use parking_lot::Mutex;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<(String, u64, Option<Vec<u8>>)>>>);
+
+impl Follower for Log {
+    fn committed(&mut self, batch: Vec<Commit>) {
+        let mut log = self.0.lock();
+        for commit in batch {
+            let value = match commit.change {
+                Committed::Put { value, .. } => Some(value.to_vec()),
+                Committed::Delete => None,
+            };
+            log.push((commit.key.to_string(), commit.revision, value));
+        }
+    }
+}
+
+fn put(key: &str, expect: Expect, value: &[u8]) -> Op {
+    let change = Change::Put {
+        value: value.to_vec(),
+        revision_at: 1,
+        attachment: None,
+    };
+    Op {
+        key: Arc::from(key),
+        expect,
+        change,
+    }
+}
+
+fn delete(key: &str, expect: Expect) -> Op {
+    Op {
+        key: Arc::from(key),
+        expect,
+        change: Change::Delete,
+    }
+}
+
+fn started(dir: &std::path::Path) -> (Store, Log) {
+    let (store, log) = (Store::open(dir).unwrap(), Log::default());
+    store.start(Box::new(log.clone())).unwrap();
+    (store, log)
+}
+
+#[tokio::test]
+async fn compare_and_swap_decides_on_revisions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = started(dir.path());
+    assert_eq!(
+        store.txn(Txn::one(put("/a", Expect::Absent, b"\"\""))).await.unwrap(),
+        1
+    );
+    assert_eq!(
+        log.0.lock().clone(),
+        vec![("/a".to_string(), 1, Some(b"\"1\"".to_vec()))]
+    );
+
+    let again = store.txn(Txn::one(put("/a", Expect::Absent, b"\"\""))).await;
+    assert!(matches!(again, Err(TxnError::Conflict { actual: Some(1), .. })));
+    assert_eq!(
+        store
+            .txn(Txn::one(put("/a", Expect::Revision(1), b"\"\"")))
+            .await
+            .unwrap(),
+        2
+    );
+    let stale = store.txn(Txn::one(put("/a", Expect::Revision(1), b"\"\""))).await;
+    assert!(matches!(stale, Err(TxnError::Conflict { actual: Some(2), .. })));
+
+    let mut both = Txn::one(put("/b", Expect::Absent, b"\"\""));
+    both.ops.push(delete("/a", Expect::Revision(1)));
+    assert!(
+        store.txn(both).await.is_err(),
+        "a transaction with one failed expectation changes nothing"
+    );
+    assert!(matches!(
+        store.txn(Txn::one(delete("/b", Expect::Any))).await,
+        Err(TxnError::Conflict { actual: None, .. })
+    ));
+    assert_eq!(store.txn(Txn::one(delete("/a", Expect::Any))).await.unwrap(), 3);
+    assert_eq!(store.current_revision(), 3);
+}
+
+#[tokio::test]
+async fn large_values_survive_and_leave_no_chunks_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let large: Vec<u8> = (0..1_000_000u32).map(|n| b'a' + (n % 26) as u8).collect();
+    let (store, _) = started(dir.path());
+    store
+        .txn(Txn::one(put("/large", Expect::Absent, &large)))
+        .await
+        .unwrap();
+    store.close();
+
+    let store = Store::open(dir.path()).unwrap();
+    let entries = store.load().unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].create_revision, entries[0].mod_revision), (1, 1));
+    assert_eq!(entries[0].value.len(), large.len() + 1);
+    store.start(Box::new(Log::default())).unwrap();
+    for _ in 0..20 {
+        store.txn(Txn::one(put("/large", Expect::Any, &large))).await.unwrap();
+    }
+    store.txn(Txn::one(put("/large", Expect::Any, b"\"\""))).await.unwrap();
+    store.close();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load().unwrap()[0].value.as_ref(), b"\"22\"");
+    let blobs = std::fs::read_dir(dir.path().join("blobs"))
+        .map(|files| files.count())
+        .unwrap_or(0);
+    assert!(blobs < 10, "{blobs} blob files leaked");
+}
+
+#[tokio::test]
+async fn damaged_snapshot_files_do_not_block_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = started(dir.path());
+    store.txn(Txn::one(put("/a", Expect::Absent, b"\"\""))).await.unwrap();
+    store.close();
+    drop(store);
+    std::fs::write(dir.path().join("snap.0000000000000001"), b"garbage").unwrap();
+    assert_eq!(Store::open(dir.path()).unwrap().load().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_writers_are_seen_in_revision_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = started(dir.path());
+    let writers = (0..32).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..20 {
+                store
+                    .txn(Txn::one(put(&format!("/{writer}/{n}"), Expect::Absent, b"\"\"")))
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let revisions: Vec<u64> = log.0.lock().iter().map(|entry| entry.1).collect();
+    assert_eq!(revisions, (1..=640).collect::<Vec<u64>>());
+}

@@ -1,0 +1,146 @@
+//! Named tasks. A panic or an error ends the task, not the process: the task's policy says what follows.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Backoff;
+
+/// Why a task ended before it was asked to.
+pub type TaskError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What follows when a task ends before shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    /// It is started again, with back-off; it runs as long as the process.
+    Restart,
+    /// The process cannot go on without it: shutdown begins, and the cause is its exit status.
+    Fatal,
+    /// Its end is normal; an error is logged.
+    Done,
+}
+
+/// Owner of all tasks; clones share them.
+#[derive(Clone)]
+pub struct Supervisor {
+    token: CancellationToken,
+    tracker: TaskTracker,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Supervisor {
+    pub fn new(token: CancellationToken) -> Self {
+        Supervisor {
+            token,
+            tracker: TaskTracker::new(),
+            failure: Arc::new(Mutex::new(None)),
+        }
+    }
+
+    /// Cancelled when shutdown begins.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Runs `make`'s future as the task `name`; it gets a token and returns soon after that is cancelled.
+    pub fn spawn<F, Fut>(&self, name: impl Into<String>, on_exit: OnExit, make: F)
+    where
+        F: Fn(CancellationToken) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        let (name, token, failure) = (name.into(), self.token.clone(), self.failure.clone());
+        self.tracker.spawn(async move {
+            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+            loop {
+                let started = Instant::now();
+                let ended = AssertUnwindSafe(make(token.clone())).catch_unwind().await;
+                if token.is_cancelled() {
+                    return;
+                }
+                let cause = match ended {
+                    Ok(Ok(())) if on_exit == OnExit::Done => return,
+                    Ok(Ok(())) => "it returned".to_string(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
+                };
+                tracing::error!(task = name, cause, "a task ended before its time");
+                match on_exit {
+                    OnExit::Done => return,
+                    OnExit::Fatal => {
+                        failure.lock().get_or_insert(format!("{name}: {cause}"));
+                        token.cancel();
+                        return;
+                    }
+                    OnExit::Restart => {
+                        if started.elapsed() > Duration::from_secs(60) {
+                            backoff.reset();
+                        }
+                        tokio::select! {
+                            () = tokio::time::sleep(backoff.next_delay()) => {}
+                            () = token.cancelled() => return,
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Waits until shutdown is asked for; the cause, if a fatal task asked.
+    pub async fn ended(&self) -> Option<String> {
+        self.token.cancelled().await;
+        self.failure.lock().clone()
+    }
+
+    /// Cancels every task and waits for them, at most until the deadline; false when some still ran then.
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        self.token.cancel();
+        self.tracker.close();
+        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test]
+    async fn a_panicking_task_is_started_again_and_a_fatal_one_ends_all() {
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let runs = Arc::new(AtomicU32::new(0));
+        let counter = runs.clone();
+        supervisor.spawn("flaky", OnExit::Restart, move |token| {
+            let run = counter.fetch_add(1, Ordering::SeqCst);
+            async move {
+                assert!(run > 0, "the first run panics");
+                token.cancelled().await;
+                Ok(())
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while runs.load(Ordering::SeqCst) < 2 {
+                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .expect("the task is started again");
+        supervisor.spawn("vital", OnExit::Fatal, |_| async { Err("gone".into()) });
+        assert_eq!(supervisor.ended().await.as_deref(), Some("vital: gone"));
+        assert!(supervisor.shutdown(Duration::from_secs(5)).await);
+    }
+}
