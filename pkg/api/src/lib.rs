@@ -2,6 +2,7 @@
 //! schema, validation and codecs.
 
 pub mod codec;
+pub mod defaults;
 pub mod meta;
 pub mod names;
 pub mod patch;

@@ -2,6 +2,7 @@
 
 use super::row::row;
 use super::{Resource, Support};
+use crate::defaults;
 
 pub(super) fn rows() -> Vec<Resource> {
     let apps = |kind, plural| row("apps", "v1", kind, plural);
@@ -9,18 +10,24 @@ pub(super) fn rows() -> Vec<Resource> {
         apps("ControllerRevision", "controllerrevisions"),
         apps("DaemonSet", "daemonsets")
             .short(&["ds"])
+            .default(defaults::daemon_set)
+            .prepare(defaults::daemon_set_create, defaults::daemon_set_update)
             .category("all")
             .generation()
             .status()
             .support(Support::StoredOnly),
         apps("Deployment", "deployments")
             .short(&["deploy"])
+            .default(defaults::deployment)
+            .prepare(defaults::deployment_create, defaults::nothing_on_update)
             .category("all")
             .generation()
             .scale()
             .status(),
         apps("ReplicaSet", "replicasets")
             .short(&["rs"])
+            .default(defaults::replica_set)
+            .prepare(defaults::replicas_status_create, defaults::nothing_on_update)
             .category("all")
             .generation()
             .scale()
@@ -28,6 +35,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["status.replicas"]),
         apps("StatefulSet", "statefulsets")
             .short(&["sts"])
+            .default(defaults::stateful_set)
+            .prepare(defaults::stateful_set_create, defaults::nothing_on_update)
             .category("all")
             .generation()
             .scale()

@@ -2,6 +2,7 @@
 
 use super::row::row;
 use super::{Resource, Verbs};
+use crate::defaults;
 
 pub(super) fn authentication() -> Vec<Resource> {
     let review = |kind, plural| row("authentication.k8s.io", "v1", kind, plural).cluster().review();
@@ -33,6 +34,8 @@ pub(super) fn certificates() -> Vec<Resource> {
         .short(&["csr"])
         .sub("approval", Verbs::GET_PATCH_UPDATE, None)
         .status()
-        .fields(&["spec.signerName"]),
+        .fields(&["spec.signerName"])
+        .default(defaults::spec_and_status)
+        .prepare(defaults::signing_request_create, defaults::signing_request_update),
     ]
 }

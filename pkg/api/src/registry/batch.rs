@@ -2,17 +2,22 @@
 
 use super::row::row;
 use super::{Resource, Support};
+use crate::defaults;
 
 pub(super) fn rows() -> Vec<Resource> {
     let batch = |kind, plural| row("batch", "v1", kind, plural);
     vec![
         batch("CronJob", "cronjobs")
             .short(&["cj"])
+            .default(defaults::cron_job)
+            .prepare(defaults::reset_status, defaults::nothing_on_update)
             .category("all")
             .generation()
             .status()
             .support(Support::StoredOnly),
         batch("Job", "jobs")
+            .default(defaults::job)
+            .prepare(defaults::job_create, defaults::nothing_on_update)
             .category("all")
             .generation()
             .status()

@@ -2,6 +2,7 @@
 
 use super::row::row;
 use super::{NameRule, Resource, Support, Verbs};
+use crate::defaults;
 
 const EVENT_FIELDS: &[&str] = &[
     "involvedObject.kind",
@@ -29,14 +30,19 @@ pub(super) fn rows() -> Vec<Resource> {
             .verbs(Verbs::GET.union(Verbs::LIST))
             .support(Support::Virtual),
         core("ConfigMap", "configmaps").short(&["cm"]),
-        core("Endpoints", "endpoints").short(&["ep"]).singular("endpoints"),
+        core("Endpoints", "endpoints")
+            .short(&["ep"])
+            .singular("endpoints")
+            .default(defaults::endpoints),
         core("Event", "events")
             .short(&["ev"])
             .fields(EVENT_FIELDS)
+            .default(defaults::event)
             .field("source", &["source", "component"])
             .fields(&["type"]),
         core("LimitRange", "limitranges")
             .short(&["limits"])
+            .default(defaults::limit_range)
             .support(Support::ReadOnly),
         core("Namespace", "namespaces")
             .cluster()
@@ -45,20 +51,27 @@ pub(super) fn rows() -> Vec<Resource> {
             .named(NameRule::DnsLabel)
             .sub("finalize", Verbs::UPDATE, None)
             .status()
-            .fields(&["status.phase"]),
+            .fields(&["status.phase"])
+            .default(defaults::namespace)
+            .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
             .cluster()
             .short(&["no"])
             .sub("proxy", PROXY, Some(("", "v1", "NodeProxyOptions")))
             .status()
-            .fields(&["spec.unschedulable"]),
+            .fields(&["spec.unschedulable"])
+            .default(defaults::node),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
             .short(&["pvc"])
+            .default(defaults::persistent_volume_claim)
+            .prepare(defaults::claim_create, defaults::nothing_on_update)
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
             .cluster()
             .short(&["pv"])
+            .default(defaults::persistent_volume)
+            .prepare(defaults::claim_create, defaults::nothing_on_update)
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")
@@ -85,10 +98,16 @@ pub(super) fn rows() -> Vec<Resource> {
                 "status.podIP",
                 "status.nominatedNodeName",
             ])
-            .field("status.podIPs", &["status", "podIP"]),
-        core("PodTemplate", "podtemplates").generation(),
+            .field("status.podIPs", &["status", "podIP"])
+            .default(defaults::pod)
+            .prepare(defaults::pod_create, defaults::nothing_on_update),
+        core("PodTemplate", "podtemplates")
+            .generation()
+            .default(defaults::pod_template_object),
         core("ReplicationController", "replicationcontrollers")
             .short(&["rc"])
+            .default(defaults::replication_controller)
+            .prepare(defaults::replicas_status_create, defaults::nothing_on_update)
             .category("all")
             .generation()
             .scale()
@@ -97,9 +116,10 @@ pub(super) fn rows() -> Vec<Resource> {
             .support(Support::StoredOnly),
         core("ResourceQuota", "resourcequotas")
             .short(&["quota"])
+            .default(defaults::resource_quota)
             .status()
             .support(Support::ReadOnly),
-        core("Secret", "secrets").fields(&["type"]),
+        core("Secret", "secrets").default(defaults::secret).fields(&["type"]),
         core("ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
             "token",
             Verbs::CREATE,
@@ -107,6 +127,8 @@ pub(super) fn rows() -> Vec<Resource> {
         ),
         core("Service", "services")
             .short(&["svc"])
+            .default(defaults::service)
+            .prepare(defaults::prepare_service_create, defaults::prepare_service_update)
             .category("all")
             .named(NameRule::Dns1035Label)
             .sub("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions")))

@@ -351,3 +351,31 @@ fn field_value<'a>(object: &'a Value, label: &str, path: &[Cow<'static, str>]) -
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_names() {
+        for row in builtin() {
+            let version = row.storage_version();
+            let by_plural = find(&row.group, version, &row.plural).unwrap();
+            assert!(Arc::ptr_eq(row, by_plural), "{}", row.qualified());
+            assert!(Arc::ptr_eq(row, find_kind(&row.group, version, &row.kind).unwrap()));
+            if row.stored_as.is_some() {
+                assert!(stored_row(row).is_some());
+            }
+        }
+        assert!(find("apps", "v1beta1", "deployments").is_none());
+        assert_eq!(builtin().len(), 66);
+    }
+
+    #[test]
+    fn absent_fields_are_go_zero_values() {
+        let nodes = find("", "v1", "nodes").unwrap();
+        let values: Vec<_> = nodes.selectable(&Value::Null).collect();
+        assert_eq!(values, [("spec.unschedulable", Cow::Borrowed("false"))]);
+    }
+}

@@ -2,16 +2,20 @@
 
 use super::row::row;
 use super::{Resource, Support};
+use crate::defaults;
 
 pub(super) fn networking() -> Vec<Resource> {
     let networking = |kind, plural| row("networking.k8s.io", "v1", kind, plural);
     vec![
         networking("IngressClass", "ingressclasses")
+            .default(defaults::ingress_class)
             .cluster()
             .generation()
             .support(Support::StoredOnly),
         networking("Ingress", "ingresses")
             .short(&["ing"])
+            .default(defaults::ingress)
+            .prepare(defaults::ingress_create, defaults::nothing_on_update)
             .generation()
             .status()
             .support(Support::StoredOnly),
@@ -28,9 +32,12 @@ pub(super) fn networking() -> Vec<Resource> {
             ]),
         networking("NetworkPolicy", "networkpolicies")
             .short(&["netpol"])
+            .default(defaults::network_policy)
             .generation()
             .support(Support::ReadOnly),
         networking("ServiceCIDR", "servicecidrs")
+            .default(defaults::spec_and_status)
+            .prepare(defaults::reset_status, defaults::nothing_on_update)
             .cluster()
             .generation()
             .status()
@@ -39,5 +46,9 @@ pub(super) fn networking() -> Vec<Resource> {
 }
 
 pub(super) fn discovery() -> Vec<Resource> {
-    vec![row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices").generation()]
+    vec![
+        row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+            .generation()
+            .default(defaults::endpoint_slice),
+    ]
 }

@@ -2,11 +2,14 @@
 
 use super::row::row;
 use super::{Resource, Support};
+use crate::defaults;
 
 pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
             .short(&["pdb"])
+            .default(defaults::disruption_budget)
+            .prepare(defaults::disruption_budget_create, defaults::nothing_on_update)
             .generation()
             .status(),
     ]
@@ -17,16 +20,21 @@ pub(super) fn scheduling() -> Vec<Resource> {
         row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
             .cluster()
             .short(&["pc"])
+            .default(defaults::priority_class)
             .generation(),
     ]
 }
 
 pub(super) fn coordination() -> Vec<Resource> {
-    vec![row("coordination.k8s.io", "v1", "Lease", "leases")]
+    vec![row("coordination.k8s.io", "v1", "Lease", "leases").default(defaults::spec_only)]
 }
 
 pub(super) fn node() -> Vec<Resource> {
-    vec![row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses").cluster()]
+    vec![
+        row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
+            .cluster()
+            .default(defaults::runtime_class),
+    ]
 }
 
 pub(super) fn flowcontrol() -> Vec<Resource> {
@@ -38,7 +46,11 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
             .support(Support::StoredOnly)
     };
     vec![
-        flowcontrol("FlowSchema", "flowschemas"),
-        flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations"),
+        flowcontrol("FlowSchema", "flowschemas")
+            .default(defaults::flow_schema)
+            .prepare(defaults::reset_status, defaults::nothing_on_update),
+        flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .default(defaults::priority_level)
+            .prepare(defaults::reset_status, defaults::nothing_on_update),
     ]
 }

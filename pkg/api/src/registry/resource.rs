@@ -2,13 +2,20 @@
 
 use super::row::row;
 use super::{Resource, Support};
+use crate::defaults;
 
 pub(super) fn rows() -> Vec<Resource> {
     let dra = |kind, plural| row("resource.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
-        dra("DeviceClass", "deviceclasses").cluster().generation(),
-        dra("ResourceClaim", "resourceclaims").status(),
-        dra("ResourceClaimTemplate", "resourceclaimtemplates"),
+        dra("DeviceClass", "deviceclasses")
+            .cluster()
+            .generation()
+            .default(defaults::spec_only),
+        dra("ResourceClaim", "resourceclaims")
+            .status()
+            .default(defaults::resource_claim)
+            .prepare(defaults::reset_status, defaults::nothing_on_update),
+        dra("ResourceClaimTemplate", "resourceclaimtemplates").default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
             .cluster()
             .generation()

@@ -1,0 +1,170 @@
+//! What upstream's strategies do to an object before it is validated: the status a new object starts with, fields that
+//! only the server sets. Name, uid and times are set before these run; status is restored on update generically.
+
+use serde_json::{Map, Value, json};
+
+use crate::meta;
+
+/// A new object starts with an empty status.
+pub fn reset_status(object: &mut Value) {
+    if let Value::Object(map) = object {
+        map.insert("status".into(), Value::Object(Map::new()));
+    }
+}
+
+pub fn nothing(_object: &mut Value) {}
+
+pub fn nothing_on_update(_new: &mut Value, _old: &Value) {}
+
+pub fn pod_create(pod: &mut Value) {
+    let qos = super::qos_class(pod);
+    let mut status = json!({"phase": "Pending", "qosClass": qos});
+    if !meta::items(pod, &["spec", "schedulingGates"]).is_empty() {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": null,
+        }]);
+    }
+    meta::set(pod, &["status"], status);
+}
+
+/// The server keeps the finalizer that makes deletion empty the namespace first.
+pub fn namespace_create(namespace: &mut Value) {
+    meta::set(namespace, &["status"], json!({"phase": "Active"}));
+    let mut finalizers = meta::items(namespace, &["spec", "finalizers"]).to_vec();
+    if !finalizers.iter().any(|finalizer| finalizer == "kubernetes") {
+        finalizers.push("kubernetes".into());
+    }
+    meta::set(namespace, &["spec", "finalizers"], finalizers);
+}
+
+/// Only `/finalize` changes them.
+pub fn namespace_update(namespace: &mut Value, old: &Value) {
+    match meta::at(old, &["spec", "finalizers"]) {
+        Some(finalizers) => meta::set(namespace, &["spec", "finalizers"], finalizers.clone()),
+        None => {
+            meta::remove(namespace, &["spec", "finalizers"]);
+        }
+    }
+}
+
+/// A job without a selector of its own selects by its uid.
+pub fn job_create(job: &mut Value) {
+    reset_status(job);
+    if meta::bool_at(job, &["spec", "manualSelector"]) == Some(true) {
+        return;
+    }
+    let (name, uid) = (meta::name(job).to_string(), meta::uid(job).to_string());
+    let labels = meta::object_mut(job, &["spec", "template", "metadata", "labels"]);
+    for (key, value) in [
+        ("job-name", &name),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("batch.kubernetes.io/controller-uid", &uid),
+    ] {
+        labels.entry(key).or_insert_with(|| value.as_str().into());
+    }
+    let labels = Value::Object(labels.clone());
+    meta::set_default(
+        job,
+        &["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"],
+        uid,
+    );
+    super::apps::labels_from(job, labels);
+}
+
+pub fn deployment_create(deployment: &mut Value) {
+    reset_status(deployment);
+}
+
+pub fn replicas_status_create(object: &mut Value) {
+    meta::set(object, &["status"], json!({"replicas": 0}));
+}
+
+pub fn stateful_set_create(object: &mut Value) {
+    meta::set(object, &["status"], json!({"replicas": 0, "availableReplicas": 0}));
+}
+
+pub fn daemon_set_create(object: &mut Value) {
+    let status =
+        json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
+    meta::set(object, &["status"], status);
+    let annotations = meta::object_mut(object, &["metadata", "annotations"]);
+    annotations
+        .entry("deprecated.daemonset.template.generation")
+        .or_insert_with(|| "1".into());
+}
+
+/// The annotation counts changes of the template.
+pub fn daemon_set_update(new: &mut Value, old: &Value) {
+    const KEY: &str = "deprecated.daemonset.template.generation";
+    let before: i64 = meta::annotation(old, KEY)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    let changed = meta::at(new, &["spec", "template"]) != meta::at(old, &["spec", "template"]);
+    let generation = before + i64::from(changed);
+    meta::object_mut(new, &["metadata", "annotations"]).insert(KEY.into(), generation.to_string().into());
+}
+
+pub fn disruption_budget_create(budget: &mut Value) {
+    let status = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
+    meta::set(budget, &["status"], status);
+}
+
+pub fn autoscaler_create(autoscaler: &mut Value) {
+    meta::set(
+        autoscaler,
+        &["status"],
+        json!({"currentMetrics": null, "desiredReplicas": 0}),
+    );
+}
+
+pub fn ingress_create(ingress: &mut Value) {
+    meta::set(ingress, &["status"], json!({"loadBalancer": {}}));
+}
+
+pub fn claim_create(claim: &mut Value) {
+    meta::set(claim, &["status"], json!({"phase": "Pending"}));
+}
+
+pub fn volume_attachment_create(attachment: &mut Value) {
+    meta::set(attachment, &["status"], json!({"attached": false}));
+}
+
+/// The requestor's name and groups are set by admission; a new request carries no decision.
+pub fn signing_request_create(request: &mut Value) {
+    reset_status(request);
+}
+
+/// The request itself never changes.
+pub fn signing_request_update(new: &mut Value, old: &Value) {
+    if let Some(spec) = meta::at(old, &["spec"]) {
+        meta::set(new, &["spec"], spec.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_selects_by_its_uid() {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"metadata": {}}}});
+        job_create(&mut job);
+        assert_eq!(
+            job["spec"]["selector"],
+            json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
+        );
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+        assert_eq!(job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]);
+    }
+
+    #[test]
+    fn gated_pods_say_so() {
+        let mut pod = json!({"spec": {"schedulingGates": [{"name": "g"}]}, "status": {"phase": "Running"}});
+        pod_create(&mut pod);
+        assert_eq!(pod["status"]["phase"], "Pending");
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+    }
+}
