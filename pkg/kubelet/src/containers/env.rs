@@ -1,0 +1,280 @@
+//! A container's environment: envFrom, env with its sources, and the variables of the Services beside it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+
+use super::expansion::expand;
+use crate::downward::{self, Surroundings};
+use crate::pod;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Missing(String),
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    Key { kind: &'static str, namespace: String, name: String, key: String },
+    #[error(transparent)]
+    Downward(#[from] downward::Error),
+}
+
+/// The ConfigMaps and Secrets that the container names: None where the API has none of that name.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    pub config_maps: BTreeMap<String, Option<std::sync::Arc<ConfigMap>>>,
+    pub secrets: BTreeMap<String, Option<std::sync::Arc<Secret>>>,
+}
+
+impl Objects {
+    fn config_map(&self, name: &str, optional: bool) -> Result<Option<&ConfigMap>, Error> {
+        match self.config_maps.get(name).and_then(Option::as_deref) {
+            Some(found) => Ok(Some(found)),
+            None if optional => Ok(None),
+            None => Err(Error::Missing(format!("configmap \"{name}\" not found"))),
+        }
+    }
+
+    fn secret(&self, name: &str, optional: bool) -> Result<Option<&Secret>, Error> {
+        match self.secrets.get(name).and_then(Option::as_deref) {
+            Some(found) => Ok(Some(found)),
+            None if optional => Ok(None),
+            None => Err(Error::Missing(format!("secret \"{name}\" not found"))),
+        }
+    }
+}
+
+/// (ConfigMaps, Secrets) that the container's environment names.
+pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
+    let mut config_maps = Vec::new();
+    let mut secrets = Vec::new();
+    for from in container.env_from.iter().flatten() {
+        config_maps.extend(from.config_map_ref.iter().map(|r| r.name.clone()));
+        secrets.extend(from.secret_ref.iter().map(|r| r.name.clone()));
+    }
+    for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+        config_maps.extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        secrets.extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    }
+    (config_maps, secrets)
+}
+
+pub type Env = BTreeMap<String, String>;
+
+pub fn environment(
+    pod: &Pod,
+    container: &Container,
+    objects: &Objects,
+    services: &Env,
+    around: &Surroundings,
+) -> Result<Env, Error> {
+    let mut env = Env::new();
+    for from in container.env_from.iter().flatten() {
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        if let Some(r) = &from.config_map_ref {
+            let found = objects.config_map(&r.name, r.optional.unwrap_or(false))?;
+            for (key, value) in found.and_then(|c| c.data.as_ref()).into_iter().flatten() {
+                env.insert(format!("{prefix}{key}"), value.clone());
+            }
+        }
+        if let Some(r) = &from.secret_ref {
+            let found = objects.secret(&r.name, r.optional.unwrap_or(false))?;
+            for (key, value) in found.and_then(|c| c.data.as_ref()).into_iter().flatten() {
+                env.insert(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
+            }
+        }
+    }
+    for var in container.env.iter().flatten() {
+        let mut value = var.value.clone().unwrap_or_default();
+        if !value.is_empty() {
+            value = expand(&value, |name| env.get(name).or_else(|| services.get(name)).cloned());
+        } else if let Some(source) = &var.value_from {
+            let found = sourced(pod, container, source, objects, around)?;
+            let Some(found) = found else { continue };
+            value = found;
+        }
+        env.insert(var.name.clone(), value);
+    }
+    for (name, value) in services {
+        env.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    Ok(env)
+}
+
+/// None: an optional source that isn't there.
+fn sourced(
+    pod: &Pod,
+    container: &Container,
+    source: &k8s_openapi::api::core::v1::EnvVarSource,
+    objects: &Objects,
+    around: &Surroundings,
+) -> Result<Option<String>, Error> {
+    if let Some(selector) = &source.field_ref {
+        return Ok(Some(downward::field(pod, selector, around)?));
+    }
+    if let Some(selector) = &source.resource_field_ref {
+        return Ok(Some(downward::resource(pod, container, selector, around)?));
+    }
+    let missing = |kind, name: &str, key: &str| Error::Key {
+        kind,
+        namespace: pod::namespace(pod).to_owned(),
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
+    if let Some(r) = &source.config_map_key_ref {
+        let optional = r.optional.unwrap_or(false);
+        let Some(found) = objects.config_map(&r.name, optional)? else { return Ok(None) };
+        return match found.data.as_ref().and_then(|d| d.get(&r.key)) {
+            Some(value) => Ok(Some(value.clone())),
+            None if optional => Ok(None),
+            None => Err(missing("ConfigMap", &r.name, &r.key)),
+        };
+    }
+    if let Some(r) = &source.secret_key_ref {
+        let optional = r.optional.unwrap_or(false);
+        let Some(found) = objects.secret(&r.name, optional)? else { return Ok(None) };
+        return match found.data.as_ref().and_then(|d| d.get(&r.key)) {
+            Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
+            None if optional => Ok(None),
+            None => Err(missing("Secret", &r.name, &r.key)),
+        };
+    }
+    Ok(None)
+}
+
+/// The variables by which Services were found before there was DNS: those of the pod's namespace if it wants them, and
+/// always the API server's.
+pub fn service_env<'a>(services: impl IntoIterator<Item = &'a Service>, namespace: &str, links: bool) -> Env {
+    let mut chosen: BTreeMap<&str, &Service> = BTreeMap::new();
+    for service in services {
+        let spec = service.spec.as_ref();
+        let ip = spec.and_then(|s| s.cluster_ip.as_deref()).unwrap_or_default();
+        if ip.is_empty() || ip == "None" {
+            continue;
+        }
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        let ns = service.metadata.namespace.as_deref().unwrap_or_default();
+        if ns == namespace && links {
+            chosen.insert(name, service);
+        } else if ns == "default" && name == "kubernetes" {
+            chosen.entry(name).or_insert(service);
+        }
+    }
+    let mut env = Env::new();
+    for (name, service) in chosen {
+        let prefix = name.to_uppercase().replace('-', "_");
+        let Some(spec) = &service.spec else { continue };
+        let ip = spec.cluster_ip.as_deref().unwrap_or_default();
+        let ports = spec.ports.as_deref().unwrap_or_default();
+        let Some(first) = ports.first() else { continue };
+        env.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
+        env.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
+        for (index, port) in ports.iter().enumerate() {
+            if let Some(port_name) = port.name.as_deref().filter(|n| !n.is_empty()) {
+                let suffix = port_name.to_uppercase().replace('-', "_");
+                env.insert(format!("{prefix}_SERVICE_PORT_{suffix}"), port.port.to_string());
+            }
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let lower = protocol.to_lowercase();
+            let url = format!("{lower}://{}", join(ip, port.port));
+            if index == 0 {
+                env.insert(format!("{prefix}_PORT"), url.clone());
+            }
+            let base = format!("{prefix}_PORT_{}_{}", port.port, protocol.to_uppercase());
+            env.insert(base.clone(), url);
+            env.insert(format!("{base}_PROTO"), lower);
+            env.insert(format!("{base}_PORT"), port.port.to_string());
+            env.insert(format!("{base}_ADDR"), ip.to_owned());
+        }
+    }
+    env
+}
+
+fn join(ip: &str, port: i32) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(container: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "n"},
+            "spec": {"containers": [container]},
+        }))
+        .unwrap()
+    }
+
+    fn objects() -> Objects {
+        let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": "v", "K2": "w"}})).unwrap();
+        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap();
+        Objects {
+            config_maps: [("m".to_owned(), Some(map.into())), ("gone".to_owned(), None)].into(),
+            secrets: [("s".to_owned(), Some(secret.into()))].into(),
+        }
+    }
+
+    #[test]
+    fn environments() {
+        let services: Env = [("WEB_SERVICE_HOST".to_owned(), "10.96.0.5".to_owned())].into();
+        for (spec, expected) in [
+            (json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(WEB_SERVICE_HOST)-$(C)"}]}),
+             Ok(vec![("A", "1"), ("B", "1-10.96.0.5-$(C)")])),
+            (json!({"envFrom": [{"configMapRef": {"name": "m"}, "prefix": "X_"}], "env": [{"name": "X_k", "value": "over"}]}),
+             Ok(vec![("X_K2", "w"), ("X_k", "over")])),
+            (json!({"env": [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}]}), Ok(vec![("P", "secret")])),
+            (json!({"env": [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "no", "optional": true}}}]}), Ok(vec![])),
+            (json!({"env": [{"name": "P", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "no"}}}]}),
+             Err("couldn't find key no in ConfigMap n/m")),
+            (json!({"envFrom": [{"configMapRef": {"name": "gone"}}]}), Err("configmap \"gone\" not found")),
+            (json!({"envFrom": [{"configMapRef": {"name": "gone", "optional": true}}]}), Ok(vec![])),
+        ] {
+            let mut container = spec.clone();
+            container["name"] = json!("c");
+            container["image"] = json!("i");
+            let pod = pod(container);
+            let got = environment(&pod, &pod::containers(&pod)[0], &objects(), &services, &Surroundings::default());
+            match (got, expected) {
+                (Ok(env), Ok(wanted)) => {
+                    let mut wanted: Env = wanted.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+                    wanted.extend(services.clone());
+                    assert_eq!(env, wanted, "{spec}");
+                }
+                (Err(error), Err(wanted)) => assert_eq!(error.to_string(), wanted),
+                (got, wanted) => panic!("{got:?} is not {wanted:?} for {spec}"),
+            }
+        }
+    }
+
+    #[test]
+    fn services() {
+        let service = |ns: &str, name: &str, ip: &str| -> Service {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": ns, "name": name},
+                "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80}, {"port": 53, "protocol": "UDP"}]},
+            }))
+            .unwrap()
+        };
+        let all = [
+            service("default", "kubernetes", "10.96.0.1"),
+            service("n", "my-web", "10.96.0.9"),
+            service("n", "headless", "None"),
+            service("other", "x", "10.96.0.8"),
+        ];
+        let env = service_env(&all, "n", true);
+        for (name, value) in [
+            ("KUBERNETES_SERVICE_HOST", Some("10.96.0.1")),
+            ("MY_WEB_SERVICE_PORT_HTTP", Some("80")),
+            ("MY_WEB_PORT", Some("tcp://10.96.0.9:80")),
+            ("MY_WEB_PORT_53_UDP_ADDR", Some("10.96.0.9")),
+            ("MY_WEB_PORT_53_UDP_PROTO", Some("udp")),
+            ("HEADLESS_SERVICE_HOST", None),
+            ("X_SERVICE_HOST", None),
+        ] {
+            assert_eq!(env.get(name).map(String::as_str), value, "{name}");
+        }
+        assert_eq!(service_env(&all, "n", false).keys().filter(|k| k.starts_with("MY_WEB")).count(), 0);
+    }
+}
