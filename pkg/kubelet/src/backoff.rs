@@ -80,12 +80,18 @@ mod tests {
         for expected in [10, 20, 40, 80, 160, 300, 300] {
             backoff = Some(next(backoff, at(now), at(now)));
             assert_eq!(backoff.unwrap().delay, Duration::from_secs(expected));
-            assert_eq!(waits_until(backoff, at(now + 1), at(now + 1)), Some(at(now + 1 + expected as i64)));
+            assert_eq!(
+                waits_until(backoff, at(now + 1), at(now + 1)),
+                Some(at(now + 1 + expected as i64))
+            );
             now += expected as i64 + 1;
         }
         let after_long_run = at(now + 1000);
         assert_eq!(waits_until(backoff, after_long_run, after_long_run), None);
-        assert_eq!(next(backoff, after_long_run, after_long_run).delay, Duration::from_secs(10));
+        assert_eq!(
+            next(backoff, after_long_run, after_long_run).delay,
+            Duration::from_secs(10)
+        );
     }
 
     #[test]
@@ -93,7 +99,13 @@ mod tests {
         for (millis, expected) in [(10_000, "10s"), (80_000, "1m20s"), (300_000, "5m0s")] {
             assert_eq!(print(Duration::from_millis(millis)), expected);
         }
-        for (millis, expected) in [(5, "5ms"), (1000, "1s"), (1234, "1.234s"), (61_500, "1m1.5s"), (2_100, "2.1s")] {
+        for (millis, expected) in [
+            (5, "5ms"),
+            (1000, "1s"),
+            (1234, "1.234s"),
+            (61_500, "1m1.5s"),
+            (2_100, "2.1s"),
+        ] {
             assert_eq!(print_short(Duration::from_millis(millis)), expected);
         }
     }

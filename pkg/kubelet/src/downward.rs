@@ -116,7 +116,9 @@ pub fn resource(
         _ => 1,
     };
     if divisor <= 0 {
-        return Err(Error::Divisor(selector.divisor.as_ref().map(|d| d.0.clone()).unwrap_or_default()));
+        return Err(Error::Divisor(
+            selector.divisor.as_ref().map(|d| d.0.clone()).unwrap_or_default(),
+        ));
     }
     Ok(((amount + divisor - 1) / divisor).to_string())
 }
@@ -150,7 +152,10 @@ mod tests {
             ("spec.nodeName", Some("node")),
             ("spec.restartPolicy", None),
         ] {
-            let selector = ObjectFieldSelector { field_path: path.into(), api_version: None };
+            let selector = ObjectFieldSelector {
+                field_path: path.into(),
+                api_version: None,
+            };
             assert_eq!(field(&pod, &selector, &around).ok().as_deref(), expected, "{path}");
         }
         for (name, divisor, expected) in [

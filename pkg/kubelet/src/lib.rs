@@ -10,6 +10,7 @@
 //! process of ours to go on running, and is found again by its labels in containerd.
 
 mod backoff;
+mod cache;
 mod containers;
 mod downward;
 mod plan;
@@ -18,6 +19,7 @@ mod record;
 mod resources;
 mod sandbox;
 mod status;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -16,7 +16,11 @@ pub enum Action {
     CreateSandbox,
     EnsureImage(String),
     Start(String),
-    Kill { container: String, reason: KillReason, message: String },
+    Kill {
+        container: String,
+        reason: KillReason,
+        message: String,
+    },
     /// Say that a crashed container's restart is being held back.
     AnnounceCrash(String),
     /// Say that an image's next pull is being held back.
@@ -128,9 +132,13 @@ fn end(pod: &Pod, record: &PodRecord, plan: &mut Plan) {
     let main_alive = pod::containers(pod).iter().any(|c| alive(record, &c.name));
     // Sidecars go last, the latest started first.
     let mut sidecar_turn = !main_alive;
-    let order = pod::containers(pod).iter().chain(pod::init_containers(pod).iter().rev());
+    let order = pod::containers(pod)
+        .iter()
+        .chain(pod::init_containers(pod).iter().rev());
     for container in order {
-        let Some(r) = record.container(&container.name) else { continue };
+        let Some(r) = record.container(&container.name) else {
+            continue;
+        };
         let sidecar = pod::is_init(pod, &container.name) && pod::is_sidecar(container);
         if !alive(record, &container.name) {
             continue;
@@ -141,7 +149,11 @@ fn end(pod: &Pod, record: &PodRecord, plan: &mut Plan) {
         }
         let killing = matches!(r.activity, Activity::Killing(_));
         if r.running() && !killing {
-            plan.push(kill(&container.name, KillReason::PodEnds, format!("Stopping container {}", container.name)));
+            plan.push(kill(
+                &container.name,
+                KillReason::PodEnds,
+                format!("Stopping container {}", container.name),
+            ));
         }
     }
     if pending {
@@ -167,18 +179,26 @@ fn end(pod: &Pod, record: &PodRecord, plan: &mut Plan) {
 
 /// Runs, or is just being made to.
 fn alive(record: &PodRecord, name: &str) -> bool {
-    record.container(name).is_some_and(|r| r.running() || r.activity != Activity::Idle)
+    record
+        .container(name)
+        .is_some_and(|r| r.running() || r.activity != Activity::Idle)
 }
 
 fn kill(container: &str, reason: KillReason, message: String) -> Action {
-    Action::Kill { container: container.to_owned(), reason, message }
+    Action::Kill {
+        container: container.to_owned(),
+        reason,
+        message,
+    }
 }
 
 fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
     let sandbox = record.sandbox().map(|s| s.id.as_str());
     let mut stale = false;
     for container in pod::all_containers(pod) {
-        let Some(r) = record.container(&container.name) else { continue };
+        let Some(r) = record.container(&container.name) else {
+            continue;
+        };
         let Some(instance) = r.current.as_ref().filter(|i| i.running()) else {
             stale |= r.activity == Activity::Starting && !matches!(record.sandbox, SandboxStep::Ready(_));
             continue;
@@ -188,7 +208,11 @@ fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
         if matches!(r.activity, Activity::Killing(_)) {
             continue;
         }
-        let again = if pod::restart_policy(pod) == "Never" { "" } else { ", will be restarted" };
+        let again = if pod::restart_policy(pod) == "Never" {
+            ""
+        } else {
+            ", will be restarted"
+        };
         let name = &container.name;
         if in_old_sandbox {
             plan.push(kill(name, KillReason::PodEnds, format!("Stopping container {name}")));
@@ -196,9 +220,17 @@ fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
             let message = format!("Container {name} definition changed, will be restarted");
             plan.push(kill(name, KillReason::DefinitionChanged, message));
         } else if r.health.live_failed {
-            plan.push(kill(name, KillReason::LivenessProbe, format!("Container {name} failed liveness probe{again}")));
+            plan.push(kill(
+                name,
+                KillReason::LivenessProbe,
+                format!("Container {name} failed liveness probe{again}"),
+            ));
         } else if r.health.startup_failed {
-            plan.push(kill(name, KillReason::StartupProbe, format!("Container {name} failed startup probe{again}")));
+            plan.push(kill(
+                name,
+                KillReason::StartupProbe,
+                format!("Container {name} failed startup probe{again}"),
+            ));
         }
     }
     match &record.sandbox {
@@ -223,16 +255,20 @@ fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
 /// The containers whose turn it is, running or not.
 fn startable<'a>(pod: &'a Pod, record: &PodRecord) -> Vec<&'a Container> {
     let mut found = Vec::new();
-    let started = |c: &Container| record.container(&c.name).is_some_and(|r| r.running() && r.health.started);
+    let started = |c: &Container| {
+        record
+            .container(&c.name)
+            .is_some_and(|r| r.running() && r.health.started)
+    };
     if initialized(pod, record) {
         found.extend(pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c)));
         for container in pod::containers(pod) {
             found.push(container);
             // The next waits until this one's postStart hook is done, as people order their containers by it.
             let hook = container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
-            let begun = record.container(&container.name).is_some_and(|r| {
-                r.activity == Activity::Idle && (r.current.is_some() || r.start_error.is_some())
-            });
+            let begun = record
+                .container(&container.name)
+                .is_some_and(|r| r.activity == Activity::Idle && (r.current.is_some() || r.start_error.is_some()));
             if hook && !begun {
                 break;
             }
@@ -267,12 +303,17 @@ pub fn initialized(pod: &Pod, record: &PodRecord) -> bool {
     }
     let Some(sandbox) = record.sandbox() else { return false };
     let begun = pod::containers(pod).iter().any(|c| {
-        record.container(&c.name).and_then(|r| r.current.as_ref()).is_some_and(|i| i.sandbox == sandbox.id)
+        record
+            .container(&c.name)
+            .and_then(|r| r.current.as_ref())
+            .is_some_and(|i| i.sandbox == sandbox.id)
     });
     begun
         || inits.iter().all(|c| {
             if pod::is_sidecar(c) {
-                record.container(&c.name).is_some_and(|r| r.running() && r.health.started)
+                record
+                    .container(&c.name)
+                    .is_some_and(|r| r.running() && r.health.started)
             } else {
                 succeeded_here(record, &c.name)
             }
@@ -327,7 +368,9 @@ fn step(
         ImageStep::Ensuring => {}
         ImageStep::Ready if ready => plan.push(Action::Start(name.clone())),
         ImageStep::Ready => {}
-        ImageStep::Failed { failed_at, backing_off, .. } => {
+        ImageStep::Failed {
+            failed_at, backing_off, ..
+        } => {
             let Some(until) = backoff::waits_until(record.pull, *failed_at, now) else {
                 plan.push(Action::EnsureImage(name.clone()));
                 return;
@@ -388,13 +431,26 @@ mod tests {
             image_name: "i".into(),
             image_id: "sha".into(),
             started_at: Some(at(100)),
-            exit: exit.map(|code| Exit { code, reason: "Error".into(), message: String::new(), finished_at: at(200) }),
+            exit: exit.map(|code| Exit {
+                code,
+                reason: "Error".into(),
+                message: String::new(),
+                finished_at: at(200),
+            }),
             user: None,
         }
     }
 
     fn with(current: Option<Instance>) -> ContainerRecord {
-        ContainerRecord { current, health: Health { started: true, ready: true, ..Health::default() }, ..Default::default() }
+        ContainerRecord {
+            current,
+            health: Health {
+                started: true,
+                ready: true,
+                ..Health::default()
+            },
+            ..Default::default()
+        }
     }
 
     fn record(sandbox: SandboxStep, containers: Vec<(&str, ContainerRecord)>) -> PodRecord {
@@ -413,14 +469,24 @@ mod tests {
         let mut r = record(SandboxStep::Absent, vec![]);
         r.volumes = VolumesStep::Pending;
         let p = plan(&simple("Always"), &r, at(100));
-        assert_eq!(p.actions, vec![Action::CreateSandbox, Action::PrepareVolumes, Action::EnsureImage("a".into())]);
+        assert_eq!(
+            p.actions,
+            vec![
+                Action::CreateSandbox,
+                Action::PrepareVolumes,
+                Action::EnsureImage("a".into())
+            ]
+        );
         r.admitted = false;
         assert_eq!(plan(&simple("Always"), &r, at(100)), Plan::default());
     }
 
     #[test]
     fn starts_when_all_three_are_ready() {
-        let c = ContainerRecord { image: ImageStep::Ready, ..Default::default() };
+        let c = ContainerRecord {
+            image: ImageStep::Ready,
+            ..Default::default()
+        };
         for (step, volumes, expected) in [
             (sandbox("s"), VolumesStep::Ready, vec![Action::Start("a".into())]),
             (SandboxStep::Creating, VolumesStep::Ready, vec![]),
@@ -443,7 +509,11 @@ mod tests {
         ] {
             let r = record(sandbox("s"), vec![("a", with(Some(instance("1", "s", Some(code)))))]);
             let actions = plan(&simple(policy), &r, at(300)).actions;
-            let expected = if restarts { Action::EnsureImage("a".into()) } else { Action::RemoveSandbox };
+            let expected = if restarts {
+                Action::EnsureImage("a".into())
+            } else {
+                Action::RemoveSandbox
+            };
             assert_eq!(actions, vec![expected], "{policy} {code}");
         }
     }
@@ -454,10 +524,16 @@ mod tests {
         c.crash = Some(backoff::next(None, at(190), at(190)));
         let mut r = record(sandbox("s"), vec![("a", c)]);
         let p = plan(&simple("Always"), &r, at(201));
-        assert_eq!((p.actions, p.wake_at), (vec![Action::AnnounceCrash("a".into())], Some(at(210))));
+        assert_eq!(
+            (p.actions, p.wake_at),
+            (vec![Action::AnnounceCrash("a".into())], Some(at(210)))
+        );
         r.containers.get_mut("a").unwrap().announced = Some("1".into());
         assert!(plan(&simple("Always"), &r, at(201)).actions.is_empty());
-        assert_eq!(plan(&simple("Always"), &r, at(210)).actions, vec![Action::EnsureImage("a".into())]);
+        assert_eq!(
+            plan(&simple("Always"), &r, at(210)).actions,
+            vec![Action::EnsureImage("a".into())]
+        );
     }
 
     #[test]
@@ -472,10 +548,17 @@ mod tests {
             (vec![("i1", done("1", "s"))], "i2"),
             (vec![("i1", done("1", "s")), ("i2", done("2", "s"))], "a"),
             (vec![("i1", done("1", "old")), ("i2", done("2", "old"))], "i1"),
-            (vec![("i1", done("1", "old")), ("a", with(Some(instance("3", "s", Some(1)))))], "a"),
+            (
+                vec![("i1", done("1", "old")), ("a", with(Some(instance("3", "s", Some(1)))))],
+                "a",
+            ),
         ] {
             let r = record(sandbox("s"), containers.clone());
-            assert_eq!(plan(&p, &r, at(300)).actions, vec![Action::EnsureImage(expected.into())], "{containers:?}");
+            assert_eq!(
+                plan(&p, &r, at(300)).actions,
+                vec![Action::EnsureImage(expected.into())],
+                "{containers:?}"
+            );
         }
     }
 
@@ -483,14 +566,26 @@ mod tests {
     fn probes_and_definitions_kill() {
         let p = simple("Always");
         for (change, expected) in [
-            (Box::new(|_: &mut ContainerRecord| {}) as Box<dyn Fn(&mut ContainerRecord)>, None),
-            (Box::new(|r| r.health.live_failed = true), Some("Container a failed liveness probe, will be restarted")),
-            (Box::new(|r| r.health.startup_failed = true), Some("Container a failed startup probe, will be restarted")),
+            (
+                Box::new(|_: &mut ContainerRecord| {}) as Box<dyn Fn(&mut ContainerRecord)>,
+                None,
+            ),
+            (
+                Box::new(|r| r.health.live_failed = true),
+                Some("Container a failed liveness probe, will be restarted"),
+            ),
+            (
+                Box::new(|r| r.health.startup_failed = true),
+                Some("Container a failed startup probe, will be restarted"),
+            ),
             (
                 Box::new(|r| r.current.as_mut().unwrap().image = "old".into()),
                 Some("Container a definition changed, will be restarted"),
             ),
-            (Box::new(|r| r.current.as_mut().unwrap().sandbox = "old".into()), Some("Stopping container a")),
+            (
+                Box::new(|r| r.current.as_mut().unwrap().sandbox = "old".into()),
+                Some("Stopping container a"),
+            ),
         ] {
             let mut c = with(Some(instance("1", "s", None)));
             change(&mut c);
@@ -509,10 +604,20 @@ mod tests {
         p.metadata.deletion_timestamp = Some(pod::time(at(300)));
         let mut r = record(sandbox("s"), vec![("a", with(Some(instance("1", "s", None))))]);
         let first = plan(&p, &r, at(300)).actions;
-        assert!(matches!(&first[..], [Action::Kill { reason: KillReason::PodEnds, .. }]), "{first:?}");
+        assert!(
+            matches!(
+                &first[..],
+                [Action::Kill {
+                    reason: KillReason::PodEnds,
+                    ..
+                }]
+            ),
+            "{first:?}"
+        );
         r.containers.get_mut("a").unwrap().activity = Activity::Killing(KillReason::PodEnds);
         assert!(plan(&p, &r, at(301)).actions.is_empty());
-        r.containers.insert("a".into(), with(Some(instance("1", "s", Some(143)))));
+        r.containers
+            .insert("a".into(), with(Some(instance("1", "s", Some(143)))));
         assert_eq!(plan(&p, &r, at(302)).actions, vec![Action::RemoveSandbox]);
         r.sandbox = SandboxStep::Gone;
         assert_eq!(plan(&p, &r, at(302)).actions, vec![Action::TearDown]);

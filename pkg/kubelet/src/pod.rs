@@ -114,8 +114,15 @@ pub fn reference(pod: &Pod) -> ObjectReference {
 
 /// What an event about one of its containers points at.
 pub fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
-    let list = if is_init(pod, container) { "initContainers" } else { "containers" };
-    ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..reference(pod) }
+    let list = if is_init(pod, container) {
+        "initContainers"
+    } else {
+        "containers"
+    };
+    ObjectReference {
+        field_path: Some(format!("spec.{list}{{{container}}}")),
+        ..reference(pod)
+    }
 }
 
 /// API times have whole seconds.

@@ -59,7 +59,12 @@ pub enum ImageStep {
     /// The worker holds it.
     Ready,
     /// `backing_off`: the retry's time isn't here yet, and that has been said.
-    Failed { reason: &'static str, message: String, failed_at: Timestamp, backing_off: bool },
+    Failed {
+        reason: &'static str,
+        message: String,
+        failed_at: Timestamp,
+        backing_off: bool,
+    },
 }
 
 /// Why a running container is being stopped.
@@ -143,7 +148,10 @@ pub enum SandboxStep {
     Absent,
     Creating,
     Ready(Arc<Sandbox>),
-    Failed { message: String, retry_at: Timestamp },
+    Failed {
+        message: String,
+        retry_at: Timestamp,
+    },
     Removing,
     /// The pod is over; there will be no other.
     Gone,
@@ -155,7 +163,10 @@ pub enum VolumesStep {
     Pending,
     Preparing,
     Ready,
-    Failed { message: String, retry_at: Timestamp },
+    Failed {
+        message: String,
+        retry_at: Timestamp,
+    },
     Gone,
 }
 

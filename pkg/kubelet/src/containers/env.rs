@@ -13,7 +13,12 @@ pub enum Error {
     #[error("{0}")]
     Missing(String),
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
-    Key { kind: &'static str, namespace: String, name: String, key: String },
+    Key {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+        key: String,
+    },
     #[error(transparent)]
     Downward(#[from] downward::Error),
 }
@@ -122,7 +127,9 @@ fn sourced(
     };
     if let Some(r) = &source.config_map_key_ref {
         let optional = r.optional.unwrap_or(false);
-        let Some(found) = objects.config_map(&r.name, optional)? else { return Ok(None) };
+        let Some(found) = objects.config_map(&r.name, optional)? else {
+            return Ok(None);
+        };
         return match found.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
@@ -131,7 +138,9 @@ fn sourced(
     }
     if let Some(r) = &source.secret_key_ref {
         let optional = r.optional.unwrap_or(false);
-        let Some(found) = objects.secret(&r.name, optional)? else { return Ok(None) };
+        let Some(found) = objects.secret(&r.name, optional)? else {
+            return Ok(None);
+        };
         return match found.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
@@ -190,7 +199,11 @@ pub fn service_env<'a>(services: impl IntoIterator<Item = &'a Service>, namespac
 }
 
 fn join(ip: &str, port: i32) -> String {
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
 }
 
 #[cfg(test)]
@@ -208,8 +221,10 @@ mod tests {
     }
 
     fn objects() -> Objects {
-        let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": "v", "K2": "w"}})).unwrap();
-        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap();
+        let map: ConfigMap =
+            serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": "v", "K2": "w"}})).unwrap();
+        let secret: Secret =
+            serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap();
         Objects {
             config_maps: [("m".to_owned(), Some(map.into())), ("gone".to_owned(), None)].into(),
             secrets: [("s".to_owned(), Some(secret.into()))].into(),
@@ -220,22 +235,46 @@ mod tests {
     fn environments() {
         let services: Env = [("WEB_SERVICE_HOST".to_owned(), "10.96.0.5".to_owned())].into();
         for (spec, expected) in [
-            (json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(WEB_SERVICE_HOST)-$(C)"}]}),
-             Ok(vec![("A", "1"), ("B", "1-10.96.0.5-$(C)")])),
-            (json!({"envFrom": [{"configMapRef": {"name": "m"}, "prefix": "X_"}], "env": [{"name": "X_k", "value": "over"}]}),
-             Ok(vec![("X_K2", "w"), ("X_k", "over")])),
-            (json!({"env": [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}]}), Ok(vec![("P", "secret")])),
-            (json!({"env": [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "no", "optional": true}}}]}), Ok(vec![])),
-            (json!({"env": [{"name": "P", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "no"}}}]}),
-             Err("couldn't find key no in ConfigMap n/m")),
-            (json!({"envFrom": [{"configMapRef": {"name": "gone"}}]}), Err("configmap \"gone\" not found")),
-            (json!({"envFrom": [{"configMapRef": {"name": "gone", "optional": true}}]}), Ok(vec![])),
+            (
+                json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(WEB_SERVICE_HOST)-$(C)"}]}),
+                Ok(vec![("A", "1"), ("B", "1-10.96.0.5-$(C)")]),
+            ),
+            (
+                json!({"envFrom": [{"configMapRef": {"name": "m"}, "prefix": "X_"}], "env": [{"name": "X_k", "value": "over"}]}),
+                Ok(vec![("X_K2", "w"), ("X_k", "over")]),
+            ),
+            (
+                json!({"env": [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}]}),
+                Ok(vec![("P", "secret")]),
+            ),
+            (
+                json!({"env": [{"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "no", "optional": true}}}]}),
+                Ok(vec![]),
+            ),
+            (
+                json!({"env": [{"name": "P", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "no"}}}]}),
+                Err("couldn't find key no in ConfigMap n/m"),
+            ),
+            (
+                json!({"envFrom": [{"configMapRef": {"name": "gone"}}]}),
+                Err("configmap \"gone\" not found"),
+            ),
+            (
+                json!({"envFrom": [{"configMapRef": {"name": "gone", "optional": true}}]}),
+                Ok(vec![]),
+            ),
         ] {
             let mut container = spec.clone();
             container["name"] = json!("c");
             container["image"] = json!("i");
             let pod = pod(container);
-            let got = environment(&pod, &pod::containers(&pod)[0], &objects(), &services, &Surroundings::default());
+            let got = environment(
+                &pod,
+                &pod::containers(&pod)[0],
+                &objects(),
+                &services,
+                &Surroundings::default(),
+            );
             match (got, expected) {
                 (Ok(env), Ok(wanted)) => {
                     let mut wanted: Env = wanted.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
@@ -275,6 +314,12 @@ mod tests {
         ] {
             assert_eq!(env.get(name).map(String::as_str), value, "{name}");
         }
-        assert_eq!(service_env(&all, "n", false).keys().filter(|k| k.starts_with("MY_WEB")).count(), 0);
+        assert_eq!(
+            service_env(&all, "n", false)
+                .keys()
+                .filter(|k| k.starts_with("MY_WEB"))
+                .count(),
+            0
+        );
     }
 }

@@ -10,7 +10,11 @@ use crate::pod;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {what} {path}: {source}")]
-    Io { what: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("cannot read /proc/self/mountinfo: {0}")]
     Mounts(std::io::Error),
     #[error("no cgroup hierarchy is mounted on this host")]
@@ -46,8 +50,12 @@ fn hierarchy_of(mountinfo: &str) -> Option<Hierarchy> {
     let mut controllers = Vec::new();
     let mut unified = None;
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(mount_point) = left.split(' ').nth(4) else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let Some(mount_point) = left.split(' ').nth(4) else {
+            continue;
+        };
         let mut fields = right.split(' ');
         let (kind, options) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
         match kind {
@@ -64,7 +72,10 @@ fn hierarchy_of(mountinfo: &str) -> Option<Hierarchy> {
             _ => {}
         }
     }
-    if controllers.iter().any(|(c, _)| c == "memory" || c == "cpu" || c == "pids") {
+    if controllers
+        .iter()
+        .any(|(c, _)| c == "memory" || c == "cpu" || c == "pids")
+    {
         return Some(Hierarchy::V1(controllers));
     }
     unified.map(Hierarchy::V2)
@@ -73,7 +84,9 @@ fn hierarchy_of(mountinfo: &str) -> Option<Hierarchy> {
 impl Cgroups {
     pub fn detect() -> Result<Self, Error> {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::Mounts)?;
-        Ok(Self { hierarchy: hierarchy_of(&mountinfo).ok_or(Error::NotMounted)? })
+        Ok(Self {
+            hierarchy: hierarchy_of(&mountinfo).ok_or(Error::NotMounted)?,
+        })
     }
 
     pub fn is_v2(&self) -> bool {
@@ -100,14 +113,38 @@ impl Cgroups {
 
     /// The tree above the pods: made at start; `shares` of the node for all pods together.
     pub fn ensure_base(&self, allocatable_milli_cpu: i64) -> Result<(), Error> {
-        self.ensure("/kubepods", &Limits { shares: Some(qos::shares(allocatable_milli_cpu)), ..Limits::default() })?;
-        self.ensure("/kubepods/burstable", &Limits { shares: Some(2), ..Limits::default() })?;
-        self.ensure("/kubepods/besteffort", &Limits { shares: Some(2), ..Limits::default() })
+        self.ensure(
+            "/kubepods",
+            &Limits {
+                shares: Some(qos::shares(allocatable_milli_cpu)),
+                ..Limits::default()
+            },
+        )?;
+        self.ensure(
+            "/kubepods/burstable",
+            &Limits {
+                shares: Some(2),
+                ..Limits::default()
+            },
+        )?;
+        self.ensure(
+            "/kubepods/besteffort",
+            &Limits {
+                shares: Some(2),
+                ..Limits::default()
+            },
+        )
     }
 
     /// Burstable pods together weigh what they ask for together.
     pub fn set_burstable_shares(&self, milli_cpu: i64) -> Result<(), Error> {
-        self.apply("/kubepods/burstable", &Limits { shares: Some(qos::shares(milli_cpu)), ..Limits::default() })
+        self.apply(
+            "/kubepods/burstable",
+            &Limits {
+                shares: Some(qos::shares(milli_cpu)),
+                ..Limits::default()
+            },
+        )
     }
 
     pub fn ensure_pod(&self, pod: &Pod) -> Result<String, Error> {
@@ -174,11 +211,21 @@ impl Cgroups {
 
     /// Whether the kernel killed a process in the cgroup for want of memory.
     pub fn oom_killed(&self, path: &str) -> bool {
-        let Some(root) = self.controller("memory") else { return false };
+        let Some(root) = self.controller("memory") else {
+            return false;
+        };
         let dir = join(root, path);
-        let file = if self.is_v2() { dir.join("memory.events") } else { dir.join("memory.oom_control") };
-        let Ok(text) = std::fs::read_to_string(file) else { return false };
-        text.lines().filter_map(|l| l.strip_prefix("oom_kill ")).any(|n| n.trim() != "0")
+        let file = if self.is_v2() {
+            dir.join("memory.events")
+        } else {
+            dir.join("memory.oom_control")
+        };
+        let Ok(text) = std::fs::read_to_string(file) else {
+            return false;
+        };
+        text.lines()
+            .filter_map(|l| l.strip_prefix("oom_kill "))
+            .any(|n| n.trim() != "0")
     }
 
     /// Removes the pod's cgroup with what is left below it, in every hierarchy.
@@ -191,9 +238,13 @@ impl Cgroups {
     /// Pods that have a cgroup: (class path, uid).
     pub fn pods(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        let Some(root) = self.controller("memory").or_else(|| self.controller("cpu")) else { return found };
+        let Some(root) = self.controller("memory").or_else(|| self.controller("cpu")) else {
+            return found;
+        };
         for parent in ["/kubepods", "/kubepods/burstable", "/kubepods/besteffort"] {
-            let Ok(entries) = std::fs::read_dir(join(root, parent)) else { continue };
+            let Ok(entries) = std::fs::read_dir(join(root, parent)) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 if let Some(uid) = name.to_str().and_then(|n| n.strip_prefix("pod")) {
@@ -210,7 +261,11 @@ fn join(root: &Path, path: &str) -> PathBuf {
 }
 
 fn make(dir: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(dir).map_err(|source| Error::Io { what: "create the cgroup", path: dir.to_owned(), source })
+    std::fs::create_dir_all(dir).map_err(|source| Error::Io {
+        what: "create the cgroup",
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Error> {
@@ -218,7 +273,11 @@ fn write(file: &Path, text: &str) -> Result<(), Error> {
         Ok(()) => Ok(()),
         // A controller that this host's hierarchy doesn't have limits nothing; the pod still runs.
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Io { what: "write", path: file.to_owned(), source }),
+        Err(source) => Err(Error::Io {
+            what: "write",
+            path: file.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -261,7 +320,9 @@ mod tests {
         let v1 = "31 30 0:27 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
                   32 30 0:28 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
                   33 30 0:29 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        assert!(matches!(hierarchy_of(v1), Some(Hierarchy::V1(list)) if list.iter().any(|(c, p)| c == "memory" && p.ends_with("memory"))));
+        assert!(
+            matches!(hierarchy_of(v1), Some(Hierarchy::V1(list)) if list.iter().any(|(c, p)| c == "memory" && p.ends_with("memory")))
+        );
         let v2 = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
         assert!(matches!(hierarchy_of(v2), Some(Hierarchy::V2(root)) if root == Path::new("/sys/fs/cgroup")));
         assert!(hierarchy_of("1 2 0:1 / / rw - ext4 /dev/vda rw").is_none());

@@ -14,17 +14,21 @@ pub type ResourceList = BTreeMap<String, Quantity>;
 
 /// Rounded up to whole units; an unreadable quantity (admission lets none through) counts as nothing.
 pub fn value(quantity: &Quantity) -> i64 {
-    mk8s_api::quantity::Quantity::parse(&quantity.0).map_or(0, |q| q.value().clamp(0, i64::MAX as i128) as i64)
+    mk8s_api::quantity::Quantity::parse(&quantity.0).map_or(0, |q| q.value().max(0))
 }
 
 /// Rounded up to thousandths.
 pub fn milli(quantity: &Quantity) -> i64 {
-    mk8s_api::quantity::Quantity::parse(&quantity.0).map_or(0, |q| q.milli_value().clamp(0, i64::MAX as i128) as i64)
+    mk8s_api::quantity::Quantity::parse(&quantity.0).map_or(0, |q| q.milli_value().max(0))
 }
 
 /// The number a resource is counted in: thousandths for cpu, whole units for all others.
 pub fn amount(name: &str, quantity: &Quantity) -> i64 {
-    if name == "cpu" { milli(quantity) } else { value(quantity) }
+    if name == "cpu" {
+        milli(quantity)
+    } else {
+        value(quantity)
+    }
 }
 
 pub fn request(container: &Container, name: &str) -> Option<i64> {
@@ -69,7 +73,9 @@ pub fn pod_requests(pod: &Pod) -> BTreeMap<String, i64> {
 }
 
 fn add(total: &mut BTreeMap<String, i64>, container: &Container) {
-    let Some(requests) = container.resources.as_ref().and_then(|r| r.requests.as_ref()) else { return };
+    let Some(requests) = container.resources.as_ref().and_then(|r| r.requests.as_ref()) else {
+        return;
+    };
     for (name, quantity) in requests {
         *total.entry(name.clone()).or_default() += amount(name, quantity);
     }

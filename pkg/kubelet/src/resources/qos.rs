@@ -97,15 +97,22 @@ pub fn pod_limits(pod: &Pod, class: Class) -> Limits {
     let requests = super::pod_requests(pod);
     let cpu_request = requests.get("cpu").copied().unwrap_or(0);
     let total = |resource: &str| -> Option<i64> {
-        let all: Option<Vec<i64>> =
-            pod::containers(pod).iter().map(|c| limit(c, resource).filter(|v| *v > 0)).collect();
+        let all: Option<Vec<i64>> = pod::containers(pod)
+            .iter()
+            .map(|c| limit(c, resource).filter(|v| *v > 0))
+            .collect();
         let sum = all?.into_iter().sum::<i64>();
-        let init = pod::init_containers(pod).iter().map(|c| limit(c, resource).filter(|v| *v > 0));
+        let init = pod::init_containers(pod)
+            .iter()
+            .map(|c| limit(c, resource).filter(|v| *v > 0));
         let init: Option<Vec<i64>> = init.collect();
         Some(init?.into_iter().max().unwrap_or(0).max(sum))
     };
     match class {
-        Class::BestEffort => Limits { shares: Some(MIN_SHARES), ..Limits::default() },
+        Class::BestEffort => Limits {
+            shares: Some(MIN_SHARES),
+            ..Limits::default()
+        },
         Class::Guaranteed | Class::Burstable => Limits {
             shares: Some(shares(cpu_request)),
             quota: total("cpu").and_then(quota),
@@ -183,7 +190,11 @@ mod tests {
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), -997),
         ] {
             let pod = pod(std::slice::from_ref(&resources));
-            assert_eq!(oom_score_adj(&pod, &pod::containers(&pod)[0], capacity), expected, "{resources}");
+            assert_eq!(
+                oom_score_adj(&pod, &pod::containers(&pod)[0], capacity),
+                expected,
+                "{resources}"
+            );
         }
     }
 }

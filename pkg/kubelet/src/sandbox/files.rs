@@ -88,7 +88,10 @@ impl Resolver {
             match words.next() {
                 Some("nameserver") => found.nameservers.extend(words.next().map(str::to_owned)),
                 Some("search" | "domain") => {
-                    found.searches = words.filter(|w| *w != ".").map(|w| w.trim_end_matches('.').to_owned()).collect();
+                    found.searches = words
+                        .filter(|w| *w != ".")
+                        .map(|w| w.trim_end_matches('.').to_owned())
+                        .collect();
                 }
                 Some("options") => found.options = words.map(str::to_owned).collect(),
                 _ => {}
@@ -140,7 +143,9 @@ pub fn resolver(pod: &Pod, host: &Resolver, cluster_dns: &[IpAddr], cluster_doma
         _ => host.clone(),
     };
     if let Some(config) = &spec.dns_config {
-        resolver.nameservers.extend(config.nameservers.iter().flatten().cloned());
+        resolver
+            .nameservers
+            .extend(config.nameservers.iter().flatten().cloned());
         resolver.searches.extend(config.searches.iter().flatten().cloned());
         for option in config.options.iter().flatten() {
             let Some(name) = option.name.as_deref() else { continue };
@@ -183,9 +188,14 @@ mod tests {
         for (spec, expected) in [
             (json!({}), ("web-0", "", "web-0")),
             (json!({"hostname": "h"}), ("h", "", "h")),
-            (json!({"hostname": "h", "subdomain": "s"}), ("h", "s.n.svc.cluster.local", "h")),
-            (json!({"subdomain": "s", "setHostnameAsFQDN": true}),
-             ("web-0", "s.n.svc.cluster.local", "web-0.s.n.svc.cluster.local")),
+            (
+                json!({"hostname": "h", "subdomain": "s"}),
+                ("h", "s.n.svc.cluster.local", "h"),
+            ),
+            (
+                json!({"subdomain": "s", "setHostnameAsFQDN": true}),
+                ("web-0", "s.n.svc.cluster.local", "web-0.s.n.svc.cluster.local"),
+            ),
         ] {
             let pod = pod(spec);
             let (host, domain) = host_and_domain(&pod, "cluster.local");
@@ -205,14 +215,26 @@ mod tests {
         for (spec, expected) in [
             (json!({}), cluster),
             (json!({"hostNetwork": true}), own),
-            (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster),
+            (
+                json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                cluster,
+            ),
             (json!({"dnsPolicy": "Default"}), own),
-            (json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"],
+            (
+                json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"],
                     "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}),
-             "search x\nnameserver 1.1.1.1\noptions ndots:2 edns0\n"),
-            (json!({"dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}), &cluster.replace("ndots:5", "ndots:1")),
+                "search x\nnameserver 1.1.1.1\noptions ndots:2 edns0\n",
+            ),
+            (
+                json!({"dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}}),
+                &cluster.replace("ndots:5", "ndots:1"),
+            ),
         ] {
-            assert_eq!(resolver(&pod(spec.clone()), &host, &dns, "cluster.local").print(), expected, "{spec}");
+            assert_eq!(
+                resolver(&pod(spec.clone()), &host, &dns, "cluster.local").print(),
+                expected,
+                "{spec}"
+            );
         }
     }
 
@@ -222,6 +244,9 @@ mod tests {
         let text = hosts(&pod, &["10.244.0.2".into()], "h", "s.n.svc.cluster.local");
         assert!(text.contains("\n10.244.0.2\th.s.n.svc.cluster.local\th\n"));
         assert!(text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"));
-        assert!(host_network_hosts(&pod, "127.0.0.1 localhost\n").starts_with("# Kubernetes-managed hosts file (host network)."));
+        assert!(
+            host_network_hosts(&pod, "127.0.0.1 localhost\n")
+                .starts_with("# Kubernetes-managed hosts file (host network).")
+        );
     }
 }

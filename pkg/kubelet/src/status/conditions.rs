@@ -6,14 +6,34 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use crate::pod;
 use crate::record::PodRecord;
 
-pub const OWNED: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
 
-pub fn conditions(pod: &Pod, old: &PodStatus, new: &PodStatus, record: &PodRecord, now: Timestamp) -> Vec<PodCondition> {
+pub fn conditions(
+    pod: &Pod,
+    old: &PodStatus,
+    new: &PodStatus,
+    record: &PodRecord,
+    now: Timestamp,
+) -> Vec<PodCondition> {
     let before = old.conditions.as_deref().unwrap_or_default();
-    let mut all: Vec<PodCondition> = before.iter().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned().collect();
+    let mut all: Vec<PodCondition> = before
+        .iter()
+        .filter(|c| !OWNED.contains(&c.type_.as_str()))
+        .cloned()
+        .collect();
     let containers_ready = containers_ready(pod, new);
     let ready = ready(pod, &all, &containers_ready);
-    let sandbox = if record.sandbox().is_some() { Verdict::yes() } else { Verdict::no("", String::new()) };
+    let sandbox = if record.sandbox().is_some() {
+        Verdict::yes()
+    } else {
+        Verdict::no("", String::new())
+    };
     let owned = [
         ("PodReadyToStartContainers", sandbox),
         ("Initialized", initialized(pod, new)),
@@ -24,7 +44,9 @@ pub fn conditions(pod: &Pod, old: &PodStatus, new: &PodStatus, record: &PodRecor
     for (type_, verdict) in owned {
         let previous = before.iter().find(|c| c.type_ == type_);
         let status = if verdict.holds { "True" } else { "False" };
-        let since = previous.filter(|p| p.status == status).and_then(|p| p.last_transition_time.clone());
+        let since = previous
+            .filter(|p| p.status == status)
+            .and_then(|p| p.last_transition_time.clone());
         all.push(PodCondition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -47,11 +69,19 @@ struct Verdict {
 
 impl Verdict {
     fn yes() -> Self {
-        Self { holds: true, reason: "", message: String::new() }
+        Self {
+            holds: true,
+            reason: "",
+            message: String::new(),
+        }
     }
 
     fn no(reason: &'static str, message: String) -> Self {
-        Self { holds: false, reason, message }
+        Self {
+            holds: false,
+            reason,
+            message,
+        }
     }
 }
 
@@ -96,7 +126,11 @@ fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
         _ => {}
     }
     let message = messages(&unknown, &unready, "unready");
-    if message.is_empty() { Verdict::yes() } else { Verdict::no("ContainersNotReady", message) }
+    if message.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ContainersNotReady", message)
+    }
 }
 
 fn ready(pod: &Pod, others: &[PodCondition], containers_ready: &Verdict) -> Verdict {
@@ -107,13 +141,21 @@ fn ready(pod: &Pod, others: &[PodCondition], containers_ready: &Verdict) -> Verd
     for gate in pod::spec(pod).readiness_gates.iter().flatten() {
         let gate = &gate.condition_type;
         match others.iter().find(|c| c.type_ == *gate) {
-            None => missing.push(format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")),
-            Some(c) if c.status != "True" => missing
-                .push(format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {}", c.status)),
+            None => missing.push(format!(
+                "corresponding condition of pod readiness gate \"{gate}\" does not exist."
+            )),
+            Some(c) if c.status != "True" => missing.push(format!(
+                "the status of pod readiness gate \"{gate}\" is not \"True\", but {}",
+                c.status
+            )),
             Some(_) => {}
         }
     }
-    if missing.is_empty() { Verdict::yes() } else { Verdict::no("ReadinessGatesNotReady", missing.join(", ")) }
+    if missing.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ReadinessGatesNotReady", missing.join(", "))
+    }
 }
 
 fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
@@ -127,7 +169,11 @@ fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
         match find(&status.init_container_statuses, &container.name) {
             None => unknown.push(container.name.as_str()),
             Some(s) => {
-                let done = if pod::is_sidecar(container) { s.started == Some(true) } else { s.ready };
+                let done = if pod::is_sidecar(container) {
+                    s.started == Some(true)
+                } else {
+                    s.ready
+                };
                 if !done {
                     incomplete.push(container.name.as_str());
                 }
@@ -135,14 +181,24 @@ fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
         }
     }
     if status.phase.as_deref() == Some("Succeeded") && unknown.is_empty() {
-        return Verdict { holds: true, reason: "PodCompleted", message: String::new() };
+        return Verdict {
+            holds: true,
+            reason: "PodCompleted",
+            message: String::new(),
+        };
     }
     let begun = status.container_statuses.iter().flatten().any(|s| {
         let happened = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-            state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+            state
+                .as_ref()
+                .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
         };
         s.started == Some(true) || happened(&s.state) || happened(&s.last_state)
     });
     let message = messages(&unknown, &incomplete, "incomplete");
-    if begun || message.is_empty() { Verdict::yes() } else { Verdict::no("ContainersNotInitialized", message) }
+    if begun || message.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ContainersNotInitialized", message)
+    }
 }

@@ -48,7 +48,11 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
     let old_phase = old.phase.as_deref().unwrap_or_default();
     let computed = phase::phase(pod, &status, record);
     // A pod never leaves a terminal phase.
-    let phase = if pod::is_terminal_phase(old_phase) { old_phase } else { computed };
+    let phase = if pod::is_terminal_phase(old_phase) {
+        old_phase
+    } else {
+        computed
+    };
     if phase == old_phase {
         status.reason.clone_from(&old.reason);
         status.message.clone_from(&old.message);
@@ -103,7 +107,11 @@ fn container_status(
     }
     static NEW: std::sync::LazyLock<ContainerRecord> = std::sync::LazyLock::new(ContainerRecord::default);
     let r = record.container(&container.name).unwrap_or(&NEW);
-    let default_waiting = if has_init && !(init && r.activity != Activity::Idle) { "PodInitializing" } else { "ContainerCreating" };
+    let default_waiting = if has_init && !(init && r.activity != Activity::Idle) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
     status.state = Some(waiting(default_waiting, None));
     let Some(instance) = &r.current else {
         if let Some((reason, message)) = trouble(pod, container, r, now) {
@@ -115,8 +123,10 @@ fn container_status(
     status.image.clone_from(&instance.image_name);
     status.image_id.clone_from(&instance.image_id);
     status.container_id = Some(container_id(instance));
-    status.last_state =
-        r.last.as_ref().and_then(terminated).map(|t| ContainerState { terminated: Some(t), ..Default::default() });
+    status.last_state = r.last.as_ref().and_then(terminated).map(|t| ContainerState {
+        terminated: Some(t),
+        ..Default::default()
+    });
     status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
     status.resources = Some(container.resources.clone().unwrap_or_default());
     status.user = instance.user.as_ref().map(|user| ContainerUser {
@@ -128,8 +138,14 @@ fn container_status(
     });
     if let Some(terminated) = terminated(instance) {
         let success = terminated.exit_code == 0;
-        let ended = ContainerState { terminated: Some(terminated), ..Default::default() };
-        let restarts = instance.exit.as_ref().is_some_and(|e| crate::plan::restarts(pod, container, e));
+        let ended = ContainerState {
+            terminated: Some(terminated),
+            ..Default::default()
+        };
+        let restarts = instance
+            .exit
+            .as_ref()
+            .is_some_and(|e| crate::plan::restarts(pod, container, e));
         let waits = !(init && success) && restarts && !crate::plan::ends(pod, record);
         match trouble(pod, container, r, now).filter(|_| waits) {
             Some((reason, message)) => {
@@ -146,7 +162,9 @@ fn container_status(
         return status;
     }
     status.state = Some(ContainerState {
-        running: Some(ContainerStateRunning { started_at: instance.started_at.map(pod::time) }),
+        running: Some(ContainerStateRunning {
+            started_at: instance.started_at.map(pod::time),
+        }),
         ..Default::default()
     });
     status.started = Some(r.health.started);
@@ -172,7 +190,10 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message,
+        }),
         ..Default::default()
     }
 }
@@ -192,26 +213,50 @@ fn terminated(instance: &Instance) -> Option<ContainerStateTerminated> {
 }
 
 /// Why a container isn't running although it should: what its waiting state says.
-pub fn trouble(pod: &Pod, container: &Container, record: &ContainerRecord, now: Timestamp) -> Option<(&'static str, String)> {
-    if let ImageStep::Failed { reason, message, backing_off, .. } = &record.image {
+pub fn trouble(
+    pod: &Pod,
+    container: &Container,
+    record: &ContainerRecord,
+    now: Timestamp,
+) -> Option<(&'static str, String)> {
+    if let ImageStep::Failed {
+        reason,
+        message,
+        backing_off,
+        ..
+    } = &record.image
+    {
         let image = container.image.as_deref().unwrap_or_default();
         if *backing_off && *reason == "ErrImagePull" {
-            return Some(("ImagePullBackOff", format!("Back-off pulling image \"{image}\": ErrImagePull: {message}")));
+            return Some((
+                "ImagePullBackOff",
+                format!("Back-off pulling image \"{image}\": ErrImagePull: {message}"),
+            ));
         }
         return Some((reason, message.clone()));
     }
     if record.busy() {
-        return record.start_error.as_ref().map(|(reason, message, _)| (*reason, message.clone()));
+        return record
+            .start_error
+            .as_ref()
+            .map(|(reason, message, _)| (*reason, message.clone()));
     }
     if let Some(exit) = record.exit() {
         if backoff::waits_until(record.crash, exit.finished_at, now).is_some() {
             return Some(("CrashLoopBackOff", crash_message(pod, container, record)));
         }
     }
-    record.start_error.as_ref().map(|(reason, message, _)| (*reason, message.clone()))
+    record
+        .start_error
+        .as_ref()
+        .map(|(reason, message, _)| (*reason, message.clone()))
 }
 
 pub fn crash_message(pod: &Pod, container: &Container, record: &ContainerRecord) -> String {
     let delay = record.crash.map(|c| backoff::print(c.delay)).unwrap_or_default();
-    format!("back-off {delay} restarting failed container={} pod={}", container.name, pod::display(pod))
+    format!(
+        "back-off {delay} restarting failed container={} pod={}",
+        container.name,
+        pod::display(pod)
+    )
 }

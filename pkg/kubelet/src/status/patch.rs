@@ -80,14 +80,22 @@ mod tests {
         let foreign = json!({"type": "example.com/x", "status": "True"});
         for (old, new, expected) in [
             (json!({"phase": "Pending"}), json!({"phase": "Pending"}), None),
-            (json!({"phase": "Pending"}), json!({"phase": "Running"}), Some(json!({"phase": "Running"}))),
+            (
+                json!({"phase": "Pending"}),
+                json!({"phase": "Running"}),
+                Some(json!({"phase": "Running"})),
+            ),
             (json!({"reason": "x"}), json!({}), Some(json!({"reason": null}))),
             (
                 json!({"conditions": [foreign.clone(), unready]}),
                 json!({"conditions": [foreign.clone(), ready.clone()]}),
                 Some(json!({"conditions": [{"type": "Ready", "status": "True", "reason": null}]})),
             ),
-            (json!({"conditions": [ready.clone(), foreign.clone()]}), json!({"conditions": [foreign, ready]}), None),
+            (
+                json!({"conditions": [ready.clone(), foreign.clone()]}),
+                json!({"conditions": [foreign, ready]}),
+                None,
+            ),
             (
                 json!({"podIPs": [{"ip": "10.0.0.1"}]}),
                 json!({"podIPs": [{"ip": "10.0.0.2"}]}),

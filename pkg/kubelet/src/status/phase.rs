@@ -80,7 +80,9 @@ enum State {
 /// A container that waits for its restart counts as ended.
 fn end_of(status: Option<&ContainerStatus>) -> State {
     let Some(status) = status else { return State::Waiting };
-    let Some(state) = &status.state else { return State::Waiting };
+    let Some(state) = &status.state else {
+        return State::Waiting;
+    };
     if state.running.is_some() {
         return State::Running;
     }

@@ -1,0 +1,110 @@
+//! The ConfigMaps and Secrets that this node's pods name: one watch per object (a node may read no others), shared by all
+//! pods that name it, and ended with the last of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Resource;
+use mk8s_client::{Informer, Informers, Kind};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectKind {
+    ConfigMap,
+    Secret,
+}
+
+/// A held object; the watch lives as long as somebody holds it.
+pub struct Held<K> {
+    namespace: String,
+    name: String,
+    informer: Informer<K>,
+    changed: watch::Receiver<u64>,
+    _watch: DropGuard,
+    _forward: DropGuard,
+}
+
+impl<K: Kind> Held<K> {
+    /// The object once the first answer is in; None: the API has none of that name.
+    pub async fn get(&self) -> Option<Arc<K>> {
+        self.informer.wait_synced().await;
+        self.informer.get(Some(&self.namespace), &self.name)
+    }
+
+    /// Counts up with each change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+}
+
+struct Table<K>(Mutex<HashMap<(String, String), Weak<Held<K>>>>);
+
+impl<K> Table<K>
+where
+    K: Kind + Resource<Scope = NamespaceResourceScope>,
+{
+    fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    fn hold(&self, informers: &Informers, namespace: &str, name: &str) -> Arc<Held<K>> {
+        let mut table = self.0.lock();
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(held) = table.get(&key).and_then(Weak::upgrade) {
+            return held;
+        }
+        table.retain(|_, held| held.strong_count() > 0);
+        let (informer, watch) = informers.single::<K>(namespace, name);
+        let (sender, changed) = watch::channel(0);
+        let token = CancellationToken::new();
+        let mut events = informer.subscribe();
+        let stop = token.clone();
+        // Ends with the holder: it only turns the informer's events into a counter that many can wait on.
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = events.next() => sender.send_modify(|n| *n += 1),
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
+        let held = Arc::new(Held {
+            namespace: key.0.clone(),
+            name: key.1.clone(),
+            informer,
+            changed,
+            _watch: watch,
+            _forward: token.drop_guard(),
+        });
+        table.insert(key, Arc::downgrade(&held));
+        held
+    }
+}
+
+pub struct Objects {
+    informers: Informers,
+    config_maps: Table<ConfigMap>,
+    secrets: Table<Secret>,
+}
+
+impl Objects {
+    pub fn new(informers: Informers) -> Self {
+        Self {
+            informers,
+            config_maps: Table::new(),
+            secrets: Table::new(),
+        }
+    }
+
+    pub fn config_map(&self, namespace: &str, name: &str) -> Arc<Held<ConfigMap>> {
+        self.config_maps.hold(&self.informers, namespace, name)
+    }
+
+    pub fn secret(&self, namespace: &str, name: &str) -> Arc<Held<Secret>> {
+        self.secrets.hold(&self.informers, namespace, name)
+    }
+}
