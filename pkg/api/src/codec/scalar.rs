@@ -5,6 +5,8 @@ use base64::Engine as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::quantity::Quantity;
+
 type Canonical = Result<Option<Value>, String>;
 
 /// metav1.Time: RFC 3339 in UTC, to the second.
@@ -94,7 +96,13 @@ pub(super) fn encode_base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
+/// Canonical as upstream prints it.
 pub(super) fn quantity(text: &str) -> Canonical {
-    let _ = text;
-    Ok(None)
+    match text.trim().parse::<Quantity>() {
+        Ok(quantity) => {
+            let printed = quantity.to_string();
+            Ok((printed != text).then(|| printed.into()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -1,10 +1,496 @@
-//! Strategic merge patch.
+//! Strategic merge patch: a merge patch that knows, from the schema, which lists are merged and by which key.
+//!
+//! Directives: `$patch: replace|delete` in objects and list items, `$setElementOrder/LIST`, `$deleteFromPrimitiveList/LIST`,
+//! `$retainKeys`. Semantics, oddities and texts are upstream's, since kubectl computes patches against them.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::PatchError;
-use crate::schema::TypeRef;
+use crate::schema::{FieldInfo, TypeRef};
 
-pub(super) fn apply(target: &mut Value, patch: &Value, _ty: TypeRef) -> Result<(), PatchError> {
-    super::merge(target, patch)
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList";
+const SET_ORDER: &str = "$setElementOrder";
+
+const BAD_DELETE_FROM: &str = "invalid patch format of primitive list";
+const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
+const BAD_SET_ORDER: &str = "invalid patch format of setElementOrder list";
+const LIST_OF_LISTS: &str = "lists of lists are not supported";
+
+type Object = Map<String, Value>;
+
+pub(super) fn apply(target: &mut Value, patch: &Value, ty: TypeRef) -> Result<(), PatchError> {
+    if ty.open() {
+        return Err(PatchError::Malformed(
+            "strategic merge patch format is not supported".into(),
+        ));
+    }
+    let (Value::Object(original), Value::Object(patch)) = (&mut *target, patch) else {
+        return Err(PatchError::Malformed("invalid JSON document".into()));
+    };
+    let merged = merge_objects(std::mem::take(original), patch.clone(), Some(ty))?;
+    *target = Value::Object(merged);
+    Ok(())
+}
+
+fn field_of(ty: Option<TypeRef>, name: &str) -> Option<&'static FieldInfo> {
+    ty.and_then(|ty| ty.field(name))
+}
+
+fn merge_objects(mut original: Object, mut patch: Object, ty: Option<TypeRef>) -> Result<Object, PatchError> {
+    if let Some(directive) = patch.remove(DIRECTIVE) {
+        return match directive.as_str() {
+            Some("replace") => Ok(patch),
+            Some("delete") => Ok(Object::new()),
+            _ => Err(bad_patch_type(&directive, &patch)),
+        };
+    }
+    retain_keys(&mut original, &mut patch)?;
+    apply_orders(&mut original, &mut patch, ty)?;
+
+    for (key, value) in patch {
+        if let Some(list) = key.strip_prefix(DELETE_FROM) {
+            let list = list.strip_prefix('/').ok_or_else(|| malformed(BAD_DELETE_FROM))?;
+            delete_from(&mut original, list, value)?;
+            continue;
+        }
+        if value.is_null() {
+            original.remove(&key);
+            continue;
+        }
+        let merged = match (original.remove(&key), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                let field = field_of(ty, &key);
+                if field.is_some_and(|field| field.patch_strategy.replace) {
+                    Some(Value::Object(new))
+                } else {
+                    let inner = field.and_then(FieldInfo::struct_type);
+                    Some(Value::Object(merge_objects(old, new, inner)?))
+                }
+            }
+            (Some(Value::Array(old)), Value::Array(new)) => match field_of(ty, &key) {
+                Some(field) if field.patch_strategy.merge => Some(Value::Array(merge_lists(old, new, field)?)),
+                // An atomic list is taken as it is, directives and all.
+                _ => Some(Value::Array(new)),
+            },
+            (_, new) => plain(new),
+        };
+        if let Some(merged) = merged {
+            original.insert(key, merged);
+        }
+    }
+    Ok(original)
+}
+
+/// A value that has nothing to merge with: without directives and nulls.
+fn plain(value: Value) -> Option<Value> {
+    match value {
+        Value::Object(map) if map.contains_key(DIRECTIVE) => None,
+        Value::Object(map) => Some(Value::Object(
+            map.into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .filter_map(|(key, value)| plain(value).map(|value| (key, value)))
+                .collect(),
+        )),
+        Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(plain).collect())),
+        other => Some(other),
+    }
+}
+
+/// `$retainKeys: [a, b]`: the other keys of the object go.
+fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
+    let Some(retained) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(retained) = retained else {
+        return Err(malformed(BAD_RETAIN_KEYS));
+    };
+    let is_retained = |key: &str| retained.iter().any(|name| name.as_str() == Some(key));
+    for (key, value) in patch.iter() {
+        let directive = key.starts_with(DELETE_FROM) || key.starts_with(SET_ORDER);
+        if !value.is_null() && !directive && !is_retained(key) {
+            return Err(malformed(BAD_RETAIN_KEYS));
+        }
+    }
+    original.retain(|key, _| is_retained(key));
+    Ok(())
+}
+
+fn delete_from(original: &mut Object, list: &str, value: Value) -> Result<(), PatchError> {
+    match (original.get_mut(list), value) {
+        (None, _) => {}
+        (Some(_), Value::Null) => {
+            original.remove(list);
+        }
+        (Some(Value::Array(current)), Value::Array(gone)) => {
+            if current.iter().chain(&gone).any(Value::is_array) {
+                return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
+            }
+            current.retain(|item| !gone.contains(item));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `$setElementOrder/LIST` together with the patch of that list: merged, then ordered.
+fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<TypeRef>) -> Result<(), PatchError> {
+    let keys: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
+    for key in keys {
+        let Some(order) = patch.remove(&key) else { continue };
+        let Value::Array(order) = order else {
+            return Err(bad_argument("slice", &order));
+        };
+        let list = key[SET_ORDER.len()..]
+            .strip_prefix('/')
+            .ok_or_else(|| malformed(BAD_SET_ORDER))?;
+        let old = take_list(original, list)?;
+        let new = take_list(patch, list)?;
+        let field = field_of(ty, list);
+        let merge_key = field.map_or("", |field| field.merge_key);
+        check_order(new.as_deref().unwrap_or_default(), &order, merge_key)?;
+        let server_order = old.clone().unwrap_or_default();
+        let merged = match (old, new) {
+            (None, None) => continue,
+            (Some(old), None) => old,
+            (None, Some(new)) => new.into_iter().filter_map(plain).collect(),
+            (Some(old), Some(new)) => match field {
+                Some(field) if field.patch_strategy.merge => merge_lists(old, new, field)?,
+                _ => new,
+            },
+        };
+        let ordered = arrange(merged, &order, &order, &server_order, merge_key)?;
+        original.insert(list.to_string(), Value::Array(ordered));
+    }
+    Ok(())
+}
+
+fn take_list(map: &mut Object, key: &str) -> Result<Option<Vec<Value>>, PatchError> {
+    match map.remove(key) {
+        None => Ok(None),
+        Some(Value::Array(items)) => Ok(Some(items)),
+        // A list that upstream prints as null is an empty one.
+        Some(Value::Null) => Ok(None),
+        Some(other) => Err(bad_argument("slice", &other)),
+    }
+}
+
+/// The items of a patch must come in the order they are to be set to.
+fn check_order(patch: &[Value], order: &[Value], merge_key: &str) -> Result<(), PatchError> {
+    if patch.is_empty() || order.is_empty() {
+        return Ok(());
+    }
+    let mut rest = order.iter();
+    for item in patch {
+        if item.get(DIRECTIVE).is_some() {
+            continue;
+        }
+        let wanted = identity(item, merge_key)?;
+        let mut found = false;
+        for candidate in rest.by_ref() {
+            if identity(candidate, merge_key)? == wanted {
+                found = true;
+                break;
+            }
+        }
+        if !found {
+            return Err(PatchError::Other(format!(
+                "The order in patch list:\n{}\n doesn't match {SET_ORDER} list:\n{}\n",
+                go_list(patch),
+                go_list(order)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What tells an item apart: the value of its merge key, or itself.
+fn identity<'v>(item: &'v Value, merge_key: &str) -> Result<&'v Value, PatchError> {
+    if merge_key.is_empty() {
+        return Ok(item);
+    }
+    match item {
+        Value::Object(map) => map.get(merge_key).ok_or_else(|| no_merge_key(map, merge_key)),
+        other => Err(bad_argument("map", other)),
+    }
+}
+
+fn merge_lists(original: Vec<Value>, patch: Vec<Value>, field: &FieldInfo) -> Result<Vec<Value>, PatchError> {
+    let Some(first) = original.first().or(patch.first()) else {
+        return Ok(original);
+    };
+    if original.iter().chain(&patch).any(Value::is_array) {
+        return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
+    }
+    let objects = first.is_object();
+    if original.iter().chain(&patch).any(|item| item.is_object() != objects) {
+        return Err(PatchError::Other(format!(
+            "list element types are not identical: {}",
+            go_list(&patch)
+        )));
+    }
+    if objects {
+        merge_object_lists(original, patch, field)
+    } else {
+        let server_order = original.clone();
+        let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
+        for item in original.into_iter().chain(patch.iter().cloned()) {
+            if !merged.contains(&item) {
+                merged.push(item);
+            }
+        }
+        arrange(merged, &patch, &patch, &server_order, "")
+    }
+}
+
+fn merge_object_lists(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    field: &FieldInfo,
+) -> Result<Vec<Value>, PatchError> {
+    let merge_key = field.merge_key;
+    if merge_key.is_empty() {
+        return Err(PatchError::Other(format!(
+            "cannot merge lists without merge key for {}",
+            field.base.go_name()
+        )));
+    }
+    let mut items = Vec::with_capacity(patch.len());
+    let mut replace = false;
+    for item in patch {
+        let Value::Object(map) = item else { continue };
+        match map.get(DIRECTIVE) {
+            None => items.push(map),
+            Some(Value::String(word)) if word == "delete" => {
+                let gone = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?;
+                original.retain(|item| item.get(merge_key) != Some(gone));
+            }
+            Some(Value::String(word)) if word == "replace" => replace = true,
+            Some(Value::String(word)) if word == "merge" => {
+                return Err(PatchError::Other(
+                    "merging lists cannot yet be specified in the patch".into(),
+                ));
+            }
+            Some(other) => return Err(bad_patch_type(other, &map)),
+        }
+    }
+    if replace {
+        return Ok(items.into_iter().map(Value::Object).filter_map(plain).collect());
+    }
+    let server_order = original.clone();
+    let mut order = Vec::with_capacity(items.len());
+    let inner = field.struct_type();
+    for map in items {
+        let wanted = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?.clone();
+        let mut key = Object::new();
+        key.insert(merge_key.to_string(), wanted.clone());
+        order.push(Value::Object(key));
+        let found = original.iter_mut().find(|item| item.get(merge_key) == Some(&wanted));
+        match found {
+            Some(Value::Object(old)) => {
+                let merged = merge_objects(std::mem::take(old), map, inner)?;
+                *old = merged;
+            }
+            _ => original.extend(plain(Value::Object(map))),
+        }
+    }
+    arrange(original, &order, &order, &server_order, merge_key)
+}
+
+/// Upstream's order: items of `members` in the order of `order`, the others in that of the live list, interleaved as the
+/// live list has them.
+fn arrange(
+    items: Vec<Value>,
+    members: &[Value],
+    order: &[Value],
+    server_order: &[Value],
+    merge_key: &str,
+) -> Result<Vec<Value>, PatchError> {
+    let position = |list: &[Value], item: &Value| -> Option<usize> {
+        let key = identity(item, merge_key).ok()?;
+        list.iter()
+            .position(|other| identity(other, merge_key).ok() == Some(key))
+    };
+    for item in &items {
+        identity(item, merge_key)?;
+    }
+    let (mut patched, mut others): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|item| position(members, item).is_some());
+    patched.sort_by_key(|item| position(order, item).unwrap_or(usize::MAX));
+    others.sort_by_key(|item| position(server_order, item).unwrap_or(usize::MAX));
+
+    let mut all = Vec::with_capacity(patched.len() + others.len());
+    let (mut patched, mut others) = (patched.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(other), Some(next)) = (others.peek(), patched.peek()) {
+        let before = match (position(server_order, other), position(server_order, next)) {
+            (Some(left), Some(right)) => left < right,
+            _ => false,
+        };
+        all.extend(if before { others.next() } else { patched.next() });
+    }
+    all.extend(others);
+    all.extend(patched);
+    Ok(all)
+}
+
+fn malformed(text: &str) -> PatchError {
+    PatchError::Malformed(text.into())
+}
+
+fn no_merge_key(map: &Object, key: &str) -> PatchError {
+    PatchError::Other(format!(
+        "map: {} does not contain declared merge key: {key}",
+        go_object(map)
+    ))
+}
+
+fn bad_patch_type(directive: &Value, map: &Object) -> PatchError {
+    let mut map = map.clone();
+    map.insert(DIRECTIVE.into(), directive.clone());
+    PatchError::Other(format!(
+        "unknown patch type: {} in map: {}",
+        go_text(directive),
+        go_object(&map)
+    ))
+}
+
+fn bad_argument(expected: &str, actual: &Value) -> PatchError {
+    let actual = match actual {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    };
+    PatchError::Other(format!("expected a {expected}, but received a {actual}"))
+}
+
+/// As Go's `%v` prints it.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => go_list(items),
+        Value::Object(map) => go_object(map),
+        other => other.to_string(),
+    }
+}
+
+fn go_list(items: &[Value]) -> String {
+    let items: Vec<String> = items.iter().map(go_text).collect();
+    format!("[{}]", items.join(" "))
+}
+
+fn go_object(map: &Object) -> String {
+    let entries: Vec<String> = map
+        .iter()
+        .map(|(key, value)| format!("{key}:{}", go_text(value)))
+        .collect();
+    format!("map[{}]", entries.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::by_gvk;
+
+    fn patched(mut target: Value, patch: Value) -> Result<Value, PatchError> {
+        apply(&mut target, &patch, by_gvk("", "v1", "Pod").unwrap()).map(|()| target)
+    }
+
+    #[test]
+    fn directives_and_merge_keys() {
+        let container = |name: &str| json!({"name": name, "image": "i"});
+        let cases = [
+            (
+                "items merge by key, new ones are added",
+                json!({"spec": {"containers": [container("a"), container("b")]}}),
+                json!({"spec": {"containers": [{"name": "b", "image": "j"}, {"name": "c"}]}}),
+                json!({"spec": {"containers": [container("a"), {"name": "b", "image": "j"}, {"name": "c"}]}}),
+            ),
+            (
+                "an item goes",
+                json!({"spec": {"containers": [container("a"), container("b")]}}),
+                json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+                json!({"spec": {"containers": [container("b")]}}),
+            ),
+            (
+                "a list is replaced",
+                json!({"spec": {"containers": [container("a"), container("b")]}}),
+                json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c"}]}}),
+                json!({"spec": {"containers": [{"name": "c"}]}}),
+            ),
+            (
+                "an object is replaced",
+                json!({"metadata": {"labels": {"a": "1"}}}),
+                json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}),
+                json!({"metadata": {"labels": {"b": "2"}}}),
+            ),
+            (
+                "order is set; what only the server has stays before what followed it",
+                json!({"spec": {"containers": [container("a"), container("s"), container("b")]}}),
+                json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
+                json!({"spec": {"containers": [container("s"), container("b"), container("a")]}}),
+            ),
+            (
+                "a null removes, labels merge",
+                json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+                json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+                json!({"metadata": {"labels": {"b": "2", "c": "3"}}}),
+            ),
+            (
+                "scalars merge as a set, and leave by a parallel list",
+                json!({"metadata": {"finalizers": ["a/a", "b/b"]}}),
+                json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/a"], "finalizers": ["c/c"]}}),
+                json!({"metadata": {"finalizers": ["b/b", "c/c"]}}),
+            ),
+            (
+                "retained keys: another volume source takes the place of the old one",
+                json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
+                json!({"spec": {"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/x"}}]}}),
+                json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}}),
+            ),
+            (
+                "an atomic list is taken as it is",
+                json!({"spec": {"tolerations": [{"key": "a"}]}}),
+                json!({"spec": {"tolerations": [{"key": "b"}]}}),
+                json!({"spec": {"tolerations": [{"key": "b"}]}}),
+            ),
+        ];
+        for (name, target, patch, expected) in cases {
+            assert_eq!(patched(target, patch).unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn refusals_in_upstreams_words() {
+        let cases = [
+            (
+                json!({"spec": {"containers": [{"image": "i"}]}}),
+                PatchError::Other("map: map[image:i] does not contain declared merge key: name".into()),
+            ),
+            (
+                json!({"spec": {"$patch": "merge"}}),
+                PatchError::Other("unknown patch type: merge in map: map[$patch:merge]".into()),
+            ),
+            (
+                json!({"spec": {"$retainKeys": ["a"], "b": 1}}),
+                PatchError::Malformed(BAD_RETAIN_KEYS.into()),
+            ),
+            (
+                json!({"spec": {"$setElementOrder/containers": 3}}),
+                PatchError::Other("expected a slice, but received a int64".into()),
+            ),
+        ];
+        for (patch, expected) in cases {
+            let target = json!({"spec": {"containers": [{"name": "a"}]}});
+            assert_eq!(patched(target, patch), Err(expected));
+        }
+    }
 }
