@@ -1,0 +1,271 @@
+//! Certificate requests: parsing and checking them, and signing them as upstream's signers do
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/>).
+
+use std::net::IpAddr;
+
+use rcgen::SigningKey;
+use rustls::pki_types::CertificateSigningRequestDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer;
+
+use crate::ca::{Authority, BACKDATE};
+use crate::der;
+
+/// Why a request can't be read or signed; the text goes into a condition or a Status.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CsrError {
+    #[error("PEM block type must be CERTIFICATE REQUEST")]
+    Pem,
+    #[error("the certificate request can't be parsed: {0}")]
+    Parse(String),
+    #[error("the certificate request's signature does not match its key")]
+    Signature,
+    #[error("unsupported usage: {0}")]
+    Usage(String),
+    #[error("signing failed: {0}")]
+    Sign(String),
+}
+
+/// Subject alternative names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub dns: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    pub emails: Vec<String>,
+    pub uris: Vec<String>,
+    /// Names of other kinds (directory names, …): nobody signs these.
+    pub others: usize,
+}
+
+impl Names {
+    pub(crate) fn of(names: &[GeneralName<'_>]) -> Names {
+        let mut all = Names::default();
+        for name in names {
+            match name {
+                GeneralName::DNSName(name) => all.dns.push(name.to_string()),
+                GeneralName::RFC822Name(name) => all.emails.push(name.to_string()),
+                GeneralName::URI(name) => all.uris.push(name.to_string()),
+                GeneralName::IPAddress(bytes) => match address(bytes) {
+                    Some(address) => all.addresses.push(address),
+                    None => all.others += 1,
+                },
+                _ => all.others += 1,
+            }
+        }
+        all
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Names::default()
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(Into::into)
+}
+
+/// A request whose signature has been checked.
+pub struct Request {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub names: Names,
+    subject: Vec<u8>,
+    public_key: Vec<u8>,
+    /// The content of the requested subjectAltName extension, byte for byte.
+    san: Option<Vec<u8>>,
+}
+
+/// Parses `spec.request` (PEM) and checks that the requester holds the key.
+pub fn parse(pem: &[u8]) -> Result<Request, CsrError> {
+    let der = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| CsrError::Pem)?;
+    let (_, csr) =
+        X509CertificationRequest::from_der(&der).map_err(|cause| CsrError::Parse(cause.to_string()))?;
+    csr.verify_signature().map_err(|_| CsrError::Signature)?;
+    let info = &csr.certification_request_info;
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+        attribute.as_str().map(str::to_string).map_err(|cause| CsrError::Parse(cause.to_string()))
+    };
+    // The last common name counts, as for Go's pkix.Name.
+    let common_name = info.subject.iter_common_name().last().map(text).transpose()?.unwrap_or_default();
+    let organizations = info.subject.iter_organization().map(text).collect::<Result<_, _>>()?;
+    let mut names = Names::default();
+    let mut san = None;
+    for attribute in info.iter_attributes() {
+        let x509_parser::cri_attributes::ParsedCriAttribute::ExtensionRequest(requested) =
+            attribute.parsed_attribute()
+        else {
+            continue;
+        };
+        for extension in &requested.extensions {
+            if let ParsedExtension::SubjectAlternativeName(parsed) = extension.parsed_extension() {
+                names = Names::of(&parsed.general_names);
+                san = Some(extension.value.to_vec());
+            }
+        }
+    }
+    let subject = info.subject.as_raw().to_vec();
+    let public_key = info.subject_pki.raw.to_vec();
+    Ok(Request { common_name, organizations, names, subject, public_key, san })
+}
+
+/// What a certificate may be used for, of certificates.k8s.io/v1's KeyUsage: (bits of keyUsage, EKU OID arcs under 1.3.6.1.5.5.7.3).
+fn usage(name: &str) -> Option<(u16, Option<u8>)> {
+    Some(match name {
+        "signing" | "digital signature" => (1 << 0, None),
+        "content commitment" => (1 << 1, None),
+        "key encipherment" => (1 << 2, None),
+        "data encipherment" => (1 << 3, None),
+        "key agreement" => (1 << 4, None),
+        "cert sign" => (1 << 5, None),
+        "crl sign" => (1 << 6, None),
+        "encipher only" => (1 << 7, None),
+        "decipher only" => (1 << 8, None),
+        "server auth" => (0, Some(1)),
+        "client auth" => (0, Some(2)),
+        "code signing" => (0, Some(3)),
+        "email protection" | "s/mime" => (0, Some(4)),
+        "ipsec end system" => (0, Some(5)),
+        "ipsec tunnel" => (0, Some(6)),
+        "ipsec user" => (0, Some(7)),
+        "timestamping" => (0, Some(8)),
+        "ocsp signing" => (0, Some(9)),
+        _ => return None,
+    })
+}
+
+/// How long what is asked for may live: `expirationSeconds` (at least 10 minutes), never longer than a year or the CA.
+pub fn lifetime(expiration_seconds: Option<i64>) -> i64 {
+    expiration_seconds.map_or(crate::issue::LIFE, |asked| asked.clamp(600, crate::issue::LIFE))
+}
+
+/// Signs a request for `usages`; returns PEM. The caller has decided that it may be signed.
+pub fn sign(
+    ca: &Authority,
+    request: &Request,
+    usages: &[String],
+    expiration_seconds: Option<i64>,
+    now: i64,
+) -> Result<String, CsrError> {
+    let failed = |cause: rcgen::Error| CsrError::Sign(cause.to_string());
+    let (mut key_usage, mut extended) = (0u16, Vec::new());
+    for name in usages {
+        let (bits, purpose) = usage(name).ok_or_else(|| CsrError::Usage(name.clone()))?;
+        key_usage |= bits;
+        if let Some(arc) = purpose {
+            let oid = der::tlv(der::OID, &[0x2b, 6, 1, 5, 5, 7, 3, arc]);
+            if !extended.contains(&oid) {
+                extended.push(oid);
+            }
+        }
+    }
+    let (_, ca_certificate) = x509_parser::parse_x509_certificate(ca.certificate())
+        .map_err(|cause| CsrError::Sign(cause.to_string()))?;
+    let not_after = (now + lifetime(expiration_seconds)).min(ca_certificate.validity().not_after.timestamp());
+
+    let mut extensions = Vec::new();
+    if key_usage != 0 {
+        extensions.extend(der::extension(&[0x55, 0x1d, 15], true, &der::named_bits(key_usage)));
+    }
+    if !extended.is_empty() {
+        extensions.extend(der::extension(&[0x55, 0x1d, 37], false, &der::tlv(der::SEQUENCE, &extended.concat())));
+    }
+    extensions.extend(der::extension(&[0x55, 0x1d, 19], true, &der::sequence(&[])));
+    let key_id = ca_certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    if let Some(id) = key_id {
+        extensions.extend(der::extension(&[0x55, 0x1d, 35], false, &der::sequence(&[&der::tlv(0x80, &id)])));
+    }
+    if let Some(san) = &request.san {
+        // Critical only where there is no subject (RFC 5280 4.2.1.6).
+        let critical = request.subject == der::sequence(&[]);
+        extensions.extend(der::extension(&[0x55, 0x1d, 17], critical, san));
+    }
+
+    // ecdsa-with-SHA256
+    let algorithm = der::sequence(&[&der::tlv(der::OID, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2])]);
+    let to_be_signed = der::sequence(&[
+        &der::tlv(0xa0, &der::tlv(der::INTEGER, &[2])),
+        &der::tlv(der::INTEGER, &crate::issue::random_serial_bytes()),
+        &algorithm,
+        ca_certificate.subject().as_raw(),
+        &der::sequence(&[&der::time(now - BACKDATE), &der::time(not_after)]),
+        &request.subject,
+        &request.public_key,
+        &der::tlv(0xa3, &der::tlv(der::SEQUENCE, &extensions)),
+    ]);
+    let key = ca.issuer().key();
+    if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+        return Err(CsrError::Sign("the CA's key is not ECDSA P-256".into()));
+    }
+    let mut signature = key.sign(&to_be_signed).map_err(failed)?;
+    signature.insert(0, 0);
+    let certificate = der::sequence(&[&to_be_signed, &algorithm, &der::tlv(der::BIT_STRING, &signature)]);
+    Ok(pem("CERTIFICATE", &certificate))
+}
+
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    for start in (0..text.len()).step_by(64) {
+        out.push_str(&text[start..(start + 64).min(text.len())]);
+        out.push('\n');
+    }
+    out.push_str(&format!("-----END {label}-----\n"));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn signs_what_was_asked_and_nothing_more() {
+        let ca = crate::ca::create("kubernetes").unwrap();
+        let names = vec!["worker".to_string(), "10.0.0.2".to_string()];
+        let (key, request) = crate::issue::request("system:node:worker", Some("system:nodes"), &names).unwrap();
+        let request = parse(request.as_bytes()).unwrap();
+        assert_eq!(request.common_name, "system:node:worker");
+        assert_eq!(request.organizations, ["system:nodes"]);
+        assert_eq!(request.names.dns, ["worker"]);
+        assert_eq!(request.names.addresses, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+
+        let usages: Vec<String> = ["digital signature", "server auth"].map(String::from).into();
+        let now = crate::unix_now();
+        let certificate = sign(&ca, &request, &usages, Some(3600), now).unwrap();
+        let chain = crate::issue::certificates(&certificate).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+        let (_, issuer) = x509_parser::parse_x509_certificate(ca.certificate()).unwrap();
+        parsed.verify_signature(Some(issuer.public_key())).unwrap();
+        assert_eq!(parsed.validity().not_after.timestamp(), now + 3600);
+        assert!(!parsed.is_ca());
+        let usage = parsed.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_encipherment());
+        let extended = parsed.extended_key_usage().unwrap().unwrap().value;
+        assert!(extended.server_auth && !extended.client_auth);
+        assert_eq!(crate::issue::names(&chain[0]).unwrap(), names);
+        crate::issue::certified_key(&certificate, &key).unwrap();
+    }
+
+    #[test]
+    fn refuses_what_is_no_request() {
+        let ca = crate::ca::create("kubernetes").unwrap();
+        assert_eq!(parse(ca.certificate_pem().as_bytes()).err(), Some(CsrError::Pem));
+        assert_eq!(parse(b"hello").err(), Some(CsrError::Pem));
+    }
+
+    #[test]
+    fn clamps_the_lifetime() {
+        for (asked, got) in [(None, crate::issue::LIFE), (Some(1), 600), (Some(7200), 7200), (Some(i64::MAX), crate::issue::LIFE)] {
+            assert_eq!(lifetime(asked), got);
+        }
+    }
+}
