@@ -44,6 +44,7 @@ pub fn request(user: &str, group: Option<&str>, names: &[String]) -> Result<(Str
     let mut params = params(user, group.as_slice(), names, LIFE)?;
     params.key_usages.clear();
     params.use_authority_key_identifier_extension = false;
+    params.serial_number = None;
     let request = params.serialize_request(&key).map_err(failed)?;
     Ok((key.serialize_pem(), request.pem().map_err(failed)?))
 }

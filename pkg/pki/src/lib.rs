@@ -16,6 +16,9 @@ pub mod layout;
 pub mod rotation;
 pub mod serviceaccount;
 
+/// For those who read certificates themselves.
+pub use x509_parser as x509;
+
 /// What went wrong, and with what.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {

@@ -1,0 +1,414 @@
+//! Who asks: a client certificate (verified by rustls, read once per connection), a bearer token (service account or
+//! bootstrap), or nobody, who sees health, version and the one ConfigMap that join discovers the cluster by.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::HeaderMap;
+use mk8s_api::status::Status;
+use mk8s_pki::serviceaccount::{Claims, Reference, TokenError};
+use parking_lot::RwLock;
+use rustls::pki_types::CertificateDer;
+use serde::Deserialize;
+
+use crate::identity::User;
+use crate::lookup::Lookup;
+use crate::request::RequestInfo;
+use crate::tokens::TokenAuthority;
+
+/// Verified tokens remembered; beyond it all are verified again.
+const MAX_VERIFIED: usize = 8192;
+
+pub struct Authenticator {
+    lookup: Arc<dyn Lookup>,
+    authority: TokenAuthority,
+    verified: RwLock<HashMap<Box<str>, Arc<Verified>>>,
+}
+
+/// A token whose signature was checked: what remains is time and whether its objects still live.
+struct Verified {
+    claims: Claims,
+    user: Arc<User>,
+    /// The texts in which account and bound object were last found alive: the same text needs no second reading.
+    seen: RwLock<(Bytes, Bytes)>,
+}
+
+impl Authenticator {
+    pub fn new(lookup: Arc<dyn Lookup>, authority: TokenAuthority) -> Self {
+        Authenticator { lookup, authority, verified: RwLock::default() }
+    }
+
+    pub fn authority(&self) -> &TokenAuthority {
+        &self.authority
+    }
+
+    /// The filter. `connection` is who the connection's client certificate names (see [`user_of_certificate`]).
+    pub fn authenticate(
+        &self,
+        connection: Option<&Arc<User>>,
+        headers: &HeaderMap,
+        info: &RequestInfo,
+    ) -> Result<Arc<User>, Status> {
+        if let Some(user) = connection {
+            return Ok(user.clone());
+        }
+        match bearer(headers) {
+            Some(token) => self.token(token, &self.authority.audiences).map(|(user, _)| user).map_err(|error| {
+                tracing::debug!(%error, path = %info.path, "a bearer token was refused");
+                Status::unauthorized()
+            }),
+            None if open_to_anyone(info) => Ok(Arc::new(User::anonymous())),
+            None => Err(Status::unauthorized()),
+        }
+    }
+
+    /// Who a token speaks for, and which of the wanted audiences it is good for (empty for bootstrap tokens).
+    pub fn token(&self, token: &str, audiences: &[String]) -> Result<(Arc<User>, Vec<String>), TokenError> {
+        let now = mk8s_pki::unix_now();
+        if let Ok(bootstrap) = token.parse::<mk8s_pki::bootstrap::Token>() {
+            let user = self.bootstrap(&bootstrap, now).ok_or(TokenError::Foreign)?;
+            return Ok((Arc::new(user), Vec::new()));
+        }
+        let verified = self.verified(token)?;
+        verified.claims.check_time(now)?;
+        let good: Vec<String> =
+            verified.claims.aud.iter().filter(|audience| audiences.contains(audience)).cloned().collect();
+        if good.is_empty() {
+            return Err(TokenError::Audience { got: verified.claims.aud.clone(), wanted: audiences.to_vec() });
+        }
+        self.alive(&verified, now)?;
+        Ok((verified.user.clone(), good))
+    }
+
+    fn verified(&self, token: &str) -> Result<Arc<Verified>, TokenError> {
+        if let Some(found) = self.verified.read().get(token) {
+            return Ok(found.clone());
+        }
+        let claims = self.authority.verify(token)?;
+        let user = Arc::new(service_account_user(&claims)?);
+        let verified = Arc::new(Verified { claims, user, seen: RwLock::default() });
+        let mut all = self.verified.write();
+        if all.len() >= MAX_VERIFIED {
+            all.clear();
+        }
+        all.insert(token.into(), verified.clone());
+        Ok(verified)
+    }
+
+    /// A token dies with its account and with what it is bound to.
+    fn alive(&self, verified: &Verified, now: i64) -> Result<(), TokenError> {
+        let binding = &verified.claims.kubernetes;
+        let namespace = &binding.namespace;
+        let account = &binding.serviceaccount;
+        let gone = |what: &str| TokenError::Gone(format!("{what} has been deleted"));
+        let found = self.lookup.get("", "serviceaccounts", namespace, &account.name);
+        let account_bytes = found.ok_or_else(|| gone(&format!("service account {namespace}/{}", account.name)))?;
+        let bound = match (&binding.pod, &binding.secret, &binding.node) {
+            (Some(pod), _, _) => Some((pod, "pods", namespace.as_str())),
+            (None, Some(secret), _) => Some((secret, "secrets", namespace.as_str())),
+            (None, None, Some(node)) => Some((node, "nodes", "")),
+            (None, None, None) => None,
+        };
+        let bound_bytes = match bound {
+            None => Bytes::new(),
+            Some((reference, plural, namespace)) => self
+                .lookup
+                .get("", plural, namespace, &reference.name)
+                .ok_or_else(|| gone(&format!("bound object {plural} {:?}", reference.name)))?,
+        };
+        let same = |old: &Bytes, new: &Bytes| old.as_ptr() == new.as_ptr() && old.len() == new.len();
+        {
+            let seen = verified.seen.read();
+            if same(&seen.0, &account_bytes) && (bound.is_none() || same(&seen.1, &bound_bytes)) {
+                return Ok(());
+            }
+        }
+        let account_leaves = check_alive(&account_bytes, account, now)
+            .map_err(|why| TokenError::Gone(format!("service account {namespace}/{}: {why}", account.name)))?;
+        let bound_leaves = match bound {
+            None => false,
+            Some((reference, plural, _)) => check_alive(&bound_bytes, reference, now)
+                .map_err(|why| TokenError::Gone(format!("bound object {plural} {:?}: {why}", reference.name)))?,
+        };
+        if !account_leaves && !bound_leaves {
+            *verified.seen.write() = (account_bytes, bound_bytes);
+        }
+        Ok(())
+    }
+
+    fn bootstrap(&self, token: &mk8s_pki::bootstrap::Token, now: i64) -> Option<User> {
+        let secret = self.lookup.value("", "secrets", "kube-system", &token.secret_name())?;
+        if secret["type"] != mk8s_pki::bootstrap::SECRET_TYPE || !secret["metadata"]["deletionTimestamp"].is_null() {
+            return None;
+        }
+        let data = |key: &str| {
+            let bytes = STANDARD.decode(secret["data"][key].as_str()?).ok()?;
+            String::from_utf8(bytes).ok()
+        };
+        let stored = data("token-secret")?;
+        let same = ring::digest::digest(&ring::digest::SHA256, stored.as_bytes());
+        let shown = ring::digest::digest(&ring::digest::SHA256, token.secret.as_bytes());
+        // Digests, so that the time of the comparison tells nothing of the secret.
+        if same.as_ref() != shown.as_ref() || data("token-id")? != token.id {
+            return None;
+        }
+        if let Some(expiration) = data("expiration") {
+            let until: jiff::Timestamp = expiration.parse().ok()?;
+            if until.as_second() <= now {
+                return None;
+            }
+        }
+        if data("usage-bootstrap-authentication")? != "true" {
+            return None;
+        }
+        let mut groups = vec!["system:bootstrappers".to_string()];
+        let extra = data("auth-extra-groups").unwrap_or_default();
+        for group in extra.split(',').map(str::trim).filter(|group| !group.is_empty()) {
+            if !bootstrap_group(group) {
+                return None;
+            }
+            groups.push(group.to_string());
+        }
+        Some(User::authenticated(format!("system:bootstrap:{}", token.id), groups))
+    }
+}
+
+/// `system:bootstrappers:` and then [a-z0-9:-], ending in a letter or digit.
+fn bootstrap_group(group: &str) -> bool {
+    group.strip_prefix("system:bootstrappers:").is_some_and(|rest| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':' || byte == b'-';
+        rest.len() <= 256
+            && rest.bytes().all(allowed)
+            && rest.bytes().last().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    })
+}
+
+/// Whether an object is still the one a token names; `Ok(true)` when it is on its way out (upstream's minute of grace).
+fn check_alive(json: &[u8], reference: &Reference, now: i64) -> Result<bool, &'static str> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Metadata {
+        uid: String,
+        deletion_timestamp: Option<jiff::Timestamp>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Object {
+        metadata: Metadata,
+    }
+    const LEEWAY: i64 = 60;
+    let object: Object = serde_json::from_slice(json).map_err(|_| "can't be read")?;
+    if object.metadata.uid != reference.uid {
+        return Err("its UID differs from the token's");
+    }
+    match object.metadata.deletion_timestamp {
+        Some(deleted) if deleted.as_second() + LEEWAY < now => Err("has been deleted"),
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+/// The token of `Authorization: Bearer …`, or of a WebSocket's subprotocol as browsers send it.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// What is answered without credentials.
+fn open_to_anyone(info: &RequestInfo) -> bool {
+    if info.is_resource {
+        return info.verb == "get"
+            && info.group.is_empty()
+            && info.resource == "configmaps"
+            && info.subresource.is_empty()
+            && info.namespace == "kube-public"
+            && info.name == "cluster-info";
+    }
+    let path = info.path.as_str();
+    matches!(path, "/version" | "/version/")
+        || ["/healthz", "/livez", "/readyz"]
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// The user of a verified client certificate: CN is the name, each O a group. None without a CN.
+pub fn user_of_certificate(certificate: &CertificateDer<'_>) -> Option<User> {
+    let (_, parsed) = x509(certificate)?;
+    let subject = parsed.subject();
+    let name = subject.iter_common_name().last()?.as_str().ok()?.to_string();
+    if name.is_empty() {
+        return None;
+    }
+    let groups: Vec<String> =
+        subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_string).collect();
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut user = User::authenticated(name, groups);
+    user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={hex}")])]);
+    Some(user)
+}
+
+fn x509<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Option<(&'a [u8], mk8s_pki::x509::X509Certificate<'a>)> {
+    mk8s_pki::x509::parse_x509_certificate(certificate).ok()
+}
+
+fn service_account_user(claims: &Claims) -> Result<User, TokenError> {
+    let binding = &claims.kubernetes;
+    let name = format!("system:serviceaccount:{}:{}", binding.namespace, binding.serviceaccount.name);
+    if name != claims.sub || binding.serviceaccount.uid.is_empty() {
+        return Err(TokenError::Foreign);
+    }
+    let groups = ["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{}", binding.namespace)];
+    let mut user = User::authenticated(name, groups);
+    user.uid = binding.serviceaccount.uid.clone();
+    let mut extra = |key: &str, value: &str| {
+        if !value.is_empty() {
+            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_string()]);
+        }
+    };
+    if !claims.jti.is_empty() {
+        extra("credential-id", &format!("JTI={}", claims.jti));
+    }
+    if let Some(pod) = &binding.pod {
+        extra("pod-name", &pod.name);
+        extra("pod-uid", &pod.uid);
+    }
+    if let Some(node) = &binding.node {
+        extra("node-name", &node.name);
+        extra("node-uid", &node.uid);
+    }
+    Ok(user)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mk8s_pki::serviceaccount::{Binding, Keys};
+    use serde_json::json;
+
+    use super::*;
+    use crate::lookup::MapLookup;
+    use crate::request::Query;
+
+    fn set_up() -> (Arc<MapLookup>, Authenticator) {
+        let lookup = Arc::new(MapLookup::default());
+        lookup.put("", "serviceaccounts", &json!({"metadata": {"name": "sa", "namespace": "a", "uid": "1"}}));
+        lookup.put("", "pods", &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}));
+        let authority = TokenAuthority::new(Arc::new(Keys::generate().unwrap()), "cluster.local");
+        (lookup.clone(), Authenticator::new(lookup, authority))
+    }
+
+    fn claims(authenticator: &Authenticator) -> Claims {
+        let now = mk8s_pki::unix_now();
+        Claims {
+            aud: authenticator.authority.audiences.clone(),
+            exp: now + 600,
+            iat: now,
+            iss: authenticator.authority.issuer.clone(),
+            jti: "j".into(),
+            kubernetes: Binding {
+                namespace: "a".into(),
+                pod: Some(Reference { name: "web".into(), uid: "2".into() }),
+                serviceaccount: Reference { name: "sa".into(), uid: "1".into() },
+                ..Binding::default()
+            },
+            nbf: now,
+            sub: "system:serviceaccount:a:sa".into(),
+        }
+    }
+
+    fn ask(authenticator: &Authenticator, path: &str, token: Option<&str>) -> Result<Arc<User>, u16> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let info = RequestInfo::parse(&http::Method::GET, path, &Query::default());
+        authenticator.authenticate(None, &headers, &info).map_err(|status| status.code)
+    }
+
+    #[test]
+    fn service_account_tokens_die_with_what_they_name() {
+        let (lookup, authenticator) = set_up();
+        let token = authenticator.authority.keys.sign(&claims(&authenticator)).unwrap();
+        let user = ask(&authenticator, "/api/v1/pods", Some(&token)).unwrap();
+        assert_eq!(user.name, "system:serviceaccount:a:sa");
+        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+        assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["web"]);
+        assert!(ask(&authenticator, "/api", Some(&token)).is_ok(), "from the cache");
+
+        let expired = Claims { exp: mk8s_pki::unix_now() - 1, ..claims(&authenticator) };
+        let foreign = Claims { aud: vec!["vault".into()], ..claims(&authenticator) };
+        for refused in [expired, foreign] {
+            let token = authenticator.authority.keys.sign(&refused).unwrap();
+            assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "{refused:?}");
+        }
+
+        lookup.put("", "pods", &json!({"metadata": {"name": "web", "namespace": "a", "uid": "3"}}));
+        assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "another pod of that name");
+        lookup.put("", "pods", &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}));
+        assert!(ask(&authenticator, "/api", Some(&token)).is_ok());
+        lookup.remove("", "serviceaccounts", "a", "sa");
+        assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "no account");
+    }
+
+    #[test]
+    fn bootstrap_tokens() {
+        let (lookup, authenticator) = set_up();
+        let token = mk8s_pki::bootstrap::Token::generate();
+        let now = jiff::Timestamp::now();
+        let in_an_hour = now + jiff::SignedDuration::from_hours(1);
+        lookup.put("", "secrets", &token.to_secret(Some(in_an_hour), "", &[], &[]));
+        let user = ask(&authenticator, "/api", Some(&token.to_string())).unwrap();
+        assert_eq!(user.name, format!("system:bootstrap:{}", token.id));
+        assert!(user.in_group("system:bootstrappers") && user.in_group(mk8s_pki::bootstrap::NODE_GROUP));
+        let wrong = format!("{}.0123456789abcdef", token.id);
+        assert_eq!(ask(&authenticator, "/api", Some(&wrong)), Err(401));
+        let an_hour_ago = now - jiff::SignedDuration::from_hours(1);
+        for secret in [
+            token.to_secret(Some(an_hour_ago), "", &[], &[]),
+            token.to_secret(None, "", &["signing".into()], &[]),
+            token.to_secret(None, "", &[], &["system:masters".into()]),
+        ] {
+            lookup.put("", "secrets", &secret);
+            assert_eq!(ask(&authenticator, "/api", Some(&token.to_string())), Err(401), "{secret}");
+        }
+    }
+
+    #[test]
+    fn nobody_sees_health_and_discovery_alone() {
+        let (_, authenticator) = set_up();
+        for (path, open) in [
+            ("/healthz", true),
+            ("/livez/ping", true),
+            ("/readyz", true),
+            ("/version", true),
+            ("/healthzz", false),
+            ("/api", false),
+            ("/metrics", false),
+            ("/openid/v1/jwks", false),
+            ("/api/v1/namespaces/kube-public/configmaps/cluster-info", true),
+            ("/api/v1/namespaces/kube-public/configmaps/other", false),
+            ("/api/v1/namespaces/kube-public/configmaps", false),
+            ("/api/v1/namespaces/default/configmaps/cluster-info", false),
+        ] {
+            let got = ask(&authenticator, path, None);
+            assert_eq!(got.is_ok(), open, "{path}");
+            assert_eq!(ask(&authenticator, path, Some("garbage")), Err(401), "{path}");
+        }
+    }
+
+    #[test]
+    fn certificates_name_users() {
+        let ca = mk8s_pki::ca::create("kubernetes").unwrap();
+        let issued = mk8s_pki::issue::client(&ca, "jane", Some("dev"), 600).unwrap().certified_key().unwrap();
+        let user = user_of_certificate(&issued.cert[0]).unwrap();
+        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jane", &["dev".to_string(), "system:authenticated".to_string()][..]));
+    }
+}

@@ -1,0 +1,134 @@
+//! Nobody grants what he doesn't hold: the checks on writes of roles and bindings, unless `escalate` or `bind` is granted.
+
+use mk8s_api::status::Status;
+use serde_json::Value;
+
+use super::rbac::{GROUP, RoleRef};
+use super::rules::{describe, uncovered};
+use super::{Attributes, Authorizer, MASTERS, Rule};
+use crate::identity::User;
+
+/// Checks a create or update of one of the four kinds; `old` on update.
+pub fn check(
+    authorizer: &Authorizer,
+    user: &User,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    if user.in_group(MASTERS) || old.is_some_and(|old| only_for_the_collector(object, old)) {
+        return Ok(());
+    }
+    let forbidden = |why: &str| Err(Status::forbidden(GROUP, plural, name, why));
+    let object_name = object["metadata"]["name"].as_str().unwrap_or(name);
+    match plural {
+        "roles" | "clusterroles" => {
+            let escalate = Attributes { namespace, name, ..Attributes::of_resource(user, "escalate", GROUP, plural) };
+            if authorizer.allows(&escalate) {
+                return Ok(());
+            }
+            let wanted: Vec<Rule> = serde_json::from_value(object["rules"].clone()).unwrap_or_default();
+            if let Some(why) = missing(authorizer, user, namespace, &wanted) {
+                return forbidden(&why);
+            }
+            let aggregates = |role: &Value| {
+                role["aggregationRule"]["clusterRoleSelectors"].as_array().is_some_and(|list| !list.is_empty())
+            };
+            if (aggregates(object) || old.is_some_and(aggregates))
+                && missing(authorizer, user, namespace, &everything()).is_some()
+            {
+                return forbidden("must have cluster-admin privileges to use the aggregationRule");
+            }
+            Ok(())
+        }
+        _ => {
+            let role: RoleRef = serde_json::from_value(object["roleRef"].clone()).unwrap_or_default();
+            let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+            let bind =
+                Attributes { namespace, name: &role.name, ..Attributes::of_resource(user, "bind", GROUP, resource) };
+            if authorizer.allows(&bind) {
+                return Ok(());
+            }
+            let Some(wanted) = authorizer.rbac().rules_of(&role, namespace) else {
+                return Err(Status::not_found(GROUP, resource, &role.name));
+            };
+            match missing(authorizer, user, namespace, &wanted) {
+                Some(why) => Err(Status::forbidden(GROUP, plural, object_name, &why)),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Upstream's sentence about what the user lacks; None when nothing.
+fn missing(authorizer: &Authorizer, user: &User, namespace: &str, wanted: &[Rule]) -> Option<String> {
+    let owned = authorizer.rbac().rules_for(user, namespace);
+    let lacking = uncovered(&owned, wanted);
+    if lacking.is_empty() {
+        return None;
+    }
+    let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
+    let held = format!("user {:?} (groups=[{}])", user.name, groups.join(" "));
+    Some(format!("{held} is attempting to grant RBAC permissions not currently held:\n{}", describe(&lacking)))
+}
+
+fn everything() -> Vec<Rule> {
+    let star = || vec!["*".to_string()];
+    vec![
+        Rule { verbs: star(), api_groups: star(), resources: star(), ..Rule::default() },
+        Rule { verbs: star(), non_resource_urls: star(), ..Rule::default() },
+    ]
+}
+
+/// Whether an update touches owner references and finalizers alone.
+fn only_for_the_collector(new: &Value, old: &Value) -> bool {
+    let stripped = |value: &Value| {
+        let mut value = value.clone();
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation"] {
+                metadata.remove(field);
+            }
+        }
+        value
+    };
+    stripped(new) == stripped(old)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::lookup::MapLookup;
+
+    #[test]
+    fn grants_only_what_is_held() {
+        let lookup = Arc::new(MapLookup::default());
+        lookup.put(GROUP, "clusterroles", &json!({"metadata": {"name": "dev"}, "rules": [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+            {"apiGroups": [GROUP], "resources": ["roles", "rolebindings"], "verbs": ["*"]}]}));
+        lookup.put(GROUP, "clusterroles", &json!({"metadata": {"name": "admin"}, "rules": [
+            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}));
+        lookup.put(GROUP, "clusterrolebindings", &json!({"metadata": {"name": "dev"},
+            "roleRef": {"kind": "ClusterRole", "name": "dev"}, "subjects": [{"kind": "User", "name": "jane"}]}));
+        let authorizer = Authorizer::new(lookup);
+        // verbs "*" on roles includes escalate and bind, on roles alone.
+        let jane = User::authenticated("jane", []);
+        let role = json!({"metadata": {"name": "x"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "delete"]}]});
+        check(&authorizer, &jane, "roles", "default", "x", &role, None).unwrap();
+        let refused = check(&authorizer, &jane, "clusterroles", "", "x", &role, None).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "clusterroles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"
+        );
+        let binding = |role: &str| json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": role}});
+        check(&authorizer, &jane, "rolebindings", "default", "b", &binding("dev"), None).unwrap();
+        assert_eq!(check(&authorizer, &jane, "rolebindings", "default", "b", &binding("admin"), None).unwrap_err().code, 403);
+        assert_eq!(check(&authorizer, &jane, "rolebindings", "default", "b", &binding("none"), None).unwrap_err().code, 404);
+    }
+}

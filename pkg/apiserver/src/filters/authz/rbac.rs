@@ -1,0 +1,373 @@
+//! RBAC. Roles and bindings are parsed once per change and indexed by subject; what a user may is put together once per
+//! user and change, so that a request costs a map look-up and a walk over that user's few rules.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
+
+use super::{Attributes, Decision, Rule, RuleSet};
+use crate::identity::User;
+use crate::lookup::Lookup;
+
+pub const GROUP: &str = "rbac.authorization.k8s.io";
+const KINDS: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
+/// Users remembered per state of the roles; beyond it they are put together anew.
+const MAX_USERS: usize = 4096;
+
+pub struct Rbac {
+    lookup: Arc<dyn Lookup>,
+    index: RwLock<Arc<Index>>,
+    /// One rebuild at a time; also holds what was parsed, so that a change costs the changed objects.
+    parsed: Mutex<Parsed>,
+}
+
+/// Everything that is granted, at one state of the four resources.
+#[derive(Default)]
+struct Index {
+    revisions: [u64; 4],
+    /// (namespace or "", role name) → rules
+    roles: HashMap<(String, String), Arc<RuleSet>>,
+    by_user: HashMap<String, Vec<Arc<Grant>>>,
+    by_group: HashMap<String, Vec<Arc<Grant>>>,
+    users: RwLock<HashMap<(String, Vec<String>), Arc<Granted>>>,
+}
+
+/// One binding of one role to one subject.
+struct Grant {
+    /// Empty: the whole cluster.
+    namespace: String,
+    /// None: the role doesn't exist.
+    rules: Option<Arc<RuleSet>>,
+    /// `ClusterRoleBinding "a" of ClusterRole "b" to Group "c"`
+    source: String,
+    role: String,
+}
+
+/// What one user is granted.
+#[derive(Default)]
+pub struct Granted {
+    cluster: Vec<Arc<Grant>>,
+    namespaced: HashMap<String, Vec<Arc<Grant>>>,
+}
+
+#[derive(Default)]
+struct Parsed {
+    roles: HashMap<(String, String), (Bytes, Arc<Role>)>,
+    bindings: HashMap<(String, String), (Bytes, Arc<Binding>)>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    name: String,
+    namespace: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawRole {
+    metadata: Metadata,
+    rules: Option<Vec<Rule>>,
+}
+
+struct Role {
+    metadata: Metadata,
+    rules: Arc<RuleSet>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Binding {
+    metadata: Metadata,
+    role_ref: RoleRef,
+    subjects: Option<Vec<Subject>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RoleRef {
+    pub api_group: String,
+    pub kind: String,
+    pub name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Subject {
+    kind: String,
+    name: String,
+    namespace: String,
+}
+
+impl Rbac {
+    pub fn new(lookup: Arc<dyn Lookup>) -> Self {
+        // No real state has these revisions, so that the first question builds the index.
+        let never = Index { revisions: [u64::MAX; 4], ..Index::default() };
+        Rbac { lookup, index: RwLock::new(Arc::new(never)), parsed: Mutex::new(Parsed::default()) }
+    }
+
+    pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        let granted = self.granted(attributes.user);
+        granted.applying(attributes.namespace).any(|grant| grant.allows(attributes))
+    }
+
+    pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        let granted = self.granted(attributes.user);
+        match granted.applying(attributes.namespace).find(|grant| grant.allows(attributes)) {
+            Some(grant) => Decision::Allow(format!("RBAC: allowed by {}", grant.source)),
+            None => Decision::NoOpinion(granted.problems()),
+        }
+    }
+
+    /// `RBAC: clusterrole.rbac.authorization.k8s.io "x" not found`, empty when all is well.
+    pub fn problems(&self, user: &User) -> String {
+        self.granted(user).problems()
+    }
+
+    /// All rules of a user, in one namespace and cluster wide.
+    pub fn rules_for(&self, user: &User, namespace: &str) -> Vec<Rule> {
+        let granted = self.granted(user);
+        granted.applying(namespace).filter_map(|grant| grant.rules.as_deref()).flatten().cloned().collect()
+    }
+
+    /// What a roleRef grants; None when there is no such role.
+    pub fn rules_of(&self, role: &RoleRef, namespace: &str) -> Option<Arc<RuleSet>> {
+        let namespace = if role.kind == "ClusterRole" { "" } else { namespace };
+        self.index().roles.get(&(namespace.to_string(), role.name.clone())).cloned()
+    }
+
+    fn granted(&self, user: &User) -> Arc<Granted> {
+        let index = self.index();
+        // The key's clone is the price of a plain map; names and a few groups are short.
+        let key = (user.name.clone(), user.groups.clone());
+        if let Some(found) = index.users.read().get(&key) {
+            return found.clone();
+        }
+        let mut granted = Granted::default();
+        let own = index.by_user.get(&user.name).into_iter();
+        let of_groups = user.groups.iter().filter_map(|group| index.by_group.get(group));
+        for grant in own.chain(of_groups).flatten() {
+            if grant.namespace.is_empty() {
+                granted.cluster.push(grant.clone());
+            } else {
+                granted.namespaced.entry(grant.namespace.clone()).or_default().push(grant.clone());
+            }
+        }
+        let granted = Arc::new(granted);
+        let mut users = index.users.write();
+        if users.len() >= MAX_USERS {
+            users.clear();
+        }
+        users.insert(key, granted.clone());
+        granted
+    }
+
+    /// The index of the present state.
+    fn index(&self) -> Arc<Index> {
+        let revisions = KINDS.map(|plural| self.lookup.revision(GROUP, plural));
+        let held = self.index.read().clone();
+        if held.revisions == revisions {
+            return held;
+        }
+        let mut parsed = self.parsed.lock();
+        let held = self.index.read().clone();
+        if held.revisions == revisions {
+            return held;
+        }
+        // Taken before the lists: what changes in between is seen at the next request.
+        parsed.refresh(&*self.lookup);
+        let built = Arc::new(parsed.build(revisions));
+        *self.index.write() = built.clone();
+        built
+    }
+}
+
+impl Grant {
+    fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes)))
+    }
+}
+
+impl Granted {
+    fn applying(&self, namespace: &str) -> impl Iterator<Item = &Arc<Grant>> {
+        let own = if namespace.is_empty() { None } else { self.namespaced.get(namespace) };
+        self.cluster.iter().chain(own.into_iter().flatten())
+    }
+
+    fn problems(&self) -> String {
+        let missing = self.cluster.iter().filter(|grant| grant.rules.is_none());
+        let mut texts: Vec<String> = missing.map(|grant| format!("{} not found", grant.role)).collect();
+        texts.dedup();
+        match texts.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            many => format!("RBAC: [{}]", many.join(", ")),
+        }
+    }
+}
+
+/// Keeps what is unchanged (the same bytes), parses the rest.
+fn refresh<T>(
+    held: &mut HashMap<(String, String), (Bytes, Arc<T>)>,
+    current: impl Iterator<Item = (&'static str, Bytes)>,
+    parse: impl Fn(&[u8]) -> Option<(String, String, T)>,
+) {
+    // The same memory is the same object: `held` keeps it from being used again.
+    let mut by_address: HashMap<usize, (String, String)> =
+        held.iter().map(|(key, (bytes, _))| (bytes.as_ptr() as usize, key.clone())).collect();
+    let mut next = HashMap::with_capacity(held.len());
+    for (_, bytes) in current {
+        let known = by_address.remove(&(bytes.as_ptr() as usize)).and_then(|key| held.remove_entry(&key));
+        match known {
+            Some((key, entry)) => {
+                next.insert(key, entry);
+            }
+            None => {
+                if let Some((namespace, name, object)) = parse(&bytes) {
+                    next.insert((namespace, name), (bytes, Arc::new(object)));
+                }
+            }
+        }
+    }
+    *held = next;
+}
+
+impl Parsed {
+    fn refresh(&mut self, lookup: &dyn Lookup) {
+        let both = |cluster: &'static str, namespaced: &'static str| {
+            let cluster_wide = lookup.list(GROUP, cluster, "").into_iter().map(move |bytes| (cluster, bytes));
+            cluster_wide.chain(lookup.list(GROUP, namespaced, "").into_iter().map(move |bytes| (namespaced, bytes)))
+        };
+        refresh(&mut self.roles, both("clusterroles", "roles"), |bytes| {
+            let raw: RawRole = serde_json::from_slice(bytes).ok()?;
+            let key = (raw.metadata.namespace.clone(), raw.metadata.name.clone());
+            Some((key.0, key.1, Role { metadata: raw.metadata, rules: Arc::new(raw.rules.unwrap_or_default()) }))
+        });
+        refresh(&mut self.bindings, both("clusterrolebindings", "rolebindings"), |bytes| {
+            let binding: Binding = serde_json::from_slice(bytes).ok()?;
+            Some((binding.metadata.namespace.clone(), binding.metadata.name.clone(), binding))
+        });
+    }
+
+    fn build(&self, revisions: [u64; 4]) -> Index {
+        let mut index = Index { revisions, ..Index::default() };
+        for (_, role) in self.roles.values() {
+            let key = (role.metadata.namespace.clone(), role.metadata.name.clone());
+            index.roles.insert(key, role.rules.clone());
+        }
+        for (_, binding) in self.bindings.values() {
+            let namespace = &binding.metadata.namespace;
+            let role = &binding.role_ref;
+            let role_namespace = if role.kind == "ClusterRole" { "" } else { namespace.as_str() };
+            let rules = index.roles.get(&(role_namespace.to_string(), role.name.clone())).cloned();
+            let (kind, place) = match namespace.is_empty() {
+                true => ("ClusterRoleBinding", binding.metadata.name.clone()),
+                false => ("RoleBinding", format!("{}/{namespace}", binding.metadata.name)),
+            };
+            for subject in binding.subjects.iter().flatten() {
+                let (user, to) = match subject.kind.as_str() {
+                    "ServiceAccount" => (
+                        format!("system:serviceaccount:{}:{}", subject.namespace, subject.name),
+                        format!("{:?}", format!("{}/{}", subject.name, subject.namespace)),
+                    ),
+                    _ => (subject.name.clone(), format!("{:?}", subject.name)),
+                };
+                let grant = Arc::new(Grant {
+                    namespace: namespace.clone(),
+                    rules: rules.clone(),
+                    source: format!("{kind} {place:?} of {} {:?} to {} {to}", role.kind, role.name, subject.kind),
+                    role: format!("{}.{GROUP} {:?}", role.kind.to_lowercase(), role.name),
+                });
+                let subjects = match subject.kind.as_str() {
+                    "Group" => &mut index.by_group,
+                    _ => &mut index.by_user,
+                };
+                subjects.entry(user).or_default().push(grant);
+            }
+        }
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::filters::authz::Authorizer;
+    use crate::lookup::MapLookup;
+    use crate::request::{Query, RequestInfo};
+
+    fn cluster() -> Arc<MapLookup> {
+        let lookup = Arc::new(MapLookup::default());
+        let put = |plural: &str, object: serde_json::Value| lookup.put(GROUP, plural, &object);
+        put("clusterroles", json!({"metadata": {"name": "view"}, "rules": [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]}));
+        put("clusterroles", json!({"metadata": {"name": "health"}, "rules": [
+            {"nonResourceURLs": ["/healthz"], "verbs": ["get"]}]}));
+        put("roles", json!({"metadata": {"name": "edit", "namespace": "a"}, "rules": [
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["update"], "resourceNames": ["one"]}]}));
+        put("clusterrolebindings", json!({"metadata": {"name": "health"},
+            "roleRef": {"kind": "ClusterRole", "name": "health"},
+            "subjects": [{"kind": "Group", "name": "system:authenticated"}]}));
+        put("rolebindings", json!({"metadata": {"name": "view", "namespace": "a"},
+            "roleRef": {"kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "User", "name": "jane"}, {"kind": "ServiceAccount", "name": "sa", "namespace": "b"}]}));
+        put("rolebindings", json!({"metadata": {"name": "edit", "namespace": "a"},
+            "roleRef": {"kind": "Role", "name": "edit"}, "subjects": [{"kind": "User", "name": "jane"}]}));
+        lookup
+    }
+
+    #[test]
+    fn bindings() {
+        let authorizer = Authorizer::new(cluster());
+        let sa = "system:serviceaccount:b:sa";
+        for (user, method, path, wanted) in [
+            ("jane", "GET", "/api/v1/namespaces/a/pods", true),
+            ("jane", "GET", "/api/v1/namespaces/b/pods", false),
+            ("jane", "GET", "/api/v1/pods", false),
+            ("jane", "DELETE", "/api/v1/namespaces/a/pods/x", false),
+            ("jane", "PUT", "/api/v1/namespaces/a/configmaps/one", true),
+            ("jane", "PUT", "/api/v1/namespaces/a/configmaps/two", false),
+            (sa, "GET", "/api/v1/namespaces/a/pods/x", true),
+            ("joe", "GET", "/healthz", true),
+            ("joe", "GET", "/livez", false),
+            ("joe", "GET", "/api/v1/namespaces/a/pods", false),
+        ] {
+            let user = User::authenticated(user, []);
+            let info = RequestInfo::parse(&method.parse().unwrap(), path, &Query::default());
+            let got = authorizer.authorize(&user, &info, &Query::default());
+            assert_eq!(got.is_ok(), wanted, "{} {method} {path}: {got:?}", user.name);
+        }
+    }
+
+    #[test]
+    fn words_and_changes() {
+        let lookup = cluster();
+        let authorizer = Authorizer::new(lookup.clone());
+        let joe = User::authenticated("joe", []);
+        let info = RequestInfo::parse(&http::Method::GET, "/api/v1/namespaces/default/pods", &Query::default());
+        let refused = authorizer.authorize(&joe, &info, &Query::default()).unwrap_err();
+        assert_eq!(
+            refused.message,
+            r#"pods is forbidden: User "joe" cannot list resource "pods" in API group "" in the namespace "default""#
+        );
+        lookup.put(GROUP, "clusterrolebindings", &json!({"metadata": {"name": "joe"},
+            "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "joe"}]}));
+        assert!(authorizer.authorize(&joe, &info, &Query::default()).is_ok());
+        let decision = authorizer.decide(&Attributes::of_request(&joe, &info, &Query::default()));
+        assert_eq!(
+            decision.reason(),
+            r#"RBAC: allowed by ClusterRoleBinding "joe" of ClusterRole "view" to User "joe""#
+        );
+        lookup.remove(GROUP, "clusterroles", "", "view");
+        let refused = authorizer.authorize(&joe, &info, &Query::default()).unwrap_err();
+        assert!(refused.message.ends_with(r#": RBAC: clusterrole.rbac.authorization.k8s.io "view" not found"#), "{}", refused.message);
+        let masters = User::authenticated("root", [crate::filters::authz::MASTERS.to_string()]);
+        assert!(authorizer.authorize(&masters, &info, &Query::default()).is_ok());
+    }
+}

@@ -1,0 +1,5 @@
+//! What stands before the handlers: who asks (authn), as whom (impersonation), and whether they may (authz).
+
+pub mod authn;
+pub mod authz;
+pub mod impersonation;
