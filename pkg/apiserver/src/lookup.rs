@@ -42,7 +42,10 @@ impl MapLookup {
         *revision += 1;
         changed.insert(key.clone(), *revision);
         let bytes = Bytes::from(object.to_string());
-        tables.entry(key).or_default().insert((text("namespace"), text("name")), bytes);
+        tables
+            .entry(key)
+            .or_default()
+            .insert((text("namespace"), text("name")), bytes);
     }
 
     pub fn remove(&self, group: &str, plural: &str, namespace: &str, name: &str) {
@@ -69,13 +72,19 @@ impl Lookup for MapLookup {
         let Some(table) = guard.1.get(&(group.to_string(), plural.to_string())) else {
             return Vec::new();
         };
-        let wanted = table.iter().filter(|((ns, _), _)| namespace.is_empty() || ns == namespace);
+        let wanted = table
+            .iter()
+            .filter(|((ns, _), _)| namespace.is_empty() || ns == namespace);
         wanted.map(|(_, bytes)| bytes.clone()).collect()
     }
 
     fn revision(&self, group: &str, plural: &str) -> u64 {
         let guard = self.tables.read();
-        guard.2.get(&(group.to_string(), plural.to_string())).copied().unwrap_or(0)
+        guard
+            .2
+            .get(&(group.to_string(), plural.to_string()))
+            .copied()
+            .unwrap_or(0)
     }
 
     fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes> {
@@ -83,5 +92,34 @@ impl Lookup for MapLookup {
             serde_json::from_slice::<Value>(bytes).is_ok_and(|pod| pod["spec"]["nodeName"].as_str() == Some(node))
         };
         self.list("", "pods", namespace).into_iter().filter(on_node).collect()
+    }
+}
+
+/// The watch cache itself.
+impl Lookup for crate::watch_cache::Cache {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
+        self.resource(group, plural)?
+            .get(namespace, name)
+            .map(|object| object.json.clone())
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Bytes> {
+        let resource = self.resource(group, plural);
+        resource.map_or_else(Vec::new, |cache| {
+            cache.list(namespace).iter().map(|object| object.json.clone()).collect()
+        })
+    }
+
+    fn revision(&self, group: &str, plural: &str) -> u64 {
+        self.resource(group, plural).map_or(0, |cache| cache.revision())
+    }
+
+    fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes> {
+        let Some(pods) = self.resource("", "pods") else {
+            return Vec::new();
+        };
+        let snapshot = pods.list(namespace);
+        let on_node = snapshot.iter().filter(|pod| pod.field("spec.nodeName") == Some(node));
+        on_node.map(|pod| pod.json.clone()).collect()
     }
 }

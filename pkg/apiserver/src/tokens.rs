@@ -19,7 +19,11 @@ impl TokenAuthority {
     /// Issuer and only audience: `https://kubernetes.default.svc.<domain>`, as kubeadm sets it.
     pub fn new(keys: Arc<Keys>, cluster_domain: &str) -> Self {
         let issuer = format!("https://kubernetes.default.svc.{cluster_domain}");
-        TokenAuthority { keys, audiences: vec![issuer.clone()], issuer }
+        TokenAuthority {
+            keys,
+            audiences: vec![issuer.clone()],
+            issuer,
+        }
     }
 
     pub fn jwks(&self) -> serde_json::Value {

@@ -40,10 +40,16 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let (id, secret) = text.split_once('.').ok_or(Malformed)?;
         let good = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            part.len() == length
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         };
         if good(id, 6) && good(secret, 16) {
-            Ok(Token { id: id.into(), secret: secret.into() })
+            Ok(Token {
+                id: id.into(),
+                secret: secret.into(),
+            })
         } else {
             Err(Malformed)
         }
@@ -55,9 +61,14 @@ impl Token {
         const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
         let mut rng = rand::rng();
         let mut text = |length: usize| -> String {
-            (0..length).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+            (0..length)
+                .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+                .collect()
         };
-        Token { id: text(6), secret: text(16) }
+        Token {
+            id: text(6),
+            secret: text(16),
+        }
     }
 
     /// `bootstrap-token-<id>`
@@ -94,7 +105,11 @@ impl Token {
         for usage in usages {
             put(&format!("usage-bootstrap-{usage}"), "true");
         }
-        let groups = if groups.is_empty() { NODE_GROUP.to_string() } else { groups.join(",") };
+        let groups = if groups.is_empty() {
+            NODE_GROUP.to_string()
+        } else {
+            groups.join(",")
+        };
         put("auth-extra-groups", &groups);
         json!({
             "apiVersion": "v1",
@@ -120,7 +135,14 @@ mod tests {
         let token = Token::generate();
         assert_eq!(token.to_string().parse(), Ok(token.clone()));
         assert!(!format!("{token:?}").contains(&token.secret));
-        for bad in ["", "abcdef", "abcdef.0123456789abcde", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef.", "abcde-.0123456789abcdef"] {
+        for bad in [
+            "",
+            "abcdef",
+            "abcdef.0123456789abcde",
+            "ABCDEF.0123456789abcdef",
+            "abcdef.0123456789abcdef.",
+            "abcde-.0123456789abcdef",
+        ] {
             assert_eq!(bad.parse::<Token>(), Err(Malformed), "{bad}");
         }
     }

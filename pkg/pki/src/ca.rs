@@ -23,7 +23,10 @@ pub struct Authority {
 
 /// Makes a self-signed CA whose CN is `name`.
 pub fn create(name: &str) -> Result<Authority, PkiError> {
-    let failed = |cause: rcgen::Error| PkiError::Sign { what: format!("CA {name}"), cause: cause.to_string() };
+    let failed = |cause: rcgen::Error| PkiError::Sign {
+        what: format!("CA {name}"),
+        cause: cause.to_string(),
+    };
     let key = KeyPair::generate().map_err(failed)?;
     let now = crate::unix_now();
     let mut params = CertificateParams::new(vec![name.to_string()]).map_err(failed)?;
@@ -38,7 +41,11 @@ pub fn create(name: &str) -> Result<Authority, PkiError> {
     set_validity(&mut params, now - BACKDATE, now + LIFE);
     params.serial_number = Some(random_serial());
     let certificate = params.self_signed(&key).map_err(failed)?;
-    Ok(Authority { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) })
+    Ok(Authority {
+        pem: certificate.pem(),
+        der: certificate.der().clone(),
+        issuer: Issuer::new(params, key),
+    })
 }
 
 /// Reads `<dir>/<stem>.crt` and `.key`.
@@ -50,22 +57,35 @@ pub fn load(dir: &Path, stem: &str) -> Result<Authority, PkiError> {
 
 impl Authority {
     pub fn from_pem(certificate: &str, key: &str, what: &str) -> Result<Authority, PkiError> {
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|_| PkiError::Pem { what: format!("{what}.crt") })?;
-        let key = KeyPair::from_pem(key)
-            .map_err(|cause| PkiError::Key { what: format!("{what}.key"), cause: cause.to_string() })?;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| PkiError::Pem {
+            what: format!("{what}.crt"),
+        })?;
+        let key = KeyPair::from_pem(key).map_err(|cause| PkiError::Key {
+            what: format!("{what}.key"),
+            cause: cause.to_string(),
+        })?;
         let spki = spki(&der)?;
         if spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
             return Err(PkiError::Mismatch { what: what.to_string() });
         }
-        let issuer = Issuer::from_ca_cert_der(&der, key)
-            .map_err(|cause| PkiError::Certificate { what: format!("{what}.crt"), cause: cause.to_string() })?;
-        Ok(Authority { issuer, pem: certificate.to_string(), der })
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|cause| PkiError::Certificate {
+            what: format!("{what}.crt"),
+            cause: cause.to_string(),
+        })?;
+        Ok(Authority {
+            issuer,
+            pem: certificate.to_string(),
+            der,
+        })
     }
 
     /// Writes `<dir>/<stem>.crt` and `.key` (0600); the key first, so that a certificate never stands without it.
     pub fn save(&self, dir: &Path, stem: &str) -> Result<(), PkiError> {
-        files::write(&dir.join(format!("{stem}.key")), self.issuer.key().serialize_pem().as_bytes(), 0o600)?;
+        files::write(
+            &dir.join(format!("{stem}.key")),
+            self.issuer.key().serialize_pem().as_bytes(),
+            0o600,
+        )?;
         files::write(&dir.join(format!("{stem}.crt")), self.pem.as_bytes(), 0o644)
     }
 
@@ -96,14 +116,18 @@ pub fn hash(certificate: &CertificateDer<'_>) -> Result<String, PkiError> {
 
 /// The hashes of every certificate in a PEM bundle.
 pub fn hashes_of_pem(bundle: &str) -> Result<Vec<String>, PkiError> {
-    let unreadable = |_| PkiError::Pem { what: "the CA bundle".into() };
+    let unreadable = |_| PkiError::Pem {
+        what: "the CA bundle".into(),
+    };
     CertificateDer::pem_slice_iter(bundle.as_bytes())
         .map(|certificate| hash(&certificate.map_err(unreadable)?))
         .collect()
 }
 
 fn spki(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, PkiError> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|cause| PkiError::Certificate { what: "the CA".into(), cause: cause.to_string() })?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|cause| PkiError::Certificate {
+        what: "the CA".into(),
+        cause: cause.to_string(),
+    })?;
     Ok(parsed.tbs_certificate.subject_pki.raw.to_vec())
 }

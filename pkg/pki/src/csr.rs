@@ -83,21 +83,28 @@ pub struct Request {
 /// Parses `spec.request` (PEM) and checks that the requester holds the key.
 pub fn parse(pem: &[u8]) -> Result<Request, CsrError> {
     let der = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| CsrError::Pem)?;
-    let (_, csr) =
-        X509CertificationRequest::from_der(&der).map_err(|cause| CsrError::Parse(cause.to_string()))?;
+    let (_, csr) = X509CertificationRequest::from_der(&der).map_err(|cause| CsrError::Parse(cause.to_string()))?;
     csr.verify_signature().map_err(|_| CsrError::Signature)?;
     let info = &csr.certification_request_info;
     let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        attribute.as_str().map(str::to_string).map_err(|cause| CsrError::Parse(cause.to_string()))
+        attribute
+            .as_str()
+            .map(str::to_string)
+            .map_err(|cause| CsrError::Parse(cause.to_string()))
     };
     // The last common name counts, as for Go's pkix.Name.
-    let common_name = info.subject.iter_common_name().last().map(text).transpose()?.unwrap_or_default();
+    let common_name = info
+        .subject
+        .iter_common_name()
+        .last()
+        .map(text)
+        .transpose()?
+        .unwrap_or_default();
     let organizations = info.subject.iter_organization().map(text).collect::<Result<_, _>>()?;
     let mut names = Names::default();
     let mut san = None;
     for attribute in info.iter_attributes() {
-        let x509_parser::cri_attributes::ParsedCriAttribute::ExtensionRequest(requested) =
-            attribute.parsed_attribute()
+        let x509_parser::cri_attributes::ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute()
         else {
             continue;
         };
@@ -110,7 +117,14 @@ pub fn parse(pem: &[u8]) -> Result<Request, CsrError> {
     }
     let subject = info.subject.as_raw().to_vec();
     let public_key = info.subject_pki.raw.to_vec();
-    Ok(Request { common_name, organizations, names, subject, public_key, san })
+    Ok(Request {
+        common_name,
+        organizations,
+        names,
+        subject,
+        public_key,
+        san,
+    })
 }
 
 /// What a certificate may be used for, of certificates.k8s.io/v1's KeyUsage: (bits of keyUsage, EKU OID arcs under 1.3.6.1.5.5.7.3).
@@ -163,8 +177,8 @@ pub fn sign(
             }
         }
     }
-    let (_, ca_certificate) = x509_parser::parse_x509_certificate(ca.certificate())
-        .map_err(|cause| CsrError::Sign(cause.to_string()))?;
+    let (_, ca_certificate) =
+        x509_parser::parse_x509_certificate(ca.certificate()).map_err(|cause| CsrError::Sign(cause.to_string()))?;
     let not_after = (now + lifetime(expiration_seconds)).min(ca_certificate.validity().not_after.timestamp());
 
     let mut extensions = Vec::new();
@@ -172,15 +186,25 @@ pub fn sign(
         extensions.extend(der::extension(&[0x55, 0x1d, 15], true, &der::named_bits(key_usage)));
     }
     if !extended.is_empty() {
-        extensions.extend(der::extension(&[0x55, 0x1d, 37], false, &der::tlv(der::SEQUENCE, &extended.concat())));
+        extensions.extend(der::extension(
+            &[0x55, 0x1d, 37],
+            false,
+            &der::tlv(der::SEQUENCE, &extended.concat()),
+        ));
     }
     extensions.extend(der::extension(&[0x55, 0x1d, 19], true, &der::sequence(&[])));
-    let key_id = ca_certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    });
+    let key_id = ca_certificate
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
     if let Some(id) = key_id {
-        extensions.extend(der::extension(&[0x55, 0x1d, 35], false, &der::sequence(&[&der::tlv(0x80, &id)])));
+        extensions.extend(der::extension(
+            &[0x55, 0x1d, 35],
+            false,
+            &der::sequence(&[&der::tlv(0x80, &id)]),
+        ));
     }
     if let Some(san) = &request.san {
         // Critical only where there is no subject (RFC 5280 4.2.1.6).
@@ -264,7 +288,12 @@ mod tests {
 
     #[test]
     fn clamps_the_lifetime() {
-        for (asked, got) in [(None, crate::issue::LIFE), (Some(1), 600), (Some(7200), 7200), (Some(i64::MAX), crate::issue::LIFE)] {
+        for (asked, got) in [
+            (None, crate::issue::LIFE),
+            (Some(1), 600),
+            (Some(7200), 7200),
+            (Some(i64::MAX), crate::issue::LIFE),
+        ] {
             assert_eq!(lifetime(asked), got);
         }
     }

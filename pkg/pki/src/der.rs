@@ -37,7 +37,9 @@ pub(crate) fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
 
 /// UTCTime until 2049, GeneralizedTime from then on (RFC 5280 4.1.2.5).
 pub(crate) fn time(unix: i64) -> Vec<u8> {
-    let time = jiff::Timestamp::from_second(unix).unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
+    let time = jiff::Timestamp::from_second(unix)
+        .unwrap_or(jiff::Timestamp::MAX)
+        .to_zoned(jiff::tz::TimeZone::UTC);
     if time.year() < 2050 {
         tlv(0x17, time.strftime("%y%m%d%H%M%SZ").to_string().as_bytes())
     } else {

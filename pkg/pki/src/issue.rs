@@ -39,7 +39,10 @@ pub fn client(ca: &Authority, user: &str, group: Option<&str>, seconds: i64) -> 
 
 /// A new key and a request (PEM) for a certificate on it: what a joining node sends to the CSR API. Returns (key, request).
 pub fn request(user: &str, group: Option<&str>, names: &[String]) -> Result<(String, String), PkiError> {
-    let failed = |cause: rcgen::Error| PkiError::Sign { what: format!("request of {user}"), cause: cause.to_string() };
+    let failed = |cause: rcgen::Error| PkiError::Sign {
+        what: format!("request of {user}"),
+        cause: cause.to_string(),
+    };
     let key = KeyPair::generate().map_err(failed)?;
     let mut params = params(user, group.as_slice(), names, LIFE)?;
     params.key_usages.clear();
@@ -50,8 +53,10 @@ pub fn request(user: &str, group: Option<&str>, names: &[String]) -> Result<(Str
 }
 
 fn params(name: &str, organizations: &[&str], names: &[String], seconds: i64) -> Result<CertificateParams, PkiError> {
-    let mut params = CertificateParams::new(names.to_vec())
-        .map_err(|cause| PkiError::Sign { what: format!("certificate of {name}"), cause: cause.to_string() })?;
+    let mut params = CertificateParams::new(names.to_vec()).map_err(|cause| PkiError::Sign {
+        what: format!("certificate of {name}"),
+        cause: cause.to_string(),
+    })?;
     params.distinguished_name = DistinguishedName::new();
     for organization in organizations {
         params.distinguished_name.push(DnType::OrganizationName, *organization);
@@ -66,11 +71,16 @@ fn params(name: &str, organizations: &[&str], names: &[String], seconds: i64) ->
 }
 
 fn sign(ca: &Authority, params: CertificateParams, name: &str) -> Result<Issued, PkiError> {
-    let failed =
-        |cause: rcgen::Error| PkiError::Sign { what: format!("certificate of {name}"), cause: cause.to_string() };
+    let failed = |cause: rcgen::Error| PkiError::Sign {
+        what: format!("certificate of {name}"),
+        cause: cause.to_string(),
+    };
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.signed_by(&key, ca.issuer()).map_err(failed)?;
-    Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    Ok(Issued {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    })
 }
 
 impl Issued {
@@ -83,14 +93,19 @@ impl Issued {
 /// A PEM chain and key as rustls takes them.
 pub fn certified_key(certificate_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, PkiError> {
     let chain = certificates(certificate_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-        .map_err(|_| PkiError::Pem { what: "the private key".into() })?;
-    let signing = rustls::crypto::ring::sign::any_supported_type(&key)
-        .map_err(|cause| PkiError::Key { what: "of the certificate".into(), cause: cause.to_string() })?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| PkiError::Pem {
+        what: "the private key".into(),
+    })?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|cause| PkiError::Key {
+        what: "of the certificate".into(),
+        cause: cause.to_string(),
+    })?;
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
-        Err(_) => Err(PkiError::Mismatch { what: "certificate and key".into() }),
+        Err(_) => Err(PkiError::Mismatch {
+            what: "certificate and key".into(),
+        }),
     }
 }
 
@@ -99,25 +114,37 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError>
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(PkiError::Pem { what: "the certificate".into() }),
+        _ => Err(PkiError::Pem {
+            what: "the certificate".into(),
+        }),
     }
 }
 
 /// (not before, not after) in seconds since 1970.
 pub fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64), PkiError> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|cause| PkiError::Certificate { what: "the certificate".into(), cause: cause.to_string() })?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|cause| PkiError::Certificate {
+        what: "the certificate".into(),
+        cause: cause.to_string(),
+    })?;
     let validity = &parsed.tbs_certificate.validity;
     Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// DNS names and addresses a certificate is for, as text.
 pub fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, PkiError> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|cause| PkiError::Certificate { what: "the certificate".into(), cause: cause.to_string() })?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|cause| PkiError::Certificate {
+        what: "the certificate".into(),
+        cause: cause.to_string(),
+    })?;
     let extension = parsed.subject_alternative_name().ok().flatten();
-    let names = extension.map(|san| crate::csr::Names::of(&san.value.general_names)).unwrap_or_default();
-    Ok(names.dns.into_iter().chain(names.addresses.iter().map(|address| address.to_string())).collect())
+    let names = extension
+        .map(|san| crate::csr::Names::of(&san.value.general_names))
+        .unwrap_or_default();
+    Ok(names
+        .dns
+        .into_iter()
+        .chain(names.addresses.iter().map(|address| address.to_string()))
+        .collect())
 }
 
 pub(crate) fn random_serial() -> SerialNumber {

@@ -16,7 +16,9 @@ pub fn sign(content: &str, token: &Token) -> String {
 
 /// Whether `jws` was made by the holder of `token` over `content`.
 pub fn verify(content: &str, jws: &str, token: &Token) -> bool {
-    let Some((header, signature)) = jws.split_once("..") else { return false };
+    let Some((header, signature)) = jws.split_once("..") else {
+        return false;
+    };
     let parsed = URL_SAFE_NO_PAD
         .decode(header)
         .ok()
@@ -25,7 +27,9 @@ pub fn verify(content: &str, jws: &str, token: &Token) -> bool {
     if parsed["alg"] != "HS256" || parsed["kid"] != token.id.as_str() {
         return false;
     }
-    let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+    let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else {
+        return false;
+    };
     hmac::verify(&key(token), signed(header, content).as_bytes(), &signature).is_ok()
 }
 

@@ -46,7 +46,11 @@ pub struct NamedCluster {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// base64 of PEM
-    #[serde(rename = "certificate-authority-data", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "certificate-authority-data",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub certificate_authority_data: Option<String>,
     #[serde(rename = "certificate-authority", default, skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<String>,
@@ -104,12 +108,18 @@ impl Kubeconfig {
     /// One cluster, one user, one context `user@cluster`, as kubeadm lays its files out.
     pub fn new(server: &str, ca_pem: &str, cluster: &str, user: &str, credential: Credential<'_>) -> Self {
         let auth = match credential {
-            Credential::Certificate { certificate_pem, key_pem } => AuthInfo {
+            Credential::Certificate {
+                certificate_pem,
+                key_pem,
+            } => AuthInfo {
                 client_certificate_data: Some(STANDARD.encode(certificate_pem)),
                 client_key_data: Some(STANDARD.encode(key_pem)),
                 ..AuthInfo::default()
             },
-            Credential::Token(token) => AuthInfo { token: Some(token.into()), ..AuthInfo::default() },
+            Credential::Token(token) => AuthInfo {
+                token: Some(token.into()),
+                ..AuthInfo::default()
+            },
         };
         let context = format!("{user}@{cluster}");
         Kubeconfig {
@@ -123,13 +133,20 @@ impl Kubeconfig {
                 name: cluster.into(),
             }],
             contexts: vec![NamedContext {
-                context: Context { cluster: cluster.into(), namespace: None, user: user.into() },
+                context: Context {
+                    cluster: cluster.into(),
+                    namespace: None,
+                    user: user.into(),
+                },
                 name: context.clone(),
             }],
             current_context: context,
             kind: "Config".into(),
             preferences: Some(Preferences::default()),
-            users: vec![NamedUser { name: user.into(), user: auth }],
+            users: vec![NamedUser {
+                name: user.into(),
+                user: auth,
+            }],
         }
     }
 
@@ -154,30 +171,45 @@ impl Kubeconfig {
     }
 
     pub fn to_yaml(&self) -> Result<String, PkiError> {
-        serde_saphyr::to_string(self)
-            .map_err(|cause| PkiError::Kubeconfig { what: "can't be written".into(), cause: cause.to_string() })
+        serde_saphyr::to_string(self).map_err(|cause| PkiError::Kubeconfig {
+            what: "can't be written".into(),
+            cause: cause.to_string(),
+        })
     }
 
     pub fn from_yaml(text: &str, what: &str) -> Result<Self, PkiError> {
-        serde_saphyr::from_str(text)
-            .map_err(|cause| PkiError::Kubeconfig { what: what.into(), cause: cause.to_string() })
+        serde_saphyr::from_str(text).map_err(|cause| PkiError::Kubeconfig {
+            what: what.into(),
+            cause: cause.to_string(),
+        })
     }
 
     /// The current context's cluster; with no context at all the only cluster.
     pub fn cluster(&self) -> Option<&Cluster> {
-        let context = self.contexts.iter().find(|context| context.name == self.current_context);
+        let context = self
+            .contexts
+            .iter()
+            .find(|context| context.name == self.current_context);
         match context {
-            Some(context) => {
-                self.clusters.iter().find(|named| named.name == context.context.cluster).map(|named| &named.cluster)
-            }
+            Some(context) => self
+                .clusters
+                .iter()
+                .find(|named| named.name == context.context.cluster)
+                .map(|named| &named.cluster),
             None => self.clusters.first().map(|named| &named.cluster),
         }
     }
 
     /// The current context's user.
     pub fn user(&self) -> Option<&AuthInfo> {
-        let context = self.contexts.iter().find(|context| context.name == self.current_context)?;
-        self.users.iter().find(|named| named.name == context.context.user).map(|named| &named.user)
+        let context = self
+            .contexts
+            .iter()
+            .find(|context| context.name == self.current_context)?;
+        self.users
+            .iter()
+            .find(|named| named.name == context.context.user)
+            .map(|named| &named.user)
     }
 }
 
@@ -187,7 +219,10 @@ impl Cluster {
         match (&self.certificate_authority_data, &self.certificate_authority) {
             (Some(data), _) => decode(data, "certificate-authority-data"),
             (None, Some(path)) => crate::files::read_to_string(path.as_ref()),
-            (None, None) => Err(PkiError::Kubeconfig { what: "names no".into(), cause: "certificate authority".into() }),
+            (None, None) => Err(PkiError::Kubeconfig {
+                what: "names no".into(),
+                cause: "certificate authority".into(),
+            }),
         }
     }
 }
@@ -200,16 +235,24 @@ impl AuthInfo {
             (None, Some(path)) => crate::files::read_to_string(path.as_ref()).map(Some),
             (None, None) => Ok(None),
         };
-        let certificate =
-            read(&self.client_certificate_data, &self.client_certificate, "client-certificate-data")?;
+        let certificate = read(
+            &self.client_certificate_data,
+            &self.client_certificate,
+            "client-certificate-data",
+        )?;
         let key = read(&self.client_key_data, &self.client_key, "client-key-data")?;
         Ok(certificate.zip(key))
     }
 }
 
 fn decode(data: &str, what: &str) -> Result<String, PkiError> {
-    let broken = |cause: String| PkiError::Kubeconfig { what: what.into(), cause };
-    let bytes = STANDARD.decode(data.trim()).map_err(|cause| broken(cause.to_string()))?;
+    let broken = |cause: String| PkiError::Kubeconfig {
+        what: what.into(),
+        cause,
+    };
+    let bytes = STANDARD
+        .decode(data.trim())
+        .map_err(|cause| broken(cause.to_string()))?;
     String::from_utf8(bytes).map_err(|cause| broken(cause.to_string()))
 }
 
@@ -220,14 +263,26 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        let credential = Credential::Certificate { certificate_pem: "CERT", key_pem: "KEY" };
-        let made = Kubeconfig::new("https://10.0.0.1:6443", "CA", "kubernetes", "kubernetes-admin", credential);
+        let credential = Credential::Certificate {
+            certificate_pem: "CERT",
+            key_pem: "KEY",
+        };
+        let made = Kubeconfig::new(
+            "https://10.0.0.1:6443",
+            "CA",
+            "kubernetes",
+            "kubernetes-admin",
+            credential,
+        );
         let text = made.to_yaml().unwrap();
         assert!(text.contains("current-context: kubernetes-admin@kubernetes"), "{text}");
         let read = Kubeconfig::from_yaml(&text, "test").unwrap();
         assert_eq!(read, made);
         assert_eq!(read.cluster().unwrap().ca_pem().unwrap(), "CA");
-        assert_eq!(read.user().unwrap().certificate().unwrap().unwrap(), ("CERT".into(), "KEY".into()));
+        assert_eq!(
+            read.user().unwrap().certificate().unwrap().unwrap(),
+            ("CERT".into(), "KEY".into())
+        );
     }
 
     #[test]
@@ -237,6 +292,9 @@ mod tests {
         assert_eq!(read.cluster().unwrap().server, "https://a:1");
         assert!(read.user().is_none());
         let own = Kubeconfig::cluster_info("https://a:1", "CA").to_yaml().unwrap();
-        assert_eq!(Kubeconfig::from_yaml(&own, "own").unwrap().cluster().unwrap().server, "https://a:1");
+        assert_eq!(
+            Kubeconfig::from_yaml(&own, "own").unwrap().cluster().unwrap().server,
+            "https://a:1"
+        );
     }
 }

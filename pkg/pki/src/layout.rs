@@ -104,7 +104,9 @@ pub fn server_certificate(
     names: &ServerNames,
 ) -> Result<Arc<CertifiedKey>, PkiError> {
     let wanted = names.names();
-    leaf(directory, "apiserver", ca, &wanted, || issue::server(ca, "kube-apiserver", &wanted, issue::LIFE))
+    leaf(directory, "apiserver", ca, &wanted, || {
+        issue::server(ca, "kube-apiserver", &wanted, issue::LIFE)
+    })
 }
 
 /// `apiserver-kubelet-client.crt`
@@ -121,7 +123,10 @@ fn leaf(
     names: &[String],
     make: impl FnOnce() -> Result<Issued, PkiError>,
 ) -> Result<Arc<CertifiedKey>, PkiError> {
-    let (certificate, key) = (directory.join(format!("{stem}.crt")), directory.join(format!("{stem}.key")));
+    let (certificate, key) = (
+        directory.join(format!("{stem}.crt")),
+        directory.join(format!("{stem}.key")),
+    );
     if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key))
         && let Ok(pair) = issue::certified_key(&certificate, &key)
         && keeps(&pair, ca, names, crate::unix_now())
@@ -136,7 +141,9 @@ fn leaf(
 
 /// Whether a stored certificate is from this CA, in the first two thirds of its life, and for these names.
 fn keeps(pair: &CertifiedKey, ca: &Authority, names: &[String], now: i64) -> bool {
-    let Some(certificate) = pair.cert.first() else { return false };
+    let Some(certificate) = pair.cert.first() else {
+        return false;
+    };
     let signed_by_ca = || {
         let (_, leaf) = x509_parser::parse_x509_certificate(certificate).ok()?;
         let (_, issuer) = x509_parser::parse_x509_certificate(ca.certificate()).ok()?;

@@ -23,7 +23,11 @@ pub use x509_parser as x509;
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     #[error("{action} {path}: {source}")]
-    File { action: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    File {
+        action: &'static str,
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
     #[error("{what} is not valid PEM of the expected kind")]
     Pem { what: String },
     #[error("{what} can't be read as a certificate: {cause}")]

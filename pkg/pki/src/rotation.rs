@@ -89,7 +89,10 @@ where
 /// The rustls server side of the API: the holder's certificate, h2 and HTTP/1.1, and client certificates of `ca`
 /// (verified when shown; none is fine, tokens come in headers).
 pub fn server_config(holder: Holder, ca_pem: &str) -> Result<rustls::ServerConfig, PkiError> {
-    let broken = |cause: String| PkiError::Key { what: "of the server".into(), cause };
+    let broken = |cause: String| PkiError::Key {
+        what: "of the server".into(),
+        cause,
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = client_verifier(ca_pem, false)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -104,17 +107,24 @@ pub fn server_config(holder: Holder, ca_pem: &str) -> Result<rustls::ServerConfi
 /// Verifies client certificates against a CA; `required`: a connection without one is refused.
 pub fn client_verifier(ca_pem: &str, required: bool) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), provider);
-    let builder = if required { builder } else { builder.allow_unauthenticated() };
-    builder
-        .build()
-        .map_err(|cause| PkiError::Certificate { what: "the client CA".into(), cause: cause.to_string() })
+    let builder = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), provider);
+    let builder = if required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
+    };
+    builder.build().map_err(|cause| PkiError::Certificate {
+        what: "the client CA".into(),
+        cause: cause.to_string(),
+    })
 }
 
 /// The rustls client side: trusts `ca`, presents the holder's certificate where there is one.
 pub fn client_config(ca_pem: &str, holder: Option<Holder>) -> Result<rustls::ClientConfig, PkiError> {
-    let broken = |cause: String| PkiError::Key { what: "of the client".into(), cause };
+    let broken = |cause: String| PkiError::Key {
+        what: "of the client".into(),
+        cause,
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -130,9 +140,10 @@ pub fn client_config(ca_pem: &str, holder: Option<Holder>) -> Result<rustls::Cli
 pub fn roots(ca_pem: &str) -> Result<rustls::RootCertStore, PkiError> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in crate::issue::certificates(ca_pem)? {
-        roots
-            .add(certificate)
-            .map_err(|cause| PkiError::Certificate { what: "the CA".into(), cause: cause.to_string() })?;
+        roots.add(certificate).map_err(|cause| PkiError::Certificate {
+            what: "the CA".into(),
+            cause: cause.to_string(),
+        })?;
     }
     Ok(roots)
 }
@@ -169,9 +180,19 @@ mod tests {
         let ca = ca::create("kubernetes").unwrap();
         let other = ca::create("kubernetes").unwrap();
         let names = vec!["kubernetes".to_string(), "10.96.0.1".to_string()];
-        let serving = Holder::new(issue::server(&ca, "kube-apiserver", &names, 3600).unwrap().certified_key().unwrap());
+        let serving = Holder::new(
+            issue::server(&ca, "kube-apiserver", &names, 3600)
+                .unwrap()
+                .certified_key()
+                .unwrap(),
+        );
         let user = |ca: &ca::Authority| {
-            Holder::new(issue::client(ca, "jane", Some("dev"), 3600).unwrap().certified_key().unwrap())
+            Holder::new(
+                issue::client(ca, "jane", Some("dev"), 3600)
+                    .unwrap()
+                    .certified_key()
+                    .unwrap(),
+            )
         };
         let server = || server_config(serving.clone(), ca.certificate_pem()).unwrap();
         let client = |holder| client_config(ca.certificate_pem(), holder).unwrap();
@@ -180,7 +201,10 @@ mod tests {
         let jane = user(&ca);
         let seen = handshake(server(), client(Some(jane.clone()))).await.unwrap().unwrap();
         assert_eq!(seen, jane.get().cert[0]);
-        assert!(handshake(server(), client(Some(user(&other)))).await.is_err(), "a foreign CA's client");
+        assert!(
+            handshake(server(), client(Some(user(&other)))).await.is_err(),
+            "a foreign CA's client"
+        );
         let distrusting = client_config(other.certificate_pem(), None).unwrap();
         assert!(handshake(server(), distrusting).await.is_err(), "a foreign CA's server");
 

@@ -86,14 +86,19 @@ struct PublicKey {
 
 impl Keys {
     pub fn generate() -> Result<Keys, PkiError> {
-        let failed =
-            |cause: rcgen::Error| PkiError::Key { what: "of service accounts".into(), cause: cause.to_string() };
+        let failed = |cause: rcgen::Error| PkiError::Key {
+            what: "of service accounts".into(),
+            cause: cause.to_string(),
+        };
         Keys::from_pem(&KeyPair::generate().map_err(failed)?.serialize_pem())
     }
 
     /// Reads `sa.key` (PKCS#8 PEM, ECDSA P-256).
     pub fn from_pem(pem: &str) -> Result<Keys, PkiError> {
-        let failed = |cause: String| PkiError::Key { what: "of service accounts".into(), cause };
+        let failed = |cause: String| PkiError::Key {
+            what: "of service accounts".into(),
+            cause,
+        };
         let pair = KeyPair::from_pem(pem).map_err(|cause| failed(cause.to_string()))?;
         if pair.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
             return Err(failed("it is not ECDSA P-256".into()));
@@ -105,8 +110,17 @@ impl Keys {
         )
         .map_err(|cause| failed(cause.to_string()))?;
         let kid = kid(&pair.subject_public_key_info());
-        let public = vec![PublicKey { kid: kid.clone(), point: pair.der_bytes().to_vec() }];
-        Ok(Keys { signing, kid, public, private_pem: pem.to_string(), public_pem: pair.public_key_pem() })
+        let public = vec![PublicKey {
+            kid: kid.clone(),
+            point: pair.der_bytes().to_vec(),
+        }];
+        Ok(Keys {
+            signing,
+            kid,
+            public,
+            private_pem: pem.to_string(),
+            public_pem: pair.public_key_pem(),
+        })
     }
 
     pub fn private_pem(&self) -> &str {
@@ -118,7 +132,10 @@ impl Keys {
     }
 
     pub fn sign(&self, claims: &Claims) -> Result<String, PkiError> {
-        let failed = |cause: String| PkiError::Sign { what: "a service account token".into(), cause };
+        let failed = |cause: String| PkiError::Sign {
+            what: "a service account token".into(),
+            cause,
+        };
         let payload = serde_json::to_vec(claims).map_err(|cause| failed(cause.to_string()))?;
         let header = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, self.kid);
         let mut token = URL_SAFE_NO_PAD.encode(header);
@@ -160,9 +177,14 @@ impl Keys {
         }
         let signature = decode(signature)?;
         let verifies = |key: &&PublicKey| {
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point).verify(signed.as_bytes(), &signature).is_ok()
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point)
+                .verify(signed.as_bytes(), &signature)
+                .is_ok()
         };
-        let mut candidates = self.public.iter().filter(|key| header.kid.is_empty() || key.kid == header.kid);
+        let mut candidates = self
+            .public
+            .iter()
+            .filter(|key| header.kid.is_empty() || key.kid == header.kid);
         if candidates.find(verifies).is_none() {
             return Err(TokenError::Signature);
         }
@@ -230,8 +252,14 @@ mod tests {
             jti: "id".into(),
             kubernetes: Binding {
                 namespace: "default".into(),
-                pod: Some(Reference { name: "web".into(), uid: "1".into() }),
-                serviceaccount: Reference { name: "default".into(), uid: "2".into() },
+                pod: Some(Reference {
+                    name: "web".into(),
+                    uid: "1".into(),
+                }),
+                serviceaccount: Reference {
+                    name: "default".into(),
+                    uid: "2".into(),
+                },
                 ..Binding::default()
             },
             nbf: 1000,
@@ -249,7 +277,10 @@ mod tests {
         assert_eq!(again.verify(&token, &issuer), Ok(claims()));
         assert_eq!(other.verify(&token, &issuer), Err(TokenError::Signature));
         assert_eq!(keys.verify(&token, "https://elsewhere"), Err(TokenError::Foreign));
-        assert_eq!(keys.verify("abcdef.0123456789abcdef", &issuer), Err(TokenError::Foreign));
+        assert_eq!(
+            keys.verify("abcdef.0123456789abcdef", &issuer),
+            Err(TokenError::Foreign)
+        );
         let mut parts: Vec<&str> = token.split('.').collect();
         let forged = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Claims { exp: 9000, ..claims() }).unwrap());
         parts[1] = &forged;
@@ -261,9 +292,12 @@ mod tests {
 
     #[test]
     fn times() {
-        for (now, result) in
-            [(1500, Ok(())), (2000, Err(TokenError::Expired)), (989, Err(TokenError::NotYet)), (990, Ok(()))]
-        {
+        for (now, result) in [
+            (1500, Ok(())),
+            (2000, Err(TokenError::Expired)),
+            (989, Err(TokenError::NotYet)),
+            (990, Ok(())),
+        ] {
             assert_eq!(claims().check_time(now), result, "{now}");
         }
     }

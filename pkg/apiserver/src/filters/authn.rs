@@ -38,7 +38,11 @@ struct Verified {
 
 impl Authenticator {
     pub fn new(lookup: Arc<dyn Lookup>, authority: TokenAuthority) -> Self {
-        Authenticator { lookup, authority, verified: RwLock::default() }
+        Authenticator {
+            lookup,
+            authority,
+            verified: RwLock::default(),
+        }
     }
 
     pub fn authority(&self) -> &TokenAuthority {
@@ -56,10 +60,13 @@ impl Authenticator {
             return Ok(user.clone());
         }
         match bearer(headers) {
-            Some(token) => self.token(token, &self.authority.audiences).map(|(user, _)| user).map_err(|error| {
-                tracing::debug!(%error, path = %info.path, "a bearer token was refused");
-                Status::unauthorized()
-            }),
+            Some(token) => self
+                .token(token, &self.authority.audiences)
+                .map(|(user, _)| user)
+                .map_err(|error| {
+                    tracing::debug!(%error, path = %info.path, "a bearer token was refused");
+                    Status::unauthorized()
+                }),
             None if open_to_anyone(info) => Ok(Arc::new(User::anonymous())),
             None => Err(Status::unauthorized()),
         }
@@ -74,10 +81,18 @@ impl Authenticator {
         }
         let verified = self.verified(token)?;
         verified.claims.check_time(now)?;
-        let good: Vec<String> =
-            verified.claims.aud.iter().filter(|audience| audiences.contains(audience)).cloned().collect();
+        let good: Vec<String> = verified
+            .claims
+            .aud
+            .iter()
+            .filter(|audience| audiences.contains(audience))
+            .cloned()
+            .collect();
         if good.is_empty() {
-            return Err(TokenError::Audience { got: verified.claims.aud.clone(), wanted: audiences.to_vec() });
+            return Err(TokenError::Audience {
+                got: verified.claims.aud.clone(),
+                wanted: audiences.to_vec(),
+            });
         }
         self.alive(&verified, now)?;
         Ok((verified.user.clone(), good))
@@ -89,7 +104,11 @@ impl Authenticator {
         }
         let claims = self.authority.verify(token)?;
         let user = Arc::new(service_account_user(&claims)?);
-        let verified = Arc::new(Verified { claims, user, seen: RwLock::default() });
+        let verified = Arc::new(Verified {
+            claims,
+            user,
+            seen: RwLock::default(),
+        });
         let mut all = self.verified.write();
         if all.len() >= MAX_VERIFIED {
             all.clear();
@@ -182,7 +201,10 @@ fn bootstrap_group(group: &str) -> bool {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':' || byte == b'-';
         rest.len() <= 256
             && rest.bytes().all(allowed)
-            && rest.bytes().last().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            && rest
+                .bytes()
+                .last()
+                .is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     })
 }
 
@@ -231,9 +253,10 @@ fn open_to_anyone(info: &RequestInfo) -> bool {
     }
     let path = info.path.as_str();
     matches!(path, "/version" | "/version/")
-        || ["/healthz", "/livez", "/readyz"]
-            .iter()
-            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        || ["/healthz", "/livez", "/readyz"].iter().any(|root| {
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
 }
 
 /// The user of a verified client certificate: CN is the name, each O a group. None without a CN.
@@ -244,33 +267,46 @@ pub fn user_of_certificate(certificate: &CertificateDer<'_>) -> Option<User> {
     if name.is_empty() {
         return None;
     }
-    let groups: Vec<String> =
-        subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_string).collect();
+    let groups: Vec<String> = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok())
+        .map(str::to_string)
+        .collect();
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut user = User::authenticated(name, groups);
-    user.extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={hex}")])]);
+    user.extra = BTreeMap::from([(
+        "authentication.kubernetes.io/credential-id".into(),
+        vec![format!("X509SHA256={hex}")],
+    )]);
     Some(user)
 }
 
 fn x509<'a>(
     certificate: &'a CertificateDer<'_>,
-) -> Option<(&'a [u8], mk8s_pki::x509::X509Certificate<'a>)> {
+) -> Option<(&'a [u8], mk8s_pki::x509::certificate::X509Certificate<'a>)> {
     mk8s_pki::x509::parse_x509_certificate(certificate).ok()
 }
 
 fn service_account_user(claims: &Claims) -> Result<User, TokenError> {
     let binding = &claims.kubernetes;
-    let name = format!("system:serviceaccount:{}:{}", binding.namespace, binding.serviceaccount.name);
+    let name = format!(
+        "system:serviceaccount:{}:{}",
+        binding.namespace, binding.serviceaccount.name
+    );
     if name != claims.sub || binding.serviceaccount.uid.is_empty() {
         return Err(TokenError::Foreign);
     }
-    let groups = ["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{}", binding.namespace)];
+    let groups = [
+        "system:serviceaccounts".to_string(),
+        format!("system:serviceaccounts:{}", binding.namespace),
+    ];
     let mut user = User::authenticated(name, groups);
     user.uid = binding.serviceaccount.uid.clone();
     let mut extra = |key: &str, value: &str| {
         if !value.is_empty() {
-            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_string()]);
+            user.extra
+                .insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_string()]);
         }
     };
     if !claims.jti.is_empty() {
@@ -299,8 +335,16 @@ mod tests {
 
     fn set_up() -> (Arc<MapLookup>, Authenticator) {
         let lookup = Arc::new(MapLookup::default());
-        lookup.put("", "serviceaccounts", &json!({"metadata": {"name": "sa", "namespace": "a", "uid": "1"}}));
-        lookup.put("", "pods", &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}));
+        lookup.put(
+            "",
+            "serviceaccounts",
+            &json!({"metadata": {"name": "sa", "namespace": "a", "uid": "1"}}),
+        );
+        lookup.put(
+            "",
+            "pods",
+            &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}),
+        );
         let authority = TokenAuthority::new(Arc::new(Keys::generate().unwrap()), "cluster.local");
         (lookup.clone(), Authenticator::new(lookup, authority))
     }
@@ -315,8 +359,14 @@ mod tests {
             jti: "j".into(),
             kubernetes: Binding {
                 namespace: "a".into(),
-                pod: Some(Reference { name: "web".into(), uid: "2".into() }),
-                serviceaccount: Reference { name: "sa".into(), uid: "1".into() },
+                pod: Some(Reference {
+                    name: "web".into(),
+                    uid: "2".into(),
+                }),
+                serviceaccount: Reference {
+                    name: "sa".into(),
+                    uid: "1".into(),
+                },
                 ..Binding::default()
             },
             nbf: now,
@@ -330,7 +380,9 @@ mod tests {
             headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         let info = RequestInfo::parse(&http::Method::GET, path, &Query::default());
-        authenticator.authenticate(None, &headers, &info).map_err(|status| status.code)
+        authenticator
+            .authenticate(None, &headers, &info)
+            .map_err(|status| status.code)
     }
 
     #[test]
@@ -339,20 +391,45 @@ mod tests {
         let token = authenticator.authority.keys.sign(&claims(&authenticator)).unwrap();
         let user = ask(&authenticator, "/api/v1/pods", Some(&token)).unwrap();
         assert_eq!(user.name, "system:serviceaccount:a:sa");
-        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+        assert_eq!(
+            user.groups,
+            [
+                "system:serviceaccounts",
+                "system:serviceaccounts:a",
+                "system:authenticated"
+            ]
+        );
         assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["web"]);
         assert!(ask(&authenticator, "/api", Some(&token)).is_ok(), "from the cache");
 
-        let expired = Claims { exp: mk8s_pki::unix_now() - 1, ..claims(&authenticator) };
-        let foreign = Claims { aud: vec!["vault".into()], ..claims(&authenticator) };
+        let expired = Claims {
+            exp: mk8s_pki::unix_now() - 1,
+            ..claims(&authenticator)
+        };
+        let foreign = Claims {
+            aud: vec!["vault".into()],
+            ..claims(&authenticator)
+        };
         for refused in [expired, foreign] {
             let token = authenticator.authority.keys.sign(&refused).unwrap();
             assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "{refused:?}");
         }
 
-        lookup.put("", "pods", &json!({"metadata": {"name": "web", "namespace": "a", "uid": "3"}}));
-        assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "another pod of that name");
-        lookup.put("", "pods", &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}));
+        lookup.put(
+            "",
+            "pods",
+            &json!({"metadata": {"name": "web", "namespace": "a", "uid": "3"}}),
+        );
+        assert_eq!(
+            ask(&authenticator, "/api", Some(&token)),
+            Err(401),
+            "another pod of that name"
+        );
+        lookup.put(
+            "",
+            "pods",
+            &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}),
+        );
         assert!(ask(&authenticator, "/api", Some(&token)).is_ok());
         lookup.remove("", "serviceaccounts", "a", "sa");
         assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "no account");
@@ -377,7 +454,11 @@ mod tests {
             token.to_secret(None, "", &[], &["system:masters".into()]),
         ] {
             lookup.put("", "secrets", &secret);
-            assert_eq!(ask(&authenticator, "/api", Some(&token.to_string())), Err(401), "{secret}");
+            assert_eq!(
+                ask(&authenticator, "/api", Some(&token.to_string())),
+                Err(401),
+                "{secret}"
+            );
         }
     }
 
@@ -407,8 +488,14 @@ mod tests {
     #[test]
     fn certificates_name_users() {
         let ca = mk8s_pki::ca::create("kubernetes").unwrap();
-        let issued = mk8s_pki::issue::client(&ca, "jane", Some("dev"), 600).unwrap().certified_key().unwrap();
+        let issued = mk8s_pki::issue::client(&ca, "jane", Some("dev"), 600)
+            .unwrap()
+            .certified_key()
+            .unwrap();
         let user = user_of_certificate(&issued.cert[0]).unwrap();
-        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jane", &["dev".to_string(), "system:authenticated".to_string()][..]));
+        assert_eq!(
+            (user.name.as_str(), user.groups.as_slice()),
+            ("jane", &["dev".to_string(), "system:authenticated".to_string()][..])
+        );
     }
 }

@@ -25,7 +25,11 @@ pub fn check(
     let object_name = object["metadata"]["name"].as_str().unwrap_or(name);
     match plural {
         "roles" | "clusterroles" => {
-            let escalate = Attributes { namespace, name, ..Attributes::of_resource(user, "escalate", GROUP, plural) };
+            let escalate = Attributes {
+                namespace,
+                name,
+                ..Attributes::of_resource(user, "escalate", GROUP, plural)
+            };
             if authorizer.allows(&escalate) {
                 return Ok(());
             }
@@ -34,7 +38,9 @@ pub fn check(
                 return forbidden(&why);
             }
             let aggregates = |role: &Value| {
-                role["aggregationRule"]["clusterRoleSelectors"].as_array().is_some_and(|list| !list.is_empty())
+                role["aggregationRule"]["clusterRoleSelectors"]
+                    .as_array()
+                    .is_some_and(|list| !list.is_empty())
             };
             if (aggregates(object) || old.is_some_and(aggregates))
                 && missing(authorizer, user, namespace, &everything()).is_some()
@@ -45,9 +51,16 @@ pub fn check(
         }
         _ => {
             let role: RoleRef = serde_json::from_value(object["roleRef"].clone()).unwrap_or_default();
-            let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
-            let bind =
-                Attributes { namespace, name: &role.name, ..Attributes::of_resource(user, "bind", GROUP, resource) };
+            let resource = if role.kind == "ClusterRole" {
+                "clusterroles"
+            } else {
+                "roles"
+            };
+            let bind = Attributes {
+                namespace,
+                name: &role.name,
+                ..Attributes::of_resource(user, "bind", GROUP, resource)
+            };
             if authorizer.allows(&bind) {
                 return Ok(());
             }
@@ -71,14 +84,26 @@ fn missing(authorizer: &Authorizer, user: &User, namespace: &str, wanted: &[Rule
     }
     let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
     let held = format!("user {:?} (groups=[{}])", user.name, groups.join(" "));
-    Some(format!("{held} is attempting to grant RBAC permissions not currently held:\n{}", describe(&lacking)))
+    Some(format!(
+        "{held} is attempting to grant RBAC permissions not currently held:\n{}",
+        describe(&lacking)
+    ))
 }
 
 fn everything() -> Vec<Rule> {
     let star = || vec!["*".to_string()];
     vec![
-        Rule { verbs: star(), api_groups: star(), resources: star(), ..Rule::default() },
-        Rule { verbs: star(), non_resource_urls: star(), ..Rule::default() },
+        Rule {
+            verbs: star(),
+            api_groups: star(),
+            resources: star(),
+            ..Rule::default()
+        },
+        Rule {
+            verbs: star(),
+            non_resource_urls: star(),
+            ..Rule::default()
+        },
     ]
 }
 
@@ -87,7 +112,13 @@ fn only_for_the_collector(new: &Value, old: &Value) -> bool {
     let stripped = |value: &Value| {
         let mut value = value.clone();
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation"] {
+            for field in [
+                "ownerReferences",
+                "finalizers",
+                "managedFields",
+                "resourceVersion",
+                "generation",
+            ] {
                 metadata.remove(field);
             }
         }
@@ -109,13 +140,25 @@ mod tests {
     #[test]
     fn grants_only_what_is_held() {
         let lookup = Arc::new(MapLookup::default());
-        lookup.put(GROUP, "clusterroles", &json!({"metadata": {"name": "dev"}, "rules": [
+        lookup.put(
+            GROUP,
+            "clusterroles",
+            &json!({"metadata": {"name": "dev"}, "rules": [
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
-            {"apiGroups": [GROUP], "resources": ["roles", "rolebindings"], "verbs": ["*"]}]}));
-        lookup.put(GROUP, "clusterroles", &json!({"metadata": {"name": "admin"}, "rules": [
-            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}));
-        lookup.put(GROUP, "clusterrolebindings", &json!({"metadata": {"name": "dev"},
-            "roleRef": {"kind": "ClusterRole", "name": "dev"}, "subjects": [{"kind": "User", "name": "jane"}]}));
+            {"apiGroups": [GROUP], "resources": ["roles", "rolebindings"], "verbs": ["*"]}]}),
+        );
+        lookup.put(
+            GROUP,
+            "clusterroles",
+            &json!({"metadata": {"name": "admin"}, "rules": [
+            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}),
+        );
+        lookup.put(
+            GROUP,
+            "clusterrolebindings",
+            &json!({"metadata": {"name": "dev"},
+            "roleRef": {"kind": "ClusterRole", "name": "dev"}, "subjects": [{"kind": "User", "name": "jane"}]}),
+        );
         let authorizer = Authorizer::new(lookup);
         // verbs "*" on roles includes escalate and bind, on roles alone.
         let jane = User::authenticated("jane", []);
@@ -127,8 +170,43 @@ mod tests {
             "clusterroles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"
         );
         let binding = |role: &str| json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": role}});
-        check(&authorizer, &jane, "rolebindings", "default", "b", &binding("dev"), None).unwrap();
-        assert_eq!(check(&authorizer, &jane, "rolebindings", "default", "b", &binding("admin"), None).unwrap_err().code, 403);
-        assert_eq!(check(&authorizer, &jane, "rolebindings", "default", "b", &binding("none"), None).unwrap_err().code, 404);
+        check(
+            &authorizer,
+            &jane,
+            "rolebindings",
+            "default",
+            "b",
+            &binding("dev"),
+            None,
+        )
+        .unwrap();
+        assert_eq!(
+            check(
+                &authorizer,
+                &jane,
+                "rolebindings",
+                "default",
+                "b",
+                &binding("admin"),
+                None
+            )
+            .unwrap_err()
+            .code,
+            403
+        );
+        assert_eq!(
+            check(
+                &authorizer,
+                &jane,
+                "rolebindings",
+                "default",
+                "b",
+                &binding("none"),
+                None
+            )
+            .unwrap_err()
+            .code,
+            404
+        );
     }
 }

@@ -92,7 +92,10 @@ pub struct Authorizer {
 
 impl Authorizer {
     pub fn new(lookup: Arc<dyn Lookup>) -> Self {
-        Authorizer { rbac: rbac::Rbac::new(lookup.clone()), lookup }
+        Authorizer {
+            rbac: rbac::Rbac::new(lookup.clone()),
+            lookup,
+        }
     }
 
     /// The filter: passes, or the 403 that the client gets.
@@ -167,7 +170,10 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
             "" => "at the cluster scope".to_string(),
             namespace => format!("in the namespace {namespace:?}"),
         };
-        format!("User {user:?} cannot {verb} resource {resource:?} in API group {:?} {scope}", attributes.group)
+        format!(
+            "User {user:?} cannot {verb} resource {resource:?} in API group {:?} {scope}",
+            attributes.group
+        )
     };
     if text.contains(['&', '<', '>']) {
         text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -176,7 +182,11 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
         text.push_str(": ");
         text.push_str(reason);
     }
-    let resource = if attributes.is_resource { attributes.resource } else { "" };
+    let resource = if attributes.is_resource {
+        attributes.resource
+    } else {
+        ""
+    };
     let name = if attributes.is_resource { attributes.name } else { "" };
     Status::forbidden(attributes.group, resource, name, &text)
 }

@@ -201,7 +201,9 @@ fn related(lookup: &dyn Lookup, node: &str, attributes: &Attributes<'_>, what: R
 
 /// A volume is a node's when a claim that one of its pods names is bound to it.
 fn volume_related(lookup: &dyn Lookup, node: &str, volume: &str) -> bool {
-    let Some(volume) = lookup.value("", "persistentvolumes", "", volume) else { return false };
+    let Some(volume) = lookup.value("", "persistentvolumes", "", volume) else {
+        return false;
+    };
     let claim = &volume["spec"]["claimRef"];
     match (claim["namespace"].as_str(), claim["name"].as_str()) {
         (Some(namespace), Some(name)) => named_by_a_pod(lookup, node, namespace, name, Related::Claim),
@@ -220,7 +222,10 @@ fn named_by_a_pod(lookup: &dyn Lookup, node: &str, namespace: &str, name: &str, 
 
 /// Whether a pod's spec names an object. A mirror pod, which a node makes itself, must not open anything.
 fn names(pod: &Value, name: &str, what: Related) -> bool {
-    if pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some() {
+    if pod["metadata"]["annotations"]
+        .get("kubernetes.io/config.mirror")
+        .is_some()
+    {
         return false;
     }
     let spec = &pod["spec"];
@@ -232,11 +237,17 @@ fn names(pod: &Value, name: &str, what: Related) -> bool {
                 || (volume.get("ephemeral").is_some() && generated(pod, volume) == name)
         }),
         Related::ResourceClaim => {
-            items(&spec["resourceClaims"]).iter().any(|claim| claim["resourceClaimName"] == name)
-                || items(&pod["status"]["resourceClaimStatuses"]).iter().any(|claim| claim["resourceClaimName"] == name)
+            items(&spec["resourceClaims"])
+                .iter()
+                .any(|claim| claim["resourceClaimName"] == name)
+                || items(&pod["status"]["resourceClaimStatuses"])
+                    .iter()
+                    .any(|claim| claim["resourceClaimName"] == name)
         }
         Related::Secret => {
-            items(&spec["imagePullSecrets"]).iter().any(|secret| secret["name"] == name)
+            items(&spec["imagePullSecrets"])
+                .iter()
+                .any(|secret| secret["name"] == name)
                 || containers(spec).any(|container| in_env(container, "secretKeyRef", "secretRef", name))
                 || items(&spec["volumes"]).iter().any(|volume| secret_volume(volume, name))
         }
@@ -244,7 +255,9 @@ fn names(pod: &Value, name: &str, what: Related) -> bool {
             containers(spec).any(|container| in_env(container, "configMapKeyRef", "configMapRef", name))
                 || items(&spec["volumes"]).iter().any(|volume| {
                     volume["configMap"]["name"] == name
-                        || items(&volume["projected"]["sources"]).iter().any(|source| source["configMap"]["name"] == name)
+                        || items(&volume["projected"]["sources"])
+                            .iter()
+                            .any(|source| source["configMap"]["name"] == name)
                 })
         }
         Related::Volume | Related::Attachment | Related::Pod => false,
@@ -265,13 +278,17 @@ fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn in_env(container: &Value, key_ref: &str, from_ref: &str, name: &str) -> bool {
-    let any = |list: &Value, matches: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().any(matches));
-    any(&container["env"], &|variable| variable["valueFrom"][key_ref]["name"] == name)
-        || any(&container["envFrom"], &|source| source[from_ref]["name"] == name)
+    let any =
+        |list: &Value, matches: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().any(matches));
+    any(&container["env"], &|variable| {
+        variable["valueFrom"][key_ref]["name"] == name
+    }) || any(&container["envFrom"], &|source| source[from_ref]["name"] == name)
 }
 
 fn secret_volume(volume: &Value, name: &str) -> bool {
-    let direct = ["azureFile", "secret"].iter().any(|kind| volume[kind]["secretName"] == name);
+    let direct = ["azureFile", "secret"]
+        .iter()
+        .any(|kind| volume[kind]["secretName"] == name);
     let by_reference = ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"]
         .iter()
         .any(|kind| volume[kind]["secretRef"]["name"] == name);
@@ -310,7 +327,11 @@ mod tests {
         }));
         lookup.put("", "pods", &json!({"metadata": {"name": "mirror", "namespace": "a", "annotations": {"kubernetes.io/config.mirror": "x"}},
             "spec": {"nodeName": "one", "volumes": [{"name": "s", "secret": {"secretName": "stolen"}}]}}));
-        lookup.put("", "persistentvolumes", &json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "a", "name": "data"}}}));
+        lookup.put(
+            "",
+            "persistentvolumes",
+            &json!({"metadata": {"name": "pv"}, "spec": {"claimRef": {"namespace": "a", "name": "data"}}}),
+        );
         let core = "/api/v1/namespaces/a";
         let table: &[(&str, &str, String, bool)] = &[
             ("one", "GET", format!("{core}/secrets/pull"), true),
@@ -320,8 +341,18 @@ mod tests {
             ("one", "GET", format!("{core}/secrets/other"), false),
             ("one", "GET", format!("{core}/secrets/stolen"), false),
             ("one", "GET", format!("{core}/secrets"), false),
-            ("one", "GET", format!("{core}/secrets?watch=1&fieldSelector=metadata.name%3Dvol"), true),
-            ("one", "GET", format!("{core}/secrets?watch=1&fieldSelector=metadata.name%3Dother"), false),
+            (
+                "one",
+                "GET",
+                format!("{core}/secrets?watch=1&fieldSelector=metadata.name%3Dvol"),
+                true,
+            ),
+            (
+                "one",
+                "GET",
+                format!("{core}/secrets?watch=1&fieldSelector=metadata.name%3Dother"),
+                false,
+            ),
             ("one", "PUT", format!("{core}/secrets/vol"), false),
             ("two", "GET", format!("{core}/secrets/vol"), false),
             ("one", "GET", "/api/v1/namespaces/b/secrets/vol".into(), false),
@@ -337,27 +368,64 @@ mod tests {
             ("two", "POST", format!("{core}/serviceaccounts/sa/token"), false),
             ("one", "GET", format!("{core}/pods/web"), true),
             ("two", "GET", format!("{core}/pods/web"), false),
-            ("one", "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Done".into(), true),
-            ("one", "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dtwo".into(), false),
+            (
+                "one",
+                "GET",
+                "/api/v1/pods?fieldSelector=spec.nodeName%3Done".into(),
+                true,
+            ),
+            (
+                "one",
+                "GET",
+                "/api/v1/pods?fieldSelector=spec.nodeName%3Dtwo".into(),
+                false,
+            ),
             ("one", "GET", "/api/v1/pods".into(), false),
             ("one", "PATCH", format!("{core}/pods/web/status"), true),
             ("one", "PATCH", format!("{core}/pods/web"), false),
             ("one", "GET", "/api/v1/nodes/one".into(), true),
             ("one", "GET", "/api/v1/nodes/two".into(), false),
-            ("one", "GET", "/api/v1/nodes?watch=1&fieldSelector=metadata.name%3Done".into(), true),
+            (
+                "one",
+                "GET",
+                "/api/v1/nodes?watch=1&fieldSelector=metadata.name%3Done".into(),
+                true,
+            ),
             ("one", "GET", "/api/v1/nodes".into(), false),
             ("one", "PATCH", "/api/v1/nodes/one/status".into(), true),
-            ("one", "PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/one".into(), true),
-            ("one", "PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/two".into(), false),
-            ("one", "PUT", "/apis/coordination.k8s.io/v1/namespaces/a/leases/one".into(), false),
+            (
+                "one",
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/one".into(),
+                true,
+            ),
+            (
+                "one",
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/two".into(),
+                false,
+            ),
+            (
+                "one",
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases/one".into(),
+                false,
+            ),
             ("one", "POST", "/api/v1/namespaces/a/events".into(), true),
             ("one", "GET", "/api/v1/services".into(), true),
-            ("one", "POST", "/apis/authentication.k8s.io/v1/tokenreviews".into(), true),
+            (
+                "one",
+                "POST",
+                "/apis/authentication.k8s.io/v1/tokenreviews".into(),
+                true,
+            ),
             ("one", "GET", "/apis/apps/v1/deployments".into(), false),
         ];
         for (node, method, uri, wanted) in table {
             let user = User::authenticated(format!("system:node:{node}"), ["system:nodes".to_string()]);
-            let (path, query) = uri.split_once('?').map_or((uri.as_str(), None), |(path, query)| (path, Some(query)));
+            let (path, query) = uri
+                .split_once('?')
+                .map_or((uri.as_str(), None), |(path, query)| (path, Some(query)));
             let query = Query::parse(query);
             let info = RequestInfo::parse(&method.parse().unwrap(), path, &query);
             let decision = decide(&lookup, &Attributes::of_request(&user, &info, &query));

@@ -105,18 +105,30 @@ struct Subject {
 impl Rbac {
     pub fn new(lookup: Arc<dyn Lookup>) -> Self {
         // No real state has these revisions, so that the first question builds the index.
-        let never = Index { revisions: [u64::MAX; 4], ..Index::default() };
-        Rbac { lookup, index: RwLock::new(Arc::new(never)), parsed: Mutex::new(Parsed::default()) }
+        let never = Index {
+            revisions: [u64::MAX; 4],
+            ..Index::default()
+        };
+        Rbac {
+            lookup,
+            index: RwLock::new(Arc::new(never)),
+            parsed: Mutex::new(Parsed::default()),
+        }
     }
 
     pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
         let granted = self.granted(attributes.user);
-        granted.applying(attributes.namespace).any(|grant| grant.allows(attributes))
+        granted
+            .applying(attributes.namespace)
+            .any(|grant| grant.allows(attributes))
     }
 
     pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
         let granted = self.granted(attributes.user);
-        match granted.applying(attributes.namespace).find(|grant| grant.allows(attributes)) {
+        match granted
+            .applying(attributes.namespace)
+            .find(|grant| grant.allows(attributes))
+        {
             Some(grant) => Decision::Allow(format!("RBAC: allowed by {}", grant.source)),
             None => Decision::NoOpinion(granted.problems()),
         }
@@ -130,13 +142,21 @@ impl Rbac {
     /// All rules of a user, in one namespace and cluster wide.
     pub fn rules_for(&self, user: &User, namespace: &str) -> Vec<Rule> {
         let granted = self.granted(user);
-        granted.applying(namespace).filter_map(|grant| grant.rules.as_deref()).flatten().cloned().collect()
+        granted
+            .applying(namespace)
+            .filter_map(|grant| grant.rules.as_deref())
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// What a roleRef grants; None when there is no such role.
     pub fn rules_of(&self, role: &RoleRef, namespace: &str) -> Option<Arc<RuleSet>> {
         let namespace = if role.kind == "ClusterRole" { "" } else { namespace };
-        self.index().roles.get(&(namespace.to_string(), role.name.clone())).cloned()
+        self.index()
+            .roles
+            .get(&(namespace.to_string(), role.name.clone()))
+            .cloned()
     }
 
     fn granted(&self, user: &User) -> Arc<Granted> {
@@ -153,7 +173,11 @@ impl Rbac {
             if grant.namespace.is_empty() {
                 granted.cluster.push(grant.clone());
             } else {
-                granted.namespaced.entry(grant.namespace.clone()).or_default().push(grant.clone());
+                granted
+                    .namespaced
+                    .entry(grant.namespace.clone())
+                    .or_default()
+                    .push(grant.clone());
             }
         }
         let granted = Arc::new(granted);
@@ -187,13 +211,19 @@ impl Rbac {
 
 impl Grant {
     fn allows(&self, attributes: &Attributes<'_>) -> bool {
-        self.rules.as_ref().is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes)))
+        self.rules
+            .as_ref()
+            .is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes)))
     }
 }
 
 impl Granted {
     fn applying(&self, namespace: &str) -> impl Iterator<Item = &Arc<Grant>> {
-        let own = if namespace.is_empty() { None } else { self.namespaced.get(namespace) };
+        let own = if namespace.is_empty() {
+            None
+        } else {
+            self.namespaced.get(namespace)
+        };
         self.cluster.iter().chain(own.into_iter().flatten())
     }
 
@@ -216,11 +246,15 @@ fn refresh<T>(
     parse: impl Fn(&[u8]) -> Option<(String, String, T)>,
 ) {
     // The same memory is the same object: `held` keeps it from being used again.
-    let mut by_address: HashMap<usize, (String, String)> =
-        held.iter().map(|(key, (bytes, _))| (bytes.as_ptr() as usize, key.clone())).collect();
+    let mut by_address: HashMap<usize, (String, String)> = held
+        .iter()
+        .map(|(key, (bytes, _))| (bytes.as_ptr() as usize, key.clone()))
+        .collect();
     let mut next = HashMap::with_capacity(held.len());
     for (_, bytes) in current {
-        let known = by_address.remove(&(bytes.as_ptr() as usize)).and_then(|key| held.remove_entry(&key));
+        let known = by_address
+            .remove(&(bytes.as_ptr() as usize))
+            .and_then(|key| held.remove_entry(&key));
         match known {
             Some((key, entry)) => {
                 next.insert(key, entry);
@@ -238,22 +272,48 @@ fn refresh<T>(
 impl Parsed {
     fn refresh(&mut self, lookup: &dyn Lookup) {
         let both = |cluster: &'static str, namespaced: &'static str| {
-            let cluster_wide = lookup.list(GROUP, cluster, "").into_iter().map(move |bytes| (cluster, bytes));
-            cluster_wide.chain(lookup.list(GROUP, namespaced, "").into_iter().map(move |bytes| (namespaced, bytes)))
+            let cluster_wide = lookup
+                .list(GROUP, cluster, "")
+                .into_iter()
+                .map(move |bytes| (cluster, bytes));
+            cluster_wide.chain(
+                lookup
+                    .list(GROUP, namespaced, "")
+                    .into_iter()
+                    .map(move |bytes| (namespaced, bytes)),
+            )
         };
         refresh(&mut self.roles, both("clusterroles", "roles"), |bytes| {
             let raw: RawRole = serde_json::from_slice(bytes).ok()?;
             let key = (raw.metadata.namespace.clone(), raw.metadata.name.clone());
-            Some((key.0, key.1, Role { metadata: raw.metadata, rules: Arc::new(raw.rules.unwrap_or_default()) }))
+            Some((
+                key.0,
+                key.1,
+                Role {
+                    metadata: raw.metadata,
+                    rules: Arc::new(raw.rules.unwrap_or_default()),
+                },
+            ))
         });
-        refresh(&mut self.bindings, both("clusterrolebindings", "rolebindings"), |bytes| {
-            let binding: Binding = serde_json::from_slice(bytes).ok()?;
-            Some((binding.metadata.namespace.clone(), binding.metadata.name.clone(), binding))
-        });
+        refresh(
+            &mut self.bindings,
+            both("clusterrolebindings", "rolebindings"),
+            |bytes| {
+                let binding: Binding = serde_json::from_slice(bytes).ok()?;
+                Some((
+                    binding.metadata.namespace.clone(),
+                    binding.metadata.name.clone(),
+                    binding,
+                ))
+            },
+        );
     }
 
     fn build(&self, revisions: [u64; 4]) -> Index {
-        let mut index = Index { revisions, ..Index::default() };
+        let mut index = Index {
+            revisions,
+            ..Index::default()
+        };
         for (_, role) in self.roles.values() {
             let key = (role.metadata.namespace.clone(), role.metadata.name.clone());
             index.roles.insert(key, role.rules.clone());
@@ -261,8 +321,15 @@ impl Parsed {
         for (_, binding) in self.bindings.values() {
             let namespace = &binding.metadata.namespace;
             let role = &binding.role_ref;
-            let role_namespace = if role.kind == "ClusterRole" { "" } else { namespace.as_str() };
-            let rules = index.roles.get(&(role_namespace.to_string(), role.name.clone())).cloned();
+            let role_namespace = if role.kind == "ClusterRole" {
+                ""
+            } else {
+                namespace.as_str()
+            };
+            let rules = index
+                .roles
+                .get(&(role_namespace.to_string(), role.name.clone()))
+                .cloned();
             let (kind, place) = match namespace.is_empty() {
                 true => ("ClusterRoleBinding", binding.metadata.name.clone()),
                 false => ("RoleBinding", format!("{}/{namespace}", binding.metadata.name)),
@@ -278,7 +345,10 @@ impl Parsed {
                 let grant = Arc::new(Grant {
                     namespace: namespace.clone(),
                     rules: rules.clone(),
-                    source: format!("{kind} {place:?} of {} {:?} to {} {to}", role.kind, role.name, subject.kind),
+                    source: format!(
+                        "{kind} {place:?} of {} {:?} to {} {to}",
+                        role.kind, role.name, subject.kind
+                    ),
                     role: format!("{}.{GROUP} {:?}", role.kind.to_lowercase(), role.name),
                 });
                 let subjects = match subject.kind.as_str() {
@@ -305,20 +375,38 @@ mod tests {
     fn cluster() -> Arc<MapLookup> {
         let lookup = Arc::new(MapLookup::default());
         let put = |plural: &str, object: serde_json::Value| lookup.put(GROUP, plural, &object);
-        put("clusterroles", json!({"metadata": {"name": "view"}, "rules": [
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]}));
-        put("clusterroles", json!({"metadata": {"name": "health"}, "rules": [
-            {"nonResourceURLs": ["/healthz"], "verbs": ["get"]}]}));
-        put("roles", json!({"metadata": {"name": "edit", "namespace": "a"}, "rules": [
-            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["update"], "resourceNames": ["one"]}]}));
-        put("clusterrolebindings", json!({"metadata": {"name": "health"},
+        put(
+            "clusterroles",
+            json!({"metadata": {"name": "view"}, "rules": [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]}),
+        );
+        put(
+            "clusterroles",
+            json!({"metadata": {"name": "health"}, "rules": [
+            {"nonResourceURLs": ["/healthz"], "verbs": ["get"]}]}),
+        );
+        put(
+            "roles",
+            json!({"metadata": {"name": "edit", "namespace": "a"}, "rules": [
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["update"], "resourceNames": ["one"]}]}),
+        );
+        put(
+            "clusterrolebindings",
+            json!({"metadata": {"name": "health"},
             "roleRef": {"kind": "ClusterRole", "name": "health"},
-            "subjects": [{"kind": "Group", "name": "system:authenticated"}]}));
-        put("rolebindings", json!({"metadata": {"name": "view", "namespace": "a"},
+            "subjects": [{"kind": "Group", "name": "system:authenticated"}]}),
+        );
+        put(
+            "rolebindings",
+            json!({"metadata": {"name": "view", "namespace": "a"},
             "roleRef": {"kind": "ClusterRole", "name": "view"},
-            "subjects": [{"kind": "User", "name": "jane"}, {"kind": "ServiceAccount", "name": "sa", "namespace": "b"}]}));
-        put("rolebindings", json!({"metadata": {"name": "edit", "namespace": "a"},
-            "roleRef": {"kind": "Role", "name": "edit"}, "subjects": [{"kind": "User", "name": "jane"}]}));
+            "subjects": [{"kind": "User", "name": "jane"}, {"kind": "ServiceAccount", "name": "sa", "namespace": "b"}]}),
+        );
+        put(
+            "rolebindings",
+            json!({"metadata": {"name": "edit", "namespace": "a"},
+            "roleRef": {"kind": "Role", "name": "edit"}, "subjects": [{"kind": "User", "name": "jane"}]}),
+        );
         lookup
     }
 
@@ -356,8 +444,12 @@ mod tests {
             refused.message,
             r#"pods is forbidden: User "joe" cannot list resource "pods" in API group "" in the namespace "default""#
         );
-        lookup.put(GROUP, "clusterrolebindings", &json!({"metadata": {"name": "joe"},
-            "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "joe"}]}));
+        lookup.put(
+            GROUP,
+            "clusterrolebindings",
+            &json!({"metadata": {"name": "joe"},
+            "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "joe"}]}),
+        );
         assert!(authorizer.authorize(&joe, &info, &Query::default()).is_ok());
         let decision = authorizer.decide(&Attributes::of_request(&joe, &info, &Query::default()));
         assert_eq!(
@@ -366,7 +458,13 @@ mod tests {
         );
         lookup.remove(GROUP, "clusterroles", "", "view");
         let refused = authorizer.authorize(&joe, &info, &Query::default()).unwrap_err();
-        assert!(refused.message.ends_with(r#": RBAC: clusterrole.rbac.authorization.k8s.io "view" not found"#), "{}", refused.message);
+        assert!(
+            refused
+                .message
+                .ends_with(r#": RBAC: clusterrole.rbac.authorization.k8s.io "view" not found"#),
+            "{}",
+            refused.message
+        );
         let masters = User::authenticated("root", [crate::filters::authz::MASTERS.to_string()]);
         assert!(authorizer.authorize(&masters, &info, &Query::default()).is_ok());
     }

@@ -38,7 +38,10 @@ impl Rule {
             return false;
         }
         if !attributes.is_resource {
-            return self.non_resource_urls.iter().any(|url| url_covers(url, attributes.path));
+            return self
+                .non_resource_urls
+                .iter()
+                .any(|url| url_covers(url, attributes.path));
         }
         has(&self.api_groups, attributes.group)
             && self
@@ -46,7 +49,10 @@ impl Rule {
                 .iter()
                 .any(|entry| resource_covers(entry, attributes.resource, attributes.subresource))
             && (self.resource_names.is_empty()
-                || self.resource_names.iter().any(|name| !name.is_empty() && name == attributes.name))
+                || self
+                    .resource_names
+                    .iter()
+                    .any(|name| !name.is_empty() && name == attributes.name))
     }
 
     /// Whether this rule alone grants everything that `wanted` (a rule broken down to one of each) grants.
@@ -59,26 +65,28 @@ impl Rule {
                 || wanted.resources.iter().all(|asked| {
                     self.resources.contains(asked)
                         || asked.split_once('/').is_some_and(|(_, subresource)| {
-                            self.resources.iter().any(|own| own.strip_prefix("*/") == Some(subresource))
+                            self.resources
+                                .iter()
+                                .any(|own| own.strip_prefix("*/") == Some(subresource))
                         })
                 })
         };
         let names = || match (self.resource_names.is_empty(), wanted.resource_names.is_empty()) {
             (true, _) => true,
             (false, true) => false,
-            (false, false) => wanted.resource_names.iter().all(|name| self.resource_names.contains(name)),
+            (false, false) => wanted
+                .resource_names
+                .iter()
+                .all(|name| self.resource_names.contains(name)),
         };
         let urls = || {
-            wanted
-                .non_resource_urls
-                .iter()
-                .all(|asked| self.non_resource_urls.iter().any(|own| own == asked || url_covers(own, asked)))
+            wanted.non_resource_urls.iter().all(|asked| {
+                self.non_resource_urls
+                    .iter()
+                    .any(|own| own == asked || url_covers(own, asked))
+            })
         };
-        all(&self.verbs, &wanted.verbs)
-            && all(&self.api_groups, &wanted.api_groups)
-            && resources()
-            && names()
-            && urls()
+        all(&self.verbs, &wanted.verbs) && all(&self.api_groups, &wanted.api_groups) && resources() && names() && urls()
     }
 
     /// Rules of one verb, group, resource, name or URL each.
@@ -97,14 +105,21 @@ impl Rule {
                     if self.resource_names.is_empty() {
                         out.push(base);
                     } else {
-                        let named = self.resource_names.iter().map(|name| Rule { resource_names: one(name), ..base.clone() });
+                        let named = self.resource_names.iter().map(|name| Rule {
+                            resource_names: one(name),
+                            ..base.clone()
+                        });
                         out.extend(named);
                     }
                 }
             }
         }
         for url in &self.non_resource_urls {
-            let rules = self.verbs.iter().map(|verb| Rule { verbs: one(verb), non_resource_urls: one(url), ..Rule::default() });
+            let rules = self.verbs.iter().map(|verb| Rule {
+                verbs: one(verb),
+                non_resource_urls: one(url),
+                ..Rule::default()
+            });
             out.extend(rules);
         }
         out
@@ -236,10 +251,16 @@ mod tests {
 
     #[test]
     fn covering() {
-        let owned = [rule(&["get", "list"], &[""], &["pods"], &[]), rule(&["*"], &["apps"], &["*"], &[])];
+        let owned = [
+            rule(&["get", "list"], &[""], &["pods"], &[]),
+            rule(&["*"], &["apps"], &["*"], &[]),
+        ];
         let wanted = [rule(&["get", "delete", "watch"], &["", "apps"], &["pods"], &[])];
         let text = describe(&uncovered(&owned, &wanted));
-        assert_eq!(text, r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete" "watch"]}"#);
+        assert_eq!(
+            text,
+            r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete" "watch"]}"#
+        );
         assert!(uncovered(&owned, &[rule(&["get"], &[""], &["pods"], &["a"])]).is_empty());
         let named = [rule(&["get"], &[""], &["pods"], &["a"])];
         assert_eq!(uncovered(&named, &[rule(&["get"], &[""], &["pods"], &[])]).len(), 1);
