@@ -1,0 +1,273 @@
+//! The connection: one gRPC channel on containerd's socket, every call in namespace k8s.io and bounded in time.
+//!
+//! The channel is lazy: when containerd is restarted the next call connects again, nothing has to be rebuilt.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_client::services::v1 as api;
+use containerd_client::tonic::metadata::{Ascii, MetadataValue};
+use containerd_client::tonic::service::Interceptor;
+use containerd_client::tonic::service::interceptor::InterceptedService;
+use containerd_client::tonic::transport::{Channel, Endpoint};
+use containerd_client::tonic::{Request, Response, Status};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tower::service_fn;
+
+use crate::error::{Error, Result};
+use crate::image::ImageCache;
+use crate::registry::Puller;
+
+/// Upstream's kubelet allows a runtime request two minutes.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// containerd answers up to 16 MiB, tonic accepts 4 by default: too little for a list of specs.
+const MESSAGE_LIMIT: usize = 64 << 20;
+
+pub(crate) type Grpc = InterceptedService<Channel, Headers>;
+
+/// Where things are. The defaults are a real node's; tests pass their own.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub socket: PathBuf,
+    pub namespace: String,
+    /// FIFOs and attach sockets of running containers, one directory each.
+    pub io_dir: PathBuf,
+    /// The binary that containerd's shim starts as log writer; it must call [`crate::logs::run_if_writer`] first thing.
+    pub log_writer: PathBuf,
+    /// `None`: overlayfs where containerd has it, else native.
+    pub snapshotter: Option<String>,
+    /// k3s-format mirror configuration, read again when it changed.
+    pub registries: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            socket: PathBuf::from("/run/containerd/containerd.sock"),
+            namespace: "k8s.io".to_owned(),
+            io_dir: PathBuf::from("/run/mk8s/io"),
+            log_writer: PathBuf::from("/usr/local/bin/mk8s"),
+            snapshotter: None,
+            registries: PathBuf::from("/etc/mk8s/registries.yaml"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub version: String,
+    pub revision: String,
+}
+
+/// The metadata that every call carries.
+#[derive(Clone)]
+pub(crate) struct Headers {
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert("containerd-namespace", self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            metadata.insert("containerd-lease", lease.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A handle on containerd; clones share the connection.
+#[derive(Clone)]
+pub struct Containerd {
+    pub(crate) shared: Arc<Shared>,
+    headers: Headers,
+}
+
+pub(crate) struct Shared {
+    channel: Channel,
+    pub(crate) options: Options,
+    pub(crate) snapshotter: String,
+    pub(crate) images: ImageCache,
+    pub(crate) puller: Puller,
+}
+
+impl Containerd {
+    /// Connects, asks for the version (so that a wrong socket is found here) and picks the snapshotter.
+    pub async fn connect(options: Options) -> Result<Containerd> {
+        let channel = channel(&options.socket)?;
+        let namespace = ascii("namespace", &options.namespace)?;
+        let headers = Headers { namespace, lease: None };
+        let snapshotter = match &options.snapshotter {
+            Some(name) => name.clone(),
+            None => pick_snapshotter(&channel, &headers, &options.socket).await?,
+        };
+        let puller = Puller::new(options.registries.clone());
+        let shared = Shared {
+            channel,
+            options,
+            snapshotter,
+            images: ImageCache::default(),
+            puller,
+        };
+        let client = Containerd {
+            shared: Arc::new(shared),
+            headers,
+        };
+        client.ensure_namespace().await?;
+        Ok(client)
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// The snapshotter in use: overlayfs or native, or what the options name.
+    pub fn snapshotter(&self) -> &str {
+        &self.shared.snapshotter
+    }
+
+    pub async fn version(&self) -> Result<Version> {
+        let mut client = api::version_client::VersionClient::new(self.shared.channel.clone());
+        let answer = call("containerd version", client.version(())).await?;
+        Ok(Version {
+            version: answer.version,
+            revision: answer.revision,
+        })
+    }
+
+    async fn ensure_namespace(&self) -> Result<()> {
+        let mut client = api::namespaces_client::NamespacesClient::new(self.shared.channel.clone());
+        let name = self.shared.options.namespace.clone();
+        let what = format!("create containerd namespace {name}");
+        let namespace = api::Namespace {
+            name,
+            labels: HashMap::new(),
+        };
+        let request = api::CreateNamespaceRequest {
+            namespace: Some(namespace),
+        };
+        match call(&what, client.create(request)).await {
+            Err(error) if error.is_already_exists() => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// The same connection, every call under a lease: what it makes is not collected while the lease lives.
+    pub(crate) fn under_lease(&self, id: &str) -> Result<Containerd> {
+        let lease = Some(ascii("lease", id)?);
+        Ok(Containerd {
+            shared: self.shared.clone(),
+            headers: Headers {
+                lease,
+                ..self.headers.clone()
+            },
+        })
+    }
+}
+
+macro_rules! services {
+    ($($name:ident: $path:path),* $(,)?) => {
+        impl Containerd {
+            $(pub(crate) fn $name(&self) -> $path {
+                <$path>::new(InterceptedService::new(self.shared.channel.clone(), self.headers.clone()))
+                    .max_decoding_message_size(MESSAGE_LIMIT)
+            })*
+        }
+    };
+}
+
+services! {
+    containers_api: api::containers_client::ContainersClient<Grpc>,
+    content_api: api::content_client::ContentClient<Grpc>,
+    diff_api: api::diff_client::DiffClient<Grpc>,
+    events_api: api::events_client::EventsClient<Grpc>,
+    images_api: api::images_client::ImagesClient<Grpc>,
+    leases_api: api::leases_client::LeasesClient<Grpc>,
+    snapshots_api: api::snapshots::snapshots_client::SnapshotsClient<Grpc>,
+    tasks_api: api::tasks_client::TasksClient<Grpc>,
+}
+
+/// Runs one unary call within the time that upstream allows, and names it in its error.
+pub(crate) async fn call<T>(
+    what: &str,
+    response: impl Future<Output = std::result::Result<Response<T>, Status>>,
+) -> Result<T> {
+    match tokio::time::timeout(CALL_TIMEOUT, response).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Error::rpc(what, status)),
+        Err(_) => Err(Error::Timeout {
+            what: what.to_owned(),
+            seconds: CALL_TIMEOUT.as_secs(),
+        }),
+    }
+}
+
+fn ascii(what: &str, value: &str) -> Result<MetadataValue<Ascii>> {
+    value
+        .parse()
+        .map_err(|_| Error::malformed(format!("containerd {what} {value:?}"), "not plain ASCII"))
+}
+
+fn channel(socket: &Path) -> Result<Channel> {
+    let path = socket.to_owned();
+    let connect = service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    // The URI is never looked at: the connector knows the socket.
+    let endpoint = Endpoint::try_from("http://containerd.invalid").map_err(|e| Error::Connect {
+        socket: socket.to_owned(),
+        message: e.to_string(),
+    })?;
+    Ok(endpoint.connect_with_connector_lazy(connect))
+}
+
+/// overlayfs is the fast one; where the data directory's filesystem can't carry it, containerd marks it failed.
+async fn pick_snapshotter(channel: &Channel, headers: &Headers, socket: &Path) -> Result<String> {
+    let mut client = api::introspection_client::IntrospectionClient::with_interceptor(channel.clone(), headers.clone());
+    let filters = vec!["type==io.containerd.snapshotter.v1".to_owned()];
+    let answer = client.plugins(api::PluginsRequest { filters });
+    let answer = call("list containerd's snapshotters", answer)
+        .await
+        .map_err(|error| Error::Connect {
+            socket: socket.to_owned(),
+            message: error.to_string(),
+        })?;
+    let working: Vec<&str> = answer
+        .plugins
+        .iter()
+        .filter(|p| p.init_err.is_none())
+        .map(|plugin| plugin.id.as_str())
+        .collect();
+    choose_snapshotter(&working).ok_or_else(|| Error::Connect {
+        socket: socket.to_owned(),
+        message: "containerd has neither snapshotter overlayfs nor native".to_owned(),
+    })
+}
+
+fn choose_snapshotter(working: &[&str]) -> Option<String> {
+    ["overlayfs", "native"]
+        .iter()
+        .find(|name| working.contains(name))
+        .map(|name| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlayfs_first_native_when_it_failed() {
+        assert_eq!(
+            choose_snapshotter(&["native", "overlayfs"]).as_deref(),
+            Some("overlayfs")
+        );
+        assert_eq!(choose_snapshotter(&["btrfs", "native"]).as_deref(), Some("native"));
+        assert_eq!(choose_snapshotter(&["btrfs"]), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! The content store: blobs by digest. Reading, and writing in chunks with resumption.
+//!
+//! Labels on a blob are what keeps others alive: a manifest refers to its config and layers by
+//! `containerd.io/gc.ref.content.*`, a config to its unpacked snapshot by `containerd.io/gc.ref.snapshot.*`.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use containerd_client::services::v1 as api;
+use containerd_client::tonic::{Code, Streaming};
+use futures::SinkExt;
+use futures::StreamExt;
+use futures::channel::mpsc as futures_mpsc;
+use prost_types::FieldMask;
+
+use crate::client::{Containerd, call};
+use crate::error::{Error, Result};
+use crate::image::Descriptor;
+
+/// containerd accepts messages of some MiB; its own client sends no more than this at once.
+const CHUNK: usize = 1 << 20;
+
+pub(crate) type Labels = HashMap<String, String>;
+
+/// An open ingest. Dropping it leaves the bytes received so far for the next attempt under the same name.
+pub(crate) struct Ingest {
+    what: String,
+    reference: String,
+    digest: String,
+    total: i64,
+    pub(crate) offset: i64,
+    requests: futures_mpsc::Sender<api::WriteContentRequest>,
+    answers: Streaming<api::WriteContentResponse>,
+}
+
+impl Containerd {
+    pub(crate) async fn has_blob(&self, digest: &str) -> Result<bool> {
+        let request = api::InfoRequest {
+            digest: digest.to_owned(),
+        };
+        match call(&format!("look up blob {digest}"), self.content_api().info(request)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A whole blob in memory: manifests and configs, never layers.
+    pub(crate) async fn read_blob(&self, digest: &str) -> Result<Vec<u8>> {
+        let what = format!("read blob {digest}");
+        let request = api::ReadContentRequest {
+            digest: digest.to_owned(),
+            offset: 0,
+            size: 0,
+        };
+        let mut stream = call(&what, self.content_api().read(request)).await?;
+        let mut blob = Vec::new();
+        while let Some(part) = stream.message().await.map_err(|e| Error::rpc(&what, e))? {
+            blob.extend_from_slice(&part.data);
+        }
+        Ok(blob)
+    }
+
+    /// Writes a blob that is in memory; one that is there already gets the labels.
+    pub(crate) async fn write_blob(&self, descriptor: &Descriptor, blob: Bytes, labels: Labels) -> Result<()> {
+        match self.ingest(descriptor).await? {
+            None => self.label_blob(&descriptor.digest, labels).await,
+            Some(mut ingest) => {
+                let start = usize::try_from(ingest.offset).unwrap_or_default().min(blob.len());
+                ingest.write(blob.slice(start..)).await?;
+                ingest.commit(labels).await
+            }
+        }
+    }
+
+    /// Adds labels to a blob.
+    pub(crate) async fn label_blob(&self, digest: &str, labels: Labels) -> Result<()> {
+        if labels.is_empty() {
+            return Ok(());
+        }
+        let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
+        let info = api::Info {
+            digest: digest.to_owned(),
+            labels,
+            ..Default::default()
+        };
+        let request = api::UpdateRequest {
+            info: Some(info),
+            update_mask: Some(FieldMask { paths }),
+        };
+        call(&format!("label blob {digest}"), self.content_api().update(request))
+            .await
+            .map(|_| ())
+    }
+
+    /// Opens (or takes up again) the ingest of a blob. `None`: the store has it already.
+    pub(crate) async fn ingest(&self, descriptor: &Descriptor) -> Result<Option<Ingest>> {
+        let digest = descriptor.digest.clone();
+        let what = format!("write blob {digest}");
+        let reference = format!("mk8s-{digest}");
+        let (mut requests, receiver) = futures_mpsc::channel(4);
+        let stat = api::WriteContentRequest {
+            action: api::WriteAction::Stat.into(),
+            r#ref: reference.clone(),
+            total: descriptor.size,
+            expected: digest.clone(),
+            ..Default::default()
+        };
+        // There is room for it: nothing was sent yet.
+        let _ = requests.try_send(stat);
+        let mut answers = match self.content_api().write(receiver).await {
+            Ok(response) => response.into_inner(),
+            Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+            Err(status) => return Err(Error::rpc(what, status)),
+        };
+        match answers.message().await {
+            Ok(Some(answer)) => Ok(Some(Ingest {
+                what,
+                reference,
+                digest,
+                total: descriptor.size,
+                offset: answer.offset,
+                requests,
+                answers,
+            })),
+            Ok(None) => Err(Error::malformed(what, "containerd closed the stream")),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(None),
+            Err(status) => Err(Error::rpc(what, status)),
+        }
+    }
+}
+
+impl Ingest {
+    /// Appends bytes at the current offset.
+    pub(crate) async fn write(&mut self, mut data: Bytes) -> Result<()> {
+        while !data.is_empty() {
+            let part = data.split_to(data.len().min(CHUNK));
+            let length = i64::try_from(part.len()).unwrap_or(i64::MAX);
+            let request = api::WriteContentRequest {
+                action: api::WriteAction::Write.into(),
+                r#ref: self.reference.clone(),
+                offset: self.offset,
+                data: part.to_vec(),
+                ..Default::default()
+            };
+            self.exchange(request).await?;
+            self.offset += length;
+        }
+        Ok(())
+    }
+
+    /// Starts over: for a server that can't continue where the last attempt stopped.
+    pub(crate) async fn restart(mut self, client: &Containerd, descriptor: &Descriptor) -> Result<Option<Ingest>> {
+        self.requests.close_channel();
+        while let Some(Ok(_)) = self.answers.next().await {}
+        let request = api::AbortRequest {
+            r#ref: self.reference.clone(),
+        };
+        crate::error::gone_is_fine(call(&self.what, client.content_api().abort(request)).await)?;
+        client.ingest(descriptor).await
+    }
+
+    /// Seals the blob; containerd verifies size and digest.
+    pub(crate) async fn commit(mut self, labels: Labels) -> Result<()> {
+        let request = api::WriteContentRequest {
+            action: api::WriteAction::Commit.into(),
+            r#ref: self.reference.clone(),
+            total: self.total,
+            expected: self.digest.clone(),
+            offset: self.offset,
+            labels,
+            ..Default::default()
+        };
+        match self.exchange(request).await {
+            // Somebody else was faster with the same bytes.
+            Err(error) if error.is_already_exists() => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn exchange(&mut self, request: api::WriteContentRequest) -> Result<()> {
+        // A failed send means that the stream ended: its status comes with the next answer.
+        let _ = self.requests.send(request).await;
+        match self.answers.message().await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Error::malformed(&self.what, "containerd closed the stream")),
+            Err(status) => Err(Error::rpc(&self.what, status)),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The log file and its rotation: `0.log` grows to the limit, is renamed with a time, older ones are gzipped, the oldest
+//! go. Whoever reads `0.log` sees the inode change; that is how `kubectl logs -f` and log shippers follow.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    max_size: u64,
+    max_files: usize,
+}
+
+impl LogFile {
+    pub(super) fn open(path: &Path, max_size: u64, max_files: usize) -> io::Result<LogFile> {
+        let file = open(path)?;
+        let size = file.metadata()?.len();
+        Ok(LogFile {
+            path: path.to_owned(),
+            file,
+            size,
+            max_size,
+            max_files,
+        })
+    }
+
+    /// Appends whole records with one write. A full disk loses them: the container must not hang on its log.
+    pub(super) fn append(&mut self, records: &[u8]) {
+        if records.is_empty() {
+            return;
+        }
+        if self.size > 0 && self.size + records.len() as u64 > self.max_size {
+            // With the directory gone (its pod was removed) there is nothing to rotate into: go on with what is open.
+            let _ = self.rotate();
+        }
+        if self.file.write_all(records).is_ok() {
+            self.size += records.len() as u64;
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S%.6f").to_string();
+        let rotated = PathBuf::from(format!("{}.{stamp}", self.path.display()));
+        fs::rename(&self.path, &rotated)?;
+        self.file = open(&self.path)?;
+        self.size = 0;
+        let (path, keep) = (self.path.clone(), self.max_files.saturating_sub(1));
+        // Compressing takes a moment: not on the loop that drains the container's pipes.
+        std::thread::Builder::new()
+            .spawn(move || tidy(&path, &rotated, keep))
+            .map(drop)
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// Gzips rotated files but the newest (a reader may still be in it), removes all but `keep`.
+fn tidy(path: &Path, newest: &Path, keep: usize) {
+    let mut rotated = rotated_files(path);
+    rotated.sort();
+    let surplus = rotated.len().saturating_sub(keep);
+    for old in rotated.drain(..surplus) {
+        let _ = fs::remove_file(old);
+    }
+    for file in rotated
+        .iter()
+        .filter(|file| *file != newest && file.extension().is_none_or(|e| e != "gz"))
+    {
+        if compress(file).is_ok() {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+fn rotated_files(path: &Path) -> Vec<PathBuf> {
+    let prefix = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let entries = path
+        .parent()
+        .and_then(|directory| fs::read_dir(directory).ok())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+    entries
+        .filter(ours)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_none_or(|e| e != "tmp"))
+        .collect()
+}
+
+fn compress(file: &Path) -> io::Result<()> {
+    let temporary = PathBuf::from(format!("{}.tmp", file.display()));
+    let mut encoder = GzEncoder::new(open(&temporary)?, Compression::default());
+    io::copy(&mut File::open(file)?, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    fs::rename(&temporary, format!("{}.gz", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rotates_at_the_limit_and_keeps_so_many() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        let mut log = LogFile::open(&path, 10, 3).unwrap();
+        for _ in 0..6 {
+            log.append(b"12345678\n");
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(fs::read(&path).unwrap(), b"12345678\n");
+        let mut names: Vec<String> = rotated_files(&path)
+            .iter()
+            .map(|p| p.extension().unwrap().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert_eq!(names.iter().filter(|name| *name == "gz").count(), 1, "{names:?}");
+    }
+}

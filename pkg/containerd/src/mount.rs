@@ -1,0 +1,146 @@
+//! Reading files out of a snapshot: its mounts are made in a thread with a mount namespace of its own, which takes them
+//! along when it ends, so that nothing is ever left mounted on the host.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use containerd_client::types::Mount;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::{Error, Result};
+
+/// A passwd file beyond this is not one.
+const FILE_LIMIT: u64 = 4 << 20;
+/// mount(2) takes one page of options.
+const PAGE: usize = 4096;
+
+/// The contents of files, relative to the snapshot's root; `None` for one that is not there. No symlink in the image
+/// leads out of it.
+pub(crate) async fn read_files(mounts: Vec<Mount>, files: Vec<&'static str>) -> Result<Vec<Option<Vec<u8>>>> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let spawned = std::thread::Builder::new()
+        .name("mk8s-snapshot".to_owned())
+        .spawn(move || {
+            let _ = sender.send(read_in_own_namespace(&mounts, &files));
+        });
+    spawned.map_err(|e| Error::io("start a thread", e))?;
+    receiver
+        .await
+        .map_err(|_| Error::malformed("read a snapshot", "its thread ended early"))?
+}
+
+fn read_in_own_namespace(mounts: &[Mount], files: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
+    let errno = |what: &str| {
+        let what = what.to_owned();
+        move |errno: nix::errno::Errno| Error::io(what, errno.into())
+    };
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(errno("unshare the mount namespace"))?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(errno("make / private"))?;
+    // Any directory serves as mount point, since the mount exists in this thread only; this one is everywhere, and
+    // no snapshot lives below it.
+    let point = Path::new("/proc");
+    for one in mounts {
+        attach(one, point).map_err(errno(&format!("mount {} {}", one.r#type, one.source)))?;
+    }
+    let root = File::open(point).map_err(|e| Error::path("open", point, e))?;
+    files.iter().map(|file| read_below(&root, file)).collect()
+}
+
+fn read_below(root: &File, file: &str) -> Result<Option<Vec<u8>>> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let opened = match openat2(root, file, how) {
+        Ok(fd) => File::from(fd),
+        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => return Ok(None),
+        Err(errno) => return Err(Error::io(format!("open {file} in a snapshot"), errno.into())),
+    };
+    if !opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    let read = opened.take(FILE_LIMIT).read_to_end(&mut content);
+    read.map_err(|e| Error::io(format!("read {file} in a snapshot"), e))?;
+    Ok(Some(content))
+}
+
+/// One of containerd's mounts, read-only whatever it says.
+fn attach(one: &Mount, point: &Path) -> nix::Result<()> {
+    let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    let mut data: Vec<&str> = Vec::new();
+    for option in &one.options {
+        match option.as_str() {
+            "bind" => flags |= MsFlags::MS_BIND,
+            "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
+            "ro" | "rw" => {}
+            other => data.push(other),
+        }
+    }
+    let joined = data.join(",");
+    let (directory, joined) = if joined.len() < PAGE {
+        (None, joined)
+    } else {
+        shorten(&data)
+    };
+    if let Some(directory) = directory {
+        // The working directory is this thread's own (CLONE_FS).
+        nix::unistd::chdir(&directory)?;
+    }
+    mount(
+        Some(one.source.as_str()),
+        point,
+        Some(one.r#type.as_str()),
+        flags,
+        Some(joined.as_str()),
+    )
+}
+
+/// Many layers' paths don't fit one page: their common directory is left to the working directory.
+fn shorten(data: &[&str]) -> (Option<PathBuf>, String) {
+    let lower = data
+        .iter()
+        .find_map(|option| option.strip_prefix("lowerdir="))
+        .unwrap_or_default();
+    let layers: Vec<&str> = lower.split(':').collect();
+    let mut common = PathBuf::from(layers.first().copied().unwrap_or_default());
+    while !layers.iter().all(|layer| Path::new(layer).starts_with(&common)) {
+        if !common.pop() {
+            return (None, data.join(","));
+        }
+    }
+    let relative: Vec<String> = layers
+        .iter()
+        .map(|layer| {
+            Path::new(layer)
+                .strip_prefix(&common)
+                .unwrap_or(Path::new(layer))
+                .display()
+                .to_string()
+        })
+        .collect();
+    let lower = format!("lowerdir={}", relative.join(":"));
+    let options = data.iter().map(|option| {
+        if option.starts_with("lowerdir=") {
+            lower.as_str()
+        } else {
+            option
+        }
+    });
+    (Some(common), options.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_overlay_options_become_relative() {
+        let (directory, options) = shorten(&["index=off", "lowerdir=/var/s/12/fs:/var/s/3/fs"]);
+        assert_eq!(directory, Some(PathBuf::from("/var/s")));
+        assert_eq!(options, "index=off,lowerdir=12/fs:3/fs");
+    }
+}
