@@ -11,4 +11,5 @@ pub mod registry;
 pub mod schema;
 pub mod selectors;
 pub mod status;
+pub mod table;
 pub mod time;

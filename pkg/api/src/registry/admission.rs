@@ -1,7 +1,7 @@
 //! admissionregistration.k8s.io/v1: shown, refused for now (they promise protection that nothing gives yet).
 
 use super::row::row;
-use super::{Resource, Support};
+use super::{Resource, Support, columns};
 
 pub(super) fn rows() -> Vec<Resource> {
     let hook = |kind, plural| {
@@ -12,9 +12,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .support(Support::ReadOnly)
     };
     vec![
-        hook("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-        hook("ValidatingAdmissionPolicy", "validatingadmissionpolicies").status(),
-        hook("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
-        hook("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+        hook("MutatingWebhookConfiguration", "mutatingwebhookconfigurations").columns(columns::webhook_configuration()),
+        hook("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+            .columns(columns::admission_policy())
+            .status(),
+        hook("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            .columns(columns::admission_policy_binding()),
+        hook("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            .columns(columns::webhook_configuration()),
     ]
 }

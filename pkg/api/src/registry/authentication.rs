@@ -1,7 +1,7 @@
 //! authentication.k8s.io, authorization.k8s.io (reviews, nothing is stored) and certificates.k8s.io.
 
 use super::row::row;
-use super::{Resource, Verbs};
+use super::{Resource, Verbs, columns};
 use crate::defaults;
 
 pub(super) fn authentication() -> Vec<Resource> {
@@ -32,6 +32,7 @@ pub(super) fn certificates() -> Vec<Resource> {
         )
         .cluster()
         .short(&["csr"])
+        .columns(columns::signing_request())
         .sub("approval", Verbs::GET_PATCH_UPDATE, None)
         .status()
         .fields(&["spec.signerName"])

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::row::row;
-use super::{Convert, Resource, Support};
+use super::{Convert, Resource, Support, columns};
 use crate::{defaults, meta};
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -16,6 +16,7 @@ pub(super) fn rows() -> Vec<Resource> {
             "horizontalpodautoscalers",
         )
         .short(&["hpa"])
+        .columns(columns::autoscaler())
         .category("all")
         .status()
         .support(Support::StoredOnly)

@@ -1,13 +1,14 @@
 //! batch/v1.
 
 use super::row::row;
-use super::{Resource, Support};
+use super::{Resource, Support, columns};
 use crate::defaults;
 
 pub(super) fn rows() -> Vec<Resource> {
     let batch = |kind, plural| row("batch", "v1", kind, plural);
     vec![
         batch("CronJob", "cronjobs")
+            .columns(columns::cron_job())
             .short(&["cj"])
             .default(defaults::cron_job)
             .prepare(defaults::reset_status, defaults::nothing_on_update)
@@ -16,6 +17,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         batch("Job", "jobs")
+            .columns(columns::job())
             .default(defaults::job)
             .prepare(defaults::job_create, defaults::nothing_on_update)
             .category("all")

@@ -1,7 +1,7 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
 use super::row::row;
-use super::{NameRule, Resource, Support, Verbs};
+use super::{NameRule, Resource, Support, Verbs, columns};
 use crate::defaults;
 
 const EVENT_FIELDS: &[&str] = &[
@@ -25,26 +25,33 @@ pub(super) fn rows() -> Vec<Resource> {
     vec![
         core("Binding", "bindings").review(),
         core("ComponentStatus", "componentstatuses")
+            .columns(columns::component_status())
             .cluster()
             .short(&["cs"])
             .verbs(Verbs::GET.union(Verbs::LIST))
             .support(Support::Virtual),
-        core("ConfigMap", "configmaps").short(&["cm"]),
+        core("ConfigMap", "configmaps")
+            .columns(columns::config_map())
+            .short(&["cm"]),
         core("Endpoints", "endpoints")
+            .columns(columns::endpoints())
             .short(&["ep"])
             .singular("endpoints")
             .default(defaults::endpoints),
         core("Event", "events")
+            .columns(columns::event())
             .short(&["ev"])
             .fields(EVENT_FIELDS)
             .default(defaults::event)
             .field("source", &["source", "component"])
             .fields(&["type"]),
         core("LimitRange", "limitranges")
+            .columns(columns::created_at())
             .short(&["limits"])
             .default(defaults::limit_range)
             .support(Support::ReadOnly),
         core("Namespace", "namespaces")
+            .columns(columns::namespace())
             .cluster()
             .short(&["ns"])
             .verbs(NO_COLLECTION_DELETE)
@@ -55,6 +62,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::namespace)
             .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
+            .columns(columns::node())
             .cluster()
             .short(&["no"])
             .sub("proxy", PROXY, Some(("", "v1", "NodeProxyOptions")))
@@ -62,12 +70,14 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["spec.unschedulable"])
             .default(defaults::node),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .columns(columns::persistent_volume_claim())
             .short(&["pvc"])
             .default(defaults::persistent_volume_claim)
             .prepare(defaults::claim_create, defaults::nothing_on_update)
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
+            .columns(columns::persistent_volume())
             .cluster()
             .short(&["pv"])
             .default(defaults::persistent_volume)
@@ -75,6 +85,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")
+            .columns(columns::pod())
             .short(&["po"])
             .category("all")
             .generation()
@@ -102,9 +113,11 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::pod)
             .prepare(defaults::pod_create, defaults::nothing_on_update),
         core("PodTemplate", "podtemplates")
+            .columns(columns::pod_template())
             .generation()
             .default(defaults::pod_template_object),
         core("ReplicationController", "replicationcontrollers")
+            .columns(columns::replication_controller())
             .short(&["rc"])
             .default(defaults::replication_controller)
             .prepare(defaults::replicas_status_create, defaults::nothing_on_update)
@@ -115,17 +128,22 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["status.replicas"])
             .support(Support::StoredOnly),
         core("ResourceQuota", "resourcequotas")
+            .columns(columns::resource_quota())
             .short(&["quota"])
             .default(defaults::resource_quota)
             .status()
             .support(Support::ReadOnly),
-        core("Secret", "secrets").default(defaults::secret).fields(&["type"]),
+        core("Secret", "secrets")
+            .columns(columns::secret())
+            .default(defaults::secret)
+            .fields(&["type"]),
         core("ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
             "token",
             Verbs::CREATE,
             Some(("authentication.k8s.io", "v1", "TokenRequest")),
         ),
         core("Service", "services")
+            .columns(columns::service())
             .short(&["svc"])
             .default(defaults::service)
             .prepare(defaults::prepare_service_create, defaults::prepare_service_update)

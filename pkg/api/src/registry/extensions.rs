@@ -1,7 +1,7 @@
 //! apiextensions.k8s.io and apiregistration.k8s.io: what changes the API itself; refused for now.
 
 use super::row::row;
-use super::{Resource, Support};
+use super::{Resource, Support, columns};
 
 pub(super) fn apiextensions() -> Vec<Resource> {
     vec![
@@ -13,6 +13,7 @@ pub(super) fn apiextensions() -> Vec<Resource> {
         )
         .cluster()
         .short(&["crd", "crds"])
+        .columns(columns::created_at())
         .category("api-extensions")
         .generation()
         .status()
@@ -23,6 +24,7 @@ pub(super) fn apiextensions() -> Vec<Resource> {
 pub(super) fn apiregistration() -> Vec<Resource> {
     vec![
         row("apiregistration.k8s.io", "v1", "APIService", "apiservices")
+            .columns(columns::api_service())
             .cluster()
             .category("api-extensions")
             .status()

@@ -1,12 +1,13 @@
 //! Small groups: policy, scheduling.k8s.io, coordination.k8s.io, node.k8s.io, flowcontrol.apiserver.k8s.io.
 
 use super::row::row;
-use super::{Resource, Support};
+use super::{Resource, Support, columns};
 use crate::defaults;
 
 pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+            .columns(columns::disruption_budget())
             .short(&["pdb"])
             .default(defaults::disruption_budget)
             .prepare(defaults::disruption_budget_create, defaults::nothing_on_update)
@@ -18,6 +19,7 @@ pub(super) fn policy() -> Vec<Resource> {
 pub(super) fn scheduling() -> Vec<Resource> {
     vec![
         row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
+            .columns(columns::priority_class())
             .cluster()
             .short(&["pc"])
             .default(defaults::priority_class)
@@ -26,12 +28,17 @@ pub(super) fn scheduling() -> Vec<Resource> {
 }
 
 pub(super) fn coordination() -> Vec<Resource> {
-    vec![row("coordination.k8s.io", "v1", "Lease", "leases").default(defaults::spec_only)]
+    vec![
+        row("coordination.k8s.io", "v1", "Lease", "leases")
+            .columns(columns::lease())
+            .default(defaults::spec_only),
+    ]
 }
 
 pub(super) fn node() -> Vec<Resource> {
     vec![
         row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
+            .columns(columns::runtime_class())
             .cluster()
             .default(defaults::runtime_class),
     ]
@@ -47,9 +54,11 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
     };
     vec![
         flowcontrol("FlowSchema", "flowschemas")
+            .columns(columns::flow_schema())
             .default(defaults::flow_schema)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .columns(columns::priority_level())
             .default(defaults::priority_level)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
     ]

@@ -1,7 +1,7 @@
 //! resource.k8s.io/v1 (dynamic resource allocation): stored, nothing acts on it yet.
 
 use super::row::row;
-use super::{Resource, Support};
+use super::{Resource, Support, columns};
 use crate::defaults;
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -12,11 +12,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .generation()
             .default(defaults::spec_only),
         dra("ResourceClaim", "resourceclaims")
+            .columns(columns::resource_claim())
             .status()
             .default(defaults::resource_claim)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         dra("ResourceClaimTemplate", "resourceclaimtemplates").default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
+            .columns(columns::resource_slice())
             .cluster()
             .generation()
             .fields(&["spec.nodeName", "spec.driver"]),

@@ -1,40 +1,126 @@
-//! Printer columns: what `kubectl get` shows of each kind.
+//! Printer columns: what `kubectl get` shows of each kind, in upstream's order, names and words.
 
+mod core;
+mod other;
+mod pod;
+mod workloads;
+
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Column;
+use crate::{meta, time};
+
+pub use self::core::*;
+pub use self::other::*;
+pub use self::pod::{pod, pod_conditions};
+pub use self::workloads::*;
+
+type Cell = fn(&Value, Timestamp) -> Value;
 
 /// Name and Age: what a kind without columns of its own shows.
 pub fn default() -> Vec<Column> {
     vec![name(), age()]
 }
 
+fn column(name: &'static str, type_: &'static str, description: &'static str, cell: Cell) -> Column {
+    Column {
+        name: name.into(),
+        type_,
+        format: "",
+        description: description.into(),
+        priority: 0,
+        cell,
+    }
+}
+
+fn text(name: &'static str, description: &'static str, cell: Cell) -> Column {
+    column(name, "string", description, cell)
+}
+
+fn integer(name: &'static str, description: &'static str, cell: Cell) -> Column {
+    column(name, "integer", description, cell)
+}
+
+fn boolean(name: &'static str, description: &'static str, cell: Cell) -> Column {
+    column(name, "boolean", description, cell)
+}
+
+impl Column {
+    /// Only with `-o wide`.
+    fn wide(mut self) -> Self {
+        self.priority = 1;
+        self
+    }
+}
+
 fn name() -> Column {
     Column {
-        name: "Name".into(),
-        type_: "string",
         format: "name",
-        description: "Name of the object, unique among its kind and namespace.".into(),
-        priority: 0,
-        cell: |object, _| crate::meta::name(object).into(),
+        ..text(
+            "Name",
+            "Name of the object, unique among its kind and namespace.",
+            |object, _| meta::name(object).into(),
+        )
     }
 }
 
 fn age() -> Column {
-    Column {
-        name: "Age".into(),
-        type_: "string",
-        format: "",
-        description: "Time since the object was created.".into(),
-        priority: 0,
-        cell: |object, now| {
-            crate::time::age(crate::meta::str_at(object, &["metadata", "creationTimestamp"]), now).into()
+    text("Age", "Time since the object was created.", |object, now| {
+        time::age(meta::str_at(object, &["metadata", "creationTimestamp"]), now).into()
+    })
+}
+
+/// The string at a path, or the words for its absence.
+fn or(object: &Value, path: &[&str], absent: &str) -> Value {
+    match meta::string(object, path) {
+        "" => absent.into(),
+        text => text.into(),
+    }
+}
+
+fn int(object: &Value, path: &[&str]) -> Value {
+    meta::i64_at(object, path).unwrap_or(0).into()
+}
+
+/// A number or text (IntOrString, quantity) as text.
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn join<'a>(parts: impl IntoIterator<Item = &'a str>, by: &str) -> String {
+    parts.into_iter().collect::<Vec<_>>().join(by)
+}
+
+/// A map of labels as `a=b,c=d`.
+fn labels(object: &Value, path: &[&str]) -> Value {
+    let text = meta::map_at(object, path)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
+        .collect::<Vec<_>>()
+        .join(",");
+    if text.is_empty() { "<none>".into() } else { text.into() }
+}
+
+/// A metav1.LabelSelector.
+fn selector(object: &Value, path: &[&str]) -> Value {
+    let selector = meta::at(object, path).unwrap_or(&Value::Null);
+    match crate::selectors::LabelSelector::from_json(selector) {
+        Err(_) => "<error>".into(),
+        Ok(selector) => match selector.to_string() {
+            text if text.is_empty() => "<none>".into(),
+            text => text.into(),
         },
     }
 }
 
-/// A cell that is printed as it stands in the object.
-#[allow(dead_code)]
-fn raw(value: Option<&Value>) -> Value {
-    value.cloned().unwrap_or(Value::Null)
+/// Names or images of the containers of a pod spec.
+fn containers(object: &Value, spec: &[&str], key: &str) -> Value {
+    let list = meta::at(object, spec).map_or(&[][..], |spec| meta::items(spec, &["containers"]));
+    join(list.iter().map(|container| meta::string(container, &[key])), ",").into()
 }
