@@ -83,9 +83,6 @@ func (f *filler) fill(value reflect.Value, level int) {
 	case *metav1.MicroTime:
 		*target = metav1.NewMicroTime(time.Unix(1700000000+f.count, 123456000).UTC())
 		return
-	case *metav1.Duration:
-		target.Duration = time.Duration(f.count) * time.Second
-		return
 	case *resource.Quantity:
 		*target = resource.MustParse(fmt.Sprintf("%dm", f.count))
 		return

@@ -56,7 +56,6 @@ var metaGroupKinds = []any{
 var special = map[reflect.Type]string{
 	reflect.TypeOf(metav1.Time{}):                                  "t",
 	reflect.TypeOf(metav1.MicroTime{}):                             "m",
-	reflect.TypeOf(metav1.Duration{}):                              "D",
 	reflect.TypeOf(metav1.FieldsV1{}):                              "f",
 	reflect.TypeOf(runtime.RawExtension{}):                         "r",
 	reflect.TypeOf(apiextensionsv1.JSON{}):                         "j",

@@ -1,7 +1,7 @@
 //! Every kind, filled by upstream's own types and encoded by its own encoders, through the codecs.
 #![allow(clippy::unwrap_used)]
 
-use mk8s_api::codec::{Validation, json};
+use mk8s_api::codec::{Validation, json, protobuf};
 use mk8s_api::schema;
 use serde_json::Value;
 
@@ -21,5 +21,34 @@ fn json_of_every_kind_stays_as_upstream_prints_it() {
         assert_eq!(decoded.problems, Vec::<String>::new(), "{kind}");
         let expected: Value = serde_json::from_str(text).unwrap();
         assert_eq!(decoded.value, expected, "{kind}");
+    }
+}
+
+fn decoded_base64(text: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap()
+}
+
+#[test]
+fn upstreams_protobuf_of_every_kind_is_read() {
+    for (_, kind, text, encoded) in fixtures() {
+        let expected: Value = serde_json::from_str(text).unwrap();
+        let value = protobuf::decode(&decoded_base64(encoded)).unwrap();
+        assert_eq!(value, expected, "{kind}");
+    }
+}
+
+#[test]
+fn protobuf_of_every_kind_comes_back_the_same() {
+    for (api_version, kind, text, _) in fixtures() {
+        let expected: Value = serde_json::from_str(text).unwrap();
+        let encoded = protobuf::encode(&expected).unwrap();
+        assert_eq!(protobuf::decode(&encoded).unwrap(), expected, "{kind}");
+        let ty = schema::by_api_version(api_version, kind).unwrap();
+        let raw = protobuf::raw_from_json(ty, text.as_bytes()).unwrap();
+        let again = protobuf::decode(&protobuf::envelope(api_version, kind, &raw)).unwrap();
+        assert_eq!(again, expected, "{kind} from text");
+        let item = protobuf::item_from_json(ty, text.as_bytes()).unwrap();
+        assert_eq!(protobuf::item_raw(&item), raw, "{kind}");
     }
 }

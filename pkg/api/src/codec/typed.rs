@@ -223,7 +223,6 @@ impl Typed<'_> {
             Base::Time => scalar::time(text.as_ref()),
             Base::MicroTime => scalar::micro_time(text.as_ref()),
             Base::Quantity => scalar::quantity(text.as_ref()),
-            Base::Duration => Ok(None),
             _ => return Err(self.mismatch("string")),
         };
         match canonical {
@@ -462,13 +461,13 @@ impl Seen {
     }
 }
 
-enum Name {
+pub(super) enum Name {
     Known(usize),
     Unknown(String),
 }
 
 /// Looks a key up without copying it.
-struct FieldName<'i>(&'i TypeInfo);
+pub(super) struct FieldName<'i>(pub(super) &'i TypeInfo);
 
 impl<'de> DeserializeSeed<'de> for FieldName<'_> {
     type Value = Name;
@@ -542,5 +541,149 @@ pub(super) fn fill(info: &TypeInfo, map: &mut Map<String, Value>) {
             _ => Value::Null,
         };
         map.insert(field.name.to_string(), zero);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::codec::{json, yaml};
+    use crate::schema::{self, by_gvk};
+
+    fn pod(text: &str) -> Result<Decoded, String> {
+        json::decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Strict)
+    }
+
+    #[test]
+    fn strict_decoding_names_fields_as_upstream_does() {
+        let cases = [
+            (r#"{"spec":{"foo":1}}"#, vec![r#"unknown field "spec.foo""#]),
+            (r#"{"x":{"y":1}}"#, vec![r#"unknown field "x""#]),
+            (
+                r#"{"spec":{"containers":[{"name":"a"},{"imgae":"i","ports":[{"p":1}]}]}}"#,
+                vec![
+                    r#"unknown field "spec.containers[1].imgae""#,
+                    r#"unknown field "spec.containers[1].ports[0].p""#,
+                ],
+            ),
+            (
+                r#"{"metadata":{"name":"a","name":"b","labels":{"x":"1","x":"2"}}}"#,
+                vec![
+                    r#"duplicate field "metadata.name""#,
+                    r#"duplicate field "metadata.labels.x""#,
+                ],
+            ),
+            (
+                r#"{"spec":{"volumes":[{"name":"v","emptyDir":{"size":1}}]}}"#,
+                vec![r#"unknown field "spec.volumes[0].emptyDir.size""#],
+            ),
+            // Names are case-sensitive.
+            (r#"{"Spec":{}}"#, vec![r#"unknown field "Spec""#]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(pod(text).unwrap().problems, expected, "{text}");
+            let ignored = json::decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Ignore).unwrap();
+            assert_eq!(ignored.problems, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn wrong_types_get_gos_words() {
+        let cases = [
+            (
+                r#"{"spec":{"containers":"x"}}"#,
+                "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                r#"{"spec":{"containers":[{"ports":[{"containerPort":"80"}]}]}}"#,
+                "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"ports":[{"containerPort":1.5}]}]}}"#,
+                "json: cannot unmarshal number 1.5 into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+            ),
+            (
+                r#"{"spec":{"restartPolicy":5}}"#,
+                "json: cannot unmarshal number into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+            ),
+            (
+                r#"{"metadata":{"labels":{"a":true}}}"#,
+                "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                r#"{"metadata":{"labels":["a"]}}"#,
+                "json: cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+            ),
+            (r#"[]"#, "json: cannot unmarshal array into Go value of type v1.Pod"),
+            (
+                r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#,
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+            (
+                r#"{"metadata":{"creationTimestamp":"yesterday"}}"#,
+                r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#,
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(pod(text), Err(expected.to_string()), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_left_as_go_would_print_them() {
+        let cases = [
+            (
+                "zero values and nulls go, what is no pointer's zero is printed",
+                json!({"metadata": {"name": "a", "namespace": "", "labels": {}, "annotations": null},
+                    "spec": {"containers": [{"name": "c", "env": [], "command": null}], "hostNetwork": false, "priority": 0}}),
+                json!({"metadata": {"name": "a"},
+                    "spec": {"containers": [{"name": "c", "resources": {}}], "priority": 0}, "status": {}}),
+            ),
+            (
+                "quantities and times are canonical",
+                json!({"metadata": {"creationTimestamp": "2026-01-02T03:04:05.678+01:00"},
+                    "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}}),
+                json!({"metadata": {"creationTimestamp": "2026-01-02T02:04:05Z"},
+                    "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}]}, "status": {}}),
+            ),
+            (
+                "a missing required list is null, an IntOrString keeps its type",
+                json!({"spec": {"containers": null, "initContainers": [{"name": "i", "livenessProbe": {"httpGet": {"port": "http"}}}]}}),
+                json!({"metadata": {}, "spec": {"containers": null,
+                    "initContainers": [{"name": "i", "resources": {}, "livenessProbe": {"httpGet": {"port": "http"}}}]}, "status": {}}),
+            ),
+        ];
+        for (name, given, expected) in cases {
+            assert_eq!(pod(&given.to_string()).unwrap().value, expected, "{name}");
+            let conformed = conform(given, by_gvk("", "v1", "Pod").unwrap(), Validation::Strict).unwrap();
+            assert_eq!(conformed.value, expected, "{name}: a tree");
+            let again = conform(expected.clone(), by_gvk("", "v1", "Pod").unwrap(), Validation::Strict).unwrap();
+            assert_eq!(again.value, expected, "{name}: twice");
+        }
+    }
+
+    #[test]
+    fn custom_resources_keep_their_fields_and_have_typed_metadata() {
+        let text = r#"{"kind":"X","metadata":{"name":"a","foo":1,"labels":null},"spec":{"a":null,"a":{"b":0}}}"#;
+        let decoded = json::decode(text.as_bytes(), Some(schema::custom()), Validation::Warn).unwrap();
+        assert_eq!(
+            decoded.value,
+            json!({"kind": "X", "metadata": {"name": "a"}, "spec": {"a": {"b": 0}}})
+        );
+        assert_eq!(
+            decoded.problems,
+            [r#"unknown field "metadata.foo""#, r#"duplicate field "spec.a""#]
+        );
+    }
+
+    #[test]
+    fn yaml_goes_the_same_way() {
+        let text = "spec:\n  containers:\n  - name: c\n    imgae: i\n    ports:\n    - containerPort: 80\n";
+        let decoded = yaml::decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Strict).unwrap();
+        assert_eq!(decoded.problems, [r#"unknown field "spec.containers[0].imgae""#]);
+        assert_eq!(decoded.value["spec"]["containers"][0]["ports"][0]["containerPort"], 80);
     }
 }

@@ -448,7 +448,7 @@ mod tests {
                 "scalars merge as a set, and leave by a parallel list",
                 json!({"metadata": {"finalizers": ["a/a", "b/b"]}}),
                 json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/a"], "finalizers": ["c/c"]}}),
-                json!({"metadata": {"finalizers": ["b/b", "c/c"]}}),
+                json!({"metadata": {"finalizers": ["c/c", "b/b"]}}),
             ),
             (
                 "retained keys: another volume source takes the place of the old one",

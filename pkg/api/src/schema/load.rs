@@ -111,7 +111,7 @@ fn printed_when_zero(field: &FieldInfo) -> bool {
     }
     let is_struct = matches!(
         field.base,
-        Base::Struct(_) | Base::Time | Base::MicroTime | Base::Duration | Base::RawExtension | Base::Quantity
+        Base::Struct(_) | Base::Time | Base::MicroTime | Base::RawExtension | Base::Quantity
     );
     is_struct && field.shape == Shape::One && !field.pointer
 }
@@ -196,7 +196,6 @@ fn base(letter: &str) -> Base {
         "y" => Base::Bytes,
         "t" => Base::Time,
         "m" => Base::MicroTime,
-        "D" => Base::Duration,
         "q" => Base::Quantity,
         "o" => Base::IntOrString,
         "f" => Base::FieldsV1,

@@ -45,8 +45,6 @@ pub enum Base {
     Time,
     /// RFC 3339 with six decimals.
     MicroTime,
-    /// A Go duration (`1h0m0s`).
-    Duration,
     Quantity,
     IntOrString,
     /// metav1.FieldsV1: any JSON object.
@@ -156,7 +154,6 @@ impl Base {
             Base::Struct(ty) => ty.go_name(),
             Base::Time => "v1.Time",
             Base::MicroTime => "v1.MicroTime",
-            Base::Duration => "v1.Duration",
             Base::Quantity => "resource.Quantity",
             Base::IntOrString => "intstr.IntOrString",
             Base::FieldsV1 => "v1.FieldsV1",
