@@ -187,6 +187,7 @@ impl Network {
             )));
         };
         let gateway = self.gateway();
+        inside.set_up(eth0.index).await?;
         inside.add_address(eth0.index, ip, 32).await?;
         inside
             .set_neighbour(eth0.index, gateway, names::pod_mac(gateway))
@@ -199,7 +200,8 @@ impl Network {
     pub async fn detach(&self, uid: &str) -> Result<()> {
         self.0.rtnl.delete_link_named(&names::veth(uid)).await?;
         netns::remove(uid)?;
-        if let Some(ip) = self.ipam().pool.get(uid) {
+        let ip = self.ipam().pool.get(uid);
+        if let Some(ip) = ip {
             self.0.rtnl.delete_neighbour(self.0.bridge.index, ip).await?;
         }
         let mut ipam = self.ipam();

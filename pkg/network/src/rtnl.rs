@@ -150,7 +150,8 @@ impl Rtnl {
         self.made(name).await
     }
 
-    /// A veth whose other end is `eth0`, up, in the namespace behind `netns`.
+    /// A veth whose other end is `eth0` in the namespace behind `netns`, down as yet (the kernel refuses to set one end
+    /// up before both are there).
     pub async fn add_veth(
         &self,
         name: &str,
@@ -164,7 +165,6 @@ impl Rtnl {
             .address(mac.to_vec())
             .mtu(mtu)
             .setns_by_fd(netns)
-            .up()
             .build();
         let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(name)

@@ -1,0 +1,197 @@
+//! The network against the real kernel, in a network and mount namespace of the test's own. Needs root.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use mk8s_network::{Config, Mode, Network, Peer, netns, teardown};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+/// Runs the test where nothing of the machine's network and of /run is seen.
+fn isolated<F: Future<Output = ()> + Send>(test: impl FnOnce() -> F + Send + 'static) {
+    let work = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        sh("ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.0.0.1/24 dev eth0;
+            ip link set eth0 up; ip link set far up");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+    };
+    std::thread::spawn(work).join().unwrap();
+}
+
+#[track_caller]
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn config(dir: &Path) -> Config {
+    Config {
+        mode: Mode::Vxlan,
+        node_ip: [10, 0, 0, 1].into(),
+        pod_cidr: "10.244.0.0/24".parse().unwrap(),
+        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+        dns: Some([10, 96, 0, 10].into()),
+        mtu: None,
+        state_dir: dir.to_owned(),
+    }
+}
+
+/// Answers each connection in the pod with the caller's address.
+fn serve(netns: &Path, ip: Ipv4Addr) {
+    let listener = netns::enter(netns, move || TcpListener::bind((ip, 80)).unwrap()).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, from)) = listener.accept() {
+            let _ = stream.write_all(from.ip().to_string().as_bytes());
+        }
+    });
+}
+
+fn ask(to: Ipv4Addr) -> String {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, 80)), Duration::from_secs(2)).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn pods_reach_each_other_and_nothing_stays() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        assert_eq!(network.mtu(), 1450);
+        let start = Instant::now();
+        let a = network.attach("pod-a").await.unwrap();
+        println!("first attach: {:?}", start.elapsed());
+        let start = Instant::now();
+        let b = network.attach("pod-b").await.unwrap();
+        println!("attach: {:?}", start.elapsed());
+        serve(&b.netns, b.ip);
+        let to = b.ip;
+        assert_eq!(netns::enter(&a.netns, move || ask(to)).unwrap(), a.ip.to_string(), "pod to pod");
+        assert_eq!(ask(b.ip), network.gateway().to_string(), "node to pod");
+
+        // After a restart the pods are still there.
+        drop(network);
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let kept = network.adopt(&["pod-b".into(), "pod-gone".into()]).await.unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["pod-b"]);
+        assert_eq!(kept["pod-b"], b);
+        assert!(!netns::exists("pod-a") && !sh("ip -br link").contains(&mk8s_network::names::veth("pod-a")));
+        assert_eq!(ask(b.ip), network.gateway().to_string());
+        assert_eq!(network.attach("pod-c").await.unwrap().ip, Ipv4Addr::from([10, 244, 0, 4]));
+        // A new sandbox of the same pod.
+        let again = network.attach("pod-c").await.unwrap();
+        assert_eq!(again.ip, Ipv4Addr::from([10, 244, 0, 5]));
+        network.detach("pod-c").await.unwrap();
+        network.detach("pod-c").await.unwrap();
+        assert_eq!(sh("ip neigh show dev mk8s0 nud permanent").lines().count(), 1);
+
+        teardown().await.unwrap();
+        teardown().await.unwrap();
+        assert_eq!(sh("nft list ruleset"), "");
+        let links = sh("ip -br link");
+        assert!(!links.contains("mk8s"), "{links}");
+        assert_eq!(sh("ls /run/netns"), "");
+        assert_eq!(sh("cat /proc/sys/net/ipv4/conf/eth0/route_localnet").trim(), "0");
+    });
+}
+
+#[test]
+fn many_pods_at_once() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let start = Instant::now();
+        let names: Vec<String> = (0..40).map(|n| format!("pod-{n}")).collect();
+        let all = futures::future::join_all(names.iter().map(|name| network.attach(name))).await;
+        let ips: BTreeSet<_> = all.into_iter().map(|pod| pod.unwrap().ip).collect();
+        assert_eq!(ips.len(), 40);
+        println!("40 at once: {:?}", start.elapsed());
+        let start = Instant::now();
+        for name in &names {
+            network.detach(name).await.unwrap();
+        }
+        println!("40 detached: {:?}", start.elapsed());
+        teardown().await.unwrap();
+    });
+}
+
+#[test]
+fn peers_are_what_was_last_said() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = |n: u8| Peer { node_ip: [10, 0, 0, n].into(), pod_cidr: format!("10.244.{n}.0/24").parse().unwrap() };
+        let network = Network::open(config(dir.path())).await.unwrap();
+        network.peers(BTreeSet::from([peer(2), peer(3)])).await.unwrap();
+        let route = "10.244.2.0/24 via 10.244.2.0 dev mk8s-vxlan proto 109 onlink";
+        assert!(sh("ip route").contains(route), "{}", sh("ip route"));
+        assert!(sh("bridge fdb show dev mk8s-vxlan").contains("0e:6d:0a:00:00:02 dst 10.0.0.2 self permanent"));
+
+        // A new process finds what the last one made, and a range that moved to another node.
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let moved = Peer { node_ip: [10, 0, 0, 9].into(), ..peer(2) };
+        network.peers(BTreeSet::from([moved])).await.unwrap();
+        assert!(sh("ip route").contains(route) && !sh("ip route").contains("10.244.3.0"));
+        let fdb = sh("bridge fdb show dev mk8s-vxlan");
+        assert!(fdb.contains("dst 10.0.0.9") && !fdb.contains("dst 10.0.0.2") && !fdb.contains("dst 10.0.0.3"), "{fdb}");
+        assert!(sh("ip neigh show dev mk8s-vxlan").contains("10.244.2.0 lladdr 0e:6d:0a:00:00:09"));
+
+        // The other mode.
+        let network = Network::open(Config { mode: Mode::Routes, ..config(dir.path()) }).await.unwrap();
+        network.peers(BTreeSet::from([peer(2)])).await.unwrap();
+        assert!(sh("ip route").contains("10.244.2.0/24 via 10.0.0.2 dev eth0 proto 109"), "{}", sh("ip route"));
+        assert!(!sh("ip -br link").contains("mk8s-vxlan"));
+        assert_eq!(network.mtu(), 1500);
+        teardown().await.unwrap();
+        assert!(!sh("ip route").contains("109"));
+    });
+}
+
+#[test]
+fn another_firewall_lets_pods_through() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        sh("iptables -P FORWARD DROP; iptables -P INPUT DROP");
+        sh("nft 'table inet fw { chain forward { type filter hook forward priority 10; policy drop; }; }'");
+        let network = Network::open(config(dir.path())).await.unwrap();
+        network.recheck_firewall().await.unwrap();
+        let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
+        serve(&b.netns, b.ip);
+        let to = b.ip;
+        assert_eq!(netns::enter(&a.netns, move || ask(to)).unwrap(), a.ip.to_string());
+        let listed = sh("iptables -S; nft list table inet fw");
+        assert_eq!(listed.matches("-A FORWARD -j MK8S-FORWARD").count(), 1, "{listed}");
+        assert_eq!(listed.matches("comment \"mk8s\"").count(), 3, "{listed}");
+        // Somebody restarts the firewall.
+        sh("iptables -F FORWARD");
+        network.recheck_firewall().await.unwrap();
+        assert!(sh("iptables -S").contains("-A FORWARD -j MK8S-FORWARD"));
+        teardown().await.unwrap();
+        let listed = sh("iptables -S; nft list table inet fw");
+        assert!(!listed.to_lowercase().contains("mk8s"), "{listed}");
+    });
+}
+
+#[test]
+fn foreign_routes_are_named() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        Network::open(config(dir.path())).await.unwrap();
+        sh("ip route add 10.244.128.0/20 via 10.0.0.7");
+        let ranges = ["10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()];
+        let found = mk8s_network::overlapping_routes(&ranges).await.unwrap();
+        assert_eq!(found, [("10.244.128.0/20".parse().unwrap(), "eth0".to_owned())]);
+    });
+}
