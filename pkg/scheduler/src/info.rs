@@ -1,0 +1,278 @@
+//! Pods and nodes with everything that a cycle asks of them worked out beforehand.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+
+use crate::affinity::Terms;
+use crate::resources::{self, Resources};
+
+/// A host port that a pod takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    ip: String,
+    protocol: String,
+    port: i32,
+}
+
+impl HostPort {
+    /// Two pods can't both have it. The address 0.0.0.0 meets every other.
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        const ANY: &str = "0.0.0.0";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
+    }
+}
+
+/// A pod as the scheduler sees it.
+#[derive(Debug)]
+pub struct PodInfo {
+    /// The pod itself.
+    pub pod: Arc<Pod>,
+    /// What it asks for.
+    pub requests: Resources,
+    /// The same for scores.
+    pub nonzero: Resources,
+    /// The host ports it takes.
+    pub ports: Vec<HostPort>,
+    /// Where it has to go: nodeSelector and required node affinity.
+    pub required: Terms,
+    /// Where it would like to go, with weights.
+    pub preferred: Vec<(i64, Terms)>,
+}
+
+impl PodInfo {
+    /// Works out a pod.
+    pub fn new(pod: Arc<Pod>) -> Self {
+        let mut requests = resources::requests(&pod);
+        requests.pods = 1;
+        PodInfo {
+            nonzero: resources::nonzero_requests(&pod),
+            ports: host_ports(&pod),
+            required: Terms::required(&pod),
+            preferred: Terms::preferred(&pod),
+            requests,
+            pod,
+        }
+    }
+
+    /// The pod's uid: names can come back, uids don't.
+    pub fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// `namespace/name`.
+    pub fn key(&self) -> String {
+        let meta = &self.pod.metadata;
+        format!(
+            "{}/{}",
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default()
+        )
+    }
+
+    /// What the pod tolerates.
+    pub fn tolerations(&self) -> &[Toleration] {
+        self.pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.tolerations.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// The priority that orders the queue.
+    pub fn priority(&self) -> i32 {
+        self.pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
+    }
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|port| {
+            let number = port.host_port.filter(|p| *p > 0)?;
+            let or = |value: &Option<String>, default: &str| match value.as_deref() {
+                None | Some("") => default.to_owned(),
+                Some(value) => value.to_owned(),
+            };
+            Some(HostPort {
+                ip: or(&port.host_ip, "0.0.0.0"),
+                protocol: or(&port.protocol, "TCP"),
+                port: number,
+            })
+        })
+        .collect()
+}
+
+/// A node with the sums of its pods.
+#[derive(Debug, Default)]
+pub struct NodeInfo {
+    /// The node; None while only pods of it are known (it is then no candidate).
+    pub node: Option<Arc<Node>>,
+    /// Its name.
+    pub name: String,
+    /// What it has for pods.
+    pub allocatable: Resources,
+    /// What its pods ask for.
+    pub requested: Resources,
+    /// The same for scores.
+    pub nonzero: Resources,
+    /// Its pods by uid.
+    pub pods: HashMap<String, Arc<PodInfo>>,
+    /// Host ports in use.
+    pub ports: Vec<HostPort>,
+    /// Sizes of the images it has, by each of their names.
+    pub images: HashMap<String, i64>,
+}
+
+impl NodeInfo {
+    /// A node of which nothing is known yet.
+    pub fn named(name: &str) -> Self {
+        NodeInfo {
+            name: name.to_owned(),
+            ..NodeInfo::default()
+        }
+    }
+
+    /// Takes over a node's new state.
+    pub fn set_node(&mut self, node: Arc<Node>) {
+        self.allocatable = resources::allocatable(&node);
+        self.images = node
+            .status
+            .iter()
+            .flat_map(|s| s.images.iter().flatten())
+            .flat_map(|i| {
+                i.names
+                    .iter()
+                    .flatten()
+                    .map(|name| (name.clone(), i.size_bytes.unwrap_or(0)))
+            })
+            .collect();
+        self.node = Some(node);
+    }
+
+    /// A pod is here.
+    pub fn add_pod(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.requests);
+        self.nonzero.add(&pod.nonzero);
+        self.ports.extend(pod.ports.iter().cloned());
+        if let Some(old) = self.pods.insert(pod.uid().to_owned(), pod) {
+            self.take_off(&old);
+        }
+    }
+
+    /// A pod is here no more.
+    pub fn remove_pod(&mut self, uid: &str) -> bool {
+        let Some(old) = self.pods.remove(uid) else { return false };
+        self.take_off(&old);
+        true
+    }
+
+    fn take_off(&mut self, old: &PodInfo) {
+        self.requested.sub(&old.requests);
+        self.nonzero.sub(&old.nonzero);
+        for port in &old.ports {
+            if let Some(at) = self.ports.iter().position(|p| p == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+    }
+
+    /// The node's taints.
+    pub fn taints(&self) -> &[Taint] {
+        self.node
+            .as_ref()
+            .and_then(|n| n.spec.as_ref())
+            .and_then(|s| s.taints.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// A label of the node.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.node
+            .as_ref()?
+            .metadata
+            .labels
+            .as_ref()?
+            .get(key)
+            .map(String::as_str)
+    }
+}
+
+/// Does the toleration accept the taint?
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |value: &Option<String>| value.as_deref().unwrap_or_default().to_owned();
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    if !effect.is_empty() && effect != taint.effect {
+        return false;
+    }
+    let key = toleration.key.as_deref().unwrap_or_default();
+    if !key.is_empty() && key != taint.key {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
+        Some("Exists") => true,
+        Some(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toleration_meets_taint_by_key_value_and_effect() {
+        let taint = Taint {
+            key: "a".into(),
+            value: Some("1".into()),
+            effect: "NoSchedule".into(),
+            time_added: None,
+        };
+        let t = |key: &str, op: &str, value: &str, effect: &str| Toleration {
+            key: Some(key.into()),
+            operator: Some(op.into()),
+            value: Some(value.into()),
+            effect: Some(effect.into()),
+            toleration_seconds: None,
+        };
+        for (toleration, expected) in [
+            (t("a", "Equal", "1", "NoSchedule"), true),
+            (t("a", "", "1", ""), true),
+            (t("a", "Equal", "2", ""), false),
+            (t("a", "Exists", "", ""), true),
+            (t("b", "Exists", "", ""), false),
+            (t("", "Exists", "", ""), true),
+            (t("", "Exists", "", "NoExecute"), false),
+        ] {
+            assert_eq!(tolerates(&toleration, &taint), expected, "{toleration:?}");
+        }
+    }
+
+    #[test]
+    fn host_ports_meet_on_any_address() {
+        let p = |ip: &str, protocol: &str, port| HostPort {
+            ip: ip.into(),
+            protocol: protocol.into(),
+            port,
+        };
+        for (a, b, expected) in [
+            (p("0.0.0.0", "TCP", 80), p("1.2.3.4", "TCP", 80), true),
+            (p("1.2.3.4", "TCP", 80), p("1.2.3.5", "TCP", 80), false),
+            (p("0.0.0.0", "TCP", 80), p("0.0.0.0", "UDP", 80), false),
+            (p("0.0.0.0", "TCP", 80), p("0.0.0.0", "TCP", 81), false),
+        ] {
+            assert_eq!(a.conflicts(&b), expected, "{a:?} {b:?}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What a pod asks of a node and what a node offers, as plain integers: computed once per object, added and compared per cycle.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use mk8s_api::quantity::Quantity;
+
+/// What a container without a request counts as in scores, so that many of them don't all end up on one node.
+const DEFAULT_MILLI_CPU: i64 = 100;
+const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
+
+/// Amounts of resources: CPU in thousandths, all else in units.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Thousandths of a core.
+    pub milli_cpu: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes.
+    pub ephemeral_storage: i64,
+    /// How many pods (of a node alone).
+    pub pods: i64,
+    /// Everything else, by name, sorted.
+    pub scalars: Vec<(String, i64)>,
+}
+
+impl Resources {
+    /// Reads a ResourceList; what can't be read counts as zero (validation lets none through).
+    pub fn from_list(list: Option<&BTreeMap<String, Text>>) -> Self {
+        let mut all = Resources::default();
+        for (name, text) in list.into_iter().flatten() {
+            let Ok(quantity) = Quantity::parse(&text.0) else {
+                continue;
+            };
+            match name.as_str() {
+                "cpu" => all.milli_cpu = quantity.milli_value(),
+                "memory" => all.memory = quantity.value(),
+                "ephemeral-storage" => all.ephemeral_storage = quantity.value(),
+                "pods" => all.pods = quantity.value(),
+                _ => all.scalars.push((name.clone(), quantity.value())),
+            }
+        }
+        all
+    }
+
+    /// The amount of a named scalar.
+    pub fn scalar(&self, name: &str) -> i64 {
+        self.scalars
+            .binary_search_by(|(n, _)| n.as_str().cmp(name))
+            .map_or(0, |at| self.scalars[at].1)
+    }
+
+    fn scalar_mut(&mut self, name: &str) -> &mut i64 {
+        let at = match self.scalars.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.scalars.insert(at, (name.to_owned(), 0));
+                at
+            }
+        };
+        &mut self.scalars[at].1
+    }
+
+    /// Adds each amount.
+    pub fn add(&mut self, other: &Resources) {
+        self.milli_cpu += other.milli_cpu;
+        self.memory += other.memory;
+        self.ephemeral_storage += other.ephemeral_storage;
+        self.pods += other.pods;
+        for (name, amount) in &other.scalars {
+            *self.scalar_mut(name) += amount;
+        }
+    }
+
+    /// Takes each amount off.
+    pub fn sub(&mut self, other: &Resources) {
+        self.milli_cpu -= other.milli_cpu;
+        self.memory -= other.memory;
+        self.ephemeral_storage -= other.ephemeral_storage;
+        self.pods -= other.pods;
+        for (name, amount) in &other.scalars {
+            *self.scalar_mut(name) -= amount;
+        }
+    }
+
+    /// Keeps the larger of each amount.
+    pub fn max(&mut self, other: &Resources) {
+        self.milli_cpu = self.milli_cpu.max(other.milli_cpu);
+        self.memory = self.memory.max(other.memory);
+        self.ephemeral_storage = self.ephemeral_storage.max(other.ephemeral_storage);
+        for (name, amount) in &other.scalars {
+            let own = self.scalar_mut(name);
+            *own = (*own).max(*amount);
+        }
+    }
+}
+
+/// What the node has for pods.
+pub fn allocatable(node: &Node) -> Resources {
+    Resources::from_list(node.status.as_ref().and_then(|s| s.allocatable.as_ref()))
+}
+
+/// What the pod asks for: its containers together, or more where an init container needs more than was taken before it; and its overhead.
+pub fn requests(pod: &Pod) -> Resources {
+    pod.spec
+        .as_ref()
+        .map_or_else(Resources::default, |spec| fold(spec, container_requests))
+}
+
+/// The same for scores, where a container without a request counts as a small one.
+pub fn nonzero_requests(pod: &Pod) -> Resources {
+    pod.spec.as_ref().map_or_else(Resources::default, |spec| {
+        fold(spec, |container| {
+            let mut requests = container_requests(container);
+            let has = |name| {
+                container
+                    .resources
+                    .as_ref()
+                    .and_then(|r| r.requests.as_ref())
+                    .is_some_and(|r| r.contains_key(name))
+            };
+            if !has("cpu") {
+                requests.milli_cpu = DEFAULT_MILLI_CPU;
+            }
+            if !has("memory") {
+                requests.memory = DEFAULT_MEMORY;
+            }
+            requests
+        })
+    })
+}
+
+fn container_requests(container: &Container) -> Resources {
+    Resources::from_list(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+}
+
+fn fold(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
+    let mut total = Resources::default();
+    for container in &spec.containers {
+        total.add(&of(container));
+    }
+    // Init containers run one by one, beside the restartable ones (sidecars) before them.
+    let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
+    for container in spec.init_containers.iter().flatten() {
+        let mut own = of(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars.add(&own);
+            total.add(&own);
+            own = sidecars.clone();
+        } else {
+            own.add(&sidecars);
+        }
+        peak.max(&own);
+    }
+    total.max(&peak);
+    total.add(&Resources::from_list(spec.overhead.as_ref()));
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({"metadata": {}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn pod_asks_for_the_larger_of_containers_and_init_containers_and_for_its_overhead() {
+        let c = |cpu: &str, gpus: &str| serde_json::json!({"name": "c", "resources": {"requests": {"cpu": cpu, "a.b/gpu": gpus}}});
+        let spec = serde_json::json!({
+            "containers": [c("100m", "1"), c("0.2", "1")],
+            "initContainers": [c("1", "1")],
+            "overhead": {"cpu": "10m", "memory": "1Ki"},
+        });
+        let asked = requests(&pod(spec));
+        assert_eq!(
+            (asked.milli_cpu, asked.memory, asked.scalar("a.b/gpu")),
+            (1010, 1024, 2)
+        );
+    }
+
+    #[test]
+    fn sidecar_counts_beside_later_init_containers_and_the_containers() {
+        let c = |cpu: &str, policy: Option<&str>| serde_json::json!({"name": "c", "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
+        let spec = |main: &str| {
+            serde_json::json!({
+                "containers": [c(main, None)],
+                "initContainers": [c("100m", Some("Always")), c("500m", None)],
+            })
+        };
+        assert_eq!(requests(&pod(spec("200m"))).milli_cpu, 600);
+        assert_eq!(requests(&pod(spec("700m"))).milli_cpu, 800);
+    }
+
+    #[test]
+    fn containers_without_requests_count_in_scores_only() {
+        let spec =
+            serde_json::json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "0"}}}]});
+        assert_eq!(requests(&pod(spec.clone())), Resources::default());
+        let asked = nonzero_requests(&pod(spec));
+        assert_eq!((asked.milli_cpu, asked.memory), (DEFAULT_MILLI_CPU, 2 * DEFAULT_MEMORY));
+    }
+}
