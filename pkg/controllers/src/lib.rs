@@ -1,1 +1,67 @@
-//! mk8s-controllers.
+//! The controllers: each compares what objects ask for with what there is, and writes the difference.
+//!
+//! One row of [`CONTROLLERS`] per controller, one file per row. A controller is a function that gets a [`Context`], names the informers
+//! whose events concern it, and hands a reconcile function to the [`driver`]: the key of an object comes in, the object is read again,
+//! a pure function decides, the difference is written. Nothing polls; nothing is written when nothing changed.
+
+pub mod adoption;
+pub mod context;
+pub mod deployment;
+pub mod driver;
+pub mod endpoints;
+pub mod error;
+pub mod expectations;
+pub mod hash;
+pub mod meta;
+pub mod pod;
+pub mod replicas;
+pub mod replicaset;
+pub mod service_account;
+
+use futures::future::BoxFuture;
+use mk8s_supervisor::{OnExit, Supervisor};
+
+pub use context::Context;
+pub use error::Error;
+
+/// A row of the table: what runs, and as whom.
+pub struct Controller {
+    /// The name in logs and of the supervised task.
+    pub name: &'static str,
+    /// The service account in kube-system whose rights it has (upstream's names, so that upstream's bootstrap roles fit).
+    pub account: &'static str,
+    /// Runs until it is cancelled; an error is a failure that the supervisor restarts.
+    pub run: fn(Context) -> BoxFuture<'static, Result<(), Error>>,
+}
+
+macro_rules! rows {
+    ($($name:literal, $account:literal, $run:path;)*) => {
+        &[$(Controller { name: $name, account: $account, run: |ctx| Box::pin($run(ctx)) }),*]
+    };
+}
+
+/// Every controller of mk8s.
+pub const CONTROLLERS: &[Controller] = rows! {
+    "replicaset", "replicaset-controller", replicaset::run;
+    "deployment", "deployment-controller", deployment::run;
+    "serviceaccount", "service-account-controller", service_account::run;
+    "root-ca-publisher", "root-ca-cert-publisher", service_account::run_root_ca;
+    "endpointslice", "endpointslice-controller", endpoints::slices::run;
+    "endpoints", "endpoint-controller", endpoints::legacy::run;
+};
+
+/// Starts every controller as a supervised task.
+pub fn run(ctx: &Context, supervisor: &Supervisor) {
+    for controller in CONTROLLERS {
+        let base = ctx.clone();
+        supervisor.spawn(controller.name, OnExit::Restart, move |token| {
+            let ctx = base.for_controller(controller.account, token.clone());
+            async move {
+                tokio::select! {
+                    () = token.cancelled() => Ok(()),
+                    result = (controller.run)(ctx) => result.map_err(Into::into),
+                }
+            }
+        });
+    }
+}

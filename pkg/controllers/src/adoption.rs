@@ -1,0 +1,157 @@
+//! Which dependents belong to an owner: those it manages, minus those that its selector lost, plus orphans that it selects.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::core::{Selector, SelectorExt};
+use mk8s_client::Kind;
+use serde_json::json;
+
+use crate::error::{Error, Tried};
+use crate::meta;
+
+/// Index keys of a dependent: its manager's uid, or `orphan/NAMESPACE`.
+pub fn by_owner<K: kube::Resource>(object: &K) -> Vec<String> {
+    vec![match meta::controller_of(object) {
+        Some(owner) => owner.uid.clone(),
+        None => orphans(meta::namespace(object)),
+    }]
+}
+
+/// The index key of a namespace's dependents without a manager.
+pub fn orphans(namespace: &str) -> String {
+    format!("orphan/{namespace}")
+}
+
+/// What is to be done about a dependent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the owner's.
+    Keep,
+    /// The owner takes it.
+    Adopt,
+    /// The owner lets it go.
+    Release,
+    /// None of the owner's business.
+    Ignore,
+}
+
+/// Decides about one dependent.
+pub fn decide<O: kube::Resource, K: kube::Resource>(
+    owner: &O,
+    selector: &Selector,
+    object: &K,
+    adoptable: bool,
+) -> Claim {
+    let selected = selector.matches(meta::labels(object));
+    match meta::controller_of(object) {
+        Some(other) if other.uid != meta::uid(owner) => Claim::Ignore,
+        Some(_) if selected => Claim::Keep,
+        Some(_) if meta::deleting(owner) => Claim::Ignore,
+        Some(_) => Claim::Release,
+        None if meta::deleting(owner) || meta::deleting(object) || !selected || !adoptable => Claim::Ignore,
+        None => Claim::Adopt,
+    }
+}
+
+/// The dependents that are the owner's, after adopting and releasing. `still_there` asks the API server itself, before the first adoption,
+/// whether the owner still exists and is not being deleted: its informer may lag.
+pub async fn claim<O, K, F>(
+    api: &Api<K>,
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<K>>,
+    adoptable: fn(&K) -> bool,
+    still_there: impl FnOnce() -> F,
+) -> Result<Vec<Arc<K>>, Error>
+where
+    O: kube::Resource<DynamicType = ()>,
+    K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+    F: Future<Output = Result<bool, Error>>,
+{
+    let mut claimed = Vec::with_capacity(candidates.len());
+    let mut still_there = Some(still_there);
+    let mut may_adopt = None;
+    for object in candidates {
+        match decide(owner, selector, &*object, adoptable(&object)) {
+            Claim::Keep => claimed.push(object),
+            Claim::Ignore => {}
+            Claim::Release => {
+                let patch = json!({"metadata": {
+                    "uid": meta::uid(&*object),
+                    "ownerReferences": [{"$patch": "delete", "uid": meta::uid(owner)}],
+                }});
+                change(api, &*object, patch, "release").await?;
+            }
+            Claim::Adopt => {
+                if let Some(ask) = still_there.take() {
+                    may_adopt = Some(ask().await?);
+                }
+                if may_adopt != Some(true) {
+                    continue;
+                }
+                let patch = json!({"metadata": {
+                    "uid": meta::uid(&*object),
+                    "ownerReferences": [meta::owner_reference(owner)],
+                }});
+                if let Some(adopted) = change(api, &*object, patch, "adopt").await? {
+                    claimed.push(Arc::new(adopted));
+                }
+            }
+        }
+    }
+    Ok(claimed)
+}
+
+async fn change<K>(api: &Api<K>, object: &K, patch: serde_json::Value, verb: &str) -> Result<Option<K>, Error>
+where
+    K: Kind,
+{
+    let name = meta::name(object);
+    api.patch(name, &PatchParams::default(), &Patch::Strategic(patch))
+        .await
+        .tried_if_exists(|| format!("{verb} {} {}/{name}", K::kind(&()), meta::namespace(object)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    #[test]
+    fn dependents_follow_manager_and_selector() {
+        let owner = |deleting: bool| -> ReplicaSet {
+            let at = deleting.then_some("2024-01-01T00:00:00Z");
+            serde_json::from_value(json!({"metadata": {"name": "rs", "uid": "rs", "deletionTimestamp": at}})).unwrap()
+        };
+        let pod = |manager: Option<&str>, app: &str| -> Pod {
+            let refs: Vec<_> = manager
+                .iter()
+                .map(|uid| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "uid": uid, "controller": true}))
+                .collect();
+            serde_json::from_value(json!({"metadata": {"labels": {"app": app}, "ownerReferences": refs}})).unwrap()
+        };
+        let selector = Selector::from_iter([("app", "web")]);
+        for (deleting, manager, app, expected) in [
+            (false, Some("rs"), "web", Claim::Keep),
+            (false, Some("rs"), "other", Claim::Release),
+            (true, Some("rs"), "other", Claim::Ignore),
+            (false, Some("else"), "web", Claim::Ignore),
+            (false, None, "web", Claim::Adopt),
+            (false, None, "other", Claim::Ignore),
+            (true, None, "web", Claim::Ignore),
+        ] {
+            assert_eq!(
+                decide(&owner(deleting), &selector, &pod(manager, app), true),
+                expected,
+                "{manager:?} {app}"
+            );
+        }
+    }
+}

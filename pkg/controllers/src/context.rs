@@ -1,0 +1,86 @@
+//! What every controller gets: a client under its own identity, the shared informers, and the cluster's settings.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client};
+use mk8s_client::{EventRecorder, Informers};
+use tokio_util::sync::CancellationToken;
+
+/// Makes a client that acts as the given user.
+pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// The cluster's settings that controllers act on.
+#[derive(Clone)]
+pub struct Settings {
+    /// The pod network; a /24 of it for each node. None: addresses are handed out by someone else.
+    pub cluster_cidr: Option<IpNet>,
+    /// The prefix length of a node's share.
+    pub node_mask: u8,
+    /// The service network, never handed to a node.
+    pub service_cidr: Option<IpNet>,
+    /// The CA's certificate (PEM), published to every namespace.
+    pub root_ca: String,
+    /// Addresses of the masters, kept out of what nodes may ask certificates for.
+    pub api_addresses: Vec<IpAddr>,
+    /// How many finished pods may stay before the oldest go.
+    pub terminated_pod_threshold: usize,
+}
+
+/// The surroundings of a controller.
+#[derive(Clone)]
+pub struct Context {
+    clients: ClientFor,
+    /// A client with the controller's own identity.
+    pub client: Client,
+    /// Shared by all components of the process.
+    pub informers: Informers,
+    /// Cancelled when the controller has to end.
+    pub token: CancellationToken,
+    /// See [`Settings`].
+    pub settings: Arc<Settings>,
+}
+
+impl Context {
+    /// The context that [`crate::run`] derives each controller's own from.
+    pub fn new(clients: ClientFor, informers: Informers, settings: Settings, token: CancellationToken) -> Self {
+        let client = clients("system:kube-controller-manager");
+        Context {
+            clients,
+            client,
+            informers,
+            token,
+            settings: Arc::new(settings),
+        }
+    }
+
+    /// The same, acting as service account `account` of kube-system.
+    pub fn for_controller(&self, account: &str, token: CancellationToken) -> Self {
+        let client = (self.clients)(&format!("system:serviceaccount:kube-system:{account}"));
+        Context {
+            client,
+            token,
+            ..self.clone()
+        }
+    }
+
+    /// The objects of one namespace.
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The objects of the cluster.
+    pub fn all<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+
+    /// Writes Events under the controller's name.
+    pub fn recorder(&self, component: &str) -> EventRecorder {
+        EventRecorder::new(self.client.clone(), component, "")
+    }
+}

@@ -1,0 +1,504 @@
+//! Deployments: a ReplicaSet per pod template, and pods moved from the old ones to the newest as the strategy says.
+//!
+//! Watches Deployments, ReplicaSets and (for Recreate) pods; makes, scales, annotates and prunes ReplicaSets; writes the Deployment's status.
+//! [`plan`] holds the arithmetic, [`revision`] the annotations that remember it, [`progress`] the status; all pure. This file acts.
+
+mod plan;
+mod progress;
+mod revision;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, PostParams};
+use kube::core::SelectorExt;
+use mk8s_client::{Event, EventRecorder, Informer};
+
+use crate::adoption::{self, by_owner, orphans};
+use crate::context::Context;
+use crate::driver::{Driver, Index, Next};
+use crate::error::{Error, Tried, code};
+use crate::meta::{self, Key};
+use crate::replicaset::{message, namespace_terminating};
+use crate::{hash, pod};
+
+use plan::{Sets, Strategy, replicas_of};
+
+const NAME: &str = "deployment-controller";
+const WORKERS: usize = 5;
+
+struct Controller {
+    ctx: Context,
+    deployments: Informer<Deployment>,
+    sets: Index<ReplicaSet>,
+    pods: Index<Pod>,
+    recorder: EventRecorder,
+}
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let deployments = ctx.informers.of::<Deployment>();
+    let sets = Index::new(by_owner::<ReplicaSet>);
+    let pods = Index::new(by_owner::<Pod>);
+    let mut driver = Driver::new(NAME);
+    driver.watch(&deployments, |event| match event {
+        Event::Applied { new, .. } => vec![Key::of(&**new)],
+        Event::Deleted(_) => Vec::new(),
+    });
+    driver.watch(&ctx.informers.of::<ReplicaSet>(), {
+        let (sets, deployments) = (sets.clone(), deployments.clone());
+        move |event| {
+            sets.observe(event);
+            set_event(event, &deployments)
+        }
+    });
+    driver.watch(&ctx.informers.of::<Pod>(), {
+        let (pods, deployments, sets) = (pods.clone(), deployments.clone(), ctx.informers.of::<ReplicaSet>());
+        move |event| {
+            pods.observe(event);
+            pod_event(event, &deployments, &sets)
+        }
+    });
+    let recorder = ctx.recorder(NAME);
+    let controller = Arc::new(Controller {
+        ctx,
+        deployments,
+        sets,
+        pods,
+        recorder,
+    });
+    driver
+        .run(WORKERS, move |key| {
+            let controller = controller.clone();
+            async move { controller.reconcile(key).await }
+        })
+        .await
+}
+
+fn manager(set: &ReplicaSet) -> Option<Key> {
+    meta::controller_of(set)
+        .filter(|o| o.kind == "Deployment")
+        .map(|o| Key::new(meta::namespace(set), &o.name))
+}
+
+fn set_event(event: &Event<ReplicaSet>, deployments: &Informer<Deployment>) -> Vec<Key> {
+    let (old, new) = match event {
+        Event::Applied { old, new } => (old.as_ref(), Some(new)),
+        Event::Deleted(old) => (Some(old), None),
+    };
+    let mut keys: Vec<Key> = [old, new]
+        .into_iter()
+        .flatten()
+        .filter_map(|set| manager(set))
+        .collect();
+    keys.dedup();
+    if let Some(orphan) = new.filter(|set| meta::controller_of(&***set).is_none() && !meta::deleting(&***set)) {
+        keys.extend(
+            deployments
+                .list()
+                .iter()
+                .filter(|d| meta::namespace(&***d) == meta::namespace(&**orphan))
+                .filter(|d| {
+                    let selector = d.spec.as_ref().and_then(|s| meta::selector(&s.selector).ok());
+                    selector.is_some_and(|s| !s.selects_all() && s.matches(meta::labels(&**orphan)))
+                })
+                .map(|d| Key::of(&**d)),
+        );
+    }
+    keys
+}
+
+/// A Recreate waits for the last old pod to be gone.
+fn pod_event(event: &Event<Pod>, deployments: &Informer<Deployment>, sets: &Informer<ReplicaSet>) -> Vec<Key> {
+    let ended = match event {
+        Event::Deleted(old) => old,
+        Event::Applied { new, .. } if pod::is_terminal(new) => new,
+        Event::Applied { .. } => return Vec::new(),
+    };
+    let namespace = meta::namespace(&**ended);
+    let set = meta::controller_of(&**ended)
+        .filter(|o| o.kind == "ReplicaSet")
+        .and_then(|o| sets.get(Some(namespace), &o.name));
+    let Some(key) = set.as_deref().and_then(manager) else {
+        return Vec::new();
+    };
+    let recreates = deployments
+        .get(key.ns(), &key.name)
+        .is_some_and(|d| Strategy::of(&d).recreate);
+    if recreates { vec![key] } else { Vec::new() }
+}
+
+impl Controller {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Some(deployment) = self.deployments.get(key.ns(), &key.name) else {
+            return Ok(Next::Done);
+        };
+        let Some(spec) = &deployment.spec else {
+            return Ok(Next::Done);
+        };
+        let selector = meta::selector(&spec.selector)?;
+        if selector.selects_all() {
+            let text = "This deployment is selecting all pods. A non-empty selector is required.";
+            self.recorder
+                .event(&meta::reference(&*deployment), "Warning", "SelectingAll", text);
+            return Ok(Next::Done);
+        }
+        let mut candidates = self.sets.get(meta::uid(&*deployment));
+        candidates.extend(self.sets.get(&orphans(&key.namespace)));
+        let api = self.ctx.api::<ReplicaSet>(&key.namespace);
+        let claimed = adoption::claim(
+            &api,
+            &*deployment,
+            &selector,
+            candidates,
+            |_| true,
+            || async {
+                let live = self.ctx.api::<Deployment>(&key.namespace).get_opt(&key.name).await;
+                let live = live.tried(|| format!("get Deployment {key}"))?;
+                Ok(live.is_some_and(|l| l.metadata.uid == deployment.metadata.uid && !meta::deleting(&l)))
+            },
+        )
+        .await?;
+
+        let mut rollout = Rollout {
+            controller: self,
+            deployment: (*deployment).clone(),
+            sets: Sets::new(&deployment, claimed),
+            key,
+        };
+        if meta::deleting(&*deployment) {
+            rollout.write_status().await
+        } else if rollout.sets.desired_changed(&rollout.deployment) || spec.paused == Some(true) {
+            rollout.scale_only().await
+        } else if Strategy::of(&deployment).recreate {
+            rollout.recreate().await
+        } else {
+            rollout.roll().await
+        }
+    }
+}
+
+/// One reconciliation: the Deployment and its ReplicaSets as this run has changed them so far.
+struct Rollout<'a> {
+    controller: &'a Controller,
+    key: Key,
+    deployment: Deployment,
+    sets: Sets,
+}
+
+impl Rollout<'_> {
+    fn wanted(&self) -> i32 {
+        plan::wanted(&self.deployment)
+    }
+
+    /// Paused, or scaled: sizes change, templates do not.
+    async fn scale_only(&mut self) -> Result<Next, Error> {
+        let paused = self.deployment.spec.as_ref().and_then(|s| s.paused) == Some(true);
+        self.ensure_new(false).await?;
+        for (at, size) in self.sets.scale(&self.deployment) {
+            self.resize(at, size).await?;
+        }
+        if paused {
+            self.prune().await?;
+        }
+        let changed = progress::set_paused(&mut self.deployment, paused);
+        let status = progress::status(&self.deployment, &self.sets, Timestamp::now());
+        self.write(status, changed).await?;
+        Ok(Next::Done)
+    }
+
+    async fn roll(&mut self) -> Result<Next, Error> {
+        progress::set_paused(&mut self.deployment, false);
+        self.ensure_new(true).await?;
+        let Some(new) = self.sets.new else {
+            return self.write_status().await;
+        };
+        let size = plan::size_of_new(&self.deployment, &self.sets);
+        if size != replicas_of(&self.sets.all[new]) {
+            self.resize(new, size).await?;
+            return self.write_status().await;
+        }
+        let down = plan::shrink_old(&self.deployment, &self.sets);
+        if !down.is_empty() {
+            for (at, size) in down {
+                self.resize(at, size).await?;
+            }
+            return self.write_status().await;
+        }
+        if progress::is_complete(
+            &self.deployment,
+            &progress::status(&self.deployment, &self.sets, Timestamp::now()),
+        ) {
+            self.prune().await?;
+        }
+        self.write_status().await
+    }
+
+    async fn recreate(&mut self) -> Result<Next, Error> {
+        progress::set_paused(&mut self.deployment, false);
+        self.ensure_new(false).await?;
+        let running: Vec<usize> = self
+            .sets
+            .old()
+            .filter(|at| replicas_of(&self.sets.all[*at]) > 0)
+            .collect();
+        if !running.is_empty() {
+            for at in running {
+                self.resize(at, 0).await?;
+            }
+            return self.write_status().await;
+        }
+        if self.old_pods_run() {
+            return self.write_status().await;
+        }
+        self.ensure_new(true).await?;
+        if let Some(new) = self.sets.new {
+            self.resize(new, self.wanted()).await?;
+        }
+        if progress::is_complete(
+            &self.deployment,
+            &progress::status(&self.deployment, &self.sets, Timestamp::now()),
+        ) {
+            self.prune().await?;
+        }
+        self.write_status().await
+    }
+
+    fn old_pods_run(&self) -> bool {
+        self.sets.old().any(|at| {
+            let set = &self.sets.all[at];
+            set.status.as_ref().is_some_and(|s| s.replicas > 0)
+                || self
+                    .controller
+                    .pods
+                    .get(meta::uid(&**set))
+                    .iter()
+                    .any(|p| !pod::is_terminal(p))
+        })
+    }
+
+    /// Finds the ReplicaSet of the present template, brings its annotations up to date, and makes it if it is missing and asked for.
+    async fn ensure_new(&mut self, create: bool) -> Result<(), Error> {
+        let revision = self.sets.next_revision();
+        let max = self.wanted() + Strategy::of(&self.deployment).surge;
+        if let Some(at) = self.sets.new {
+            let mut set = (*self.sets.all[at]).clone();
+            let mut changed = revision::annotate(&self.deployment, &mut set.metadata, revision, true);
+            let min_ready = self.deployment.spec.as_ref().and_then(|s| s.min_ready_seconds);
+            if let Some(spec) = &mut set.spec
+                && spec.min_ready_seconds.unwrap_or(0) != min_ready.unwrap_or(0)
+            {
+                spec.min_ready_seconds = min_ready;
+                changed = true;
+            }
+            if changed {
+                self.sets.all[at] = Arc::new(self.replace(&set).await?);
+            }
+            let reached = meta::annotation(&*self.sets.all[at], revision::REVISION)
+                .unwrap_or_default()
+                .to_owned();
+            self.remember_revision(&reached).await?;
+            let text = format!("Found new replica set {:?}", meta::name(&*self.sets.all[at]));
+            progress::note_found(&mut self.deployment, &text);
+            return Ok(());
+        }
+        if !create {
+            return Ok(());
+        }
+        self.create_new(revision, max).await
+    }
+
+    async fn create_new(&mut self, revision: i64, max: i32) -> Result<(), Error> {
+        let set = self.new_set(revision, max);
+        let api = self.controller.ctx.api::<ReplicaSet>(&self.key.namespace);
+        let name = meta::name(&set).to_owned();
+        match api.create(&PostParams::default(), &set).await {
+            Ok(created) => {
+                let size = replicas_of(&created);
+                self.sets.add_new(Arc::new(created));
+                if size > 0 {
+                    self.tell_scaled(&name, 0, size);
+                }
+                let text = format!("Created new replica set {name:?}");
+                progress::note(&mut self.deployment, "True", "NewReplicaSetCreated", &text);
+                self.remember_revision(&revision.to_string()).await
+            }
+            Err(error) if code(&error) == Some(409) => self.name_taken(&name).await,
+            Err(error) if namespace_terminating(&error) => Ok(()),
+            Err(error) => {
+                let text = format!("Failed to create new replica set {name:?}: {}", message(&error));
+                progress::note(&mut self.deployment, "False", "ReplicaSetCreateError", &text);
+                let status = self.deployment.status.clone().unwrap_or_default();
+                // The create's own failure is what counts; the note about it may fail too.
+                let _ = self.write(status, true).await;
+                self.controller.recorder.event(
+                    &meta::reference(&self.deployment),
+                    "Warning",
+                    "ReplicaSetCreateError",
+                    &text,
+                );
+                Err(error).tried(|| format!("create ReplicaSet {}/{name}", self.key.namespace))
+            }
+        }
+    }
+
+    /// Another template has the same hash: count the collision, which changes the hash. Or it is ours, and the informer lags.
+    async fn name_taken(&mut self, name: &str) -> Result<(), Error> {
+        let api = self.controller.ctx.api::<ReplicaSet>(&self.key.namespace);
+        let taken = api
+            .get_opt(name)
+            .await
+            .tried(|| format!("get ReplicaSet {}/{name}", self.key.namespace))?;
+        if let Some(set) = taken {
+            let ours = meta::controlled_by(&set, meta::uid(&self.deployment));
+            if ours && plan::same_template(&self.deployment, &set) {
+                self.sets.add_new(Arc::new(set));
+                return Ok(());
+            }
+            let mut status = self.deployment.status.clone().unwrap_or_default();
+            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+            self.write(status, true).await?;
+        }
+        Err(Error::Invalid(format!(
+            "ReplicaSet {}/{name} exists already; trying another name",
+            self.key.namespace
+        )))
+    }
+
+    fn new_set(&self, revision: i64, max: i32) -> ReplicaSet {
+        let spec = self.deployment.spec.clone().unwrap_or_default();
+        let collisions = self.deployment.status.as_ref().and_then(|s| s.collision_count);
+        let hash = hash::pod_template(&spec.template, collisions);
+        let mut template = spec.template;
+        let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+        labels.insert(plan::HASH_LABEL.to_owned(), hash.clone());
+        let labels = labels.clone();
+        let mut selector = spec.selector;
+        selector
+            .match_labels
+            .get_or_insert_default()
+            .insert(plan::HASH_LABEL.to_owned(), hash.clone());
+        let mut metadata = ObjectMeta {
+            name: Some(format!("{}-{hash}", self.key.name)),
+            namespace: Some(self.key.namespace.clone()),
+            labels: Some(labels),
+            owner_references: Some(vec![meta::owner_reference(&self.deployment)]),
+            ..ObjectMeta::default()
+        };
+        revision::annotate(&self.deployment, &mut metadata, revision, false);
+        revision::set_sizes(&mut metadata, self.wanted(), max);
+        let mut set = ReplicaSet {
+            metadata,
+            spec: Some(ReplicaSetSpec {
+                replicas: Some(0),
+                min_ready_seconds: spec.min_ready_seconds,
+                selector,
+                template: Some(template),
+            }),
+            status: None,
+        };
+        let size = plan::size_of_new_with(&self.deployment, &self.sets, 0);
+        if let Some(spec) = &mut set.spec {
+            spec.replicas = Some(size);
+        }
+        set
+    }
+
+    async fn remember_revision(&mut self, revision: &str) -> Result<(), Error> {
+        if revision.is_empty() || meta::annotation(&self.deployment, revision::REVISION) == Some(revision) {
+            return Ok(());
+        }
+        let status = self.deployment.status.clone();
+        meta::set_annotation(&mut self.deployment.metadata, revision::REVISION, revision);
+        let api = self.controller.ctx.api::<Deployment>(&self.key.namespace);
+        let updated = api
+            .replace(&self.key.name, &PostParams::default(), &self.deployment)
+            .await
+            .tried(|| format!("annotate Deployment {} with its revision", self.key))?;
+        self.deployment = Deployment { status, ..updated };
+        Ok(())
+    }
+
+    async fn replace(&self, set: &ReplicaSet) -> Result<ReplicaSet, Error> {
+        self.controller
+            .ctx
+            .api::<ReplicaSet>(&self.key.namespace)
+            .replace(meta::name(set), &PostParams::default(), set)
+            .await
+            .tried(|| format!("update ReplicaSet {}/{}", self.key.namespace, meta::name(set)))
+    }
+
+    async fn resize(&mut self, at: usize, size: i32) -> Result<(), Error> {
+        let mut set = (*self.sets.all[at]).clone();
+        let before = replicas_of(&set);
+        let max = self.wanted() + Strategy::of(&self.deployment).surge;
+        let annotated = revision::set_sizes(&mut set.metadata, self.wanted(), max);
+        if before == size && !annotated {
+            return Ok(());
+        }
+        if let Some(spec) = &mut set.spec {
+            spec.replicas = Some(size);
+        }
+        let updated = self.replace(&set).await?;
+        if before != size {
+            self.tell_scaled(meta::name(&updated), before, size);
+        }
+        self.sets.all[at] = Arc::new(updated);
+        Ok(())
+    }
+
+    fn tell_scaled(&self, set: &str, before: i32, size: i32) {
+        let direction = if size > before { "up" } else { "down" };
+        let text = format!("Scaled {direction} replica set {set} from {before} to {size}");
+        self.controller
+            .recorder
+            .event(&meta::reference(&self.deployment), "Normal", "ScalingReplicaSet", &text);
+    }
+
+    /// Deletes old ReplicaSets beyond the history limit, oldest first.
+    async fn prune(&mut self) -> Result<(), Error> {
+        let api = self.controller.ctx.api::<ReplicaSet>(&self.key.namespace);
+        for set in plan::prunable(&self.deployment, &self.sets) {
+            let name = meta::name(&*set);
+            api.delete(name, &DeleteParams::background())
+                .await
+                .tried_if_exists(|| format!("delete ReplicaSet {}/{name}", self.key.namespace))?;
+        }
+        Ok(())
+    }
+
+    async fn write_status(&mut self) -> Result<Next, Error> {
+        let now = Timestamp::now();
+        let status = progress::rollout_status(&self.deployment, &self.sets, now);
+        let next = progress::next_deadline(&self.deployment, &status, now);
+        self.write(status, false).await?;
+        Ok(next)
+    }
+
+    async fn write(&mut self, status: DeploymentStatus, even_if_same: bool) -> Result<(), Error> {
+        let known = self
+            .controller
+            .deployments
+            .get(self.key.ns(), &self.key.name)
+            .and_then(|d| d.status.clone());
+        if !even_if_same && known.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        if known.as_ref() == Some(&status) && self.deployment.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        self.deployment.status = Some(status);
+        let api = self.controller.ctx.api::<Deployment>(&self.key.namespace);
+        let updated = api
+            .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
+            .await
+            .tried_if_exists(|| format!("update status of Deployment {}", self.key))?;
+        if let Some(updated) = updated {
+            self.deployment = updated;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! Endpoints: the older form of EndpointSlices, one object per service, for clients that still read it.
+//!
+//! Watches services, pods and Endpoints; writes the Endpoints of services that have a selector, and deletes those it made with the service.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, PostParams};
+use mk8s_client::{Event, Informer};
+
+use super::{
+    HEADLESS, addresses, by_namespace, follow, hostname, is_headless, is_managed, is_published, publishes_unready,
+    selected, target_port,
+};
+use crate::context::Context;
+use crate::driver::{Driver, Index, Next};
+use crate::error::{Error, Tried};
+use crate::meta::{self, Key};
+use crate::pod;
+use crate::replicaset::namespace_terminating;
+
+const NAME: &str = "endpoint-controller";
+const WORKERS: usize = 5;
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+/// No more addresses than this in an object; who needs all reads slices.
+const MAX_ADDRESSES: usize = 1000;
+
+struct Controller {
+    ctx: Context,
+    services: Informer<Service>,
+    endpoints: Informer<Endpoints>,
+    pods: Index<Pod>,
+}
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
+    let (by_ns, pods) = (Index::new(by_namespace::<Service>), Index::new(by_namespace::<Pod>));
+    let mut driver = Driver::new(NAME);
+    follow(&mut driver, &ctx, &by_ns, &pods);
+    driver.watch(&endpoints, |event| match event {
+        // At the start: those whose service went meanwhile. Later: those that someone took away.
+        Event::Applied { old: None, new } => vec![Key::of(&**new)],
+        Event::Applied { .. } => Vec::new(),
+        Event::Deleted(old) => vec![Key::of(&**old)],
+    });
+    let controller = Arc::new(Controller {
+        ctx,
+        services,
+        endpoints,
+        pods,
+    });
+    driver
+        .run(WORKERS, move |key| {
+            let controller = controller.clone();
+            async move { controller.reconcile(key).await }
+        })
+        .await
+}
+
+impl Controller {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let known = self.endpoints.get(key.ns(), &key.name);
+        let api = self.ctx.api::<Endpoints>(&key.namespace);
+        let Some(service) = self.services.get(key.ns(), &key.name) else {
+            let ours = known.filter(|e| meta::labels(&**e).get(MANAGED_BY).is_some_and(|by| by == NAME));
+            if ours.is_some() {
+                let done = api.delete(&key.name, &DeleteParams::default()).await;
+                done.tried_if_exists(|| format!("delete Endpoints {key}"))?;
+            }
+            return Ok(Next::Done);
+        };
+        if !is_managed(&service) || meta::deleting(&*service) {
+            return Ok(Next::Done);
+        }
+        let wanted = wanted(&service, &selected(&service, &self.pods), known.as_deref());
+        let result = match &known {
+            Some(known) if **known == wanted => return Ok(Next::Done),
+            Some(_) => api.replace(&key.name, &PostParams::default(), &wanted).await,
+            None => api.create(&PostParams::default(), &wanted).await,
+        };
+        match result {
+            Err(e) if namespace_terminating(&e) => Ok(Next::Done),
+            result => result.tried(|| format!("write Endpoints {key}")).map(|_| Next::Done),
+        }
+    }
+}
+
+/// The object as it should be, on the base of the one there is.
+fn wanted(service: &Service, pods: &[Arc<Pod>], known: Option<&Endpoints>) -> Endpoints {
+    let (subsets, truncated) = subsets(service, pods);
+    let mut endpoints = known.cloned().unwrap_or_else(|| Endpoints {
+        metadata: ObjectMeta {
+            name: service.metadata.name.clone(),
+            namespace: service.metadata.namespace.clone(),
+            ..ObjectMeta::default()
+        },
+        subsets: None,
+    });
+    let mut labels = meta::labels(service).clone();
+    labels.remove(HEADLESS);
+    if is_headless(service) {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    }
+    labels.insert(MANAGED_BY.to_owned(), NAME.to_owned());
+    endpoints.metadata.labels = Some(labels);
+    if truncated {
+        meta::set_annotation(&mut endpoints.metadata, OVER_CAPACITY, "truncated");
+    } else if let Some(annotations) = &mut endpoints.metadata.annotations {
+        annotations.remove(OVER_CAPACITY);
+        if annotations.is_empty() {
+            endpoints.metadata.annotations = None;
+        }
+    }
+    endpoints.subsets = (!subsets.is_empty()).then_some(subsets);
+    endpoints
+}
+
+/// Pods with the same ports share a subset. With it, whether some had to be left out.
+fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
+    type Group = (Vec<EndpointPort>, Vec<EndpointAddress>, Vec<EndpointAddress>);
+    let unready_too = publishes_unready(service);
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let (mut count, mut truncated) = (0, false);
+    // Ready ones first, should there be too many.
+    let (ready, unready): (Vec<_>, Vec<_>) = pods
+        .iter()
+        .filter(|p| is_published(p, unready_too))
+        .partition(|p| unready_too || pod::is_ready(p));
+    let ready_count = ready.len();
+    for (at, pod) in ready.into_iter().chain(unready).enumerate() {
+        let Some(address) = address(service, pod) else { continue };
+        let ports = ports(service, pod);
+        let has_ports = service
+            .spec
+            .as_ref()
+            .and_then(|s| s.ports.as_ref())
+            .is_some_and(|p| !p.is_empty());
+        if ports.is_empty() && has_ports {
+            continue;
+        }
+        if count == MAX_ADDRESSES {
+            truncated = true;
+            break;
+        }
+        count += 1;
+        let key = ports
+            .iter()
+            .map(|p| format!("{:?}/{}/{:?};", p.name, p.port, p.protocol))
+            .collect();
+        let group = groups.entry(key).or_insert_with(|| (ports, Vec::new(), Vec::new()));
+        if at < ready_count {
+            group.1.push(address)
+        } else {
+            group.2.push(address)
+        }
+    }
+    let sorted = |mut all: Vec<EndpointAddress>| {
+        all.sort_by(|a, b| a.ip.cmp(&b.ip));
+        (!all.is_empty()).then_some(all)
+    };
+    let mut subsets: Vec<EndpointSubset> = groups
+        .into_values()
+        .map(|(ports, ready, unready)| EndpointSubset {
+            addresses: sorted(ready),
+            not_ready_addresses: sorted(unready),
+            ports: (!ports.is_empty()).then_some(ports),
+        })
+        .collect();
+    subsets.sort_by_key(|s| {
+        s.addresses
+            .iter()
+            .chain(&s.not_ready_addresses)
+            .flatten()
+            .next()
+            .map(|a| a.ip.clone())
+    });
+    (subsets, truncated)
+}
+
+fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+    let spec = service.spec.as_ref();
+    let mut ports: Vec<EndpointPort> = spec
+        .into_iter()
+        .flat_map(|s| s.ports.iter().flatten())
+        .filter_map(|port| {
+            Some(EndpointPort {
+                name: port.name.clone().filter(|n| !n.is_empty()),
+                port: target_port(pod, port)?,
+                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+                app_protocol: port.app_protocol.clone(),
+            })
+        })
+        .collect();
+    ports.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
+    ports
+}
+
+fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
+    let wanted_v6 = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.ip_families.as_ref()?.first().cloned())
+        .as_deref()
+        == Some("IPv6");
+    let ip = addresses(pod).find(|ip| ip.is_ipv6() == wanted_v6)?;
+    Some(EndpointAddress {
+        ip: ip.to_string(),
+        hostname: hostname(pod, service),
+        node_name: Some(pod::node(pod).to_owned()).filter(|n| !n.is_empty()),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn subsets_part_ready_from_unready_and_leave_out_what_terminates() {
+        let service: Service = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "d"},
+            "spec": {"selector": {"a": "b"}, "ports": [{"port": 80, "targetPort": 8080}]}}))
+        .unwrap();
+        let pod = |n: u8, ready: bool, deleting: bool| {
+            let at = deleting.then_some("2024-01-01T00:00:00Z");
+            let status = if ready { "True" } else { "False" };
+            Arc::new(
+                serde_json::from_value::<Pod>(json!({
+                    "metadata": {"name": format!("p{n}"), "namespace": "d", "uid": format!("u{n}"), "deletionTimestamp": at},
+                    "spec": {"nodeName": "n", "containers": []},
+                    "status": {"phase": "Running", "podIP": format!("10.0.0.{n}"), "conditions": [{"type": "Ready", "status": status}]},
+                }))
+                .unwrap(),
+            )
+        };
+        let pods = [
+            pod(2, true, false),
+            pod(1, true, false),
+            pod(3, false, false),
+            pod(4, true, true),
+        ];
+        let made = wanted(&service, &pods, None);
+        let subset = &made.subsets.as_ref().unwrap()[0];
+        let ips = |all: &Option<Vec<EndpointAddress>>| all.iter().flatten().map(|a| a.ip.clone()).collect::<Vec<_>>();
+        assert_eq!(ips(&subset.addresses), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(ips(&subset.not_ready_addresses), ["10.0.0.3"]);
+        assert_eq!(subset.ports.as_ref().unwrap()[0].port, 8080);
+        assert_eq!(wanted(&service, &pods, Some(&made)), made);
+    }
+}

@@ -1,0 +1,207 @@
+//! Which pods answer for a service, and on which ports: the part that EndpointSlices and Endpoints share. Pure, but for the events' pumps.
+
+pub mod legacy;
+pub mod plan;
+pub mod slices;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use mk8s_client::Event;
+
+use crate::driver::{Driver, Index};
+use crate::meta::{self, Key};
+use crate::pod;
+
+/// Marks what belongs to a service without a cluster address.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Objects by namespace.
+pub fn by_namespace<K: kube::Resource>(object: &K) -> Vec<String> {
+    vec![meta::namespace(object).to_owned()]
+}
+
+/// A service has no cluster address.
+pub fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
+}
+
+/// Neither set by hand (no selector) nor only a name for something else.
+pub fn is_managed(service: &Service) -> bool {
+    let Some(spec) = &service.spec else { return false };
+    spec.selector.as_ref().is_some_and(|s| !s.is_empty()) && spec.type_.as_deref() != Some("ExternalName")
+}
+
+/// Unready pods are published too.
+pub fn publishes_unready(service: &Service) -> bool {
+    service
+        .spec
+        .as_ref()
+        .and_then(|s| s.publish_not_ready_addresses)
+        .unwrap_or(false)
+}
+
+/// Has the pod an address to be published? One that is being deleted only where asked for.
+pub fn is_published(pod: &Pod, terminating_too: bool) -> bool {
+    !pod::is_terminal(pod) && addresses(pod).next().is_some() && (terminating_too || !meta::deleting(pod))
+}
+
+/// The pod's addresses.
+pub fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> + '_ {
+    let status = pod.status.as_ref();
+    let many = status
+        .into_iter()
+        .flat_map(|s| s.pod_ips.iter().flatten())
+        .map(|ip| ip.ip.as_str());
+    let one = status
+        .and_then(|s| s.pod_ip.as_deref())
+        .filter(|_| status.is_none_or(|s| s.pod_ips.iter().flatten().next().is_none()));
+    many.chain(one).filter_map(|ip| ip.parse().ok())
+}
+
+/// A name that the DNS has for the pod within the service.
+pub fn hostname(pod: &Pod, service: &Service) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let hostname = spec.hostname.as_deref().filter(|h| !h.is_empty())?;
+    (spec.subdomain.as_deref() == Some(meta::name(service))).then(|| hostname.to_owned())
+}
+
+/// The number behind a service's target port on this pod.
+pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
+    match &port.target_port {
+        None => Some(port.port),
+        Some(IntOrString::Int(0)) => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
+        Some(IntOrString::String(name)) => {
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let spec = pod.spec.as_ref()?;
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            spec.containers
+                .iter()
+                .chain(sidecars)
+                .find_map(|c| named_port(c, name, protocol))
+        }
+    }
+}
+
+fn named_port(container: &Container, name: &str, protocol: &str) -> Option<i32> {
+    container
+        .ports
+        .iter()
+        .flatten()
+        .find(|p| p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol)
+        .map(|p| p.container_port)
+}
+
+/// The pods that a service selects.
+pub fn selected(service: &Service, pods: &Index<Pod>) -> Vec<std::sync::Arc<Pod>> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).unwrap_or(&NONE);
+    let mut found = pods.get(meta::namespace(service));
+    found.retain(|pod| meta::selects(selector, meta::labels(&**pod)));
+    found.sort_by(|a, b| meta::name(&**a).cmp(meta::name(&**b)));
+    found
+}
+
+/// Follows services and pods: a service is looked at when it changes, and when a pod that it selects (or did) changes in what is published.
+pub fn follow(driver: &mut Driver, ctx: &crate::Context, services: &Index<Service>, pods: &Index<Pod>) {
+    driver.watch(&ctx.informers.of::<Service>(), {
+        let services = services.clone();
+        move |event| {
+            services.observe(event);
+            vec![Key::of(&**event.object())]
+        }
+    });
+    driver.watch(&ctx.informers.of::<Pod>(), {
+        let (services, pods) = (services.clone(), pods.clone());
+        move |event| {
+            pods.observe(event);
+            concerned(event, &services)
+        }
+    });
+}
+
+fn concerned(event: &Event<Pod>, services: &Index<Service>) -> Vec<Key> {
+    let (old, new) = match event {
+        Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
+        Event::Deleted(old) => (Some(&**old), None),
+    };
+    if let (Some(old), Some(new)) = (old, new)
+        && published_part(old) == published_part(new)
+    {
+        return Vec::new();
+    }
+    let namespace = meta::namespace(&**event.object());
+    services
+        .get(namespace)
+        .into_iter()
+        .filter(|service| is_managed(service))
+        .filter(|service| {
+            let selector = service
+                .spec
+                .as_ref()
+                .and_then(|s| s.selector.clone())
+                .unwrap_or_default();
+            [old, new]
+                .into_iter()
+                .flatten()
+                .any(|pod| meta::selects(&selector, meta::labels(pod)))
+        })
+        .map(|service| Key::of(&*service))
+        .collect()
+}
+
+/// What of a pod shows in an endpoint.
+fn published_part(pod: &Pod) -> impl PartialEq + use<'_> {
+    let spec = pod.spec.as_ref();
+    (
+        meta::uid(pod),
+        addresses(pod).collect::<Vec<_>>(),
+        pod::is_ready(pod),
+        pod::is_terminal(pod),
+        meta::deleting(pod),
+        meta::labels(pod),
+        pod::node(pod),
+        spec.and_then(|s| s.hostname.as_deref()),
+        spec.and_then(|s| s.subdomain.as_deref()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn target_ports_are_numbers_or_names_of_the_right_protocol() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [
+            {"name": "a", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}, {"name": "dns-tcp", "containerPort": 5353}]}]}}))
+        .unwrap();
+        for (port, expected) in [
+            (json!({"port": 80}), Some(80)),
+            (json!({"port": 80, "targetPort": 8080}), Some(8080)),
+            (
+                json!({"port": 80, "targetPort": "dns-tcp", "protocol": "TCP"}),
+                Some(5353),
+            ),
+            (json!({"port": 53, "targetPort": "dns", "protocol": "UDP"}), Some(53)),
+            (json!({"port": 53, "targetPort": "dns", "protocol": "TCP"}), None),
+            (json!({"port": 53, "targetPort": "no"}), None),
+        ] {
+            assert_eq!(
+                target_port(&pod, &serde_json::from_value(port.clone()).unwrap()),
+                expected,
+                "{port}"
+            );
+        }
+    }
+}

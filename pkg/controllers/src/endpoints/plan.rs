@@ -1,0 +1,419 @@
+//! From a service, its pods and the slices there are to the slices that have to be made, changed and deleted. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target_port};
+use crate::{meta, pod};
+
+/// Names the service that a slice belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Names who keeps a slice.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Us.
+pub const MANAGER: &str = "endpointslice-controller.eps.k8s.io";
+
+/// No more endpoints than this in a slice: a change of one is sent with all its neighbours.
+const MAX_PER_SLICE: usize = 100;
+
+/// What has to be written.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    /// New slices.
+    pub create: Vec<EndpointSlice>,
+    /// Slices with new content.
+    pub update: Vec<EndpointSlice>,
+    /// Slices that are empty now, by name.
+    pub delete: Vec<String>,
+}
+
+/// Endpoints that share their ports.
+type Group = (String, Vec<EndpointPort>, Vec<Endpoint>);
+
+/// Decides for one service. `zone_of` knows the nodes' zones.
+pub fn changes(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    existing: &[Arc<EndpointSlice>],
+    zone_of: impl Fn(&str) -> Option<String>,
+) -> Changes {
+    let mut changes = Changes::default();
+    let families = families(service);
+    for slice in existing.iter().filter(|s| !families.contains(&s.address_type.as_str())) {
+        changes.delete.push(meta::name(&**slice).to_owned());
+    }
+    for family in families {
+        let mut ours: Vec<&EndpointSlice> = existing
+            .iter()
+            .map(|s| &**s)
+            .filter(|s| s.address_type == family && !meta::deleting(*s))
+            .collect();
+        ours.sort_by(|a, b| meta::name(*a).cmp(meta::name(*b)));
+        let mut groups = groups(service, pods, family, &zone_of);
+        if groups.is_empty() {
+            // An empty slice tells that the service is known and has no endpoints.
+            groups.push((String::new(), Vec::new(), Vec::new()));
+        }
+        let mut rest = ours.clone();
+        for (key, ports, endpoints) in groups {
+            let (same, other) = rest
+                .into_iter()
+                .partition(|s| ports_key(s.ports.as_deref().unwrap_or_default()) == key);
+            rest = other;
+            fill(service, family, &ports, endpoints, same, &mut changes);
+        }
+        changes.delete.extend(rest.iter().map(|s| meta::name(*s).to_owned()));
+    }
+    changes
+}
+
+/// The address types that a service has.
+fn families(service: &Service) -> Vec<&'static str> {
+    let names = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.ip_families.clone())
+        .unwrap_or_default();
+    let mut found: Vec<&'static str> = names
+        .iter()
+        .filter_map(|n| match n.as_str() {
+            "IPv4" => Some("IPv4"),
+            "IPv6" => Some("IPv6"),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        found.push("IPv4");
+    }
+    found
+}
+
+fn groups(service: &Service, pods: &[Arc<Pod>], family: &str, zone_of: &impl Fn(&str) -> Option<String>) -> Vec<Group> {
+    let mut groups: BTreeMap<String, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
+    for pod in pods.iter().filter(|p| is_published(p, true)) {
+        let Some(endpoint) = endpoint(service, pod, family, zone_of) else {
+            continue;
+        };
+        let ports = ports(service, pod);
+        groups
+            .entry(ports_key(&ports))
+            .or_insert_with(|| (ports, Vec::new()))
+            .1
+            .push(endpoint);
+    }
+    groups
+        .into_iter()
+        .map(|(key, (ports, endpoints))| (key, ports, endpoints))
+        .collect()
+}
+
+fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+    let spec = service.spec.as_ref();
+    spec.into_iter()
+        .flat_map(|s| s.ports.iter().flatten())
+        .filter_map(|port| {
+            Some(EndpointPort {
+                name: Some(port.name.clone().unwrap_or_default()),
+                port: Some(target_port(pod, port)?),
+                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+                app_protocol: port.app_protocol.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Equal for equal ports, in whatever order.
+fn ports_key(ports: &[EndpointPort]) -> String {
+    let mut all: Vec<String> = ports
+        .iter()
+        .map(|p| {
+            let text = |v: &Option<String>| v.clone().unwrap_or_default();
+            format!(
+                "{}/{}/{}/{}",
+                text(&p.name),
+                p.port.unwrap_or(0),
+                text(&p.protocol),
+                text(&p.app_protocol)
+            )
+        })
+        .collect();
+    all.sort();
+    all.join(",")
+}
+
+fn endpoint(service: &Service, pod: &Pod, family: &str, zone_of: &impl Fn(&str) -> Option<String>) -> Option<Endpoint> {
+    let addresses: Vec<String> = addresses(pod)
+        .filter(|ip| matches!((family, ip), ("IPv4", IpAddr::V4(_)) | ("IPv6", IpAddr::V6(_))))
+        .map(|ip| ip.to_string())
+        .collect();
+    if addresses.is_empty() {
+        return None;
+    }
+    let (serving, terminating) = (pod::is_ready(pod), meta::deleting(pod));
+    let ready = publishes_unready(service) || (serving && !terminating);
+    let node = Some(pod::node(pod).to_owned()).filter(|n| !n.is_empty());
+    let zone = node.as_deref().and_then(zone_of);
+    Some(Endpoint {
+        addresses,
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hints: ready
+            .then(|| hints(service, node.as_deref(), zone.as_deref()))
+            .flatten(),
+        hostname: hostname(pod, service),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }),
+        node_name: node,
+        zone,
+        deprecated_topology: None,
+    })
+}
+
+/// Where traffic for this endpoint should come from, if the service prefers it near.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let wish = service.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref())?;
+    let zones = zone.map(|z| vec![ForZone { name: z.to_owned() }]);
+    let nodes = node
+        .filter(|_| wish == "PreferSameNode")
+        .map(|n| vec![ForNode { name: n.to_owned() }]);
+    let wanted = matches!(wish, "PreferClose" | "PreferSameZone" | "PreferSameNode");
+    (wanted && (zones.is_some() || nodes.is_some())).then_some(EndpointHints {
+        for_zones: zones,
+        for_nodes: nodes,
+    })
+}
+
+/// Puts endpoints into the slices of their ports, changing as few of these as it can.
+fn fill(
+    service: &Service,
+    family: &str,
+    ports: &[EndpointPort],
+    endpoints: Vec<Endpoint>,
+    slices: Vec<&EndpointSlice>,
+    changes: &mut Changes,
+) {
+    let empty_wanted = endpoints.is_empty();
+    let mut missing: HashMap<String, (usize, Endpoint)> = endpoints
+        .into_iter()
+        .enumerate()
+        .map(|(at, e)| (identity(&e), (at, e)))
+        .collect();
+    let labels = labels(service);
+    let owner = meta::owner_reference(service);
+    let mut kept: Vec<(EndpointSlice, bool)> = Vec::new();
+    for slice in slices {
+        let mut next = slice.clone();
+        next.endpoints = slice
+            .endpoints
+            .iter()
+            .filter_map(|e| missing.remove(&identity(e)))
+            .map(|(_, e)| e)
+            .collect();
+        next.metadata.labels = Some(labels.clone());
+        next.metadata.owner_references = Some(vec![owner.clone()]);
+        let changed = next != *slice;
+        kept.push((next, changed));
+    }
+    let mut missing: Vec<(usize, Endpoint)> = missing.into_values().collect();
+    missing.sort_by_key(|(at, _)| *at);
+    let mut missing: Vec<Endpoint> = missing.into_iter().map(|(_, e)| e).collect();
+    // First into slices that change anyway; then, if one takes all the rest, into that.
+    for (slice, _) in kept
+        .iter_mut()
+        .filter(|(slice, changed)| *changed && !slice.endpoints.is_empty())
+    {
+        let room = MAX_PER_SLICE.saturating_sub(slice.endpoints.len()).min(missing.len());
+        slice.endpoints.extend(missing.drain(..room));
+    }
+    if !missing.is_empty() && missing.len() < MAX_PER_SLICE {
+        let fits = kept
+            .iter_mut()
+            .find(|(s, _)| s.endpoints.len() + missing.len() <= MAX_PER_SLICE);
+        if let Some((slice, changed)) = fits {
+            slice.endpoints.append(&mut missing);
+            *changed = true;
+        }
+    }
+    let mut placeholder = false;
+    for (slice, changed) in kept {
+        if slice.endpoints.is_empty() && (!empty_wanted || placeholder) {
+            changes.delete.push(meta::name(&slice).to_owned());
+            continue;
+        }
+        placeholder |= empty_wanted;
+        if changed {
+            changes.update.push(slice);
+        }
+    }
+    if empty_wanted && !placeholder {
+        changes.create.push(new_slice(service, family, ports, Vec::new()));
+    }
+    for chunk in missing.chunks(MAX_PER_SLICE) {
+        changes.create.push(new_slice(service, family, ports, chunk.to_vec()));
+    }
+}
+
+/// The same pod, or the same address where there is no pod.
+fn identity(endpoint: &Endpoint) -> String {
+    let uid = endpoint.target_ref.as_ref().and_then(|r| r.uid.clone());
+    uid.unwrap_or_else(|| endpoint.addresses.join(","))
+}
+
+fn labels(service: &Service) -> BTreeMap<String, String> {
+    let mut labels = meta::labels(service).clone();
+    labels.remove(HEADLESS);
+    if is_headless(service) {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    }
+    labels.insert(SERVICE_NAME.to_owned(), meta::name(service).to_owned());
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels
+}
+
+fn new_slice(service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
+    EndpointSlice {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", meta::name(service))),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(labels(service)),
+            owner_references: Some(vec![meta::owner_reference(service)]),
+            ..ObjectMeta::default()
+        },
+        address_type: family.to_owned(),
+        endpoints,
+        ports: (!ports.is_empty()).then(|| ports.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn service() -> Service {
+        serde_json::from_value(
+            json!({"metadata": {"name": "web", "namespace": "d", "uid": "s", "labels": {"l": "1"}},
+            "spec": {"selector": {"a": "b"}, "clusterIP": "10.96.0.7", "ipFamilies": ["IPv4"],
+                "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]}}),
+        )
+        .unwrap()
+    }
+
+    fn pod(n: usize, port: i32, ready: bool, deleting: bool) -> Arc<Pod> {
+        let at = deleting.then_some("2024-01-01T00:00:00Z");
+        let status = if ready { "True" } else { "False" };
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": format!("p{n:03}"), "namespace": "d", "uid": format!("u{n}"), "deletionTimestamp": at},
+                "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": port}]}]},
+                "status": {"phase": "Running", "podIP": format!("10.0.{}.{}", n / 250, n % 250), "conditions": [{"type": "Ready", "status": status}]},
+            }))
+            .unwrap(),
+        )
+    }
+
+    fn stored(slices: Vec<EndpointSlice>) -> Vec<Arc<EndpointSlice>> {
+        let name = |(n, mut s): (usize, EndpointSlice)| {
+            s.metadata.name.get_or_insert(format!("web-{n}"));
+            Arc::new(s)
+        };
+        slices.into_iter().enumerate().map(name).collect()
+    }
+
+    fn zone(node: &str) -> Option<String> {
+        Some(format!("zone-of-{node}"))
+    }
+
+    #[test]
+    fn endpoints_carry_conditions_target_node_and_zone() {
+        let found = changes(
+            &service(),
+            &[
+                pod(1, 8080, true, false),
+                pod(2, 8080, true, true),
+                pod(3, 8080, false, false),
+            ],
+            &[],
+            zone,
+        );
+        let slice = &found.create[0];
+        assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
+        assert_eq!(slice.metadata.labels.as_ref().unwrap().len(), 3);
+        let conditions: Vec<_> = slice
+            .endpoints
+            .iter()
+            .map(|e| {
+                e.conditions
+                    .clone()
+                    .map(|c| (c.ready, c.serving, c.terminating))
+                    .unwrap()
+            })
+            .collect();
+        let b = Some;
+        assert_eq!(
+            conditions,
+            [
+                (b(true), b(true), b(false)),
+                (b(false), b(true), b(true)),
+                (b(false), b(false), b(false))
+            ]
+        );
+        assert_eq!(slice.endpoints[0].zone.as_deref(), Some("zone-of-n1"));
+        let mut unready = service();
+        unready.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
+        let found = changes(&unready, &[pod(3, 8080, false, false)], &[], zone);
+        assert_eq!(
+            found.create[0].endpoints[0].conditions.as_ref().unwrap().ready,
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn nothing_changes_when_nothing_changed_and_pods_split_by_ports_and_by_hundreds() {
+        let pods: Vec<_> = (0..150)
+            .map(|n| pod(n, 8080, true, false))
+            .chain([pod(200, 9090, true, false)])
+            .collect();
+        let first = changes(&service(), &pods, &[], zone);
+        let sizes: Vec<_> = first.create.iter().map(|s| s.endpoints.len()).collect();
+        assert_eq!(sizes, [100, 50, 1]);
+        let there = stored(first.create);
+        assert_eq!(changes(&service(), &pods, &there, zone), Changes::default());
+        // One goes, one comes: one slice changes.
+        let mut next = pods[1..].to_vec();
+        next.push(pod(300, 8080, true, false));
+        let second = changes(&service(), &next, &there, zone);
+        assert_eq!(
+            (second.create.len(), second.update.len(), second.delete.len()),
+            (0, 1, 0)
+        );
+        assert_eq!(second.update[0].endpoints.len(), 100);
+    }
+
+    #[test]
+    fn service_without_pods_has_one_empty_slice() {
+        let first = changes(&service(), &[], &[], zone);
+        assert_eq!((first.create.len(), first.create[0].endpoints.len()), (1, 0));
+        let there = stored(first.create);
+        assert_eq!(changes(&service(), &[], &there, zone), Changes::default());
+        let filled = changes(&service(), &[pod(1, 8080, true, false)], &there, zone);
+        assert_eq!((filled.create.len(), filled.delete.len()), (1, 1));
+    }
+}

@@ -1,0 +1,90 @@
+//! What can go wrong in a controller: almost always a request that was refused.
+
+/// A failed step, with what was tried.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request to the API server failed.
+    #[error("{action}: {source}")]
+    Api {
+        /// What was tried, on what.
+        action: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An object can't be acted upon as it is.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// The HTTP status of the answer, if there was one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Error::Api { source, .. } => code(source),
+            Error::Invalid(_) => None,
+        }
+    }
+
+    /// Someone else wrote first: read again and decide anew.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// The object is gone.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// The reason of the answer's Status.
+    pub fn reason(&self) -> &str {
+        match self {
+            Error::Api { source, .. } => reason(source),
+            Error::Invalid(_) => "",
+        }
+    }
+}
+
+/// The HTTP status of a failed request.
+pub fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The Status reason of a failed request.
+pub fn reason(error: &kube::Error) -> &str {
+    match error {
+        kube::Error::Api(status) => &status.reason,
+        _ => "",
+    }
+}
+
+/// Says of a request's failure what was tried.
+pub trait Tried<T> {
+    /// Adds the action to the error.
+    fn tried(self, action: impl FnOnce() -> String) -> Result<T, Error>;
+    /// The same, where an object that is not there (any more) is no failure.
+    fn tried_if_exists(self, action: impl FnOnce() -> String) -> Result<Option<T>, Error>;
+}
+
+impl<T> Tried<T> for Result<T, kube::Error> {
+    fn tried(self, action: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|e| Error::Api {
+            action: action(),
+            source: Box::new(e),
+        })
+    }
+
+    fn tried_if_exists(self, action: impl FnOnce() -> String) -> Result<Option<T>, Error> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(e) if code(&e) == Some(404) => Ok(None),
+            Err(e) => Err(Error::Api {
+                action: action(),
+                source: Box::new(e),
+            }),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Names, owners and times of typed objects.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use kube::core::Selector;
+
+use crate::error::Error;
+
+/// An object of a known kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Empty for objects of the cluster.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+}
+
+impl Key {
+    /// The key of these names.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Key {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The key of an object.
+    pub fn of<K: kube::Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Key {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The namespace as informers want it.
+    pub fn ns(&self) -> Option<&str> {
+        (!self.namespace.is_empty()).then_some(self.namespace.as_str())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// The object's name.
+pub fn name<K: kube::Resource>(object: &K) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+/// The object's namespace; empty for objects of the cluster.
+pub fn namespace<K: kube::Resource>(object: &K) -> &str {
+    object.meta().namespace.as_deref().unwrap_or_default()
+}
+
+/// The object's uid.
+pub fn uid<K: kube::Resource>(object: &K) -> &str {
+    object.meta().uid.as_deref().unwrap_or_default()
+}
+
+/// The object's resourceVersion.
+pub fn revision<K: kube::Resource>(object: &K) -> &str {
+    object.meta().resource_version.as_deref().unwrap_or_default()
+}
+
+/// Is it being deleted?
+pub fn deleting<K: kube::Resource>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_some()
+}
+
+/// When it was made.
+pub fn created<K: kube::Resource>(object: &K) -> Timestamp {
+    object
+        .meta()
+        .creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::MIN, |t| t.0)
+}
+
+/// The object's labels.
+pub fn labels<K: kube::Resource>(object: &K) -> &BTreeMap<String, String> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    object.meta().labels.as_ref().unwrap_or(&NONE)
+}
+
+/// An annotation's value.
+pub fn annotation<'a, K: kube::Resource>(object: &'a K, key: &str) -> Option<&'a str> {
+    object.meta().annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Sets an annotation.
+pub fn set_annotation(meta: &mut ObjectMeta, key: &str, value: impl Into<String>) {
+    meta.annotations
+        .get_or_insert_default()
+        .insert(key.to_owned(), value.into());
+}
+
+/// Has it this finalizer?
+pub fn has_finalizer<K: kube::Resource>(object: &K, finalizer: &str) -> bool {
+    object.meta().finalizers.iter().flatten().any(|f| f == finalizer)
+}
+
+/// The one owner that manages the object.
+pub fn controller_of<K: kube::Resource>(object: &K) -> Option<&OwnerReference> {
+    object
+        .meta()
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
+}
+
+/// Is the object managed by the owner with this uid?
+pub fn controlled_by<K: kube::Resource>(object: &K, uid: &str) -> bool {
+    controller_of(object).is_some_and(|owner| owner.uid == uid)
+}
+
+/// The reference that makes `owner` the manager of a dependent.
+pub fn owner_reference<K: kube::Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: name(owner).to_owned(),
+        uid: uid(owner).to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The reference by which Events name an object.
+pub fn reference<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        namespace: object.meta().namespace.clone(),
+        name: object.meta().name.clone(),
+        uid: object.meta().uid.clone(),
+        resource_version: object.meta().resource_version.clone(),
+        field_path: None,
+    }
+}
+
+/// A selector that objects can be matched against.
+pub fn selector(selector: &LabelSelector) -> Result<Selector, Error> {
+    Selector::try_from(selector.clone()).map_err(|e| Error::Invalid(format!("invalid label selector: {e}")))
+}
+
+/// Does a plain map of labels select these labels?
+pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The present, to the second, as the API keeps times.
+pub fn now() -> Time {
+    let now = Timestamp::now();
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}

@@ -1,0 +1,162 @@
+//! Making and deleting the pods of an owner that counts them.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::{meta, pod};
+
+/// No more than this many pods are made or deleted in one go.
+pub const BURST: usize = 500;
+
+/// A pod as the template has it, managed by `owner`.
+pub fn from_template(template: &PodTemplateSpec, owner_name: &str, owner: OwnerReference) -> Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(generate_name(owner_name)),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// The owner's name and a dash, where that leaves a valid name.
+fn generate_name(owner: &str) -> String {
+    format!("{owner}-")
+}
+
+/// Runs `count` calls, first one, then two, four, …: when the first fails for a reason that all share, the others are not tried.
+/// Returns how many succeeded, and the first error.
+pub async fn slow_start<E, F: Future<Output = Result<(), E>>>(
+    count: usize,
+    call: impl Fn(usize) -> F,
+) -> (usize, Option<E>) {
+    let (mut done, mut batch) = (0, 1);
+    while done < count {
+        let size = batch.min(count - done);
+        let results = futures::future::join_all((done..done + size).map(&call)).await;
+        let succeeded = results.iter().filter(|r| r.is_ok()).count();
+        let error = results.into_iter().find_map(Result::err);
+        done += succeeded;
+        if error.is_some() {
+            return (done, error);
+        }
+        batch *= 2;
+    }
+    (done, None)
+}
+
+/// Picks `count` pods to delete: those whose loss costs least come first. `related` are all pods of the same workload: a node that has more
+/// of them loses one sooner.
+pub fn to_delete(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+    if count >= pods.len() {
+        return pods.to_vec();
+    }
+    let mut on_node: HashMap<&str, usize> = HashMap::new();
+    for other in related.iter().filter(|p| pod::is_active(p)) {
+        *on_node.entry(pod::node(other)).or_default() += 1;
+    }
+    let mut ranked = pods.to_vec();
+    ranked.sort_by(|a, b| {
+        let crowd = |p: &Pod| on_node.get(pod::node(p)).copied().unwrap_or(0);
+        cheaper(a, b, crowd(a), crowd(b), now)
+    });
+    ranked.truncate(count);
+    ranked
+}
+
+fn cheaper(a: &Pod, b: &Pod, crowd_a: usize, crowd_b: usize, now: Timestamp) -> Ordering {
+    let assigned = |p: &Pod| !pod::node(p).is_empty();
+    let phase = |p: &Pod| match pod::phase(p) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    let cost = |p: &Pod| {
+        meta::annotation(p, "controller.kubernetes.io/pod-deletion-cost")
+            .and_then(|c| c.parse().ok())
+            .unwrap_or(0_i32)
+    };
+    let ready = pod::is_ready(a) && pod::is_ready(b);
+    assigned(a)
+        .cmp(&assigned(b))
+        .then(phase(a).cmp(&phase(b)))
+        .then(pod::is_ready(a).cmp(&pod::is_ready(b)))
+        .then(cost(a).cmp(&cost(b)))
+        .then(crowd_b.cmp(&crowd_a))
+        .then_with(|| {
+            if ready {
+                younger(pod::ready_since(a), pod::ready_since(b), now)
+            } else {
+                Ordering::Equal
+            }
+        })
+        .then(pod::restarts(b).cmp(&pod::restarts(a)))
+        .then_with(|| younger(Some(meta::created(a)), Some(meta::created(b)), now))
+        .then_with(|| meta::uid(a).cmp(meta::uid(b)))
+}
+
+/// The younger first; ages are compared by their order of magnitude, so that pods of about the same age go at random.
+fn younger(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp) -> Ordering {
+    let magnitude = |t: Option<Timestamp>| {
+        let age = t.map_or(0, |t| now.as_second().saturating_sub(t.as_second()));
+        if age > 0 { age.ilog2() + 1 } else { 0 }
+    };
+    magnitude(a).cmp(&magnitude(b))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn made(name: &str, node: &str, phase: &str, ready: bool, cost: &str) -> Arc<Pod> {
+        let conditions: Value = json!([{"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": "2024-01-01T00:00:00Z"}]);
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "uid": name, "creationTimestamp": "2024-01-01T00:00:00Z",
+                    "annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}},
+                "spec": {"containers": [], "nodeName": node},
+                "status": {"phase": phase, "conditions": conditions},
+            }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn cheapest_pods_go_first() {
+        let pods = [
+            made("ready-b", "b", "Running", true, "0"),
+            made("ready-a1", "a", "Running", true, "0"),
+            made("ready-a2", "a", "Running", true, "5"),
+            made("unready", "a", "Running", false, "0"),
+            made("pending", "a", "Pending", false, "0"),
+            made("unassigned", "", "Pending", false, "0"),
+        ];
+        let order: Vec<_> = to_delete(&pods, &pods, 5, Timestamp::now())
+            .iter()
+            .map(|p| meta::name(&**p).to_owned())
+            .collect();
+        assert_eq!(order, ["unassigned", "pending", "unready", "ready-a1", "ready-b"]);
+    }
+
+    #[tokio::test]
+    async fn slow_start_stops_at_the_first_failing_batch() {
+        let (done, error) = slow_start(10, |i| async move { if i < 4 { Ok(()) } else { Err(i) } }).await;
+        assert_eq!((done, error), (4, Some(4)));
+        assert_eq!(slow_start(5, |_| async { Ok::<(), ()>(()) }).await, (5, None));
+    }
+}

@@ -1,0 +1,461 @@
+//! ReplicaSets: as many pods as asked for.
+//!
+//! Watches ReplicaSets and pods; makes, deletes, adopts and releases pods; writes the ReplicaSet's status. Never counts while its own last
+//! writes have not come back as events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::SelectorExt;
+use mk8s_client::{Event, EventRecorder, Informer};
+
+use crate::adoption::{self, by_owner, orphans};
+use crate::context::Context;
+use crate::driver::{Driver, Index, Next};
+use crate::error::{Error, Tried};
+use crate::expectations::Expectations;
+use crate::meta::{self, Key};
+use crate::{pod, replicas};
+
+const NAME: &str = "replicaset-controller";
+const WORKERS: usize = 5;
+
+struct Controller {
+    ctx: Context,
+    sets: Informer<ReplicaSet>,
+    pods: Index<Pod>,
+    expectations: Arc<Expectations>,
+    recorder: EventRecorder,
+}
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let sets = ctx.informers.of::<ReplicaSet>();
+    let pods = Index::new(by_owner::<Pod>);
+    let siblings = Index::new(by_deployment);
+    let expectations = Arc::new(Expectations::default());
+    let mut driver = Driver::new(NAME);
+
+    driver.watch(&sets, {
+        let (expectations, siblings) = (expectations.clone(), siblings.clone());
+        move |event| {
+            siblings.observe(event);
+            match event {
+                Event::Applied { new, .. } => vec![Key::of(&**new)],
+                Event::Deleted(old) => {
+                    expectations.forget(&Key::of(&**old));
+                    Vec::new()
+                }
+            }
+        }
+    });
+    driver.watch(&ctx.informers.of::<Pod>(), {
+        let (expectations, pods, sets) = (expectations.clone(), pods.clone(), sets.clone());
+        move |event| {
+            pods.observe(event);
+            pod_event(event, &expectations, &sets)
+        }
+    });
+
+    let recorder = ctx.recorder(NAME);
+    let controller = Arc::new((
+        Controller {
+            ctx,
+            sets,
+            pods,
+            expectations,
+            recorder,
+        },
+        siblings,
+    ));
+    driver
+        .run(WORKERS, move |key| {
+            let controller = controller.clone();
+            async move { controller.0.reconcile(key, &controller.1).await }
+        })
+        .await
+}
+
+/// The other ReplicaSets of a Deployment count as related when pods are picked for deletion.
+fn by_deployment(set: &ReplicaSet) -> Vec<String> {
+    meta::controller_of(set)
+        .map(|owner| owner.uid.clone())
+        .into_iter()
+        .collect()
+}
+
+fn manager(pod: &Pod) -> Option<Key> {
+    meta::controller_of(pod)
+        .filter(|o| o.kind == "ReplicaSet")
+        .map(|o| Key::new(meta::namespace(pod), &o.name))
+}
+
+fn pod_event(event: &Event<Pod>, expectations: &Expectations, sets: &Informer<ReplicaSet>) -> Vec<Key> {
+    match event {
+        Event::Applied { old, new } => {
+            let mut keys: Vec<Key> = manager(new).into_iter().collect();
+            if let Some(key) = keys.first() {
+                if old.is_none() {
+                    expectations.created(key);
+                }
+                if meta::deleting(&**new) {
+                    expectations.deleted(key, meta::uid(&**new));
+                }
+            }
+            if let Some(before) = old.as_deref().and_then(manager)
+                && Some(&before) != keys.first()
+            {
+                keys.push(before);
+            }
+            if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
+                let relabelled = old
+                    .as_ref()
+                    .is_none_or(|o| o.metadata.labels != new.metadata.labels || !keys.is_empty());
+                if relabelled {
+                    keys.extend(selecting(new, sets));
+                }
+            }
+            keys
+        }
+        Event::Deleted(old) => {
+            let key = manager(old);
+            if let Some(key) = &key {
+                expectations.deleted(key, meta::uid(&**old));
+            }
+            key.into_iter().collect()
+        }
+    }
+}
+
+/// The ReplicaSets that would adopt an orphan.
+fn selecting(pod: &Pod, sets: &Informer<ReplicaSet>) -> Vec<Key> {
+    if meta::labels(pod).is_empty() {
+        return Vec::new();
+    }
+    sets.list()
+        .iter()
+        .filter(|set| meta::namespace(&***set) == meta::namespace(pod))
+        .filter(|set| {
+            let selector = set.spec.as_ref().and_then(|s| meta::selector(&s.selector).ok());
+            selector.is_some_and(|s| !s.selects_all() && s.matches(meta::labels(pod)))
+        })
+        .map(|set| Key::of(&**set))
+        .collect()
+}
+
+impl Controller {
+    async fn reconcile(&self, key: Key, siblings: &Index<ReplicaSet>) -> Result<Next, Error> {
+        let Some(set) = self.sets.get(key.ns(), &key.name) else {
+            self.expectations.forget(&key);
+            return Ok(Next::Done);
+        };
+        let Some(spec) = &set.spec else { return Ok(Next::Done) };
+        let selector = meta::selector(&spec.selector)?;
+        let countable = self.expectations.satisfied(&key);
+
+        let mut candidates = self.pods.get(meta::uid(&*set));
+        candidates.extend(self.pods.get(&orphans(&key.namespace)));
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        let claimed = adoption::claim(&api, &*set, &selector, candidates, pod::is_active, || async {
+            let live = self.ctx.api::<ReplicaSet>(&key.namespace).get_opt(&key.name).await;
+            let live = live.tried(|| format!("get ReplicaSet {key}"))?;
+            Ok(live.is_some_and(|l| l.metadata.uid == set.metadata.uid && !meta::deleting(&l)))
+        })
+        .await?;
+        let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
+
+        let mut failure = None;
+        if countable && !meta::deleting(&*set) {
+            failure = self.manage(&key, &set, &active, siblings).await.err();
+        }
+        let now = Timestamp::now();
+        let status = status(&set, &claimed, failure.as_ref(), active.len(), now);
+        let changed = set.status.as_ref() != Some(&status);
+        if changed {
+            let mut update = (*set).clone();
+            update.status = Some(status);
+            self.ctx
+                .api::<ReplicaSet>(&key.namespace)
+                .replace_status(&key.name, &PostParams::default(), &update)
+                .await
+                .tried_if_exists(|| format!("update status of ReplicaSet {key}"))?;
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        Ok(next_availability(&active, spec.min_ready_seconds.unwrap_or(0), now))
+    }
+
+    async fn manage(
+        &self,
+        key: &Key,
+        set: &ReplicaSet,
+        active: &[Arc<Pod>],
+        siblings: &Index<ReplicaSet>,
+    ) -> Result<(), Error> {
+        let Some(spec) = &set.spec else { return Ok(()) };
+        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+        if active.len() < wanted {
+            self.create(key, set, (wanted - active.len()).min(replicas::BURST))
+                .await
+        } else if active.len() > wanted {
+            let count = (active.len() - wanted).min(replicas::BURST);
+            let mut related = active.to_vec();
+            for sibling in meta::controller_of(set)
+                .iter()
+                .flat_map(|owner| siblings.get(&owner.uid))
+            {
+                if meta::uid(&*sibling) != meta::uid(set) {
+                    related.extend(self.pods.get(meta::uid(&*sibling)));
+                }
+            }
+            self.delete(key, set, replicas::to_delete(active, &related, count, Timestamp::now()))
+                .await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn create(&self, key: &Key, set: &ReplicaSet, count: usize) -> Result<(), Error> {
+        let template = set.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
+        let new = replicas::from_template(&template, &key.name, meta::owner_reference(set));
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        self.expectations.expect_creations(key, count);
+        let (made, error) = replicas::slow_start(count, |_| async {
+            match api.create(&PostParams::default(), &new).await {
+                Ok(created) => {
+                    let message = format!("Created pod: {}", meta::name(&created));
+                    self.recorder
+                        .event(&meta::reference(set), "Normal", "SuccessfulCreate", &message);
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            }
+        })
+        .await;
+        for _ in made..count {
+            self.expectations.created(key);
+        }
+        match error {
+            None => Ok(()),
+            // Nothing can be made in a namespace that goes; retrying would only make noise.
+            Some(e) if namespace_terminating(&e) => Ok(()),
+            Some(e) => {
+                self.recorder.event(
+                    &meta::reference(set),
+                    "Warning",
+                    "FailedCreate",
+                    &format!("Error creating: {}", message(&e)),
+                );
+                Err(e).tried(|| format!("create pods of ReplicaSet {key}"))
+            }
+        }
+    }
+
+    async fn delete(&self, key: &Key, set: &ReplicaSet, doomed: Vec<Arc<Pod>>) -> Result<(), Error> {
+        self.expectations
+            .expect_deletions(key, doomed.iter().map(|p| meta::uid(&**p).to_owned()));
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        let results = futures::future::join_all(doomed.iter().map(|pod| async {
+            let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some(uid.to_owned()),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            match api
+                .delete(name, &params)
+                .await
+                .tried_if_exists(|| format!("delete pod {}/{name}", key.namespace))
+            {
+                Ok(Some(_)) => {
+                    let message = format!("Deleted pod: {name}");
+                    self.recorder
+                        .event(&meta::reference(set), "Normal", "SuccessfulDelete", &message);
+                    Ok(())
+                }
+                Ok(None) => {
+                    self.expectations.deleted(key, uid);
+                    Ok(())
+                }
+                Err(e) => {
+                    self.expectations.deleted(key, uid);
+                    self.recorder.event(
+                        &meta::reference(set),
+                        "Warning",
+                        "FailedDelete",
+                        &format!("Error deleting: {e}"),
+                    );
+                    Err(e)
+                }
+            }
+        }))
+        .await;
+        results.into_iter().collect()
+    }
+}
+
+/// The API server's words.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Was it refused because the namespace is being deleted?
+pub fn namespace_terminating(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            status.code == 403
+                && (status.message.contains("because it is being terminated")
+                    || status
+                        .details
+                        .iter()
+                        .any(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating")))
+        }
+        _ => false,
+    }
+}
+
+/// When the next ready pod becomes available, in case availability takes time.
+fn next_availability(active: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Next {
+    let soonest = active
+        .iter()
+        .filter_map(|p| pod::available_in(p, min_ready_seconds, now))
+        .filter(|left| *left > Duration::ZERO)
+        .min();
+    soonest.map_or(Next::Done, Next::After)
+}
+
+/// The status that the pods amount to.
+fn status(
+    set: &ReplicaSet,
+    claimed: &[Arc<Pod>],
+    failure: Option<&Error>,
+    active_count: usize,
+    now: Timestamp,
+) -> ReplicaSetStatus {
+    let spec = set.spec.clone().unwrap_or_default();
+    let before = set.status.clone().unwrap_or_default();
+    let template = spec
+        .template
+        .as_ref()
+        .and_then(|t| t.metadata.as_ref())
+        .and_then(|m| m.labels.clone())
+        .unwrap_or_default();
+    let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    let active: Vec<&Arc<Pod>> = claimed.iter().filter(|p| pod::is_active(p)).collect();
+    let count = |keep: &dyn Fn(&Pod) -> bool| to_i32(active.iter().filter(|p| keep(p)).count());
+    let terminating = to_i32(
+        claimed
+            .iter()
+            .filter(|p| meta::deleting(&***p) && !pod::is_terminal(p))
+            .count(),
+    );
+
+    let mut conditions: Vec<ReplicaSetCondition> = before.conditions.unwrap_or_default();
+    let known = conditions.iter().position(|c| c.type_ == "ReplicaFailure");
+    match failure {
+        Some(error) if known.is_none() => {
+            let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+            let reason = if active_count < wanted {
+                "FailedCreate"
+            } else {
+                "FailedDelete"
+            };
+            let text = match error {
+                Error::Api { source, .. } => message(source),
+                Error::Invalid(text) => text.clone(),
+            };
+            conditions.push(ReplicaSetCondition {
+                type_: "ReplicaFailure".to_owned(),
+                status: "True".to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(text),
+                last_transition_time: Some(meta::now()),
+            });
+        }
+        None => conditions.retain(|c| c.type_ != "ReplicaFailure"),
+        Some(_) => {}
+    }
+    ReplicaSetStatus {
+        replicas: to_i32(active.len()),
+        fully_labeled_replicas: nonzero(count(&|p| meta::selects(&template, meta::labels(p)))),
+        ready_replicas: nonzero(count(&pod::is_ready)),
+        available_replicas: nonzero(count(&|p| pod::is_available(p, min_ready, now))),
+        terminating_replicas: Some(terminating),
+        observed_generation: set.metadata.generation.or(before.observed_generation),
+        conditions: (!conditions.is_empty()).then_some(conditions),
+    }
+}
+
+/// Counts are never that large.
+pub fn to_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Zero is left out on the wire.
+pub fn nonzero(count: i32) -> Option<i32> {
+    (count != 0).then_some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn status_counts_active_pods_and_sets_failure_once() {
+        let set: ReplicaSet = serde_json::from_value(json!({
+            "metadata": {"name": "rs", "generation": 3},
+            "spec": {"replicas": 4, "selector": {}, "minReadySeconds": 10, "template": {"metadata": {"labels": {"a": "b"}}}},
+        }))
+        .unwrap();
+        let now: Timestamp = "2024-01-01T00:01:00Z".parse().unwrap();
+        let pod = |since: &str, phase: &str, deleting: bool| -> Arc<Pod> {
+            let at = deleting.then_some("2024-01-01T00:00:00Z");
+            let value = json!({"metadata": {"labels": {"a": "b"}, "deletionTimestamp": at},
+                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}});
+            Arc::new(serde_json::from_value(value).unwrap())
+        };
+        let pods = [
+            pod("2024-01-01T00:00:00Z", "Running", false),
+            pod("2024-01-01T00:00:55Z", "Running", false),
+            pod("2024-01-01T00:00:00Z", "Failed", false),
+            pod("2024-01-01T00:00:00Z", "Running", true),
+        ];
+        let error = Error::Invalid("no quota".to_owned());
+        let found = status(&set, &pods, Some(&error), 2, now);
+        assert_eq!(
+            (found.replicas, found.ready_replicas, found.available_replicas),
+            (2, Some(2), Some(1))
+        );
+        assert_eq!(
+            (
+                found.fully_labeled_replicas,
+                found.terminating_replicas,
+                found.observed_generation
+            ),
+            (Some(2), Some(1), Some(3))
+        );
+        let condition = &found.conditions.as_ref().unwrap()[0];
+        assert_eq!(
+            (condition.reason.as_deref(), condition.message.as_deref()),
+            (Some("FailedCreate"), Some("no quota"))
+        );
+        let mut next = set.clone();
+        next.status = Some(found);
+        assert_eq!(status(&next, &pods, None, 4, now).conditions, None);
+        let active: Vec<_> = pods[..2].to_vec();
+        assert_eq!(next_availability(&active, 10, now), Next::After(Duration::from_secs(5)));
+    }
+}
