@@ -159,6 +159,8 @@ pub struct Status {
     pub details: Option<Value>,
     /// `Retry-After`, seconds.
     pub retry_after: Option<u32>,
+    /// How to go on with a list whose own token expired.
+    pub continue_token: Option<String>,
 }
 
 impl Status {
@@ -169,6 +171,7 @@ impl Status {
             message: message.into(),
             details: None,
             retry_after: None,
+            continue_token: None,
         }
     }
 
@@ -307,6 +310,9 @@ impl Status {
             }
             if !self.reason.is_empty() {
                 map.insert("reason".into(), self.reason.into());
+            }
+            if let Some(token) = &self.continue_token {
+                map.insert("metadata".into(), json!({"continue": token}));
             }
             if let Some(details) = &self.details {
                 map.insert("details".into(), details.clone());

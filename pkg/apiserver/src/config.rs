@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use mk8s_pki::serviceaccount::Keys;
+
+use crate::tokens::TokenAuthority;
 
 /// The version that `/version` and every node report.
 pub const VERSION: &str = "v1.35.4+mk8s.1";
@@ -21,27 +24,28 @@ pub struct Config {
     pub secure_port: u16,
     pub version: String,
     /// For the way to the nodes' port 10250: trusts the cluster CA, shows the apiserver-kubelet client certificate.
-    pub kubelet_client: Option<Arc<rustls::ClientConfig>>,
+    pub kubelet_client: Option<rustls::ClientConfig>,
     /// How many requests other than watches, logs and streams are worked on at once: (reading, writing).
     pub max_in_flight: (usize, usize),
-    /// Whom the service-account tokens say they are from and for.
-    pub service_account_issuer: String,
+    /// Signs and verifies service-account tokens.
+    pub tokens: TokenAuthority,
 }
 
 impl Config {
-    /// The defaults for a data directory and an address.
-    pub fn new(data_dir: impl Into<PathBuf>, advertise_address: IpAddr) -> Config {
+    /// The defaults for a data directory, an address and a signing key.
+    pub fn new(data_dir: impl Into<PathBuf>, advertise_address: IpAddr, keys: Arc<Keys>) -> Config {
+        let cluster_domain = "cluster.local";
         Config {
             data_dir: data_dir.into(),
             service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert([10, 96, 0, 0].into(), 16)),
             node_port_range: 30_000..=32_767,
-            cluster_domain: "cluster.local".into(),
+            cluster_domain: cluster_domain.into(),
             advertise_address,
             secure_port: 6443,
             version: VERSION.into(),
             kubelet_client: None,
             max_in_flight: (400, 200),
-            service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
+            tokens: TokenAuthority::new(keys, cluster_domain),
         }
     }
 }

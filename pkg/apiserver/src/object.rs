@@ -23,7 +23,7 @@ impl Selectable {
                 .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()))
                 .collect()
         });
-        let fields = resource.fields.iter().map(|(_, path)| field_text(object, path));
+        let fields = resource.selectable(object).map(|(_, value)| Box::from(&*value));
         Selectable {
             labels: labels.unwrap_or_default(),
             fields: fields.collect(),
@@ -33,23 +33,6 @@ impl Selectable {
     pub fn label(&self, key: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(own, _)| &**own == key);
         found.map(|(_, value)| &**value)
-    }
-}
-
-/// A selectable field as text; a missing one is the empty string.
-fn field_text(object: &Value, path: &[std::borrow::Cow<'static, str>]) -> Box<str> {
-    let mut at = object;
-    for step in path {
-        match at.get(step.as_ref()) {
-            Some(next) => at = next,
-            None => return "".into(),
-        }
-    }
-    match at {
-        Value::String(text) => text.as_str().into(),
-        Value::Bool(flag) => flag.to_string().into(),
-        Value::Number(number) => number.to_string().into(),
-        _ => "".into(),
     }
 }
 
@@ -153,11 +136,9 @@ impl Object {
         text.into()
     }
 
-    /// The object in Kubernetes protobuf, without the envelope's magic; made once. None where the kind has no schema.
-    pub fn proto(&self, encode: impl FnOnce(&Value) -> Option<Vec<u8>>) -> Option<Bytes> {
-        self.proto
-            .get_or_init(|| encode(&self.value()).map(Bytes::from))
-            .clone()
+    /// The object in Kubernetes protobuf, framed as a list's item; made once. None where the kind has no schema.
+    pub fn proto(&self, encode: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Bytes> {
+        self.proto.get_or_init(|| encode(&self.json).map(Bytes::from)).clone()
     }
 
     /// Approximate bytes held.

@@ -1,7 +1,7 @@
 //! The watch cache: every object once, as the bytes clients receive, and the last events of each resource.
 //! Reads and watches end here; the store is only written to.
 
-// mod follower;
+mod follower;
 mod resource;
 mod ring;
 mod watcher;
@@ -10,17 +10,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mk8s_api::registry::Resource;
+use mk8s_api::registry::{Resource, Support};
 
 pub use crate::object::{Object, Selectable};
-// pub(crate) use follower::{CacheFollower, Note};
+pub(crate) use follower::{CacheFollower, Note};
+pub(crate) use resource::INDEXED_FIELD;
 pub use resource::{ResourceCache, Snapshot};
-pub use ring::{Event, EventKind};
+pub use ring::{Event, EventKind, frame};
 pub use watcher::{Next, Watcher};
 
 /// All resources' caches.
 pub struct Cache {
-    resources: HashMap<(String, String), Arc<ResourceCache>>,
+    /// group → plural → cache
+    resources: HashMap<String, HashMap<String, Arc<ResourceCache>>>,
     shared: Arc<Shared>,
 }
 
@@ -48,23 +50,21 @@ impl Cache {
             published: AtomicU64::new(revision),
             changed: tokio::sync::watch::Sender::new(revision),
         });
-        let resources = rows
-            .filter(|row| row.stored_as.is_none())
-            .map(|row| {
-                let cache = ResourceCache::new(row.clone(), shared.clone(), revision);
-                ((row.group.to_string(), row.plural.to_string()), Arc::new(cache))
-            })
-            .collect();
+        let mut resources: HashMap<String, HashMap<String, Arc<ResourceCache>>> = HashMap::new();
+        for row in rows.filter(|row| row.stored_as.is_none() && row.support != Support::Virtual) {
+            let cache = ResourceCache::new(row.clone(), shared.clone(), revision);
+            let group = resources.entry(row.group.to_string()).or_default();
+            group.insert(row.plural.to_string(), Arc::new(cache));
+        }
         Cache { resources, shared }
     }
 
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<ResourceCache>> {
-        // Borrowed tuple keys are not possible with std's map; the handlers keep the Arc per row instead of asking here.
-        self.resources.get(&(group.to_string(), plural.to_string()))
+        self.resources.get(group)?.get(plural)
     }
 
     pub fn resources(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
-        self.resources.values()
+        self.resources.values().flat_map(HashMap::values)
     }
 
     /// The newest revision that readers see.

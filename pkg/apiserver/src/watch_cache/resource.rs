@@ -18,7 +18,7 @@ pub(super) type Map = imbl::OrdMap<Arc<str>, Arc<Object>>;
 const KEEP_SNAPSHOT: Duration = Duration::from_secs(300);
 
 /// The field whose watchers are indexed: a node's watch of its own pods costs nothing for others' pods.
-pub(super) const INDEXED_FIELD: &str = "spec.nodeName";
+pub(crate) const INDEXED_FIELD: &str = "spec.nodeName";
 
 pub struct ResourceCache {
     resource: Arc<Resource>,
@@ -172,6 +172,13 @@ impl ResourceCache {
 
     pub fn len(&self) -> usize {
         self.state.lock().map.len()
+    }
+
+    /// How many watch it now.
+    pub fn watchers(&self) -> usize {
+        let state = self.state.lock();
+        let indexed = state.indexed.values().map(|indexed| indexed.wake.receiver_count());
+        self.wake.receiver_count() + indexed.sum::<usize>()
     }
 
     pub fn is_empty(&self) -> bool {

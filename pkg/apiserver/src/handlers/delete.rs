@@ -1,0 +1,450 @@
+//! delete and deletecollection: what a deletion comes to is decided by a pure function, then done.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Response, StatusCode};
+use mk8s_api::registry::Resource;
+use mk8s_api::status::Status;
+use mk8s_api::{meta, time};
+use mk8s_store::Expect;
+use serde_json::{Value, json};
+
+use super::{Call, RETRIES, Written, answer, decode};
+use crate::admission::Operation;
+use crate::filter::Filter;
+use crate::object::Object;
+use crate::options::{DeleteOptions, ListOptions, Propagation};
+use crate::write::{self, WriteError};
+use crate::{respond, special};
+
+/// Kinds whose delete answers the object instead of a Status (stores with ReturnDeletedObject).
+const RETURNS_OBJECT: [&str; 17] = [
+    "resourceclaimtemplates",
+    "resourceslices",
+    "resourceclaims",
+    "deviceclasses",
+    "csidrivers",
+    "storageclasses",
+    "volumeattachments",
+    "csinodes",
+    "volumeattributesclasses",
+    "resourcequotas",
+    "persistentvolumes",
+    "serviceaccounts",
+    "persistentvolumeclaims",
+    "namespaces",
+    "pods",
+    "services",
+    "podtemplates",
+];
+
+/// How many objects of a collection are deleted at once: they share the committer's fsync.
+const AT_ONCE: usize = 32;
+
+pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
+    call.refuse_unsupported()?;
+    let sent = decode::delete_options(call, &body)?;
+    let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
+    let object = call.object()?;
+    match delete_object(call, object, &options).await? {
+        Outcome::Gone(last) if RETURNS_OBJECT.contains(&call.row.plural()) => {
+            answer(call, StatusCode::OK, Written::Tree(last), &[])
+        }
+        Outcome::Gone(last) => {
+            let mut status = Status::new(200, "", "");
+            let mut details = json!({
+                "name": meta::name(&last), "kind": call.row.plural(), "uid": meta::uid(&last),
+            });
+            if !call.row.group().is_empty() {
+                details["group"] = call.row.group().into();
+            }
+            status.details = Some(details);
+            respond::value(StatusCode::OK, call.output, status.to_value())
+        }
+        Outcome::Waits(written) => {
+            let code = if options.orphan_dependents == Some(false) {
+                StatusCode::ACCEPTED
+            } else {
+                StatusCode::OK
+            };
+            answer(call, code, written, &[])
+        }
+    }
+}
+
+pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
+    let sent = decode::delete_options(call, &body)?;
+    let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
+    let list = ListOptions::parse(&call.query, false)?;
+    let filter = Filter::new(&call.row, &list)?;
+    let snapshot = call.cache()?.list(&call.info.namespace);
+    let mut matching: Vec<Arc<Object>> = snapshot
+        .iter()
+        .filter(|object| filter.matches(object))
+        .cloned()
+        .collect();
+    if list.limit > 0 {
+        matching.truncate(list.limit);
+    }
+    if !matching.is_empty() {
+        call.refuse_unsupported()?;
+    }
+    let options = &options;
+    let results: Vec<Result<Outcome, Status>> = futures::stream::iter(matching)
+        .map(|object| async move { delete_object(call, object, options).await })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut items = Vec::with_capacity(results.len());
+    for result in results {
+        match result {
+            Ok(Outcome::Gone(last)) => items.push(call.row.show(last)),
+            Ok(Outcome::Waits(written)) => items.push(call.row.show(written.value())),
+            // Someone else was faster.
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let value = json!({
+        "kind": call.row.resource.list_kind, "apiVersion": call.row.api_version,
+        "metadata": {"resourceVersion": snapshot.revision.to_string()}, "items": items,
+    });
+    let output = crate::negotiate::Output {
+        shape: crate::negotiate::Shape::Object,
+        ..call.output
+    };
+    respond::value(StatusCode::OK, output, value)
+}
+
+pub enum Outcome {
+    /// Removed; the last state.
+    Gone(Value),
+    /// Marked, waiting for a grace period or finalizers.
+    Waits(Written),
+}
+
+/// Deletes one object (as it was found, or as it is by now).
+pub async fn delete_object(call: &Call, mut object: Arc<Object>, options: &DeleteOptions) -> Result<Outcome, Status> {
+    let cache = call.cache()?;
+    let resource = cache.resource();
+    for _ in 0..RETRIES {
+        let value = object.value();
+        check_preconditions(call, &object, &value, options)?;
+        {
+            let attributes = call.attributes(Operation::Delete, object.name(), Some(&value), options.dry_run);
+            call.server.admission().validate(&attributes, &value).await?;
+        }
+        let done = match plan(resource, value, options, jiff::Timestamp::now()) {
+            Plan::Pending => return Ok(Outcome::Waits(Written::Stored(object))),
+            Plan::Remove(last) => {
+                if options.dry_run {
+                    return Ok(Outcome::Gone(last));
+                }
+                match write::remove(&call.server, object.key.clone(), object.revision).await {
+                    Ok(revision) => {
+                        special::after_write(call, resource, None, Some(&last));
+                        let mut last = last;
+                        meta::set(&mut last, &["metadata", "resourceVersion"], revision.to_string());
+                        Ok(Outcome::Gone(last))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Plan::Mark(marked) => {
+                if options.dry_run {
+                    return Ok(Outcome::Waits(Written::Tree(marked)));
+                }
+                let expect = Expect::Revision(object.revision);
+                let put = write::put(&call.server, cache, object.key.clone(), expect, &marked);
+                put.await.map(|stored| Outcome::Waits(Written::Stored(stored)))
+            }
+        };
+        match done {
+            Ok(outcome) => return Ok(outcome),
+            Err(WriteError::Status(status)) => return Err(status),
+            Err(WriteError::Conflict) => {
+                let again = cache.get_key(&object.key);
+                object = again.ok_or_else(|| Status::not_found(call.row.group(), call.row.plural(), object.name()))?;
+            }
+        }
+    }
+    Err(call.conflict())
+}
+
+fn check_preconditions(call: &Call, object: &Object, value: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let refuse = |why: String| {
+        Err(Status::conflict(
+            call.row.group(),
+            call.row.plural(),
+            object.name(),
+            &why,
+        ))
+    };
+    if let Some(uid) = &options.uid {
+        let own = meta::uid(value);
+        if uid != own {
+            return refuse(format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({own}). \
+                 The object might have been deleted and then recreated"
+            ));
+        }
+    }
+    if let Some(version) = &options.resource_version {
+        let own = object.revision.to_string();
+        if *version != own {
+            return refuse(format!(
+                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({own}). \
+                 The object might have been modified"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Deletion is under way and stays as it is.
+    Pending,
+    /// Store this: deletionTimestamp and finalizers.
+    Mark(Value),
+    /// Remove it now; this is its last state.
+    Remove(Value),
+}
+
+/// What a deletion comes to.
+fn plan(resource: &Resource, mut object: Value, options: &DeleteOptions, now: jiff::Timestamp) -> Plan {
+    if resource.kind == "Namespace" && resource.group.is_empty() {
+        return plan_namespace(object, options, now);
+    }
+    let graceful = resource.kind == "Pod" && resource.group.is_empty();
+    let mut grace = 0;
+    if graceful {
+        match grace_of_pod(&object, options) {
+            Grace::Pending => return Plan::Pending,
+            Grace::Over => {}
+            Grace::Shorten { seconds, at } => {
+                grace = seconds;
+                mark(&mut object, &at, seconds, false);
+            }
+            Grace::First(seconds) => {
+                grace = seconds;
+                let at = now
+                    .saturating_add(jiff::SignedDuration::from_secs(seconds))
+                    .unwrap_or(now);
+                mark(&mut object, &time::rfc3339(at), seconds, true);
+            }
+        }
+    }
+    set_gc_finalizers(resource, &mut object, options);
+    if grace > 0 {
+        return Plan::Mark(object);
+    }
+    if meta::finalizers(&object).next().is_none() {
+        return Plan::Remove(object);
+    }
+    // Finalizers are told by a deletionTimestamp that is not in the future.
+    let first = !meta::is_deleting(&object);
+    let late = meta::str_at(&object, &["metadata", "deletionTimestamp"])
+        .and_then(time::parse)
+        .is_none_or(|at| at > now);
+    if late {
+        mark(&mut object, &time::rfc3339(now), 0, first);
+    } else {
+        meta::set(&mut object, &["metadata", "deletionGracePeriodSeconds"], 0);
+    }
+    Plan::Mark(object)
+}
+
+fn plan_namespace(mut object: Value, options: &DeleteOptions, now: jiff::Timestamp) -> Plan {
+    if !meta::is_deleting(&object) {
+        meta::set(&mut object, &["metadata", "deletionTimestamp"], time::rfc3339(now));
+        meta::set(&mut object, &["status", "phase"], "Terminating");
+        let orphan = options.orphan_dependents == Some(true) || options.propagation == Some(Propagation::Orphan);
+        let mut finalizers = finalizers_without_gc(&object);
+        if orphan {
+            finalizers.push("orphan".into());
+        } else if options.propagation == Some(Propagation::Foreground) {
+            finalizers.push("foregroundDeletion".into());
+        }
+        store_finalizers(&mut object, finalizers);
+        return Plan::Mark(object);
+    }
+    let waits = !meta::items(&object, &["spec", "finalizers"]).is_empty() || meta::finalizers(&object).next().is_some();
+    if waits { Plan::Pending } else { Plan::Remove(object) }
+}
+
+enum Grace {
+    First(i64),
+    Shorten {
+        seconds: i64,
+        at: String,
+    },
+    Pending,
+    /// Nothing more to wait for.
+    Over,
+}
+
+fn grace_of_pod(pod: &Value, options: &DeleteOptions) -> Grace {
+    let asked = options
+        .grace_period
+        .map(|seconds| if seconds < 0 { 1 } else { seconds });
+    if meta::is_deleting(pod) {
+        let own = meta::i64_at(pod, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
+        if own == 0 {
+            return Grace::Over;
+        }
+        return match asked {
+            Some(seconds) if seconds < own => {
+                let at = meta::str_at(pod, &["metadata", "deletionTimestamp"]).and_then(time::parse);
+                let at = at.map(|at| {
+                    at.saturating_sub(jiff::SignedDuration::from_secs(own - seconds))
+                        .unwrap_or(at)
+                });
+                let now = jiff::Timestamp::now();
+                let at = at.unwrap_or(now);
+                // The whole shorter period is over already: the node still gets a second to act on.
+                let (at, seconds) = if at < now { (now, seconds.min(1)) } else { (at, seconds) };
+                Grace::Shorten {
+                    seconds,
+                    at: time::rfc3339(at),
+                }
+            }
+            _ => Grace::Pending,
+        };
+    }
+    let ended = matches!(meta::string(pod, &["status", "phase"]), "Failed" | "Succeeded");
+    if meta::string(pod, &["spec", "nodeName"]).is_empty() || ended {
+        return Grace::First(0);
+    }
+    let own = meta::i64_at(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(30);
+    Grace::First(asked.unwrap_or(if own < 0 { 1 } else { own }))
+}
+
+fn mark(object: &mut Value, at: &str, seconds: i64, first: bool) {
+    let generation = meta::generation(object);
+    let metadata = meta::metadata_mut(object);
+    metadata.insert("deletionTimestamp".into(), at.into());
+    metadata.insert("deletionGracePeriodSeconds".into(), seconds.into());
+    if first && generation > 0 {
+        metadata.insert("generation".into(), (generation + 1).into());
+    }
+}
+
+/// Adds or removes the garbage collector's two finalizers as options and the kind's default say.
+fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
+    if resource.kind == "Event" {
+        return;
+    }
+    let has = |name: &str| meta::finalizers(object).any(|own| own == name);
+    let (orphan, foreground) = match (options.orphan_dependents, options.propagation) {
+        (Some(orphan), _) => (orphan, false),
+        (None, Some(propagation)) => (
+            propagation == Propagation::Orphan,
+            propagation == Propagation::Foreground,
+        ),
+        (None, None) if has("orphan") => (true, false),
+        (None, None) if has("foregroundDeletion") => (false, true),
+        // Kinds of which upstream orphans the dependents when nothing is said.
+        (None, None) => (matches!(&*resource.kind, "Job" | "ReplicationController"), false),
+    };
+    if orphan == has("orphan") && foreground == has("foregroundDeletion") {
+        return;
+    }
+    let mut finalizers = finalizers_without_gc(object);
+    if orphan {
+        finalizers.push("orphan".into());
+    }
+    if foreground {
+        finalizers.push("foregroundDeletion".into());
+    }
+    store_finalizers(object, finalizers);
+}
+
+fn finalizers_without_gc(object: &Value) -> Vec<Value> {
+    meta::finalizers(object)
+        .filter(|finalizer| !matches!(*finalizer, "orphan" | "foregroundDeletion"))
+        .map(Value::from)
+        .collect()
+}
+
+fn store_finalizers(object: &mut Value, finalizers: Vec<Value>) {
+    let metadata = meta::metadata_mut(object);
+    if finalizers.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), finalizers.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mk8s_api::registry;
+
+    use super::*;
+
+    fn row(group: &str, plural: &str) -> &'static Resource {
+        registry::find(group, "v1", plural).unwrap()
+    }
+
+    #[test]
+    fn pods_end_gracefully() {
+        let now: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let pod = |node: &str, phase: &str| {
+            json!({"metadata": {"name": "p", "generation": 1}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30},
+                   "status": {"phase": phase}})
+        };
+        let options = |grace| DeleteOptions {
+            grace_period: grace,
+            ..DeleteOptions::default()
+        };
+        let pods = row("", "pods");
+        let Plan::Mark(marked) = plan(pods, pod("n", "Running"), &options(None), now) else {
+            panic!("a running pod ends gracefully");
+        };
+        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:30Z");
+        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+        assert_eq!(marked["metadata"]["generation"], 2);
+        assert_eq!(plan(pods, marked.clone(), &options(None), now), Plan::Pending);
+        assert_eq!(plan(pods, marked.clone(), &options(Some(60)), now), Plan::Pending);
+        for (pod, grace) in [
+            (pod("", "Pending"), None),
+            (pod("n", "Succeeded"), None),
+            (pod("n", "Running"), Some(0)),
+        ] {
+            assert!(matches!(plan(pods, pod, &options(grace), now), Plan::Remove(_)));
+        }
+        assert!(matches!(plan(pods, marked, &options(Some(0)), now), Plan::Remove(_)));
+    }
+
+    #[test]
+    fn finalizers_hold_an_object() {
+        let now = jiff::Timestamp::now();
+        let held = json!({"metadata": {"name": "c", "finalizers": ["a/b"]}});
+        let Plan::Mark(marked) = plan(row("", "configmaps"), held, &DeleteOptions::default(), now) else {
+            panic!("held by a finalizer");
+        };
+        assert!(meta::is_deleting(&marked));
+        let foreground = DeleteOptions {
+            propagation: Some(Propagation::Foreground),
+            ..DeleteOptions::default()
+        };
+        let free = json!({"metadata": {"name": "d"}});
+        let Plan::Mark(marked) = plan(row("apps", "deployments"), free.clone(), &foreground, now) else {
+            panic!("held for the garbage collector");
+        };
+        assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+        let default = DeleteOptions::default();
+        assert!(matches!(
+            plan(row("batch", "jobs"), free.clone(), &default, now),
+            Plan::Mark(_)
+        ));
+        assert!(matches!(
+            plan(row("apps", "deployments"), free, &default, now),
+            Plan::Remove(_)
+        ));
+    }
+}

@@ -1,0 +1,18 @@
+//! get: the cache's bytes.
+
+use axum::body::Body;
+use http::{Response, StatusCode};
+use mk8s_api::status::Status;
+
+use super::Call;
+use crate::{respond, table};
+
+pub fn get(call: &Call) -> Result<Response<Body>, Status> {
+    let object = call.object()?;
+    if call.output.shape == crate::negotiate::Shape::Table {
+        let shown = call.row.show(object.value());
+        let value = table::of_one(&call.row, &shown, table::include(&call.query));
+        return respond::value(StatusCode::OK, call.output, value);
+    }
+    respond::object(StatusCode::OK, &call.row, call.output, &object)
+}

@@ -1,0 +1,192 @@
+//! One file per verb, generic over the registry's rows.
+
+pub mod create;
+pub mod decode;
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use mk8s_api::registry::Support;
+use mk8s_api::status::Status;
+use serde_json::Value;
+
+use crate::admission::{Attributes, Operation};
+use crate::identity::User;
+use crate::negotiate::{Encoding, Output, Shape};
+use crate::object::Object;
+use crate::request::{Query, RequestInfo};
+use crate::respond;
+use crate::rows::Row;
+use crate::server::ApiServer;
+use crate::subresources;
+use crate::watch_cache::ResourceCache;
+
+/// One request to a resource, after authentication and authorization.
+pub struct Call {
+    pub server: Arc<ApiServer>,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub user: Arc<User>,
+    pub row: Arc<Row>,
+    pub headers: HeaderMap,
+    pub output: Output,
+}
+
+/// How often a read-modify-write loop inside the server is tried before its conflict is the caller's.
+pub const RETRIES: usize = 10;
+
+impl Call {
+    pub fn cache(&self) -> Result<&Arc<ResourceCache>, Status> {
+        let cache = self.row.cache.as_ref();
+        cache.ok_or_else(|| Status::method_not_allowed(format!("{} has no stored objects", self.row.plural())))
+    }
+
+    /// The stored object that the path names.
+    pub fn object(&self) -> Result<Arc<Object>, Status> {
+        let found = self.cache()?.get(&self.info.namespace, self.info.path_name());
+        found.ok_or_else(|| self.not_found())
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(self.row.group(), self.row.plural(), &self.info.name)
+    }
+
+    pub fn conflict(&self) -> Status {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Status::conflict(self.row.group(), self.row.plural(), &self.info.name, why)
+    }
+
+    pub fn attributes<'a>(
+        &'a self,
+        operation: Operation,
+        name: &'a str,
+        old: Option<&'a Value>,
+        dry_run: bool,
+    ) -> Attributes<'a> {
+        Attributes {
+            user: &self.user,
+            request: &self.info,
+            resource: &self.row.resource,
+            operation,
+            namespace: &self.info.namespace,
+            name,
+            subresource: &self.info.subresource,
+            old,
+            dry_run,
+        }
+    }
+
+    /// Kinds that promise what this version can't hold are not written.
+    pub fn refuse_unsupported(&self) -> Result<(), Status> {
+        if self.row.resource.support != Support::ReadOnly {
+            return Ok(());
+        }
+        Err(self.not_in_this_version(self.row.kind()))
+    }
+
+    pub fn not_in_this_version(&self, what: &str) -> Status {
+        Status::forbidden(
+            self.row.group(),
+            self.row.plural(),
+            &self.info.name,
+            &format!("{what}: not in this version of mk8s"),
+        )
+    }
+}
+
+/// Runs a request to a resource.
+pub async fn dispatch(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+    if !call.info.subresource.is_empty() {
+        return subresources::dispatch(call, parts, body).await;
+    }
+    if !supports(&call) {
+        return Err(Status::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    match call.info.verb {
+        "get" => get::get(&call),
+        "list" => list::list(&call).await,
+        "watch" => watch::watch(&call).await,
+        "create" => create::create(&call, decode::read(body).await?).await,
+        "update" => update::update(&call, decode::read(body).await?).await,
+        "patch" => patch::patch(&call, decode::read(body).await?).await,
+        "delete" => delete::delete(&call, decode::read(body).await?).await,
+        "deletecollection" => delete::delete_collection(&call, decode::read(body).await?).await,
+        _ => Err(Status::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+fn supports(call: &Call) -> bool {
+    // A namespaced resource is written in a namespace only.
+    if call.row.resource.is_namespaced()
+        && call.info.namespace.is_empty()
+        && !matches!(call.info.verb, "list" | "watch")
+        && !(call.info.verb == "create" && call.row.is_virtual())
+    {
+        return false;
+    }
+    if call.info.verb == "create" && !call.info.name.is_empty() && call.row.plural() != "namespaces" {
+        return false;
+    }
+    call.row.resource.verbs.names().any(|verb| verb == call.info.verb)
+}
+
+/// What a write came to: the stored object, or with dry-run the tree that would have been stored.
+pub enum Written {
+    Stored(Arc<Object>),
+    Tree(Value),
+}
+
+impl Written {
+    /// The tree as stored (dry-run: as it would be).
+    pub fn value(&self) -> Value {
+        match self {
+            Written::Stored(object) => object.value(),
+            Written::Tree(value) => value.clone(),
+        }
+    }
+}
+
+/// Answers a write, with its warnings.
+pub fn answer(
+    call: &Call,
+    code: http::StatusCode,
+    written: Written,
+    warnings: &[String],
+) -> Result<Response<Body>, Status> {
+    let mut response = match written {
+        Written::Stored(object) => respond::object(code, &call.row, call.output, &object)?,
+        Written::Tree(value) => {
+            let shown = call.row.show(value);
+            respond::value(
+                code,
+                call.output,
+                respond::shape_one(&call.row, call.output.shape, shown)?,
+            )?
+        }
+    };
+    respond::warn(&mut response, warnings);
+    Ok(response)
+}
+
+/// Whether the cache's bytes can be sent as they are.
+pub fn plain_json(call: &Call) -> bool {
+    call.row.shows_stored()
+        && call.output.shape == Shape::Object
+        && call.output.encoding == Encoding::Json
+        && !call.output.pretty
+}
+
+pub type BodyBytes = Bytes;

@@ -1,0 +1,157 @@
+//! patch: read, change, write, and again when something came between.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
+use mk8s_api::codec::{Validation, conform, json, yaml};
+use mk8s_api::meta;
+use mk8s_api::patch::{self, PatchError};
+use mk8s_api::status::Status;
+use serde_json::Value;
+
+use super::decode::{self, Expected};
+use super::update::check_version;
+use super::{Call, RETRIES, Written, answer};
+use crate::options::WriteOptions;
+use crate::pipeline::{self, Part, Updated};
+
+/// The three ways to say what changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+}
+
+impl PatchType {
+    pub fn of(call: &Call) -> Result<PatchType, Status> {
+        let header = call.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = header.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        match media {
+            "application/json-patch+json" => Ok(PatchType::Json),
+            "application/merge-patch+json" => Ok(PatchType::Merge),
+            "application/strategic-merge-patch+json" if call.row.schema.is_some() => Ok(PatchType::Strategic),
+            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Status::unsupported_media_type(
+                "server-side apply (application/apply-patch+yaml) is not in this version of mk8s: use client-side apply",
+            )),
+            other => Err(Status::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (got {other:?})"
+            ))),
+        }
+    }
+}
+
+/// A patch's body.
+pub fn read_patch(body: &[u8]) -> Result<Value, Status> {
+    let decoded = match json::decode(body, None, Validation::Ignore) {
+        Ok(decoded) => decoded,
+        Err(why) => yaml::decode(body, None, Validation::Ignore)
+            .ok()
+            .filter(|decoded| decoded.value.is_object() || decoded.value.is_array())
+            .ok_or_else(|| Status::bad_request(format!("error decoding patch: {why}")))?,
+    };
+    Ok(decoded.value)
+}
+
+/// Changes a tree as a patch says.
+pub fn apply(call: &Call, kind: PatchType, target: &mut Value, patch: &Value) -> Result<(), Status> {
+    let applied = match (kind, call.row.schema) {
+        (PatchType::Json, _) => patch::json(target, patch),
+        (PatchType::Strategic, Some(schema)) => patch::strategic(target, patch, schema),
+        _ => patch::merge(target, patch),
+    };
+    applied.map_err(|error| patch_failed(call, kind, error))
+}
+
+fn patch_failed(call: &Call, kind: PatchType, error: PatchError) -> Status {
+    let text = error.to_string();
+    match kind {
+        // The patch is well-formed but does not fit the object.
+        PatchType::Json => {
+            let mut status = Status::new(
+                422,
+                "Invalid",
+                "the server rejected our request due to an error in our request",
+            );
+            status.details = Some(serde_json::json!({
+                "name": call.info.name, "kind": call.row.plural(),
+                "causes": [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}],
+            }));
+            status.message = format!("the server rejected our request due to an error in our request: {text}");
+            status
+        }
+        _ => Status::bad_request(text),
+    }
+}
+
+pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
+    patch_part(call, body, Part::Main).await
+}
+
+/// PATCH of the object or of its status.
+pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response<Body>, Status> {
+    call.refuse_unsupported()?;
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let kind = PatchType::of(call)?;
+    let change = read_patch(&body)?;
+    for _ in 0..RETRIES {
+        let old = call.object()?;
+        let old_value = old.value();
+        let mut warnings = Vec::new();
+        let mut shown = call.row.show(old_value.clone());
+        apply(call, kind, &mut shown, &change)?;
+        let mut new = conformed(call, shown, options, &mut warnings)?;
+        check_identity(call, &new)?;
+        call.row.to_stored(&mut new);
+        let asked = meta::resource_version(&new).to_string();
+        let conditional = asked != meta::resource_version(&old_value) || names_version(&change);
+        check_version(call, &new, &old, &old_value)?;
+        let updated = pipeline::update(call, &old, &old_value, new, part, options.dry_run, &mut warnings);
+        match updated.await? {
+            Updated::Written(written) => return answer(call, StatusCode::OK, written, &warnings),
+            Updated::Deleted(last) => return answer(call, StatusCode::OK, Written::Tree(last), &warnings),
+            Updated::Conflict if conditional => return Err(call.conflict()),
+            Updated::Conflict => {}
+        }
+    }
+    Err(call.conflict())
+}
+
+/// Whether a merge patch states the version it is meant for.
+fn names_version(change: &Value) -> bool {
+    meta::at(change, &["metadata", "resourceVersion"]).is_some()
+}
+
+/// The patched tree as decoding its text would leave it.
+fn conformed(call: &Call, patched: Value, options: WriteOptions, warnings: &mut Vec<String>) -> Result<Value, Status> {
+    let Some(schema) = call.row.schema else {
+        return Ok(patched);
+    };
+    let expected = Expected::row(call);
+    let decoded = conform(patched, schema, options.field_validation.into())
+        .map_err(|why| decode::cannot_be_handled(&expected, &why))?;
+    decode::note_problems(decoded.problems, &expected, options.field_validation, warnings)?;
+    Ok(decoded.value)
+}
+
+fn check_identity(call: &Call, new: &Value) -> Result<(), Status> {
+    if meta::kind(new) != call.row.kind() || meta::api_version(new) != call.row.api_version {
+        return Err(Status::bad_request(format!(
+            "a patch can't change kind or apiVersion: {} {} is not {} {}",
+            meta::api_version(new),
+            meta::kind(new),
+            call.row.api_version,
+            call.row.kind(),
+        )));
+    }
+    let name = meta::name(new);
+    if name != call.info.path_name() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.info.path_name()
+        )));
+    }
+    Ok(())
+}

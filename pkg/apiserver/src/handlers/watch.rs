@@ -1,0 +1,415 @@
+//! watch: a cursor in the resource's ring, written out as fast as the socket takes it. Frames are made once per event
+//! and shared; what a burst left is sent as one chunk.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use mk8s_api::codec::protobuf;
+use mk8s_api::status::Status;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Sleep};
+
+use super::{Call, list};
+use crate::filter::Filter;
+use crate::negotiate::{Encoding, Output, Shape};
+use crate::object::Object;
+use crate::options::ListOptions;
+use crate::respond;
+use crate::rows::Row;
+use crate::table::{self, Include};
+use crate::watch_cache::{Event, EventKind, Next, Snapshot, Watcher, frame};
+
+const CHUNK: usize = 64 << 10;
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
+    let options = ListOptions::parse(&call.query, true)?;
+    let filter = Filter::new(&call.row, &options)?;
+    let encoder = Encoder::new(call);
+    let timeout = match options.timeout_seconds {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        _ => Duration::from_secs(1800 + u64::from(rand::random::<u16>()) % 1800),
+    };
+    let mut stream = Stream {
+        source: None,
+        initial: None,
+        scope: Scope { prefix: None, filter },
+        encoder,
+        deadline: Box::pin(tokio::time::sleep(timeout)),
+        bookmark: None,
+        events: Vec::new(),
+        last_words: None,
+        ended: false,
+        // A namespace's watch of another resource gets bookmarks of the same revision space.
+        allow_bookmarks: options.allow_bookmarks,
+    };
+    if options.allow_bookmarks {
+        stream.bookmark = Some(Box::pin(tokio::time::sleep(BOOKMARK_EVERY)));
+    }
+    start(call, &options, &mut stream).await?;
+    let content_type = match call.output.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    let mut response = respond::bytes(StatusCode::OK, content_type, Bytes::new());
+    let frames = futures::stream::unfold(stream, |mut stream| async move {
+        let chunk = stream.next().await?;
+        Some((Ok::<_, Infallible>(chunk), stream))
+    });
+    *response.body_mut() = Body::from_stream(frames);
+    Ok(response)
+}
+
+/// Decides where the watch begins.
+async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Result<(), Status> {
+    let Some(cache) = &call.row.cache else {
+        return Ok(());
+    };
+    let namespace = call.info.namespace.as_str();
+    let namespaced = call.row.resource.is_namespaced() && !namespace.is_empty();
+    if namespaced {
+        stream.scope.prefix = Some(cache.list(namespace).prefix().clone());
+    }
+    let revision = options.revision()?;
+    let with_snapshot = match options.send_initial_events {
+        Some(wanted) => wanted,
+        None => revision.is_none(),
+    };
+    let indexed = stream.scope.filter.indexed.clone();
+    if with_snapshot {
+        if let Some(revision) = revision {
+            let all = call.server.cache();
+            if !all.wait_for(revision, PATIENCE).await {
+                return Err(list::too_new(revision, all.revision()));
+            }
+        }
+        let (snapshot, watcher) = cache.watch_with_snapshot(namespace, indexed.as_deref());
+        stream.initial = Some(Initial {
+            snapshot,
+            after: None,
+            bookmark: options.send_initial_events == Some(true) && options.allow_bookmarks,
+        });
+        stream.source = Some(watcher);
+        return Ok(());
+    }
+    match revision {
+        None => stream.source = Some(cache.watch_with_snapshot(namespace, indexed.as_deref()).1),
+        Some(revision) => match cache.watch_from(revision, indexed.as_deref()) {
+            Ok(watcher) => stream.source = Some(watcher),
+            Err(oldest) => stream.last_words = Some(too_old(revision, oldest)),
+        },
+    }
+    Ok(())
+}
+
+fn too_old(revision: u64, oldest: u64) -> Status {
+    Status::expired(format!("too old resource version: {revision} ({oldest})"))
+}
+
+struct Scope {
+    /// Key prefix of the namespace.
+    prefix: Option<Arc<str>>,
+    filter: Filter,
+}
+
+impl Scope {
+    fn is_everything(&self) -> bool {
+        self.prefix.is_none() && self.filter.is_everything()
+    }
+
+    fn covers(&self, object: &Object) -> bool {
+        if let Some(prefix) = &self.prefix {
+            if !object.key.starts_with(&**prefix) {
+                return false;
+            }
+        }
+        self.filter.matches(object)
+    }
+
+    /// What an event is to this watcher: entering a selector is ADDED, leaving it DELETED with the last object seen.
+    fn sees<'e>(&self, event: &'e Event) -> Option<(EventKind, &'e Arc<Object>)> {
+        let before = event.old.as_ref().filter(|old| self.covers(old));
+        let now = event.kind != EventKind::Deleted && self.covers(&event.object);
+        match (before, now) {
+            (None, false) => None,
+            (None, true) => Some((EventKind::Added, &event.object)),
+            (Some(_), true) => Some((event.kind, &event.object)),
+            (Some(old), false) => Some((EventKind::Deleted, old)),
+        }
+    }
+}
+
+struct Initial {
+    snapshot: Snapshot,
+    after: Option<Arc<str>>,
+    /// Whether the closing bookmark was asked for.
+    bookmark: bool,
+}
+
+struct Stream {
+    source: Option<Watcher>,
+    initial: Option<Initial>,
+    scope: Scope,
+    encoder: Encoder,
+    deadline: Pin<Box<Sleep>>,
+    bookmark: Option<Pin<Box<Sleep>>>,
+    events: Vec<Arc<Event>>,
+    last_words: Option<Status>,
+    ended: bool,
+    allow_bookmarks: bool,
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Some(status) = self.last_words.take() {
+                self.ended = true;
+                return Some(self.encoder.error(&status));
+            }
+            if self.initial.is_some() {
+                let chunk = self.initial_chunk();
+                if !chunk.is_empty() {
+                    return Some(chunk.into());
+                }
+                continue;
+            }
+            if let Some(chunk) = self.ready() {
+                return Some(chunk);
+            }
+            if !self.events.is_empty() || self.last_words.is_some() {
+                continue;
+            }
+            if let Some(chunk) = self.wait().await {
+                return Some(chunk);
+            }
+        }
+    }
+
+    fn initial_chunk(&mut self) -> Vec<u8> {
+        let mut chunk = Vec::new();
+        let Some(initial) = &mut self.initial else {
+            return chunk;
+        };
+        let mut last = None;
+        let everything = self.scope.filter.is_everything();
+        for object in initial.snapshot.iter_after(initial.after.as_deref()) {
+            if !everything && !self.scope.filter.matches(object) {
+                continue;
+            }
+            self.encoder.put(&mut chunk, EventKind::Added, object, object.revision);
+            if chunk.len() >= CHUNK {
+                last = Some(object.key.clone());
+                break;
+            }
+        }
+        if last.is_some() {
+            initial.after = last;
+            return chunk;
+        }
+        if initial.bookmark {
+            let bookmark = self.encoder.bookmark(initial.snapshot.revision, true);
+            chunk.extend_from_slice(&bookmark);
+        }
+        self.initial = None;
+        chunk
+    }
+
+    /// What can be sent without waiting. Leaves `events` non-empty when events were taken, shown or not.
+    fn ready(&mut self) -> Option<Bytes> {
+        self.events.clear();
+        let watcher = self.source.as_mut()?;
+        if let Next::TooOld = watcher.take(&mut self.events) {
+            self.last_words = Some(Status::expired(
+                "the watch fell behind what is kept of the history; list again",
+            ));
+            return None;
+        }
+        if let ([event], true, true) = (self.events.as_slice(), self.scope.is_everything(), self.encoder.plain) {
+            return Some(event.json_frame().clone());
+        }
+        let mut chunk = Vec::new();
+        let everything = self.scope.is_everything();
+        for event in &self.events {
+            let (kind, object) = if everything {
+                (event.kind, &event.object)
+            } else {
+                match self.scope.sees(event) {
+                    Some(seen) => seen,
+                    None => continue,
+                }
+            };
+            if self.encoder.plain && kind == event.kind && Arc::ptr_eq(object, &event.object) {
+                chunk.extend_from_slice(event.json_frame());
+            } else {
+                self.encoder.event(&mut chunk, event, kind, object);
+            }
+        }
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+
+    async fn wait(&mut self) -> Option<Bytes> {
+        let Stream {
+            source,
+            deadline,
+            bookmark,
+            ..
+        } = self;
+        let changed = async {
+            match source {
+                Some(watcher) => watcher.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let tick = async {
+            match bookmark {
+                Some(sleep) => sleep.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = changed => return None,
+            () = deadline.as_mut() => self.ended = true,
+            () = tick => {}
+        }
+        if let Some(sleep) = &mut self.bookmark {
+            sleep.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
+        }
+        let revision = self.source.as_ref().and_then(Watcher::caught_up)?;
+        self.allow_bookmarks.then(|| self.encoder.bookmark(revision, false))
+    }
+}
+
+/// Writes events the way one client wants them.
+struct Encoder {
+    row: Arc<Row>,
+    output: Output,
+    include: Include,
+    /// Shared JSON frames can be sent as they are.
+    plain: bool,
+    /// Column definitions are sent with the first table only, as upstream does.
+    columns_sent: bool,
+}
+
+impl Encoder {
+    fn new(call: &Call) -> Encoder {
+        Encoder {
+            row: call.row.clone(),
+            output: call.output,
+            include: table::include(&call.query),
+            plain: super::plain_json(call)
+                || (call.output.encoding != Encoding::Protobuf
+                    && call.output.shape == Shape::Object
+                    && call.row.shows_stored()),
+            columns_sent: false,
+        }
+    }
+
+    /// An event of the ring, possibly as something else than it was.
+    fn event(&mut self, chunk: &mut Vec<u8>, event: &Event, kind: EventKind, object: &Arc<Object>) {
+        let whole = kind == event.kind && Arc::ptr_eq(object, &event.object);
+        if whole && self.output.encoding == Encoding::Protobuf && self.output.shape == Shape::Object {
+            let row = self.row.clone();
+            let shared = event
+                .proto_frame(|event| protobuf_frame(&row, event.kind, &event.object, event.revision).map(Bytes::from));
+            if let (Some(shared), true) = (shared, self.row.shows_stored()) {
+                chunk.extend_from_slice(&shared);
+                return;
+            }
+        }
+        self.put(chunk, kind, object, event.revision);
+    }
+
+    fn put(&mut self, chunk: &mut Vec<u8>, kind: EventKind, object: &Arc<Object>, revision: u64) {
+        if self.plain {
+            chunk.extend_from_slice(&frame(kind.as_str(), &object.json_at(revision)));
+            return;
+        }
+        if self.output.encoding == Encoding::Protobuf && self.output.shape == Shape::Object && self.row.shows_stored() {
+            if let Some(bytes) = protobuf_frame(&self.row, kind, object, revision) {
+                chunk.extend_from_slice(&bytes);
+            }
+            return;
+        }
+        let mut value = object.value();
+        if revision != object.revision {
+            mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
+        }
+        let value = self.row.show(value);
+        let shown = match self.output.shape {
+            Shape::Object => value,
+            Shape::Metadata => table::partial_metadata(value),
+            Shape::Table => self.table(value),
+        };
+        self.put_value(chunk, kind.as_str(), &shown);
+    }
+
+    fn table(&mut self, object: Value) -> Value {
+        let mut table = table::of_one(&self.row, &object, self.include);
+        if self.columns_sent {
+            table["columnDefinitions"] = Value::Null;
+        }
+        self.columns_sent = true;
+        table
+    }
+
+    fn put_value(&self, chunk: &mut Vec<u8>, kind: &str, value: &Value) {
+        if self.output.encoding == Encoding::Protobuf {
+            let schema =
+                mk8s_api::schema::by_api_version(mk8s_api::meta::api_version(value), mk8s_api::meta::kind(value));
+            if let Some(Ok(raw)) = schema.map(|schema| protobuf::encode_raw(schema, value)) {
+                let (api_version, own) = (mk8s_api::meta::api_version(value), mk8s_api::meta::kind(value));
+                chunk.extend_from_slice(&protobuf::watch_frame(kind, api_version, own, &raw));
+            }
+            return;
+        }
+        if let Ok(text) = serde_json::to_vec(value) {
+            chunk.extend_from_slice(&frame(kind, &text));
+        }
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let value = match self.output.shape {
+            Shape::Object => json!({"kind": self.row.kind(), "apiVersion": self.row.api_version, "metadata": metadata}),
+            Shape::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": null,
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]}),
+        };
+        let mut chunk = Vec::new();
+        self.put_value(&mut chunk, "BOOKMARK", &value);
+        chunk.into()
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        let mut chunk = Vec::new();
+        self.put_value(&mut chunk, "ERROR", &status.to_value());
+        chunk.into()
+    }
+}
+
+fn protobuf_frame(row: &Row, kind: EventKind, object: &Arc<Object>, revision: u64) -> Option<Vec<u8>> {
+    let frame = |raw: &[u8]| protobuf::watch_frame(kind.as_str(), &row.api_version, row.kind(), raw);
+    if revision == object.revision {
+        let item = respond::proto_item(row, object).ok()?;
+        return Some(frame(protobuf::item_raw(&item)));
+    }
+    let raw = protobuf::raw_from_json(row.schema?, &object.json_at(revision)).ok()?;
+    Some(frame(&raw))
+}

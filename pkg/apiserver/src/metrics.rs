@@ -1,0 +1,108 @@
+//! Counters that cost a request one atomic addition, printed in the Prometheus text format.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::server::ApiServer;
+
+const VERBS: [&str; 8] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+];
+/// The codes counted by themselves; others are counted as their class's first.
+const CODES: [u16; 16] = [
+    200, 201, 202, 101, 304, 400, 401, 403, 404, 405, 406, 409, 410, 422, 429, 500,
+];
+
+/// Requests of one row, by verb and code.
+#[derive(Default)]
+pub struct Requests([[AtomicU64; CODES.len()]; VERBS.len()]);
+
+impl Requests {
+    pub fn count(&self, verb: &str, code: u16) {
+        let Some(verb) = VERBS.iter().position(|own| *own == verb) else {
+            return;
+        };
+        let code = CODES.iter().position(|own| *own == code).unwrap_or(match code {
+            200..300 => 0,
+            300..400 => 4,
+            400..500 => 5,
+            _ => CODES.len() - 1,
+        });
+        self.0[verb][code].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What is counted for the whole server.
+#[derive(Default)]
+pub struct Metrics {
+    dropped: AtomicU64,
+}
+
+impl Metrics {
+    /// A request was refused since too many are under way.
+    pub fn dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Everything, as text.
+pub fn print(server: &ApiServer) -> String {
+    let mut text = String::with_capacity(16 << 10);
+    text.push_str("# HELP apiserver_request_total Requests by verb, resource and code.\n");
+    text.push_str("# TYPE apiserver_request_total counter\n");
+    for row in server.rows().all() {
+        for (verb, codes) in VERBS.iter().zip(&row.requests.0) {
+            for (code, count) in CODES.iter().zip(codes) {
+                let count = count.load(Ordering::Relaxed);
+                if count == 0 {
+                    continue;
+                }
+                let _ = writeln!(
+                    text,
+                    "apiserver_request_total{{code=\"{code}\",group=\"{}\",resource=\"{}\",verb=\"{}\",version=\"{}\"}} {count}",
+                    row.group(),
+                    row.plural(),
+                    verb.to_uppercase(),
+                    row.version,
+                );
+            }
+        }
+    }
+    text.push_str("# HELP apiserver_dropped_requests_total Requests refused because too many were under way.\n");
+    text.push_str("# TYPE apiserver_dropped_requests_total counter\n");
+    let dropped = server.metrics().dropped.load(Ordering::Relaxed);
+    let _ = writeln!(text, "apiserver_dropped_requests_total {dropped}");
+    text.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
+    text.push_str("# TYPE apiserver_storage_objects gauge\n");
+    for cache in server.cache().resources() {
+        let _ = writeln!(
+            text,
+            "apiserver_storage_objects{{resource=\"{}\"}} {}",
+            cache.resource().qualified(),
+            cache.len()
+        );
+    }
+    text.push_str("# HELP apiserver_longrunning_requests Watches by resource.\n");
+    text.push_str("# TYPE apiserver_longrunning_requests gauge\n");
+    for cache in server.cache().resources() {
+        let watchers = cache.watchers();
+        if watchers > 0 {
+            let _ = writeln!(
+                text,
+                "apiserver_longrunning_requests{{resource=\"{}\",verb=\"WATCH\"}} {watchers}",
+                cache.resource().qualified()
+            );
+        }
+    }
+    text.push_str("# HELP mk8s_store_revision The newest revision that is on disk and visible.\n");
+    text.push_str("# TYPE mk8s_store_revision gauge\n");
+    let _ = writeln!(text, "mk8s_store_revision {}", server.cache().revision());
+    text
+}

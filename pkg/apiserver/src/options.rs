@@ -1,0 +1,281 @@
+//! The options of each verb, as the query (and for delete the body) states them.
+
+use mk8s_api::status::{FieldError, Status};
+use serde_json::Value;
+
+use crate::request::Query;
+
+/// metav1.ListOptions, checked.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub label_selector: String,
+    pub field_selector: String,
+    pub resource_version: String,
+    pub version_match: Match,
+    pub limit: usize,
+    pub continue_token: String,
+    pub timeout_seconds: Option<u64>,
+    pub allow_bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Match {
+    #[default]
+    Unset,
+    Exact,
+    NotOlderThan,
+}
+
+impl ListOptions {
+    pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
+        let text = |key: &str| query.get(key).unwrap_or_default().to_string();
+        let version_match = match query.text("resourceVersionMatch") {
+            None => Match::Unset,
+            Some("Exact") => Match::Exact,
+            Some("NotOlderThan") => Match::NotOlderThan,
+            Some(other) => {
+                return Err(invalid(&[FieldError::not_supported(
+                    "resourceVersionMatch",
+                    other,
+                    &["Exact", "NotOlderThan", ""],
+                )]));
+            }
+        };
+        let options = ListOptions {
+            label_selector: text("labelSelector"),
+            field_selector: text("fieldSelector"),
+            resource_version: text("resourceVersion"),
+            version_match,
+            limit: number(query, "limit")?.unwrap_or(0) as usize,
+            continue_token: text("continue"),
+            timeout_seconds: number(query, "timeoutSeconds")?,
+            allow_bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
+        };
+        if watch {
+            options.check_watch()?
+        } else {
+            options.check_list()?
+        }
+        Ok(options)
+    }
+
+    fn check_list(&self) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        if self.send_initial_events.is_some() {
+            errors.push(FieldError::forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            ));
+        }
+        if self.version_match != Match::Unset {
+            let forbid = |why| FieldError::forbidden("resourceVersionMatch", why);
+            if self.resource_version.is_empty() {
+                errors.push(forbid(
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            if !self.continue_token.is_empty() {
+                errors.push(forbid("resourceVersionMatch is forbidden when continue is provided"));
+            }
+            if self.version_match == Match::Exact && self.resource_version == "0" {
+                errors.push(forbid(
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(invalid(&errors))
+        }
+    }
+
+    fn check_watch(&self) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        match (self.send_initial_events, self.version_match) {
+            (Some(_), Match::NotOlderThan) | (None, Match::Unset) => {}
+            (Some(_), _) => errors.push(FieldError::forbidden(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            )),
+            (None, _) => errors.push(FieldError::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )),
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(invalid(&errors))
+        }
+    }
+
+    /// The revision asked for; None where none (or "0": any) was named.
+    pub fn revision(&self) -> Result<Option<u64>, Status> {
+        match self.resource_version.as_str() {
+            "" | "0" => Ok(None),
+            text => match text.parse() {
+                Ok(revision) => Ok(Some(revision)),
+                Err(_) => Err(invalid(&[FieldError::invalid(
+                    "resourceVersion",
+                    text,
+                    "strconv.ParseUint: parsing: invalid syntax",
+                )])),
+            },
+        }
+    }
+}
+
+fn invalid(errors: &[FieldError]) -> Status {
+    Status::invalid("meta.k8s.io", "ListOptions", "", errors)
+}
+
+fn number(query: &Query, key: &str) -> Result<Option<u64>, Status> {
+    match query.text(key) {
+        None => Ok(None),
+        Some(text) => match text.parse::<i64>() {
+            Ok(number) => Ok(u64::try_from(number).ok()),
+            Err(_) => Err(Status::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))),
+        },
+    }
+}
+
+/// How unknown and duplicate fields are met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Strict,
+    #[default]
+    Warn,
+    Ignore,
+}
+
+/// metav1.CreateOptions, UpdateOptions and PatchOptions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+}
+
+impl WriteOptions {
+    pub fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
+        let field_validation = match query.text("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Strict") => FieldValidation::Strict,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some(other) => {
+                let error = FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn", ""]);
+                return Err(Status::invalid("meta.k8s.io", kind, "", &[error]));
+            }
+        };
+        Ok(WriteOptions {
+            dry_run: dry_run(query.all("dryRun"), kind)?,
+            field_validation,
+        })
+    }
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, Status> {
+    let mut dry = false;
+    for value in values {
+        match value {
+            "" => {}
+            "All" => dry = true,
+            other => {
+                let error = FieldError::not_supported("dryRun", other, &["All"]);
+                return Err(Status::invalid("meta.k8s.io", kind, "", &[error]));
+            }
+        }
+    }
+    Ok(dry)
+}
+
+/// metav1.DeleteOptions.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub grace_period: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub orphan_dependents: Option<bool>,
+    pub propagation: Option<Propagation>,
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Orphan,
+    Background,
+    Foreground,
+}
+
+impl Propagation {
+    fn parse(text: &str) -> Result<Propagation, Status> {
+        match text {
+            "Orphan" => Ok(Propagation::Orphan),
+            "Background" => Ok(Propagation::Background),
+            "Foreground" => Ok(Propagation::Foreground),
+            other => {
+                let error =
+                    FieldError::not_supported("propagationPolicy", other, &["Background", "Foreground", "Orphan"]);
+                Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]))
+            }
+        }
+    }
+}
+
+impl DeleteOptions {
+    /// From the body where there is one, else from the query.
+    pub fn parse(query: &Query, body: Option<&Value>) -> Result<DeleteOptions, Status> {
+        let options = match body {
+            Some(body) => Self::from_body(body)?,
+            None => Self::from_query(query)?,
+        };
+        if options.orphan_dependents.is_some() && options.propagation.is_some() {
+            let error = FieldError::invalid(
+                "propagationPolicy",
+                Value::Null,
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
+            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
+        }
+        Ok(options)
+    }
+
+    fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
+        let grace_period = match query.text("gracePeriodSeconds") {
+            None => None,
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?,
+            ),
+        };
+        Ok(DeleteOptions {
+            grace_period,
+            orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
+            propagation: query.text("propagationPolicy").map(Propagation::parse).transpose()?,
+            dry_run: dry_run(query.all("dryRun"), "DeleteOptions")?,
+            ..DeleteOptions::default()
+        })
+    }
+
+    fn from_body(body: &Value) -> Result<DeleteOptions, Status> {
+        let precondition = |key: &str| {
+            let found = body.get("preconditions").and_then(|all| all.get(key));
+            found.and_then(Value::as_str).map(str::to_string)
+        };
+        let dry = body.get("dryRun").and_then(Value::as_array);
+        let dry = dry.into_iter().flatten().filter_map(Value::as_str);
+        let propagation = body.get("propagationPolicy").and_then(Value::as_str);
+        Ok(DeleteOptions {
+            grace_period: body.get("gracePeriodSeconds").and_then(Value::as_i64),
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+            orphan_dependents: body.get("orphanDependents").and_then(Value::as_bool),
+            propagation: propagation.map(Propagation::parse).transpose()?,
+            dry_run: dry_run(dry, "DeleteOptions")?,
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Answers: bytes of the cache as they are where the client takes them so, else the same object in another shape.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::{HeaderValue, Response, StatusCode};
+use mk8s_api::codec::protobuf;
+use mk8s_api::status::Status;
+use serde_json::Value;
+
+use crate::negotiate::{Encoding, Output, Shape};
+use crate::object::Object;
+use crate::rows::Row;
+use crate::table;
+
+/// Bodies above this are compressed where the client takes it, as upstream does.
+const COMPRESS_FROM: usize = 128 << 10;
+
+pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A refusal, as JSON: every client reads the answer by its content type.
+pub fn status(status: &Status) -> Response<Body> {
+    let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = bytes(code, "application/json", body);
+    if let Some(seconds) = status.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A cached object to one client.
+pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>) -> Result<Response<Body>, Status> {
+    if row.shows_stored() && output.shape == Shape::Object {
+        match output.encoding {
+            Encoding::Json if !output.pretty => {
+                return Ok(compressed(code, "application/json", object.json.clone(), output));
+            }
+            Encoding::Protobuf => {
+                let item = proto_item(row, object)?;
+                let body = protobuf::envelope(&row.api_version, row.kind(), protobuf::item_raw(&item));
+                return Ok(bytes(code, Encoding::Protobuf.content_type(), body));
+            }
+            _ => {}
+        }
+    }
+    value(code, output, shape_one(row, output.shape, row.show(object.value()))?)
+}
+
+/// An object's protobuf message framed as a list's item, made once.
+pub fn proto_item(row: &Row, object: &Arc<Object>) -> Result<Bytes, Status> {
+    let schema = row.schema;
+    let item = object.proto(|json| schema.and_then(|schema| protobuf::item_from_json(schema, json).ok()));
+    item.ok_or_else(|| Status::not_acceptable(format!("{} has no protobuf form", row.kind())))
+}
+
+/// One object in the asked-for shape.
+pub fn shape_one(row: &Row, shape: Shape, object: Value) -> Result<Value, Status> {
+    Ok(match shape {
+        Shape::Object => object,
+        Shape::Metadata => table::partial_metadata(object),
+        Shape::Table => table::of_one(row, &object, table::Include::Metadata),
+    })
+}
+
+/// Any tree with kind and apiVersion, in the asked-for encoding (its shape is made already).
+pub fn value(code: StatusCode, output: Output, value: Value) -> Result<Response<Body>, Status> {
+    let failed = |error: String| Status::internal(format!("encoding the answer: {error}"));
+    let body = match output.encoding {
+        Encoding::Json if output.pretty => {
+            let mut text = serde_json::to_vec_pretty(&value).map_err(|error| failed(error.to_string()))?;
+            text.push(b'\n');
+            text
+        }
+        Encoding::Json => {
+            let mut text = serde_json::to_vec(&value).map_err(|error| failed(error.to_string()))?;
+            text.push(b'\n');
+            text
+        }
+        Encoding::Yaml => serde_saphyr::to_string(&value)
+            .map_err(|error| failed(error.to_string()))?
+            .into_bytes(),
+        Encoding::Protobuf => protobuf::encode(&value).map_err(|error| failed(error.to_string()))?,
+    };
+    Ok(compressed(code, output.encoding.content_type(), body.into(), output))
+}
+
+fn compressed(code: StatusCode, content_type: &'static str, body: Bytes, output: Output) -> Response<Body> {
+    if !output.gzip || body.len() < COMPRESS_FROM {
+        return bytes(code, content_type, body);
+    }
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+    let Ok(zipped) = encoder.write_all(&body).and_then(|()| encoder.finish()) else {
+        return bytes(code, content_type, body);
+    };
+    let mut response = bytes(code, content_type, zipped);
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(http::header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+/// Adds `Warning: 299 - "…"` for each text, within upstream's bound of 4 KiB.
+pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut total = 0;
+    for (index, text) in warnings.iter().enumerate() {
+        if warnings[..index].contains(text) {
+            continue;
+        }
+        let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
+        total += quoted.len();
+        if total > 4096 {
+            break;
+        }
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}

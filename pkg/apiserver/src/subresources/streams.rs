@@ -1,0 +1,253 @@
+//! pods/log, exec, attach and portforward: authorized here, spoken by the pod's node. An upgraded connection is spliced
+//! through; which protocol it carries is between the client and the node.
+
+use axum::body::Body;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use mk8s_api::meta;
+use mk8s_api::status::Status;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::nodes;
+use crate::admission::Operation;
+use crate::filters::authz::Attributes;
+use crate::handlers::Call;
+use crate::respond;
+
+const BUFFER: usize = 32 << 10;
+
+pub async fn log(call: &Call) -> Result<Response<Body>, Status> {
+    let pod = call.object()?.value();
+    let container = container(&pod, call.query.get("container").unwrap_or_default(), false)?;
+    let node = meta::string(&pod, &["spec", "nodeName"]);
+    if node.is_empty() {
+        // Nothing has run yet: an empty log.
+        return Ok(respond::bytes(StatusCode::OK, "text/plain", ""));
+    }
+    let query: String = [
+        "follow",
+        "limitBytes",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "tailLines",
+        "timestamps",
+        "stream",
+    ]
+    .iter()
+    .filter_map(|key| {
+        let value = call.query.get(key)?;
+        Some(format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
+    })
+    .collect::<Vec<_>>()
+    .join("&");
+    let target = format!(
+        "{}/containerLogs/{}/{}/{container}?{query}",
+        nodes::address(&call.server, node)?,
+        call.info.namespace,
+        call.info.name,
+    );
+    let request = Request::get(nodes::uri(&target)?)
+        .body(Body::empty())
+        .map_err(|error| Status::internal(error.to_string()))?;
+    let answer = ask(call, node, request).await?;
+    let (parts, body) = answer.into_parts();
+    if !parts.status.is_success() {
+        return Err(relayed(parts.status, body).await);
+    }
+    let mut response = Response::new(Body::new(body));
+    let content_type = parts.headers.get(CONTENT_TYPE).cloned();
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        content_type.unwrap_or(HeaderValue::from_static("text/plain")),
+    );
+    Ok(response)
+}
+
+async fn ask(call: &Call, node: &str, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Status> {
+    let client = call
+        .server
+        .node_client()
+        .ok_or_else(|| Status::unavailable("this API server has no certificate for the nodes"))?;
+    client.request(request).await.map_err(|error| {
+        tracing::warn!(node, %error, "a node's server does not answer");
+        let cause = std::error::Error::source(&error)
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        Status::new(500, "InternalError", format!("Get from node {node:?}: {error}{cause}"))
+    })
+}
+
+/// What a node refused, as a Status.
+async fn relayed(code: StatusCode, body: hyper::body::Incoming) -> Status {
+    use http_body_util::BodyExt as _;
+    let text = http_body_util::Limited::new(body, 64 << 10).collect().await;
+    let text = text.map(|collected| String::from_utf8_lossy(&collected.to_bytes()).trim().to_string());
+    let text = text.unwrap_or_default();
+    match code.as_u16() {
+        400 => Status::bad_request(text),
+        404 => Status::new(404, "NotFound", text),
+        code => Status::new(code, "InternalError", text),
+    }
+}
+
+/// The container meant: the named one, or the only one.
+fn container(pod: &Value, named: &str, running_only: bool) -> Result<String, Status> {
+    let names = |list: &str| -> Vec<&str> {
+        meta::items(pod, &["spec", list])
+            .iter()
+            .map(|container| meta::string(container, &["name"]))
+            .collect()
+    };
+    let (containers, init, ephemeral) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
+    let name = meta::name(pod);
+    if !named.is_empty() {
+        let known = containers
+            .iter()
+            .chain(&init)
+            .chain(&ephemeral)
+            .any(|own| *own == named);
+        if !known {
+            return Err(Status::bad_request(format!(
+                "container {named} is not valid for pod {name}"
+            )));
+        }
+        return Ok(named.to_string());
+    }
+    if let ([only], true) = (containers.as_slice(), running_only || init.is_empty()) {
+        return Ok((*only).to_string());
+    }
+    if let [only] = containers.as_slice() {
+        if ephemeral.is_empty() && init.is_empty() {
+            return Ok((*only).to_string());
+        }
+    }
+    // exec and attach may be told a default by annotation.
+    if let Some(default) = meta::annotation(pod, "kubectl.kubernetes.io/default-container") {
+        if containers.contains(&default) {
+            return Ok(default.to_string());
+        }
+    }
+    let mut text = format!(
+        "a container name must be specified for pod {name}, choose one of: [{}]",
+        containers.join(" ")
+    );
+    if !init.is_empty() {
+        text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    }
+    Err(Status::bad_request(text))
+}
+
+/// exec, attach and portforward.
+pub async fn upgrade(call: &Call, mut parts: Parts) -> Result<Response<Body>, Status> {
+    let pod = call.object()?.value();
+    // A WebSocket begins with a GET; that alone must not be enough to act on a pod.
+    if call.info.verb == "get" {
+        let mut attributes = Attributes::of_request(&call.user, &call.info, &call.query);
+        attributes.verb = "create";
+        call.server.authorizer().check(&attributes)?;
+    }
+    {
+        let attributes = call.attributes(Operation::Connect, &call.info.name, Some(&pod), false);
+        call.server.admission().validate(&attributes, &pod).await?;
+    }
+    let node = meta::string(&pod, &["spec", "nodeName"]);
+    if node.is_empty() {
+        return Err(Status::bad_request(format!(
+            "pod {} does not have a host assigned",
+            call.info.name
+        )));
+    }
+    let base = nodes::address(&call.server, node)?;
+    let (namespace, name) = (&call.info.namespace, &call.info.name);
+    let path = if call.info.subresource == "portforward" {
+        format!("portForward/{namespace}/{name}")
+    } else {
+        let container = container(&pod, call.query.get("container").unwrap_or_default(), true)?;
+        format!("{}/{namespace}/{name}/{container}", call.info.subresource)
+    };
+    let query = node_query(call);
+    let target = nodes::uri(&format!("{base}/{path}?{query}"))?;
+    let Some(client_side) = parts.extensions.remove::<OnUpgrade>() else {
+        return Err(Status::bad_request("Upgrade request required"));
+    };
+    if !parts.headers.contains_key(UPGRADE) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let mut request = Request::builder().method(parts.method.clone()).uri(target);
+    for (key, value) in &parts.headers {
+        if passes(key) {
+            request = request.header(key, value);
+        }
+    }
+    let request = request
+        .body(Body::empty())
+        .map_err(|error| Status::internal(error.to_string()))?;
+    let mut answer = ask(call, node, request).await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (parts, body) = answer.into_parts();
+        return Err(relayed(parts.status, body).await);
+    }
+    let node_side = hyper::upgrade::on(&mut answer);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = answer.headers().clone();
+    call.server.spawn(splice(client_side, node_side));
+    Ok(response)
+}
+
+/// The node's query is the client's: command, streams, tty, ports.
+fn node_query(call: &Call) -> String {
+    let keys = ["command", "stdin", "stdout", "stderr", "tty", "ports", "port"];
+    let mut pairs = Vec::new();
+    for key in keys {
+        for value in call.query.all(key) {
+            pairs.push(format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+        }
+    }
+    // The kubelet's own names of the streams, which upstream's API server sends.
+    for (key, own) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error")] {
+        if call.query.flag(key) {
+            pairs.push(format!("{own}=1"));
+        }
+    }
+    pairs.join("&")
+}
+
+/// Headers that belong to the protocol, not to the client's standing with this server.
+fn passes(key: &HeaderName) -> bool {
+    let name = key.as_str();
+    *key == CONNECTION
+        || *key == UPGRADE
+        || name.starts_with("sec-websocket-")
+        || name == "x-stream-protocol-version"
+        || !(*key == HOST
+            || *key == CONTENT_LENGTH
+            || *key == TRANSFER_ENCODING
+            || name == "authorization"
+            || name == "cookie"
+            || name.starts_with("impersonate-"))
+}
+
+async fn splice(client: OnUpgrade, node: OnUpgrade) {
+    let (client, node) = match tokio::try_join!(client, node) {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::debug!(%error, "an upgrade did not come about");
+            return;
+        }
+    };
+    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+    let copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut node, BUFFER, BUFFER).await;
+    if let Err(error) = copied {
+        tracing::debug!(%error, "a spliced stream ended");
+    }
+}

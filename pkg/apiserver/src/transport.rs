@@ -1,0 +1,111 @@
+//! TLS connections: h2 and HTTP/1.1 by ALPN, the client's certificate read once per connection, slow ones closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::filters::authn::user_of_certificate;
+use crate::identity::User;
+use crate::server::ApiServer;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// An HTTP/1.1 connection without a request for so long is closed.
+const IDLE: Duration = Duration::from_secs(120);
+/// What requests under way get when the server stops.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Upstream's window for what clients send.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 25 << 20;
+const STREAMS: u32 = 1000;
+
+/// Who a connection's client certificate names; in each of its requests' extensions.
+#[derive(Clone)]
+pub struct Peer(pub Option<Arc<User>>);
+
+pub async fn serve(
+    server: Arc<ApiServer>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    token: CancellationToken,
+) -> std::io::Result<()> {
+    let acceptor = TlsAcceptor::from(tls);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = token.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(server.clone(), acceptor.clone(), stream, token.clone());
+                connections.spawn(connection);
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: others have to end first.
+                tracing::warn!(%error, "accepting a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    connections.close();
+    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+    Ok(())
+}
+
+async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpStream, token: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = Peer(certificate.and_then(user_of_certificate).map(Arc::new));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let handled = server.clone().handle(request.map(Body::new));
+        async move { Ok::<_, std::convert::Infallible>(handled.await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(256 << 10)
+        .max_header_list_size(1 << 20)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    tokio::select! {
+        result = serving.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended");
+            }
+            return;
+        }
+        () = token.cancelled() => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(DRAIN, serving).await;
+}
