@@ -9,6 +9,8 @@ use kube::{Api, Client};
 use mk8s_client::{EventRecorder, Informers};
 use tokio_util::sync::CancellationToken;
 
+use crate::monitor::Hub;
+
 /// Makes a client that acts as the given user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
@@ -39,6 +41,8 @@ pub struct Context {
     pub informers: Informers,
     /// Cancelled when the controller has to end.
     pub token: CancellationToken,
+    /// The kinds there are, and the namespaces that objects disappear from.
+    pub hub: Arc<Hub>,
     /// See [`Settings`].
     pub settings: Arc<Settings>,
 }
@@ -52,6 +56,7 @@ impl Context {
             client,
             informers,
             token,
+            hub: Arc::default(),
             settings: Arc::new(settings),
         }
     }

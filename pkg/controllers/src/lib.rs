@@ -11,8 +11,12 @@ pub mod driver;
 pub mod endpoints;
 pub mod error;
 pub mod expectations;
+pub mod garbage_collector;
 pub mod hash;
 pub mod meta;
+pub mod monitor;
+pub mod namespace;
+pub mod node_ipam;
 pub mod pod;
 pub mod replicas;
 pub mod replicaset;
@@ -48,6 +52,9 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "root-ca-publisher", "root-ca-cert-publisher", service_account::run_root_ca;
     "endpointslice", "endpointslice-controller", endpoints::slices::run;
     "endpoints", "endpoint-controller", endpoints::legacy::run;
+    "node-ipam", "node-controller", node_ipam::run;
+    "namespace", "namespace-controller", namespace::run;
+    "garbage-collector", "generic-garbage-collector", garbage_collector::run;
 };
 
 /// Starts every controller as a supervised task.

@@ -1,0 +1,295 @@
+//! Who owns whom: one node per object by uid, kept from the monitor's changes. Pure: says what has to be looked at, does nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::monitor::Kind;
+
+/// Set on an object that goes after those that block it.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Set on an object that goes and leaves its dependents.
+pub const ORPHAN: &str = "orphan";
+
+/// An object, as far as the graph knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    /// None while only dependents have told of it.
+    pub kind: Option<Arc<Kind>>,
+    /// As dependents name its kind.
+    pub api_version: String,
+    pub kind_name: String,
+    pub namespace: String,
+    pub name: String,
+    pub owners: Vec<OwnerReference>,
+    /// Uids of those that name it as an owner.
+    pub dependents: HashSet<String>,
+    pub deleting: bool,
+    /// It waits for those that block it.
+    pub waits_for_dependents: bool,
+    /// It wants its dependents to be orphaned.
+    pub orphans_dependents: bool,
+}
+
+/// What has to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Task {
+    /// May this object stay?
+    Check(String),
+    /// Let its dependents go.
+    Orphan(String),
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Task::Check(uid) => write!(f, "check {uid}"),
+            Task::Orphan(uid) => write!(f, "orphan the dependents of {uid}"),
+        }
+    }
+}
+
+/// All objects.
+#[derive(Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+}
+
+impl Graph {
+    /// An object by uid.
+    pub fn get(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    /// An object is there, or changed.
+    pub fn applied(&mut self, kind: &Arc<Kind>, meta: &ObjectMeta) -> Vec<Task> {
+        let Some(uid) = meta.uid.clone() else { return Vec::new() };
+        let mut tasks = Vec::new();
+        let new_owners = meta.owner_references.clone().unwrap_or_default();
+        let node = self.nodes.entry(uid.clone()).or_default();
+        let first_seen = node.kind.is_none();
+        let old_owners = std::mem::replace(&mut node.owners, new_owners.clone());
+        let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|f| f == finalizer);
+        let deleting = meta.deletion_timestamp.is_some();
+        let (waits, orphans) = (deleting && has(FOREGROUND), deleting && has(ORPHAN));
+        let began_waiting = waits && !node.waits_for_dependents;
+        let began_orphaning = orphans && !node.orphans_dependents;
+        node.kind = Some(kind.clone());
+        node.api_version.clone_from(&kind.api.api_version);
+        node.kind_name.clone_from(&kind.api.kind);
+        node.namespace = meta.namespace.clone().unwrap_or_default();
+        node.name = meta.name.clone().unwrap_or_default();
+        (node.deleting, node.waits_for_dependents, node.orphans_dependents) = (deleting, waits, orphans);
+        if began_waiting {
+            tasks.extend(node.dependents.iter().cloned().map(Task::Check));
+            tasks.push(Task::Check(uid.clone()));
+        }
+        if began_orphaning {
+            tasks.push(Task::Orphan(uid.clone()));
+        }
+        let owners_changed = old_owners != new_owners;
+        if owners_changed {
+            tasks.extend(self.relink(
+                &uid,
+                meta.namespace.as_deref().unwrap_or_default(),
+                &old_owners,
+                &new_owners,
+            ));
+        }
+        if (first_seen || owners_changed) && !new_owners.is_empty() {
+            // Seen for the first time, its owners may be long gone.
+            let doubtful = new_owners.iter().any(|o| {
+                self.nodes
+                    .get(&o.uid)
+                    .is_none_or(|n| n.kind.is_none() || n.waits_for_dependents)
+            });
+            if doubtful || (!first_seen && owners_changed) {
+                tasks.push(Task::Check(uid));
+            }
+        }
+        tasks
+    }
+
+    /// Moves the object from its old owners to its new ones.
+    fn relink(&mut self, uid: &str, namespace: &str, old: &[OwnerReference], new: &[OwnerReference]) -> Vec<Task> {
+        let mut tasks = Vec::new();
+        for owner in old {
+            let now = new.iter().find(|o| o.uid == owner.uid);
+            if now.is_none()
+                && let Some(node) = self.nodes.get_mut(&owner.uid)
+            {
+                node.dependents.remove(uid);
+                self.drop_if_unknown(&owner.uid);
+            }
+            let unblocked =
+                owner.block_owner_deletion == Some(true) && now.is_none_or(|n| n.block_owner_deletion != Some(true));
+            if unblocked && self.nodes.get(&owner.uid).is_some_and(|n| n.waits_for_dependents) {
+                tasks.push(Task::Check(owner.uid.clone()));
+            }
+        }
+        for owner in new {
+            let node = self.nodes.entry(owner.uid.clone()).or_insert_with(|| Node {
+                api_version: owner.api_version.clone(),
+                kind_name: owner.kind.clone(),
+                namespace: namespace.to_owned(),
+                name: owner.name.clone(),
+                ..Node::default()
+            });
+            node.dependents.insert(uid.to_owned());
+        }
+        tasks
+    }
+
+    fn drop_if_unknown(&mut self, uid: &str) {
+        if self
+            .nodes
+            .get(uid)
+            .is_some_and(|n| n.kind.is_none() && n.dependents.is_empty())
+        {
+            self.nodes.remove(uid);
+        }
+    }
+
+    /// An object is gone: its dependents may have to go too, and owners that waited for it may be free.
+    pub fn deleted(&mut self, uid: &str) -> Vec<Task> {
+        let Some(node) = self.nodes.remove(uid) else {
+            return Vec::new();
+        };
+        let mut tasks: Vec<Task> = node.dependents.iter().cloned().map(Task::Check).collect();
+        for owner in &node.owners {
+            if let Some(known) = self.nodes.get_mut(&owner.uid) {
+                known.dependents.remove(uid);
+                if known.waits_for_dependents {
+                    tasks.push(Task::Check(owner.uid.clone()));
+                }
+                self.drop_if_unknown(&owner.uid);
+            }
+        }
+        if !node.dependents.is_empty() {
+            // Dependents still name it: should one be added later, it is found the same way.
+            let unknown = Node {
+                kind: None,
+                owners: Vec::new(),
+                deleting: false,
+                waits_for_dependents: false,
+                orphans_dependents: false,
+                ..node
+            };
+            self.nodes.insert(uid.to_owned(), unknown);
+        }
+        tasks
+    }
+
+    /// Only these uids of a kind exist.
+    pub fn listed(&mut self, kind: &Arc<Kind>, uids: &HashSet<String>) -> Vec<Task> {
+        let gone: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|(uid, node)| node.kind.as_ref() == Some(kind) && !uids.contains(*uid))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        gone.iter().flat_map(|uid| self.deleted(uid)).collect()
+    }
+
+    /// Those that keep an object that waits for its dependents.
+    pub fn blockers(&self, uid: &str) -> Vec<String> {
+        let Some(node) = self.nodes.get(uid) else {
+            return Vec::new();
+        };
+        node.dependents
+            .iter()
+            .filter(|dependent| {
+                self.nodes.get(*dependent).is_some_and(|d| {
+                    d.owners
+                        .iter()
+                        .any(|o| o.uid == uid && o.block_owner_deletion == Some(true))
+                })
+            })
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::discovery::ApiResource;
+
+    use super::*;
+
+    fn kind() -> Arc<Kind> {
+        let api = ApiResource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            plural: "pods".to_owned(),
+        };
+        Arc::new(Kind {
+            api,
+            namespaced: true,
+            verbs: Vec::new(),
+        })
+    }
+
+    fn object(uid: &str, owners: &[&str], finalizer: Option<&str>) -> ObjectMeta {
+        let owner = |uid: &&str| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: (*uid).to_owned(),
+            uid: (*uid).to_owned(),
+            controller: None,
+            block_owner_deletion: Some(true),
+        };
+        ObjectMeta {
+            uid: Some(uid.to_owned()),
+            name: Some(uid.to_owned()),
+            owner_references: Some(owners.iter().map(owner).collect()),
+            deletion_timestamp: finalizer.map(|_| crate::meta::now()),
+            finalizers: finalizer.map(|f| vec![f.to_owned()]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn check(uids: &[&str]) -> Vec<Task> {
+        uids.iter().map(|uid| Task::Check((*uid).to_owned())).collect()
+    }
+
+    #[test]
+    fn dependents_are_checked_when_their_owner_goes_or_was_never_there() {
+        let (mut graph, kind) = (Graph::default(), kind());
+        assert_eq!(graph.applied(&kind, &object("a", &[], None)), []);
+        assert_eq!(graph.applied(&kind, &object("b", &["a"], None)), []);
+        assert_eq!(graph.applied(&kind, &object("c", &["gone"], None)), check(&["c"]));
+        assert_eq!(graph.deleted("a"), check(&["b"]));
+        assert_eq!(graph.applied(&kind, &object("d", &["a"], None)), check(&["d"]));
+        let listed = HashSet::from(["b".to_owned()]);
+        graph.listed(&kind, &listed);
+        assert!(graph.get("c").is_none() && graph.get("b").is_some());
+    }
+
+    #[test]
+    fn foreground_owner_waits_for_blockers_and_is_checked_when_they_go() {
+        let (mut graph, kind) = (Graph::default(), kind());
+        graph.applied(&kind, &object("a", &[], None));
+        graph.applied(&kind, &object("b", &["a"], None));
+        let mut tasks = graph.applied(&kind, &object("a", &[], Some(FOREGROUND)));
+        tasks.sort();
+        assert_eq!(tasks, check(&["a", "b"]));
+        assert_eq!(graph.applied(&kind, &object("a", &[], Some(FOREGROUND))), []);
+        assert_eq!(graph.blockers("a"), ["b"]);
+        assert_eq!(graph.deleted("b"), check(&["a"]));
+        assert!(graph.blockers("a").is_empty());
+    }
+
+    #[test]
+    fn orphaning_owner_is_told_once() {
+        let (mut graph, kind) = (Graph::default(), kind());
+        graph.applied(&kind, &object("a", &[], None));
+        assert_eq!(
+            graph.applied(&kind, &object("a", &[], Some(ORPHAN))),
+            [Task::Orphan("a".to_owned())]
+        );
+        assert_eq!(graph.applied(&kind, &object("a", &[], Some(ORPHAN))), []);
+    }
+}

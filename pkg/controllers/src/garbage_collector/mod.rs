@@ -1,0 +1,351 @@
+//! Garbage collection: what was owned goes when its owners are gone (background), an owner goes after what blocks it (foreground), or leaves
+//! it behind (orphan).
+//!
+//! Follows the metadata of everything ([`crate::monitor`]) in a [`graph`]. Before anything is deleted, the object and its owners are read
+//! from the API server itself: the graph only tells where to look.
+
+mod graph;
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::PartialObjectMeta;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::driver::{Driver, Next};
+use crate::error::{Error, Tried};
+use crate::monitor::{Change, Kind, Monitor, keep};
+
+use graph::{FOREGROUND, Graph, ORPHAN, Task};
+
+const WORKERS: usize = 20;
+
+struct Collector {
+    ctx: Context,
+    graph: Arc<Mutex<Graph>>,
+}
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let (monitor, mut changes, mut synced) = Monitor::new(ctx.client.clone(), ctx.hub.clone());
+    let graph = Arc::new(Mutex::new(Graph::default()));
+    let driver: Driver<Task> = Driver::new("garbage-collector");
+    let queue = driver.queue.clone();
+    let follow = {
+        let graph = graph.clone();
+        async move {
+            while let Some(change) = changes.recv().await {
+                for task in apply(&mut graph.lock(), &change) {
+                    queue.add(task);
+                }
+            }
+        }
+    };
+    let collector = Arc::new(Collector { ctx, graph });
+    let work = async move {
+        // Half a graph looks as if owners were missing. (They would be read before a delete: this saves the reads.)
+        let _ = synced.wait_for(|synced| *synced).await;
+        driver
+            .run(WORKERS, move |task| {
+                let collector = collector.clone();
+                async move { collector.act(task).await }
+            })
+            .await
+    };
+    tokio::select! {
+        () = keep(monitor) => Ok(()),
+        () = follow => Ok(()),
+        result = work => result,
+    }
+}
+
+fn apply(graph: &mut Graph, change: &Change) -> Vec<Task> {
+    match change {
+        Change::Applied(kind, meta) => graph.applied(kind, meta),
+        Change::Deleted(_, meta) => graph.deleted(meta.uid.as_deref().unwrap_or_default()),
+        Change::Listed(kind, uids) => graph.listed(kind, uids),
+        Change::Unserved(kind) => graph.listed(kind, &std::collections::HashSet::new()),
+    }
+}
+
+/// What a node's owners are, read live.
+#[derive(Default)]
+struct Owners {
+    /// There, and staying as far as this dependent is concerned.
+    solid: usize,
+    /// Gone, or another object by now.
+    dangling: Vec<String>,
+    /// Waiting for their dependents.
+    waiting: Vec<String>,
+}
+
+/// An object to act upon.
+struct Target {
+    kind: Arc<Kind>,
+    namespace: String,
+    name: String,
+}
+
+impl Target {
+    fn describe(&self) -> String {
+        format!("{} {}/{}", self.kind.api.kind, self.namespace, self.name)
+    }
+}
+
+impl Collector {
+    async fn act(&self, task: Task) -> Result<Next, Error> {
+        match task {
+            Task::Check(uid) => self.check(&uid).await,
+            Task::Orphan(uid) => self.orphan(&uid).await,
+        }
+        .map(|()| Next::Done)
+    }
+
+    async fn check(&self, uid: &str) -> Result<(), Error> {
+        let Some(node) = self.graph.lock().get(uid).cloned() else {
+            return Ok(());
+        };
+        let Some(kind) = node.kind.clone() else { return Ok(()) };
+        if node.deleting && !node.waits_for_dependents {
+            return Ok(());
+        }
+        let target = Target {
+            kind,
+            namespace: node.namespace.clone(),
+            name: node.name.clone(),
+        };
+        let Some(live) = self
+            .read(&target)
+            .await?
+            .filter(|live| live.uid.as_deref() == Some(uid))
+        else {
+            // Gone: the monitor will tell, and its dependents will be checked.
+            return Ok(());
+        };
+        let has = |finalizer: &str| live.finalizers.iter().flatten().any(|f| f == finalizer);
+        if live.deletion_timestamp.is_some() {
+            return if has(FOREGROUND) {
+                self.unblock(&target, uid, &live).await
+            } else {
+                Ok(())
+            };
+        }
+        let references = live.owner_references.clone().unwrap_or_default();
+        if references.is_empty() {
+            return Ok(());
+        }
+        let owners = self.owners(&target, &references).await?;
+        let unneeded = owners.dangling.len() + owners.waiting.len();
+        if owners.solid > 0 {
+            if unneeded == 0 {
+                return Ok(());
+            }
+            let drop = |o: &OwnerReference| owners.dangling.contains(&o.uid) || owners.waiting.contains(&o.uid);
+            return self
+                .set_owners(&target, &live, references.into_iter().filter(|o| !drop(o)).collect())
+                .await;
+        }
+        let policy = if !owners.waiting.is_empty() && !node.dependents.is_empty() {
+            self.break_cycle(&node.dependents).await?;
+            PropagationPolicy::Foreground
+        } else if has(ORPHAN) {
+            PropagationPolicy::Orphan
+        } else if has(FOREGROUND) {
+            PropagationPolicy::Foreground
+        } else {
+            PropagationPolicy::Background
+        };
+        self.delete(&target, &live, policy).await
+    }
+
+    /// In a ring of objects that all wait for their dependents none would ever go: those that wait already stop blocking.
+    async fn break_cycle(&self, dependents: &std::collections::HashSet<String>) -> Result<(), Error> {
+        let waiting: Vec<Target> = {
+            let graph = self.graph.lock();
+            dependents
+                .iter()
+                .filter_map(|uid| graph.get(uid))
+                .filter(|node| node.waits_for_dependents)
+                .filter_map(|node| {
+                    let kind = node.kind.clone()?;
+                    Some(Target {
+                        kind,
+                        namespace: node.namespace.clone(),
+                        name: node.name.clone(),
+                    })
+                })
+                .collect()
+        };
+        for target in waiting {
+            let Some(live) = self.read(&target).await? else {
+                continue;
+            };
+            let mut owners = live.owner_references.clone().unwrap_or_default();
+            for owner in &mut owners {
+                owner.block_owner_deletion = Some(false);
+            }
+            self.set_owners(&target, &live, owners).await?;
+        }
+        Ok(())
+    }
+
+    /// An object that waits: freed when nothing blocks it any more, else what blocks it is looked at.
+    async fn unblock(&self, target: &Target, uid: &str, live: &ObjectMeta) -> Result<(), Error> {
+        let blockers = self.graph.lock().blockers(uid);
+        if blockers.is_empty() {
+            return self.drop_finalizer(target, live, FOREGROUND).await;
+        }
+        for blocker in blockers {
+            let waits = self
+                .graph
+                .lock()
+                .get(&blocker)
+                .is_some_and(|b| b.waits_for_dependents || b.deleting);
+            if !waits {
+                Box::pin(self.check(&blocker)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the owner's name off all its dependents, then lets it go.
+    async fn orphan(&self, uid: &str) -> Result<(), Error> {
+        let (owner, dependents) = {
+            let graph = self.graph.lock();
+            let Some(node) = graph.get(uid) else { return Ok(()) };
+            let Some(kind) = node.kind.clone() else { return Ok(()) };
+            let owner = Target {
+                kind,
+                namespace: node.namespace.clone(),
+                name: node.name.clone(),
+            };
+            let dependents: Vec<(String, Target)> = node
+                .dependents
+                .iter()
+                .filter_map(|dependent| {
+                    let node = graph.get(dependent)?;
+                    let kind = node.kind.clone()?;
+                    Some((
+                        dependent.clone(),
+                        Target {
+                            kind,
+                            namespace: node.namespace.clone(),
+                            name: node.name.clone(),
+                        },
+                    ))
+                })
+                .collect();
+            (owner, dependents)
+        };
+        for (dependent, target) in dependents {
+            let live = self
+                .read(&target)
+                .await?
+                .filter(|l| l.uid.as_deref() == Some(dependent.as_str()));
+            let Some(live) = live else { continue };
+            let owners = live.owner_references.clone().unwrap_or_default();
+            if owners.iter().any(|o| o.uid == uid) {
+                self.set_owners(&target, &live, owners.into_iter().filter(|o| o.uid != uid).collect())
+                    .await?;
+            }
+        }
+        match self.read(&owner).await?.filter(|l| l.uid.as_deref() == Some(uid)) {
+            Some(live) => self.drop_finalizer(&owner, &live, ORPHAN).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn owners(&self, target: &Target, references: &[OwnerReference]) -> Result<Owners, Error> {
+        let mut owners = Owners::default();
+        for reference in references {
+            match self.owner(target, reference).await? {
+                None => owners.dangling.push(reference.uid.clone()),
+                Some(owner) => {
+                    let waits = owner.deletion_timestamp.is_some()
+                        && owner.finalizers.iter().flatten().any(|f| f == FOREGROUND);
+                    if waits {
+                        owners.waiting.push(reference.uid.clone())
+                    } else {
+                        owners.solid += 1
+                    }
+                }
+            }
+        }
+        Ok(owners)
+    }
+
+    /// The owner that a reference means, if it is still that object.
+    async fn owner(&self, dependent: &Target, reference: &OwnerReference) -> Result<Option<ObjectMeta>, Error> {
+        let Some(kind) = self.ctx.hub.kind(&reference.api_version, &reference.kind) else {
+            return Err(Error::Invalid(format!(
+                "{} has an owner of unknown kind {}, {}",
+                dependent.describe(),
+                reference.api_version,
+                reference.kind
+            )));
+        };
+        if kind.namespaced && !dependent.kind.namespaced {
+            // Can't be looked up; what can't be looked up is not deleted.
+            return Ok(Some(ObjectMeta::default()));
+        }
+        let owner = Target {
+            kind,
+            namespace: dependent.namespace.clone(),
+            name: reference.name.clone(),
+        };
+        Ok(self
+            .read(&owner)
+            .await?
+            .filter(|o| o.uid.as_ref() == Some(&reference.uid)))
+    }
+
+    fn api(&self, target: &Target) -> kube::Api<PartialObjectMeta> {
+        target.kind.metadata(&self.ctx.client, &target.namespace)
+    }
+
+    async fn read(&self, target: &Target) -> Result<Option<ObjectMeta>, Error> {
+        let found = self.api(target).get_opt(&target.name).await;
+        Ok(found
+            .tried(|| format!("get {}", target.describe()))?
+            .map(|o| o.metadata))
+    }
+
+    async fn set_owners(&self, target: &Target, live: &ObjectMeta, owners: Vec<OwnerReference>) -> Result<(), Error> {
+        self.patch(target, live, json!({"ownerReferences": owners})).await
+    }
+
+    async fn drop_finalizer(&self, target: &Target, live: &ObjectMeta, finalizer: &str) -> Result<(), Error> {
+        let rest: Vec<&String> = live.finalizers.iter().flatten().filter(|f| *f != finalizer).collect();
+        self.patch(target, live, json!({"finalizers": rest})).await
+    }
+
+    /// Changes metadata of exactly the object that was read, in the version that was read.
+    async fn patch(&self, target: &Target, live: &ObjectMeta, mut metadata: serde_json::Value) -> Result<(), Error> {
+        metadata["resourceVersion"] = json!(live.resource_version);
+        metadata["uid"] = json!(live.uid);
+        let patch = json!({"metadata": metadata});
+        let done = self
+            .api(target)
+            .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        done.tried_if_exists(|| format!("change {}", target.describe()))
+            .map(drop)
+    }
+
+    async fn delete(&self, target: &Target, live: &ObjectMeta, policy: PropagationPolicy) -> Result<(), Error> {
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(Preconditions {
+                uid: live.uid.clone(),
+                resource_version: live.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        let done = self.api(target).delete(&target.name, &params).await.map(drop);
+        done.tried_if_exists(|| format!("delete {}", target.describe()))
+            .map(drop)
+    }
+}

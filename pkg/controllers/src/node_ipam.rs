@@ -1,0 +1,234 @@
+//! A share of the pod network for each node.
+//!
+//! Watches nodes; writes `spec.podCIDR` and `spec.podCIDRs` of those that have none. A share is free again when its node is gone.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use mk8s_client::Event;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::driver::{Driver, Next};
+use crate::error::{Error, Tried};
+use crate::meta::{self, Key};
+
+const NAME: &str = "node-ipam-controller";
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let Some(network) = ctx.settings.cluster_cidr else {
+        return std::future::pending().await;
+    };
+    let service = ctx.settings.service_cidr;
+    let shares = Arc::new(Mutex::new(Shares::new(network, ctx.settings.node_mask, service)?));
+    let nodes = ctx.informers.of::<Node>();
+    let mut driver = Driver::new(NAME);
+    driver.watch(&nodes, {
+        let shares = shares.clone();
+        move |event| {
+            let mut shares = shares.lock();
+            match event {
+                Event::Applied { new, .. } => {
+                    let cidrs = cidrs(new);
+                    for cidr in &cidrs {
+                        shares.occupy(cidr, meta::name(&**new));
+                    }
+                    if cidrs.is_empty() {
+                        vec![Key::of(&**new)]
+                    } else {
+                        Vec::new()
+                    }
+                }
+                Event::Deleted(old) => {
+                    shares.release(meta::name(&**old));
+                    Vec::new()
+                }
+            }
+        }
+    });
+    let recorder = ctx.recorder(NAME);
+    let state = Arc::new((ctx, nodes, shares, recorder));
+    driver
+        .run(1, move |key: Key| {
+            let state = state.clone();
+            async move {
+                let (ctx, nodes, shares, recorder) = &*state;
+                let Some(node) = nodes.get(None, &key.name) else {
+                    return Ok(Next::Done);
+                };
+                if !cidrs(&node).is_empty() || meta::deleting(&*node) {
+                    return Ok(Next::Done);
+                }
+                let Some(share) = shares.lock().take(&key.name) else {
+                    let text = format!("Node {} status is now: CIDRNotAvailable", key.name);
+                    recorder.event(&meta::reference(&*node), "Normal", "CIDRNotAvailable", text);
+                    return Err(Error::Invalid(format!(
+                        "no share of {} is left for node {}",
+                        share_source(ctx),
+                        key.name
+                    )));
+                };
+                let patch = json!({"spec": {"podCIDR": share.to_string(), "podCIDRs": [share.to_string()]}});
+                let done = ctx
+                    .all::<Node>()
+                    .patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
+                    .await;
+                if done
+                    .tried_if_exists(|| format!("give node {} its share {share}", key.name))?
+                    .is_none()
+                {
+                    shares.lock().release(&key.name);
+                }
+                Ok(Next::Done)
+            }
+        })
+        .await
+}
+
+fn share_source(ctx: &Context) -> String {
+    ctx.settings.cluster_cidr.map(|c| c.to_string()).unwrap_or_default()
+}
+
+fn cidrs(node: &Node) -> Vec<IpNet> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let one = spec
+        .pod_cidr
+        .iter()
+        .filter(|_| spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty));
+    spec.pod_cidrs
+        .iter()
+        .flatten()
+        .chain(one)
+        .filter_map(|text| text.parse().ok())
+        .collect()
+}
+
+/// Who has which share.
+struct Shares {
+    network: IpNet,
+    mask: u8,
+    count: u64,
+    taken: HashMap<u64, String>,
+    next: u64,
+}
+
+impl Shares {
+    fn new(network: IpNet, mask: u8, service: Option<IpNet>) -> Result<Self, Error> {
+        let bits = mask
+            .checked_sub(network.prefix_len())
+            .filter(|_| mask <= network.max_prefix_len());
+        let Some(bits) = bits else {
+            return Err(Error::Invalid(format!(
+                "pod network {network} is smaller than a node's share, /{mask}"
+            )));
+        };
+        let count = 1_u64.checked_shl(u32::from(bits)).unwrap_or(u64::MAX);
+        let mut shares = Shares {
+            network: network.trunc(),
+            mask,
+            count,
+            taken: HashMap::new(),
+            next: 0,
+        };
+        if let Some(service) = service {
+            shares.occupy(&service, "services");
+        }
+        Ok(shares)
+    }
+
+    /// Shares that a network touches.
+    fn touched(&self, cidr: &IpNet) -> std::ops::RangeInclusive<u64> {
+        let none = std::ops::RangeInclusive::new(1, 0);
+        if self.network.contains(&cidr.network()) {
+            self.index(cidr.network())..=self.index(cidr.broadcast()).min(self.count - 1)
+        } else if cidr.contains(&self.network) {
+            0..=self.count - 1
+        } else {
+            none
+        }
+    }
+
+    fn index(&self, address: IpAddr) -> u64 {
+        let width = u32::from(self.network.max_prefix_len() - self.mask);
+        let offset = match (address, self.network.network()) {
+            (IpAddr::V4(a), IpAddr::V4(base)) => u128::from(u32::from(a) - u32::from(base)),
+            (IpAddr::V6(a), IpAddr::V6(base)) => u128::from(a) - u128::from(base),
+            _ => 0,
+        };
+        u64::try_from(offset >> width).unwrap_or(u64::MAX)
+    }
+
+    fn share(&self, index: u64) -> Option<IpNet> {
+        let width = u32::from(self.network.max_prefix_len() - self.mask);
+        let offset = u128::from(index) << width;
+        let address = match self.network.network() {
+            IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(
+                u32::from(base).checked_add(u32::try_from(offset).ok()?)?,
+            )),
+            IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base).checked_add(offset)?)),
+        };
+        IpNet::new(address, self.mask).ok()
+    }
+
+    fn occupy(&mut self, cidr: &IpNet, node: &str) {
+        for index in self.touched(cidr) {
+            self.taken.entry(index).or_insert_with(|| node.to_owned());
+        }
+    }
+
+    fn release(&mut self, node: &str) {
+        self.taken.retain(|_, owner| owner != node);
+    }
+
+    /// The node's share: what it was given before, else the next free one.
+    fn take(&mut self, node: &str) -> Option<IpNet> {
+        if let Some((index, _)) = self.taken.iter().find(|(_, owner)| *owner == node) {
+            return self.share(*index);
+        }
+        for step in 0..self.count {
+            let index = (self.next + step) % self.count;
+            if !self.taken.contains_key(&index) {
+                self.next = (index + 1) % self.count;
+                self.taken.insert(index, node.to_owned());
+                return self.share(index);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn shares(network: &str, mask: u8, service: &str) -> Shares {
+        Shares::new(network.parse().unwrap(), mask, service.parse().ok()).unwrap()
+    }
+
+    #[test]
+    fn each_node_gets_a_free_share_and_keeps_it() {
+        let mut all = shares("10.244.0.0/22", 24, "10.96.0.0/16");
+        all.occupy(&"10.244.1.0/24".parse().unwrap(), "old");
+        let take = |all: &mut Shares, node: &str| all.take(node).map(|s| s.to_string());
+        assert_eq!(take(&mut all, "a").as_deref(), Some("10.244.0.0/24"));
+        assert_eq!(take(&mut all, "a").as_deref(), Some("10.244.0.0/24"));
+        assert_eq!(take(&mut all, "b").as_deref(), Some("10.244.2.0/24"));
+        assert_eq!(take(&mut all, "c").as_deref(), Some("10.244.3.0/24"));
+        assert_eq!(take(&mut all, "d"), None);
+        all.release("old");
+        assert_eq!(take(&mut all, "d").as_deref(), Some("10.244.1.0/24"));
+    }
+
+    #[test]
+    fn service_network_is_kept_out() {
+        let mut all = shares("10.0.0.0/22", 24, "10.0.0.0/23");
+        assert_eq!(all.take("a").unwrap().to_string(), "10.0.2.0/24");
+    }
+}
