@@ -25,6 +25,7 @@ mod rows;
 pub mod server;
 mod services;
 mod special;
+mod startup;
 mod subresources;
 mod table;
 pub mod tokens;

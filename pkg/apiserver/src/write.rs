@@ -130,6 +130,14 @@ pub async fn put(
     object.ok_or_else(|| WriteError::Status(Status::internal("a committed object did not reach the cache")))
 }
 
+/// The attachment of a write whose result nobody waits for.
+pub fn note(selectable: Selectable) -> mk8s_store::Attachment {
+    Box::new(Note {
+        selectable,
+        made: Arc::new(OnceLock::new()),
+    })
+}
+
 /// Removes a key at a revision.
 pub async fn remove(server: &ApiServer, key: Arc<str>, revision: u64) -> Result<u64, WriteError> {
     let op = Op {

@@ -12,7 +12,6 @@ pub mod watch;
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use mk8s_api::registry::Support;
@@ -188,5 +187,3 @@ pub fn plain_json(call: &Call) -> bool {
         && call.output.encoding == Encoding::Json
         && !call.output.pretty
 }
-
-pub type BodyBytes = Bytes;
