@@ -4,6 +4,7 @@
 //! Everything made here carries mk8s's name ([`names`]), is found again by that name after a restart, and is removed by
 //! [`teardown`]. Decisions (addresses, peers, rules) are pure functions; the rest only carries them out.
 
+pub mod conntrack;
 mod error;
 pub mod firewall;
 mod ipam;

@@ -43,6 +43,9 @@ pub struct Config {
     pub pod_cidr: Ipv4Net,
     /// The pods of the whole cluster. What leaves it gets the node's address.
     pub cluster_cidr: Ipv4Net,
+    /// The cluster's Services. Routed to the bridge, so that the node itself reaches them whatever its other routes are;
+    /// the Service rules change the address before anything gets there.
+    pub service_cidr: Option<Ipv4Net>,
     /// The address at which the node answers DNS for its pods; it is put on the bridge.
     pub dns: Option<Ipv4Addr>,
     /// Of pods and bridge; without it the node's own, less what VXLAN needs.
@@ -102,6 +105,9 @@ impl Network {
         }
         // Pods reach each other by the gateway on purpose.
         sysctl::set(&format!("net/ipv4/conf/{}/send_redirects", names::BRIDGE), "0");
+        if let Some(services) = config.service_cidr {
+            rtnl.set_link_route(services, bridge.index).await?;
+        }
         nft::apply(&table(&config)).await?;
         firewall::open(config.cluster_cidr).await?;
         Ok(Self(Arc::new(Inner {

@@ -368,6 +368,20 @@ impl Rtnl {
         tried(|| format!("route {} by {}", route.to, route.via), done)
     }
 
+    /// A range that is reached by a link without a gateway.
+    pub async fn set_link_route(&self, to: Ipv4Net, link: u32) -> Result<()> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to.addr(), to.prefix_len())
+            .output_interface(link)
+            .scope(RouteScope::Link)
+            .protocol(RouteProtocol::from(names::ROUTE_PROTOCOL))
+            .build();
+        tried(
+            || format!("route {to} to the bridge"),
+            self.0.route().add(message).replace().execute().await,
+        )
+    }
+
     pub async fn delete_route(&self, route: Route) -> Result<()> {
         let message = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(route.to.addr(), route.to.prefix_len())

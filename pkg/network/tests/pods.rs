@@ -20,11 +20,24 @@ use nix::{
 fn isolated<F: Future<Output = ()> + Send>(test: impl FnOnce() -> F + Send + 'static) {
     let work = move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        sh("ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.0.0.1/24 dev eth0;
-            ip link set eth0 up; ip link set far up");
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+        sh(
+            "ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.0.0.1/24 dev eth0;
+            ip link set eth0 up; ip link set far up",
+        );
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(test());
     };
     std::thread::spawn(work).join().unwrap();
 }
@@ -32,7 +45,11 @@ fn isolated<F: Future<Output = ()> + Send>(test: impl FnOnce() -> F + Send + 'st
 #[track_caller]
 fn sh(script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -42,6 +59,7 @@ fn config(dir: &Path) -> Config {
         node_ip: [10, 0, 0, 1].into(),
         pod_cidr: "10.244.0.0/24".parse().unwrap(),
         cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: Some("10.96.0.0/16".parse().unwrap()),
         dns: Some([10, 96, 0, 10].into()),
         mtu: None,
         state_dir: dir.to_owned(),
@@ -79,7 +97,11 @@ fn pods_reach_each_other_and_nothing_stays() {
         println!("attach: {:?}", start.elapsed());
         serve(&b.netns, b.ip);
         let to = b.ip;
-        assert_eq!(netns::enter(&a.netns, move || ask(to)).unwrap(), a.ip.to_string(), "pod to pod");
+        assert_eq!(
+            netns::enter(&a.netns, move || ask(to)).unwrap(),
+            a.ip.to_string(),
+            "pod to pod"
+        );
         assert_eq!(ask(b.ip), network.gateway().to_string(), "node to pod");
 
         // After a restart the pods are still there.
@@ -90,7 +112,10 @@ fn pods_reach_each_other_and_nothing_stays() {
         assert_eq!(kept["pod-b"], b);
         assert!(!netns::exists("pod-a") && !sh("ip -br link").contains(&mk8s_network::names::veth("pod-a")));
         assert_eq!(ask(b.ip), network.gateway().to_string());
-        assert_eq!(network.attach("pod-c").await.unwrap().ip, Ipv4Addr::from([10, 244, 0, 4]));
+        assert_eq!(
+            network.attach("pod-c").await.unwrap().ip,
+            Ipv4Addr::from([10, 244, 0, 4])
+        );
         // A new sandbox of the same pod.
         let again = network.attach("pod-c").await.unwrap();
         assert_eq!(again.ip, Ipv4Addr::from([10, 244, 0, 5]));
@@ -132,7 +157,10 @@ fn many_pods_at_once() {
 fn peers_are_what_was_last_said() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
-        let peer = |n: u8| Peer { node_ip: [10, 0, 0, n].into(), pod_cidr: format!("10.244.{n}.0/24").parse().unwrap() };
+        let peer = |n: u8| Peer {
+            node_ip: [10, 0, 0, n].into(),
+            pod_cidr: format!("10.244.{n}.0/24").parse().unwrap(),
+        };
         let network = Network::open(config(dir.path())).await.unwrap();
         network.peers(BTreeSet::from([peer(2), peer(3)])).await.unwrap();
         let route = "10.244.2.0/24 via 10.244.2.0 dev mk8s-vxlan proto 109 onlink";
@@ -141,17 +169,32 @@ fn peers_are_what_was_last_said() {
 
         // A new process finds what the last one made, and a range that moved to another node.
         let network = Network::open(config(dir.path())).await.unwrap();
-        let moved = Peer { node_ip: [10, 0, 0, 9].into(), ..peer(2) };
+        let moved = Peer {
+            node_ip: [10, 0, 0, 9].into(),
+            ..peer(2)
+        };
         network.peers(BTreeSet::from([moved])).await.unwrap();
         assert!(sh("ip route").contains(route) && !sh("ip route").contains("10.244.3.0"));
         let fdb = sh("bridge fdb show dev mk8s-vxlan");
-        assert!(fdb.contains("dst 10.0.0.9") && !fdb.contains("dst 10.0.0.2") && !fdb.contains("dst 10.0.0.3"), "{fdb}");
+        assert!(
+            fdb.contains("dst 10.0.0.9") && !fdb.contains("dst 10.0.0.2") && !fdb.contains("dst 10.0.0.3"),
+            "{fdb}"
+        );
         assert!(sh("ip neigh show dev mk8s-vxlan").contains("10.244.2.0 lladdr 0e:6d:0a:00:00:09"));
 
         // The other mode.
-        let network = Network::open(Config { mode: Mode::Routes, ..config(dir.path()) }).await.unwrap();
+        let network = Network::open(Config {
+            mode: Mode::Routes,
+            ..config(dir.path())
+        })
+        .await
+        .unwrap();
         network.peers(BTreeSet::from([peer(2)])).await.unwrap();
-        assert!(sh("ip route").contains("10.244.2.0/24 via 10.0.0.2 dev eth0 proto 109"), "{}", sh("ip route"));
+        assert!(
+            sh("ip route").contains("10.244.2.0/24 via 10.0.0.2 dev eth0 proto 109"),
+            "{}",
+            sh("ip route")
+        );
         assert!(!sh("ip -br link").contains("mk8s-vxlan"));
         assert_eq!(network.mtu(), 1500);
         teardown().await.unwrap();

@@ -1,0 +1,505 @@
+//! What one Service, or one pod with host ports, wants of the table. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::{
+    core::v1::{Pod, Service, ServicePort},
+    discovery::v1::EndpointSlice,
+};
+
+use crate::rules::{Dest, IDS, Key, Masquerade, Pick, Proto, Value, Verdict};
+
+/// The node that the rules are for.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: String,
+    pub pod_cidr: Ipv4Net,
+    pub cluster_cidr: Ipv4Net,
+    pub service_cidr: Ipv4Net,
+    /// Answered by the node itself: its Service gets no rules.
+    pub dns: Option<Ipv4Addr>,
+}
+
+pub type Part = BTreeMap<Key, Value>;
+
+/// Upstream's default of sessionAffinityConfig.clientIP.timeoutSeconds.
+const AFFINITY_SECONDS: u32 = 10_800;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Endpoint {
+    ip: Ipv4Addr,
+    port: u16,
+    ready: bool,
+    /// Still answers while it goes.
+    draining: bool,
+    local: bool,
+}
+
+/// `slices` are all those of this Service.
+pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> Part {
+    let mut part = Part::new();
+    let Some(spec) = &service.spec else { return part };
+    let labels = service.metadata.labels.as_ref();
+    let foreign = labels.is_some_and(|labels| labels.contains_key("service.kubernetes.io/service-proxy-name"));
+    // None and ExternalName have no address.
+    let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+    let Some(cluster_ip) = cluster_ip.filter(|ip| !foreign && Some(*ip) != node.dns) else {
+        return part;
+    };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return part;
+    }
+    let sticky = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+        let configured = spec
+            .session_affinity_config
+            .as_ref()
+            .and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+        configured
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .unwrap_or(AFFINITY_SECONDS)
+    });
+    let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+    let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let balancers = balancer_ips(service);
+    let ranges = source_ranges(spec.load_balancer_source_ranges.as_deref().unwrap_or_default());
+    let externals: BTreeSet<Ipv4Addr> = balancers
+        .iter()
+        .copied()
+        .chain(spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()))
+        .filter(|ip| *ip != cluster_ip)
+        .collect();
+
+    for port in spec.ports.iter().flatten() {
+        let (Some(proto), Ok(number)) = (Proto::parse(port.protocol.as_deref()), u16::try_from(port.port)) else {
+            continue;
+        };
+        let all = endpoints(node, port, proto, slices.clone());
+        let cluster = usable(&all, false);
+        let local = usable(&all, true);
+        let mut want = Want {
+            node,
+            part: &mut part,
+            sticky,
+        };
+
+        let dest = Dest {
+            ip: Some(cluster_ip),
+            proto,
+            port: number,
+        };
+        let reached = if internal_local { &local } else { &cluster };
+        match (reached.is_empty(), cluster.is_empty()) {
+            (false, _) => want.balance(Key::Entry(dest), dest, Masquerade::Foreign, reached, false),
+            (true, true) => want.member(Key::Refused(dest)),
+            (true, false) => want.verdict(Key::Entry(dest), Verdict::Drop),
+        }
+
+        let node_port = port
+            .node_port
+            .and_then(|number| u16::try_from(number).ok())
+            .filter(|number| *number > 0);
+        let outer = externals
+            .iter()
+            .map(|ip| Dest {
+                ip: Some(*ip),
+                proto,
+                port: number,
+            })
+            .chain(node_port.map(|number| Dest {
+                ip: None,
+                proto,
+                port: number,
+            }));
+        for dest in outer {
+            if cluster.is_empty() && local.is_empty() {
+                want.member(Key::Refused(dest));
+            } else if !external_local {
+                want.balance(Key::Entry(dest), dest, Masquerade::Always, &cluster, false);
+            } else {
+                want.verdict(Key::Entry(dest), Verdict::PolicyLocal);
+                want.balance(Key::Near(dest), dest, Masquerade::Host, &cluster, false);
+                if local.is_empty() {
+                    want.verdict(Key::Local(dest), Verdict::Drop);
+                } else {
+                    want.balance(Key::Local(dest), dest, Masquerade::Never, &local, true);
+                }
+            }
+            if let (Some(ip), false) = (dest.ip, ranges.is_empty())
+                && balancers.contains(&ip)
+            {
+                want.member(Key::Restricted(dest));
+                for range in &ranges {
+                    want.member(Key::Allowed(dest, *range));
+                }
+            }
+        }
+    }
+    part
+}
+
+/// The host ports of a pod on this node; nothing once it has ended.
+pub fn host_ports(node: &Node, pod: &Pod) -> Part {
+    let mut part = Part::new();
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
+        return part;
+    };
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let ip = status.pod_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+    let Some(ip) = ip.filter(|_| !ended && spec.host_network != Some(true)) else {
+        return part;
+    };
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    for port in containers.flat_map(|container| container.ports.iter().flatten()) {
+        let number = |number: i32| u16::try_from(number).ok().filter(|number| *number > 0);
+        let (Some(proto), Some(host), Some(inner)) = (
+            Proto::parse(port.protocol.as_deref()),
+            port.host_port.and_then(number),
+            number(port.container_port),
+        ) else {
+            continue;
+        };
+        let bound = port.host_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let dest = Dest {
+            ip: bound.filter(|ip| !ip.is_unspecified()),
+            proto,
+            port: host,
+        };
+        let endpoint = Endpoint {
+            ip,
+            port: inner,
+            ready: true,
+            draining: false,
+            local: true,
+        };
+        Want {
+            node,
+            part: &mut part,
+            sticky: None,
+        }
+        .balance(Key::Entry(dest), dest, Masquerade::Host, &[endpoint], false);
+    }
+    part
+}
+
+struct Want<'a> {
+    node: &'a Node,
+    part: &'a mut Part,
+    sticky: Option<u32>,
+}
+
+impl Want<'_> {
+    fn member(&mut self, key: Key) {
+        self.part.insert(key, Value::Member);
+    }
+
+    fn verdict(&mut self, key: Key, verdict: Verdict) {
+        self.part.insert(key, Value::Verdict(verdict));
+    }
+
+    /// `key` leads to one of `endpoints`.
+    fn balance(&mut self, key: Key, dest: Dest, masquerade: Masquerade, endpoints: &[Endpoint], local: bool) {
+        let pick = Pick::new(&dest, masquerade, endpoints.len(), local, self.sticky);
+        self.verdict(key, Verdict::Pick(pick));
+        let mut taken = BTreeSet::new();
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let target = Value::Endpoint(endpoint.ip, endpoint.port);
+            if self.sticky.is_some() {
+                let id = endpoint_id(endpoint, &mut taken);
+                self.part.insert(Key::id(dest, index, local), Value::id(id));
+                self.part.extend(Key::by_id(dest, id).map(|key| (key, target)));
+            } else {
+                self.part.insert(Key::endpoint(dest, index, local), target);
+            }
+            if self.node.pod_cidr.contains(&endpoint.ip) {
+                self.member(Key::Hairpin(endpoint.ip));
+            }
+        }
+    }
+}
+
+/// What a client's affinity remembers: follows from the endpoint, so that it stays when others come and go.
+fn endpoint_id(endpoint: &Endpoint, taken: &mut BTreeSet<u32>) -> u32 {
+    let [a, b, c, d] = endpoint.ip.octets();
+    let [e, f] = endpoint.port.to_be_bytes();
+    let hash = [a, b, c, d, e, f].iter().fold(0x811c_9dc5_u32, |h, byte| {
+        (h ^ u32::from(*byte)).wrapping_mul(16_777_619)
+    });
+    let mut id = (hash ^ (hash >> 16)) % IDS;
+    // More endpoints than ids share the last ones found; the index decides then, and affinity is as good as it gets.
+    for _ in 0..IDS {
+        if taken.insert(id) {
+            break;
+        }
+        id = (id + 1) % IDS;
+    }
+    id
+}
+
+fn endpoints<'a>(
+    node: &Node,
+    port: &ServicePort,
+    proto: Proto,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> Vec<Endpoint> {
+    let wanted = port.name.as_deref().unwrap_or_default();
+    let mut found: BTreeMap<(Ipv4Addr, u16), Endpoint> = BTreeMap::new();
+    for slice in slices.filter(|slice| slice.address_type == "IPv4") {
+        for slice_port in slice.ports.iter().flatten() {
+            let number = slice_port.port.and_then(|number| u16::try_from(number).ok());
+            let (Some(number), true) = (number, slice_port.name.as_deref().unwrap_or_default() == wanted) else {
+                continue;
+            };
+            if Proto::parse(slice_port.protocol.as_deref()) != Some(proto) {
+                continue;
+            }
+            for endpoint in &slice.endpoints {
+                // All addresses of an endpoint are the same one; only the first counts, as upstream has it.
+                let Some(ip) = endpoint.addresses.first().and_then(|ip| ip.parse().ok()) else {
+                    continue;
+                };
+                let conditions = endpoint.conditions.as_ref();
+                let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+                let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+                let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+                let local = endpoint.node_name.as_deref() == Some(node.name.as_str());
+                let this = Endpoint {
+                    ip,
+                    port: number,
+                    ready,
+                    draining: serving && terminating,
+                    local,
+                };
+                // In two slices while it moves between them: the better report is the newer one.
+                let entry = found.entry((ip, number)).or_insert(this);
+                if ready && !entry.ready {
+                    *entry = this;
+                }
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// The ready ones; where there is none, those that go but still answer.
+fn usable(all: &[Endpoint], local: bool) -> Vec<Endpoint> {
+    let near = all.iter().filter(|endpoint| !local || endpoint.local);
+    let ready: Vec<Endpoint> = near.clone().filter(|endpoint| endpoint.ready).copied().collect();
+    if ready.is_empty() {
+        near.filter(|endpoint| endpoint.draining).copied().collect()
+    } else {
+        ready
+    }
+}
+
+fn balancer_ips(service: &Service) -> BTreeSet<Ipv4Addr> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|balancer| balancer.ingress.as_ref());
+    ingress
+        .into_iter()
+        .flatten()
+        // With ipMode Proxy the balancer itself sees every packet, also the cluster's own.
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
+        .collect()
+}
+
+/// Without overlaps: a set of intervals holds none.
+fn source_ranges(ranges: &[String]) -> Vec<Ipv4Net> {
+    let parsed: Vec<Ipv4Net> = ranges
+        .iter()
+        .filter_map(|range| Some(range.trim().parse::<Ipv4Net>().ok()?.trunc()))
+        .collect();
+    Ipv4Net::aggregate(&parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::rules::{rebuild, transaction};
+
+    fn node() -> Node {
+        Node {
+            name: "n1".into(),
+            pod_cidr: "10.244.1.0/24".parse().unwrap(),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            dns: Some([10, 96, 0, 10].into()),
+        }
+    }
+
+    /// The elements as nft's words, sorted, without the hairpin set.
+    fn words(spec: Json, endpoints: &[(&str, &str, Json)]) -> Vec<String> {
+        let mut object = json!({"metadata": {"name": "web", "namespace": "app"}, "spec": spec});
+        if let Some(status) = object["spec"].as_object_mut().unwrap().remove("status") {
+            object["status"] = status;
+        }
+        let service: Service = serde_json::from_value(object).unwrap();
+        let endpoints: Vec<Json> = endpoints
+            .iter()
+            .map(|(ip, node, conditions)| json!({"addresses": [ip], "nodeName": node, "conditions": conditions}))
+            .collect();
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        }))
+        .unwrap();
+        let part = super::service(&node(), &service, [&slice].into_iter());
+        let text = transaction(&node(), &Part::new(), BTreeSet::new(), &part);
+        text.lines()
+            .filter(|line| !line.contains("hairpin"))
+            .map(|line| line.trim_start_matches("add element ip mk8s ").to_owned())
+            .collect()
+    }
+
+    fn spec(more: Json) -> Json {
+        let mut spec = json!({"clusterIP": "10.96.0.5", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    }
+
+    #[test]
+    fn what_a_service_wants() {
+        let ready = || json!({"ready": true});
+        let a = ("10.244.1.5", "n1", ready());
+        let b = ("10.244.2.6", "n2", ready());
+        let gone = (
+            "10.244.2.7",
+            "n2",
+            json!({"ready": false, "serving": false, "terminating": true}),
+        );
+        let drains = (
+            "10.244.2.8",
+            "n2",
+            json!({"ready": false, "serving": true, "terminating": true}),
+        );
+        let node_port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
+        let both_of_ip = "ip-endpoint { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
+                          10.96.0.5 . tcp . 80 . 1 : 10.244.2.6 . 8080 }";
+        let cases: Vec<(&str, Json, Vec<(&str, &str, Json)>, Vec<&str>)> = vec![
+            (
+                "cluster address",
+                json!({}),
+                vec![b.clone(), a.clone(), gone.clone(), drains.clone()],
+                vec![both_of_ip, "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-2 }"],
+            ),
+            (
+                "no endpoints",
+                json!({}),
+                vec![gone.clone()],
+                vec!["ip-refused { 10.96.0.5 . tcp . 80 }"],
+            ),
+            (
+                "only draining ones",
+                json!({}),
+                vec![gone.clone(), drains.clone()],
+                vec![
+                    "ip-endpoint { 10.96.0.5 . tcp . 80 . 0 : 10.244.2.8 . 8080 }",
+                    "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-1 }",
+                ],
+            ),
+            (
+                "internal policy Local, none here",
+                json!({"internalTrafficPolicy": "Local"}),
+                vec![b.clone()],
+                vec!["ip-entry { 10.96.0.5 . tcp . 80 : drop }"],
+            ),
+            (
+                "node port",
+                json!({"type": "NodePort", "ports": node_port}),
+                vec![a.clone(), b.clone()],
+                vec![
+                    both_of_ip,
+                    "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-2 }",
+                    "port-endpoint { tcp . 30080 . 0 : 10.244.1.5 . 8080, tcp . 30080 . 1 : 10.244.2.6 . 8080 }",
+                    "port-entry { tcp . 30080 : goto port-always-2 }",
+                ],
+            ),
+            (
+                "node port, external policy Local",
+                json!({"type": "NodePort", "externalTrafficPolicy": "Local", "ports": node_port}),
+                vec![a.clone(), b.clone()],
+                vec![
+                    both_of_ip,
+                    "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-2 }",
+                    "port-endpoint { tcp . 30080 . 0 : 10.244.1.5 . 8080, tcp . 30080 . 1 : 10.244.2.6 . 8080, \
+                     tcp . 30080 . 65536 : 10.244.1.5 . 8080 }",
+                    "port-entry { tcp . 30080 : goto port-policy-local }",
+                    "port-local { tcp . 30080 : goto port-never-1-local }",
+                    "port-near { tcp . 30080 : goto port-host-2 }",
+                ],
+            ),
+            (
+                "balancer with source ranges",
+                json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24", "192.0.2.7/32"],
+                       "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}}),
+                vec![a.clone()],
+                vec![
+                    "allowed { 198.51.100.1 . tcp . 80 . 192.0.2.0/24 }",
+                    "ip-endpoint { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
+                     198.51.100.1 . tcp . 80 . 0 : 10.244.1.5 . 8080 }",
+                    "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-1, 198.51.100.1 . tcp . 80 : goto ip-always-1 }",
+                    "restricted { 198.51.100.1 . tcp . 80 }",
+                ],
+            ),
+            ("headless", json!({"clusterIP": "None"}), vec![a.clone()], vec![]),
+            (
+                "the node's own DNS",
+                json!({"clusterIP": "10.96.0.10"}),
+                vec![a.clone()],
+                vec![],
+            ),
+        ];
+        for (name, more, endpoints, wanted) in cases {
+            assert_eq!(words(spec(more), &endpoints), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn affinity_goes_by_id() {
+        let text = words(
+            spec(json!({"sessionAffinity": "ClientIP"})),
+            &[("10.244.1.5", "n1", json!({}))],
+        )
+        .join("\n");
+        assert!(
+            text.contains("ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-1-sticky-10800 }"),
+            "{text}"
+        );
+        assert!(
+            text.contains("ip-by-id { 10.96.0.5 . tcp . 80 . 0x6d68") && text.contains("ip-id {"),
+            "{text}"
+        );
+        assert!(!text.contains("ip-endpoint"), "{text}");
+    }
+
+    #[test]
+    fn host_ports_of_a_pod() {
+        let pod = |phase: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p"},
+                "spec": {"containers": [{"name": "c", "ports": [
+                    {"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "10.0.0.1"},
+                    {"containerPort": 9}]}]},
+                "status": {"phase": phase, "podIP": "10.244.1.9"},
+            }))
+            .unwrap()
+        };
+        let text = rebuild(&node(), host_ports(&node(), &pod("Running")).iter());
+        for wanted in [
+            "port-entry { tcp . 8080 : goto port-host-1 }",
+            "port-endpoint { tcp . 8080 . 0 : 10.244.1.9 . 80 }",
+            "ip-entry { 10.0.0.1 . udp . 53 : goto ip-host-1 }",
+            "hairpin { 10.244.1.9 . 10.244.1.9 }",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        assert!(host_ports(&node(), &pod("Succeeded")).is_empty());
+    }
+}

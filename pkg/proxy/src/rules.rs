@@ -1,0 +1,452 @@
+//! The nftables table `ip mk8s`: its shape, its elements, and their words for `nft -f -`.
+//!
+//! Two families of maps mirror each other: `ip-*`, keyed by (address, protocol, port), for the addresses of Services, and
+//! `port-*`, keyed by (protocol, port), for every address of this node. By an element of `*-entry` a packet goes to a
+//! chain for so many endpoints ([`Pick`]), and by one of `*-endpoint` to its endpoint. Session affinity takes a step
+//! more: the endpoint's id is remembered per client in `*-affinity`, which the kernel alone writes and expires.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Write},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::model::Node;
+
+pub const TABLE: &str = mk8s_network::names::SERVICE_TABLE;
+/// "Masquerade this connection", from the destination's choice to its way out. The bit that kube-proxy uses too.
+const MASQUERADE: u32 = 0x4000;
+/// Endpoint ids live in the packet's mark for the length of a chain; the tag keeps them apart from others' marks.
+const ID_TAG: u32 = 0x6d68_0000;
+/// Ids leave the masquerade bit free.
+pub const IDS: u32 = 0x2000;
+/// Indices of the endpoints on this node begin here, where a destination has two sets of endpoints.
+const LOCAL: u32 = 0x1_0000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proto {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Proto {
+    pub fn parse(name: Option<&str>) -> Option<Self> {
+        match name.unwrap_or("TCP") {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// Where a packet wants to go. Without an address: to any address of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dest {
+    pub ip: Option<Ipv4Addr>,
+    pub proto: Proto,
+    pub port: u16,
+}
+
+impl Dest {
+    fn space(&self) -> Space {
+        if self.ip.is_some() { Space::Ip } else { Space::Port }
+    }
+}
+
+impl fmt::Display for Dest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ip) = self.ip {
+            write!(f, "{ip} . ")?;
+        }
+        write!(f, "{} . {}", self.proto, self.port)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Space {
+    Ip,
+    Port,
+}
+
+impl Space {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Port => "port",
+        }
+    }
+
+    /// The packet's destination, as the keys of this family have it.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Ip => "ip daddr . meta l4proto . th dport",
+            Self::Port => "meta l4proto . th dport",
+        }
+    }
+}
+
+/// Whose connections get the node's own address as their source, so that the answers come back this way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Masquerade {
+    Never,
+    /// Of everyone but the cluster's pods.
+    Foreign,
+    /// Of this node itself (localhost among it).
+    Host,
+    Always,
+}
+
+/// A chain that sends a packet to one of `count` endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pick {
+    space: Space,
+    masquerade: Masquerade,
+    count: u32,
+    /// Among the endpoints on this node.
+    local: bool,
+    /// Session affinity, in seconds.
+    sticky: Option<u32>,
+}
+
+impl Pick {
+    pub fn new(dest: &Dest, masquerade: Masquerade, count: usize, local: bool, sticky: Option<u32>) -> Self {
+        Self {
+            space: dest.space(),
+            masquerade,
+            count: count as u32,
+            local,
+            sticky,
+        }
+    }
+
+    fn name(&self) -> String {
+        let masquerade = match self.masquerade {
+            Masquerade::Never => "never",
+            Masquerade::Foreign => "foreign",
+            Masquerade::Host => "host",
+            Masquerade::Always => "always",
+        };
+        let mut name = format!("{}-{masquerade}-{}", self.space.name(), self.count);
+        if self.local {
+            name.push_str("-local");
+        }
+        if let Some(seconds) = self.sticky {
+            let _ = write!(name, "-sticky-{seconds}");
+        }
+        name
+    }
+
+    /// The chains, in the order in which they must come to be: (name, rules).
+    fn chains(&self, node: &Node) -> Vec<(String, Vec<String>)> {
+        let (name, space, key) = (self.name(), self.space.name(), self.space.key());
+        let offset = if self.local {
+            format!(" offset {LOCAL}")
+        } else {
+            String::new()
+        };
+        let random = format!("numgen random mod {}{offset}", self.count);
+        let mark = format!("meta mark set meta mark | {MASQUERADE:#x}");
+        let masquerade = match self.masquerade {
+            Masquerade::Never => None,
+            Masquerade::Foreign => Some(format!("ip saddr != {} {mark}", node.cluster_cidr)),
+            Masquerade::Host => Some(format!("fib saddr type local {mark}")),
+            Masquerade::Always => Some(mark),
+        };
+        let dnat = "meta l4proto { tcp, udp, sctp } dnat ip to";
+        let Some(seconds) = self.sticky else {
+            let mut rules: Vec<String> = masquerade.into_iter().collect();
+            rules.push(format!("{dnat} {key} . {random} map @{space}-endpoint"));
+            return vec![(name, rules)];
+        };
+        let stuck = format!("{name}-known");
+        let mut known = vec![format!(
+            "update @{space}-affinity {{ ip saddr . {key} timeout {seconds}s : meta mark }}"
+        )];
+        known.extend(masquerade);
+        known.push(format!("{dnat} {key} . meta mark map @{space}-by-id"));
+        let rules = vec![
+            format!("meta mark set ip saddr . {key} map @{space}-affinity jump {stuck}"),
+            // Unknown, or known by an endpoint that is gone.
+            format!("delete @{space}-affinity {{ ip saddr . {key} : meta mark }}"),
+            format!("meta mark set {key} . {random} map @{space}-id"),
+            format!("goto {stuck}"),
+        ];
+        vec![(stuck, known), (name, rules)]
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    Pick(Pick),
+    /// externalTrafficPolicy Local: by `*-near` from this node and its pods, else by `*-local`.
+    PolicyLocal,
+    Drop,
+}
+
+/// One element of one of the table's sets and maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    Entry(Dest),
+    Near(Dest),
+    Local(Dest),
+    Endpoint(Dest, u32),
+    Id(Dest, u32),
+    ById(Dest, u32),
+    /// Answered with a refusal: the destination has no endpoints.
+    Refused(Dest),
+    /// Only for the sources in `Allowed`.
+    Restricted(Dest),
+    Allowed(Dest, Ipv4Net),
+    /// A pod of this node that may be sent back to itself.
+    Hairpin(Ipv4Addr),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    Member,
+    Verdict(Verdict),
+    Endpoint(Ipv4Addr, u16),
+    Id(u32),
+}
+
+impl Key {
+    pub fn endpoint(dest: Dest, index: usize, local: bool) -> Self {
+        Self::Endpoint(dest, index as u32 + if local { LOCAL } else { 0 })
+    }
+
+    pub fn id(dest: Dest, index: usize, local: bool) -> Self {
+        Self::Id(dest, index as u32 + if local { LOCAL } else { 0 })
+    }
+
+    /// An id is looked up with and without the masquerade bit.
+    pub fn by_id(dest: Dest, id: u32) -> [Self; 2] {
+        [
+            Self::ById(dest, ID_TAG | id),
+            Self::ById(dest, ID_TAG | id | MASQUERADE),
+        ]
+    }
+
+    fn set(&self) -> String {
+        let (dest, name) = match self {
+            Self::Entry(dest) => (dest, "entry"),
+            Self::Near(dest) => (dest, "near"),
+            Self::Local(dest) => (dest, "local"),
+            Self::Endpoint(dest, _) => (dest, "endpoint"),
+            Self::Id(dest, _) => (dest, "id"),
+            Self::ById(dest, _) => (dest, "by-id"),
+            Self::Refused(dest) => (dest, "refused"),
+            Self::Restricted(_) => return "restricted".into(),
+            Self::Allowed(..) => return "allowed".into(),
+            Self::Hairpin(_) => return "hairpin".into(),
+        };
+        format!("{}-{name}", dest.space().name())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entry(dest) | Self::Near(dest) | Self::Local(dest) | Self::Refused(dest) | Self::Restricted(dest) => {
+                write!(f, "{dest}")
+            }
+            Self::Endpoint(dest, index) | Self::Id(dest, index) => write!(f, "{dest} . {index}"),
+            Self::ById(dest, id) => write!(f, "{dest} . {id:#x}"),
+            Self::Allowed(dest, source) => write!(f, "{dest} . {source}"),
+            Self::Hairpin(ip) => write!(f, "{ip} . {ip}"),
+        }
+    }
+}
+
+impl Value {
+    pub fn id(id: u32) -> Self {
+        Self::Id(ID_TAG | id)
+    }
+}
+
+/// A key's value as it follows the key in an element.
+struct Suffix<'a>(&'a Key, &'a Value);
+
+impl fmt::Display for Suffix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Value::Member => Ok(()),
+            Value::Verdict(Verdict::Pick(pick)) => write!(f, " : goto {}", pick.name()),
+            Value::Verdict(Verdict::PolicyLocal) => {
+                let ip = matches!(self.0, Key::Entry(dest) if dest.ip.is_some());
+                write!(f, " : goto {}-policy-local", if ip { "ip" } else { "port" })
+            }
+            Value::Verdict(Verdict::Drop) => f.write_str(" : drop"),
+            Value::Endpoint(ip, port) => write!(f, " : {ip} . {port}"),
+            Value::Id(id) => write!(f, " : {id:#x}"),
+        }
+    }
+}
+
+/// The chains that these values need.
+pub fn picks<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<Pick> {
+    let pick = |value: &Value| match value {
+        Value::Verdict(Verdict::Pick(pick)) => Some(*pick),
+        _ => None,
+    };
+    values.into_iter().filter_map(pick).collect()
+}
+
+/// The whole table anew, in one transaction: nothing of an earlier one stays.
+pub fn rebuild<'a>(node: &Node, elements: impl Iterator<Item = (&'a Key, &'a Value)> + Clone) -> String {
+    let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\n{}", skeleton(node));
+    add_chains(&mut text, node, picks(elements.clone().map(|(_, value)| value)));
+    add_elements(&mut text, elements);
+    text
+}
+
+/// A change: elements that go, chains that are not there yet, elements that come. A changed element is in both lists.
+pub fn transaction(
+    node: &Node,
+    removed: &BTreeMap<Key, Value>,
+    chains: BTreeSet<Pick>,
+    added: &BTreeMap<Key, Value>,
+) -> String {
+    let mut text = String::new();
+    add_chains(&mut text, node, chains);
+    statements(
+        &mut text,
+        "delete",
+        removed.keys().map(|key| (key.set(), key.to_string())),
+    );
+    add_elements(&mut text, added.iter());
+    text
+}
+
+fn add_chains(text: &mut String, node: &Node, picks: BTreeSet<Pick>) {
+    for (name, rules) in picks.iter().flat_map(|pick| pick.chains(node)) {
+        let _ = writeln!(text, "add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}");
+        for rule in rules {
+            let _ = writeln!(text, "add rule ip {TABLE} {name} {rule}");
+        }
+    }
+}
+
+fn add_elements<'a>(text: &mut String, elements: impl Iterator<Item = (&'a Key, &'a Value)>) {
+    statements(
+        text,
+        "add",
+        elements.map(|(key, value)| (key.set(), format!("{key}{}", Suffix(key, value)))),
+    );
+}
+
+/// One statement per set; keys come in their order, which is by set.
+fn statements(text: &mut String, verb: &str, elements: impl Iterator<Item = (String, String)>) {
+    let mut sets: BTreeMap<String, String> = BTreeMap::new();
+    for (set, element) in elements {
+        let line = sets.entry(set).or_default();
+        if !line.is_empty() {
+            line.push_str(", ");
+        }
+        line.push_str(&element);
+    }
+    for (set, line) in sets {
+        let _ = writeln!(text, "{verb} element ip {TABLE} {set} {{ {line} }}");
+    }
+}
+
+/// What is always there: sets, maps, and the chains that the kernel's hooks run.
+fn skeleton(node: &Node) -> String {
+    let Node {
+        pod_cidr,
+        service_cidr,
+        dns,
+        ..
+    } = node;
+    let mut maps = String::new();
+    let mut locals = String::new();
+    for space in [Space::Ip, Space::Port] {
+        let (name, key) = (space.name(), space.key());
+        let _ = write!(
+            maps,
+            "  map {name}-entry {{ typeof {key} : verdict; }}
+  map {name}-near {{ typeof {key} : verdict; }}
+  map {name}-local {{ typeof {key} : verdict; }}
+  map {name}-endpoint {{ typeof {key} . numgen random mod 2 : ip daddr . th dport; }}
+  map {name}-id {{ typeof {key} . numgen random mod 2 : meta mark; }}
+  map {name}-by-id {{ typeof {key} . meta mark : ip daddr . th dport; }}
+  map {name}-affinity {{ typeof ip saddr . {key} : meta mark; size 262144; flags dynamic,timeout; timeout 3h; }}
+  set {name}-refused {{ typeof {key}; }}
+"
+        );
+        let _ = write!(
+            locals,
+            "  chain {name}-policy-local {{
+    ip saddr {pod_cidr} {key} vmap @{name}-near
+    fib saddr type local {key} vmap @{name}-near
+    {key} vmap @{name}-local
+  }}
+"
+        );
+    }
+    let (ip, port) = (Space::Ip.key(), Space::Port.key());
+    let own_dns = dns.map_or(String::new(), |dns| format!("    ip daddr {dns} return\n"));
+    let not_dns = dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
+    format!(
+        "table ip {TABLE} {{
+  comment \"services and host ports of mk8s\"
+{maps}  set restricted {{ typeof {ip}; }}
+  set allowed {{ typeof {ip} . ip saddr; flags interval; }}
+  set hairpin {{ typeof ip saddr . ip daddr; }}
+{locals}  chain services {{
+{own_dns}    {ip} @restricted {ip} . ip saddr != @allowed drop
+    {ip} vmap @ip-entry
+    fib daddr type local {port} vmap @port-entry
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    jump services
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    jump services
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ct status & dnat == dnat ip saddr . ip daddr @hairpin masquerade fully-random
+    meta mark & {MASQUERADE:#x} == {MASQUERADE:#x} meta mark set meta mark ^ {MASQUERADE:#x} masquerade fully-random
+  }}
+  chain refuse {{
+    meta l4proto tcp reject with tcp reset
+    reject
+  }}
+  chain unanswered {{
+    # what no entry took: an address or a port of a Service that has none
+    ip daddr {service_cidr}{not_dns} goto refuse
+    {ip} @ip-refused goto refuse
+    fib daddr type local {port} @port-refused goto refuse
+  }}
+  chain filter-input {{
+    type filter hook input priority -110; policy accept;
+    ct state new jump unanswered
+  }}
+  chain filter-forward {{
+    type filter hook forward priority -110; policy accept;
+    ct state new jump unanswered
+  }}
+  chain filter-output {{
+    type filter hook output priority -90; policy accept;
+    ct state new jump unanswered
+  }}
+}}
+"
+    )
+}

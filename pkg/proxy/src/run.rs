@@ -1,0 +1,197 @@
+//! Follows the informers and keeps the kernel's table at what they say.
+//!
+//! Whatever has arrived by the time a sync begins is in it; while it runs, the next one's changes gather. So a lone change
+//! is applied at once and a burst costs few transactions, without a timer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use mk8s_client::{Event, Informers};
+use mk8s_network::{conntrack, nft};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    book::{Book, Changes, Owner},
+    model::{self, Node, Part},
+};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// After a transaction that failed the table is made anew; not at once again and again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The objects that count, and what they come to.
+#[derive(Default)]
+struct State {
+    services: HashMap<Arc<str>, Arc<Service>>,
+    /// By the Service's key, then by the slice's name.
+    slices: HashMap<Arc<str>, BTreeMap<String, Arc<EndpointSlice>>>,
+    pods: HashMap<Arc<str>, Arc<Pod>>,
+    dirty: BTreeSet<Owner>,
+    book: Book,
+}
+
+fn key(namespace: Option<&String>, name: &str) -> Arc<str> {
+    format!("{}/{name}", namespace.map_or("", String::as_str)).into()
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Arc<str>> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(key(slice.metadata.namespace.as_ref(), name))
+}
+
+impl State {
+    fn service(&mut self, event: Event<Service>) {
+        let object = event.object();
+        let key = key(
+            object.metadata.namespace.as_ref(),
+            object.metadata.name.as_deref().unwrap_or_default(),
+        );
+        match event {
+            Event::Applied { new, .. } => self.services.insert(key.clone(), new),
+            Event::Deleted(_) => self.services.remove(&key),
+        };
+        self.dirty.insert(Owner::Service(key));
+    }
+
+    fn slice(&mut self, event: Event<EndpointSlice>) {
+        let name = event.object().metadata.name.clone().unwrap_or_default();
+        let (old, new) = match &event {
+            Event::Applied { old, new } => (old.as_deref().and_then(service_of), service_of(new)),
+            Event::Deleted(old) => (service_of(old), None),
+        };
+        if let Some(key) = old {
+            if let Some(slices) = self.slices.get_mut(&key) {
+                slices.remove(&name);
+                if slices.is_empty() {
+                    self.slices.remove(&key);
+                }
+            }
+            self.dirty.insert(Owner::Service(key));
+        }
+        if let (Some(key), Event::Applied { new, .. }) = (new, event) {
+            self.slices.entry(key.clone()).or_default().insert(name, new);
+            self.dirty.insert(Owner::Service(key));
+        }
+    }
+
+    fn pod(&mut self, event: Event<Pod>) {
+        let object = event.object();
+        let key = key(
+            object.metadata.namespace.as_ref(),
+            object.metadata.name.as_deref().unwrap_or_default(),
+        );
+        let had = match event {
+            Event::Applied { new, .. } if has_host_ports(&new) => {
+                self.pods.insert(key.clone(), new);
+                true
+            }
+            Event::Applied { .. } | Event::Deleted(_) => self.pods.remove(&key).is_some(),
+        };
+        if had {
+            self.dirty.insert(Owner::Pod(key));
+        }
+    }
+
+    /// Brings the book up to date with the objects.
+    fn settle(&mut self, node: &Node) {
+        for owner in std::mem::take(&mut self.dirty) {
+            let part = match &owner {
+                Owner::Service(key) => self.services.get(key).map(|service| {
+                    let slices = self
+                        .slices
+                        .get(key)
+                        .into_iter()
+                        .flat_map(BTreeMap::values)
+                        .map(AsRef::as_ref);
+                    model::service(node, service, slices)
+                }),
+                Owner::Pod(key) => self.pods.get(key).map(|pod| model::host_ports(node, pod)),
+            };
+            self.book.set(owner, part.unwrap_or_else(Part::new));
+        }
+    }
+}
+
+fn has_host_ports(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    spec.host_network != Some(true) && ports.any(|port| port.host_port.is_some_and(|port| port > 0))
+}
+
+/// Until the token is cancelled. The rules stay then: pods go on, and so does what leads to them.
+pub async fn run(node: Node, informers: Informers, token: CancellationToken) {
+    tokio::select! {
+        () = token.cancelled() => {}
+        () = follow(&node, &informers) => {}
+    }
+}
+
+async fn follow(node: &Node, informers: &Informers) {
+    let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
+    let pods = informers.of_where::<Pod>(&format!("spec.nodeName={}", node.name));
+    let (mut of_services, mut of_slices, mut of_pods) = (services.subscribe(), slices.subscribe(), pods.subscribe());
+    tokio::join!(services.wait_synced(), slices.wait_synced(), pods.wait_synced());
+    let mut state = State::default();
+    let mut fresh = true;
+    loop {
+        while let Some(event) = of_services.try_next() {
+            state.service(event);
+        }
+        while let Some(event) = of_slices.try_next() {
+            state.slice(event);
+        }
+        while let Some(event) = of_pods.try_next() {
+            state.pod(event);
+        }
+        state.settle(node);
+        let changes = if fresh {
+            state.book.take_all(node)
+        } else {
+            state.book.take(node)
+        };
+        match apply(changes).await {
+            Ok(()) => fresh = false,
+            Err(error) => {
+                tracing::error!(%error, "service rules could not be applied; the table is made anew");
+                fresh = true;
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        }
+        tokio::select! {
+            event = of_services.next() => state.service(event),
+            event = of_slices.next() => state.slice(event),
+            event = of_pods.next() => state.pod(event),
+        }
+    }
+}
+
+async fn apply(changes: Changes) -> Result<(), mk8s_network::Error> {
+    if !changes.text.is_empty() {
+        nft::apply(&changes.text).await?;
+    }
+    if !changes.stale.is_empty() {
+        let flows: Vec<conntrack::Udp> = changes
+            .stale
+            .iter()
+            .map(|stale| conntrack::Udp {
+                ip: stale.dest.ip,
+                port: stale.dest.port,
+                endpoint: stale.endpoint,
+            })
+            .collect();
+        // A flow that could not be forgotten ends by itself when it is idle.
+        if let Err(error) = conntrack::forget(flows).await {
+            tracing::warn!(%error, "stale UDP flows stay until they are idle");
+        }
+    }
+    Ok(())
+}
