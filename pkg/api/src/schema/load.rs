@@ -30,6 +30,7 @@ pub(super) fn parse(text: &'static str) -> Schema {
                     name,
                     go_name,
                     fields: Box::default(),
+                    slots: Box::default(),
                     printed: Box::default(),
                     wire: Box::default(),
                     open: flags.contains('o'),
@@ -99,6 +100,7 @@ fn close(types: &mut [TypeInfo], fields: &mut Vec<FieldInfo>) {
         .map(|(at, _)| at as u16)
         .collect();
     ty.fields = fields.into_boxed_slice();
+    ty.index();
 }
 
 /// Go's `omitempty` does not omit structs; without it everything is printed.
@@ -228,6 +230,7 @@ fn add_custom(types: &mut Vec<TypeInfo>) {
         name: "",
         go_name: "unstructured.Unstructured",
         fields: Box::default(),
+        slots: Box::default(),
         printed: Box::default(),
         wire: Box::default(),
         open: true,

@@ -185,6 +185,8 @@ pub(crate) struct TypeInfo {
     pub(crate) go_name: &'static str,
     /// Sorted by name.
     pub(crate) fields: Box<[FieldInfo]>,
+    /// Where a name's field stands in `fields`: a table of open addresses, its size a power of two.
+    pub(crate) slots: Box<[u8]>,
     /// Indices of the fields that Go prints even when they are zero.
     pub(crate) printed: Box<[u16]>,
     /// By number.
@@ -248,8 +250,30 @@ impl TypeRef {
 
 impl TypeInfo {
     pub(crate) fn field(&self, name: &str) -> Option<(usize, &FieldInfo)> {
-        let at = self.fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
-        Some((at, &self.fields[at]))
+        // Once per key of every body: a binary search's string comparisons would be a fifth of a decode.
+        let mut slot = slot(name);
+        loop {
+            let at = usize::from(*self.slots.get(slot & self.slots.len().wrapping_sub(1))?);
+            let field = self.fields.get(at)?;
+            if field.name == name {
+                return Some((at, field));
+            }
+            slot += 1;
+        }
+    }
+
+    /// Fills `slots`; half of them stay empty, so that a look-up ends.
+    pub(crate) fn index(&mut self) {
+        let size = (self.fields.len() * 2).next_power_of_two();
+        let mut slots = vec![u8::MAX; if self.fields.is_empty() { 0 } else { size }];
+        for (at, field) in self.fields.iter().enumerate() {
+            let mut slot = slot(field.name);
+            while slots[slot & (size - 1)] != u8::MAX {
+                slot += 1;
+            }
+            slots[slot & (size - 1)] = at as u8;
+        }
+        self.slots = slots.into_boxed_slice();
     }
 
     pub(crate) fn wire(&self, number: u32) -> Option<Wire> {
@@ -257,6 +281,17 @@ impl TypeInfo {
         let at = self.wire.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.wire[at].1)
     }
+}
+
+/// A cheap hash: names of one type rarely share length, first, middle and last byte.
+fn slot(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let Some((first, last)) = bytes.first().zip(bytes.last()) else {
+        return 0;
+    };
+    let mixed = bytes.len() * 0x9e5 + usize::from(*first) * 0x1f35 + usize::from(*last) * 0x3a7;
+    let mixed = mixed + usize::from(bytes[bytes.len() / 2]) * 0x8b;
+    mixed ^ (mixed >> 7)
 }
 
 /// The type of a kind; metav1's options are kinds of every group and version.
