@@ -13,3 +13,4 @@ pub mod selectors;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod validation;

@@ -2,13 +2,19 @@
 
 use super::row::row;
 use super::{Resource, Support, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let apps = |kind, plural| row("apps", "v1", kind, plural);
     vec![
-        apps("ControllerRevision", "controllerrevisions").columns(columns::controller_revision()),
+        apps("ControllerRevision", "controllerrevisions")
+            .validate(validation::controller_revision)
+            .validate_update(validation::controller_revision_update)
+            .columns(columns::controller_revision()),
         apps("DaemonSet", "daemonsets")
+            .validate(validation::daemon_set)
+            .validate_update(validation::selector_update)
+            .warnings(validation::pod_template_warnings)
             .columns(columns::daemon_set())
             .short(&["ds"])
             .default(defaults::daemon_set)
@@ -18,6 +24,9 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         apps("Deployment", "deployments")
+            .validate(validation::deployment)
+            .validate_update(validation::selector_update)
+            .warnings(validation::pod_template_warnings)
             .columns(columns::deployment())
             .short(&["deploy"])
             .default(defaults::deployment)
@@ -27,6 +36,9 @@ pub(super) fn rows() -> Vec<Resource> {
             .scale()
             .status(),
         apps("ReplicaSet", "replicasets")
+            .validate(validation::replica_set)
+            .validate_update(validation::selector_update)
+            .warnings(validation::pod_template_warnings)
             .columns(columns::replica_set())
             .short(&["rs"])
             .default(defaults::replica_set)
@@ -37,6 +49,9 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .fields(&["status.replicas"]),
         apps("StatefulSet", "statefulsets")
+            .validate(validation::stateful_set)
+            .validate_update(validation::stateful_set_update)
+            .warnings(validation::pod_template_warnings)
             .columns(columns::stateful_set())
             .short(&["sts"])
             .default(defaults::stateful_set)

@@ -2,7 +2,7 @@
 
 use super::row::row;
 use super::{Resource, Verbs, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn authentication() -> Vec<Resource> {
     let review = |kind, plural| row("authentication.k8s.io", "v1", kind, plural).cluster().review();
@@ -32,6 +32,7 @@ pub(super) fn certificates() -> Vec<Resource> {
         )
         .cluster()
         .short(&["csr"])
+        .validate(validation::signing_request)
         .columns(columns::signing_request())
         .sub("approval", Verbs::GET_PATCH_UPDATE, None)
         .status()

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::row::row;
 use super::{Convert, Resource, Support, columns};
-use crate::{defaults, meta};
+use crate::{defaults, meta, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let hpa = |version| {
@@ -16,6 +16,7 @@ pub(super) fn rows() -> Vec<Resource> {
             "horizontalpodautoscalers",
         )
         .short(&["hpa"])
+        .validate(validation::autoscaler)
         .columns(columns::autoscaler())
         .category("all")
         .status()

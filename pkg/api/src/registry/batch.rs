@@ -2,12 +2,13 @@
 
 use super::row::row;
 use super::{Resource, Support, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let batch = |kind, plural| row("batch", "v1", kind, plural);
     vec![
         batch("CronJob", "cronjobs")
+            .validate(validation::cron_job)
             .columns(columns::cron_job())
             .short(&["cj"])
             .default(defaults::cron_job)
@@ -17,6 +18,9 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         batch("Job", "jobs")
+            .validate(validation::job)
+            .validate_update(validation::job_update)
+            .warnings(validation::pod_template_warnings)
             .columns(columns::job())
             .default(defaults::job)
             .prepare(defaults::job_create, defaults::nothing_on_update)

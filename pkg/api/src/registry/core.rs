@@ -2,7 +2,7 @@
 
 use super::row::row;
 use super::{NameRule, Resource, Support, Verbs, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 const EVENT_FIELDS: &[&str] = &[
     "involvedObject.kind",
@@ -31,14 +31,18 @@ pub(super) fn rows() -> Vec<Resource> {
             .verbs(Verbs::GET.union(Verbs::LIST))
             .support(Support::Virtual),
         core("ConfigMap", "configmaps")
+            .validate(validation::config_map)
+            .validate_update(validation::config_map_update)
             .columns(columns::config_map())
             .short(&["cm"]),
         core("Endpoints", "endpoints")
+            .validate(validation::endpoints)
             .columns(columns::endpoints())
             .short(&["ep"])
             .singular("endpoints")
             .default(defaults::endpoints),
         core("Event", "events")
+            .validate(validation::event)
             .columns(columns::event())
             .short(&["ev"])
             .fields(EVENT_FIELDS)
@@ -51,6 +55,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::limit_range)
             .support(Support::ReadOnly),
         core("Namespace", "namespaces")
+            .validate(validation::namespace)
             .columns(columns::namespace())
             .cluster()
             .short(&["ns"])
@@ -62,6 +67,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::namespace)
             .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
+            .validate(validation::node)
+            .validate_update(validation::node_update)
             .columns(columns::node())
             .cluster()
             .short(&["no"])
@@ -70,6 +77,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["spec.unschedulable"])
             .default(defaults::node),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .validate(validation::persistent_volume_claim)
+            .validate_update(validation::persistent_volume_claim_update)
             .columns(columns::persistent_volume_claim())
             .short(&["pvc"])
             .default(defaults::persistent_volume_claim)
@@ -77,6 +86,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
+            .validate(validation::persistent_volume)
             .columns(columns::persistent_volume())
             .cluster()
             .short(&["pv"])
@@ -85,6 +95,9 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")
+            .validate(validation::pod)
+            .validate_update(validation::pod_update)
+            .warnings(validation::pod_warnings)
             .columns(columns::pod())
             .short(&["po"])
             .category("all")
@@ -113,10 +126,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::pod)
             .prepare(defaults::pod_create, defaults::nothing_on_update),
         core("PodTemplate", "podtemplates")
+            .validate(validation::pod_template_object)
             .columns(columns::pod_template())
             .generation()
             .default(defaults::pod_template_object),
         core("ReplicationController", "replicationcontrollers")
+            .validate(validation::replication_controller)
+            .warnings(validation::pod_template_warnings)
             .columns(columns::replication_controller())
             .short(&["rc"])
             .default(defaults::replication_controller)
@@ -134,6 +150,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::ReadOnly),
         core("Secret", "secrets")
+            .validate(validation::secret)
+            .validate_update(validation::secret_update)
             .columns(columns::secret())
             .default(defaults::secret)
             .fields(&["type"]),
@@ -143,6 +161,8 @@ pub(super) fn rows() -> Vec<Resource> {
             Some(("authentication.k8s.io", "v1", "TokenRequest")),
         ),
         core("Service", "services")
+            .validate(validation::service)
+            .validate_update(validation::service_update)
             .columns(columns::service())
             .short(&["svc"])
             .default(defaults::service)

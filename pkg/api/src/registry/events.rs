@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::row::row;
 use super::{Convert, Resource, columns};
+use crate::validation;
 
 /// (name in core/v1, name in events.k8s.io/v1); every other field has one name.
 const FIELDS: [(&str, &str); 7] = [
@@ -19,6 +20,7 @@ const FIELDS: [(&str, &str); 7] = [
 pub(super) fn rows() -> Vec<Resource> {
     vec![
         row("events.k8s.io", "v1", "Event", "events")
+            .validate(validation::event)
             .columns(columns::event())
             .short(&["ev"])
             .field("regarding.kind", &["involvedObject", "kind"])

@@ -2,18 +2,21 @@
 
 use super::row::row;
 use super::{Resource, Support, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn networking() -> Vec<Resource> {
     let networking = |kind, plural| row("networking.k8s.io", "v1", kind, plural);
     vec![
         networking("IngressClass", "ingressclasses")
+            .validate(validation::ingress_class)
+            .validate_update(validation::ingress_class_update)
             .columns(columns::ingress_class())
             .default(defaults::ingress_class)
             .cluster()
             .generation()
             .support(Support::StoredOnly),
         networking("Ingress", "ingresses")
+            .validate(validation::ingress)
             .columns(columns::ingress())
             .short(&["ing"])
             .default(defaults::ingress)
@@ -22,6 +25,8 @@ pub(super) fn networking() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         networking("IPAddress", "ipaddresses")
+            .validate(validation::ip_address)
+            .validate_update(validation::spec_update)
             .columns(columns::ip_address())
             .cluster()
             .short(&["ip"])
@@ -40,6 +45,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .generation()
             .support(Support::ReadOnly),
         networking("ServiceCIDR", "servicecidrs")
+            .validate(validation::service_cidr)
             .columns(columns::service_cidr())
             .default(defaults::spec_and_status)
             .prepare(defaults::reset_status, defaults::nothing_on_update)
@@ -53,6 +59,8 @@ pub(super) fn networking() -> Vec<Resource> {
 pub(super) fn discovery() -> Vec<Resource> {
     vec![
         row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+            .validate(validation::endpoint_slice)
+            .validate_update(validation::endpoint_slice_update)
             .columns(columns::endpoint_slice())
             .generation()
             .default(defaults::endpoint_slice),

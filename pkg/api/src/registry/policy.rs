@@ -2,11 +2,12 @@
 
 use super::row::row;
 use super::{Resource, Support, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+            .validate(validation::disruption_budget)
             .columns(columns::disruption_budget())
             .short(&["pdb"])
             .default(defaults::disruption_budget)
@@ -19,6 +20,8 @@ pub(super) fn policy() -> Vec<Resource> {
 pub(super) fn scheduling() -> Vec<Resource> {
     vec![
         row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
+            .validate(validation::priority_class)
+            .validate_update(validation::priority_class_update)
             .columns(columns::priority_class())
             .cluster()
             .short(&["pc"])
@@ -30,6 +33,7 @@ pub(super) fn scheduling() -> Vec<Resource> {
 pub(super) fn coordination() -> Vec<Resource> {
     vec![
         row("coordination.k8s.io", "v1", "Lease", "leases")
+            .validate(validation::lease)
             .columns(columns::lease())
             .default(defaults::spec_only),
     ]
@@ -38,6 +42,8 @@ pub(super) fn coordination() -> Vec<Resource> {
 pub(super) fn node() -> Vec<Resource> {
     vec![
         row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
+            .validate(validation::runtime_class)
+            .validate_update(validation::runtime_class_update)
             .columns(columns::runtime_class())
             .cluster()
             .default(defaults::runtime_class),
@@ -54,10 +60,12 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
     };
     vec![
         flowcontrol("FlowSchema", "flowschemas")
+            .validate(validation::flow_schema)
             .columns(columns::flow_schema())
             .default(defaults::flow_schema)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .validate(validation::priority_level)
             .columns(columns::priority_level())
             .default(defaults::priority_level)
             .prepare(defaults::reset_status, defaults::nothing_on_update),

@@ -2,7 +2,7 @@
 
 use super::row::row;
 use super::{Resource, Support, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let dra = |kind, plural| row("resource.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
@@ -12,12 +12,18 @@ pub(super) fn rows() -> Vec<Resource> {
             .generation()
             .default(defaults::spec_only),
         dra("ResourceClaim", "resourceclaims")
+            .validate(validation::resource_claim)
+            .validate_update(validation::spec_update)
             .columns(columns::resource_claim())
             .status()
             .default(defaults::resource_claim)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
-        dra("ResourceClaimTemplate", "resourceclaimtemplates").default(defaults::resource_claim_template),
+        dra("ResourceClaimTemplate", "resourceclaimtemplates")
+            .validate(validation::resource_claim_template)
+            .validate_update(validation::spec_update)
+            .default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
+            .validate(validation::resource_slice)
             .columns(columns::resource_slice())
             .cluster()
             .generation()

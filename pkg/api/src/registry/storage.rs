@@ -2,33 +2,43 @@
 
 use super::row::row;
 use super::{Resource, Support, columns};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let storage = |kind, plural| row("storage.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
         storage("CSIDriver", "csidrivers")
+            .validate(validation::csi_driver)
             .columns(columns::csi_driver())
             .cluster()
             .generation()
             .default(defaults::csi_driver),
         storage("CSINode", "csinodes")
+            .validate(validation::csi_node)
             .columns(columns::csi_node())
             .cluster()
             .default(defaults::csi_node),
-        storage("CSIStorageCapacity", "csistoragecapacities").columns(columns::csi_storage_capacity()),
+        storage("CSIStorageCapacity", "csistoragecapacities")
+            .validate(validation::csi_storage_capacity)
+            .columns(columns::csi_storage_capacity()),
         storage("StorageClass", "storageclasses")
+            .validate(validation::storage_class)
+            .validate_update(validation::storage_class_update)
             .columns(columns::storage_class())
             .cluster()
             .short(&["sc"])
             .default(defaults::storage_class),
         storage("VolumeAttachment", "volumeattachments")
+            .validate(validation::volume_attachment)
+            .validate_update(validation::spec_update)
             .columns(columns::volume_attachment())
             .cluster()
             .status()
             .default(defaults::volume_attachment)
             .prepare(defaults::volume_attachment_create, defaults::nothing_on_update),
         storage("VolumeAttributesClass", "volumeattributesclasses")
+            .validate(validation::volume_attributes_class)
+            .validate_update(validation::volume_attributes_class_update)
             .columns(columns::volume_attributes_class())
             .cluster()
             .short(&["vac"]),

@@ -1,0 +1,312 @@
+//! ObjectMeta, labels, annotations and label selectors.
+
+use serde_json::Value;
+
+use super::{Errors, NEGATIVE, Path, each, flag, has, immutable, int, invalid_each, list, strings, text};
+use crate::registry::{NameRule, Resource};
+use crate::status::FieldError;
+use crate::{meta as object, names};
+
+const TOTAL_ANNOTATION_SIZE: usize = 256 * 1024;
+const METADATA: Path<'static> = Path::new("metadata");
+
+/// Metadata of a new object.
+pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
+    let Some(metadata) = has(new, "metadata") else {
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
+        return;
+    };
+    let generate_name = text(metadata, "generateName");
+    if !generate_name.is_empty() {
+        let problems = validate_name(resource.name_rule, generate_name, true);
+        invalid_each(errors, &METADATA.child("generateName"), generate_name, problems);
+    }
+    match text(metadata, "name") {
+        "" => errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        )),
+        name => {
+            let problems = validate_name(resource.name_rule, name, false);
+            invalid_each(errors, &METADATA.child("name"), name, problems);
+        }
+    }
+    let namespace = text(metadata, "namespace");
+    if resource.is_namespaced() {
+        if namespace.is_empty() {
+            errors.push(FieldError::required("metadata.namespace", ""));
+        } else {
+            invalid_each(
+                errors,
+                &METADATA.child("namespace"),
+                namespace,
+                names::dns_label(namespace),
+            );
+        }
+    } else if !namespace.is_empty() {
+        errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type"));
+    }
+    if let Some(generation) = int(metadata, "generation").filter(|&generation| generation < 0) {
+        errors.push(FieldError::invalid("metadata.generation", generation, NEGATIVE));
+    }
+    common(metadata, errors);
+    finalizers(metadata, errors);
+}
+
+fn common(metadata: &Value, errors: &mut Errors) {
+    labels(has(metadata, "labels"), &METADATA.child("labels"), errors);
+    annotations(has(metadata, "annotations"), &METADATA.child("annotations"), errors);
+    owner_references(metadata, &METADATA.child("ownerReferences"), errors);
+}
+
+fn finalizers(metadata: &Value, errors: &mut Errors) {
+    let path = METADATA.child("finalizers");
+    for finalizer in strings(metadata, "finalizers") {
+        invalid_each(errors, &path, finalizer, names::qualified_name(finalizer));
+    }
+    let both = ["orphan", "foregroundDeletion"]
+        .iter()
+        .all(|own| strings(metadata, "finalizers").any(|finalizer| finalizer == *own));
+    if both {
+        errors.push(FieldError::invalid(
+            path,
+            Value::Array(list(metadata, "finalizers").to_vec()),
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        ));
+    }
+    standard_finalizers(metadata, errors);
+}
+
+fn standard_finalizers(metadata: &Value, errors: &mut Errors) {
+    let path = METADATA.child("finalizers");
+    for (index, finalizer) in strings(metadata, "finalizers").enumerate() {
+        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+            errors.push(FieldError::invalid(
+                path.index(index),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
+}
+
+/// Metadata of a changed object against the old one.
+pub fn object_meta_update(new: &Value, old: &Value, errors: &mut Errors) {
+    let empty = Value::Null;
+    let metadata = has(new, "metadata").unwrap_or(&empty);
+    let before = has(old, "metadata").unwrap_or(&empty);
+    if has(before, "deletionTimestamp").is_some() {
+        let mut added: Vec<&str> = strings(metadata, "finalizers")
+            .filter(|finalizer| !strings(before, "finalizers").any(|own| own == *finalizer))
+            .collect();
+        added.sort_unstable();
+        added.dedup();
+        if !added.is_empty() {
+            let shown: Vec<String> = added.iter().map(|finalizer| format!("{finalizer:?}")).collect();
+            errors.push(FieldError::forbidden(
+                "metadata.finalizers",
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    shown.join(", ")
+                ),
+            ));
+        }
+    }
+    if text(metadata, "resourceVersion").is_empty() {
+        errors.push(FieldError::invalid(
+            "metadata.resourceVersion",
+            "",
+            "must be specified for an update",
+        ));
+    }
+    let generation = int(metadata, "generation").unwrap_or(0);
+    if generation < int(before, "generation").unwrap_or(0) {
+        errors.push(FieldError::invalid(
+            "metadata.generation",
+            generation,
+            "must not be decremented",
+        ));
+    }
+    for (key, path) in [
+        ("name", "metadata.name"),
+        ("namespace", "metadata.namespace"),
+        ("uid", "metadata.uid"),
+        ("creationTimestamp", "metadata.creationTimestamp"),
+        ("deletionTimestamp", "metadata.deletionTimestamp"),
+        ("deletionGracePeriodSeconds", "metadata.deletionGracePeriodSeconds"),
+    ] {
+        immutable(errors, metadata, before, &[key], path);
+    }
+    common(metadata, errors);
+    standard_finalizers(metadata, errors);
+}
+
+/// A name, or with `prefix` the start of a generated one (whose trailing dash is no fault).
+pub fn validate_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
+    let masked;
+    let name = match name.strip_suffix('-') {
+        Some(rest) if prefix && !rest.is_empty() && rule != NameRule::PathSegment => {
+            masked = format!("{}a", rest);
+            &masked
+        }
+        _ => name,
+    };
+    match rule {
+        NameRule::DnsSubdomain => names::dns_subdomain(name),
+        NameRule::DnsLabel => names::dns_label(name),
+        NameRule::Dns1035Label => names::dns_1035_label(name),
+        NameRule::PathSegment => names::path_segment(name),
+    }
+}
+
+pub fn labels(map: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
+    for (key, value) in map.and_then(Value::as_object).into_iter().flatten() {
+        invalid_each(errors, path, key, names::qualified_name(key));
+        let value = value.as_str().unwrap_or("");
+        invalid_each(errors, path, value, names::label_value(value));
+    }
+}
+
+pub fn annotations(map: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
+    let mut size = 0;
+    for (key, value) in map.and_then(Value::as_object).into_iter().flatten() {
+        let problems = if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            names::qualified_name(&key.to_lowercase())
+        } else {
+            names::qualified_name(key)
+        };
+        invalid_each(errors, path, key, problems);
+        size += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if size > TOTAL_ANNOTATION_SIZE {
+        errors.push(FieldError::too_long(path, TOTAL_ANNOTATION_SIZE));
+    }
+}
+
+pub fn owner_references(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut controller: Option<String> = None;
+    for owner in list(metadata, "ownerReferences") {
+        let (group, version) = object::split_api_version(text(owner, "apiVersion"));
+        if version.is_empty() {
+            errors.push(FieldError::invalid(
+                path.child("apiVersion"),
+                text(owner, "apiVersion"),
+                "version must not be empty",
+            ));
+        }
+        for key in ["kind", "name", "uid"] {
+            if text(owner, key).is_empty() {
+                errors.push(FieldError::invalid(path.child(key), "", "must not be empty"));
+            }
+        }
+        if (group, version, text(owner, "kind")) == ("", "v1", "Event") {
+            errors.push(FieldError::invalid(
+                path,
+                owner.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            ));
+        }
+        if flag(owner, "controller") {
+            let name = format!("{}/{}", text(owner, "kind"), text(owner, "name"));
+            match &controller {
+                Some(first) => errors.push(FieldError::invalid(
+                    path,
+                    Value::Array(list(metadata, "ownerReferences").to_vec()),
+                    format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+                    ),
+                )),
+                None => controller = Some(name),
+            }
+        }
+    }
+}
+
+pub fn label_selector(selector: &Value, path: &Path<'_>, errors: &mut Errors) {
+    labels(has(selector, "matchLabels"), &path.child("matchLabels"), errors);
+    let expressions = path.child("matchExpressions");
+    for (index, expression) in each(selector, "matchExpressions") {
+        let path = expressions.index(index);
+        let values = list(expression, "values");
+        match text(expression, "operator") {
+            "In" | "NotIn" => {
+                if values.is_empty() {
+                    errors.push(FieldError::required(
+                        path.child("values"),
+                        "must be specified when `operator` is 'In' or 'NotIn'",
+                    ));
+                }
+            }
+            "Exists" | "DoesNotExist" => {
+                if !values.is_empty() {
+                    errors.push(FieldError::forbidden(
+                        path.child("values"),
+                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                    ));
+                }
+            }
+            other => errors.push(FieldError::invalid(
+                path.child("operator"),
+                other,
+                "not a valid selector operator",
+            )),
+        }
+        let key = text(expression, "key");
+        invalid_each(errors, &path.child("key"), key, names::qualified_name(key));
+        let values_path = path.child("values");
+        for (index, value) in strings(expression, "values").enumerate() {
+            invalid_each(errors, &values_path.index(index), value, names::label_value(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metadata_of_a_new_object() {
+        let row = crate::registry::find("", "v1", "configmaps").unwrap();
+        let of = |metadata: Value| -> Vec<String> {
+            let mut errors = Errors::new();
+            object_meta(row, &json!({"metadata": metadata}), &mut errors);
+            errors.iter().map(|error| error.field.clone()).collect()
+        };
+        assert_eq!(of(json!({"name": "a", "namespace": "b"})), Vec::<String>::new());
+        assert_eq!(of(json!({"name": "A", "namespace": "b"})), ["metadata.name"]);
+        assert_eq!(
+            of(json!({"generateName": "a-", "namespace": "b"})),
+            ["metadata.name"],
+            "the name is generated before"
+        );
+        assert_eq!(of(json!({"name": "a"})), ["metadata.namespace"]);
+        assert_eq!(
+            of(json!({"name": "a", "namespace": "b", "labels": {"a/b/c": "x y"}, "finalizers": ["x"]})),
+            ["metadata.labels", "metadata.labels", "metadata.finalizers[0]"]
+        );
+        assert_eq!(
+            of(
+                json!({"name": "a", "namespace": "b", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x"}]})
+            ),
+            ["metadata.ownerReferences.uid"]
+        );
+    }
+
+    #[test]
+    fn metadata_that_never_changes() {
+        let old = json!({"metadata": {"name": "a", "uid": "1", "resourceVersion": "1"}});
+        let new = json!({"metadata": {"name": "b", "uid": "1", "resourceVersion": "1"}});
+        let mut errors = Errors::new();
+        object_meta_update(&new, &old, &mut errors);
+        assert_eq!(
+            errors[0].to_string(),
+            "metadata.name: Invalid value: \"b\": field is immutable"
+        );
+    }
+}

@@ -1,0 +1,274 @@
+//! Validation in upstream's paths, words and order of causes, over the object's tree. A valid object costs no
+//! allocation but a few names; every check adds to one list of errors.
+
+mod container;
+mod core;
+mod meta;
+mod node_selector;
+mod other;
+mod path;
+mod pod;
+mod rbac;
+mod refused;
+mod resources;
+mod service;
+mod volumes;
+mod warnings;
+mod workloads;
+
+use serde_json::Value;
+
+use crate::registry::{Resource, Support};
+use crate::status::FieldError;
+use crate::{meta as object, names};
+
+pub use self::core::*;
+pub use self::meta::{
+    annotations, label_selector, labels, object_meta, object_meta_update, owner_references, validate_name,
+};
+pub use self::other::*;
+pub use self::path::Path;
+pub use self::pod::{pod, pod_binding, pod_spec, pod_template, pod_template_object, pod_update};
+pub use self::rbac::*;
+pub use self::refused::{HostSupport, set_host_support};
+pub use self::service::{service, service_update};
+pub use self::warnings::{pod_template_warnings, pod_warnings};
+pub use self::workloads::*;
+
+pub type Errors = Vec<FieldError>;
+
+/// Everything that is wrong with a new object, in upstream's order: metadata first.
+pub fn create(resource: &Resource, new: &Value) -> Errors {
+    let mut errors = Errors::new();
+    object_meta(resource, new, &mut errors);
+    (resource.hooks.validate)(new, &mut errors);
+    errors
+}
+
+/// Everything that is wrong with a change of the main resource.
+pub fn update(resource: &Resource, new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    object_meta_update(new, old, &mut errors);
+    (resource.hooks.validate)(new, &mut errors);
+    (resource.hooks.validate_update)(new, old, &mut errors);
+    errors
+}
+
+/// A change through `/status`: metadata's rules alone; statuses come from components that own them.
+pub fn update_status(_resource: &Resource, new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    object_meta_update(new, old, &mut errors);
+    errors
+}
+
+/// The `Warning` texts of a write: the kind's own, and that nothing acts on a kind yet.
+pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut warnings = (resource.hooks.warnings)(new, old);
+    if resource.support == Support::StoredOnly {
+        warnings.push(format!(
+            "{}: stored, but nothing acts on this kind in this version of mk8s",
+            resource.qualified()
+        ));
+    }
+    warnings
+}
+
+/// How a refusal of what mk8s cannot do yet is worded.
+pub const NOT_HERE: &str = "not in this version of mk8s";
+
+const IMMUTABLE: &str = "field is immutable";
+const NEGATIVE: &str = "must be greater than or equal to 0";
+const NOT_POSITIVE: &str = "must be greater than zero";
+
+// Short accessors: a missing field is Go's zero value.
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    object::string(value, &[key])
+}
+
+fn has<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    object::at(value, &[key])
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    object::items(value, &[key])
+}
+
+fn int(value: &Value, key: &str) -> Option<i64> {
+    object::i64_at(value, &[key])
+}
+
+fn flag(value: &Value, key: &str) -> bool {
+    object::bool_at(value, &[key]).unwrap_or(false)
+}
+
+/// The values of a list field with their index.
+fn each<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (usize, &'a Value)> {
+    list(value, key).iter().enumerate()
+}
+
+fn strings<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
+    list(value, key).iter().map(|item| item.as_str().unwrap_or(""))
+}
+
+fn invalid_each(errors: &mut Errors, path: &Path<'_>, value: &str, problems: Vec<String>) {
+    for problem in problems {
+        errors.push(FieldError::invalid(path, value, problem));
+    }
+}
+
+fn non_negative(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>) {
+    if let Some(number) = int(value, key).filter(|&number| number < 0) {
+        errors.push(FieldError::invalid(path.child(key), number, NEGATIVE));
+    }
+}
+
+/// A string field that must be one of some; empty is "required".
+fn one_of(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, supported: &[&str]) {
+    let own = text(value, key);
+    if own.is_empty() {
+        errors.push(FieldError::required(path.child(key), ""));
+    } else if !supported.contains(&own) {
+        errors.push(FieldError::not_supported(path.child(key), own, supported));
+    }
+}
+
+/// Like `one_of`, for a field that may be absent.
+fn one_of_if_set(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, supported: &[&str]) {
+    if let Some(own) = has(value, key).and_then(Value::as_str)
+        && !supported.contains(&own)
+    {
+        errors.push(FieldError::not_supported(path.child(key), own, supported));
+    }
+}
+
+fn required(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>) -> bool {
+    let missing = match has(value, key) {
+        None => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    };
+    if missing {
+        errors.push(FieldError::required(path.child(key), ""));
+    }
+    !missing
+}
+
+/// A DNS label or subdomain in a field, if it is set.
+fn name_if_set(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, check: fn(&str) -> Vec<String>) {
+    let own = text(value, key);
+    if !own.is_empty() {
+        invalid_each(errors, &path.child(key), own, check(own));
+    }
+}
+
+/// `field is immutable`, unless both are equal (absent, null and empty alike).
+fn immutable(errors: &mut Errors, new: &Value, old: &Value, at: &[&str], path: &str) {
+    let (new_value, old_value) = (object::at(new, at), object::at(old, at));
+    if !same(new_value, old_value) {
+        errors.push(FieldError::invalid(
+            path,
+            new_value.cloned().unwrap_or(Value::Null),
+            IMMUTABLE,
+        ));
+    }
+}
+
+/// Equality as Go's `Semantic.DeepEqual`: absent, null, empty list and empty map are the same.
+fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+    fn empty(value: Option<&Value>) -> bool {
+        match value {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(items)) => items.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(_) => false,
+        }
+    }
+    match (a, b) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            a.iter().all(|(key, value)| same(Some(value), b.get(key)))
+                && b.iter().all(|(key, value)| a.contains_key(key) || empty(Some(value)))
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
+        (a, b) if empty(a) && empty(b) => true,
+        (a, b) => a == b,
+    }
+}
+
+/// A port's number or name.
+fn port_or_name(errors: &mut Errors, value: Option<&Value>, path: &Path<'_>) {
+    match value {
+        Some(Value::String(name)) => invalid_each(errors, path, name, names::port_name(name)),
+        other => {
+            let number = other.and_then(Value::as_i64).unwrap_or(0);
+            for problem in names::port_number(number) {
+                errors.push(FieldError::invalid(path, number, problem));
+            }
+        }
+    }
+}
+
+/// A non-negative number or a percentage.
+fn int_or_percent(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    match value {
+        Value::String(text) => invalid_each(errors, path, text, names::percent(text)),
+        other => {
+            if let Some(number) = other.as_i64().filter(|&number| number < 0) {
+                errors.push(FieldError::invalid(path, number, NEGATIVE));
+            }
+        }
+    }
+}
+
+fn at_most_100_percent(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+    if percent_value(value).is_some_and(|percent| percent > 100) {
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            "must not be greater than 100%",
+        ));
+    }
+}
+
+fn percent_value(value: &Value) -> Option<i64> {
+    value.as_str()?.strip_suffix('%')?.parse().ok()
+}
+
+/// The number of an IntOrString, a percentage's too.
+fn int_or_percent_value(value: Option<&Value>) -> i64 {
+    match value {
+        Some(value) => value.as_i64().or_else(|| percent_value(value)).unwrap_or(0),
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_print_as_upstream_prints_them() {
+        let spec = Path::new("spec");
+        let containers = spec.child("containers");
+        let first = containers.index(0);
+        let resources = first.child("resources");
+        let limits = resources.child("limits");
+        assert_eq!(
+            limits.key("cpu").to_string(),
+            "spec.containers[0].resources.limits[cpu]"
+        );
+    }
+
+    #[test]
+    fn equality_forgives_empty_values() {
+        let a = json!({"a": {"b": []}, "c": null});
+        assert!(same(Some(&a), Some(&json!({"a": {}}))));
+        assert!(same(Some(&json!({"a": {}})), Some(&json!({}))));
+        assert!(!same(Some(&json!({"a": 1})), Some(&json!({}))));
+    }
+}
