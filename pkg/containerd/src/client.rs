@@ -141,7 +141,6 @@ impl Containerd {
     }
 
     async fn ensure_namespace(&self) -> Result<()> {
-        let mut client = api::namespaces_client::NamespacesClient::new(self.shared.channel.clone());
         let name = self.shared.options.namespace.clone();
         let what = format!("create containerd namespace {name}");
         let namespace = api::Namespace {
@@ -151,7 +150,7 @@ impl Containerd {
         let request = api::CreateNamespaceRequest {
             namespace: Some(namespace),
         };
-        match call(&what, client.create(request)).await {
+        match call(&what, self.namespaces_api().create(request)).await {
             Err(error) if error.is_already_exists() => Ok(()),
             other => other.map(|_| ()),
         }
@@ -188,6 +187,7 @@ services! {
     events_api: api::events_client::EventsClient<Grpc>,
     images_api: api::images_client::ImagesClient<Grpc>,
     leases_api: api::leases_client::LeasesClient<Grpc>,
+    namespaces_api: api::namespaces_client::NamespacesClient<Grpc>,
     snapshots_api: api::snapshots::snapshots_client::SnapshotsClient<Grpc>,
     tasks_api: api::tasks_client::TasksClient<Grpc>,
 }

@@ -69,10 +69,6 @@ impl Error {
         self.code() == Some(Code::AlreadyExists)
     }
 
-    pub(crate) fn is_failed_precondition(&self) -> bool {
-        self.code() == Some(Code::FailedPrecondition)
-    }
-
     /// containerd itself can't be reached (it is restarting, or gone).
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::Connect { .. }) || self.code() == Some(Code::Unavailable)

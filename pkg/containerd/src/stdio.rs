@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -156,6 +157,7 @@ impl Containerd {
 
     pub(crate) fn remove_stdio(&self, id: &str) -> Result<()> {
         let directory = self.io_dir(id);
+        release_fifos(&directory);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::path("remove", &directory, error)),
             _ => Ok(()),
@@ -191,6 +193,14 @@ pub(crate) fn open_stdin(path: &Path) -> Result<Stdin> {
     // Read-write, so that opening succeeds before the shim has opened its end.
     let sender = pipe::OpenOptions::new().read_write(true).open_sender(path);
     sender.map(Stdin).map_err(|e| Error::path("open", path, e))
+}
+
+/// Opens and closes the writing ends: a log writer whose container never came to be reads end of file, and leaves.
+fn release_fifos(directory: &Path) {
+    for name in ["stdout", "stderr"] {
+        let options = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let _ = nix::fcntl::open(&directory.join(name), options, Mode::empty());
+    }
 }
 
 /// `binary:///usr/local/bin/mk8s?container-log=…`: containerd makes `container-log …` the arguments.

@@ -174,9 +174,12 @@ impl Containerd {
             match call(&format!("delete task {id}"), self.tasks_api().delete(request)).await {
                 Ok(answer) => return Ok(Some(exit(answer.exit_status, answer.exited_at))),
                 Err(error) if error.is_not_found() => return Ok(None),
-                // "must be stopped before deletion" is FailedPrecondition; anything else won't get better by a kill.
-                Err(error) if error.is_failed_precondition() => self.kill_and_wait(id).await?,
-                Err(error) => return Err(error),
+                // The refusal to delete what runs has one code here and another there: the status tells.
+                Err(error) => match self.task(id).await {
+                    Ok(task) if task.status != TaskStatus::Stopped => self.kill_and_wait(id).await?,
+                    Err(gone) if gone.is_not_found() => return Ok(None),
+                    _ => return Err(error),
+                },
             }
         }
         Err(Error::Timeout {

@@ -3,6 +3,7 @@
 //! Records are named as containerd's CRI plugin names them (`docker.io/library/busybox:1`, `…@sha256:…`, and the bare
 //! `sha256:…` of the config), so that crictl and the plugin see ours and we see theirs.
 
+mod import;
 mod manifest;
 mod pause;
 pub mod reference;

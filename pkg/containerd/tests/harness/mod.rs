@@ -1,0 +1,322 @@
+//! A containerd of the test's own: root, state, socket and namespace under a temporary directory, stopped at the end.
+//! Needs root and the programs containerd, containerd-shim-runc-v2, runc and a static busybox.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio as Redirect};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mk8s_containerd::spec::{self, ContainerConfig, Host, Namespaces, PidNamespace, SandboxConfig};
+use mk8s_containerd::{Container, ContainerSpec, Containerd, Image, Options, Stdio};
+
+pub const BUSYBOX: &str = "docker.io/library/busybox:test";
+
+pub struct Node {
+    pub directory: tempfile::TempDir,
+    daemon: Option<Child>,
+    pub host: Host,
+}
+
+impl Node {
+    /// `None` (and a word on stderr) where the machine can't run it.
+    pub fn start() -> Option<Node> {
+        let missing = ["containerd", "runc", "busybox"]
+            .into_iter()
+            .find(|program| which(program).is_none());
+        if !nix::unistd::geteuid().is_root() || missing.is_some() {
+            eprintln!("skipped: needs root, containerd, runc, busybox ({missing:?} missing)");
+            return None;
+        }
+        let directory = tempfile::Builder::new().prefix("mk8s-containerd-").tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            path("root"),
+            path("state"),
+            path("containerd.sock"),
+            path("ttrpc.sock"),
+        );
+        fs::write(directory.path().join("config.toml"), config).unwrap();
+        let mut node = Node {
+            directory,
+            daemon: None,
+            host: Host::detect(),
+        };
+        node.start_daemon();
+        Some(node)
+    }
+
+    pub fn start_daemon(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("containerd.log"))
+            .unwrap();
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(self.path("config.toml"));
+        command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Redirect::null());
+        self.daemon = Some(command.spawn().unwrap());
+        wait_for("containerd's socket", || {
+            std::os::unix::net::UnixStream::connect(self.path("containerd.sock")).is_ok()
+        });
+    }
+
+    /// As a crash: containers and shims stay.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub async fn client(&self) -> Containerd {
+        let options = Options {
+            socket: self.path("containerd.sock"),
+            io_dir: self.path("io"),
+            log_writer: log_writer(),
+            registries: self.path("registries.yaml"),
+            ..Default::default()
+        };
+        Containerd::connect(options).await.unwrap()
+    }
+
+    /// Debian's static busybox as an image, imported.
+    pub async fn busybox(&self, client: &Containerd) -> Image {
+        let archive = self.path("busybox.tar");
+        if !archive.exists() {
+            busybox_archive(&archive);
+        }
+        let file = tokio::fs::File::open(&archive).await.unwrap();
+        client.import(file, None).await.unwrap().remove(0)
+    }
+
+    /// A running sandbox with the host's network; answers its pid.
+    pub async fn sandbox(&self, client: &Containerd, id: &str) -> (Container, u32) {
+        let image = client.ensure_pause_image().await.unwrap();
+        let config = SandboxConfig {
+            image: image.config.clone(),
+            hostname: Some("sandbox".into()),
+            cgroups_path: format!("/mk8s-test/{id}"),
+            shim_group: id.into(),
+            ..Default::default()
+        };
+        let oci = spec::sandbox(&config, &self.host).unwrap();
+        let labels = HashMap::from([("mk8s.io/test".to_owned(), "yes".to_owned())]);
+        let stdio = Stdio::default();
+        let container = client
+            .create(ContainerSpec {
+                id: id.into(),
+                image,
+                labels,
+                oci,
+                stdio,
+            })
+            .await
+            .unwrap();
+        let pid = client.start(&container).await.unwrap();
+        (container, pid)
+    }
+
+    pub fn config(&self, image: &Image, sandbox: (&str, u32), script: &str) -> ContainerConfig {
+        ContainerConfig {
+            image: image.config.clone(),
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            hostname: "sandbox".into(),
+            cgroups_path: format!("/mk8s-test/{}-c", sandbox.0),
+            shim_group: sandbox.0.into(),
+            namespaces: Namespaces {
+                sandbox_pid: sandbox.1,
+                host_network: false,
+                host_ipc: false,
+                pid: PidNamespace::Container,
+            },
+            accounts: Arc::default(),
+            ..Default::default()
+        }
+    }
+
+    pub async fn container(
+        &self,
+        client: &Containerd,
+        id: &str,
+        image: &Image,
+        config: &ContainerConfig,
+        stdin: bool,
+    ) -> Container {
+        let oci = spec::container(config, &self.host).unwrap();
+        let labels = HashMap::from([("mk8s.io/test".to_owned(), "yes".to_owned())]);
+        let stdio = Stdio {
+            log_path: Some(self.log(id)),
+            stdin,
+            tty: config.tty,
+        };
+        let image = image.clone();
+        client
+            .create(ContainerSpec {
+                id: id.into(),
+                image,
+                labels,
+                oci,
+                stdio,
+            })
+            .await
+            .unwrap()
+    }
+
+    pub fn log(&self, id: &str) -> PathBuf {
+        self.path("logs").join(format!("{id}.log"))
+    }
+
+    /// What the container said, without times.
+    pub fn logged(&self, id: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.log(id)).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split_once(' ').map(|(_, rest)| rest.to_owned()))
+            .collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.daemon.is_none() {
+            self.start_daemon();
+        }
+        // Whatever a failed test left running would outlive its containerd.
+        let socket = self.path("containerd.sock");
+        let ctr = |args: &[&str]| {
+            let mut command = Command::new("ctr");
+            command.arg("-a").arg(&socket).arg("-n").arg("k8s.io").args(args);
+            String::from_utf8_lossy(&command.output().map(|o| o.stdout).unwrap_or_default()).into_owned()
+        };
+        for id in ctr(&["tasks", "ls", "-q"]).lines() {
+            ctr(&["tasks", "rm", "-f", id]);
+        }
+        self.kill_daemon();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for line in mounts.lines().filter(|line| line.contains("mk8s-containerd-")) {
+            if let Some(point) = line
+                .split(' ')
+                .nth(4)
+                .filter(|p| Path::new(p).starts_with(self.directory.path()))
+            {
+                let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+            }
+        }
+    }
+}
+
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "no {what} within 20 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub async fn wait_async(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "no {what} within 20 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.exists())
+}
+
+fn log_writer() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("examples/log_writer")
+}
+
+/// An OCI archive with one layer: busybox, a few of its names, users.
+fn busybox_archive(path: &Path) {
+    let root = path.with_extension("root");
+    for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "root", "var"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy(which("busybox").unwrap(), root.join("bin/busybox")).unwrap();
+    for name in [
+        "sh", "echo", "cat", "sleep", "id", "true", "false", "env", "ls", "stty", "head", "yes", "hostname", "touch",
+        "mount", "grep",
+    ] {
+        let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
+    }
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/var:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:102:\nextra:x:44:web\n").unwrap();
+    let tar = |directory: &Path, out: &Path| {
+        let status = Command::new("tar")
+            .arg("-C")
+            .arg(directory)
+            .arg("-cf")
+            .arg(out)
+            .arg(".")
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    let layer_path = path.with_extension("layer");
+    tar(&root, &layer_path);
+    let layer = fs::read(&layer_path).unwrap();
+    let gzipped = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&layer).unwrap();
+        encoder.finish().unwrap()
+    };
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux",
+        "config": {"Env": ["PATH=/bin", "FROM_IMAGE=1"], "Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]},
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(&config), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": sha256(&gzipped), "size": gzipped.len()}],
+    });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": sha256(&manifest), "size": manifest.len(),
+            "annotations": {"org.opencontainers.image.ref.name": BUSYBOX},
+        }],
+    });
+    let layout = path.with_extension("layout");
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    for blob in [&config, &manifest, &gzipped] {
+        fs::write(blobs.join(sha256(blob).trim_start_matches("sha256:")), blob).unwrap();
+    }
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(layout.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    tar(&layout, path);
+}
+
+pub fn sha256(data: &[u8]) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, data);
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
