@@ -149,6 +149,8 @@ impl Exec {
     pub async fn wait(&mut self) -> Result<Exit> {
         let exit = self.client.wait_process(&self.container, &self.id).await?;
         self.ended = true;
+        // What is open stays readable; only the names go.
+        let _ = fs::remove_dir_all(&self.directory);
         delete_process(&self.client, &self.container, &self.id).await?;
         Ok(exit)
     }

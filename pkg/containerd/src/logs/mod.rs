@@ -40,6 +40,8 @@ pub(crate) struct WriterConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fifos {
+    /// Not the writer's business: the shim itself holds it open between attaches.
+    #[serde(skip)]
     pub(crate) stdin: Option<PathBuf>,
     pub(crate) stdout: PathBuf,
     pub(crate) stderr: Option<PathBuf>,

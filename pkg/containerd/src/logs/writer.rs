@@ -31,17 +31,15 @@ struct Writer {
     sources: Vec<Source>,
     listener: Option<UnixListener>,
     clients: Vec<Client>,
-    /// Held open so that the container's stdin does not end with each attach.
-    _stdin: Option<File>,
     buffer: Vec<u8>,
     records: Vec<u8>,
 }
 
 pub(super) fn run(config: &WriterConfig) -> io::Result<()> {
     let term = block_signals()?;
-    let (stdin, sources) = match &config.fifos {
+    let sources = match &config.fifos {
         Some(fifos) => open_fifos(fifos)?,
-        None => (None, vec![inherited(3, false)?, inherited(4, true)?]),
+        None => vec![inherited(3, false)?, inherited(4, true)?],
     };
     let log = LogFile::open(&config.log, config.max_size, config.max_files)?;
     let _ = fs::remove_file(&config.attach);
@@ -58,7 +56,6 @@ pub(super) fn run(config: &WriterConfig) -> io::Result<()> {
         sources,
         listener,
         clients: Vec::new(),
-        _stdin: stdin,
         buffer: vec![0; READ_SIZE],
         records: Vec::with_capacity(READ_SIZE),
     };
@@ -97,20 +94,12 @@ fn open_source(path: &Path, is_stderr: bool) -> io::Result<Source> {
     Ok(Source { file, is_stderr, lines })
 }
 
-fn open_fifos(fifos: &Fifos) -> io::Result<(Option<File>, Vec<Source>)> {
-    let held = |path| {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(O_NONBLOCK)
-            .open(path)
-    };
-    let stdin = fifos.stdin.as_ref().map(held).transpose()?;
+fn open_fifos(fifos: &Fifos) -> io::Result<Vec<Source>> {
     let mut sources = vec![open_source(&fifos.stdout, false)?];
     if let Some(stderr) = &fifos.stderr {
         sources.push(open_source(stderr, true)?);
     }
-    Ok((stdin, sources))
+    Ok(sources)
 }
 
 impl Writer {

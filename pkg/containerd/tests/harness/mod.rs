@@ -15,6 +15,10 @@ use mk8s_containerd::{Container, ContainerSpec, Containerd, Image, Options, Stdi
 
 pub const BUSYBOX: &str = "docker.io/library/busybox:test";
 
+/// runc keeps its state by namespace, outside of containerd's directories: other instances of this test, too.
+pub static NAMESPACE: std::sync::LazyLock<String> =
+    std::sync::LazyLock::new(|| format!("mk8s-test-{}", std::process::id()));
+
 pub struct Node {
     pub directory: tempfile::TempDir,
     daemon: Option<Child>,
@@ -86,6 +90,7 @@ impl Node {
             io_dir: self.path("io"),
             log_writer: log_writer(),
             registries: self.path("registries.yaml"),
+            namespace: NAMESPACE.clone(),
             ..Default::default()
         };
         Containerd::connect(options).await.unwrap()
@@ -196,7 +201,7 @@ impl Drop for Node {
         let socket = self.path("containerd.sock");
         let ctr = |args: &[&str]| {
             let mut command = Command::new("ctr");
-            command.arg("-a").arg(&socket).arg("-n").arg("k8s.io").args(args);
+            command.arg("-a").arg(&socket).arg("-n").arg(&*NAMESPACE).args(args);
             String::from_utf8_lossy(&command.output().map(|o| o.stdout).unwrap_or_default()).into_owned()
         };
         for id in ctr(&["tasks", "ls", "-q"]).lines() {
