@@ -8,6 +8,7 @@ mod expiry;
 mod filter;
 pub mod filters;
 mod gate;
+mod gather;
 mod handlers;
 pub mod identity;
 pub mod lookup;

@@ -190,6 +190,10 @@ impl Services {
             }
             return;
         }
+        // Without a selector upstream asks for both families whatever the cluster has: nobody routes to it here.
+        if is_headless(service) && meta::at(service, &["spec", "selector"]).is_none() {
+            return;
+        }
         let own = if self.cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
         if meta::string(service, &["spec", "ipFamilyPolicy"]) == "RequireDualStack"
             && !(is_headless(service) && meta::at(service, &["spec", "selector"]).is_none())

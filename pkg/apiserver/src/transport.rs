@@ -1,6 +1,7 @@
 //! TLS connections: h2 and HTTP/1.1 by ALPN, the client's certificate read once per connection, slow ones closed.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::filters::authn::user_of_certificate;
+use crate::gather::gather;
 use crate::identity::User;
 use crate::server::ApiServer;
 
@@ -95,6 +97,43 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
         .max_header_list_size(1 << 20)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if h2 {
+        let (io, drain) = gather(stream);
+        let builder = builder.http2_only();
+        let serving = builder.serve_connection(TokioIo::new(io), service);
+        tokio::pin!(serving);
+        let mut stopping = false;
+        let deadline = tokio::time::sleep(DRAIN);
+        tokio::pin!(deadline);
+        let stop = token.cancelled();
+        tokio::pin!(stop);
+        std::future::poll_fn(|cx| {
+            let done = serving.as_mut().poll(cx);
+            // After the poll, so that all it wrote goes out together.
+            if !drain.poll(cx) {
+                return Poll::Ready(());
+            }
+            if let Poll::Ready(result) = done {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return Poll::Ready(());
+            }
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
+                deadline.as_mut().reset(tokio::time::Instant::now() + DRAIN);
+                cx.waker().wake_by_ref();
+            }
+            if stopping && deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+        return;
+    }
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {

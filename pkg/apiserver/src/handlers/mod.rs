@@ -136,6 +136,10 @@ fn supports(call: &Call) -> bool {
     {
         return false;
     }
+    let needs_name = matches!(call.info.verb, "update" | "patch" | "delete");
+    if needs_name && call.info.name.is_empty() {
+        return false;
+    }
     if call.info.verb == "create" && !call.info.name.is_empty() && call.row.plural() != "namespaces" {
         return false;
     }
