@@ -5,6 +5,7 @@ pub mod codec;
 pub mod defaults;
 pub mod meta;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod registry;

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use super::{Base, FieldInfo, ListType, PatchStrategy, Schema, Shape, TypeInfo, TypeRef, Wire};
 
-pub(super) const TEXT: &str = include_str!("../../data/schema.tsv");
+pub(crate) const TEXT: &str = include_str!("../../data/schema.tsv");
 
 pub(super) fn parse(text: &'static str) -> Schema {
     let mut types: Vec<TypeInfo> = Vec::with_capacity(1024);

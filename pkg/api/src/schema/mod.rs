@@ -7,6 +7,8 @@
 
 mod load;
 
+pub(crate) use load::TEXT;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
