@@ -1,0 +1,113 @@
+//! Keeps the index at what the informers say, and serves from it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use mk8s_client::{Event, Informers};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    index::{Index, entry},
+    server::Server,
+};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen for DNS on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("DNS on {address} failed: {source}")]
+    Serve { address: SocketAddr, source: io::Error },
+}
+
+/// Until the token is cancelled, or a socket fails.
+pub async fn run(config: Config, informers: Informers, token: CancellationToken) -> Result<(), Error> {
+    let address = SocketAddr::from((config.address, 53));
+    let listen = |source| Error::Listen { address, source };
+    let udp = UdpSocket::bind(address).await.map_err(listen)?;
+    let tcp = TcpListener::bind(address).await.map_err(listen)?;
+    let server = Arc::new(Server::new(config));
+    tokio::select! {
+        () = token.cancelled() => Ok(()),
+        () = follow(&server, &informers) => Ok(()),
+        served = server.clone().serve(udp, tcp) => served.map_err(|source| Error::Serve { address, source }),
+    }
+}
+
+type ServiceKey = (String, String);
+
+/// The objects that count.
+#[derive(Default)]
+struct State {
+    services: HashMap<ServiceKey, Arc<Service>>,
+    slices: HashMap<ServiceKey, BTreeMap<String, Arc<EndpointSlice>>>,
+}
+
+async fn follow(server: &Server, informers: &Informers) {
+    let mut services = informers.of::<Service>().subscribe();
+    let mut slices = informers.of::<EndpointSlice>().subscribe();
+    let mut state = State::default();
+    loop {
+        let changed = tokio::select! {
+            event = services.next() => vec![state.service(event)],
+            event = slices.next() => state.slice(event),
+        };
+        for key in changed {
+            state.settle(&key, &mut server.index.write());
+        }
+    }
+}
+
+impl State {
+    fn service(&mut self, event: Event<Service>) -> ServiceKey {
+        let metadata = &event.object().metadata;
+        let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        match event {
+            Event::Applied { new, .. } => self.services.insert(key.clone(), new),
+            Event::Deleted(_) => self.services.remove(&key),
+        };
+        key
+    }
+
+    /// The Services whose slices changed: one that the slice was of, one that it is of.
+    fn slice(&mut self, event: Event<EndpointSlice>) -> Vec<ServiceKey> {
+        let name = event.object().metadata.name.clone().unwrap_or_default();
+        let (old, new) = match &event {
+            Event::Applied { old, new } => (old.as_deref().and_then(service_of), service_of(new)),
+            Event::Deleted(old) => (service_of(old), None),
+        };
+        if let Some(key) = &old
+            && let Some(slices) = self.slices.get_mut(key)
+        {
+            slices.remove(&name);
+            if slices.is_empty() {
+                self.slices.remove(key);
+            }
+        }
+        if let (Some(key), Event::Applied { new, .. }) = (&new, event) {
+            self.slices.entry(key.clone()).or_default().insert(name, new);
+        }
+        let mut keys: Vec<ServiceKey> = old.into_iter().chain(new).collect();
+        keys.dedup();
+        keys
+    }
+
+    fn settle(&self, key: &ServiceKey, index: &mut Index) {
+        let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values).map(AsRef::as_ref);
+        let now = self.services.get(key).and_then(|service| entry(service, slices));
+        index.set(&key.0, &key.1, now);
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some((slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}

@@ -1,0 +1,208 @@
+//! The sockets: UDP and TCP at the cluster's DNS address, port 53. Names of the cluster are answered where the query is
+//! read; what has to be asked of others gets a task, of which there is a bounded number.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hickory_proto::{
+    op::{Message, OpCode, Query, ResponseCode},
+    rr::{Name, RecordType},
+};
+use parking_lot::RwLock;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    Config,
+    answer::{Decision, MAX_UDP, decide, fit},
+    index::Index,
+    upstream::{Transport, Upstream},
+};
+
+/// Queries that wait for a resolver of the host.
+const UNDERWAY: usize = 1000;
+const CONNECTIONS: usize = 128;
+/// A connection that says nothing for this long is closed.
+const IDLE: Duration = Duration::from_secs(10);
+/// Without EDNS.
+const PLAIN_UDP: u16 = 512;
+
+pub struct Server {
+    pub config: Config,
+    pub index: RwLock<Index>,
+    upstream: Upstream,
+    underway: Semaphore,
+}
+
+/// What to do for one query.
+enum Step {
+    Send(Vec<u8>),
+    Ask(Message, Decision),
+    Nothing,
+}
+
+impl Server {
+    pub fn new(config: Config) -> Self {
+        let upstream = Upstream::new(config.address);
+        Self { config, index: RwLock::default(), upstream, underway: Semaphore::new(UNDERWAY) }
+    }
+
+    fn step(&self, bytes: &[u8], transport: Transport) -> Step {
+        let query = match Message::from_vec(bytes) {
+            Ok(query) => query,
+            Err(_) => {
+                // A response to a broken response would be the beginning of a loop.
+                let (Some([a, b]), Some(0)) = (bytes.first_chunk(), bytes.get(2).map(|flags| flags & 0x80)) else {
+                    return Step::Nothing;
+                };
+                let error = Message::error_msg(u16::from_be_bytes([*a, *b]), OpCode::Query, ResponseCode::FormErr);
+                return error.to_vec().map_or(Step::Nothing, Step::Send);
+            }
+        };
+        if query.metadata.message_type == hickory_proto::op::MessageType::Response {
+            return Step::Nothing;
+        }
+        match decide(&self.config, &self.index.read(), &query) {
+            Decision::Answer(response) => fit(response, limit(&query, transport)).map_or(Step::Nothing, Step::Send),
+            decision => Step::Ask(query, decision),
+        }
+    }
+
+    /// Asks the host's resolvers; a failure is SERVFAIL.
+    async fn ask(&self, bytes: &[u8], query: Message, decision: Decision, transport: Transport) -> Option<Vec<u8>> {
+        // With that many waiting, the resolvers are the ones who fail.
+        let permit = self.underway.try_acquire();
+        let answer = match (&permit, decision) {
+            (Err(_), _) | (_, Decision::Answer(_)) => None,
+            (Ok(_), Decision::Forward) => self.upstream.ask(transport, bytes).await,
+            (Ok(_), Decision::Chase(response, target)) => {
+                self.chase(response, target, &query).await.and_then(|response| fit(response, limit(&query, transport)))
+            }
+        };
+        answer.or_else(|| {
+            let mut failed = Message::error_msg(query.metadata.id, query.metadata.op_code, ResponseCode::ServFail);
+            failed.metadata.recursion_desired = query.metadata.recursion_desired;
+            failed.metadata.recursion_available = true;
+            failed.add_queries(query.queries.iter().cloned());
+            failed.to_vec().ok()
+        })
+    }
+
+    async fn chase(&self, mut response: Message, target: Name, query: &Message) -> Option<Message> {
+        let kind = query.queries.first().map_or(RecordType::A, Query::query_type);
+        let mut further = Message::query();
+        further.metadata.recursion_desired = true;
+        further.add_query(Query::query(target, kind));
+        // Over TCP: the answer has to be whole, whatever its size.
+        let bytes = further.to_vec().ok()?;
+        let mut told = Message::from_vec(&self.upstream.ask(Transport::Udp, &bytes).await?).ok()?;
+        if told.metadata.truncation {
+            told = Message::from_vec(&self.upstream.ask(Transport::Tcp, &bytes).await?).ok()?;
+        }
+        response.metadata.authoritative = false;
+        response.metadata.response_code = told.metadata.response_code;
+        response.add_answers(told.answers);
+        response.add_authorities(told.authorities);
+        Some(response)
+    }
+
+    /// Serves until a socket fails.
+    pub async fn serve(self: Arc<Self>, udp: UdpSocket, tcp: TcpListener) -> io::Result<()> {
+        let udp = Arc::new(udp);
+        let mut tasks = JoinSet::new();
+        let mut buffer = vec![0; 4096];
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            tokio::select! {
+                received = udp.recv_from(&mut buffer) => match received {
+                    Ok((length, client)) => self.datagram(&udp, &buffer[..length], client, &mut tasks).await,
+                    // What an earlier answer met (its client is gone) is not this socket's failure.
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Err(error),
+                },
+                accepted = tcp.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        if let Ok(permit) = connections.clone().try_acquire_owned() {
+                            let server = self.clone();
+                            tasks.spawn(async move {
+                                let _permit = permit;
+                                server.connection(stream).await;
+                            });
+                        }
+                    }
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Err(error),
+                },
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a DNS query's task failed");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn datagram(
+        self: &Arc<Self>,
+        udp: &Arc<UdpSocket>,
+        bytes: &[u8],
+        client: SocketAddr,
+        tasks: &mut JoinSet<()>,
+    ) {
+        match self.step(bytes, Transport::Udp) {
+            // A client that does not take its answer asks again.
+            Step::Send(answer) => drop(udp.send_to(&answer, client).await),
+            Step::Ask(query, decision) => {
+                let (server, udp, bytes) = (self.clone(), udp.clone(), bytes.to_vec());
+                tasks.spawn(async move {
+                    if let Some(answer) = server.ask(&bytes, query, decision, Transport::Udp).await {
+                        drop(udp.send_to(&answer, client).await);
+                    }
+                });
+            }
+            Step::Nothing => {}
+        }
+    }
+
+    async fn connection(&self, mut stream: TcpStream) {
+        while let Ok(Ok(length)) = timeout(IDLE, stream.read_u16()).await {
+            let mut bytes = vec![0; usize::from(length)];
+            if !matches!(timeout(IDLE, stream.read_exact(&mut bytes)).await, Ok(Ok(_))) {
+                return;
+            }
+            let answer = match self.step(&bytes, Transport::Tcp) {
+                Step::Send(answer) => answer,
+                Step::Ask(query, decision) => match self.ask(&bytes, query, decision, Transport::Tcp).await {
+                    Some(answer) => answer,
+                    None => return,
+                },
+                Step::Nothing => return,
+            };
+            let Ok(length) = u16::try_from(answer.len()) else { return };
+            let framed = [&length.to_be_bytes()[..], &answer].concat();
+            if !matches!(timeout(IDLE, stream.write_all(&framed)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+fn limit(query: &Message, transport: Transport) -> usize {
+    match (transport, &query.edns) {
+        (Transport::Tcp, _) => usize::from(u16::MAX),
+        (Transport::Udp, Some(edns)) => usize::from(edns.max_payload().clamp(PLAIN_UDP, MAX_UDP)),
+        (Transport::Udp, None) => usize::from(PLAIN_UDP),
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
+    ) || error.kind() == io::ErrorKind::PermissionDenied
+}

@@ -1,0 +1,344 @@
+//! Services against the real kernel: two pods and a far host, in network and mount namespaces of the test's own. Needs
+//! root.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use mk8s_network::{Config, Mode, Network, PodAddress, conntrack, netns, nft};
+use mk8s_proxy::{Book, Node, Owner, host_ports};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use serde_json::json;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let work = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        // A host beside the node, which knows pods and Services by no route.
+        sh("mkdir -p /run/netns; ip netns add far; ip link set lo up
+            ip link add eth0 type veth peer name eth0 netns far
+            ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up
+            ip -n far addr add 10.0.0.9/24 dev eth0; ip -n far link set eth0 up
+            ip -n far route add 10.96.0.0/16 via 10.0.0.1");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+    };
+    std::thread::spawn(work).join().unwrap();
+}
+
+#[track_caller]
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn node() -> Node {
+    Node {
+        name: "n1".into(),
+        pod_cidr: "10.244.0.0/24".parse().unwrap(),
+        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        dns: Some([10, 96, 0, 10].into()),
+    }
+}
+
+async fn network(dir: &Path) -> Network {
+    let node = node();
+    let config = Config {
+        mode: Mode::Vxlan,
+        node_ip: NODE,
+        pod_cidr: node.pod_cidr,
+        cluster_cidr: node.cluster_cidr,
+        service_cidr: Some(node.service_cidr),
+        dns: node.dns,
+        mtu: None,
+        state_dir: dir.to_owned(),
+    };
+    Network::open(config).await.unwrap()
+}
+
+/// Answers "WHO CALLER" on 8080, over TCP and UDP.
+fn serve(who: &'static str, pod: &PodAddress) {
+    let ip = pod.ip;
+    let (tcp, udp) = netns::enter(&pod.netns, move || {
+        (TcpListener::bind((ip, 8080)).unwrap(), UdpSocket::bind((ip, 8080)).unwrap())
+    })
+    .unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, from)) = tcp.accept() {
+            let _ = stream.write_all(format!("{who} {}", from.ip()).as_bytes());
+        }
+    });
+    std::thread::spawn(move || {
+        while let Ok((_, from)) = udp.recv_from(&mut [0; 9]) {
+            let _ = udp.send_to(who.as_bytes(), from);
+        }
+    });
+}
+
+/// What the server says to a caller in the namespace (the node itself without one).
+fn ask(from: Option<&Path>, ip: Ipv4Addr, port: u16) -> Result<String, ErrorKind> {
+    let call = move || {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((ip, port)), Duration::from_millis(700))
+            .map_err(|error| error.kind())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map_err(|error| error.kind())?;
+        Ok(text)
+    };
+    match from {
+        Some(path) => netns::enter(path, call).unwrap(),
+        None => call(),
+    }
+}
+
+fn web(spec: serde_json::Value) -> Service {
+    let mut object = json!({"metadata": {"name": "web", "namespace": "app"}, "spec": {
+        "clusterIP": VIP.to_string(), "type": "NodePort", "externalIPs": ["10.0.0.77"],
+        "ports": [{"name": "t", "port": 80, "nodePort": 30080}, {"name": "u", "port": 80, "protocol": "UDP"}]}});
+    object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    serde_json::from_value(object).unwrap()
+}
+
+fn slice(endpoints: &[(&PodAddress, &str)]) -> EndpointSlice {
+    let endpoints: Vec<_> =
+        endpoints.iter().map(|(pod, node)| json!({"addresses": [pod.ip.to_string()], "nodeName": node})).collect();
+    serde_json::from_value(json!({"metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "t", "port": 8080, "protocol": "TCP"}, {"name": "u", "port": 8080, "protocol": "UDP"}]}))
+    .unwrap()
+}
+
+struct Table(Book);
+
+impl Table {
+    async fn new() -> Self {
+        let mut book = Book::default();
+        nft::apply(&book.take_all(&node()).text).await.unwrap();
+        Self(book)
+    }
+
+    async fn set(&mut self, owner: &str, service: &Service, slice: &EndpointSlice) {
+        self.0.set(Owner::Service(owner.into()), mk8s_proxy::service(&node(), service, [slice].into_iter()));
+        let changes = self.0.take(&node());
+        nft::apply(&changes.text).await.unwrap_or_else(|error| panic!("{error}\n{}", changes.text));
+        let udp = |dest: mk8s_proxy::Dest, endpoint| conntrack::Udp { ip: dest.ip, port: dest.port, endpoint };
+        conntrack::forget(changes.stale.iter().map(|stale| udp(stale.dest, stale.endpoint)).collect()).await.unwrap();
+    }
+}
+
+#[test]
+fn a_service_is_reached_from_everywhere() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
+        serve("a", &a);
+        serve("b", &b);
+        let far = Path::new("/run/netns/far");
+        let mut table = Table::new().await;
+        let refused = Err(ErrorKind::ConnectionRefused);
+
+        // Unknown addresses and Services without endpoints are refused, not dropped.
+        assert_eq!(ask(Some(&a.netns), VIP, 80), refused);
+        assert_eq!(ask(None, VIP, 80), refused);
+        table.set("app/web", &web(json!({})), &slice(&[])).await;
+        for (from, ip, port) in [
+            (None, VIP, 80),
+            (Some(a.netns.as_path()), VIP, 80),
+            (Some(far), VIP, 80),
+            (None, NODE, 30080),
+            (None, LOCALHOST, 30080),
+            (Some(far), NODE, 30080),
+            (Some(far), [10, 0, 0, 77].into(), 80),
+        ] {
+            if ip == Ipv4Addr::from([10, 0, 0, 77]) {
+                sh("ip -n far route replace 10.0.0.77 via 10.0.0.1");
+            }
+            assert_eq!(ask(from, ip, port), refused, "{from:?} {ip}:{port}");
+        }
+
+        table.set("app/web", &web(json!({})), &slice(&[(&b, "n1")])).await;
+        let gateway = network.gateway();
+        for (from, ip, port, answer) in [
+            (Some(a.netns.as_path()), VIP, 80, format!("b {}", a.ip)),
+            (Some(b.netns.as_path()), VIP, 80, format!("b {gateway}")), // to itself
+            (None, VIP, 80, format!("b {gateway}")),
+            (Some(far), VIP, 80, format!("b {gateway}")),
+            (None, NODE, 30080, format!("b {gateway}")),
+            (None, LOCALHOST, 30080, format!("b {gateway}")),
+            (Some(a.netns.as_path()), NODE, 30080, format!("b {gateway}")),
+            (Some(far), NODE, 30080, format!("b {gateway}")),
+            (Some(far), [10, 0, 0, 77].into(), 80, format!("b {gateway}")),
+            (Some(a.netns.as_path()), [10, 0, 0, 77].into(), 80, format!("b {gateway}")),
+        ] {
+            assert_eq!(ask(from, ip, port), Ok(answer), "{from:?} {ip}:{port}");
+        }
+        assert_eq!(ask(None, VIP, 81), refused, "a port that the Service has not");
+
+        // Both endpoints, then the other one alone.
+        table.set("app/web", &web(json!({})), &slice(&[(&a, "n1"), (&b, "n1")])).await;
+        let answers: BTreeSet<String> = (0..40).map(|_| ask(None, VIP, 80).unwrap()[..1].to_owned()).collect();
+        assert_eq!(answers.len(), 2, "{answers:?}");
+        table.set("app/web", &web(json!({})), &slice(&[(&a, "n1")])).await;
+        assert!((0..10).all(|_| ask(None, VIP, 80).unwrap().starts_with("a ")));
+
+        // No rule of 127.0.0.0/8 opens the node to its neighbours.
+        let _secret = TcpListener::bind((LOCALHOST, 7777)).unwrap();
+        sh("ip -n far route add 127.0.0.9/32 via 10.0.0.1 2>/dev/null || true");
+        assert!(ask(Some(far), NODE, 7777).is_err());
+    });
+}
+
+#[test]
+fn affinity_holds_while_the_endpoint_does() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
+        serve("a", &a);
+        serve("b", &b);
+        let mut table = Table::new().await;
+        let sticky = web(json!({"sessionAffinity": "ClientIP",
+                                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}}));
+        let who = |text: String| text[..1].to_owned();
+        for (ip, port) in [(VIP, 80), (NODE, 30080), (LOCALHOST, 30080)] {
+            table.set("app/web", &sticky, &slice(&[(&a, "n1"), (&b, "n1")])).await;
+            let first = who(ask(None, ip, port).unwrap());
+            assert!((0..20).all(|_| who(ask(None, ip, port).unwrap()) == first), "{ip}");
+            // The other one takes over, and keeps the client when the first is back.
+            let (left, other) = if first == "a" { (&b, "b") } else { (&a, "a") };
+            table.set("app/web", &sticky, &slice(&[(left, "n1")])).await;
+            assert_eq!(who(ask(None, ip, port).unwrap()), other, "{ip}");
+            table.set("app/web", &sticky, &slice(&[(&a, "n1"), (&b, "n1")])).await;
+            assert!((0..20).all(|_| who(ask(None, ip, port).unwrap()) == other), "{ip}");
+        }
+        let listed = sh("nft list map ip mk8s ip-affinity");
+        assert!(listed.contains("timeout 2s"), "{listed}");
+        // Other clients may go elsewhere, and after the timeout so may this one.
+        let mut seen = BTreeSet::new();
+        for _ in 0..12 {
+            seen.insert(who(ask(None, VIP, 80).unwrap()));
+            sh("nft flush map ip mk8s ip-affinity");
+        }
+        assert_eq!(seen.len(), 2);
+    });
+}
+
+#[test]
+fn policies_local() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
+        serve("a", &a);
+        serve("b", &b);
+        let far = Path::new("/run/netns/far");
+        let mut table = Table::new().await;
+        let external = web(json!({"externalTrafficPolicy": "Local"}));
+        // Pod b counts as another node's.
+        table.set("app/web", &external, &slice(&[(&a, "n1"), (&b, "n2")])).await;
+        let answers: BTreeSet<String> = (0..20).map(|_| ask(Some(far), NODE, 30080).unwrap()).collect();
+        assert_eq!(answers, BTreeSet::from(["a 10.0.0.9".to_owned()]), "the caller's own address arrives");
+        let near: BTreeSet<String> = (0..30).map(|_| ask(None, LOCALHOST, 30080).unwrap()[..1].to_owned()).collect();
+        assert_eq!(near.len(), 2, "the node itself reaches all");
+        table.set("app/web", &external, &slice(&[(&b, "n2")])).await;
+        assert_eq!(ask(Some(far), NODE, 30080), Err(ErrorKind::TimedOut), "dropped where there is none");
+        assert!(ask(None, NODE, 30080).unwrap().starts_with('b'));
+        assert_eq!(ask(Some(&a.netns), NODE, 30080), Ok(format!("b {}", a.ip)));
+
+        let internal = web(json!({"internalTrafficPolicy": "Local"}));
+        table.set("app/web", &internal, &slice(&[(&a, "n1"), (&b, "n2")])).await;
+        assert!((0..10).all(|_| ask(Some(&b.netns), VIP, 80).unwrap().starts_with('a')));
+    });
+}
+
+#[test]
+fn host_ports_and_udp() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
+        serve("a", &a);
+        serve("b", &b);
+        let far = Path::new("/run/netns/far");
+        let mut table = Table::new().await;
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": {"podIP": a.ip.to_string()},
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 8080, "hostPort": 8080},
+                     {"containerPort": 8080, "hostPort": 8081, "hostIP": "127.0.0.1"}]}]}}))
+        .unwrap();
+        table.0.set(Owner::Pod("app/a".into()), host_ports(&node(), &pod));
+        nft::apply(&table.0.take(&node()).text).await.unwrap();
+        assert_eq!(ask(Some(far), NODE, 8080), Ok("a 10.0.0.9".into()));
+        assert!(ask(None, LOCALHOST, 8080).unwrap().starts_with('a'));
+        assert!(ask(None, NODE, 8080).unwrap().starts_with('a'));
+        assert!(ask(Some(&a.netns), NODE, 8080).unwrap().starts_with('a'), "to itself");
+        assert!(ask(None, LOCALHOST, 8081).unwrap().starts_with('a'));
+        assert!(ask(Some(far), NODE, 8081).is_err());
+
+        // A UDP client with one socket follows the endpoints.
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        client.connect((VIP, 80)).unwrap();
+        let say = || {
+            client.send(b"?").map_err(|error| error.kind())?;
+            let mut answer = [0; 9];
+            client.recv(&mut answer).map(|n| String::from_utf8_lossy(&answer[..n]).into_owned()).map_err(|e| e.kind())
+        };
+        assert_eq!(say(), Err(ErrorKind::ConnectionRefused));
+        table.set("app/web", &web(json!({})), &slice(&[(&a, "n1")])).await;
+        assert_eq!(say(), Ok("a".into()));
+        table.set("app/web", &web(json!({})), &slice(&[(&b, "n1")])).await;
+        assert_eq!(say(), Ok("b".into()));
+    });
+}
+
+#[test]
+fn ten_thousand_services() {
+    isolated(async || {
+        let mut book = Book::default();
+        let pod = |ip: Ipv4Addr| PodAddress { ip, netns: "/".into() };
+        for n in 0..10_000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let mut object = json!({"metadata": {"name": n.to_string()}, "spec": {
+                "clusterIP": Ipv4Addr::new(10, 96, 1 + high, low).to_string(), "ports": [{"name": "t", "port": 80}]}});
+            object["metadata"]["namespace"] = "app".into();
+            let service: Service = serde_json::from_value(object).unwrap();
+            let (a, b) = (pod([10, 244, high, low].into()), pod([10, 244, 100 + high, low].into()));
+            let part = mk8s_proxy::service(&node(), &service, [&slice(&[(&a, "n1"), (&b, "n2")])].into_iter());
+            book.set(Owner::Service(n.to_string().into()), part);
+        }
+        let start = Instant::now();
+        let changes = book.take_all(&node());
+        println!("rendered {} KB in {:?}", changes.text.len() / 1024, start.elapsed());
+        let start = Instant::now();
+        nft::apply(&changes.text).await.unwrap();
+        println!("loaded in {:?}", start.elapsed());
+        let service = web(json!({}));
+        for n in 0..5_u8 {
+            let start = Instant::now();
+            let part = mk8s_proxy::service(&node(), &service, [&slice(&[(&pod([10, 244, 0, n].into()), "n1")])].into_iter());
+            book.set(Owner::Service("app/web".into()), part);
+            let changes = book.take(&node());
+            let computed = start.elapsed();
+            nft::apply(&changes.text).await.unwrap();
+            println!("one change: computed in {computed:?}, applied after {:?}", start.elapsed());
+        }
+    });
+}
