@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use mk8s_api::meta;
-use mk8s_api::registry::{Resource, Support};
+use mk8s_api::registry::Resource;
 use mk8s_api::status::{FieldError, Status};
+use mk8s_api::{meta, validation};
 use mk8s_store::Expect;
 use serde_json::{Map, Value};
 
@@ -65,13 +65,12 @@ pub async fn create(
     drop_status(resource, &mut object);
     (resource.hooks.prepare_create)(&mut object);
     let mut reserved = special::before_create(call, resource, &mut object)?;
-    validate_create(call, resource, &object)?;
+    refuse(call, meta::name(&object), &validation::create(resource, &object))?;
     {
         let attributes = call.attributes(Operation::Create, meta::name(&object), None, dry_run);
         admission.validate(&attributes, &object).await?;
     }
-    stored_only_warning(call, warnings);
-    warnings.extend((resource.hooks.warnings)(&object, None));
+    warnings.extend(validation::warnings(resource, &object, None));
     if dry_run {
         if cache.get(meta::namespace(&object), meta::name(&object)).is_some() {
             return Err(already_exists(call, &object));
@@ -98,19 +97,11 @@ fn already_exists(call: &Call, object: &Value) -> Status {
     Status::already_exists(call.row.group(), call.row.plural(), meta::name(object))
 }
 
-fn validate_create(call: &Call, resource: &Resource, object: &Value) -> Result<(), Status> {
-    let mut errors: Vec<FieldError> = Vec::new();
-    metadata::validate(resource, object, &mut errors);
-    (resource.hooks.validate)(object, &mut errors);
+fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(
-        call.row.group(),
-        call.row.kind(),
-        meta::name(object),
-        &errors,
-    ))
+    Err(Status::invalid(call.row.group(), call.row.kind(), name, errors))
 }
 
 /// New objects have no status of the caller's, but for Nodes, which register with theirs.
@@ -122,15 +113,6 @@ fn drop_status(resource: &Resource, object: &mut Value) {
         if let Some(status) = map.get_mut("status") {
             *status = Value::Object(Map::new());
         }
-    }
-}
-
-fn stored_only_warning(call: &Call, warnings: &mut Vec<String>) {
-    if call.row.resource.support == Support::StoredOnly {
-        warnings.push(format!(
-            "{} is stored, but nothing in this version of mk8s acts on it yet",
-            call.row.kind()
-        ));
     }
 }
 
@@ -174,14 +156,17 @@ pub async fn update(
     if resource.generation && part == Part::Main && metadata::spec_changed(&new, old_value) {
         metadata::set_generation(&mut new, meta::generation(old_value) + 1);
     }
-    validate_update(call, resource, &new, old_value, part)?;
+    let errors = match part {
+        Part::Main => validation::update(resource, &new, old_value),
+        _ => validation::update_status(resource, &new, old_value),
+    };
+    refuse(call, old.name(), &errors)?;
     {
         let attributes = call.attributes(Operation::Update, old.name(), Some(old_value), dry_run);
         admission.validate(&attributes, &new).await?;
     }
     if part == Part::Main {
-        stored_only_warning(call, warnings);
-        warnings.extend((resource.hooks.warnings)(&new, Some(old_value)));
+        warnings.extend(validation::warnings(resource, &new, Some(old_value)));
     }
     if empties_finalizers(resource, &new, old_value) {
         if !dry_run {
@@ -265,25 +250,6 @@ fn copy_field(new: &mut Value, old: &Value, field: &str) {
         Some(value) => map.insert(field.into(), value.clone()),
         None => map.remove(field),
     };
-}
-
-fn validate_update(call: &Call, resource: &Resource, new: &Value, old: &Value, part: Part) -> Result<(), Status> {
-    let mut errors: Vec<FieldError> = Vec::new();
-    metadata::validate(resource, new, &mut errors);
-    metadata::validate_update(new, old, &mut errors);
-    if part == Part::Main {
-        (resource.hooks.validate)(new, &mut errors);
-        (resource.hooks.validate_update)(new, old, &mut errors);
-    }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid(
-        call.row.group(),
-        call.row.kind(),
-        meta::name(old),
-        &errors,
-    ))
 }
 
 /// Whether an update of an object that is being deleted removes what it was waiting for.

@@ -195,9 +195,7 @@ impl Services {
             return;
         }
         let own = if self.cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
-        if meta::string(service, &["spec", "ipFamilyPolicy"]) == "RequireDualStack"
-            && !(is_headless(service) && meta::at(service, &["spec", "selector"]).is_none())
-        {
+        if meta::string(service, &["spec", "ipFamilyPolicy"]) == "RequireDualStack" {
             errors.push(FieldError::invalid(
                 "spec.ipFamilyPolicy",
                 "RequireDualStack",
