@@ -144,7 +144,7 @@ impl Writer {
         self.read_sources(&sources);
         self.serve_clients(&clients);
         if connecting {
-            self.accept();
+            accept(self.listener.as_ref(), &mut self.clients);
         }
         Ok(signalled)
     }
@@ -171,6 +171,8 @@ impl Writer {
         self.records.clear();
         source.lines.push(data, &now(), &mut self.records);
         self.log.append(&self.records);
+        // Whoever connected before this was written is to have it, accepted yet or not.
+        accept(self.listener.as_ref(), &mut self.clients);
         for client in &mut self.clients {
             client.queue(source.is_stderr, data);
         }
@@ -215,15 +217,6 @@ impl Writer {
         });
     }
 
-    fn accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        if let Ok((socket, _)) = listener.accept()
-            && let Ok(client) = Client::new(socket)
-        {
-            self.clients.push(client);
-        }
-    }
-
     fn finish(mut self) {
         while !self.sources.is_empty() {
             self.end_source(0);
@@ -231,6 +224,12 @@ impl Writer {
         for client in self.clients.drain(..) {
             client.finish();
         }
+    }
+}
+
+fn accept(listener: Option<&UnixListener>, clients: &mut Vec<Client>) {
+    while let Some(Ok((socket, _))) = listener.map(UnixListener::accept) {
+        clients.extend(Client::new(socket));
     }
 }
 
