@@ -1,20 +1,103 @@
-//! YAML in: read to a tree first, then through the same pass as JSON.
+//! YAML in: the same pass as JSON, straight from the parser's events. Scalars are read as YAML 1.1 does, as kubectl and
+//! upstream do (`0644` is octal, `yes` is true).
 
-use serde_json::Value;
+use serde::de::DeserializeSeed as _;
+use serde_saphyr::{DuplicateKeyPolicy, Options};
 
-use super::typed::{Decoded, Validation, conform};
+use super::typed::{Context, Decoded, Validation};
 use crate::schema::TypeRef;
 
-/// Decodes a YAML body of one document.
+/// Decodes a YAML body of one document (server-side apply sends such, and some clients all).
 pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("yaml: {error}"))?;
-    let value: Value =
-        serde_saphyr::from_str(text).map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
-    match ty {
-        Some(ty) => conform(value, ty, validation),
-        None => Ok(Decoded {
-            value,
-            problems: Vec::new(),
-        }),
+    let mut context = Context::new(validation);
+    let value = serde_saphyr::with_deserializer_from_slice_with_options(bytes, options(), |deserializer| {
+        context.seed(ty).deserialize(deserializer)
+    });
+    match value {
+        Ok(value) => Ok(context.finish(value)),
+        Err(error) => Err(context.error(&format_args!("error converting YAML to JSON: yaml: {error}"))),
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    // The pass itself notes them.
+    options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
+    options.legacy_octal_numbers = true;
+    options.with_snippet = false;
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::by_gvk;
+
+    #[test]
+    fn yaml_is_read_as_upstream_reads_it() {
+        let text = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: a
+  labels: &labels {app: web, version: '1'}
+  annotations: *labels
+spec:
+  hostNetwork: yes
+  priority: 0x10
+  containers:
+  - name: c
+    imgae: i
+    command: [\"sh\", '-c', |
+      echo one
+      echo two
+      ]
+    resources: {limits: {cpu: 1, memory: 1Gi}}
+  volumes:
+  - name: v
+    secret:
+      defaultMode: 0644
+  priority: 5
+";
+        // The block scalar inside a flow list is no YAML.
+        assert!(decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Strict).is_err());
+        let text = text.replace(
+            "[\"sh\", '-c', |\n      echo one\n      echo two\n      ]",
+            "\n    - |\n      echo one\n      echo two",
+        );
+        let decoded = decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Strict).unwrap();
+        assert_eq!(
+            decoded.value,
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "a", "labels": {"app": "web", "version": "1"}, "annotations": {"app": "web", "version": "1"}},
+                "spec": {"hostNetwork": true, "priority": 5,
+                    "containers": [{"name": "c", "command": ["echo one\necho two\n"], "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}],
+                    "volumes": [{"name": "v", "secret": {"defaultMode": 420}}]}, "status": {}})
+        );
+        assert_eq!(
+            decoded.problems,
+            [
+                r#"unknown field "spec.containers[0].imgae""#,
+                r#"duplicate field "spec.priority""#
+            ]
+        );
+    }
+
+    #[test]
+    fn wrong_types_and_two_documents_are_refused() {
+        let number = b"metadata:\n  labels:\n    a: 1\n";
+        assert_eq!(
+            decode(number, by_gvk("", "v1", "Pod"), Validation::Warn),
+            Err("json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string".into())
+        );
+        assert!(decode(b"a: 1\n---\nb: 2\n", None, Validation::Warn).is_err());
+        let quoted = decode(b"a: 'yes'\nb: 2001-01-01\nc: ~\n8080: x\n", None, Validation::Warn).unwrap();
+        assert_eq!(
+            quoted.value,
+            json!({"a": "yes", "b": "2001-01-01", "c": null, "8080": "x"})
+        );
     }
 }
