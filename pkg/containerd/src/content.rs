@@ -34,17 +34,6 @@ pub(crate) struct Ingest {
 }
 
 impl Containerd {
-    pub(crate) async fn has_blob(&self, digest: &str) -> Result<bool> {
-        let request = api::InfoRequest {
-            digest: digest.to_owned(),
-        };
-        match call(&format!("look up blob {digest}"), self.content_api().info(request)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// A whole blob in memory: manifests and configs, never layers.
     pub(crate) async fn read_blob(&self, digest: &str) -> Result<Vec<u8>> {
         let what = format!("read blob {digest}");

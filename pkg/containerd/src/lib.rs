@@ -36,7 +36,7 @@ pub use error::{Error, Result};
 pub use events::Event;
 pub use exec::{Exec, ExecOptions, ExecOutput};
 pub use image::{Image, ImageConfig};
-pub use registry::{Credential, Keychain};
+pub use registry::{Credential, Keychain, PullError};
 pub use spec::accounts::Accounts;
 pub use stdio::{Attached, Output, Stdin};
 pub use task::{Exit, Task, TaskStatus};

@@ -4,7 +4,7 @@
 //! `sha256:…` of the config), so that crictl and the plugin see ours and we see theirs.
 
 mod import;
-mod manifest;
+pub(crate) mod manifest;
 mod pause;
 pub mod reference;
 
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
 
-pub use manifest::{Descriptor, ImageConfig};
+pub use manifest::ImageConfig;
+pub(crate) use manifest::{ACCEPTED, Descriptor, sha256};
 pub use pause::PAUSE_IMAGE;
 
 use crate::client::{Containerd, call};

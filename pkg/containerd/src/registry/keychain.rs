@@ -113,16 +113,19 @@ fn credential(entry: &Entry) -> Result<Credential, String> {
         registry_token: entry.registrytoken.clone(),
     };
     if !entry.auth.is_empty() {
-        let decoded = STANDARD.decode(entry.auth.trim()).map_err(|_| "auth is not base64")?;
-        let decoded = String::from_utf8(decoded).map_err(|_| "auth is not text")?;
-        let (username, password) = decoded
-            .split_once(':')
-            .ok_or("unable to parse auth field, must be formatted as base64(username:password)")?;
-        username.clone_into(&mut credential.username);
-        // docker pads with zeros.
-        password.trim_end_matches('\0').clone_into(&mut credential.password);
+        let decoded = decode_auth(&entry.auth);
+        (credential.username, credential.password) =
+            decoded.ok_or("unable to parse auth field, must be formatted as base64(username:password)")?;
     }
     Ok(credential)
+}
+
+/// base64 of `username:password`.
+pub(crate) fn decode_auth(auth: &str) -> Option<(String, String)> {
+    let decoded = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
+    let (username, password) = decoded.split_once(':')?;
+    // docker pads with zeros.
+    Some((username.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
 
 /// `https://host/v1/` and `host` are the same entry; a path other than the API's root stays.

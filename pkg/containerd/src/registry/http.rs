@@ -1,0 +1,253 @@
+//! HTTP to registries: one client per TLS configuration, redirects, bounded waits.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, LOCATION};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::config::TlsFiles;
+
+/// For an answer's head; upstream gives a registry thirty seconds to connect.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the next bytes of a body.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+const REDIRECTS: usize = 10;
+const SYSTEM_ROOTS: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+#[derive(Default)]
+pub(super) struct Clients {
+    /// By host: its TLS files as they were, and the client made from them.
+    by_host: Mutex<HashMap<String, (TlsFiles, Https)>>,
+}
+
+/// What is asked, to be asked again after a redirect.
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    pub(super) uri: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) tls: &'a TlsFiles,
+}
+
+impl Clients {
+    fn client(&self, host: &str, files: &TlsFiles) -> Result<Https, String> {
+        let mut clients = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, client)) = clients.get(host)
+            && known == files
+        {
+            return Ok(client.clone());
+        }
+        let config = tls_config(files)?;
+        // HTTP/1.1: layers come side by side on connections of their own, each with a window of its own.
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client: Https = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        clients.insert(host.to_owned(), (files.clone(), client.clone()));
+        Ok(client)
+    }
+
+    /// Sends, and follows redirects. Credentials go to the host that they are for, not to where it points.
+    pub(super) async fn send(&self, ask: Ask<'_>) -> Result<Response<Incoming>, String> {
+        let mut uri: Uri = ask.uri.parse().map_err(|e| format!("{}: {e}", ask.uri))?;
+        let mut headers = ask.headers;
+        for _ in 0..=REDIRECTS {
+            let response = self
+                .send_once(&uri, &ask.method, &headers, ask.body.clone(), ask.tls)
+                .await?;
+            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
+                return Ok(response);
+            }
+            let target = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|location| location.to_str().ok());
+            let target = target.ok_or_else(|| format!("{uri}: redirected to nowhere"))?;
+            let next = join(&uri, target)?;
+            if next.authority() != uri.authority() {
+                headers.remove(AUTHORIZATION);
+            }
+            uri = next;
+        }
+        Err(format!("{}: stopped after {REDIRECTS} redirects", ask.uri))
+    }
+
+    async fn send_once(
+        &self,
+        uri: &Uri,
+        method: &Method,
+        headers: &HeaderMap,
+        body: Bytes,
+        tls: &TlsFiles,
+    ) -> Result<Response<Incoming>, String> {
+        let client = self.client(uri.authority().map_or("", |authority| authority.as_str()), tls)?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers.clone();
+        // Go's words, which people search for.
+        let described = || format!("{} {:?}", capitalized(method), uri.to_string());
+        match tokio::time::timeout(HEAD_TIMEOUT, client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(format!("{}: {}", described(), chain(&error))),
+            Err(_) => Err(format!(
+                "{}: no answer within {} s",
+                described(),
+                HEAD_TIMEOUT.as_secs()
+            )),
+        }
+    }
+}
+
+/// A whole body that is expected to be small.
+pub(super) async fn text(response: Response<Incoming>, limit: usize) -> Result<Bytes, String> {
+    let collected = Limited::new(response.into_body(), limit).collect();
+    match tokio::time::timeout(STALL_TIMEOUT, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the answer did not end in time".to_owned()),
+    }
+}
+
+fn capitalized(method: &Method) -> &'static str {
+    if *method == Method::POST { "Post" } else { "Get" }
+}
+
+/// hyper says "client error (Connect)" and keeps the reason in its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = error.source().or(Some(error));
+    while let Some(error) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+fn join(base: &Uri, target: &str) -> Result<Uri, String> {
+    let absolute = if target.contains("://") {
+        target.to_owned()
+    } else {
+        let scheme = base.scheme_str().unwrap_or("https");
+        let authority = base.authority().map_or("", |authority| authority.as_str());
+        format!("{scheme}://{authority}/{}", target.trim_start_matches('/'))
+    };
+    absolute.parse().map_err(|e| format!("redirected to {target}: {e}"))
+}
+
+fn tls_config(files: &TlsFiles) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider.clone());
+    let versions = versions
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    let verified = if files.insecure_skip_verify {
+        versions
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+    } else {
+        versions.with_root_certificates(roots(files.ca_file.as_deref())?)
+    };
+    match (&files.cert_file, &files.key_file) {
+        (Some(cert), Some(key)) => {
+            let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
+            let chain: Vec<CertificateDer<'static>> = chain.map_err(|e| format!("{}: {e}", cert.display()))?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+            verified.with_client_auth_cert(chain, key).map_err(|e| e.to_string())
+        }
+        _ => Ok(verified.with_no_client_auth()),
+    }
+}
+
+/// The host's certificate authorities (which its owner may have added to), else Mozilla's as compiled in; and the
+/// configured one on top.
+fn roots(extra: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificates in SYSTEM_ROOTS
+        .iter()
+        .filter_map(|path| CertificateDer::pem_file_iter(path).ok())
+        .take(1)
+    {
+        store.add_parsable_certificates(certificates.flatten());
+    }
+    if store.is_empty() {
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(path) = extra {
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|e| format!("{}: {e}", path.display()))?;
+            store.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+    }
+    Ok(store)
+}
+
+/// insecure_skip_verify: signatures are checked, who signed is not.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
