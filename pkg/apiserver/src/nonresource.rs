@@ -82,7 +82,7 @@ pub async fn handle(
             let document = server.authenticator().authority().discovery(&address);
             json(document)
         }
-        _ if path.starts_with("/openapi/") => openapi::handle(server, path, parts),
+        _ if path.starts_with("/openapi/") => openapi::handle(server, path, parts, query).await,
         _ => server.discovery().handle(path, parts, query),
     }
 }

@@ -1,15 +1,159 @@
-//! /openapi/v2 and /openapi/v3: documents that the object model makes of the rows, printed when first asked for.
+//! /openapi/v2 and /openapi/v3: documents that the object model makes of the rows, made when first asked for and kept
+//! compressed, which is how nearly every client takes them.
 
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::Response;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use mk8s_api::openapi;
+use mk8s_api::registry::{self, Resource};
 use mk8s_api::status::Status;
+use parking_lot::Mutex;
 
 use crate::nonresource::not_found;
+use crate::request::Query;
+use crate::respond;
 use crate::server::ApiServer;
 
-pub fn handle(_server: &Arc<ApiServer>, _path: &str, _parts: &Parts) -> Result<Response<Body>, Status> {
-    Err(not_found())
+/// Compressed documents by path and content type.
+#[derive(Default)]
+pub struct Documents(Mutex<HashMap<(String, &'static str), Bytes>>);
+
+impl Documents {
+    fn get(&self, path: &str, content_type: &'static str, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Bytes> {
+        let key = (path.to_string(), content_type);
+        if let Some(found) = self.0.lock().get(&key) {
+            return Some(found.clone());
+        }
+        let plain = make()?;
+        let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::default());
+        let zipped = encoder.write_all(&plain).and_then(|()| encoder.finish()).ok()?;
+        let zipped = Bytes::from(zipped);
+        self.0.lock().insert(key, zipped.clone());
+        Some(zipped)
+    }
+}
+
+pub async fn handle(
+    server: &Arc<ApiServer>,
+    path: &str,
+    parts: &Parts,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
+    let rows = registry::builtin();
+    match path {
+        "/openapi/v3" => Ok(respond::bytes(
+            StatusCode::OK,
+            "application/json",
+            openapi::v3_index(rows),
+        )),
+        "/openapi/v2" => v2(server, rows, parts).await,
+        _ => match path.strip_prefix("/openapi/v3/") {
+            Some(place) => v3(server, rows, place, parts, query).await,
+            None => Err(not_found()),
+        },
+    }
+}
+
+async fn v2(server: &Arc<ApiServer>, rows: &'static [Arc<Resource>], parts: &Parts) -> Result<Response<Body>, Status> {
+    let accept = parts
+        .headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let proto = accept.split(',').any(|clause| {
+        let clause = clause.split(';').next().unwrap_or_default().trim();
+        clause == openapi::V2_PROTOBUF_ASKED || clause == openapi::V2_PROTOBUF
+    });
+    let (content_type, make): (_, fn(&[Arc<Resource>]) -> Vec<u8>) = if proto {
+        (openapi::V2_PROTOBUF, openapi::v2_protobuf)
+    } else {
+        ("application/json", openapi::v2_json)
+    };
+    let etag = format!("\"{}\"", openapi::v2_hash(rows));
+    let mut response = document(server, "/openapi/v2", content_type, parts, &etag, move || {
+        Some(make(rows))
+    })
+    .await?;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+async fn v3(
+    server: &Arc<ApiServer>,
+    rows: &'static [Arc<Resource>],
+    place: &str,
+    parts: &Parts,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
+    let hash = openapi::v3_hash(rows, place).ok_or_else(not_found)?;
+    let asked = query.text("hash");
+    if let Some(asked) = asked.filter(|asked| *asked != hash) {
+        tracing::debug!(asked, hash, place, "an OpenAPI document by an old hash");
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        let target = HeaderValue::from_str(&format!("/openapi/v3/{place}?hash={hash}"));
+        let target = target.map_err(|error| Status::internal(error.to_string()))?;
+        response.headers_mut().insert(LOCATION, target);
+        return Ok(response);
+    }
+    let etag = format!("\"{hash}\"");
+    let owned = place.to_string();
+    let path = format!("/openapi/v3/{place}");
+    let make = move || openapi::v3(rows, &owned);
+    let mut response = document(server, &path, "application/json", parts, &etag, make).await?;
+    if asked.is_some() {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+    }
+    Ok(response)
+}
+
+async fn document(
+    server: &Arc<ApiServer>,
+    path: &str,
+    content_type: &'static str,
+    parts: &Parts,
+    etag: &str,
+    make: impl FnOnce() -> Option<Vec<u8>> + Send + 'static,
+) -> Result<Response<Body>, Status> {
+    let etag = HeaderValue::from_str(etag).map_err(|error| Status::internal(error.to_string()))?;
+    if parts.headers.get(IF_NONE_MATCH) == Some(&etag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().insert(ETAG, etag);
+        return Ok(response);
+    }
+    // Tens of milliseconds of work the first time: not on a thread that serves requests.
+    let (own, at) = (server.clone(), path.to_string());
+    let made = tokio::task::spawn_blocking(move || own.documents().get(&at, content_type, make)).await;
+    let zipped = made.ok().flatten().ok_or_else(not_found)?;
+    let takes_gzip = parts
+        .headers
+        .get(ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("gzip"));
+    let mut response = if takes_gzip {
+        let mut response = respond::bytes(StatusCode::OK, content_type, zipped);
+        response
+            .headers_mut()
+            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        let mut plain = Vec::new();
+        let unpacked = GzDecoder::new(&zipped[..]).read_to_end(&mut plain);
+        unpacked.map_err(|error| Status::internal(error.to_string()))?;
+        respond::bytes(StatusCode::OK, content_type, plain)
+    };
+    response.headers_mut().insert(ETAG, etag);
+    Ok(response)
 }

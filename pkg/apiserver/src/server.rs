@@ -28,6 +28,7 @@ use crate::identity::User;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::negotiate::Output;
+use crate::openapi::Documents;
 use crate::request::{Query, RequestInfo};
 use crate::rows::Rows;
 use crate::services::Services;
@@ -56,6 +57,7 @@ pub struct ApiServer {
     admission: Admission,
     node_client: Option<NodeClient>,
     discovery: Discovery,
+    documents: Documents,
     metrics: Metrics,
     reading: Semaphore,
     writing: Semaphore,
@@ -94,6 +96,7 @@ impl ApiServer {
             authorizer,
             node_client: config.kubelet_client.clone().map(nodes::client),
             discovery: Discovery::new(&rows, &config),
+            documents: Documents::default(),
             metrics: Metrics::default(),
             reading: Semaphore::new(config.max_in_flight.0),
             writing: Semaphore::new(config.max_in_flight.1),
@@ -144,6 +147,10 @@ impl ApiServer {
 
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
+    }
+
+    pub fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     pub fn metrics(&self) -> &Metrics {
