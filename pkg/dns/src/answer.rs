@@ -44,7 +44,9 @@ pub fn decide(config: &Config, index: &Index, query: &Message) -> Decision {
             return refuse(response, ResponseCode::BADVERS);
         }
     }
-    let [question] = query.queries.as_slice() else { return refuse(response, ResponseCode::FormErr) };
+    let [question] = query.queries.as_slice() else {
+        return refuse(response, ResponseCode::FormErr);
+    };
     if query.metadata.message_type != MessageType::Query {
         return refuse(response, ResponseCode::FormErr);
     }
@@ -58,10 +60,20 @@ pub fn decide(config: &Config, index: &Index, query: &Message) -> Decision {
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let domain: Vec<&str> = config.domain.trim_end_matches('.').split('.').collect();
     if let Some(relative) = labels.strip_suffix(domain.as_slice()) {
-        return Zone { config, index, domain: &domain }.answer(response, question, relative);
+        return Zone {
+            config,
+            index,
+            domain: &domain,
+        }
+        .answer(response, question, relative);
     }
     match address_of(&labels) {
-        Some(ip) => Zone { config, index, domain: &domain }.reverse(response, question, ip),
+        Some(ip) => Zone {
+            config,
+            index,
+            domain: &domain,
+        }
+        .reverse(response, question, ip),
         None => Decision::Forward,
     }
 }
@@ -84,7 +96,11 @@ impl Zone<'_> {
         let kind = question.query_type();
         let mut owner = question.name().clone();
         if relative.is_empty() && matches!(kind, RecordType::SOA | RecordType::NS) {
-            response.add_answer(if kind == RecordType::SOA { self.soa() } else { self.ns(owner) });
+            response.add_answer(if kind == RecordType::SOA {
+                self.soa()
+            } else {
+                self.ns(owner)
+            });
             return Decision::Answer(response);
         }
         let mut found = self.index.find(relative, self.config.address);
@@ -99,7 +115,9 @@ impl Zone<'_> {
             }
             let labels = labels(&target);
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            let Some(relative) = labels.strip_suffix(self.domain) else { return Decision::Chase(response, target) };
+            let Some(relative) = labels.strip_suffix(self.domain) else {
+                return Decision::Chase(response, target);
+            };
             found = self.index.find(relative, self.config.address);
             owner = target;
         }
@@ -112,7 +130,11 @@ impl Zone<'_> {
         match kind {
             RecordType::A | RecordType::ANY => {
                 // Each caller begins with another one.
-                let turn = if found.addresses.len() > 1 { rand::random_range(0..found.addresses.len()) } else { 0 };
+                let turn = if found.addresses.len() > 1 {
+                    rand::random_range(0..found.addresses.len())
+                } else {
+                    0
+                };
                 let (late, early) = found.addresses.split_at(turn);
                 for ip in early.iter().chain(late) {
                     response.add_answer(Record::from_rdata(owner.clone(), TTL, RData::A(A(*ip))));
@@ -121,7 +143,9 @@ impl Zone<'_> {
             RecordType::SRV => {
                 let weight = (100 / found.services.len().max(1)).max(1) as u16;
                 for located in &found.services {
-                    let Some(target) = self.absolute(&located.target) else { continue };
+                    let Some(target) = self.absolute(&located.target) else {
+                        continue;
+                    };
                     let data = SRV::new(0, weight, located.port, target.clone());
                     response.add_answer(Record::from_rdata(owner.clone(), TTL, RData::SRV(data)));
                     let address = Record::from_rdata(target, TTL, RData::A(A(located.ip)));
@@ -142,7 +166,11 @@ impl Zone<'_> {
 
     fn reverse(&self, mut response: Message, question: &Query, ip: Ipv4Addr) -> Decision {
         let own = self.config.service_cidr.contains(&ip) || self.config.cluster_cidr.contains(&ip);
-        let mut names = self.index.names_of(ip).filter_map(|name| self.absolute(name)).peekable();
+        let mut names = self
+            .index
+            .names_of(ip)
+            .filter_map(|name| self.absolute(name))
+            .peekable();
         if names.peek().is_none() && !own {
             return Decision::Forward;
         }
@@ -183,13 +211,22 @@ impl Zone<'_> {
 }
 
 fn labels(name: &Name) -> Vec<String> {
-    name.iter().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect()
+    name.iter()
+        .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
+        .collect()
 }
 
 /// The address that a name under in-addr.arpa stands for.
 fn address_of(labels: &[&str]) -> Option<Ipv4Addr> {
-    let [d, c, b, a, "in-addr", "arpa"] = labels else { return None };
-    Some(Ipv4Addr::new(a.parse().ok()?, b.parse().ok()?, c.parse().ok()?, d.parse().ok()?))
+    let [d, c, b, a, "in-addr", "arpa"] = labels else {
+        return None;
+    };
+    Some(Ipv4Addr::new(
+        a.parse().ok()?,
+        b.parse().ok()?,
+        c.parse().ok()?,
+        d.parse().ok()?,
+    ))
 }
 
 /// What goes out: within `limit` bytes, as many answers as fit, and marked if that is not all of them.
@@ -237,8 +274,11 @@ mod tests {
             Decision::Forward => "forward".into(),
             Decision::Chase(_, target) => format!("chase {target}"),
             Decision::Answer(response) => {
-                let mut answers: Vec<String> =
-                    response.answers.iter().map(|r| format!("{} {}", r.record_type(), r.data)).collect();
+                let mut answers: Vec<String> = response
+                    .answers
+                    .iter()
+                    .map(|r| format!("{} {}", r.record_type(), r.data))
+                    .collect();
                 answers.sort();
                 let code = response.metadata.response_code;
                 format!("{code} {} soa {}", answers.join(", "), response.authorities.len())
@@ -255,8 +295,16 @@ mod tests {
             ("web.app.svc.cluster.local.", AAAA, "No Error  soa 1"),
             ("none.app.svc.cluster.local.", A, "Non-Existent Domain  soa 1"),
             ("example.com.app.svc.cluster.local.", A, "Non-Existent Domain  soa 1"),
-            ("db.app.svc.cluster.local.", A, "No Error A 10.244.0.5, A 10.244.1.6 soa 0"),
-            ("_http._tcp.web.app.svc.cluster.local.", SRV, "No Error SRV 0 100 80 web.app.svc.cluster.local. soa 0"),
+            (
+                "db.app.svc.cluster.local.",
+                A,
+                "No Error A 10.244.0.5, A 10.244.1.6 soa 0",
+            ),
+            (
+                "_http._tcp.web.app.svc.cluster.local.",
+                SRV,
+                "No Error SRV 0 100 80 web.app.svc.cluster.local. soa 0",
+            ),
             ("out.app.svc.cluster.local.", A, "chase example.com."),
             ("out.app.svc.cluster.local.", CNAME, "No Error CNAME example.com. soa 0"),
             (
@@ -264,8 +312,16 @@ mod tests {
                 A,
                 "No Error A 10.96.0.7, CNAME web.app.svc.cluster.local. soa 0",
             ),
-            ("7.0.96.10.in-addr.arpa.", PTR, "No Error PTR web.app.svc.cluster.local. soa 0"),
-            ("5.0.244.10.in-addr.arpa.", PTR, "No Error PTR db-0.db.app.svc.cluster.local. soa 0"),
+            (
+                "7.0.96.10.in-addr.arpa.",
+                PTR,
+                "No Error PTR web.app.svc.cluster.local. soa 0",
+            ),
+            (
+                "5.0.244.10.in-addr.arpa.",
+                PTR,
+                "No Error PTR db-0.db.app.svc.cluster.local. soa 0",
+            ),
             ("8.0.96.10.in-addr.arpa.", PTR, "Non-Existent Domain  soa 1"),
             ("8.8.8.8.in-addr.arpa.", PTR, "forward"),
             ("example.com.", A, "forward"),
@@ -278,12 +334,18 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_marked() {
-        let Decision::Answer(mut response) = ask("web.app.svc.cluster.local.", RecordType::A) else { panic!() };
+        let Decision::Answer(mut response) = ask("web.app.svc.cluster.local.", RecordType::A) else {
+            panic!()
+        };
         assert_eq!(fit(response.clone(), 512).unwrap(), response.to_vec().unwrap());
         let one = response.answers[0].clone();
         response.answers = vec![one; 100];
         let bytes = fit(response, 512).unwrap();
         let read = Message::from_vec(&bytes).unwrap();
-        assert!(bytes.len() <= 512 && read.metadata.truncation && read.answers.len() > 15, "{}", read.answers.len());
+        assert!(
+            bytes.len() <= 512 && read.metadata.truncation && read.answers.len() > 15,
+            "{}",
+            read.answers.len()
+        );
     }
 }

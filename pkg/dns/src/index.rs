@@ -75,8 +75,14 @@ fn proto(name: Option<&str>) -> String {
 pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a EndpointSlice>) -> Option<Entry> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
-        let target = spec.external_name.as_deref()?.trim_end_matches('.').to_ascii_lowercase();
-        return Some(Entry { kind: Kind::External(target) });
+        let target = spec
+            .external_name
+            .as_deref()?
+            .trim_end_matches('.')
+            .to_ascii_lowercase();
+        return Some(Entry {
+            kind: Kind::External(target),
+        });
     }
     let kind = match spec.cluster_ip.as_deref()? {
         "None" => Kind::Headless(headless(slices)),
@@ -122,7 +128,12 @@ fn headless<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Endpoint
             for ip in endpoint.addresses.iter().filter_map(|ip| ip.parse::<Ipv4Addr>().ok()) {
                 let hostname = endpoint.hostname.as_deref().filter(|name| !name.is_empty());
                 let label = hostname.map_or_else(|| ip.to_string().replace('.', "-"), str::to_ascii_lowercase);
-                endpoints.push(Endpoint { ip, label, named: hostname.is_some(), ports: ports.clone() });
+                endpoints.push(Endpoint {
+                    ip,
+                    label,
+                    named: hostname.is_some(),
+                    ports: ports.clone(),
+                });
             }
         }
     }
@@ -192,19 +203,30 @@ impl Index {
 
     /// `labels`: lower case, without the domain. `dns`: this server's own address.
     pub fn find(&self, labels: &[&str], dns: Ipv4Addr) -> Found {
-        let empty = Found { exists: true, ..Found::default() };
-        let at = |ip| Found { exists: true, addresses: vec![ip], ..Found::default() };
+        let empty = Found {
+            exists: true,
+            ..Found::default()
+        };
+        let at = |ip| Found {
+            exists: true,
+            addresses: vec![ip],
+            ..Found::default()
+        };
         match labels {
             [] | ["svc"] | ["pod"] | ["dns"] => empty,
             ["ns", "dns"] => at(dns),
-            [namespace, "svc"] => Found { exists: self.namespaces.contains_key(*namespace), ..Found::default() },
+            [namespace, "svc"] => Found {
+                exists: self.namespaces.contains_key(*namespace),
+                ..Found::default()
+            },
             [_, "pod"] => empty,
             // As with CoreDNS's `pods insecure`: the name says the address, and there need not be such a pod.
             [ip, _, "pod"] => ip.replace('-', ".").parse().map_or(Found::default(), at),
             [name, namespace, "svc"] => self.service(name, namespace, None),
-            [label, name, namespace, "svc"] if label.starts_with('_') => {
-                Found { exists: self.service(name, namespace, None).exists, ..Found::default() }
-            }
+            [label, name, namespace, "svc"] if label.starts_with('_') => Found {
+                exists: self.service(name, namespace, None).exists,
+                ..Found::default()
+            },
             [port, proto, name, namespace, "svc"] => {
                 let (Some(port), Some(proto)) = (port.strip_prefix('_'), proto.strip_prefix('_')) else {
                     return Found::default();
@@ -218,10 +240,14 @@ impl Index {
 
     fn service(&self, name: &str, namespace: &str, wanted: Option<(&str, &str)>) -> Found {
         let key = format!("{name}.{namespace}");
-        let Some(entry) = self.entries.get(&key) else { return Found::default() };
-        let is_wanted =
-            |port: &&Port| wanted.is_none_or(|(name, proto)| port.name == name && port.proto == proto);
-        let mut found = Found { exists: wanted.is_none(), ..Found::default() };
+        let Some(entry) = self.entries.get(&key) else {
+            return Found::default();
+        };
+        let is_wanted = |port: &&Port| wanted.is_none_or(|(name, proto)| port.name == name && port.proto == proto);
+        let mut found = Found {
+            exists: wanted.is_none(),
+            ..Found::default()
+        };
         match &entry.kind {
             Kind::External(target) => {
                 found.exists = true;
@@ -229,7 +255,11 @@ impl Index {
             }
             Kind::Cluster { ip, ports } => {
                 found.addresses.push(*ip);
-                let located = |port: &Port| Located { port: port.port, target: format!("{key}.svc"), ip: *ip };
+                let located = |port: &Port| Located {
+                    port: port.port,
+                    target: format!("{key}.svc"),
+                    ip: *ip,
+                };
                 found.services.extend(ports.iter().filter(is_wanted).map(located));
             }
             Kind::Headless(endpoints) => {
@@ -262,7 +292,10 @@ impl Index {
     fn endpoint(&self, label: &str, name: &str, namespace: &str) -> Found {
         let key = format!("{name}.{namespace}");
         let mut found = Found::default();
-        if let Some(Entry { kind: Kind::Headless(endpoints) }) = self.entries.get(&key) {
+        if let Some(Entry {
+            kind: Kind::Headless(endpoints),
+        }) = self.entries.get(&key)
+        {
             for endpoint in endpoints.iter().filter(|endpoint| endpoint.label == label) {
                 found.exists = true;
                 found.addresses.push(endpoint.ip);
@@ -297,8 +330,10 @@ pub(crate) mod tests {
         }))
         .unwrap();
         let mut index = Index::default();
-        let web = service(json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80, "protocol": "TCP"},
-                                                                     {"name": "q", "port": 443, "protocol": "UDP"}]}));
+        let web = service(
+            json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80, "protocol": "TCP"},
+                                                                     {"name": "q", "port": 443, "protocol": "UDP"}]}),
+        );
         index.set("app", "web", entry(&web, std::iter::empty()));
         let db = service(json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]}));
         index.set("app", "db", entry(&db, [&slice].into_iter()));
@@ -317,7 +352,11 @@ pub(crate) mod tests {
         }
         let addresses = found.addresses.iter().map(Ipv4Addr::to_string);
         let services = found.services.iter().map(|s| format!("{}@{}", s.port, s.target));
-        addresses.chain(services).chain(found.alias).collect::<Vec<_>>().join(" ")
+        addresses
+            .chain(services)
+            .chain(found.alias)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -329,11 +368,17 @@ pub(crate) mod tests {
             ("_tcp.web.app.svc", ""),
             ("web.other.svc", "-"),
             ("x.web.app.svc", "-"),
-            ("db.app.svc", "10.244.0.5 10.244.1.6 5432@db-0.db.app.svc 5432@10-244-1-6.db.app.svc"),
+            (
+                "db.app.svc",
+                "10.244.0.5 10.244.1.6 5432@db-0.db.app.svc 5432@10-244-1-6.db.app.svc",
+            ),
             ("db-0.db.app.svc", "10.244.0.5 5432@db-0.db.app.svc"),
             ("10-244-1-6.db.app.svc", "10.244.1.6 5432@10-244-1-6.db.app.svc"),
             ("db-2.db.app.svc", "-"),
-            ("_sql._tcp.db.app.svc", "10.244.0.5 10.244.1.6 5432@db-0.db.app.svc 5432@10-244-1-6.db.app.svc"),
+            (
+                "_sql._tcp.db.app.svc",
+                "10.244.0.5 10.244.1.6 5432@db-0.db.app.svc 5432@10-244-1-6.db.app.svc",
+            ),
             ("out.app.svc", "example.com"),
             ("app.svc", ""),
             ("nope.svc", "-"),

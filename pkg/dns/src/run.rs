@@ -69,7 +69,10 @@ async fn follow(server: &Server, informers: &Informers) {
 impl State {
     fn service(&mut self, event: Event<Service>) -> ServiceKey {
         let metadata = &event.object().metadata;
-        let key = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        let key = (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
         match event {
             Event::Applied { new, .. } => self.services.insert(key.clone(), new),
             Event::Deleted(_) => self.services.remove(&key),
@@ -101,7 +104,12 @@ impl State {
     }
 
     fn settle(&self, key: &ServiceKey, index: &mut Index) {
-        let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values).map(AsRef::as_ref);
+        let slices = self
+            .slices
+            .get(key)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .map(AsRef::as_ref);
         let now = self.services.get(key).and_then(|service| entry(service, slices));
         index.set(&key.0, &key.1, now);
     }

@@ -48,7 +48,12 @@ enum Step {
 impl Server {
     pub fn new(config: Config) -> Self {
         let upstream = Upstream::new(config.address);
-        Self { config, index: RwLock::default(), upstream, underway: Semaphore::new(UNDERWAY) }
+        Self {
+            config,
+            index: RwLock::default(),
+            upstream,
+            underway: Semaphore::new(UNDERWAY),
+        }
     }
 
     fn step(&self, bytes: &[u8], transport: Transport) -> Step {
@@ -79,9 +84,10 @@ impl Server {
         let answer = match (&permit, decision) {
             (Err(_), _) | (_, Decision::Answer(_)) => None,
             (Ok(_), Decision::Forward) => self.upstream.ask(transport, bytes).await,
-            (Ok(_), Decision::Chase(response, target)) => {
-                self.chase(response, target, &query).await.and_then(|response| fit(response, limit(&query, transport)))
-            }
+            (Ok(_), Decision::Chase(response, target)) => self
+                .chase(response, target, &query)
+                .await
+                .and_then(|response| fit(response, limit(&query, transport))),
         };
         answer.or_else(|| {
             let mut failed = Message::error_msg(query.metadata.id, query.metadata.op_code, ResponseCode::ServFail);
@@ -182,7 +188,9 @@ impl Server {
                 },
                 Step::Nothing => return,
             };
-            let Ok(length) = u16::try_from(answer.len()) else { return };
+            let Ok(length) = u16::try_from(answer.len()) else {
+                return;
+            };
             let framed = [&length.to_be_bytes()[..], &answer].concat();
             if !matches!(timeout(IDLE, stream.write_all(&framed)).await, Ok(Ok(()))) {
                 return;

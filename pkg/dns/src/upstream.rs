@@ -56,7 +56,11 @@ struct Servers {
 impl Upstream {
     /// `own` is this server's address: it is never asked.
     pub fn new(own: Ipv4Addr) -> Self {
-        Self { own, servers: Mutex::default(), underway: Mutex::default() }
+        Self {
+            own,
+            servers: Mutex::default(),
+            underway: Mutex::default(),
+        }
     }
 
     /// The response to `query` (bytes with its id), with the same id; None if no server gave any.
@@ -146,7 +150,9 @@ fn name_servers(resolv_conf: &str, behind_stub: impl FnOnce() -> String, own: Ip
     let parse = |text: &str| -> Vec<IpAddr> {
         let word = |line: &str| {
             let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
+            (words.next() == Some("nameserver"))
+                .then(|| words.next()?.parse::<IpAddr>().ok())
+                .flatten()
         };
         text.lines().filter_map(word).collect()
     };
@@ -163,7 +169,11 @@ fn name_servers(resolv_conf: &str, behind_stub: impl FnOnce() -> String, own: Ip
 }
 
 async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let any: SocketAddr = if server.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
     // A socket of its own: another port for each query, and only this server's packets arrive.
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
@@ -188,7 +198,11 @@ async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let length = stream.read_u16().await?;
     let mut answer = vec![0; usize::from(length)];
     stream.read_exact(&mut answer).await?;
-    if is_response(&answer, query) { Ok(answer) } else { Err(io::Error::other("an answer to another question")) }
+    if is_response(&answer, query) {
+        Ok(answer)
+    } else {
+        Err(io::Error::other("an answer to another question"))
+    }
 }
 
 /// The id, the response bit, and the question as it was sent (up to the case of its letters).
@@ -226,9 +240,16 @@ mod tests {
         let own = Ipv4Addr::new(10, 96, 0, 10);
         let servers = |text: &str, behind: &str| {
             let found = name_servers(text, || behind.to_owned(), own);
-            found.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>().join(" ")
+            found
+                .iter()
+                .map(|server| server.ip().to_string())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
-        assert_eq!(servers("search x\nnameserver 1.1.1.1\n#nameserver 2.2.2.2\nnameserver ::1", ""), "1.1.1.1 ::1");
+        assert_eq!(
+            servers("search x\nnameserver 1.1.1.1\n#nameserver 2.2.2.2\nnameserver ::1", ""),
+            "1.1.1.1 ::1"
+        );
         assert_eq!(servers("nameserver 127.0.0.53", "nameserver 9.9.9.9"), "9.9.9.9");
         assert_eq!(servers("nameserver 127.0.0.53", ""), "127.0.0.53");
         assert_eq!(servers("nameserver 10.96.0.10\nnameserver 1.1.1.1", ""), "1.1.1.1");

@@ -224,8 +224,8 @@ mod tests {
         book.set(web(), part(Proto::Tcp, &[5, 7]));
         assert_eq!(
             book.take(&node()).text,
-            "delete element ip mk8s ip-endpoint { 10.96.0.5 . tcp . 80 . 1 }\n\
-             add element ip mk8s ip-endpoint { 10.96.0.5 . tcp . 80 . 1 : 10.244.1.7 . 8080 }\n"
+            "delete element ip mk8s ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 1 }\n\
+             add element ip mk8s ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 1 : 10.244.1.7 . 8080 }\n"
         );
         book.set(web(), part(Proto::Tcp, &[5]));
         let text = book.take(&node()).text;

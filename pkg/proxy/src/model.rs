@@ -380,7 +380,7 @@ mod tests {
             json!({"ready": false, "serving": true, "terminating": true}),
         );
         let node_port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
-        let both_of_ip = "ip-endpoint { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
+        let both_of_ip = "ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
                           10.96.0.5 . tcp . 80 . 1 : 10.244.2.6 . 8080 }";
         let cases: Vec<(&str, Json, Vec<(&str, &str, Json)>, Vec<&str>)> = vec![
             (
@@ -400,7 +400,7 @@ mod tests {
                 json!({}),
                 vec![gone.clone(), drains.clone()],
                 vec![
-                    "ip-endpoint { 10.96.0.5 . tcp . 80 . 0 : 10.244.2.8 . 8080 }",
+                    "ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 0 : 10.244.2.8 . 8080 }",
                     "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-1 }",
                 ],
             ),
@@ -417,7 +417,7 @@ mod tests {
                 vec![
                     both_of_ip,
                     "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-2 }",
-                    "port-endpoint { tcp . 30080 . 0 : 10.244.1.5 . 8080, tcp . 30080 . 1 : 10.244.2.6 . 8080 }",
+                    "port-endpoint-tcp { tcp . 30080 . 0 : 10.244.1.5 . 8080, tcp . 30080 . 1 : 10.244.2.6 . 8080 }",
                     "port-entry { tcp . 30080 : goto port-always-2 }",
                 ],
             ),
@@ -428,7 +428,7 @@ mod tests {
                 vec![
                     both_of_ip,
                     "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-2 }",
-                    "port-endpoint { tcp . 30080 . 0 : 10.244.1.5 . 8080, tcp . 30080 . 1 : 10.244.2.6 . 8080, \
+                    "port-endpoint-tcp { tcp . 30080 . 0 : 10.244.1.5 . 8080, tcp . 30080 . 1 : 10.244.2.6 . 8080, \
                      tcp . 30080 . 65536 : 10.244.1.5 . 8080 }",
                     "port-entry { tcp . 30080 : goto port-policy-local }",
                     "port-local { tcp . 30080 : goto port-never-1-local }",
@@ -442,7 +442,7 @@ mod tests {
                 vec![a.clone()],
                 vec![
                     "allowed { 198.51.100.1 . tcp . 80 . 192.0.2.0/24 }",
-                    "ip-endpoint { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
+                    "ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
                      198.51.100.1 . tcp . 80 . 0 : 10.244.1.5 . 8080 }",
                     "ip-entry { 10.96.0.5 . tcp . 80 : goto ip-foreign-1, 198.51.100.1 . tcp . 80 : goto ip-always-1 }",
                     "restricted { 198.51.100.1 . tcp . 80 }",
@@ -473,7 +473,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("ip-by-id { 10.96.0.5 . tcp . 80 . 0x6d68") && text.contains("ip-id {"),
+            text.contains("ip-by-id-tcp { 10.96.0.5 . tcp . 80 . 0x6d68") && text.contains("ip-id {"),
             "{text}"
         );
         assert!(!text.contains("ip-endpoint"), "{text}");
@@ -494,7 +494,7 @@ mod tests {
         let text = rebuild(&node(), host_ports(&node(), &pod("Running")).iter());
         for wanted in [
             "port-entry { tcp . 8080 : goto port-host-1 }",
-            "port-endpoint { tcp . 8080 . 0 : 10.244.1.9 . 80 }",
+            "port-endpoint-tcp { tcp . 8080 . 0 : 10.244.1.9 . 80 }",
             "ip-entry { 10.0.0.1 . udp . 53 : goto ip-host-1 }",
             "hairpin { 10.244.1.9 . 10.244.1.9 }",
         ] {

@@ -2,7 +2,7 @@
 //!
 //! Two families of maps mirror each other: `ip-*`, keyed by (address, protocol, port), for the addresses of Services, and
 //! `port-*`, keyed by (protocol, port), for every address of this node. By an element of `*-entry` a packet goes to a
-//! chain for so many endpoints ([`Pick`]), and by one of `*-endpoint` to its endpoint. Session affinity takes a step
+//! chain for so many endpoints ([`Pick`]), and by one of `*-endpoint-PROTOCOL` to its endpoint. Session affinity takes a step
 //! more: the endpoint's id is remembered per client in `*-affinity`, which the kernel alone writes and expires.
 
 use std::{
@@ -22,6 +22,8 @@ const MASQUERADE: u32 = 0x4000;
 const ID_TAG: u32 = 0x6d68_0000;
 /// Ids leave the masquerade bit free.
 pub const IDS: u32 = 0x2000;
+/// Endpoints are kept by protocol: nft (1.0.6) wants their port to be a port of the protocol that the rule is for.
+const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
 /// Indices of the endpoints on this node begin here, where a destination has two sets of endpoints.
 const LOCAL: u32 = 0x1_0000;
 
@@ -166,10 +168,12 @@ impl Pick {
             Masquerade::Host => Some(format!("fib saddr type local {mark}")),
             Masquerade::Always => Some(mark),
         };
-        let dnat = "meta l4proto { tcp, udp, sctp } dnat ip to";
+        let dnat = |index: &str, map: &str| {
+            PROTOS.map(|proto| format!("meta l4proto {proto} dnat ip to {key} . {index} map @{space}-{map}-{proto}"))
+        };
         let Some(seconds) = self.sticky else {
             let mut rules: Vec<String> = masquerade.into_iter().collect();
-            rules.push(format!("{dnat} {key} . {random} map @{space}-endpoint"));
+            rules.extend(dnat(&random, "endpoint"));
             return vec![(name, rules)];
         };
         let stuck = format!("{name}-known");
@@ -177,7 +181,7 @@ impl Pick {
             "update @{space}-affinity {{ ip saddr . {key} timeout {seconds}s : meta mark }}"
         )];
         known.extend(masquerade);
-        known.push(format!("{dnat} {key} . meta mark map @{space}-by-id"));
+        known.extend(dnat("meta mark", "by-id"));
         let rules = vec![
             format!("meta mark set ip saddr . {key} map @{space}-affinity jump {stuck}"),
             // Unknown, or known by an endpoint that is gone.
@@ -245,9 +249,9 @@ impl Key {
             Self::Entry(dest) => (dest, "entry"),
             Self::Near(dest) => (dest, "near"),
             Self::Local(dest) => (dest, "local"),
-            Self::Endpoint(dest, _) => (dest, "endpoint"),
+            Self::Endpoint(dest, _) => return format!("{}-endpoint-{}", dest.space().name(), dest.proto),
             Self::Id(dest, _) => (dest, "id"),
-            Self::ById(dest, _) => (dest, "by-id"),
+            Self::ById(dest, _) => return format!("{}-by-id-{}", dest.space().name(), dest.proto),
             Self::Refused(dest) => (dest, "refused"),
             Self::Restricted(_) => return "restricted".into(),
             Self::Allowed(..) => return "allowed".into(),
@@ -380,13 +384,19 @@ fn skeleton(node: &Node) -> String {
             "  map {name}-entry {{ typeof {key} : verdict; }}
   map {name}-near {{ typeof {key} : verdict; }}
   map {name}-local {{ typeof {key} : verdict; }}
-  map {name}-endpoint {{ typeof {key} . numgen random mod 2 : ip daddr . th dport; }}
   map {name}-id {{ typeof {key} . numgen random mod 2 : meta mark; }}
-  map {name}-by-id {{ typeof {key} . meta mark : ip daddr . th dport; }}
   map {name}-affinity {{ typeof ip saddr . {key} : meta mark; size 262144; flags dynamic,timeout; timeout 3h; }}
   set {name}-refused {{ typeof {key}; }}
 "
         );
+        for proto in PROTOS {
+            let _ = write!(
+                maps,
+                "  map {name}-endpoint-{proto} {{ typeof {key} . numgen random mod 2 : ip daddr . {proto} dport; }}
+  map {name}-by-id-{proto} {{ typeof {key} . meta mark : ip daddr . {proto} dport; }}
+"
+            );
+        }
         let _ = write!(
             locals,
             "  chain {name}-policy-local {{

@@ -30,7 +30,14 @@ const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let work = move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         // A host beside the node, which knows pods and Services by no route.
         sh("mkdir -p /run/netns; ip netns add far; ip link set lo up
@@ -38,7 +45,11 @@ fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
             ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up
             ip -n far addr add 10.0.0.9/24 dev eth0; ip -n far link set eth0 up
             ip -n far route add 10.96.0.0/16 via 10.0.0.1");
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(test());
     };
     std::thread::spawn(work).join().unwrap();
 }
@@ -46,7 +57,11 @@ fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
 #[track_caller]
 fn sh(script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -79,7 +94,10 @@ async fn network(dir: &Path) -> Network {
 fn serve(who: &'static str, pod: &PodAddress) {
     let ip = pod.ip;
     let (tcp, udp) = netns::enter(&pod.netns, move || {
-        (TcpListener::bind((ip, 8080)).unwrap(), UdpSocket::bind((ip, 8080)).unwrap())
+        (
+            TcpListener::bind((ip, 8080)).unwrap(),
+            UdpSocket::bind((ip, 8080)).unwrap(),
+        )
     })
     .unwrap();
     std::thread::spawn(move || {
@@ -113,15 +131,22 @@ fn web(spec: serde_json::Value) -> Service {
     let mut object = json!({"metadata": {"name": "web", "namespace": "app"}, "spec": {
         "clusterIP": VIP.to_string(), "type": "NodePort", "externalIPs": ["10.0.0.77"],
         "ports": [{"name": "t", "port": 80, "nodePort": 30080}, {"name": "u", "port": 80, "protocol": "UDP"}]}});
-    object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    object["spec"]
+        .as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
     serde_json::from_value(object).unwrap()
 }
 
 fn slice(endpoints: &[(&PodAddress, &str)]) -> EndpointSlice {
-    let endpoints: Vec<_> =
-        endpoints.iter().map(|(pod, node)| json!({"addresses": [pod.ip.to_string()], "nodeName": node})).collect();
-    serde_json::from_value(json!({"metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints,
-        "ports": [{"name": "t", "port": 8080, "protocol": "TCP"}, {"name": "u", "port": 8080, "protocol": "UDP"}]}))
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|(pod, node)| json!({"addresses": [pod.ip.to_string()], "nodeName": node}))
+        .collect();
+    serde_json::from_value(
+        json!({"metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "t", "port": 8080, "protocol": "TCP"}, {"name": "u", "port": 8080, "protocol": "UDP"}]}),
+    )
     .unwrap()
 }
 
@@ -135,11 +160,28 @@ impl Table {
     }
 
     async fn set(&mut self, owner: &str, service: &Service, slice: &EndpointSlice) {
-        self.0.set(Owner::Service(owner.into()), mk8s_proxy::service(&node(), service, [slice].into_iter()));
+        self.0.set(
+            Owner::Service(owner.into()),
+            mk8s_proxy::service(&node(), service, [slice].into_iter()),
+        );
         let changes = self.0.take(&node());
-        nft::apply(&changes.text).await.unwrap_or_else(|error| panic!("{error}\n{}", changes.text));
-        let udp = |dest: mk8s_proxy::Dest, endpoint| conntrack::Udp { ip: dest.ip, port: dest.port, endpoint };
-        conntrack::forget(changes.stale.iter().map(|stale| udp(stale.dest, stale.endpoint)).collect()).await.unwrap();
+        nft::apply(&changes.text)
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", changes.text));
+        let udp = |dest: mk8s_proxy::Dest, endpoint| conntrack::Udp {
+            ip: dest.ip,
+            port: dest.port,
+            endpoint,
+        };
+        conntrack::forget(
+            changes
+                .stale
+                .iter()
+                .map(|stale| udp(stale.dest, stale.endpoint))
+                .collect(),
+        )
+        .await
+        .unwrap();
     }
 }
 
@@ -186,14 +228,21 @@ fn a_service_is_reached_from_everywhere() {
             (Some(a.netns.as_path()), NODE, 30080, format!("b {gateway}")),
             (Some(far), NODE, 30080, format!("b {gateway}")),
             (Some(far), [10, 0, 0, 77].into(), 80, format!("b {gateway}")),
-            (Some(a.netns.as_path()), [10, 0, 0, 77].into(), 80, format!("b {gateway}")),
+            (
+                Some(a.netns.as_path()),
+                [10, 0, 0, 77].into(),
+                80,
+                format!("b {gateway}"),
+            ),
         ] {
             assert_eq!(ask(from, ip, port), Ok(answer), "{from:?} {ip}:{port}");
         }
         assert_eq!(ask(None, VIP, 81), refused, "a port that the Service has not");
 
         // Both endpoints, then the other one alone.
-        table.set("app/web", &web(json!({})), &slice(&[(&a, "n1"), (&b, "n1")])).await;
+        table
+            .set("app/web", &web(json!({})), &slice(&[(&a, "n1"), (&b, "n1")]))
+            .await;
         let answers: BTreeSet<String> = (0..40).map(|_| ask(None, VIP, 80).unwrap()[..1].to_owned()).collect();
         assert_eq!(answers.len(), 2, "{answers:?}");
         table.set("app/web", &web(json!({})), &slice(&[(&a, "n1")])).await;
@@ -255,11 +304,21 @@ fn policies_local() {
         // Pod b counts as another node's.
         table.set("app/web", &external, &slice(&[(&a, "n1"), (&b, "n2")])).await;
         let answers: BTreeSet<String> = (0..20).map(|_| ask(Some(far), NODE, 30080).unwrap()).collect();
-        assert_eq!(answers, BTreeSet::from(["a 10.0.0.9".to_owned()]), "the caller's own address arrives");
-        let near: BTreeSet<String> = (0..30).map(|_| ask(None, LOCALHOST, 30080).unwrap()[..1].to_owned()).collect();
+        assert_eq!(
+            answers,
+            BTreeSet::from(["a 10.0.0.9".to_owned()]),
+            "the caller's own address arrives"
+        );
+        let near: BTreeSet<String> = (0..30)
+            .map(|_| ask(None, LOCALHOST, 30080).unwrap()[..1].to_owned())
+            .collect();
         assert_eq!(near.len(), 2, "the node itself reaches all");
         table.set("app/web", &external, &slice(&[(&b, "n2")])).await;
-        assert_eq!(ask(Some(far), NODE, 30080), Err(ErrorKind::TimedOut), "dropped where there is none");
+        assert_eq!(
+            ask(Some(far), NODE, 30080),
+            Err(ErrorKind::TimedOut),
+            "dropped where there is none"
+        );
         assert!(ask(None, NODE, 30080).unwrap().starts_with('b'));
         assert_eq!(ask(Some(&a.netns), NODE, 30080), Ok(format!("b {}", a.ip)));
 
@@ -299,8 +358,17 @@ fn host_ports_and_udp() {
         let say = || {
             client.send(b"?").map_err(|error| error.kind())?;
             let mut answer = [0; 9];
-            client.recv(&mut answer).map(|n| String::from_utf8_lossy(&answer[..n]).into_owned()).map_err(|e| e.kind())
+            client
+                .recv(&mut answer)
+                .map(|n| String::from_utf8_lossy(&answer[..n]).into_owned())
+                .map_err(|e| e.kind())
         };
+        assert_eq!(
+            say(),
+            Err(ErrorKind::PermissionDenied),
+            "what a refusal on the way out is to its sender"
+        );
+        // The refusal itself arrives too, with the next call.
         assert_eq!(say(), Err(ErrorKind::ConnectionRefused));
         table.set("app/web", &web(json!({})), &slice(&[(&a, "n1")])).await;
         assert_eq!(say(), Ok("a".into()));
@@ -333,12 +401,19 @@ fn ten_thousand_services() {
         let service = web(json!({}));
         for n in 0..5_u8 {
             let start = Instant::now();
-            let part = mk8s_proxy::service(&node(), &service, [&slice(&[(&pod([10, 244, 0, n].into()), "n1")])].into_iter());
+            let part = mk8s_proxy::service(
+                &node(),
+                &service,
+                [&slice(&[(&pod([10, 244, 0, n].into()), "n1")])].into_iter(),
+            );
             book.set(Owner::Service("app/web".into()), part);
             let changes = book.take(&node());
             let computed = start.elapsed();
             nft::apply(&changes.text).await.unwrap();
-            println!("one change: computed in {computed:?}, applied after {:?}", start.elapsed());
+            println!(
+                "one change: computed in {computed:?}, applied after {:?}",
+                start.elapsed()
+            );
         }
     });
 }
