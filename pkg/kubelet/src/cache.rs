@@ -12,12 +12,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ObjectKind {
-    ConfigMap,
-    Secret,
-}
-
 /// A held object; the watch lives as long as somebody holds it.
 pub struct Held<K> {
     namespace: String,

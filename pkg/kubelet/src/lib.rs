@@ -9,24 +9,45 @@
 //! Invariants: a pod has one task that owns it and alone writes its status; nothing is polled; what runs needs no
 //! process of ours to go on running, and is found again by its labels in containerd.
 
+mod admission;
+mod agent;
 mod backoff;
 mod cache;
 mod containers;
 mod downward;
+mod images;
+mod names;
+mod netns;
+mod node;
+mod persist;
 mod plan;
 mod pod;
+mod pod_worker;
+mod pods;
+mod probes;
 mod record;
 mod resources;
 mod sandbox;
+mod server;
 mod status;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::core::v1::{Node, Pod, Service, Taint};
+use mk8s_client::{EventRecorder, Informers};
+use mk8s_containerd::Containerd;
+use mk8s_supervisor::{OnExit, Supervisor};
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+pub use mk8s_network::Mode as NetworkMode;
+pub use netns::{Handle as NetworkHandle, Settings as NetworkSettings};
+
+use agent::Agent;
 
 /// What a node agent is told at start.
 #[derive(Clone)]
@@ -49,10 +70,165 @@ pub struct Config {
     pub max_pods: u32,
     /// As nodeInfo shows it: `v1.35.4+mk8s.1`.
     pub version: String,
-    /// Where the node's HTTPS server listens.
+    /// Replaces the pause image in the binary.
+    pub pause_image: Option<String>,
+    pub network: NetworkSettings,
+    /// Where the node's HTTPS server listens: the node's address, port 10250.
     pub listen: std::net::SocketAddr,
     /// Its certificate, replaced in place on renewal.
     pub server_certificate: Arc<dyn rustls::server::ResolvesServerCert>,
     /// Who may sign the API server's client certificate.
     pub client_ca: Arc<rustls::RootCertStore>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot create {path}: {source}")]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] resources::cgroup::Error),
+    #[error("cannot list what containerd runs: {0}")]
+    Inventory(#[from] mk8s_containerd::Error),
+}
+
+/// The node agent. Made, it has done nothing yet; `run` starts its tasks.
+pub struct Kubelet {
+    agent: Arc<Agent>,
+    informers: Informers,
+    network: watch::Sender<Option<mk8s_network::Network>>,
+}
+
+/// Container starts in flight per core.
+const STARTS_PER_CORE: usize = 2;
+
+impl Kubelet {
+    pub fn new(
+        config: Config,
+        client: kube::Client,
+        informers: Informers,
+        containerd: Containerd,
+    ) -> Result<Self, Error> {
+        for path in [
+            &config.root_dir,
+            &config.data_dir,
+            &config.pod_log_dir,
+            &config.container_log_dir,
+        ] {
+            std::fs::create_dir_all(path).map_err(|source| Error::Directory {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let (network, handle) = netns::channel();
+        let machine = node::Machine::detect(&config);
+        let cgroups = resources::cgroup::Cgroups::detect()?;
+        cgroups.ensure_base(machine.cpus * 1000)?;
+        let cores = usize::try_from(machine.cpus).unwrap_or(1);
+        let agent = Agent {
+            recorder: EventRecorder::new(client.clone(), "kubelet", &config.node_name),
+            services: informers.of::<Service>(),
+            nodes: informers.of::<Node>(),
+            objects: cache::Objects::new(informers.clone()),
+            client,
+            containerd,
+            host: mk8s_containerd::spec::Host::detect(),
+            network: handle,
+            cgroups,
+            admission: admission::Admission::default(),
+            machine,
+            starts: Semaphore::new(cores * STARTS_PER_CORE),
+            pause: OnceCell::new(),
+            workers: Mutex::new(HashMap::new()),
+            owners: Mutex::new(HashMap::new()),
+            config,
+        };
+        Ok(Self {
+            agent: Arc::new(agent),
+            informers,
+            network,
+        })
+    }
+
+    /// The pod network, once the node has its range: others on the node (service routing, DNS) wait for it too.
+    pub fn network(&self) -> NetworkHandle {
+        self.agent.network.clone()
+    }
+
+    /// Registers the node, takes over what runs, and starts the agent's tasks.
+    pub async fn run(self, supervisor: &Supervisor) -> Result<(), Error> {
+        let agent = self.agent;
+        let name = &agent.config.node_name;
+        let pods = self.informers.of_where::<Pod>(&format!("spec.nodeName={name}"));
+        let inventory = pods::inventory(&agent).await?;
+        let running: Vec<String> = inventory.keys().cloned().collect();
+        let changed = watch::Sender::new(0u64);
+
+        let a = agent.clone();
+        supervisor.spawn("kubelet-server", OnExit::Restart, move |token| {
+            let agent = a.clone();
+            async move { Ok(server::serve(agent, token).await?) }
+        });
+        let (a, c) = (agent.clone(), changed.clone());
+        supervisor.spawn("kubelet-containerd", OnExit::Restart, move |token| {
+            let (agent, changed) = (a.clone(), c.clone());
+            async move {
+                pods::follow_containerd(agent, changed, token).await;
+                Ok(())
+            }
+        });
+        // Quietly ready before the first pod comes.
+        let a = agent.clone();
+        supervisor.spawn("kubelet-pause-image", OnExit::Done, move |_| {
+            let agent = a.clone();
+            async move {
+                agent.pause_image().await?;
+                Ok(())
+            }
+        });
+        let (a, informers, network, list) = (agent.clone(), self.informers.clone(), self.network, running);
+        supervisor.spawn("kubelet-network", OnExit::Restart, move |token| {
+            let (settings, name, ip) = (a.config.network.clone(), a.config.node_name.clone(), a.config.node_ip);
+            let work = netns::run(name, ip, settings, informers.clone(), network.clone(), list.clone());
+            async move {
+                tokio::select! {
+                    () = work => {}
+                    () = token.cancelled() => {}
+                }
+                Ok(())
+            }
+        });
+        node::register(&agent).await;
+        let (a, c) = (agent.clone(), changed);
+        supervisor.spawn("kubelet-node-status", OnExit::Restart, move |token| {
+            let (agent, changed) = (a.clone(), c.subscribe());
+            async move {
+                node::report(agent, changed, token).await;
+                Ok(())
+            }
+        });
+        let a = agent.clone();
+        supervisor.spawn("kubelet-node-lease", OnExit::Restart, move |token| {
+            let agent = a.clone();
+            async move {
+                node::renew(agent, token).await;
+                Ok(())
+            }
+        });
+        let first = Mutex::new(Some(inventory));
+        supervisor.spawn("kubelet-pods", OnExit::Restart, move |token| {
+            let (agent, pods) = (agent.clone(), pods.clone());
+            let inventory = first.lock().take();
+            async move {
+                let inventory = match inventory {
+                    Some(inventory) => inventory,
+                    // The task died and with it every worker: look again.
+                    None => pods::inventory(&agent).await?,
+                };
+                agent.network.get().await;
+                pods::run(agent, pods, inventory, token).await;
+                Ok(())
+            }
+        });
+        Ok(())
+    }
 }

@@ -204,12 +204,4 @@ impl PodRecord {
             _ => None,
         }
     }
-
-    pub fn any_running(&self) -> bool {
-        self.containers.values().any(ContainerRecord::running)
-    }
-
-    pub fn any_busy(&self) -> bool {
-        self.containers.values().any(ContainerRecord::busy)
-    }
 }

@@ -10,8 +10,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::pod;
 
-pub type ResourceList = BTreeMap<String, Quantity>;
-
 /// Rounded up to whole units; an unreadable quantity (admission lets none through) counts as nothing.
 pub fn value(quantity: &Quantity) -> i64 {
     mk8s_api::quantity::Quantity::parse(&quantity.0).map_or(0, |q| q.value().max(0))

@@ -3,6 +3,7 @@
 pub mod conditions;
 pub mod patch;
 pub mod phase;
+pub mod writer;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{

@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod hostpath;
+pub mod live;
 pub mod payload;
 pub mod subpath;
 
@@ -31,6 +32,8 @@ pub enum Error {
     Payload(#[from] payload::Error),
     #[error("volume {0:?} is of a kind that is not in this version of mk8s")]
     Kind(String),
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {message}")]
+    SetUp { volume: String, message: String },
 }
 
 impl Error {

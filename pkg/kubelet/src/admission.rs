@@ -1,0 +1,268 @@
+//! Whether the node takes a pod that was given to it: what the scheduler believed may be out of date, and some pods never
+//! passed one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use parking_lot::Mutex;
+
+use crate::agent::Agent;
+use crate::record::Verdict;
+use crate::resources::{self, qos};
+use crate::{pod, resources::qos::Class};
+
+#[derive(Default)]
+pub struct Admission {
+    taken: Mutex<HashMap<String, Taken>>,
+}
+
+#[derive(Clone, Debug)]
+struct Taken {
+    requests: BTreeMap<String, i64>,
+    ports: Vec<HostPort>,
+    burstable_cpu: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostPort {
+    ip: String,
+    protocol: String,
+    port: i32,
+}
+
+impl HostPort {
+    fn conflicts(&self, other: &Self) -> bool {
+        let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
+    }
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let network = pod::host_network(pod);
+    let ports = pod::containers(pod).iter().flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|p| {
+            let port = p.host_port.filter(|p| *p > 0).or(network.then_some(p.container_port))?;
+            Some(HostPort {
+                ip: p.host_ip.clone().unwrap_or_default(),
+                protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                port,
+            })
+        })
+        .collect()
+}
+
+/// Sysctls that stay within the pod's namespaces; others could disturb the node.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+fn refused(reason: &str, message: impl Into<String>) -> Verdict {
+    Verdict {
+        reason: reason.to_owned(),
+        message: message.into(),
+    }
+}
+
+/// What doesn't depend on other pods.
+fn check_alone(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), Verdict> {
+    let spec = pod::spec(pod);
+    for sysctl in spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten()) {
+        let name = sysctl.name.replace('/', ".");
+        let of_host = (name.starts_with("net.") && pod::host_network(pod))
+            || (name.starts_with("kernel.shm") && spec.host_ipc.unwrap_or(false));
+        if of_host || !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(refused(
+                "SysctlForbidden",
+                format!("forbidden sysctl: \"{name}\" not allowlisted"),
+            ));
+        }
+    }
+    for (key, value) in spec.node_selector.iter().flatten() {
+        if labels.get(key) != Some(value) {
+            return Err(refused(
+                "NodeAffinity",
+                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+            ));
+        }
+    }
+    let os = labels.get("kubernetes.io/os").map_or("linux", String::as_str);
+    if let Some(wanted) = spec.os.as_ref().filter(|o| o.name != os) {
+        let text = format!(
+            "Failed to admit pod as the OS field doesn't match node OS: {}",
+            wanted.name
+        );
+        return Err(refused("PodOSNotSupported", text));
+    }
+    Ok(())
+}
+
+fn check_beside(
+    pod: &Pod,
+    others: &HashMap<String, Taken>,
+    allocatable: &BTreeMap<String, i64>,
+    max_pods: usize,
+) -> Result<Taken, Verdict> {
+    let mine = Taken {
+        requests: resources::pod_requests(pod),
+        ports: host_ports(pod),
+        burstable_cpu: match qos::class(pod) {
+            Class::Burstable => resources::pod_requests(pod).get("cpu").copied().unwrap_or(0),
+            _ => 0,
+        },
+    };
+    if others.len() >= max_pods {
+        let text = format!(
+            "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {max_pods}",
+            others.len()
+        );
+        return Err(refused("OutOfpods", text));
+    }
+    if others
+        .values()
+        .any(|o| o.ports.iter().any(|p| mine.ports.iter().any(|m| m.conflicts(p))))
+    {
+        let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return Err(refused("NodePorts", text));
+    }
+    for (name, requested) in mine.requests.iter().filter(|(_, r)| **r > 0) {
+        let capacity = allocatable.get(name).copied().unwrap_or(0);
+        let used: i64 = others.values().filter_map(|o| o.requests.get(name)).sum();
+        if used + requested > capacity {
+            let text = format!(
+                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            return Err(refused(&format!("OutOf{name}"), text));
+        }
+    }
+    Ok(mine)
+}
+
+impl Admission {
+    /// `adopted`: it runs here already and is only counted.
+    pub fn admit(&self, agent: &Agent, pod: &Pod, node: Option<&Node>, adopted: bool) -> Result<(), Verdict> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let labels = node.and_then(|n| n.metadata.labels.as_ref()).unwrap_or(&NONE);
+        if !adopted && node.is_some() {
+            check_alone(pod, labels)?;
+        }
+        let mut taken = self.taken.lock();
+        taken.remove(pod::uid(pod));
+        let mut allocatable = agent.machine.allocatable_amounts();
+        let of_node = node.and_then(|n| n.status.as_ref()?.allocatable.as_ref());
+        allocatable.extend(
+            of_node
+                .into_iter()
+                .flatten()
+                .map(|(n, q)| (n.clone(), resources::amount(n, q))),
+        );
+        let max = if adopted {
+            usize::MAX
+        } else {
+            agent.config.max_pods as usize
+        };
+        let mine = match check_beside(pod, &taken, &allocatable, max) {
+            Err(verdict) if !adopted => return Err(verdict),
+            Err(_) => Taken {
+                requests: resources::pod_requests(pod),
+                ports: host_ports(pod),
+                burstable_cpu: 0,
+            },
+            Ok(mine) => mine,
+        };
+        let weighs = mine.burstable_cpu > 0;
+        taken.insert(pod::uid(pod).to_owned(), mine);
+        if weighs {
+            self.weigh(agent, &taken);
+        }
+        Ok(())
+    }
+
+    pub fn release(&self, agent: &Agent, uid: &str) {
+        let mut taken = self.taken.lock();
+        if taken.remove(uid).is_some_and(|t| t.burstable_cpu > 0) {
+            self.weigh(agent, &taken);
+        }
+    }
+
+    fn weigh(&self, agent: &Agent, taken: &HashMap<String, Taken>) {
+        let cpu = taken.values().map(|t| t.burstable_cpu).sum();
+        if let Err(error) = agent.cgroups.set_burstable_shares(cpu) {
+            tracing::warn!(%error, "cannot set the share of the burstable pods");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(spec: Value) -> Pod {
+        let mut spec = spec;
+        if spec.get("containers").is_none() {
+            spec["containers"] = json!([{"name": "c", "image": "i"}]);
+        }
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn alone() {
+        let labels: BTreeMap<String, String> = [("disk".to_owned(), "ssd".to_owned())].into();
+        for (spec, expected) in [
+            (json!({}), None),
+            (json!({"nodeSelector": {"disk": "ssd"}}), None),
+            (json!({"nodeSelector": {"disk": "hdd"}}), Some("NodeAffinity")),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}}),
+                None,
+            ),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+                Some("SysctlForbidden"),
+            ),
+        ] {
+            let got = check_alone(&pod(spec.clone()), &labels).err().map(|v| v.reason);
+            assert_eq!(got.as_deref(), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn beside() {
+        let with = |port: i32, cpu: &str| {
+            pod(
+                json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "hostPort": port}],
+                "resources": {"requests": {"cpu": cpu}}}]}),
+            )
+        };
+        let allocatable: BTreeMap<String, i64> = [("cpu".to_owned(), 2000)].into();
+        let mut others = HashMap::new();
+        others.insert(
+            "o".to_owned(),
+            check_beside(&with(8080, "1500m"), &others, &allocatable, 10).unwrap(),
+        );
+        for (pod, max, expected) in [
+            (with(8081, "500m"), 10, None),
+            (with(8080, "100m"), 10, Some("NodePorts")),
+            (with(8081, "501m"), 10, Some("OutOfcpu")),
+            (with(8081, "100m"), 1, Some("OutOfpods")),
+        ] {
+            let got = check_beside(&pod, &others, &allocatable, max).err().map(|v| v.reason);
+            assert_eq!(got.as_deref(), expected);
+        }
+    }
+}

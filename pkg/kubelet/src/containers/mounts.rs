@@ -1,0 +1,166 @@
+//! What is mounted into a container: its volumes, and the files by which the pod names itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use mk8s_containerd::spec::{Mount, Propagation};
+
+use super::env::Env;
+use super::expansion::expand;
+use crate::agent::Agent;
+use crate::volumes::{self, Paths, subpath};
+use crate::{pod, sandbox};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot find volume \"{0}\" to mount into container \"{1}\"")]
+    Volume(String, String),
+    #[error("failed to prepare subPath for volumeMount \"{name}\" of container \"{container}\": {source}")]
+    SubPath {
+        name: String,
+        container: String,
+        source: subpath::Error,
+    },
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+pub const DEFAULT_TERMINATION_PATH: &str = "/dev/termination-log";
+
+pub struct Request {
+    pub agent: Arc<Agent>,
+    pub pod: Arc<Pod>,
+    pub container: Container,
+    pub attempt: u32,
+    pub volumes: Arc<Paths>,
+    pub env: Env,
+}
+
+/// Where a container's termination message is written, on the host.
+pub fn termination_file(agent: &Agent, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
+    agent
+        .pod_dir(pod::uid(pod))
+        .container(container)
+        .join(format!("{attempt}.message"))
+}
+
+impl Request {
+    /// Blocking: links are resolved and subPaths bound here.
+    pub fn resolve(&self) -> Result<Vec<Mount>, Error> {
+        let mut mounts = Vec::new();
+        for (index, mount) in self.container.volume_mounts.iter().flatten().enumerate() {
+            mounts.push(self.volume_mount(index, mount)?);
+        }
+        let taken = |mounts: &[Mount], path: &str| mounts.iter().any(|m| m.container_path == path);
+        let files = sandbox::Files::of(&self.agent, pod::uid(&self.pod));
+        let read_only = self
+            .container
+            .security_context
+            .as_ref()
+            .and_then(|s| s.read_only_root_filesystem)
+            .unwrap_or(false);
+        let dir = self.agent.pod_dir(pod::uid(&self.pod));
+        let hosts = dir.etc_hosts();
+        let mut own = vec![
+            ("/etc/hosts", hosts, false),
+            ("/etc/resolv.conf", files.resolv_conf(), read_only),
+        ];
+        if !pod::host_network(&self.pod) {
+            own.push(("/etc/hostname", files.hostname(), read_only));
+        } else if Path::new("/etc/hostname").exists() {
+            own.push(("/etc/hostname", PathBuf::from("/etc/hostname"), read_only));
+        }
+        let shm = if pod::spec(&self.pod).host_ipc.unwrap_or(false) {
+            "/dev/shm".into()
+        } else {
+            files.shm()
+        };
+        own.push(("/dev/shm", shm, false));
+        for (path, host_path, readonly) in own {
+            if !taken(&mounts, path) {
+                mounts.push(Mount {
+                    container_path: path.to_owned(),
+                    host_path,
+                    readonly,
+                    ..Mount::default()
+                });
+            }
+        }
+        mounts.push(self.termination_mount()?);
+        Ok(mounts)
+    }
+
+    fn volume_mount(&self, index: usize, mount: &VolumeMount) -> Result<Mount, Error> {
+        let container = &self.container.name;
+        let missing = || Error::Volume(mount.name.clone(), container.clone());
+        let volume = self.volumes.get(&mount.name).ok_or_else(missing)?;
+        let sub = match (&mount.sub_path_expr, &mount.sub_path) {
+            (Some(expression), _) if !expression.is_empty() => {
+                Some(expand(expression, |name| self.env.get(name).cloned()))
+            }
+            (_, Some(sub)) if !sub.is_empty() => Some(sub.clone()),
+            _ => None,
+        };
+        let host_path = match sub {
+            None => fs::canonicalize(volume).unwrap_or_else(|_| volume.clone()),
+            Some(sub) => self.sub_path(index, mount, volume, &sub)?,
+        };
+        Ok(Mount {
+            container_path: mount.mount_path.clone(),
+            host_path,
+            readonly: mount.read_only.unwrap_or(false),
+            recursive_readonly: false,
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => Propagation::HostToContainer,
+                Some("Bidirectional") => Propagation::Bidirectional,
+                _ => Propagation::Private,
+            },
+        })
+    }
+
+    fn sub_path(&self, index: usize, mount: &VolumeMount, volume: &Path, sub: &str) -> Result<PathBuf, Error> {
+        let dir = self.agent.pod_dir(pod::uid(&self.pod)).subpaths();
+        let target = dir.join(&mount.name).join(&self.container.name).join(index.to_string());
+        if volumes::is_mount_point(&target) {
+            // Of the container's last life; what it names may be another file now.
+            let _ = volumes::unmount_below(&target);
+        }
+        subpath::bind(volume, sub, &target).map_err(|source| Error::SubPath {
+            name: mount.name.clone(),
+            container: self.container.name.clone(),
+            source,
+        })?;
+        Ok(target)
+    }
+
+    fn termination_mount(&self) -> Result<Mount, Error> {
+        let path = termination_file(&self.agent, &self.pod, &self.container.name, self.attempt);
+        let io = |what| {
+            let path = path.clone();
+            move |source| Error::Io { what, path, source }
+        };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(io("create the directory of"))?;
+        }
+        fs::write(&path, "").map_err(io("create"))?;
+        // Whatever user the container runs as, it may write here.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(io("chmod"))?;
+        let inside = self
+            .container
+            .termination_message_path
+            .clone()
+            .filter(|p| !p.is_empty());
+        Ok(Mount {
+            container_path: inside.unwrap_or_else(|| DEFAULT_TERMINATION_PATH.to_owned()),
+            host_path: path,
+            ..Mount::default()
+        })
+    }
+}

@@ -1,0 +1,337 @@
+//! From an image, a sandbox and volumes that are ready to a running container whose postStart hook is done.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use mk8s_containerd::spec::{self, ContainerConfig, Namespaces, PidNamespace, Resources};
+use mk8s_containerd::{ContainerSpec, Image, Stdio};
+use tokio_util::sync::CancellationToken;
+
+use super::env::{Env, environment, service_env};
+use super::expansion::expand;
+use super::{Failure, hooks, mounts, security};
+use crate::agent::{Agent, HeldObjects};
+use crate::record::{Exit, Instance, Sandbox, User};
+use crate::resources::qos;
+use crate::sandbox::files;
+use crate::volumes::Paths;
+use crate::{names, persist, pod};
+
+pub struct Start {
+    pub agent: Arc<Agent>,
+    pub pod: Arc<Pod>,
+    pub container: Container,
+    pub attempt: u32,
+    /// The life before this one, and the one before that, which nobody asks for any more.
+    pub previous: Option<String>,
+    pub older: Option<String>,
+    pub sandbox: Arc<Sandbox>,
+    pub image: Image,
+    pub volumes: Arc<Paths>,
+    pub held: Arc<HeldObjects>,
+    /// The pod is to end: no need to begin.
+    pub ending: CancellationToken,
+}
+
+impl Start {
+    pub async fn run(self) -> Result<Instance, Failure> {
+        let result = self.steps().await;
+        if let Err(failure) = &result {
+            let text = format!("Error: {}", failure.message);
+            match failure.reason {
+                // The hook's words may hold secrets.
+                "PostStartHookError" => self.warn("FailedPostStartHook", "PostStartHook failed"),
+                _ => self.warn("Failed", text),
+            }
+        }
+        result
+    }
+
+    fn warn(&self, reason: &str, message: impl Into<String>) {
+        self.agent
+            .container_event(&self.pod, &self.container.name, "Warning", reason, message);
+    }
+
+    fn normal(&self, reason: &str, message: &str) {
+        self.agent
+            .container_event(&self.pod, &self.container.name, "Normal", reason, message);
+    }
+
+    async fn steps(&self) -> Result<Instance, Failure> {
+        let env = self.environment().await?;
+        let containerd = &self.agent.containerd;
+        let accounts = containerd.accounts(&self.image).await.map_err(Failure::create)?;
+        let security =
+            security::security(&self.pod, &self.container, &self.image, &self.agent).map_err(Failure::config)?;
+        let id = names::fresh_id();
+        let mounts = mounts::Request {
+            agent: self.agent.clone(),
+            pod: self.pod.clone(),
+            container: self.container.clone(),
+            attempt: self.attempt,
+            volumes: self.volumes.clone(),
+            env: env.clone(),
+        };
+        let mounts = tokio::task::spawn_blocking(move || mounts.resolve())
+            .await
+            .map_err(Failure::config)?
+            .map_err(Failure::config)?;
+        let config = self.config(&id, &env, accounts, security, mounts);
+        let user = user(&config);
+        let oci = spec::container(&config, &self.agent.host).map_err(Failure::create)?;
+        if self.ending.is_cancelled() {
+            return Err(Failure::create("the pod is being stopped"));
+        }
+        let made = containerd
+            .create(ContainerSpec {
+                id: id.clone(),
+                image: self.image.clone(),
+                labels: self.labels(),
+                oci,
+                stdio: self.stdio(),
+            })
+            .await
+            .map_err(Failure::create)?;
+        self.normal("Created", "Container created");
+        self.agent
+            .owners
+            .lock()
+            .insert(id.clone(), pod::uid(&self.pod).to_owned());
+        let mut instance = self.instance(id, user);
+        let permit = self.agent.starts.acquire().await;
+        let begun = containerd.start(&made).await;
+        drop(permit);
+        if let Err(error) = begun {
+            let message = error.to_string();
+            instance.exit = Some(Exit {
+                code: 128,
+                reason: "StartError".to_owned(),
+                message: message.clone(),
+                finished_at: Timestamp::now(),
+            });
+            return Err(Failure {
+                reason: "RunContainerError",
+                message,
+                instance: Some(instance),
+            });
+        }
+        instance.started_at = Some(Timestamp::now());
+        self.normal("Started", "Container started");
+        persist::store_instance(
+            &self.agent.pod_dir(pod::uid(&self.pod)),
+            &self.container.name,
+            &instance,
+        );
+        self.link_log(&instance.id);
+        self.forget_older().await;
+        self.post_start(instance).await
+    }
+
+    async fn environment(&self) -> Result<Env, Failure> {
+        let objects = self.held.for_env(&self.container).await;
+        let agent = &self.agent;
+        agent.services.wait_synced().await;
+        let links = pod::spec(&self.pod).enable_service_links.unwrap_or(true);
+        let namespace = pod::namespace(&self.pod);
+        let services = agent.services.filter(|s| {
+            let ns = s.metadata.namespace.as_deref().unwrap_or_default();
+            ns == namespace || ns == "default"
+        });
+        let services = service_env(services.iter().map(Arc::as_ref), namespace, links);
+        let around = agent.surroundings(self.sandbox_ips());
+        environment(&self.pod, &self.container, &objects, &services, &around).map_err(Failure::config)
+    }
+
+    fn sandbox_ips(&self) -> Vec<String> {
+        if pod::host_network(&self.pod) {
+            return vec![self.agent.config.node_ip.to_string()];
+        }
+        self.sandbox.ips.clone()
+    }
+
+    fn config(
+        &self,
+        id: &str,
+        env: &Env,
+        accounts: Arc<mk8s_containerd::Accounts>,
+        security: spec::Security,
+        mounts: Vec<spec::Mount>,
+    ) -> ContainerConfig {
+        let spec = pod::spec(&self.pod);
+        let container = &self.container;
+        let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
+            list.iter()
+                .flatten()
+                .map(|s| expand(s, |name| env.get(name).cloned()))
+                .collect()
+        };
+        let (host, domain) = files::host_and_domain(&self.pod, &self.agent.config.cluster_domain);
+        let hostname = if pod::host_network(&self.pod) {
+            self.agent.machine.hostname.clone()
+        } else {
+            files::kernel_hostname(&self.pod, &host, &domain)
+        };
+        let pid = if spec.host_pid.unwrap_or(false) {
+            PidNamespace::Host
+        } else if spec.share_process_namespace.unwrap_or(false) {
+            PidNamespace::Of(self.sandbox.pid)
+        } else {
+            PidNamespace::Container
+        };
+        ContainerConfig {
+            image: self.image.config.clone(),
+            accounts,
+            command: expanded(&container.command),
+            args: expanded(&container.args),
+            env: env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
+            tty: container.tty.unwrap_or(false),
+            hostname,
+            mounts,
+            devices: Vec::new(),
+            security,
+            resources: self.resources(),
+            cgroups_path: format!("{}/{id}", self.sandbox.cgroup),
+            namespaces: Namespaces {
+                sandbox_pid: self.sandbox.pid,
+                host_network: pod::host_network(&self.pod),
+                host_ipc: spec.host_ipc.unwrap_or(false),
+                pid,
+            },
+            annotations: [
+                ("io.kubernetes.cri.container-type".to_owned(), "container".to_owned()),
+                ("io.kubernetes.cri.sandbox-id".to_owned(), self.sandbox.id.clone()),
+                ("io.kubernetes.cri.container-name".to_owned(), container.name.clone()),
+            ]
+            .into(),
+            shim_group: self.sandbox.id.clone(),
+        }
+    }
+
+    fn resources(&self) -> Resources {
+        let limits = qos::container_limits(&self.container);
+        let capacity = self.agent.machine.memory;
+        Resources {
+            cpu_shares: limits.shares.unwrap_or(2),
+            cpu_quota: limits.quota.unwrap_or(0),
+            cpu_period: if limits.quota.is_some() { qos::CPU_PERIOD } else { 0 },
+            memory_limit: limits.memory.unwrap_or(0),
+            oom_score_adj: Some(qos::oom_score_adj(&self.pod, &self.container, capacity)),
+            ..Resources::default()
+        }
+    }
+
+    fn labels(&self) -> std::collections::HashMap<String, String> {
+        let mut labels = names::pod_labels(&self.pod, names::CONTAINER, self.attempt);
+        labels.insert(names::CONTAINER_NAME.to_owned(), self.container.name.clone());
+        labels.insert(names::SANDBOX_ID.to_owned(), self.sandbox.id.clone());
+        labels.insert(
+            names::IMAGE.to_owned(),
+            self.container.image.clone().unwrap_or_default(),
+        );
+        labels
+    }
+
+    fn stdio(&self) -> Stdio {
+        Stdio {
+            log_path: Some(names::log_file(
+                &self.agent.config,
+                &self.pod,
+                &self.container.name,
+                self.attempt,
+            )),
+            stdin: self.container.stdin.unwrap_or(false),
+            tty: self.container.tty.unwrap_or(false),
+        }
+    }
+
+    fn instance(&self, id: String, user: User) -> Instance {
+        let named = self.image.repo_tags.first().cloned();
+        Instance {
+            id,
+            sandbox: self.sandbox.id.clone(),
+            attempt: self.attempt,
+            image: self.container.image.clone().unwrap_or_default(),
+            image_name: named.unwrap_or_else(|| self.container.image.clone().unwrap_or_default()),
+            image_id: self.image.image_id().to_owned(),
+            started_at: None,
+            exit: None,
+            user: Some(user),
+        }
+    }
+
+    fn link_log(&self, id: &str) {
+        let config = &self.agent.config;
+        let file = names::log_file(config, &self.pod, &self.container.name, self.attempt);
+        let link = names::log_link(config, &self.pod, &self.container.name, id);
+        if let Err(error) = std::os::unix::fs::symlink(file, &link) {
+            tracing::debug!(link = %link.display(), %error, "no link to a container's log");
+        }
+        if let Some(previous) = &self.previous {
+            let _ = std::fs::remove_file(names::log_link(config, &self.pod, &self.container.name, previous));
+        }
+    }
+
+    /// One dead container is kept per container, for people to look at; its log and the one before are kept as well.
+    async fn forget_older(&self) {
+        if let Some(older) = &self.older {
+            if let Err(error) = self.agent.containerd.delete(older).await {
+                tracing::debug!(id = older, %error, "an old container stays for now");
+            }
+        }
+        if let Some(old) = self.attempt.checked_sub(2) {
+            let file = names::log_file(&self.agent.config, &self.pod, &self.container.name, old);
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    async fn post_start(&self, instance: Instance) -> Result<Instance, Failure> {
+        let hook = self.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+        let Some(hook) = hook else { return Ok(instance) };
+        let target = hooks::Target {
+            agent: &self.agent,
+            pod: &self.pod,
+            container: &self.container,
+            id: &instance.id,
+            ip: self.sandbox_ips().first().cloned().unwrap_or_default(),
+        };
+        let result = tokio::select! {
+            result = hooks::run(&target, hook) => result,
+            // A hook must not keep a deleted pod.
+            () = self.ending.cancelled() => return Ok(instance),
+        };
+        match result {
+            Ok(()) => Ok(instance),
+            Err(message) => Err(Failure {
+                reason: "PostStartHookError",
+                message,
+                instance: Some(instance),
+            }),
+        }
+    }
+}
+
+/// Whom the process runs as, by the spec that was built for it.
+fn user(config: &ContainerConfig) -> User {
+    let security = &config.security;
+    let uid = security.run_as_user.or_else(|| {
+        let name = config.image.user.split(':').next().unwrap_or_default();
+        if name.is_empty() {
+            Some(0)
+        } else {
+            config.accounts.uid_of(name)
+        }
+    });
+    let groups: Vec<i64> = security.supplemental_groups.iter().map(|g| i64::from(*g)).collect();
+    let gid = i64::from(security.run_as_group.unwrap_or(0));
+    User {
+        uid: i64::from(uid.unwrap_or(0)),
+        gid,
+        groups: if groups.contains(&gid) {
+            groups
+        } else {
+            std::iter::once(gid).chain(groups).collect()
+        },
+    }
+}

@@ -1,0 +1,152 @@
+//! What the host is: read once at start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use nix::sys::statvfs::statvfs;
+
+use crate::Config;
+
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub hostname: String,
+    pub architecture: &'static str,
+    pub cpus: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of the file system that pods live on.
+    pub storage: i64,
+    pub max_pods: i64,
+    machine_id: String,
+    system_uuid: String,
+    boot_id: String,
+    kernel: String,
+    os_image: String,
+    swap: Option<i64>,
+}
+
+/// Kept free on the node's file system (upstream's nodefs.available threshold), so not for pods.
+const STORAGE_RESERVE: f64 = 0.10;
+/// Memory below which pods are evicted upstream: not for pods either.
+const MEMORY_RESERVE: i64 = 100 << 20;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Bytes of a /proc/meminfo line.
+pub fn meminfo(name: &str) -> Option<i64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+    let kib: i64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// (size, available) of the file system at `path`, in bytes.
+pub fn file_system(path: &Path) -> Option<(i64, i64)> {
+    let stat = statvfs(path).ok()?;
+    let unit = stat.fragment_size() as i64;
+    Some((stat.blocks() as i64 * unit, stat.blocks_available() as i64 * unit))
+}
+
+fn os_image(os_release: &str) -> String {
+    let pretty = os_release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    pretty.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+impl Machine {
+    pub fn detect(config: &Config) -> Self {
+        let uuid = read("/sys/class/dmi/id/product_uuid");
+        let machine_id = read("/etc/machine-id");
+        Self {
+            hostname: nix::unistd::gethostname()
+                .ok()
+                .and_then(|h| h.into_string().ok())
+                .unwrap_or_else(|| config.node_name.clone()),
+            architecture: match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            },
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as i64),
+            memory: meminfo("MemTotal").unwrap_or(0),
+            storage: file_system(&config.root_dir).map_or(0, |(size, _)| size),
+            max_pods: i64::from(config.max_pods),
+            system_uuid: if uuid.is_empty() {
+                machine_id.clone()
+            } else {
+                uuid.to_lowercase()
+            },
+            machine_id: machine_id.replace('-', ""),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            os_image: os_image(&read("/etc/os-release")),
+            swap: meminfo("SwapTotal"),
+        }
+    }
+
+    pub fn capacity(&self) -> BTreeMap<String, Quantity> {
+        let zero = |q: i64| Quantity(format!("{}Ki", q / 1024));
+        [
+            ("cpu".to_owned(), Quantity(self.cpus.to_string())),
+            ("memory".to_owned(), zero(self.memory)),
+            ("ephemeral-storage".to_owned(), zero(self.storage)),
+            ("pods".to_owned(), Quantity(self.max_pods.to_string())),
+            ("hugepages-1Gi".to_owned(), Quantity("0".to_owned())),
+            ("hugepages-2Mi".to_owned(), Quantity("0".to_owned())),
+        ]
+        .into()
+    }
+
+    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let mut all = self.capacity();
+        let memory = (self.memory - MEMORY_RESERVE).max(0);
+        all.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
+        let storage = (self.storage as f64 * (1.0 - STORAGE_RESERVE)) as i64;
+        all.insert("ephemeral-storage".to_owned(), Quantity(storage.to_string()));
+        all
+    }
+
+    /// The same, counted as `resources::amount` counts.
+    pub fn allocatable_amounts(&self) -> BTreeMap<String, i64> {
+        let all = self.allocatable();
+        all.iter()
+            .map(|(name, q)| (name.clone(), crate::resources::amount(name, q)))
+            .collect()
+    }
+
+    pub fn info(&self, version: &str, containerd: &str) -> NodeSystemInfo {
+        NodeSystemInfo {
+            architecture: self.architecture.to_owned(),
+            boot_id: self.boot_id.clone(),
+            container_runtime_version: format!("containerd://{}", containerd.trim_start_matches('v')),
+            kernel_version: self.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: version.to_owned(),
+            machine_id: self.machine_id.clone(),
+            operating_system: "linux".to_owned(),
+            os_image: self.os_image.clone(),
+            system_uuid: self.system_uuid.clone(),
+            swap: self.swap.map(|capacity| k8s_openapi::api::core::v1::NodeSwapStatus {
+                capacity: Some(capacity),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_names() {
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
+        assert_eq!(os_image(""), "Linux");
+    }
+}
