@@ -64,7 +64,7 @@ pub async fn ensure(agent: &Agent, pod: &Pod, container: &Container, held: &Held
     }
     event("Normal", "Pulling", format!("Pulling image \"{name}\""));
     let began = Instant::now();
-    match pull(&agent.containerd, name, &keychain(pod, held).await).await {
+    match agent.containerd.pull(name, &keychain(pod, held).await).await {
         Ok(image) => {
             let took = print_short(began.elapsed());
             let size = image.size;
@@ -109,22 +109,10 @@ async fn keychain(pod: &Pod, held: &HeldObjects) -> Keychain {
     keychain
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PullError(String);
-
-/// The one place that asks for an image from a registry.
-async fn pull(_containerd: &Containerd, name: &str, _keychain: &Keychain) -> Result<Image, PullError> {
-    Err(PullError(format!(
-        "{name}: this build pulls no images yet; import it into containerd"
-    )))
-}
-
 pub async fn pull_anonymously(containerd: &Containerd, name: &str) -> Result<Image, mk8s_containerd::Error> {
-    pull(containerd, name, &Keychain::default())
-        .await
-        .map_err(|error| mk8s_containerd::Error::Malformed {
-            what: format!("pull {name}"),
-            message: error.to_string(),
-        })
+    let pulled = containerd.pull(name, &Keychain::default()).await;
+    pulled.map_err(|error| mk8s_containerd::Error::Malformed {
+        what: format!("pull {name}"),
+        message: error.to_string(),
+    })
 }

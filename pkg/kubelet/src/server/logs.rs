@@ -272,6 +272,12 @@ impl AsFd for InotifyFd {
     }
 }
 
+impl std::os::fd::AsRawFd for InotifyFd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
 /// The lines of a log file from a place on.
 struct Lines {
     reader: BufReader<std::fs::File>,
