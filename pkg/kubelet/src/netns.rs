@@ -17,6 +17,7 @@ use tokio::sync::watch;
 pub struct Settings {
     pub mode: Mode,
     pub cluster_cidr: Ipv4Net,
+    pub service_cidr: Ipv4Net,
     /// The address at which the node answers DNS.
     pub dns: Option<Ipv4Addr>,
     pub mtu: Option<u32>,
@@ -98,6 +99,7 @@ pub async fn run(
                 node_ip,
                 pod_cidr: range,
                 cluster_cidr: settings.cluster_cidr,
+                service_cidr: Some(settings.service_cidr),
                 dns: settings.dns,
                 mtu: settings.mtu,
                 state_dir: settings.state_dir.clone(),

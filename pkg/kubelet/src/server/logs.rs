@@ -255,7 +255,11 @@ impl Reader {
 fn watch_file(file: &Path) -> std::io::Result<AsyncFd<InotifyFd>> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     inotify.add_watch(file, AddWatchFlags::IN_MODIFY)?;
-    AsyncFd::register(InotifyFd(inotify))
+    #[allow(
+        deprecated,
+        reason = "the descriptor is owned by what is registered; the way that replaces it is unsafe"
+    )]
+    AsyncFd::new(InotifyFd(inotify))
 }
 
 struct InotifyFd(Inotify);
