@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::container::Runtime;
+use containerd_client::types::Mount;
 use oci_spec::runtime::Spec;
 use prost_types::Any;
 
@@ -54,19 +55,8 @@ pub struct Container {
     pub created_at: SystemTime,
     pub(crate) snapshotter: String,
     pub(crate) snapshot_key: String,
-    pub(crate) spec: Option<Any>,
-}
-
-impl Container {
-    /// The stored OCI spec.
-    pub fn spec(&self) -> Result<Spec> {
-        let what = format!("spec of container {}", self.id);
-        let any = self
-            .spec
-            .as_ref()
-            .ok_or_else(|| Error::malformed(&what, "the record holds none"))?;
-        serde_json::from_slice(&any.value).map_err(|e| Error::malformed(what, e))
-    }
+    /// Fresh from `create`: the start needs not ask for them.
+    pub(crate) mounts: Vec<Mount>,
 }
 
 impl Containerd {
@@ -75,15 +65,20 @@ impl Containerd {
         let record = record(&spec, self.snapshotter())?;
         let id = spec.id.as_str();
         let what = format!("create container {id}");
-        self.prepare_snapshot(id, &spec.image).await?;
+        let mounts = self.prepare_snapshot(id, &spec.image).await?;
         let request = api::CreateContainerRequest {
             container: Some(record),
         };
         match call(&what, self.containers_api().create(request)).await {
-            Ok(answer) => answer
-                .container
-                .map(from_record)
-                .ok_or_else(|| Error::malformed(what, "containerd answered no record")),
+            Ok(answer) => {
+                let record = answer
+                    .container
+                    .ok_or_else(|| Error::malformed(what, "containerd answered no record"))?;
+                Ok(Container {
+                    mounts,
+                    ..from_record(record)
+                })
+            }
             Err(error) => {
                 // A record that is already there owns the snapshot.
                 if !error.is_already_exists() {
@@ -99,6 +94,16 @@ impl Containerd {
         let request = api::GetContainerRequest { id: id.to_owned() };
         let answer = call(&what, self.containers_api().get(request)).await?;
         answer.container.map(from_record).ok_or(Error::NotFound { what })
+    }
+
+    /// The OCI spec that a container was created with. Not kept in [`Container`]: it is tens of kilobytes.
+    pub async fn container_spec(&self, id: &str) -> Result<Spec> {
+        let what = format!("spec of container {id}");
+        let request = api::GetContainerRequest { id: id.to_owned() };
+        let answer = call(&what, self.containers_api().get(request)).await?;
+        let any = answer.container.and_then(|record| record.spec);
+        let any = any.ok_or_else(|| Error::malformed(&what, "the record holds none"))?;
+        serde_json::from_slice(&any.value).map_err(|e| Error::malformed(what, e))
     }
 
     /// Containers that carry all these labels. Streamed: a full node's specs exceed one gRPC message.
@@ -191,7 +196,7 @@ fn from_record(record: api::Container) -> Container {
         labels: record.labels,
         snapshotter: record.snapshotter,
         snapshot_key: record.snapshot_key,
-        spec: record.spec,
+        mounts: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use containerd_client::services::v1 as api;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use prost_types::Any;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -58,7 +58,7 @@ impl Containerd {
     pub async fn exec(&self, container: &Container, options: &ExecOptions) -> Result<Exec> {
         let id = exec_id();
         let what = format!("exec {id} in container {}", container.id);
-        let process = process(container, options)?;
+        let process = process(&container.id, &self.container_spec(&container.id).await?, options)?;
         let value = serde_json::to_vec(&process).map_err(|e| Error::malformed(&what, e))?;
         let directory = self.io_dir(&id);
         make_private_dir(&directory)?;
@@ -218,9 +218,8 @@ async fn read_all(stream: Option<pipe::Receiver>, into: &mut Vec<u8>) -> io::Res
 }
 
 /// The container's own process with another command line.
-fn process(container: &Container, options: &ExecOptions) -> Result<Process> {
-    let spec = container.spec()?;
-    let what = || format!("spec of container {}", container.id);
+fn process(container: &str, spec: &Spec, options: &ExecOptions) -> Result<Process> {
+    let what = || format!("spec of container {container}");
     let mut process = spec
         .process()
         .clone()

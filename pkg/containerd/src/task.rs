@@ -75,9 +75,13 @@ impl Containerd {
     pub async fn create_task(&self, container: &Container) -> Result<u32> {
         let id = &container.id;
         let what = format!("create task {id}");
-        let rootfs = self
-            .snapshot_mounts(&container.snapshotter, &container.snapshot_key)
-            .await?;
+        let rootfs = match container.mounts.as_slice() {
+            [] => {
+                self.snapshot_mounts(&container.snapshotter, &container.snapshot_key)
+                    .await?
+            }
+            mounts => mounts.to_vec(),
+        };
         let stdio = self.open_stdio(container).await?;
         let request = api::CreateTaskRequest {
             container_id: id.clone(),

@@ -30,14 +30,22 @@ impl Registry {
         let storage = directory.join("registry");
         let users = directory.join("htpasswd");
         fs::write(&users, HTPASSWD).unwrap();
-        let auth = if htpasswd { format!("auth: {{htpasswd: {{realm: test, path: {users:?}}}}}\n") } else { String::new() };
+        let auth = if htpasswd {
+            format!("auth: {{htpasswd: {{realm: test, path: {users:?}}}}}\n")
+        } else {
+            String::new()
+        };
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage:?}}}}}\nhttp: {{addr: {address:?}}}\n{auth}"
         );
         let config = directory.join(format!("{name}.yml"));
         fs::write(&config, text).unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&config).stdout(Redirect::null()).stderr(Redirect::null());
+        command
+            .arg("serve")
+            .arg(&config)
+            .stdout(Redirect::null())
+            .stderr(Redirect::null());
         let child = command.spawn().unwrap();
         wait_for("registry", || std::net::TcpStream::connect(&address).is_ok());
         Registry { child, address }
@@ -77,15 +85,25 @@ async fn token_front(registry: String, tokens: Arc<AtomicUsize>) -> String {
                     let known = head.contains("authorization: basic ym9ionnly3jlda==");
                     if known {
                         let body = r#"{"token":"t0ken"}"#;
-                        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+                        format!(
+                            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                            body.len()
+                        )
                     } else {
                         let body = r#"{"details":"incorrect username or password"}"#;
-                        format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+                        format!(
+                            "HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                            body.len()
+                        )
                     }
                 } else if head.contains("authorization: bearer t0ken") {
-                    format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{registry}{path}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    format!(
+                        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{registry}{path}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                    )
                 } else {
-                    format!("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{own}/token\",service=\"front\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    format!(
+                        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{own}/token\",service=\"front\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                    )
                 };
                 let _ = socket.write_all(answer.as_bytes()).await;
             });
@@ -114,7 +132,13 @@ async fn pulls_from_a_registry() {
     let archive = format!("oci-archive:{}", node.path("busybox.tar").display());
     let target = format!("docker://{}/library/busybox:1", open.address);
     let copied = Command::new("skopeo")
-        .args(["copy", "--insecure-policy", "--dest-tls-verify=false", &archive, &target])
+        .args([
+            "copy",
+            "--insecure-policy",
+            "--dest-tls-verify=false",
+            &archive,
+            &target,
+        ])
         .output()
         .unwrap();
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
@@ -127,8 +151,16 @@ async fn pulls_from_a_registry() {
     let image = &images[0];
     assert!(images.iter().all(|other| other.digest == image.digest));
     assert_eq!(image.id, imported.id);
-    assert_eq!(image.image_id(), format!("{}/library/busybox@{}", open.address, image.digest));
-    for reference in [name.as_str(), image.id.as_str(), image.id.trim_start_matches("sha256:"), image.image_id()] {
+    assert_eq!(
+        image.image_id(),
+        format!("{}/library/busybox@{}", open.address, image.digest)
+    );
+    for reference in [
+        name.as_str(),
+        image.id.as_str(),
+        image.id.trim_start_matches("sha256:"),
+        image.image_id(),
+    ] {
         let found = client.image(reference).await.unwrap();
         assert_eq!(found.map(|found| found.id), Some(image.id.clone()), "{reference}");
     }
@@ -137,19 +169,27 @@ async fn pulls_from_a_registry() {
     assert_eq!(client.images().await.unwrap().len(), 1);
     // It runs.
     let (sandbox, pid) = node.sandbox(&client, "p1").await;
-    let container = node.container(&client, "p1c", image, &node.config(image, ("p1", pid), "exit 4"), false).await;
+    let container = node
+        .container(&client, "p1c", image, &node.config(image, ("p1", pid), "exit 4"), false)
+        .await;
     client.start(&container).await.unwrap();
     assert_eq!(client.wait("p1c").await.unwrap().status, 4);
     client.delete("p1c").await.unwrap();
     client.delete(&sandbox.id).await.unwrap();
 
     // What goes wrong says why.
-    let error = client.pull(&format!("{}/library/busybox:nope", open.address), &none).await.unwrap_err();
+    let error = client
+        .pull(&format!("{}/library/busybox:nope", open.address), &none)
+        .await
+        .unwrap_err();
     assert!(matches!(error.cause(), PullError::NotFound(_)), "{error}");
     assert!(error.to_string().contains("manifest unknown"), "{error}");
     let error = client.pull("127.0.0.1:1/x:1", &none).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
-    assert!(matches!(client.pull("Bad//x", &none).await.unwrap_err().cause(), PullError::InvalidReference(_)));
+    assert!(matches!(
+        client.pull("Bad//x", &none).await.unwrap_err().cause(),
+        PullError::InvalidReference(_)
+    ));
 
     // Reset's removal leaves what others named.
     let removed = client.remove_pulled_images().await.unwrap();
@@ -166,7 +206,10 @@ async fn pulls_from_a_registry() {
     }
     client.pull(&name, &keychain(&closed.address, "secret")).await.unwrap();
     client.remove_pulled_images().await.unwrap();
-    let text = format!("configs:\n  {:?}:\n    auth: {{username: bob, password: secret}}\n", closed.address);
+    let text = format!(
+        "configs:\n  {:?}:\n    auth: {{username: bob, password: secret}}\n",
+        closed.address
+    );
     fs::write(node.path("registries.yaml"), text).unwrap();
     client.pull(&name, &Keychain::default()).await.unwrap();
     client.remove_pulled_images().await.unwrap();

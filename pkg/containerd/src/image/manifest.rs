@@ -112,6 +112,7 @@ pub(crate) struct Index {
     pub(crate) manifests: Vec<Descriptor>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, and most are manifests")]
 pub(crate) enum Document {
     Manifest(Manifest),
     Index(Index),

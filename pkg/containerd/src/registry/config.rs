@@ -196,8 +196,11 @@ fn braced(replacement: &str) -> String {
 /// The file, and what was read when.
 pub(crate) struct File {
     path: PathBuf,
-    state: Mutex<(Option<(SystemTime, u64)>, Arc<Registries>)>,
+    state: Mutex<(Option<Stamp>, Arc<Registries>)>,
 }
+
+/// Time and length: what tells one version of the file from the next.
+type Stamp = (SystemTime, u64);
 
 impl File {
     pub(crate) fn new(path: PathBuf) -> File {

@@ -355,7 +355,8 @@ fn mounts(config: &ContainerConfig) -> Vec<Value> {
     let mut list = default_mounts();
     list.retain(|mount| {
         let path = mount["destination"].as_str().unwrap_or_default();
-        !replaced.iter().any(|other| other == path) && !(own_dev && path.starts_with("/dev/"))
+        let below_own_dev = own_dev && path.starts_with("/dev/");
+        !below_own_dev && !replaced.iter().any(|other| other == path)
     });
     if config.security.privileged {
         list.iter_mut().for_each(make_writable);
