@@ -173,6 +173,9 @@ fn cluster_and_host_names() {
         let informers = Informers::new(mk8s_client::in_process(api(), "dns"), token.clone());
         let server = tokio::spawn(run(config, informers, token.clone()));
         let web = "web.app.svc.cluster.local.";
+        while aside(|| TcpStream::connect((OWN, 53))).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         for _ in 0..100 {
             if aside(move || udp(web, RecordType::A)).await.answers.len() == 1 {
                 break;
