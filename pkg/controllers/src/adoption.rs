@@ -58,13 +58,14 @@ pub fn decide<O: kube::Resource, K: kube::Resource>(
 }
 
 /// The dependents that are the owner's, after adopting and releasing. `still_there` asks the API server itself, before the first adoption,
-/// whether the owner still exists and is not being deleted: its informer may lag.
+/// whether the owner still exists and is not being deleted: its informer may lag. What is adopted gets the finalizer too.
 pub async fn claim<O, K, F>(
     api: &Api<K>,
     owner: &O,
     selector: &Selector,
     candidates: Vec<Arc<K>>,
     adoptable: fn(&K) -> bool,
+    finalizer: Option<&str>,
     still_there: impl FnOnce() -> F,
 ) -> Result<Vec<Arc<K>>, Error>
 where
@@ -93,10 +94,13 @@ where
                 if may_adopt != Some(true) {
                     continue;
                 }
-                let patch = json!({"metadata": {
+                let mut patch = json!({"metadata": {
                     "uid": meta::uid(&*object),
                     "ownerReferences": [meta::owner_reference(owner)],
                 }});
+                if let Some(finalizer) = finalizer {
+                    patch["metadata"]["finalizers"] = json!([finalizer]);
+                }
                 if let Some(adopted) = change(api, &*object, patch, "adopt").await? {
                     claimed.push(Arc::new(adopted));
                 }

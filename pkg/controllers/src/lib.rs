@@ -13,14 +13,19 @@ pub mod error;
 pub mod expectations;
 pub mod garbage_collector;
 pub mod hash;
+pub mod job;
 pub mod meta;
 pub mod monitor;
 pub mod namespace;
 pub mod node_ipam;
+pub mod node_lifecycle;
 pub mod pod;
+pub mod pod_gc;
 pub mod replicas;
 pub mod replicaset;
 pub mod service_account;
+pub mod taint_eviction;
+pub mod ttl;
 
 use futures::future::BoxFuture;
 use mk8s_supervisor::{OnExit, Supervisor};
@@ -55,6 +60,11 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "node-ipam", "node-controller", node_ipam::run;
     "namespace", "namespace-controller", namespace::run;
     "garbage-collector", "generic-garbage-collector", garbage_collector::run;
+    "job", "job-controller", job::run;
+    "ttl-after-finished", "ttl-after-finished-controller", ttl::run;
+    "node-lifecycle", "node-controller", node_lifecycle::run;
+    "taint-eviction", "node-controller", taint_eviction::run;
+    "pod-garbage-collector", "pod-garbage-collector", pod_gc::run;
 };
 
 /// Starts every controller as a supervised task.

@@ -160,7 +160,7 @@ impl Controller {
         let mut candidates = self.pods.get(meta::uid(&*set));
         candidates.extend(self.pods.get(&orphans(&key.namespace)));
         let api = self.ctx.api::<Pod>(&key.namespace);
-        let claimed = adoption::claim(&api, &*set, &selector, candidates, pod::is_active, || async {
+        let claimed = adoption::claim(&api, &*set, &selector, candidates, pod::is_active, None, || async {
             let live = self.ctx.api::<ReplicaSet>(&key.namespace).get_opt(&key.name).await;
             let live = live.tried(|| format!("get ReplicaSet {key}"))?;
             Ok(live.is_some_and(|l| l.metadata.uid == set.metadata.uid && !meta::deleting(&l)))

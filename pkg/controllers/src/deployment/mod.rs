@@ -155,6 +155,7 @@ impl Controller {
             &selector,
             candidates,
             |_| true,
+            None,
             || async {
                 let live = self.ctx.api::<Deployment>(&key.namespace).get_opt(&key.name).await;
                 let live = live.tried(|| format!("get Deployment {key}"))?;

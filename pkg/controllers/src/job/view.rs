@@ -1,0 +1,699 @@
+//! A Job and its pods, counted: everything that a reconciliation decides from. Pure.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::backoff::{self, Record};
+use super::indexes::Indexes;
+use super::policy::{self, Verdict};
+use crate::replicaset::to_i32;
+use crate::{meta, pod, replicas};
+
+/// Keeps a pod until it is counted.
+pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+/// A pod's index.
+pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// How often its index failed before it.
+pub const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// How often without counting.
+pub const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+/// A Job's spec with its defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    pub parallelism: i32,
+    pub completions: Option<i32>,
+    pub backoff_limit: i32,
+    pub per_index: Option<i32>,
+    pub indexed: bool,
+    pub suspended: bool,
+    /// A pod that is being deleted is replaced when it has ended, not before.
+    pub replaces_failed_only: bool,
+}
+
+impl Numbers {
+    /// Reads them.
+    pub fn of(job: &Job) -> Self {
+        let spec = job.spec.clone().unwrap_or_default();
+        Numbers {
+            parallelism: spec.parallelism.unwrap_or(1),
+            completions: spec.completions,
+            backoff_limit: spec.backoff_limit.unwrap_or(if spec.backoff_limit_per_index.is_some() {
+                i32::MAX
+            } else {
+                6
+            }),
+            per_index: spec.backoff_limit_per_index,
+            indexed: spec.completion_mode.as_deref() == Some("Indexed"),
+            suspended: spec.suspend.unwrap_or(false),
+            replaces_failed_only: spec.pod_replacement_policy.as_deref() == Some("Failed")
+                || spec.pod_failure_policy.is_some(),
+        }
+    }
+
+    /// The number of completions; of an indexed Job it is always set.
+    pub fn total(&self) -> i32 {
+        self.completions.unwrap_or(0)
+    }
+}
+
+/// A pod's completion index.
+pub fn index_of(pod: &Pod) -> Option<i32> {
+    meta::annotation(pod, INDEX)?.parse().ok().filter(|index| *index >= 0)
+}
+
+fn count_of(pod: &Pod, annotation: &str) -> i32 {
+    meta::annotation(pod, annotation)
+        .and_then(|n| n.parse().ok())
+        .filter(|n| *n >= 0)
+        .unwrap_or(0)
+}
+
+/// A condition of a Job.
+pub fn condition<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == type_)
+}
+
+fn holds<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
+    condition(status, type_).filter(|c| c.status == "True")
+}
+
+/// Complete or Failed.
+pub fn is_finished(job: &Job) -> bool {
+    job.status
+        .as_ref()
+        .is_some_and(|s| holds(s, "Complete").or(holds(s, "Failed")).is_some())
+}
+
+/// A condition that begins now.
+pub fn new_condition(type_: &str, status: &str, reason: &str, message: &str, now: &Time) -> JobCondition {
+    JobCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_probe_time: Some(now.clone()),
+        last_transition_time: Some(now.clone()),
+    }
+}
+
+/// The observed state.
+pub struct View {
+    /// With a status that this run changes.
+    pub job: Job,
+    pub numbers: Numbers,
+    /// By index, then by name.
+    pub pods: Vec<Arc<Pod>>,
+    pub active: Vec<Arc<Pod>>,
+    pub ready: i32,
+    pub terminating: i32,
+    pub succeeded: i32,
+    pub failed: i32,
+    pub counted_indexes: Indexes,
+    pub succeeded_indexes: Indexes,
+    pub failed_indexes: Option<Indexes>,
+    /// Failed pods that stay until their replacement has taken over their failure count, by index.
+    pub delayed: HashMap<i32, Arc<Pod>>,
+    pub record: Record,
+    /// Pods whose finalizer was removed although the informer still shows it.
+    pub released: HashSet<String>,
+    uncounted_succeeded: HashSet<String>,
+    uncounted_failed: HashSet<String>,
+}
+
+impl View {
+    /// Counts.
+    pub fn new(mut job: Job, mut pods: Vec<Arc<Pod>>, released: HashSet<String>, record: Record) -> Self {
+        let numbers = Numbers::of(&job);
+        pods.sort_by(|a, b| (index_of(a), meta::name(&**a)).cmp(&(index_of(b), meta::name(&**b))));
+        let active: Vec<_> = pods.iter().filter(|p| pod::is_active(p)).cloned().collect();
+        let status = job.status.get_or_insert_default();
+        let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
+        let set = |all: &Option<Vec<String>>| all.iter().flatten().cloned().collect::<HashSet<String>>();
+        let (uncounted_succeeded, uncounted_failed) = (set(&uncounted.succeeded), set(&uncounted.failed));
+        let mut view = View {
+            numbers,
+            ready: to_i32(active.iter().filter(|p| pod::is_ready(p)).count()),
+            terminating: to_i32(
+                pods.iter()
+                    .filter(|p| meta::deleting(&***p) && !pod::is_terminal(p))
+                    .count(),
+            ),
+            pods,
+            active,
+            job,
+            succeeded: 0,
+            failed: 0,
+            counted_indexes: Indexes::default(),
+            succeeded_indexes: Indexes::default(),
+            failed_indexes: None,
+            delayed: HashMap::new(),
+            record,
+            released,
+            uncounted_succeeded,
+            uncounted_failed,
+        };
+        view.count(record);
+        view
+    }
+
+    fn count(&mut self, record: Record) {
+        let status = self.status().clone();
+        let new_succeeded: Vec<&Pod> = self
+            .uncounted(&self.uncounted_succeeded)
+            .filter(|p| pod::phase(p) == "Succeeded")
+            .collect();
+        let new_failed: Vec<&Pod> = self
+            .uncounted(&self.uncounted_failed)
+            .filter(|p| self.has_failed(p))
+            .collect();
+        let counting = new_failed.iter().filter(|p| self.verdict(p) != Verdict::Ignore).count();
+        let succeeded =
+            status.succeeded.unwrap_or(0) + to_i32(new_succeeded.len()) + to_i32(self.uncounted_succeeded.len());
+        let failed = status.failed.unwrap_or(0) + to_i32(counting) + to_i32(self.uncounted_failed.len());
+        let record = record.after(&new_succeeded, &new_failed);
+        (self.succeeded, self.failed, self.record) = (succeeded, failed, record);
+        if self.numbers.indexed {
+            self.count_indexes(&status);
+        }
+    }
+
+    fn count_indexes(&mut self, status: &JobStatus) {
+        let total = self.numbers.total();
+        self.counted_indexes = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), total);
+        let new: Indexes = self
+            .pods
+            .iter()
+            .filter(|p| pod::phase(p) == "Succeeded" && meta::has_finalizer(&***p, FINALIZER))
+            .filter_map(|p| self.valid_index(p))
+            .collect();
+        self.succeeded_indexes = self.counted_indexes.union(&new);
+        self.succeeded = self.succeeded_indexes.len();
+        let Some(limit) = self.numbers.per_index else { return };
+        let before = Indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), total);
+        let new: Indexes = self
+            .pods
+            .iter()
+            .filter(|p| meta::has_finalizer(&***p, FINALIZER) && self.fails_index(p, limit))
+            .filter_map(|p| self.valid_index(p))
+            .collect();
+        let failed = before.union(&new);
+        let active: HashSet<i32> = self.active.iter().filter_map(|p| index_of(p)).collect();
+        let mut delayed: HashMap<i32, Arc<Pod>> = HashMap::new();
+        for pod in self.pods.iter().filter(|p| self.is_tracked(p) && self.has_failed(p)) {
+            let Some(index) = self.valid_index(pod) else { continue };
+            if self.succeeded_indexes.has(index) || failed.has(index) || active.contains(&index) {
+                continue;
+            }
+            let rank = |p: &Pod| {
+                (
+                    count_of(p, FAILURES) + count_of(p, IGNORED_FAILURES),
+                    backoff::finished_at(p),
+                )
+            };
+            if delayed.get(&index).is_none_or(|known| rank(known) <= rank(pod)) {
+                delayed.insert(index, pod.clone());
+            }
+        }
+        (self.failed_indexes, self.delayed) = (Some(failed), delayed);
+    }
+
+    /// The status as it is by now.
+    pub fn status(&self) -> &JobStatus {
+        static NONE: std::sync::LazyLock<JobStatus> = std::sync::LazyLock::new(JobStatus::default);
+        self.job.status.as_ref().unwrap_or(&NONE)
+    }
+
+    /// The pod's index, if the Job still has it.
+    pub fn valid_index(&self, pod: &Pod) -> Option<i32> {
+        index_of(pod).filter(|index| *index < self.numbers.total())
+    }
+
+    /// Has the pod its finalizer, really?
+    pub fn is_tracked(&self, pod: &Pod) -> bool {
+        meta::has_finalizer(pod, FINALIZER) && !self.released.contains(meta::uid(pod))
+    }
+
+    fn uncounted<'a>(&'a self, known: &'a HashSet<String>) -> impl Iterator<Item = &'a Pod> {
+        self.pods
+            .iter()
+            .map(|p| &**p)
+            .filter(move |p| self.is_tracked(p) && !known.contains(meta::uid(*p)))
+            .filter(|p| !self.numbers.indexed || self.valid_index(p).is_some())
+    }
+
+    /// Is it in the status, waiting to be counted, as failed?
+    pub fn is_noted_failed(&self, pod: &Pod) -> bool {
+        self.uncounted_failed.contains(meta::uid(pod))
+    }
+
+    /// Is it in the status, waiting to be counted, as succeeded?
+    pub fn is_noted_succeeded(&self, pod: &Pod) -> bool {
+        self.uncounted_succeeded.contains(meta::uid(pod))
+    }
+
+    /// Failed, or (unless only the former is replaced) on its way out.
+    pub fn has_failed(&self, pod: &Pod) -> bool {
+        let phase = pod::phase(pod);
+        phase == "Failed" || (!self.numbers.replaces_failed_only && meta::deleting(pod) && phase != "Succeeded")
+    }
+
+    /// What the failure policy says of a pod.
+    pub fn verdict(&self, pod: &Pod) -> Verdict {
+        policy::verdict(self.job.spec.as_ref().and_then(|s| s.pod_failure_policy.as_ref()), pod)
+    }
+
+    fn fails_index(&self, pod: &Pod, limit: i32) -> bool {
+        self.has_failed(pod)
+            && match self.verdict(pod) {
+                Verdict::FailIndex => true,
+                Verdict::Ignore => false,
+                Verdict::Count | Verdict::FailJob(_) => count_of(pod, FAILURES) >= limit,
+            }
+    }
+
+    /// The end that the Job has reached, before pods are made or deleted.
+    pub fn end(&self, now: &Time) -> Option<JobCondition> {
+        let spec = self.job.spec.as_ref()?;
+        if let Some(known) = holds(self.status(), "SuccessCriteriaMet") {
+            return Some(known.clone());
+        }
+        if let Some(known) = holds(self.status(), "FailureTarget") {
+            let text = |v: &Option<String>| v.clone().unwrap_or_default();
+            return Some(new_condition(
+                "Failed",
+                "True",
+                &text(&known.reason),
+                &text(&known.message),
+                now,
+            ));
+        }
+        let failure = |reason: &str, message: &str| Some(new_condition("FailureTarget", "True", reason, message, now));
+        let doomed = self
+            .pods
+            .iter()
+            .filter(|p| self.has_failed(p))
+            .find_map(|p| match self.verdict(p) {
+                Verdict::FailJob(message) => Some(message),
+                _ => None,
+            });
+        if let Some(message) = doomed {
+            return failure("PodFailurePolicy", &message);
+        }
+        if self.failed > self.numbers.backoff_limit || self.restarts_exceed_limit() {
+            return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        }
+        if self.deadline_left(now.0) == Some(Duration::ZERO) {
+            return failure("DeadlineExceeded", "Job was active longer than specified deadline");
+        }
+        if let Some(failed) = &self.failed_indexes {
+            if spec.max_failed_indexes.is_some_and(|max| failed.len() > max) {
+                return failure(
+                    "MaxFailedIndexesExceeded",
+                    "Job has exceeded the specified maximal number of failed indexes",
+                );
+            }
+            if !failed.is_empty() && failed.len() + self.succeeded_indexes.len() >= self.numbers.total() {
+                return failure("FailedIndexes", "Job has failed indexes");
+            }
+        }
+        if self.numbers.indexed {
+            let met = policy::success(
+                spec.success_policy.as_ref(),
+                self.numbers.total(),
+                &self.succeeded_indexes,
+            );
+            return met.map(|message| new_condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message, now));
+        }
+        None
+    }
+
+    /// Containers that restart in place count too.
+    fn restarts_exceed_limit(&self) -> bool {
+        let policy = self
+            .job
+            .spec
+            .as_ref()
+            .and_then(|s| s.template.spec.as_ref())
+            .and_then(|s| s.restart_policy.as_deref());
+        if policy != Some("OnFailure") {
+            return false;
+        }
+        let restarts: i32 = self
+            .pods
+            .iter()
+            .filter(|p| matches!(pod::phase(p), "Running" | "Pending"))
+            .filter_map(|p| p.status.as_ref())
+            .flat_map(|s| {
+                s.init_container_statuses
+                    .iter()
+                    .flatten()
+                    .chain(s.container_statuses.iter().flatten())
+            })
+            .map(|c| c.restart_count)
+            .sum();
+        let limit = self.numbers.backoff_limit;
+        if limit == 0 { restarts > 0 } else { restarts >= limit }
+    }
+
+    /// What is left of activeDeadlineSeconds.
+    pub fn deadline_left(&self, now: Timestamp) -> Option<Duration> {
+        let seconds = self.job.spec.as_ref().and_then(|s| s.active_deadline_seconds)?;
+        let start = self.status().start_time.as_ref().filter(|_| !self.numbers.suspended)?;
+        let elapsed = now.duration_since(start.0);
+        let left =
+            Duration::from_secs(seconds.unsigned_abs()).saturating_sub(Duration::try_from(elapsed).unwrap_or_default());
+        Some(left)
+    }
+
+    /// Have enough pods succeeded, with `active` ones left?
+    pub fn is_complete(&self, active: i32) -> bool {
+        let enough = match self.numbers.completions {
+            None => self.succeeded > 0,
+            Some(completions) => self.succeeded >= completions,
+        };
+        enough && active == 0
+    }
+
+    fn wanted(&self) -> i32 {
+        match self.numbers.completions {
+            None if self.succeeded > 0 => to_i32(self.active.len()),
+            None => self.numbers.parallelism,
+            Some(completions) => (completions - self.succeeded).min(self.numbers.parallelism).max(0),
+        }
+    }
+
+    /// What to do about the number of pods.
+    pub fn step(&self, now: Timestamp) -> Step {
+        let active = to_i32(self.active.len());
+        if self.numbers.suspended {
+            return Step::Delete(self.active.clone());
+        }
+        let wanted = self.wanted();
+        let mut doomed = self.surplus(usize::try_from(active - wanted).unwrap_or(0));
+        doomed.truncate(replicas::BURST);
+        if !doomed.is_empty() {
+            return Step::Delete(doomed);
+        }
+        let leaving = if self.numbers.replaces_failed_only {
+            self.terminating
+        } else {
+            0
+        };
+        let missing = usize::try_from(wanted - leaving - active)
+            .unwrap_or(0)
+            .min(replicas::BURST);
+        if missing == 0 {
+            return Step::Nothing;
+        }
+        if self.numbers.per_index.is_none() {
+            let wait = self.record.remaining(now);
+            if !wait.is_zero() {
+                return Step::Wait(wait);
+            }
+        }
+        if !self.numbers.indexed {
+            return Step::Create(vec![None; missing]);
+        }
+        let indexes = self.pending_indexes(missing);
+        let wait = |index: &i32| {
+            self.delayed.get(index).map_or(Duration::ZERO, |failed| {
+                let failures = count_of(failed, FAILURES) + count_of(failed, IGNORED_FAILURES) + 1;
+                backoff::remaining(failures, backoff::finished_at(failed), now)
+            })
+        };
+        let ready: Vec<Option<i32>> = indexes.iter().filter(|i| wait(i).is_zero()).map(|i| Some(*i)).collect();
+        match (ready.is_empty(), indexes.iter().map(wait).min()) {
+            (true, Some(shortest)) => Step::Wait(shortest),
+            (true, None) => Step::Nothing,
+            (false, _) => Step::Create(ready),
+        }
+    }
+
+    /// Indexes that have no pod and are not done.
+    fn pending_indexes(&self, count: usize) -> Vec<i32> {
+        let mut taken: Indexes = self.active.iter().filter_map(|p| index_of(p)).collect();
+        if self.numbers.replaces_failed_only {
+            let leaving = self
+                .pods
+                .iter()
+                .filter(|p| meta::deleting(&***p) && !pod::is_terminal(p));
+            taken = taken.union(&leaving.filter_map(|p| index_of(p)).collect());
+        }
+        taken = taken.union(&self.succeeded_indexes);
+        if let Some(failed) = &self.failed_indexes {
+            taken = taken.union(failed);
+        }
+        taken.missing(count, self.numbers.total())
+    }
+
+    /// Active pods that are too many: at least so many, and all that repeat an index or have none.
+    fn surplus(&self, at_least: usize) -> Vec<Arc<Pod>> {
+        let (mut doomed, mut left) = (Vec::new(), Vec::new());
+        if self.numbers.indexed {
+            let mut by_index: HashMap<i32, Vec<Arc<Pod>>> = HashMap::new();
+            for pod in &self.active {
+                match self.valid_index(pod) {
+                    Some(index) => by_index.entry(index).or_default().push(pod.clone()),
+                    None => doomed.push(pod.clone()),
+                }
+            }
+            for (_, mut same) in by_index {
+                same.sort_by(|a, b| expendable(a, b));
+                left.extend(same.pop());
+                doomed.append(&mut same);
+            }
+        } else {
+            left.clone_from(&self.active);
+        }
+        left.sort_by(|a, b| expendable(a, b));
+        let more = at_least.saturating_sub(doomed.len());
+        doomed.extend(left.into_iter().take(more));
+        doomed
+    }
+
+    /// The failure counts that a new pod of this index carries on.
+    pub fn failure_counts(&self, index: i32) -> (i32, i32) {
+        let Some(failed) = self.delayed.get(&index) else {
+            return (0, 0);
+        };
+        let (counted, ignored) = (count_of(failed, FAILURES), count_of(failed, IGNORED_FAILURES));
+        if self.verdict(failed) == Verdict::Ignore {
+            (counted, ignored + 1)
+        } else {
+            (counted + 1, ignored)
+        }
+    }
+
+    /// May the pod go, as far as the Job is concerned?
+    pub fn may_release(&self, pod: &Pod, ended: bool) -> bool {
+        if meta::deleting(&self.job) || ended || pod::phase(pod) == "Succeeded" {
+            return true;
+        }
+        let waits_for_replacement = self.numbers.per_index.is_some()
+            && index_of(pod)
+                .and_then(|i| self.delayed.get(&i))
+                .is_some_and(|d| meta::uid(&**d) == meta::uid(pod));
+        self.has_failed(pod) && !waits_for_replacement
+    }
+}
+
+/// The first is the one whose loss costs least.
+fn expendable(a: &Pod, b: &Pod) -> Ordering {
+    let rank = |p: &Pod| {
+        let phase = match pod::phase(p) {
+            "Pending" => 0,
+            "Unknown" => 1,
+            _ => 2,
+        };
+        (!pod::node(p).is_empty(), phase, pod::is_ready(p))
+    };
+    rank(a)
+        .cmp(&rank(b))
+        .then_with(|| meta::created(b).cmp(&meta::created(a)))
+}
+
+/// What to do about the number of pods.
+#[derive(Debug)]
+pub enum Step {
+    /// It is right.
+    Nothing,
+    /// These are too many.
+    Delete(Vec<Arc<Pod>>),
+    /// So many are missing, with these indexes.
+    Create(Vec<Option<i32>>),
+    /// Some are missing, but failures make for a wait.
+    Wait(Duration),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn job(spec: Value, status: Value) -> Job {
+        let mut job = json!({"metadata": {"name": "j", "namespace": "d", "uid": "j"}, "spec": {"template": {}}, "status": status});
+        for (key, value) in spec.as_object().unwrap() {
+            job["spec"][key] = value.clone();
+        }
+        serde_json::from_value(job).unwrap()
+    }
+
+    fn pod(uid: &str, phase: &str, index: Option<i32>, more: Value) -> Arc<Pod> {
+        let mut pod = json!({"metadata": {"name": uid, "uid": uid, "finalizers": [FINALIZER], "annotations": {},
+            "creationTimestamp": "2020-01-01T00:00:00Z"}, "status": {"phase": phase}});
+        if let Some(index) = index {
+            pod["metadata"]["annotations"][INDEX] = json!(index.to_string());
+        }
+        for (key, value) in more.as_object().unwrap() {
+            pod["metadata"]["annotations"][key] = value.clone();
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    fn view(job: Job, pods: Vec<Arc<Pod>>) -> View {
+        View::new(job, pods, HashSet::new(), Record::default())
+    }
+
+    fn describe(step: &Step) -> String {
+        match step {
+            Step::Nothing => "nothing".to_owned(),
+            Step::Delete(pods) => format!("delete {}", pods.len()),
+            Step::Create(indexes) => format!("create {indexes:?}"),
+            Step::Wait(left) => format!("wait {}", left.as_secs()),
+        }
+    }
+
+    #[test]
+    fn pods_are_made_up_to_parallelism_and_remaining_completions() {
+        let (run, done) = ("Running", "Succeeded");
+        let now = Timestamp::now();
+        for (spec, phases, expected) in [
+            (
+                json!({"parallelism": 2, "completions": 3}),
+                vec![],
+                "create [None, None]",
+            ),
+            (
+                json!({"parallelism": 2, "completions": 3}),
+                vec![run, done, done],
+                "nothing",
+            ),
+            (
+                json!({"parallelism": 2, "completions": 3}),
+                vec![run, run, done, done],
+                "delete 1",
+            ),
+            (json!({"parallelism": 2}), vec![run], "create [None]"),
+            (json!({"parallelism": 2}), vec![run, done], "nothing"),
+            (json!({"parallelism": 2, "suspend": true}), vec![run, run], "delete 2"),
+            (
+                json!({"parallelism": 1, "completions": 1}),
+                vec!["Failed"],
+                "create [None]",
+            ),
+        ] {
+            let pods = phases
+                .iter()
+                .enumerate()
+                .map(|(n, phase)| pod(&n.to_string(), phase, None, json!({})))
+                .collect();
+            assert_eq!(
+                describe(&view(job(spec.clone(), json!({})), pods).step(now)),
+                expected,
+                "{spec} {phases:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn indexed_jobs_fill_gaps_and_drop_doubles() {
+        let spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 5});
+        let now = Timestamp::now();
+        let some = view(
+            job(spec.clone(), json!({"completedIndexes": "0"})),
+            vec![
+                pod("a", "Running", Some(1), json!({})),
+                pod("b", "Succeeded", Some(3), json!({})),
+            ],
+        );
+        assert_eq!(some.succeeded, 2);
+        assert_eq!(describe(&some.step(now)), "create [Some(2), Some(4)]");
+        let doubles = vec![
+            pod("a", "Running", Some(1), json!({})),
+            pod("b", "Pending", Some(1), json!({})),
+        ];
+        match view(job(spec, json!({})), doubles).step(now) {
+            Step::Delete(pods) => assert_eq!(meta::name(&*pods[0]), "b"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn per_index_limit_fails_indexes_and_carries_counts_on() {
+        let spec = json!({"completionMode": "Indexed", "parallelism": 2, "completions": 2, "backoffLimitPerIndex": 1});
+        let now = meta::now();
+        let one = view(
+            job(spec.clone(), json!({})),
+            vec![pod("a", "Failed", Some(0), json!({}))],
+        );
+        assert_eq!(
+            one.failed_indexes.as_ref().map(ToString::to_string).as_deref(),
+            Some("")
+        );
+        assert_eq!(one.failure_counts(0), (1, 0));
+        assert!(!one.may_release(&one.pods[0], false));
+        assert!(one.end(&now).is_none());
+        let two = view(
+            job(spec, json!({"completedIndexes": "1"})),
+            vec![pod("a", "Failed", Some(0), json!({FAILURES: "1"}))],
+        );
+        assert_eq!(
+            two.failed_indexes.as_ref().map(ToString::to_string).as_deref(),
+            Some("0")
+        );
+        assert_eq!(two.end(&now).and_then(|c| c.reason).as_deref(), Some("FailedIndexes"));
+        assert!(two.may_release(&two.pods[0], false));
+    }
+
+    #[test]
+    fn jobs_end_by_backoff_limit_deadline_or_completions() {
+        let now = meta::now();
+        let reason = |v: &View| {
+            v.end(&now)
+                .map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default()))
+        };
+        let failed = view(
+            job(json!({"backoffLimit": 0}), json!({})),
+            vec![pod("a", "Failed", None, json!({}))],
+        );
+        assert_eq!(reason(&failed).as_deref(), Some("FailureTarget BackoffLimitExceeded"));
+        let late = view(
+            job(
+                json!({"activeDeadlineSeconds": 5}),
+                json!({"startTime": "2020-01-01T00:00:00Z"}),
+            ),
+            vec![],
+        );
+        assert_eq!(reason(&late).as_deref(), Some("FailureTarget DeadlineExceeded"));
+        let known = json!({"conditions": [{"type": "FailureTarget", "status": "True", "reason": "X"}]});
+        assert_eq!(
+            reason(&view(job(json!({}), known), vec![])).as_deref(),
+            Some("Failed X")
+        );
+        let done = view(
+            job(json!({"completions": 1}), json!({})),
+            vec![pod("a", "Succeeded", None, json!({}))],
+        );
+        assert!(done.is_complete(0) && !done.is_complete(1));
+    }
+}
