@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client};
 use mk8s_client::{EventRecorder, Informers};
+use mk8s_pki::ca::Authority;
 use tokio_util::sync::CancellationToken;
 
 use crate::monitor::Hub;
@@ -25,7 +26,9 @@ pub struct Settings {
     pub service_cidr: Option<IpNet>,
     /// The CA's certificate (PEM), published to every namespace.
     pub root_ca: String,
-    /// Addresses of the masters, kept out of what nodes may ask certificates for.
+    /// The CA that signs certificate requests.
+    pub signer: Option<Arc<Authority>>,
+    /// Addresses of the masters: only a node of the control plane gets a certificate for one.
     pub api_addresses: Vec<IpAddr>,
     /// How many finished pods may stay before the oldest go.
     pub terminated_pod_threshold: usize,

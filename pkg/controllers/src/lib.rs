@@ -5,8 +5,10 @@
 //! a pure function decides, the difference is written. Nothing polls; nothing is written when nothing changed.
 
 pub mod adoption;
+pub mod certificates;
 pub mod context;
 pub mod deployment;
+pub mod disruption;
 pub mod driver;
 pub mod endpoints;
 pub mod error;
@@ -25,6 +27,7 @@ pub mod replicas;
 pub mod replicaset;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod token;
 pub mod ttl;
 
 use futures::future::BoxFuture;
@@ -65,6 +68,12 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "node-lifecycle", "node-controller", node_lifecycle::run;
     "taint-eviction", "node-controller", taint_eviction::run;
     "pod-garbage-collector", "pod-garbage-collector", pod_gc::run;
+    "disruption", "disruption-controller", disruption::run;
+    "certificate-approver", "certificate-controller", certificates::approve::run;
+    "certificate-signer", "certificate-controller", certificates::sign::run;
+    "certificate-cleaner", "certificate-controller", certificates::clean::run;
+    "bootstrap-signer", "bootstrap-signer", token::signer::run;
+    "token-cleaner", "token-cleaner", token::cleaner::run;
 };
 
 /// Starts every controller as a supervised task.

@@ -25,6 +25,7 @@ use crate::meta::{self, Key};
 use crate::replicaset::{message, namespace_terminating};
 use crate::{hash, pod};
 
+pub use plan::scaled;
 use plan::{Sets, Strategy, replicas_of};
 
 const NAME: &str = "deployment-controller";

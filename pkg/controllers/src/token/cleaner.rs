@@ -1,0 +1,64 @@
+//! Bootstrap tokens go when they expire.
+//!
+//! Watches the tokens; deletes each at its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Preconditions};
+use mk8s_client::Event;
+
+use super::{NAMESPACE, expiration};
+use crate::context::Context;
+use crate::driver::{Driver, Next};
+use crate::error::{Error, Tried};
+use crate::meta::Key;
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let secrets = ctx
+        .informers
+        .in_namespace::<Secret>(NAMESPACE, &format!("type={}", mk8s_pki::bootstrap::SECRET_TYPE));
+    let mut driver = Driver::new("token-cleaner-controller");
+    driver.watch(&secrets, |event| match event {
+        Event::Applied { new, .. } => vec![Key::of(&**new)],
+        Event::Deleted(_) => Vec::new(),
+    });
+    let state = Arc::new((ctx, secrets));
+    driver
+        .run(1, move |key: Key| {
+            let state = state.clone();
+            async move {
+                let (ctx, secrets) = &*state;
+                let Some(secret) = secrets.get(key.ns(), &key.name) else {
+                    return Ok(Next::Done);
+                };
+                let Some(end) = expiration(&secret) else {
+                    return Ok(Next::Done);
+                };
+                let now = Timestamp::now();
+                if end > now {
+                    return Ok(Next::After(
+                        Duration::try_from(end.duration_since(now)).unwrap_or_default(),
+                    ));
+                }
+                let params = DeleteParams {
+                    preconditions: Some(Preconditions {
+                        uid: secret.metadata.uid.clone(),
+                        resource_version: secret.metadata.resource_version.clone(),
+                    }),
+                    ..DeleteParams::default()
+                };
+                let done = ctx
+                    .api::<Secret>(&key.namespace)
+                    .delete(&key.name, &params)
+                    .await
+                    .map(drop);
+                done.tried_if_exists(|| format!("delete expired token {key}"))?;
+                Ok(Next::Done)
+            }
+        })
+        .await
+}
