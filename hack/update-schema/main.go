@@ -284,6 +284,9 @@ func (g *generator) writeField(out *bufio.Writer, field reflect.StructField, nam
 	add("s", field.Tag.Get("patchStrategy"))
 	add("d", defaultOf(property))
 	add("g", namedScalar(goType))
+	if goType.PkgPath() != "" && (goType.Kind() == reflect.Slice || goType.Kind() == reflect.Map) {
+		add("G", goType.String())
+	}
 	enum := property.Enum
 	if len(enum) == 0 && property.Items != nil && property.Items.Schema != nil {
 		enum = property.Items.Schema.Enum
@@ -349,13 +352,13 @@ func (g *generator) element(goType reflect.Type) string {
 	return kind
 }
 
-// namedScalar is the Go name of a scalar (or of the items of a list of them) that is not plain.
+// namedScalar is the Go name of a scalar (or of the items of a list or map of them) that is not plain.
 func namedScalar(goType reflect.Type) string {
 	if goType.Kind() == reflect.Slice || goType.Kind() == reflect.Map {
 		goType = goType.Elem()
 	}
 	switch goType.Kind() {
-	case reflect.String, reflect.Bool, reflect.Int32, reflect.Int64:
+	case reflect.String, reflect.Bool, reflect.Int32, reflect.Int64, reflect.Slice:
 		if goType.PkgPath() != "" {
 			return goType.String()
 		}

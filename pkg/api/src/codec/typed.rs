@@ -14,7 +14,8 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::scalar;
-use crate::schema::{Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef};
+use crate::quantity::QuantityError;
+use crate::schema::{Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef, Wire};
 
 /// The request's `fieldValidation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,18 +154,33 @@ impl Context {
     }
 
     /// Puts a struct's field before a type error that comes out of it.
-    fn prefix_mismatch(&mut self, structure: &TypeInfo, name: &str) {
+    fn prefix_mismatch(&mut self, structure: &'static TypeInfo, field: &FieldInfo) {
         if let Some(mismatch) = &mut self.mismatch {
+            let name = go_path(structure, field);
             if mismatch.structure.is_empty() {
                 // Go names the innermost struct without its package.
                 let go_name = structure.go_name;
                 mismatch.structure = go_name.rsplit('.').next().unwrap_or(go_name);
-                mismatch.path = name.to_string();
+                mismatch.path = name;
             } else {
                 mismatch.path = format!("{name}.{}", mismatch.path);
             }
         }
     }
+}
+
+/// A field as Go's errors name it: behind the names of the inlined structs that it lies in.
+fn go_path(mut structure: &'static TypeInfo, field: &FieldInfo) -> String {
+    let mut path = String::new();
+    for number in field.outer.iter().take_while(|number| **number != 0) {
+        if let Some(Wire::Inline(inner)) = structure.wire(u32::from(*number)) {
+            structure = inner.info();
+            path.push_str(structure.go_name.rsplit('.').next().unwrap_or_default());
+            path.push('.');
+        }
+    }
+    path.push_str(field.name);
+    path
 }
 
 /// Decodes one value of a known shape.
@@ -185,7 +201,12 @@ impl<'de> DeserializeSeed<'de> for Typed<'_> {
 
 impl Typed<'_> {
     fn mismatch<E: serde::de::Error>(self, what: impl Into<String>) -> E {
+        if let (Shape::One, Base::Quantity) = (self.shape, self.base) {
+            return self.own_error(QuantityError::Format.to_string());
+        }
         let go_type = match (self.field, self.shape) {
+            // Go's Time reads a string first.
+            (_, Shape::One) if matches!(self.base, Base::Time | Base::MicroTime) => "string".into(),
             (Some(field), shape) if shape == field.shape => field.go_name(),
             (Some(field), Shape::One) if !field.go_type.is_empty() => field.go_type.to_string(),
             _ => self.base.go_name().to_string(),
@@ -223,6 +244,8 @@ impl Typed<'_> {
             Base::Time => scalar::time(text.as_ref()),
             Base::MicroTime => scalar::micro_time(text.as_ref()),
             Base::Quantity => scalar::quantity(text.as_ref()),
+            // Go looks at the first character, and for no schema there.
+            Base::SchemaOrArray | Base::SchemaOrStrings => return Ok(Value::Null),
             _ => return Err(self.mismatch("string")),
         };
         match canonical {
@@ -328,7 +351,7 @@ impl Typed<'_> {
             let value = match value {
                 Ok(value) => value,
                 Err(error) => {
-                    context.prefix_mismatch(info, field.name);
+                    context.prefix_mismatch(info, field);
                     return Err(error);
                 }
             };
@@ -436,7 +459,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
         match (self.shape, self.base) {
             (Shape::List, base) => self.list(base, access),
-            (Shape::One, Base::Any | Base::Json | Base::RawExtension) => self.list(Base::Any, access),
+            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => self.list(Base::Any, access),
             (Shape::One, Base::Strings | Base::SchemaOrStrings) => self.list(Base::String, access),
             (Shape::One, Base::SchemaOrArray) => {
                 let base = SCHEMA.json_schema.map_or(Base::Any, Base::Struct);
@@ -495,7 +518,8 @@ impl Visitor<'_> for FieldName<'_> {
 /// What a `null` among the items of a list or the values of a map becomes in Go.
 fn zero_element(base: Base) -> Value {
     match base {
-        Base::String | Base::Bytes | Base::Quantity => Value::String(String::new()),
+        Base::String | Base::Bytes => Value::String(String::new()),
+        Base::Quantity => Value::from("0"),
         Base::Bool => Value::Bool(false),
         Base::Int32 | Base::Int64 | Base::Double | Base::IntOrString => Value::from(0),
         Base::Struct(ty) => zero_struct(ty.info()),
@@ -514,7 +538,7 @@ pub(super) fn kept(field: &FieldInfo, value: &Value) -> bool {
     match value {
         Value::Null => false,
         _ if field.pointer => true,
-        Value::Array(items) => !items.is_empty(),
+        Value::Array(items) => field.shape == Shape::One || !items.is_empty(),
         Value::Object(map) => field.shape == Shape::One || !map.is_empty(),
         _ if !field.omitempty => true,
         Value::String(text) => !text.is_empty() || matches!(field.base, Base::IntOrString),

@@ -6,7 +6,7 @@
 //! - `name kind flags tag extras…`: a field. Kind is `[]` or `{}` (list, map) and a letter, or the index of a type.
 //!   Flags: `p` pointer, `e` omitempty, `z` omitzero, `r` required, `a` atomic. Tag: `3`, or `2.3` inside the embedded
 //!   message 2. Extras: `l=` list type, `k=` list map keys, `m=` merge key, `s=` patch strategy, `d=` default, `g=` Go
-//!   type, `n=` enum, `f=` format.
+//!   type, `G=` Go type of the whole list or map, `n=` enum, `f=` format.
 
 use std::collections::HashMap;
 
@@ -156,6 +156,7 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
         },
         default: "",
         go_type: "",
+        go_collection: "",
         enumeration: "",
         format: "",
     };
@@ -180,6 +181,7 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
             }
             "d" => info.default = value,
             "g" => info.go_type = value,
+            "G" => info.go_collection = value,
             "n" => info.enumeration = value,
             "f" => info.format = value,
             _ => {}

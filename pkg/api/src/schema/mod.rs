@@ -114,6 +114,8 @@ pub struct FieldInfo {
     pub default: &'static str,
     /// The Go name of a named scalar (`v1.Protocol`), for error texts; else empty.
     pub go_type: &'static str,
+    /// The Go name of a named list or map (`v1.ResourceList`); else empty.
+    pub go_collection: &'static str,
     /// OpenAPI's enum values, separated by spaces.
     pub enumeration: &'static str,
     /// OpenAPI's `format` where it does not follow from `base`.
@@ -129,6 +131,7 @@ impl FieldInfo {
             self.go_type
         };
         match self.shape {
+            _ if !self.go_collection.is_empty() => self.go_collection.to_string(),
             Shape::One => base.to_string(),
             Shape::List => format!("[]{base}"),
             Shape::Map => format!("map[string]{base}"),
