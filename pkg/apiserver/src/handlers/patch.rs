@@ -7,13 +7,13 @@ use http::{Response, StatusCode};
 use mk8s_api::codec::{Validation, conform, json, yaml};
 use mk8s_api::meta;
 use mk8s_api::patch::{self, PatchError};
-use mk8s_api::status::Status;
+use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
 use super::decode::{self, Expected};
 use super::update::check_version;
 use super::{Call, RETRIES, Written, answer};
-use crate::options::WriteOptions;
+use crate::options::{FieldValidation, WriteOptions};
 use crate::pipeline::{self, Part, Updated};
 
 /// The three ways to say what changes.
@@ -102,7 +102,7 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         let mut warnings = Vec::new();
         let mut shown = call.row.show(old_value.clone());
         apply(call, kind, &mut shown, &change)?;
-        let mut new = conformed(call, shown, options, &mut warnings)?;
+        let mut new = conformed(call, shown, &change, options, &mut warnings)?;
         check_identity(call, &new)?;
         call.row.to_stored(&mut new);
         let asked = meta::resource_version(&new).to_string();
@@ -125,14 +125,22 @@ fn names_version(change: &Value) -> bool {
 }
 
 /// The patched tree as decoding its text would leave it.
-fn conformed(call: &Call, patched: Value, options: WriteOptions, warnings: &mut Vec<String>) -> Result<Value, Status> {
+fn conformed(call: &Call, patched: Value, change: &Value, options: WriteOptions, warnings: &mut Vec<String>) -> Result<Value, Status> {
     let Some(schema) = call.row.schema else {
         return Ok(patched);
     };
     let expected = Expected::row(call);
     let decoded = conform(patched, schema, options.field_validation.into())
         .map_err(|why| decode::cannot_be_handled(&expected, &why))?;
-    decode::note_problems(decoded.problems, &expected, options.field_validation, warnings)?;
+    match options.field_validation {
+        FieldValidation::Strict if !decoded.problems.is_empty() => {
+            let why = format!("strict decoding error: {}", decoded.problems.join(", "));
+            let error = FieldError::invalid("patch", change.to_string(), why);
+            return Err(Status::invalid("", "", "", &[error]));
+        }
+        FieldValidation::Warn => warnings.extend(decoded.problems),
+        _ => {}
+    }
     Ok(decoded.value)
 }
 

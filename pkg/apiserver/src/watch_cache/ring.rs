@@ -11,7 +11,7 @@ use crate::object::Object;
 /// Kept at least this long and at least this many, unless the bytes run over.
 const KEEP: Duration = Duration::from_secs(75);
 const KEEP_EVENTS: usize = 1_000;
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 32 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
