@@ -20,6 +20,7 @@ use tower::service_fn;
 
 use crate::error::{Error, Result};
 use crate::image::ImageCache;
+use crate::lock::KeyedLocks;
 use crate::registry::Puller;
 
 /// Upstream's kubelet allows a runtime request two minutes.
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) snapshotter: String,
     pub(crate) images: ImageCache,
     pub(crate) puller: Puller,
+    /// By digest of a blob, and by chain id of a layer.
+    pub(crate) locks: KeyedLocks,
 }
 
 impl Containerd {
@@ -113,6 +116,7 @@ impl Containerd {
             snapshotter,
             images: ImageCache::default(),
             puller,
+            locks: KeyedLocks::default(),
         };
         let client = Containerd {
             shared: Arc::new(shared),

@@ -4,14 +4,16 @@
 //! `containerd.io/gc.ref.content.*`, a config to its unpacked snapshot by `containerd.io/gc.ref.snapshot.*`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use containerd_client::services::v1 as api;
-use containerd_client::tonic::{Code, Streaming};
+use containerd_client::tonic::{Code, Status, Streaming};
 use futures::SinkExt;
 use futures::StreamExt;
 use futures::channel::mpsc as futures_mpsc;
 use prost_types::FieldMask;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::client::{Containerd, call};
 use crate::error::{Error, Result};
@@ -19,6 +21,8 @@ use crate::image::Descriptor;
 
 /// containerd accepts messages of some MiB; its own client sends no more than this at once.
 const CHUNK: usize = 1 << 20;
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) type Labels = HashMap<String, String>;
 
@@ -31,6 +35,8 @@ pub(crate) struct Ingest {
     pub(crate) offset: i64,
     requests: futures_mpsc::Sender<api::WriteContentRequest>,
     answers: Streaming<api::WriteContentResponse>,
+    /// Nobody else here writes the same blob meanwhile.
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Containerd {
@@ -82,41 +88,66 @@ impl Containerd {
             .map(|_| ())
     }
 
-    /// Opens (or takes up again) the ingest of a blob. `None`: the store has it already.
+    /// Opens (or takes up again) the ingest of a blob, when its turn comes. `None`: the store has it already.
     pub(crate) async fn ingest(&self, descriptor: &Descriptor) -> Result<Option<Ingest>> {
-        let digest = descriptor.digest.clone();
-        let what = format!("write blob {digest}");
-        let reference = format!("mk8s-{digest}");
+        let turn = self.shared.locks.lock(&descriptor.digest).await;
+        self.ingest_in_turn(descriptor, turn).await
+    }
+
+    async fn ingest_in_turn(&self, descriptor: &Descriptor, turn: OwnedMutexGuard<()>) -> Result<Option<Ingest>> {
+        let what = format!("write blob {}", descriptor.digest);
+        let mut tries = 0;
+        let (requests, answers, offset) = loop {
+            match self.open_ingest(descriptor).await {
+                Ok(opened) => break opened,
+                Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+                // containerd has not noticed yet that the last attempt's stream is gone.
+                Err(status) if status.message().contains("locked") && tries < LOCK_TRIES => tries += 1,
+                Err(status) => return Err(Error::rpc(what, status)),
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        };
+        Ok(Some(Ingest {
+            what,
+            reference: reference(descriptor),
+            digest: descriptor.digest.clone(),
+            total: descriptor.size,
+            offset,
+            requests,
+            answers,
+            _turn: turn,
+        }))
+    }
+
+    async fn open_ingest(&self, descriptor: &Descriptor) -> std::result::Result<Opened, Status> {
         let (mut requests, receiver) = futures_mpsc::channel(4);
         let stat = api::WriteContentRequest {
             action: api::WriteAction::Stat.into(),
-            r#ref: reference.clone(),
+            r#ref: reference(descriptor),
             total: descriptor.size,
-            expected: digest.clone(),
+            expected: descriptor.digest.clone(),
             ..Default::default()
         };
         // There is room for it: nothing was sent yet.
         let _ = requests.try_send(stat);
-        let mut answers = match self.content_api().write(receiver).await {
-            Ok(response) => response.into_inner(),
-            Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
-            Err(status) => return Err(Error::rpc(what, status)),
-        };
-        match answers.message().await {
-            Ok(Some(answer)) => Ok(Some(Ingest {
-                what,
-                reference,
-                digest,
-                total: descriptor.size,
-                offset: answer.offset,
-                requests,
-                answers,
-            })),
-            Ok(None) => Err(Error::malformed(what, "containerd closed the stream")),
-            Err(status) if status.code() == Code::AlreadyExists => Ok(None),
-            Err(status) => Err(Error::rpc(what, status)),
-        }
+        let mut answers = self.content_api().write(receiver).await?.into_inner();
+        let first = answers
+            .message()
+            .await?
+            .ok_or_else(|| Status::unavailable("the stream was closed"))?;
+        Ok((requests, answers, first.offset))
     }
+}
+
+type Opened = (
+    futures_mpsc::Sender<api::WriteContentRequest>,
+    Streaming<api::WriteContentResponse>,
+    i64,
+);
+
+/// The name of a blob's ingest.
+fn reference(descriptor: &Descriptor) -> String {
+    format!("mk8s-{}", descriptor.digest)
 }
 
 impl Ingest {
@@ -146,7 +177,7 @@ impl Ingest {
             r#ref: self.reference.clone(),
         };
         crate::error::gone_is_fine(call(&self.what, client.content_api().abort(request)).await)?;
-        client.ingest(descriptor).await
+        client.ingest_in_turn(descriptor, self._turn).await
     }
 
     /// Seals the blob; containerd verifies size and digest.

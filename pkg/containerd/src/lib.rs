@@ -22,6 +22,7 @@ mod events;
 mod exec;
 pub mod image;
 mod lease;
+mod lock;
 pub mod logs;
 mod mount;
 pub mod registry;

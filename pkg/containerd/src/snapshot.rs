@@ -112,16 +112,18 @@ impl Containerd {
     pub(crate) async fn unpack(&self, image: &Image) -> Result<()> {
         let mut parent = String::new();
         for (index, chain_id) in image.chain_ids().into_iter().enumerate() {
-            if !self.has_snapshot(&chain_id).await? {
-                self.unpack_layer(image, index, &parent, &chain_id).await?;
-            }
+            self.unpack_layer(image, index, &parent, &chain_id).await?;
             parent = chain_id;
         }
         self.keep_snapshot(image).await
     }
 
-    /// One layer: extracted by containerd's diff service into a fresh snapshot, then committed under its chain id.
+    /// One layer, unless it is there: extracted by containerd's diff service into a fresh snapshot, then committed under its chain id.
     pub(crate) async fn unpack_layer(&self, image: &Image, index: usize, parent: &str, chain_id: &str) -> Result<()> {
+        let _turn = self.shared.locks.lock(chain_id).await;
+        if self.has_snapshot(chain_id).await? {
+            return Ok(());
+        }
         let (layer, diff_id) = (&image.layers[index], &image.diff_ids[index]);
         let what = format!("unpack layer {}", layer.digest);
         let key = extract_key(chain_id);

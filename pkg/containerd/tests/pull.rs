@@ -25,18 +25,20 @@ struct Registry {
 
 impl Registry {
     fn start(directory: &Path, name: &str, htpasswd: bool) -> Registry {
+        let users = directory.join("htpasswd");
+        fs::write(&users, HTPASSWD).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {users:?}}}}}\n");
+        Registry::start_with(directory, name, if htpasswd { &auth } else { "" })
+    }
+
+    /// `more`: lines of the configuration; those that start with a comma belong to `http`.
+    fn start_with(directory: &Path, name: &str, more: &str) -> Registry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let storage = directory.join("registry");
-        let users = directory.join("htpasswd");
-        fs::write(&users, HTPASSWD).unwrap();
-        let auth = if htpasswd {
-            format!("auth: {{htpasswd: {{realm: test, path: {users:?}}}}}\n")
-        } else {
-            String::new()
-        };
+        let (http, more) = if more.starts_with(',') { (more, "") } else { ("", more) };
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage:?}}}}}\nhttp: {{addr: {address:?}}}\n{auth}"
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {storage:?}}}}}\nhttp: {{addr: {address:?}{http}}}\n{more}"
         );
         let config = directory.join(format!("{name}.yml"));
         fs::write(&config, text).unwrap();
@@ -110,6 +112,24 @@ async fn token_front(registry: String, tokens: Arc<AtomicUsize>) -> String {
         }
     });
     address
+}
+
+/// A certificate for the loopback, its own authority; answers the registry's lines for it.
+fn tls(directory: &Path) -> String {
+    let (key, certificate) = (directory.join("key.pem"), directory.join("ca.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
+        ])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    format!(", tls: {{certificate: {certificate:?}, key: {key:?}}}")
 }
 
 fn keychain(host: &str, password: &str) -> Keychain {
@@ -191,6 +211,27 @@ async fn pulls_from_a_registry() {
         PullError::InvalidReference(_)
     ));
 
+    // Two images of the same layers at once: each blob is written by one, the other waits.
+    let second = format!("docker://{}/library/other:1", open.address);
+    let copied = Command::new("skopeo")
+        .args([
+            "copy",
+            "--insecure-policy",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            &target,
+            &second,
+        ])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    client.remove_pulled_images().await.unwrap();
+    let other = format!("{}/library/other:1", open.address);
+    let (one, two) = futures::future::try_join(client.pull(&name, &none), client.pull(&other, &none))
+        .await
+        .unwrap();
+    assert_eq!(one.id, two.id);
+
     // Reset's removal leaves what others named.
     let removed = client.remove_pulled_images().await.unwrap();
     assert!(removed.contains(&name) && removed.contains(&image.id), "{removed:?}");
@@ -212,6 +253,23 @@ async fn pulls_from_a_registry() {
     );
     fs::write(node.path("registries.yaml"), text).unwrap();
     client.pull(&name, &Keychain::default()).await.unwrap();
+    client.remove_pulled_images().await.unwrap();
+
+    // TLS with an authority of its own: unknown, configured, not verified.
+    let secure = Registry::start_with(node.directory.path(), "secure", &tls(node.directory.path()));
+    let name = format!("{}/library/busybox:1", secure.address);
+    let configured = |text: &str| {
+        let text = format!("configs:\n  {:?}:\n    tls: {{{text}}}\n", secure.address);
+        fs::write(node.path("registries.yaml"), text).unwrap();
+    };
+    configured("insecure_skip_verify: false");
+    let error = client.pull(&name, &none).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    configured(&format!("ca_file: {:?}", node.path("ca.pem")));
+    client.pull(&name, &none).await.unwrap();
+    client.remove_pulled_images().await.unwrap();
+    configured("insecure_skip_verify: true");
+    client.pull(&name, &none).await.unwrap();
     client.remove_pulled_images().await.unwrap();
 
     // A token service, reached through a mirror of Docker Hub that redirects: credentials stay with their host.

@@ -70,15 +70,18 @@ pub(super) fn run(config: &WriterConfig) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGTERM comes as something to poll; a client or a terminal that went away is no reason to die.
+/// SIGTERM comes as something to poll. The others stay pending for good: a terminal that went away, or somebody's
+/// Ctrl-C in it, is no reason for a container to lose its log.
 fn block_signals() -> io::Result<SignalFd> {
-    let mut set = SigSet::empty();
+    let mut blocked = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        set.add(signal);
+        blocked.add(signal);
     }
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)?;
+    let mut term = SigSet::empty();
+    term.add(Signal::SIGTERM);
     Ok(SignalFd::with_flags(
-        &set,
+        &term,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
     )?)
 }

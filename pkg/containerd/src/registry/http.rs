@@ -13,11 +13,13 @@ use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::config::TlsFiles;
@@ -66,6 +68,7 @@ impl Clients {
             .enable_http1()
             .build();
         let client: Https = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
         clients.insert(host.to_owned(), (files.clone(), client.clone()));
@@ -169,27 +172,39 @@ fn tls_config(files: &TlsFiles) -> Result<ClientConfig, String> {
     let versions = versions
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
-    let verified = if files.insecure_skip_verify {
-        versions
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+    let trust: Arc<dyn ServerCertVerifier> = if files.insecure_skip_verify {
+        Arc::new(AcceptAny(provider))
     } else {
-        versions.with_root_certificates(roots(files.ca_file.as_deref())?)
+        let own = match &files.ca_file {
+            Some(path) => certificates(path)?,
+            None => Vec::new(),
+        };
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(&own)?), provider);
+        Arc::new(Trust {
+            inner: inner.build().map_err(|e| e.to_string())?,
+            own,
+        })
     };
+    let verified = versions.dangerous().with_custom_certificate_verifier(trust);
     match (&files.cert_file, &files.key_file) {
         (Some(cert), Some(key)) => {
-            let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
-            let chain: Vec<CertificateDer<'static>> = chain.map_err(|e| format!("{}: {e}", cert.display()))?;
             let key = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
-            verified.with_client_auth_cert(chain, key).map_err(|e| e.to_string())
+            verified
+                .with_client_auth_cert(certificates(cert)?, key)
+                .map_err(|e| e.to_string())
         }
         _ => Ok(verified.with_no_client_auth()),
     }
 }
 
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    read.map_err(|e| format!("{}: {e}", path.display()))
+}
+
 /// The host's certificate authorities (which its owner may have added to), else Mozilla's as compiled in; and the
-/// configured one on top.
-fn roots(extra: Option<&Path>) -> Result<RootCertStore, String> {
+/// configured ones on top.
+fn roots(own: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificates in SYSTEM_ROOTS
         .iter()
@@ -201,14 +216,60 @@ fn roots(extra: Option<&Path>) -> Result<RootCertStore, String> {
     if store.is_empty() {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    if let Some(path) = extra {
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|e| format!("{}: {e}", path.display()))?;
-            store.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
-        }
+    for certificate in own {
+        store.add(certificate.clone()).map_err(|e| e.to_string())?;
     }
     Ok(store)
+}
+
+/// The usual verification; and a server whose very certificate is in ca_file is trusted as well. That is what people
+/// have who ran `openssl req -x509` for their registry, and what Go's verifier accepts.
+#[derive(Debug)]
+struct Trust {
+    inner: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .inner
+            .verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        if verified.is_err() && self.own.iter().any(|own| own == end_entity) {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
 }
 
 /// insecure_skip_verify: signatures are checked, who signed is not.

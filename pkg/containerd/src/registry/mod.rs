@@ -40,8 +40,11 @@ pub enum PullError {
     Malformed(String),
     #[error("{0}")]
     Containerd(Arc<Error>),
-    /// All of these were tried on the image that is named.
-    #[error("failed to pull image {image:?}: {cause}")]
+    /// No endpoint gave the manifest; then what the last one said.
+    #[error("failed to resolve reference {reference:?}: {cause}")]
+    Resolve { reference: String, cause: Box<PullError> },
+    /// Any of these, on the image that is named.
+    #[error("failed to pull and unpack image {image:?}: {cause}")]
     Image { image: String, cause: Box<PullError> },
 }
 
@@ -63,7 +66,7 @@ impl PullError {
     /// What lies below the image's name.
     pub fn cause(&self) -> &PullError {
         match self {
-            PullError::Image { cause, .. } => cause.cause(),
+            PullError::Image { cause, .. } | PullError::Resolve { cause, .. } => cause.cause(),
             other => other,
         }
     }

@@ -33,15 +33,15 @@ impl Containerd {
     /// none means anonymously. Callers that ask for the same image at the same time share one pull, which also goes on
     /// when they stop waiting.
     pub async fn pull(&self, image: &str, keychain: &Keychain) -> Result<Image, PullError> {
-        let named = |cause: PullError| PullError::Image {
-            image: image.to_owned(),
-            cause: Box::new(cause),
-        };
-        let reference = Reference::parse(image).map_err(|e| named(e.into()))?;
+        let reference = Reference::parse(image)?;
+        let name = reference.canonical();
         let credentials = keychain.lookup(&reference.repository());
         let key = format!("{reference} {}", fingerprint(&credentials));
         let flight = self.flight(key, reference, credentials);
-        flight.await.map_err(named)
+        flight.await.map_err(|cause| PullError::Image {
+            image: name,
+            cause: Box::new(cause),
+        })
     }
 
     fn flight(&self, key: String, reference: Reference, credentials: Vec<Credential>) -> Flight {
@@ -69,7 +69,7 @@ impl Containerd {
         let mut denied = None;
         for credential in credentials {
             match self.pull_with(reference, Some(credential)).await {
-                Err(error @ PullError::Denied(_)) => denied = Some(error),
+                Err(error) if matches!(error.cause(), PullError::Denied(_)) => denied = Some(error),
                 other => return other,
             }
         }
@@ -83,7 +83,13 @@ impl Containerd {
         let puller = &self.shared.puller;
         let registries = puller.registries.current();
         let session = Session::new(&puller.clients, &registries, reference, credential);
-        let top = retried(|| session.manifest(reference.object())).await?;
+        let unresolved = |cause| PullError::Resolve {
+            reference: reference.canonical(),
+            cause: Box::new(cause),
+        };
+        let top = retried(|| session.manifest(reference.object()))
+            .await
+            .map_err(unresolved)?;
         let lease = self.lease().await?;
         let pulled = Pull {
             client: &lease.client,
@@ -93,6 +99,12 @@ impl Containerd {
         .run(top)
         .await;
         lease.end().await;
+        // Read now, not when the first container waits for it.
+        if let Ok(image) = &pulled
+            && let Err(error) = self.accounts(image).await
+        {
+            tracing::debug!(image = image.name, %error, "users and groups of an image can't be read yet");
+        }
         pulled
     }
 }
@@ -157,9 +169,7 @@ impl Pull<'_> {
             for (index, chain_id) in image.chain_ids().into_iter().enumerate() {
                 // Never closed before all are fetched: an error ends the other half first.
                 let _ = receiver.recv().await;
-                if !self.client.has_snapshot(&chain_id).await? {
-                    self.client.unpack_layer(image, index, &parent, &chain_id).await?;
-                }
+                self.client.unpack_layer(image, index, &parent, &chain_id).await?;
                 parent = chain_id;
             }
             Ok(self.client.keep_snapshot(image).await?)

@@ -38,7 +38,7 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 pub fn container(config: &ContainerConfig, host: &Host) -> Result<Spec, SpecError> {
     let security = &config.security;
     let set = capabilities::resolve(security, host.capabilities)?;
-    let identity = config.accounts.identity(&config.image.user, security)?;
+    let identity = config.identity()?;
     let caps = capabilities::names(set);
     let mut process = json!({
         "terminal": config.tty,

@@ -19,6 +19,7 @@ pub use host::Host;
 
 use crate::image::ImageConfig;
 use accounts::Accounts;
+pub use accounts::Identity;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -40,12 +41,6 @@ pub enum SpecError {
     AppArmorProfile(String),
     #[error("device {path}: {message}")]
     Device { path: String, message: String },
-    #[error("path {path} is mounted on {mount_point} but it is not a {wanted} mount")]
-    Propagation {
-        path: String,
-        mount_point: String,
-        wanted: &'static str,
-    },
     #[error("runtime spec: {0}")]
     Encoding(String),
 }
@@ -77,6 +72,13 @@ pub struct ContainerConfig {
     pub annotations: BTreeMap<String, String>,
     /// Containers of one group share one shim process: the pod's sandbox id.
     pub shim_group: String,
+}
+
+impl ContainerConfig {
+    /// Who its process will be; what a container's status shows as its user.
+    pub fn identity(&self) -> Result<Identity, SpecError> {
+        self.accounts.identity(&self.image.user, &self.security)
+    }
 }
 
 /// Everything about one sandbox (pause) container that its runtime spec depends on.
