@@ -7,6 +7,7 @@ const DNS_LABEL_WORDS: &str = "a lowercase RFC 1123 label must consist of lower 
 const DNS_LABEL_REGEX: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS_SUBDOMAIN_WORDS: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
 const DNS_SUBDOMAIN_REGEX: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const DNS_SEARCH_REGEX: &str = r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
 const DNS_1035_WORDS: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
 const DNS_1035_REGEX: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED_WORDS: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
@@ -90,6 +91,27 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     }
     if !text.split('.').all(|part| is_label(part.as_bytes())) {
         problems.push(regex_error(DNS_SUBDOMAIN_WORDS, DNS_SUBDOMAIN_REGEX, &["example.com"]));
+    }
+    problems
+}
+
+/// A search path of a resolver: a subdomain whose labels may hold underscores.
+pub fn dns_search(text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if text.len() > MAX_SUBDOMAIN {
+        problems.push(max_len_error(MAX_SUBDOMAIN));
+    }
+    // an inner underscore counts as a dash: neither may be at an end, but one underscore may lead
+    let label = |part: &str| {
+        let plain = part.strip_prefix('_').unwrap_or(part).replace('_', "-");
+        is_label(plain.as_bytes())
+    };
+    if !text.split('.').all(label) {
+        problems.push(regex_error(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            DNS_SEARCH_REGEX,
+            &["example.com"],
+        ));
     }
     problems
 }

@@ -90,14 +90,12 @@ impl FieldError {
         Self::with(ErrorKind::NotFound, field, Some(value.into()), "")
     }
 
-    /// `supported values: "A", "B"`, sorted as upstream sorts them.
+    /// `supported values: "A", "B"`, in the order given (upstream sorts some lists and not others).
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut sorted: Vec<&str> = supported.to_vec();
-        sorted.sort_unstable();
-        let detail = if sorted.is_empty() {
+        let detail = if supported.is_empty() {
             String::new()
         } else {
-            let quoted: Vec<String> = sorted.iter().map(|value| format!("{value:?}")).collect();
+            let quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
             format!("supported values: {}", quoted.join(", "))
         };
         Self::with(ErrorKind::NotSupported, field, Some(value.into()), detail)

@@ -11,6 +11,13 @@ pub fn pod(pod: &mut Value) {
     let Value::Object(pod) = pod else { return };
     let Some(spec) = object(pod, "spec") else { return };
     spec_defaults(spec);
+    if spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .is_some_and(|seconds| seconds < 0)
+    {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
     for list in ["containers", "initContainers"] {
         for container in each(spec, list) {
             if let Some(resources) = get(container, "resources") {
@@ -118,6 +125,9 @@ fn container_defaults(container: &mut Object) {
             if let Some(field) = get(source, "fieldRef") {
                 text(field, "apiVersion", "v1");
             }
+            if let Some(resource) = get(source, "resourceFieldRef") {
+                divisor(resource);
+            }
             if let Some(file) = get(source, "fileKeyRef") {
                 value(file, "optional", false);
             }
@@ -221,6 +231,17 @@ fn downward_items(source: &mut Object) {
         if let Some(field) = get(item, "fieldRef") {
             text(field, "apiVersion", "v1");
         }
+        if let Some(resource) = get(item, "resourceFieldRef") {
+            divisor(resource);
+        }
+    }
+}
+
+/// Go prints a quantity that nobody set as `0`.
+fn divisor(resource: &mut Object) {
+    value(resource, "divisor", "0");
+    if let Some(divisor) = resource.get_mut("divisor") {
+        quantity::canonicalize(divisor);
     }
 }
 

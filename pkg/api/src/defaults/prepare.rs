@@ -12,6 +12,10 @@ pub fn reset_status(object: &mut Value) {
     }
 }
 
+fn now() -> String {
+    crate::time::rfc3339(jiff::Timestamp::now())
+}
+
 pub fn nothing(_object: &mut Value) {}
 
 pub fn nothing_on_update(_new: &mut Value, _old: &Value) {}
@@ -23,7 +27,7 @@ pub fn pod_create(pod: &mut Value) {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates",
-            "lastProbeTime": null, "lastTransitionTime": null,
+            "lastProbeTime": null, "lastTransitionTime": now(),
         }]);
     }
     meta::set(pod, &["status"], status);
@@ -126,6 +130,22 @@ pub fn ingress_create(ingress: &mut Value) {
 
 pub fn claim_create(claim: &mut Value) {
     meta::set(claim, &["status"], json!({"phase": "Pending"}));
+}
+
+pub fn volume_create(volume: &mut Value) {
+    meta::set(
+        volume,
+        &["status"],
+        json!({"phase": "Pending", "lastPhaseTransitionTime": now()}),
+    );
+}
+
+pub fn autoscaler_v1_create(autoscaler: &mut Value) {
+    meta::set(
+        autoscaler,
+        &["status"],
+        json!({"currentReplicas": 0, "desiredReplicas": 0}),
+    );
 }
 
 pub fn volume_attachment_create(attachment: &mut Value) {

@@ -28,7 +28,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .prepare(defaults::autoscaler_create, defaults::nothing_on_update),
         hpa("v1")
             .default(defaults::autoscaler_v1)
-            .prepare(defaults::reset_status, defaults::nothing_on_update)
+            .prepare(defaults::autoscaler_v1_create, defaults::nothing_on_update)
             .stored_as(
                 "autoscaling",
                 "horizontalpodautoscalers",

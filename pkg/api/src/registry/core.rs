@@ -91,7 +91,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .cluster()
             .short(&["pv"])
             .default(defaults::persistent_volume)
-            .prepare(defaults::claim_create, defaults::nothing_on_update)
+            .prepare(defaults::volume_create, defaults::nothing_on_update)
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")

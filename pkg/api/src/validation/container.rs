@@ -146,7 +146,7 @@ fn ports(container: &Value, path: &Path<'_>, errors: &mut Errors) {
             0 => {}
             number => number_in_range(number, &path.child("hostPort"), errors),
         }
-        one_of(errors, port, "protocol", &path, &["TCP", "UDP", "SCTP"]);
+        one_of(errors, port, "protocol", &path, &["SCTP", "TCP", "UDP"]);
     }
 }
 
@@ -268,7 +268,7 @@ pub(super) fn field_ref(field: &Value, fields: &[&str], path: &Path<'_>, errors:
             }
             "metadata.labels" => invalid_each(errors, path, key, names::qualified_name(key)),
             "metadata.name" | "metadata.namespace" | "metadata.uid" => {
-                errors.push(converting(format!("field label does not support subscript: {base}")));
+                errors.push(converting(format!("field label does not support subscript: {own}")));
             }
             _ => errors.push(converting(format!("field label not supported: {own}"))),
         }

@@ -54,7 +54,7 @@ pub fn config_map(config: &Value, errors: &mut Errors) {
         size += value.as_str().map_or(0, decoded_len);
     }
     if size > MAX_DATA {
-        errors.push(FieldError::too_long("", MAX_DATA));
+        errors.push(FieldError::too_long("[]", MAX_DATA));
     }
 }
 
@@ -440,11 +440,13 @@ pub fn persistent_volume(volume: &Value, errors: &mut Errors) {
         access_modes(spec, &path, errors);
     }
     match object::at(spec, &["capacity", "storage"]) {
-        None => errors.push(FieldError::not_supported(
-            "spec.capacity",
-            has(spec, "capacity").cloned().unwrap_or(Value::Null),
-            &["storage"],
-        )),
+        None => {
+            let capacity = has(spec, "capacity").cloned().unwrap_or(Value::Null);
+            if object::map_at(spec, &["capacity"]).is_none_or(|map| map.is_empty()) {
+                errors.push(FieldError::required("spec.capacity", ""));
+            }
+            errors.push(FieldError::not_supported("spec.capacity", capacity, &["storage"]));
+        }
         Some(_) => resources::list(has(spec, "capacity"), &path.child("capacity"), errors),
     }
     super::one_of_if_set(

@@ -1,6 +1,8 @@
 //! The smaller groups: in full where this version of mk8s acts on the kind, else what must be there and what a field
 //! may say.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::{
@@ -130,7 +132,13 @@ pub fn runtime_class_update(new: &Value, old: &Value, errors: &mut Errors) {
 
 pub fn signing_request(request: &Value, errors: &mut Errors) {
     let spec = spec_of(request);
-    required(errors, spec, "request", &SPEC);
+    if required(errors, spec, "request", &SPEC) && !is_certificate_request(text(spec, "request")) {
+        errors.push(FieldError::invalid(
+            "spec.request",
+            text(spec, "request"),
+            "PEM block type must be CERTIFICATE REQUEST",
+        ));
+    }
     let signer = text(spec, "signerName");
     match signer {
         "" => errors.push(FieldError::required("spec.signerName", "")),
@@ -194,6 +202,13 @@ pub fn signing_request(request: &Value, errors: &mut Errors) {
         ));
     }
     conditions(request, errors);
+}
+
+/// Whether base64 holds PEM of a certificate request; whoever signs it parses it.
+fn is_certificate_request(encoded: &str) -> bool {
+    STANDARD
+        .decode(encoded)
+        .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE REQUEST-----"))
 }
 
 fn conditions(request: &Value, errors: &mut Errors) {
@@ -676,7 +691,7 @@ mod tests {
                 signing_request,
                 &json!({"spec": {"request": "eA==", "signerName": "x", "usages": ["a"]}})
             ),
-            ["spec.signerName", "spec.usages[0]"]
+            ["spec.request", "spec.signerName", "spec.usages[0]"]
         );
     }
 }

@@ -180,7 +180,11 @@ pub fn pod_spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors
     }
     if let Some(os) = has(spec, "os") {
         let path = path.child("os");
-        one_of(errors, os, "name", &path, &["linux", "windows"]);
+        match text(os, "name") {
+            "linux" | "windows" => {}
+            "" => errors.push(FieldError::required(path.child("name"), "cannot be empty")),
+            other => errors.push(FieldError::not_supported(path, other, &["linux", "windows"])),
+        }
     }
 }
 
@@ -341,9 +345,9 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         ));
     }
     for (index, search) in strings(config, "searches").enumerate() {
-        let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
         if search != "." {
-            invalid_each(errors, &searches.index(index), search, names::dns_subdomain(&plain));
+            let plain = search.strip_suffix('.').unwrap_or(search);
+            invalid_each(errors, &searches.index(index), plain, names::dns_search(plain));
         }
     }
     let options = path.child("options");
@@ -616,7 +620,7 @@ mod tests {
             (
                 |spec| spec["restartPolicy"] = "Sometimes".into(),
                 &[
-                    "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+                    "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
                 ],
             ),
             (

@@ -373,7 +373,7 @@ fn traffic_policies(spec: &Value, errors: &mut Errors) {
         spec,
         "trafficDistribution",
         &SPEC,
-        &["PreferClose", "PreferSameNode", "PreferSameZone"],
+        &["PreferClose", "PreferSameZone", "PreferSameNode"],
     );
 }
 

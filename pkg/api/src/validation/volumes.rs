@@ -78,7 +78,19 @@ const SOURCES: [&str; 30] = [
 
 fn source(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
     let mut count = 0;
-    for kind in SOURCES {
+    // the usual volume has one source: only when it has more does their order matter
+    let keys = volume.as_object().map_or(0, |map| map.len());
+    let present = volume
+        .as_object()
+        .into_iter()
+        .flatten()
+        .find_map(|(key, source)| SOURCES.iter().find(|kind| **kind == key && !source.is_null()));
+    let only = if keys <= 2 {
+        present.map(std::slice::from_ref)
+    } else {
+        None
+    };
+    for &kind in only.unwrap_or(&SOURCES) {
         let Some(source) = has(volume, kind) else { continue };
         if count > 0 {
             errors.push(FieldError::forbidden(
@@ -299,7 +311,7 @@ fn local_path(target: &str, path: &Path<'_>, errors: &mut Errors) {
 /// `volumeMounts` of a container.
 pub(super) fn mounts(container: &Value, volumes: &[&str], path: &Path<'_>, errors: &mut Errors) {
     const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
-    const RECURSIVE: [&str; 3] = ["Disabled", "IfPossible", "Enabled"];
+    const RECURSIVE: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
     let mut mount_paths: Vec<&str> = Vec::new();
     let devices = super::list(container, "volumeDevices");
     for (index, mount) in each(container, "volumeMounts") {

@@ -349,8 +349,7 @@ pub fn job(job: &Value, errors: &mut Errors) {
     generated_selector(job, spec, errors);
     job_spec(spec, &SPEC, errors);
     selector(spec, "", true, &SPEC, errors);
-    if let Some(own) = has(spec, "selector")
-        && let Ok(selector) = LabelSelector::from_json(own)
+    if let Ok(selector) = LabelSelector::from_json(has(spec, "selector").unwrap_or(&Value::Null))
         && !selector.matches_object(template_of(spec))
     {
         errors.push(FieldError::invalid(
@@ -449,7 +448,7 @@ fn job_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.push(FieldError::too_long(path.child("managedBy"), 63));
         }
     }
-    one_of_if_set(errors, spec, "completionMode", path, &["Indexed", "NonIndexed"]);
+    one_of_if_set(errors, spec, "completionMode", path, &["NonIndexed", "Indexed"]);
     let indexed = text(spec, "completionMode") == "Indexed";
     if indexed {
         if completions.is_none() {
@@ -585,7 +584,14 @@ fn failure_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Er
 }
 
 fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, errors: &mut Errors) {
-    one_of(errors, codes, "operator", path, &["In", "NotIn"]);
+    if text(codes, "operator").is_empty() {
+        errors.push(FieldError::required(
+            path.child("operator"),
+            "valid values: [\"In\" \"NotIn\"]",
+        ));
+    } else {
+        one_of(errors, codes, "operator", path, &["In", "NotIn"]);
+    }
     if let Some(name) = has(codes, "containerName").and_then(Value::as_str) {
         let known = ["containers", "initContainers"].iter().any(|kind| {
             object::items(spec, &["template", "spec", kind])
@@ -706,7 +712,7 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
         let y = second.map_or(Ok(x), parse)?;
         for index in [x, y] {
             if index >= completions {
-                return Err(format!("too large index: {index:?}"));
+                return Err(format!("too large index: \"{index}\""));
             }
         }
         if x > y || (second.is_some() && x == y) {
