@@ -1,0 +1,184 @@
+//! A whole control plane in this process, on a temporary store, each part under its own identity; and nodes that only pretend to run pods.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use mk8s_apiserver::bootstrap::Facts;
+use mk8s_apiserver::{ApiServer, Config, User};
+use mk8s_client::{Event, EventRecorder, Informers, in_process};
+use mk8s_controllers::Context;
+use mk8s_controllers::context::Settings;
+use mk8s_pki::ca;
+use mk8s_pki::serviceaccount::Keys;
+use mk8s_supervisor::Supervisor;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+pub struct Cluster {
+    _dir: tempfile::TempDir,
+    pub server: Arc<ApiServer>,
+    pub admin: Client,
+    pub supervisor: Supervisor,
+}
+
+/// What a pretended pod does: `run`, `succeed`, `fail`.
+const OUTCOME: &str = "test/outcome";
+
+fn user(name: &str) -> User {
+    let groups = match name.strip_prefix("system:serviceaccount:") {
+        Some(account) => {
+            let namespace = account.split(':').next().unwrap();
+            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
+        }
+        None if name == "admin" => vec!["system:masters".to_owned()],
+        None => Vec::new(),
+    };
+    User::authenticated(name, groups)
+}
+
+impl Cluster {
+    pub async fn start() -> Cluster {
+        let _ = tracing_subscriber::fmt().with_env_filter("info,mk8s_controllers=debug").with_test_writer().try_init();
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Arc::new(Keys::generate().unwrap());
+        let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys)).unwrap();
+        let authority = Arc::new(ca::create("test").unwrap());
+        let facts = Facts {
+            service_cidr: server.config().service_cidr,
+            advertise_address: [127, 0, 0, 1].into(),
+            secure_port: 6443,
+            ca: authority.certificate_pem().to_owned(),
+            front_proxy_ca: "CA".into(),
+            server_url: "https://127.0.0.1:6443".into(),
+        };
+        server.bootstrap(&facts).await.unwrap();
+        let clients = {
+            let server = server.clone();
+            Arc::new(move |name: &str| in_process(server.router_as(user(name)), name))
+        };
+        let token = CancellationToken::new();
+        let supervisor = Supervisor::new(token.clone());
+        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone());
+        let settings = Settings {
+            cluster_cidr: "10.244.0.0/16".parse().ok(),
+            node_mask: 24,
+            service_cidr: Some(server.config().service_cidr),
+            root_ca: authority.certificate_pem().to_owned(),
+            signer: Some(authority),
+            api_addresses: vec![IpAddr::from([127, 0, 0, 1])],
+            terminated_pod_threshold: 12_500,
+        };
+        let admin = clients("admin");
+        let ctx = Context::new(clients.clone(), informers.clone(), settings, token);
+        mk8s_controllers::run(&ctx, &supervisor);
+        let scheduler = clients("system:kube-scheduler");
+        let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
+        mk8s_scheduler::run(scheduler, informers, recorder, &supervisor);
+        Cluster { _dir: dir, server, admin, supervisor }
+    }
+
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.admin.clone(), namespace)
+    }
+
+    pub async fn create<K>(&self, namespace: &str, object: Value) -> K
+    where
+        K: mk8s_client::Kind + serde::Serialize + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// A node that pretends to run what is bound to it.
+    pub async fn node(&self, name: &str) -> Node {
+        let node = json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {
+                "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": "2024-01-01T00:00:00Z"}],
+                "addresses": [{"type": "InternalIP", "address": "10.0.0.9"}, {"type": "Hostname", "address": name}],
+            },
+        });
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let new: Node = serde_json::from_value(node.clone()).unwrap();
+        let made = nodes.create(&PostParams::default(), &new).await.unwrap();
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": node["status"]}))).await.unwrap();
+        let client = self.admin.clone();
+        let name = name.to_owned();
+        let token = self.supervisor.token().clone();
+        tokio::spawn(async move { pretend(client, name, token).await });
+        made
+    }
+
+    pub async fn stop(self) {
+        self.supervisor.shutdown(Duration::from_secs(5)).await;
+        self.server.close().await;
+    }
+}
+
+async fn pretend(client: Client, node: String, token: CancellationToken) {
+    static ADDRESS: AtomicU32 = AtomicU32::new(1);
+    let informers = Informers::new(client.clone(), token);
+    let mut events = informers.of_where::<Pod>(&format!("spec.nodeName={node}")).subscribe();
+    loop {
+        let Event::Applied { new: pod, .. } = events.next().await else { continue };
+        let name = pod.metadata.name.clone().unwrap();
+        let pods: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
+            continue;
+        }
+        if pod.status.as_ref().and_then(|s| s.pod_ip.as_ref()).is_some() {
+            continue;
+        }
+        let address = ADDRESS.fetch_add(1, Ordering::Relaxed);
+        let ip = format!("10.244.{}.{}", address / 250, address % 250 + 1);
+        let outcome = pod.metadata.annotations.as_ref().and_then(|a| a.get(OUTCOME).cloned()).unwrap_or_default();
+        let (phase, ready) = match outcome.as_str() {
+            "succeed" => ("Succeeded", "False"),
+            "fail" => ("Failed", "False"),
+            _ => ("Running", "True"),
+        };
+        let status = json!({"status": {
+            "phase": phase, "podIP": ip, "podIPs": [{"ip": ip}], "startTime": "2024-01-01T00:00:00Z",
+            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2024-01-01T00:00:00Z"}],
+        }});
+        let _ = pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
+    }
+}
+
+/// Asks again until it holds; what is asked about is printed when it never does.
+pub async fn until<F: Future<Output = Result<(), String>>>(what: &str, mut ask: impl FnMut() -> F) {
+    let mut last = String::new();
+    for _ in 0..200 {
+        match ask().await {
+            Ok(()) => return,
+            Err(found) => last = found,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what}: {last}");
+}
+
+/// Holds, or tells what was found.
+pub fn holds(condition: bool, found: impl std::fmt::Debug) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(format!("{found:?}")) }
+}
+
+/// A pod template's spec.
+pub fn template(app: &str, outcome: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"app": app}, "annotations": {OUTCOME: outcome}},
+        "spec": {"containers": [{"name": "c", "image": "busybox", "ports": [{"name": "http", "containerPort": 8080}]}]},
+    })
+}
