@@ -132,7 +132,7 @@ impl Ring {
     pub fn from(&self, position: u64, limit: usize) -> Option<impl Iterator<Item = &Arc<Event>>> {
         let skip = usize::try_from(position.checked_sub(self.base)?).ok()?;
         let skip = skip.min(self.events.len());
-        let end = (skip + limit).min(self.events.len());
+        let end = skip.saturating_add(limit).min(self.events.len());
         Some(self.events.range(skip..end))
     }
 
