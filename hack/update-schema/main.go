@@ -209,13 +209,10 @@ func (g *generator) write(path string) {
 }
 
 func (g *generator) writeType(out *bufio.Writer, info *typeInfo) {
-	definition, published := g.defs[info.name]
+	definition := g.defs[info.name]
 	flags := ""
-	if !published {
-		flags += "h"
-	}
 	if definition.Schema.Extensions["x-kubernetes-map-type"] == "atomic" {
-		flags += "a"
+		flags = "a"
 	}
 	row(out, "T", info.name, info.goType.String(), flags)
 	sort.Slice(info.kinds, func(i, j int) bool { return info.kinds[i].String() < info.kinds[j].String() })

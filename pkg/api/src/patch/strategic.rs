@@ -70,7 +70,7 @@ fn merge_objects(mut original: Object, mut patch: Object, ty: Option<TypeRef>) -
                 }
             }
             (Some(Value::Array(old)), Value::Array(new)) => match field_of(ty, &key) {
-                Some(field) if field.patch_strategy.merge => Some(Value::Array(merge_lists(old, new, field)?)),
+                Some(field) if field.patch_strategy.merge => Some(Value::Array(merge_lists(old, new, field)?.0)),
                 // An atomic list is taken as it is, directives and all.
                 _ => Some(Value::Array(new)),
             },
@@ -150,13 +150,17 @@ fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<TypeRef>) 
         let field = field_of(ty, list);
         let merge_key = field.map_or("", |field| field.merge_key);
         check_order(new.as_deref().unwrap_or_default(), &order, merge_key)?;
-        let server_order = old.clone().unwrap_or_default();
+        let mut server_order = old.clone().unwrap_or_default();
         let merged = match (old, new) {
             (None, None) => continue,
             (Some(old), None) => old,
             (None, Some(new)) => new.into_iter().filter_map(plain).collect(),
             (Some(old), Some(new)) => match field {
-                Some(field) if field.patch_strategy.merge => merge_lists(old, new, field)?,
+                Some(field) if field.patch_strategy.merge => {
+                    let (merged, order) = merge_lists(old, new, field)?;
+                    server_order = order;
+                    merged
+                }
                 _ => new,
             },
         };
@@ -216,9 +220,14 @@ fn identity<'v>(item: &'v Value, merge_key: &str) -> Result<&'v Value, PatchErro
     }
 }
 
-fn merge_lists(original: Vec<Value>, patch: Vec<Value>, field: &FieldInfo) -> Result<Vec<Value>, PatchError> {
+/// The merged list, and the order of the live list as upstream then knows it.
+fn merge_lists(
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    field: &FieldInfo,
+) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let Some(first) = original.first().or(patch.first()) else {
-        return Ok(original);
+        return Ok((original, Vec::new()));
     };
     if original.iter().chain(&patch).any(Value::is_array) {
         return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
@@ -231,24 +240,24 @@ fn merge_lists(original: Vec<Value>, patch: Vec<Value>, field: &FieldInfo) -> Re
         )));
     }
     if objects {
-        merge_object_lists(original, patch, field)
-    } else {
-        let server_order = original.clone();
-        let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.into_iter().chain(patch.iter().cloned()) {
-            if !merged.contains(&item) {
-                merged.push(item);
-            }
-        }
-        arrange(merged, &patch, &patch, &server_order, "")
+        return merge_object_lists(original, patch, field);
     }
+    let server_order = original.clone();
+    let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
+    for item in original.into_iter().chain(patch.iter().cloned()) {
+        if !merged.contains(&item) {
+            merged.push(item);
+        }
+    }
+    let ordered = arrange(merged, &patch, &patch, &server_order, "")?;
+    Ok((ordered, server_order))
 }
 
 fn merge_object_lists(
     mut original: Vec<Value>,
     patch: Vec<Value>,
     field: &FieldInfo,
-) -> Result<Vec<Value>, PatchError> {
+) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let merge_key = field.merge_key;
     if merge_key.is_empty() {
         return Err(PatchError::Other(format!(
@@ -256,6 +265,9 @@ fn merge_object_lists(
             field.base.go_name()
         )));
     }
+    // Upstream deletes and adds in the array that the live list lies in, so that what is added takes the places of what
+    // is deleted, also in the order that `$setElementOrder` goes by afterwards. kubectl's users see that order.
+    let mut server_order = original.clone();
     let mut items = Vec::with_capacity(patch.len());
     let mut replace = false;
     for item in patch {
@@ -264,7 +276,11 @@ fn merge_object_lists(
             None => items.push(map),
             Some(Value::String(word)) if word == "delete" => {
                 let gone = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?;
-                original.retain(|item| item.get(merge_key) != Some(gone));
+                while let Some(at) = original.iter().position(|item| item.get(merge_key) == Some(gone)) {
+                    let length = original.len();
+                    original.remove(at);
+                    server_order[at..length].rotate_left(1);
+                }
             }
             Some(Value::String(word)) if word == "replace" => replace = true,
             Some(Value::String(word)) if word == "merge" => {
@@ -276,26 +292,33 @@ fn merge_object_lists(
         }
     }
     if replace {
-        return Ok(items.into_iter().map(Value::Object).filter_map(plain).collect());
+        let items = items.into_iter().map(Value::Object).filter_map(plain).collect();
+        return Ok((items, server_order));
     }
-    let server_order = original.clone();
+    let kept = original.clone();
     let mut order = Vec::with_capacity(items.len());
     let inner = field.struct_type();
     for map in items {
         let wanted = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?.clone();
         let mut key = Object::new();
         key.insert(merge_key.to_string(), wanted.clone());
-        order.push(Value::Object(key));
+        order.push(Value::Object(key.clone()));
         let found = original.iter_mut().find(|item| item.get(merge_key) == Some(&wanted));
         match found {
             Some(Value::Object(old)) => {
                 let merged = merge_objects(std::mem::take(old), map, inner)?;
                 *old = merged;
             }
-            _ => original.extend(plain(Value::Object(map))),
+            _ => {
+                if let Some(place) = server_order.get_mut(original.len()) {
+                    *place = Value::Object(key);
+                }
+                original.extend(plain(Value::Object(map)));
+            }
         }
     }
-    arrange(original, &order, &order, &server_order, merge_key)
+    let ordered = arrange(original, &order, &order, &kept, merge_key)?;
+    Ok((ordered, server_order))
 }
 
 /// Upstream's order: items of `members` in the order of `order`, the others in that of the live list, interleaved as the
@@ -455,6 +478,13 @@ mod tests {
                 json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
                 json!({"spec": {"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/x"}}]}}),
                 json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}}),
+            ),
+            (
+                "what is added takes the place of what is deleted",
+                json!({"spec": {"containers": [container("b"), container("e"), container("c"), container("a")]}}),
+                json!({"spec": {"$setElementOrder/containers": [{"name": "d"}],
+                    "containers": [{"name": "d"}, {"$patch": "delete", "name": "a"}, {"$patch": "delete", "name": "e"}]}}),
+                json!({"spec": {"containers": [container("b"), container("c"), {"name": "d"}]}}),
             ),
             (
                 "an atomic list is taken as it is",

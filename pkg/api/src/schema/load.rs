@@ -1,12 +1,12 @@
 //! Reads `data/schema.tsv`. Lines, tab-separated:
 //!
-//! - `T name go-name flags`: a type; its fields follow. Flags: `a` atomic, `h` not in OpenAPI.
+//! - `T name go-name flags`: a type; its fields follow. Flags: `a` atomic.
 //! - `K group version kind`: the type above is that kind.
 //! - `I number type`: an inlined struct of the type above: its message's number.
 //! - `name kind flags tag extras…`: a field. Kind is `[]` or `{}` (list, map) and a letter, or the index of a type.
 //!   Flags: `p` pointer, `e` omitempty, `z` omitzero, `r` required, `a` atomic. Tag: `3`, or `2.3` inside the embedded
 //!   message 2. Extras: `l=` list type, `k=` list map keys, `m=` merge key, `s=` patch strategy, `d=` default, `g=` Go
-//!   type, `G=` Go type of the whole list or map, `n=` enum, `f=` format.
+//!   type, `G=` Go type of the whole list or map, `n=` enum.
 
 use std::collections::HashMap;
 
@@ -33,10 +33,9 @@ pub(super) fn parse(text: &'static str) -> Schema {
                     slots: Box::default(),
                     printed: Box::default(),
                     wire: Box::default(),
-                    open: flags.contains('o'),
+                    open: false,
                     atomic: flags.contains('a'),
                     kinds: Vec::new(),
-                    hidden: flags.contains('h'),
                 });
             }
             "K" => {
@@ -46,11 +45,11 @@ pub(super) fn parse(text: &'static str) -> Schema {
                 }
             }
             "I" => {
-                let number = number(cells.next());
-                let inner = TypeRef(number_of(cells.next()));
+                let message = number(cells.next());
+                let inner = TypeRef(number(cells.next()));
                 if let Some(ty) = types.last_mut() {
                     let mut wire = std::mem::take(&mut ty.wire).into_vec();
-                    wire.push((number, Wire::Inline(inner)));
+                    wire.push((message, Wire::Inline(inner)));
                     ty.wire = wire.into_boxed_slice();
                 }
             }
@@ -158,7 +157,6 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
         go_type: "",
         go_collection: "",
         enumeration: "",
-        format: "",
     };
     for extra in cells {
         let (key, value) = extra.split_once('=').unwrap_or((extra, ""));
@@ -183,7 +181,6 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
             "g" => info.go_type = value,
             "G" => info.go_collection = value,
             "n" => info.enumeration = value,
-            "f" => info.format = value,
             _ => {}
         }
     }
@@ -210,16 +207,12 @@ fn base(letter: &str) -> Base {
         "A" => Base::SchemaOrArray,
         "S" => Base::SchemaOrStrings,
         "x" => Base::Any,
-        index => Base::Struct(TypeRef(number_of(Some(index)))),
+        index => Base::Struct(TypeRef(number(Some(index)))),
     }
 }
 
 fn number(cell: Option<&str>) -> u16 {
     cell.and_then(|cell| cell.parse().ok()).unwrap_or(0)
-}
-
-fn number_of(cell: Option<&str>) -> u16 {
-    number(cell)
 }
 
 /// The type that custom resources are decoded by; it is in no Go package.
@@ -238,7 +231,6 @@ fn add_custom(types: &mut Vec<TypeInfo>) {
         open: true,
         atomic: false,
         kinds: Vec::new(),
-        hidden: true,
     });
     let object = "s\te\t0".split('\t');
     let mut fields = vec![field("apiVersion", object.clone()), field("kind", object)];

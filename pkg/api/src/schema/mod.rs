@@ -118,8 +118,6 @@ pub struct FieldInfo {
     pub go_collection: &'static str,
     /// OpenAPI's enum values, separated by spaces.
     pub enumeration: &'static str,
-    /// OpenAPI's `format` where it does not follow from `base`.
-    pub format: &'static str,
 }
 
 impl FieldInfo {
@@ -201,8 +199,6 @@ pub(crate) struct TypeInfo {
     pub(crate) atomic: bool,
     /// (group, version, kind) of those that stand for the type, at most one but for metav1's.
     pub(crate) kinds: Vec<[&'static str; 3]>,
-    /// `x-kubernetes-unions` and the like are not kept; the description's own words come from elsewhere.
-    pub(crate) hidden: bool,
 }
 
 pub(crate) struct Schema {
