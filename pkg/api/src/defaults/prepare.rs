@@ -78,8 +78,14 @@ pub fn job_create(job: &mut Value) {
     super::apps::labels_from(job, labels);
 }
 
-pub fn deployment_create(deployment: &mut Value) {
-    reset_status(deployment);
+/// A change of annotations alone is a new generation of a Deployment too.
+pub fn deployment_update(new: &mut Value, old: &Value) {
+    let generation = meta::generation(old);
+    if generation > 0
+        && meta::annotations(new).filter(|map| !map.is_empty()) != meta::annotations(old).filter(|map| !map.is_empty())
+    {
+        meta::set(new, &["metadata", "generation"], generation + 1);
+    }
 }
 
 pub fn replicas_status_create(object: &mut Value) {

@@ -155,7 +155,7 @@ pub fn prepare_service_update(service: &mut Value, old: &Value) {
         if str_of(spec, "clusterIP").is_empty()
             && let Some(address) = old
                 .get("clusterIP")
-                .filter(|_| unset(spec, "clusterIPs") || spec["clusterIPs"] == old["clusterIPs"])
+                .filter(|_| unset(spec, "clusterIPs") || spec.get("clusterIPs") == old.get("clusterIPs"))
         {
             spec.insert("clusterIP".into(), address.clone());
         }

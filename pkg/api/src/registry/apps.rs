@@ -30,7 +30,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::deployment())
             .short(&["deploy"])
             .default(defaults::deployment)
-            .prepare(defaults::deployment_create, defaults::nothing_on_update)
+            .prepare(defaults::reset_status, defaults::deployment_update)
             .category("all")
             .generation()
             .scale()

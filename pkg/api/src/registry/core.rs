@@ -25,6 +25,7 @@ pub(super) fn rows() -> Vec<Resource> {
     vec![
         core("Binding", "bindings").review(),
         core("ComponentStatus", "componentstatuses")
+            .deprecated("v1 ComponentStatus is deprecated in v1.19+")
             .columns(columns::component_status())
             .cluster()
             .short(&["cs"])
@@ -36,6 +37,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::config_map())
             .short(&["cm"]),
         core("Endpoints", "endpoints")
+            .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             .validate(validation::endpoints)
             .columns(columns::endpoints())
             .short(&["ep"])

@@ -194,6 +194,7 @@ pub struct Resource {
     pub convert: Option<Convert>,
     /// Default paths of `/scale`: (specReplicasPath, statusReplicasPath, labelSelectorPath) as JSON paths.
     pub scale: Option<ScalePaths>,
+    /// `deprecated`: a `Warning` for every request of the kind.
     pub extra: BTreeMap<&'static str, Value>,
 }
 

@@ -30,7 +30,6 @@ pub(super) fn networking() -> Vec<Resource> {
             .columns(columns::ip_address())
             .cluster()
             .short(&["ip"])
-            .generation()
             .support(Support::StoredOnly)
             .fields(&[
                 "spec.parentRef.group",
@@ -50,7 +49,6 @@ pub(super) fn networking() -> Vec<Resource> {
             .default(defaults::spec_and_status)
             .prepare(defaults::reset_status, defaults::nothing_on_update)
             .cluster()
-            .generation()
             .status()
             .support(Support::StoredOnly),
     ]

@@ -177,6 +177,12 @@ impl Resource {
         self
     }
 
+    /// What upstream warns of on every request for the kind.
+    pub(super) fn deprecated(mut self, warning: &'static str) -> Self {
+        self.extra.insert("deprecated", warning.into());
+        self
+    }
+
     pub(super) fn stored_as(mut self, group: &'static str, plural: &'static str, convert: Convert) -> Self {
         self.stored_as = Some((group, plural));
         self.convert = Some(convert);

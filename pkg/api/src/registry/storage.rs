@@ -11,7 +11,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .validate(validation::csi_driver)
             .columns(columns::csi_driver())
             .cluster()
-            .generation()
             .default(defaults::csi_driver),
         storage("CSINode", "csinodes")
             .validate(validation::csi_node)

@@ -72,8 +72,7 @@ fn spec_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
         }
     }
     let priority = object::i64_at(spec, &["priority"]).unwrap_or(0);
-    let system = text(spec, "priorityClassName").starts_with("system-");
-    if priority > 0 && !system && text(spec, "preemptionPolicy") != "Never" {
+    if priority > 0 && text(spec, "preemptionPolicy") != "Never" {
         warnings.push(format!(
             "{}: orders the queue, but preempts nothing in this version of mk8s",
             path.child("priority")
