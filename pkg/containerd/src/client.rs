@@ -37,6 +37,8 @@ pub struct Options {
     pub namespace: String,
     /// FIFOs and attach sockets of running containers, one directory each.
     pub io_dir: PathBuf,
+    /// Volumes that images declare, one directory per container; on disk, they may grow.
+    pub volumes_dir: PathBuf,
     /// The binary that containerd's shim starts as log writer; it must call [`crate::logs::run_if_writer`] first thing.
     pub log_writer: PathBuf,
     /// `None`: overlayfs where containerd has it, else native.
@@ -51,6 +53,7 @@ impl Default for Options {
             socket: PathBuf::from("/run/containerd/containerd.sock"),
             namespace: "k8s.io".to_owned(),
             io_dir: PathBuf::from("/run/mk8s/io"),
+            volumes_dir: PathBuf::from("/var/lib/mk8s/node/volumes"),
             log_writer: PathBuf::from("/usr/local/bin/mk8s"),
             snapshotter: None,
             registries: PathBuf::from("/etc/mk8s/registries.yaml"),

@@ -61,32 +61,37 @@ pub struct Container {
 
 impl Containerd {
     /// Makes the container's writable snapshot and its record. A failure leaves neither.
-    pub async fn create(&self, spec: ContainerSpec) -> Result<Container> {
-        let record = record(&spec, self.snapshotter())?;
-        let id = spec.id.as_str();
-        let what = format!("create container {id}");
-        let mounts = self.prepare_snapshot(id, &spec.image).await?;
-        let request = api::CreateContainerRequest {
-            container: Some(record),
-        };
-        match call(&what, self.containers_api().create(request)).await {
-            Ok(answer) => {
-                let record = answer
-                    .container
-                    .ok_or_else(|| Error::malformed(what, "containerd answered no record"))?;
-                Ok(Container {
-                    mounts,
-                    ..from_record(record)
-                })
-            }
+    pub async fn create(&self, mut spec: ContainerSpec) -> Result<Container> {
+        let mounts = self.prepare_snapshot(&spec.id, &spec.image).await?;
+        match self.create_record(&mut spec, &mounts).await {
+            Ok(record) => Ok(Container {
+                mounts,
+                ..from_record(record)
+            }),
             Err(error) => {
                 // A record that is already there owns the snapshot.
                 if !error.is_already_exists() {
-                    let _ = self.remove_snapshot(self.snapshotter(), id).await;
+                    let _ = self.remove_snapshot(self.snapshotter(), &spec.id).await;
+                    let _ = self.remove_image_volumes(&spec.id);
                 }
                 Err(error)
             }
         }
+    }
+
+    async fn create_record(&self, spec: &mut ContainerSpec, mounts: &[Mount]) -> Result<api::Container> {
+        let image = spec.image.config.clone();
+        if !image.volumes.is_empty() {
+            self.add_image_volumes(&spec.id, &image, mounts, &mut spec.oci).await?;
+        }
+        let what = format!("create container {}", spec.id);
+        let request = api::CreateContainerRequest {
+            container: Some(record(spec, self.snapshotter())?),
+        };
+        let answer = call(&what, self.containers_api().create(request)).await?;
+        answer
+            .container
+            .ok_or_else(|| Error::malformed(what, "containerd answered no record"))
     }
 
     pub async fn container(&self, id: &str) -> Result<Container> {
@@ -133,6 +138,7 @@ impl Containerd {
         gone_is_fine(call(&what, self.containers_api().delete(request)).await)?;
         let (snapshotter, key) = snapshot.unwrap_or_else(|| (self.snapshotter().to_owned(), id.to_owned()));
         self.remove_snapshot(&snapshotter, &key).await?;
+        self.remove_image_volumes(id)?;
         self.remove_stdio(id)
     }
 }

@@ -30,6 +30,7 @@ mod snapshot;
 pub mod spec;
 mod stdio;
 mod task;
+mod volume;
 
 pub use client::{Containerd, Options, Version};
 pub use container::{Container, ContainerSpec, Stdio};

@@ -1,8 +1,10 @@
 //! Reading files out of a snapshot: its mounts are made in a thread with a mount namespace of its own, which takes them
 //! along when it ends, so that nothing is ever left mounted on the host.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use containerd_client::types::Mount;
@@ -20,11 +22,38 @@ const PAGE: usize = 4096;
 /// The contents of files, relative to the snapshot's root; `None` for one that is not there. No symlink in the image
 /// leads out of it.
 pub(crate) async fn read_files(mounts: Vec<Mount>, files: Vec<&'static str>) -> Result<Vec<Option<Vec<u8>>>> {
+    with_snapshot(mounts, move |root| {
+        files.iter().map(|file| read_below(root, file)).collect()
+    })
+    .await
+}
+
+/// Copies directories of a snapshot, each into an existing one of the host: entries with their owners, modes and links.
+/// A directory that the snapshot lacks leaves its copy empty.
+pub(crate) async fn copy_directories(mounts: Vec<Mount>, pairs: Vec<(String, PathBuf)>) -> Result<()> {
+    with_snapshot(mounts, move |root| {
+        for (from, to) in &pairs {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let Some(directory) = open_below(root, from.trim_start_matches('/'), flags)? else {
+                continue;
+            };
+            copy_directory(&directory, to).map_err(|e| Error::path("copy an image's files to", to, e))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Runs `work` on the root of a snapshot that is mounted, read-only, for it alone.
+async fn with_snapshot<T: Send + 'static>(
+    mounts: Vec<Mount>,
+    work: impl FnOnce(&File) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let spawned = std::thread::Builder::new()
         .name("mk8s-snapshot".to_owned())
         .spawn(move || {
-            let _ = sender.send(read_in_own_namespace(&mounts, &files));
+            let _ = sender.send(mounted_root(&mounts).and_then(|root| work(&root)));
         });
     spawned.map_err(|e| Error::io("start a thread", e))?;
     receiver
@@ -32,7 +61,7 @@ pub(crate) async fn read_files(mounts: Vec<Mount>, files: Vec<&'static str>) -> 
         .map_err(|_| Error::malformed("read a snapshot", "its thread ended early"))?
 }
 
-fn read_in_own_namespace(mounts: &[Mount], files: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
+fn mounted_root(mounts: &[Mount]) -> Result<File> {
     let errno = |what: &str| {
         let what = what.to_owned();
         move |errno: nix::errno::Errno| Error::io(what, errno.into())
@@ -41,23 +70,57 @@ fn read_in_own_namespace(mounts: &[Mount], files: &[&str]) -> Result<Vec<Option<
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(errno("make / private"))?;
     // Any directory serves as mount point, since the mount exists in this thread only; this one is everywhere, and
-    // no snapshot lives below it.
-    let point = Path::new("/proc");
+    // neither a snapshot nor a copy of one lives below it.
+    let point = Path::new("/sys");
     for one in mounts {
         attach(one, point).map_err(errno(&format!("mount {} {}", one.r#type, one.source)))?;
     }
-    let root = File::open(point).map_err(|e| Error::path("open", point, e))?;
-    files.iter().map(|file| read_below(&root, file)).collect()
+    File::open(point).map_err(|e| Error::path("open", point, e))
+}
+
+/// `None`: there is no such thing in the snapshot.
+fn open_below(root: &File, path: &str, flags: OFlag) -> Result<Option<File>> {
+    use nix::errno::Errno;
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    match openat2(root, path, OpenHow::new().flags(flags).resolve(resolve)) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        Err(errno) => Err(Error::io(format!("open {path} in a snapshot"), errno.into())),
+    }
+}
+
+fn copy_directory(from: &File, to: &Path) -> std::io::Result<()> {
+    // What an open directory holds, whatever its path is called.
+    let source = PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd()));
+    copy_owner_and_mode(&from.metadata()?, to)?;
+    for entry in fs::read_dir(&source)? {
+        let entry = entry?;
+        let (metadata, target) = (entry.metadata()?, to.join(entry.file_name()));
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            fs::create_dir(&target)?;
+            copy_directory(&File::open(entry.path())?, &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path())?, &target)?;
+            lchown(&target, Some(metadata.uid()), Some(metadata.gid()))?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &target)?;
+            copy_owner_and_mode(&metadata, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_owner_and_mode(metadata: &fs::Metadata, target: &Path) -> std::io::Result<()> {
+    // The owner first: a change of it clears set-user-id bits.
+    chown(target, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(target, metadata.permissions())
 }
 
 fn read_below(root: &File, file: &str) -> Result<Option<Vec<u8>>> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let opened = match openat2(root, file, how) {
-        Ok(fd) => File::from(fd),
-        Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP) => return Ok(None),
-        Err(errno) => return Err(Error::io(format!("open {file} in a snapshot"), errno.into())),
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let Some(opened) = open_below(root, file, flags)? else {
+        return Ok(None);
     };
     if !opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
         return Ok(None);
@@ -70,6 +133,7 @@ fn read_below(root: &File, file: &str) -> Result<Option<Vec<u8>>> {
 
 /// One of containerd's mounts, read-only whatever it says.
 fn attach(one: &Mount, point: &Path) -> nix::Result<()> {
+    let none: Option<&str> = None;
     let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
     let mut data: Vec<&str> = Vec::new();
     for option in &one.options {
@@ -77,8 +141,18 @@ fn attach(one: &Mount, point: &Path) -> nix::Result<()> {
             "bind" => flags |= MsFlags::MS_BIND,
             "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
             "ro" | "rw" => {}
+            // The writable layer is empty yet, and will be mounted by somebody else in a moment.
+            option if option.starts_with("upperdir=") || option.starts_with("workdir=") => {}
             other => data.push(other),
         }
+    }
+    // overlayfs wants two layers at least.
+    if let Some(only) = data
+        .iter()
+        .find_map(|option| option.strip_prefix("lowerdir="))
+        .filter(|l| !l.contains(':'))
+    {
+        return mount(Some(only), point, none, MsFlags::MS_BIND, none);
     }
     let joined = data.join(",");
     let (directory, joined) = if joined.len() < PAGE {

@@ -18,7 +18,7 @@ use std::process::Stdio as Redirect;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -55,25 +55,37 @@ pub struct Attached {
     /// Present where the container keeps its stdin open.
     pub stdin: Option<Stdin>,
     socket: UnixStream,
+    received: BytesMut,
 }
 
 impl Attached {
-    /// The next piece of output since the attach; `None` once the container has closed its streams.
+    /// The next piece of output since the attach; `None` once the container has closed its streams. Cancel-safe: a call
+    /// that is dropped loses nothing.
     pub async fn next(&mut self) -> io::Result<Option<Output>> {
-        let mut header = [0u8; logs::FRAME_HEADER];
-        match self.socket.read_exact(&mut header).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
+        loop {
+            if let Some(output) = self.frame() {
+                return Ok(Some(output));
+            }
+            if self.socket.read_buf(&mut self.received).await? == 0 {
+                return Ok(None);
+            }
         }
+    }
+
+    /// Takes the first frame off what was received, if it is all there.
+    fn frame(&mut self) -> Option<Output> {
+        let header = *self.received.first_chunk::<{ logs::FRAME_HEADER }>()?;
         let (is_stderr, length) = logs::frame_of(header);
-        let mut data = vec![0u8; length];
-        self.socket.read_exact(&mut data).await?;
-        Ok(Some(if is_stderr {
-            Output::Stderr(data.into())
+        if self.received.len() < logs::FRAME_HEADER + length {
+            return None;
+        }
+        self.received.advance(logs::FRAME_HEADER);
+        let data = self.received.split_to(length).freeze();
+        Some(if is_stderr {
+            Output::Stderr(data)
         } else {
-            Output::Stdout(data.into())
-        }))
+            Output::Stdout(data)
+        })
     }
 
     /// Takes stdin out, to be written by another task.
@@ -148,7 +160,11 @@ impl Containerd {
         } else {
             None
         };
-        Ok(Attached { stdin, socket })
+        Ok(Attached {
+            stdin,
+            socket,
+            received: BytesMut::new(),
+        })
     }
 
     pub(crate) fn io_dir(&self, id: &str) -> PathBuf {

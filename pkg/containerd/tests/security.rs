@@ -112,8 +112,7 @@ async fn containers_get_what_the_spec_says() {
         propagation: Propagation::Private,
         ..Default::default()
     };
-    let script =
-        "touch /x || echo no root; cat /ro/file; touch /ro/x || echo no ro; touch /rw/x && echo rw; ls /dev/fuse2";
+    let script = "touch /x || echo no root; cat /ro/file; touch /ro/x || echo no ro; touch /rw/x && echo rw; ls /dev/fuse2; cat /vol/sub/seed; touch /vol/x && echo volume";
     let files = inside.says("files", script, |c| {
         c.security.readonly_rootfs = true;
         c.mounts = vec![mount("/ro", true), mount("/rw", false)];
@@ -125,9 +124,14 @@ async fn containers_get_what_the_spec_says() {
         }];
     });
     let files = files.await;
-    for line in ["no root", "content", "no ro", "rw", "/dev/fuse2"] {
+    for line in ["no root", "content", "no ro", "rw", "/dev/fuse2", "seeded", "volume"] {
         assert!(files.contains(&line.to_owned()), "{line}: {files:?}");
     }
+
+    assert!(
+        !node.path("volumes/files").exists(),
+        "an image's volumes go with the container"
+    );
 
     // Limits, in the cgroup that was named.
     let script = "cat /proc/self/oom_score_adj; cat /proc/self/cgroup";

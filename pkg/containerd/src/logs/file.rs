@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -52,9 +53,7 @@ impl LogFile {
         self.size = 0;
         let (path, keep) = (self.path.clone(), self.max_files.saturating_sub(1));
         // Compressing takes a moment: not on the loop that drains the container's pipes.
-        std::thread::Builder::new()
-            .spawn(move || tidy(&path, &rotated, keep))
-            .map(drop)
+        std::thread::Builder::new().spawn(move || tidy(&path, keep)).map(drop)
     }
 }
 
@@ -62,18 +61,19 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-/// Gzips rotated files but the newest (a reader may still be in it), removes all but `keep`.
-fn tidy(path: &Path, newest: &Path, keep: usize) {
+/// Gzips rotated files but the newest (a reader may still be in it), removes all but `keep`. One at a time: a container
+/// may fill its log faster than one is compressed.
+fn tidy(path: &Path, keep: usize) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut rotated = rotated_files(path);
     rotated.sort();
     let surplus = rotated.len().saturating_sub(keep);
     for old in rotated.drain(..surplus) {
         let _ = fs::remove_file(old);
     }
-    for file in rotated
-        .iter()
-        .filter(|file| *file != newest && file.extension().is_none_or(|e| e != "gz"))
-    {
+    let older = rotated.split_last().map_or(&[][..], |(_, older)| older);
+    for file in older.iter().filter(|file| file.extension().is_none_or(|e| e != "gz")) {
         if compress(file).is_ok() {
             let _ = fs::remove_file(file);
         }
@@ -118,14 +118,21 @@ mod tests {
             log.append(b"12345678\n");
             std::thread::sleep(std::time::Duration::from_millis(30));
         }
-        std::thread::sleep(std::time::Duration::from_millis(200));
         assert_eq!(fs::read(&path).unwrap(), b"12345678\n");
-        let mut names: Vec<String> = rotated_files(&path)
-            .iter()
-            .map(|p| p.extension().unwrap().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        assert_eq!(names.len(), 2, "{names:?}");
-        assert_eq!(names.iter().filter(|name| *name == "gz").count(), 1, "{names:?}");
+        let gzipped = |files: &[PathBuf]| {
+            files
+                .iter()
+                .filter(|file| file.extension().is_some_and(|e| e == "gz"))
+                .count()
+        };
+        let settled = || {
+            let files = rotated_files(&path);
+            files.len() == 2 && gzipped(&files) == 1
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !settled() {
+            assert!(std::time::Instant::now() < deadline, "{:?}", rotated_files(&path));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 }

@@ -88,6 +88,7 @@ impl Node {
         let options = Options {
             socket: self.path("containerd.sock"),
             io_dir: self.path("io"),
+            volumes_dir: self.path("volumes"),
             log_writer: log_writer(),
             registries: self.path("registries.yaml"),
             namespace: NAMESPACE.clone(),
@@ -265,6 +266,9 @@ fn busybox_archive(path: &Path) {
     ] {
         let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
     }
+    fs::create_dir_all(root.join("vol/sub")).unwrap();
+    fs::write(root.join("vol/sub/seed"), "seeded\n").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.join("vol/link")).unwrap();
     fs::write(
         root.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/var:/bin/sh\n",
@@ -292,7 +296,7 @@ fn busybox_archive(path: &Path) {
     };
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux",
-        "config": {"Env": ["PATH=/bin", "FROM_IMAGE=1"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin", "FROM_IMAGE=1"], "Cmd": ["sh"], "Volumes": {"/vol": {}, "/ro": {}}},
         "rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]},
     });
     let config = serde_json::to_vec(&config).unwrap();
