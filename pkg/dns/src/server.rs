@@ -41,7 +41,7 @@ pub struct Server {
 /// What to do for one query.
 enum Step {
     Send(Vec<u8>),
-    Ask(Message, Decision),
+    Ask(Box<(Message, Decision)>),
     Nothing,
 }
 
@@ -73,12 +73,12 @@ impl Server {
         }
         match decide(&self.config, &self.index.read(), &query) {
             Decision::Answer(response) => fit(response, limit(&query, transport)).map_or(Step::Nothing, Step::Send),
-            decision => Step::Ask(query, decision),
+            decision => Step::Ask(Box::new((query, decision))),
         }
     }
 
     /// Asks the host's resolvers; a failure is SERVFAIL.
-    async fn ask(&self, bytes: &[u8], query: Message, decision: Decision, transport: Transport) -> Option<Vec<u8>> {
+    async fn ask(&self, bytes: &[u8], (query, decision): (Message, Decision), transport: Transport) -> Option<Vec<u8>> {
         // With that many waiting, the resolvers are the ones who fail.
         let permit = self.underway.try_acquire();
         let answer = match (&permit, decision) {
@@ -162,10 +162,10 @@ impl Server {
         match self.step(bytes, Transport::Udp) {
             // A client that does not take its answer asks again.
             Step::Send(answer) => drop(udp.send_to(&answer, client).await),
-            Step::Ask(query, decision) => {
+            Step::Ask(asked) => {
                 let (server, udp, bytes) = (self.clone(), udp.clone(), bytes.to_vec());
                 tasks.spawn(async move {
-                    if let Some(answer) = server.ask(&bytes, query, decision, Transport::Udp).await {
+                    if let Some(answer) = server.ask(&bytes, *asked, Transport::Udp).await {
                         drop(udp.send_to(&answer, client).await);
                     }
                 });
@@ -182,7 +182,7 @@ impl Server {
             }
             let answer = match self.step(&bytes, Transport::Tcp) {
                 Step::Send(answer) => answer,
-                Step::Ask(query, decision) => match self.ask(&bytes, query, decision, Transport::Tcp).await {
+                Step::Ask(asked) => match self.ask(&bytes, *asked, Transport::Tcp).await {
                     Some(answer) => answer,
                     None => return,
                 },

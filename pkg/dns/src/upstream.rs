@@ -38,12 +38,13 @@ pub enum Transport {
 }
 
 type Answer = Option<Arc<[u8]>>;
+/// By transport and the query without its id.
+type Underway = HashMap<(Transport, Box<[u8]>), watch::Receiver<Option<Answer>>>;
 
 pub struct Upstream {
     own: Ipv4Addr,
     servers: Mutex<Servers>,
-    /// By transport and the query without its id.
-    underway: Mutex<HashMap<(Transport, Box<[u8]>), watch::Receiver<Option<Answer>>>>,
+    underway: Mutex<Underway>,
 }
 
 #[derive(Default)]

@@ -197,6 +197,23 @@ impl Kubelet {
                 Ok(())
             }
         });
+        let a = agent.clone();
+        supervisor.spawn("kubelet-network-guard", OnExit::Restart, move |token| {
+            let agent = a.clone();
+            async move {
+                let guarded = async {
+                    match agent.network.get().await {
+                        Some(network) => network.guard().await,
+                        None => Ok(()),
+                    }
+                };
+                tokio::select! {
+                    ended = guarded => ended?,
+                    () = token.cancelled() => {}
+                }
+                Ok(())
+            }
+        });
         node::register(&agent).await;
         let (a, c) = (agent.clone(), changed);
         supervisor.spawn("kubelet-node-status", OnExit::Restart, move |token| {

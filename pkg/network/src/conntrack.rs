@@ -7,7 +7,10 @@ use std::net::Ipv4Addr;
 
 use rtnetlink::sys::{Socket, SocketAddr};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    nfnl::{ACK, DONE, DUMP, ERROR, FAMILY, NETLINK_NETFILTER, REQUEST, attribute, find, message, messages, refusal},
+};
 
 /// Flows to a destination: those that lead to `endpoint`, or, without one, those that were not led anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,18 +21,9 @@ pub struct Udp {
     pub endpoint: Option<(Ipv4Addr, u16)>,
 }
 
-const NETLINK_NETFILTER: isize = 12;
 /// Subsystem 1, connection tracking.
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
-const DUMP: u16 = 0x300;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-const HEADER: usize = 16;
-/// nfgenmsg: family, version, resource.
-const FAMILY: usize = 4;
 
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
@@ -128,56 +122,4 @@ fn tuple(bytes: &[u8]) -> Option<Tuple> {
         source_port: port(PROTO_SRC)?,
         port: port(PROTO_DST)?,
     })
-}
-
-fn find(attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    let mut rest = attributes;
-    while let [a, b, c, d, ..] = *rest {
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([c, d]) & 0x3fff == wanted {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + value.len());
-    bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + FAMILY + attributes.len());
-    bytes.extend(((HEADER + FAMILY + attributes.len()) as u32).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([libc::AF_INET as u8, 0, 0, 0]);
-    bytes.extend(attributes);
-    bytes
-}
-
-fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
-        let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
-        let body = rest.get(HEADER..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
-    })
-}
-
-fn refusal(body: &[u8]) -> std::io::Error {
-    let code = body
-        .get(..4)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, i32::from_ne_bytes);
-    std::io::Error::from_raw_os_error(-code)
 }

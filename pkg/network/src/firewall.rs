@@ -45,7 +45,7 @@ impl Chain {
 
 /// Lets pods' traffic through every firewall that would drop it; says which.
 pub async fn open(cluster_cidr: Ipv4Net) -> Result<()> {
-    let ruleset = nft::list(&["list", "ruleset"]).await?;
+    let ruleset = nft::list(&["-t", "list", "ruleset"]).await?;
     let mut iptables = false;
     let mut text = String::new();
     for chain in refusing(&ruleset) {
@@ -88,7 +88,7 @@ pub async fn open(cluster_cidr: Ipv4Net) -> Result<()> {
 
 /// Takes mk8s's accepts out of the host's other firewalls.
 pub async fn close() -> Result<()> {
-    let ruleset = match nft::list(&["list", "ruleset"]).await {
+    let ruleset = match nft::list(&["-t", "list", "ruleset"]).await {
         Ok(ruleset) => ruleset,
         Err(Error::Invalid(_)) => return Ok(()),
         Err(error) => return Err(error),

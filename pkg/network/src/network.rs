@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     firewall,
     ipam::{self, Ipam},
+    monitor::Monitor,
     names, netns, nft,
     overlay::{self, Peer},
     rtnl::{Link, Rtnl},
@@ -267,6 +268,24 @@ impl Network {
     /// Looks at the host's firewalls again: one may have been started, or reloaded, since.
     pub async fn recheck_firewall(&self) -> Result<()> {
         firewall::open(self.0.config.cluster_cidr).await
+    }
+
+    /// Keeps the node's table and its accepts in other firewalls there, whoever flushes or reloads them. Ends only with
+    /// an error; to be run again then.
+    pub async fn guard(&self) -> Result<()> {
+        let mut monitor = Monitor::open()?;
+        // What changed before it listened.
+        self.recheck_firewall().await?;
+        loop {
+            let changes = monitor.next().await?;
+            if changes.gone.contains(names::TABLE) {
+                tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
+                nft::apply(&table(&self.0.config)).await?;
+            }
+            if changes.foreign {
+                self.recheck_firewall().await?;
+            }
+        }
     }
 
     fn ipam(&self) -> MutexGuard<'_, Ipam> {

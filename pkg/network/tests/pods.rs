@@ -221,6 +221,25 @@ fn another_firewall_lets_pods_through() {
         sh("iptables -F FORWARD");
         network.recheck_firewall().await.unwrap();
         assert!(sh("iptables -S").contains("-A FORWARD -j MK8S-FORWARD"));
+        // The guard sees it by itself, and the loss of mk8s's own table too.
+        let guarded = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sh("nft flush ruleset; iptables -P FORWARD DROP");
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let listed = sh("iptables -S; nft list tables");
+                if listed.contains("-A FORWARD -j MK8S-FORWARD") && listed.contains("table ip mk8s-network") {
+                    return;
+                }
+            }
+            panic!("not made again: {}", sh("iptables -S; nft list tables"));
+        };
+        tokio::select! {
+            () = guarded => {}
+            ended = network.guard() => panic!("{ended:?}"),
+        }
+        sh("nft 'table inet fw { chain forward { type filter hook forward priority 10; policy drop; }; }'");
+        network.recheck_firewall().await.unwrap();
         teardown().await.unwrap();
         let listed = sh("iptables -S; nft list table inet fw");
         assert!(!listed.to_lowercase().contains("mk8s"), "{listed}");

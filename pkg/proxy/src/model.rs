@@ -382,7 +382,8 @@ mod tests {
         let node_port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
         let both_of_ip = "ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 0 : 10.244.1.5 . 8080, \
                           10.96.0.5 . tcp . 80 . 1 : 10.244.2.6 . 8080 }";
-        let cases: Vec<(&str, Json, Vec<(&str, &str, Json)>, Vec<&str>)> = vec![
+        type Case<'a> = (&'a str, Json, Vec<(&'a str, &'a str, Json)>, Vec<&'a str>);
+        let cases: Vec<Case<'_>> = vec![
             (
                 "cluster address",
                 json!({}),

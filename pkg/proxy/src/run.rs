@@ -14,7 +14,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use mk8s_client::{Event, Informers};
-use mk8s_network::{conntrack, nft};
+use mk8s_network::{conntrack, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -141,6 +141,8 @@ async fn follow(node: &Node, informers: &Informers) {
     tokio::join!(services.wait_synced(), slices.wait_synced(), pods.wait_synced());
     let mut state = State::default();
     let mut fresh = true;
+    // Before the table is made, so that no loss of it goes unheard.
+    let mut monitor = monitor();
     loop {
         while let Some(event) = of_services.try_next() {
             state.service(event);
@@ -170,6 +172,32 @@ async fn follow(node: &Node, informers: &Informers) {
             event = of_services.next() => state.service(event),
             event = of_slices.next() => state.slice(event),
             event = of_pods.next() => state.pod(event),
+            lost = lost(&mut monitor) => if lost {
+                tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
+                fresh = true;
+            },
+        }
+    }
+}
+
+fn monitor() -> Option<Monitor> {
+    Monitor::open()
+        .inspect_err(|error| tracing::warn!(%error, "if somebody flushes nftables, Services fail until the next start"))
+        .ok()
+}
+
+/// Whether the table is gone; never without a monitor.
+async fn lost(monitor: &mut Option<Monitor>) -> bool {
+    let Some(listening) = monitor else {
+        return std::future::pending().await;
+    };
+    match listening.next().await {
+        Ok(changes) => changes.gone.contains(names::SERVICE_TABLE),
+        Err(error) => {
+            tracing::warn!(%error, "changes of nftables may have been missed: the table is made anew");
+            tokio::time::sleep(RETRY).await;
+            *monitor = self::monitor();
+            true
         }
     }
 }

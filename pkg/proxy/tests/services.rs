@@ -417,3 +417,55 @@ fn ten_thousand_services() {
         }
     });
 }
+
+/// An API server with a Service, its slice and no pods; nothing of it changes.
+fn api(endpoint: &PodAddress) -> axum::Router {
+    let list = |kind: &'static str, version: &'static str, items: Vec<serde_json::Value>| {
+        axum::routing::get(
+            move |axum::extract::RawQuery(query): axum::extract::RawQuery| async move {
+                if query.unwrap_or_default().contains("watch=true") {
+                    return std::future::pending().await;
+                }
+                json!({"kind": kind, "apiVersion": version, "metadata": {"resourceVersion": "5"}, "items": items})
+                    .to_string()
+            },
+        )
+    };
+    let mut slice = serde_json::to_value(slice(&[(endpoint, "n1")])).unwrap();
+    slice["metadata"]["namespace"] = "app".into();
+    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "web"});
+    axum::Router::new()
+        .route(
+            "/api/v1/services",
+            list("ServiceList", "v1", vec![serde_json::to_value(web(json!({}))).unwrap()]),
+        )
+        .route("/api/v1/pods", list("PodList", "v1", Vec::new()))
+        .route(
+            "/apis/discovery.k8s.io/v1/endpointslices",
+            list("EndpointSliceList", "discovery.k8s.io/v1", vec![slice]),
+        )
+}
+
+#[test]
+fn runs_and_makes_again_what_somebody_flushed() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let a = network.attach("a").await.unwrap();
+        serve("a", &a);
+        let token = tokio_util::sync::CancellationToken::new();
+        let informers = mk8s_client::Informers::new(mk8s_client::in_process(api(&a), "proxy"), token.clone());
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, token.clone()));
+        for _ in 0..2 {
+            let start = Instant::now();
+            while ask(None, VIP, 80).is_err() {
+                assert!(start.elapsed() < Duration::from_secs(5));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            println!("reached after {:?}", start.elapsed());
+            sh("nft flush ruleset");
+        }
+        token.cancel();
+        running.await.unwrap();
+    });
+}
