@@ -39,7 +39,10 @@ async fn main() -> Result<(), Failure> {
     measure("create, one client", count / 20, 1, &router, create).await?;
     let list = read(&router, request("GET", &format!("{path}?limit=1"), Bytes::new())).await?;
     let list: serde_json::Value = serde_json::from_slice(&list)?;
-    let name = list["items"][0]["metadata"]["name"].as_str().ok_or("a name")?.to_string();
+    let name = list["items"][0]["metadata"]["name"]
+        .as_str()
+        .ok_or("a name")?
+        .to_string();
     let one = format!("{path}/{name}");
     measure("get", count, CLIENTS, &router, |_| request("GET", &one, Bytes::new())).await?;
     measure("list", 5, 1, &router, |_| request("GET", &path, Bytes::new())).await?;
@@ -76,7 +79,8 @@ async fn measure(
     make: impl Fn(usize) -> Result<Request<Body>, http::Error>,
 ) -> Result<(), Failure> {
     let (started, cpu) = (Instant::now(), cpu_time()?);
-    let mut answers = futures::stream::iter((0..count).map(|index| read(router, make(index)))).buffer_unordered(clients);
+    let mut answers =
+        futures::stream::iter((0..count).map(|index| read(router, make(index)))).buffer_unordered(clients);
     while let Some(answer) = answers.next().await {
         answer?;
     }

@@ -15,7 +15,7 @@ impl Admission {
     pub async fn mutate(&self, _: &Attributes<'_>, _: &mut Value) -> Result<(), Status> {
         Ok(())
     }
-    pub async fn validate(&self, _: &Attributes<'_>, _: &Value) -> Result<(), Status> {
+    pub fn validate(&self, _: &Attributes<'_>, _: Option<&Value>, _: &mut Vec<String>) -> Result<(), Status> {
         Ok(())
     }
 }

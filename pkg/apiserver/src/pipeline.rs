@@ -68,7 +68,7 @@ pub async fn create(
     refuse(call, meta::name(&object), &validation::create(resource, &object))?;
     {
         let attributes = call.attributes(Operation::Create, meta::name(&object), None, dry_run);
-        admission.validate(&attributes, &object).await?;
+        admission.validate(&attributes, Some(&object), warnings)?;
     }
     warnings.extend(validation::warnings(resource, &object, None));
     if dry_run {
@@ -163,7 +163,7 @@ pub async fn update(
     refuse(call, old.name(), &errors)?;
     {
         let attributes = call.attributes(Operation::Update, old.name(), Some(old_value), dry_run);
-        admission.validate(&attributes, &new).await?;
+        admission.validate(&attributes, Some(&new), warnings)?;
     }
     if part == Part::Main {
         warnings.extend(validation::warnings(resource, &new, Some(old_value)));

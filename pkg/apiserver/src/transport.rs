@@ -22,7 +22,7 @@ use crate::server::ApiServer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An HTTP/1.1 connection without a request for so long is closed.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_secs(60);
 /// What requests under way get when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Upstream's window for what clients send.

@@ -135,7 +135,7 @@ pub async fn delete_object(call: &Call, mut object: Arc<Object>, options: &Delet
         check_preconditions(call, &object, &value, options)?;
         {
             let attributes = call.attributes(Operation::Delete, object.name(), Some(&value), options.dry_run);
-            call.server.admission().validate(&attributes, &value).await?;
+            call.admit(&attributes, None).await?;
         }
         let done = match plan(resource, value, options, jiff::Timestamp::now()) {
             Plan::Pending => return Ok(Outcome::Waits(Written::Stored(object))),

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::admission::{Attributes, Operation};
 use crate::identity::User;
-use crate::negotiate::{Encoding, Output, Shape};
+use crate::negotiate::Output;
 use crate::object::Object;
 use crate::request::{Query, RequestInfo};
 use crate::respond;
@@ -51,7 +51,8 @@ impl Call {
 
     /// The stored object that the path names.
     pub fn object(&self) -> Result<Arc<Object>, Status> {
-        let found = self.cache()?.get(&self.info.namespace, self.info.path_name());
+        let cache = self.row.cache.as_ref().ok_or_else(|| self.not_found())?;
+        let found = cache.get(&self.info.namespace, self.info.path_name());
         found.ok_or_else(|| self.not_found())
     }
 
@@ -82,6 +83,14 @@ impl Call {
             old,
             dry_run,
         }
+    }
+
+    /// Both phases of admission, for what stores no object of its own: delete, connect, binding, eviction.
+    pub async fn admit(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+        let admission = self.server.admission();
+        let mut sent = object.cloned().unwrap_or_default();
+        admission.mutate(attributes, &mut sent).await?;
+        admission.validate(attributes, object, &mut Vec::new())
     }
 
     /// Kinds that promise what this version can't hold are not written.
@@ -140,7 +149,7 @@ fn supports(call: &Call) -> bool {
     if needs_name && call.info.name.is_empty() {
         return false;
     }
-    if call.info.verb == "create" && !call.info.name.is_empty() && call.row.plural() != "namespaces" {
+    if call.info.verb == "create" && !call.info.name.is_empty() {
         return false;
     }
     call.row.resource.verbs.names().any(|verb| verb == call.info.verb)
@@ -182,12 +191,4 @@ pub fn answer(
     };
     respond::warn(&mut response, warnings);
     Ok(response)
-}
-
-/// Whether the cache's bytes can be sent as they are.
-pub fn plain_json(call: &Call) -> bool {
-    call.row.shows_stored()
-        && call.output.shape == Shape::Object
-        && call.output.encoding == Encoding::Json
-        && !call.output.pretty
 }

@@ -125,7 +125,13 @@ fn names_version(change: &Value) -> bool {
 }
 
 /// The patched tree as decoding its text would leave it.
-fn conformed(call: &Call, patched: Value, change: &Value, options: WriteOptions, warnings: &mut Vec<String>) -> Result<Value, Status> {
+fn conformed(
+    call: &Call,
+    patched: Value,
+    change: &Value,
+    options: WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
     let Some(schema) = call.row.schema else {
         return Ok(patched);
     };

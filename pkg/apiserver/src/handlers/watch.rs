@@ -306,10 +306,9 @@ impl Encoder {
             row: call.row.clone(),
             output: call.output,
             include: table::include(&call.query),
-            plain: super::plain_json(call)
-                || (call.output.encoding != Encoding::Protobuf
-                    && call.output.shape == Shape::Object
-                    && call.row.shows_stored()),
+            plain: call.output.encoding != Encoding::Protobuf
+                && call.output.shape == Shape::Object
+                && call.row.shows_stored(),
             columns_sent: false,
         }
     }

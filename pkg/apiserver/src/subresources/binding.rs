@@ -48,7 +48,7 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, dry_run: bool) -> Re
     }
     {
         let attributes = call.attributes(Operation::Create, name, None, dry_run);
-        call.server.admission().validate(&attributes, binding).await?;
+        call.admit(&attributes, Some(binding)).await?;
     }
     let pods = call.server.cache().resource("", "pods");
     let pods = pods.ok_or_else(|| Status::internal("pods are not stored"))?;

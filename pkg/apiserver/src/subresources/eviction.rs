@@ -41,7 +41,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let pod = call.object()?;
     {
         let attributes = call.attributes(Operation::Create, pod.name(), None, delete.dry_run);
-        call.server.admission().validate(&attributes, &eviction).await?;
+        call.admit(&attributes, Some(&eviction)).await?;
     }
     let value = pod.value();
     if !ignores_budget(&value) {

@@ -2,7 +2,7 @@
 //! through; which protocol it carries is between the client and the node.
 
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -157,7 +157,7 @@ pub async fn upgrade(call: &Call, mut parts: Parts) -> Result<Response<Body>, St
     }
     {
         let attributes = call.attributes(Operation::Connect, &call.info.name, Some(&pod), false);
-        call.server.admission().validate(&attributes, &pod).await?;
+        call.admit(&attributes, None).await?;
     }
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
@@ -225,16 +225,11 @@ fn node_query(call: &Call) -> String {
 /// Headers that belong to the protocol, not to the client's standing with this server.
 fn passes(key: &HeaderName) -> bool {
     let name = key.as_str();
-    *key == CONNECTION
-        || *key == UPGRADE
-        || name.starts_with("sec-websocket-")
-        || name == "x-stream-protocol-version"
-        || !(*key == HOST
-            || *key == CONTENT_LENGTH
-            || *key == TRANSFER_ENCODING
-            || name == "authorization"
-            || name == "cookie"
-            || name.starts_with("impersonate-"))
+    !(*key == HOST
+        || *key == CONTENT_LENGTH
+        || *key == TRANSFER_ENCODING
+        || matches!(name, "authorization" | "cookie")
+        || name.starts_with("impersonate-"))
 }
 
 async fn splice(client: OnUpgrade, node: OnUpgrade) {

@@ -1,4 +1,5 @@
 //! A server on a temporary store, and a client that speaks JSON to its router.
+#![allow(dead_code)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,15 @@ impl Api {
             .header("content-type", content_type)
             .body(body.into())
             .unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn send_with(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }
 

@@ -1,0 +1,197 @@
+//! Subresources and the rarer ways: eviction under a budget, namespace finalizers, certificate approval, big answers,
+//! watches in other shapes.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::io::Read as _;
+
+use futures::StreamExt as _;
+use harness::{Api, events_until, read};
+use serde_json::json;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+const MERGE: &str = "application/merge-patch+json";
+
+async fn running_pod(api: &Api, name: &str) {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "a"}},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    let (code, made) = api.post(PODS, &pod).await;
+    assert_eq!(code, 201, "{made}");
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let (code, _) = api.patch(&format!("{PODS}/{name}/status"), MERGE, &status).await;
+    assert_eq!(code, 200);
+}
+
+#[tokio::test]
+async fn evictions_ask_the_budget() {
+    let api = Api::open().await;
+    running_pod(&api, "p").await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    let (code, made) = api.post(budgets, &budget).await;
+    assert_eq!(code, 201, "{made}");
+    let status = |allowed: i64| {
+        json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": 1,
+                          "desiredHealthy": 1, "expectedPods": 1}})
+    };
+    let one = format!("{budgets}/b/status");
+    let (code, set) = api.patch(&one, MERGE, &status(0)).await;
+    assert_eq!(code, 200, "{set}");
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let (code, refused) = api.post(&format!("{PODS}/p/eviction"), &eviction).await;
+    assert_eq!(code, 429, "{refused}");
+    assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
+    api.patch(&one, MERGE, &status(1)).await;
+    let (code, done) = api.post(&format!("{PODS}/p/eviction"), &eviction).await;
+    assert_eq!((code, done["status"].as_str()), (201, Some("Success")));
+    let (_, counted) = api.get(&format!("{budgets}/b")).await;
+    assert_eq!(counted["status"]["disruptionsAllowed"], 0);
+    let (_, pod) = api.get(&format!("{PODS}/p")).await;
+    assert!(pod["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn namespaces_wait_for_their_finalizer() {
+    let api = Api::open().await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+    let (code, made) = api.post("/api/v1/namespaces", &namespace).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
+    let (code, going) = api.delete("/api/v1/namespaces/n", None).await;
+    assert_eq!((code, going["status"]["phase"].as_str()), (200, Some("Terminating")));
+    let mut last = going.clone();
+    last["spec"]["finalizers"] = json!([]);
+    let (code, _) = api.put("/api/v1/namespaces/n", &last).await;
+    assert_eq!(code, 200);
+    let (code, still) = api.get("/api/v1/namespaces/n").await;
+    assert_eq!((code, &still["spec"]["finalizers"]), (200, &json!(["kubernetes"])));
+    last["metadata"]["resourceVersion"] = still["metadata"]["resourceVersion"].clone();
+    let (code, done) = api.put("/api/v1/namespaces/n/finalize", &last).await;
+    assert_eq!(code, 200, "{done}");
+    assert_eq!(api.get("/api/v1/namespaces/n").await.0, 404);
+}
+
+#[tokio::test]
+async fn dependents_are_orphaned_or_waited_for() {
+    let api = Api::open().await;
+    let path = "/apis/apps/v1/namespaces/default/replicasets";
+    for (name, policy, finalizer) in [("a", "Orphan", "orphan"), ("b", "Foreground", "foregroundDeletion")] {
+        let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": {"a": "b"}},
+                     "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+        let (code, made) = api.post(path, &set).await;
+        assert_eq!(code, 201, "{made}");
+        let one = format!("{path}/{name}");
+        let (code, marked) = api.delete(&one, Some(&json!({"propagationPolicy": policy}))).await;
+        assert_eq!(code, 200);
+        assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
+        assert_eq!(marked["metadata"]["generation"], 2);
+    }
+    let (code, _) = api
+        .delete(&format!("{path}/a"), Some(&json!({"propagationPolicy": "Sideways"})))
+        .await;
+    assert_eq!(code, 422);
+}
+
+#[tokio::test]
+async fn big_answers_come_in_chunks_and_compressed() {
+    let api = Api::open().await;
+    for index in 0..40 {
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("big{index:02}")},
+            "data": {"text": "x".repeat(10_000)}});
+        api.post(CMS, &object).await;
+    }
+    let (code, list) = api.get(CMS).await;
+    assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(40)));
+    let response = api.send_with("GET", CMS, &[("accept-encoding", "gzip")]).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let mut body = Vec::new();
+    let mut stream = response.into_body().into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        body.extend_from_slice(&chunk.unwrap());
+    }
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&body[..])
+        .read_to_string(&mut text)
+        .unwrap();
+    let unzipped: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(unzipped, list);
+    let response = api
+        .send_with("GET", CMS, &[("accept", "application/vnd.kubernetes.protobuf")])
+        .await;
+    let mut body = Vec::new();
+    let mut stream = response.into_body().into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        body.extend_from_slice(&chunk.unwrap());
+    }
+    let decoded = mk8s_api::codec::protobuf::decode(&body).unwrap();
+    assert_eq!(decoded["items"].as_array().map(Vec::len), Some(40));
+}
+
+#[tokio::test]
+async fn watches_in_other_shapes() {
+    let api = Api::open().await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let response = api
+        .send_with("GET", &format!("{CMS}?watch=1"), &[("accept", table)])
+        .await;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "t"}});
+    api.post(CMS, &object).await;
+    let events = events_until(response.into_body(), |event| event["type"] == "ADDED").await;
+    assert_eq!(events[0]["object"]["kind"], "Table");
+    assert_eq!(events[0]["object"]["rows"][0]["cells"][0], "t");
+    let partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let response = api
+        .send_with("GET", &format!("{CMS}?watch=1"), &[("accept", partial)])
+        .await;
+    let events = events_until(response.into_body(), |event| event["type"] == "ADDED").await;
+    assert_eq!(events[0]["object"]["kind"], "PartialObjectMetadata");
+    let response = api
+        .send_with(
+            "GET",
+            &format!("{CMS}?watch=1"),
+            &[("accept", "application/vnd.kubernetes.protobuf")],
+        )
+        .await;
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    );
+    let chunk = response.into_body().into_data_stream().next().await.unwrap().unwrap();
+    let length = u32::from_be_bytes(chunk[..4].try_into().unwrap()) as usize;
+    assert_eq!(chunk.len(), length + 4);
+}
+
+#[tokio::test]
+async fn discovery_and_openapi() {
+    let api = Api::open().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let response = api.send_with("GET", "/apis", &[("accept", aggregated)]).await;
+    assert!(
+        response.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .contains("as=APIGroupDiscoveryList")
+    );
+    let etag = response.headers()["etag"].to_str().unwrap().to_string();
+    let (_, groups) = read(response).await;
+    assert_eq!(groups["kind"], "APIGroupDiscoveryList");
+    let response = api
+        .send_with("GET", "/apis", &[("accept", aggregated), ("if-none-match", &etag)])
+        .await;
+    assert_eq!(response.status(), 304);
+    let old = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+    assert_eq!(api.send_with("GET", "/api", &[("accept", old)]).await.status(), 406);
+    let (code, plain) = api.get("/apis/apps/v1").await;
+    assert_eq!((code, plain["kind"].as_str()), (200, Some("APIResourceList")));
+    let (code, index) = api.get("/openapi/v3").await;
+    assert_eq!(code, 200);
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let (code, document) = api.get(url).await;
+    assert_eq!((code, document["openapi"].as_str()), (200, Some("3.0.0")));
+    let (code, version) = api.get("/version").await;
+    assert_eq!((code, version["minor"].as_str()), (200, Some("35")));
+}
