@@ -118,8 +118,7 @@ impl Lookup for crate::watch_cache::Cache {
         let Some(pods) = self.resource("", "pods") else {
             return Vec::new();
         };
-        let snapshot = pods.list(namespace);
-        let on_node = snapshot.iter().filter(|pod| pod.field("spec.nodeName") == Some(node));
-        on_node.map(|pod| pod.json.clone()).collect()
+        let on_node = pods.list_indexed(namespace, node).unwrap_or_default().0;
+        on_node.iter().map(|pod| pod.json.clone()).collect()
     }
 }

@@ -38,6 +38,9 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     };
     let filter = Filter::new(&call.row, &options)?;
     let namespace = call.info.namespace.as_str();
+    if let Some(page) = by_index(call, &options, &filter) {
+        return respond_list(call, page);
+    }
     let (snapshot, after, left) = if options.continue_token.is_empty() {
         let snapshot = match snapshot_for(call, &options).await? {
             Some(revision) => cache.at(namespace, revision).ok_or_else(too_old)?,
@@ -69,6 +72,22 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
         }
     }
     respond_list(call, page)
+}
+
+/// A node's own pods, now: by the index, without a look at all the others.
+fn by_index(call: &Call, options: &ListOptions, filter: &Filter) -> Option<Page> {
+    let plain = options.limit == 0
+        && options.continue_token.is_empty()
+        && matches!(options.resource_version.as_str(), "" | "0");
+    let value = filter.indexed.as_deref().filter(|_| plain)?;
+    let cache = call.row.cache.as_ref()?;
+    let (mut objects, revision) = cache.list_indexed(&call.info.namespace, value)?;
+    objects.retain(|object| filter.matches(object));
+    Some(Page {
+        revision,
+        source: Source::Items(objects.into_iter()),
+        ..Page::default()
+    })
 }
 
 /// The past revision to show; None: now. Waits for one that is not there yet.

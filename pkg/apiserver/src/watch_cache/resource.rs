@@ -1,6 +1,6 @@
 //! One resource's part of the watch cache: a persistent map (a snapshot is a pointer), and the ring of events.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub(super) struct State {
     pinned: VecDeque<(u64, Instant, Map)>,
     /// Per indexed value the events that concern it, for watchers of that value alone.
     pub(super) indexed: HashMap<Box<str>, Indexed>,
+    /// Keys by the indexed field's value; made when first asked for, kept from then on.
+    by_value: Option<HashMap<Box<str>, BTreeSet<Arc<str>>>>,
 }
 
 pub(super) struct Indexed {
@@ -106,6 +108,7 @@ impl ResourceCache {
                 ring: Ring::new(floor),
                 pinned: VecDeque::new(),
                 indexed: HashMap::new(),
+                by_value: None,
             }),
             wake: tokio::sync::watch::Sender::new(0),
             shared,
@@ -163,6 +166,29 @@ impl ResourceCache {
         // '0' follows '/'.
         to.push('0');
         (from.into(), to.into())
+    }
+
+    /// The objects of a namespace (empty: all) whose indexed field has a value, and the revision that this shows.
+    /// None where the resource has no indexed field.
+    pub fn list_indexed(&self, namespace: &str, value: &str) -> Option<(Vec<Arc<Object>>, u64)> {
+        let index = self.index?;
+        let range = self.range(namespace);
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let by_value = state.by_value.get_or_insert_with(|| {
+            let mut by_value: HashMap<Box<str>, BTreeSet<Arc<str>>> = HashMap::new();
+            for object in state.map.values() {
+                let keys = by_value.entry(value_of(object, index)).or_default();
+                keys.insert(object.key.clone());
+            }
+            by_value
+        });
+        let keys = by_value
+            .get(value)
+            .into_iter()
+            .flat_map(|keys| keys.range(range.0.clone()..range.1.clone()));
+        let objects = keys.filter_map(|key| state.map.get(&**key).cloned()).collect();
+        Some((objects, self.shared.published().max(state.revision)))
     }
 
     /// Last change of this resource.
@@ -272,12 +298,26 @@ impl ResourceCache {
 
     fn push_indexed(&self, state: &mut State, event: &Arc<Event>, now: Instant) {
         let Some(index) = self.index else { return };
-        if state.indexed.is_empty() {
+        if state.indexed.is_empty() && state.by_value.is_none() {
             return;
         }
-        let value_of = |object: &Arc<Object>| object.selectable().fields.get(index).cloned().unwrap_or_default();
+        let value_of = |object: &Arc<Object>| value_of(object, index);
         let new = value_of(&event.object);
         let old = event.old.as_ref().map(value_of).filter(|old| *old != new);
+        if let Some(by_value) = &mut state.by_value {
+            let key = &event.object.key;
+            let gone = if event.kind == EventKind::Deleted {
+                Some(&new)
+            } else {
+                old.as_ref()
+            };
+            if let Some(keys) = gone.and_then(|value| by_value.get_mut(value)) {
+                keys.remove(key);
+            }
+            if event.kind != EventKind::Deleted {
+                by_value.entry(new.clone()).or_default().insert(key.clone());
+            }
+        }
         for value in std::iter::once(new).chain(old) {
             let Some(indexed) = state.indexed.get_mut(&value) else {
                 continue;
@@ -290,6 +330,10 @@ impl ResourceCache {
             indexed.wake.send_replace(indexed.ring.end());
         }
     }
+}
+
+fn value_of(object: &Arc<Object>, index: usize) -> Box<str> {
+    object.selectable().fields.get(index).cloned().unwrap_or_default()
 }
 
 impl State {
