@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rewrites pkg/api/data/schema.tsv and pkg/api/tests/fixtures/objects.tsv from upstream's Go modules (versions in
+# Rewrites pkg/api/data/schema.tsv and pkg/api/tests/fixtures/*.tsv from upstream's Go modules (versions in
 # hack/update-schema/go.mod). Needs Go >= 1.25 and the module proxy; the first run compiles for some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/update-schema"

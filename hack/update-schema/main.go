@@ -2,7 +2,8 @@
 // every kind that mk8s serves (field names, Go kinds, protobuf numbers, list types, merge keys, defaults). Facts only:
 // no description is kept. The format is described in pkg/api/src/schema/load.rs, which reads it.
 //
-// With -fixtures DIR it writes, for each kind, a filled object as upstream encodes it in JSON and in protobuf.
+// With -fixtures DIR it writes, for each kind, a filled object as upstream encodes it in JSON and in protobuf, and
+// strategic merge patches with their results.
 package main
 
 import (
@@ -103,6 +104,7 @@ func main() {
 	g.write(*out)
 	if *fixtures != "" {
 		writeFixtures(*fixtures, kinds)
+		writePatches(*fixtures)
 	}
 }
 

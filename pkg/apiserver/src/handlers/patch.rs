@@ -66,10 +66,9 @@ pub fn apply(call: &Call, kind: PatchType, target: &mut Value, patch: &Value) ->
 }
 
 fn patch_failed(call: &Call, kind: PatchType, error: PatchError) -> Status {
-    let text = error.to_string();
-    match kind {
+    match (kind, error) {
         // The patch is well-formed but does not fit the object.
-        PatchType::Json => {
+        (PatchType::Json, PatchError::Unprocessable(text)) => {
             let mut status = Status::new(
                 422,
                 "Invalid",
@@ -82,7 +81,7 @@ fn patch_failed(call: &Call, kind: PatchType, error: PatchError) -> Status {
             status.message = format!("the server rejected our request due to an error in our request: {text}");
             status
         }
-        _ => Status::bad_request(text),
+        (_, error) => Status::from(error),
     }
 }
 
