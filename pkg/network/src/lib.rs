@@ -5,6 +5,7 @@
 //! [`teardown`]. Decisions (addresses, peers, rules) are pure functions; the rest only carries them out.
 
 pub mod conntrack;
+pub mod elements;
 mod error;
 pub mod firewall;
 mod ipam;

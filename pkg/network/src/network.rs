@@ -447,7 +447,7 @@ table ip {table} {{
   comment \"pod network of mk8s\"
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {pod_cidr} ip daddr != {{ {cluster_cidr}, 224.0.0.0/4 }} masquerade fully-random
+    oifname != \"lo\" ip saddr {pod_cidr} ip daddr != {{ {cluster_cidr}, 224.0.0.0/4 }} masquerade fully-random
   }}
   chain input {{
     type filter hook input priority filter; policy accept;

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use mk8s_network::elements::Element;
+
 use crate::{
     model::{Node, Part},
     rules::{Dest, Key, Pick, Proto, Value, Verdict, rebuild, transaction},
@@ -45,8 +47,10 @@ pub struct Stale {
 /// What is to be done in the kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Empty when nothing changed.
+    /// For `nft -f -`; empty when nothing changed.
     pub text: String,
+    /// The same for the kernel itself, where it takes elements alone.
+    pub elements: Option<Vec<Element>>,
     pub stale: BTreeSet<Stale>,
 }
 
@@ -126,8 +130,8 @@ impl Book {
         }
         if removed.is_empty() && added.is_empty() {
             return Changes {
-                text: String::new(),
                 stale,
+                ..Changes::default()
             };
         }
         let fresh: BTreeSet<Pick> = added
@@ -139,6 +143,7 @@ impl Book {
             .filter(|pick| self.chains.insert(*pick))
             .collect();
         Changes {
+            elements: crate::rules::elements(&removed, &fresh, &added),
             text: transaction(node, &removed, fresh, &added),
             stale,
         }
@@ -155,6 +160,7 @@ impl Book {
         self.chains = crate::rules::picks(all.values());
         Changes {
             text: rebuild(node, all.iter()),
+            elements: None,
             stale: std::mem::take(&mut self.stale),
         }
     }

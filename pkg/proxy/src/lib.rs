@@ -15,4 +15,4 @@ mod run;
 pub use book::{Book, Changes, Owner};
 pub use model::{Node, Part, host_ports, service};
 pub use rules::{Dest, Key, Masquerade, Pick, Proto, Value, Verdict, rebuild, transaction};
-pub use run::run;
+pub use run::{Kernel, run};

@@ -12,6 +12,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use mk8s_network::elements::{self, Data, Element};
 
 use crate::model::Node;
 
@@ -289,15 +290,88 @@ impl fmt::Display for Suffix<'_> {
         match self.1 {
             Value::Member => Ok(()),
             Value::Verdict(Verdict::Pick(pick)) => write!(f, " : goto {}", pick.name()),
-            Value::Verdict(Verdict::PolicyLocal) => {
-                let ip = matches!(self.0, Key::Entry(dest) if dest.ip.is_some());
-                write!(f, " : goto {}-policy-local", if ip { "ip" } else { "port" })
-            }
+            Value::Verdict(Verdict::PolicyLocal) => write!(f, " : goto {}", policy_local(self.0)),
             Value::Verdict(Verdict::Drop) => f.write_str(" : drop"),
             Value::Endpoint(ip, port) => write!(f, " : {ip} . {port}"),
             Value::Id(id) => write!(f, " : {id:#x}"),
         }
     }
+}
+
+/// The same change as [`transaction`]'s text, for the kernel itself; None where that takes more than elements of plain keys.
+pub fn elements(
+    removed: &BTreeMap<Key, Value>,
+    chains: &BTreeSet<Pick>,
+    added: &BTreeMap<Key, Value>,
+) -> Option<Vec<Element>> {
+    if !chains.is_empty() || removed.len() + added.len() > elements::MAX {
+        return None;
+    }
+    let element = |key: &Key, add| {
+        Some(Element {
+            set: key.set(),
+            key: key.bytes()?,
+            add,
+        })
+    };
+    let removed = removed.keys().map(|key| element(key, None));
+    let added = added.iter().map(|(key, value)| element(key, Some(value.data(key))));
+    removed.chain(added).collect()
+}
+
+impl Dest {
+    fn bytes(&self) -> Vec<u8> {
+        let proto: u8 = match self.proto {
+            Proto::Tcp => 6,
+            Proto::Udp => 17,
+            Proto::Sctp => 132,
+        };
+        let [high, low] = self.port.to_be_bytes();
+        let mut bytes: Vec<u8> = self.ip.map(|ip| ip.octets()).into_iter().flatten().collect();
+        bytes.extend([proto, 0, 0, 0, high, low, 0, 0]);
+        bytes
+    }
+}
+
+impl Key {
+    /// As the kernel has it; an interval is left to nft.
+    fn bytes(&self) -> Option<Vec<u8>> {
+        Some(match self {
+            Self::Entry(dest) | Self::Near(dest) | Self::Local(dest) | Self::Refused(dest) | Self::Restricted(dest) => {
+                dest.bytes()
+            }
+            // Numbers and marks are in the host's order.
+            Self::Endpoint(dest, number) | Self::Id(dest, number) | Self::ById(dest, number) => {
+                [dest.bytes(), number.to_ne_bytes().to_vec()].concat()
+            }
+            Self::Allowed(..) => return None,
+            Self::Hairpin(ip) => [ip.octets(), ip.octets()].concat(),
+        })
+    }
+}
+
+impl Value {
+    fn data(&self, key: &Key) -> Data {
+        match self {
+            Self::Member => Data::None,
+            Self::Verdict(Verdict::Pick(pick)) => Data::Goto(pick.name()),
+            Self::Verdict(Verdict::PolicyLocal) => Data::Goto(policy_local(key)),
+            Self::Verdict(Verdict::Drop) => Data::Drop,
+            Self::Endpoint(ip, port) => {
+                let ([a, b, c, d], [high, low]) = (ip.octets(), port.to_be_bytes());
+                Data::Value(vec![a, b, c, d, high, low, 0, 0])
+            }
+            Self::Id(id) => Data::Value(id.to_ne_bytes().to_vec()),
+        }
+    }
+}
+
+fn policy_local(key: &Key) -> String {
+    let space = match key {
+        Key::Entry(dest) => dest.space(),
+        _ => Space::Port,
+    };
+    format!("{}-policy-local", space.name())
 }
 
 /// The chains that these values need.

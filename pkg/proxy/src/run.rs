@@ -14,7 +14,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use mk8s_client::{Event, Informers};
-use mk8s_network::{conntrack, monitor::Monitor, names, nft};
+use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -143,6 +143,7 @@ async fn follow(node: &Node, informers: &Informers) {
     let mut fresh = true;
     // Before the table is made, so that no loss of it goes unheard.
     let mut monitor = monitor();
+    let mut kernel = Kernel::default();
     loop {
         while let Some(event) = of_services.try_next() {
             state.service(event);
@@ -159,7 +160,7 @@ async fn follow(node: &Node, informers: &Informers) {
         } else {
             state.book.take(node)
         };
-        match apply(changes).await {
+        match kernel.apply(changes).await {
             Ok(()) => fresh = false,
             Err(error) => {
                 tracing::error!(%error, "service rules could not be applied; the table is made anew");
@@ -202,24 +203,49 @@ async fn lost(monitor: &mut Option<Monitor>) -> bool {
     }
 }
 
-async fn apply(changes: Changes) -> Result<(), mk8s_network::Error> {
-    if !changes.text.is_empty() {
-        nft::apply(&changes.text).await?;
-    }
-    if !changes.stale.is_empty() {
-        let flows: Vec<conntrack::Udp> = changes
-            .stale
-            .iter()
-            .map(|stale| conntrack::Udp {
-                ip: stale.dest.ip,
-                port: stale.dest.port,
-                endpoint: stale.endpoint,
-            })
-            .collect();
-        // A flow that could not be forgotten ends by itself when it is idle.
-        if let Err(error) = conntrack::forget(flows).await {
-            tracing::warn!(%error, "stale UDP flows stay until they are idle");
+/// Where changes go.
+#[derive(Default)]
+pub struct Kernel {
+    socket: Option<elements::Socket>,
+}
+
+impl Kernel {
+    pub async fn apply(&mut self, changes: Changes) -> Result<(), mk8s_network::Error> {
+        if let Some(elements) = &changes.elements
+            && self.transact(elements)
+        {
+            // Done without nft.
+        } else if !changes.text.is_empty() {
+            nft::apply(&changes.text).await?;
         }
+        if !changes.stale.is_empty() {
+            let flows: Vec<conntrack::Udp> = changes
+                .stale
+                .iter()
+                .map(|stale| conntrack::Udp {
+                    ip: stale.dest.ip,
+                    port: stale.dest.port,
+                    endpoint: stale.endpoint,
+                })
+                .collect();
+            // A flow that could not be forgotten ends by itself when it is idle.
+            if let Err(error) = conntrack::forget(flows).await {
+                tracing::warn!(%error, "stale UDP flows stay until they are idle");
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether the kernel took them. What it refused, nft may try, and says more about.
+    fn transact(&mut self, elements: &[elements::Element]) -> bool {
+        let socket = match self.socket.take() {
+            Some(socket) => Ok(socket),
+            None => elements::Socket::open(),
+        };
+        match socket.and_then(|socket| socket.transact(names::SERVICE_TABLE, elements).map(|()| socket)) {
+            Ok(socket) => self.socket = Some(socket),
+            Err(error) => tracing::debug!(%error, "left to nft"),
+        }
+        self.socket.is_some()
+    }
 }

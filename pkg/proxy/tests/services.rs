@@ -15,8 +15,8 @@ use k8s_openapi::api::{
     core::v1::{Pod, Service},
     discovery::v1::EndpointSlice,
 };
-use mk8s_network::{Config, Mode, Network, PodAddress, conntrack, netns, nft};
-use mk8s_proxy::{Book, Node, Owner, host_ports};
+use mk8s_network::{Config, Mode, Network, PodAddress, netns, nft};
+use mk8s_proxy::{Book, Kernel, Node, Owner, host_ports};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -150,13 +150,13 @@ fn slice(endpoints: &[(&PodAddress, &str)]) -> EndpointSlice {
     .unwrap()
 }
 
-struct Table(Book);
+struct Table(Book, Kernel);
 
 impl Table {
     async fn new() -> Self {
         let mut book = Book::default();
         nft::apply(&book.take_all(&node()).text).await.unwrap();
-        Self(book)
+        Self(book, Kernel::default())
     }
 
     async fn set(&mut self, owner: &str, service: &Service, slice: &EndpointSlice) {
@@ -165,23 +165,11 @@ impl Table {
             mk8s_proxy::service(&node(), service, [slice].into_iter()),
         );
         let changes = self.0.take(&node());
-        nft::apply(&changes.text)
+        let text = changes.text.clone();
+        self.1
+            .apply(changes)
             .await
-            .unwrap_or_else(|error| panic!("{error}\n{}", changes.text));
-        let udp = |dest: mk8s_proxy::Dest, endpoint| conntrack::Udp {
-            ip: dest.ip,
-            port: dest.port,
-            endpoint,
-        };
-        conntrack::forget(
-            changes
-                .stale
-                .iter()
-                .map(|stale| udp(stale.dest, stale.endpoint))
-                .collect(),
-        )
-        .await
-        .unwrap();
+            .unwrap_or_else(|error| panic!("{error}\n{text}"));
     }
 }
 
@@ -247,6 +235,26 @@ fn a_service_is_reached_from_everywhere() {
         assert_eq!(answers.len(), 2, "{answers:?}");
         table.set("app/web", &web(json!({})), &slice(&[(&a, "n1")])).await;
         assert!((0..10).all(|_| ask(None, VIP, 80).unwrap().starts_with("a ")));
+
+        // An endpoint on the node's own network, as the API server is.
+        let own = PodAddress {
+            ip: NODE,
+            netns: "/proc/thread-self/ns/net".into(),
+        };
+        serve("n", &own);
+        table.set("app/web", &web(json!({})), &slice(&[(&own, "n1")])).await;
+        for (from, ip, port) in [
+            (None, VIP, 80),
+            (None, LOCALHOST, 30080),
+            (Some(a.netns.as_path()), VIP, 80),
+            (Some(far), NODE, 30080),
+        ] {
+            let answer = ask(from, ip, port);
+            assert!(
+                answer.as_ref().is_ok_and(|text| text.starts_with("n ")),
+                "{from:?} {ip}:{port} {answer:?}"
+            );
+        }
 
         // No rule of 127.0.0.0/8 opens the node to its neighbours.
         let _secret = TcpListener::bind((LOCALHOST, 7777)).unwrap();
@@ -398,6 +406,7 @@ fn ten_thousand_services() {
         let start = Instant::now();
         nft::apply(&changes.text).await.unwrap();
         println!("loaded in {:?}", start.elapsed());
+        let mut kernel = Kernel::default();
         let service = web(json!({}));
         for n in 0..5_u8 {
             let start = Instant::now();
@@ -467,5 +476,64 @@ fn runs_and_makes_again_what_somebody_flushed() {
         }
         token.cancel();
         running.await.unwrap();
+    });
+}
+
+#[test]
+fn netlink_and_nft_say_the_same() {
+    isolated(async || {
+        let pod = |n: u8| PodAddress {
+            ip: [10, 244, 0, n].into(),
+            netns: "/".into(),
+        };
+        let variants = |n: u8| {
+            let slice = slice(&[(&pod(n), "n1"), (&pod(n + 1), "n2")]);
+            [
+                ("a", json!({})),
+                ("b", json!({"clusterIP": "10.96.0.6", "sessionAffinity": "ClientIP", "ports": [
+                    {"name": "t", "port": 80, "nodePort": 30081}, {"name": "u", "port": 80, "protocol": "UDP"}]})),
+                ("c", json!({"clusterIP": "10.96.0.7", "externalTrafficPolicy": "Local", "externalIPs": [],
+                             "ports": [{"name": "t", "port": 80, "nodePort": 30082}]})),
+                ("d", json!({"clusterIP": "10.96.0.8", "internalTrafficPolicy": "Local", "ports": [{"name": "none", "port": 1}]})),
+            ]
+            .map(|(name, spec)| {
+                let owner = Owner::Service(name.into());
+                (owner, mk8s_proxy::service(&node(), &web(spec), [&slice].into_iter()))
+            })
+        };
+        let mut listings = Vec::new();
+        for plain in [true, false] {
+            let mut book = Book::default();
+            for (owner, part) in variants(3) {
+                book.set(owner, part);
+            }
+            nft::apply(&book.take_all(&node()).text).await.unwrap();
+            let mut kernel = Kernel::default();
+            for n in [5, 7] {
+                for (owner, part) in variants(n) {
+                    book.set(owner, part);
+                }
+                let mut changes = book.take(&node());
+                assert!(changes.elements.as_ref().is_some_and(|elements| elements.len() > 20));
+                changes.stale.clear();
+                if plain {
+                    // Nothing is left for nft to try.
+                    changes.text.clear();
+                } else {
+                    changes.elements = None;
+                }
+                kernel.apply(changes).await.unwrap();
+            }
+            let listed = sh("nft -s list table ip mk8s");
+            let mut words: Vec<String> = listed
+                .replace("elements = {", "")
+                .split([',', '\n'])
+                .map(|word| word.trim().to_owned())
+                .collect();
+            words.sort();
+            listings.push(words);
+        }
+        assert!(listings[0].iter().any(|word| word.contains("10.244.0.7")));
+        assert_eq!(listings[0], listings[1]);
     });
 }
