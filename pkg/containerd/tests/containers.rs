@@ -248,6 +248,34 @@ async fn a_failed_start_leaves_nothing() {
     client.delete(&sandbox.id).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_out_of_memory_is_told() {
+    let Some(node) = Node::start() else { return };
+    let client = node.client().await;
+    let mut events = client.events(CancellationToken::new());
+    let busybox = node.busybox(&client).await;
+    let (sandbox, sandbox_pid) = node.sandbox(&client, "s4").await;
+    let script = "exec tail -c 100000000 /dev/zero";
+    let mut config = node.config(&busybox, ("s4", sandbox_pid), script);
+    config.resources.memory_limit = 16 << 20;
+    let container = node.container(&client, "hungry", &busybox, &config, false).await;
+    client.start(&container).await.unwrap();
+    assert_eq!(client.wait("hungry").await.unwrap().status, 137);
+    let (mut oom, mut exited) = (false, false);
+    let told = async {
+        while !(oom && exited) {
+            match events.recv().await {
+                Some(Event::Oom { id }) => oom |= id == "hungry",
+                Some(Event::Exit { id, status, .. }) => exited |= id == "hungry" && status == 137,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
+    client.delete("hungry").await.unwrap();
+    client.delete(&sandbox.id).await.unwrap();
+}
+
 /// Not a benchmark: only that the path has no waits in it. Prints what it measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn start_is_quick() {

@@ -262,7 +262,7 @@ fn busybox_archive(path: &Path) {
     fs::copy(which("busybox").unwrap(), root.join("bin/busybox")).unwrap();
     for name in [
         "sh", "echo", "cat", "sleep", "id", "true", "false", "env", "ls", "stty", "head", "yes", "hostname", "touch",
-        "mount", "grep",
+        "mount", "grep", "tail",
     ] {
         let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
     }
