@@ -12,33 +12,40 @@ use crate::client::{Containerd, call};
 use crate::error::{Error, Result, gone_is_fine};
 use crate::image::Image;
 
-/// Keeps a snapshot that no record names yet from being collected; it goes by our own hand only.
+/// Keeps a container's snapshot from being collected before its record names it. Everything else that is made here is
+/// made under a lease, so that a crash leaves nothing for good.
 const GC_ROOT: &str = "containerd.io/gc.root";
+/// Tells ours from others' roots, for [`Containerd::sweep_snapshots`].
+const LABEL_CONTAINER: &str = "mk8s.io/container";
 
 impl Containerd {
     /// The writable snapshot of a container; unpacks the image first where that has not been done.
     pub(crate) async fn prepare_snapshot(&self, key: &str, image: &Image) -> Result<Vec<Mount>> {
         let parent = image.chain_id.as_str();
-        match self.prepare(key, parent).await {
+        let labels = || HashMap::from([GC_ROOT, LABEL_CONTAINER].map(|label| (label.to_owned(), "true".to_owned())));
+        match self.prepare(key, parent, labels()).await {
             Err(error) if error.is_not_found() => {
                 self.unpack(image).await?;
-                self.prepare(key, parent).await
+                self.prepare(key, parent, labels()).await
             }
-            // Left over from an attempt that ended half-way.
             Err(error) if error.is_already_exists() => {
+                if self.container(key).await.is_ok() {
+                    return Err(error);
+                }
+                // Left over from an attempt that ended half-way.
                 self.remove_snapshot(self.snapshotter(), key).await?;
-                self.prepare(key, parent).await
+                self.prepare(key, parent, labels()).await
             }
             other => other,
         }
     }
 
-    async fn prepare(&self, key: &str, parent: &str) -> Result<Vec<Mount>> {
+    async fn prepare(&self, key: &str, parent: &str, labels: HashMap<String, String>) -> Result<Vec<Mount>> {
         let request = snap::PrepareSnapshotRequest {
             snapshotter: self.snapshotter().to_owned(),
             key: key.to_owned(),
             parent: parent.to_owned(),
-            labels: HashMap::from([(GC_ROOT.to_owned(), "true".to_owned())]),
+            labels,
         };
         let answer = call(
             &format!("prepare snapshot {key}"),
@@ -48,18 +55,43 @@ impl Containerd {
         Ok(answer.mounts)
     }
 
+    /// A read-only snapshot; to be asked for under a lease.
     pub(crate) async fn view_snapshot(&self, key: &str, parent: &str) -> Result<Vec<Mount>> {
         let request = snap::ViewSnapshotRequest {
             snapshotter: self.snapshotter().to_owned(),
             key: key.to_owned(),
             parent: parent.to_owned(),
-            labels: HashMap::from([(GC_ROOT.to_owned(), "true".to_owned())]),
+            labels: HashMap::new(),
         };
         Ok(
             call(&format!("view snapshot {parent}"), self.snapshots_api().view(request))
                 .await?
                 .mounts,
         )
+    }
+
+    /// Removes snapshots of containers that have no record: a crash between the two left them. To be called before
+    /// containers are created, by the one process that creates any.
+    pub async fn sweep_snapshots(&self) -> Result<usize> {
+        let what = "list snapshots";
+        let request = snap::ListSnapshotsRequest {
+            snapshotter: self.snapshotter().to_owned(),
+            filters: vec![format!("labels.{LABEL_CONTAINER:?}==true")],
+        };
+        let mut stream = call(what, self.snapshots_api().list(request)).await?;
+        let mut keys = Vec::new();
+        while let Some(part) = stream.message().await.map_err(|e| Error::rpc(what, e))? {
+            keys.extend(part.info.into_iter().map(|info| info.name));
+        }
+        let mut swept = 0;
+        for key in keys {
+            if matches!(self.container(&key).await, Err(error) if error.is_not_found()) {
+                self.remove_snapshot(self.snapshotter(), &key).await?;
+                self.remove_image_volumes(&key)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
     }
 
     pub(crate) async fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>> {
@@ -110,6 +142,13 @@ impl Containerd {
 
     /// Makes the image's chain of committed snapshots; layers that are there already are passed over.
     pub(crate) async fn unpack(&self, image: &Image) -> Result<()> {
+        let lease = self.lease().await?;
+        let unpacked = lease.client.unpack_leased(image).await;
+        lease.end().await;
+        unpacked
+    }
+
+    pub(crate) async fn unpack_leased(&self, image: &Image) -> Result<()> {
         let mut parent = String::new();
         for (index, chain_id) in image.chain_ids().into_iter().enumerate() {
             self.unpack_layer(image, index, &parent, &chain_id).await?;
@@ -127,7 +166,7 @@ impl Containerd {
         let (layer, diff_id) = (&image.layers[index], &image.diff_ids[index]);
         let what = format!("unpack layer {}", layer.digest);
         let key = extract_key(chain_id);
-        let mounts = self.prepare(&key, parent).await?;
+        let mounts = self.prepare(&key, parent, HashMap::new()).await?;
         let request = api::ApplyRequest {
             diff: Some(layer.clone().into()),
             mounts,
@@ -160,7 +199,7 @@ impl Containerd {
             snapshotter: self.snapshotter().to_owned(),
             name: name.to_owned(),
             key: key.to_owned(),
-            // Without the root label: from here on the image's config keeps it alive.
+            // The lease holds it until the image's config does.
             labels: HashMap::new(),
         };
         call(&format!("commit snapshot {name}"), self.snapshots_api().commit(request))

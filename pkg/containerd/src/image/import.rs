@@ -58,7 +58,7 @@ impl Containerd {
             ..target.clone()
         };
         let mut image = Image::new(name, &target.digest, &resolved);
-        self.unpack(&image).await?;
+        self.unpack_leased(&image).await?;
         for record in [name, image.id.as_str()] {
             self.put_image_record(record, &target, record_labels(false, false))
                 .await?;

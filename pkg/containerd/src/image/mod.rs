@@ -9,6 +9,7 @@ mod pause;
 pub mod reference;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use containerd_client::services::v1 as api;
@@ -224,8 +225,18 @@ impl Containerd {
         if !self.has_snapshot(&image.chain_id).await? {
             self.unpack(image).await?;
         }
-        let key = format!("mk8s-accounts-{:x} {}", std::process::id(), image.chain_id);
+        let lease = self.lease().await?;
+        let read = lease.client.read_accounts(image).await;
+        lease.end().await;
+        Ok(remember(cache, &image.chain_id, read?))
+    }
+
+    async fn read_accounts(&self, image: &Image) -> Result<Accounts> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let key = format!("mk8s-accounts-{:x}-{count:x} {}", std::process::id(), image.chain_id);
         let mounts = match self.view_snapshot(&key, &image.chain_id).await {
+            // An earlier process of this number left it.
             Err(error) if error.is_already_exists() => self.snapshot_mounts(self.snapshotter(), &key).await?,
             other => other?,
         };
@@ -233,10 +244,10 @@ impl Containerd {
         let removed = self.remove_snapshot(self.snapshotter(), &key).await;
         let files = read?;
         if let Err(error) = removed {
-            tracing::debug!(%error, "a view that another reader still uses");
+            tracing::debug!(%error, "a view is left to its lease");
         }
         let text = |index: usize| String::from_utf8_lossy(files[index].as_deref().unwrap_or_default()).into_owned();
-        Ok(remember(cache, &image.chain_id, Accounts::parse(&text(0), &text(1))))
+        Ok(Accounts::parse(&text(0), &text(1)))
     }
 
     /// Creates or moves a name.

@@ -38,7 +38,7 @@ impl Containerd {
             .await?;
         let resolved = client.resolve(&parts.manifest.0).await?;
         client
-            .unpack(&Image::new(PAUSE_IMAGE, &parts.manifest.0.digest, &resolved))
+            .unpack_leased(&Image::new(PAUSE_IMAGE, &parts.manifest.0.digest, &resolved))
             .await?;
         client
             .put_image_record(PAUSE_IMAGE, &parts.manifest.0, record_labels(true, true))

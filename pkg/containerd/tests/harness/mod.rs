@@ -180,6 +180,18 @@ impl Node {
             .unwrap()
     }
 
+    /// containerd's own command-line client, on this instance.
+    pub fn ctr(&self, args: &[&str]) -> String {
+        let mut command = Command::new("ctr");
+        command
+            .arg("-a")
+            .arg(self.path("containerd.sock"))
+            .arg("-n")
+            .arg(&*NAMESPACE)
+            .args(args);
+        String::from_utf8_lossy(&command.output().map(|o| o.stdout).unwrap_or_default()).into_owned()
+    }
+
     pub fn log(&self, id: &str) -> PathBuf {
         self.path("logs").join(format!("{id}.log"))
     }
@@ -199,14 +211,8 @@ impl Drop for Node {
             self.start_daemon();
         }
         // Whatever a failed test left running would outlive its containerd.
-        let socket = self.path("containerd.sock");
-        let ctr = |args: &[&str]| {
-            let mut command = Command::new("ctr");
-            command.arg("-a").arg(&socket).arg("-n").arg(&*NAMESPACE).args(args);
-            String::from_utf8_lossy(&command.output().map(|o| o.stdout).unwrap_or_default()).into_owned()
-        };
-        for id in ctr(&["tasks", "ls", "-q"]).lines() {
-            ctr(&["tasks", "rm", "-f", id]);
+        for id in self.ctr(&["tasks", "ls", "-q"]).lines() {
+            self.ctr(&["tasks", "rm", "-f", id]);
         }
         self.kill_daemon();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
