@@ -16,9 +16,11 @@ pub enum Format {
     DecimalSi,
 }
 
-/// Nano units: every quantity upstream can hold fits.
+/// Nano units: every quantity that anything can hold fits.
 const NANO: i128 = 1_000_000_000;
-const MAX: i128 = i64::MAX as i128 * NANO;
+/// Upstream's bound for powers of two; decimal quantities go as far as the integer does.
+const MAX_BINARY: i128 = i64::MAX as i128 * NANO;
+const MAX: i128 = 10i128.pow(37);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
@@ -69,12 +71,9 @@ impl Quantity {
             Some(rest) => rest.split_at(rest.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len())),
             None => ("", rest),
         };
-        if whole.is_empty() && fraction.is_empty() {
-            return Err(QuantityError::Format);
-        }
         let (multiplier, format) = Self::suffix(suffix)?;
         let mut nanos = match multiplier {
-            Multiplier::Binary(shift) => scale(whole, fraction, 9, 1i128 << shift),
+            Multiplier::Binary(shift) => scale(whole, fraction, 9, 1i128 << shift).min(MAX_BINARY),
             Multiplier::Decimal(exponent) => scale(whole, fraction, 9 + exponent, 1),
         };
         let format = if format == Format::BinarySi && nanos > 0 && nanos < NANO {
@@ -205,7 +204,7 @@ fn scale(whole: &str, fraction: &str, exponent: i32, factor: i128) -> i128 {
     for (index, digit) in digits.enumerate() {
         if (index as i64) < keep + extra {
             value = value.saturating_mul(10).saturating_add(digit);
-            if value > MAX * 1_000_000 {
+            if value > MAX {
                 return MAX;
             }
         } else if digit != 0 {
@@ -220,7 +219,7 @@ fn scale(whole: &str, fraction: &str, exponent: i32, factor: i128) -> i128 {
             break;
         }
         value = value.saturating_mul(10);
-        if value > MAX * 1_000_000 {
+        if value > MAX {
             return MAX;
         }
     }
@@ -266,7 +265,7 @@ impl fmt::Display for Quantity {
             return write!(f, "{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
         }
         let (mut value, mut exponent) = (self.nanos, -9);
-        while value % 1000 == 0 && exponent < 18 {
+        while value % 1000 == 0 && (exponent < 18 || self.format == Format::DecimalExponent) {
             value /= 1000;
             exponent += 3;
         }
@@ -349,17 +348,66 @@ pub fn from_json(value: &serde_json::Value) -> Result<Quantity, QuantityError> {
     }
 }
 
-/// Rewrites a quantity in place in its canonical form; what does not parse stays for validation.
+/// Rewrites a quantity in place as upstream prints it again; what does not parse stays for validation.
 pub fn canonicalize(value: &mut serde_json::Value) {
-    if let serde_json::Value::String(text) = value
-        && is_canonical_integer(text)
-    {
-        return;
+    rewrite(value, false);
+}
+
+/// The same with rounding up to thousandths: entries of resource lists.
+pub fn canonicalize_rounded(value: &mut serde_json::Value) {
+    rewrite(value, true);
+}
+
+fn rewrite(value: &mut serde_json::Value, rounded: bool) {
+    match value {
+        serde_json::Value::String(text) => {
+            if is_canonical_integer(text) || kept_scale(text).is_some_and(|scale| !rounded || scale >= -3) {
+                return;
+            }
+        }
+        serde_json::Value::Number(_) => {}
+        _ => return,
     }
     if let Ok(quantity) = from_json(value) {
+        let quantity = if rounded { quantity.round_up_milli() } else { quantity };
         let canonical = quantity.to_string();
         if value.as_str() != Some(&canonical) {
             *value = canonical.into();
+        }
+    }
+}
+
+/// Upstream prints some texts again as they were read, though they are not quite canonical (`04Gi`, `1.500`); then the
+/// decimal scale of the number.
+fn kept_scale(text: &str) -> Option<i32> {
+    if text == "0" {
+        return Some(0);
+    }
+    let rest = text.strip_prefix(['-', '+']).unwrap_or(text).trim_start_matches('0');
+    let whole_end = rest.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
+    let (whole, rest) = rest.split_at(whole_end);
+    let (fraction, suffix) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len())),
+        None => ("", rest),
+    };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let digits = whole.len() + fraction.len();
+    match Quantity::suffix(suffix).ok()? {
+        (Multiplier::Binary(shift), _) => {
+            let precise = 15 - digits as i64 - i64::from(shift * 3 / 10) - 1 >= 0;
+            let value: i64 = if fraction.is_empty() && precise {
+                whole.parse().ok()?
+            } else {
+                return None;
+            };
+            (value & 7 != 0 && value.checked_mul(1i64 << shift).is_some()).then_some(0)
+        }
+        (Multiplier::Decimal(exponent), _) => {
+            let scale = exponent.checked_sub(fraction.len() as i32)?;
+            let last = if fraction.is_empty() { whole } else { fraction };
+            let thousands = last.ends_with("000")
+                || (fraction.len() < 3 && !fraction.is_empty() && format!("{whole}{fraction}").ends_with("000"));
+            (digits <= 18 && scale >= -9 && scale % 3 == 0 && !thousands && !whole.starts_with('0')).then_some(scale)
         }
     }
 }
@@ -415,18 +463,44 @@ mod tests {
             ("0.1n", "1n"),
             ("1.0000000001", "1000000001n"),
             ("100Ei", "9223372036854775807"),
-            ("1e400", "9223372036854775807e0"),
+            ("-", "0"),
+            ("Ki", "0"),
+            ("10E", "10E"),
+            ("53e19", "530e18"),
         ] {
-            let expected = canonical.trim_end_matches("e0");
-            assert_eq!(Quantity::parse(text).unwrap().to_string(), expected, "{text}");
+            assert_eq!(Quantity::parse(text).unwrap().to_string(), canonical, "{text}");
         }
         for text in [
-            "", "-", ".", "1.5.5", "1 Mi", "a", "1ki", "1mm", "1K", "1e", "1e1.5", "--1", "1Mi1",
+            "", "1.5.5", "1 Mi", "a", "1ki", "1mm", "1K", "1e", "1e1.5", "--1", "1Mi1",
         ] {
             assert!(Quantity::parse(text).is_err(), "{text}");
         }
         assert_eq!(Quantity::parse("1x"), Err(QuantityError::Format));
         assert_eq!(Quantity::parse("1K"), Err(QuantityError::Suffix));
+    }
+
+    #[test]
+    fn texts_as_upstream_prints_them_again() {
+        for (text, plain, rounded) in [
+            ("04Gi", "04Gi", "04Gi"),
+            ("1024Mi", "1Gi", "1Gi"),
+            ("1500m", "1500m", "1500m"),
+            ("1000m", "1", "1"),
+            ("+7M", "+7M", "+7M"),
+            ("0.5", "500m", "500m"),
+            ("1.5", "1500m", "1500m"),
+            ("1.500", "1.500", "1.500"),
+            ("1.000", "1", "1"),
+            ("5u", "5u", "1m"),
+            ("+1024Mi", "1Gi", "1Gi"),
+        ] {
+            let mut value: serde_json::Value = text.into();
+            canonicalize(&mut value);
+            assert_eq!(value, plain, "{text}");
+            let mut value: serde_json::Value = text.into();
+            canonicalize_rounded(&mut value);
+            assert_eq!(value, rounded, "{text}");
+        }
     }
 
     #[test]

@@ -87,12 +87,6 @@ fn str_of<'a>(map: &'a Object, key: &str) -> &'a str {
 /// Each quantity of a resource list: rounded up to thousandths, in canonical form.
 fn resource_list(map: &mut Object, key: &str) {
     for quantity in get(map, key).into_iter().flat_map(|list| list.values_mut()) {
-        crate::quantity::canonicalize(quantity);
-        if let Value::String(text) = quantity
-            && text.ends_with(['n', 'u'])
-            && let Ok(parsed) = crate::quantity::Quantity::parse(text)
-        {
-            *quantity = parsed.round_up_milli().to_string().into();
-        }
+        crate::quantity::canonicalize_rounded(quantity);
     }
 }
