@@ -108,7 +108,8 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
                     loop {
                         let key = queue.next().await;
                         timers.passed(&key);
-                        match reconcile(key.clone()).await {
+                        // On the heap: the futures of reconciliations are large, and most of the time there is none.
+                        match Box::pin(reconcile(key.clone())).await {
                             Ok(next) => {
                                 queue.forget(&key);
                                 if let Next::After(delay) = next

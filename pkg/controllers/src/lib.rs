@@ -60,6 +60,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "root-ca-publisher", "root-ca-cert-publisher", service_account::run_root_ca;
     "endpointslice", "endpointslice-controller", endpoints::slices::run;
     "endpoints", "endpoint-controller", endpoints::legacy::run;
+    "endpointslice-mirroring", "endpointslicemirroring-controller", endpoints::mirroring::run;
     "node-ipam", "node-controller", node_ipam::run;
     "namespace", "namespace-controller", namespace::run;
     "garbage-collector", "generic-garbage-collector", garbage_collector::run;

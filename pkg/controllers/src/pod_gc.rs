@@ -91,7 +91,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
                 if meta::deleting(&**new) {
                     items.push(Item::Unscheduled(Key::of(&**new)));
                 }
-            } else if nodes.is_synced() && nodes.get(None, node).is_none() {
+            } else if nodes.get(None, node).is_none() {
                 items.push(Item::Node(node.to_owned()));
             }
             if threshold > 0 && finished.count("") > threshold {

@@ -249,7 +249,7 @@ impl Controller {
                     &meta::reference(set),
                     "Warning",
                     "FailedCreate",
-                    &format!("Error creating: {}", message(&e)),
+                    format!("Error creating: {}", message(&e)),
                 );
                 Err(e).tried(|| format!("create pods of ReplicaSet {key}"))
             }
@@ -290,7 +290,7 @@ impl Controller {
                         &meta::reference(set),
                         "Warning",
                         "FailedDelete",
-                        &format!("Error deleting: {e}"),
+                        format!("Error deleting: {e}"),
                     );
                     Err(e)
                 }

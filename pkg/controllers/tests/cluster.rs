@@ -32,8 +32,16 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
     })
     .await;
     until("namespace default has its service account and CA", || async {
-        let account = cluster.api::<ServiceAccount>("default").get_opt("default").await.unwrap();
-        let ca = cluster.api::<ConfigMap>("default").get_opt("kube-root-ca.crt").await.unwrap();
+        let account = cluster
+            .api::<ServiceAccount>("default")
+            .get_opt("default")
+            .await
+            .unwrap();
+        let ca = cluster
+            .api::<ConfigMap>("default")
+            .get_opt("kube-root-ca.crt")
+            .await
+            .unwrap();
         holds(account.is_some() && ca.is_some(), (account.is_some(), ca.is_some()))
     })
     .await;
@@ -53,8 +61,11 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
             async move {
                 let d = deployments.get("web").await.unwrap();
                 let status = d.status.clone().unwrap_or_default();
-                let settled = status.observed_generation == d.metadata.generation && status.unavailable_replicas.is_none();
-                let done = status.available_replicas == Some(n) && status.updated_replicas == Some(n) && status.replicas == Some(n);
+                let settled =
+                    status.observed_generation == d.metadata.generation && status.unavailable_replicas.is_none();
+                let done = status.available_replicas == Some(n)
+                    && status.updated_replicas == Some(n)
+                    && status.replicas == Some(n);
                 holds(settled && done, status)
             }
         }
@@ -64,35 +75,65 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
     let web = ListParams::default().labels("kubernetes.io/service-name=web");
     until("the service has three endpoints", || async {
         let all = slices.list(&web).await.unwrap();
-        let ready: Vec<_> = all.iter().flat_map(|s| s.endpoints.iter().map(|e| (e.conditions.clone(), s.ports.clone()))).collect();
-        let ports: Vec<_> = all.iter().flat_map(|s| s.ports.iter().flatten().map(|p| p.port)).collect();
+        let ready: Vec<_> = all
+            .iter()
+            .flat_map(|s| s.endpoints.iter().map(|e| (e.conditions.clone(), s.ports.clone())))
+            .collect();
+        let ports: Vec<_> = all
+            .iter()
+            .flat_map(|s| s.ports.iter().flatten().map(|p| p.port))
+            .collect();
         holds(ready.len() == 3 && ports == [Some(8080)], ready)
     })
     .await;
     until("so has its Endpoints object", || async {
         let found = cluster.api::<Endpoints>("default").get_opt("web").await.unwrap();
-        let count = found.iter().flat_map(|e| e.subsets.iter().flatten()).flat_map(|s| s.addresses.iter().flatten()).count();
+        let count = found
+            .iter()
+            .flat_map(|e| e.subsets.iter().flatten())
+            .flat_map(|s| s.addresses.iter().flatten())
+            .count();
         holds(count == 3, found)
     })
     .await;
     let pods = cluster.api::<Pod>("default");
-    let spread: std::collections::BTreeSet<_> =
-        pods.list(&ListParams::default()).await.unwrap().iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
+    let spread: std::collections::BTreeSet<_> = pods
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .filter_map(|p| p.spec.as_ref()?.node_name.clone())
+        .collect();
     assert_eq!(spread.len(), 2, "pods are spread over both nodes");
 
     let patch = json!({"spec": {"replicas": 5, "template": {"metadata": {"labels": {"version": "2"}}}}});
-    deployments.patch("web", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+    deployments
+        .patch("web", &PatchParams::default(), &Patch::Strategic(patch))
+        .await
+        .unwrap();
     until("five new pods are available", available(5)).await;
     let sets = cluster.api::<ReplicaSet>("default");
     until("the old set is empty and kept", || async {
         let all = sets.list(&ListParams::default()).await.unwrap();
-        let mut sizes: Vec<_> = all.iter().map(|s| s.status.as_ref().map_or(-1, |s| s.replicas)).collect();
+        let mut sizes: Vec<_> = all
+            .iter()
+            .map(|s| s.status.as_ref().map_or(-1, |s| s.replicas))
+            .collect();
         sizes.sort_unstable();
         holds(sizes == [0, 5], sizes)
     })
     .await;
-    let revision = deployments.get("web").await.unwrap().metadata.annotations.unwrap_or_default();
-    assert_eq!(revision.get("deployment.kubernetes.io/revision").map(String::as_str), Some("2"));
+    let revision = deployments
+        .get("web")
+        .await
+        .unwrap()
+        .metadata
+        .annotations
+        .unwrap_or_default();
+    assert_eq!(
+        revision.get("deployment.kubernetes.io/revision").map(String::as_str),
+        Some("2")
+    );
 
     cluster
         .create::<PodDisruptionBudget>(
@@ -121,7 +162,10 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
         let deployment = deployments.get_opt("web").await.unwrap();
         let left = pods.list(&ListParams::default()).await.unwrap().items.len();
         let sets = sets.list(&ListParams::default()).await.unwrap().items.len();
-        holds(deployment.is_none() && left == 0 && sets == 0, (deployment.is_some(), left, sets))
+        holds(
+            deployment.is_none() && left == 0 && sets == 0,
+            (deployment.is_some(), left, sets),
+        )
     })
     .await;
     cluster.stop().await;
@@ -136,14 +180,26 @@ async fn orphaned_pods_stay_and_are_adopted_again() {
     let (sets, pods) = (cluster.api::<ReplicaSet>("default"), cluster.api::<Pod>("default"));
     let owners = || async {
         let all = pods.list(&ListParams::default().labels("app=s")).await.unwrap();
-        all.iter().map(|p| p.metadata.owner_references.iter().flatten().map(|o| o.uid.clone()).next()).collect::<Vec<_>>()
+        all.iter()
+            .map(|p| {
+                p.metadata
+                    .owner_references
+                    .iter()
+                    .flatten()
+                    .map(|o| o.uid.clone())
+                    .next()
+            })
+            .collect::<Vec<_>>()
     };
     until("two pods are there", || async {
         let found = owners().await;
         holds(found == [made.metadata.uid.clone(), made.metadata.uid.clone()], found)
     })
     .await;
-    let orphan = DeleteParams { propagation_policy: Some(kube::api::PropagationPolicy::Orphan), ..DeleteParams::default() };
+    let orphan = DeleteParams {
+        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
     sets.delete("s", &orphan).await.unwrap();
     until("the set is gone, the pods belong to nobody", || async {
         let (set, found) = (sets.get_opt("s").await.unwrap(), owners().await);
@@ -178,16 +234,26 @@ async fn jobs_count_each_pod_once_and_end() {
         }
         job
     };
-    cluster.create::<Job>("default", job("good", "succeed", json!({"completions": 5, "parallelism": 2}))).await;
-    cluster.create::<Job>("default", job("bad", "fail", json!({"backoffLimit": 0}))).await;
+    cluster
+        .create::<Job>(
+            "default",
+            job("good", "succeed", json!({"completions": 5, "parallelism": 2})),
+        )
+        .await;
+    cluster
+        .create::<Job>("default", job("bad", "fail", json!({"backoffLimit": 0})))
+        .await;
     let indexed = json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed"});
-    cluster.create::<Job>("default", job("indexed", "succeed", indexed)).await;
+    cluster
+        .create::<Job>("default", job("indexed", "succeed", indexed))
+        .await;
     let brief = json!({"completions": 1, "ttlSecondsAfterFinished": 1});
     cluster.create::<Job>("default", job("brief", "succeed", brief)).await;
     let jobs = cluster.api::<Job>("default");
     let conditions = |job: &Job| -> Vec<String> {
         let all = job.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        all.map(|c| format!("{} {}", c.type_, c.reason.clone().unwrap_or_default())).collect()
+        all.map(|c| format!("{} {}", c.type_, c.reason.clone().unwrap_or_default()))
+            .collect()
     };
     until("the good one is complete", || async {
         let found = jobs.get("good").await.unwrap();
@@ -200,18 +266,28 @@ async fn jobs_count_each_pod_once_and_end() {
     until("the bad one has failed", || async {
         let found = jobs.get("bad").await.unwrap();
         let done = conditions(&found) == ["FailureTarget BackoffLimitExceeded", "Failed BackoffLimitExceeded"];
-        holds(done && found.status.as_ref().and_then(|s| s.failed) == Some(1), found.status)
+        holds(
+            done && found.status.as_ref().and_then(|s| s.failed) == Some(1),
+            found.status,
+        )
     })
     .await;
     until("the indexed one has all indexes", || async {
         let found = jobs.get("indexed").await.unwrap();
         let status = found.status.clone().unwrap_or_default();
-        holds(status.completed_indexes.as_deref() == Some("0-3") && status.completion_time.is_some(), status)
+        holds(
+            status.completed_indexes.as_deref() == Some("0-3") && status.completion_time.is_some(),
+            status,
+        )
     })
     .await;
     until("the brief one is gone, with its pod", || async {
         let found = jobs.get_opt("brief").await.unwrap();
-        let pods = cluster.api::<Pod>("default").list(&ListParams::default().labels("app=brief")).await.unwrap();
+        let pods = cluster
+            .api::<Pod>("default")
+            .list(&ListParams::default().labels("app=brief"))
+            .await
+            .unwrap();
         holds(found.is_none() && pods.items.is_empty(), (found, pods.items.len()))
     })
     .await;
@@ -226,7 +302,15 @@ async fn namespace_goes_with_all_that_is_in_it() {
     let new: Namespace = serde_json::from_value(json!({"metadata": {"name": "ns"}})).unwrap();
     namespaces.create(&PostParams::default(), &new).await.unwrap();
     until("it has a service account", || async {
-        holds(cluster.api::<ServiceAccount>("ns").get_opt("default").await.unwrap().is_some(), "none")
+        holds(
+            cluster
+                .api::<ServiceAccount>("ns")
+                .get_opt("default")
+                .await
+                .unwrap()
+                .is_some(),
+            "none",
+        )
     })
     .await;
     cluster.create::<Deployment>("ns", deployment(2, "1")).await;
@@ -234,23 +318,42 @@ async fn namespace_goes_with_all_that_is_in_it() {
     cluster.create::<ConfigMap>("ns", held).await;
     until("its pods run", || async {
         let pods = cluster.api::<Pod>("ns").list(&ListParams::default()).await.unwrap();
-        let running = pods.iter().filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")).count();
+        let running = pods
+            .iter()
+            .filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"))
+            .count();
         holds(running == 2, running)
     })
     .await;
     namespaces.delete("ns", &DeleteParams::default()).await.unwrap();
-    until("only what a finalizer holds is left, and the namespace says so", || async {
-        let found = namespaces.get("ns").await.unwrap();
-        let conditions = found.status.clone().unwrap_or_default().conditions.unwrap_or_default();
-        let said = conditions.iter().any(|c| {
-            c.type_ == "NamespaceFinalizersRemaining" && c.message.as_deref().is_some_and(|m| m.contains("example.com/hold in 1"))
-        });
-        let pods = cluster.api::<Pod>("ns").list(&ListParams::default()).await.unwrap().items.len();
-        holds(said && pods == 0, conditions)
-    })
+    until(
+        "only what a finalizer holds is left, and the namespace says so",
+        || async {
+            let found = namespaces.get("ns").await.unwrap();
+            let conditions = found.status.clone().unwrap_or_default().conditions.unwrap_or_default();
+            let said = conditions.iter().any(|c| {
+                c.type_ == "NamespaceFinalizersRemaining"
+                    && c.message
+                        .as_deref()
+                        .is_some_and(|m| m.contains("example.com/hold in 1"))
+            });
+            let pods = cluster
+                .api::<Pod>("ns")
+                .list(&ListParams::default())
+                .await
+                .unwrap()
+                .items
+                .len();
+            holds(said && pods == 0, conditions)
+        },
+    )
     .await;
     let free = json!({"metadata": {"finalizers": null}});
-    cluster.api::<ConfigMap>("ns").patch("held", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
+    cluster
+        .api::<ConfigMap>("ns")
+        .patch("held", &PatchParams::default(), &Patch::Merge(free))
+        .await
+        .unwrap();
     until("then it is gone", || async {
         let found = namespaces.get_opt("ns").await.unwrap();
         holds(found.is_none(), found)
@@ -268,7 +371,15 @@ async fn pods_wait_for_room_and_leave_tainted_nodes() {
             {"name": "c", "image": "busybox", "resources": {"requests": {"cpu": cpu}}}]}})
     };
     until("pods may be made", || async {
-        holds(cluster.api::<ServiceAccount>("default").get_opt("default").await.unwrap().is_some(), "none")
+        holds(
+            cluster
+                .api::<ServiceAccount>("default")
+                .get_opt("default")
+                .await
+                .unwrap()
+                .is_some(),
+            "none",
+        )
     })
     .await;
     cluster.create::<Pod>("default", pod("first", "3")).await;
@@ -282,23 +393,191 @@ async fn pods_wait_for_room_and_leave_tainted_nodes() {
             .filter(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"))
             .filter_map(|c| c.message.clone())
             .collect();
-        holds(messages.len() == 1 && messages[0].starts_with("0/1 nodes are available: 1 Insufficient cpu."), messages)
+        holds(
+            messages.len() == 1 && messages[0].starts_with("0/1 nodes are available: 1 Insufficient cpu."),
+            messages,
+        )
     })
     .await;
     cluster.node("n2").await;
     until("a new node takes it", || async {
         let all = pods.list(&ListParams::default()).await.unwrap();
-        let bound: std::collections::BTreeSet<_> = all.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
+        let bound: std::collections::BTreeSet<_> =
+            all.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
         holds(bound.len() == 2, bound)
     })
     .await;
     let nodes: Api<Node> = Api::all(cluster.admin.clone());
     let taint = json!({"spec": {"taints": [{"key": "example.com/out", "effect": "NoExecute"}]}});
-    nodes.patch("n2", &PatchParams::default(), &Patch::Strategic(taint)).await.unwrap();
+    nodes
+        .patch("n2", &PatchParams::default(), &Patch::Strategic(taint))
+        .await
+        .unwrap();
     until("the pod on the tainted node is evicted", || async {
         let left = pods.list(&ListParams::default()).await.unwrap();
         let on: Vec<_> = left.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()).collect();
         holds(on == ["n1"], on)
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_node_gets_its_certificates_and_trusts_cluster_info() {
+    use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+    use k8s_openapi::api::core::v1::Secret;
+    use mk8s_pki::bootstrap::Token;
+    use mk8s_pki::{issue, jws};
+
+    let cluster = Cluster::start().await;
+    let token = Token::generate();
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(6);
+    let secret: Secret = serde_json::from_value(token.to_secret(Some(soon), "", &[], &[])).unwrap();
+    let secrets = cluster.api::<Secret>("kube-system");
+    secrets.create(&PostParams::default(), &secret).await.unwrap();
+    let maps = cluster.api::<ConfigMap>("kube-public");
+    until("cluster-info is signed by the token", || async {
+        let data = maps.get("cluster-info").await.unwrap().data.unwrap_or_default();
+        let signature = data.get(&format!("jws-kubeconfig-{}", token.id));
+        let good = signature.is_some_and(|s| jws::verify(&data["kubeconfig"], s, &token));
+        holds(good, data.keys().collect::<Vec<_>>())
+    })
+    .await;
+
+    let requests = |client: kube::Client| Api::<CertificateSigningRequest>::all(client);
+    let ask = |name: &str, signer: &str, usage: &str, names: &[&str]| -> CertificateSigningRequest {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let (_, pem) = issue::request("system:node:n9", Some("system:nodes"), &names).unwrap();
+        let request = k8s_openapi::ByteString(pem.into_bytes());
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {
+            "request": request, "signerName": signer, "usages": ["digital signature", usage]}}))
+        .unwrap()
+    };
+    let issued = |name: &'static str| {
+        let api = requests(cluster.admin.clone());
+        move || {
+            let api = api.clone();
+            async move {
+                let status = api.get(name).await.unwrap().status.unwrap_or_default();
+                let pem = status
+                    .certificate
+                    .clone()
+                    .map(|c| String::from_utf8(c.0).unwrap())
+                    .unwrap_or_default();
+                holds(pem.starts_with("-----BEGIN CERTIFICATE-----"), status)
+            }
+        }
+    };
+    let group = mk8s_pki::bootstrap::NODE_GROUP.to_owned();
+    let joiner = cluster.client(
+        &format!("system:bootstrap:{}", token.id),
+        &["system:bootstrappers", &group],
+    );
+    let client = ask(
+        "client",
+        "kubernetes.io/kube-apiserver-client-kubelet",
+        "client auth",
+        &[],
+    );
+    requests(joiner).create(&PostParams::default(), &client).await.unwrap();
+    until("the token's holder gets a node's client certificate", issued("client")).await;
+
+    let node = cluster.client("system:node:n9", &["system:nodes"]);
+    let serving = ask(
+        "serving",
+        "kubernetes.io/kubelet-serving",
+        "server auth",
+        &["n9", "10.0.0.9"],
+    );
+    requests(node.clone())
+        .create(&PostParams::default(), &serving)
+        .await
+        .unwrap();
+    let foreign = ask(
+        "foreign",
+        "kubernetes.io/kubelet-serving",
+        "server auth",
+        &["n9", "10.0.0.10"],
+    );
+    requests(node.clone())
+        .create(&PostParams::default(), &foreign)
+        .await
+        .unwrap();
+    cluster.node("n9").await;
+    until(
+        "the node gets a serving certificate when its addresses are known",
+        issued("serving"),
+    )
+    .await;
+    let renewal = ask(
+        "renewal",
+        "kubernetes.io/kube-apiserver-client-kubelet",
+        "client auth",
+        &[],
+    );
+    requests(node).create(&PostParams::default(), &renewal).await.unwrap();
+    until("the node renews its own client certificate", issued("renewal")).await;
+    let left = requests(cluster.admin.clone())
+        .get("foreign")
+        .await
+        .unwrap()
+        .status
+        .unwrap_or_default();
+    assert!(
+        left.conditions.is_none() && left.certificate.is_none(),
+        "an address that is not the node's own is left to a person"
+    );
+
+    until("the token goes when it expires, and its signature with it", || async {
+        let secret = secrets.get_opt(&token.secret_name()).await.unwrap();
+        let data = maps.get("cluster-info").await.unwrap().data.unwrap_or_default();
+        let signed = data.contains_key(&format!("jws-kubeconfig-{}", token.id));
+        holds(secret.is_none() && !signed, (secret.is_some(), signed))
+    })
+    .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hand_made_endpoints_are_mirrored() {
+    let cluster = Cluster::start().await;
+    let service = json!({"metadata": {"name": "db"}, "spec": {"ports": [{"port": 5432}]}});
+    cluster.create::<Service>("default", service).await;
+    let endpoints =
+        json!({"metadata": {"name": "db"}, "subsets": [{"addresses": [{"ip": "1.2.3.4"}], "ports": [{"port": 5432}]}]});
+    cluster.create::<Endpoints>("default", endpoints).await;
+    let slices = cluster.api::<EndpointSlice>("default");
+    let found = || async {
+        let all = slices
+            .list(&ListParams::default().labels("kubernetes.io/service-name=db"))
+            .await
+            .unwrap();
+        all.iter()
+            .flat_map(|s| s.endpoints.iter().flat_map(|e| e.addresses.clone()))
+            .collect::<Vec<_>>()
+    };
+    until("a slice has the address", || async {
+        let found = found().await;
+        holds(found == ["1.2.3.4"], found)
+    })
+    .await;
+    let kubernetes = slices
+        .list(&ListParams::default().labels("kubernetes.io/service-name=kubernetes"))
+        .await
+        .unwrap();
+    assert_eq!(
+        kubernetes.items.len(),
+        1,
+        "the API server's own endpoints are not mirrored"
+    );
+    cluster
+        .api::<Endpoints>("default")
+        .delete("db", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("it goes with the Endpoints", || async {
+        let found = found().await;
+        holds(found.is_empty(), found)
     })
     .await;
     cluster.stop().await;

@@ -65,11 +65,8 @@ fn node_subject(request: &Request) -> Result<(), Unfit> {
     if request.organizations != [NODES] {
         return Err(Unfit::Organization);
     }
-    if !request
-        .common_name
-        .strip_prefix(NODE_PREFIX)
-        .is_some_and(|name| !name.is_empty())
-    {
+    let name = request.common_name.strip_prefix(NODE_PREFIX);
+    if name.is_none_or(str::is_empty) {
         return Err(Unfit::CommonName);
     }
     Ok(())

@@ -74,7 +74,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver
         .run(WORKERS, move |key| {
             let controller = controller.clone();
-            async move { controller.reconcile(key).await }
+            async move { Box::pin(controller.reconcile(key)).await }
         })
         .await
 }

@@ -1,8 +1,10 @@
 //! Which pods answer for a service, and on which ports: the part that EndpointSlices and Endpoints share. Pure, but for the events' pumps.
 
 pub mod legacy;
+pub mod mirroring;
 pub mod plan;
 pub mod slices;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

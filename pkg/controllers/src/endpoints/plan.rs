@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::{HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target_port};
 use crate::{meta, pod};
@@ -34,8 +34,44 @@ pub struct Changes {
     pub delete: Vec<String>,
 }
 
-/// Endpoints that share their ports.
-type Group = (String, Vec<EndpointPort>, Vec<Endpoint>);
+/// Endpoints that share their ports and the type of their addresses.
+pub struct Group {
+    family: String,
+    ports: Vec<EndpointPort>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Group {
+    /// No endpoints yet.
+    pub fn new(family: &str, ports: Vec<EndpointPort>) -> Self {
+        Group {
+            family: family.to_owned(),
+            ports,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+/// What the slices of one owner have in common.
+pub struct Frame {
+    pub generate_name: String,
+    pub namespace: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: Option<BTreeMap<String, String>>,
+    pub owner: OwnerReference,
+}
+
+impl Frame {
+    fn of(service: &Service) -> Self {
+        Frame {
+            generate_name: format!("{}-", meta::name(service)),
+            namespace: service.metadata.namespace.clone(),
+            labels: labels(service),
+            annotations: None,
+            owner: meta::owner_reference(service),
+        }
+    }
+}
 
 /// Decides for one service. `zone_of` knows the nodes' zones.
 pub fn changes(
@@ -44,33 +80,35 @@ pub fn changes(
     existing: &[Arc<EndpointSlice>],
     zone_of: impl Fn(&str) -> Option<String>,
 ) -> Changes {
-    let mut changes = Changes::default();
     let families = families(service);
-    for slice in existing.iter().filter(|s| !families.contains(&s.address_type.as_str())) {
-        changes.delete.push(meta::name(&**slice).to_owned());
+    let groups = families
+        .iter()
+        .flat_map(|family| {
+            let mut groups = groups(service, pods, family, &zone_of);
+            if groups.is_empty() {
+                // An empty slice tells that the service is known and has no endpoints.
+                groups.push(Group::new(family, Vec::new()));
+            }
+            groups
+        })
+        .collect();
+    arrange(&Frame::of(service), groups, existing)
+}
+
+/// Puts groups of endpoints into slices, changing as few of those there are as it can.
+pub fn arrange(frame: &Frame, groups: Vec<Group>, existing: &[Arc<EndpointSlice>]) -> Changes {
+    let mut changes = Changes::default();
+    let mut rest: Vec<&EndpointSlice> = existing.iter().map(|s| &**s).filter(|s| !meta::deleting(*s)).collect();
+    rest.sort_by(|a, b| meta::name(*a).cmp(meta::name(*b)));
+    for group in groups {
+        let key = ports_key(&group.ports);
+        let (same, other) = rest
+            .into_iter()
+            .partition(|s| s.address_type == group.family && ports_key(s.ports.as_deref().unwrap_or_default()) == key);
+        rest = other;
+        fill(frame, group, same, &mut changes);
     }
-    for family in families {
-        let mut ours: Vec<&EndpointSlice> = existing
-            .iter()
-            .map(|s| &**s)
-            .filter(|s| s.address_type == family && !meta::deleting(*s))
-            .collect();
-        ours.sort_by(|a, b| meta::name(*a).cmp(meta::name(*b)));
-        let mut groups = groups(service, pods, family, &zone_of);
-        if groups.is_empty() {
-            // An empty slice tells that the service is known and has no endpoints.
-            groups.push((String::new(), Vec::new(), Vec::new()));
-        }
-        let mut rest = ours.clone();
-        for (key, ports, endpoints) in groups {
-            let (same, other) = rest
-                .into_iter()
-                .partition(|s| ports_key(s.ports.as_deref().unwrap_or_default()) == key);
-            rest = other;
-            fill(service, family, &ports, endpoints, same, &mut changes);
-        }
-        changes.delete.extend(rest.iter().map(|s| meta::name(*s).to_owned()));
-    }
+    changes.delete.extend(rest.iter().map(|s| meta::name(*s).to_owned()));
     changes
 }
 
@@ -96,22 +134,18 @@ fn families(service: &Service) -> Vec<&'static str> {
 }
 
 fn groups(service: &Service, pods: &[Arc<Pod>], family: &str, zone_of: &impl Fn(&str) -> Option<String>) -> Vec<Group> {
-    let mut groups: BTreeMap<String, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for pod in pods.iter().filter(|p| is_published(p, true)) {
         let Some(endpoint) = endpoint(service, pod, family, zone_of) else {
             continue;
         };
         let ports = ports(service, pod);
-        groups
+        let group = groups
             .entry(ports_key(&ports))
-            .or_insert_with(|| (ports, Vec::new()))
-            .1
-            .push(endpoint);
+            .or_insert_with(|| Group::new(family, ports));
+        group.endpoints.push(endpoint);
     }
-    groups
-        .into_iter()
-        .map(|(key, (ports, endpoints))| (key, ports, endpoints))
-        .collect()
+    groups.into_values().collect()
 }
 
 fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
@@ -199,22 +233,18 @@ fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<En
 }
 
 /// Puts endpoints into the slices of their ports, changing as few of these as it can.
-fn fill(
-    service: &Service,
-    family: &str,
-    ports: &[EndpointPort],
-    endpoints: Vec<Endpoint>,
-    slices: Vec<&EndpointSlice>,
-    changes: &mut Changes,
-) {
+fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut Changes) {
+    let Group {
+        family,
+        ports,
+        endpoints,
+    } = group;
     let empty_wanted = endpoints.is_empty();
     let mut missing: HashMap<String, (usize, Endpoint)> = endpoints
         .into_iter()
         .enumerate()
         .map(|(at, e)| (identity(&e), (at, e)))
         .collect();
-    let labels = labels(service);
-    let owner = meta::owner_reference(service);
     let mut kept: Vec<(EndpointSlice, bool)> = Vec::new();
     for slice in slices {
         let mut next = slice.clone();
@@ -224,8 +254,11 @@ fn fill(
             .filter_map(|e| missing.remove(&identity(e)))
             .map(|(_, e)| e)
             .collect();
-        next.metadata.labels = Some(labels.clone());
-        next.metadata.owner_references = Some(vec![owner.clone()]);
+        next.metadata.labels = Some(frame.labels.clone());
+        next.metadata.owner_references = Some(vec![frame.owner.clone()]);
+        if frame.annotations.is_some() {
+            next.metadata.annotations.clone_from(&frame.annotations);
+        }
         let changed = next != *slice;
         kept.push((next, changed));
     }
@@ -261,10 +294,10 @@ fn fill(
         }
     }
     if empty_wanted && !placeholder {
-        changes.create.push(new_slice(service, family, ports, Vec::new()));
+        changes.create.push(new_slice(frame, &family, &ports, Vec::new()));
     }
     for chunk in missing.chunks(MAX_PER_SLICE) {
-        changes.create.push(new_slice(service, family, ports, chunk.to_vec()));
+        changes.create.push(new_slice(frame, &family, &ports, chunk.to_vec()));
     }
 }
 
@@ -285,13 +318,14 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn new_slice(service: &Service, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
+fn new_slice(frame: &Frame, family: &str, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", meta::name(service))),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(labels(service)),
-            owner_references: Some(vec![meta::owner_reference(service)]),
+            generate_name: Some(frame.generate_name.clone()),
+            namespace: frame.namespace.clone(),
+            labels: Some(frame.labels.clone()),
+            annotations: frame.annotations.clone(),
+            owner_references: Some(vec![frame.owner.clone()]),
             ..ObjectMeta::default()
         },
         address_type: family.to_owned(),

@@ -2,74 +2,24 @@
 //!
 //! Watches services, pods, slices and nodes (zones); writes slices that carry its mark, no others. [`super::plan`] decides.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, PostParams};
 use mk8s_client::{Event, Informer};
-use parking_lot::Mutex;
 
 use super::plan::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::written::{Written, write};
 use super::{by_namespace, follow, is_managed, selected};
 use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
-use crate::error::{Error, Tried};
+use crate::error::Error;
 use crate::meta::{self, Key};
 use crate::replicaset::{message, namespace_terminating};
 
 const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 5;
 const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// Our writes that the informer may not have shown yet: by service, then by slice, the revision written; None for a deletion.
-#[derive(Default)]
-struct Written(Mutex<HashMap<Key, HashMap<String, Option<u64>>>>);
-
-impl Written {
-    fn note(&self, service: &Key, slice: &str, revision: Option<u64>) {
-        self.0
-            .lock()
-            .entry(service.clone())
-            .or_default()
-            .insert(slice.to_owned(), revision);
-    }
-
-    /// Has the informer shown every write? Those it has are forgotten.
-    fn seen(&self, service: &Key, slices: &[Arc<EndpointSlice>]) -> bool {
-        let mut all = self.0.lock();
-        let Some(written) = all.get_mut(service) else {
-            return true;
-        };
-        let shown: HashMap<&str, u64> = slices.iter().map(|s| (meta::name(&**s), revision(s))).collect();
-        written.retain(|name, revision| match (shown.get(name.as_str()), revision) {
-            (Some(shown), Some(written)) => *shown < *written,
-            (None, Some(_)) | (Some(_), None) => true,
-            (None, None) => false,
-        });
-        let seen = written.is_empty();
-        if seen {
-            all.remove(service);
-        }
-        seen
-    }
-
-    /// A slice went, by whomever.
-    fn deleted(&self, service: &Key, slice: &str) {
-        if let Some(written) = self.0.lock().get_mut(service) {
-            written.remove(slice);
-        }
-    }
-
-    fn forget(&self, service: &Key) {
-        self.0.lock().remove(service);
-    }
-}
-
-fn revision(slice: &EndpointSlice) -> u64 {
-    meta::revision(slice).parse().unwrap_or(0)
-}
 
 fn service_of(slice: &EndpointSlice) -> Option<Key> {
     let labels = meta::labels(slice);
@@ -167,8 +117,8 @@ impl Controller {
         }
         let slices = self.slices.get(&key.to_string());
         if !self.written.seen(&key, &slices) {
-            // The event that shows the missing write brings the key back.
-            return Ok(Next::Done);
+            // The event that shows the missing write brings the key back; should it have been lost, its time runs out.
+            return Ok(Next::After(super::written::PATIENCE));
         }
         let zone = |node: &str| {
             self.nodes
@@ -176,7 +126,7 @@ impl Controller {
                 .and_then(|n| meta::labels(&*n).get(ZONE).cloned())
         };
         let changes = plan::changes(&service, &selected(&service, &self.pods), &slices, zone);
-        match self.write(&key, changes).await {
+        match write(&self.ctx, &self.written, &key, changes).await {
             Err(Error::Api { source, .. }) if namespace_terminating(&source) => Ok(Next::Done),
             Err(error) => {
                 if !error.is_conflict() && !error.is_not_found() {
@@ -196,64 +146,5 @@ impl Controller {
             }
             Ok(()) => Ok(Next::Done),
         }
-    }
-
-    async fn write(&self, service: &Key, changes: plan::Changes) -> Result<(), Error> {
-        let api = self.ctx.api::<EndpointSlice>(&service.namespace);
-        // New ones before old ones go: no moment in which a pod is in none.
-        for slice in changes.create {
-            let made = api
-                .create(&PostParams::default(), &slice)
-                .await
-                .tried(|| format!("create EndpointSlice of {service}"))?;
-            self.written.note(service, meta::name(&made), Some(revision(&made)));
-        }
-        for slice in changes.update {
-            let name = meta::name(&slice);
-            let made = api.replace(name, &PostParams::default(), &slice).await;
-            let made = made.tried(|| format!("update EndpointSlice {}/{name}", service.namespace))?;
-            self.written.note(service, name, Some(revision(&made)));
-        }
-        for name in changes.delete {
-            let done = api.delete(&name, &DeleteParams::default()).await;
-            if done
-                .tried_if_exists(|| format!("delete EndpointSlice {}/{name}", service.namespace))?
-                .is_some()
-            {
-                self.written.note(service, &name, None);
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-    use super::*;
-
-    #[test]
-    fn writes_count_as_seen_when_the_informer_has_them() {
-        let (written, key) = (Written::default(), Key::new("d", "web"));
-        let slice = |name: &str, revision: u64| {
-            let metadata = ObjectMeta {
-                name: Some(name.to_owned()),
-                resource_version: Some(revision.to_string()),
-                ..ObjectMeta::default()
-            };
-            Arc::new(EndpointSlice {
-                metadata,
-                ..EndpointSlice::default()
-            })
-        };
-        written.note(&key, "a", Some(7));
-        written.note(&key, "b", None);
-        assert!(!written.seen(&key, &[slice("b", 3)]));
-        assert!(!written.seen(&key, &[slice("a", 6)]));
-        assert!(written.seen(&key, &[slice("a", 7)]));
-        written.note(&key, "c", Some(9));
-        written.deleted(&key, "c");
-        assert!(written.seen(&key, &[]));
     }
 }

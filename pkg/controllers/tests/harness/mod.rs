@@ -34,7 +34,10 @@ fn user(name: &str) -> User {
     let groups = match name.strip_prefix("system:serviceaccount:") {
         Some(account) => {
             let namespace = account.split(':').next().unwrap();
-            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
+            vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+            ]
         }
         None if name == "admin" => vec!["system:masters".to_owned()],
         None => Vec::new(),
@@ -44,7 +47,10 @@ fn user(name: &str) -> User {
 
 impl Cluster {
     pub async fn start() -> Cluster {
-        let _ = tracing_subscriber::fmt().with_env_filter("info,mk8s_controllers=debug").with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("info,mk8s_controllers=debug")
+            .with_test_writer()
+            .try_init();
         let dir = tempfile::tempdir().unwrap();
         let keys = Arc::new(Keys::generate().unwrap());
         let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys)).unwrap();
@@ -80,7 +86,12 @@ impl Cluster {
         let scheduler = clients("system:kube-scheduler");
         let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
         mk8s_scheduler::run(scheduler, informers, recorder, &supervisor);
-        Cluster { _dir: dir, server, admin, supervisor }
+        Cluster {
+            _dir: dir,
+            server,
+            admin,
+            supervisor,
+        }
     }
 
     pub fn api<K>(&self, namespace: &str) -> Api<K>
@@ -90,12 +101,21 @@ impl Cluster {
         Api::namespaced(self.admin.clone(), namespace)
     }
 
+    /// A client that acts as a user of these groups.
+    pub fn client(&self, name: &str, groups: &[&str]) -> Client {
+        let user = User::authenticated(name, groups.iter().map(|g| (*g).to_owned()));
+        in_process(self.server.router_as(user), name)
+    }
+
     pub async fn create<K>(&self, namespace: &str, object: Value) -> K
     where
         K: mk8s_client::Kind + serde::Serialize + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let object: K = serde_json::from_value(object).unwrap();
-        self.api::<K>(namespace).create(&PostParams::default(), &object).await.unwrap()
+        self.api::<K>(namespace)
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap()
     }
 
     /// A node that pretends to run what is bound to it.
@@ -112,7 +132,14 @@ impl Cluster {
         let nodes: Api<Node> = Api::all(self.admin.clone());
         let new: Node = serde_json::from_value(node.clone()).unwrap();
         let made = nodes.create(&PostParams::default(), &new).await.unwrap();
-        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": node["status"]}))).await.unwrap();
+        nodes
+            .patch_status(
+                name,
+                &PatchParams::default(),
+                &Patch::Merge(json!({"status": node["status"]})),
+            )
+            .await
+            .unwrap();
         let client = self.admin.clone();
         let name = name.to_owned();
         let token = self.supervisor.token().clone();
@@ -131,7 +158,9 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
     let informers = Informers::new(client.clone(), token);
     let mut events = informers.of_where::<Pod>(&format!("spec.nodeName={node}")).subscribe();
     loop {
-        let Event::Applied { new: pod, .. } = events.next().await else { continue };
+        let Event::Applied { new: pod, .. } = events.next().await else {
+            continue;
+        };
         let name = pod.metadata.name.clone().unwrap();
         let pods: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
         if pod.metadata.deletion_timestamp.is_some() {
@@ -143,7 +172,12 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
         }
         let address = ADDRESS.fetch_add(1, Ordering::Relaxed);
         let ip = format!("10.244.{}.{}", address / 250, address % 250 + 1);
-        let outcome = pod.metadata.annotations.as_ref().and_then(|a| a.get(OUTCOME).cloned()).unwrap_or_default();
+        let outcome = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(OUTCOME).cloned())
+            .unwrap_or_default();
         let (phase, ready) = match outcome.as_str() {
             "succeed" => ("Succeeded", "False"),
             "fail" => ("Failed", "False"),
@@ -153,7 +187,9 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
             "phase": phase, "podIP": ip, "podIPs": [{"ip": ip}], "startTime": "2024-01-01T00:00:00Z",
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2024-01-01T00:00:00Z"}],
         }});
-        let _ = pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
+        let _ = pods
+            .patch_status(&name, &PatchParams::default(), &Patch::Strategic(status))
+            .await;
     }
 }
 

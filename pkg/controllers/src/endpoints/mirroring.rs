@@ -1,0 +1,246 @@
+//! Hand-made Endpoints, mirrored into EndpointSlices: for services without a selector, since routing reads slices alone.
+//!
+//! Watches Endpoints, services and slices; writes slices that carry its mark, no others.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use mk8s_client::{Event, Informer};
+
+use super::plan::{Frame, Group, MANAGED_BY, SERVICE_NAME, arrange};
+use super::written::{PATIENCE, Written, write};
+use crate::context::Context;
+use crate::driver::{Driver, Index, Next};
+use crate::error::Error;
+use crate::meta::{self, Key};
+use crate::replicaset::namespace_terminating;
+
+const WORKERS: usize = 2;
+const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
+const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
+/// Endpoints that were once used as a lock are no addresses.
+const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
+/// No more addresses of a subset than this.
+const MAX_ADDRESSES: usize = 1000;
+
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let labels = meta::labels(slice);
+    let ours = labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER);
+    let name = labels.get(SERVICE_NAME).filter(|_| ours)?;
+    Some(Key::new(meta::namespace(slice), name))
+}
+
+fn by_service(slice: &EndpointSlice) -> Vec<String> {
+    service_of(slice).map(|key| key.to_string()).into_iter().collect()
+}
+
+struct Controller {
+    ctx: Context,
+    services: Informer<Service>,
+    endpoints: Informer<Endpoints>,
+    slices: Index<EndpointSlice>,
+    written: Arc<Written>,
+}
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
+    let slices = Index::new(by_service);
+    let written = Arc::new(Written::default());
+    let mut driver = Driver::new("endpointslicemirroring-controller");
+    driver.watch(&services, |event| {
+        let selector = |s: &Service| s.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+        match event {
+            Event::Applied { old: Some(old), new } if selector(old).is_empty() == selector(new).is_empty() => {
+                Vec::new()
+            }
+            event => vec![Key::of(&**event.object())],
+        }
+    });
+    driver.watch(&endpoints, |event| vec![Key::of(&**event.object())]);
+    driver.watch(&ctx.informers.of::<EndpointSlice>(), {
+        let (slices, written) = (slices.clone(), written.clone());
+        move |event| {
+            slices.observe(event);
+            if let Event::Deleted(old) = event
+                && let Some(service) = service_of(old)
+            {
+                written.deleted(&service, meta::name(&**old));
+            }
+            service_of(event.object()).into_iter().collect()
+        }
+    });
+    let controller = Arc::new(Controller {
+        ctx,
+        services,
+        endpoints,
+        slices,
+        written,
+    });
+    driver
+        .run(WORKERS, move |key| {
+            let controller = controller.clone();
+            async move { controller.reconcile(key).await }
+        })
+        .await
+}
+
+impl Controller {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let slices = self.slices.get(&key.to_string());
+        if !self.written.seen(&key, &slices) {
+            return Ok(Next::After(PATIENCE));
+        }
+        let mirrored = self.endpoints.get(key.ns(), &key.name).filter(|e| {
+            is_mirrored(e)
+                && self
+                    .services
+                    .get(key.ns(), &key.name)
+                    .is_some_and(|s| !has_selector(&s))
+        });
+        let changes = match mirrored {
+            Some(endpoints) => arrange(&frame(&endpoints), groups(&endpoints), &slices),
+            None if slices.is_empty() => {
+                self.written.forget(&key);
+                return Ok(Next::Done);
+            }
+            None => super::plan::Changes {
+                delete: slices.iter().map(|s| meta::name(&**s).to_owned()).collect(),
+                ..Default::default()
+            },
+        };
+        match write(&self.ctx, &self.written, &key, changes).await {
+            Err(Error::Api { source, .. }) if namespace_terminating(&source) => Ok(Next::Done),
+            result => result.map(|()| Next::Done),
+        }
+    }
+}
+
+fn has_selector(service: &Service) -> bool {
+    service
+        .spec
+        .as_ref()
+        .and_then(|s| s.selector.as_ref())
+        .is_some_and(|s| !s.is_empty())
+}
+
+fn is_mirrored(endpoints: &Endpoints) -> bool {
+    meta::labels(endpoints).get(SKIP).is_none_or(|skip| skip != "true")
+        && meta::annotation(endpoints, LOCK).is_none()
+        && !meta::deleting(endpoints)
+}
+
+fn frame(endpoints: &Endpoints) -> Frame {
+    const NOT_COPIED: [&str; 2] = [
+        "kubectl.kubernetes.io/last-applied-configuration",
+        "endpoints.kubernetes.io/last-change-trigger-time",
+    ];
+    let mut labels = meta::labels(endpoints).clone();
+    labels.insert(SERVICE_NAME.to_owned(), meta::name(endpoints).to_owned());
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    let annotations: BTreeMap<String, String> = endpoints
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    Frame {
+        generate_name: format!("{}-", meta::name(endpoints)),
+        namespace: endpoints.metadata.namespace.clone(),
+        labels,
+        annotations: (!annotations.is_empty()).then_some(annotations),
+        owner: meta::owner_reference(endpoints),
+    }
+}
+
+fn groups(endpoints: &Endpoints) -> Vec<Group> {
+    endpoints.subsets.iter().flatten().flat_map(subset).collect()
+}
+
+/// A subset's addresses, by the family they are of.
+fn subset(subset: &EndpointSubset) -> Vec<Group> {
+    let ports: Vec<EndpointPort> = subset
+        .ports
+        .iter()
+        .flatten()
+        .map(|p| EndpointPort {
+            name: Some(p.name.clone().unwrap_or_default()),
+            port: Some(p.port),
+            protocol: Some(p.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+            app_protocol: p.app_protocol.clone(),
+        })
+        .collect();
+    let ready = subset.addresses.iter().flatten().map(|a| (a, true));
+    let unready = subset.not_ready_addresses.iter().flatten().map(|a| (a, false));
+    let mut families = [Group::new("IPv4", ports.clone()), Group::new("IPv6", ports)];
+    for (address, ready) in ready.chain(unready).take(MAX_ADDRESSES) {
+        let at = match address.ip.parse() {
+            Ok(IpAddr::V4(_)) => 0,
+            Ok(IpAddr::V6(_)) => 1,
+            Err(_) => continue,
+        };
+        families[at].endpoints.push(endpoint(address, ready));
+    }
+    families
+        .into_iter()
+        .filter(|group| !group.endpoints.is_empty())
+        .collect()
+}
+
+fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
+    Endpoint {
+        addresses: vec![address.ip.clone()],
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            ..EndpointConditions::default()
+        }),
+        hostname: address.hostname.clone(),
+        node_name: address.node_name.clone(),
+        target_ref: address.target_ref.clone(),
+        ..Endpoint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn subsets_become_slices_of_their_ports_and_family() {
+        let endpoints: Endpoints = serde_json::from_value(
+            json!({"metadata": {"name": "db", "namespace": "d", "uid": "e", "labels": {"l": "1"}},
+            "subsets": [{"addresses": [{"ip": "1.2.3.4"}, {"ip": "fd00::1"}], "notReadyAddresses": [{"ip": "1.2.3.5"}],
+                "ports": [{"port": 5432}]}]}),
+        )
+        .unwrap();
+        let made = arrange(&frame(&endpoints), groups(&endpoints), &[]);
+        let shape: Vec<_> = made
+            .create
+            .iter()
+            .map(|s| (s.address_type.as_str(), s.endpoints.len()))
+            .collect();
+        assert_eq!(shape, [("IPv4", 2), ("IPv6", 1)]);
+        assert_eq!(
+            made.create[0].endpoints[1].conditions.as_ref().unwrap().ready,
+            Some(false)
+        );
+        assert_eq!(made.create[0].metadata.labels.as_ref().unwrap().len(), 3);
+        let stored = made.create.into_iter().enumerate().map(|(n, mut s)| {
+            s.metadata.name = Some(format!("db-{n}"));
+            Arc::new(s)
+        });
+        let there: Vec<_> = stored.collect();
+        assert_eq!(
+            arrange(&frame(&endpoints), groups(&endpoints), &there),
+            super::super::plan::Changes::default()
+        );
+    }
+}
