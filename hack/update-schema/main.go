@@ -264,8 +264,11 @@ func (g *generator) writeField(out *bufio.Writer, field reflect.StructField, nam
 		}
 	}
 	property := definition.Properties[name]
-	if property.Extensions["x-kubernetes-map-type"] == "atomic" {
+	switch property.Extensions["x-kubernetes-map-type"] {
+	case "atomic":
 		flags += "a"
+	case "granular":
+		flags += "g"
 	}
 	number := protobufNumber(field)
 	if number == "0" {
@@ -281,7 +284,7 @@ func (g *generator) writeField(out *bufio.Writer, field reflect.StructField, nam
 	add("k", text(property.Extensions["x-kubernetes-list-map-keys"]))
 	add("m", field.Tag.Get("patchMergeKey"))
 	add("s", field.Tag.Get("patchStrategy"))
-	add("d", defaultOf(property))
+	add("d", defaultOf(property, strings.ContainsAny(flags, "pe")))
 	add("g", namedScalar(goType))
 	if goType.PkgPath() != "" && (goType.Kind() == reflect.Slice || goType.Kind() == reflect.Map) {
 		add("G", goType.String())
@@ -365,21 +368,20 @@ func namedScalar(goType reflect.Type) string {
 	return ""
 }
 
-// defaultOf leaves out the zero values, which follow from the Go type.
-func defaultOf(property spec.Schema) string {
-	switch value := property.Default.(type) {
-	case nil:
+// defaultOf leaves out the zero values that follow from the Go type; those of optional scalars do not.
+func defaultOf(property spec.Schema, optional bool) string {
+	if property.Default == nil {
 		return ""
-	case map[string]any:
-		if len(value) == 0 {
-			return ""
-		}
 	}
 	encoded, err := json.Marshal(property.Default)
 	must(err)
 	switch string(encoded) {
-	case `""`, "0", "false", "{}", "null":
+	case "{}", "null":
 		return ""
+	case `""`, "0", "false":
+		if !optional {
+			return ""
+		}
 	}
 	return string(encoded)
 }

@@ -130,7 +130,18 @@ fn property(field: &FieldInfo, flavor: Flavor, description: Option<String>) -> V
         out.insert("description".into(), description.into());
     }
     extensions(field, &mut out);
-    Value::Object(out)
+    Value::Object(wrap(out, flavor))
+}
+
+/// A `$ref` has no neighbours in OpenAPI v3.0.
+fn wrap(mut schema: Map<String, Value>, flavor: Flavor) -> Map<String, Value> {
+    if flavor == Flavor::V3
+        && schema.len() > 1
+        && let Some(target) = schema.remove("$ref")
+    {
+        schema.insert("allOf".into(), json!([{"$ref": target}]));
+    }
+    schema
 }
 
 fn extensions(field: &FieldInfo, out: &mut Map<String, Value>) {
@@ -146,6 +157,9 @@ fn extensions(field: &FieldInfo, out: &mut Map<String, Value>) {
     }
     if field.atomic {
         add("map-type", "atomic".into());
+    }
+    if field.granular {
+        add("map-type", "granular".into());
     }
     if !field.merge_key.is_empty() {
         add("patch-merge-key", field.merge_key.into());
@@ -169,19 +183,9 @@ fn value(field: &FieldInfo, flavor: Flavor, default: Option<Value>) -> Map<Strin
     let mut out = Map::new();
     if let Some(name) = reference(field.base) {
         let target = format!("{}{name}", flavor.prefix());
-        match (flavor, default) {
-            // A $ref has no neighbours in OpenAPI v3.0.
-            (Flavor::V3, default) => {
-                out.insert("allOf".into(), json!([{"$ref": target}]));
-                if let Some(default) = default {
-                    out.insert("default".into(), default);
-                }
-            }
-            (Flavor::V2, _) => {
-                out.insert("$ref".into(), target.into());
-            }
-        }
-        return out;
+        out.insert("$ref".into(), target.into());
+        out.extend(default.map(|default| ("default".to_string(), default)));
+        return wrap(out, flavor);
     }
     let (type_, format) = match field.base {
         Base::Bool => ("boolean", ""),
@@ -239,7 +243,7 @@ fn element_default(field: &FieldInfo, flavor: Flavor) -> Option<Value> {
 
 fn zero(base: Base) -> Option<Value> {
     Some(match base {
-        Base::Struct(_) | Base::RawExtension => json!({}),
+        Base::Struct(_) => json!({}),
         Base::String => "".into(),
         Base::Bool => false.into(),
         Base::Int32 | Base::Int64 | Base::Double => 0.into(),

@@ -4,7 +4,7 @@
 //! - `K group version kind`: the type above is that kind.
 //! - `I number type`: an inlined struct of the type above: its message's number.
 //! - `name kind flags tag extras…`: a field. Kind is `[]` or `{}` (list, map) and a letter, or the index of a type.
-//!   Flags: `p` pointer, `e` omitempty, `z` omitzero, `r` required, `a` atomic. Tag: `3`, or `2.3` inside the embedded
+//!   Flags: `p` pointer, `e` omitempty, `z` omitzero, `r` required, `a` atomic, `g` granular. Tag: `3`, or `2.3` inside the embedded
 //!   message 2. Extras: `l=` list type, `k=` list map keys, `m=` merge key, `s=` patch strategy, `d=` default, `g=` Go
 //!   type, `G=` Go type of the whole list or map, `n=` enum.
 
@@ -146,6 +146,7 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
         outer,
         list_type: ListType::Unset,
         atomic: flags.contains('a'),
+        granular: flags.contains('g'),
         list_keys: "",
         merge_key: "",
         patch_strategy: PatchStrategy {

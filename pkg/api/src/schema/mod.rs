@@ -106,6 +106,8 @@ pub struct FieldInfo {
     pub list_type: ListType,
     /// `x-kubernetes-map-type: atomic`: the object is replaced as a whole by server-side apply.
     pub atomic: bool,
+    /// `x-kubernetes-map-type: granular`: its fields have owners of their own, though its type is atomic.
+    pub granular: bool,
     /// `x-kubernetes-list-map-keys`, separated by spaces.
     pub list_keys: &'static str,
     pub merge_key: &'static str,

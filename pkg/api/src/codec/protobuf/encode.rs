@@ -37,7 +37,7 @@ pub fn encode_raw(ty: TypeRef, object: &Value) -> Result<Vec<u8>, ProtobufError>
 /// The message alone, from JSON text.
 pub fn raw_from_json(ty: TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
     let mut out = Vec::with_capacity(json.len());
-    message(&mut out, ty, &mut serde_json::Deserializer::from_slice(json))?;
+    json_message(&mut out, ty, json)?;
     Ok(out)
 }
 
@@ -46,7 +46,7 @@ pub fn item_from_json(ty: TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtobufError
     let mut out = Vec::with_capacity(json.len());
     key(&mut out, 2, wire::BYTES);
     let start = open(&mut out);
-    message(&mut out, ty, &mut serde_json::Deserializer::from_slice(json))?;
+    json_message(&mut out, ty, json)?;
     close(&mut out, start);
     out.shrink_to_fit();
     Ok(out)
@@ -130,6 +130,11 @@ pub fn watch_frame(event: &str, api_version: &str, kind: &str, raw: &[u8]) -> Ve
     let length = (out.len() - 4) as u32;
     out[..4].copy_from_slice(&length.to_be_bytes());
     out
+}
+
+fn json_message(out: &mut Vec<u8>, ty: TypeRef, json: &[u8]) -> Result<(), ProtobufError> {
+    let text = std::str::from_utf8(json).map_err(|error| ProtobufError::Value(error.to_string()))?;
+    message(out, ty, &mut serde_json::Deserializer::from_str(text))
 }
 
 fn message<'de, D: Deserializer<'de>>(out: &mut Vec<u8>, ty: TypeRef, object: D) -> Result<(), ProtobufError>
