@@ -17,12 +17,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
 use crate::filters::impersonation;
-use crate::gate::Admission;
 use crate::handlers::{self, Call};
 use crate::identity::User;
 use crate::lookup::Lookup;

@@ -2,18 +2,51 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
+use crate::admission::Operation;
 use crate::handlers::Call;
+use crate::handlers::decode::{self, Expected};
+use crate::options::WriteOptions;
+use crate::{respond, reviews};
 
-pub async fn create(call: &Call, object: Value, _warnings: &[String]) -> Result<Response<Body>, Status> {
-    let _ = object;
-    Err(call.not_in_this_version(call.row.kind()))
+pub async fn create(call: &Call, object: Value, warnings: &[String]) -> Result<Response<Body>, Status> {
+    let (server, info) = (&call.server, &call.info);
+    let plural = call.row.plural();
+    let answer = reviews::answer(
+        server.authenticator(),
+        server.authorizer(),
+        &call.user,
+        plural,
+        &info.namespace,
+        object,
+    )?;
+    let mut response = respond::value(StatusCode::CREATED, call.output, answer)?;
+    respond::warn(&mut response, warnings);
+    Ok(response)
 }
 
 /// serviceaccounts/token
-pub async fn token(call: &Call, _body: Bytes) -> Result<Response<Body>, Status> {
-    Err(call.not_in_this_version("token"))
+pub async fn token(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let mut warnings = Vec::new();
+    let expected = Expected::kind(
+        "authentication.k8s.io",
+        "v1",
+        "authentication.k8s.io/v1",
+        "TokenRequest",
+    );
+    let request = decode::object(call, &body, &expected, options, &mut warnings)?;
+    let (server, info) = (&call.server, &call.info);
+    {
+        let attributes = call.attributes(Operation::Create, &info.name, None, options.dry_run);
+        server.admission().validate(&attributes, &request).await?;
+    }
+    let authority = server.authenticator().authority();
+    let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request)?;
+    let mut response = respond::value(StatusCode::CREATED, call.output, issued)?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }

@@ -20,7 +20,9 @@ pub fn requester(attributes: &Attributes<'_>, object: &mut Value) {
         return;
     }
     let user = attributes.user;
-    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
     for field in ["username", "uid", "groups", "extra"] {
         spec.remove(field);
     }
@@ -42,7 +44,9 @@ pub fn stamp(attributes: &Attributes<'_>, object: &mut Value) {
         return;
     }
     let now = crate::bootstrap::objects::now();
-    let Some(conditions) = object["status"]["conditions"].as_array_mut() else { return };
+    let Some(conditions) = object["status"]["conditions"].as_array_mut() else {
+        return;
+    };
     for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
         for field in ["lastUpdateTime", "lastTransitionTime"] {
             let time = condition.entry(field).or_insert(Value::Null);
@@ -78,7 +82,10 @@ pub fn validate(attributes: &Attributes<'_>, object: &Value, authorizer: &Author
             let why = match request {
                 Err(cause) => format!("failed to parse CSR: {cause}"),
                 Ok(request) if request.organizations.iter().any(|group| group == authz::MASTERS) => {
-                    format!("use of {CLIENT_SIGNER} signer with {} group is not allowed", authz::MASTERS)
+                    format!(
+                        "use of {CLIENT_SIGNER} signer with {} group is not allowed",
+                        authz::MASTERS
+                    )
                 }
                 Ok(_) => return Ok(()),
             };
@@ -99,7 +106,10 @@ pub(super) fn parse(object: &Value) -> Result<mk8s_pki::csr::Request, mk8s_pki::
 /// The verb on the signer by its name, or on all of its domain.
 fn may(authorizer: &Authorizer, user: &User, verb: &str, signer: &str) -> bool {
     let ask = |name: &str| {
-        authorizer.allows(&authz::Attributes { name, ..authz::Attributes::of_resource(user, verb, GROUP, "signers") })
+        authorizer.allows(&authz::Attributes {
+            name,
+            ..authz::Attributes::of_resource(user, verb, GROUP, "signers")
+        })
     };
     let domain = signer.split('/').next().unwrap_or_default();
     ask(signer) || ask(&format!("{domain}/*"))
@@ -117,8 +127,12 @@ mod tests {
         let lookup = cluster();
         lookup.put(rbac::GROUP, "clusterroles", &json!({"metadata": {"name": "approver"}, "rules": [
             {"apiGroups": [GROUP], "resources": ["signers"], "resourceNames": ["example.org/*"], "verbs": ["approve"]}]}));
-        lookup.put(rbac::GROUP, "clusterrolebindings", &json!({"metadata": {"name": "a"},
-            "roleRef": {"kind": "ClusterRole", "name": "approver"}, "subjects": [{"kind": "User", "name": "jane"}]}));
+        lookup.put(
+            rbac::GROUP,
+            "clusterrolebindings",
+            &json!({"metadata": {"name": "a"},
+            "roleRef": {"kind": "ClusterRole", "name": "approver"}, "subjects": [{"kind": "User", "name": "jane"}]}),
+        );
         let authorizer = Authorizer::new(lookup);
         let csr = |signer: &str| json!({"metadata": {"name": "c"}, "spec": {"signerName": signer}, "status": {}});
         let signed = |signer: &str| json!({"metadata": {"name": "c"}, "spec": {"signerName": signer}, "status": {"certificate": "x"}});
@@ -130,7 +144,9 @@ mod tests {
             ..Request::create("certificatesigningrequests", "")
         };
         let run = |subresource, new: Value, old: Value| {
-            request(subresource).with(Some(&old), |a| validate(a, &new, &authorizer)).map_err(|status| status.message)
+            request(subresource)
+                .with(Some(&old), |a| validate(a, &new, &authorizer))
+                .map_err(|status| status.message)
         };
         run("approval", csr("example.org/a"), csr("example.org/a")).unwrap();
         assert_eq!(
@@ -144,7 +160,10 @@ mod tests {
     #[test]
     fn nobody_asks_for_masters() {
         let authorizer = Authorizer::new(cluster());
-        let request = Request { group: GROUP, ..Request::create("certificatesigningrequests", "") };
+        let request = Request {
+            group: GROUP,
+            ..Request::create("certificatesigningrequests", "")
+        };
         for (group, good) in [("dev", true), ("system:masters", false)] {
             let (_, pem) = mk8s_pki::issue::request("jane", Some(group), &[]).unwrap();
             let mut csr = json!({"metadata": {"name": "c"}, "spec": {"signerName": CLIENT_SIGNER, "request": STANDARD.encode(pem), "username": "root"}});

@@ -63,7 +63,10 @@ impl Attributes<'_> {
             text.filter(|text| !text.is_empty())
         };
         let given = Some(self.name).filter(|name| !name.is_empty());
-        let name = given.or_else(|| metadata("name")).or_else(|| metadata("generateName")).unwrap_or("Unknown");
+        let name = given
+            .or_else(|| metadata("name"))
+            .or_else(|| metadata("generateName"))
+            .unwrap_or("Unknown");
         Status::forbidden(&self.resource.group, &self.resource.plural, name, why)
     }
 }
@@ -91,7 +94,7 @@ impl Admission {
         }
     }
 
-    /// The mutating phase, also of what has no object to change (`Value::Null` then: delete, connect). Waits only for the
+    /// The mutating phase, also of what stores no object (`Value::Null` then: delete, connect). Waits only for the
     /// `default` service account of a namespace that was just made.
     pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         use Operation::{Create, Update};
@@ -139,13 +142,14 @@ impl Admission {
         object: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<(), Status> {
-        if !matches!(attributes.operation, Operation::Create | Operation::Update) {
+        use Operation::{Create, Update};
+        let Some(object) = object else { return Ok(()) };
+        if !matches!(attributes.operation, Create | Update) {
             return Ok(());
         }
-        let Some(object) = object else { return Ok(()) };
         let lookup = &*self.lookup;
         pod_security::validate(attributes, object, lookup, &self.namespaces, warnings)?;
-        if attributes.is_core("pods") && attributes.subresource.is_empty() && attributes.operation == Operation::Create {
+        if attributes.is_core("pods") && attributes.subresource.is_empty() && attributes.operation == Create {
             runtime_class::validate(attributes, object, lookup)?;
         }
         if attributes.is("scheduling.k8s.io", "priorityclasses") {
@@ -185,7 +189,15 @@ pub(crate) mod testing {
     impl<'a> Request<'a> {
         pub fn create(plural: &'a str, namespace: &'a str) -> Self {
             let user = User::authenticated("jane", []);
-            Request { user, group: "", plural, subresource: "", namespace, name: "", operation: Operation::Create }
+            Request {
+                user,
+                group: "",
+                plural,
+                subresource: "",
+                namespace,
+                name: "",
+                operation: Operation::Create,
+            }
         }
 
         pub fn with<T>(&self, old: Option<&Value>, act: impl FnOnce(&Attributes<'_>) -> T) -> T {
@@ -207,8 +219,16 @@ pub(crate) mod testing {
     /// A cluster with one namespace and its default account.
     pub fn cluster() -> Arc<MapLookup> {
         let lookup = Arc::new(MapLookup::default());
-        lookup.put("", "namespaces", &serde_json::json!({"metadata": {"name": "default"}, "status": {"phase": "Active"}}));
-        lookup.put("", "serviceaccounts", &serde_json::json!({"metadata": {"name": "default", "namespace": "default"}}));
+        lookup.put(
+            "",
+            "namespaces",
+            &serde_json::json!({"metadata": {"name": "default"}, "status": {"phase": "Active"}}),
+        );
+        lookup.put(
+            "",
+            "serviceaccounts",
+            &serde_json::json!({"metadata": {"name": "default", "namespace": "default"}}),
+        );
         lookup
     }
 }

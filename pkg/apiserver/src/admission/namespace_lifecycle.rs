@@ -44,7 +44,12 @@ pub fn admit(
     if attributes.is_core("namespaces") {
         let immortal = attributes.operation == Operation::Delete && IMMORTAL.contains(&attributes.name);
         return match immortal {
-            true => Err(Status::forbidden("", "namespaces", attributes.name, "this namespace may not be deleted")),
+            true => Err(Status::forbidden(
+                "",
+                "namespaces",
+                attributes.name,
+                "this namespace may not be deleted",
+            )),
             false => Ok(()),
         };
     }
@@ -82,19 +87,41 @@ mod tests {
     #[test]
     fn into_what_is_there_alone() {
         let lookup = cluster();
-        lookup.put("", "namespaces", &json!({"metadata": {"name": "going"}, "status": {"phase": "Terminating"}}));
+        lookup.put(
+            "",
+            "namespaces",
+            &json!({"metadata": {"name": "going"}, "status": {"phase": "Terminating"}}),
+        );
         let namespaces = Namespaces::default();
         let object = json!({"metadata": {"name": "x"}});
         let admit = |request: Request<'_>| request.with(None, |a| admit(a, &object, &*lookup, &namespaces));
         let create = |namespace| Request::create("configmaps", namespace);
         admit(create("default")).unwrap();
-        assert_eq!(admit(create("none")).unwrap_err().message, "namespaces \"none\" not found");
+        assert_eq!(
+            admit(create("none")).unwrap_err().message,
+            "namespaces \"none\" not found"
+        );
         let refused = admit(create("going")).unwrap_err();
-        assert_eq!(refused.message, "configmaps \"x\" is forbidden: unable to create new content in namespace going because it is being terminated");
+        assert_eq!(
+            refused.message,
+            "configmaps \"x\" is forbidden: unable to create new content in namespace going because it is being terminated"
+        );
         assert_eq!(refused.details.unwrap()["causes"][0]["reason"], "NamespaceTerminating");
-        admit(Request { operation: Operation::Update, ..create("going") }).unwrap();
-        admit(Request { operation: Operation::Delete, ..create("none") }).unwrap();
-        let delete = |name| Request { operation: Operation::Delete, name, ..Request::create("namespaces", "") };
+        admit(Request {
+            operation: Operation::Update,
+            ..create("going")
+        })
+        .unwrap();
+        admit(Request {
+            operation: Operation::Delete,
+            ..create("none")
+        })
+        .unwrap();
+        let delete = |name| Request {
+            operation: Operation::Delete,
+            name,
+            ..Request::create("namespaces", "")
+        };
         assert_eq!(admit(delete("kube-system")).unwrap_err().code, 403);
         admit(delete("going")).unwrap();
     }

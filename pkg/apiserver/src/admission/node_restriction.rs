@@ -17,15 +17,17 @@ pub fn admit(
     lookup: &dyn Lookup,
     authorizer: &Authorizer,
 ) -> Result<(), Status> {
-    let Some(node) = node_name(attributes.user) else { return Ok(()) };
+    let Some(node) = node_name(attributes.user) else {
+        return Ok(());
+    };
     let resource = (&*attributes.resource.group, &*attributes.resource.plural);
     let why = match (resource, attributes.subresource) {
         (("", "pods"), "") => pod(attributes, object, lookup, node)?,
         (("", "pods"), "status") => pod_status(attributes, object, node),
         (("", "pods"), "eviction") => eviction(attributes, object, lookup, node)?,
-        (("", "pods"), other) => {
-            Some(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
-        }
+        (("", "pods"), other) => Some(format!(
+            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+        )),
         (("", "nodes"), _) => own_node(attributes, object, node),
         (("", "persistentvolumeclaims"), "status") => claim_status(attributes, object, node),
         (("", "persistentvolumeclaims"), _) => Some("may only update PVC status".into()),
@@ -33,10 +35,8 @@ pub fn admit(
             token(attributes, object, lookup, authorizer, node)?
         }
         (("coordination.k8s.io", "leases"), _) => lease(attributes, object, node),
-        (("storage.k8s.io", "csinodes"), _) => {
-            (own_name(attributes, object) != node)
-                .then(|| "can only access CSINode with the same name as the requesting node".into())
-        }
+        (("storage.k8s.io", "csinodes"), _) => (own_name(attributes, object) != node)
+            .then(|| "can only access CSINode with the same name as the requesting node".into()),
         (("resource.k8s.io", "resourceslices"), _) => resource_slice(attributes, object, node),
         (("certificates.k8s.io", "certificatesigningrequests"), "") if attributes.operation == Operation::Create => {
             request(object, node)
@@ -56,7 +56,11 @@ type Refusal = Option<String>;
 
 /// The name in the URL, on create the object's.
 fn own_name<'a>(attributes: &Attributes<'a>, object: &'a Value) -> &'a str {
-    if attributes.operation == Operation::Create { mk8s_api::meta::name(object) } else { attributes.name }
+    if attributes.operation == Operation::Create {
+        mk8s_api::meta::name(object)
+    } else {
+        attributes.name
+    }
 }
 
 fn pod(attributes: &Attributes<'_>, pod: &Value, lookup: &dyn Lookup, node: &str) -> Result<Refusal, Status> {
@@ -70,38 +74,66 @@ fn pod(attributes: &Attributes<'_>, pod: &Value, lookup: &dyn Lookup, node: &str
         }
         operation => {
             let operation = format!("{operation:?}").to_uppercase();
-            Ok(Some(format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods")))
+            Ok(Some(format!(
+                "unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods"
+            )))
         }
     }
 }
 
 fn mirror_pod(pod: &Value, lookup: &dyn Lookup, node: &str) -> Result<Refusal, Status> {
     if mk8s_api::meta::annotation(pod, MIRROR).is_none() {
-        return Ok(Some(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods")));
+        return Ok(Some(format!(
+            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+        )));
     }
     if string(pod, &["spec", "nodeName"]) != node {
-        return Ok(Some(format!("node {node:?} can only create pods with spec.nodeName set to itself")));
+        return Ok(Some(format!(
+            "node {node:?} can only create pods with spec.nodeName set to itself"
+        )));
     }
     let owner = match items(pod, &["metadata", "ownerReferences"]) {
-        [] => return Ok(Some(format!("node {node:?} can only create pods with an owner reference set to itself"))),
+        [] => {
+            return Ok(Some(format!(
+                "node {node:?} can only create pods with an owner reference set to itself"
+            )));
+        }
         [owner] => owner,
-        _ => return Ok(Some(format!("node {node:?} can only create pods with a single owner reference set to itself"))),
+        _ => {
+            return Ok(Some(format!(
+                "node {node:?} can only create pods with a single owner reference set to itself"
+            )));
+        }
     };
     if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
-        return Ok(Some(format!("node {node:?} can only create pods with an owner reference set to itself")));
+        return Ok(Some(format!(
+            "node {node:?} can only create pods with an owner reference set to itself"
+        )));
     }
     if owner["controller"] != true {
-        return Ok(Some(format!("node {node:?} can only create pods with a controller owner reference set to itself")));
+        return Ok(Some(format!(
+            "node {node:?} can only create pods with a controller owner reference set to itself"
+        )));
     }
     if owner["blockOwnerDeletion"] == true {
-        return Ok(Some(format!("node {node:?} must not set blockOwnerDeletion on an owner reference")));
+        return Ok(Some(format!(
+            "node {node:?} must not set blockOwnerDeletion on an owner reference"
+        )));
     }
-    let stored = lookup.value("", "nodes", "", node).ok_or_else(|| Status::not_found("", "nodes", node))?;
+    let stored = lookup
+        .value("", "nodes", "", node)
+        .ok_or_else(|| Status::not_found("", "nodes", node))?;
     let (given, uid) = (owner["uid"].as_str().unwrap_or_default(), mk8s_api::meta::uid(&stored));
     if given != uid {
         return Ok(Some(format!("node {node} UID mismatch: expected {given} got {uid}")));
     }
-    let all = ["serviceaccounts", "secrets", "configmaps", "persistentvolumeclaims", "resourceclaims"];
+    let all = [
+        "serviceaccounts",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "resourceclaims",
+    ];
     Ok(references(&pod["spec"], &all).map(|what| format!("node {node:?} can not create pods that reference {what}")))
 }
 
@@ -110,7 +142,9 @@ pub(super) fn references(spec: &Value, kinds: &[&'static str]) -> Option<&'stati
     /// Whether a tree holds an object with one of these keys (`secretRef`, `secretKeyRef`, …) at any depth.
     fn holds(value: &Value, keys: &[&str]) -> bool {
         match value {
-            Value::Object(map) => map.iter().any(|(key, value)| (keys.contains(&key.as_str()) && !value.is_null()) || holds(value, keys)),
+            Value::Object(map) => map
+                .iter()
+                .any(|(key, value)| (keys.contains(&key.as_str()) && !value.is_null()) || holds(value, keys)),
             Value::Array(list) => list.iter().any(|value| holds(value, keys)),
             _ => false,
         }
@@ -119,16 +153,23 @@ pub(super) fn references(spec: &Value, kinds: &[&'static str]) -> Option<&'stati
         "serviceaccounts" => !string(spec, &["serviceAccountName"]).is_empty(),
         "secrets" => {
             !items(spec, &["imagePullSecrets"]).is_empty()
-                || holds(spec, &["secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef"])
+                || holds(
+                    spec,
+                    &["secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef"],
+                )
                 || items(spec, &["volumes"]).iter().any(|volume| {
-                    items(volume, &["projected", "sources"]).iter().any(|source| source.get("secret").is_some())
+                    items(volume, &["projected", "sources"])
+                        .iter()
+                        .any(|source| source.get("secret").is_some())
                 })
         }
         "configmaps" => {
             holds(spec, &["configMapKeyRef", "configMapRef"])
                 || items(spec, &["volumes"]).iter().any(|volume| {
                     volume.get("configMap").is_some()
-                        || items(volume, &["projected", "sources"]).iter().any(|source| source.get("configMap").is_some())
+                        || items(volume, &["projected", "sources"])
+                            .iter()
+                            .any(|source| source.get("configMap").is_some())
                 })
         }
         "persistentvolumeclaims" => items(spec, &["volumes"])
@@ -142,11 +183,16 @@ pub(super) fn references(spec: &Value, kinds: &[&'static str]) -> Option<&'stati
 
 fn pod_status(attributes: &Attributes<'_>, pod: &Value, node: &str) -> Refusal {
     let (Operation::Update, Some(old)) = (attributes.operation, attributes.old) else {
-        return Some(format!("unexpected operation {:?}", format!("{:?}", attributes.operation).to_uppercase()));
+        return Some(format!(
+            "unexpected operation {:?}",
+            format!("{:?}", attributes.operation).to_uppercase()
+        ));
     };
     let labels = |pod: &Value| mk8s_api::meta::labels(pod).cloned().unwrap_or_default();
     if string(old, &["spec", "nodeName"]) != node {
-        Some(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))
+        Some(format!(
+            "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+        ))
     } else if labels(old) != labels(pod) {
         Some(format!("node {node:?} cannot update labels through pod status"))
     } else if old["status"]["resourceClaimStatuses"] != pod["status"]["resourceClaimStatuses"] {
@@ -159,7 +205,11 @@ fn pod_status(attributes: &Attributes<'_>, pod: &Value, node: &str) -> Refusal {
 }
 
 fn eviction(attributes: &Attributes<'_>, object: &Value, lookup: &dyn Lookup, node: &str) -> Result<Refusal, Status> {
-    let name = if attributes.name.is_empty() { mk8s_api::meta::name(object) } else { attributes.name };
+    let name = if attributes.name.is_empty() {
+        mk8s_api::meta::name(object)
+    } else {
+        attributes.name
+    };
     if name.is_empty() {
         return Ok(Some("could not determine pod from request data".into()));
     }
@@ -176,7 +226,12 @@ fn claim_status(attributes: &Attributes<'_>, claim: &Value, node: &str) -> Refus
         for field in ["resourceVersion", "managedFields"] {
             mk8s_api::meta::remove(&mut claim, &["metadata", field]);
         }
-        for field in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+        for field in [
+            "capacity",
+            "conditions",
+            "allocatedResourceStatuses",
+            "allocatedResources",
+        ] {
             mk8s_api::meta::remove(&mut claim, &["status", field]);
         }
         claim
@@ -197,17 +252,25 @@ fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Refusal 
     match (attributes.operation, attributes.old) {
         (Operation::Create, _) => {
             if !object["spec"]["configSource"].is_null() {
-                return Some(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
+                return Some(format!(
+                    "node {node:?} is not allowed to create pods with a non-nil configSource"
+                ));
             }
             let forbidden = forbidden_labels(object, &Value::Null);
-            (!forbidden.is_empty())
-                .then(|| format!("node {node:?} is not allowed to set the following labels: {}", forbidden.join(", ")))
+            (!forbidden.is_empty()).then(|| {
+                format!(
+                    "node {node:?} is not allowed to set the following labels: {}",
+                    forbidden.join(", ")
+                )
+            })
         }
         (Operation::Update, Some(old)) => {
             let config = &object["spec"]["configSource"];
             let list = |object: &Value, path: &[&str]| items(object, path).to_vec();
             if !config.is_null() && *config != old["spec"]["configSource"] {
-                return Some(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+                return Some(format!(
+                    "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+                ));
             }
             if list(object, &["spec", "taints"]) != list(old, &["spec", "taints"]) {
                 return Some(format!("node {node:?} is not allowed to modify taints"));
@@ -229,7 +292,12 @@ fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
         mk8s_api::meta::labels(new).unwrap_or(&empty),
         mk8s_api::meta::labels(old).unwrap_or(&empty),
     );
-    let mut keys: Vec<String> = new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key)).cloned().collect();
+    let mut keys: Vec<String> = new
+        .keys()
+        .chain(old.keys())
+        .filter(|key| new.get(*key) != old.get(*key))
+        .cloned()
+        .collect();
     keys.sort();
     keys.dedup();
     keys.retain(|key| {
@@ -281,19 +349,27 @@ fn token(
     let pod = lookup.value("", "pods", attributes.namespace, name);
     let pod = pod.ok_or_else(|| Status::not_found("", "pods", name))?;
     if uid != mk8s_api::meta::uid(&pod) {
-        return Ok(Some(format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated")));
+        return Ok(Some(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        )));
     }
     if string(&pod, &["spec", "nodeName"]) != node {
-        return Ok(Some("node requested token bound to a pod scheduled on a different node".into()));
+        return Ok(Some(
+            "node requested token bound to a pod scheduled on a different node".into(),
+        ));
     }
     let audience = match items(object, &["spec", "audiences"]) {
         [] => "",
         [audience] => audience.as_str().unwrap_or_default(),
         _ => return Ok(Some("node may only request 0 or 1 audiences".into())),
     };
-    let mut sources = items(&pod, &["spec", "volumes"]).iter().flat_map(|volume| items(volume, &["projected", "sources"]));
+    let mut sources = items(&pod, &["spec", "volumes"])
+        .iter()
+        .flat_map(|volume| items(volume, &["projected", "sources"]));
     let named = sources.any(|source| {
-        source.get("serviceAccountToken").is_some_and(|projection| string(projection, &["audience"]) == audience)
+        source
+            .get("serviceAccountToken")
+            .is_some_and(|projection| string(projection, &["audience"]) == audience)
     });
     if named {
         return Ok(None);
@@ -308,7 +384,9 @@ fn token(
         return Ok(None);
     }
     let user = &attributes.user.name;
-    Ok(Some(format!("audience {audience:?} not found in pod spec volume, {user} is not authorized to request tokens for this audience")))
+    Ok(Some(format!(
+        "audience {audience:?} not found in pod spec volume, {user} is not authorized to request tokens for this audience"
+    )))
 }
 
 fn lease(attributes: &Attributes<'_>, object: &Value, node: &str) -> Refusal {
@@ -334,7 +412,10 @@ fn resource_slice(attributes: &Attributes<'_>, object: &Value, node: &str) -> Re
 
 fn request(object: &Value, node: &str) -> Refusal {
     let signer = string(object, &["spec", "signerName"]);
-    if !matches!(signer, "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet") {
+    if !matches!(
+        signer,
+        "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet"
+    ) {
         return None;
     }
     match certificates::parse(object) {
@@ -358,22 +439,52 @@ mod tests {
         let lookup = cluster();
         lookup.put("", "pods", &json!({"metadata": {"name": "mine", "namespace": "default", "uid": "1"}, "spec": {"nodeName": "one",
             "volumes": [{"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"audience": "vault"}}]}}]}}));
-        lookup.put("", "pods", &json!({"metadata": {"name": "other", "namespace": "default", "uid": "2"}, "spec": {"nodeName": "two"}}));
+        lookup.put(
+            "",
+            "pods",
+            &json!({"metadata": {"name": "other", "namespace": "default", "uid": "2"}, "spec": {"nodeName": "two"}}),
+        );
         let authorizer = Authorizer::new(lookup.clone());
         let node = || User::authenticated("system:node:one", ["system:nodes".to_string()]);
         let run = |request: Request<'_>, object: Value, old: Option<Value>| {
-            let request = Request { user: node(), ..request };
-            request.with(old.as_ref(), |a| admit(a, &object, &*lookup, &authorizer)).map_err(|status| status.message)
+            let request = Request {
+                user: node(),
+                ..request
+            };
+            request
+                .with(old.as_ref(), |a| admit(a, &object, &*lookup, &authorizer))
+                .map_err(|status| status.message)
         };
-        let nodes = |operation, name| Request { operation, name, ..Request::create("nodes", "") };
+        let nodes = |operation, name| Request {
+            operation,
+            name,
+            ..Request::create("nodes", "")
+        };
         let labelled = |labels: Value| json!({"metadata": {"name": "one", "labels": labels}});
         use Operation::{Create, Delete, Update};
-        run(nodes(Create, ""), labelled(json!({"kubernetes.io/hostname": "one", "mine": "x", "node.kubernetes.io/x": "y"})), None).unwrap();
+        run(
+            nodes(Create, ""),
+            labelled(json!({"kubernetes.io/hostname": "one", "mine": "x", "node.kubernetes.io/x": "y"})),
+            None,
+        )
+        .unwrap();
         assert_eq!(
-            run(nodes(Create, ""), labelled(json!({"node-role.kubernetes.io/control-plane": ""})), None).unwrap_err(),
+            run(
+                nodes(Create, ""),
+                labelled(json!({"node-role.kubernetes.io/control-plane": ""})),
+                None
+            )
+            .unwrap_err(),
             "nodes \"one\" is forbidden: node \"one\" is not allowed to set the following labels: node-role.kubernetes.io/control-plane"
         );
-        assert!(run(nodes(Update, "one"), labelled(json!({"a.node-restriction.kubernetes.io/x": "1"})), Some(labelled(json!({})))).is_err());
+        assert!(
+            run(
+                nodes(Update, "one"),
+                labelled(json!({"a.node-restriction.kubernetes.io/x": "1"})),
+                Some(labelled(json!({})))
+            )
+            .is_err()
+        );
         assert_eq!(
             run(nodes(Update, "two"), json!({"metadata": {"name": "two"}}), None).unwrap_err(),
             "nodes \"two\" is forbidden: node \"one\" is not allowed to modify node \"two\""
@@ -381,17 +492,36 @@ mod tests {
         let tainted = json!({"metadata": {"name": "one"}, "spec": {"taints": [{"key": "a"}]}});
         assert!(run(nodes(Update, "one"), labelled(json!({})), Some(tainted)).is_err());
 
-        let pods = |operation, subresource, name| Request { operation, subresource, name, ..Request::create("pods", "default") };
-        let status = |name| json!({"metadata": {"name": name}, "spec": {"nodeName": if name == "mine" {"one"} else {"two"}}});
+        let pods = |operation, subresource, name| Request {
+            operation,
+            subresource,
+            name,
+            ..Request::create("pods", "default")
+        };
+        let status =
+            |name| json!({"metadata": {"name": name}, "spec": {"nodeName": if name == "mine" {"one"} else {"two"}}});
         run(pods(Update, "status", "mine"), status("mine"), Some(status("mine"))).unwrap();
         assert!(run(pods(Update, "status", "other"), status("other"), Some(status("other"))).is_err());
         run(pods(Delete, "", "mine"), Value::Null, None).unwrap();
         assert!(run(pods(Delete, "", "other"), Value::Null, None).is_err());
         assert!(run(pods(Create, "", ""), json!({"metadata": {"name": "x"}}), None).is_err());
 
-        let account = Request { subresource: "token", name: "default", ..Request::create("serviceaccounts", "default") };
+        let account = Request {
+            subresource: "token",
+            name: "default",
+            ..Request::create("serviceaccounts", "default")
+        };
         let token = |pod: &str, uid: &str, audiences: Value| json!({"spec": {"audiences": audiences, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid}}});
-        let account = |object| run(Request { user: node(), ..account_request(&account) }, object, None);
+        let account = |object| {
+            run(
+                Request {
+                    user: node(),
+                    ..account_request(&account)
+                },
+                object,
+                None,
+            )
+        };
         account(token("mine", "1", json!(null))).unwrap();
         account(token("mine", "1", json!(["vault"]))).unwrap();
         assert!(account(token("mine", "1", json!(["other"]))).is_err());
@@ -400,7 +530,10 @@ mod tests {
         assert!(account(json!({"spec": {}})).is_err());
 
         let lease = |namespace, name: &str| {
-            let request = Request { group: "coordination.k8s.io", ..Request::create("leases", namespace) };
+            let request = Request {
+                group: "coordination.k8s.io",
+                ..Request::create("leases", namespace)
+            };
             run(request, json!({"metadata": {"name": name}}), None)
         };
         lease("kube-node-lease", "one").unwrap();
@@ -409,6 +542,9 @@ mod tests {
     }
 
     fn account_request<'a>(request: &Request<'a>) -> Request<'a> {
-        Request { user: request.user.clone(), ..*request }
+        Request {
+            user: request.user.clone(),
+            ..*request
+        }
     }
 }

@@ -53,8 +53,12 @@ impl Classes {
 /// The one marked so; of several (a race made them) the lowest.
 fn find_default(lookup: &dyn Lookup) -> Option<Class> {
     let classes = lookup.list(GROUP, PLURAL, "");
-    let parsed = classes.iter().filter_map(|bytes| serde_json::from_slice::<Class>(bytes).ok());
-    parsed.filter(|class| class.global_default).min_by_key(|class| class.value)
+    let parsed = classes
+        .iter()
+        .filter_map(|bytes| serde_json::from_slice::<Class>(bytes).ok());
+    parsed
+        .filter(|class| class.global_default)
+        .min_by_key(|class| class.value)
 }
 
 pub fn admit(
@@ -74,10 +78,15 @@ pub fn admit(
     let name = mk8s_api::meta::string(pod, &["spec", "priorityClassName"]);
     let class = match name {
         "" => classes.default_class(lookup).unwrap_or_else(|| {
-            Arc::new(Class { preemption_policy: Some("PreemptLowerPriority".into()), ..Class::default() })
+            Arc::new(Class {
+                preemption_policy: Some("PreemptLowerPriority".into()),
+                ..Class::default()
+            })
         }),
         name => match lookup.get(GROUP, PLURAL, "", name) {
-            Some(bytes) => classes.by_name.get(name, bytes, |bytes| serde_json::from_slice(bytes).unwrap_or_default()),
+            Some(bytes) => classes
+                .by_name
+                .get(name, bytes, |bytes| serde_json::from_slice(bytes).unwrap_or_default()),
             None => {
                 let why = format!("no PriorityClass with name {name} was found");
                 return Err(attributes.forbidden(Some(pod), &why));
@@ -88,16 +97,23 @@ pub fn admit(
     if let Some(given) = pod["spec"]["priority"].as_i64()
         && given != class.value
     {
-        let why = format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller {tail} {} from the given PriorityClass name", class.value);
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller {tail} {} from the given PriorityClass name",
+            class.value
+        );
         return Err(attributes.forbidden(Some(pod), &why));
     }
     if let (Some(given), Some(wanted)) = (pod["spec"]["preemptionPolicy"].as_str(), &class.preemption_policy)
         && given != wanted
     {
-        let why = format!("the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller {tail} {wanted} from the given PriorityClass name");
+        let why = format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller {tail} {wanted} from the given PriorityClass name"
+        );
         return Err(attributes.forbidden(Some(pod), &why));
     }
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
     if !class.metadata.name.is_empty() {
         spec.insert("priorityClassName".into(), class.metadata.name.as_str().into());
     }
@@ -115,7 +131,8 @@ pub fn validate(attributes: &Attributes<'_>, class: &Value, lookup: &dyn Lookup)
     }
     match find_default(lookup) {
         Some(other)
-            if attributes.operation == Operation::Create || class["metadata"]["name"] != other.metadata.name.as_str() =>
+            if attributes.operation == Operation::Create
+                || class["metadata"]["name"] != other.metadata.name.as_str() =>
         {
             let name = other.metadata.name;
             let why = format!("PriorityClass {name} is already marked as default. Only one default can exist");
@@ -137,24 +154,45 @@ mod tests {
     fn the_class_decides() {
         let lookup = cluster();
         let classes = Classes::default();
-        lookup.put(GROUP, PLURAL, &json!({"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"}));
+        lookup.put(
+            GROUP,
+            PLURAL,
+            &json!({"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"}),
+        );
         let run = |spec: Value| {
             let mut pod = json!({"metadata": {"name": "x"}, "spec": spec});
             Request::create("pods", "default").with(None, |a| admit(a, &mut pod, &*lookup, &classes))?;
-            Ok::<_, Status>((pod["spec"]["priority"].as_i64().unwrap(), pod["spec"]["priorityClassName"].clone(), pod["spec"]["preemptionPolicy"].clone()))
+            Ok::<_, Status>((
+                pod["spec"]["priority"].as_i64().unwrap(),
+                pod["spec"]["priorityClassName"].clone(),
+                pod["spec"]["preemptionPolicy"].clone(),
+            ))
         };
         assert_eq!(run(json!({})).unwrap(), (0, json!(null), json!("PreemptLowerPriority")));
-        assert_eq!(run(json!({"priorityClassName": "high"})).unwrap(), (1000, json!("high"), json!("Never")));
+        assert_eq!(
+            run(json!({"priorityClassName": "high"})).unwrap(),
+            (1000, json!("high"), json!("Never"))
+        );
         assert_eq!(
             run(json!({"priorityClassName": "none"})).unwrap_err().message,
             "pods \"x\" is forbidden: no PriorityClass with name none was found"
         );
         assert_eq!(run(json!({"priority": 5})).unwrap_err().code, 403);
-        lookup.put(GROUP, PLURAL, &json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true}));
+        lookup.put(
+            GROUP,
+            PLURAL,
+            &json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true}),
+        );
         assert_eq!(run(json!({})).unwrap(), (7, json!("usual"), json!(null)));
 
         let second = json!({"metadata": {"name": "second"}, "globalDefault": true});
-        let request = Request { group: GROUP, ..Request::create(PLURAL, "") };
-        assert_eq!(request.with(None, |a| validate(a, &second, &*lookup)).unwrap_err().code, 403);
+        let request = Request {
+            group: GROUP,
+            ..Request::create(PLURAL, "")
+        };
+        assert_eq!(
+            request.with(None, |a| validate(a, &second, &*lookup)).unwrap_err().code,
+            403
+        );
     }
 }

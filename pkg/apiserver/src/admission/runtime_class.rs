@@ -8,7 +8,9 @@ use crate::lookup::Lookup;
 
 /// The class a pod names; an error when there is none of that name.
 fn class(attributes: &Attributes<'_>, pod: &Value, lookup: &dyn Lookup) -> Result<Option<Value>, Status> {
-    let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+    let Some(name) = pod["spec"]["runtimeClassName"].as_str() else {
+        return Ok(None);
+    };
     match lookup.value("node.k8s.io", "runtimeclasses", "", name) {
         Some(class) => Ok(Some(class)),
         None => Err(attributes.forbidden(Some(pod), &format!("pod rejected: RuntimeClass {name:?} not found"))),
@@ -16,7 +18,9 @@ fn class(attributes: &Attributes<'_>, pod: &Value, lookup: &dyn Lookup) -> Resul
 }
 
 pub fn admit(attributes: &Attributes<'_>, pod: &mut Value, lookup: &dyn Lookup) -> Result<(), Status> {
-    let Some(class) = class(attributes, pod, lookup)? else { return Ok(()) };
+    let Some(class) = class(attributes, pod, lookup)? else {
+        return Ok(());
+    };
     if let Some(overhead) = class["overhead"]["podFixed"].as_object() {
         let own = pod["spec"]["overhead"].as_object().filter(|own| !own.is_empty());
         if own.is_some_and(|own| own != overhead) {
@@ -53,7 +57,9 @@ fn merged(all: &[Value]) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::new();
     for (index, toleration) in all.iter().enumerate() {
         let earlier = kept.iter().any(|other| covers(other, toleration));
-        let later = all[index + 1..].iter().any(|other| other != toleration && covers(other, toleration));
+        let later = all[index + 1..]
+            .iter()
+            .any(|other| other != toleration && covers(other, toleration));
         if !earlier && !later {
             kept.push(toleration.clone());
         }
@@ -88,7 +94,10 @@ pub fn validate(attributes: &Attributes<'_>, pod: &Value, lookup: &dyn Lookup) -
         return Ok(());
     }
     let class = class(attributes, pod, lookup)?;
-    let wanted = class.as_ref().map(|class| &class["overhead"]["podFixed"]).filter(|overhead| !overhead.is_null());
+    let wanted = class
+        .as_ref()
+        .map(|class| &class["overhead"]["podFixed"])
+        .filter(|overhead| !overhead.is_null());
     let why = match wanted {
         Some(wanted) if own != wanted => "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
         None if !own.is_null() && *own != json!({}) => {
@@ -108,9 +117,13 @@ mod tests {
     #[test]
     fn classes() {
         let lookup = cluster();
-        lookup.put("node.k8s.io", "runtimeclasses", &json!({"metadata": {"name": "kata"}, "handler": "kata",
+        lookup.put(
+            "node.k8s.io",
+            "runtimeclasses",
+            &json!({"metadata": {"name": "kata"}, "handler": "kata",
             "overhead": {"podFixed": {"cpu": "250m"}},
-            "scheduling": {"nodeSelector": {"kata": "yes"}, "tolerations": [{"key": "kata", "operator": "Exists"}]}}));
+            "scheduling": {"nodeSelector": {"kata": "yes"}, "tolerations": [{"key": "kata", "operator": "Exists"}]}}),
+        );
         let run = |spec: Value| {
             let mut pod = json!({"metadata": {"name": "x"}, "spec": spec});
             Request::create("pods", "default").with(None, |a| {
@@ -119,14 +132,27 @@ mod tests {
             })?;
             Ok::<_, Status>(pod)
         };
-        assert_eq!(run(json!({"runtimeClassName": "none"})).unwrap_err().message, "pods \"x\" is forbidden: pod rejected: RuntimeClass \"none\" not found");
+        assert_eq!(
+            run(json!({"runtimeClassName": "none"})).unwrap_err().message,
+            "pods \"x\" is forbidden: pod rejected: RuntimeClass \"none\" not found"
+        );
         let pod = run(json!({"runtimeClassName": "kata"})).unwrap();
         assert_eq!(pod["spec"]["overhead"]["cpu"], "250m");
         assert_eq!(pod["spec"]["nodeSelector"]["kata"], "yes");
         assert_eq!(pod["spec"]["tolerations"][0]["key"], "kata");
-        assert_eq!(run(json!({"runtimeClassName": "kata", "overhead": {"cpu": "1"}})).unwrap_err().code, 403);
+        assert_eq!(
+            run(json!({"runtimeClassName": "kata", "overhead": {"cpu": "1"}}))
+                .unwrap_err()
+                .code,
+            403
+        );
         assert_eq!(run(json!({"overhead": {"cpu": "1"}})).unwrap_err().code, 403);
-        assert_eq!(run(json!({"runtimeClassName": "kata", "nodeSelector": {"kata": "no"}})).unwrap_err().code, 403);
+        assert_eq!(
+            run(json!({"runtimeClassName": "kata", "nodeSelector": {"kata": "no"}}))
+                .unwrap_err()
+                .code,
+            403
+        );
         run(json!({})).unwrap();
     }
 }

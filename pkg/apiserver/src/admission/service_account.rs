@@ -61,9 +61,13 @@ pub async fn admit(
         return Err(attributes.forbidden(Some(pod), &why));
     };
     let key = format!("{namespace}/{name}");
-    let account = accounts.0.get(&key, bytes, |bytes| serde_json::from_slice(bytes).unwrap_or_default());
+    let account = accounts
+        .0
+        .get(&key, bytes, |bytes| serde_json::from_slice(bytes).unwrap_or_default());
 
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
     // Both names of the field, as conversion keeps them the same.
     spec.insert("serviceAccountName".into(), name.as_str().into());
     spec.insert("serviceAccount".into(), name.as_str().into());
@@ -71,7 +75,10 @@ pub async fn admit(
     if own.or(account.automount_service_account_token).unwrap_or(true) {
         mount_token(spec);
     }
-    let has_secrets = spec.get("imagePullSecrets").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let has_secrets = spec
+        .get("imagePullSecrets")
+        .and_then(Value::as_array)
+        .is_some_and(|list| !list.is_empty());
     if let (false, Some(secrets)) = (has_secrets, &account.image_pull_secrets)
         && !secrets.is_empty()
     {
@@ -129,19 +136,26 @@ fn mirror(attributes: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
 fn suffix() -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut rng = rand::rng();
-    (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+    (0..5)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 fn mount_token(spec: &mut Map<String, Value>) {
     let volumes = spec.get("volumes").and_then(Value::as_array);
-    let mut names = volumes.into_iter().flatten().filter_map(|volume| volume["name"].as_str());
+    let mut names = volumes
+        .into_iter()
+        .flatten()
+        .filter_map(|volume| volume["name"].as_str());
     let existing = names.find(|name| name.starts_with(PREFIX)).map(str::to_string);
     let has_volume = existing.is_some();
     let name = existing.unwrap_or_else(|| format!("{PREFIX}{}", suffix()));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(container) = container.as_object_mut() else { continue };
+            let Some(container) = container.as_object_mut() else {
+                continue;
+            };
             let mounts = container.entry("volumeMounts").or_insert_with(|| json!([]));
             if mounts.is_null() {
                 *mounts = json!([]);
@@ -193,9 +207,8 @@ impl Account {
 /// Why a pod may not run as an account that limits secrets.
 fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
     use mk8s_api::meta::items;
-    let known = |list: &Option<Vec<Reference>>, wanted: &str| {
-        list.iter().flatten().any(|reference| reference.name == wanted)
-    };
+    let known =
+        |list: &Option<Vec<Reference>>, wanted: &str| list.iter().flatten().any(|reference| reference.name == wanted);
     let tail = format!("is not allowed because service account {name} does not reference that secret");
     let spec = &pod["spec"];
     for volume in items(spec, &["volumes"]) {
@@ -213,14 +226,18 @@ fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
                     && !known(&account.secrets, secret)
                 {
                     let variable = variable["name"].as_str().unwrap_or_default();
-                    return Some(format!("{word} {own} with envVar {variable} referencing secret.secretName=\"{secret}\" {tail}"));
+                    return Some(format!(
+                        "{word} {own} with envVar {variable} referencing secret.secretName=\"{secret}\" {tail}"
+                    ));
                 }
             }
             for source in items(container, &["envFrom"]) {
                 if let Some(secret) = source["secretRef"]["name"].as_str()
                     && !known(&account.secrets, secret)
                 {
-                    return Some(format!("{word} {own} with envFrom referencing secret.secretName=\"{secret}\" {tail}"));
+                    return Some(format!(
+                        "{word} {own} with envFrom referencing secret.secretName=\"{secret}\" {tail}"
+                    ));
                 }
             }
         }
@@ -228,7 +245,9 @@ fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
     for (index, secret) in items(spec, &["imagePullSecrets"]).iter().enumerate() {
         let secret = secret["name"].as_str().unwrap_or_default();
         if !known(&account.image_pull_secrets, secret) {
-            return Some(format!("imagePullSecrets[{index}].name=\"{secret}\" is not allowed because service account {name} does not reference that imagePullSecret"));
+            return Some(format!(
+                "imagePullSecrets[{index}].name=\"{secret}\" is not allowed because service account {name} does not reference that imagePullSecret"
+            ));
         }
     }
     None
@@ -262,25 +281,39 @@ mod tests {
     #[tokio::test]
     async fn a_pod_gets_account_token_and_pull_secrets() {
         let lookup = cluster();
-        lookup.put("", "serviceaccounts", &json!({"metadata": {"name": "puller", "namespace": "default"},
-            "automountServiceAccountToken": false, "imagePullSecrets": [{"name": "reg"}]}));
-        let pod = |account: &str| json!({"metadata": {"name": "x"}, "spec": {"serviceAccountName": account,
-            "containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"name": "own", "mountPath": MOUNT_PATH}]}]}});
+        lookup.put(
+            "",
+            "serviceaccounts",
+            &json!({"metadata": {"name": "puller", "namespace": "default"},
+            "automountServiceAccountToken": false, "imagePullSecrets": [{"name": "reg"}]}),
+        );
+        let pod = |account: &str| {
+            json!({"metadata": {"name": "x"}, "spec": {"serviceAccountName": account,
+            "containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"name": "own", "mountPath": MOUNT_PATH}]}]}})
+        };
 
         let got = run(&*lookup, pod("")).await.unwrap();
         assert_eq!(got["spec"]["serviceAccountName"], "default");
         let volume = &got["spec"]["volumes"][0];
         assert!(volume["name"].as_str().unwrap().starts_with(PREFIX));
         assert_eq!(got["spec"]["containers"][0]["volumeMounts"][0]["name"], volume["name"]);
-        assert_eq!(got["spec"]["containers"][1]["volumeMounts"].as_array().unwrap().len(), 1, "its own mount stays");
+        assert_eq!(
+            got["spec"]["containers"][1]["volumeMounts"].as_array().unwrap().len(),
+            1,
+            "its own mount stays"
+        );
 
         let got = run(&*lookup, pod("puller")).await.unwrap();
         assert!(got["spec"].get("volumes").is_none());
         assert_eq!(got["spec"]["imagePullSecrets"][0]["name"], "reg");
 
         let refused = run(&*lookup, pod("none")).await.unwrap_err();
-        assert_eq!(refused.message, "pods \"x\" is forbidden: error looking up service account default/none: serviceaccount \"none\" not found");
-        let mirror = json!({"metadata": {"name": "m", "annotations": {MIRROR: "x"}}, "spec": {"serviceAccountName": "default"}});
+        assert_eq!(
+            refused.message,
+            "pods \"x\" is forbidden: error looking up service account default/none: serviceaccount \"none\" not found"
+        );
+        let mirror =
+            json!({"metadata": {"name": "m", "annotations": {MIRROR: "x"}}, "spec": {"serviceAccountName": "default"}});
         assert_eq!(run(&*lookup, mirror).await.unwrap_err().code, 403);
     }
 }

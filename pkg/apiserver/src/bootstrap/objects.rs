@@ -205,7 +205,7 @@ pub fn always(facts: &Facts) -> Vec<Value> {
     objects
 }
 
-pub(super) fn now() -> String {
+pub(crate) fn now() -> String {
     jiff::Timestamp::from_second(mk8s_pki::unix_now())
         .unwrap_or_default()
         .to_string()

@@ -1,0 +1,389 @@
+//! PodSecurity: the Pod Security Standards, by a namespace's labels (enforce, audit, warn; level and version), in
+//! upstream's words (<https://kubernetes.io/docs/concepts/security/pod-security-admission/>).
+
+mod checks;
+
+use std::collections::BTreeMap;
+
+use mk8s_api::meta;
+use mk8s_api::status::{FieldError, Status};
+use serde_json::Value;
+
+use super::namespace_lifecycle::Namespaces;
+use super::{Attributes, Operation};
+use crate::lookup::Lookup;
+
+pub use checks::evaluate;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+/// A level as of a minor version of Kubernetes; none is `latest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelVersion {
+    pub level: Level,
+    pub minor: Option<u32>,
+}
+
+impl std::fmt::Display for LevelVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let level = match self.level {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        };
+        match self.minor {
+            Some(minor) => write!(f, "{level}:v1.{minor}"),
+            None => write!(f, "{level}:latest"),
+        }
+    }
+}
+
+/// What a namespace's labels ask for. Audit has no log to go to, but bad audit labels are refused all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub enforce: LevelVersion,
+    pub audit: LevelVersion,
+    pub warn: LevelVersion,
+}
+
+const PREFIX: &str = "pod-security.kubernetes.io/";
+
+impl Policy {
+    /// The policy, and what is wrong with the labels; what is wrong is taken strictly for enforce and not at all else.
+    pub fn of_labels(labels: &Value) -> (Policy, Vec<FieldError>) {
+        const OPEN: LevelVersion = LevelVersion {
+            level: Level::Privileged,
+            minor: None,
+        };
+        let mut policy = Policy {
+            enforce: OPEN,
+            audit: OPEN,
+            warn: OPEN,
+        };
+        let mut errors = Vec::new();
+        let label = |name: &str| labels.get(format!("{PREFIX}{name}")).and_then(Value::as_str);
+        let path = |name: &str| format!("metadata.labels[{PREFIX}{name}]");
+        let mut level = |name: &str, otherwise: Level| {
+            let text = label(name)?;
+            Some(match text {
+                "privileged" => (Level::Privileged, true),
+                "baseline" => (Level::Baseline, true),
+                "restricted" => (Level::Restricted, true),
+                _ => {
+                    let words = "must be one of privileged, baseline, restricted";
+                    errors.push(FieldError::invalid(path(name), text, words));
+                    (otherwise, false)
+                }
+            })
+        };
+        let enforce = level("enforce", Level::Restricted);
+        let audit = level("audit", Level::Privileged);
+        let warn = level("warn", Level::Privileged);
+        let mut version = |name: &str| {
+            let text = label(name)?;
+            Some(match minor(text) {
+                Some(minor) => minor,
+                None => {
+                    errors.push(FieldError::invalid(path(name), text, "must be \"latest\" or \"v1.x\""));
+                    None
+                }
+            })
+        };
+        policy.enforce.minor = version("enforce-version").flatten();
+        policy.audit.minor = version("audit-version").flatten();
+        let warn_version = version("warn-version");
+        policy.warn.minor = warn_version.flatten();
+        policy.enforce.level = enforce.map_or(Level::Privileged, |(level, _)| level);
+        policy.audit.level = audit.map_or(Level::Privileged, |(level, _)| level);
+        policy.warn.level = warn.map_or(Level::Privileged, |(level, _)| level);
+        // Who enforces and says nothing of warnings is warned of the same, for workloads whose pods come later.
+        if let (None, Some((level, true))) = (warn, enforce)
+            && level > policy.warn.level
+        {
+            policy.warn.level = level;
+            if warn_version.is_none() {
+                policy.warn.minor = policy.enforce.minor;
+            }
+        }
+        (policy, errors)
+    }
+
+    fn is_open(&self) -> bool {
+        [self.enforce, self.warn]
+            .iter()
+            .all(|one| one.level == Level::Privileged)
+    }
+}
+
+/// `latest` is Some(None), `v1.x` Some(Some(x)), anything else None.
+fn minor(text: &str) -> Option<Option<u32>> {
+    if text == "latest" {
+        return Some(None);
+    }
+    let digits = text.strip_prefix("v1.")?;
+    let canonical = digits == "0" || !digits.starts_with('0');
+    let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (canonical && all).then(|| digits.parse().ok()).flatten().map(Some)
+}
+
+/// Where a workload kind keeps its pod template.
+fn template(attributes: &Attributes<'_>) -> Option<&'static [&'static str]> {
+    Some(match (&*attributes.resource.group, &*attributes.resource.plural) {
+        ("", "podtemplates") => &["template"],
+        ("", "replicationcontrollers") => &["spec", "template"],
+        ("apps", "replicasets" | "deployments" | "statefulsets" | "daemonsets") => &["spec", "template"],
+        ("batch", "jobs") => &["spec", "template"],
+        ("batch", "cronjobs") => &["spec", "jobTemplate", "spec", "template"],
+        _ => return None,
+    })
+}
+
+pub fn validate(
+    attributes: &Attributes<'_>,
+    object: &Value,
+    lookup: &dyn Lookup,
+    namespaces: &Namespaces,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    if !attributes.subresource.is_empty() {
+        return Ok(());
+    }
+    if attributes.is_core("namespaces") {
+        return namespace(attributes, object, lookup, warnings);
+    }
+    let enforces = attributes.is_core("pods");
+    let template = if enforces { None } else { template(attributes) };
+    if !enforces && template.is_none() {
+        return Ok(());
+    }
+    let Some(facts) = namespaces.get(lookup, attributes.namespace) else {
+        return Ok(());
+    };
+    let policy = &facts.policy;
+    if policy.is_open() {
+        return Ok(());
+    }
+    let pod = match template {
+        None => object,
+        Some(path) => match meta::at(object, path) {
+            Some(template) if template.is_object() => template,
+            _ => return Ok(()),
+        },
+    };
+    if let (true, Operation::Update, Some(old)) = (enforces, attributes.operation, attributes.old)
+        && !is_significant(object, old)
+    {
+        return Ok(());
+    }
+    if enforces {
+        let violations = evaluate(policy.enforce, pod);
+        if !violations.is_empty() {
+            let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&violations));
+            return Err(attributes.forbidden(Some(object), &why));
+        }
+        if policy.warn == policy.enforce {
+            return Ok(());
+        }
+    }
+    let violations = evaluate(policy.warn, pod);
+    if !violations.is_empty() {
+        warnings.push(format!(
+            "would violate PodSecurity \"{}\": {}",
+            policy.warn,
+            details(&violations)
+        ));
+    }
+    Ok(())
+}
+
+/// A check that failed: what for, and on what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub reason: String,
+    pub detail: String,
+}
+
+/// `host namespaces (hostNetwork=true), privileged (container "a" must not …)`
+fn details(violations: &[Violation]) -> String {
+    let texts: Vec<String> = violations
+        .iter()
+        .map(|violation| match violation.detail.as_str() {
+            "" => violation.reason.clone(),
+            detail => format!("{} ({detail})", violation.reason),
+        })
+        .collect();
+    texts.join(", ")
+}
+
+/// Updates that could change what a pod may do: another set of containers, another image.
+fn is_significant(new: &Value, old: &Value) -> bool {
+    for list in ["containers", "initContainers"] {
+        let (new, old) = (meta::items(new, &["spec", list]), meta::items(old, &["spec", list]));
+        if new.len() != old.len() || new.iter().zip(old).any(|(new, old)| new["image"] != old["image"]) {
+            return true;
+        }
+    }
+    meta::items(new, &["spec", "ephemeralContainers"]).iter().any(|new| {
+        let mut olds = meta::items(old, &["spec", "ephemeralContainers"]).iter();
+        olds.find(|old| old["name"] == new["name"])
+            .is_none_or(|old| old["image"] != new["image"])
+    })
+}
+
+/// Labels must be valid where they change; a stricter level warns of the pods that are there already.
+fn namespace(
+    attributes: &Attributes<'_>,
+    object: &Value,
+    lookup: &dyn Lookup,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    let (policy, errors) = Policy::of_labels(&object["metadata"]["labels"]);
+    let name = meta::name(object);
+    let old = attributes.old.map(|old| Policy::of_labels(&old["metadata"]["labels"]));
+    if !errors.is_empty() && old.as_ref().is_none_or(|(_, held)| *held != errors) {
+        return Err(Status::invalid("", "Namespace", name, &errors));
+    }
+    let Some((old, _)) = old else { return Ok(()) };
+    let (new, old) = (policy.enforce, old.enforce);
+    if new == old || new.level == Level::Privileged || (new.minor == old.minor && new.level <= old.level) {
+        return Ok(());
+    }
+    // warning → (first pod's name, how many)
+    let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
+    for bytes in lookup.list("", "pods", name) {
+        let Ok(pod) = serde_json::from_slice::<Value>(&bytes) else {
+            continue;
+        };
+        let violations = evaluate(new, &pod);
+        if violations.is_empty() {
+            continue;
+        }
+        let reasons: Vec<String> = violations.into_iter().map(|violation| violation.reason).collect();
+        let entry = found
+            .entry(reasons.join(", "))
+            .or_insert_with(|| (meta::name(&pod).to_string(), 0));
+        if meta::name(&pod) < entry.0.as_str() {
+            entry.0 = meta::name(&pod).to_string();
+        }
+        entry.1 += 1;
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    warnings.push(format!(
+        "existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{new}\""
+    ));
+    let mut texts: Vec<String> = found
+        .into_iter()
+        .map(|(reasons, (pod, count))| match count {
+            1 => format!("{pod}: {reasons}"),
+            2 => format!("{pod} (and 1 other pod): {reasons}"),
+            _ => format!("{pod} (and {} other pods): {reasons}", count - 1),
+        })
+        .collect();
+    texts.sort();
+    warnings.append(&mut texts);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::super::testing::{Request, cluster};
+    use super::*;
+
+    #[test]
+    fn labels() {
+        for (labels, enforce, warn, errors) in [
+            (json!({}), "privileged:latest", "privileged:latest", 0),
+            (
+                json!({"pod-security.kubernetes.io/enforce": "baseline"}),
+                "baseline:latest",
+                "baseline:latest",
+                0,
+            ),
+            (
+                json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "v1.30"}),
+                "restricted:v1.30",
+                "restricted:v1.30",
+                0,
+            ),
+            (
+                json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "privileged"}),
+                "restricted:latest",
+                "privileged:latest",
+                0,
+            ),
+            (
+                json!({"pod-security.kubernetes.io/enforce": "tight"}),
+                "restricted:latest",
+                "privileged:latest",
+                1,
+            ),
+            (
+                json!({"pod-security.kubernetes.io/warn-version": "1.2"}),
+                "privileged:latest",
+                "privileged:latest",
+                1,
+            ),
+        ] {
+            let (policy, found) = Policy::of_labels(&labels);
+            assert_eq!(
+                (
+                    policy.enforce.to_string().as_str(),
+                    policy.warn.to_string().as_str(),
+                    found.len()
+                ),
+                (enforce, warn, errors),
+                "{labels}"
+            );
+        }
+    }
+
+    #[test]
+    fn modes() {
+        let lookup = cluster();
+        lookup.put("", "namespaces", &json!({"metadata": {"name": "tight", "labels": {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}}}));
+        let namespaces = Namespaces::default();
+        let run = |request: Request<'_>, object: &Value| {
+            let mut warnings = Vec::new();
+            let result = request.with(None, |a| validate(a, object, &*lookup, &namespaces, &mut warnings));
+            (result.map_err(|status| status.message), warnings)
+        };
+        let pod = json!({"metadata": {"name": "x"}, "spec": {"hostNetwork": true, "containers": [{"name": "a", "securityContext": {"privileged": true}}]}});
+        let (result, _) = run(Request::create("pods", "tight"), &pod);
+        assert_eq!(
+            result.unwrap_err(),
+            "pods \"x\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true), privileged (container \"a\" must not set securityContext.privileged=true)"
+        );
+        assert_eq!(run(Request::create("pods", "default"), &pod), (Ok(()), vec![]));
+        let deployment =
+            json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}});
+        let (result, warnings) = run(
+            Request {
+                group: "apps",
+                ..Request::create("deployments", "tight")
+            },
+            &deployment,
+        );
+        result.unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false (container \"a\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"a\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"a\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"a\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
+            ]
+        );
+        let bad = json!({"metadata": {"name": "n", "labels": {"pod-security.kubernetes.io/enforce": "x"}}});
+        assert_eq!(
+            run(Request::create("namespaces", ""), &bad).0.unwrap_err(),
+            "Namespace \"n\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"x\": must be one of privileged, baseline, restricted"
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! SubjectAccessReview in its three forms, and SelfSubjectRulesReview.
+
+use mk8s_api::meta::{items, string};
+use mk8s_api::status::{FieldError, Status};
+use serde_json::{Map, Value, json};
+
+use crate::filters::authz::{Attributes, Authorizer, Rule, node};
+use crate::identity::User;
+
+pub fn of_self(authorizer: &Authorizer, user: &User, object: &Value) -> Result<Value, Status> {
+    let spec = &object["spec"];
+    refuse("SelfSubjectAccessReview", questions(spec))?;
+    Ok(decide(authorizer, user, spec))
+}
+
+pub fn of_subject(authorizer: &Authorizer, object: &Value, namespace: Option<&str>) -> Result<Value, Status> {
+    let spec = &object["spec"];
+    let mut errors = questions(spec);
+    let groups: Vec<String> = texts(&spec["groups"]);
+    if string(spec, &["user"]).is_empty() && groups.is_empty() {
+        errors.push(FieldError::invalid(
+            "spec.user",
+            "",
+            "at least one of user or group must be specified",
+        ));
+    }
+    let kind = if namespace.is_some() {
+        "LocalSubjectAccessReview"
+    } else {
+        "SubjectAccessReview"
+    };
+    if let Some(namespace) = namespace {
+        if spec["resourceAttributes"].is_null() {
+            errors.push(FieldError::invalid(
+                "spec.resourceAttributes",
+                Value::Null,
+                "must be specified",
+            ));
+        } else if string(spec, &["resourceAttributes", "namespace"]) != namespace {
+            let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
+            return Err(Status::bad_request(why));
+        }
+    }
+    refuse(kind, errors)?;
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    let user = User {
+        name: string(spec, &["user"]).to_string(),
+        uid: string(spec, &["uid"]).to_string(),
+        groups,
+        extra: extra.map(|(key, values)| (key.to_lowercase(), texts(values))).collect(),
+    };
+    Ok(decide(authorizer, &user, spec))
+}
+
+/// Exactly one question.
+fn questions(spec: &Value) -> Vec<FieldError> {
+    match (
+        spec["resourceAttributes"].is_null(),
+        spec["nonResourceAttributes"].is_null(),
+    ) {
+        (true, true) => vec![FieldError::invalid(
+            "spec.resourceAttributes",
+            Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )],
+        (false, false) => vec![FieldError::invalid(
+            "spec.nonResourceAttributes",
+            spec["nonResourceAttributes"].clone(),
+            "cannot be specified in combination with resourceAttributes",
+        )],
+        _ => Vec::new(),
+    }
+}
+
+fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid("authorization.k8s.io", kind, "", &errors))
+    }
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_string)
+        .collect()
+}
+
+fn decide(authorizer: &Authorizer, user: &User, spec: &Value) -> Value {
+    let resource = &spec["resourceAttributes"];
+    let other = &spec["nonResourceAttributes"];
+    let selector = selector(&resource["fieldSelector"]);
+    let attributes = if resource.is_null() {
+        let verb = string(other, &["verb"]);
+        Attributes {
+            is_resource: false,
+            path: string(other, &["path"]),
+            ..Attributes::of_resource(user, verb, "", "")
+        }
+    } else {
+        Attributes {
+            namespace: string(resource, &["namespace"]),
+            subresource: string(resource, &["subresource"]),
+            name: string(resource, &["name"]),
+            field_selector: &selector,
+            ..Attributes::of_resource(
+                user,
+                string(resource, &["verb"]),
+                string(resource, &["group"]),
+                string(resource, &["resource"]),
+            )
+        }
+    };
+    let decision = authorizer.decide(&attributes);
+    let mut status = json!({"allowed": decision.allowed()});
+    if !decision.reason().is_empty() {
+        status["reason"] = decision.reason().into();
+    }
+    status
+}
+
+/// The selector's text: as it stands, or its requirements of one value.
+fn selector(selector: &Value) -> String {
+    let raw = string(selector, &["rawSelector"]);
+    if !raw.is_empty() {
+        return raw.to_string();
+    }
+    let terms: Vec<String> = items(selector, &["requirements"])
+        .iter()
+        .filter(|requirement| requirement["operator"] == "In" && items(requirement, &["values"]).len() == 1)
+        .map(|requirement| {
+            format!(
+                "{}={}",
+                string(requirement, &["key"]),
+                requirement["values"][0].as_str().unwrap_or_default()
+            )
+        })
+        .collect();
+    terms.join(",")
+}
+
+pub fn rules(authorizer: &Authorizer, user: &User, object: &Value) -> Result<Value, Status> {
+    let namespace = string(object, &["spec", "namespace"]);
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let rules = authorizer.rbac().rules_for(user, namespace);
+    let is_resource = |rule: &&Rule| !rule.resources.is_empty();
+    let resource: Vec<Value> = rules.iter().filter(is_resource).map(resource_rule).collect();
+    let other: Vec<Value> = rules
+        .iter()
+        .filter(|rule| !rule.non_resource_urls.is_empty())
+        .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
+        .collect();
+    let mut status = json!({"resourceRules": resource, "nonResourceRules": other, "incomplete": false});
+    if node::node_name(user).is_some() {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
+    Ok(status)
+}
+
+fn resource_rule(rule: &Rule) -> Value {
+    let mut out = Map::new();
+    for (field, list) in [
+        ("verbs", &rule.verbs),
+        ("apiGroups", &rule.api_groups),
+        ("resources", &rule.resources),
+        ("resourceNames", &rule.resource_names),
+    ] {
+        if !list.is_empty() {
+            out.insert(field.into(), json!(list));
+        }
+    }
+    out.into()
+}
