@@ -24,6 +24,7 @@ pub struct Planned {
 fn plural(kind: &str) -> &'static str {
     match kind {
         "Namespace" => "namespaces",
+        "ServiceAccount" => "serviceaccounts",
         "Service" => "services",
         "Endpoints" => "endpoints",
         "ConfigMap" => "configmaps",

@@ -47,7 +47,8 @@ fn cluster_binding(name: &str, role: &str, group: &str) -> Value {
 /// Created when missing and left alone from then on.
 pub fn once(facts: &Facts) -> Vec<Value> {
     let joining = mk8s_pki::bootstrap::NODE_GROUP;
-    let mut objects: Vec<Value> = ["default", "kube-system", "kube-public", "kube-node-lease"]
+    const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+    let mut objects: Vec<Value> = NAMESPACES
         .iter()
         .map(|name| {
             json!({
@@ -59,6 +60,14 @@ pub fn once(facts: &Facts) -> Vec<Value> {
             })
         })
         .collect();
+    // The controller would make them too; so the first pod need not wait for it.
+    objects.extend(NAMESPACES.iter().map(|namespace| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "default", "namespace": namespace},
+        })
+    }));
     objects.extend([
         cluster_binding("kubeadm:cluster-admins", "cluster-admin", "kubeadm:cluster-admins"),
         cluster_binding("kubeadm:get-nodes", "kubeadm:get-nodes", joining),

@@ -74,7 +74,7 @@ mod tests {
         let count = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
         assert!(count("ClusterRole") > 60, "{}", count("ClusterRole"));
         assert!(count("ClusterRoleBinding") > 40);
-        assert!(count("FlowSchema") >= 13);
+        assert!(count("FlowSchema") >= 11);
         assert_eq!(count("PriorityClass"), 2);
         assert!(node_rules().len() > 10);
         let admin = objects
