@@ -42,7 +42,7 @@ pub async fn token(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     let (server, info) = (&call.server, &call.info);
     {
         let attributes = call.attributes(Operation::Create, &info.name, None, options.dry_run);
-        server.admission().validate(&attributes, &request).await?;
+        call.admit(&attributes, Some(&request)).await?;
     }
     let authority = server.authenticator().authority();
     let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request)?;
