@@ -383,10 +383,32 @@ pub fn picks<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<Pick> 
     values.into_iter().filter_map(pick).collect()
 }
 
+/// Chains that are there from the start, so that most changes are of elements alone.
+pub fn common() -> BTreeSet<Pick> {
+    let pick = |space, masquerade, count| Pick {
+        space,
+        masquerade,
+        count,
+        local: false,
+        sticky: None,
+    };
+    (1..=8)
+        .flat_map(|count| {
+            [
+                pick(Space::Ip, Masquerade::Foreign, count),
+                pick(Space::Port, Masquerade::Always, count),
+            ]
+        })
+        .chain([pick(Space::Port, Masquerade::Host, 1)])
+        .collect()
+}
+
 /// The whole table anew, in one transaction: nothing of an earlier one stays.
 pub fn rebuild<'a>(node: &Node, elements: impl Iterator<Item = (&'a Key, &'a Value)> + Clone) -> String {
     let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\n{}", skeleton(node));
-    add_chains(&mut text, node, picks(elements.clone().map(|(_, value)| value)));
+    let mut chains = picks(elements.clone().map(|(_, value)| value));
+    chains.extend(common());
+    add_chains(&mut text, node, chains);
     add_elements(&mut text, elements);
     text
 }
