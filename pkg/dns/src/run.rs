@@ -1,7 +1,7 @@
 //! Keeps the index at what the informers say, and serves from it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::SocketAddr,
     sync::Arc,
@@ -52,9 +52,21 @@ struct State {
 }
 
 async fn follow(server: &Server, informers: &Informers) {
-    let mut services = informers.of::<Service>().subscribe();
-    let mut slices = informers.of::<EndpointSlice>().subscribe();
+    let (of_services, of_slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
+    let (mut services, mut slices) = (of_services.subscribe(), of_slices.subscribe());
+    tokio::join!(of_services.wait_synced(), of_slices.wait_synced());
     let mut state = State::default();
+    let mut all = BTreeSet::new();
+    while let Some(event) = slices.try_next() {
+        all.extend(state.slice(event));
+    }
+    while let Some(event) = services.try_next() {
+        all.insert(state.service(event));
+    }
+    for key in all {
+        state.settle(&key, &mut server.index.write());
+    }
+    server.ready.send_replace(true);
     loop {
         let changed = tokio::select! {
             event = services.next() => vec![state.service(event)],

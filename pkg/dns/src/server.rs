@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -28,12 +28,16 @@ const UNDERWAY: usize = 1000;
 const CONNECTIONS: usize = 128;
 /// A connection that says nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
+/// For the index's first filling: less than a client's own (5 s).
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Without EDNS.
 const PLAIN_UDP: u16 = 512;
 
 pub struct Server {
     pub config: Config,
     pub index: RwLock<Index>,
+    /// Whether the index holds all that there is.
+    pub ready: watch::Sender<bool>,
     upstream: Upstream,
     underway: Semaphore,
 }
@@ -51,6 +55,7 @@ impl Server {
         Self {
             config,
             index: RwLock::default(),
+            ready: watch::Sender::new(false),
             upstream,
             underway: Semaphore::new(UNDERWAY),
         }
@@ -72,19 +77,41 @@ impl Server {
             return Step::Nothing;
         }
         match decide(&self.config, &self.index.read(), &query) {
-            Decision::Answer(response) => fit(response, limit(&query, transport)).map_or(Step::Nothing, Step::Send),
+            Decision::Answer(response) if self.is_ready() => {
+                fit(response, limit(&query, transport)).map_or(Step::Nothing, Step::Send)
+            }
             decision => Step::Ask(Box::new((query, decision))),
         }
     }
 
-    /// Asks the host's resolvers; a failure is SERVFAIL.
+    fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Until the index is whole, "no such name" could be a lie, which its asker would keep: the decision waits for it.
+    async fn decided(&self, query: &Message, early: Decision) -> Option<Decision> {
+        if self.is_ready() || matches!(early, Decision::Forward) {
+            return Some(early);
+        }
+        let mut ready = self.ready.subscribe();
+        timeout(PATIENCE, ready.wait_for(|ready| *ready)).await.ok()?.ok()?;
+        Some(decide(&self.config, &self.index.read(), query))
+    }
+
+    /// What takes time: the host's resolvers, or the index's first filling. A failure is SERVFAIL.
     async fn ask(&self, bytes: &[u8], (query, decision): (Message, Decision), transport: Transport) -> Option<Vec<u8>> {
         // With that many waiting, the resolvers are the ones who fail.
         let permit = self.underway.try_acquire();
+        let decision = if permit.is_ok() {
+            self.decided(&query, decision).await
+        } else {
+            None
+        };
         let answer = match (&permit, decision) {
-            (Err(_), _) | (_, Decision::Answer(_)) => None,
-            (Ok(_), Decision::Forward) => self.upstream.ask(transport, bytes).await,
-            (Ok(_), Decision::Chase(response, target)) => self
+            (Err(_), _) | (_, None) => None,
+            (Ok(_), Some(Decision::Answer(response))) => fit(response, limit(&query, transport)),
+            (Ok(_), Some(Decision::Forward)) => self.upstream.ask(transport, bytes).await,
+            (Ok(_), Some(Decision::Chase(response, target))) => self
                 .chase(response, target, &query)
                 .await
                 .and_then(|response| fit(response, limit(&query, transport))),

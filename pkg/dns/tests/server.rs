@@ -176,12 +176,7 @@ fn cluster_and_host_names() {
         while aside(|| TcpStream::connect((OWN, 53))).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        for _ in 0..100 {
-            if aside(move || udp(web, RecordType::A)).await.answers.len() == 1 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        // The first answer is right already, though the first list may be still under way.
         let response = aside(move || udp(web, RecordType::A)).await;
         assert_eq!(response.answers[0].data, RData::A(A([10, 96, 0, 7].into())));
 
