@@ -1,5 +1,6 @@
 //! The API server: one generic pipeline over the registry's rows, and the only user of the store.
 
+mod activity;
 pub mod admission;
 pub mod bootstrap;
 pub mod config;

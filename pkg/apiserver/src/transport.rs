@@ -5,16 +5,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::activity::{Activity, Counted};
 use crate::filters::authn::user_of_certificate;
 use crate::gather::gather;
 use crate::identity::User;
@@ -23,6 +26,8 @@ use crate::server::ApiServer;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An HTTP/1.1 connection without a request for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
+/// An h2 connection on which nothing goes on for so long is closed.
+const SILENCE: Duration = Duration::from_secs(90);
 /// What requests under way get when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Upstream's window for what clients send.
@@ -76,10 +81,16 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = Peer(certificate.and_then(user_of_certificate).map(Arc::new));
+    let activity = Activity::new();
+    let requests = activity.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        let busy = requests.begin();
         request.extensions_mut().insert(peer.clone());
         let handled = server.clone().handle(request.map(Body::new));
-        async move { Ok::<_, std::convert::Infallible>(handled.await) }
+        async move {
+            let response = handled.await.map(|body| Counted { body, busy });
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -104,9 +115,9 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
         let serving = builder.serve_connection(TokioIo::new(io), service);
         tokio::pin!(serving);
         let mut stopping = false;
-        let deadline = tokio::time::sleep(DRAIN);
+        let deadline = tokio::time::sleep(SILENCE);
         tokio::pin!(deadline);
-        let stop = token.cancelled();
+        let stop = token.cancelled().fuse();
         tokio::pin!(stop);
         std::future::poll_fn(|cx| {
             let done = serving.as_mut().poll(cx);
@@ -120,14 +131,24 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
                 }
                 return Poll::Ready(());
             }
-            if !stopping && stop.as_mut().poll(cx).is_ready() {
+            let mut leave = stop.as_mut().poll(cx).is_ready();
+            if deadline.as_mut().poll(cx).is_ready() {
+                if stopping {
+                    return Poll::Ready(());
+                }
+                match activity.patience(SILENCE) {
+                    Some(left) => {
+                        deadline.as_mut().reset(Instant::now() + left);
+                        cx.waker().wake_by_ref();
+                    }
+                    None => leave = true,
+                }
+            }
+            if leave && !stopping {
                 stopping = true;
                 serving.as_mut().graceful_shutdown();
-                deadline.as_mut().reset(tokio::time::Instant::now() + DRAIN);
+                deadline.as_mut().reset(Instant::now() + DRAIN);
                 cx.waker().wake_by_ref();
-            }
-            if stopping && deadline.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
             }
             Poll::Pending
         })
