@@ -21,7 +21,7 @@ use ipnet::Ipv4Net;
 pub struct Config {
     /// cluster.local
     pub domain: String,
-    /// The address of Service kube-system/kube-dns: the only one that is listened on. It has to be on a link already.
+    /// The address of Service kube-system/kube-dns: the only one that is listened on. It need not be there yet.
     pub address: Ipv4Addr,
     /// Reverse names in these ranges are never asked of the host's resolvers.
     pub service_cidr: Ipv4Net,

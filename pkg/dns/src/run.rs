@@ -4,12 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::SocketAddr,
+    os::fd::AsRawFd,
     sync::Arc,
 };
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use mk8s_client::{Event, Informers};
-use tokio::net::{TcpListener, UdpSocket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,8 +34,8 @@ pub enum Error {
 pub async fn run(config: Config, informers: Informers, token: CancellationToken) -> Result<(), Error> {
     let address = SocketAddr::from((config.address, 53));
     let listen = |source| Error::Listen { address, source };
-    let udp = UdpSocket::bind(address).await.map_err(listen)?;
-    let tcp = TcpListener::bind(address).await.map_err(listen)?;
+    let udp = listen_udp(address).map_err(listen)?;
+    let tcp = listen_tcp(address).map_err(listen)?;
     let server = Arc::new(Server::new(config));
     tokio::select! {
         () = token.cancelled() => Ok(()),
@@ -41,6 +43,25 @@ pub async fn run(config: Config, informers: Informers, token: CancellationToken)
         served = server.clone().serve(udp, tcp) => served.map_err(|source| Error::Serve { address, source }),
     }
 }
+
+/// Free of whether the address is there yet: it comes with the node's bridge, and again with the next one.
+fn listen_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+const BACKLOG: u32 = 128;
 
 type ServiceKey = (String, String);
 

@@ -49,8 +49,13 @@ fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
             None::<&str>,
         )
         .unwrap();
-        let script = "ip link set lo up; ip addr add 10.96.0.10/32 dev lo";
-        assert!(Command::new("sh").args(["-ec", script]).status().unwrap().success());
+        assert!(
+            Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .unwrap()
+                .success()
+        );
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -173,6 +178,15 @@ fn cluster_and_host_names() {
         let informers = Informers::new(mk8s_client::in_process(api(), "dns"), token.clone());
         let server = tokio::spawn(run(config, informers, token.clone()));
         let web = "web.app.svc.cluster.local.";
+        // The address comes after the server.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(
+            Command::new("ip")
+                .args(["addr", "add", "10.96.0.10/32", "dev", "lo"])
+                .status()
+                .unwrap()
+                .success()
+        );
         while aside(|| TcpStream::connect((OWN, 53))).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -175,7 +175,20 @@ impl Table {
 
 #[test]
 fn a_service_is_reached_from_everywhere() {
-    isolated(async || {
+    reached(0);
+}
+
+/// Some hosts hand what crosses a bridge to the rules of routed packets as well.
+#[test]
+fn a_service_is_reached_with_bridge_netfilter() {
+    reached(1);
+}
+
+fn reached(bridge_netfilter: u8) {
+    isolated(async move || {
+        sh(&format!(
+            "f=/proc/sys/net/bridge/bridge-nf-call-iptables; if [ -e $f ]; then echo {bridge_netfilter} > $f; fi"
+        ));
         let dir = tempfile::tempdir().unwrap();
         let network = network(dir.path()).await;
         let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
