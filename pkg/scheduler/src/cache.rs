@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 
+use crate::counts::Counts;
 use crate::info::{NodeInfo, PodInfo};
+use crate::spread::Spread;
 
 /// All nodes. Slots stay dense, so that a cycle walks them in turn from where the last one stopped.
 #[derive(Default)]
@@ -14,6 +16,7 @@ pub struct Cache {
     at: HashMap<String, usize>,
     /// Which node each pod is on, by uid.
     pods: HashMap<String, String>,
+    counts: Counts,
 }
 
 impl Cache {
@@ -46,7 +49,10 @@ impl Cache {
         if self.pods.get(&uid).is_some_and(|old| old != node) {
             self.remove_pod(&uid);
         }
-        self.slot(node).add_pod(pod);
+        self.counts.change(&pod.pod, node, 1);
+        if let Some(old) = self.slot(node).add_pod(pod) {
+            self.counts.change(&old.pod, node, -1);
+        }
         self.pods.insert(uid, node.to_owned());
     }
 
@@ -58,9 +64,27 @@ impl Cache {
         let Some(at) = self.at.get(&node).copied() else {
             return false;
         };
-        self.nodes[at].remove_pod(uid);
+        if let Some(old) = self.nodes[at].remove_pod(uid) {
+            self.counts.change(&old.pod, &node, -1);
+        }
         self.drop_if_unused(at);
         true
+    }
+
+    /// Counts what a pod's spreading asks for.
+    pub fn prepare(&mut self, spread: &Spread) {
+        for (namespace, selector) in spread.selectors() {
+            let pods = self
+                .nodes
+                .iter()
+                .flat_map(|n| n.pods.values().map(|p| (&*p.pod, n.name.as_str())));
+            self.counts.prepare(namespace, selector, pods);
+        }
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The node that the pod is on.

@@ -6,7 +6,7 @@ use crate::cache::Cache;
 use crate::filters::{self, Objection};
 use crate::info::{NodeInfo, PodInfo};
 use crate::scores;
-use crate::spread::{Groups, Spread};
+use crate::spread::Spread;
 
 /// Below this many nodes all are looked at, and never fewer than this are.
 const MIN_FEASIBLE: usize = 100;
@@ -42,7 +42,7 @@ fn enough(all: usize) -> usize {
 pub fn decide(
     pod: &PodInfo,
     cache: &Cache,
-    groups: &Groups,
+    spread: &Spread,
     start: usize,
     pick: impl FnOnce(usize) -> usize,
 ) -> Decision {
@@ -80,7 +80,7 @@ pub fn decide(
         [] => Err(refusal(pod, all, &objections)),
         [only] => Ok(only.name.clone()),
         _ => {
-            let totals = scores::totals(pod, &feasible, &Spread::new(groups), all);
+            let totals = scores::totals(pod, &feasible, spread, cache.counts(), all);
             let best = totals.iter().copied().max().unwrap_or(0);
             let bests: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
             Ok(feasible[bests[pick(bests.len())]].name.clone())
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn run(pod: &PodInfo, cache: &Cache) -> Result<String, String> {
-        decide(pod, cache, &Groups::default(), 0, |_| 0)
+        decide(pod, cache, &Spread::default(), 0, |_| 0)
             .node
             .map_err(|r| r.message)
     }

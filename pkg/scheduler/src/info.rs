@@ -161,21 +161,21 @@ impl NodeInfo {
         self.node = Some(node);
     }
 
-    /// A pod is here.
-    pub fn add_pod(&mut self, pod: Arc<PodInfo>) {
+    /// A pod is here; returns what was known of it before.
+    pub fn add_pod(&mut self, pod: Arc<PodInfo>) -> Option<Arc<PodInfo>> {
         self.requested.add(&pod.requests);
         self.nonzero.add(&pod.nonzero);
         self.ports.extend(pod.ports.iter().cloned());
-        if let Some(old) = self.pods.insert(pod.uid().to_owned(), pod) {
-            self.take_off(&old);
-        }
+        let old = self.pods.insert(pod.uid().to_owned(), pod)?;
+        self.take_off(&old);
+        Some(old)
     }
 
     /// A pod is here no more.
-    pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(old) = self.pods.remove(uid) else { return false };
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let old = self.pods.remove(uid)?;
         self.take_off(&old);
-        true
+        Some(old)
     }
 
     fn take_off(&mut self, old: &PodInfo) {

@@ -6,6 +6,7 @@
 
 pub mod affinity;
 pub mod cache;
+pub mod counts;
 pub mod cycle;
 pub mod filters;
 pub mod info;

@@ -19,7 +19,7 @@ use crate::cycle::{self, Refusal};
 use crate::filters::{ANY, Filter};
 use crate::info::PodInfo;
 use crate::queue::Queue;
-use crate::spread::Groups;
+use crate::spread::{Groups, Spread};
 
 /// The scheduler can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -246,7 +246,9 @@ impl Scheduler {
 
     fn schedule_next(&mut self) {
         let Some(pod) = self.queue.pop() else { return };
-        let decision = cycle::decide(&pod, &self.cache, &self.groups, self.start, |among| {
+        let spread = Spread::new(&pod.pod, &self.groups);
+        self.cache.prepare(&spread);
+        let decision = cycle::decide(&pod, &self.cache, &spread, self.start, |among| {
             rand::random_range(0..among)
         });
         self.start = decision.next_start;

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::core::{Selector, SelectorExt};
+use kube::core::Selector;
 
-use crate::info::{NodeInfo, PodInfo};
+use crate::counts::Counts;
+use crate::info::NodeInfo;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -93,26 +94,27 @@ fn names(service: &Service) -> (String, String) {
     )
 }
 
+/// Pods that a selector picks are kept apart over the places of a topology key.
+#[derive(Debug, Clone)]
 struct Constraint {
     key: String,
     max_skew: i64,
-    selector: Selector,
 }
 
 /// The spreading of one pod.
-pub struct Spread<'a> {
-    groups: &'a Groups,
+#[derive(Debug, Default)]
+pub struct Spread {
+    namespace: String,
+    constraints: Vec<(Constraint, Selector)>,
+    /// A node without every key is not compared.
+    needs_all_keys: bool,
 }
 
-impl<'a> Spread<'a> {
-    /// Spreads by these groups.
-    pub fn new(groups: &'a Groups) -> Self {
-        Spread { groups }
-    }
-
-    /// Own constraints, or the defaults. With it, whether a node must have every key to be compared.
-    fn constraints(&self, pod: &Pod) -> (Vec<Constraint>, bool) {
-        let own: Vec<Constraint> = pod
+impl Spread {
+    /// By the pod's own constraints, or the defaults.
+    pub fn new(pod: &Pod, groups: &Groups) -> Self {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let own: Vec<(Constraint, Selector)> = pod
             .spec
             .iter()
             .flat_map(|s| s.topology_spread_constraints.iter().flatten())
@@ -123,44 +125,67 @@ impl<'a> Spread<'a> {
                     let values = keys.iter().filter_map(|k| Some((k.clone(), labels.get(k)?.clone())));
                     selector.extend(Selector::from_iter(values.collect::<BTreeMap<_, _>>()));
                 }
-                Some(Constraint {
-                    key: c.topology_key.clone(),
-                    max_skew: i64::from(c.max_skew),
+                Some((
+                    Constraint {
+                        key: c.topology_key.clone(),
+                        max_skew: i64::from(c.max_skew),
+                    },
                     selector,
-                })
+                ))
             })
             .collect();
         if !own.is_empty() {
-            return (own, true);
+            return Spread {
+                namespace,
+                constraints: own,
+                needs_all_keys: true,
+            };
         }
-        let Some(selector) = self.groups.selector_of(pod) else {
-            return (Vec::new(), false);
+        let Some(selector) = groups.selector_of(pod) else {
+            return Spread::default();
         };
-        let default = |key: &str, max_skew| Constraint {
-            key: key.to_owned(),
-            max_skew,
-            selector: selector.clone(),
+        let default = |key: &str, max_skew| {
+            (
+                Constraint {
+                    key: key.to_owned(),
+                    max_skew,
+                },
+                selector.clone(),
+            )
         };
-        (vec![default(HOSTNAME, 3), default(ZONE, 5)], false)
+        Spread {
+            namespace,
+            constraints: vec![default(HOSTNAME, 3), default(ZONE, 5)],
+            needs_all_keys: false,
+        }
+    }
+
+    /// The selectors whose counts the scores need, with their namespace.
+    pub fn selectors(&self) -> impl Iterator<Item = (&str, &Selector)> {
+        self.constraints
+            .iter()
+            .map(|(_, selector)| (self.namespace.as_str(), selector))
     }
 
     /// The score of each candidate: 100 where the fewest of the pod's group are.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    pub fn scores(&self, pod: &PodInfo, nodes: &[&NodeInfo]) -> Vec<i64> {
-        let (constraints, needs_all) = self.constraints(&pod.pod);
-        if constraints.is_empty() {
+    pub fn scores(&self, nodes: &[&NodeInfo], counts: &Counts) -> Vec<i64> {
+        if self.constraints.is_empty() {
             return vec![0; nodes.len()];
         }
-        let namespace = pod.pod.metadata.namespace.as_deref().unwrap_or_default();
-        let comparable = |node: &NodeInfo| !needs_all || constraints.iter().all(|c| place(node, &c.key).is_some());
+        let comparable = |node: &NodeInfo| {
+            !self.needs_all_keys || self.constraints.iter().all(|(c, _)| place(node, &c.key).is_some())
+        };
         let mut raw = vec![0.0_f64; nodes.len()];
-        for constraint in &constraints {
+        for (constraint, selector) in &self.constraints {
+            let on_node = counts.of(&self.namespace, selector);
             let mut count_at: HashMap<&str, i64> = HashMap::new();
             for node in nodes.iter().filter(|n| comparable(n)) {
                 let Some(place) = place(node, &constraint.key) else {
                     continue;
                 };
-                *count_at.entry(place).or_default() += matching(node, namespace, &constraint.selector);
+                let count = on_node.and_then(|all| all.get(&node.name)).copied().unwrap_or(0);
+                *count_at.entry(place).or_default() += count;
             }
             let weight = ((count_at.len() + 2) as f64).ln();
             for (node, score) in nodes.iter().zip(&mut raw) {
@@ -194,17 +219,6 @@ fn place<'n>(node: &'n NodeInfo, key: &str) -> Option<&'n str> {
         .or_else(|| (key == HOSTNAME).then_some(node.name.as_str()))
 }
 
-fn matching(node: &NodeInfo, namespace: &str, selector: &Selector) -> i64 {
-    static NONE: BTreeMap<String, String> = BTreeMap::new();
-    let count = node.pods.values().filter(|other| {
-        let meta = &other.pod.metadata;
-        meta.deletion_timestamp.is_none()
-            && meta.namespace.as_deref().unwrap_or_default() == namespace
-            && selector.matches(meta.labels.as_ref().unwrap_or(&NONE))
-    });
-    i64::try_from(count.count()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -213,6 +227,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::info::PodInfo;
 
     #[test]
     fn node_with_fewer_pods_of_the_service_scores_higher() {
@@ -228,19 +243,25 @@ mod tests {
                 json!({"metadata": {"uid": uid, "namespace": "d", "labels": {"app": app}}, "spec": {"containers": []}});
             Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
         };
-        let node = |name: &str| {
-            let mut info = NodeInfo::named(name);
-            info.set_node(Arc::new(
-                serde_json::from_value(json!({"metadata": {"name": name}})).unwrap(),
-            ));
-            info
+        let node = |name: &str| Arc::new(serde_json::from_value(json!({"metadata": {"name": name}})).unwrap());
+        let mut cache = crate::cache::Cache::default();
+        cache.set_node(node("a"));
+        cache.set_node(node("b"));
+        cache.add_pod(pod("1", "web"), "a");
+        cache.add_pod(pod("2", "other"), "a");
+        let scores = |cache: &mut crate::cache::Cache, pod: &PodInfo| {
+            let spread = Spread::new(&pod.pod, &groups);
+            cache.prepare(&spread);
+            let nodes: Vec<&NodeInfo> = ["a", "b"].iter().filter_map(|n| cache.node(n)).collect();
+            spread.scores(&nodes, cache.counts())
         };
-        let (mut a, b) = (node("a"), node("b"));
-        a.add_pod(pod("1", "web"));
-        a.add_pod(pod("2", "other"));
-        let spread = Spread::new(&groups);
-        let scores = spread.scores(&pod("3", "web"), &[&a, &b]);
-        assert!(scores[1] > scores[0], "{scores:?}");
-        assert_eq!(spread.scores(&pod("4", "other"), &[&a, &b]), [0, 0]);
+        let found = scores(&mut cache, &pod("3", "web"));
+        assert!(found[1] > found[0], "{found:?}");
+        assert_eq!(scores(&mut cache, &pod("4", "other")), [0, 0]);
+        // Counts follow what comes and goes.
+        cache.add_pod(pod("5", "web"), "b");
+        cache.remove_pod("1");
+        let found = scores(&mut cache, &pod("3", "web"));
+        assert!(found[0] > found[1], "{found:?}");
     }
 }

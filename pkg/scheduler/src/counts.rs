@@ -1,0 +1,86 @@
+//! How many pods that a selector picks are on each node: counted once when a selector is first asked for, then kept with every pod that
+//! comes or goes, so that a decision costs the nodes it compares, not the pods on them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::{Selector, SelectorExt};
+
+/// Selectors kept for a namespace; beyond it, those that were asked for longest ago are forgotten.
+const KEPT: usize = 64;
+
+/// The counts of all selectors in use.
+#[derive(Default)]
+pub struct Counts {
+    namespaces: HashMap<String, HashMap<String, Count>>,
+    clock: u64,
+}
+
+struct Count {
+    selector: Selector,
+    on_node: HashMap<String, i64>,
+    used: u64,
+}
+
+/// Does a selector count this pod?
+fn counts(selector: &Selector, pod: &Pod) -> bool {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    pod.metadata.deletion_timestamp.is_none() && selector.matches(pod.metadata.labels.as_ref().unwrap_or(&NONE))
+}
+
+impl Counts {
+    /// A pod came to a node (1) or left it (-1).
+    pub fn change(&mut self, pod: &Pod, node: &str, by: i64) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let Some(all) = self.namespaces.get_mut(namespace) else {
+            return;
+        };
+        for count in all.values_mut().filter(|c| counts(&c.selector, pod)) {
+            let on_node = count.on_node.entry(node.to_owned()).or_default();
+            *on_node += by;
+            if *on_node == 0 {
+                count.on_node.remove(node);
+            }
+        }
+    }
+
+    /// Sees to it that a selector is counted; `pods` are all pods with their nodes.
+    pub fn prepare<'p>(
+        &mut self,
+        namespace: &str,
+        selector: &Selector,
+        pods: impl Iterator<Item = (&'p Pod, &'p str)>,
+    ) {
+        self.clock += 1;
+        let all = self.namespaces.entry(namespace.to_owned()).or_default();
+        let text = selector.to_string();
+        if let Some(known) = all.get_mut(&text) {
+            known.used = self.clock;
+            return;
+        }
+        let mut on_node = HashMap::new();
+        for (pod, node) in pods {
+            if pod.metadata.namespace.as_deref().unwrap_or_default() == namespace && counts(selector, pod) {
+                *on_node.entry(node.to_owned()).or_default() += 1;
+            }
+        }
+        all.insert(
+            text,
+            Count {
+                selector: selector.clone(),
+                on_node,
+                used: self.clock,
+            },
+        );
+        if all.len() > KEPT
+            && let Some(oldest) = all.iter().min_by_key(|(_, c)| c.used).map(|(text, _)| text.clone())
+        {
+            all.remove(&oldest);
+        }
+    }
+
+    /// The counts of a selector that was prepared, by node.
+    pub fn of(&self, namespace: &str, selector: &Selector) -> Option<&HashMap<String, i64>> {
+        Some(&self.namespaces.get(namespace)?.get(&selector.to_string())?.on_node)
+    }
+}
