@@ -29,8 +29,8 @@ impl Operator {
             Operator::NotEquals => "!=",
             Operator::Exists => "exists",
             Operator::DoesNotExist => "!",
-            Operator::GreaterThan => "gt",
-            Operator::LessThan => "lt",
+            Operator::GreaterThan => ">",
+            Operator::LessThan => "<",
         }
     }
 }
@@ -321,7 +321,10 @@ impl Parser {
             match self.peek() {
                 Token::End => return Ok(requirements),
                 token if token.starts_requirement() => {
-                    requirements.push(self.requirement()?);
+                    requirements.push(
+                        self.requirement()
+                            .map_err(|why| format!("unable to parse requirement: {why}"))?,
+                    );
                     match self.next() {
                         Token::End => return Ok(requirements),
                         Token::Comma => {
@@ -358,9 +361,10 @@ impl Parser {
             other => return Err(format!("found '{}', expected: identifier", other.text())),
         };
         if let Some(problem) = names::qualified_name(&key).into_iter().next() {
-            return Err(format!("key: Invalid value: {key:?}: {problem}"));
+            return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
         }
-        if matches!(self.peek(), Token::End | Token::Comma) {
+        // after `!key` only a comma may follow, which the caller finds out
+        if negated || matches!(self.peek(), Token::End | Token::Comma) {
             let operator = if negated {
                 Operator::DoesNotExist
             } else {
@@ -368,17 +372,10 @@ impl Parser {
             };
             return Requirement::new(&key, operator, Vec::new());
         }
-        if negated {
-            return Err(format!(
-                "found '{}', expected: ',' or 'end of string'",
-                self.peek().text()
-            ));
-        }
+
         let operator = match self.next() {
             Token::Operator(operator) => operator,
-            Token::Not => {
-                return Err(format!("found '!', expected: in, notin, =, ==, !=, gt, lt ({key})"));
-            }
+
             other => {
                 return Err(format!(
                     "found '{}', expected: in, notin, =, ==, !=, gt, lt",
@@ -388,16 +385,17 @@ impl Parser {
         };
         let values = match operator {
             Operator::In | Operator::NotIn => self.list()?,
-            _ => vec![self.single()],
+            _ => vec![self.single()?],
         };
         Requirement::new(&key, operator, values)
     }
 
     /// The one value after `=`: empty before a comma or the end.
-    fn single(&mut self) -> String {
+    fn single(&mut self) -> Result<String, String> {
         match self.peek() {
-            Token::End | Token::Comma => String::new(),
-            _ => self.next().text(),
+            Token::End | Token::Comma => Ok(String::new()),
+            Token::Word(_) | Token::Operator(Operator::In | Operator::NotIn) => Ok(self.next().text()),
+            other => Err(format!("found '{}', expected: identifier", other.text())),
         }
     }
 
@@ -419,7 +417,7 @@ impl Parser {
                 Token::Operator(operator) if matches!(operator, Operator::In | Operator::NotIn) => {
                     pending = Some(operator.words().to_string());
                 }
-                other => return Err(format!("found '{}', expected: ',', or ')'", other.text())),
+                other => return Err(format!("found '{}', expected: ',' or ')'", other.text())),
             }
         }
     }

@@ -40,8 +40,7 @@ impl Filter {
                 indexed: None,
             });
         }
-        let labels = LabelSelector::parse(&options.label_selector)
-            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
+        let labels = LabelSelector::parse(&options.label_selector).map_err(Status::bad_request)?;
         let fields = FieldSelector::parse(&options.field_selector).map_err(Status::bad_request)?;
         let mut filter = Filter {
             labels,
