@@ -159,6 +159,9 @@ impl Kubelet {
         let agent = self.agent;
         let name = &agent.config.node_name;
         let pods = self.informers.of_where::<Pod>(&format!("spec.nodeName={name}"));
+        if let Err(error) = agent.containerd.sweep_snapshots().await {
+            tracing::warn!(%error, "root filesystems that a crash left behind stay for now");
+        }
         let inventory = pods::inventory(&agent).await?;
         let running: Vec<String> = inventory.keys().cloned().collect();
         let changed = watch::Sender::new(0u64);
