@@ -5,6 +5,7 @@ pub mod decode;
 pub mod delete;
 pub mod get;
 pub mod list;
+mod list_body;
 pub mod patch;
 pub mod update;
 pub mod watch;

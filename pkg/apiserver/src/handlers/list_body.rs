@@ -1,0 +1,333 @@
+//! A list's body: written chunk by chunk out of what it shows, as the socket takes it, in whichever encoding and shape.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, VARY};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use mk8s_api::codec::protobuf;
+use mk8s_api::status::Status;
+use serde_json::json;
+
+use super::Call;
+use crate::filter::Filter;
+use crate::negotiate::{Encoding, Shape};
+use crate::object::Object;
+use crate::respond;
+use crate::rows::Row;
+use crate::table::{self, Include};
+use crate::watch_cache::Snapshot;
+
+/// A chunk of a list's body. Big enough that its cost is the copy, small enough to be reused by the allocator.
+const CHUNK: usize = 96 << 10;
+
+/// What one answer shows.
+#[derive(Default)]
+pub struct Page {
+    pub revision: u64,
+    pub continue_token: String,
+    pub remaining: Option<u64>,
+    pub source: Source,
+}
+
+pub fn respond_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
+    let output = call.output;
+    match (output.encoding, output.shape) {
+        (Encoding::Protobuf, Shape::Object) if call.row.shows_stored() => protobuf_list(call, page),
+        (Encoding::Json, _) if !output.pretty => Ok(json_list(call, page)),
+        _ => {
+            // Rarely asked for: the JSON text, read back and printed in the other form.
+            let mut list = Lister::json(call, page);
+            let mut text = Vec::new();
+            while let Some(chunk) = list.chunk() {
+                text.extend_from_slice(&chunk);
+            }
+            let value = serde_json::from_slice(&text).map_err(|error| Status::internal(error.to_string()))?;
+            respond::value(StatusCode::OK, output, value)
+        }
+    }
+}
+
+fn json_list(call: &Call, page: Page) -> Response<Body> {
+    let mut list = Lister::json(call, page);
+    let first = list.chunk().unwrap_or_default();
+    if list.state == State::Done {
+        return respond::bytes(StatusCode::OK, "application/json", first);
+    }
+    stream(call, list, first, "application/json")
+}
+
+fn protobuf_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
+    let objects: Vec<Arc<Object>> = page.source.collect();
+    let mut length = 0;
+    for object in &objects {
+        length += respond::proto_item(&call.row, object)?.len();
+    }
+    let revision = page.revision.to_string();
+    let meta = protobuf::ListMeta {
+        resource_version: &revision,
+        continue_token: &page.continue_token,
+        remaining_item_count: page.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
+    };
+    let head = protobuf::list_head(&call.row.api_version, &call.row.resource.list_kind, &meta, length);
+    let mut list = Lister {
+        source: Source::Items(objects.into_iter()),
+        state: State::Head(head),
+        item: Item::Protobuf,
+        row: call.row.clone(),
+        first: true,
+    };
+    let first = list.chunk().unwrap_or_default();
+    let content_type = Encoding::Protobuf.content_type();
+    if list.state == State::Done {
+        return Ok(respond::bytes(StatusCode::OK, content_type, first));
+    }
+    Ok(stream(call, list, first, content_type))
+}
+
+/// A body of more than one chunk, compressed where the client takes that.
+fn stream(call: &Call, list: Lister, first: Bytes, content_type: &'static str) -> Response<Body> {
+    let mut response = respond::bytes(StatusCode::OK, content_type, Bytes::new());
+    let first = Some(first);
+    if call.output.gzip {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        let encoder = flate2::write::GzEncoder::new(Vec::with_capacity(CHUNK), flate2::Compression::fast());
+        *response.body_mut() = Body::new(ListBody {
+            list,
+            first,
+            gzip: Some(encoder),
+        });
+    } else {
+        *response.body_mut() = Body::new(ListBody {
+            list,
+            first,
+            gzip: None,
+        });
+    }
+    response
+}
+
+/// Where a list's objects come from.
+pub enum Source {
+    Items(std::vec::IntoIter<Arc<Object>>),
+    Snapshot {
+        snapshot: Snapshot,
+        after: Option<Arc<str>>,
+        filter: Filter,
+    },
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source::Items(Vec::new().into_iter())
+    }
+}
+
+impl Source {
+    fn collect(self) -> Vec<Arc<Object>> {
+        match self {
+            Source::Items(items) => items.collect(),
+            Source::Snapshot {
+                snapshot,
+                after,
+                filter,
+            } => snapshot
+                .iter_after(after.as_deref())
+                .filter(|object| filter.matches(object))
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Hands objects to `put` until it says that it has enough; false when there are none left.
+    fn feed(&mut self, mut put: impl FnMut(&Arc<Object>) -> bool) -> bool {
+        match self {
+            Source::Items(items) => {
+                for object in items.by_ref() {
+                    if !put(&object) {
+                        return true;
+                    }
+                }
+                false
+            }
+            Source::Snapshot {
+                snapshot,
+                after,
+                filter,
+            } => {
+                let mut last = None;
+                let matching = snapshot
+                    .iter_after(after.as_deref())
+                    .filter(|object| filter.matches(object));
+                for object in matching {
+                    if !put(object) {
+                        last = Some(object.key.clone());
+                        break;
+                    }
+                }
+                match last {
+                    Some(key) => {
+                        *after = Some(key);
+                        true
+                    }
+                    None => false,
+                }
+            }
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum State {
+    Head(Vec<u8>),
+    Items,
+    Done,
+}
+
+/// How one object is written.
+enum Item {
+    /// The stored bytes.
+    Json,
+    /// As the row shows it.
+    Shown,
+    Metadata,
+    Row(Include),
+    Protobuf,
+}
+
+/// Writes a list chunk by chunk.
+struct Lister {
+    source: Source,
+    state: State,
+    item: Item,
+    row: Arc<Row>,
+    first: bool,
+}
+
+impl Lister {
+    fn json(call: &Call, page: Page) -> Lister {
+        let row = &call.row;
+        let mut meta = json!({"resourceVersion": page.revision.to_string()});
+        if !page.continue_token.is_empty() {
+            meta["continue"] = page.continue_token.into();
+        }
+        if let Some(remaining) = page.remaining {
+            meta["remainingItemCount"] = remaining.into();
+        }
+        let (item, kind, api_version) = match call.output.shape {
+            Shape::Object if row.shows_stored() => (Item::Json, &*row.resource.list_kind, row.api_version.as_str()),
+            Shape::Object => (Item::Shown, &*row.resource.list_kind, row.api_version.as_str()),
+            Shape::Metadata => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
+            Shape::Table => (Item::Row(table::include(&call.query)), "Table", "meta.k8s.io/v1"),
+        };
+        let mut head =
+            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},").into_bytes();
+        if matches!(item, Item::Row(_)) {
+            head.extend_from_slice(format!("\"columnDefinitions\":{},\"rows\":[", table::columns(row)).as_bytes());
+        } else {
+            head.extend_from_slice(b"\"items\":[");
+        }
+        Lister {
+            source: page.source,
+            state: State::Head(head),
+            item,
+            row: row.clone(),
+            first: true,
+        }
+    }
+
+    fn chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = match std::mem::replace(&mut self.state, State::Items) {
+            State::Head(head) => head,
+            State::Items => Vec::with_capacity(CHUNK + (4 << 10)),
+            State::Done => {
+                self.state = State::Done;
+                return None;
+            }
+        };
+        let (item, row, first) = (&self.item, &self.row, &mut self.first);
+        let more = self.source.feed(|object| {
+            if !*first && !matches!(item, Item::Protobuf) {
+                chunk.push(b',');
+            }
+            *first = false;
+            write_item(&mut chunk, item, row, object);
+            chunk.len() < CHUNK
+        });
+        if !more {
+            match self.item {
+                Item::Protobuf => chunk.extend_from_slice(protobuf::TAIL),
+                _ => chunk.extend_from_slice(b"]}\n"),
+            }
+            self.state = State::Done;
+        }
+        Some(chunk.into())
+    }
+}
+
+fn write_item(chunk: &mut Vec<u8>, item: &Item, row: &Row, object: &Arc<Object>) {
+    let value = match item {
+        Item::Json => {
+            chunk.extend_from_slice(&object.json);
+            return;
+        }
+        Item::Protobuf => {
+            // Encoded before the head was written: the lengths in it are of these bytes.
+            if let Ok(item) = respond::proto_item(row, object) {
+                chunk.extend_from_slice(&item);
+            }
+            return;
+        }
+        Item::Shown => row.show(object.value()),
+        Item::Metadata => table::partial_metadata(row.show(object.value())),
+        Item::Row(include) => table::row(row, &row.show(object.value()), *include),
+    };
+    if serde_json::to_writer(&mut *chunk, &value).is_err() {
+        chunk.extend_from_slice(b"null");
+    }
+}
+
+struct ListBody {
+    list: Lister,
+    first: Option<Bytes>,
+    gzip: Option<flate2::write::GzEncoder<Vec<u8>>>,
+}
+
+impl ListBody {
+    fn next(&mut self) -> Option<Bytes> {
+        use std::io::Write;
+        if self.gzip.is_none() {
+            return self.first.take().or_else(|| self.list.chunk());
+        }
+        loop {
+            let plain = self.first.take().or_else(|| self.list.chunk());
+            let Some(plain) = plain else {
+                let encoder = self.gzip.take()?;
+                self.list.state = State::Done;
+                return encoder.finish().ok().map(Bytes::from);
+            };
+            let encoder = self.gzip.as_mut()?;
+            encoder.write_all(&plain).ok()?;
+            if encoder.get_ref().len() >= CHUNK / 2 {
+                let full = std::mem::replace(encoder.get_mut(), Vec::with_capacity(CHUNK));
+                return Some(full.into());
+            }
+        }
+    }
+}
+
+impl http_body::Body for ListBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.get_mut().next().map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
