@@ -403,6 +403,25 @@ fn ten_thousand_services() {
     isolated(async || {
         let mut book = Book::default();
         let pod = |ip: Ipv4Addr| PodAddress { ip, netns: "/".into() };
+        // What a first packet costs, with one Service and with 10 000.
+        let own = pod(NODE);
+        let listener = TcpListener::bind((NODE, 8080)).unwrap();
+        std::thread::spawn(move || while listener.accept().is_ok() {});
+        let first_packets = || {
+            let start = Instant::now();
+            for _ in 0..2000 {
+                drop(TcpStream::connect((VIP, 80)).unwrap());
+            }
+            start.elapsed() / 2000
+        };
+        sh(
+            "ip link add mk8s0 type bridge; ip link set mk8s0 up; ip addr add 10.244.0.1/24 dev mk8s0
+            ip route add 10.96.0.0/16 dev mk8s0",
+        );
+        let first = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&own, "n1")])].into_iter());
+        book.set(Owner::Service("app/first".into()), first);
+        nft::apply(&book.take_all(&node()).text).await.unwrap();
+        let few = first_packets();
         for n in 0..10_000_u16 {
             let [high, low] = n.to_be_bytes();
             let mut object = json!({"metadata": {"name": n.to_string()}, "spec": {
@@ -419,8 +438,11 @@ fn ten_thousand_services() {
         let start = Instant::now();
         nft::apply(&changes.text).await.unwrap();
         println!("loaded in {:?}", start.elapsed());
+        let many = first_packets();
+        println!("a connection: {few:?} with one Service, {many:?} with 10 000");
         let mut kernel = Kernel::default();
-        let service = web(json!({}));
+        let mut service = web(json!({}));
+        service.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.6".into());
         for n in 0..5_u8 {
             let start = Instant::now();
             let part = mk8s_proxy::service(
