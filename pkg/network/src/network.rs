@@ -23,7 +23,7 @@ use crate::{
     monitor::Monitor,
     names, netns, nft,
     overlay::{self, Peer},
-    rtnl::{Link, Rtnl},
+    rtnl::{Link, RouteMonitor, Rtnl},
     sysctl,
 };
 
@@ -251,16 +251,9 @@ impl Network {
         if done.as_ref() == Some(&peers) {
             return Ok(());
         }
-        let (mode, link) = (inner.config.mode, inner.overlay.index);
-        let own = Peer {
-            node_ip: inner.config.node_ip,
-            pod_cidr: inner.config.pod_cidr,
-        };
-        let wanted = overlay::desired(mode, link, own, &peers);
         // Until it is all done, the next call tries again.
         *done = None;
-        let have = overlay::observed(&inner.rtnl, mode, link).await?;
-        overlay::apply(&inner.rtnl, link, &have, &wanted).await?;
+        inner.reach(&peers).await?;
         *done = Some(peers);
         Ok(())
     }
@@ -270,14 +263,21 @@ impl Network {
         firewall::open(self.0.config.cluster_cidr).await
     }
 
-    /// Keeps the node's table and its accepts in other firewalls there, whoever flushes or reloads them. Ends only with
-    /// an error; to be run again then.
+    /// Keeps there what others may take away: the node's table, its accepts in other firewalls, its routes. Ends only
+    /// with an error; to be run again then.
     pub async fn guard(&self) -> Result<()> {
-        let mut monitor = Monitor::open()?;
-        // What changed before it listened.
+        let (mut monitor, mut routes) = (Monitor::open()?, RouteMonitor::open()?);
+        // What changed before they listened.
         self.recheck_firewall().await?;
         loop {
-            let changes = monitor.next().await?;
+            let changes = tokio::select! {
+                changes = monitor.next() => changes?,
+                lost = routes.next(self.0.overlay.index) => {
+                    lost?;
+                    self.restore_routes().await;
+                    continue;
+                }
+            };
             if changes.gone.contains(names::TABLE) {
                 tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
                 nft::apply(&table(&self.0.config)).await?;
@@ -288,9 +288,40 @@ impl Network {
         }
     }
 
+    /// What is missing of the last call to [`Network::peers`]. A failure (the link is down) has its end announced.
+    async fn restore_routes(&self) {
+        let inner = &self.0;
+        let peers = inner.peers.lock().await;
+        let restored = async {
+            if let Some(services) = inner.config.service_cidr {
+                inner.rtnl.set_link_route(services, inner.bridge.index).await?;
+            }
+            match peers.as_ref() {
+                Some(peers) => inner.reach(peers).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = restored.await {
+            tracing::warn!(%error, "routes that were lost are not all back");
+        }
+    }
+
     fn ipam(&self) -> MutexGuard<'_, Ipam> {
         // A panic elsewhere leaves the pool whole: every change to it is one insertion or removal.
         self.0.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    async fn reach(&self, peers: &BTreeSet<Peer>) -> Result<()> {
+        let (mode, link) = (self.config.mode, self.overlay.index);
+        let own = Peer {
+            node_ip: self.config.node_ip,
+            pod_cidr: self.config.pod_cidr,
+        };
+        let wanted = overlay::desired(mode, link, own, peers);
+        let have = overlay::observed(&self.rtnl, mode, link).await?;
+        overlay::apply(&self.rtnl, link, &have, &wanted).await
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     address::AddressAttribute,
     link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
@@ -14,7 +14,9 @@ use netlink_packet_route::{
 };
 use rtnetlink::{
     AddressMessageBuilder, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
-    RouteMessageBuilder,
+    MulticastGroup, RouteMessageBuilder,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    sys::SocketAddr,
 };
 
 use crate::{
@@ -412,6 +414,38 @@ impl Rtnl {
             tried(|| format!("route everything by {gateway}"), done)?;
         }
         Ok(())
+    }
+}
+
+/// Hears when a route of mk8s's is deleted, or when a link changes (a link that goes down takes its routes along without a
+/// word of them).
+pub struct RouteMonitor(UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>);
+
+impl RouteMonitor {
+    /// Within a tokio runtime.
+    pub fn open() -> Result<Self> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route];
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
+            .map_err(|source| Error::io("listen to changes of routes", source))?;
+        tokio::spawn(connection);
+        Ok(Self(messages))
+    }
+
+    /// The next loss, or possible loss by `link`. May be dropped and called again.
+    pub async fn next(&mut self, link: u32) -> Result<()> {
+        while let Some((message, _)) = self.0.next().await {
+            let NetlinkPayload::InnerMessage(message) = message.payload else {
+                continue;
+            };
+            match message {
+                RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => return Ok(()),
+                RouteNetlinkMessage::NewLink(message) if message.header.index == link => return Ok(()),
+                _ => {}
+            }
+        }
+        Err(Error::Invalid(
+            "the netlink socket for changes of routes is closed".into(),
+        ))
     }
 }
 

@@ -197,6 +197,25 @@ fn peers_are_what_was_last_said() {
         );
         assert!(!sh("ip -br link").contains("mk8s-vxlan"));
         assert_eq!(network.mtu(), 1500);
+        // Somebody takes the routes away.
+        let again = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for loss in [
+                "ip route del 10.244.2.0/24",
+                "ip link set eth0 down; sleep 0.1; ip link set eth0 up",
+            ] {
+                sh(loss);
+                let start = Instant::now();
+                while !sh("ip route").contains("10.244.2.0/24 via 10.0.0.2") {
+                    assert!(start.elapsed() < Duration::from_secs(3), "{loss}: {}", sh("ip route"));
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = again => {}
+            ended = network.guard() => panic!("{ended:?}"),
+        }
         teardown().await.unwrap();
         assert!(!sh("ip route").contains("109"));
     });
