@@ -2,7 +2,6 @@
 //!
 //! The channel is lazy: when containerd is restarted the next call connects again, nothing has to be rebuilt.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +102,8 @@ pub(crate) struct Shared {
 }
 
 impl Containerd {
-    /// Connects, asks for the version (so that a wrong socket is found here) and picks the snapshotter.
+    /// Connects and picks the snapshotter, so that a wrong socket is found here. Changes nothing; the namespace comes into
+    /// being with the first thing in it.
     pub async fn connect(options: Options) -> Result<Containerd> {
         let channel = channel(&options.socket)?;
         let namespace = ascii("namespace", &options.namespace)?;
@@ -125,7 +125,6 @@ impl Containerd {
             shared: Arc::new(shared),
             headers,
         };
-        client.ensure_namespace().await?;
         Ok(client)
     }
 
@@ -145,22 +144,6 @@ impl Containerd {
             version: answer.version,
             revision: answer.revision,
         })
-    }
-
-    async fn ensure_namespace(&self) -> Result<()> {
-        let name = self.shared.options.namespace.clone();
-        let what = format!("create containerd namespace {name}");
-        let namespace = api::Namespace {
-            name,
-            labels: HashMap::new(),
-        };
-        let request = api::CreateNamespaceRequest {
-            namespace: Some(namespace),
-        };
-        match call(&what, self.namespaces_api().create(request)).await {
-            Err(error) if error.is_already_exists() => Ok(()),
-            other => other.map(|_| ()),
-        }
     }
 
     /// The same connection, every call under a lease: what it makes is not collected while the lease lives.
@@ -194,7 +177,6 @@ services! {
     events_api: api::events_client::EventsClient<Grpc>,
     images_api: api::images_client::ImagesClient<Grpc>,
     leases_api: api::leases_client::LeasesClient<Grpc>,
-    namespaces_api: api::namespaces_client::NamespacesClient<Grpc>,
     snapshots_api: api::snapshots::snapshots_client::SnapshotsClient<Grpc>,
     tasks_api: api::tasks_client::TasksClient<Grpc>,
 }

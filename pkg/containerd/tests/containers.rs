@@ -249,6 +249,44 @@ async fn a_failed_start_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shim_that_dies_takes_its_pod_along_and_is_told() {
+    let Some(node) = Node::start() else { return };
+    let client = node.client().await;
+    let mut events = client.events(CancellationToken::new());
+    let busybox = node.busybox(&client).await;
+    let (sandbox, sandbox_pid) = node.sandbox(&client, "s5").await;
+    let config = node.config(&busybox, ("s5", sandbox_pid), "exec sleep 1000");
+    let container = node.container(&client, "victim", &busybox, &config, false).await;
+    let pid = client.start(&container).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{sandbox_pid}/status")).unwrap();
+    let shim = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let mut ended = std::collections::BTreeSet::new();
+    let told = async {
+        while ended.len() < 2 {
+            if let Some(Event::Exit { id, .. }) = events.recv().await {
+                ended.insert(id);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .unwrap_or_else(|_| panic!("only {ended:?} were told"));
+    wait_async("end of its process", || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    })
+    .await;
+    client.delete("victim").await.unwrap();
+    client.delete(&sandbox.id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_out_of_memory_is_told() {
     let Some(node) = Node::start() else { return };
     let client = node.client().await;
