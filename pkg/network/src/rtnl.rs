@@ -175,20 +175,21 @@ impl Rtnl {
             .mtu(mtu)
             .up()
             .build();
-        tried(
-            || format!("add veth {name}"),
-            self.0.link().add(message).execute().await,
-        )?;
-        let link = self.made(name).await?;
-        // With bridge-nf-call-iptables on, a pod's connection to itself by its Service never leaves the bridge.
+        // Both are sent at once; the kernel takes them in order.
+        let (added, found) = futures::join!(self.0.link().add(message).execute(), self.link(name));
+        tried(|| format!("add veth {name}"), added)?;
+        found?.ok_or_else(|| Error::Invalid(format!("link {name} went away as soon as it was made")))
+    }
+
+    /// With bridge-nf-call-iptables on, a pod's connection to itself by its Service never leaves the bridge.
+    pub async fn set_hairpin(&self, link: &Link) -> Result<()> {
         let port = LinkBridgePort::new(link.index)
             .append_info_data(InfoBridgePort::HairpinMode(true))
             .build();
         tried(
-            || format!("set hairpin mode on {name}"),
+            || format!("set hairpin mode on {}", link.name),
             self.0.link().set_port(port).execute().await,
-        )?;
-        Ok(link)
+        )
     }
 
     pub async fn set_up(&self, link: u32) -> Result<()> {
@@ -409,11 +410,9 @@ impl Rtnl {
             .gateway(gateway)
             .output_interface(link)
             .build();
-        for message in [near, all] {
-            let done = self.0.route().add(message).execute().await;
-            tried(|| format!("route everything by {gateway}"), done)?;
-        }
-        Ok(())
+        // Sent in this order, and so taken.
+        let (near, all) = futures::join!(self.0.route().add(near).execute(), self.0.route().add(all).execute());
+        tried(|| format!("route everything by {gateway}"), near.and(all))
     }
 }
 

@@ -138,6 +138,11 @@ fn many_pods_at_once() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::open(config(dir.path())).await.unwrap();
+        for n in 0..8 {
+            let start = Instant::now();
+            network.attach(&format!("single-{n}")).await.unwrap();
+            println!("attach: {:?}", start.elapsed());
+        }
         let start = Instant::now();
         let names: Vec<String> = (0..40).map(|n| format!("pod-{n}")).collect();
         let all = futures::future::join_all(names.iter().map(|name| network.attach(name))).await;
