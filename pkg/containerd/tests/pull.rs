@@ -132,6 +132,48 @@ fn tls(directory: &Path) -> String {
     format!(", tls: {{certificate: {certificate:?}, key: {key:?}}}")
 }
 
+/// A front that breaks off every first answer of a blob half-way; `ranges`: whether it lets the client go on from there.
+async fn flaky_front(registry: String, ranges: bool, breaks: Arc<AtomicUsize>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let broken = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let (registry, broken, breaks) = (registry.clone(), broken.clone(), breaks.clone());
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0u8; 1];
+                    if socket.read_exact(&mut byte).await.is_err() {
+                        return;
+                    }
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let path = head.split(' ').nth(1).unwrap().to_owned();
+                let kept: Vec<&str> = head
+                    .trim_end()
+                    .lines()
+                    .filter(|line| ranges || !line.to_lowercase().starts_with("range:"))
+                    .collect();
+                let request = format!("{}\r\nconnection: close\r\n\r\n", kept.join("\r\n"));
+                let mut upstream = tokio::net::TcpStream::connect(&registry).await.unwrap();
+                upstream.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                upstream.read_to_end(&mut answer).await.unwrap();
+                let first = path.contains("/blobs/") && broken.lock().unwrap().insert(path);
+                if first {
+                    breaks.fetch_add(1, Ordering::SeqCst);
+                    answer.truncate(answer.len() - answer.len() / 3);
+                }
+                let _ = socket.write_all(&answer).await;
+            });
+        }
+    });
+    address
+}
+
 fn keychain(host: &str, password: &str) -> Keychain {
     let mut keychain = Keychain::default();
     let text = serde_json::json!({"auths": {host: {"username": "bob", "password": password}}}).to_string();
@@ -254,6 +296,21 @@ async fn pulls_from_a_registry() {
     fs::write(node.path("registries.yaml"), text).unwrap();
     client.pull(&name, &Keychain::default()).await.unwrap();
     client.remove_pulled_images().await.unwrap();
+
+    // Answers that break off: the next attempt goes on, or starts over where the registry knows no ranges.
+    for ranges in [true, false] {
+        let breaks = Arc::new(AtomicUsize::new(0));
+        let front = flaky_front(open.address.clone(), ranges, breaks.clone()).await;
+        // Content that a removed image leaves is collected some time later.
+        node.ctr(&["content", "prune", "references"]);
+        for digest in node.ctr(&["content", "ls", "-q"]).lines() {
+            node.ctr(&["content", "rm", digest]);
+        }
+        let image = client.pull(&format!("{front}/library/busybox:1"), &none).await.unwrap();
+        assert_eq!(image.id, imported.id);
+        assert_eq!(breaks.load(Ordering::SeqCst), 2, "config and layer, ranges: {ranges}");
+        client.remove_pulled_images().await.unwrap();
+    }
 
     // TLS with an authority of its own: unknown, configured, not verified.
     let secure = Registry::start_with(node.directory.path(), "secure", &tls(node.directory.path()));
