@@ -1,9 +1,10 @@
-//! `Warning` texts: fields that are stored though nothing acts on them yet, each named by its path.
+//! `Warning` texts: fields that are stored though nothing acts on them yet, each named by its path, and what upstream
+//! warns of in a pod spec (duplicates, deprecated labels, fractional bytes).
 
 use serde_json::Value;
 
 use super::{Path, each, has, list, text};
-use crate::meta as object;
+use crate::{meta as object, quantity};
 
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 const SPEC: Path<'static> = Path::new("spec");
@@ -16,6 +17,7 @@ pub fn pod_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     }
     let mut warnings = Vec::new();
     if let Some(spec) = has(new, "spec") {
+        upstream_warnings(spec, &SPEC, &mut warnings);
         spec_warnings(spec, &SPEC, &mut warnings);
     }
     warnings
@@ -32,7 +34,9 @@ pub fn pod_template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(spec) = object::at(new, &["spec", "template", "spec"]) {
         let template = SPEC.child("template");
-        spec_warnings(spec, &template.child("spec"), &mut warnings);
+        let path = template.child("spec");
+        upstream_warnings(spec, &path, &mut warnings);
+        spec_warnings(spec, &path, &mut warnings);
     }
     warnings
 }
@@ -78,6 +82,193 @@ fn spec_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
             path.child("priority")
         ));
     }
+}
+
+/// (deprecated label of nodes, what to do)
+const OLD_LABELS: [(&str, &str); 7] = [
+    (
+        "beta.kubernetes.io/arch",
+        "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+    ),
+    (
+        "beta.kubernetes.io/os",
+        "deprecated since v1.14; use \"kubernetes.io/os\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
+    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
+    (
+        "node-role.kubernetes.io/master",
+        "use \"node-role.kubernetes.io/control-plane\" instead",
+    ),
+];
+
+fn old_label(key: &str) -> Option<&'static str> {
+    OLD_LABELS
+        .iter()
+        .find(|(label, _)| *label == key)
+        .map(|(_, what)| *what)
+}
+
+fn upstream_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
+    for key in object::map_at(spec, &["nodeSelector"])
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+    {
+        if let Some(why) = old_label(key) {
+            warnings.push(format!("{}: {why}", path.child("nodeSelector").key(key)));
+        }
+    }
+    let spread = path.child("topologySpreadConstraints");
+    for (index, constraint) in each(spec, "topologySpreadConstraints") {
+        let path = spread.index(index);
+        let key = text(constraint, "topologyKey");
+        if let Some(why) = old_label(key) {
+            warnings.push(format!("{}: {key} is {why}", path.child("topologyKey")));
+        }
+        if has(constraint, "labelSelector").is_none() {
+            warnings.push(format!(
+                "{}: a null labelSelector results in matching no pod",
+                path.child("labelSelector")
+            ));
+        }
+    }
+    repeated(spec, "hostAliases", "ip", path, warnings);
+    repeated(spec, "imagePullSecrets", "name", path, warnings);
+    let secrets = path.child("imagePullSecrets");
+    for (index, secret) in each(spec, "imagePullSecrets") {
+        if text(secret, "name").is_empty() {
+            warnings.push(format!(
+                "{}: invalid empty name \"\"",
+                secrets.index(index).child("name")
+            ));
+        }
+    }
+    let lists = ["initContainers", "containers"];
+    for kind in lists {
+        let containers = path.child(kind);
+        for (index, container) in each(spec, kind) {
+            let path = containers.index(index);
+            fractional_bytes(container, &path.child("resources"), warnings);
+            hidden_variables(container, &path.child("env"), warnings);
+        }
+    }
+    ports(spec, path, warnings);
+    if object::i64_at(spec, &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
+        warnings.push(format!(
+            "{}: must be >= 0; negative values are invalid and will be treated as 1",
+            path.child("terminationGracePeriodSeconds")
+        ));
+    }
+}
+
+/// The same value again in a list of objects.
+fn repeated(spec: &Value, list_key: &str, key: &str, path: &Path<'_>, warnings: &mut Vec<String>) {
+    let items = list(spec, list_key);
+    let list_path = path.child(list_key);
+    for (index, item) in items.iter().enumerate() {
+        let own = text(item, key);
+        if items[..index].iter().any(|other| text(other, key) == own) {
+            warnings.push(format!(
+                "{}: duplicate {key} {own:?}",
+                list_path.index(index).child(key)
+            ));
+        }
+    }
+}
+
+fn fractional_bytes(container: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
+    for name in ["memory", "ephemeral-storage"] {
+        for kind in ["limits", "requests"] {
+            let Some(value) = object::at(container, &["resources", kind, name]) else {
+                continue;
+            };
+            if let Ok(quantity) = quantity::from_json(value)
+                && !quantity.is_whole()
+            {
+                warnings.push(format!(
+                    "{}: fractional byte value {:?} is invalid, must be an integer",
+                    path.child(kind).key(name),
+                    value.as_str().unwrap_or_default()
+                ));
+            }
+        }
+    }
+}
+
+/// A variable that is defined twice, unless the second extends the first.
+fn hidden_variables(container: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
+    let env = list(container, "env");
+    for (index, variable) in env.iter().enumerate() {
+        let name = text(variable, "name");
+        if !env[..index].iter().any(|other| text(other, "name") == name) {
+            continue;
+        }
+        let (value, reference) = (text(variable, "value"), format!("$({name})"));
+        let extends = has(variable, "valueFrom").is_none() && value != reference && value.contains(&reference);
+        if !extends {
+            warnings.push(format!(
+                "{}: hides previous definition of {name:?}, which may be dropped when using apply",
+                path.index(index)
+            ));
+        }
+    }
+}
+
+/// Ports of all containers of the pod against each other.
+fn ports(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
+    let mut seen: Vec<(String, &Value)> = Vec::new();
+    let number = |port: &Value, key: &str| object::i64_at(port, &[key]).unwrap_or(0);
+    let mut names = Vec::new();
+    for kind in ["initContainers", "containers"] {
+        let containers = path.child(kind);
+        for (index, container) in each(spec, kind) {
+            let container_path = containers.index(index);
+            let ports = container_path.child("ports");
+            for (index, port) in each(container, "ports") {
+                let own = ports.index(index).to_string();
+                let (ip, host) = (text(port, "hostIP"), number(port, "hostPort"));
+                for (other_path, other) in &seen {
+                    if number(other, "containerPort") != number(port, "containerPort")
+                        || text(other, "protocol") != text(port, "protocol")
+                    {
+                        continue;
+                    }
+                    let (other_ip, other_host) = (text(other, "hostIP"), number(other, "hostPort"));
+                    if ip == other_ip && host == other_host {
+                        warnings.push(format!("{own}: duplicate port definition with {other_path}"));
+                    } else if host == 0 || other_host == 0 {
+                        warnings.push(format!("{own}: overlapping port definition with {other_path}"));
+                    } else if host == other_host && (ip.is_empty() != other_ip.is_empty()) {
+                        warnings.push(format!(
+                            "{own}: dangerously ambiguous port definition with {other_path}"
+                        ));
+                    }
+                }
+                let name = text(port, "name");
+                if !name.is_empty()
+                    && let Some((first, _)) = seen.iter().find(|(_, other)| text(other, "name") == name)
+                {
+                    names.push(format!(
+                        "{own}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
+                    ));
+                }
+                seen.push((own, port));
+            }
+        }
+    }
+    warnings.append(&mut names);
 }
 
 #[cfg(test)]
