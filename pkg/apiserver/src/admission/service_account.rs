@@ -52,10 +52,13 @@ pub async fn admit(
         return mirror(attributes, pod);
     }
     let namespace = attributes.namespace;
-    let name = match mk8s_api::meta::string(pod, &["spec", "serviceAccountName"]) {
-        "" => "default".to_string(),
-        name => name.to_string(),
-    };
+    // The old name of the field counts where the new one is empty.
+    let named = ["serviceAccountName", "serviceAccount"].map(|field| mk8s_api::meta::string(pod, &["spec", field]));
+    let name = named
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or("default")
+        .to_string();
     let Some(bytes) = find(lookup, namespace, &name).await else {
         let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         return Err(attributes.forbidden(Some(pod), &why));

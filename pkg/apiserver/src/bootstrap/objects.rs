@@ -84,6 +84,23 @@ pub fn once(facts: &Facts) -> Vec<Value> {
         ),
         // Proxy, DNS and network of a joined host act as its node.
         cluster_binding("mk8s:node-proxier", "system:node-proxier", "system:nodes"),
+        // Upstream leaves serving certificates to an administrator; mk8s approves those for a node's own name and address.
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "mk8s:kubelet-serving-approver"},
+            "rules": [{
+                "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+                "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"],
+            }],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "mk8s:kubelet-serving-approver"},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "mk8s:kubelet-serving-approver"},
+            "subjects": [{"kind": "ServiceAccount", "name": "certificate-controller", "namespace": "kube-system"}],
+        }),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",

@@ -233,7 +233,7 @@ fn check_alive(json: &[u8], reference: &Reference, now: i64) -> Result<bool, &'s
     }
 }
 
-/// The token of `Authorization: Bearer …`, or of a WebSocket's subprotocol as browsers send it.
+/// The token of `Authorization: Bearer …`.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
     let (scheme, token) = value.split_once(' ')?;

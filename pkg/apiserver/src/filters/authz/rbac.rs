@@ -1,12 +1,14 @@
 //! RBAC. Roles and bindings are parsed once per change and indexed by subject; what a user may is put together once per
 //! user and change, so that a request costs a map look-up and a walk over that user's few rules.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mk8s_api::selectors::LabelSelector;
 use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Attributes, Decision, Rule, RuleSet};
 use crate::identity::User;
@@ -64,6 +66,7 @@ struct Parsed {
 struct Metadata {
     name: String,
     namespace: String,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -71,11 +74,22 @@ struct Metadata {
 struct RawRole {
     metadata: Metadata,
     rules: Option<Vec<Rule>>,
+    #[serde(rename = "aggregationRule")]
+    aggregation_rule: Option<Aggregation>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Aggregation {
+    #[serde(rename = "clusterRoleSelectors")]
+    selectors: Option<Vec<Value>>,
 }
 
 struct Role {
     metadata: Metadata,
     rules: Arc<RuleSet>,
+    /// Whose rules this role has besides its own.
+    aggregates: Vec<LabelSelector>,
 }
 
 #[derive(Default, Deserialize)]
@@ -286,14 +300,16 @@ impl Parsed {
         refresh(&mut self.roles, both("clusterroles", "roles"), |bytes| {
             let raw: RawRole = serde_json::from_slice(bytes).ok()?;
             let key = (raw.metadata.namespace.clone(), raw.metadata.name.clone());
-            Some((
-                key.0,
-                key.1,
-                Role {
-                    metadata: raw.metadata,
-                    rules: Arc::new(raw.rules.unwrap_or_default()),
-                },
-            ))
+            let selectors = raw.aggregation_rule.and_then(|rule| rule.selectors).unwrap_or_default();
+            let role = Role {
+                metadata: raw.metadata,
+                rules: Arc::new(raw.rules.unwrap_or_default()),
+                aggregates: selectors
+                    .iter()
+                    .filter_map(|selector| LabelSelector::from_json(selector).ok())
+                    .collect(),
+            };
+            Some((key.0, key.1, role))
         });
         refresh(
             &mut self.bindings,
@@ -309,6 +325,30 @@ impl Parsed {
         );
     }
 
+    /// A role's rules with those of the roles that it selects: in force at once, whenever a part is labelled or changed.
+    fn aggregated(&self, role: &Role, depth: usize) -> RuleSet {
+        /// Roles that aggregate aggregating roles (admin, edit, view) end soon; circles end here.
+        const DEEPEST: usize = 4;
+        let mut rules: RuleSet = role.rules.to_vec();
+        if depth == DEEPEST {
+            return rules;
+        }
+        for (_, part) in self.roles.values() {
+            let label = |key: &str| part.metadata.labels.as_ref()?.get(key).map(String::as_str);
+            let selected = part.metadata.namespace.is_empty()
+                && part.metadata.name != role.metadata.name
+                && role.aggregates.iter().any(|selector| selector.matches(label));
+            if selected {
+                let more = match part.aggregates.is_empty() {
+                    true => part.rules.to_vec(),
+                    false => self.aggregated(part, depth + 1),
+                };
+                rules.extend(more.into_iter().filter(|rule| !role.rules.contains(rule)));
+            }
+        }
+        rules
+    }
+
     fn build(&self, revisions: [u64; 4]) -> Index {
         let mut index = Index {
             revisions,
@@ -316,7 +356,11 @@ impl Parsed {
         };
         for (_, role) in self.roles.values() {
             let key = (role.metadata.namespace.clone(), role.metadata.name.clone());
-            index.roles.insert(key, role.rules.clone());
+            let rules = match role.aggregates.is_empty() {
+                true => role.rules.clone(),
+                false => Arc::new(self.aggregated(role, 0)),
+            };
+            index.roles.insert(key, rules);
         }
         for (_, binding) in self.bindings.values() {
             let namespace = &binding.metadata.namespace;
@@ -431,6 +475,28 @@ mod tests {
             let got = authorizer.authorize(&user, &info, &Query::default());
             assert_eq!(got.is_ok(), wanted, "{} {method} {path}: {got:?}", user.name);
         }
+    }
+
+    #[test]
+    fn aggregation() {
+        let lookup = cluster();
+        let authorizer = Authorizer::new(lookup.clone());
+        let joe = User::authenticated("joe", []);
+        let allowed = || authorizer.allows(&Attributes::of_resource(&joe, "get", "example.org", "things"));
+        let role = |name: &str, label: &str, aggregates: &str| json!({"metadata": {"name": name, "labels": {label: "true"}}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {aggregates: "true"}}]}});
+        lookup.put(GROUP, "clusterroles", &role("outer", "none", "to-outer"));
+        lookup.put(GROUP, "clusterroles", &role("inner", "to-outer", "to-inner"));
+        lookup.put(
+            GROUP,
+            "clusterrolebindings",
+            &json!({"metadata": {"name": "joe"},
+            "roleRef": {"kind": "ClusterRole", "name": "outer"}, "subjects": [{"kind": "User", "name": "joe"}]}),
+        );
+        assert!(!allowed());
+        let part = json!({"metadata": {"name": "part", "labels": {"to-inner": "true"}}, "rules": [
+            {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["get"]}]});
+        lookup.put(GROUP, "clusterroles", &part);
+        assert!(allowed());
     }
 
     #[test]
