@@ -394,7 +394,7 @@ fn kept_scale(text: &str) -> Option<i32> {
     let digits = whole.len() + fraction.len();
     match Quantity::suffix(suffix).ok()? {
         (Multiplier::Binary(shift), _) => {
-            let precise = 15 - digits as i64 - i64::from(shift * 3 / 10) - 1 >= 0;
+            let precise = 15 - digits as i64 - i64::from(shift * 3 / 10) > 0;
             let value: i64 = if fraction.is_empty() && precise {
                 whole.parse().ok()?
             } else {

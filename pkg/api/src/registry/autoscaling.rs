@@ -112,6 +112,9 @@ fn from_stored(object: &mut Value) {
             }
         }
     }
+    for key in ["currentReplicas", "desiredReplicas"] {
+        meta::set_default(object, &["status", key], 0);
+    }
     for (annotation, path) in CARRIED {
         let value = meta::remove(object, path).unwrap_or(Value::Null);
         let empty = value.is_null() || value == json!([]) || value == json!({});

@@ -441,7 +441,9 @@ pub fn persistent_volume(volume: &Value, errors: &mut Errors) {
     }
     match object::at(spec, &["capacity", "storage"]) {
         None => {
-            let capacity = has(spec, "capacity").cloned().unwrap_or(Value::Null);
+            let capacity = has(spec, "capacity")
+                .cloned()
+                .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
             if object::map_at(spec, &["capacity"]).is_none_or(|map| map.is_empty()) {
                 errors.push(FieldError::required("spec.capacity", ""));
             }
