@@ -59,11 +59,35 @@ pub struct Container {
     pub(crate) mounts: Vec<Mount>,
 }
 
+/// A container as it is about to be created.
+struct Plan {
+    record: api::Container,
+    image: Image,
+    /// Paths in the image, and the directories that are to hold copies of them.
+    volumes: Vec<(String, PathBuf)>,
+}
+
 impl Containerd {
     /// Makes the container's writable snapshot and its record. A failure leaves neither.
-    pub async fn create(&self, mut spec: ContainerSpec) -> Result<Container> {
-        let mounts = self.prepare_snapshot(&spec.id, &spec.image).await?;
-        match self.create_record(&mut spec, &mounts).await {
+    pub fn create(&self, spec: ContainerSpec) -> impl Future<Output = Result<Container>> + Send + '_ {
+        // Encoded here and now: the future holds the record's bytes, not the spec's tree, which is large.
+        let planned = self.plan(spec);
+        async move { self.create_planned(planned?).await }
+    }
+
+    fn plan(&self, mut spec: ContainerSpec) -> Result<Plan> {
+        let volumes = self.plan_image_volumes(&spec.id, &spec.image.config, &mut spec.oci)?;
+        Ok(Plan {
+            record: record(&spec, self.snapshotter())?,
+            image: spec.image,
+            volumes,
+        })
+    }
+
+    async fn create_planned(&self, plan: Plan) -> Result<Container> {
+        let id = plan.record.id.clone();
+        let mounts = self.prepare_snapshot(&id, &plan.image).await?;
+        match self.create_record(plan, &mounts).await {
             Ok(record) => Ok(Container {
                 mounts,
                 ..from_record(record)
@@ -71,22 +95,19 @@ impl Containerd {
             Err(error) => {
                 // A record that is already there owns the snapshot.
                 if !error.is_already_exists() {
-                    let _ = self.remove_snapshot(self.snapshotter(), &spec.id).await;
-                    let _ = self.remove_image_volumes(&spec.id);
+                    let _ = self.remove_snapshot(self.snapshotter(), &id).await;
+                    let _ = self.remove_image_volumes(&id);
                 }
                 Err(error)
             }
         }
     }
 
-    async fn create_record(&self, spec: &mut ContainerSpec, mounts: &[Mount]) -> Result<api::Container> {
-        let image = spec.image.config.clone();
-        if !image.volumes.is_empty() {
-            self.add_image_volumes(&spec.id, &image, mounts, &mut spec.oci).await?;
-        }
-        let what = format!("create container {}", spec.id);
+    async fn create_record(&self, plan: Plan, mounts: &[Mount]) -> Result<api::Container> {
+        self.make_image_volumes(plan.volumes, mounts).await?;
+        let what = format!("create container {}", plan.record.id);
         let request = api::CreateContainerRequest {
-            container: Some(record(spec, self.snapshotter())?),
+            container: Some(plan.record),
         };
         let answer = call(&what, self.containers_api().create(request)).await?;
         answer

@@ -17,46 +17,57 @@ use crate::mount::copy_directories;
 use crate::stdio::make_private_dir;
 
 impl Containerd {
-    /// Makes the directories, fills them from the container's snapshot, and adds their mounts to the spec.
-    pub(crate) async fn add_image_volumes(
+    /// Adds the mounts of a container's volumes to its spec. Answers which path of the image goes into which directory.
+    pub(crate) fn plan_image_volumes(
         &self,
         id: &str,
         image: &ImageConfig,
-        snapshot: &[Mount],
         spec: &mut Spec,
-    ) -> Result<()> {
-        let mounted: HashSet<PathBuf> = spec
-            .mounts()
+    ) -> Result<Vec<(String, PathBuf)>> {
+        if image.volumes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        let mounted: HashSet<PathBuf> = mounts
             .iter()
-            .flatten()
             .map(|mount| mount.destination().components().collect())
             .collect();
-        let missing = missing(image, &mounted);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let base = self.volumes_dir(id);
-        let mut pairs = Vec::new();
-        let mut mounts = spec.mounts().clone().unwrap_or_default();
-        for (index, path) in missing.into_iter().enumerate() {
-            let directory = base.join(index.to_string());
-            make_private_dir(&base)?;
-            fs::create_dir(&directory).map_err(|e| Error::path("create", &directory, e))?;
+        let directory = |(index, path): (usize, String)| (path, self.volumes_dir(id).join(index.to_string()));
+        let pairs: Vec<(String, PathBuf)> = missing(image, &mounted)
+            .into_iter()
+            .enumerate()
+            .map(directory)
+            .collect();
+        for (path, directory) in &pairs {
             let options = ["rbind", "rprivate", "rw"].map(str::to_owned).to_vec();
             let mount = MountBuilder::default()
-                .destination(&path)
+                .destination(path)
                 .typ("bind")
-                .source(&directory)
+                .source(directory)
                 .options(options);
             mounts.push(
                 mount
                     .build()
                     .map_err(|e| Error::malformed(format!("volume {path} of container {id}"), e))?,
             );
-            pairs.push((path, directory));
         }
         spec.set_mounts(Some(mounts));
-        copy_directories(snapshot.to_vec(), pairs).await
+        Ok(pairs)
+    }
+
+    /// Makes the directories and fills them from the container's snapshot.
+    pub(crate) async fn make_image_volumes(&self, pairs: Vec<(String, PathBuf)>, snapshot: &[Mount]) -> Result<()> {
+        for (_, directory) in &pairs {
+            if let Some(base) = directory.parent() {
+                make_private_dir(base)?;
+            }
+            fs::create_dir(directory).map_err(|e| Error::path("create", directory, e))?;
+        }
+        if pairs.is_empty() {
+            Ok(())
+        } else {
+            copy_directories(snapshot.to_vec(), pairs).await
+        }
     }
 
     pub(crate) fn remove_image_volumes(&self, id: &str) -> Result<()> {

@@ -23,7 +23,7 @@ impl Lines {
     /// Appends to `out` the records of whatever lines `data` completes.
     pub(super) fn push(&mut self, mut data: &[u8], now: &str, out: &mut Vec<u8>) {
         while !data.is_empty() {
-            let newline = memchr(data);
+            let newline = memchr::memchr(b'\n', data);
             let (line, rest) = match newline {
                 Some(at) => (&data[..at], &data[at + 1..]),
                 None => (data, &data[data.len()..]),
@@ -65,10 +65,6 @@ impl Lines {
         }
         self.pending.clear();
     }
-}
-
-fn memchr(data: &[u8]) -> Option<usize> {
-    data.iter().position(|byte| *byte == b'\n')
 }
 
 #[cfg(test)]

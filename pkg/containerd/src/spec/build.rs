@@ -197,12 +197,16 @@ fn working_dir(config: &ContainerConfig) -> &str {
     asked.or(of_image).unwrap_or("/")
 }
 
-/// PATH, HOSTNAME, the image's, the pod's: a later one of the same name replaces the earlier in its place.
+/// PATH, TERM with a terminal, HOSTNAME, the image's, the pod's: a later one of the same name replaces the earlier in
+/// its place.
 fn environment(config: &ContainerConfig) -> Vec<String> {
     let mut env: Vec<String> = vec![PATH.to_owned()];
     let hostname = format!("HOSTNAME={}", config.hostname);
+    let term = config.tty.then(|| "TERM=xterm".to_owned());
     let own = config.env.iter().map(|(name, value)| format!("{name}={value}"));
-    for entry in std::iter::once(hostname)
+    for entry in term
+        .into_iter()
+        .chain([hostname])
         .chain(config.image.env.iter().cloned())
         .chain(own)
     {
