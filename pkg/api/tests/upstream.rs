@@ -1,6 +1,6 @@
 //! Defaults, preparation and validation against what upstream v1.35.4 itself answers: `upstream.jsonl` was recorded
 //! from its strategies (create, or update with `old`). A line has the object as a client sends it and either the causes
-//! of the refusal, in order, or what the object becomes.
+//! of the refusal, in order, or what the object becomes. `hack/update-upstream-answers.sh` records them again.
 #![allow(clippy::unwrap_used)]
 
 use mk8s_api::{meta, registry, validation};
