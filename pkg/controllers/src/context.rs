@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
@@ -32,6 +33,24 @@ pub struct Settings {
     pub api_addresses: Vec<IpAddr>,
     /// How many finished pods may stay before the oldest go.
     pub terminated_pod_threshold: usize,
+    /// Without a heartbeat for this time a node is not ready.
+    pub node_grace_period: Duration,
+}
+
+/// Upstream's numbers; no network to share out, nothing to sign with.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            cluster_cidr: None,
+            node_mask: 24,
+            service_cidr: None,
+            root_ca: String::new(),
+            signer: None,
+            api_addresses: Vec::new(),
+            terminated_pod_threshold: 12_500,
+            node_grace_period: Duration::from_secs(50),
+        }
+    }
 }
 
 /// The surroundings of a controller.

@@ -25,10 +25,8 @@ const NAME: &str = "node-controller";
 const WORKERS: usize = 4;
 const LEASES: &str = "kube-node-lease";
 
-/// Without a heartbeat for this time a node is not ready.
-const GRACE: Duration = Duration::from_secs(50);
-/// The same for a node that never posted its status.
-const STARTUP_GRACE: Duration = Duration::from_secs(60);
+/// A node that never posted its status has so much longer.
+const STARTUP_GRACE: Duration = Duration::from_secs(10);
 /// Nodes whose pods are driven out follow one another at this distance: so that a fault of the control plane does not empty the cluster.
 const EVICTION_DISTANCE: Duration = Duration::from_secs(10);
 
@@ -167,11 +165,10 @@ impl Controller {
         let Some(node) = self.nodes.get(None, &key.name) else {
             return Ok(Next::Done);
         };
-        let grace = if condition(&node, "Ready").is_none() {
-            STARTUP_GRACE
-        } else {
-            GRACE
-        };
+        let mut grace = self.ctx.settings.node_grace_period;
+        if condition(&node, "Ready").is_none() {
+            grace += STARTUP_GRACE;
+        }
         let heard = *self
             .heartbeats
             .lock()
@@ -200,11 +197,7 @@ impl Controller {
         if condition(&node, "Ready").is_some_and(|c| c.status == "Unknown") {
             self.mark_pods(&node).await?;
         }
-        let heartbeat = if left.is_zero() {
-            Next::After(GRACE)
-        } else {
-            Next::After(left)
-        };
+        let heartbeat = Next::After(if left.is_zero() { grace } else { left });
         Ok(heartbeat.sooner(taints))
     }
 

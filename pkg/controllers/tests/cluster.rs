@@ -582,3 +582,131 @@ async fn hand_made_endpoints_are_mirrored() {
     .await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recreating_deployment_ends_the_old_pods_first_and_can_go_back() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let mut recreate = deployment(2, "1");
+    recreate["spec"]["strategy"] = json!({"type": "Recreate"});
+    cluster.create::<Deployment>("default", recreate).await;
+    let (deployments, pods) = (cluster.api::<Deployment>("default"), cluster.api::<Pod>("default"));
+    let versions = || async {
+        let all = pods.list(&ListParams::default()).await.unwrap();
+        let version = |p: &Pod| {
+            p.metadata
+                .labels
+                .as_ref()
+                .and_then(|l| l.get("version").cloned())
+                .unwrap_or_default()
+        };
+        all.iter().map(version).collect::<Vec<_>>()
+    };
+    until("the first pods are there", || async {
+        let found = versions().await;
+        holds(found == ["1", "1"], found)
+    })
+    .await;
+    let to = |version: &str| json!({"spec": {"template": {"metadata": {"labels": {"version": version}}}}});
+    let history = || async {
+        let d = deployments.get("web").await.unwrap();
+        let revision = d
+            .metadata
+            .annotations
+            .unwrap_or_default()
+            .remove("deployment.kubernetes.io/revision");
+        let available = d.status.unwrap_or_default().available_replicas;
+        (revision.unwrap_or_default(), available)
+    };
+    for (version, revision) in [("2", "2"), ("1", "3")] {
+        deployments
+            .patch("web", &PatchParams::default(), &Patch::Strategic(to(version)))
+            .await
+            .unwrap();
+        until("the next pods follow the last ones", || async {
+            let found = versions().await;
+            assert!(found.iter().all(|v| *v == found[0]), "never both at once: {found:?}");
+            let known = history().await;
+            holds(
+                found == [version, version] && known == (revision.to_owned(), Some(2)),
+                (found, known),
+            )
+        })
+        .await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_dies_loses_its_endpoints_then_its_pods() {
+    let settings = mk8s_controllers::context::Settings {
+        node_grace_period: std::time::Duration::from_millis(1500),
+        ..Default::default()
+    };
+    let cluster = Cluster::start_with(settings).await;
+    let (_alive, dying) = (cluster.beat("n1"), cluster.beat("n2"));
+    cluster.node("n1").await;
+    cluster.node("n2").await;
+    let mut web = deployment(2, "1");
+    web["spec"]["template"]["spec"]["tolerations"] = json!([
+        {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}]);
+    cluster.create::<Deployment>("default", web).await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}});
+    cluster.create::<Service>("default", service).await;
+    let slices = cluster.api::<EndpointSlice>("default");
+    let ready = || async {
+        let all = slices
+            .list(&ListParams::default().labels("kubernetes.io/service-name=web"))
+            .await
+            .unwrap();
+        let endpoints = all.iter().flat_map(|s| s.endpoints.iter());
+        let ready = endpoints.filter(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(true));
+        let mut nodes: Vec<_> = ready.filter_map(|e| e.node_name.clone()).collect();
+        nodes.sort();
+        nodes
+    };
+    until("an endpoint is on each node", || async {
+        let found = ready().await;
+        holds(found == ["n1", "n2"], found)
+    })
+    .await;
+    dying.cancel();
+    until("the dead node's endpoint leaves the service", || async {
+        let found = ready().await;
+        holds(found == ["n1"], found)
+    })
+    .await;
+    let nodes: Api<Node> = Api::all(cluster.admin.clone());
+    until("the node is Unknown and tainted", || async {
+        let node = nodes.get("n2").await.unwrap();
+        let taints: Vec<_> = node
+            .spec
+            .iter()
+            .flat_map(|s| s.taints.iter().flatten())
+            .map(|t| (t.key.clone(), t.effect.clone()))
+            .collect();
+        let effects = ["NoSchedule", "NoExecute"];
+        let all = effects
+            .iter()
+            .all(|e| taints.contains(&("node.kubernetes.io/unreachable".to_owned(), (*e).to_owned())));
+        holds(all, taints)
+    })
+    .await;
+    until("its pod is replaced on the other", || async {
+        let found = ready().await;
+        holds(found == ["n1", "n1"], found)
+    })
+    .await;
+    let _again = cluster.beat("n2");
+    let posted = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2024-02-01T00:00:00Z"}]}});
+    nodes
+        .patch_status("n2", &PatchParams::default(), &Patch::Strategic(posted))
+        .await
+        .unwrap();
+    until("a node that is back has no taint", || async {
+        let taints = nodes.get("n2").await.unwrap().spec.and_then(|s| s.taints);
+        holds(taints.as_ref().is_none_or(Vec::is_empty), taints)
+    })
+    .await;
+    cluster.stop().await;
+}

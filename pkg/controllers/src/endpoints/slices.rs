@@ -87,7 +87,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             }
         }
     });
-    let recorder = ctx.recorder(NAME);
+    let recorder = ctx.recorder("endpoint-slice-controller");
     let controller = Arc::new(Controller {
         ctx,
         services,

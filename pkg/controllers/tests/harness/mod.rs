@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -47,6 +48,10 @@ fn user(name: &str) -> User {
 
 impl Cluster {
     pub async fn start() -> Cluster {
+        Cluster::start_with(Settings::default()).await
+    }
+
+    pub async fn start_with(settings: Settings) -> Cluster {
         let _ = tracing_subscriber::fmt()
             .with_env_filter("info,mk8s_controllers=debug")
             .with_test_writer()
@@ -73,12 +78,11 @@ impl Cluster {
         let informers = Informers::new(clients("system:kube-controller-manager"), token.clone());
         let settings = Settings {
             cluster_cidr: "10.244.0.0/16".parse().ok(),
-            node_mask: 24,
             service_cidr: Some(server.config().service_cidr),
             root_ca: authority.certificate_pem().to_owned(),
             signer: Some(authority),
             api_addresses: vec![IpAddr::from([127, 0, 0, 1])],
-            terminated_pod_threshold: 12_500,
+            ..settings
         };
         let admin = clients("admin");
         let ctx = Context::new(clients.clone(), informers.clone(), settings, token);
@@ -145,6 +149,23 @@ impl Cluster {
         let token = self.supervisor.token().clone();
         tokio::spawn(async move { pretend(client, name, token).await });
         made
+    }
+
+    /// Renews the node's lease for as long as the returned token is not cancelled.
+    pub fn beat(&self, node: &str) -> CancellationToken {
+        let token = CancellationToken::new();
+        let (stop, leases, node) = (token.clone(), self.api::<Lease>("kube-node-lease"), node.to_owned());
+        tokio::spawn(async move {
+            let lease: Lease = serde_json::from_value(json!({"metadata": {"name": node}, "spec": {}})).unwrap();
+            let _ = leases.create(&PostParams::default(), &lease).await;
+            while !stop.is_cancelled() {
+                let now = jiff::Timestamp::now();
+                let patch = json!({"spec": {"renewTime": format!("{now:.6}")}});
+                let _ = leases.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        token
     }
 
     pub async fn stop(self) {
