@@ -9,7 +9,9 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use rustls::client::ResolvesClientCert;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use tower::{ServiceBuilder, ServiceExt};
 
 /// A client of the API server in this process: no socket, no TLS, the same pipeline.
@@ -52,25 +54,85 @@ pub enum RemoteError {
 
 /// A client over HTTPS (h2 where offered). A dead server is noticed within half a minute by h2 pings.
 pub fn remote(remote: Remote) -> Result<kube::Client, RemoteError> {
-    let base: Uri = remote.server.parse().map_err(|_| RemoteError::Server {
-        server: remote.server.clone(),
-    })?;
-    let authority = base.authority().cloned().ok_or_else(|| RemoteError::Server {
-        server: remote.server.clone(),
-    })?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in remote.ca {
         roots.add(certificate).map_err(RemoteError::Ca)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(RemoteError::Tls)?
-        .with_root_certificates(roots);
+    let tls = tls_builder()?.with_root_certificates(roots);
     let tls = match remote.certificate {
         Some(resolver) => tls.with_client_cert_resolver(resolver),
         None => tls.with_no_client_auth(),
     };
+    over_tls(&remote.server, tls, &remote.user_agent, remote.token.as_deref())
+}
+
+/// A client that takes any certificate for the server's: for a join's first look at ConfigMap cluster-info, whose
+/// content is verified by the token's signature and the pinned hash before it is believed.
+pub fn untrusted(server: &str) -> Result<kube::Client, RemoteError> {
+    let tls = tls_builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TakesAny(rustls::crypto::ring::default_provider())))
+        .with_no_client_auth();
+    over_tls(server, tls, "mk8s", None)
+}
+
+fn tls_builder() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, RemoteError> {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(RemoteError::Tls)
+}
+
+#[derive(Debug)]
+struct TakesAny(rustls::crypto::CryptoProvider);
+
+impl ServerCertVerifier for TakesAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn over_tls(
+    server: &str,
+    tls: rustls::ClientConfig,
+    user_agent: &str,
+    token: Option<&str>,
+) -> Result<kube::Client, RemoteError> {
+    let wrong = || RemoteError::Server {
+        server: server.to_string(),
+    };
+    let base: Uri = server.parse().map_err(|_| wrong())?;
+    let authority = base.authority().cloned().ok_or_else(wrong)?;
     let mut http = hyper_util::client::legacy::connect::HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -87,8 +149,8 @@ pub fn remote(remote: Remote) -> Result<kube::Client, RemoteError> {
         .http2_keep_alive_timeout(Duration::from_secs(15))
         .http2_keep_alive_while_idle(false)
         .build::<_, Body>(connector);
-    let agent = header(&remote.user_agent);
-    let bearer = match remote.token {
+    let agent = header(user_agent);
+    let bearer = match token {
         Some(token) => {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| RemoteError::Token)?;
             value.set_sensitive(true);

@@ -6,7 +6,7 @@ mod events;
 mod informer;
 mod queue;
 
-pub use connect::{Remote, RemoteError, in_process, remote};
+pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
 pub use events::EventRecorder;
 pub use informer::{Event, Informer, Informers, Kind, Subscription};
 pub use queue::WorkQueue;

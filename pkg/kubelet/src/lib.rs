@@ -30,6 +30,7 @@ mod resources;
 mod sandbox;
 mod server;
 mod status;
+mod uninstall;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
@@ -46,6 +47,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 pub use mk8s_network::Mode as NetworkMode;
 pub use netns::{Handle as NetworkHandle, Settings as NetworkSettings};
+pub use uninstall::{remove_all_pods, remove_cgroups};
 
 use agent::Agent;
 

@@ -211,6 +211,20 @@ impl Kubeconfig {
             .find(|named| named.name == context.context.user)
             .map(|named| &named.user)
     }
+
+    /// The CA bundle of the current context's cluster, as PEM text.
+    pub fn ca_pem(&self) -> Result<String, PkiError> {
+        let cluster = self.cluster().ok_or_else(|| PkiError::Kubeconfig {
+            what: "names no".into(),
+            cause: "cluster".into(),
+        })?;
+        cluster.ca_pem()
+    }
+
+    /// The current user's (certificate, key) as PEM, where there are.
+    pub fn certificate(&self) -> Result<Option<(String, String)>, PkiError> {
+        self.user().map_or(Ok(None), AuthInfo::certificate)
+    }
 }
 
 impl Cluster {

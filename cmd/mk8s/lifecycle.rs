@@ -1,0 +1,184 @@
+//! Starting and stopping what a host was set up for: a systemd unit where systemd runs, else a background process.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cli::Where;
+use crate::failure::{Failure, Result};
+use crate::settings::{self, BINARY, LOG_FILE, PID_FILE, Settings, UNIT_FILE};
+
+const UNIT: &str = include_str!("../../deploy/mk8s.service");
+/// How long a stop may take before it is reported as failed: the drain's own deadline and something.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// The process id of the running mk8s: who holds the pid file's lock.
+pub fn running() -> Option<Pid> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(PID_FILE).ok()?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(_) => None,
+        Err(_) => Some(Pid::from_raw(
+            std::fs::read_to_string(PID_FILE).ok()?.trim().parse().ok()?,
+        )),
+    }
+}
+
+/// Copies this program to its place when another version, or none, is there.
+pub fn install() -> Result<()> {
+    let own = std::env::current_exe().map_err(|error| Failure::of("find this program's file", error))?;
+    let place = Path::new(BINARY);
+    if own == place || same(&own, place) {
+        return Ok(());
+    }
+    let fresh = place.with_extension("fresh");
+    let what = format!("install {}", place.display());
+    if let Some(parent) = place.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
+    }
+    std::fs::copy(&own, &fresh).map_err(|error| Failure::of(&what, error))?;
+    std::fs::rename(&fresh, place).map_err(|error| Failure::of(&what, error))
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    let (Ok(one_meta), Ok(other_meta)) = (std::fs::metadata(one), std::fs::metadata(other)) else {
+        return false;
+    };
+    one_meta.len() == other_meta.len()
+        && matches!((std::fs::read(one), std::fs::read(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// A process that was started here, or a unit that systemd looks after.
+pub enum Started {
+    Process(Child),
+    Unit,
+}
+
+impl Started {
+    /// Whether it has ended already, and what its log says last.
+    pub fn failure(&mut self) -> Option<String> {
+        let ended = match self {
+            Started::Process(child) => child.try_wait().ok().flatten().is_some(),
+            Started::Unit => Command::new("systemctl")
+                .args(["is-failed", "--quiet", "mk8s"])
+                .status()
+                .is_ok_and(|status| status.success()),
+        };
+        ended.then(|| {
+            let log = std::fs::read_to_string(LOG_FILE).unwrap_or_default();
+            let last = log
+                .lines()
+                .rev()
+                .find(|line| line.starts_with("error: "))
+                .or_else(|| log.lines().last());
+            format!(
+                "mk8s ended at once: {} (see {LOG_FILE})",
+                last.unwrap_or("without a word")
+            )
+        })
+    }
+}
+
+/// Starts the installed binary, detached from this process.
+pub fn launch(settings: &Settings) -> Result<Started> {
+    if has_systemd() {
+        let unit = UNIT.replace("/var/lib/mk8s", &settings.data_dir.display().to_string());
+        std::fs::write(UNIT_FILE, unit).map_err(|error| Failure::of(format!("write {UNIT_FILE}"), error))?;
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["enable", "--quiet", "mk8s"])?;
+        systemctl(&["restart", "mk8s"])?;
+        return Ok(Started::Unit);
+    }
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(LOG_FILE);
+    let log = log.map_err(|error| Failure::of(format!("write {LOG_FILE}"), error))?;
+    let errors = log
+        .try_clone()
+        .map_err(|error| Failure::of(format!("write {LOG_FILE}"), error))?;
+    let child = Command::new(BINARY)
+        .args(["run", "--detached", "--data-dir"])
+        .arg(&settings.data_dir)
+        .current_dir("/")
+        .env_clear()
+        .envs(std::env::vars().filter(|(key, _)| key == "PATH" || key == "MK8S_LOG"))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .spawn()
+        .map_err(|error| Failure::of(format!("start {BINARY}"), error))?;
+    Ok(Started::Process(child))
+}
+
+fn systemctl(arguments: &[&str]) -> Result<()> {
+    let what = format!("run systemctl {}", arguments.join(" "));
+    let output = Command::new("systemctl")
+        .args(arguments)
+        .output()
+        .map_err(|error| Failure::of(&what, error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::of(what, String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+pub async fn start(arguments: &Where) -> Result<()> {
+    let settings = Settings::require(arguments.data_dir.as_deref())?;
+    if let Some(pid) = running() {
+        println!("mk8s runs already, pid {pid}");
+        return Ok(());
+    }
+    let mut started = launch(&settings)?;
+    crate::status::wait_ready(&settings, &mut started).await?;
+    println!("mk8s is started; node {} is Ready", settings.node_name);
+    Ok(())
+}
+
+pub async fn stop(arguments: &Where) -> Result<()> {
+    // A host that was not set up is told so, not that nothing runs.
+    Settings::require(arguments.data_dir.as_deref())?;
+    if halt().await? {
+        println!("mk8s is stopped; its pods keep running");
+    } else {
+        println!("mk8s does not run");
+    }
+    Ok(())
+}
+
+/// Ends the running mk8s; false when there was none.
+pub async fn halt() -> Result<bool> {
+    let Some(pid) = running() else { return Ok(false) };
+    if has_systemd() && Path::new(UNIT_FILE).exists() {
+        systemctl(&["stop", "mk8s"])?;
+    } else {
+        kill(pid, Signal::SIGTERM).map_err(|error| Failure::of(format!("stop process {pid}"), error))?;
+    }
+    // The lock is released when the process is gone, however it ends.
+    let gone = tokio::task::spawn_blocking(|| {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(PID_FILE);
+        file.is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusive).is_ok())
+    });
+    match tokio::time::timeout(STOP_DEADLINE, gone).await {
+        Ok(_) => Ok(true),
+        Err(_) => Err(Failure::new(format!(
+            "process {pid} did not end within {} s",
+            STOP_DEADLINE.as_secs()
+        ))),
+    }
+}
+
+/// Removes the unit that [`launch`] made.
+pub fn remove_unit() {
+    if Path::new(UNIT_FILE).exists() {
+        let _ = systemctl(&["disable", "--quiet", "mk8s"]);
+        let _ = std::fs::remove_file(UNIT_FILE);
+        let _ = systemctl(&["daemon-reload"]);
+    }
+    let _ = std::fs::remove_file(PID_FILE);
+    settings::forget_pointer();
+}

@@ -1,0 +1,171 @@
+//! The node agent in this process, the same on a master and on a worker: kubelet, service routing, DNS.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+use mk8s_client::Informers;
+use mk8s_containerd::Containerd;
+use mk8s_kubelet::{Kubelet, NetworkHandle, NetworkMode, NetworkSettings};
+use mk8s_supervisor::{OnExit, Supervisor};
+
+use crate::cli::Network;
+use crate::failure::{Failure, Result};
+use crate::settings::{BINARY, Role, Settings};
+
+/// kubelet's default.
+const MAX_PODS: u32 = 110;
+const KUBELET_PORT: u16 = 10250;
+
+/// How the node proves itself, and to whom.
+pub struct Identity {
+    pub client: kube::Client,
+    pub informers: Informers,
+    pub server_certificate: Arc<dyn rustls::server::ResolvesServerCert>,
+    pub ca_pem: String,
+}
+
+pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervisor) -> Result<()> {
+    let containerd = containerd(settings).await?;
+    let cluster = &settings.cluster;
+    let roots = mk8s_pki::rotation::roots(&identity.ca_pem).map_err(|error| Failure::new(error.to_string()))?;
+    let taints = settings
+        .register_with_taints
+        .iter()
+        .map(|text| taint(text))
+        .collect::<Result<Vec<_>>>()?;
+    let mut labels = std::collections::BTreeMap::new();
+    if settings.role == Role::Master {
+        labels.insert("node-role.kubernetes.io/control-plane".to_string(), String::new());
+        labels.insert(
+            "node.kubernetes.io/exclude-from-external-load-balancers".to_string(),
+            String::new(),
+        );
+    }
+    let config = mk8s_kubelet::Config {
+        node_name: settings.node_name.clone(),
+        node_ip: settings.node_ip,
+        root_dir: "/var/lib/kubelet".into(),
+        data_dir: settings.node_dir(),
+        pod_log_dir: "/var/log/pods".into(),
+        container_log_dir: "/var/log/containers".into(),
+        cluster_dns: vec![IpAddr::V4(cluster.dns_address())],
+        cluster_domain: cluster.dns_domain.clone(),
+        register_taints: taints,
+        labels,
+        max_pods: MAX_PODS,
+        version: mk8s_apiserver::config::VERSION.into(),
+        pause_image: cluster
+            .image_repository
+            .as_ref()
+            .map(|repository| format!("{repository}/pause:3.10.1")),
+        network: NetworkSettings {
+            mode: match cluster.network {
+                Network::Vxlan => NetworkMode::Vxlan,
+                Network::Routes => NetworkMode::Routes,
+            },
+            cluster_cidr: cluster.pod_cidr,
+            service_cidr: cluster.service_cidr,
+            dns: Some(cluster.dns_address()),
+            mtu: None,
+            state_dir: settings.node_dir(),
+        },
+        listen: SocketAddr::from((settings.node_ip, KUBELET_PORT)),
+        server_certificate: identity.server_certificate,
+        client_ca: Arc::new(roots),
+    };
+    let informers = identity.informers.clone();
+    let kubelet = Kubelet::new(config, identity.client, identity.informers, containerd)
+        .map_err(|error| Failure::of("set up the node agent", error))?;
+    let network = kubelet.network();
+    route_services(settings, network.clone(), informers.clone(), supervisor);
+    answer_dns(settings, network, informers, supervisor);
+    kubelet
+        .run(supervisor)
+        .await
+        .map_err(|error| Failure::of("start the node agent", error))
+}
+
+pub async fn containerd(settings: &Settings) -> Result<Containerd> {
+    let socket = settings.cri_socket.clone();
+    let what = format!("talk to containerd at {}", socket.display());
+    // The log writer is this very program; a rename over it leaves "(deleted)" in the link, so the installed path is used.
+    let writer = std::env::current_exe()
+        .ok()
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| BINARY.into());
+    let options = mk8s_containerd::Options {
+        socket,
+        log_writer: writer,
+        ..mk8s_containerd::Options::default()
+    };
+    Containerd::connect(options)
+        .await
+        .map_err(|error| Failure::of(what, error))
+}
+
+fn route_services(settings: &Settings, network: NetworkHandle, informers: Informers, supervisor: &Supervisor) {
+    let settings = settings.clone();
+    supervisor.spawn("proxy", OnExit::Restart, move |token| {
+        let (settings, network, informers) = (settings.clone(), network.clone(), informers.clone());
+        async move {
+            if network.get().await.is_none() {
+                return Ok(());
+            }
+            let node = informers.of::<Node>().get(None, &settings.node_name);
+            let range = node.and_then(|node| node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok());
+            let node = mk8s_proxy::Node {
+                name: settings.node_name.clone(),
+                pod_cidr: range.ok_or("the node has lost its pod range")?,
+                cluster_cidr: settings.cluster.pod_cidr,
+                service_cidr: settings.cluster.service_cidr,
+                dns: Some(settings.cluster.dns_address()),
+            };
+            mk8s_proxy::run(node, informers, token).await;
+            Ok(())
+        }
+    });
+}
+
+fn answer_dns(settings: &Settings, network: NetworkHandle, informers: Informers, supervisor: &Supervisor) {
+    let config = mk8s_dns::Config {
+        domain: settings.cluster.dns_domain.clone(),
+        address: settings.cluster.dns_address(),
+        service_cidr: settings.cluster.service_cidr,
+        cluster_cidr: settings.cluster.pod_cidr,
+    };
+    supervisor.spawn("dns", OnExit::Restart, move |token| {
+        let (config, network, informers) = (config.clone(), network.clone(), informers.clone());
+        async move {
+            if network.get().await.is_none() {
+                return Ok(());
+            }
+            mk8s_dns::run(config, informers, token).await?;
+            Ok(())
+        }
+    });
+}
+
+/// `KEY[=VALUE]:EFFECT`
+pub fn taint(text: &str) -> Result<Taint> {
+    let parsed = text.rsplit_once(':').map(|(key, effect)| {
+        let (key, value) = key
+            .split_once('=')
+            .map_or((key, None), |(key, value)| (key, Some(value.to_string())));
+        Taint {
+            key: key.into(),
+            value,
+            effect: effect.into(),
+            time_added: None,
+        }
+    });
+    parsed
+        .filter(|taint| {
+            !taint.key.is_empty() && ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str())
+        })
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "{text:?} is not a taint: write KEY[=VALUE]:EFFECT with NoSchedule, PreferNoSchedule or NoExecute"
+            ))
+        })
+}

@@ -1,0 +1,208 @@
+//! A worker's way to its master: certificates by the CSR API, and the client that shows them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use kube::api::{Api, ObjectMeta, PostParams, WatchEvent, WatchParams};
+use mk8s_client::{Informers, Remote};
+use mk8s_pki::issue;
+use mk8s_pki::rotation::{self, Holder};
+use mk8s_supervisor::{OnExit, Supervisor};
+use rustls::sign::CertifiedKey;
+
+use crate::failure::{Failure, Result};
+use crate::master::until;
+use crate::node::Identity;
+use crate::settings::Settings;
+
+pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
+/// How long a signature may take: approval and signing are controllers of the master.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn ca_file(settings: &Settings) -> PathBuf {
+    settings.pki_dir().join("ca.crt")
+}
+
+pub fn client_stem(settings: &Settings) -> PathBuf {
+    settings.pki_dir().join("kubelet-client")
+}
+
+/// What the node is to its master, read from disk; certificates are renewed in the running process.
+pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Identity> {
+    let ca_pem = read(&ca_file(settings))?;
+    let own = Holder::new(load(&client_stem(settings))?);
+    let client = client(settings, &ca_pem, Some(own.clone()))?;
+    let serving = serving_certificate(settings, &client).await?;
+
+    let (request, settings_copy) = (client.clone(), settings.clone());
+    let holder = own.clone();
+    supervisor.spawn("renew-node-client-certificate", OnExit::Restart, move |token| {
+        let (client, settings) = (request.clone(), settings_copy.clone());
+        let renew = move || {
+            let (client, settings) = (client.clone(), settings.clone());
+            async move { new_client_certificate(&settings, &client).await }
+        };
+        until(token, rotation::keep_fresh("node client", holder.clone(), renew))
+    });
+    let holder = Holder::new(serving);
+    let (request, settings_copy, renewed) = (client.clone(), settings.clone(), holder.clone());
+    supervisor.spawn("renew-node-serving-certificate", OnExit::Restart, move |token| {
+        let (client, settings) = (request.clone(), settings_copy.clone());
+        let renew = move || {
+            let (client, settings) = (client.clone(), settings.clone());
+            async move { new_serving_certificate(&settings, &client).await }
+        };
+        until(token, rotation::keep_fresh("node serving", renewed.clone(), renew))
+    });
+    Ok(Identity {
+        informers: Informers::new(client.clone(), supervisor.token().clone()),
+        client,
+        server_certificate: Arc::new(holder),
+        ca_pem,
+    })
+}
+
+/// A client of the settings' server that trusts `ca_pem` alone.
+pub fn client(settings: &Settings, ca_pem: &str, certificate: Option<Holder>) -> Result<kube::Client> {
+    let ca = issue::certificates(ca_pem).map_err(|error| Failure::new(error.to_string()))?;
+    let remote = Remote {
+        server: settings.server.clone(),
+        ca,
+        certificate: certificate.map(|holder| Arc::new(holder) as Arc<dyn rustls::client::ResolvesClientCert>),
+        token: None,
+        user_agent: format!("mk8s/{}", mk8s_apiserver::config::VERSION),
+    };
+    mk8s_client::remote(remote).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// The stored serving certificate while it is good, else one that the master signs now.
+async fn serving_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
+    if let Ok(stored) = load(&serving_stem(settings)) {
+        let young = stored.cert.first().is_some_and(|leaf| {
+            rotation::renew_at(leaf).is_ok_and(|due| mk8s_pki::unix_now() < due)
+                && issue::names(leaf).is_ok_and(|names| names.contains(&settings.node_ip.to_string()))
+        });
+        if young {
+            return Ok(stored);
+        }
+    }
+    // A worker that starts before its master waits for it.
+    let mut backoff = mk8s_supervisor::backoff::Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    loop {
+        match new_serving_certificate(settings, client).await {
+            Ok(certificate) => return Ok(certificate),
+            Err(failure) => {
+                tracing::warn!(%failure, "no serving certificate yet");
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+}
+
+fn serving_stem(settings: &Settings) -> PathBuf {
+    settings.pki_dir().join("kubelet-serving")
+}
+
+async fn new_serving_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
+    let names = [settings.node_name.clone(), settings.node_ip.to_string()];
+    let usages = ["digital signature", "server auth"];
+    let (certificate, key) = sign(settings, client, SERVING_SIGNER, &names, &usages).await?;
+    store(&serving_stem(settings), &certificate, &key)
+}
+
+/// The node's own client certificate, also what a join gets first.
+pub async fn new_client_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
+    let usages = ["digital signature", "client auth"];
+    let (certificate, key) = sign(settings, client, CLIENT_SIGNER, &[], &usages).await?;
+    store(&client_stem(settings), &certificate, &key)
+}
+
+/// Asks the cluster to sign a fresh key for this node: (certificate, key), PEM.
+async fn sign(
+    settings: &Settings,
+    client: &kube::Client,
+    signer: &str,
+    names: &[String],
+    usages: &[&str],
+) -> Result<(String, String)> {
+    let user = format!("system:node:{}", settings.node_name);
+    let (request, key) =
+        issue::request(&user, Some("system:nodes"), names).map_err(|error| Failure::new(error.to_string()))?;
+    let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let what = format!("have a certificate signed by {signer}");
+    let failed = |error: kube::Error| Failure::of(&what, error);
+    let created = api
+        .create(
+            &PostParams::default(),
+            &CertificateSigningRequest {
+                metadata: ObjectMeta {
+                    generate_name: Some("csr-".into()),
+                    ..ObjectMeta::default()
+                },
+                spec: CertificateSigningRequestSpec {
+                    request: ByteString(request.into_bytes()),
+                    signer_name: signer.into(),
+                    usages: Some(usages.iter().map(|usage| usage.to_string()).collect()),
+                    ..CertificateSigningRequestSpec::default()
+                },
+                status: None,
+            },
+        )
+        .await
+        .map_err(failed)?;
+    let name = created.metadata.name.unwrap_or_default();
+    let version = created.metadata.resource_version.unwrap_or_default();
+    let watch = WatchParams::default().fields(&format!("metadata.name={name}"));
+    let signed = async {
+        let mut events = api.watch(&watch, &version).await.map_err(failed)?.boxed();
+        while let Some(event) = events.next().await {
+            let (WatchEvent::Added(request) | WatchEvent::Modified(request)) = event.map_err(failed)? else {
+                continue;
+            };
+            let Some(status) = request.status else { continue };
+            if let Some(certificate) = status.certificate {
+                return String::from_utf8(certificate.0).map_err(|error| Failure::of(&what, error));
+            }
+            let refusal = status
+                .conditions
+                .unwrap_or_default()
+                .into_iter()
+                .find(|condition| condition.type_ != "Approved");
+            if let Some(refusal) = refusal {
+                return Err(Failure::of(
+                    &what,
+                    format!("{}: {}", refusal.type_, refusal.message.unwrap_or_default()),
+                ));
+            }
+        }
+        Err(Failure::of(&what, "the master closed the watch"))
+    };
+    let certificate = tokio::time::timeout(PATIENCE, signed).await.map_err(|_| {
+        Failure::of(
+            &what,
+            format!("no answer to request {name} within {} s", PATIENCE.as_secs()),
+        )
+    })??;
+    Ok((certificate, key))
+}
+
+fn store(stem: &Path, certificate: &str, key: &str) -> Result<Arc<CertifiedKey>> {
+    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
+    mk8s_pki::files::write(&stem.with_extension("key"), key.as_bytes(), 0o600).map_err(broken)?;
+    mk8s_pki::files::write(&stem.with_extension("crt"), certificate.as_bytes(), 0o644).map_err(broken)?;
+    issue::certified_key(certificate, key).map_err(broken)
+}
+
+fn load(stem: &Path) -> Result<Arc<CertifiedKey>> {
+    let (certificate, key) = (read(&stem.with_extension("crt"))?, read(&stem.with_extension("key"))?);
+    issue::certified_key(&certificate, &key).map_err(|error| Failure::new(error.to_string()))
+}
+
+pub fn read(path: &Path) -> Result<String> {
+    mk8s_pki::files::read_to_string(path).map_err(|error| Failure::new(error.to_string()))
+}

@@ -1,0 +1,118 @@
+//! `mk8s run`: this host's part of the cluster, in the foreground, until it is told to stop.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use mk8s_pki::issue;
+use mk8s_pki::rotation::{self, Holder};
+use mk8s_supervisor::{OnExit, Supervisor};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli;
+use crate::failure::{Failure, Result};
+use crate::settings::{PID_FILE, Role, Settings};
+use crate::{master, node, remote};
+
+pub fn run(arguments: &cli::Run) -> Result<()> {
+    let settings = Settings::require(arguments.data_dir.as_deref())?;
+    if arguments.detached {
+        nix::unistd::setsid().map_err(|error| Failure::of("start a session of its own", error))?;
+    }
+    let _lock = lock(Path::new(PID_FILE))?;
+    mk8s_supervisor::logging::init();
+    // Half of the cores and at least two: what runs in the pods is what the others are for.
+    let workers = std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of("start the async runtime", error))?;
+    let ended = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
+}
+
+/// Writes and locks the pid file; who holds the lock is the host's mk8s.
+fn lock(path: &Path) -> Result<Flock<std::fs::File>> {
+    let what = format!("write {}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
+    }
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path);
+    let file = file.map_err(|error| Failure::of(&what, error))?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| Failure::new(format!("mk8s runs already ({} is locked)", path.display())))?;
+    lock.set_len(0).map_err(|error| Failure::of(&what, error))?;
+    writeln!(lock, "{}", std::process::id()).map_err(|error| Failure::of(&what, error))?;
+    Ok(lock)
+}
+
+async fn serve(settings: Settings) -> Result<()> {
+    let supervisor = Supervisor::new(CancellationToken::new());
+    let signals = |kind| signal(kind).map_err(|error| Failure::of("listen for signals", error));
+    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    tracing::info!(role = ?settings.role, node = settings.node_name, version = mk8s_apiserver::config::VERSION, "starting");
+    let server = match start(&settings, &supervisor).await {
+        Ok(server) => server,
+        Err(failure) => {
+            supervisor.shutdown(master::SHUTDOWN).await;
+            return Err(failure);
+        }
+    };
+    let cause = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        cause = supervisor.ended() => cause,
+    };
+    tracing::info!("stopping; pods keep running");
+    if !supervisor.shutdown(master::SHUTDOWN).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    if let Some(server) = server {
+        server.close().await;
+    }
+    cause.map_or(Ok(()), |cause| Err(Failure::new(cause)))
+}
+
+async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Arc<mk8s_apiserver::ApiServer>>> {
+    match (settings.role, &settings.master) {
+        (Role::Master, Some(own)) => {
+            let plane = master::start(settings, own, supervisor).await?;
+            let ca = plane.pki.ca.clone();
+            let names = vec![settings.node_name.clone(), settings.node_ip.to_string()];
+            let common_name = format!("system:node:{}", settings.node_name);
+            let make = move || issue::server(&ca, &common_name, &names, issue::LIFE)?.certified_key();
+            let certificate = Holder::new(make().map_err(|error| Failure::new(error.to_string()))?);
+            let holder = certificate.clone();
+            supervisor.spawn("renew-node-serving-certificate", OnExit::Restart, move |token| {
+                let make = make.clone();
+                let renew = move || {
+                    let made = make();
+                    async move { made }
+                };
+                master::until(token, rotation::keep_fresh("node serving", holder.clone(), renew))
+            });
+            let identity = node::Identity {
+                client: master::client_of(&plane.server, &format!("system:node:{}", settings.node_name)),
+                informers: plane.informers,
+                server_certificate: Arc::new(certificate),
+                ca_pem: plane.pki.ca.certificate_pem().into(),
+            };
+            node::start(settings, identity, supervisor).await?;
+            Ok(Some(plane.server))
+        }
+        (Role::Master, None) => Err(Failure::new("the stored settings of this master are incomplete")),
+        (Role::Worker, _) => {
+            let identity = remote::identity(settings, supervisor).await?;
+            node::start(settings, identity, supervisor).await?;
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `mk8s status` and `mk8s version`, and waiting for what a start promises.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::json;
+
+use crate::cli::{self, Where};
+use crate::failure::{Failure, Result};
+use crate::lifecycle::{self, Started};
+use crate::settings::{ADMIN_CONF, LOG_FILE, Role, Settings};
+use crate::{remote, token};
+
+/// How long a start may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two tries to connect to a process that is just starting: nothing there can tell when it listens.
+const RETRY: Duration = Duration::from_millis(20);
+
+pub fn version(arguments: &cli::Version) -> Result<()> {
+    let version = mk8s_apiserver::config::VERSION;
+    match arguments.output.as_deref() {
+        None => println!("mk8s {} (Kubernetes {version})", env!("CARGO_PKG_VERSION")),
+        Some("short") => println!("{version}"),
+        Some("json") => println!("{}", json!({"gitVersion": version, "mk8s": env!("CARGO_PKG_VERSION")})),
+        Some("yaml") => println!("gitVersion: {version}\nmk8s: {}", env!("CARGO_PKG_VERSION")),
+        Some(other) => return Err(Failure::new(format!("{other:?} is not an output: short, yaml or json"))),
+    }
+    Ok(())
+}
+
+/// A client with the rights that this host has: the administrator's on a master, the node's on a worker.
+fn client(settings: &Settings) -> Result<kube::Client> {
+    if settings.role == Role::Master {
+        return token::client(ADMIN_CONF.as_ref());
+    }
+    let stem = remote::client_stem(settings);
+    let (certificate, key) = (
+        remote::read(&stem.with_extension("crt"))?,
+        remote::read(&stem.with_extension("key"))?,
+    );
+    let pair = mk8s_pki::issue::certified_key(&certificate, &key).map_err(|error| Failure::new(error.to_string()))?;
+    let holder = mk8s_pki::rotation::Holder::new(pair);
+    remote::client(settings, &remote::read(&remote::ca_file(settings))?, Some(holder))
+}
+
+/// Resolves when the API server answers that it is ready.
+pub async fn wait_for_api(settings: &Settings, started: &mut Started) -> Result<kube::Client> {
+    let client = client(settings)?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let request = http::Request::get("/readyz")
+            .body(Vec::new())
+            .map_err(|error| Failure::of("ask for health", error))?;
+        let cause = match client.request_text(request).await {
+            Ok(_) => return Ok(client),
+            Err(error) => error,
+        };
+        if let Some(failure) = started.failure() {
+            return Err(Failure::new(failure));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Failure::of(
+                format!(
+                    "reach {} within {} s (see {LOG_FILE})",
+                    settings.server,
+                    PATIENCE.as_secs()
+                ),
+                cause,
+            ));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Resolves when the node is Ready and, on a master, ServiceAccount default exists.
+pub async fn wait_ready(settings: &Settings, started: &mut Started) -> Result<()> {
+    let client = wait_for_api(settings, started).await?;
+    let ready = async {
+        let nodes: Api<Node> = Api::all(client.clone());
+        wait_for(nodes, &settings.node_name, is_ready).await;
+        if settings.role == Role::Master {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
+            wait_for(accounts, "default", |_| true).await;
+        }
+    };
+    let node = &settings.node_name;
+    tokio::time::timeout(PATIENCE, ready).await.map_err(|_| {
+        Failure::new(format!(
+            "node {node} is not Ready after {} s: see {LOG_FILE}",
+            PATIENCE.as_secs()
+        ))
+    })
+}
+
+async fn wait_for<K: mk8s_client::Kind>(api: Api<K>, name: &str, holds: impl Fn(&K) -> bool) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut objects = std::pin::pin!(watcher(api, config).default_backoff().applied_objects());
+    while let Some(object) = objects.next().await {
+        if object.is_ok_and(|object| holds(&object)) {
+            return;
+        }
+    }
+}
+
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+pub async fn status(arguments: &Where) -> Result<()> {
+    let settings = Settings::require(arguments.data_dir.as_deref())?;
+    let role = match settings.role {
+        Role::Master => "control plane and node",
+        Role::Worker => "node",
+    };
+    println!("role:      {role}");
+    println!("node:      {} ({})", settings.node_name, settings.node_ip);
+    println!("server:    {}", settings.server);
+    println!("data:      {}", settings.data_dir.display());
+    match lifecycle::running() {
+        Some(pid) => println!("process:   running, pid {pid}"),
+        None => {
+            println!("process:   not running (`mk8s start`)");
+            return Err(Failure::new("mk8s does not run"));
+        }
+    }
+    match mk8s_containerd_version(&settings).await {
+        Ok(version) => println!("containerd: {version}"),
+        Err(failure) => println!("containerd: {failure}"),
+    }
+    let nodes: Api<Node> = Api::all(client(&settings)?);
+    let node = tokio::time::timeout(Duration::from_secs(10), nodes.get(&settings.node_name)).await;
+    match node {
+        Ok(Ok(node)) if is_ready(&node) => println!("ready:     yes"),
+        Ok(Ok(_)) => println!("ready:     no (`kubectl describe node {}`)", settings.node_name),
+        Ok(Err(error)) => return Err(Failure::of(format!("ask {} for the node", settings.server), error)),
+        Err(_) => return Err(Failure::new(format!("{} does not answer", settings.server))),
+    }
+    Ok(())
+}
+
+async fn mk8s_containerd_version(settings: &Settings) -> Result<String> {
+    let containerd = crate::node::containerd(settings).await?;
+    let version = containerd
+        .version()
+        .await
+        .map_err(|error| Failure::new(error.to_string()))?;
+    Ok(version.version)
+}

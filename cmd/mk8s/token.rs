@@ -1,0 +1,231 @@
+//! `mk8s token`: the bootstrap tokens that hosts join with, and the command they join by.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, ListParams};
+use mk8s_client::Remote;
+use mk8s_pki::bootstrap::{SECRET_TYPE, Token};
+use mk8s_pki::kubeconfig::Kubeconfig;
+use mk8s_pki::rotation::Holder;
+use mk8s_pki::{ca, issue};
+
+use crate::cli::{self, TokenVerb};
+use crate::failure::{Failure, Result};
+use crate::settings::Settings;
+
+pub async fn token(arguments: cli::Token) -> Result<()> {
+    match arguments.verb {
+        TokenVerb::Generate => {
+            println!("{}", Token::generate());
+            Ok(())
+        }
+        TokenVerb::Create {
+            token,
+            ttl,
+            print_join_command,
+            description,
+            usages,
+            groups,
+        } => {
+            let token = match token {
+                Some(text) => text
+                    .parse()
+                    .map_err(|error: mk8s_pki::bootstrap::Malformed| Failure::new(error.to_string()))?,
+                None => Token::generate(),
+            };
+            let ttl = duration(&ttl)?;
+            create(
+                &client(&arguments.kubeconfig)?,
+                &token,
+                ttl,
+                &description,
+                &usages,
+                &groups,
+            )
+            .await?;
+            if print_join_command {
+                println!("{}", join_command_from(&arguments.kubeconfig, &token)?);
+            } else {
+                println!("{token}");
+            }
+            Ok(())
+        }
+        TokenVerb::List => list(&client(&arguments.kubeconfig)?).await,
+        TokenVerb::Delete { tokens } => delete(&client(&arguments.kubeconfig)?, &tokens).await,
+    }
+}
+
+/// A client as the file's user.
+pub fn client(path: &Path) -> Result<kube::Client> {
+    let text = crate::remote::read(path)?;
+    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
+    let file = Kubeconfig::from_yaml(&text, &path.display().to_string()).map_err(broken)?;
+    let server = file.cluster().map(|cluster| cluster.server.clone()).unwrap_or_default();
+    let certificate = match file.certificate().map_err(broken)? {
+        Some((certificate, key)) => Some(Holder::new(issue::certified_key(&certificate, &key).map_err(broken)?)),
+        None => None,
+    };
+    let remote = Remote {
+        server,
+        ca: issue::certificates(&file.ca_pem().map_err(broken)?).map_err(broken)?,
+        certificate: certificate.map(|holder| std::sync::Arc::new(holder) as _),
+        token: file.user().and_then(|user| user.token.clone()),
+        user_agent: format!("mk8s/{}", mk8s_apiserver::config::VERSION),
+    };
+    mk8s_client::remote(remote).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Go's notation of durations, as far as kubeadm's flags use it: `24h0m0s`, `0`. None: for ever.
+pub fn duration(text: &str) -> Result<Option<Duration>> {
+    let wrong = || Failure::new(format!("{text:?} is not a duration such as 24h, 90m or 0"));
+    let (mut total, mut digits) = (0u64, String::new());
+    for character in text.chars() {
+        let unit = match character {
+            '0'..='9' => {
+                digits.push(character);
+                continue;
+            }
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        total = number
+            .checked_mul(unit)
+            .and_then(|seconds| total.checked_add(seconds))
+            .ok_or_else(wrong)?;
+        digits.clear();
+    }
+    if text.is_empty() || !(digits.is_empty() || digits == "0") {
+        return Err(wrong());
+    }
+    Ok((total > 0).then(|| Duration::from_secs(total)))
+}
+
+pub async fn create(
+    client: &kube::Client,
+    token: &Token,
+    ttl: Option<Duration>,
+    description: &str,
+    usages: &[String],
+    groups: &[String],
+) -> Result<()> {
+    let expiration = ttl.map(|ttl| Timestamp::now() + ttl);
+    let secret = token.to_secret(expiration, description, usages, groups);
+    let secret: Secret =
+        serde_json::from_value(secret).map_err(|error| Failure::of("make the token's Secret", error))?;
+    crate::init::upsert_secret(client, secret)
+        .await
+        .map_err(|error| Failure::of("create the token", error))
+}
+
+async fn list(client: &kube::Client) -> Result<()> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    let params = ListParams::default().fields(&format!("type={SECRET_TYPE}"));
+    let secrets = api
+        .list(&params)
+        .await
+        .map_err(|error| Failure::of("list tokens", error))?;
+    println!(
+        "{:<25} {:<8} {:<22} {:<24} DESCRIPTION",
+        "TOKEN", "TTL", "EXPIRES", "USAGES"
+    );
+    for secret in secrets {
+        let data = secret.data.unwrap_or_default();
+        let text = |key: &str| {
+            data.get(key)
+                .map(|value| String::from_utf8_lossy(&value.0).into_owned())
+                .unwrap_or_default()
+        };
+        let expires = text("expiration");
+        let left = match expires.parse::<Timestamp>() {
+            Ok(at) => {
+                let seconds = (at.as_second() - Timestamp::now().as_second()).max(0);
+                if seconds == 0 {
+                    "<invalid>".into()
+                } else {
+                    format!("{}h{}m", seconds / 3600, seconds / 60 % 60)
+                }
+            }
+            Err(_) => "<forever>".to_string(),
+        };
+        let expires = if expires.is_empty() {
+            "<never>".to_string()
+        } else {
+            expires
+        };
+        let usages: Vec<&str> = ["authentication", "signing"]
+            .into_iter()
+            .filter(|usage| text(&format!("usage-bootstrap-{usage}")) == "true")
+            .collect();
+        let token = format!("{}.{}", text("token-id"), text("token-secret"));
+        println!(
+            "{token:<25} {left:<8} {expires:<22} {:<24} {}",
+            usages.join(","),
+            text("description")
+        );
+    }
+    Ok(())
+}
+
+async fn delete(client: &kube::Client, tokens: &[String]) -> Result<()> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    for token in tokens {
+        let id = token.split('.').next().unwrap_or_default();
+        if id.len() != 6 {
+            return Err(Failure::new("a token is named by its id of six characters, or whole"));
+        }
+        let deleted = api
+            .delete(&format!("bootstrap-token-{id}"), &DeleteParams::default())
+            .await;
+        deleted.map_err(|error| Failure::of(format!("delete token {id}"), error))?;
+        println!("bootstrap token {id:?} deleted");
+    }
+    Ok(())
+}
+
+/// The line that init prints and that is typed on a worker.
+pub fn join_command(settings: &Settings, token: &Token) -> Result<String> {
+    let authority = ca::load(&settings.pki_dir(), "ca").map_err(|error| Failure::new(error.to_string()))?;
+    let hash = authority.hash().map_err(|error| Failure::new(error.to_string()))?;
+    Ok(command(&settings.server, token, &hash))
+}
+
+fn join_command_from(kubeconfig: &Path, token: &Token) -> Result<String> {
+    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
+    let file = Kubeconfig::from_yaml(&crate::remote::read(kubeconfig)?, "").map_err(broken)?;
+    let hashes = ca::hashes_of_pem(&file.ca_pem().map_err(broken)?).map_err(broken)?;
+    let server = file.cluster().map(|cluster| cluster.server.clone()).unwrap_or_default();
+    Ok(command(&server, token, hashes.first().map_or("", String::as_str)))
+}
+
+fn command(server: &str, token: &Token, hash: &str) -> String {
+    let endpoint = server.trim_start_matches("https://");
+    format!("mk8s join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("24h0m0s", Some(86_400)),
+            ("90m", Some(5_400)),
+            ("0", None),
+            ("0s", None),
+            ("1h1s", Some(3601)),
+        ] {
+            assert_eq!(duration(text).unwrap(), seconds.map(Duration::from_secs), "{text}");
+        }
+        for text in ["", "h", "12", "1d", "-1h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
