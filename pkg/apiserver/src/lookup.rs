@@ -1,10 +1,7 @@
 //! What authentication, authorization and admission read of the cluster: the watch cache behind a small trait, so that
 //! these parts are pure functions over JSON bytes and can be tested on a map.
 
-use std::collections::{BTreeMap, HashMap};
-
 use bytes::Bytes;
-use parking_lot::RwLock;
 use serde_json::Value;
 
 /// Reads that never touch the disk and never wait.
@@ -21,77 +18,6 @@ pub trait Lookup: Send + Sync + 'static {
     /// The object as a tree.
     fn value(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         serde_json::from_slice(&self.get(group, plural, namespace, name)?).ok()
-    }
-}
-
-/// (group, plural) → (namespace, name) → JSON.
-type Tables = HashMap<(String, String), BTreeMap<(String, String), Bytes>>;
-
-/// A cluster in a map: what the tables of tests run against.
-#[derive(Default)]
-pub struct MapLookup {
-    tables: RwLock<(u64, Tables, HashMap<(String, String), u64>)>,
-}
-
-impl MapLookup {
-    pub fn put(&self, group: &str, plural: &str, object: &Value) {
-        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_string();
-        let key = (group.to_string(), plural.to_string());
-        let mut guard = self.tables.write();
-        let (revision, tables, changed) = &mut *guard;
-        *revision += 1;
-        changed.insert(key.clone(), *revision);
-        let bytes = Bytes::from(object.to_string());
-        tables
-            .entry(key)
-            .or_default()
-            .insert((text("namespace"), text("name")), bytes);
-    }
-
-    pub fn remove(&self, group: &str, plural: &str, namespace: &str, name: &str) {
-        let key = (group.to_string(), plural.to_string());
-        let mut guard = self.tables.write();
-        let (revision, tables, changed) = &mut *guard;
-        *revision += 1;
-        changed.insert(key.clone(), *revision);
-        if let Some(table) = tables.get_mut(&key) {
-            table.remove(&(namespace.to_string(), name.to_string()));
-        }
-    }
-}
-
-impl Lookup for MapLookup {
-    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
-        let guard = self.tables.read();
-        let table = guard.1.get(&(group.to_string(), plural.to_string()))?;
-        table.get(&(namespace.to_string(), name.to_string())).cloned()
-    }
-
-    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Bytes> {
-        let guard = self.tables.read();
-        let Some(table) = guard.1.get(&(group.to_string(), plural.to_string())) else {
-            return Vec::new();
-        };
-        let wanted = table
-            .iter()
-            .filter(|((ns, _), _)| namespace.is_empty() || ns == namespace);
-        wanted.map(|(_, bytes)| bytes.clone()).collect()
-    }
-
-    fn revision(&self, group: &str, plural: &str) -> u64 {
-        let guard = self.tables.read();
-        guard
-            .2
-            .get(&(group.to_string(), plural.to_string()))
-            .copied()
-            .unwrap_or(0)
-    }
-
-    fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes> {
-        let on_node = |bytes: &Bytes| {
-            serde_json::from_slice::<Value>(bytes).is_ok_and(|pod| pod["spec"]["nodeName"].as_str() == Some(node))
-        };
-        self.list("", "pods", namespace).into_iter().filter(on_node).collect()
     }
 }
 
@@ -120,5 +46,98 @@ impl Lookup for crate::watch_cache::Cache {
         };
         let on_node = pods.list_indexed(namespace, node).unwrap_or_default().0;
         on_node.iter().map(|pod| pod.json.clone()).collect()
+    }
+}
+
+/// A cluster in a map: what the tables of tests run against.
+#[cfg(test)]
+pub(crate) use map::MapLookup;
+
+#[cfg(test)]
+mod map {
+    use std::collections::{BTreeMap, HashMap};
+
+    use bytes::Bytes;
+    use parking_lot::RwLock;
+    use serde_json::Value;
+
+    use super::Lookup;
+
+    #[derive(Default)]
+    struct Table {
+        revision: u64,
+        /// (namespace, name) → JSON
+        objects: BTreeMap<(String, String), Bytes>,
+    }
+
+    #[derive(Default)]
+    struct State {
+        revision: u64,
+        tables: HashMap<(String, String), Table>,
+    }
+
+    #[derive(Default)]
+    pub struct MapLookup(RwLock<State>);
+
+    impl MapLookup {
+        fn change(&self, group: &str, plural: &str, change: impl FnOnce(&mut Table)) {
+            let mut state = self.0.write();
+            state.revision += 1;
+            let revision = state.revision;
+            let table = state.tables.entry((group.to_string(), plural.to_string())).or_default();
+            table.revision = revision;
+            change(table);
+        }
+
+        pub fn put(&self, group: &str, plural: &str, object: &Value) {
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_string();
+            let key = (text("namespace"), text("name"));
+            self.change(group, plural, |table| {
+                table.objects.insert(key, Bytes::from(object.to_string()));
+            });
+        }
+
+        pub fn remove(&self, group: &str, plural: &str, namespace: &str, name: &str) {
+            self.change(group, plural, |table| {
+                table.objects.remove(&(namespace.to_string(), name.to_string()));
+            });
+        }
+
+        fn read<T>(&self, group: &str, plural: &str, read: impl FnOnce(&Table) -> T) -> Option<T> {
+            let state = self.0.read();
+            state.tables.get(&(group.to_string(), plural.to_string())).map(read)
+        }
+    }
+
+    impl Lookup for MapLookup {
+        fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
+            let key = (namespace.to_string(), name.to_string());
+            self.read(group, plural, |table| table.objects.get(&key).cloned())
+                .flatten()
+        }
+
+        fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Bytes> {
+            let wanted = |own: &str| namespace.is_empty() || own == namespace;
+            let list = |table: &Table| {
+                table
+                    .objects
+                    .iter()
+                    .filter(|((own, _), _)| wanted(own))
+                    .map(|(_, bytes)| bytes.clone())
+                    .collect()
+            };
+            self.read(group, plural, list).unwrap_or_default()
+        }
+
+        fn revision(&self, group: &str, plural: &str) -> u64 {
+            self.read(group, plural, |table| table.revision).unwrap_or(0)
+        }
+
+        fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes> {
+            let on_node = |bytes: &Bytes| {
+                serde_json::from_slice::<Value>(bytes).is_ok_and(|pod| pod["spec"]["nodeName"].as_str() == Some(node))
+            };
+            self.list("", "pods", namespace).into_iter().filter(on_node).collect()
+        }
     }
 }

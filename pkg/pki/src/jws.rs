@@ -46,6 +46,25 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Signatures that kubeadm's own implementation makes of the same input.
+    #[test]
+    fn agrees_with_kubeadm() {
+        let token = Token {
+            id: "joshua".into(),
+            secret: "my voice is my passcode".into(),
+        };
+        let header = "eyJhbGciOiJIUzI1NiIsImtpZCI6Impvc2h1YSJ9";
+        for (content, signature) in [
+            (
+                "Hello from the other side. I must have called a thousand times.",
+                "VShe2taLd-YTrmWuRkcL_8QTNDHYxQIEBsAYYiIj1_8",
+            ),
+            ("", "7Ui1ALizW4jXphVUB7xUqC9vLYLL9RZeOFfVLoB7Tgk"),
+        ] {
+            assert_eq!(sign(content, &token), format!("{header}..{signature}"));
+        }
+    }
+
     #[test]
     fn only_the_holder_signs() {
         let token: Token = "joshua.0123456789abcdef".parse().unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::filters::authz::{Rule, RuleSet};
 
@@ -23,7 +23,24 @@ pub fn upstream() -> Vec<Value> {
     let lines = UPSTREAM.lines().skip(1).filter(|line| !line.is_empty());
     let mut objects: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
     aggregate(&mut objects);
+    objects.iter_mut().for_each(with_level);
     objects
+}
+
+/// A flow schema's condition that its priority level exists (all of them are in the table).
+fn with_level(object: &mut Value) {
+    if object["kind"] != "FlowSchema" {
+        return;
+    }
+    let level = object["spec"]["priorityLevelConfiguration"]["name"]
+        .as_str()
+        .unwrap_or_default();
+    let message =
+        format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} and it exists");
+    object["status"] = json!({"conditions": [{
+        "type": "Dangling", "status": "False", "reason": "Found", "message": message,
+        "lastTransitionTime": super::objects::now(),
+    }]});
 }
 
 /// Fills the rules of aggregating ClusterRoles (admin, edit, view) with those of the roles they select.

@@ -34,8 +34,11 @@ struct Index {
     roles: HashMap<(String, String), Arc<RuleSet>>,
     by_user: HashMap<String, Vec<Arc<Grant>>>,
     by_group: HashMap<String, Vec<Arc<Grant>>>,
-    users: RwLock<HashMap<(String, Vec<String>), Arc<Granted>>>,
+    users: RwLock<HashMap<UserKey, Arc<Granted>>>,
 }
+
+/// A user's name and groups.
+type UserKey = (String, Vec<String>);
 
 /// One binding of one role to one subject.
 struct Grant {
