@@ -187,6 +187,7 @@ mod tests {
     fn node() -> Node {
         Node {
             name: "n1".into(),
+            zone: None,
             pod_cidr: "10.244.1.0/24".parse().unwrap(),
             cluster_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),

@@ -17,6 +17,8 @@ use crate::rules::{Dest, IDS, Key, Masquerade, Pick, Proto, Value, Verdict};
 #[derive(Debug, Clone)]
 pub struct Node {
     pub name: String,
+    /// From the node's label topology.kubernetes.io/zone.
+    pub zone: Option<String>,
     pub pod_cidr: Ipv4Net,
     pub cluster_cidr: Ipv4Net,
     pub service_cidr: Ipv4Net,
@@ -37,6 +39,9 @@ struct Endpoint {
     /// Still answers while it goes.
     draining: bool,
     local: bool,
+    /// Whether its hints name this node, or this node's zone; None without such hints.
+    for_node: Option<bool>,
+    for_zone: Option<bool>,
 }
 
 /// `slices` are all those of this Service.
@@ -174,6 +179,8 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Part {
             ready: true,
             draining: false,
             local: true,
+            for_node: None,
+            for_zone: None,
         };
         Want {
             node,
@@ -266,12 +273,21 @@ fn endpoints<'a>(
                 let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
                 let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
                 let local = endpoint.node_name.as_deref() == Some(node.name.as_str());
+                let hints = endpoint.hints.as_ref();
+                let nodes = hints
+                    .and_then(|hints| hints.for_nodes.as_ref())
+                    .filter(|nodes| !nodes.is_empty());
+                let zones = hints
+                    .and_then(|hints| hints.for_zones.as_ref())
+                    .filter(|zones| !zones.is_empty());
                 let this = Endpoint {
                     ip,
                     port: number,
                     ready,
                     draining: serving && terminating,
                     local,
+                    for_node: nodes.map(|nodes| nodes.iter().any(|hint| hint.name == node.name)),
+                    for_zone: zones.map(|zones| zones.iter().any(|hint| Some(&hint.name) == node.zone.as_ref())),
                 };
                 // In two slices while it moves between them: the better report is the newer one.
                 let entry = found.entry((ip, number)).or_insert(this);
@@ -284,10 +300,21 @@ fn endpoints<'a>(
     found.into_values().collect()
 }
 
-/// The ready ones; where there is none, those that go but still answer.
+/// The ready ones, of them those that their hints give to this node; where there is none, those that go but still answer.
+/// A policy Local knows no hints.
 fn usable(all: &[Endpoint], local: bool) -> Vec<Endpoint> {
     let near = all.iter().filter(|endpoint| !local || endpoint.local);
-    let ready: Vec<Endpoint> = near.clone().filter(|endpoint| endpoint.ready).copied().collect();
+    let mut ready: Vec<Endpoint> = near.clone().filter(|endpoint| endpoint.ready).copied().collect();
+    for hint in [
+        |endpoint: &Endpoint| endpoint.for_node,
+        |endpoint: &Endpoint| endpoint.for_zone,
+    ] {
+        // Hints count when every endpoint has them and one is for here.
+        if !local && ready.iter().all(|e| hint(e).is_some()) && ready.iter().any(|e| hint(e) == Some(true)) {
+            ready.retain(|endpoint| hint(endpoint) == Some(true));
+            break;
+        }
+    }
     if ready.is_empty() {
         near.filter(|endpoint| endpoint.draining).copied().collect()
     } else {
@@ -327,6 +354,7 @@ mod tests {
     fn node() -> Node {
         Node {
             name: "n1".into(),
+            zone: Some("z1".into()),
             pod_cidr: "10.244.1.0/24".parse().unwrap(),
             cluster_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
@@ -460,6 +488,33 @@ mod tests {
         for (name, more, endpoints, wanted) in cases {
             assert_eq!(words(spec(more), &endpoints), wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn hints_count_when_all_have_them() {
+        let endpoint = |last: u8, for_node, for_zone| Endpoint {
+            ip: [10, 244, 1, last].into(),
+            port: 80,
+            ready: true,
+            draining: false,
+            local: last == 1,
+            for_node,
+            for_zone,
+        };
+        let chosen = |all: &[Endpoint]| usable(all, false).iter().map(|e| e.ip.octets()[3]).collect::<Vec<_>>();
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(
+            chosen(&[endpoint(1, yes, yes), endpoint(2, no, yes), endpoint(3, no, no)]),
+            [1]
+        );
+        assert_eq!(
+            chosen(&[endpoint(1, no, yes), endpoint(2, no, yes), endpoint(3, no, no)]),
+            [1, 2]
+        );
+        assert_eq!(chosen(&[endpoint(1, None, yes), endpoint(2, None, None)]), [1, 2]);
+        assert_eq!(chosen(&[endpoint(1, None, no), endpoint(2, None, no)]), [1, 2]);
+        assert_eq!(usable(&[endpoint(1, no, no), endpoint(2, yes, yes)], true).len(), 1);
+        assert!(chosen(&[]).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
+    core::v1::{self as api, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use mk8s_client::{Event, Informers};
@@ -130,14 +130,16 @@ fn has_host_ports(pod: &Pod) -> bool {
 pub async fn run(node: Node, informers: Informers, token: CancellationToken) {
     tokio::select! {
         () = token.cancelled() => {}
-        () = follow(&node, &informers) => {}
+        () = follow(node, &informers) => {}
     }
 }
 
-async fn follow(node: &Node, informers: &Informers) {
+async fn follow(mut node: Node, informers: &Informers) {
     let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
     let pods = informers.of_where::<Pod>(&format!("spec.nodeName={}", node.name));
     let (mut of_services, mut of_slices, mut of_pods) = (services.subscribe(), slices.subscribe(), pods.subscribe());
+    let nodes = informers.of::<api::Node>();
+    let mut of_nodes = nodes.subscribe();
     tokio::join!(services.wait_synced(), slices.wait_synced(), pods.wait_synced());
     let mut state = State::default();
     let mut fresh = true;
@@ -154,11 +156,17 @@ async fn follow(node: &Node, informers: &Informers) {
         while let Some(event) = of_pods.try_next() {
             state.pod(event);
         }
-        state.settle(node);
+        while of_nodes.try_next().is_some() {}
+        let zone = nodes.get(None, &node.name).as_deref().and_then(zone);
+        if zone != node.zone {
+            node.zone = zone;
+            state.dirty.extend(state.services.keys().cloned().map(Owner::Service));
+        }
+        state.settle(&node);
         let changes = if fresh {
-            state.book.take_all(node)
+            state.book.take_all(&node)
         } else {
-            state.book.take(node)
+            state.book.take(&node)
         };
         match kernel.apply(changes).await {
             Ok(()) => fresh = false,
@@ -173,12 +181,22 @@ async fn follow(node: &Node, informers: &Informers) {
             event = of_services.next() => state.service(event),
             event = of_slices.next() => state.slice(event),
             event = of_pods.next() => state.pod(event),
+            _ = of_nodes.next() => {}
             lost = lost(&mut monitor) => if lost {
                 tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
                 fresh = true;
             },
         }
     }
+}
+
+/// Hints of endpoints may name it.
+fn zone(node: &api::Node) -> Option<String> {
+    node.metadata
+        .labels
+        .as_ref()?
+        .get("topology.kubernetes.io/zone")
+        .cloned()
 }
 
 fn monitor() -> Option<Monitor> {

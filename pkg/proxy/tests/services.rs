@@ -68,6 +68,7 @@ fn sh(script: &str) -> String {
 fn node() -> Node {
     Node {
         name: "n1".into(),
+        zone: None,
         pod_cidr: "10.244.0.0/24".parse().unwrap(),
         cluster_cidr: "10.244.0.0/16".parse().unwrap(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
