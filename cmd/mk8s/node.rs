@@ -116,6 +116,7 @@ fn route_services(settings: &Settings, network: NetworkHandle, informers: Inform
             let range = node.and_then(|node| node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok());
             let node = mk8s_proxy::Node {
                 name: settings.node_name.clone(),
+                zone: None,
                 pod_cidr: range.ok_or("the node has lost its pod range")?,
                 cluster_cidr: settings.cluster.pod_cidr,
                 service_cidr: settings.cluster.service_cidr,
