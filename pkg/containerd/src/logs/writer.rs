@@ -36,6 +36,11 @@ struct Writer {
 }
 
 pub(super) fn run(config: &WriterConfig) -> io::Result<()> {
+    if config.fifos.is_none() {
+        // The shim waits for this before it makes the container. First thing, since what comes next goes on meanwhile:
+        // the pipes are there, and hold what is written early.
+        let _ = nix::unistd::close(5);
+    }
     let term = block_signals()?;
     let sources = match &config.fifos {
         Some(fifos) => open_fifos(fifos)?,
@@ -47,10 +52,6 @@ pub(super) fn run(config: &WriterConfig) -> io::Result<()> {
     let listener = UnixListener::bind(&config.attach)
         .and_then(|l| l.set_nonblocking(true).map(|()| l))
         .ok();
-    if config.fifos.is_none() {
-        // The shim waits for this before it lets the container start.
-        let _ = nix::unistd::close(5);
-    }
     let mut writer = Writer {
         log,
         sources,
