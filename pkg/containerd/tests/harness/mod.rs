@@ -215,6 +215,11 @@ impl Drop for Node {
             self.ctr(&["tasks", "rm", "-f", id]);
         }
         self.kill_daemon();
+        // What runc leaves empty: its state by namespace, and the parents of the cgroups.
+        let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(&*NAMESPACE));
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(controller.path().join("mk8s-test"));
+        }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for line in mounts.lines().filter(|line| line.contains("mk8s-containerd-")) {
             if let Some(point) = line
