@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
 use mk8s_apiserver::bootstrap::Facts;
 use mk8s_apiserver::{ApiServer, Config, User};
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{Event, EventRecorder, Informers};
 use mk8s_pki::layout::{self, ServerNames};
 use mk8s_pki::rotation::{self, Holder};
 use mk8s_supervisor::{OnExit, Supervisor};
+use serde_json::json;
 
 use crate::failure::{Failure, Result};
 use crate::settings::{Master, Settings};
+
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
 /// The running control plane, as the node agent beside it and the shutdown need it.
 pub struct ControlPlane {
@@ -98,6 +103,37 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
     let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
     mk8s_scheduler::run(scheduler, informers.clone(), recorder, supervisor);
     Ok(ControlPlane { server, pki, informers })
+}
+
+/// Labels this master's own Node when it registers, as kubeadm does at init: NodeRestriction lets no node give itself such
+/// labels, nor should it.
+pub fn mark_own_node(settings: &Settings, plane: &ControlPlane, supervisor: &Supervisor) {
+    let own = settings.node_name.clone();
+    let informers = plane.informers.clone();
+    let nodes: Api<Node> = Api::all(client_of(&plane.server, "system:apiserver"));
+    supervisor.spawn("mark-control-plane", OnExit::Restart, move |token| {
+        let (own, nodes) = (own.clone(), nodes.clone());
+        let mut events = informers.of::<Node>().subscribe();
+        async move {
+            loop {
+                let event = tokio::select! {
+                    event = events.next() => event,
+                    () = token.cancelled() => return Ok(()),
+                };
+                // Once per registration: a label that somebody takes away later stays away.
+                let Event::Applied { old: None, new } = event else {
+                    continue;
+                };
+                let marked = new.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
+                if new.metadata.name.as_deref() != Some(own.as_str()) || marked {
+                    continue;
+                }
+                let labels = json!({CONTROL_PLANE: "", "node.kubernetes.io/exclude-from-external-load-balancers": ""});
+                let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+                nodes.patch(&own, &PatchParams::default(), &patch).await?;
+            }
+        }
+    });
 }
 
 async fn serve(

@@ -11,7 +11,7 @@ use mk8s_supervisor::{OnExit, Supervisor};
 
 use crate::cli::Network;
 use crate::failure::{Failure, Result};
-use crate::settings::{BINARY, Role, Settings};
+use crate::settings::{BINARY, Settings};
 
 /// kubelet's default.
 const MAX_PODS: u32 = 110;
@@ -34,14 +34,6 @@ pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervi
         .iter()
         .map(|text| taint(text))
         .collect::<Result<Vec<_>>>()?;
-    let mut labels = std::collections::BTreeMap::new();
-    if settings.role == Role::Master {
-        labels.insert("node-role.kubernetes.io/control-plane".to_string(), String::new());
-        labels.insert(
-            "node.kubernetes.io/exclude-from-external-load-balancers".to_string(),
-            String::new(),
-        );
-    }
     let config = mk8s_kubelet::Config {
         node_name: settings.node_name.clone(),
         node_ip: settings.node_ip,
@@ -52,7 +44,7 @@ pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervi
         cluster_dns: vec![IpAddr::V4(cluster.dns_address())],
         cluster_domain: cluster.dns_domain.clone(),
         register_taints: taints,
-        labels,
+        labels: std::collections::BTreeMap::new(),
         max_pods: MAX_PODS,
         version: mk8s_apiserver::config::VERSION.into(),
         pause_image: cluster

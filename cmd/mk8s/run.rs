@@ -85,6 +85,7 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Ar
     match (settings.role, &settings.master) {
         (Role::Master, Some(own)) => {
             let plane = master::start(settings, own, supervisor).await?;
+            master::mark_own_node(settings, &plane, supervisor);
             let ca = plane.pki.ca.clone();
             let names = vec![settings.node_name.clone(), settings.node_ip.to_string()];
             let common_name = format!("system:node:{}", settings.node_name);
