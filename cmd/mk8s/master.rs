@@ -124,7 +124,11 @@ pub fn mark_own_node(settings: &Settings, plane: &ControlPlane, supervisor: &Sup
                 let Event::Applied { old: None, new } = event else {
                     continue;
                 };
-                let marked = new.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
+                let marked = new
+                    .metadata
+                    .labels
+                    .as_ref()
+                    .is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
                 if new.metadata.name.as_deref() != Some(own.as_str()) || marked {
                     continue;
                 }
@@ -210,12 +214,11 @@ fn controllers(
     let clients = server.clone();
     let settings = mk8s_controllers::context::Settings {
         cluster_cidr: Some(IpNet::V4(settings.cluster.pod_cidr)),
-        node_mask: 24,
         service_cidr: Some(IpNet::V4(settings.cluster.service_cidr)),
         root_ca: pki.ca.certificate_pem().into(),
         api_addresses: vec![IpAddr::V4(master.advertise_address)],
-        terminated_pod_threshold: 12_500,
         signer: Some(pki.ca.clone()),
+        ..mk8s_controllers::context::Settings::default()
     };
     let context = mk8s_controllers::Context::new(
         Arc::new(move |name| client_of(&clients, name)),
