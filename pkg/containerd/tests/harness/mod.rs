@@ -249,7 +249,7 @@ pub async fn wait_async(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|directory| directory.join(program))
