@@ -480,16 +480,15 @@ impl Rollout<'_> {
         Ok(next)
     }
 
-    async fn write(&mut self, status: DeploymentStatus, even_if_same: bool) -> Result<(), Error> {
+    /// Writes the status if it says something new; `noted` when conditions were changed on the way to it.
+    async fn write(&mut self, status: DeploymentStatus, noted: bool) -> Result<(), Error> {
         let known = self
             .controller
             .deployments
             .get(self.key.ns(), &self.key.name)
             .and_then(|d| d.status.clone());
-        if !even_if_same && known.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        if known.as_ref() == Some(&status) && self.deployment.status.as_ref() == Some(&status) {
+        let unchanged = known.as_ref() == Some(&status);
+        if unchanged && (!noted || self.deployment.status == known) {
             return Ok(());
         }
         self.deployment.status = Some(status);

@@ -16,9 +16,12 @@ use crate::meta::{self, Key};
 /// An event that does not come in this time was lost with a watch that was relisted.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// By owner, then by slice: the revision written (None for a deletion), and when.
+/// The revision written (None for a deletion), and when.
+type Note = (Option<u64>, Instant);
+
+/// By owner, then by slice.
 #[derive(Default)]
-pub struct Written(Mutex<HashMap<Key, HashMap<String, (Option<u64>, Instant)>>>);
+pub struct Written(Mutex<HashMap<Key, HashMap<String, Note>>>);
 
 impl Written {
     fn note(&self, owner: &Key, slice: &str, revision: Option<u64>) {

@@ -1,0 +1,439 @@
+//! One reconciliation of a Job: makes and deletes pods, notes those that ended, releases and counts them, says that the Job has ended.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobCondition};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+
+use super::indexes::Indexes;
+use super::policy::Verdict;
+use super::template::new_pod;
+use super::view::{FINALIZER, Step, View, condition, new_condition};
+use super::{Controller, released};
+use crate::driver::Next;
+use crate::error::{Error, Tried};
+use crate::meta::{self, Key};
+use crate::replicaset::{message, namespace_terminating, nonzero, to_i32};
+use crate::{pod, replicas};
+
+/// Uids noted in a status at once: it must not grow without bound.
+const MAX_UNCOUNTED: usize = 500;
+
+/// One reconciliation.
+pub(super) struct Run<'a> {
+    pub(super) controller: &'a Controller,
+    pub(super) key: Key,
+    /// As the informer has it.
+    pub(super) before: Arc<Job>,
+    pub(super) view: View,
+    pub(super) next: Next,
+}
+
+impl Run<'_> {
+    pub(super) async fn run(&mut self, countable: bool) -> Result<Next, Error> {
+        let now = meta::now();
+        let suspended = self.view.numbers.suspended;
+        let status = self.view.job.status.get_or_insert_default();
+        if status.start_time.is_none() && !suspended {
+            status.start_time = Some(now.clone());
+        }
+        let mut end = self.view.end(&now);
+        if let Some(left) = self.view.deadline_left(now.0).filter(|left| !left.is_zero()) {
+            self.next = self.next.sooner(Next::After(left));
+        }
+        let mut active = to_i32(self.view.active.len());
+        let mut failure = None;
+        if end.is_some() {
+            let doomed = self.view.active.clone();
+            let (deleted, error) = self.delete(&doomed, false).await;
+            if deleted != active || !countable {
+                // There may be pods that are not seen yet, or can't be deleted yet: the end has to wait.
+                end = None;
+            }
+            active -= deleted;
+            failure = error;
+        } else {
+            let manages = countable && !meta::deleting(&self.view.job);
+            if manages {
+                (active, failure) = self.manage(active).await;
+            }
+            if self.view.is_complete(active) {
+                let text = "Reached expected number of succeeded pods";
+                end = Some(new_condition(
+                    "SuccessCriteriaMet",
+                    "True",
+                    "CompletionsReached",
+                    text,
+                    &now,
+                ));
+            } else if manages {
+                self.note_suspension();
+            }
+        }
+        let (ready, terminating) = (self.view.ready, self.view.terminating);
+        let status = self.view.job.status.get_or_insert_default();
+        status.active = nonzero(active);
+        status.ready = Some(ready);
+        status.terminating = Some(terminating);
+        self.track(end).await?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(self.next),
+        }
+    }
+
+    /// Makes or deletes pods; returns how many are active then.
+    async fn manage(&mut self, active: i32) -> (i32, Option<Error>) {
+        match self.view.step(Timestamp::now()) {
+            Step::Nothing => (active, None),
+            Step::Wait(left) => {
+                self.next = self.next.sooner(Next::After(left + Duration::from_millis(1)));
+                (active, None)
+            }
+            Step::Delete(doomed) => {
+                let (deleted, error) = self.delete(&doomed, true).await;
+                (active - deleted, error)
+            }
+            Step::Create(indexes) => {
+                let (made, error) = self.create(&indexes).await;
+                (active + made, error)
+            }
+        }
+    }
+
+    /// Deletes active pods. Those that are only too many need not be counted: they are released at once.
+    async fn delete(&mut self, doomed: &[Arc<Pod>], release: bool) -> (i32, Option<Error>) {
+        if doomed.is_empty() {
+            return (0, None);
+        }
+        let expectations = &self.controller.memory.expectations;
+        if release {
+            expectations.expect_deletions(&self.key, doomed.iter().map(|p| meta::uid(&**p).to_owned()));
+        }
+        let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
+        let results = futures::future::join_all(doomed.iter().map(|pod| async {
+            let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
+            if release && meta::has_finalizer(&**pod, FINALIZER) {
+                self.controller.take_finalizer(pod).await?;
+            }
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some(uid.to_owned()),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            let done = api.delete(name, &params).await.map(drop);
+            if done
+                .tried_if_exists(|| format!("delete pod {}/{name}", self.key.namespace))?
+                .is_none()
+            {
+                expectations.deleted(&self.key, uid);
+            } else {
+                let job = meta::reference(&self.view.job);
+                self.controller
+                    .recorder
+                    .event(&job, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
+            }
+            Ok::<(), Error>(())
+        }))
+        .await;
+        let (mut deleted, mut deleted_ready, mut error) = (0, 0, None);
+        for (pod, result) in doomed.iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    deleted += 1;
+                    deleted_ready += i32::from(pod::is_ready(pod));
+                }
+                Err(e) => {
+                    expectations.deleted(&self.key, meta::uid(&**pod));
+                    error = Some(e);
+                }
+            }
+        }
+        self.view.ready -= deleted_ready;
+        self.view.terminating += deleted;
+        (deleted, error)
+    }
+
+    async fn create(&mut self, indexes: &[Option<i32>]) -> (i32, Option<Error>) {
+        let expectations = &self.controller.memory.expectations;
+        let recorder = &self.controller.recorder;
+        expectations.expect_creations(&self.key, indexes.len());
+        let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
+        let job = meta::reference(&self.view.job);
+        let (made, error) = replicas::slow_start(indexes.len(), |at| {
+            let pod = new_pod(&self.view, indexes[at]);
+            let (api, job) = (&api, &job);
+            async move {
+                let created = api.create(&PostParams::default(), &pod).await?;
+                recorder.event(
+                    job,
+                    "Normal",
+                    "SuccessfulCreate",
+                    format!("Created pod: {}", meta::name(&created)),
+                );
+                Ok::<(), kube::Error>(())
+            }
+        })
+        .await;
+        for _ in made..indexes.len() {
+            expectations.created(&self.key);
+        }
+        let error = match error {
+            Some(e) if namespace_terminating(&e) => None,
+            Some(e) => {
+                recorder.event(
+                    &job,
+                    "Warning",
+                    "FailedCreate",
+                    format!("Error creating: {}", message(&e)),
+                );
+                Some(Error::Api {
+                    action: format!("create pods of Job {}", self.key),
+                    source: Box::new(e),
+                })
+            }
+            None => None,
+        };
+        (to_i32(made), error)
+    }
+
+    /// Condition Suspended, and the start time, which runs only while the Job does.
+    fn note_suspension(&mut self) {
+        let suspended = self.view.numbers.suspended;
+        let now = meta::now();
+        let (value, reason, text) = if suspended {
+            ("True", "JobSuspended", "Job suspended")
+        } else {
+            ("False", "JobResumed", "Job resumed")
+        };
+        let known = condition(self.view.status(), "Suspended").map(|c| c.status.clone());
+        if known.as_deref() == Some(value) || (known.is_none() && !suspended) {
+            return;
+        }
+        let status = self.view.job.status.get_or_insert_default();
+        let conditions = status.conditions.get_or_insert_default();
+        conditions.retain(|c| c.type_ != "Suspended");
+        conditions.push(new_condition("Suspended", value, reason, text, &now));
+        status.start_time = (!suspended).then_some(now);
+        let event = if suspended { "Suspended" } else { "Resumed" };
+        self.controller
+            .recorder
+            .event(&meta::reference(&self.view.job), "Normal", event, text);
+    }
+
+    /// Notes ended pods in the status, releases them, counts them; then, when all are counted, says that the Job has ended.
+    async fn track(&mut self, end: Option<JobCondition>) -> Result<(), Error> {
+        let mut held: HashSet<String> = self
+            .view
+            .pods
+            .iter()
+            .filter(|p| self.view.is_tracked(p))
+            .map(|p| meta::uid(&**p).to_owned())
+            .collect();
+        self.count_released(&held);
+        let (to_release, full) = self.note_ended(end.as_ref());
+        let last = end.map(|end| self.note_end(&end));
+        self.flush().await?;
+        self.controller
+            .memory
+            .records
+            .lock()
+            .insert(self.key.clone(), self.view.record);
+
+        let failure = self.release(&to_release, &mut held).await;
+        self.count_released(&held);
+        if let Some(error) = failure {
+            self.flush().await?;
+            return Err(error);
+        }
+        let uncounted = self.view.status().uncounted_terminated_pods.clone().unwrap_or_default();
+        let waiting = uncounted.succeeded.iter().chain(&uncounted.failed).flatten().count();
+        let finished = last.filter(|_| !full && waiting == 0 && self.view.terminating == 0);
+        if let Some(last) = &finished {
+            let status = self.view.job.status.get_or_insert_default();
+            if last.type_ == "Complete" {
+                status.completion_time.clone_from(&last.last_transition_time);
+            }
+            status.conditions.get_or_insert_default().push(last.clone());
+        }
+        self.flush().await?;
+        if let Some(last) = finished {
+            self.controller
+                .memory
+                .finished
+                .lock()
+                .insert(meta::uid(&self.view.job).to_owned());
+            self.tell_end(&last);
+        }
+        Ok(())
+    }
+
+    /// Turns notes of pods that are released into numbers.
+    fn count_released(&mut self, held: &HashSet<String>) {
+        let status = self.view.job.status.get_or_insert_default();
+        let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
+        for (notes, count) in [
+            (&mut uncounted.succeeded, &mut status.succeeded),
+            (&mut uncounted.failed, &mut status.failed),
+        ] {
+            let Some(all) = notes else { continue };
+            let before = all.len();
+            all.retain(|uid| held.contains(uid));
+            let counted = to_i32(before - all.len());
+            if counted > 0 {
+                *count = Some(count.unwrap_or(0) + counted);
+            }
+            if all.is_empty() {
+                *notes = None;
+            }
+        }
+    }
+
+    /// Notes the uids of pods that ended, and returns those that may be released; with it, whether more had to be left for later.
+    fn note_ended(&mut self, end: Option<&JobCondition>) -> (Vec<Arc<Pod>>, bool) {
+        let mut to_release = Vec::new();
+        let (mut succeeded, mut failed, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
+        let known = self.view.status().uncounted_terminated_pods.clone().unwrap_or_default();
+        let known = known.succeeded.iter().chain(&known.failed).flatten().count();
+        let mut full = false;
+        let failing = end.is_some_and(|e| e.type_ != "SuccessCriteriaMet");
+        for pod in self.view.pods.iter().filter(|p| self.view.is_tracked(p)) {
+            if !self.view.may_release(pod, end.is_some()) {
+                continue;
+            }
+            to_release.push(pod.clone());
+            let uid = meta::uid(&**pod).to_owned();
+            let valid = !self.view.numbers.indexed || self.view.valid_index(pod).is_some();
+            if pod::phase(pod) == "Succeeded" && !self.view.is_noted_failed(pod) {
+                if self.view.numbers.indexed {
+                    indexes.extend(
+                        self.view
+                            .valid_index(pod)
+                            .filter(|i| !self.view.counted_indexes.has(*i)),
+                    );
+                } else if !self.view.is_noted_succeeded(pod) {
+                    succeeded.push(uid);
+                }
+            } else if (self.view.has_failed(pod) || failing)
+                && valid
+                && !self.view.is_noted_failed(pod)
+                && self.view.verdict(pod) != Verdict::Ignore
+            {
+                failed.push(uid);
+            }
+            if known + succeeded.len() + failed.len() + indexes.len() >= MAX_UNCOUNTED {
+                full = true;
+                break;
+            }
+        }
+        let indexed = self.view.numbers.indexed;
+        let done = self
+            .view
+            .counted_indexes
+            .union(&indexes.into_iter().collect::<Indexes>());
+        let failed_indexes = self.view.failed_indexes.as_ref().map(ToString::to_string);
+        let status = self.view.job.status.get_or_insert_default();
+        let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
+        for (notes, new) in [(&mut uncounted.succeeded, succeeded), (&mut uncounted.failed, failed)] {
+            if !new.is_empty() {
+                notes.get_or_insert_default().extend(new);
+            }
+        }
+        if indexed {
+            status.succeeded = nonzero(done.len());
+            status.completed_indexes = Some(done.to_string()).filter(|t| !t.is_empty());
+            status.failed_indexes = failed_indexes;
+        }
+        (to_release, full)
+    }
+
+    /// Adds the condition that says that the Job is about to end; returns the one that will say that it has.
+    fn note_end(&mut self, end: &JobCondition) -> JobCondition {
+        let now = meta::now();
+        let (interim, last) = match end.type_.as_str() {
+            "SuccessCriteriaMet" => (true, "Complete"),
+            "FailureTarget" => (true, "Failed"),
+            _ => (false, "Failed"),
+        };
+        if interim && condition(self.view.status(), &end.type_).is_none_or(|c| c.status != "True") {
+            self.view
+                .job
+                .status
+                .get_or_insert_default()
+                .conditions
+                .get_or_insert_default()
+                .push(end.clone());
+        }
+        let text = |v: &Option<String>| v.clone().unwrap_or_default();
+        new_condition(last, "True", &text(&end.reason), &text(&end.message), &now)
+    }
+
+    async fn release(&self, pods: &[Arc<Pod>], held: &mut HashSet<String>) -> Option<Error> {
+        if pods.is_empty() {
+            return None;
+        }
+        {
+            let mut released = self.controller.memory.released.lock();
+            let uids = released.entry(self.key.clone()).or_default();
+            uids.extend(pods.iter().map(|p| meta::uid(&**p).to_owned()));
+        }
+        let results = futures::future::join_all(pods.iter().map(|p| self.controller.take_finalizer(p))).await;
+        let mut failure = None;
+        for (pod, result) in pods.iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    held.remove(meta::uid(&**pod));
+                    // The event may have come, and gone unnoticed, before the uid was remembered.
+                    let shown = self
+                        .controller
+                        .all_pods
+                        .get(Some(meta::namespace(&**pod)), meta::name(&**pod));
+                    if shown.is_none_or(|p| !meta::has_finalizer(&*p, FINALIZER)) {
+                        released(&self.controller.memory, &self.key, meta::uid(&**pod));
+                    }
+                }
+                Err(error) => {
+                    released(&self.controller.memory, &self.key, meta::uid(&**pod));
+                    failure = Some(error);
+                }
+            }
+        }
+        failure
+    }
+
+    /// Writes the status if it changed since it was read or written last.
+    async fn flush(&mut self) -> Result<(), Error> {
+        if self.before.status == self.view.job.status {
+            return Ok(());
+        }
+        let api = self.controller.ctx.api::<Job>(&self.key.namespace);
+        let updated = api
+            .replace_status(&self.key.name, &PostParams::default(), &self.view.job)
+            .await;
+        if let Some(updated) = updated.tried_if_exists(|| format!("update status of Job {}", self.key))? {
+            self.view.job = updated.clone();
+            self.before = Arc::new(updated);
+        }
+        Ok(())
+    }
+
+    fn tell_end(&self, last: &JobCondition) {
+        let (job, recorder) = (meta::reference(&self.view.job), &self.controller.recorder);
+        let text = |v: &Option<String>| v.clone().unwrap_or_default();
+        if last.type_ != "Complete" {
+            return recorder.event(&job, "Warning", &text(&last.reason), text(&last.message));
+        }
+        let succeeded = self.view.status().succeeded.unwrap_or(0);
+        if self.view.numbers.completions.is_some_and(|wanted| succeeded > wanted) {
+            let text = "Too many succeeded pods running after completion count reached";
+            recorder.event(&job, "Warning", "TooManySucceededPods", text);
+        }
+        recorder.event(&job, "Normal", "Completed", "Job completed");
+    }
+}
