@@ -237,44 +237,45 @@ impl Controller {
     }
 }
 
+/// What keeps a condition from being all right: reason and message.
+fn trouble(type_: &str, remaining: &Remaining) -> Option<(&'static str, String)> {
+    let counted = |all: &BTreeMap<String, usize>, of: &str| {
+        let each = all
+            .iter()
+            .map(|(name, n)| format!("{name} {of} {n} resource instances"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let (failures, objects, finalizers) = (&remaining.failures, &remaining.objects, &remaining.finalizers);
+    match type_ {
+        "NamespaceDeletionContentFailure" if !failures.is_empty() => {
+            let all = failures.join(", ");
+            let text = format!(
+                "Failed to delete all resource types, {} remaining: {all}",
+                failures.len()
+            );
+            Some(("ContentDeletionFailed", text))
+        }
+        "NamespaceContentRemaining" if !objects.is_empty() => {
+            let text = format!("Some resources are remaining: {}", counted(objects, "has"));
+            Some(("SomeResourcesRemain", text))
+        }
+        "NamespaceFinalizersRemaining" if !finalizers.is_empty() => {
+            let counted = counted(finalizers, "in");
+            let text = format!("Some content in the namespace has finalizers remaining: {counted}");
+            Some(("SomeFinalizersRemain", text))
+        }
+        _ => None,
+    }
+}
+
 /// Sets the five conditions; true when that changed something.
 fn set_conditions(namespace: &mut Namespace, remaining: &Remaining) -> bool {
-    let counted = |all: &BTreeMap<String, usize>, of: &str| {
-        all.iter()
-            .map(|(name, n)| format!("{name} {of} {n} resource instances"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let bad = |type_: &str| -> Option<(&str, String)> {
-        match type_ {
-            "NamespaceDeletionContentFailure" if !remaining.failures.is_empty() => Some((
-                "ContentDeletionFailed",
-                format!(
-                    "Failed to delete all resource types, {} remaining: {}",
-                    remaining.failures.len(),
-                    remaining.failures.join(", ")
-                ),
-            )),
-            "NamespaceContentRemaining" if !remaining.objects.is_empty() => Some((
-                "SomeResourcesRemain",
-                format!("Some resources are remaining: {}", counted(&remaining.objects, "has")),
-            )),
-            "NamespaceFinalizersRemaining" if !remaining.finalizers.is_empty() => Some((
-                "SomeFinalizersRemain",
-                format!(
-                    "Some content in the namespace has finalizers remaining: {}",
-                    counted(&remaining.finalizers, "in")
-                ),
-            )),
-            _ => None,
-        }
-    };
     let now = meta::now();
     let status = namespace.status.get_or_insert_default();
     let conditions = status.conditions.get_or_insert_default();
     let mut changed = false;
     for (type_, ok_reason, ok_message) in CONDITIONS {
-        let (status, reason, message) = match bad(type_) {
+        let (status, reason, message) = match trouble(type_, remaining) {
             Some((reason, message)) => ("True", reason, message),
             None => ("False", ok_reason, ok_message.to_owned()),
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use mk8s_client::Event;
+use mk8s_client::{Event, EventRecorder, Informer};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -19,6 +19,13 @@ use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
 const NAME: &str = "node-ipam-controller";
+
+struct Controller {
+    ctx: Context,
+    nodes: Informer<Node>,
+    shares: Arc<Mutex<Shares>>,
+    recorder: EventRecorder,
+}
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
@@ -53,46 +60,49 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     let recorder = ctx.recorder(NAME);
-    let state = Arc::new((ctx, nodes, shares, recorder));
+    let controller = Arc::new(Controller {
+        ctx,
+        nodes,
+        shares,
+        recorder,
+    });
     driver
-        .run(1, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, nodes, shares, recorder) = &*state;
-                let Some(node) = nodes.get(None, &key.name) else {
-                    return Ok(Next::Done);
-                };
-                if !cidrs(&node).is_empty() || meta::deleting(&*node) {
-                    return Ok(Next::Done);
-                }
-                let Some(share) = shares.lock().take(&key.name) else {
-                    let text = format!("Node {} status is now: CIDRNotAvailable", key.name);
-                    recorder.event(&meta::reference(&*node), "Normal", "CIDRNotAvailable", text);
-                    return Err(Error::Invalid(format!(
-                        "no share of {} is left for node {}",
-                        share_source(ctx),
-                        key.name
-                    )));
-                };
-                let patch = json!({"spec": {"podCIDR": share.to_string(), "podCIDRs": [share.to_string()]}});
-                let done = ctx
-                    .all::<Node>()
-                    .patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
-                    .await;
-                if done
-                    .tried_if_exists(|| format!("give node {} its share {share}", key.name))?
-                    .is_none()
-                {
-                    shares.lock().release(&key.name);
-                }
-                Ok(Next::Done)
-            }
+        .run(1, move |key| {
+            let controller = controller.clone();
+            async move { controller.reconcile(key).await }
         })
         .await
 }
 
-fn share_source(ctx: &Context) -> String {
-    ctx.settings.cluster_cidr.map(|c| c.to_string()).unwrap_or_default()
+impl Controller {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Some(node) = self.nodes.get(None, &key.name) else {
+            return Ok(Next::Done);
+        };
+        if !cidrs(&node).is_empty() || meta::deleting(&*node) {
+            return Ok(Next::Done);
+        }
+        let Some(share) = self.shares.lock().take(&key.name) else {
+            let text = format!("Node {key} status is now: CIDRNotAvailable");
+            self.recorder
+                .event(&meta::reference(&*node), "Normal", "CIDRNotAvailable", text);
+            return Err(Error::Invalid(format!(
+                "no share of the pod network is left for node {key}"
+            )));
+        };
+        let patch = json!({"spec": {"podCIDR": share.to_string(), "podCIDRs": [share.to_string()]}});
+        let api = self.ctx.all::<Node>();
+        let done = api
+            .patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await;
+        if done
+            .tried_if_exists(|| format!("give node {key} its share {share}"))?
+            .is_none()
+        {
+            self.shares.lock().release(&key.name);
+        }
+        Ok(Next::Done)
+    }
 }
 
 fn cidrs(node: &Node) -> Vec<IpNet> {

@@ -28,6 +28,11 @@ pub const NAME: &str = "default-scheduler";
 pub fn run(client: Client, informers: Informers, recorder: EventRecorder, supervisor: &Supervisor) {
     supervisor.spawn("scheduler", OnExit::Restart, move |token| {
         let (client, informers, recorder) = (client.clone(), informers.clone(), recorder.clone());
-        async move { shell::run(client, informers, recorder, token).await.map_err(Into::into) }
+        async move {
+            tokio::select! {
+                () = token.cancelled() => Ok(()),
+                result = shell::run(client, informers, recorder) => result.map_err(Into::into),
+            }
+        }
     });
 }

@@ -12,7 +12,6 @@ use kube::core::Selector;
 use kube::{Api, Client};
 use mk8s_client::{Event, EventRecorder, Informers};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::cycle::{self, Refusal};
@@ -47,13 +46,8 @@ struct Scheduler {
     start: usize,
 }
 
-/// Runs until cancelled.
-pub async fn run(
-    client: Client,
-    informers: Informers,
-    recorder: EventRecorder,
-    token: CancellationToken,
-) -> Result<(), Error> {
+/// Runs until dropped.
+pub async fn run(client: Client, informers: Informers, recorder: EventRecorder) -> Result<(), Error> {
     let (pods, nodes, services) = (informers.of::<Pod>(), informers.of::<Node>(), informers.of::<Service>());
     let (replica_sets, stateful_sets) = (informers.of::<ReplicaSet>(), informers.of::<StatefulSet>());
     pods.wait_synced().await;
@@ -64,16 +58,7 @@ pub async fn run(
     let (mut pods, mut nodes, mut services) = (pods.subscribe(), nodes.subscribe(), services.subscribe());
     let (mut replica_sets, mut stateful_sets) = (replica_sets.subscribe(), stateful_sets.subscribe());
 
-    let mut state = Scheduler {
-        client,
-        recorder,
-        cache: Cache::default(),
-        queue: Queue::default(),
-        groups: Groups::default(),
-        bindings: JoinSet::new(),
-        reports: JoinSet::new(),
-        start: 0,
-    };
+    let mut state = Scheduler::new(client, recorder);
     // What exists already comes first, whole: a decision on half the pods would overfill nodes.
     while let Some(event) = nodes.try_next() {
         state.node_event(event);
@@ -95,7 +80,6 @@ pub async fn run(
         let wake_at = state.queue.tick(Instant::now());
         tokio::select! {
             biased;
-            () = token.cancelled() => return Ok(()),
             event = nodes.next() => state.node_event(event),
             event = pods.next() => state.pod_event(event),
             event = services.next() => state.service_event(event),
@@ -167,6 +151,19 @@ fn helps(old: &Node, new: &Node) -> u32 {
 }
 
 impl Scheduler {
+    fn new(client: Client, recorder: EventRecorder) -> Self {
+        Scheduler {
+            client,
+            recorder,
+            cache: Cache::default(),
+            queue: Queue::default(),
+            groups: Groups::default(),
+            bindings: JoinSet::new(),
+            reports: JoinSet::new(),
+            start: 0,
+        }
+    }
+
     fn node_event(&mut self, event: Event<Node>) {
         let now = Instant::now();
         match event {

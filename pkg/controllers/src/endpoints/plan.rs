@@ -264,24 +264,7 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
     }
     let mut missing: Vec<(usize, Endpoint)> = missing.into_values().collect();
     missing.sort_by_key(|(at, _)| *at);
-    let mut missing: Vec<Endpoint> = missing.into_iter().map(|(_, e)| e).collect();
-    // First into slices that change anyway; then, if one takes all the rest, into that.
-    for (slice, _) in kept
-        .iter_mut()
-        .filter(|(slice, changed)| *changed && !slice.endpoints.is_empty())
-    {
-        let room = MAX_PER_SLICE.saturating_sub(slice.endpoints.len()).min(missing.len());
-        slice.endpoints.extend(missing.drain(..room));
-    }
-    if !missing.is_empty() && missing.len() < MAX_PER_SLICE {
-        let fits = kept
-            .iter_mut()
-            .find(|(s, _)| s.endpoints.len() + missing.len() <= MAX_PER_SLICE);
-        if let Some((slice, changed)) = fits {
-            slice.endpoints.append(&mut missing);
-            *changed = true;
-        }
-    }
+    let missing = spread_over(&mut kept, missing.into_iter().map(|(_, e)| e).collect());
     let mut placeholder = false;
     for (slice, changed) in kept {
         if slice.endpoints.is_empty() && (!empty_wanted || placeholder) {
@@ -299,6 +282,28 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
     for chunk in missing.chunks(MAX_PER_SLICE) {
         changes.create.push(new_slice(frame, &family, &ports, chunk.to_vec()));
     }
+}
+
+/// Puts endpoints into slices that have room: first into those that change anyway; then, if one takes all the rest, into that. Returns those
+/// that need slices of their own.
+fn spread_over(kept: &mut [(EndpointSlice, bool)], mut missing: Vec<Endpoint>) -> Vec<Endpoint> {
+    for (slice, _) in kept
+        .iter_mut()
+        .filter(|(slice, changed)| *changed && !slice.endpoints.is_empty())
+    {
+        let room = MAX_PER_SLICE.saturating_sub(slice.endpoints.len()).min(missing.len());
+        slice.endpoints.extend(missing.drain(..room));
+    }
+    if !missing.is_empty() && missing.len() < MAX_PER_SLICE {
+        let fits = kept
+            .iter_mut()
+            .find(|(s, _)| s.endpoints.len() + missing.len() <= MAX_PER_SLICE);
+        if let Some((slice, changed)) = fits {
+            slice.endpoints.append(&mut missing);
+            *changed = true;
+        }
+    }
+    missing
 }
 
 /// The same pod, or the same address where there is no pod.
