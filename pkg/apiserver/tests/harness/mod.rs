@@ -29,6 +29,10 @@ impl Api {
         Api { dir, server, router }
     }
 
+    pub fn server(&self) -> &Arc<ApiServer> {
+        &self.server
+    }
+
     /// Stops the server and starts it again on the same store.
     pub async fn reopen(self) -> Api {
         let Api { dir, server, router } = self;
