@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use http::Request;
 use http_body_util::BodyExt as _;
+use mk8s_apiserver::bootstrap::Facts;
 use mk8s_apiserver::{ApiServer, Config, User};
 use mk8s_pki::serviceaccount::Keys;
 use tower::ServiceExt as _;
@@ -31,6 +32,15 @@ async fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let keys = Arc::new(Keys::generate()?);
     let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys))?;
+    let facts = Facts {
+        service_cidr: server.config().service_cidr,
+        advertise_address: [127, 0, 0, 1].into(),
+        secure_port: server.config().secure_port,
+        ca: "CA".into(),
+        front_proxy_ca: "CA".into(),
+        server_url: "https://127.0.0.1:6443".into(),
+    };
+    server.bootstrap(&facts).await.map_err(|status| status.message)?;
     let admin = User::authenticated("admin", ["system:masters".to_string()]);
     let router = server.router_as(admin);
 
