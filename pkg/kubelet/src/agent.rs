@@ -14,7 +14,6 @@ use crate::admission::Admission;
 use crate::cache::{Held, Objects};
 use crate::downward::Surroundings;
 use crate::pod_worker::Message;
-use crate::record::Sandbox;
 use crate::resources::cgroup::Cgroups;
 use crate::{Config, containers, netns, pod};
 
@@ -51,7 +50,6 @@ pub struct Worker {
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub pod: Arc<Pod>,
-    pub sandbox: Option<Arc<Sandbox>>,
     /// Container → (present, previous) life.
     pub containers: BTreeMap<String, (Option<crate::record::Instance>, Option<crate::record::Instance>)>,
 }

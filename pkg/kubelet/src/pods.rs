@@ -221,10 +221,12 @@ async fn stop_orphan(agent: &Agent, container: &Container) {
 /// A pod that came meanwhile has a worker, and what is its stays.
 fn sweep_files(agent: &Agent, known: &HashSet<String>) {
     let keep = |uid: &str| known.contains(uid) || agent.workers.lock().contains_key(uid);
-    for uid in dir_names(&agent.config.root_dir.join("pods"))
-        .into_iter()
-        .filter(|u| !keep(u))
-    {
+    // Only of pods that have a directory here: the cgroups of several agents may stand side by side.
+    let cgroups = agent.cgroups.pods();
+    for uid in dir_names(&agent.config.root_dir.join("pods")).into_iter().filter(|u| !keep(u)) {
+        for (path, _) in cgroups.iter().filter(|(_, u)| *u == uid) {
+            agent.cgroups.remove(path);
+        }
         if let Err(error) = volumes::remove(&agent.pod_dir(&uid)) {
             tracing::warn!(uid, %error, "cannot remove the directory of a pod that is no more");
         }
@@ -234,10 +236,6 @@ fn sweep_files(agent: &Agent, known: &HashSet<String>) {
         let dir = sandboxes.join(&uid);
         let _ = volumes::unmount_below(&dir);
         let _ = std::fs::remove_dir_all(dir);
-    }
-    for (path, uid) in agent.cgroups.pods().into_iter().filter(|(_, u)| !keep(u)) {
-        tracing::debug!(uid, "removing a cgroup of a pod that is no more");
-        agent.cgroups.remove(&path);
     }
     for name in dir_names(&agent.config.pod_log_dir) {
         // NAMESPACE_NAME_UID; anything else is not a pod's.

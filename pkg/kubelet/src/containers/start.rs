@@ -23,8 +23,7 @@ pub struct Start {
     pub pod: Arc<Pod>,
     pub container: Container,
     pub attempt: u32,
-    /// The life before this one, and the one before that, which nobody asks for any more.
-    pub previous: Option<String>,
+    /// The life before the one before this: nobody asks for it any more.
     pub older: Option<String>,
     pub sandbox: Arc<Sandbox>,
     pub image: Image,
@@ -268,14 +267,13 @@ impl Start {
         if let Err(error) = std::os::unix::fs::symlink(file, &link) {
             tracing::debug!(link = %link.display(), %error, "no link to a container's log");
         }
-        if let Some(previous) = &self.previous {
-            let _ = std::fs::remove_file(names::log_link(config, &self.pod, &self.container.name, previous));
-        }
     }
 
     /// One dead container is kept per container, for people to look at; its log and the one before are kept as well.
     async fn forget_older(&self) {
         if let Some(older) = &self.older {
+            let config = &self.agent.config;
+            let _ = std::fs::remove_file(names::log_link(config, &self.pod, &self.container.name, older));
             if let Err(error) = self.agent.containerd.delete(older).await {
                 tracing::debug!(id = older, %error, "an old container stays for now");
             }

@@ -122,6 +122,7 @@ pub struct PodWorker {
     written: PodStatus,
     written_version: u64,
     write_in_flight: bool,
+    last_patch: Option<serde_json::Value>,
     write_retry: Option<Timestamp>,
     delete_wanted: bool,
     gone: bool,
@@ -162,6 +163,7 @@ impl PodWorker {
             oomed: HashSet::new(),
             ending: CancellationToken::new(),
             write_in_flight: false,
+            last_patch: None,
             write_retry: None,
             delete_wanted: false,
             gone: false,
@@ -261,13 +263,7 @@ impl PodWorker {
             Message::Image { container, result } => self.image_ready(&container, result),
             Message::Started { container, result } => self.started(&container, result),
             Message::Ended { container, id, exit } => self.ended(&container, &id, exit),
-            Message::KillFinished { container, id } => {
-                let r = self.container(&container);
-                let other = r.current.as_ref().is_some_and(|i| i.id != id);
-                if matches!(r.activity, Activity::Killing(_)) && (other || !r.running()) {
-                    r.activity = Activity::Idle;
-                }
-            }
+            Message::KillFinished { container, id } => self.kill_finished(&container, &id),
             Message::TornDown => {
                 self.record.volumes = VolumesStep::Gone;
                 self.record.torn_down = true;
@@ -275,6 +271,18 @@ impl PodWorker {
             Message::Written(result) => self.written(result),
             Message::DeletedFromApi => {}
             Message::CleanedUp => self.finished = true,
+        }
+    }
+
+    /// The steps of stopping are through. Where the container still runs (the kernel can't let it go, or containerd didn't
+    /// answer), the plan begins them anew; where its end is just being looked into, that tells.
+    fn kill_finished(&mut self, container: &str, id: &str) {
+        if self.live.get(container).is_some_and(|l| l.id == id && l.exited.is_cancelled()) {
+            return;
+        }
+        let r = self.container(container);
+        if matches!(r.activity, Activity::Killing(_)) {
+            r.activity = Activity::Idle;
         }
     }
 
@@ -770,7 +778,6 @@ impl PodWorker {
         r.image = ImageStep::Needed;
         let start = containers::Start {
             attempt: r.next_attempt(),
-            previous: r.current.as_ref().map(|i| i.id.clone()),
             older: r.last.as_ref().map(|i| i.id.clone()),
             agent: self.agent.clone(),
             pod: self.pod.clone(),
@@ -892,6 +899,14 @@ impl PodWorker {
         };
         match status::patch::patch(pod::uid(&self.pod), &old, &new) {
             Some(patch) => {
+                if self.last_patch.as_ref() == Some(&patch) {
+                    // The server keeps something else than what it was told: asking again at once would go on for ever.
+                    tracing::warn!(pod = pod::display(&self.pod), %patch, "a pod's status doesn't stay as written");
+                    self.last_patch = None;
+                    self.write_retry = Some(in_seconds(10));
+                    return;
+                }
+                self.last_patch = Some(patch.clone());
                 self.write_in_flight = true;
                 let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
                 self.job(async move {
@@ -907,7 +922,7 @@ impl PodWorker {
                     let _ = tx.send(Message::DeletedFromApi);
                 });
             }
-            None => {}
+            None => self.last_patch = None,
         }
     }
 
@@ -922,8 +937,12 @@ impl PodWorker {
                 }
             }
             // The watch will tell that it is gone.
-            Err(writer::Error::Gone) => self.write_retry = Some(in_seconds(5)),
+            Err(writer::Error::Gone) => {
+                self.last_patch = None;
+                self.write_retry = Some(in_seconds(5));
+            }
             Err(writer::Error::Api(error)) => {
+                self.last_patch = None;
                 tracing::warn!(pod = pod::display(&self.pod), %error, "cannot write a pod's status, trying again");
                 self.write_retry = Some(in_seconds(2));
             }
@@ -935,7 +954,6 @@ impl PodWorker {
         let containers = self.record.containers.iter();
         let view = View {
             pod: self.pod.clone(),
-            sandbox: self.record.sandbox().cloned(),
             containers: containers
                 .map(|(n, r)| (n.clone(), (r.current.clone(), r.last.clone())))
                 .collect(),

@@ -108,11 +108,7 @@ fn container_status(
     }
     static NEW: std::sync::LazyLock<ContainerRecord> = std::sync::LazyLock::new(ContainerRecord::default);
     let r = record.container(&container.name).unwrap_or(&NEW);
-    let default_waiting = if has_init && !(init && r.activity != Activity::Idle) {
-        "PodInitializing"
-    } else {
-        "ContainerCreating"
-    };
+    let default_waiting = if has_init { "PodInitializing" } else { "ContainerCreating" };
     status.state = Some(waiting(default_waiting, None));
     let Some(instance) = &r.current else {
         if let Some((reason, message)) = trouble(pod, container, r, now) {
