@@ -223,7 +223,10 @@ fn sweep_files(agent: &Agent, known: &HashSet<String>) {
     let keep = |uid: &str| known.contains(uid) || agent.workers.lock().contains_key(uid);
     // Only of pods that have a directory here: the cgroups of several agents may stand side by side.
     let cgroups = agent.cgroups.pods();
-    for uid in dir_names(&agent.config.root_dir.join("pods")).into_iter().filter(|u| !keep(u)) {
+    for uid in dir_names(&agent.config.root_dir.join("pods"))
+        .into_iter()
+        .filter(|u| !keep(u))
+    {
         for (path, _) in cgroups.iter().filter(|(_, u)| *u == uid) {
             agent.cgroups.remove(path);
         }

@@ -35,10 +35,17 @@ fn main() -> ExitCode {
     if std::env::args().any(|a| a == "--list") {
         return ExitCode::SUCCESS;
     }
-    tracing_subscriber::fmt().with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into())).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
+        .init();
     isolate();
-    let Some(node) = containerd::Node::start() else { return ExitCode::SUCCESS };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Some(node) = containerd::Node::start() else {
+        return ExitCode::SUCCESS;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(all(&node));
     // The daemon goes before the mounts that it holds.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -49,7 +56,14 @@ fn main() -> ExitCode {
 /// Nothing of the machine's network and of /run is seen, and no mount gets out.
 fn isolate() {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .unwrap();
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     let script = "ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.0.0.1/24 dev eth0;
                   ip link set eth0 up; ip link set far up";
@@ -116,13 +130,20 @@ impl Cluster {
         node.busybox(&containerd).await;
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let api: Api<ServiceAccount> = Api::default_namespaced(admin.clone());
-        api.create(&PostParams::default(), &account).await.unwrap();
+        there(api.create(&PostParams::default(), &account).await);
         let root: ConfigMap =
-            serde_json::from_value(json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "CA"}})).unwrap();
+            serde_json::from_value(json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "CA"}}))
+                .unwrap();
         let maps: Api<ConfigMap> = Api::default_namespaced(admin.clone());
-        maps.create(&PostParams::default(), &root).await.unwrap();
+        there(maps.create(&PostParams::default(), &root).await);
         let ca = mk8s_pki::ca::create("kubernetes").unwrap();
-        Cluster { admin, server, containerd, ca, dir }
+        Cluster {
+            admin,
+            server,
+            containerd,
+            ca,
+            dir,
+        }
     }
 
     async fn start_kubelet(&self) -> Supervisor {
@@ -171,27 +192,45 @@ impl Cluster {
     async fn node_becomes_ready(&self) {
         let nodes: Api<Node> = Api::all(self.admin.clone());
         let range = json!({"spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}});
-        nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(range)).await.unwrap();
+        nodes
+            .patch(NODE, &PatchParams::default(), &Patch::Merge(range))
+            .await
+            .unwrap();
         let node = eventually("the node to be ready", Duration::from_secs(15), async || {
             let node = serde_json::to_value(nodes.get(NODE).await.unwrap()).unwrap();
             (condition(&node, "Ready") == "True").then_some(node)
         })
         .await;
         let info = &node["status"]["nodeInfo"];
-        assert!(info["containerRuntimeVersion"].as_str().unwrap().starts_with("containerd://1."), "{info}");
+        assert!(
+            info["containerRuntimeVersion"]
+                .as_str()
+                .unwrap()
+                .starts_with("containerd://1."),
+            "{info}"
+        );
         assert_eq!(info["kubeletVersion"], "v1.35.4+mk8s.1");
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], NODE);
         assert_eq!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10250);
         let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
             Api::namespaced(self.admin.clone(), "kube-node-lease");
-        eventually("the lease", Duration::from_secs(5), async || leases.get_opt(NODE).await.unwrap()).await;
+        eventually("the lease", Duration::from_secs(5), async || {
+            leases.get_opt(NODE).await.unwrap()
+        })
+        .await;
     }
 
     async fn create(&self, name: &str, spec: Value) -> String {
         let mut spec = spec;
         spec["nodeName"] = json!(NODE);
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
-        self.pods().create(&PostParams::default(), &pod).await.unwrap().metadata.uid.unwrap()
+        self.pods()
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap()
+            .metadata
+            .uid
+            .unwrap()
     }
 
     async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -214,20 +253,33 @@ impl Cluster {
     async fn events(&self, name: &str) -> Vec<(String, String)> {
         let api: Api<Event> = Api::default_namespaced(self.admin.clone());
         let list = api.list(&Default::default()).await.unwrap();
-        let ours = list.items.into_iter().filter(|e| e.involved_object.name.as_deref() == Some(name));
-        ours.map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect()
+        let ours = list
+            .items
+            .into_iter()
+            .filter(|e| e.involved_object.name.as_deref() == Some(name));
+        ours.map(|e| (e.reason.unwrap_or_default(), e.message.unwrap_or_default()))
+            .collect()
     }
 
     async fn said(&self, name: &str, reason: &str, part: &str) {
-        eventually(&format!("event {reason} of {name} with {part:?}"), Duration::from_secs(10), async || {
-            let events = self.events(name).await;
-            events.iter().any(|(r, m)| r == reason && m.contains(part)).then_some(())
-        })
+        eventually(
+            &format!("event {reason} of {name} with {part:?}"),
+            Duration::from_secs(10),
+            async || {
+                let events = self.events(name).await;
+                events
+                    .iter()
+                    .any(|(r, m)| r == reason && m.contains(part))
+                    .then_some(())
+            },
+        )
         .await;
     }
 
     fn log(&self, name: &str, uid: &str, container: &str, attempt: u32) -> String {
-        let file = self.dir.join(format!("logs/pods/default_{name}_{uid}/{container}/{attempt}.log"));
+        let file = self
+            .dir
+            .join(format!("logs/pods/default_{name}_{uid}/{container}/{attempt}.log"));
         std::fs::read_to_string(file).unwrap_or_default()
     }
 
@@ -270,7 +322,9 @@ impl Cluster {
                 }),
             )
             .await;
-        let pod = self.until("web", "running pod", |p| p["status"]["phase"] == "Running").await;
+        let pod = self
+            .until("web", "running pod", |p| p["status"]["phase"] == "Running")
+            .await;
         eprintln!("web (with an init container) runs after {:?}", began.elapsed());
         let status = &pod["status"];
         assert_eq!(condition(&pod, "Ready"), "True", "{status:#}");
@@ -281,13 +335,24 @@ impl Cluster {
         assert!(main["containerID"].as_str().unwrap().starts_with("containerd://"));
         let told = (&main["started"], &main["ready"], &main["restartCount"]);
         assert_eq!(told, (&json!(true), &json!(true), &json!(0)));
-        assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+        assert_eq!(
+            status["initContainerStatuses"][0]["state"]["terminated"]["reason"],
+            "Completed"
+        );
         let log = eventually("the log", Duration::from_secs(5), async || {
             let log = self.log("web", &uid, "main", 0);
             log.contains("uid=").then_some(log)
         })
         .await;
-        let parts = ["hello from web 10.244.1.", "content", "nameserver 10.96.0.10", "ca.crt", "eyJ", "uid=1000", "2000"];
+        let parts = [
+            "hello from web 10.244.1.",
+            "content",
+            "nameserver 10.96.0.10",
+            "ca.crt",
+            "eyJ",
+            "uid=1000",
+            "2000",
+        ];
         for part in parts.into_iter().chain(["initialized"]) {
             assert!(log.contains(part), "no {part:?} in {log}");
         }
@@ -298,29 +363,55 @@ impl Cluster {
     }
 
     async fn restarts_and_ends(&self) {
-        let one = |command: Value| json!([{"name": "c", "image": IMAGE, "command": command,
-            "terminationMessagePolicy": "FallbackToLogsOnError"}]);
+        let one = |command: Value| {
+            json!([{"name": "c", "image": IMAGE, "command": command,
+            "terminationMessagePolicy": "FallbackToLogsOnError"}])
+        };
         let sh = |script: &str| one(json!(["sh", "-c", script]));
         let done = sh("echo bye > /dev/termination-log");
-        self.create("done", json!({"restartPolicy": "Never", "containers": done})).await;
-        self.create("failed", json!({"restartPolicy": "Never", "containers": sh("echo oops; exit 3")})).await;
+        self.create("done", json!({"restartPolicy": "Never", "containers": done}))
+            .await;
+        self.create(
+            "failed",
+            json!({"restartPolicy": "Never", "containers": sh("echo oops; exit 3")}),
+        )
+        .await;
         self.create("crashing", json!({"containers": sh("exit 1")})).await;
-        self.create("nocommand", json!({"containers": one(json!(["/no/such"]))})).await;
-        let done = self.until("done", "success", |p| p["status"]["phase"] == "Succeeded").await;
+        self.create("nocommand", json!({"containers": one(json!(["/no/such"]))}))
+            .await;
+        let done = self
+            .until("done", "success", |p| p["status"]["phase"] == "Succeeded")
+            .await;
         let end = &done["status"]["containerStatuses"][0]["state"]["terminated"];
-        assert_eq!((&end["reason"], &end["message"]), (&json!("Completed"), &json!("bye\n")));
+        assert_eq!(
+            (&end["reason"], &end["message"]),
+            (&json!("Completed"), &json!("bye\n"))
+        );
         assert_eq!(condition_reason(&done, "Ready"), "PodCompleted");
-        let failed = self.until("failed", "failure", |p| p["status"]["phase"] == "Failed").await;
+        let failed = self
+            .until("failed", "failure", |p| p["status"]["phase"] == "Failed")
+            .await;
         let end = &failed["status"]["containerStatuses"][0]["state"]["terminated"];
-        assert_eq!((&end["exitCode"], &end["message"], &end["reason"]), (&json!(3), &json!("oops\n"), &json!("Error")));
+        assert_eq!(
+            (&end["exitCode"], &end["message"], &end["reason"]),
+            (&json!(3), &json!("oops\n"), &json!("Error"))
+        );
         let waits = |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff";
         let looping = self.until("crashing", "crash loop", waits).await;
         let c = &looping["status"]["containerStatuses"][0];
         assert!(c["restartCount"].as_i64().unwrap() >= 1, "{c:#}");
         assert_eq!(c["lastState"]["terminated"]["exitCode"], 1);
         let message = c["state"]["waiting"]["message"].as_str().unwrap();
-        assert!(message.starts_with("back-off 10s restarting failed container=c pod=crashing_default("), "{message}");
-        self.said("crashing", "BackOff", "Back-off restarting failed container c in pod crashing_default(").await;
+        assert!(
+            message.starts_with("back-off 10s restarting failed container=c pod=crashing_default("),
+            "{message}"
+        );
+        self.said(
+            "crashing",
+            "BackOff",
+            "Back-off restarting failed container c in pod crashing_default(",
+        )
+        .await;
         self.until("nocommand", "start error", |p| {
             p["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"] == "StartError"
         })
@@ -328,29 +419,45 @@ impl Cluster {
     }
 
     async fn bad_images_and_missing_objects(&self) {
-        self.create("noimage", json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]})).await;
+        self.create(
+            "noimage",
+            json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]}),
+        )
+        .await;
         let never = json!({"containers": [{"name": "c", "image": "none:1", "imagePullPolicy": "Never"}]});
         self.create("never", never).await;
         let waiting = json!({"containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "1000"],
             "envFrom": [{"configMapRef": {"name": "later"}}]}]});
         self.create("waiting", waiting).await;
         let reason = |p: &Value| p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
-        self.until("noimage", "back-off", |p| reason(p) == "ImagePullBackOff").await;
-        self.said("noimage", "Failed", "Failed to pull image \"127.0.0.1:1/none:1\"").await;
-        self.until("never", "refusal", |p| reason(p) == "ErrImageNeverPull").await;
-        self.until("waiting", "config error", |p| reason(p) == "CreateContainerConfigError").await;
+        self.until("noimage", "back-off", |p| reason(p) == "ImagePullBackOff")
+            .await;
+        self.said("noimage", "Failed", "Failed to pull image \"127.0.0.1:1/none:1\"")
+            .await;
+        self.until("never", "refusal", |p| reason(p) == "ErrImageNeverPull")
+            .await;
+        self.until("waiting", "config error", |p| reason(p) == "CreateContainerConfigError")
+            .await;
         let maps: Api<ConfigMap> = Api::default_namespaced(self.admin.clone());
         let data = json!({"metadata": {"name": "later"}, "data": {"A": "1"}});
         let map: ConfigMap = serde_json::from_value(data).unwrap();
         let began = Instant::now();
         maps.create(&PostParams::default(), &map).await.unwrap();
-        self.until("waiting", "start once it is there", |p| p["status"]["phase"] == "Running").await;
-        assert!(began.elapsed() < Duration::from_secs(8), "woken by the object, not by a timer");
+        self.until("waiting", "start once it is there", |p| {
+            p["status"]["phase"] == "Running"
+        })
+        .await;
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "woken by the object, not by a timer"
+        );
     }
 
     async fn probes_decide(&self) {
-        let probe = |failures: i32| json!({"exec": {"command": ["cat", "/tmp/ready"]}, "periodSeconds": 1,
-            "timeoutSeconds": 5, "failureThreshold": failures});
+        let probe = |failures: i32| {
+            json!({"exec": {"command": ["cat", "/tmp/ready"]}, "periodSeconds": 1,
+            "timeoutSeconds": 5, "failureThreshold": failures})
+        };
         let mut liveness = probe(3);
         liveness["terminationGracePeriodSeconds"] = json!(1);
         let script = "touch /tmp/ready; sleep 5; rm /tmp/ready; sleep 1000";
@@ -358,10 +465,19 @@ impl Cluster {
             "readinessProbe": probe(1), "livenessProbe": liveness});
         self.create("probed", json!({"containers": [container]})).await;
         self.until("probed", "ready", |p| condition(p, "Ready") == "True").await;
-        self.until("probed", "unready", |p| condition(p, "Ready") == "False").await;
-        self.until("probed", "restart", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+        self.until("probed", "unready", |p| condition(p, "Ready") == "False")
+            .await;
+        self.until("probed", "restart", |p| {
+            p["status"]["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
         self.said("probed", "Unhealthy", "Readiness probe failed: ").await;
-        self.said("probed", "Killing", "Container c failed liveness probe, will be restarted").await;
+        self.said(
+            "probed",
+            "Killing",
+            "Container c failed liveness probe, will be restarted",
+        )
+        .await;
     }
 
     async fn a_restarted_agent_adopts(&self, supervisor: Supervisor, uid: &str) -> Supervisor {
@@ -387,7 +503,9 @@ impl Cluster {
     async fn a_live_volume_follows(&self) {
         let maps: Api<ConfigMap> = Api::default_namespaced(self.admin.clone());
         let change = json!({"data": {"file": "changed"}});
-        maps.patch("settings", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+        maps.patch("settings", &PatchParams::default(), &Patch::Merge(change))
+            .await
+            .unwrap();
         let pods = self.dir.join("kubelet/pods");
         eventually("the new content", Duration::from_secs(10), async || {
             let found = std::fs::read_dir(&pods).unwrap().flatten().any(|pod| {
@@ -405,7 +523,8 @@ impl Cluster {
             "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /proc/1/fd/1"]}}}});
         let spec = json!({"terminationGracePeriodSeconds": 20, "containers": [container]});
         let uid = self.create("graceful", spec).await;
-        self.until("graceful", "running", |p| p["status"]["phase"] == "Running").await;
+        self.until("graceful", "running", |p| p["status"]["phase"] == "Running")
+            .await;
         let began = Instant::now();
         self.pods().delete("graceful", &DeleteParams::default()).await.unwrap();
         let log = eventually("its last words", Duration::from_secs(10), async || {
@@ -415,10 +534,17 @@ impl Cluster {
         .await;
         self.until("graceful", "deletion", Value::is_null).await;
         assert!(log.contains("hook"), "{log}");
-        assert!(began.elapsed() < Duration::from_secs(10), "it ended by itself: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "it ended by itself: {:?}",
+            began.elapsed()
+        );
         for pod in self.pods().list(&Default::default()).await.unwrap() {
             let name = pod.metadata.name.unwrap();
-            self.pods().delete(&name, &DeleteParams::default().grace_period(1)).await.unwrap();
+            self.pods()
+                .delete(&name, &DeleteParams::default().grace_period(1))
+                .await
+                .unwrap();
         }
         eventually("all pods to go", Duration::from_secs(60), async || {
             let left = self.pods().list(&Default::default()).await.unwrap().items;
@@ -433,7 +559,11 @@ impl Cluster {
 
     async fn nothing_is_left(&self, node: &containerd::Node) {
         for path in ["kubelet/pods", "logs/pods", "node/sandboxes"] {
-            let left: Vec<_> = std::fs::read_dir(self.dir.join(path)).unwrap().flatten().map(|e| e.path()).collect();
+            let left: Vec<_> = std::fs::read_dir(self.dir.join(path))
+                .unwrap()
+                .flatten()
+                .map(|e| e.path())
+                .collect();
             assert!(left.is_empty(), "{left:?}");
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -443,10 +573,20 @@ impl Cluster {
     }
 }
 
+/// Created, or there already.
+fn there<T>(result: Result<T, kube::Error>) {
+    match result {
+        Err(kube::Error::Api(answer)) if answer.code == 409 => {}
+        other => drop(other.unwrap()),
+    }
+}
+
 fn condition_of(object: &Value, kind: &str, field: &str) -> String {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.into_iter().find(|c| c["type"] == kind);
-    found.and_then(|c| c[field].as_str().map(str::to_owned)).unwrap_or_default()
+    found
+        .and_then(|c| c[field].as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn condition(object: &Value, kind: &str) -> String {

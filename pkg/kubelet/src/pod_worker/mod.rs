@@ -277,7 +277,11 @@ impl PodWorker {
     /// The steps of stopping are through. Where the container still runs (the kernel can't let it go, or containerd didn't
     /// answer), the plan begins them anew; where its end is just being looked into, that tells.
     fn kill_finished(&mut self, container: &str, id: &str) {
-        if self.live.get(container).is_some_and(|l| l.id == id && l.exited.is_cancelled()) {
+        if self
+            .live
+            .get(container)
+            .is_some_and(|l| l.id == id && l.exited.is_cancelled())
+        {
             return;
         }
         let r = self.container(container);
@@ -871,13 +875,9 @@ impl PodWorker {
     }
 
     fn clean_up(&mut self) {
-        let mut ids: Vec<String> = Vec::new();
-        for r in self.record.containers.values() {
-            ids.extend(r.current.iter().chain(&r.last).map(|i| i.id.clone()));
-        }
         let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
         self.job(async move {
-            sandbox::clean_up(&agent, &pod, &ids).await;
+            sandbox::clean_up(&agent, &pod).await;
             let _ = tx.send(Message::CleanedUp);
         });
     }
@@ -897,32 +897,32 @@ impl PodWorker {
         let (Ok(old), Ok(new)) = (serde_json::to_value(&self.written), serde_json::to_value(&wanted)) else {
             return;
         };
-        match status::patch::patch(pod::uid(&self.pod), &old, &new) {
-            Some(patch) => {
-                if self.last_patch.as_ref() == Some(&patch) {
-                    // The server keeps something else than what it was told: asking again at once would go on for ever.
-                    tracing::warn!(pod = pod::display(&self.pod), %patch, "a pod's status doesn't stay as written");
-                    self.last_patch = None;
-                    self.write_retry = Some(in_seconds(10));
-                    return;
-                }
-                self.last_patch = Some(patch.clone());
-                self.write_in_flight = true;
-                let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
-                self.job(async move {
-                    let result = writer::write(&agent, &pod, patch).await;
-                    let _ = tx.send(Message::Written(result));
-                });
-            }
-            None if self.delete_wanted => {
-                self.delete_wanted = false;
-                let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
-                self.job(async move {
-                    writer::delete(&agent, &pod).await;
-                    let _ = tx.send(Message::DeletedFromApi);
-                });
-            }
-            None => self.last_patch = None,
+        let patch = status::patch::patch(pod::uid(&self.pod), &old, &new);
+        if patch.is_some() && self.last_patch == patch {
+            // The server keeps something else than what it was told: asking again would go on for ever.
+            tracing::debug!(
+                pod = pod::display(&self.pod),
+                ?patch,
+                "a pod's status doesn't stay as written"
+            );
+        } else if let Some(patch) = patch {
+            self.last_patch = Some(patch.clone());
+            self.write_in_flight = true;
+            let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
+            self.job(async move {
+                let result = writer::write(&agent, &pod, patch).await;
+                let _ = tx.send(Message::Written(result));
+            });
+            return;
+        } else {
+            self.last_patch = None;
+        }
+        if std::mem::take(&mut self.delete_wanted) {
+            let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
+            self.job(async move {
+                writer::delete(&agent, &pod).await;
+                let _ = tx.send(Message::DeletedFromApi);
+            });
         }
     }
 

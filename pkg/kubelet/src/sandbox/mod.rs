@@ -276,14 +276,21 @@ pub async fn tear_down(agent: &Arc<Agent>, pod: &Arc<Pod>) {
 }
 
 /// The API has forgotten the pod: so does the node.
-pub async fn clean_up(agent: &Arc<Agent>, pod: &Arc<Pod>, containers: &[String]) {
-    for id in containers {
-        if let Err(error) = agent.containerd.delete(id).await {
+pub async fn clean_up(agent: &Arc<Agent>, pod: &Arc<Pod>) {
+    // Asked of containerd, not of the worker's memory: a start that was cut off left one that nobody remembers.
+    let left = agent.containerd.containers(&[(names::POD_UID, pod::uid(pod))]).await;
+    let left = left.unwrap_or_else(|error| {
+        tracing::warn!(pod = pod::display(pod), %error, "cannot list a pod's dead containers");
+        Vec::new()
+    });
+    for container in &left {
+        if let Err(error) = agent.containerd.delete(&container.id).await {
             tracing::warn!(pod = pod::display(pod), %error, "cannot remove a dead container");
         }
-        agent.owners.lock().remove(id);
+        agent.owners.lock().remove(&container.id);
     }
-    let (agent, pod, ids) = (agent.clone(), pod.clone(), containers.to_vec());
+    let ids: Vec<String> = left.into_iter().map(|c| c.id).collect();
+    let (agent, pod) = (agent.clone(), pod.clone());
     let _ = tokio::task::spawn_blocking(move || {
         let uid = pod::uid(&pod);
         if let Err(error) = volumes::remove(&agent.pod_dir(uid)) {

@@ -95,12 +95,14 @@ fn container_status(
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
         started: Some(false),
+        // The API always shows it, empty or not.
+        last_state: Some(ContainerState::default()),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     };
     if let Some(old) = old {
         status.restart_count = old.restart_count;
-        status.last_state.clone_from(&old.last_state);
+        status.last_state = Some(old.last_state.clone().unwrap_or_default());
         if record.containers.is_empty() {
             // Turned away, or over before this agent knew it: nothing newer is known.
             return old.clone();
@@ -108,7 +110,11 @@ fn container_status(
     }
     static NEW: std::sync::LazyLock<ContainerRecord> = std::sync::LazyLock::new(ContainerRecord::default);
     let r = record.container(&container.name).unwrap_or(&NEW);
-    let default_waiting = if has_init { "PodInitializing" } else { "ContainerCreating" };
+    let default_waiting = if has_init {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
     status.state = Some(waiting(default_waiting, None));
     let Some(instance) = &r.current else {
         if let Some((reason, message)) = trouble(pod, container, r, now) {
@@ -120,8 +126,8 @@ fn container_status(
     status.image.clone_from(&instance.image_name);
     status.image_id.clone_from(&instance.image_id);
     status.container_id = Some(container_id(instance));
-    status.last_state = r.last.as_ref().and_then(terminated).map(|t| ContainerState {
-        terminated: Some(t),
+    status.last_state = Some(ContainerState {
+        terminated: r.last.as_ref().and_then(terminated),
         ..Default::default()
     });
     status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
