@@ -555,17 +555,16 @@ impl Cluster {
             self.containerd.containers(&[]).await.unwrap().is_empty().then_some(())
         })
         .await;
+        for path in ["kubelet/pods", "logs/pods", "node/sandboxes"] {
+            eventually(path, Duration::from_secs(10), async || {
+                let empty = std::fs::read_dir(self.dir.join(path)).unwrap().count() == 0;
+                empty.then_some(())
+            })
+            .await;
+        }
     }
 
     async fn nothing_is_left(&self, node: &containerd::Node) {
-        for path in ["kubelet/pods", "logs/pods", "node/sandboxes"] {
-            let left: Vec<_> = std::fs::read_dir(self.dir.join(path))
-                .unwrap()
-                .flatten()
-                .map(|e| e.path())
-                .collect();
-            assert!(left.is_empty(), "{left:?}");
-        }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let below = node.path("cluster").display().to_string();
         assert!(!mounts.contains(&below), "{mounts}");
