@@ -147,12 +147,23 @@ impl Exec {
 
     /// Resolves when the process has ended, and cleans up after it.
     pub async fn wait(&mut self) -> Result<Exit> {
-        let exit = self.client.wait_process(&self.container, &self.id).await?;
+        let exit = self.exited().await?;
+        self.remove().await?;
+        Ok(exit)
+    }
+
+    /// Resolves when the process has ended. What it said may still be in the shim: it is dropped on [`Self::remove`] if
+    /// a slow reader leaves it there for long.
+    pub async fn exited(&self) -> Result<Exit> {
+        self.client.wait_process(&self.container, &self.id).await
+    }
+
+    /// Cleans up after a process that has ended.
+    pub async fn remove(&mut self) -> Result<()> {
         self.ended = true;
         // What is open stays readable; only the names go.
         let _ = fs::remove_dir_all(&self.directory);
-        delete_process(&self.client, &self.container, &self.id).await?;
-        Ok(exit)
+        delete_process(&self.client, &self.container, &self.id).await
     }
 
     pub async fn resize(&self, width: u16, height: u16) -> Result<()> {
