@@ -33,11 +33,7 @@ struct Options {
 }
 
 fn options(query: &HashMap<String, String>, now: Timestamp) -> Result<Options, String> {
-    let flag = |name: &str| {
-        query
-            .get(name)
-            .is_some_and(|v| !matches!(v.as_str(), "" | "0" | "false"))
-    };
+    let flag = |name: &str| query.get(name).is_some_and(|v| super::query::is_on(v));
     let number = |name: &str| -> Result<Option<u64>, String> {
         let Some(text) = query.get(name).filter(|t| !t.is_empty()) else {
             return Ok(None);
@@ -77,7 +73,7 @@ pub async fn handle(
     RawQuery(query): RawQuery,
 ) -> Response {
     let fail = |status: StatusCode, text: String| (status, text).into_response();
-    let options = match options(&parse_query(query.as_deref().unwrap_or_default()), Timestamp::now()) {
+    let options = match options(&last_of_each(query.as_deref().unwrap_or_default()), Timestamp::now()) {
         Ok(options) => options,
         Err(text) => return fail(StatusCode::BAD_REQUEST, text),
     };
@@ -109,19 +105,9 @@ pub async fn handle(
         .into_response()
 }
 
-/// Keys and values of a query string; of a repeated key the last counts.
-pub fn parse_query(query: &str) -> HashMap<String, String> {
-    let decode = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_encoding::percent_decode_str(&text)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    let pairs = query.split('&').filter(|p| !p.is_empty());
-    pairs
-        .map(|p| p.split_once('=').unwrap_or((p, "")))
-        .map(|(k, v)| (decode(k), decode(v)))
-        .collect()
+/// Of a repeated key the last counts.
+fn last_of_each(query: &str) -> HashMap<String, String> {
+    super::query::pairs(query).into_iter().collect()
 }
 
 struct LogFile {

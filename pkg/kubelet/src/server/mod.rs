@@ -2,6 +2,14 @@
 //! let in: a client must show the certificate that names it as the API server's kubelet client.
 
 pub mod logs;
+mod query;
+mod remotecommand;
+mod session;
+mod spdy;
+mod spdy_channels;
+mod status;
+mod upgrade;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -66,6 +74,14 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::handle))
+        .route(
+            "/exec/{namespace}/{pod}/{container}",
+            get(remotecommand::exec).post(remotecommand::exec),
+        )
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            get(remotecommand::attach).post(remotecommand::attach),
+        )
         .layer(middleware::from_fn(only_the_api_server))
         .with_state(agent)
 }

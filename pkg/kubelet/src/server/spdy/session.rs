@@ -1,0 +1,276 @@
+//! A connection full of streams: one task reads frames and hands data to the streams, one writes.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Sink, SinkExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{self, Control, Head, Kind};
+use super::headers::{Deflater, Headers, Inflater};
+
+/// Pieces on their way to one stream, and frames on theirs to the client.
+const QUEUE: usize = 8;
+/// Streams opened and not yet looked at.
+const BACKLOG: usize = 64;
+/// A longer frame of data comes in pieces.
+const PIECE: usize = 64 << 10;
+/// Old clients lose what they have not read yet when the connection ends: so it's theirs to end it, within this time.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// A stream that the client opened.
+pub struct Stream {
+    pub id: u32,
+    pub headers: Headers,
+    /// What the client sends, until it ends its half.
+    pub data: mpsc::Receiver<Bytes>,
+    /// Resolves, with whatever, when the client gave the whole stream up, or the connection ended.
+    pub reset: oneshot::Receiver<()>,
+    pub writer: Writer,
+}
+
+/// Our half of a stream. Writing to a connection that is gone is as good as writing to one that nobody reads: the
+/// session tells of it.
+#[derive(Clone)]
+pub struct Writer {
+    id: u32,
+    out: mpsc::Sender<Outgoing>,
+}
+
+impl Writer {
+    pub async fn write(&self, data: &[u8]) {
+        self.send(frame::data(self.id, false, data)).await;
+    }
+
+    /// Ends our half.
+    pub async fn finish(&self) {
+        self.send(frame::data(self.id, true, b"")).await;
+    }
+
+    pub async fn refuse(&self) {
+        self.send(frame::rst_stream(self.id, frame::PROTOCOL_ERROR)).await;
+    }
+
+    async fn send(&self, frame: Bytes) {
+        let _ = self.out.send(Outgoing::Frame(frame)).await;
+    }
+}
+
+enum Outgoing {
+    Frame(Bytes),
+    End,
+}
+
+pub struct Session<S> {
+    pub incoming: mpsc::Receiver<Stream>,
+    /// The client has closed the connection.
+    pub gone: CancellationToken,
+    out: mpsc::Sender<Outgoing>,
+    reader: JoinHandle<()>,
+    writer: JoinHandle<S>,
+}
+
+impl<S: Sink<Bytes, Error = io::Error> + Unpin + Send + 'static> Session<S> {
+    /// Begins to serve what reads from the one and writes to the other.
+    pub fn start(from: impl AsyncRead + Unpin + Send + 'static, to: S) -> Self {
+        let (streams, incoming) = mpsc::channel(BACKLOG);
+        let (out, outgoing) = mpsc::channel(QUEUE);
+        let gone = CancellationToken::new();
+        let (replies, ended) = (out.clone(), gone.clone());
+        let reader = tokio::spawn(async move {
+            let reader = Reader {
+                from,
+                streams,
+                out: replies,
+                open: HashMap::new(),
+            };
+            if let Err(error) = reader.run().await {
+                tracing::debug!(%error, "a SPDY connection ended");
+            }
+            ended.cancel();
+        });
+        Self {
+            incoming,
+            gone,
+            out,
+            reader,
+            writer: tokio::spawn(write(to, outgoing)),
+        }
+    }
+
+    /// Sends what is queued, waits for the client to leave, and closes.
+    pub async fn close(mut self) {
+        self.incoming.close();
+        let _ = self.out.send(Outgoing::End).await;
+        let sink = self.writer.await;
+        let abort = self.reader.abort_handle();
+        if tokio::time::timeout(LINGER, self.reader).await.is_err() {
+            abort.abort();
+        }
+        if let Ok(mut sink) = sink {
+            let _ = tokio::time::timeout(Duration::from_secs(1), sink.close()).await;
+        }
+    }
+}
+
+async fn write<S: Sink<Bytes, Error = io::Error> + Unpin>(mut to: S, mut outgoing: mpsc::Receiver<Outgoing>) -> S {
+    while let Some(Outgoing::Frame(frame)) = outgoing.recv().await {
+        let sent = async {
+            to.feed(frame).await?;
+            if outgoing.is_empty() {
+                to.flush().await?;
+            }
+            Ok::<(), io::Error>(())
+        };
+        if sent.await.is_err() {
+            return to;
+        }
+    }
+    let _ = to.flush().await;
+    to
+}
+
+/// What the reader knows of a stream.
+struct Open {
+    /// None: the client has ended its half, or nobody wants to hear more.
+    data: Option<mpsc::Sender<Bytes>>,
+    reset: oneshot::Sender<()>,
+}
+
+struct Reader<R> {
+    from: R,
+    streams: mpsc::Sender<Stream>,
+    out: mpsc::Sender<Outgoing>,
+    open: HashMap<u32, Open>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] frame::Error),
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    async fn run(mut self) -> Result<(), Error> {
+        let (mut inflater, mut deflater) = (Inflater::new(), Deflater::new()?);
+        let mut head = [0; frame::HEAD];
+        loop {
+            match self.from.read_exact(&mut head).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            let head = Head::parse(&head)?;
+            match head.kind {
+                Kind::Data { stream } => self.data(stream, head).await?,
+                Kind::Control { type_ } => {
+                    let mut payload = BytesMut::zeroed(head.length);
+                    self.from.read_exact(&mut payload).await?;
+                    let control = Control::parse(type_, head.flags, payload.freeze())?;
+                    self.control(control, &mut inflater, &mut deflater).await?;
+                }
+            }
+        }
+    }
+
+    async fn data(&mut self, stream: u32, head: Head) -> Result<(), Error> {
+        let mut left = head.length;
+        while left > 0 {
+            let mut piece = BytesMut::zeroed(left.min(PIECE));
+            self.from.read_exact(&mut piece).await?;
+            left -= piece.len();
+            let Some(open) = self.open.get_mut(&stream) else {
+                continue;
+            };
+            if let Some(sender) = &open.data {
+                if sender.send(piece.freeze()).await.is_err() {
+                    open.data = None;
+                }
+            }
+        }
+        if head.flags & frame::FIN != 0 {
+            self.end(stream);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, stream: u32) {
+        if let Some(open) = self.open.get_mut(&stream) {
+            open.data = None;
+        }
+    }
+
+    async fn control(
+        &mut self,
+        control: Control,
+        inflater: &mut Inflater,
+        deflater: &mut Deflater,
+    ) -> Result<(), Error> {
+        match control {
+            Control::SynStream { stream, fin, block } => {
+                let headers = inflater.headers(&block)?;
+                let reply = frame::syn_reply(stream, &deflater.empty()?);
+                self.syn(stream, fin, headers, reply).await;
+            }
+            // Every block has to pass through the one zlib stream.
+            Control::SynReply { block, .. } => drop(inflater.headers(&block)?),
+            Control::Headers { stream, fin, block } => {
+                inflater.headers(&block)?;
+                if fin {
+                    self.end(stream);
+                }
+            }
+            Control::RstStream { stream, status } => {
+                tracing::trace!(stream, status, "the client reset a stream");
+                if let Some(open) = self.open.remove(&stream) {
+                    let _ = open.reset.send(());
+                }
+            }
+            // Odd ones are the client's, and we send none.
+            Control::Ping { id } => self.send(frame::ping(id)).await,
+            // It opens no more streams, and has yet to close the connection.
+            Control::GoAway | Control::Other => {}
+        }
+        Ok(())
+    }
+
+    async fn syn(&mut self, id: u32, fin: bool, headers: Headers, reply: Bytes) {
+        if self.open.contains_key(&id) || self.streams.is_closed() {
+            self.send(reply).await;
+            return self.send(frame::rst_stream(id, frame::CANCEL)).await;
+        }
+        // Those whose other end here is gone.
+        self.open.retain(|_, open| !open.reset.is_closed());
+        let (sender, data) = mpsc::channel(QUEUE);
+        let (reset, was_reset) = oneshot::channel();
+        let open = Open {
+            data: (!fin).then_some(sender),
+            reset,
+        };
+        self.open.insert(id, open);
+        self.send(reply).await;
+        let writer = Writer {
+            id,
+            out: self.out.clone(),
+        };
+        let stream = Stream {
+            id,
+            headers,
+            data,
+            reset: was_reset,
+            writer,
+        };
+        let _ = self.streams.send(stream).await;
+    }
+
+    async fn send(&mut self, frame: Bytes) {
+        let _ = self.out.send(Outgoing::Frame(frame)).await;
+    }
+}
