@@ -145,12 +145,12 @@ async fn containers_get_what_the_spec_says() {
             oom_score_adj: Some(1000),
             ..Default::default()
         };
-        c.cgroups_path = "/mk8s-test/limited".into();
+        c.cgroups_path = node.cgroup("limited");
     });
     let limited = limited.await;
     assert_eq!(limited.first().map(String::as_str), Some("1000"));
     assert!(
-        limited.iter().any(|line| line.ends_with("/mk8s-test/limited")) || node.host.cgroup_v2,
+        limited.iter().any(|line| line.ends_with(&node.cgroup("limited"))) || node.host.cgroup_v2,
         "{limited:?}"
     );
     // One below our own can't be set without CAP_SYS_RESOURCE, and is no reason to fail.

@@ -113,7 +113,7 @@ impl Node {
         let config = SandboxConfig {
             image: image.config.clone(),
             hostname: Some("sandbox".into()),
-            cgroups_path: format!("/mk8s-test/{id}"),
+            cgroups_path: self.cgroup(id),
             shim_group: id.into(),
             ..Default::default()
         };
@@ -139,7 +139,7 @@ impl Node {
             image: image.config.clone(),
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             hostname: "sandbox".into(),
-            cgroups_path: format!("/mk8s-test/{}-c", sandbox.0),
+            cgroups_path: self.cgroup(&format!("{}-c", sandbox.0)),
             shim_group: sandbox.0.into(),
             namespaces: Namespaces {
                 sandbox_pid: sandbox.1,
@@ -180,6 +180,12 @@ impl Node {
             .unwrap()
     }
 
+    /// A cgroup below this instance's own.
+    pub fn cgroup(&self, name: &str) -> String {
+        let own = self.directory.path().file_name().unwrap_or_default().to_string_lossy();
+        format!("/{own}/{name}")
+    }
+
     /// containerd's own command-line client, on this instance.
     pub fn ctr(&self, args: &[&str]) -> String {
         let mut command = Command::new("ctr");
@@ -218,7 +224,7 @@ impl Drop for Node {
         // What runc leaves empty: its state by namespace, and the parents of the cgroups.
         let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(&*NAMESPACE));
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(controller.path().join("mk8s-test"));
+            let _ = fs::remove_dir(controller.path().join(self.cgroup("").trim_matches('/')));
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for line in mounts.lines().filter(|line| line.contains("mk8s-containerd-")) {
