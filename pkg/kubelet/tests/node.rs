@@ -93,6 +93,8 @@ async fn all(node: &containerd::Node) {
     eprintln!("probes decide");
     let supervisor = cluster.a_restarted_agent_adopts(supervisor, &uid).await;
     eprintln!("a restarted agent adopts");
+    let supervisor = cluster.a_rebooted_host_runs_the_same_pods(supervisor).await;
+    eprintln!("a rebooted host runs the same pods");
     cluster.a_live_volume_follows().await;
     cluster.deletion_is_graceful().await;
     eprintln!("deletion is graceful");
@@ -497,6 +499,32 @@ impl Cluster {
         assert_eq!(main(&after)["restartCount"], 0);
         assert_eq!(before["status"]["podIP"], after["status"]["podIP"]);
         assert_eq!(after["metadata"]["uid"], uid);
+        supervisor
+    }
+
+    /// After a reboot containerd has its records, but no task.
+    async fn a_rebooted_host_runs_the_same_pods(&self, supervisor: Supervisor) -> Supervisor {
+        let before = self
+            .until("second", "running", |p| p["status"]["phase"] == "Running")
+            .await;
+        supervisor.shutdown(Duration::from_secs(5)).await;
+        drop(supervisor);
+        for task in self.containerd.tasks().await.unwrap() {
+            self.containerd.delete_task(&task.id).await.unwrap();
+        }
+        let supervisor = self.start_kubelet().await;
+        let again = |p: &Value| {
+            let c = &p["status"]["containerStatuses"][0];
+            c["restartCount"] == 1 && c["state"]["running"].is_object()
+        };
+        let after = self.until("second", "running again", again).await;
+        assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+        let last = &after["status"]["containerStatuses"][0]["lastState"]["terminated"];
+        assert_eq!((&last["exitCode"], &last["reason"]), (&json!(255), &json!("Unknown")));
+        // The init container runs again too, in the new sandbox.
+        self.until("web", "running again", again).await;
+        self.until("done", "success still", |p| p["status"]["phase"] == "Succeeded")
+            .await;
         supervisor
     }
 

@@ -77,8 +77,8 @@ impl Start {
             .map_err(Failure::config)?
             .map_err(Failure::config)?;
         let config = self.config(&id, &env, accounts, security, mounts);
-        let user = user(&config);
         let oci = spec::container(&config, &self.agent.host).map_err(Failure::create)?;
+        let user = user(&oci);
         if self.ending.is_cancelled() {
             return Err(Failure::create("the pod is being stopped"));
         }
@@ -311,25 +311,21 @@ impl Start {
 }
 
 /// Whom the process runs as, by the spec that was built for it.
-fn user(config: &ContainerConfig) -> User {
-    let security = &config.security;
-    let uid = security.run_as_user.or_else(|| {
-        let name = config.image.user.split(':').next().unwrap_or_default();
-        if name.is_empty() {
-            Some(0)
-        } else {
-            config.accounts.uid_of(name)
-        }
-    });
-    let groups: Vec<i64> = security.supplemental_groups.iter().map(|g| i64::from(*g)).collect();
-    let gid = i64::from(security.run_as_group.unwrap_or(0));
+fn user(oci: &oci_spec::runtime::Spec) -> User {
+    let Some(process) = oci.process() else {
+        return User::default();
+    };
+    let user = process.user();
+    let gid = i64::from(user.gid());
+    let others = user
+        .additional_gids()
+        .iter()
+        .flatten()
+        .map(|g| i64::from(*g))
+        .filter(|g| *g != gid);
     User {
-        uid: i64::from(uid.unwrap_or(0)),
+        uid: i64::from(user.uid()),
         gid,
-        groups: if groups.contains(&gid) {
-            groups
-        } else {
-            std::iter::once(gid).chain(groups).collect()
-        },
+        groups: std::iter::once(gid).chain(others).collect(),
     }
 }
