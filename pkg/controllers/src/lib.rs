@@ -3,6 +3,10 @@
 //! One row of [`CONTROLLERS`] per controller, one file per row. A controller is a function that gets a [`Context`], names the informers
 //! whose events concern it, and hands a reconcile function to the [`driver`]: the key of an object comes in, the object is read again,
 //! a pure function decides, the difference is written. Nothing polls; nothing is written when nothing changed.
+//!
+//! To write one: a file that says at its top what it watches, what it writes and what it must never do; `run`, which wires informers to keys;
+//! a reconcile that reads, plans, acts; the plan as a pure function with its tests as tables; a row below. Its rights are those of its account
+//! in the bootstrap roles, which `tests/cluster.rs` exercises.
 
 pub mod adoption;
 pub mod certificates;

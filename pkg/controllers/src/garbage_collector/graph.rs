@@ -192,6 +192,22 @@ impl Graph {
         gone.iter().flat_map(|uid| self.deleted(uid)).collect()
     }
 
+    /// Are all its owners known to be there, and to stay? Then nothing need be asked: when one goes, the object comes up again. (At the start
+    /// many objects are seen before their owners are.)
+    pub fn is_settled(&self, uid: &str) -> bool {
+        self.nodes.get(uid).is_some_and(|node| {
+            let stays = |o: &OwnerReference| {
+                self.nodes.get(&o.uid).is_some_and(|owner| {
+                    let named = (&owner.name, &owner.kind_name) == (&o.name, &o.kind);
+                    // A reference across namespaces means nobody.
+                    let near = owner.namespace.is_empty() || owner.namespace == node.namespace;
+                    owner.kind.is_some() && named && near && !owner.waits_for_dependents
+                })
+            };
+            !node.deleting && node.owners.iter().all(stays)
+        })
+    }
+
     /// Those that keep an object that waits for its dependents.
     pub fn blockers(&self, uid: &str) -> Vec<String> {
         let Some(node) = self.nodes.get(uid) else {
@@ -261,7 +277,9 @@ mod tests {
         assert_eq!(graph.applied(&kind, &object("a", &[], None)), []);
         assert_eq!(graph.applied(&kind, &object("b", &["a"], None)), []);
         assert_eq!(graph.applied(&kind, &object("c", &["gone"], None)), check(&["c"]));
+        assert!(graph.is_settled("b") && !graph.is_settled("c"));
         assert_eq!(graph.deleted("a"), check(&["b"]));
+        assert!(!graph.is_settled("b"));
         assert_eq!(graph.applied(&kind, &object("d", &["a"], None)), check(&["d"]));
         let listed = HashSet::from(["b".to_owned()]);
         graph.listed(&kind, &listed);

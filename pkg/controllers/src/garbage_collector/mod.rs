@@ -105,7 +105,11 @@ impl Collector {
     }
 
     async fn check(&self, uid: &str) -> Result<(), Error> {
-        let Some(node) = self.graph.lock().get(uid).cloned() else {
+        let node = {
+            let graph = self.graph.lock();
+            graph.get(uid).filter(|_| !graph.is_settled(uid)).cloned()
+        };
+        let Some(node) = node else {
             return Ok(());
         };
         let Some(kind) = node.kind.clone() else { return Ok(()) };
