@@ -1,7 +1,10 @@
 //! The node's HTTPS server on port 10250: the API server comes here for a container's logs (and streams). Nobody else is
 //! let in: a client must show the certificate that names it as the API server's kubelet client.
 
+mod dial;
 pub mod logs;
+mod portforward;
+mod portforward_channels;
 mod query;
 mod remotecommand;
 mod session;
@@ -81,6 +84,10 @@ fn router(agent: Arc<Agent>) -> Router {
         .route(
             "/attach/{namespace}/{pod}/{container}",
             get(remotecommand::attach).post(remotecommand::attach),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}",
+            get(portforward::handle).post(portforward::handle),
         )
         .layer(middleware::from_fn(only_the_api_server))
         .with_state(agent)
