@@ -131,7 +131,7 @@ async fn sign(
     usages: &[&str],
 ) -> Result<(String, String)> {
     let user = format!("system:node:{}", settings.node_name);
-    let (request, key) =
+    let (key, request) =
         issue::request(&user, Some("system:nodes"), names).map_err(|error| Failure::new(error.to_string()))?;
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let what = format!("have a certificate signed by {signer}");
