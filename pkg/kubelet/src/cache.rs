@@ -35,7 +35,10 @@ impl<K: Kind> Held<K> {
     }
 }
 
-struct Table<K>(Mutex<HashMap<(String, String), Weak<Held<K>>>>);
+/// (namespace, name)
+type Key = (String, String);
+
+struct Table<K>(Mutex<HashMap<Key, Weak<Held<K>>>>);
 
 impl<K> Table<K>
 where

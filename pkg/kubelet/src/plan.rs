@@ -101,10 +101,12 @@ pub fn finished(pod: &Pod, record: &PodRecord) -> Option<bool> {
     let policy = pod::restart_policy(pod);
     for container in pod::init_containers(pod).iter().filter(|c| !pod::is_sidecar(c)) {
         let r = record.container(&container.name);
-        if let Some(exit) = r.and_then(ContainerRecord::exit) {
-            if exit.code != 0 && policy == "Never" && !r.is_some_and(ContainerRecord::busy) {
-                return Some(false);
-            }
+        if let Some(exit) = r.and_then(ContainerRecord::exit)
+            && exit.code != 0
+            && policy == "Never"
+            && !r.is_some_and(ContainerRecord::busy)
+        {
+            return Some(false);
         }
     }
     let mut success = true;

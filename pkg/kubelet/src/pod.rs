@@ -81,10 +81,10 @@ pub fn deleting(pod: &Pod) -> bool {
 
 /// Grace of a pod that is being stopped: the deletion's, else the spec's.
 pub fn grace_seconds(pod: &Pod) -> i64 {
-    if deleting(pod) {
-        if let Some(grace) = pod.metadata.deletion_grace_period_seconds {
-            return grace.max(0);
-        }
+    if deleting(pod)
+        && let Some(grace) = pod.metadata.deletion_grace_period_seconds
+    {
+        return grace.max(0);
     }
     spec(pod).termination_grace_period_seconds.unwrap_or(30).max(0)
 }

@@ -188,10 +188,10 @@ async fn sweep(agent: Arc<Agent>, orphans: Inventory, known: HashSet<String>) {
                 tracing::warn!(id = container.id, %error, "cannot remove a container of a pod that is no more");
             }
         }
-        if let Some(network) = agent.network.now() {
-            if let Err(error) = network.detach(&uid).await {
-                tracing::warn!(uid, %error, "cannot give back the network of a pod that is no more");
-            }
+        if let Some(network) = agent.network.now()
+            && let Err(error) = network.detach(&uid).await
+        {
+            tracing::warn!(uid, %error, "cannot give back the network of a pod that is no more");
         }
     }
     let result = tokio::task::spawn_blocking(move || sweep_files(&agent, &known)).await;

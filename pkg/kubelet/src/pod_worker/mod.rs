@@ -794,7 +794,8 @@ impl PodWorker {
         };
         let tx = self.tx.clone();
         self.job(async move {
-            let result = start.run().await;
+            // Boxed: the largest of the jobs by far.
+            let result = Box::pin(start.run()).await;
             let _ = tx.send(Message::Started {
                 container: name,
                 result,

@@ -245,10 +245,10 @@ pub async fn remove(agent: &Arc<Agent>, pod: &Pod, sandbox: Option<&Sandbox>) {
             tracing::warn!(pod = pod::display(pod), %error, "cannot remove a pod's sandbox");
         }
     }
-    if let Some(network) = agent.network.now().filter(|_| !pod::host_network(pod)) {
-        if let Err(error) = network.detach(uid).await {
-            tracing::warn!(pod = pod::display(pod), %error, "cannot give back a pod's network");
-        }
+    if let Some(network) = agent.network.now().filter(|_| !pod::host_network(pod))
+        && let Err(error) = network.detach(uid).await
+    {
+        tracing::warn!(pod = pod::display(pod), %error, "cannot give back a pod's network");
     }
     let dir = Files::of(agent, uid).dir().to_owned();
     let _ = tokio::task::spawn_blocking(move || {

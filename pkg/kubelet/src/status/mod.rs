@@ -58,11 +58,11 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
         status.reason.clone_from(&old.reason);
         status.message.clone_from(&old.message);
     }
-    if let Some(verdict) = record.verdict.as_ref().filter(|_| phase == "Failed") {
-        if !pod::is_terminal_phase(old_phase) {
-            status.reason = Some(verdict.reason.clone());
-            status.message = Some(verdict.message.clone());
-        }
+    if let Some(verdict) = record.verdict.as_ref().filter(|_| phase == "Failed")
+        && !pod::is_terminal_phase(old_phase)
+    {
+        status.reason = Some(verdict.reason.clone());
+        status.message = Some(verdict.message.clone());
     }
     status.phase = Some(phase.to_owned());
     status.conditions = Some(conditions::conditions(pod, old, &status, record, now));
@@ -186,7 +186,6 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         mount_path: m.mount_path.clone(),
         read_only: m.read_only,
         recursive_read_only: m.read_only.unwrap_or(false).then(|| "Disabled".to_owned()),
-        ..Default::default()
     };
     Some(mounts.iter().map(one).collect())
 }
@@ -244,10 +243,10 @@ pub fn trouble(
             .as_ref()
             .map(|(reason, message, _)| (*reason, message.clone()));
     }
-    if let Some(exit) = record.exit() {
-        if backoff::waits_until(record.crash, exit.finished_at, now).is_some() {
-            return Some(("CrashLoopBackOff", crash_message(pod, container, record)));
-        }
+    if let Some(exit) = record.exit()
+        && backoff::waits_until(record.crash, exit.finished_at, now).is_some()
+    {
+        return Some(("CrashLoopBackOff", crash_message(pod, container, record)));
     }
     record
         .start_error

@@ -56,10 +56,10 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<bool, 
     }
     let data = dir.join(DATA);
     let old = fs::read_link(&data).ok();
-    if let Some(old) = &old {
-        if same(&dir.join(old), payload) {
-            return Ok(false);
-        }
+    if let Some(old) = &old
+        && same(&dir.join(old), payload)
+    {
+        return Ok(false);
     }
     let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.").to_string();
     let name = format!("{stamp}{}", rand::random::<u32>());

@@ -174,18 +174,18 @@ pub fn prepare(pod: &Pod, dir: &PodDir, volume: &Volume) -> Result<PathBuf, Erro
             }),
         _ => None,
     };
-    if let Some(size) = memory {
-        if !is_mount_point(&path) {
-            let options = size.map(|s| format!("size={s}"));
-            mount(
-                Some("tmpfs"),
-                &path,
-                Some("tmpfs"),
-                MsFlags::empty(),
-                options.as_deref(),
-            )
-            .map_err(|e| Error::io("mount a tmpfs on", &path, e))?;
-        }
+    if let Some(size) = memory
+        && !is_mount_point(&path)
+    {
+        let options = size.map(|s| format!("size={s}"));
+        mount(
+            Some("tmpfs"),
+            &path,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            options.as_deref(),
+        )
+        .map_err(|e| Error::io("mount a tmpfs on", &path, e))?;
     }
     if plugin == Plugin::EmptyDir {
         // 0777 whatever our umask.
