@@ -92,6 +92,7 @@ impl Start {
             })
             .await
             .map_err(Failure::create)?;
+        tracing::debug!(container = self.container.name, "container is created");
         self.normal("Created", "Container created");
         self.agent
             .owners

@@ -173,6 +173,7 @@ impl PodWorker {
 
     /// Runs until the pod is gone from the API and from the node.
     pub async fn run(mut self, found: Vec<Found>) {
+        tracing::debug!(pod = pod::display(&self.pod), "a pod is here");
         self.adopt(found).await;
         self.admit();
         self.follow_objects();
@@ -350,6 +351,7 @@ impl PodWorker {
                 if self.record.sandbox != SandboxStep::Creating {
                     return;
                 }
+                tracing::debug!(pod = pod::display(&self.pod), "sandbox is ready");
                 self.record.sandboxes = sandbox.attempt + 1;
                 self.record.sandbox = SandboxStep::Ready(sandbox);
             }
@@ -367,6 +369,7 @@ impl PodWorker {
     fn volumes_made(&mut self, result: Result<Paths, String>) {
         match result {
             Ok(paths) => {
+                tracing::debug!(pod = pod::display(&self.pod), "volumes are ready");
                 self.volumes = Arc::new(paths);
                 self.record.volumes = VolumesStep::Ready;
                 self.keep_volumes_fresh();
@@ -428,6 +431,7 @@ impl PodWorker {
         r.activity = Activity::Idle;
         match result {
             Ok(instance) => {
+                tracing::debug!(pod = pod::display(&self.pod), container, "container is started");
                 let id = instance.id.clone();
                 r.last = r.current.take();
                 r.current = Some(instance.clone());
