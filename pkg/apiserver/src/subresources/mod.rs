@@ -33,7 +33,7 @@ pub async fn dispatch(call: Call, parts: Parts, body: Body) -> Result<Response<B
     let name = call.info.subresource.clone();
     match (plural.as_str(), name.as_str(), verb) {
         (_, "proxy" | "ephemeralcontainers" | "resize", _) => Err(call.not_in_this_version(&name)),
-        ("pods", "log", _) => streams::log(&call).await,
+        ("pods", "log", _) => streams::log(&call, parts).await,
         ("pods", "exec" | "attach" | "portforward", _) => streams::upgrade(&call, parts).await,
         ("pods", "binding", "create") => binding::create(&call, decode::read(body).await?).await,
         ("pods", "eviction", "create") => eviction::create(&call, decode::read(body).await?).await,

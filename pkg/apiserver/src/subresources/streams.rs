@@ -1,6 +1,8 @@
 //! pods/log, exec, attach and portforward: authorized here, spoken by the pod's node. An upgraded connection is spliced
 //! through; which protocol it carries is between the client and the node.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -11,6 +13,7 @@ use mk8s_api::meta;
 use mk8s_api::status::Status;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::nodes;
 use crate::admission::Operation;
@@ -19,8 +22,10 @@ use crate::handlers::Call;
 use crate::respond;
 
 const BUFFER: usize = 32 << 10;
+/// How long a client may stay after its node has ended the stream.
+const LINGER: Duration = Duration::from_secs(30);
 
-pub async fn log(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     let pod = call.object()?.value();
     let container = container(&pod, call.query.get("container").unwrap_or_default(), false)?;
     let node = meta::string(&pod, &["spec", "nodeName"]);
@@ -51,6 +56,9 @@ pub async fn log(call: &Call) -> Result<Response<Body>, Status> {
         call.info.namespace,
         call.info.name,
     );
+    if parts.headers.contains_key(UPGRADE) {
+        return relay(call, parts, node, &target).await;
+    }
     let request = Request::get(nodes::uri(&target)?)
         .body(Body::empty())
         .map_err(|error| Status::internal(error.to_string()))?;
@@ -147,7 +155,7 @@ fn container(pod: &Value, named: &str, running_only: bool) -> Result<String, Sta
 }
 
 /// exec, attach and portforward.
-pub async fn upgrade(call: &Call, mut parts: Parts) -> Result<Response<Body>, Status> {
+pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     let pod = call.object()?.value();
     // A WebSocket begins with a GET; that alone must not be enough to act on a pod.
     if call.info.verb == "get" {
@@ -175,7 +183,12 @@ pub async fn upgrade(call: &Call, mut parts: Parts) -> Result<Response<Body>, St
         format!("{}/{namespace}/{name}/{container}", call.info.subresource)
     };
     let query = node_query(call);
-    let target = nodes::uri(&format!("{base}/{path}?{query}"))?;
+    relay(call, parts, node, &format!("{base}/{path}?{query}")).await
+}
+
+/// Asks the node for the same upgrade, answers as it does, and from then on only passes bytes.
+async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Result<Response<Body>, Status> {
+    let target = nodes::uri(target)?;
     let Some(client_side) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Status::bad_request("Upgrade request required"));
     };
@@ -240,9 +253,36 @@ async fn splice(client: OnUpgrade, node: OnUpgrade) {
             return;
         }
     };
-    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-    let copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut node, BUFFER, BUFFER).await;
-    if let Err(error) = copied {
+    let (client_from, client_to) = tokio::io::split(TokioIo::new(client));
+    let (node_from, node_to) = tokio::io::split(TokioIo::new(node));
+    let up = one_way(client_from, node_to);
+    let down = one_way(node_from, client_to);
+    tokio::pin!(up, down);
+    tokio::select! {
+        () = &mut up => down.await,
+        // Whoever reads what the node said last has to have the time; but a client that then stays is left.
+        () = &mut down => {
+            let _ = tokio::time::timeout(LINGER, up).await;
+        }
+    }
+}
+
+/// Copies until the end, and passes the end on.
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let mut buffer = vec![0; BUFFER];
+    let copying = async {
+        loop {
+            let read = from.read(&mut buffer).await?;
+            if read == 0 {
+                return Ok::<(), std::io::Error>(());
+            }
+            to.write_all(&buffer[..read]).await?;
+            to.flush().await?;
+        }
+    };
+    if let Err(error) = copying.await {
         tracing::debug!(%error, "a spliced stream ended");
     }
+    // Also after an error: a client that was killed says no goodbye, and its command has to learn of it.
+    let _ = to.shutdown().await;
 }
