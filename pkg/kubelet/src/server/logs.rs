@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path as UrlPath, RawQuery, State};
+use axum::extract::{Path as UrlPath, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -17,8 +17,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::{upgrade, websocket};
 use crate::agent::{Agent, View};
 use crate::{names, pod};
+
+/// The log alone, without channels.
+const OVER_WEBSOCKET: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Options {
@@ -70,10 +74,13 @@ fn options(query: &HashMap<String, String>, now: Timestamp) -> Result<Options, S
 pub async fn handle(
     State(agent): State<Arc<Agent>>,
     UrlPath((namespace, name, container)): UrlPath<(String, String, String)>,
-    RawQuery(query): RawQuery,
+    mut request: Request,
 ) -> Response {
     let fail = |status: StatusCode, text: String| (status, text).into_response();
-    let options = match options(&last_of_each(query.as_deref().unwrap_or_default()), Timestamp::now()) {
+    let options = match options(
+        &last_of_each(request.uri().query().unwrap_or_default()),
+        Timestamp::now(),
+    ) {
         Ok(options) => options,
         Err(text) => return fail(StatusCode::BAD_REQUEST, text),
     };
@@ -96,6 +103,20 @@ pub async fn handle(
         options,
     };
     let (sender, receiver) = mpsc::channel(16);
+    if upgrade::asks(request.headers()) {
+        let upgrade = match upgrade::negotiate(&mut request, &OVER_WEBSOCKET, &[]) {
+            Ok(upgrade) => upgrade,
+            Err(refusal) => return *refusal,
+        };
+        let base64 = upgrade.protocol.is_some_and(|p| p.starts_with("base64."));
+        tokio::spawn(async move {
+            if let Ok(connection) = upgrade.connection.await {
+                tokio::spawn(reader.run(sender));
+                websocket::send_all(connection, base64, receiver).await;
+            }
+        });
+        return upgrade.response;
+    }
     // Ends with the log, or with the client that drops the receiver.
     tokio::spawn(reader.run(sender));
     (

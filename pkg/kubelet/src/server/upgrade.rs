@@ -56,6 +56,11 @@ fn kind(headers: &HeaderMap) -> Option<Kind> {
     })
 }
 
+/// Whether the client wants to leave HTTP.
+pub fn asks(headers: &HeaderMap) -> bool {
+    kind(headers).is_some()
+}
+
 /// The first of the client's that we know; None where it offers nothing.
 fn choose(offered: &[&str], known: &[&'static str]) -> Result<Option<&'static str>, String> {
     if offered.is_empty() {

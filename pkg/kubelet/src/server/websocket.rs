@@ -133,6 +133,39 @@ async fn write(mut sink: SplitSink<Socket, Message>, dialect: Dialect, mut piece
     goodbye(&mut sink).await;
 }
 
+/// One stream, without channels: each piece is a message. An empty one before them tells that the connection is there.
+pub async fn send_all(connection: Upgraded, base64: bool, mut pieces: mpsc::Receiver<std::io::Result<Bytes>>) {
+    let (mut sink, mut stream) = open(connection).await.split();
+    let encode = |piece: Bytes| {
+        if base64 {
+            Message::text(STANDARD.encode(piece))
+        } else {
+            Message::Binary(piece)
+        }
+    };
+    let sending = async {
+        sink.send(encode(Bytes::new())).await?;
+        while let Some(Ok(piece)) = pieces.recv().await {
+            sink.send(encode(piece)).await?;
+        }
+        goodbye(&mut sink).await;
+        Ok::<(), tokio_tungstenite::tungstenite::Error>(())
+    };
+    let leaving = async {
+        while let Some(Ok(message)) = stream.next().await {
+            if message.is_close() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ = sending => {}
+        () = leaving => {}
+    }
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}
+
 /// Clients take any code but this one for a failure.
 pub async fn goodbye(sink: &mut SplitSink<Socket, Message>) {
     let frame = CloseFrame {

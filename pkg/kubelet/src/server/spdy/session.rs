@@ -274,3 +274,85 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let _ = self.out.send(Outgoing::Frame(frame)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio_util::codec::{BytesCodec, FramedWrite};
+
+    use super::*;
+
+    fn session() -> (
+        Session<FramedWrite<tokio::io::WriteHalf<DuplexStream>, BytesCodec>>,
+        DuplexStream,
+    ) {
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let (from, to) = tokio::io::split(server);
+        (Session::start(from, FramedWrite::new(to, BytesCodec::new())), client)
+    }
+
+    /// SYN_STREAM as a client sends it.
+    fn syn(id: u32, deflater: &mut Deflater) -> Vec<u8> {
+        let block = deflater.empty().unwrap();
+        let mut frame = vec![0x80, 3, 0, 1];
+        frame.extend(((10 + block.len()) as u32).to_be_bytes());
+        frame.extend(id.to_be_bytes());
+        frame.extend([0; 6]);
+        frame.extend(block);
+        frame
+    }
+
+    async fn receive(client: &mut DuplexStream) -> (Head, Bytes) {
+        let mut head = [0; frame::HEAD];
+        client.read_exact(&mut head).await.unwrap();
+        let head = Head::parse(&head).unwrap();
+        let mut payload = vec![0; head.length];
+        client.read_exact(&mut payload).await.unwrap();
+        (head, payload.into())
+    }
+
+    #[tokio::test]
+    async fn a_stream_from_its_beginning_to_both_ends() {
+        let (mut session, mut client) = session();
+        let mut deflater = Deflater::new().unwrap();
+        client.write_all(&syn(1, &mut deflater)).await.unwrap();
+        client.write_all(&frame::ping(7)).await.unwrap();
+        client.write_all(&frame::data(1, false, b"hello")).await.unwrap();
+        client.write_all(&frame::data(1, true, b"")).await.unwrap();
+        // Nobody's data is dropped.
+        client.write_all(&frame::data(9, false, b"?")).await.unwrap();
+        let mut stream = session.incoming.recv().await.unwrap();
+        assert_eq!(receive(&mut client).await.0.kind, Kind::Control { type_: 2 });
+        assert_eq!(receive(&mut client).await.1[..], 7u32.to_be_bytes());
+        assert_eq!(stream.data.recv().await.unwrap(), "hello");
+        assert_eq!(stream.data.recv().await, None);
+        stream.writer.write(b"bye").await;
+        stream.writer.finish().await;
+        let (head, data) = receive(&mut client).await;
+        assert_eq!((head.kind, &data[..]), (Kind::Data { stream: 1 }, &b"bye"[..]));
+        let (head, data) = receive(&mut client).await;
+        assert_eq!((head.flags, data.len()), (frame::FIN, 0));
+        drop(client);
+        session.gone.cancelled().await;
+        session.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_and_so_is_a_lost_connection() {
+        let (mut session, mut client) = session();
+        let mut deflater = Deflater::new().unwrap();
+        for id in [1, 3] {
+            client.write_all(&syn(id, &mut deflater)).await.unwrap();
+        }
+        let first = session.incoming.recv().await.unwrap();
+        let second = session.incoming.recv().await.unwrap();
+        client.write_all(&frame::rst_stream(1, frame::CANCEL)).await.unwrap();
+        let _ = first.reset.await;
+        assert!(!session.gone.is_cancelled());
+        drop(client);
+        let _ = second.reset.await;
+        session.gone.cancelled().await;
+        assert!(session.incoming.recv().await.is_none());
+    }
+}
