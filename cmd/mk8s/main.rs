@@ -64,7 +64,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Failure::of("start the async runtime", error))?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match verb {
             Verb::Init(arguments) => init::init(arguments).await,
             Verb::Join(arguments) => join::join(arguments).await,
@@ -76,5 +76,8 @@ fn dispatch(cli: Cli) -> Result<()> {
             Verb::Kubeconfig(arguments) => kubeconfig::print(&arguments).await,
             Verb::Version(_) | Verb::Completion { .. } | Verb::Run(_) => Ok(()),
         }
-    })
+    });
+    // What still blocks (a wait for a process that does not end) must not keep this one.
+    runtime.shutdown_background();
+    done
 }

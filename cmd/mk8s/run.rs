@@ -59,7 +59,21 @@ async fn serve(settings: Settings) -> Result<()> {
     let signals = |kind| signal(kind).map_err(|error| Failure::of("listen for signals", error));
     let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     tracing::info!(role = ?settings.role, node = settings.node_name, version = mk8s_apiserver::config::VERSION, "starting");
-    let server = match start(&settings, &supervisor).await {
+    let told = CancellationToken::new();
+    let tell = told.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tell.cancel();
+    });
+    // A start may wait for a master that is down: it is stopped like everything else.
+    let started = tokio::select! {
+        started = start(&settings, &supervisor) => started,
+        () = told.cancelled() => Ok(None),
+    };
+    let server = match started {
         Ok(server) => server,
         Err(failure) => {
             supervisor.shutdown(master::SHUTDOWN).await;
@@ -67,8 +81,7 @@ async fn serve(settings: Settings) -> Result<()> {
         }
     };
     let cause = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = told.cancelled() => None,
         cause = supervisor.ended() => cause,
     };
     tracing::info!("stopping; pods keep running");
