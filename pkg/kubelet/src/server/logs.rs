@@ -1,40 +1,25 @@
 //! GET /containerLogs: a container's log file, from where the caller wants it, followed if asked.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::log_lines::Options;
+use super::log_reader::Reader;
 use super::{upgrade, websocket};
 use crate::agent::{Agent, View};
 use crate::{names, pod};
 
 /// The log alone, without channels.
 const OVER_WEBSOCKET: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Options {
-    follow: bool,
-    previous: bool,
-    timestamps: bool,
-    tail: Option<u64>,
-    since: Option<Timestamp>,
-    limit: Option<u64>,
-    /// stdout, stderr or both.
-    stream: Option<&'static str>,
-}
 
 fn options(query: &HashMap<String, String>, now: Timestamp) -> Result<Options, String> {
     let flag = |name: &str| query.get(name).is_some_and(|v| super::query::is_on(v));
@@ -185,270 +170,10 @@ fn waiting_reason(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> Opt
         .clone()
 }
 
-struct Reader {
-    file: PathBuf,
-    container: String,
-    id: String,
-    /// Some: follow, until this shows that the container has ended.
-    alive: Option<watch::Receiver<Arc<View>>>,
-    options: Options,
-}
-
-type Out = mpsc::Sender<Result<Bytes, std::io::Error>>;
-
-impl Reader {
-    async fn run(self, out: Out) {
-        if let Err(error) = self.copy(&out).await {
-            tracing::debug!(file = %self.file.display(), %error, "reading a log ended");
-        }
-    }
-
-    async fn copy(&self, out: &Out) -> std::io::Result<()> {
-        // Before the first read, so that nothing written after it is missed.
-        let changes = match &self.alive {
-            Some(_) => Some(watch_file(&self.file)?),
-            None => None,
-        };
-        let mut lines = Lines::open(&self.file, self.options.tail)?;
-        let mut left = self.options.limit;
-        let mut alive = self.alive.clone();
-        loop {
-            let ended = alive.as_ref().is_none_or(|a| !self.is_running(&a.borrow()));
-            loop {
-                let (batch, more) = lines.batch(&self.options)?;
-                if !self.send(out, batch, &mut left).await {
-                    return Ok(());
-                }
-                if !more {
-                    break;
-                }
-            }
-            let (false, Some(changes), Some(alive)) = (ended, &changes, alive.as_mut()) else {
-                return Ok(());
-            };
-            tokio::select! {
-                () = out.closed() => return Ok(()),
-                _ = alive.changed() => {}
-                ready = changes.readable() => {
-                    let mut ready = ready?;
-                    let _ = ready.get_inner().read_events();
-                    ready.clear_ready();
-                }
-            }
-        }
-    }
-
-    fn is_running(&self, view: &View) -> bool {
-        let current = view
-            .containers
-            .get(&self.container)
-            .and_then(|(current, _)| current.as_ref());
-        current.is_some_and(|i| i.id == self.id && i.exit.is_none())
-    }
-
-    /// False: enough, or nobody listens.
-    async fn send(&self, out: &Out, mut batch: Vec<u8>, left: &mut Option<u64>) -> bool {
-        if let Some(left) = left {
-            batch.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= batch.len() as u64;
-        }
-        if !batch.is_empty() && out.send(Ok(Bytes::from(batch))).await.is_err() {
-            return false;
-        }
-        *left != Some(0)
-    }
-}
-
-fn watch_file(file: &Path) -> std::io::Result<AsyncFd<InotifyFd>> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(file, AddWatchFlags::IN_MODIFY)?;
-    #[allow(
-        deprecated,
-        reason = "the descriptor is owned by what is registered; the way that replaces it is unsafe"
-    )]
-    AsyncFd::new(InotifyFd(inotify))
-}
-
-struct InotifyFd(Inotify);
-
-impl InotifyFd {
-    fn read_events(&self) -> nix::Result<()> {
-        self.0.read_events().map(drop)
-    }
-}
-
-impl AsFd for InotifyFd {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for InotifyFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-/// The lines of a log file from a place on.
-struct Lines {
-    reader: BufReader<std::fs::File>,
-    /// A line that the writer hasn't finished.
-    partial: Vec<u8>,
-}
-
-const BATCH: usize = 64 * 1024;
-
-impl Lines {
-    fn open(path: &Path, tail: Option<u64>) -> std::io::Result<Self> {
-        let mut file = std::fs::File::open(path)?;
-        if let Some(tail) = tail {
-            let start = tail_start(&mut file, tail)?;
-            file.seek(SeekFrom::Start(start))?;
-        }
-        Ok(Self {
-            reader: BufReader::with_capacity(BATCH, file),
-            partial: Vec::new(),
-        })
-    }
-
-    /// What the next lines say, and whether there are more right now.
-    fn batch(&mut self, options: &Options) -> std::io::Result<(Vec<u8>, bool)> {
-        let mut out = Vec::new();
-        while out.len() < BATCH {
-            let read = self.reader.read_until(b'\n', &mut self.partial)?;
-            if read == 0 || self.partial.last() != Some(&b'\n') {
-                return Ok((out, false));
-            }
-            render(&self.partial, options, &mut out);
-            self.partial.clear();
-        }
-        Ok((out, true))
-    }
-}
-
-/// `TIME STREAM F|P CONTENT\n`, without what the caller doesn't want. A partial line has no end of its own.
-fn render(line: &[u8], options: &Options, out: &mut Vec<u8>) {
-    let mut fields = line.splitn(4, |b| *b == b' ');
-    let (Some(time), Some(stream), Some(flag), Some(content)) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return;
-    };
-    if options.stream.is_some_and(|s| s.as_bytes() != stream) {
-        return;
-    }
-    if let Some(since) = options.since {
-        let at = std::str::from_utf8(time).ok().and_then(|t| t.parse::<Timestamp>().ok());
-        if at.is_some_and(|at| at < since) {
-            return;
-        }
-    }
-    if options.timestamps {
-        out.extend_from_slice(time);
-        out.push(b' ');
-    }
-    let content = if flag.starts_with(b"P") {
-        content.strip_suffix(b"\n").unwrap_or(content)
-    } else {
-        content
-    };
-    out.extend_from_slice(content);
-}
-
-/// Where the last `lines` lines begin, read from the end.
-fn tail_start(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
-    let end = file.seek(SeekFrom::End(0))?;
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut at = end;
-    let mut found = 0;
-    let mut block = vec![0u8; 16 * 1024];
-    while at > 0 {
-        let size = (block.len() as u64).min(at) as usize;
-        at -= size as u64;
-        file.seek(SeekFrom::Start(at))?;
-        file.read_exact(&mut block[..size])?;
-        for index in (0..size).rev() {
-            // The end of the last line doesn't begin another.
-            if block[index] == b'\n' && at + (index as u64) + 1 < end {
-                found += 1;
-                if found == lines {
-                    return Ok(at + index as u64 + 1);
-                }
-            }
-        }
-    }
-    Ok(0)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    const LOG: &str = "2026-01-01T00:00:00.5Z stdout F one\n2026-01-01T00:00:01Z stderr P tw\n\
-                       2026-01-01T00:00:01Z stderr F o\n2026-01-01T00:00:02Z stdout F three\n2026-01-01T00:00:03Z stdout F unfini";
-
-    fn read(options: &Options) -> String {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), LOG).unwrap();
-        let mut lines = Lines::open(file.path(), options.tail).unwrap();
-        String::from_utf8(lines.batch(options).unwrap().0).unwrap()
-    }
-
-    #[test]
-    fn readings() {
-        let all = Options::default();
-        for (options, expected) in [
-            (all.clone(), "one\ntwo\nthree\n"),
-            (
-                Options {
-                    tail: Some(2),
-                    ..all.clone()
-                },
-                "three\n",
-            ),
-            (
-                Options {
-                    tail: Some(0),
-                    ..all.clone()
-                },
-                "",
-            ),
-            (
-                Options {
-                    tail: Some(100),
-                    ..all.clone()
-                },
-                "one\ntwo\nthree\n",
-            ),
-            (
-                Options {
-                    stream: Some("stdout"),
-                    ..all.clone()
-                },
-                "one\nthree\n",
-            ),
-            (
-                Options {
-                    since: Some("2026-01-01T00:00:02Z".parse().unwrap()),
-                    ..all.clone()
-                },
-                "three\n",
-            ),
-            (
-                Options {
-                    tail: Some(2),
-                    timestamps: true,
-                    ..all.clone()
-                },
-                "2026-01-01T00:00:02Z three\n",
-            ),
-        ] {
-            assert_eq!(read(&options), expected, "{options:?}");
-        }
-    }
 
     #[test]
     fn queries() {

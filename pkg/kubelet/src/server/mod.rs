@@ -2,7 +2,9 @@
 //! let in: a client must show the certificate that names it as the API server's kubelet client.
 
 mod dial;
-pub mod logs;
+mod log_lines;
+mod log_reader;
+mod logs;
 mod portforward;
 mod portforward_channels;
 mod query;

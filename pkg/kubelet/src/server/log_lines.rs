@@ -1,0 +1,180 @@
+//! A log file's lines in CRI form, and which of them, and what of each, a caller wants.
+
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use jiff::Timestamp;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub follow: bool,
+    pub previous: bool,
+    pub timestamps: bool,
+    pub tail: Option<u64>,
+    pub since: Option<Timestamp>,
+    pub limit: Option<u64>,
+    /// stdout, stderr or both.
+    pub stream: Option<&'static str>,
+}
+
+/// The lines of a log file from a place on.
+pub struct Lines {
+    reader: BufReader<std::fs::File>,
+    /// A line that the writer hasn't finished.
+    partial: Vec<u8>,
+}
+
+const BATCH: usize = 64 * 1024;
+
+impl Lines {
+    pub fn open(path: &Path, tail: Option<u64>) -> std::io::Result<Self> {
+        let mut file = std::fs::File::open(path)?;
+        if let Some(tail) = tail {
+            let start = tail_start(&mut file, tail)?;
+            file.seek(SeekFrom::Start(start))?;
+        }
+        Ok(Self {
+            reader: BufReader::with_capacity(BATCH, file),
+            partial: Vec::new(),
+        })
+    }
+
+    /// What the next lines say, and whether there are more right now.
+    pub fn batch(&mut self, options: &Options) -> std::io::Result<(Vec<u8>, bool)> {
+        let mut out = Vec::new();
+        while out.len() < BATCH {
+            let read = self.reader.read_until(b'\n', &mut self.partial)?;
+            if read == 0 || self.partial.last() != Some(&b'\n') {
+                return Ok((out, false));
+            }
+            render(&self.partial, options, &mut out);
+            self.partial.clear();
+        }
+        Ok((out, true))
+    }
+}
+
+/// `TIME STREAM F|P CONTENT\n`, without what the caller doesn't want. A partial line has no end of its own.
+fn render(line: &[u8], options: &Options, out: &mut Vec<u8>) {
+    let mut fields = line.splitn(4, |b| *b == b' ');
+    let (Some(time), Some(stream), Some(flag), Some(content)) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return;
+    };
+    if options.stream.is_some_and(|s| s.as_bytes() != stream) {
+        return;
+    }
+    if let Some(since) = options.since {
+        let at = std::str::from_utf8(time).ok().and_then(|t| t.parse::<Timestamp>().ok());
+        if at.is_some_and(|at| at < since) {
+            return;
+        }
+    }
+    if options.timestamps {
+        out.extend_from_slice(time);
+        out.push(b' ');
+    }
+    let content = if flag.starts_with(b"P") {
+        content.strip_suffix(b"\n").unwrap_or(content)
+    } else {
+        content
+    };
+    out.extend_from_slice(content);
+}
+
+/// Where the last `lines` lines begin, read from the end.
+fn tail_start(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
+    let end = file.seek(SeekFrom::End(0))?;
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut at = end;
+    let mut found = 0;
+    let mut block = vec![0u8; 16 * 1024];
+    while at > 0 {
+        let size = (block.len() as u64).min(at) as usize;
+        at -= size as u64;
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(&mut block[..size])?;
+        for index in (0..size).rev() {
+            // The end of the last line doesn't begin another.
+            if block[index] == b'\n' && at + (index as u64) + 1 < end {
+                found += 1;
+                if found == lines {
+                    return Ok(at + index as u64 + 1);
+                }
+            }
+        }
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const LOG: &str = "2026-01-01T00:00:00.5Z stdout F one\n2026-01-01T00:00:01Z stderr P tw\n\
+                       2026-01-01T00:00:01Z stderr F o\n2026-01-01T00:00:02Z stdout F three\n2026-01-01T00:00:03Z stdout F unfini";
+
+    fn read(options: &Options) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), LOG).unwrap();
+        let mut lines = Lines::open(file.path(), options.tail).unwrap();
+        String::from_utf8(lines.batch(options).unwrap().0).unwrap()
+    }
+
+    #[test]
+    fn readings() {
+        let all = Options::default();
+        for (options, expected) in [
+            (all.clone(), "one\ntwo\nthree\n"),
+            (
+                Options {
+                    tail: Some(2),
+                    ..all.clone()
+                },
+                "three\n",
+            ),
+            (
+                Options {
+                    tail: Some(0),
+                    ..all.clone()
+                },
+                "",
+            ),
+            (
+                Options {
+                    tail: Some(100),
+                    ..all.clone()
+                },
+                "one\ntwo\nthree\n",
+            ),
+            (
+                Options {
+                    stream: Some("stdout"),
+                    ..all.clone()
+                },
+                "one\nthree\n",
+            ),
+            (
+                Options {
+                    since: Some("2026-01-01T00:00:02Z".parse().unwrap()),
+                    ..all.clone()
+                },
+                "three\n",
+            ),
+            (
+                Options {
+                    tail: Some(2),
+                    timestamps: true,
+                    ..all.clone()
+                },
+                "2026-01-01T00:00:02Z three\n",
+            ),
+        ] {
+            assert_eq!(read(&options), expected, "{options:?}");
+        }
+    }
+}
