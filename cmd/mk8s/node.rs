@@ -89,6 +89,7 @@ pub async fn containerd(settings: &Settings) -> Result<Containerd> {
     let options = mk8s_containerd::Options {
         socket,
         log_writer: writer,
+        volumes_dir: settings.node_dir().join("volumes"),
         ..mk8s_containerd::Options::default()
     };
     Containerd::connect(options)

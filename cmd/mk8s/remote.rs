@@ -37,7 +37,11 @@ pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Id
     let ca_pem = read(&ca_file(settings))?;
     let own = Holder::new(load(&client_stem(settings))?);
     let client = client(settings, &ca_pem, Some(own.clone()))?;
-    let serving = serving_certificate(settings, &client).await?;
+    // Its request is approved only for a node that exists, and the node is made by the agent: until then the server
+    // shows the client certificate, which nobody takes for a server's.
+    let serving = stored_serving_certificate(settings);
+    let missing = serving.is_none();
+    let serving = serving.unwrap_or_else(|| own.get());
 
     let (request, settings_copy) = (client.clone(), settings.clone());
     let holder = own.clone();
@@ -57,7 +61,13 @@ pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Id
             let (client, settings) = (client.clone(), settings.clone());
             async move { new_serving_certificate(&settings, &client).await }
         };
-        until(token, rotation::keep_fresh("node serving", renewed.clone(), renew))
+        let (holder, settings, client) = (renewed.clone(), settings_copy.clone(), request.clone());
+        until(token, async move {
+            if missing {
+                first_serving_certificate(&settings, &client, &holder).await;
+            }
+            rotation::keep_fresh("node serving", holder, renew).await;
+        })
     });
     Ok(Identity {
         informers: Informers::new(client.clone(), supervisor.token().clone()),
@@ -80,22 +90,21 @@ pub fn client(settings: &Settings, ca_pem: &str, certificate: Option<Holder>) ->
     mk8s_client::remote(remote).map_err(|error| Failure::new(error.to_string()))
 }
 
-/// The stored serving certificate while it is good, else one that the master signs now.
-async fn serving_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
-    if let Ok(stored) = load(&serving_stem(settings)) {
-        let young = stored.cert.first().is_some_and(|leaf| {
-            rotation::renew_at(leaf).is_ok_and(|due| mk8s_pki::unix_now() < due)
-                && issue::names(leaf).is_ok_and(|names| names.contains(&settings.node_ip.to_string()))
-        });
-        if young {
-            return Ok(stored);
-        }
-    }
-    // A worker that starts before its master waits for it.
+/// The stored serving certificate while it is good.
+fn stored_serving_certificate(settings: &Settings) -> Option<Arc<CertifiedKey>> {
+    let stored = load(&serving_stem(settings)).ok()?;
+    let leaf = stored.cert.first()?;
+    let young = rotation::renew_at(leaf).is_ok_and(|due| mk8s_pki::unix_now() < due);
+    let fits = issue::names(leaf).is_ok_and(|names| names.contains(&settings.node_ip.to_string()));
+    (young && fits).then_some(stored)
+}
+
+/// The first serving certificate, asked for until the master signs one.
+async fn first_serving_certificate(settings: &Settings, client: &kube::Client, holder: &Holder) {
     let mut backoff = mk8s_supervisor::backoff::Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     loop {
         match new_serving_certificate(settings, client).await {
-            Ok(certificate) => return Ok(certificate),
+            Ok(certificate) => return holder.set(certificate),
             Err(failure) => {
                 tracing::warn!(%failure, "no serving certificate yet");
                 tokio::time::sleep(backoff.next_delay()).await;

@@ -31,10 +31,11 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     mk8s_network::teardown()
         .await
         .map_err(|error| Failure::of("remove the network", error))?;
-    unmount_below("/var/lib/kubelet")?;
-    unmount_below("/run/mk8s")?;
-    mk8s_kubelet::remove_cgroups();
     let data_dir = find(arguments.data_dir.as_deref());
+    for directory in ["/var/lib/kubelet".as_ref(), "/run/mk8s".as_ref(), data_dir.as_path()] {
+        unmount_below(directory)?;
+    }
+    mk8s_kubelet::remove_cgroups();
     println!(
         "[reset] Deleting contents of directories: [/var/lib/kubelet {} /run/mk8s]",
         data_dir.display()
@@ -88,10 +89,10 @@ async fn remove_containers(settings: Option<&Settings>, socket: &Path) -> Result
 }
 
 /// Unmounts everything below a directory, deepest first.
-fn unmount_below(directory: &str) -> Result<()> {
+fn unmount_below(directory: &Path) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(|error| Failure::of("read the table of mounts", error))?;
-    let below = format!("{directory}/");
+    let below = format!("{}/", directory.display());
     let mut points: Vec<String> = table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
