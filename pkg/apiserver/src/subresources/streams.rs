@@ -56,7 +56,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
         call.info.namespace,
         call.info.name,
     );
-    if parts.headers.contains_key(UPGRADE) {
+    if call.headers.contains_key(UPGRADE) {
         return relay(call, parts, node, &target).await;
     }
     let request = Request::get(nodes::uri(&target)?)
@@ -68,7 +68,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
         return Err(relayed(parts.status, body).await);
     }
     let mut response = Response::new(Body::new(body));
-    let content_type = parts.headers.get(CONTENT_TYPE).cloned();
+    let content_type = call.headers.get(CONTENT_TYPE).cloned();
     response.headers_mut().insert(
         CONTENT_TYPE,
         content_type.unwrap_or(HeaderValue::from_static("text/plain")),
@@ -192,11 +192,11 @@ async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Resul
     let Some(client_side) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Status::bad_request("Upgrade request required"));
     };
-    if !parts.headers.contains_key(UPGRADE) {
+    if !call.headers.contains_key(UPGRADE) {
         return Err(Status::bad_request("Upgrade request required"));
     }
     let mut request = Request::builder().method(parts.method.clone()).uri(target);
-    for (key, value) in &parts.headers {
+    for (key, value) in &call.headers {
         if passes(key) {
             request = request.header(key, value);
         }
