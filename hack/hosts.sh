@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Several hosts on one machine, for tests: each has its own network, mount, pid, uts, ipc and cgroup namespace, private
+# /run, /etc, /root, /usr/local, /var/log and state directories, and a containerd on the default socket.
+#   hosts.sh up N            N hosts on one LAN; host I is 10.9.0.I
+#   hosts.sh exec I CMD…     runs a command there
+#   hosts.sh kill I          a power-off: everything of the host dies at once
+#   hosts.sh down            ends all hosts
+set -euo pipefail
+self=$(readlink -f "$0")
+dir=${MK8S_HOSTS_DIR:-/var/tmp/mk8s-hosts}
+lan=10.9.0
+prefix=mk8sh
+v1_controllers="cpu cpuacct cpuset memory devices freezer blkio pids"
+
+pid_of() { cat "$dir/$1/pid"; }
+on_v2() { [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; }
+
+# The cgroup directories of a host, on whichever hierarchies the machine has.
+cgroups() {
+  if on_v2; then echo "/sys/fs/cgroup/$prefix/$1"; return; fi
+  for controller in $v1_controllers systemd; do
+    if mountpoint -q "/sys/fs/cgroup/$controller"; then echo "/sys/fs/cgroup/$controller/$prefix/$1"; fi
+  done
+}
+
+enter_cgroups() {
+  local group parent file
+  for group in $(cgroups "$1"); do
+    mkdir -p "$group"
+    if [[ $group = */cpuset/* ]]; then
+      for parent in "${group%/*}" "$group"; do
+        for file in cpuset.cpus cpuset.mems; do cat "$(dirname "$parent")/$file" >"$parent/$file"; done
+      done
+    fi
+    if on_v2; then
+      for parent in /sys/fs/cgroup "/sys/fs/cgroup/$prefix"; do
+        for file in $(cat "$parent/cgroup.controllers"); do echo "+$file" >"$parent/cgroup.subtree_control" || true; done
+      done 2>/dev/null
+    fi
+    # A host's processes stand in a leaf, since cgroup v2 wants none beside children.
+    if [ -d "$group/init" ]; then group=$group/init; fi
+    echo "$BASHPID" >"$group/cgroup.procs"
+  done
+}
+
+# Runs as process 1 of the host.
+become_host() {
+  local host=$1 home=$dir/$1 name controller
+  mount --make-rprivate /
+  hostname "host$host"
+  mount -t proc proc /proc
+  umount -l -R /run/netns 2>/dev/null || true
+  mount -t tmpfs -o mode=755 tmpfs /run
+  mkdir -p /run/lock
+  for name in etc root usr/local; do
+    mkdir -p "$home/up/$name" "$home/work/$name"
+    mount -t overlay overlay -o "lowerdir=/$name,upperdir=$home/up/$name,workdir=$home/work/$name" "/$name"
+  done
+  for name in lib/containerd lib/kubelet lib/mk8s log; do
+    mkdir -p "$home/var/$name" "/var/$name"
+    mount --bind "$home/var/$name" "/var/$name"
+  done
+  echo "127.0.0.1 localhost host$host" >/etc/hosts
+  if on_v2; then
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mkdir -p /sys/fs/cgroup/init
+    while read -r name; do echo "$name" >/sys/fs/cgroup/init/cgroup.procs || true; done </sys/fs/cgroup/cgroup.procs 2>/dev/null
+    for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+      echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true
+    done
+  else
+    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+    for controller in $v1_controllers; do
+      mkdir "/sys/fs/cgroup/$controller"
+      mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" 2>/dev/null || rmdir "/sys/fs/cgroup/$controller"
+    done
+    mkdir /sys/fs/cgroup/systemd
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+  fi
+  ip link set lo up
+  ip addr add "$lan.$host/24" dev eth0
+  ip link set eth0 up
+  ip route add default via "$lan.254"
+  rm -f /etc/containerd/config.toml
+  containerd >/var/log/containerd.log 2>&1 &
+  while [ ! -S /run/containerd/containerd.sock ]; do sleep 0.02; done
+  touch "$home/ready"
+  trap 'exit 0' TERM
+  # Process 1 reaps what is orphaned in its namespace.
+  while :; do sleep 1000 & wait -n || true; done
+}
+
+start() {
+  local host=$1 home=$dir/$1 tries=0
+  mkdir -p "$home"
+  rm -f "$home/ready"
+  ip netns add "$prefix$host"
+  ip -n "$prefix-lan" link add "v$host" type veth peer name eth0 netns "$prefix$host"
+  ip -n "$prefix-lan" link set "v$host" master lan up
+  (
+    enter_cgroups "$host"
+    cd /
+    exec setsid ip netns exec "$prefix$host" unshare -m -u -i -p -C -f --kill-child \
+      bash "$self" become "$host" </dev/null >"$home/init.log" 2>&1
+  ) &
+  local outer=$!
+  until [ -f "$home/ready" ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 1000 ]; then echo "host $host does not start:" >&2; cat "$home/init.log" >&2; return 1; fi
+    sleep 0.02
+  done
+  pgrep -P "$outer" >"$home/pid"
+}
+
+power_off() {
+  local host=$1 group
+  if [ -f "$dir/$host/pid" ]; then
+    kill -9 "$(pid_of "$host")" 2>/dev/null || true
+    while [ -d "/proc/$(pid_of "$host")" ]; do sleep 0.01; done
+    rm -f "$dir/$host/pid"
+  fi
+  ip netns del "$prefix$host" 2>/dev/null || true
+  ip -n "$prefix-lan" link del "v$host" 2>/dev/null || true
+  for group in $(cgroups "$host"); do
+    find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+  done
+}
+
+case ${1:-} in
+  up)
+    mkdir -p "$dir"
+    ip netns add "$prefix-lan"
+    ip -n "$prefix-lan" link set lo up
+    ip -n "$prefix-lan" link add lan type bridge
+    ip -n "$prefix-lan" addr add "$lan.254/24" dev lan
+    ip -n "$prefix-lan" link set lan up
+    for host in $(seq "$2"); do start "$host"; done
+    ;;
+  become) become_host "$2" ;;
+  exec)
+    host=$2
+    shift 2
+    enter_cgroups "$host"
+    exec nsenter -t "$(pid_of "$host")" -m -n -u -i -p -C -- "$@"
+    ;;
+  kill) power_off "$2" ;;
+  down)
+    for home in "$dir"/[0-9]*; do [ -d "$home" ] && power_off "${home##*/}"; done
+    ip netns del "$prefix-lan" 2>/dev/null || true
+    rm -rf "$dir"
+    ;;
+  *)
+    sed -n '2,8p' "$self"
+    exit 2
+    ;;
+esac

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# All tests: format, unit and integration tests (some with a real containerd and network namespaces, as root), and the
+# end-to-end test on two hosts. Installs the Debian packages they need. Ends with "N passed, N failed".
+set -uo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+if [ "$(id -u)" != 0 ]; then
+  echo "error: the tests make network namespaces and run containers: use sudo" >&2
+  exit 1
+fi
+hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack \
+  docker-registry skopeo busybox-static openssl curl util-linux procps || exit 1
+command -v kubectl >/dev/null || hack/packages.sh kubernetes-client || exit 1
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+
+passed=0 failed=0
+step() {
+  local name=$1; shift
+  echo "== $name"
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "== $name FAILED"; fi
+}
+# Adds up what cargo's test runners say of themselves; a crate that does not compile counts as one failure.
+count_tests() {
+  local log=$1
+  passed=$((passed + $(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$log")))
+  failed=$((failed + $(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$log")))
+}
+
+step "cargo fmt --check" cargo fmt --all --check
+log=$(mktemp)
+echo "== cargo test"
+if ! cargo test --workspace --no-fail-fast 2>&1 | tee "$log" | grep -vE '^test .* ok$|^running |^$'; then :; fi
+[ "${PIPESTATUS[0]}" = 0 ] || true
+count_tests "$log"
+grep -qE '^error(\[|:)' "$log" && ! grep -qE '^error: [0-9]+ targets? failed' "$log" && failed=$((failed + 1))
+rm -f "$log"
+
+echo "== end to end"
+if cargo build --workspace --bins; then
+  log=$(mktemp)
+  tests/e2e/run.sh "$CARGO_TARGET_DIR/debug/mk8s" | tee "$log"
+  read -r e2e_passed e2e_failed < <(sed -n 's/^e2e: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
+  passed=$((passed + ${e2e_passed:-0}))
+  failed=$((failed + ${e2e_failed:-1}))
+  rm -f "$log"
+else
+  failed=$((failed + 1))
+fi
+echo "$passed passed, $failed failed"
+((failed == 0))
