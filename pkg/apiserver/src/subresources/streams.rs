@@ -98,6 +98,7 @@ async fn relayed(code: StatusCode, body: hyper::body::Incoming) -> Status {
     let text = text.unwrap_or_default();
     match code.as_u16() {
         400 => Status::bad_request(text),
+        403 => Status::new(403, "Forbidden", text),
         404 => Status::new(404, "NotFound", text),
         code => Status::new(code, "InternalError", text),
     }
