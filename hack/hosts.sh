@@ -61,6 +61,7 @@ become_host() {
     mount --bind "$home/var/$name" "/var/$name"
   done
   echo "127.0.0.1 localhost host$host" >/etc/hosts
+  echo "host$host" >/etc/hostname
   if on_v2; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mkdir -p /sys/fs/cgroup/init

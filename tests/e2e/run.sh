@@ -126,8 +126,8 @@ shows "cp arrived" "host1" k exec "$pod" -- cat /tmp/name
 check "create role" k create role reader --verb=get --resource=pods
 shows "can-i" "^no" k auth can-i delete pods --as=system:serviceaccount:app:default
 shows "create token" "^ey" k create token default
-shows "run --rm -i" "from-run" k run once-more --rm -i --restart=Never --image=mk8s.local/busybox:1 --image-pull-policy=IfNotPresent -- echo from-run
-shows "a bad manifest is refused with the field" "spec.replicas.*greater than or equal to 0" k scale deploy/web --replicas=-1
+shows "run --rm -i" "^from-stdin" bash -c "echo from-stdin | timeout 60 $hosts exec 1 kubectl -n app run once-more --rm -i --restart=Never --image=mk8s.local/busybox:1 --image-pull-policy=IfNotPresent -- cat"
+shows "a bad manifest is refused with the field" "spec.replicas.*greater than or equal to 0" k patch deploy/web -p '{"spec":{"replicas":-1}}'
 shows "an unknown field is refused" "unknown field" k create --validate=strict -f - <<<'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{}}'
 check "create a pod whose image does not exist" k run missing --image=127.0.0.1:9/none:1
 shows "its image cannot be pulled" "ErrImagePull|ImagePullBackOff" bash -c "sleep 3; timeout 30 $hosts exec 1 kubectl -n app get pod missing"
