@@ -136,7 +136,7 @@ async fn begin(
             }
         };
         let (for_job, stdin) = (options.clone(), options.stdin);
-        let run = |client| session::run(job, for_job, client);
+        let run = |client| Box::pin(session::run(job, for_job, client));
         match upgrade.kind {
             Kind::WebSocket => {
                 let lowest = if options.stdout {

@@ -59,7 +59,7 @@ pub async fn run(job: Job, options: Options, client: Client) -> Option<Outcome> 
     let gone = client.gone.clone();
     let work = async {
         match job {
-            Job::Exec { containerd, container } => exec(&containerd, &container, options, client).await,
+            Job::Exec { containerd, container } => Box::pin(exec(&containerd, &container, options, client)).await,
             Job::Attach {
                 containerd,
                 container,

@@ -191,10 +191,10 @@ async fn read(
         };
         match channel {
             STDIN if !data.is_empty() => {
-                if let Some(sender) = &stdin {
-                    if sender.send(data).await.is_err() {
-                        stdin = None;
-                    }
+                if let Some(sender) = &stdin
+                    && sender.send(data).await.is_err()
+                {
+                    stdin = None;
                 }
             }
             RESIZE => {

@@ -189,10 +189,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             let Some(open) = self.open.get_mut(&stream) else {
                 continue;
             };
-            if let Some(sender) = &open.data {
-                if sender.send(piece.freeze()).await.is_err() {
-                    open.data = None;
-                }
+            if let Some(sender) = &open.data
+                && sender.send(piece.freeze()).await.is_err()
+            {
+                open.data = None;
             }
         }
         if head.flags & frame::FIN != 0 {
