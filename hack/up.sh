@@ -10,15 +10,19 @@ grep -qiE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release || fail "this script k
 # Under sudo the invoking user's toolchain builds, so that the checkout stays theirs.
 builder=${SUDO_USER:-root}
 as_builder() {
-  if [ "$builder" = root ]; then bash -lc "$1"; else sudo -u "$builder" -H bash -lc "$1"; fi
+  # root's own environment says where its toolchain is; a login shell would reset PATH.
+  if [ "$builder" = root ]; then bash -c "$1"; else sudo -u "$builder" -H bash -lc "$1"; fi
 }
 cargo_path='export PATH="$HOME/.cargo/bin:$PATH"'
-have=$(as_builder "$cargo_path; cargo --version 2>/dev/null" | awk '{ print $2 }')
+have=$(as_builder "$cargo_path; cargo --version 2>/dev/null" | awk '{ print $2 }') || have=
 want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 [ -n "$have" ] || fail "user $builder has no Rust toolchain: install one by https://rustup.rs"
 [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] || fail "Rust $want or newer is needed, $builder has $have: rustup update"
 
-hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack busybox-static curl
+hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev nftables iptables iproute2 conntrack busybox-static curl
+# A containerd or runc that is there stays: Debian's packages would remove Docker's.
+command -v containerd >/dev/null || hack/packages.sh containerd
+command -v runc >/dev/null || hack/packages.sh runc
 command -v kubectl >/dev/null || hack/packages.sh kubernetes-client
 
 socket=/run/containerd/containerd.sock
@@ -39,6 +43,8 @@ if [ -x /usr/local/bin/mk8s ] && ! cmp -s "$built" /usr/local/bin/mk8s && mk8s s
   mk8s stop
 fi
 "$built" init
+# A proxy for apt and cargo is none for the cluster's own addresses.
+unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 export KUBECONFIG=/etc/kubernetes/admin.conf
 
 image=mk8s.local/busybox:1

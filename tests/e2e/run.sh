@@ -120,6 +120,21 @@ check "annotate" k annotate deploy/web note=x
 check "patch" k patch deploy/web -p '{"spec":{"replicas":3}}'
 check "rollout after the patch" k rollout status deploy/web --timeout=60s
 check "diff shows nothing after apply" bash -c "timeout 60 $hosts exec 1 kubectl apply -f $here/app.yaml >/dev/null && timeout 60 $hosts exec 1 kubectl diff -f $here/app.yaml"
+check "set image" k set image deploy/web web=mk8s.local/busybox:1
+check "delete pod by label" k delete pod -l app=web
+check "rollout after the deletion" k rollout status deploy/web --timeout=60s
+shows "get -w" "web-.*Running" on 1 bash -c 'timeout 3 kubectl -n app get pods -w; true'
+shows "logs -f of a job ends" "^done" k logs -f job/once
+shows "api-resources" "^deployments +deploy +apps/v1 +true +Deployment" on 1 kubectl api-resources
+shows "api-resources has what is only refused or stored" "^statefulsets +sts" on 1 kubectl api-resources
+shows "explain" "replicas" on 1 kubectl explain deployment.spec
+check "create deployment" k create deployment made --image=mk8s.local/busybox:1
+check "expose" k expose deployment made --port=80
+check "create service" k create service clusterip plain --tcp=80:80
+check "create job" k create job made --image=mk8s.local/busybox:1 -- echo x
+check "create secret" k create secret generic made --from-literal=a=b
+shows "a network policy is refused" "not in this version of mk8s" k create -f - <<<'{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"x"},"spec":{"podSelector":{}}}'
+check "delete what was made" k delete deployment/made service/made service/plain job/made secret/made
 pod=$(pod_on host1)
 check "cp" k cp /etc/hostname "$pod:/tmp/name"
 shows "cp arrived" "host1" k exec "$pod" -- cat /tmp/name
