@@ -7,7 +7,7 @@ use std::future::{Future, pending};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use mk8s_containerd::{Container, Containerd, ExecOptions, Output, Stdin};
+use mk8s_containerd::{Container, Containerd, ExecOptions, Output, Stdin, TaskStatus};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -136,6 +136,12 @@ async fn attach(
     options: &Options,
     client: Client,
 ) -> Outcome {
+    // An ended container has nothing more to say, and the client then shows its log instead: kubectl run relies on it.
+    match containerd.task(&container.id).await {
+        Ok(task) if task.status != TaskStatus::Stopped => {}
+        Ok(_) => return Outcome::Failed("error attaching to container: container is in CONTAINER_EXITED state".into()),
+        Err(error) => return Outcome::Failed(format!("error attaching to container: {error}")),
+    }
     let mut attached = match containerd.attach(container).await {
         Ok(attached) => attached,
         Err(error) => return Outcome::Failed(format!("error attaching to container: {error}")),
