@@ -165,6 +165,16 @@ shows "the same containers run" "^$before$" k get pod -l app=web -o 'jsonpath={.
 check "stop" on 1 mk8s stop
 check "init starts it again" on 1 mk8s init
 
+echo "# containerd dies"
+pod=$(pod_on host1)
+# The host has processes of its own only.
+check "kill -9 of containerd" on 1 sh -c 'kill -9 $(pgrep -x containerd)'
+shows "pods serve without containerd" "hello from mk8s" on 1 curl -s -m 5 "http://$address"
+on 1 sh -c 'setsid containerd >>/var/log/containerd.log 2>&1 </dev/null &'
+answers() { k exec "$pod" -- true; }
+check "exec works again" eventually 30 answers
+shows "containerd's containers were kept" "^$before$" k get pod -l app=web -o 'jsonpath={.items[*].status.containerStatuses[*].containerID}'
+
 echo "# a second host"
 join=$(on 1 mk8s token create --print-join-command)
 bad=${join/sha256:?/sha256:z}
