@@ -9,7 +9,12 @@ if [ "$(id -u)" != 0 ]; then
 fi
 hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack \
   docker-registry skopeo busybox-static openssl curl util-linux procps || exit 1
-command -v kubectl >/dev/null || hack/packages.sh kubernetes-client || exit 1
+# The newest stock kubectl is the tests' main client, whatever the machine has.
+kubectl_dir="${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"
+hack/build-kubectl.sh 1.35.4 || exit 1
+mkdir -p "$kubectl_dir/bin"
+ln -sf ../kubectl.1.35 "$kubectl_dir/bin/kubectl"
+export PATH="$kubectl_dir/bin:$PATH"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
 passed=0 failed=0

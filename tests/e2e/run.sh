@@ -143,7 +143,6 @@ check "create role" k create role reader --verb=get --resource=pods
 shows "can-i" "^no" k auth can-i delete pods --as=system:serviceaccount:app:default
 # Debian's kubectl 1.20 has no such verb.
 if kubectl create token --help 2>&1 | grep -e --audience >/dev/null; then shows "create token" "^ey" k create token default; fi
-shows "run --rm -i of what ends at once" "^from-run" k run at-once --rm -i --restart=Never --image=mk8s.local/busybox:1 --image-pull-policy=IfNotPresent -- echo from-run
 shows "run --rm -i" "^from-stdin" bash -c "echo from-stdin | timeout 60 $hosts exec 1 kubectl -n app run once-more --rm -i --restart=Never --image=mk8s.local/busybox:1 --image-pull-policy=IfNotPresent -- cat"
 shows "a bad manifest is refused with the field" "spec.replicas.*greater than or equal to 0" k patch deploy/web -p '{"spec":{"replicas":-1}}'
 shows "an unknown field is refused" "unknown field" k create --validate=strict -f - <<<'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{}}'
