@@ -56,7 +56,7 @@ impl Drop for Busy {
 /// An answer's body that keeps its connection busy until it is sent.
 pub struct Counted {
     pub body: Body,
-    pub busy: Busy,
+    pub _busy: Busy,
 }
 
 impl http_body::Body for Counted {

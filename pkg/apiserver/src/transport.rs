@@ -88,7 +88,7 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
         request.extensions_mut().insert(peer.clone());
         let handled = server.clone().handle(request.map(Body::new));
         async move {
-            let response = handled.await.map(|body| Counted { body, busy });
+            let response = handled.await.map(|body| Counted { body, _busy: busy });
             Ok::<_, std::convert::Infallible>(response)
         }
     });
