@@ -34,7 +34,7 @@ step "cargo fmt --check" cargo fmt --all --check
 log=$(mktemp)
 echo "== cargo test"
 before=$failed
-cargo test --workspace --no-fail-fast 2>&1 | tee "$log" | grep -vE '^test .* ok$|^running |^$'
+cargo test --workspace --no-fail-fast 2>&1 | tee "$log" | grep --line-buffered -vE '^test .* ok$|^running |^$'
 cargo_status=${PIPESTATUS[0]}
 count_tests "$log"
 # What does not compile, and a runner that is killed, leaves no "test result:" line: cargo's own status tells.
