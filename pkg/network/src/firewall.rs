@@ -141,7 +141,7 @@ fn rules(hook: Hook, cluster_cidr: Ipv4Net) -> Vec<String> {
 
 async fn open_iptables(program: &'static str, cluster_cidr: Ipv4Net) -> Result<()> {
     let (bridge, port) = (names::BRIDGE, names::VXLAN_PORT);
-    let text = format!(
+    let mut text = format!(
         "*filter
 :{FORWARD_CHAIN} - [0:0]
 :{INPUT_CHAIN} - [0:0]
@@ -150,21 +150,22 @@ async fn open_iptables(program: &'static str, cluster_cidr: Ipv4Net) -> Result<(
 -A {FORWARD_CHAIN} -m conntrack --ctstate DNAT,RELATED,ESTABLISHED -j ACCEPT
 -A {INPUT_CHAIN} -i {bridge} -s {cluster_cidr} -j ACCEPT
 -A {INPUT_CHAIN} -p udp -m udp --dport {port} -j ACCEPT
-COMMIT
 "
     );
+    for (from, to) in [("FORWARD", FORWARD_CHAIN), ("INPUT", INPUT_CHAIN)] {
+        if nft::run(program, &["-w", "-C", from, "-j", to], None).await.is_err() {
+            tracing::warn!(program, chain = from, "drops by default: mk8s adds its accept");
+            text.push_str(&format!("-I {from} 1 -j {to}\n"));
+        }
+    }
+    text.push_str("COMMIT\n");
     let restore = if program == "iptables" {
         "iptables-restore"
     } else {
         "iptables-legacy-restore"
     };
+    // Chains and jumps in one transaction: a firewall that is reloaded meanwhile finds both or neither.
     nft::run(restore, &["-w", "--noflush"], Some(&text)).await?;
-    for (from, to) in [("FORWARD", FORWARD_CHAIN), ("INPUT", INPUT_CHAIN)] {
-        if nft::run(program, &["-w", "-C", from, "-j", to], None).await.is_err() {
-            tracing::warn!(program, chain = from, "drops by default: mk8s adds its accept");
-            nft::run(program, &["-w", "-I", from, "1", "-j", to], None).await?;
-        }
-    }
     Ok(())
 }
 
