@@ -72,10 +72,7 @@ impl Monitor {
                 }
                 // More than the socket holds (a table of many thousand elements was loaded): look once.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    return Ok(Changes {
-                        foreign: true,
-                        gone: missing().await?,
-                    });
+                    return present().await;
                 }
                 Err(source) => return Err(Error::io("listen to changes of nftables", source)),
             }
@@ -107,9 +104,13 @@ fn note(seen: &mut Changes, kind: u16, body: &[u8]) {
     }
 }
 
-async fn missing() -> Result<BTreeSet<&'static str>> {
+/// What a listener has to assume that has heard nothing yet, or not all.
+pub async fn present() -> Result<Changes> {
     let listed = nft::list(&["list", "tables", "ip"]).await?;
     let tables = listed["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let there = |name: &str| tables.iter().any(|item| item["table"]["name"] == name);
-    Ok(OURS.into_iter().filter(|name| !there(name)).collect())
+    Ok(Changes {
+        foreign: true,
+        gone: OURS.into_iter().filter(|name| !there(name)).collect(),
+    })
 }

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     firewall,
     ipam::{self, Ipam},
-    monitor::Monitor,
+    monitor::{self, Changes, Monitor},
     names, netns, nft,
     overlay::{self, Peer},
     rtnl::{Link, RouteMonitor, Rtnl},
@@ -272,17 +272,10 @@ impl Network {
     /// with an error; to be run again then.
     pub async fn guard(&self) -> Result<()> {
         let (mut monitor, mut routes) = (Monitor::open()?, RouteMonitor::open()?);
-        // What changed before they listened.
-        self.recheck_firewall().await?;
+        // What changed before they listened, or while the last run ended.
+        let mut changes = monitor::present().await?;
+        self.restore_routes().await;
         loop {
-            let changes = tokio::select! {
-                changes = monitor.next() => changes?,
-                lost = routes.next(self.0.overlay.index) => {
-                    lost?;
-                    self.restore_routes().await;
-                    continue;
-                }
-            };
             if changes.gone.contains(names::TABLE) {
                 tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
                 nft::apply(&table(&self.0.config)).await?;
@@ -290,6 +283,14 @@ impl Network {
             if changes.foreign {
                 self.recheck_firewall().await?;
             }
+            changes = tokio::select! {
+                changes = monitor.next() => changes?,
+                lost = routes.next(self.0.overlay.index) => {
+                    lost?;
+                    self.restore_routes().await;
+                    Changes::default()
+                }
+            };
         }
     }
 
