@@ -46,15 +46,23 @@ pub async fn join(arguments: Box<cli::Join>) -> Result<()> {
     let mut settings = plan(&arguments, server, address)?;
 
     println!("[preflight] Running pre-flight checks");
-    preflight::judge(
-        preflight::node(&settings).await,
-        &arguments.node.ignore_preflight_errors,
-    )?;
-    preflight::not_running()?;
+    let ignored = &arguments.node.ignore_preflight_errors;
+    let judged = preflight::judge(preflight::node(&settings).await, ignored).and_then(|()| preflight::not_running());
+    // As in init: another join may be at work here.
+    if judged.is_err() && !lifecycle::someone_sets_up() {
+        return judged;
+    }
+    let turn = lifecycle::turn().await?;
+    if let Some(settings) = Settings::load(arguments.node.data_dir.as_deref())? {
+        drop(turn);
+        return again(settings, &arguments).await;
+    }
+    judged?;
     let ca_pem = discover(&settings, &token, &arguments).await?;
     println!("[preflight] Reading configuration from the cluster...");
     let client = token_client(&settings, &ca_pem, &token)?;
     settings.cluster = cluster(&client).await?;
+    preflight::judge(preflight::routes(&settings.cluster).await, ignored)?;
     refuse_taken_name(&client, &settings).await?;
 
     println!("[kubelet-start] Getting a certificate for node {}", settings.node_name);
@@ -116,6 +124,7 @@ fn plan(arguments: &cli::Join, server: &str, address: SocketAddr) -> Result<Sett
             image_repository: None,
         },
         master: None,
+        unfinished: false,
         data_dir: crate::settings::find(arguments.node.data_dir.as_deref()),
     })
 }

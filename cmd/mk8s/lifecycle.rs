@@ -1,5 +1,6 @@
 //! Starting and stopping what a host was set up for: a systemd unit where systemd runs, else a background process.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -31,6 +32,38 @@ pub fn running() -> Option<Pid> {
     }
 }
 
+/// Held by the verb that sets this host up, starts it or resets it.
+const TURN_FILE: &str = "/run/mk8s/turn";
+
+fn turn_file() -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.open(TURN_FILE)
+}
+
+/// Whether another verb sets this host up at this moment; makes no file to find it out.
+pub fn someone_sets_up() -> bool {
+    std::fs::File::open(TURN_FILE).is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+}
+
+/// Waits until no other verb sets this host up; none begins while the answer is held.
+pub async fn turn() -> Result<Flock<std::fs::File>> {
+    let what = format!("lock {TURN_FILE}");
+    if let Some(parent) = Path::new(TURN_FILE).parent() {
+        std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
+    }
+    let file = turn_file().map_err(|error| Failure::of(&what, error))?;
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => return Ok(held),
+        Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
+        Err((_, error)) => return Err(Failure::of(&what, error)),
+    };
+    println!("Another mk8s is setting this host up or starting it: waiting for its end");
+    let waiting = tokio::task::spawn_blocking(|| Flock::lock(file, FlockArg::LockExclusive));
+    let held = waiting.await.map_err(|error| Failure::of(&what, error))?;
+    held.map_err(|(_, error)| Failure::of(&what, error))
+}
+
 /// Copies this program to its place when another version, or none, is there.
 pub fn install() -> Result<()> {
     let own = std::env::current_exe().map_err(|error| Failure::of("find this program's file", error))?;
@@ -59,6 +92,8 @@ fn same(one: &Path, other: &Path) -> bool {
 pub enum Started {
     Process(Child),
     Unit,
+    /// One that ran before.
+    Before,
 }
 
 impl Started {
@@ -70,6 +105,7 @@ impl Started {
                 .args(["is-failed", "--quiet", "mk8s"])
                 .status()
                 .is_ok_and(|status| status.success()),
+            Started::Before => running().is_none(),
         };
         ended.then(|| {
             let log = std::fs::read_to_string(LOG_FILE).unwrap_or_default();
@@ -129,6 +165,7 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
 
 pub async fn start(arguments: &Where) -> Result<()> {
     let settings = Settings::require(arguments.data_dir.as_deref())?;
+    let _turn = turn().await?;
     if let Some(pid) = running() {
         println!("mk8s runs already, pid {pid}");
         return Ok(());

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::failure::{Failure, Result};
 use crate::lifecycle;
-use crate::settings::Settings;
+use crate::settings::{Cluster, Settings};
 
 /// A check that failed.
 pub struct Problem {
@@ -101,10 +101,6 @@ pub async fn master(settings: &Settings, bind_port: u16, version: Option<&str>) 
     }
     problems.extend(port_in_use(Ipv4Addr::UNSPECIFIED, bind_port));
     let cluster = &settings.cluster;
-    let ranges = [
-        ("pod network", cluster.pod_cidr),
-        ("service network", cluster.service_cidr),
-    ];
     if overlap(cluster.pod_cidr, cluster.service_cidr) {
         problems.extend(problem(
             "CIDROverlap",
@@ -129,13 +125,24 @@ pub async fn master(settings: &Settings, bind_port: u16, version: Option<&str>) 
             format!("the service network {} must be a /12 to a /28", cluster.service_cidr),
         ));
     }
+    problems.extend(routes(cluster).await);
+    problems
+}
+
+/// The cluster's ranges are no routes of this host.
+pub async fn routes(cluster: &Cluster) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let ranges = [
+        ("pod network", cluster.pod_cidr),
+        ("service network", cluster.service_cidr),
+    ];
     for (what, range) in ranges {
         match mk8s_network::overlapping_routes(&[range]).await {
             Ok(routes) => {
                 for (route, link) in routes {
                     problems.extend(problem(
                         "RouteOverlap",
-                        format!("the {what} {range} overlaps the route {route} of {link}: choose another range"),
+                        format!("the {what} {range} overlaps the route {route} of {link}: remove it, or choose another range at init"),
                     ));
                 }
             }

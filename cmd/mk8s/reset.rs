@@ -19,6 +19,7 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
         confirm()?;
     }
     println!("[reset] Stopping mk8s");
+    let _turn = lifecycle::turn().await?;
     lifecycle::halt().await?;
     let socket = settings
         .as_ref()

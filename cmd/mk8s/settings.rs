@@ -61,6 +61,9 @@ pub struct Settings {
     pub cluster: Cluster,
     /// The masters' own.
     pub master: Option<Master>,
+    /// An init that was interrupted before its end left this true; the next one goes on from there.
+    #[serde(default)]
+    pub unfinished: bool,
     #[serde(skip)]
     pub data_dir: PathBuf,
 }
