@@ -4,12 +4,14 @@
 #   hosts.sh up N            N hosts on one LAN; host I is 10.9.0.I
 #   hosts.sh exec I CMD…     runs a command there
 #   hosts.sh kill I          a power-off: everything of the host dies at once
+#   hosts.sh start I         switches it on again, with the disk that it had
 #   hosts.sh down            ends all hosts
 set -euo pipefail
 self=$(readlink -f "$0")
-dir=${MK8S_HOSTS_DIR:-/var/tmp/mk8s-hosts}
+# Two sets of hosts on one machine need two names.
+prefix=${MK8S_HOSTS_PREFIX:-mk8sh}
+dir=${MK8S_HOSTS_DIR:-/var/tmp/$prefix}
 lan=10.9.0
-prefix=mk8sh
 v1_controllers="cpu cpuacct cpuset memory devices freezer blkio pids"
 
 pid_of() { cat "$dir/$1/pid"; }
@@ -45,7 +47,8 @@ enter_cgroups() {
 
 # Runs as process 1 of the host.
 become_host() {
-  local host=$1 home=$dir/$1 name controller
+  local host=$1 home=$dir/$1 name controller first_boot=
+  [ -d "$dir/$1/up" ] || first_boot=yes
   mount --make-rprivate /
   hostname "host$host"
   mount -t proc proc /proc
@@ -60,6 +63,8 @@ become_host() {
     mkdir -p "$home/var/$name" "/var/$name"
     mount --bind "$home/var/$name" "/var/$name"
   done
+  # A cluster on the machine itself is none of the host's.
+  if [ "$first_boot" ]; then rm -rf /root/.kube /etc/kubernetes /etc/mk8s /usr/local/bin/mk8s; fi
   echo "127.0.0.1 localhost host$host" >/etc/hosts
   echo "host$host" >/etc/hostname
   if on_v2; then
@@ -123,7 +128,12 @@ power_off() {
   ip netns del "$prefix$host" 2>/dev/null || true
   ip -n "$prefix-lan" link del "v$host" 2>/dev/null || true
   for group in $(cgroups "$host"); do
-    find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    # The kernel lets go of the last dead processes a moment later.
+    for _ in $(seq 50); do
+      find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+      [ -d "$group" ] || break
+      sleep 0.02
+    done
   done
 }
 
@@ -145,13 +155,14 @@ case ${1:-} in
     exec nsenter -t "$(pid_of "$host")" -m -n -u -i -p -C -- "$@"
     ;;
   kill) power_off "$2" ;;
+  start) start "$2" ;;
   down)
     for home in "$dir"/[0-9]*; do [ -d "$home" ] && power_off "${home##*/}"; done
     ip netns del "$prefix-lan" 2>/dev/null || true
     rm -rf "$dir"
     ;;
   *)
-    sed -n '2,8p' "$self"
+    sed -n '2,9p' "$self"
     exit 2
     ;;
 esac
