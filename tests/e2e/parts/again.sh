@@ -1,0 +1,40 @@
+# A second life of host 1: inits that are interrupted or meet each other, a firewall that forwards nothing, a taint.
+# shellcheck shell=bash disable=SC2154,SC2016
+echo "# an init that is killed"
+for delay in 0.1 0.3 0.6 1.2; do
+  on 1 bash -c '"$0" init >/dev/null 2>&1 & sleep "$1"; kill -9 $!' "$work/mk8s" "$delay"
+  shows "init after one that was killed after $delay s" "initialized successfully|runs" on 1 "$work/mk8s" init
+  shows "the node is Ready" "host1 +Ready" on 1 kubectl get nodes
+  shows "hosts may join" "kind: *Config|server: https://10.9.0.1:6443" on 1 kubectl get configmap -n kube-public cluster-info -o yaml
+  shows "with a token" "authentication,signing" on 1 mk8s token list
+  shows "and the cluster's settings" "podCidr" on 1 kubectl get configmap -n kube-system mk8s-config -o yaml
+  check "reset" on 1 sh -c "echo y | $work/mk8s reset"
+done
+
+echo "# two inits at once, on a host whose firewall forwards nothing, with a taint"
+on 1 iptables -P FORWARD DROP
+taint=node-role.kubernetes.io/master
+on 1 "$work/mk8s" init --register-with-taints=$taint:NoSchedule >"$work/one.log" 2>&1 &
+one=$!
+on 1 "$work/mk8s" init --register-with-taints=$taint:NoSchedule >"$work/two.log" 2>&1 &
+two=$!
+wait $one; ended=$?; check "the one ends well" test $ended = 0
+wait $two; ended=$?; check "the other ends well" test $ended = 0
+shows "one of them set the host up" "^1$" bash -c "cat $work/one.log $work/two.log | grep -c 'initialized successfully'"
+shows "one of them says that it runs" "mk8s runs" cat "$work/one.log" "$work/two.log"
+check "apply" on 1 kubectl apply -f "$here/app.yaml"
+pending() { k get pod -l app=web --no-headers | grep -q Pending; }
+check "nothing is scheduled on the tainted node" eventually 10 pending
+shows "the events say why" "untolerated taint" k events
+check "remove the taint" on 1 kubectl taint nodes host1 $taint:NoSchedule-
+check "the application runs" k rollout status deploy/web --timeout=60s
+pod=$(pod_on host1)
+other=$(other_on host1 "$pod")
+shows "pod to pod" "hello from mk8s" k exec "$pod" -- timeout 5 wget -q -O- "http://$other:8080"
+shows "pod to Service by name" "hello from mk8s" k exec "$pod" -- timeout 5 wget -q -O- http://web
+shows "the NodePort from another host" "hello from mk8s" on 2 curl -s -m 5 http://10.9.0.1:30080
+shows "a pod reaches another host" "." k exec "$pod" -- ping -c 1 -W 3 10.9.0.2
+check "reset with pods running" on 1 "$work/mk8s" reset --force
+lacks "no containers" "." on 1 ctr -n k8s.io containers ls -q
+lacks "no hole in the firewall" "mk8s|10\.244" on 1 iptables-save
+shows "the firewall's own policy" "FORWARD DROP" on 1 iptables-save
