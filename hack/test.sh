@@ -23,6 +23,15 @@ step() {
   echo "== $name"
   if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "== $name FAILED"; fi
 }
+# Licences, bans and sources of the dependencies: deny.toml.
+dependencies() {
+  local tools="$HOME/.cache/mk8s/tools"
+  # Kept outside of the checkout; in the dev profile, which builds it in a minute.
+  [ -x "$tools/bin/cargo-deny" ] ||
+    env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=false \
+      cargo install --quiet --locked --debug --no-default-features --root "$tools" cargo-deny@0.20.2 || return 1
+  cargo fetch --quiet --locked && "$tools/bin/cargo-deny" --offline --log-level error check bans licenses sources
+}
 # Adds up what cargo's test runners say of themselves.
 count_tests() {
   local log=$1
@@ -31,6 +40,8 @@ count_tests() {
 }
 
 step "cargo fmt --check" cargo fmt --all --check
+step "cargo deny" dependencies
+step "cargo clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
 log=$(mktemp)
 echo "== cargo test"
 before=$failed
