@@ -49,7 +49,7 @@ impl Discovery {
                 } else {
                     (format!("/apis/{group}/{version}"), format!("{group}/{version}"))
                 };
-                let resources: Vec<Value> = of(rows, group, version).flat_map(|row| resources(row)).collect();
+                let resources: Vec<Value> = of(rows, group, version).flat_map(resources).collect();
                 plain.insert(
                     path,
                     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources}),

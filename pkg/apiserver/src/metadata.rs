@@ -28,9 +28,9 @@ pub fn match_namespace(resource: &Resource, info: &RequestInfo, object: &mut Val
         // A namespace on a cluster-scoped object is left for validation to refuse.
         return Ok(());
     }
-    Err(Status::bad_request(format!(
-        "the namespace of the provided object does not match the namespace sent on the request"
-    )))
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request".to_string(),
+    ))
 }
 
 /// What the server sets on a new object.

@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn accepts() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        let rows: [(&str, bool, bool, Option<(Encoding, Shape)>); 9] = [
+        type Answer = Option<(Encoding, Shape)>;
+        let rows: [(&str, bool, bool, Answer); 9] = [
             ("application/json", true, true, Some((Encoding::Json, Shape::Object))),
             (table, true, true, Some((Encoding::Json, Shape::Table))),
             (table, false, true, Some((Encoding::Json, Shape::Object))),

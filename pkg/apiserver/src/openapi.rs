@@ -73,14 +73,18 @@ async fn v2(server: &Arc<ApiServer>, rows: &'static [Arc<Resource>], parts: &Par
         let clause = clause.split(';').next().unwrap_or_default().trim();
         clause == openapi::V2_PROTOBUF_ASKED || clause == openapi::V2_PROTOBUF
     });
-    let (content_type, make): (_, fn(&[Arc<Resource>]) -> Vec<u8>) = if proto {
-        (openapi::V2_PROTOBUF, openapi::v2_protobuf)
+    let content_type = if proto {
+        openapi::V2_PROTOBUF
     } else {
-        ("application/json", openapi::v2_json)
+        "application/json"
     };
     let etag = format!("\"{}\"", openapi::v2_hash(rows));
     let mut response = document(server, "/openapi/v2", content_type, parts, &etag, move || {
-        Some(make(rows))
+        Some(if proto {
+            openapi::v2_protobuf(rows)
+        } else {
+            openapi::v2_json(rows)
+        })
     })
     .await?;
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));

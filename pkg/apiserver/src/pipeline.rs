@@ -109,10 +109,10 @@ fn drop_status(resource: &Resource, object: &mut Value) {
     if resource.subresource("status").is_none() || resource.kind == "Node" {
         return;
     }
-    if let Value::Object(map) = object {
-        if let Some(status) = map.get_mut("status") {
-            *status = Value::Object(Map::new());
-        }
+    if let Value::Object(map) = object
+        && let Some(status) = map.get_mut("status")
+    {
+        *status = Value::Object(Map::new());
     }
 }
 

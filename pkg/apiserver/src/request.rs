@@ -97,10 +97,11 @@ impl RequestInfo {
             self.verb = "deletecollection";
         }
         // A collection request for exactly one name is authorized as that name.
-        if self.name.is_empty() && matches!(self.verb, "list" | "watch" | "deletecollection") {
-            if let Some(name) = query.get("fieldSelector").and_then(single_name) {
-                self.name = name.to_string();
-            }
+        if self.name.is_empty()
+            && matches!(self.verb, "list" | "watch" | "deletecollection")
+            && let Some(name) = query.get("fieldSelector").and_then(single_name)
+        {
+            self.name = name.to_string();
         }
     }
 

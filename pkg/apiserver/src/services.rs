@@ -87,10 +87,10 @@ fn addresses_of(service: &Value) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = Vec::new();
     let single = meta::at(service, &["spec", "clusterIP"]);
     for value in meta::items(service, &["spec", "clusterIPs"]).iter().chain(single) {
-        if let Some(address) = value.as_str().and_then(|text| text.parse().ok()) {
-            if !found.contains(&address) {
-                found.push(address);
-            }
+        if let Some(address) = value.as_str().and_then(|text| text.parse().ok())
+            && !found.contains(&address)
+        {
+            found.push(address);
         }
     }
     found
@@ -441,10 +441,10 @@ fn carry_over(new: &mut Value, old: &Value) {
                         == meta::str_at(port, &["protocol"]).unwrap_or("TCP")
             };
             let before = meta::items(old, &["spec", "ports"]).iter().find(same);
-            if let Some(node_port) = before.and_then(|before| port_at(before, &["nodePort"])) {
-                if !named.contains(&node_port) {
-                    meta::set(port, &["nodePort"], node_port);
-                }
+            if let Some(node_port) = before.and_then(|before| port_at(before, &["nodePort"]))
+                && !named.contains(&node_port)
+            {
+                meta::set(port, &["nodePort"], node_port);
             }
         }
     } else if needs_node_ports(old) && !needs_node_ports(new) && type_of(new) != "LoadBalancer" {

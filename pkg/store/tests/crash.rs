@@ -20,7 +20,8 @@ impl Follower for Ignore {
 
 fn value(writer: u64, n: u64) -> Vec<u8> {
     // Sizes from a few bytes to several chunks.
-    let filler = "x".repeat(((writer * 7919 + n * 104_729) % 1500) as usize * if n % 97 == 0 { 100 } else { 1 });
+    let filler =
+        "x".repeat(((writer * 7919 + n * 104_729) % 1500) as usize * if n.is_multiple_of(97) { 100 } else { 1 });
     format!("\"\" {writer} {n} {filler}|end").into_bytes()
 }
 

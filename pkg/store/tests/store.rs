@@ -6,8 +6,11 @@ use std::sync::Arc;
 use mk8s_store::{Change, Commit, Committed, Expect, Follower, Op, Store, Txn, TxnError};
 use parking_lot::Mutex;
 
+/// Key, revision, and the value of what was not deleted.
+type Line = (String, u64, Option<Vec<u8>>);
+
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(String, u64, Option<Vec<u8>>)>>>);
+struct Log(Arc<Mutex<Vec<Line>>>);
 
 impl Follower for Log {
     fn committed(&mut self, batch: Vec<Commit>) {

@@ -124,10 +124,10 @@ impl Scope {
     }
 
     fn covers(&self, object: &Object) -> bool {
-        if let Some(prefix) = &self.prefix {
-            if !object.key.starts_with(&**prefix) {
-                return false;
-            }
+        if let Some(prefix) = &self.prefix
+            && !object.key.starts_with(&**prefix)
+        {
+            return false;
         }
         self.filter.matches(object)
     }

@@ -134,16 +134,17 @@ fn container(pod: &Value, named: &str, running_only: bool) -> Result<String, Sta
     if let ([only], true) = (containers.as_slice(), running_only || init.is_empty()) {
         return Ok((*only).to_string());
     }
-    if let [only] = containers.as_slice() {
-        if ephemeral.is_empty() && init.is_empty() {
-            return Ok((*only).to_string());
-        }
+    if let [only] = containers.as_slice()
+        && ephemeral.is_empty()
+        && init.is_empty()
+    {
+        return Ok((*only).to_string());
     }
     // exec and attach may be told a default by annotation.
-    if let Some(default) = meta::annotation(pod, "kubectl.kubernetes.io/default-container") {
-        if containers.contains(&default) {
-            return Ok(default.to_string());
-        }
+    if let Some(default) = meta::annotation(pod, "kubectl.kubernetes.io/default-container")
+        && containers.contains(&default)
+    {
+        return Ok(default.to_string());
     }
     let mut text = format!(
         "a container name must be specified for pod {name}, choose one of: [{}]",
