@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# The figures that mk8s is held to, measured on this machine: the server's CPU and rate under a load from outside
+# (tests/bench), idle cost, start-up, pods, and the binary's size.
+#   bench.sh                                        mk8s alone
+#   bench.sh --peer KUBECONFIG --peer-pids PID,PID  the same load on another API server too, scenario by scenario in the
+#                                                   same run, and ratios: machines differ, only ratios say something
+# mk8s runs on a host of its own (hack/hosts.sh), with an empty data directory. Needs root. MK8S_BENCH_BIN: a directory
+# with mk8s, bench and straight that are built already.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+peer='' peer_pids=''
+while (($#)); do
+  case $1 in
+    --peer) peer=$(readlink -f "$2"); shift 2 ;;
+    --peer-pids) peer_pids=$2; shift 2 ;;
+    *) echo "usage: bench.sh [--peer KUBECONFIG --peer-pids PID,PID…]" >&2; exit 2 ;;
+  esac
+done
+if [ "$(id -u)" != 0 ]; then echo "error: the bench makes network namespaces and runs containers: use sudo" >&2; exit 1; fi
+
+bin=${MK8S_BENCH_BIN:-}
+work=$(mktemp -d)
+chmod 755 "$work"
+if [ -z "$bin" ]; then
+  hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack \
+    busybox-static curl
+  target=${CARGO_TARGET_DIR:-$PWD/target}
+  cargo build --release --workspace --bins
+  cargo build --release --workspace --example bench --example straight
+  bin=$target/release
+  cp "$bin/mk8s" "$bin/examples/bench" "$bin/examples/straight" "$work"
+else
+  cp "$bin/mk8s" "$bin/bench" "$bin/straight" "$work"
+fi
+
+host=hack/hosts.sh
+cleanup() { "$host" down >/dev/null 2>&1 || true; rm -rf "$work"; }
+trap cleanup EXIT
+"$host" down >/dev/null 2>&1 || true
+"$host" up 1
+hack/busybox-image.sh "$work/busybox.tar" mk8s.local/busybox:1
+"$host" exec 1 ctr -n k8s.io images import "$work/busybox.tar" >/dev/null
+on() { "$host" exec 1 "$@"; }
+seconds() { awk -v from="$1" -v to="$2" 'BEGIN { printf "%.2f", to - from }'; }
+row() { printf '%-34s %14s %14s %10s   %s\n' "$@"; }
+
+echo "== start-up (of an empty host), idle, size"
+row "" mk8s peer ratio "to reach"
+row "binary, stripped (MiB)" "$(awk -v n="$(stat -c %s "$work/mk8s")" 'BEGIN { printf "%.1f", n / 1048576 }')" - - "30"
+start=$EPOCHREALTIME
+on "$work/mk8s" init >"$work/init.log" 2>&1 &
+init=$!
+until on curl -skf https://10.9.0.1:6443/readyz >/dev/null 2>&1; do sleep 0.01; done
+api=$EPOCHREALTIME
+first=$(on "$work/bench" --kubeconfig /etc/kubernetes/admin.conf start-first-pod >/dev/null && echo "$EPOCHREALTIME")
+wait "$init" || { cat "$work/init.log" >&2; exit 1; }
+row "init: API answers (s)" "$(seconds "$start" "$api")" - - 0.5
+row "init: first pod Running, gone (s)" "$(seconds "$start" "$first")" - - 2
+on mk8s reset --force >/dev/null
+start=$EPOCHREALTIME
+on "$work/mk8s" init >"$work/init.log" 2>&1 || { cat "$work/init.log" >&2; exit 1; }
+row "init: node Ready, init returns (s)" "$(seconds "$start" "$EPOCHREALTIME")" - - 1.5
+pid=$(on cat /run/mk8s/mk8s.pid)
+ticks() { on awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$pid/stat"; }
+sleep 10
+before=$(ticks)
+sleep 60
+row "idle: CPU (% of a core)" "$(awk -v n=$(($(ticks) - before)) 'BEGIN { printf "%.2f", n / 60 }')" - - 0.3
+row "idle: resident (MiB)" "$(on awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$pid/status")" - - 40
+
+echo "== pods (two containers each: sandbox and one)"
+row "" mk8s straight ratio "to reach"
+on "$work/straight" /run/containerd/containerd.sock 30 8 >"$work/straight.log"
+bench() { on "$work/bench" --kubeconfig /etc/kubernetes/admin.conf --pids "$pid" "$@"; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.2f", a / b; else printf "-" }'; }
+one=$(bench start-pod | cut -f4)
+straight_one=$(sed -n 's/^one_ms=//p' "$work/straight.log")
+row "create to Running, one (ms)" "$one" "$straight_one" "$(ratio "$one" "$straight_one")" "<= 1.5"
+many=$(bench start-30-pods | cut -f4)
+straight_many=$(sed -n 's/^many_ms=//p' "$work/straight.log")
+row "create to Running, 30 at once (ms)" "$many" "$straight_many" "$(ratio "$many" "$straight_many")" "<= 1.5"
+
+echo "== load: server's CPU per request or event (µs), rate per second"
+row "" mk8s peer ratio "to reach"
+other() { "$work/bench" --kubeconfig "$peer" --pids "$peer_pids" "$@"; }
+bench prepare
+if [ -n "$peer" ]; then other prepare; fi
+while read -r name cpu_goal rate_goal; do
+  IFS=$'\t' read -r _ failed rate _ _ cpu < <(bench "$name")
+  if [ "$failed" != 0 ]; then echo "error: $name: $failed requests failed" >&2; exit 1; fi
+  peer_rate='' peer_cpu=''
+  if [ -n "$peer" ]; then
+    IFS=$'\t' read -r _ failed peer_rate _ _ peer_cpu < <(other "$name")
+    if [ "$failed" != 0 ]; then echo "error: $name: $failed of the peer's requests failed" >&2; exit 1; fi
+  fi
+  row "$name: CPU" "$cpu" "${peer_cpu:--}" "1/$(ratio "${peer_cpu:-0}" "$cpu")" "1/$cpu_goal"
+  row "$name: rate" "$rate" "${peer_rate:--}" "$(ratio "$rate" "${peer_rate:-0}")" "$rate_goal"
+done <<'GOALS'
+create-configmap 8 5
+create-configmap-1 3 2
+create-pod 10 7
+get-pod 15 8
+list-json 12 10
+list-protobuf 12 10
+list-page 12 8
+fan-out 6 -
+GOALS
+row "after it: resident (MiB)" "$(on awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$pid/status")" - - -
+bench clean
+if [ -n "$peer" ]; then other clean; fi

@@ -1,0 +1,77 @@
+//! Many watchers of one resource, each of which gets each event.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::{
+    Measured,
+    client::{JSON, Server},
+    process,
+    scenario::requests,
+};
+
+/// A server bounds the streams of one connection, and informers share them.
+const CONNECTIONS: usize = 10;
+const WRITERS: usize = 16;
+
+/// Ends when all have seen all, or says in `failed` how many events did not come.
+pub async fn run(server: &Server, pids: &[u32], path: &str, body: Bytes, watchers: usize, writes: usize) -> Measured {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(server.connect().await.unwrap());
+    }
+    let listed = connections[0]
+        .whole("GET", &format!("{path}?limit=1"), Bytes::new())
+        .await
+        .unwrap();
+    let listed: Value = serde_json::from_slice(&listed.body).unwrap();
+    let from = listed["metadata"]["resourceVersion"].as_str().unwrap();
+    let watch = format!("{path}?watch=1&resourceVersion={from}");
+
+    let (seen, all): (Arc<AtomicUsize>, Arc<Notify>) = Arc::default();
+    let wanted = watchers * writes;
+    let mut tasks = Vec::new();
+    for watcher in 0..watchers {
+        let mut answer = connections[watcher % CONNECTIONS]
+            .open("GET", &watch, JSON, Bytes::new())
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "watch: {}", answer.status());
+        let (seen, all) = (seen.clone(), all.clone());
+        tasks.push(tokio::spawn(async move {
+            while let Some(Ok(frame)) = answer.frame().await {
+                let Some(data) = frame.data_ref() else { continue };
+                let events = memchr::memchr_iter(b'\n', data).count();
+                if seen.fetch_add(events, Ordering::Relaxed) + events >= wanted {
+                    all.notify_one();
+                }
+            }
+        }));
+    }
+    let before = process::cpu(pids);
+    let begun = Instant::now();
+    let written = requests(server, pids, "POST", path.to_owned(), JSON, body, WRITERS, writes).await;
+    let _ = tokio::time::timeout(Duration::from_secs(120), all.notified()).await;
+    let (elapsed, cpu) = (begun.elapsed(), process::cpu(pids) - before);
+    for task in tasks {
+        task.abort();
+    }
+    let units = seen.load(Ordering::Relaxed);
+    Measured {
+        failed: written.failed + (wanted - units),
+        elapsed,
+        units,
+        latencies: written.latencies,
+        cpu,
+    }
+}

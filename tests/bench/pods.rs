@@ -1,0 +1,119 @@
+//! Pods that really run: from the request that creates one to the event that shows it Running.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::{
+    Measured,
+    client::{Connection, JSON, Server},
+    process,
+};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// So many rounds, in each of which so many pods are created at once and the last one's start is waited for. The pods of
+/// a round are gone before the next one begins, outside of the clock.
+pub async fn run(server: &Server, pids: &[u32], image: &str, rounds: usize, at_once: usize) -> Measured {
+    let mut connection = server.connect().await.unwrap();
+    let (mut latencies, mut cpu) = (Vec::new(), Duration::ZERO);
+    for round in 0..rounds {
+        let names: HashSet<String> = (0..at_once).map(|number| format!("bench-{round}-{number}")).collect();
+        let mut watch = Watch::open(&mut connection).await;
+        let before = process::cpu(pids);
+        let begun = Instant::now();
+        let created = names.iter().map(|name| create(connection.clone(), name, image));
+        futures::future::join_all(created).await;
+        let running = |pod: &Value| pod["object"]["status"]["phase"] == "Running";
+        watch.until_all(names.clone(), running).await;
+        latencies.push(begun.elapsed());
+        cpu += process::cpu(pids) - before;
+        for name in &names {
+            let path = format!("{PODS}/{name}?gracePeriodSeconds=0");
+            let deleted = connection.drain("DELETE", &path, JSON, Bytes::new()).await.unwrap();
+            assert!(deleted.is_success(), "{path}: {deleted}");
+        }
+        watch.until_all(names, |event| event["type"] == "DELETED").await;
+    }
+    latencies.sort_unstable();
+    Measured {
+        failed: 0,
+        elapsed: latencies.iter().sum(),
+        units: rounds * at_once,
+        latencies,
+        cpu,
+    }
+}
+
+/// A namespace's ServiceAccount comes a moment after the API: until then pods are forbidden.
+async fn create(mut connection: Connection, name: &str, image: &str) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "bench"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "sleep", "image": image, "command": ["sleep", "3600"]}],
+        },
+    });
+    let pod = Bytes::from(pod.to_string());
+    let begun = Instant::now();
+    loop {
+        let created = connection.whole("POST", PODS, pod.clone()).await.unwrap();
+        if created.status.is_success() {
+            return;
+        }
+        let answer = String::from_utf8_lossy(&created.body);
+        assert!(created.status == 403 && begun.elapsed() < PATIENCE, "{answer}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct Watch {
+    answer: http::Response<hyper::body::Incoming>,
+    unread: Vec<u8>,
+}
+
+impl Watch {
+    async fn open(connection: &mut Connection) -> Self {
+        let listed = connection
+            .whole("GET", &format!("{PODS}?limit=1"), Bytes::new())
+            .await
+            .unwrap();
+        let listed: Value = serde_json::from_slice(&listed.body).unwrap();
+        let from = listed["metadata"]["resourceVersion"].as_str().unwrap();
+        let path = format!("{PODS}?watch=1&labelSelector=app%3Dbench&resourceVersion={from}");
+        Self {
+            answer: connection.open("GET", &path, JSON, Bytes::new()).await.unwrap(),
+            unread: Vec::new(),
+        }
+    }
+
+    async fn until_all(&mut self, mut names: HashSet<String>, holds: impl Fn(&Value) -> bool) {
+        let all = async {
+            while !names.is_empty() {
+                let event = self.next().await;
+                if holds(&event) {
+                    names.remove(event["object"]["metadata"]["name"].as_str().unwrap());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Value {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.unread) {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                return serde_json::from_slice(&line).unwrap();
+            }
+            let frame = self.answer.frame().await.unwrap().unwrap();
+            self.unread.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
+    }
+}
