@@ -38,7 +38,7 @@ pub async fn run(server: &Server, pids: &[u32], path: &str, body: Bytes, watcher
     let from = listed["metadata"]["resourceVersion"].as_str().unwrap();
     let watch = format!("{path}?watch=1&resourceVersion={from}");
 
-    let (seen, all): (Arc<AtomicUsize>, Arc<Notify>) = Arc::default();
+    let (seen, all): (Arc<AtomicUsize>, Arc<Notify>) = Default::default();
     let wanted = watchers * writes;
     let mut tasks = Vec::new();
     for watcher in 0..watchers {
