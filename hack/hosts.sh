@@ -56,8 +56,8 @@ become_host() {
   mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p /run/lock
   for name in etc root usr/local; do
-    mkdir -p "$home/up/$name" "$home/work/$name"
-    mount -t overlay overlay -o "lowerdir=/$name,upperdir=$home/up/$name,workdir=$home/work/$name" "/$name"
+    mkdir -p "$home/up/$name" "$home/scratch/$name"
+    mount -t overlay overlay -o "lowerdir=/$name,upperdir=$home/up/$name,workdir=$home/scratch/$name" "/$name"
   done
   for name in lib/containerd lib/kubelet lib/mk8s log; do
     mkdir -p "$home/var/$name" "/var/$name"

@@ -39,17 +39,21 @@ pub async fn init(arguments: Box<cli::Init>) -> Result<()> {
         "[init] Using Kubernetes version: {}",
         version.split('+').next().unwrap_or(version)
     );
-    // Before the checks: two inits at once would find each other's ports in use.
-    let turn = lifecycle::turn_of_root().await?;
+    println!("[preflight] Running pre-flight checks");
+    let mut problems = preflight::node(&settings).await;
+    problems.extend(preflight::master(&settings, own.bind_port, arguments.kubernetes_version.as_deref()).await);
+    let judged =
+        preflight::judge(problems, &arguments.node.ignore_preflight_errors).and_then(|()| preflight::not_running());
+    // What another init does at this moment fails the checks of this one, which is told what came of it instead.
+    if judged.is_err() && !lifecycle::someone_sets_up() {
+        return judged;
+    }
+    let turn = lifecycle::turn().await?;
     if let Some(settings) = Settings::load(arguments.node.data_dir.as_deref())? {
         drop(turn);
         return again(settings, &arguments).await;
     }
-    println!("[preflight] Running pre-flight checks");
-    let mut problems = preflight::node(&settings).await;
-    problems.extend(preflight::master(&settings, own.bind_port, arguments.kubernetes_version.as_deref()).await);
-    preflight::judge(problems, &arguments.node.ignore_preflight_errors)?;
-    preflight::not_running()?;
+    judged?;
 
     let shown = |path: PathBuf| path.display().to_string();
     println!("[certs] Using certificateDir folder {:?}", shown(settings.pki_dir()));

@@ -45,16 +45,19 @@ pub async fn join(arguments: Box<cli::Join>) -> Result<()> {
     let address = resolve(server)?;
     let mut settings = plan(&arguments, server, address)?;
 
-    // As in init: two at once would find each other's ports in use.
-    let turn = lifecycle::turn_of_root().await?;
+    println!("[preflight] Running pre-flight checks");
+    let ignored = &arguments.node.ignore_preflight_errors;
+    let judged = preflight::judge(preflight::node(&settings).await, ignored).and_then(|()| preflight::not_running());
+    // As in init: another join may be at work here.
+    if judged.is_err() && !lifecycle::someone_sets_up() {
+        return judged;
+    }
+    let turn = lifecycle::turn().await?;
     if let Some(settings) = Settings::load(arguments.node.data_dir.as_deref())? {
         drop(turn);
         return again(settings, &arguments).await;
     }
-    println!("[preflight] Running pre-flight checks");
-    let ignored = &arguments.node.ignore_preflight_errors;
-    preflight::judge(preflight::node(&settings).await, ignored)?;
-    preflight::not_running()?;
+    judged?;
     let ca_pem = discover(&settings, &token, &arguments).await?;
     println!("[preflight] Reading configuration from the cluster...");
     let client = token_client(&settings, &ca_pem, &token)?;

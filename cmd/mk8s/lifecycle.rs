@@ -41,12 +41,9 @@ fn turn_file() -> std::io::Result<std::fs::File> {
     options.open(TURN_FILE)
 }
 
-/// [`turn`], for the verbs whose checks tell a user without root's rights what to do.
-pub async fn turn_of_root() -> Result<Option<Flock<std::fs::File>>> {
-    match nix::unistd::geteuid().is_root() {
-        true => turn().await.map(Some),
-        false => Ok(None),
-    }
+/// Whether another verb sets this host up at this moment; makes no file to find it out.
+pub fn someone_sets_up() -> bool {
+    std::fs::File::open(TURN_FILE).is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
 }
 
 /// Waits until no other verb sets this host up; none begins while the answer is held.

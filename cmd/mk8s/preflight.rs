@@ -1,9 +1,10 @@
 //! What must hold before anything is changed: each check has kubeadm's way of a name, a cause and a cure.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
+use tokio::net::TcpSocket;
 
 use crate::failure::{Failure, Result};
 use crate::lifecycle;
@@ -159,8 +160,14 @@ fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 
+/// Binds without listening: what listens is found, and a check of another init at this moment is not.
 fn port_in_use(address: Ipv4Addr, port: u16) -> Option<Problem> {
-    match TcpListener::bind((address, port)) {
+    let bound = TcpSocket::new_v4().and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind((address, port).into())?;
+        Ok(socket)
+    });
+    match bound {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => problem(
             format!("Port-{port}"),
             format!("Port {port} is in use: stop what listens there"),
@@ -201,5 +208,28 @@ pub fn not_running() -> Result<()> {
             "mk8s runs here already, pid {pid}: `mk8s reset` first"
         ))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_in_use_when_somebody_listens() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+            assert_eq!(port_in_use(address, port).unwrap().check, format!("Port-{port}"));
+        }
+        drop(listener);
+        // Another init that checks the same port.
+        let checked = TcpSocket::new_v4().unwrap();
+        checked.set_reuseaddr(true).unwrap();
+        checked.bind((Ipv4Addr::UNSPECIFIED, port).into()).unwrap();
+        assert!(port_in_use(Ipv4Addr::UNSPECIFIED, port).is_none());
     }
 }
