@@ -14,24 +14,17 @@ check() {
     failed=$((failed + 1)); echo "FAILED  $name"; sed 's/^/        /' <<<"$output" | tail -n 15
   fi
 }
-# shows NAME PATTERN COMMAND…: the command's output has a line that matches.
-shows() {
-  local name=$1 pattern=$2 output; shift 2
+# shows NAME PATTERN COMMAND…: the command's output has a line that matches; lacks …: it has none.
+shows() { says yes "no line matches" "$@"; }
+lacks() { says no "a line matches" "$@"; }
+says() {
+  local wanted=$1 otherwise=$2 name=$3 pattern=$4 output found=no; shift 4
   output=$("$@" 2>&1)
-  if grep -qE -- "$pattern" <<<"$output"; then
+  if grep -qE -- "$pattern" <<<"$output"; then found=yes; fi
+  if [ $found = $wanted ]; then
     passed=$((passed + 1)); echo "ok      $name"
   else
-    failed=$((failed + 1)); echo "FAILED  $name: no line matches /$pattern/ in:"; sed 's/^/        /' <<<"$output" | tail -n 15
-  fi
-}
-# lacks NAME PATTERN COMMAND…: no line of the output matches.
-lacks() {
-  local name=$1 pattern=$2 output; shift 2
-  output=$("$@" 2>&1)
-  if grep -qE -- "$pattern" <<<"$output"; then
-    failed=$((failed + 1)); echo "FAILED  $name: a line matches /$pattern/ in:"; sed 's/^/        /' <<<"$output" | tail -n 15
-  else
-    passed=$((passed + 1)); echo "ok      $name"
+    failed=$((failed + 1)); echo "FAILED  $name: $otherwise /$pattern/ in:"; sed 's/^/        /' <<<"$output" | tail -n 15
   fi
 }
 # eventually SECONDS COMMAND…: tries until it succeeds.
