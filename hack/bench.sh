@@ -52,13 +52,15 @@ row "binary, stripped (MiB)" "$(awk -v n="$(stat -c %s "$work/mk8s")" 'BEGIN { p
 start=$EPOCHREALTIME
 on "$work/mk8s" init >"$work/init.log" 2>&1 &
 init=$!
-until on curl -skf https://10.9.0.1:6443/readyz >/dev/null 2>&1; do sleep 0.01; done
+until on curl -skf https://10.9.0.1:6443/readyz >/dev/null 2>&1; do
+  kill -0 "$init" 2>/dev/null || { cat "$work/init.log" >&2; exit 1; }
+  sleep 0.01
+done
 api=$EPOCHREALTIME
-asked=$EPOCHREALTIME
 took=$(on "$work/bench" --kubeconfig /etc/kubernetes/admin.conf start-first-pod | cut -f4)
 wait "$init" || { cat "$work/init.log" >&2; exit 1; }
 row "init: API answers (s)" "$(seconds "$start" "$api")" - - 0.5
-row "init: first pod Running (s)" "$(awk -v from="$start" -v asked="$asked" -v ms="$took" 'BEGIN { printf "%.2f", asked - from + ms / 1000 }')" - - 2
+row "init: first pod Running (s)" "$(awk -v from="$start" -v asked="$api" -v ms="$took" 'BEGIN { printf "%.2f", asked - from + ms / 1000 }')" - - 2
 on mk8s reset --force >/dev/null
 start=$EPOCHREALTIME
 on "$work/mk8s" init >"$work/init.log" 2>&1 || { cat "$work/init.log" >&2; exit 1; }

@@ -57,7 +57,7 @@ impl Measured {
     fn line(&self, name: &str) -> String {
         let units = self.units.max(1) as f64;
         format!(
-            "{name}\t{}\t{:.0}\t{:.2}\t{:.2}\t{:.1}",
+            "{name}\t{}\t{:.1}\t{:.2}\t{:.2}\t{:.1}",
             self.failed,
             units / self.elapsed.as_secs_f64(),
             self.percentile(0.5),
