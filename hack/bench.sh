@@ -25,8 +25,7 @@ if [ -z "$bin" ]; then
   hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack \
     busybox-static curl
   target=${CARGO_TARGET_DIR:-$PWD/target}
-  cargo build --release --workspace --bins
-  cargo build --release --workspace --example bench --example straight
+  cargo build --release --workspace --bins --example bench --example straight
   bin=$target/release
   cp "$bin/mk8s" "$bin/examples/bench" "$bin/examples/straight" "$work"
 else
