@@ -48,7 +48,7 @@ unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 export KUBECONFIG=/etc/kubernetes/admin.conf
 
 image=mk8s.local/busybox:1
-if ! ctr -n k8s.io images ls -q | grep -qx "$image"; then
+if [ -z "$(ctr -n k8s.io images ls -q "name==$image")" ]; then
   archive=$(mktemp)
   hack/busybox-image.sh "$archive" "$image"
   ctr -n k8s.io images import "$archive" >/dev/null

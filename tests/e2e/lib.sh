@@ -27,6 +27,9 @@ says() {
     failed=$((failed + 1)); echo "FAILED  $name: $otherwise /$pattern/ in:"; sed 's/^/        /' <<<"$output" | tail -n 15
   fi
 }
+# has PATTERN COMMAND…: for conditions. It reads all that the command says: `command | grep -q` ends at the first match, and
+# pipefail makes a failure of that when the command still writes.
+has() { local pattern=$1 output; shift; output=$("$@") && grep -qE -- "$pattern" <<<"$output"; }
 # eventually SECONDS COMMAND…: tries until it succeeds.
 eventually() {
   local until=$((SECONDS + $1)); shift

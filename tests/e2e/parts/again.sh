@@ -23,7 +23,7 @@ wait $two; ended=$?; check "the other ends well" test $ended = 0
 shows "one of them set the host up" "^1$" bash -c "cat $work/one.log $work/two.log | grep -c 'initialized successfully'"
 shows "one of them says that it runs" "mk8s runs" cat "$work/one.log" "$work/two.log"
 check "apply" on 1 kubectl apply -f "$here/app.yaml"
-pending() { k get pod -l app=web --no-headers | grep -q Pending; }
+pending() { has Pending k get pod -l app=web --no-headers; }
 check "nothing is scheduled on the tainted node" eventually 10 pending
 shows "the events say why" "untolerated taint" k events
 check "remove the taint" on 1 kubectl taint nodes host1 $taint:NoSchedule-

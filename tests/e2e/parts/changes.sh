@@ -49,6 +49,6 @@ check "create a pod whose image does not exist" k run missing --image=127.0.0.1:
 shows "its image cannot be pulled" "ErrImagePull|ImagePullBackOff" bash -c "sleep 3; timeout 30 $hosts exec 1 kubectl -n app get pod missing"
 check "delete it" k delete pod missing --grace-period=0 --force
 check "create a pod that crashes" k run crash --image=mk8s.local/busybox:1 --image-pull-policy=IfNotPresent -- sh -c 'exit 7'
-crashing() { k get pod crash | grep -q CrashLoopBackOff; }
+crashing() { has CrashLoopBackOff k get pod crash; }
 check "it is in CrashLoopBackOff" eventually 30 crashing
 check "delete it too" k delete pod crash --grace-period=0 --force

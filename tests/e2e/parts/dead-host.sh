@@ -1,7 +1,7 @@
 # Upstream's 50 s after the last heartbeat the node is NotReady, its endpoints leave the Service, its pods are replaced.
 # shellcheck shell=bash disable=SC2154,SC2016
 echo "# the dead host is noticed"
-not_ready() { on 1 kubectl get nodes host2 --no-headers | grep -q " NotReady"; }
+not_ready() { has " NotReady" on 1 kubectl get nodes host2 --no-headers; }
 check "the node is NotReady" eventually 75 not_ready
 echo "        $((SECONDS - died)) s after its death"
 shows "it is tainted" "node.kubernetes.io/unreachable:NoExecute" on 1 kubectl describe node host2
@@ -12,7 +12,7 @@ check "its endpoints leave the Service" eventually 20 left
 replaced() { [ "$(pods_on host1 | wc -l)" = 6 ]; }
 check "its pods are replaced" eventually 60 replaced
 check "all replicas are available" k rollout status deploy/web --timeout=60s
-answers_always() { for _ in $(seq 20); do on 1 curl -s -m 2 "http://$address" | grep -q "hello from mk8s" || return 1; done; }
+answers_always() { for _ in $(seq 20); do has "hello from mk8s" on 1 curl -s -m 2 "http://$address" || return 1; done; }
 check "the Service answers each time" answers_always
 
 echo "# and comes back"

@@ -7,7 +7,7 @@ join=$(on 1 mk8s token create --print-join-command)
 shows "token list" "^[a-z0-9]{6}\.[a-z0-9]{16} .*authentication,signing" on 1 mk8s token list
 token=$(on 1 mk8s token generate)
 short=$(on 1 mk8s token create "$token" --ttl 1s --print-join-command)
-gone() { ! on 1 mk8s token list | grep -q "$token"; }
+gone() { local tokens; tokens=$(on 1 mk8s token list) && ! grep -qF "$token" <<<"$tokens"; }
 check "an expired token is removed" eventually 30 gone
 # shellcheck disable=SC2086
 shows "join refuses an expired token" "^error: token ${token%.*} is unknown .*expired" on 2 "$work/mk8s" ${short#mk8s }

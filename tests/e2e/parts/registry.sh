@@ -31,7 +31,7 @@ spec:
 POD
 }
 running() { check "$2" k wait --for=condition=Ready "pod/$1" --timeout=30s; }
-waits_with() { k get pod "$1" -o 'jsonpath={.status.containerStatuses[0].state.waiting.reason}' | grep -qE "$2"; }
+waits_with() { has "$2" k get pod "$1" -o 'jsonpath={.status.containerStatuses[0].state.waiting.reason}'; }
 
 check "a pod of an image by tag" pulls by-tag 127.0.0.1:5000/e2e/box:v1
 check "a pod of an image by digest" pulls by-digest "127.0.0.1:5000/e2e/box@$digest"
