@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use mk8s_supervisor::backoff::Backoff;
 
+use crate::decoded::Decoded;
+
 /// A typed kind that can be watched.
 pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 impl<K> Kind for K where K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
@@ -64,8 +66,7 @@ impl<K: Kind> State<K> {
             .retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 
-    fn apply(&mut self, object: K) {
-        let new = Arc::new(object);
+    fn apply(&mut self, new: Arc<K>) {
         let old = self.objects.insert(key(new.as_ref()), new.clone());
         // A relist repeats what is known already.
         if old
@@ -195,7 +196,7 @@ impl Informers {
     /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
     pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
         self.slot(field_selector.to_string(), || {
-            self.start(Api::all(self.client.clone()), field_selector)
+            self.start(Api::<Decoded<K>>::all(self.client.clone()), field_selector)
         })
     }
 
@@ -231,12 +232,12 @@ impl Informers {
         (informer, token.drop_guard())
     }
 
-    fn start<K: Kind>(&self, api: Api<K>, field_selector: &str) -> Informer<K> {
+    fn start<K: Kind>(&self, api: Api<Decoded<K>>, field_selector: &str) -> Informer<K> {
         start(api, field_selector, self.token.clone())
     }
 }
 
-fn start<K: Kind>(api: Api<K>, field_selector: &str, token: CancellationToken) -> Informer<K> {
+fn start<K: Kind>(api: Api<Decoded<K>>, field_selector: &str, token: CancellationToken) -> Informer<K> {
     let shared = Arc::new(Shared {
         state: RwLock::new(State {
             objects: HashMap::new(),
@@ -259,7 +260,7 @@ fn start<K: Kind>(api: Api<K>, field_selector: &str, token: CancellationToken) -
 }
 
 /// Keeps `shared` as the API server has it, for ever.
-async fn reflect<K: Kind>(api: Api<K>, config: watcher::Config, shared: Arc<Shared<K>>) {
+async fn reflect<K: Kind>(api: Api<Decoded<K>>, config: watcher::Config, shared: Arc<Shared<K>>) {
     let mut events = std::pin::pin!(watcher(api, config));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
     let mut listed: Option<HashMap<Key, ()>> = None;
@@ -277,9 +278,9 @@ async fn reflect<K: Kind>(api: Api<K>, config: watcher::Config, shared: Arc<Shar
         let mut state = shared.state.write();
         match event {
             watcher::Event::Init => listed = Some(HashMap::new()),
-            watcher::Event::InitApply(object) => {
+            watcher::Event::InitApply(Decoded(object)) => {
                 if let Some(listed) = &mut listed {
-                    listed.insert(key(&object), ());
+                    listed.insert(key(&*object), ());
                 }
                 state.apply(object);
             }
@@ -297,11 +298,11 @@ async fn reflect<K: Kind>(api: Api<K>, config: watcher::Config, shared: Arc<Shar
                 drop(state);
                 shared.synced.send_replace(true);
             }
-            watcher::Event::Apply(object) => state.apply(object),
-            watcher::Event::Delete(object) => {
-                let key = key(&object);
+            watcher::Event::Apply(Decoded(object)) => state.apply(object),
+            watcher::Event::Delete(Decoded(object)) => {
+                let key = key(&*object);
                 // What was deleted carries its last state, which may be newer than the one known here.
-                state.objects.insert(key.clone(), Arc::new(object));
+                state.objects.insert(key.clone(), object);
                 state.delete(&key);
             }
         }

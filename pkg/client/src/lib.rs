@@ -2,6 +2,7 @@
 //! top of it shared informers, work queues and the events recorder.
 
 mod connect;
+mod decoded;
 mod events;
 mod informer;
 mod queue;
