@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::future::Future;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -182,19 +182,31 @@ pub struct Index<K: Kind> {
     entries: Arc<RwLock<HashMap<String, HashSet<ByName<K>>>>>,
 }
 
-/// An object in a set in which a newer version of it takes its place. A pointer each: there are several indexes over all pods.
-struct ByName<K>(Arc<K>);
+/// An object in a set in which a newer version of it takes its place. Small: there are several indexes over all pods. The
+/// hash stands here, since a set that grows asks for all of them.
+struct ByName<K> {
+    object: Arc<K>,
+    hash: u64,
+}
 
 impl<K: Kind> ByName<K> {
+    fn new(object: Arc<K>) -> Self {
+        let mut named = ByName { object, hash: 0 };
+        let mut hasher = DefaultHasher::new();
+        named.names().hash(&mut hasher);
+        named.hash = hasher.finish();
+        named
+    }
+
     fn names(&self) -> (Option<&str>, Option<&str>) {
-        let meta = self.0.meta();
+        let meta = self.object.meta();
         (meta.namespace.as_deref(), meta.name.as_deref())
     }
 }
 
 impl<K: Kind> PartialEq for ByName<K> {
     fn eq(&self, other: &Self) -> bool {
-        self.names() == other.names()
+        self.hash == other.hash && self.names() == other.names()
     }
 }
 
@@ -202,7 +214,7 @@ impl<K: Kind> Eq for ByName<K> {}
 
 impl<K: Kind> Hash for ByName<K> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.names().hash(state);
+        state.write_u64(self.hash);
     }
 }
 
@@ -232,7 +244,7 @@ impl<K: Kind> Index<K> {
             Event::Deleted(old) => (Some(old), None),
         };
         if let Some(old) = old {
-            let named = ByName(old.clone());
+            let named = ByName::new(old.clone());
             for at in (self.keys_of)(old) {
                 if let Some(set) = entries.get_mut(&at) {
                     set.remove(&named);
@@ -244,7 +256,7 @@ impl<K: Kind> Index<K> {
         }
         if let Some(new) = new {
             for at in (self.keys_of)(new) {
-                entries.entry(at).or_default().replace(ByName(new.clone()));
+                entries.entry(at).or_default().replace(ByName::new(new.clone()));
             }
         }
     }
@@ -254,7 +266,7 @@ impl<K: Kind> Index<K> {
         self.entries
             .read()
             .get(at)
-            .map(|set| set.iter().map(|entry| entry.0.clone()).collect())
+            .map(|set| set.iter().map(|entry| entry.object.clone()).collect())
             .unwrap_or_default()
     }
 
