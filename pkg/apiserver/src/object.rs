@@ -4,7 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use mk8s_api::registry::Resource;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Labels and selectable fields: made by the task of the request that wrote the object, or on first use after a start.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -136,6 +138,24 @@ impl Object {
         text.into()
     }
 
+    /// The object's metadata alone, in JSON as meta.k8s.io/v1 PartialObjectMetadata: its text, found without a tree. That
+    /// of every object of the cluster is sent to those who watch owners.
+    pub fn partial_metadata(&self, revision: u64) -> Result<Vec<u8>, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Partial<'a> {
+            #[serde(borrow)]
+            metadata: &'a RawValue,
+        }
+        let json = self.json_at(revision);
+        let metadata = serde_json::from_slice::<Partial<'_>>(&json)?.metadata.get();
+        let head = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#;
+        let mut text = Vec::with_capacity(head.len() + metadata.len() + 1);
+        text.extend_from_slice(head);
+        text.extend_from_slice(metadata.as_bytes());
+        text.push(b'}');
+        Ok(text)
+    }
+
     /// The object in Kubernetes protobuf, framed as a list's item; made once. None where the kind has no schema.
     pub fn proto(&self, encode: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Bytes> {
         self.proto.get_or_init(|| encode(&self.json).map(Bytes::from)).clone()
@@ -192,6 +212,31 @@ fn split_key(key: &str, scope: mk8s_api::registry::Scope) -> ((u16, u16), u16) {
 mod tests {
     use super::*;
     use mk8s_api::registry::Scope;
+
+    #[test]
+    fn metadata_alone_has_the_revision_asked_for() {
+        let resource = mk8s_api::registry::builtin()
+            .iter()
+            .find(|row| row.plural == "pods")
+            .cloned();
+        let json =
+            br#"{"kind":"Pod","metadata":{"labels":{"metadata":"}"},"resourceVersion":"7"},"spec":{"metadata":{}}}"#;
+        let json = Bytes::from_static(json);
+        let object = Object::new(
+            resource.expect("a row"),
+            "/registry/core/pods/a/b".into(),
+            json,
+            7,
+            7,
+            None,
+        );
+        for revision in [7, 11] {
+            let text = object.partial_metadata(revision).expect("JSON");
+            let expected = serde_json::json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"labels": {"metadata": "}"}, "resourceVersion": revision.to_string()}});
+            assert_eq!(serde_json::from_slice::<Value>(&text).expect("JSON"), expected);
+        }
+    }
 
     #[test]
     fn keys_split() {

@@ -46,6 +46,11 @@ impl Row {
         self.api_version == self.stored_api_version
     }
 
+    /// Whether metadata is the same in this row's view: a conversion may keep fields in annotations.
+    pub fn shows_stored_metadata(&self) -> bool {
+        self.resource.convert.is_none()
+    }
+
     /// A stored object as this row shows it.
     pub fn show(&self, mut stored: Value) -> Value {
         if let Some(convert) = &self.resource.convert {

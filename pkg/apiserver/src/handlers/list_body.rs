@@ -286,6 +286,13 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, row: &Row, object: &Arc<Object>)
             return;
         }
         Item::Shown => row.show(object.value()),
+        Item::Metadata if row.shows_stored_metadata() => {
+            match object.partial_metadata(object.revision) {
+                Ok(text) => chunk.extend_from_slice(&text),
+                Err(_) => chunk.extend_from_slice(b"null"),
+            }
+            return;
+        }
         Item::Metadata => table::partial_metadata(row.show(object.value())),
         Item::Row(include) => table::row(row, &row.show(object.value()), *include),
     };

@@ -339,6 +339,14 @@ impl Encoder {
             }
             return;
         }
+        if self.output.encoding != Encoding::Protobuf
+            && self.output.shape == Shape::Metadata
+            && self.row.shows_stored_metadata()
+            && let Ok(text) = object.partial_metadata(revision)
+        {
+            chunk.extend_from_slice(&frame(kind.as_str(), &text));
+            return;
+        }
         let mut value = object.value();
         if revision != object.revision {
             mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
