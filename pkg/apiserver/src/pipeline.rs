@@ -1,4 +1,4 @@
-//! What every write passes between decoding and the store: default, admit, default again, prepare, validate, admit,
+//! What every write passes between decoding and the store: default, admit, prepare, validate, admit,
 //! and then the transaction. Create and update are the two ways through; patch, status, scale and the rest lead here.
 
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub async fn create(
         let attributes = call.attributes(Operation::Create, &name, None, dry_run);
         admission.mutate(&attributes, &mut object).await?;
     }
-    (resource.hooks.default)(&mut object);
+    is_defaulted(resource, &object);
     drop_status(resource, &mut object);
     (resource.hooks.prepare_create)(&mut object);
     let mut reserved = special::before_create(call, resource, &mut object)?;
@@ -91,6 +91,15 @@ pub async fn create(
         }
     }
     Err(already_exists(call, &object))
+}
+
+/// What admission's own plugins add has its defaults already: a second pass over each object would find nothing.
+fn is_defaulted(resource: &Resource, object: &Value) {
+    if cfg!(debug_assertions) {
+        let mut again = object.clone();
+        (resource.hooks.default)(&mut again);
+        debug_assert_eq!(&again, object, "a plugin left something without its default");
+    }
 }
 
 fn already_exists(call: &Call, object: &Value) -> Status {
@@ -145,7 +154,7 @@ pub async fn update(
         let attributes = call.attributes(Operation::Update, old.name(), Some(old_value), dry_run);
         admission.mutate(&attributes, &mut new).await?;
     }
-    (resource.hooks.default)(&mut new);
+    is_defaulted(resource, &new);
     prepare_update(resource, &mut new, old_value, part);
     // An old resourceVersion in the tree would be compared below; the print leaves it out.
     let own_version = meta::at(old_value, &["metadata", "resourceVersion"])

@@ -42,7 +42,7 @@ pub fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
     let Value::Object(map) = object else {
         return Err(Status::internal("an object that is no JSON object"));
     };
-    let mut text = Vec::with_capacity(1024);
+    let mut text = Vec::with_capacity(4096);
     let mut hole = None;
     text.push(b'{');
     for (index, (key, value)) in map.iter().enumerate() {
