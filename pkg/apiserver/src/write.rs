@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use mk8s_api::codec::json;
 use mk8s_api::status::Status;
 use mk8s_store::{Change, Expect, Op, Txn, TxnError};
 use serde_json::{Map, Value};
@@ -38,24 +39,17 @@ fn translate(error: TxnError) -> WriteError {
 
 /// An object's JSON text with an empty `metadata.resourceVersion`, and the offset where its digits belong.
 pub fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
-    let failed = |error: serde_json::Error| Status::internal(format!("printing the object: {error}"));
     let Value::Object(map) = object else {
         return Err(Status::internal("an object that is no JSON object"));
     };
     let mut text = Vec::with_capacity(4096);
     let mut hole = None;
-    text.push(b'{');
-    for (index, (key, value)) in map.iter().enumerate() {
-        if index > 0 {
-            text.push(b',');
-        }
-        serde_json::to_writer(&mut text, key).map_err(failed)?;
-        text.push(b':');
+    for (key, value) in map {
+        text.push(if text.is_empty() { b'{' } else { b',' });
+        json::print_key(key, &mut text);
         match value {
-            Value::Object(metadata) if key == "metadata" => {
-                hole = Some(print_metadata(&mut text, metadata).map_err(failed)?);
-            }
-            other => serde_json::to_writer(&mut text, other).map_err(failed)?,
+            Value::Object(metadata) if key == "metadata" => hole = Some(print_metadata(&mut text, metadata)),
+            other => json::print(other, &mut text),
         }
     }
     text.push(b'}');
@@ -65,40 +59,32 @@ pub fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
     }
 }
 
-fn print_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>) -> Result<usize, serde_json::Error> {
-    text.extend_from_slice(b"{");
-    let mut hole = 0;
-    let mut first = true;
-    let mut put_hole = |text: &mut Vec<u8>, first: bool| {
-        if !first {
-            text.push(b',');
-        }
-        text.extend_from_slice(b"\"resourceVersion\":\"");
-        hole = text.len();
-        text.push(b'"');
+/// Prints metadata; where the digits of its resourceVersion belong.
+fn print_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>) -> usize {
+    const OWN: &str = "resourceVersion";
+    let mut separator = b'{';
+    let mut key_of = |text: &mut Vec<u8>, key: &str| {
+        text.push(std::mem::replace(&mut separator, b','));
+        json::print_key(key, text);
     };
-    let mut pending = true;
-    for (key, value) in metadata {
-        if key == "resourceVersion" {
-            continue;
-        }
-        if pending && key.as_str() > "resourceVersion" {
-            put_hole(text, first);
-            (pending, first) = (false, false);
-        }
-        if !first {
-            text.push(b',');
-        }
-        first = false;
-        serde_json::to_writer(&mut *text, key)?;
-        text.push(b':');
-        serde_json::to_writer(&mut *text, value)?;
+    let others = |after: bool| {
+        let fields = metadata.iter();
+        fields.filter(move |(key, _)| *key != OWN && (key.as_str() > OWN) == after)
+    };
+    for (key, value) in others(false) {
+        key_of(text, key);
+        json::print(value, text);
     }
-    if pending {
-        put_hole(text, first);
+    key_of(text, OWN);
+    text.push(b'"');
+    let hole = text.len();
+    text.push(b'"');
+    for (key, value) in others(true) {
+        key_of(text, key);
+        json::print(value, text);
     }
     text.push(b'}');
-    Ok(hole)
+    hole
 }
 
 /// Stores an object under a key; the object as the cache holds it afterwards.

@@ -5,6 +5,7 @@
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, LazyLock, Weak};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -74,15 +75,23 @@ struct Version<'a> {
 
 fn object<K: Kind>(text: &str) -> Result<Arc<K>, serde_json::Error> {
     let Identity { metadata } = serde_json::from_str::<Identity<'_>>(text)?;
-    if let Some(known) = KNOWN.lock().get::<K>(&metadata) {
-        return Ok(known);
+    // Held while decoding: an event reaches all informers at once, and the second one shall not decode it too.
+    let mut known = shard(&metadata.uid).lock();
+    if let Some(object) = known.get::<K>(&metadata) {
+        return Ok(object);
     }
     let object = Arc::new(serde_json::from_str::<K>(text)?);
-    KNOWN.lock().put(&metadata, &object);
+    known.put(&metadata, &object);
     Ok(object)
 }
 
-static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+/// The part of what is known that an object is in: different objects are decoded at the same time.
+fn shard(uid: &str) -> &'static Mutex<Known> {
+    static SHARDS: LazyLock<[Mutex<Known>; 16]> = LazyLock::new(Default::default);
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    &SHARDS[hasher.finish() as usize % SHARDS.len()]
+}
 
 /// The objects that some informer of the process still holds, by kind and uid, each in the version decoded last.
 #[derive(Default)]

@@ -1,6 +1,7 @@
-//! JSON in: one pass from bytes to the tree of a type.
+//! JSON in: one pass from bytes to the tree of a type. JSON out: a tree as the compact text that is stored and sent.
 
 use serde::de::DeserializeSeed as _;
+use serde_json::{Map, Value};
 
 use super::typed::{Context, Decoded, Validation};
 use crate::schema::TypeRef;
@@ -24,5 +25,85 @@ pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Resu
     match value {
         Ok(value) => Ok(context.finish(value)),
         Err(error) => Err(context.error(&error)),
+    }
+}
+
+/// Appends a tree's text, byte for byte as serde_json prints it. Every write prints an object: what takes serde_json's
+/// generic writer a call per comma and a look at each byte of each string is a copy here.
+pub fn print(value: &Value, text: &mut Vec<u8>) {
+    match value {
+        Value::Null => text.extend_from_slice(b"null"),
+        Value::Bool(true) => text.extend_from_slice(b"true"),
+        Value::Bool(false) => text.extend_from_slice(b"false"),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+            None => text.extend_from_slice(number.to_string().as_bytes()),
+        },
+        Value::String(string) => print_string(string, text),
+        Value::Array(items) => {
+            text.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                print(item, text);
+            }
+            text.push(b']');
+        }
+        Value::Object(map) => {
+            text.push(b'{');
+            print_fields(map, text);
+            text.push(b'}');
+        }
+    }
+}
+
+fn print_fields(map: &Map<String, Value>, text: &mut Vec<u8>) {
+    for (index, (key, value)) in map.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        print_key(key, text);
+        print(value, text);
+    }
+}
+
+/// A key and its colon.
+pub fn print_key(key: &str, text: &mut Vec<u8>) {
+    print_string(key, text);
+    text.push(b':');
+}
+
+fn print_string(string: &str, text: &mut Vec<u8>) {
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    // No early end: so the compiler looks at many bytes at once.
+    if string.bytes().fold(false, |found, byte| found | special(byte)) {
+        // Writing to memory does not fail.
+        let _ = serde_json::to_writer(text, string);
+        return;
+    }
+    text.reserve(string.len() + 2);
+    text.push(b'"');
+    text.extend_from_slice(string.as_bytes());
+    text.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printing_is_serde_jsons() {
+        let texts = [
+            r#"{"":{},"a":[],"b":[1,-2,18446744073709551615,0.5,1e100,null,true,false],"c":{"d":{"e":"f"}}}"#,
+            r#"{"a\"b\\c\n":"tab\t quote\" back\\slash \u0001\u001f","long":"0123456789012345678901234567890123456789\""}"#,
+            r#"["é","\u007f","日本語 / <&>"]"#,
+        ];
+        for text in texts {
+            let value: Value = serde_json::from_str(text).expect("JSON");
+            let mut printed = Vec::new();
+            print(&value, &mut printed);
+            assert_eq!(String::from_utf8_lossy(&printed), value.to_string());
+        }
     }
 }

@@ -228,38 +228,29 @@ fn hidden_variables(container: &Value, path: &Path<'_>, warnings: &mut Vec<Strin
 
 /// Ports of all containers of the pod against each other.
 fn ports(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
-    let mut seen: Vec<(String, &Value)> = Vec::new();
-    let number = |port: &Value, key: &str| object::i64_at(port, &[key]).unwrap_or(0);
+    // Paths become text only when there is something to say.
+    let shown = |(kind, container, port): (&str, usize, usize)| -> String {
+        let containers = path.child(kind);
+        let container = containers.index(container);
+        container.child("ports").index(port).into()
+    };
+    let mut seen: Vec<((&str, usize, usize), &Value)> = Vec::new();
     let mut names = Vec::new();
     for kind in ["initContainers", "containers"] {
-        let containers = path.child(kind);
-        for (index, container) in each(spec, kind) {
-            let container_path = containers.index(index);
-            let ports = container_path.child("ports");
+        for (container_index, container) in each(spec, kind) {
             for (index, port) in each(container, "ports") {
-                let own = ports.index(index).to_string();
-                let (ip, host) = (text(port, "hostIP"), number(port, "hostPort"));
-                for (other_path, other) in &seen {
-                    if number(other, "containerPort") != number(port, "containerPort")
-                        || text(other, "protocol") != text(port, "protocol")
-                    {
-                        continue;
-                    }
-                    let (other_ip, other_host) = (text(other, "hostIP"), number(other, "hostPort"));
-                    if ip == other_ip && host == other_host {
-                        warnings.push(format!("{own}: duplicate port definition with {other_path}"));
-                    } else if host == 0 || other_host == 0 {
-                        warnings.push(format!("{own}: overlapping port definition with {other_path}"));
-                    } else if host == other_host && (ip.is_empty() != other_ip.is_empty()) {
-                        warnings.push(format!(
-                            "{own}: dangerously ambiguous port definition with {other_path}"
-                        ));
+                let own = (kind, container_index, index);
+                for &(other, other_port) in &seen {
+                    if let Some(what) = clash(port, other_port) {
+                        let (own, other) = (shown(own), shown(other));
+                        warnings.push(format!("{own}: {what} port definition with {other}"));
                     }
                 }
                 let name = text(port, "name");
                 if !name.is_empty()
-                    && let Some((first, _)) = seen.iter().find(|(_, other)| text(other, "name") == name)
+                    && let Some(&(first, _)) = seen.iter().find(|(_, other)| text(other, "name") == name)
                 {
+                    let (own, first) = (shown(own), shown(first));
                     names.push(format!(
                         "{own}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
                     ));
@@ -269,6 +260,27 @@ fn ports(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
         }
     }
     warnings.append(&mut names);
+}
+
+/// What two ports of a pod are to each other, if they cannot both be meant.
+fn clash(port: &Value, other: &Value) -> Option<&'static str> {
+    let number = |port: &Value, key: &str| object::i64_at(port, &[key]).unwrap_or(0);
+    if number(other, "containerPort") != number(port, "containerPort")
+        || text(other, "protocol") != text(port, "protocol")
+    {
+        return None;
+    }
+    let (ip, host) = (text(port, "hostIP"), number(port, "hostPort"));
+    let (other_ip, other_host) = (text(other, "hostIP"), number(other, "hostPort"));
+    if ip == other_ip && host == other_host {
+        Some("duplicate")
+    } else if host == 0 || other_host == 0 {
+        Some("overlapping")
+    } else if host == other_host && (ip.is_empty() != other_ip.is_empty()) {
+        Some("dangerously ambiguous")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
