@@ -10,79 +10,99 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use kube::core::ApiResource;
+use kube::core::DynamicResourceScope;
 use parking_lot::Mutex;
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 use serde_json::value::RawValue;
 
-use crate::informer::Kind;
-
-/// A shared object. Decodes through `RawValue`, so that each kind has one decoder in the binary: kube's lists and watch
-/// events would each have another around it.
+/// An object of any kind, not decoded yet: kube's lists and watches are in the binary once for it, not once per kind.
 #[derive(Clone, Debug)]
-pub(crate) struct Decoded<K>(pub Arc<K>);
-
-impl<'de, K: Kind> Deserialize<'de> for Decoded<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <&RawValue>::deserialize(deserializer)?;
-        object(text.get()).map(Decoded).map_err(D::Error::custom)
-    }
+pub(crate) struct Text {
+    /// uid and resourceVersion alone.
+    metadata: ObjectMeta,
+    json: Box<RawValue>,
 }
 
-impl<K: Kind> Resource for Decoded<K> {
-    type DynamicType = ();
-    type Scope = K::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        Arc::make_mut(&mut self.0).meta_mut()
-    }
+#[derive(serde::Deserialize)]
+struct Identified<'a> {
+    #[serde(borrow)]
+    metadata: Identity<'a>,
 }
 
 /// What makes two texts of a kind the same object.
 #[derive(serde::Deserialize)]
-struct Identity<'a> {
-    #[serde(borrow)]
-    metadata: Version<'a>,
-}
-
-#[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Version<'a> {
+struct Identity<'a> {
     #[serde(borrow, default)]
     uid: Cow<'a, str>,
     #[serde(borrow, default)]
     resource_version: Cow<'a, str>,
 }
 
-fn object<K: Kind>(text: &str) -> Result<Arc<K>, serde_json::Error> {
-    let Identity { metadata } = serde_json::from_str::<Identity<'_>>(text)?;
-    // Held while decoding: an event reaches all informers at once, and the second one shall not decode it too.
-    let mut known = shard(&metadata.uid).lock();
-    if let Some(object) = known.get::<K>(&metadata) {
-        return Ok(object);
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?;
+        let Identified { metadata } = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        let named = |text: Cow<'_, str>| (!text.is_empty()).then(|| text.into_owned());
+        Ok(Text {
+            metadata: ObjectMeta {
+                uid: named(metadata.uid),
+                resource_version: named(metadata.resource_version),
+                ..ObjectMeta::default()
+            },
+            json: json.to_owned(),
+        })
     }
-    let object = Arc::new(serde_json::from_str::<K>(text)?);
-    known.put(&metadata, &object);
-    Ok(object)
+}
+
+impl Resource for Text {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &ApiResource) -> Cow<'_, str> {
+        kind.kind.as_str().into()
+    }
+
+    fn group(kind: &ApiResource) -> Cow<'_, str> {
+        kind.group.as_str().into()
+    }
+
+    fn version(kind: &ApiResource) -> Cow<'_, str> {
+        kind.version.as_str().into()
+    }
+
+    fn plural(kind: &ApiResource) -> Cow<'_, str> {
+        kind.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Text {
+    /// The object, decoded now unless some informer has it already.
+    pub(crate) fn decode<K>(&self) -> Result<Arc<K>, serde_json::Error>
+    where
+        K: DeserializeOwned + Send + Sync + 'static,
+    {
+        let (Some(uid), Some(version)) = (&self.metadata.uid, &self.metadata.resource_version) else {
+            return Ok(Arc::new(serde_json::from_str(self.json.get())?));
+        };
+        // Held while decoding: an event reaches all informers at once, and the second one shall not decode it too.
+        let mut known = shard(uid).lock();
+        if let Some(object) = known.get(uid, version) {
+            return Ok(object);
+        }
+        let object = Arc::new(serde_json::from_str(self.json.get())?);
+        known.put(uid, version, &object);
+        Ok(object)
+    }
 }
 
 /// The part of what is known that an object is in: different objects are decoded at the same time.
@@ -107,29 +127,25 @@ struct Held {
 }
 
 impl Known {
-    fn get<K: Kind>(&self, version: &Version<'_>) -> Option<Arc<K>> {
-        let held = self.objects.get(&(TypeId::of::<K>(), version.uid.as_ref().into()))?;
-        if *held.resource_version != *version.resource_version {
+    fn get<K: Send + Sync + 'static>(&self, uid: &str, version: &str) -> Option<Arc<K>> {
+        let held = self.objects.get(&(TypeId::of::<K>(), uid.into()))?;
+        if *held.resource_version != *version {
             return None;
         }
         held.object.upgrade()?.downcast().ok()
     }
 
-    fn put<K: Kind>(&mut self, version: &Version<'_>, object: &Arc<K>) {
-        if version.uid.is_empty() || version.resource_version.is_empty() {
-            return;
-        }
+    fn put<K: Send + Sync + 'static>(&mut self, uid: &str, version: &str, object: &Arc<K>) {
         if self.objects.len() >= self.limit {
             self.objects.retain(|_, held| held.object.strong_count() > 0);
             self.limit = (2 * self.objects.len()).max(64);
         }
         let object: Arc<dyn Any + Send + Sync> = object.clone();
         let held = Held {
-            resource_version: version.resource_version.as_ref().into(),
+            resource_version: version.into(),
             object: Arc::downgrade(&object),
         };
-        self.objects
-            .insert((TypeId::of::<K>(), version.uid.as_ref().into()), held);
+        self.objects.insert((TypeId::of::<K>(), uid.into()), held);
     }
 }
 
@@ -141,12 +157,12 @@ mod tests {
 
     use super::*;
 
-    fn decoded<K: Kind>(kind: &str, uid: &str, version: &str) -> Arc<K> {
+    fn decoded<K: DeserializeOwned + Send + Sync + 'static>(kind: &str, uid: &str, version: &str) -> Arc<K> {
         let text = format!(
             r#"{{"type":"ADDED","object":{{"apiVersion":"v1","kind":"{kind}","metadata":{{"name":"a","resourceVersion":"{version}","uid":"{uid}"}}}}}}"#
         );
-        match serde_json::from_str::<WatchEvent<Decoded<K>>>(&text).unwrap() {
-            WatchEvent::Added(object) => object.0,
+        match serde_json::from_str::<WatchEvent<Text>>(&text).unwrap() {
+            WatchEvent::Added(object) => object.decode().unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -166,17 +182,13 @@ mod tests {
     #[test]
     fn what_nobody_holds_is_forgotten() {
         let mut known = Known::default();
-        let version = |uid: &str| Version {
-            uid: uid.to_string().into(),
-            resource_version: "1".into(),
-        };
         let kept = Arc::new(ConfigMap::default());
-        known.put(&version("kept"), &kept);
+        known.put("kept", "1", &kept);
         for index in 0..1000 {
-            known.put(&version(&index.to_string()), &Arc::new(ConfigMap::default()));
+            known.put(&index.to_string(), "1", &Arc::new(ConfigMap::default()));
         }
         assert!(known.objects.len() <= 64, "{}", known.objects.len());
-        assert!(known.get::<ConfigMap>(&version("kept")).is_some());
-        assert!(known.get::<ConfigMap>(&version("999")).is_none());
+        assert!(known.get::<ConfigMap>("kept", "1").is_some());
+        assert!(known.get::<ConfigMap>("999", "1").is_none());
     }
 }

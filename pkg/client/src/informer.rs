@@ -2,14 +2,15 @@
 //! its events; a subscription begins with all that exists and loses nothing.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
-use std::fmt::Debug;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
+use kube::core::ApiResource;
 use kube::runtime::watcher;
 use kube::{Api, Resource};
 use parking_lot::{Mutex, RwLock};
@@ -19,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use mk8s_supervisor::backoff::Backoff;
 
-use crate::decoded::Decoded;
+use crate::decoded::Text;
 
 /// A typed kind that can be watched.
-pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
-impl<K> Kind for K where K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {}
+impl<K> Kind for K where K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {}
 
 /// A change of one object.
 #[derive(Clone, Debug)]
@@ -196,7 +197,7 @@ impl Informers {
     /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
     pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
         self.slot(field_selector.to_string(), || {
-            self.start(Api::<Decoded<K>>::all(self.client.clone()), field_selector)
+            start(self.client.clone(), "", field_selector, self.token.clone())
         })
     }
 
@@ -206,7 +207,7 @@ impl Informers {
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         self.slot(format!("{namespace}/{field_selector}"), || {
-            self.start(Api::namespaced(self.client.clone(), namespace), field_selector)
+            start(self.client.clone(), namespace, field_selector, self.token.clone())
         })
     }
 
@@ -227,17 +228,19 @@ impl Informers {
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let token = self.token.child_token();
-        let api = Api::namespaced(self.client.clone(), namespace);
-        let informer = start(api, &format!("metadata.name={name}"), token.clone());
+        let field_selector = format!("metadata.name={name}");
+        let informer = start(self.client.clone(), namespace, &field_selector, token.clone());
         (informer, token.drop_guard())
-    }
-
-    fn start<K: Kind>(&self, api: Api<Decoded<K>>, field_selector: &str) -> Informer<K> {
-        start(api, field_selector, self.token.clone())
     }
 }
 
-fn start<K: Kind>(api: Api<Decoded<K>>, field_selector: &str, token: CancellationToken) -> Informer<K> {
+/// Over one namespace or, where none is named, all.
+fn start<K: Kind>(
+    client: kube::Client,
+    namespace: &str,
+    field_selector: &str,
+    token: CancellationToken,
+) -> Informer<K> {
     let shared = Arc::new(Shared {
         state: RwLock::new(State {
             objects: HashMap::new(),
@@ -245,6 +248,11 @@ fn start<K: Kind>(api: Api<Decoded<K>>, field_selector: &str, token: Cancellatio
         }),
         synced: watch::Sender::new(false),
     });
+    let kind = ApiResource::erase::<K>(&());
+    let api = match namespace {
+        "" => Api::all_with(client, &kind),
+        namespace => Api::namespaced_with(client, namespace, &kind),
+    };
     let mut config = watcher::Config::default();
     if !field_selector.is_empty() {
         config = config.fields(field_selector);
@@ -260,52 +268,69 @@ fn start<K: Kind>(api: Api<Decoded<K>>, field_selector: &str, token: Cancellatio
 }
 
 /// Keeps `shared` as the API server has it, for ever.
-async fn reflect<K: Kind>(api: Api<Decoded<K>>, config: watcher::Config, shared: Arc<Shared<K>>) {
-    let mut events = std::pin::pin!(watcher(api, config));
+async fn reflect<K: Kind>(api: Api<Text>, config: watcher::Config, shared: Arc<Shared<K>>) {
+    // On the heap and behind a pointer: one stream for informers of all kinds.
+    let mut events: BoxStream<'static, watcher::Result<watcher::Event<Text>>> = watcher(api, config).boxed();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
-    let mut listed: Option<HashMap<Key, ()>> = None;
+    let mut listed: Option<HashSet<Key>> = None;
     loop {
-        let event = match events.next().await {
-            Some(Ok(event)) => event,
+        match events.next().await {
+            Some(Ok(event)) => {
+                backoff.reset();
+                if let Err(error) = shared.hear(event, &mut listed) {
+                    tracing::error!(kind = %K::kind(&()), %error, "an object cannot be decoded and is left out");
+                }
+            }
             Some(Err(error)) => {
                 tracing::debug!(kind = %K::kind(&()), %error, "a watch failed and is tried again");
                 tokio::time::sleep(backoff.next_delay()).await;
-                continue;
             }
             None => return,
-        };
-        backoff.reset();
-        let mut state = shared.state.write();
+        }
+    }
+}
+
+impl<K: Kind> Shared<K> {
+    /// `listed`: what a list that is coming in has named so far.
+    fn hear(&self, event: watcher::Event<Text>, listed: &mut Option<HashSet<Key>>) -> Result<(), serde_json::Error> {
         match event {
-            watcher::Event::Init => listed = Some(HashMap::new()),
-            watcher::Event::InitApply(Decoded(object)) => {
-                if let Some(listed) = &mut listed {
-                    listed.insert(key(&*object), ());
+            watcher::Event::Init => *listed = Some(HashSet::new()),
+            watcher::Event::InitApply(object) => {
+                let object = object.decode::<K>()?;
+                if let Some(listed) = listed {
+                    listed.insert(key(&*object));
                 }
-                state.apply(object);
+                self.state.write().apply(object);
             }
             watcher::Event::InitDone => {
                 let listed = listed.take().unwrap_or_default();
+                let mut state = self.state.write();
                 let gone: Vec<Key> = state
                     .objects
                     .keys()
-                    .filter(|key| !listed.contains_key(key))
+                    .filter(|key| !listed.contains(key))
                     .cloned()
                     .collect();
                 for key in gone {
                     state.delete(&key);
                 }
                 drop(state);
-                shared.synced.send_replace(true);
+                self.synced.send_replace(true);
             }
-            watcher::Event::Apply(Decoded(object)) => state.apply(object),
-            watcher::Event::Delete(Decoded(object)) => {
+            watcher::Event::Apply(object) => {
+                let object = object.decode()?;
+                self.state.write().apply(object);
+            }
+            watcher::Event::Delete(object) => {
+                let object = object.decode::<K>()?;
                 let key = key(&*object);
+                let mut state = self.state.write();
                 // What was deleted carries its last state, which may be newer than the one known here.
                 state.objects.insert(key.clone(), object);
                 state.delete(&key);
             }
         }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which dependents belong to an owner: those it manages, minus those that its selector lost, plus orphans that it selects.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ pub async fn claim<O, K, F>(
 ) -> Result<Vec<Arc<K>>, Error>
 where
     O: kube::Resource<DynamicType = ()>,
-    K: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+    K: Kind + Debug + kube::Resource<Scope = NamespaceResourceScope>,
     F: Future<Output = Result<bool, Error>>,
 {
     let mut claimed = Vec::with_capacity(candidates.len());
@@ -112,7 +113,7 @@ where
 
 async fn change<K>(api: &Api<K>, object: &K, patch: serde_json::Value, verb: &str) -> Result<Option<K>, Error>
 where
-    K: Kind,
+    K: Kind + Debug,
 {
     let name = meta::name(object);
     api.patch(name, &PatchParams::default(), &Patch::Strategic(patch))
