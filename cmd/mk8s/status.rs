@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
+use mk8s_client::{Event, Informer, Informers, Kind};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, Where};
 use crate::failure::{Failure, Result};
@@ -79,11 +79,14 @@ pub async fn wait_for_api(settings: &Settings, started: &mut Started) -> Result<
 pub async fn wait_ready(settings: &Settings, started: &mut Started) -> Result<()> {
     let client = wait_for_api(settings, started).await?;
     let ready = async {
-        let nodes: Api<Node> = Api::all(client.clone());
-        wait_for(nodes, &settings.node_name, is_ready).await;
+        let token = CancellationToken::new();
+        let informers = Informers::new(client, token.clone());
+        let _ends_them = token.drop_guard();
+        let own = format!("metadata.name={}", settings.node_name);
+        wait_for(&informers.of_where(&own), is_ready).await;
         if settings.role == Role::Master {
-            let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
-            wait_for(accounts, "default", |_| true).await;
+            let account = informers.in_namespace::<ServiceAccount>("default", "metadata.name=default");
+            wait_for(&account, |_| true).await;
         }
     };
     let node = &settings.node_name;
@@ -95,14 +98,9 @@ pub async fn wait_ready(settings: &Settings, started: &mut Started) -> Result<()
     })
 }
 
-async fn wait_for<K: mk8s_client::Kind>(api: Api<K>, name: &str, holds: impl Fn(&K) -> bool) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut objects = std::pin::pin!(watcher(api, config).default_backoff().applied_objects());
-    while let Some(object) = objects.next().await {
-        if object.is_ok_and(|object| holds(&object)) {
-            return;
-        }
-    }
+async fn wait_for<K: Kind>(informer: &Informer<K>, holds: impl Fn(&K) -> bool) {
+    let mut events = informer.subscribe();
+    while !matches!(events.next().await, Event::Applied { new, .. } if holds(&new)) {}
 }
 
 pub fn is_ready(node: &Node) -> bool {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +15,8 @@ use crate::backoff::Backoff;
 
 /// Why a task ended before it was asked to.
 pub type TaskError = Box<dyn std::error::Error + Send + Sync>;
+
+type Make = Box<dyn Fn(CancellationToken) -> BoxFuture<'static, Result<(), TaskError>> + Send>;
 
 /// What follows when a task ends before shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,41 +57,45 @@ impl Supervisor {
         F: Fn(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), TaskError>> + Send + 'static,
     {
-        let (name, token, failure) = (name.into(), self.token.clone(), self.failure.clone());
-        self.tracker.spawn(async move {
-            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-            loop {
-                let started = Instant::now();
-                let ended = AssertUnwindSafe(make(token.clone())).catch_unwind().await;
-                if token.is_cancelled() {
+        // Behind pointers: what follows is in the binary once, not once per task.
+        let make = move |token| make(token).boxed();
+        let task = self.clone().keep(name.into(), on_exit, Box::new(make));
+        self.tracker.spawn(task);
+    }
+
+    async fn keep(self, name: String, on_exit: OnExit, make: Make) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+        loop {
+            let started = Instant::now();
+            let ended = AssertUnwindSafe(make(self.token.clone())).catch_unwind().await;
+            if self.token.is_cancelled() {
+                return;
+            }
+            let cause = match ended {
+                Ok(Ok(())) if on_exit == OnExit::Done => return,
+                Ok(Ok(())) => "it returned".to_string(),
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
+            };
+            tracing::error!(task = name, cause, "a task ended before its time");
+            match on_exit {
+                OnExit::Done => return,
+                OnExit::Fatal => {
+                    self.failure.lock().get_or_insert(format!("{name}: {cause}"));
+                    self.token.cancel();
                     return;
                 }
-                let cause = match ended {
-                    Ok(Ok(())) if on_exit == OnExit::Done => return,
-                    Ok(Ok(())) => "it returned".to_string(),
-                    Ok(Err(error)) => error.to_string(),
-                    Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
-                };
-                tracing::error!(task = name, cause, "a task ended before its time");
-                match on_exit {
-                    OnExit::Done => return,
-                    OnExit::Fatal => {
-                        failure.lock().get_or_insert(format!("{name}: {cause}"));
-                        token.cancel();
-                        return;
+                OnExit::Restart => {
+                    if started.elapsed() > Duration::from_secs(60) {
+                        backoff.reset();
                     }
-                    OnExit::Restart => {
-                        if started.elapsed() > Duration::from_secs(60) {
-                            backoff.reset();
-                        }
-                        tokio::select! {
-                            () = tokio::time::sleep(backoff.next_delay()) => {}
-                            () = token.cancelled() => return,
-                        }
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.next_delay()) => {}
+                        () = self.token.cancelled() => return,
                     }
                 }
             }
-        });
+        }
     }
 
     /// Waits until shutdown is asked for; the cause, if a fatal task asked.

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use mk8s_containerd::{Image, Task};
@@ -231,7 +232,8 @@ impl PodWorker {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.jobs.spawn(work)
+        // Boxed: one kind of task for all of a pod's steps.
+        self.jobs.spawn(work.boxed())
     }
 
     fn container(&mut self, name: &str) -> &mut crate::record::ContainerRecord {
