@@ -8,6 +8,10 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, LazyLock, Weak};
 
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
+    core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::ApiResource;
@@ -15,6 +19,44 @@ use kube::core::DynamicResourceScope;
 use parking_lot::Mutex;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 use serde_json::value::RawValue;
+
+/// A typed kind that can be watched.
+pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {
+    /// An object from its JSON text.
+    fn from_json(text: &str) -> serde_json::Result<Self>;
+}
+
+macro_rules! kinds {
+    ($($kind:ty),* $(,)?) => {
+        $(impl Kind for $kind {
+            fn from_json(text: &str) -> serde_json::Result<Self> {
+                serde_json::from_str(text)
+            }
+        })*
+    };
+}
+
+// The kinds that some component watches. Their decoders are made here, and so in the binary once: the components' crates,
+// which do not know each other, would each make their own.
+kinds![
+    apps::Deployment,
+    apps::ReplicaSet,
+    apps::StatefulSet,
+    batch::Job,
+    certificates::CertificateSigningRequest,
+    coordination::Lease,
+    core::ConfigMap,
+    core::Endpoints,
+    core::Namespace,
+    core::Node,
+    core::Pod,
+    core::ReplicationController,
+    core::Secret,
+    core::Service,
+    core::ServiceAccount,
+    discovery::EndpointSlice,
+    policy::PodDisruptionBudget,
+];
 
 /// An object of any kind, not decoded yet: kube's lists and watches are in the binary once for it, not once per kind.
 #[derive(Clone, Debug)]
@@ -87,19 +129,16 @@ impl Resource for Text {
 
 impl Text {
     /// The object, decoded now unless some informer has it already.
-    pub(crate) fn decode<K>(&self) -> Result<Arc<K>, serde_json::Error>
-    where
-        K: DeserializeOwned + Send + Sync + 'static,
-    {
+    pub(crate) fn decode<K: Kind>(&self) -> serde_json::Result<Arc<K>> {
         let (Some(uid), Some(version)) = (&self.metadata.uid, &self.metadata.resource_version) else {
-            return Ok(Arc::new(serde_json::from_str(self.json.get())?));
+            return Ok(Arc::new(K::from_json(self.json.get())?));
         };
         // Held while decoding: an event reaches all informers at once, and the second one shall not decode it too.
         let mut known = shard(uid).lock();
         if let Some(object) = known.get(uid, version) {
             return Ok(object);
         }
-        let object = Arc::new(serde_json::from_str(self.json.get())?);
+        let object = Arc::new(K::from_json(self.json.get())?);
         known.put(uid, version, &object);
         Ok(object)
     }
@@ -157,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn decoded<K: DeserializeOwned + Send + Sync + 'static>(kind: &str, uid: &str, version: &str) -> Arc<K> {
+    fn decoded<K: Kind>(kind: &str, uid: &str, version: &str) -> Arc<K> {
         let text = format!(
             r#"{{"type":"ADDED","object":{{"apiVersion":"v1","kind":"{kind}","metadata":{{"name":"a","resourceVersion":"{version}","uid":"{uid}"}}}}}}"#
         );

@@ -14,17 +14,12 @@ use kube::core::ApiResource;
 use kube::runtime::watcher;
 use kube::{Api, Resource};
 use parking_lot::{Mutex, RwLock};
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use mk8s_supervisor::backoff::Backoff;
 
-use crate::decoded::Text;
-
-/// A typed kind that can be watched.
-pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {}
-impl<K> Kind for K where K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {}
+use crate::decoded::{Kind, Text};
 
 /// A change of one object.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ mod informer;
 mod queue;
 
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
+pub use decoded::Kind;
 pub use events::EventRecorder;
-pub use informer::{Event, Informer, Informers, Kind, Subscription};
+pub use informer::{Event, Informer, Informers, Subscription};
 pub use queue::WorkQueue;

@@ -35,8 +35,9 @@ fn main() -> ExitCode {
     if std::env::args().any(|a| a == "--list") {
         return ExitCode::SUCCESS;
     }
+    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .init();
     isolate();
     let Some(node) = containerd::Node::start() else {

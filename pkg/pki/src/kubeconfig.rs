@@ -171,17 +171,23 @@ impl Kubeconfig {
     }
 
     pub fn to_yaml(&self) -> Result<String, PkiError> {
-        serde_saphyr::to_string(self).map_err(|cause| PkiError::Kubeconfig {
-            what: "can't be written".into(),
-            cause: cause.to_string(),
-        })
+        // By way of the tree: YAML's reader and writer for each of these types would be a fifth of a MiB.
+        let written = serde_json::to_value(self).map_err(|cause| cause.to_string());
+        written
+            .and_then(|tree| serde_saphyr::to_string(&tree).map_err(|cause| cause.to_string()))
+            .map_err(|cause| PkiError::Kubeconfig {
+                what: "can't be written".into(),
+                cause,
+            })
     }
 
     pub fn from_yaml(text: &str, what: &str) -> Result<Self, PkiError> {
-        serde_saphyr::from_str(text).map_err(|cause| PkiError::Kubeconfig {
-            what: what.into(),
-            cause: cause.to_string(),
-        })
+        let tree = serde_saphyr::from_str::<serde_json::Value>(text).map_err(|cause| cause.to_string());
+        tree.and_then(|tree| serde_json::from_value(tree).map_err(|cause| cause.to_string()))
+            .map_err(|cause| PkiError::Kubeconfig {
+                what: what.into(),
+                cause,
+            })
     }
 
     /// The current context's cluster; with no context at all the only cluster.

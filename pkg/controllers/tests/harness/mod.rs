@@ -52,10 +52,7 @@ impl Cluster {
     }
 
     pub async fn start_with(settings: Settings) -> Cluster {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter("info,mk8s_controllers=debug")
-            .with_test_writer()
-            .try_init();
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let dir = tempfile::tempdir().unwrap();
         let keys = Arc::new(Keys::generate().unwrap());
         let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys)).unwrap();
