@@ -17,6 +17,8 @@ use crate::{
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What a node removes of pods after they are out of the API (dead containers, snapshots, namespaces) is done by then.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// So many rounds, in each of which so many pods are created at once and the last one's start is waited for. The pods of
 /// a round are gone before the next one begins, outside of the clock.
@@ -35,11 +37,13 @@ pub async fn run(server: &Server, pids: &[u32], image: &str, rounds: usize, at_o
         latencies.push(begun.elapsed());
         cpu += process::cpu(pids) - before;
         for name in &names {
-            let path = format!("{PODS}/{name}?gracePeriodSeconds=0");
+            // Not 0: that takes a pod out of the API at once, while the node still stops it and the next round begins.
+            let path = format!("{PODS}/{name}?gracePeriodSeconds=1");
             let deleted = connection.drain("DELETE", &path, JSON, Bytes::new()).await.unwrap();
             assert!(deleted.is_success(), "{path}: {deleted}");
         }
         watch.until_all(names, |event| event["type"] == "DELETED").await;
+        tokio::time::sleep(SETTLING).await;
     }
     latencies.sort_unstable();
     Measured {

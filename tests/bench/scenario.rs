@@ -134,7 +134,7 @@ static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "start-pod",
-        load: Load::StartPods { rounds: 20, at_once: 1 },
+        load: Load::StartPods { rounds: 11, at_once: 1 },
     },
     Scenario {
         name: "start-30-pods",
