@@ -172,9 +172,11 @@ impl Kubeconfig {
 
     pub fn to_yaml(&self) -> Result<String, PkiError> {
         // By way of the tree: YAML's reader and writer for each of these types would be a fifth of a MiB.
+        // Certificates in one line each, as kubeadm writes them: scripts cut them out with grep and awk.
+        let one_line = serde_saphyr::ser_options! { prefer_block_scalars: false };
         let written = serde_json::to_value(self).map_err(|cause| cause.to_string());
         written
-            .and_then(|tree| serde_saphyr::to_string(&tree).map_err(|cause| cause.to_string()))
+            .and_then(|tree| serde_saphyr::to_string_with_options(&tree, one_line).map_err(|cause| cause.to_string()))
             .map_err(|cause| PkiError::Kubeconfig {
                 what: "can't be written".into(),
                 cause,
@@ -283,8 +285,9 @@ mod tests {
 
     #[test]
     fn round_trip() {
+        let long = "CERT".repeat(100);
         let credential = Credential::Certificate {
-            certificate_pem: "CERT",
+            certificate_pem: &long,
             key_pem: "KEY",
         };
         let made = Kubeconfig::new(
@@ -296,12 +299,17 @@ mod tests {
         );
         let text = made.to_yaml().unwrap();
         assert!(text.contains("current-context: kubernetes-admin@kubernetes"), "{text}");
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("client-certificate-data: Q0VSV"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{text}");
         let read = Kubeconfig::from_yaml(&text, "test").unwrap();
         assert_eq!(read, made);
         assert_eq!(read.cluster().unwrap().ca_pem().unwrap(), "CA");
         assert_eq!(
             read.user().unwrap().certificate().unwrap().unwrap(),
-            ("CERT".into(), "KEY".into())
+            (long.clone(), "KEY".into())
         );
     }
 
