@@ -55,7 +55,11 @@ if [ -z "$(ctr -n k8s.io images ls -q "name==$image")" ]; then
   rm -f "$archive"
 fi
 kubectl apply -f deploy/examples/hello.yaml
-kubectl rollout status deployment/hello --timeout=60s
+if ! kubectl rollout status deployment/hello --timeout=60s; then
+  kubectl get nodes -o 'custom-columns=NODE:.metadata.name,TAINTS:.spec.taints[*].key'
+  kubectl get events --field-selector type=Warning
+  fail "the example does not run: what stands above says why (a taint disk-pressure: less than 1 GiB is free); else see /var/log/mk8s.log"
+fi
 address=$(kubectl get service hello -o 'jsonpath={.spec.clusterIP}')
 echo
 echo "\$ curl http://$address"

@@ -118,6 +118,10 @@ pub struct NodeFlags {
     /// KEY[=VALUE]:EFFECT
     #[arg(long, env = "MK8S_REGISTER_WITH_TAINTS", value_delimiter = ',')]
     pub register_with_taints: Vec<String>,
+    /// With less left than this the node is under pressure: SIGNAL<AMOUNT or SIGNAL<PERCENT%, separated by commas
+    /// [default: memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%,imagefs.available<1Gi,imagefs.inodesFree<5%]
+    #[arg(long, env = "MK8S_EVICTION_HARD")]
+    pub eviction_hard: Option<String>,
     /// A file of flags: `name: value` [default: /etc/mk8s/config.yaml, if it exists]
     #[arg(long, env = "MK8S_CONFIG")]
     pub config: Option<PathBuf>,

@@ -31,9 +31,7 @@ pub async fn init(arguments: Box<cli::Init>) -> Result<()> {
         .clone()
         .ok_or_else(|| Failure::new("an init without a master"))?;
     let (first_token, ttl) = first_token(&arguments)?;
-    for text in &settings.register_with_taints {
-        crate::node::taint(text)?;
-    }
+    crate::node::check(&settings)?;
     let version = mk8s_apiserver::config::VERSION;
     println!(
         "[init] Using Kubernetes version: {}",
@@ -116,8 +114,17 @@ async fn again(settings: Settings, arguments: &cli::Init) -> Result<()> {
         arguments.service_dns_domain.clone(),
         &settings.cluster.dns_domain,
     )?;
-    contradiction("--node-name", arguments.node.node_name.clone(), &settings.node_name)?;
-    contradiction("--node-ip", arguments.node.node_ip, &settings.node_ip)?;
+    contradiction(
+        "--apiserver-cert-extra-sans",
+        list(&arguments.apiserver_cert_extra_sans),
+        &own.cert_extra_sans.join(","),
+    )?;
+    contradiction(
+        "--image-repository",
+        arguments.image_repository.as_deref(),
+        &settings.cluster.image_repository.as_deref().unwrap_or("none"),
+    )?;
+    node_contradictions(&settings, &arguments.node)?;
     if let Some(network) = arguments.network.filter(|network| *network != settings.cluster.network) {
         return Err(Failure::new(format!(
             "--network={network:?} contradicts what this cluster was made with, {:?}",
@@ -170,6 +177,38 @@ pub async fn start_again(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
+/// What init and join share.
+pub fn node_contradictions(settings: &Settings, given: &cli::NodeFlags) -> Result<()> {
+    contradiction("--node-name", given.node_name.as_ref(), &&settings.node_name)?;
+    contradiction("--node-ip", given.node_ip, &settings.node_ip)?;
+    contradiction(
+        "--cri-socket",
+        given
+            .cri_socket
+            .as_ref()
+            .map(|given| cri_socket(Some(given)).display().to_string()),
+        &settings.cri_socket.display().to_string(),
+    )?;
+    contradiction(
+        "--register-with-taints",
+        list(&given.register_with_taints),
+        &settings.register_with_taints.join(","),
+    )?;
+    contradiction(
+        "--eviction-hard",
+        given.eviction_hard.as_deref(),
+        &settings
+            .eviction_hard
+            .as_deref()
+            .unwrap_or(mk8s_kubelet::DEFAULT_EVICTION_HARD),
+    )
+}
+
+/// A flag of several values, if it was given.
+fn list(given: &[String]) -> Option<String> {
+    (!given.is_empty()).then(|| given.join(","))
+}
+
 fn contradiction<T: PartialEq + std::fmt::Display>(flag: &str, given: Option<T>, stored: &T) -> Result<()> {
     match given {
         Some(given) if given != *stored => Err(Failure::new(format!(
@@ -198,6 +237,7 @@ fn plan(arguments: &cli::Init) -> Result<Settings> {
         server: format!("https://{advertise}:{bind_port}"),
         cri_socket: cri_socket(arguments.node.cri_socket.as_deref()),
         register_with_taints: arguments.node.register_with_taints.clone(),
+        eviction_hard: arguments.node.eviction_hard.clone(),
         cluster: Cluster {
             pod_cidr: range(arguments.pod_network_cidr, [10, 244, 0, 0]),
             service_cidr: range(arguments.service_cidr, [10, 96, 0, 0]),

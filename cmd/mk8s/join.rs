@@ -11,7 +11,7 @@ use mk8s_pki::{ca, issue, jws};
 
 use crate::cli::{self, Network};
 use crate::failure::{Failure, Result};
-use crate::init::{CLUSTER_CONFIG, CLUSTER_KEY, cri_socket, start_again};
+use crate::init::{CLUSTER_CONFIG, CLUSTER_KEY, cri_socket, node_contradictions, start_again};
 use crate::settings::{Cluster, Role, Settings};
 use crate::{host, lifecycle, preflight, remote, status};
 
@@ -39,11 +39,9 @@ pub async fn join(arguments: Box<cli::Join>) -> Result<()> {
             "--discovery-token-ca-cert-hash is missing: `mk8s token create --print-join-command` on the master prints it",
         ));
     }
-    for text in &arguments.node.register_with_taints {
-        crate::node::taint(text)?;
-    }
     let address = resolve(server)?;
     let mut settings = plan(&arguments, server, address)?;
+    crate::node::check(&settings)?;
 
     println!("[preflight] Running pre-flight checks");
     let ignored = &arguments.node.ignore_preflight_errors;
@@ -93,6 +91,7 @@ async fn again(settings: Settings, arguments: &cli::Join) -> Result<()> {
             settings.server
         )));
     }
+    node_contradictions(&settings, &arguments.node)?;
     start_again(&settings).await
 }
 
@@ -115,6 +114,7 @@ fn plan(arguments: &cli::Join, server: &str, address: SocketAddr) -> Result<Sett
         server: format!("https://{server}"),
         cri_socket: cri_socket(arguments.node.cri_socket.as_deref()),
         register_with_taints: arguments.node.register_with_taints.clone(),
+        eviction_hard: arguments.node.eviction_hard.clone(),
         // Replaced by the cluster's own before anything is made of it.
         cluster: Cluster {
             pod_cidr: ipnet::Ipv4Net::new_assert([10, 244, 0, 0].into(), 16),

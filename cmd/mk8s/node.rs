@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use mk8s_client::Informers;
 use mk8s_containerd::Containerd;
-use mk8s_kubelet::{Kubelet, NetworkHandle, NetworkMode, NetworkSettings};
+use mk8s_kubelet::{DEFAULT_EVICTION_HARD, Kubelet, NetworkHandle, NetworkMode, NetworkSettings, Thresholds};
 use mk8s_supervisor::{OnExit, Supervisor};
 
 use crate::cli::Network;
@@ -29,11 +29,7 @@ pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervi
     let containerd = containerd(settings).await?;
     let cluster = &settings.cluster;
     let roots = mk8s_pki::rotation::roots(&identity.ca_pem).map_err(|error| Failure::new(error.to_string()))?;
-    let taints = settings
-        .register_with_taints
-        .iter()
-        .map(|text| taint(text))
-        .collect::<Result<Vec<_>>>()?;
+    let (register_taints, eviction_hard) = checked(settings)?;
     let config = mk8s_kubelet::Config {
         node_name: settings.node_name.clone(),
         node_ip: settings.node_ip,
@@ -43,9 +39,10 @@ pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervi
         container_log_dir: "/var/log/containers".into(),
         cluster_dns: vec![IpAddr::V4(cluster.dns_address())],
         cluster_domain: cluster.dns_domain.clone(),
-        register_taints: taints,
+        register_taints,
         labels: std::collections::BTreeMap::new(),
         max_pods: MAX_PODS,
+        eviction_hard,
         version: mk8s_apiserver::config::VERSION.into(),
         pause_image: cluster
             .image_repository
@@ -140,8 +137,22 @@ fn answer_dns(settings: &Settings, network: NetworkHandle, informers: Informers,
     });
 }
 
+/// Refuses what the node agent could not read, before anything is changed.
+pub fn check(settings: &Settings) -> Result<()> {
+    checked(settings).map(drop)
+}
+
+fn checked(settings: &Settings) -> Result<(Vec<Taint>, Thresholds)> {
+    let taints = settings.register_with_taints.iter().map(|text| taint(text));
+    let eviction_hard = settings.eviction_hard.as_deref().unwrap_or(DEFAULT_EVICTION_HARD);
+    let thresholds = eviction_hard
+        .parse()
+        .map_err(|error: mk8s_kubelet::Malformed| Failure::new(error.to_string()))?;
+    Ok((taints.collect::<Result<_>>()?, thresholds))
+}
+
 /// `KEY[=VALUE]:EFFECT`
-pub fn taint(text: &str) -> Result<Taint> {
+fn taint(text: &str) -> Result<Taint> {
     let parsed = text.rsplit_once(':').map(|(key, effect)| {
         let (key, value) = key
             .split_once('=')

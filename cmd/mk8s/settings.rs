@@ -58,6 +58,9 @@ pub struct Settings {
     pub server: String,
     pub cri_socket: PathBuf,
     pub register_with_taints: Vec<String>,
+    /// None: the node agent's default.
+    #[serde(default)]
+    pub eviction_hard: Option<String>,
     pub cluster: Cluster,
     /// The masters' own.
     pub master: Option<Master>,

@@ -11,8 +11,14 @@ check() {
   if output=$("$@" 2>&1); then
     passed=$((passed + 1)); echo "ok      $name"
   else
-    failed=$((failed + 1)); echo "FAILED  $name"; sed 's/^/        /' <<<"$output" | tail -n 15
+    fails "$name" "$output"
   fi
+}
+# fails NAME OUTPUT: with what the nodes say of themselves, which is often the reason.
+fails() {
+  failed=$((failed + 1)); echo "FAILED  $1"; sed 's/^/        /' <<<"$2" | tail -n 15
+  on 1 kubectl get nodes --no-headers -o 'custom-columns=:.metadata.name,:.spec.taints[*].key' 2>/dev/null |
+    sed 's/^/        node and taints: /'
 }
 # shows NAME PATTERN COMMAND…: the command's output has a line that matches; lacks …: it has none.
 shows() { says yes "no line matches" "$@"; }
@@ -24,7 +30,7 @@ says() {
   if [ $found = $wanted ]; then
     passed=$((passed + 1)); echo "ok      $name"
   else
-    failed=$((failed + 1)); echo "FAILED  $name: $otherwise /$pattern/ in:"; sed 's/^/        /' <<<"$output" | tail -n 15
+    fails "$name: $otherwise /$pattern/ in:" "$output"
   fi
 }
 # has PATTERN COMMAND…: for conditions. It reads all that the command says: `command | grep -q` ends at the first match, and

@@ -91,10 +91,15 @@ pub struct Containerd {
     headers: Headers,
 }
 
+struct Snapshotter {
+    name: String,
+    root: Option<PathBuf>,
+}
+
 pub(crate) struct Shared {
     channel: Channel,
     pub(crate) options: Options,
-    pub(crate) snapshotter: String,
+    snapshotter: Snapshotter,
     pub(crate) images: ImageCache,
     pub(crate) puller: Puller,
     /// By digest of a blob, and by chain id of a layer.
@@ -108,10 +113,8 @@ impl Containerd {
         let channel = channel(&options.socket)?;
         let namespace = ascii("namespace", &options.namespace)?;
         let headers = Headers { namespace, lease: None };
-        let snapshotter = match &options.snapshotter {
-            Some(name) => name.clone(),
-            None => pick_snapshotter(&channel, &headers, &options.socket).await?,
-        };
+        let wanted = options.snapshotter.as_deref();
+        let snapshotter = pick_snapshotter(&channel, &headers, &options.socket, wanted).await?;
         let puller = Puller::new(options.registries.clone());
         let shared = Shared {
             channel,
@@ -134,7 +137,12 @@ impl Containerd {
 
     /// The snapshotter in use: overlayfs or native, or what the options name.
     pub fn snapshotter(&self) -> &str {
-        &self.shared.snapshotter
+        &self.shared.snapshotter.name
+    }
+
+    /// Where the snapshotter keeps images and containers, as far as containerd tells: kubelet's imagefs.
+    pub fn image_dir(&self) -> Option<&Path> {
+        self.shared.snapshotter.root.as_deref()
     }
 
     pub async fn version(&self) -> Result<Version> {
@@ -217,46 +225,62 @@ fn channel(socket: &Path) -> Result<Channel> {
 }
 
 /// overlayfs is the fast one; where the data directory's filesystem can't carry it, containerd marks it failed.
-async fn pick_snapshotter(channel: &Channel, headers: &Headers, socket: &Path) -> Result<String> {
+const SNAPSHOTTERS: [&str; 2] = ["overlayfs", "native"];
+
+async fn pick_snapshotter(
+    channel: &Channel,
+    headers: &Headers,
+    socket: &Path,
+    wanted: Option<&str>,
+) -> Result<Snapshotter> {
+    let broken = |message: String| Error::Connect {
+        socket: socket.to_owned(),
+        message,
+    };
     let mut client = api::introspection_client::IntrospectionClient::with_interceptor(channel.clone(), headers.clone());
     let filters = vec!["type==io.containerd.snapshotter.v1".to_owned()];
     let answer = client.plugins(api::PluginsRequest { filters });
     let answer = call("list containerd's snapshotters", answer)
         .await
-        .map_err(|error| Error::Connect {
-            socket: socket.to_owned(),
-            message: error.to_string(),
-        })?;
-    let working: Vec<&str> = answer
-        .plugins
-        .iter()
-        .filter(|p| p.init_err.is_none())
-        .map(|plugin| plugin.id.as_str())
-        .collect();
-    choose_snapshotter(&working).ok_or_else(|| Error::Connect {
-        socket: socket.to_owned(),
-        message: "containerd has neither snapshotter overlayfs nor native".to_owned(),
-    })
+        .map_err(|error| broken(error.to_string()))?;
+    let names = wanted.map_or(SNAPSHOTTERS.to_vec(), |name| vec![name]);
+    choose_snapshotter(answer.plugins, &names)
+        .ok_or_else(|| broken(format!("containerd has no working snapshotter {}", names.join(" or "))))
 }
 
-fn choose_snapshotter(working: &[&str]) -> Option<String> {
-    ["overlayfs", "native"]
-        .iter()
-        .find(|name| working.contains(name))
-        .map(|name| (*name).to_owned())
+/// The first of the names that works.
+fn choose_snapshotter(plugins: Vec<api::Plugin>, names: &[&str]) -> Option<Snapshotter> {
+    let working = plugins.into_iter().filter(|plugin| plugin.init_err.is_none());
+    let rank = |plugin: &api::Plugin| names.iter().position(|name| *name == plugin.id);
+    let (_, mut best) = working
+        .filter_map(|plugin| Some((rank(&plugin)?, plugin)))
+        .min_by_key(|(rank, _)| *rank)?;
+    Some(Snapshotter {
+        root: best.exports.remove("root").map(PathBuf::from),
+        name: best.id,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn chosen(plugins: &[&str]) -> Option<Snapshotter> {
+        let plugin = |id: &&str| api::Plugin {
+            id: (*id).to_owned(),
+            exports: [("root".to_owned(), format!("/var/lib/containerd/{id}"))].into(),
+            ..api::Plugin::default()
+        };
+        choose_snapshotter(plugins.iter().map(plugin).collect(), &SNAPSHOTTERS)
+    }
 
     #[test]
     fn overlayfs_first_native_when_it_failed() {
-        assert_eq!(
-            choose_snapshotter(&["native", "overlayfs"]).as_deref(),
-            Some("overlayfs")
-        );
-        assert_eq!(choose_snapshotter(&["btrfs", "native"]).as_deref(), Some("native"));
-        assert_eq!(choose_snapshotter(&["btrfs"]), None);
+        let both = chosen(&["native", "overlayfs"]).unwrap();
+        assert_eq!(both.name, "overlayfs");
+        assert_eq!(both.root.as_deref(), Some(Path::new("/var/lib/containerd/overlayfs")));
+        assert_eq!(chosen(&["btrfs", "native"]).unwrap().name, "native");
+        assert!(chosen(&["btrfs"]).is_none());
     }
 }

@@ -47,6 +47,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 pub use mk8s_network::Mode as NetworkMode;
 pub use netns::{Handle as NetworkHandle, Settings as NetworkSettings};
+pub use node::{DEFAULT_EVICTION_HARD, Malformed, Thresholds};
 pub use uninstall::{remove_all_pods, remove_cgroups};
 
 use agent::Agent;
@@ -70,6 +71,8 @@ pub struct Config {
     /// Beside those that every node has.
     pub labels: BTreeMap<String, String>,
     pub max_pods: u32,
+    /// When the node is under pressure.
+    pub eviction_hard: Thresholds,
     /// As nodeInfo shows it: `v1.35.4+mk8s.1`.
     pub version: String,
     /// Replaces the pause image in the binary.

@@ -169,6 +169,8 @@ impl Cluster {
             register_taints: vec![],
             labels: BTreeMap::new(),
             max_pods: 110,
+            // A disk that is nearly full is no matter of these tests.
+            eviction_hard: "memory.available<10Mi".parse().unwrap(),
             version: "v1.35.4+mk8s.1".into(),
             pause_image: None,
             network: NetworkSettings {

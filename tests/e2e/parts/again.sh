@@ -38,3 +38,9 @@ check "reset with pods running" on 1 "$work/mk8s" reset --force
 lacks "no containers" "." on 1 ctr -n k8s.io containers ls -q
 lacks "no hole in the firewall" "mk8s|10\.244" on 1 iptables-save
 shows "the firewall's own policy" "FORWARD DROP" on 1 iptables-save
+
+echo "# a node under pressure"
+check "init" on 1 "$work/mk8s" init --eviction-hard "nodefs.available<99%"
+shows "it says so" "DiskPressure +True" on 1 kubectl describe node host1
+shows "and takes no pods" "disk-pressure:NoSchedule" on 1 kubectl describe node host1
+check "reset" on 1 "$work/mk8s" reset --force

@@ -15,6 +15,7 @@ shows "init refuses an unknown key of its configuration file" "pod-network-cidr"
   'mkdir -p /etc/mk8s; echo "pod-network-cdir: 10.1.0.0/16" >/etc/mk8s/config.yaml; "$0" init; rm -r /etc/mk8s' "$work/mk8s"
 shows "init refuses kubeadm's own configuration" "flag" on 1 bash -c \
   'printf "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n" >/tmp/kubeadm.$$; "$0" init --config /tmp/kubeadm.$$; rm /tmp/kubeadm.$$' "$work/mk8s"
+shows "init refuses an eviction threshold that it does not know" "disk.available.*nodefs.available" on 1 "$work/mk8s" init --eviction-hard "disk.available<1Gi"
 shows "init wants root" "root" on 1 setpriv --reuid 65534 --clear-groups "$work/mk8s" init
 lacks "a refused init changes nothing" "mk8s|kubernetes" traces 1
 on 1 "$work/mk8s" init >"$work/init.log" 2>&1
@@ -23,6 +24,7 @@ shows "init prints the join command" "mk8s join 10.9.0.1:6443 --token [a-z0-9]{6
 shows "the node is Ready" "host1 +Ready +control-plane" on 1 kubectl get nodes
 shows "init again says that it runs" "runs" on 1 mk8s init
 shows "init again refuses what contradicts" "contradicts" on 1 mk8s init --service-cidr 10.97.0.0/16
+shows "init again names both values" "nodefs.available<9Mi contradicts .*nodefs.available<10Mi" on 1 mk8s init --eviction-hard "nodefs.available<9Mi"
 shows "status" "ready: +yes" on 1 mk8s status
 shows "what exists after init" "kube-dns .*10.96.0.10" on 1 kubectl get svc -A
 shows "anonymous may not list" "Unauthorized|forbidden" on 1 curl -sk https://10.9.0.1:6443/api/v1/pods

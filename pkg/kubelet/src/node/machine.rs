@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::statvfs::statvfs;
 
+use super::thresholds::Signal;
 use crate::Config;
 
 #[derive(Clone, Debug)]
@@ -20,6 +21,9 @@ pub struct Machine {
     /// Bytes of the file system that pods live on.
     pub storage: i64,
     pub max_pods: i64,
+    /// Bytes below the eviction thresholds, which are for no pod.
+    kept_memory: i64,
+    kept_storage: i64,
     machine_id: String,
     system_uuid: String,
     boot_id: String,
@@ -27,11 +31,6 @@ pub struct Machine {
     os_image: String,
     swap: Option<i64>,
 }
-
-/// Kept free on the node's file system (upstream's nodefs.available threshold), so not for pods.
-const STORAGE_RESERVE: f64 = 0.10;
-/// Memory below which pods are evicted upstream: not for pods either.
-const MEMORY_RESERVE: i64 = 100 << 20;
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
@@ -45,11 +44,48 @@ pub fn meminfo(name: &str) -> Option<i64> {
     Some(kib * 1024)
 }
 
-/// (size, available) of the file system at `path`, in bytes.
-pub fn file_system(path: &Path) -> Option<(i64, i64)> {
+/// How much there is of something, and how much of that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Supply {
+    pub size: i64,
+    pub left: i64,
+}
+
+/// Bytes and inodes of the file system at `path`.
+pub fn file_system(path: &Path) -> Option<(Supply, Supply)> {
     let stat = statvfs(path).ok()?;
     let unit = stat.fragment_size() as i64;
-    Some((stat.blocks() as i64 * unit, stat.blocks_available() as i64 * unit))
+    let bytes = Supply {
+        size: stat.blocks() as i64 * unit,
+        left: stat.blocks_available() as i64 * unit,
+    };
+    let inodes = Supply {
+        size: stat.files() as i64,
+        left: stat.files_available() as i64,
+    };
+    Some((bytes, inodes))
+}
+
+pub fn memory() -> Option<Supply> {
+    Some(Supply {
+        size: meminfo("MemTotal")?,
+        left: meminfo("MemAvailable")?,
+    })
+}
+
+pub fn pids() -> Option<Supply> {
+    let size: i64 = read("/proc/sys/kernel/pid_max").parse().ok()?;
+    let used: i64 = read("/proc/loadavg")
+        .split(' ')
+        .nth(3)?
+        .split('/')
+        .nth(1)?
+        .parse()
+        .ok()?;
+    Some(Supply {
+        size,
+        left: size - used,
+    })
 }
 
 fn os_image(os_release: &str) -> String {
@@ -61,6 +97,9 @@ impl Machine {
     pub fn detect(config: &Config) -> Self {
         let uuid = read("/sys/class/dmi/id/product_uuid");
         let machine_id = read("/etc/machine-id");
+        let memory = meminfo("MemTotal").unwrap_or(0);
+        let storage = file_system(&config.root_dir).map_or(0, |(bytes, _)| bytes.size);
+        let kept = |signal, size| config.eviction_hard.least(signal, size);
         Self {
             hostname: nix::unistd::gethostname()
                 .ok()
@@ -72,8 +111,10 @@ impl Machine {
                 other => other,
             },
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as i64),
-            memory: meminfo("MemTotal").unwrap_or(0),
-            storage: file_system(&config.root_dir).map_or(0, |(size, _)| size),
+            kept_memory: kept(Signal::MemoryAvailable, memory),
+            kept_storage: kept(Signal::NodefsAvailable, storage),
+            memory,
+            storage,
             max_pods: i64::from(config.max_pods),
             system_uuid: if uuid.is_empty() {
                 machine_id.clone()
@@ -103,9 +144,9 @@ impl Machine {
 
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         let mut all = self.capacity();
-        let memory = (self.memory - MEMORY_RESERVE).max(0);
+        let memory = (self.memory - self.kept_memory).max(0);
         all.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
-        let storage = (self.storage as f64 * (1.0 - STORAGE_RESERVE)) as i64;
+        let storage = (self.storage - self.kept_storage).max(0);
         all.insert("ephemeral-storage".to_owned(), Quantity(storage.to_string()));
         all
     }

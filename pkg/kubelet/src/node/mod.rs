@@ -5,6 +5,7 @@ mod images;
 mod lease;
 mod machine;
 mod status;
+mod thresholds;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::agent::Agent;
 
 pub use lease::renew;
 pub use machine::Machine;
+pub use thresholds::{DEFAULT as DEFAULT_EVICTION_HARD, Malformed, Thresholds};
 
 /// The status is sent at least this often, changed or not.
 const REPORT_EVERY: Duration = Duration::from_secs(300);

@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::machine::{file_system, meminfo};
+use super::machine::{self, Supply};
+use super::thresholds::Signal::{
+    self, ImagefsAvailable, ImagefsInodesFree, MemoryAvailable, NodefsAvailable, NodefsInodesFree, PidAvailable,
+};
 use crate::agent::Agent;
 use crate::pod;
 
@@ -23,28 +26,19 @@ pub struct Observed {
     pub images: Vec<ContainerImage>,
 }
 
-/// Upstream's hard eviction thresholds: below these there is pressure.
-const MEMORY_FREE: i64 = 100 << 20;
-const DISK_FREE: f64 = 0.10;
-const PIDS_FREE: f64 = 0.05;
-
-fn pids() -> Option<(i64, i64)> {
-    let max: i64 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
-    let running = text.split(' ').nth(3)?.split('/').nth(1)?.parse().ok()?;
-    Some((running, max))
-}
-
 impl Observed {
     pub async fn look(agent: &Agent) -> Self {
         let version = agent.containerd.version().await;
         let (containerd, containerd_error) = match version {
             Ok(version) => (Some(version.version), String::new()),
             Err(error) => (None, error.to_string()),
+        };
+        let node_fs = machine::file_system(&agent.config.root_dir);
+        let image_fs = agent.containerd.image_dir().and_then(machine::file_system);
+        let low = |supplies: &[(Signal, Option<Supply>)]| {
+            let mut supplies = supplies.iter();
+            supplies
+                .any(|(signal, supply)| supply.is_some_and(|supply| agent.config.eviction_hard.low(*signal, supply)))
         };
         Self {
             images: if containerd.is_some() {
@@ -55,10 +49,14 @@ impl Observed {
             containerd,
             containerd_error,
             network_ready: agent.network.ready(),
-            low_memory: meminfo("MemAvailable").is_some_and(|m| m < MEMORY_FREE),
-            low_disk: file_system(&agent.config.root_dir)
-                .is_some_and(|(size, free)| (free as f64) < size as f64 * DISK_FREE),
-            low_pids: pids().is_some_and(|(used, max)| ((max - used) as f64) < max as f64 * PIDS_FREE),
+            low_memory: low(&[(MemoryAvailable, machine::memory())]),
+            low_disk: low(&[
+                (NodefsAvailable, node_fs.map(|(bytes, _)| bytes)),
+                (NodefsInodesFree, node_fs.map(|(_, inodes)| inodes)),
+                (ImagefsAvailable, image_fs.map(|(bytes, _)| bytes)),
+                (ImagefsInodesFree, image_fs.map(|(_, inodes)| inodes)),
+            ]),
+            low_pids: low(&[(PidAvailable, machine::pids())]),
         }
     }
 
