@@ -7,7 +7,7 @@ if [ "$(id -u)" != 0 ]; then
   echo "error: the tests make network namespaces and run containers: use sudo" >&2
   exit 1
 fi
-hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack \
+hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev make containerd runc nftables iptables iproute2 conntrack \
   docker-registry skopeo busybox-static openssl curl util-linux procps || exit 1
 # The newest stock kubectl is the tests' main client, whatever the machine has.
 kubectl_dir="${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"
@@ -32,6 +32,16 @@ dependencies() {
       cargo install --quiet --locked --debug --no-default-features --root "$tools" cargo-deny@0.20.2 || return 1
   cargo fetch --quiet --locked && "$tools/bin/cargo-deny" --offline --log-level error check bans licenses sources
 }
+# A build script must get along with what a first build has downloaded: an empty cargo home shows it.
+first_build() {
+  local home config=${CARGO_HOME:-$HOME/.cargo}/config.toml status
+  home=$(mktemp -d)
+  [ -f "$config" ] && cp "$config" "$home"
+  CARGO_HOME=$home CARGO_TARGET_DIR=$home/target cargo check --quiet --locked -p mk8s-api
+  status=$?
+  rm -rf "$home"
+  return $status
+}
 # Adds up what cargo's test runners say of themselves.
 count_tests() {
   local log=$1
@@ -41,6 +51,7 @@ count_tests() {
 
 step "cargo fmt --check" cargo fmt --all --check
 step "cargo deny" dependencies
+step "a first build" first_build
 step "cargo clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
 log=$(mktemp)
 echo "== cargo test"

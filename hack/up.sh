@@ -19,7 +19,7 @@ want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 [ -n "$have" ] || fail "user $builder has no Rust toolchain: install one by https://rustup.rs"
 [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] || fail "Rust $want or newer is needed, $builder has $have: rustup update"
 
-hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev nftables iptables iproute2 conntrack busybox-static curl
+hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev make nftables iptables iproute2 conntrack busybox-static curl
 # A containerd or runc that is there stays: Debian's packages would remove Docker's.
 command -v containerd >/dev/null || hack/packages.sh containerd
 command -v runc >/dev/null || hack/packages.sh runc

@@ -41,12 +41,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where cargo has unpacked k8s-openapi.
+/// Where cargo has unpacked k8s-openapi. Asked of a package that depends on nothing else, with the workspace's lock file:
+/// cargo knows the folder of a package only where all that the asking one depends on is there, and a first build has not
+/// downloaded what the workspace's tests want.
 fn sources() -> Result<PathBuf, Box<dyn Error>> {
+    let own = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let lock = own.ancestors().map(|folder| folder.join("Cargo.lock"));
+    let lock = lock
+        .into_iter()
+        .find(|path| path.exists())
+        .ok_or("there is no Cargo.lock")?;
+    let asking = PathBuf::from(std::env::var("OUT_DIR")?).join("asking");
+    fs::create_dir_all(&asking)?;
+    fs::copy(lock, asking.join("Cargo.lock"))?;
+    let manifest = asking.join("Cargo.toml");
+    fs::write(
+        &manifest,
+        "[package]\nname = \"asking\"\nedition = \"2024\"\n[lib]\npath = \"none.rs\"\n\
+         [dependencies]\nk8s-openapi = \"*\"\n[workspace]\n",
+    )?;
     let output = Command::new(std::env::var("CARGO")?)
         .args(["metadata", "--format-version=1", "--offline", "--filter-platform"])
         .arg(std::env::var("TARGET")?)
-        .current_dir(std::env::var("CARGO_MANIFEST_DIR")?)
+        .arg("--manifest-path")
+        .arg(&manifest)
+        // Its configuration may replace the registry by a folder.
+        .current_dir(&own)
         .output()?;
     if !output.status.success() {
         return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
