@@ -9,9 +9,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::CertificateDer;
 use tower::{ServiceBuilder, ServiceExt};
 
 /// A client of the API server in this process: no socket, no TLS, the same pipeline.
@@ -71,7 +69,7 @@ pub fn remote(remote: Remote) -> Result<kube::Client, RemoteError> {
 pub fn untrusted(server: &str) -> Result<kube::Client, RemoteError> {
     let tls = tls_builder()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TakesAny(rustls::crypto::ring::default_provider())))
+        .with_custom_certificate_verifier(mk8s_pki::unverified::verifier())
         .with_no_client_auth();
     over_tls(server, tls, "mk8s", None)
 }
@@ -80,46 +78,6 @@ fn tls_builder() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::W
     rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(RemoteError::Tls)
-}
-
-#[derive(Debug)]
-struct TakesAny(rustls::crypto::CryptoProvider);
-
-impl ServerCertVerifier for TakesAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn over_tls(

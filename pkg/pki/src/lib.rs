@@ -15,6 +15,7 @@ pub mod kubeconfig;
 pub mod layout;
 pub mod rotation;
 pub mod serviceaccount;
+pub mod unverified;
 
 /// For those who read certificates themselves.
 pub use x509_parser as x509;
