@@ -5,6 +5,7 @@
 use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, LazyLock, Weak};
 
@@ -17,7 +18,7 @@ use kube::Resource;
 use kube::core::ApiResource;
 use kube::core::DynamicResourceScope;
 use parking_lot::Mutex;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A typed kind that can be watched.
@@ -66,34 +67,57 @@ pub(crate) struct Text {
     json: Box<RawValue>,
 }
 
-#[derive(serde::Deserialize)]
-struct Identified<'a> {
-    #[serde(borrow)]
-    metadata: Identity<'a>,
+/// What makes two texts of a kind the same object.
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Identity {
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
-/// What makes two texts of a kind the same object.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Identity<'a> {
-    #[serde(borrow, default)]
-    uid: Cow<'a, str>,
-    #[serde(borrow, default)]
-    resource_version: Cow<'a, str>,
+impl Identity {
+    /// Reads an object's text as far as its metadata, which stands near its beginning; an object without is nobody's twin.
+    fn of(json: &str) -> Self {
+        struct Beginning<'a>(&'a mut Identity);
+
+        impl<'de> Visitor<'de> for Beginning<'_> {
+            type Value = ();
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+                while let Some(key) = map.next_key::<&str>()? {
+                    if key == "metadata" {
+                        *self.0 = map.next_value()?;
+                        return Ok(());
+                    }
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Ok(())
+            }
+        }
+
+        let mut identity = Identity::default();
+        // Its error is that the text was not read to its end.
+        let _ = serde_json::Deserializer::from_str(json).deserialize_map(Beginning(&mut identity));
+        identity
+    }
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&RawValue>::deserialize(deserializer)?;
-        let Identified { metadata } = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
-        let named = |text: Cow<'_, str>| (!text.is_empty()).then(|| text.into_owned());
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let Identity { uid, resource_version } = Identity::of(json.get());
+        let named = |text: &String| !text.is_empty();
         Ok(Text {
             metadata: ObjectMeta {
-                uid: named(metadata.uid),
-                resource_version: named(metadata.resource_version),
+                uid: uid.filter(named),
+                resource_version: resource_version.filter(named),
                 ..ObjectMeta::default()
             },
-            json: json.to_owned(),
+            json,
         })
     }
 }
@@ -216,6 +240,33 @@ mod tests {
         assert_eq!(secret.metadata.name.as_deref(), Some("a"), "another kind");
         let unnamed = decoded::<ConfigMap>("ConfigMap", "", "1");
         assert!(!Arc::ptr_eq(&unnamed, &decoded("ConfigMap", "", "1")), "no uid");
+    }
+
+    #[test]
+    fn an_identity_is_what_the_metadata_says() {
+        let of = |json| {
+            let identity = Identity::of(json);
+            (
+                identity.uid.unwrap_or_default(),
+                identity.resource_version.unwrap_or_default(),
+            )
+        };
+        let object =
+            r#"{"kind":"A","metadata":{"name":"a","uid":"u","labels":{"uid":"x"},"resourceVersion":"1"},"spec":{}}"#;
+        assert_eq!(of(object), ("u".into(), "1".into()));
+        assert_eq!(
+            of(r#"{"spec":{"metadata":{"uid":"x"}},"metadata":{"uid":"u"}}"#),
+            ("u".into(), String::new())
+        );
+        for without in [
+            r#"{"spec":{"metadata":{"uid":"x"}}}"#,
+            r#"{"metadata":{}}"#,
+            r#"{"metadata":null}"#,
+            "{}",
+            "1",
+        ] {
+            assert_eq!(of(without), (String::new(), String::new()), "{without}");
+        }
     }
 
     #[test]
