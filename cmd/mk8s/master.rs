@@ -80,6 +80,9 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
         mk8s_apiserver::tokens::TokenAuthority::new(pki.service_accounts.clone(), &settings.cluster.dns_domain);
     config.kubelet_client = Some(rotation::client_config(ca_pem, Some(kubelet_client.clone())).map_err(broken)?);
     let tls = Arc::new(rotation::server_config(serving.clone(), ca_pem).map_err(broken)?);
+    if mk8s_containerd::spec::Host::detect().apparmor {
+        mk8s_api::validation::allow_app_armor();
+    }
     let server = ApiServer::open(config).map_err(|error| Failure::new(error.to_string()))?;
     let facts = Facts {
         service_cidr: IpNet::V4(settings.cluster.service_cidr),

@@ -30,7 +30,7 @@ pub use self::other::*;
 pub use self::path::Path;
 pub use self::pod::{pod, pod_binding, pod_spec, pod_template, pod_template_object, pod_update};
 pub use self::rbac::*;
-pub use self::refused::{HostSupport, set_host_support};
+pub use self::refused::allow_app_armor;
 pub use self::service::{service, service_update};
 pub use self::warnings::{pod_template_warnings, pod_warnings};
 pub use self::workloads::*;

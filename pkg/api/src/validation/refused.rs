@@ -9,20 +9,12 @@ use super::{Errors, NOT_HERE, Path, each, has, list, text};
 use crate::meta as object;
 use crate::status::FieldError;
 
-/// What the hosts of the cluster can give; found out at start, nothing assumed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostSupport {
-    pub app_armor: bool,
-    pub recursive_read_only: bool,
-}
-
+/// Whether the hosts have AppArmor; found out at start, not assumed.
 static APP_ARMOR: AtomicBool = AtomicBool::new(false);
-static RECURSIVE_READ_ONLY: AtomicBool = AtomicBool::new(false);
 
-/// Called once at start by whoever knows the host.
-pub fn set_host_support(support: HostSupport) {
-    APP_ARMOR.store(support.app_armor, Ordering::Relaxed);
-    RECURSIVE_READ_ONLY.store(support.recursive_read_only, Ordering::Relaxed);
+/// Called once at start where the host has it. A host that joins and has none refuses such a pod itself.
+pub fn allow_app_armor() {
+    APP_ARMOR.store(true, Ordering::Relaxed);
 }
 
 const MOUNTED: [&str; 6] = [
@@ -152,7 +144,7 @@ fn container(container: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     let mounts = path.child("volumeMounts");
     for (index, mount) in each(container, "volumeMounts") {
-        if text(mount, "recursiveReadOnly") == "Enabled" && !RECURSIVE_READ_ONLY.load(Ordering::Relaxed) {
+        if text(mount, "recursiveReadOnly") == "Enabled" {
             refuse(errors, mounts.index(index).child("recursiveReadOnly"));
         }
     }
