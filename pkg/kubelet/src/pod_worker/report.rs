@@ -1,0 +1,90 @@
+//! What a worker tells: the pod's status, written when it differs from what the API server has.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Message, PodWorker, in_seconds, version};
+use crate::agent::View;
+use crate::status::writer;
+use crate::{pod, status};
+
+impl PodWorker {
+    pub(super) fn report(&mut self) {
+        if self.gone || self.write_in_flight {
+            return;
+        }
+        if self.write_retry.is_some_and(|at| at > Timestamp::now()) {
+            return;
+        }
+        self.write_retry = None;
+        let host_ip = self.agent.config.node_ip.to_string();
+        let wanted = status::status(&self.pod, &self.written, &self.record, &host_ip, Timestamp::now());
+        let (Ok(old), Ok(new)) = (serde_json::to_value(&self.written), serde_json::to_value(&wanted)) else {
+            return;
+        };
+        let patch = status::patch::patch(pod::uid(&self.pod), &old, &new);
+        if patch.is_some() && self.last_patch == patch {
+            // The server keeps something else than what it was told: asking again would go on for ever.
+            tracing::debug!(
+                pod = pod::display(&self.pod),
+                ?patch,
+                "a pod's status doesn't stay as written"
+            );
+        } else if let Some(patch) = patch {
+            self.last_patch = Some(patch.clone());
+            self.write_in_flight = true;
+            let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
+            self.job(async move {
+                let result = writer::write(&agent, &pod, patch).await;
+                let _ = tx.send(Message::Written(result));
+            });
+            return;
+        } else {
+            self.last_patch = None;
+        }
+        if std::mem::take(&mut self.delete_wanted) {
+            let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
+            self.job(async move {
+                writer::delete(&agent, &pod).await;
+                let _ = tx.send(Message::DeletedFromApi);
+            });
+        }
+    }
+
+    pub(super) fn written(&mut self, result: Result<Box<Pod>, writer::Error>) {
+        self.write_in_flight = false;
+        match result {
+            Ok(pod) => {
+                let version = version(&pod);
+                if version >= self.written_version {
+                    self.written = pod.status.unwrap_or_default();
+                    self.written_version = version;
+                }
+            }
+            // The watch will tell that it is gone.
+            Err(writer::Error::Gone) => {
+                self.last_patch = None;
+                self.write_retry = Some(in_seconds(5));
+            }
+            Err(writer::Error::Api(error)) => {
+                self.last_patch = None;
+                tracing::warn!(pod = pod::display(&self.pod), %error, "cannot write a pod's status, trying again");
+                self.write_retry = Some(in_seconds(2));
+            }
+        }
+    }
+
+    /// The server's picture of the pod.
+    pub(super) fn show(&mut self) {
+        let containers = self.record.containers.iter();
+        let view = View {
+            pod: self.pod.clone(),
+            containers: containers
+                .map(|(n, r)| (n.clone(), (r.current.clone(), r.last.clone())))
+                .collect(),
+        };
+        self.view.send_replace(Arc::new(view));
+    }
+}
