@@ -7,6 +7,14 @@ if [ "$(id -u)" != 0 ]; then
   echo "error: the tests make network namespaces and run containers: use sudo" >&2
   exit 1
 fi
+# Under sudo the invoking user's toolchains serve, and what is built stays out of their checkout.
+if [ "${SUDO_USER:-root}" != root ]; then
+  user_home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+  export RUSTUP_HOME="${RUSTUP_HOME:-$user_home/.rustup}"
+  export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/mk8s/target}"
+  export PATH="$user_home/.cargo/bin:$PATH:$(sudo -u "$SUDO_USER" -i sh -c 'echo "$PATH"'):/usr/local/go/bin"
+fi
+command -v cargo >/dev/null || { echo "error: there is no Rust toolchain: install one by https://rustup.rs" >&2; exit 1; }
 hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev make containerd runc nftables iptables iproute2 conntrack \
   docker-registry skopeo busybox-static openssl curl util-linux procps || exit 1
 # The newest stock kubectl is the tests' main client, whatever the machine has.
