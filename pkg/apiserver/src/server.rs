@@ -281,12 +281,12 @@ impl ApiServer {
             output,
         };
         let result = Box::pin(handlers::dispatch(call, parts, body)).await;
-        let code = match &result {
-            Ok(response) => response.status().as_u16(),
-            Err(status) => status.code,
-        };
-        counted.requests.count(verb, code);
-        result
+        let mut response = result.unwrap_or_else(|status| respond::status(&status));
+        counted.requests.count(verb, response.status().as_u16());
+        if let Some(warning) = counted.resource.deprecated {
+            respond::warn(&mut response, &[warning.to_string()]);
+        }
+        Ok(response)
     }
 }
 

@@ -356,6 +356,22 @@ async fn collections_go_at_once() {
 }
 
 #[tokio::test]
+async fn every_request_of_a_deprecated_kind_is_warned_of() {
+    let api = Api::open().await;
+    let endpoints = "/api/v1/namespaces/default/endpoints";
+    for path in [endpoints.to_string(), format!("{endpoints}/none")] {
+        let response = api.send("GET", &path, "application/json", String::new()).await;
+        assert_eq!(
+            response.headers()["warning"],
+            "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
+            "{path}"
+        );
+    }
+    let response = api.send("GET", CMS, "application/json", String::new()).await;
+    assert!(response.headers().get("warning").is_none());
+}
+
+#[tokio::test]
 async fn dry_run_and_field_validation() {
     let api = Api::open().await;
     let (code, _) = api.post(&format!("{CMS}?dryRun=All"), &config_map("d")).await;

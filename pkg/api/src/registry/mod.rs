@@ -18,7 +18,7 @@ mod row;
 mod storage;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
@@ -194,8 +194,8 @@ pub struct Resource {
     pub convert: Option<Convert>,
     /// Default paths of `/scale`: (specReplicasPath, statusReplicasPath, labelSelectorPath) as JSON paths.
     pub scale: Option<ScalePaths>,
-    /// `deprecated`: a `Warning` for every request of the kind.
-    pub extra: BTreeMap<&'static str, Value>,
+    /// A `Warning` for every request of a kind that is deprecated (the types' APILifecycleDeprecated).
+    pub deprecated: Option<&'static str>,
 }
 
 /// In place, both ways, without loss.

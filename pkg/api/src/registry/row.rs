@@ -1,7 +1,6 @@
 //! How a row is written: a few words per kind; everything unsaid is what most kinds have.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use super::{
     Column, Convert, Hooks, NameRule, Resource, ScalePaths, Scope, Subresource, Support, Verbs, Version, columns,
@@ -38,7 +37,7 @@ pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str
         stored_as: None,
         convert: None,
         scale: None,
-        extra: BTreeMap::new(),
+        deprecated: None,
     }
 }
 
@@ -179,7 +178,7 @@ impl Resource {
 
     /// What upstream warns of on every request for the kind.
     pub(super) fn deprecated(mut self, warning: &'static str) -> Self {
-        self.extra.insert("deprecated", warning.into());
+        self.deprecated = Some(warning);
         self
     }
 
