@@ -25,14 +25,28 @@ use serde_json::value::RawValue;
 pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {
     /// An object from its JSON text.
     fn from_json(text: &str) -> serde_json::Result<Self>;
+
+    /// Takes away what only the node that runs the object reads of it. See [`View::Trimmed`].
+    const TRIM: Option<fn(&mut Self)> = None;
+}
+
+/// How much of its objects an informer keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum View {
+    Whole,
+    /// Without what [`Kind::TRIM`] takes away: client-go's `SetTransform`. A control plane holds every object of its
+    /// cluster, and two volumes are half of what a pod takes in memory.
+    Trimmed,
 }
 
 macro_rules! kinds {
-    ($($kind:ty),* $(,)?) => {
+    ($($kind:ty $(=> $trim:path)?),* $(,)?) => {
         $(impl Kind for $kind {
             fn from_json(text: &str) -> serde_json::Result<Self> {
                 serde_json::from_str(text)
             }
+
+            $(const TRIM: Option<fn(&mut Self)> = Some($trim);)?
         })*
     };
 }
@@ -50,7 +64,7 @@ kinds![
     core::Endpoints,
     core::Namespace,
     core::Node,
-    core::Pod,
+    core::Pod => trim_pod,
     core::ReplicationController,
     core::Secret,
     core::Service,
@@ -58,6 +72,36 @@ kinds![
     discovery::EndpointSlice,
     policy::PodDisruptionBudget,
 ];
+
+/// What stays of a pod are its place, its state, and what it asks of the cluster: resources, ports, claims.
+fn trim_pod(pod: &mut core::Pod) {
+    pod.metadata.managed_fields = None;
+    let Some(spec) = &mut pod.spec else { return };
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
+        container.env = None;
+        container.env_from = None;
+        container.volume_mounts = None;
+    }
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| !is_of_its_node(volume));
+        volumes.shrink_to_fit();
+    }
+}
+
+/// Whether a volume is made by the pod's node, of what every node can reach: nobody places a pod by it.
+fn is_of_its_node(volume: &core::Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.downward_api.is_some()
+        || volume.empty_dir.is_some()
+        || volume.host_path.is_some()
+        || volume.image.is_some()
+        || volume.projected.is_some()
+        || volume.secret.is_some()
+}
 
 /// An object of any kind, not decoded yet: kube's lists and watches are in the binary once for it, not once per kind.
 #[derive(Clone, Debug)]
@@ -153,17 +197,24 @@ impl Resource for Text {
 
 impl Text {
     /// The object, decoded now unless some informer has it already.
-    pub(crate) fn decode<K: Kind>(&self) -> serde_json::Result<Arc<K>> {
+    pub(crate) fn decode<K: Kind>(&self, view: View) -> serde_json::Result<Arc<K>> {
+        let decode = || {
+            let mut object = K::from_json(self.json.get())?;
+            if let (View::Trimmed, Some(trim)) = (view, K::TRIM) {
+                trim(&mut object);
+            }
+            Ok(Arc::new(object))
+        };
         let (Some(uid), Some(version)) = (&self.metadata.uid, &self.metadata.resource_version) else {
-            return Ok(Arc::new(K::from_json(self.json.get())?));
+            return decode();
         };
         // Held while decoding: an event reaches all informers at once, and the second one shall not decode it too.
         let mut known = shard(uid).lock();
-        if let Some(object) = known.get(uid, version) {
+        if let Some(object) = known.get(view, uid, version) {
             return Ok(object);
         }
-        let object = Arc::new(K::from_json(self.json.get())?);
-        known.put(uid, version, &object);
+        let object = decode()?;
+        known.put(view, uid, version, &object);
         Ok(object)
     }
 }
@@ -176,12 +227,12 @@ fn shard(uid: &str) -> &'static Mutex<Known> {
     &SHARDS[hasher.finish() as usize % SHARDS.len()]
 }
 
-/// The objects that some informer of the process still holds, by kind and uid, each in the version decoded last.
+/// The objects that some informer of the process still holds, by kind, view and uid, each in the version decoded last.
 #[derive(Default)]
 struct Known {
-    objects: HashMap<(TypeId, Box<str>), Held>,
-    /// How many there may be before those are removed that nobody holds any more.
-    limit: usize,
+    objects: HashMap<(TypeId, View, Box<str>), Held>,
+    /// After so many more decoded ones, those are removed that nobody holds any more: until then they keep their memory.
+    until_sweep: usize,
 }
 
 struct Held {
@@ -190,25 +241,27 @@ struct Held {
 }
 
 impl Known {
-    fn get<K: Send + Sync + 'static>(&self, uid: &str, version: &str) -> Option<Arc<K>> {
-        let held = self.objects.get(&(TypeId::of::<K>(), uid.into()))?;
+    fn get<K: Send + Sync + 'static>(&self, view: View, uid: &str, version: &str) -> Option<Arc<K>> {
+        let held = self.objects.get(&(TypeId::of::<K>(), view, uid.into()))?;
         if *held.resource_version != *version {
             return None;
         }
         held.object.upgrade()?.downcast().ok()
     }
 
-    fn put<K: Send + Sync + 'static>(&mut self, uid: &str, version: &str, object: &Arc<K>) {
-        if self.objects.len() >= self.limit {
+    fn put<K: Send + Sync + 'static>(&mut self, view: View, uid: &str, version: &str, object: &Arc<K>) {
+        if self.until_sweep == 0 {
             self.objects.retain(|_, held| held.object.strong_count() > 0);
-            self.limit = (2 * self.objects.len()).max(64);
+            self.objects.shrink_to(2 * self.objects.len());
+            self.until_sweep = self.objects.len().max(64);
         }
+        self.until_sweep -= 1;
         let object: Arc<dyn Any + Send + Sync> = object.clone();
         let held = Held {
             resource_version: version.into(),
             object: Arc::downgrade(&object),
         };
-        self.objects.insert((TypeId::of::<K>(), uid.into()), held);
+        self.objects.insert((TypeId::of::<K>(), view, uid.into()), held);
     }
 }
 
@@ -225,7 +278,7 @@ mod tests {
             r#"{{"type":"ADDED","object":{{"apiVersion":"v1","kind":"{kind}","metadata":{{"name":"a","resourceVersion":"{version}","uid":"{uid}"}}}}}}"#
         );
         match serde_json::from_str::<WatchEvent<Text>>(&text).unwrap() {
-            WatchEvent::Added(object) => object.decode().unwrap(),
+            WatchEvent::Added(object) => object.decode(View::Whole).unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -240,6 +293,27 @@ mod tests {
         assert_eq!(secret.metadata.name.as_deref(), Some("a"), "another kind");
         let unnamed = decoded::<ConfigMap>("ConfigMap", "", "1");
         assert!(!Arc::ptr_eq(&unnamed, &decoded("ConfigMap", "", "1")), "no uid");
+    }
+
+    #[test]
+    fn a_trimmed_pod_keeps_what_it_asks_of_the_cluster() {
+        let json = r#"{"metadata":{"name":"a","uid":"trimmed","resourceVersion":"1","managedFields":[{"manager":"m"}]},
+            "spec":{"nodeName":"n","containers":[{"name":"c","env":[{"name":"A","value":"1"}],
+            "resources":{"requests":{"cpu":"1"}},"volumeMounts":[{"name":"v","mountPath":"/v"}]}],
+            "volumes":[{"name":"v","emptyDir":{}},{"name":"t","projected":{"sources":[]}},
+            {"name":"d","persistentVolumeClaim":{"claimName":"d"}}]}}"#;
+        let text: Text = serde_json::from_str(json).unwrap();
+        let trimmed: Arc<core::Pod> = text.decode(View::Trimmed).unwrap();
+        let whole: Arc<core::Pod> = text.decode(View::Whole).unwrap();
+        let expected = r#"{"metadata":{"name":"a","uid":"trimmed","resourceVersion":"1"},"spec":{"nodeName":"n",
+            "containers":[{"name":"c","resources":{"requests":{"cpu":"1"}}}],
+            "volumes":[{"name":"d","persistentVolumeClaim":{"claimName":"d"}}]}}"#;
+        assert_eq!(*trimmed, core::Pod::from_json(expected).unwrap());
+        assert_eq!(
+            *whole,
+            core::Pod::from_json(json).unwrap(),
+            "another informer's view is its own"
+        );
     }
 
     #[test]
@@ -273,12 +347,16 @@ mod tests {
     fn what_nobody_holds_is_forgotten() {
         let mut known = Known::default();
         let kept = Arc::new(ConfigMap::default());
-        known.put("kept", "1", &kept);
+        known.put(View::Whole, "kept", "1", &kept);
         for index in 0..1000 {
-            known.put(&index.to_string(), "1", &Arc::new(ConfigMap::default()));
+            known.put(View::Whole, &index.to_string(), "1", &Arc::new(ConfigMap::default()));
         }
-        assert!(known.objects.len() <= 64, "{}", known.objects.len());
-        assert!(known.get::<ConfigMap>("kept", "1").is_some());
-        assert!(known.get::<ConfigMap>("999", "1").is_none());
+        assert!(known.objects.len() <= 65, "{}", known.objects.len());
+        for _ in 0..100 {
+            known.put(View::Whole, "again", "1", &kept);
+        }
+        assert_eq!(known.objects.len(), 2, "forgotten even where nothing is added");
+        assert!(known.get::<ConfigMap>(View::Whole, "kept", "1").is_some());
+        assert!(known.get::<ConfigMap>(View::Whole, "999", "1").is_none());
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use mk8s_supervisor::backoff::Backoff;
 
-use crate::decoded::{Kind, Text};
+use crate::decoded::{Kind, Text, View};
 
 /// A change of one object.
 #[derive(Clone, Debug)]
@@ -47,6 +47,7 @@ struct Key {
 }
 
 struct Shared<K> {
+    view: View,
     state: RwLock<State<K>>,
     synced: watch::Sender<bool>,
 }
@@ -165,12 +166,13 @@ impl<K> Subscription<K> {
     }
 }
 
-type Slots = HashMap<(TypeId, String), Box<dyn Any + Send + Sync>>;
+type Slots = HashMap<(TypeId, View, String), Box<dyn Any + Send + Sync>>;
 
 /// The process's informers, each started when first asked for. Clones share them.
 #[derive(Clone)]
 pub struct Informers {
     client: kube::Client,
+    view: View,
     token: CancellationToken,
     slots: Arc<Mutex<Slots>>,
 }
@@ -179,9 +181,23 @@ impl Informers {
     pub fn new(client: kube::Client, token: CancellationToken) -> Self {
         Informers {
             client,
+            view: View::Whole,
             token,
             slots: Arc::new(Mutex::new(HashMap::new())),
         }
+    }
+
+    /// The same informers, but objects come without what [`Kind::TRIM`] takes away: for a control plane, which holds all
+    /// of a cluster, and never writes such an object back whole.
+    pub fn trimmed(&self) -> Self {
+        Informers {
+            view: View::Trimmed,
+            ..self.clone()
+        }
+    }
+
+    fn view<K: Kind>(&self) -> View {
+        if K::TRIM.is_some() { self.view } else { View::Whole }
     }
 
     /// All objects of a kind, in every namespace.
@@ -192,7 +208,7 @@ impl Informers {
     /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
     pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
         self.slot(field_selector.to_string(), || {
-            start(self.client.clone(), "", field_selector, self.token.clone())
+            self.start("", field_selector, self.token.clone())
         })
     }
 
@@ -202,14 +218,14 @@ impl Informers {
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         self.slot(format!("{namespace}/{field_selector}"), || {
-            start(self.client.clone(), namespace, field_selector, self.token.clone())
+            self.start(namespace, field_selector, self.token.clone())
         })
     }
 
     fn slot<K: Kind>(&self, scope: String, start: impl FnOnce() -> Informer<K>) -> Informer<K> {
         let mut slots = self.slots.lock();
         let slot = slots
-            .entry((TypeId::of::<K>(), scope))
+            .entry((TypeId::of::<K>(), self.view::<K>(), scope))
             .or_insert_with(|| Box::new(start()));
         match slot.downcast_ref::<Informer<K>>() {
             Some(informer) => informer.clone(),
@@ -224,42 +240,38 @@ impl Informers {
     {
         let token = self.token.child_token();
         let field_selector = format!("metadata.name={name}");
-        let informer = start(self.client.clone(), namespace, &field_selector, token.clone());
+        let informer = self.start(namespace, &field_selector, token.clone());
         (informer, token.drop_guard())
     }
-}
 
-/// Over one namespace or, where none is named, all.
-fn start<K: Kind>(
-    client: kube::Client,
-    namespace: &str,
-    field_selector: &str,
-    token: CancellationToken,
-) -> Informer<K> {
-    let shared = Arc::new(Shared {
-        state: RwLock::new(State {
-            objects: HashMap::new(),
-            subscribers: Vec::new(),
-        }),
-        synced: watch::Sender::new(false),
-    });
-    let kind = ApiResource::erase::<K>(&());
-    let api = match namespace {
-        "" => Api::all_with(client, &kind),
-        namespace => Api::namespaced_with(client, namespace, &kind),
-    };
-    let mut config = watcher::Config::default();
-    if !field_selector.is_empty() {
-        config = config.fields(field_selector);
-    }
-    let reflector = reflect(api, config, shared.clone());
-    tokio::spawn(async move {
-        tokio::select! {
-            () = reflector => {}
-            () = token.cancelled() => {}
+    /// Over one namespace or, where none is named, all.
+    fn start<K: Kind>(&self, namespace: &str, field_selector: &str, token: CancellationToken) -> Informer<K> {
+        let shared = Arc::new(Shared {
+            view: self.view::<K>(),
+            state: RwLock::new(State {
+                objects: HashMap::new(),
+                subscribers: Vec::new(),
+            }),
+            synced: watch::Sender::new(false),
+        });
+        let kind = ApiResource::erase::<K>(&());
+        let api = match namespace {
+            "" => Api::all_with(self.client.clone(), &kind),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &kind),
+        };
+        let mut config = watcher::Config::default();
+        if !field_selector.is_empty() {
+            config = config.fields(field_selector);
         }
-    });
-    Informer { shared }
+        let reflector = reflect(api, config, shared.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = reflector => {}
+                () = token.cancelled() => {}
+            }
+        });
+        Informer { shared }
+    }
 }
 
 /// Keeps `shared` as the API server has it, for ever.
@@ -291,7 +303,7 @@ impl<K: Kind> Shared<K> {
         match event {
             watcher::Event::Init => *listed = Some(HashSet::new()),
             watcher::Event::InitApply(object) => {
-                let object = object.decode::<K>()?;
+                let object = object.decode::<K>(self.view)?;
                 if let Some(listed) = listed {
                     listed.insert(key(&*object));
                 }
@@ -313,11 +325,11 @@ impl<K: Kind> Shared<K> {
                 self.synced.send_replace(true);
             }
             watcher::Event::Apply(object) => {
-                let object = object.decode()?;
+                let object = object.decode(self.view)?;
                 self.state.write().apply(object);
             }
             watcher::Event::Delete(object) => {
-                let object = object.decode::<K>()?;
+                let object = object.decode::<K>(self.view)?;
                 let key = key(&*object);
                 let mut state = self.state.write();
                 // What was deleted carries its last state, which may be newer than the one known here.
