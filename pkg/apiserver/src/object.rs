@@ -1,10 +1,11 @@
 //! One stored object as the watch cache holds it: the bytes clients receive, and what selectors ask of it.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use mk8s_api::registry::Resource;
-use serde::Deserialize;
+use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -141,13 +142,8 @@ impl Object {
     /// The object's metadata alone, in JSON as meta.k8s.io/v1 PartialObjectMetadata: its text, found without a tree. That
     /// of every object of the cluster is sent to those who watch owners.
     pub fn partial_metadata(&self, revision: u64) -> Result<Vec<u8>, serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Partial<'a> {
-            #[serde(borrow)]
-            metadata: &'a RawValue,
-        }
         let json = self.json_at(revision);
-        let metadata = serde_json::from_slice::<Partial<'_>>(&json)?.metadata.get();
+        let metadata = metadata_of(&json)?;
         let head = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#;
         let mut text = Vec::with_capacity(head.len() + metadata.len() + 1);
         text.extend_from_slice(head);
@@ -167,9 +163,42 @@ impl Object {
     }
 }
 
-impl std::fmt::Debug for Object {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.key, self.revision)
+    }
+}
+
+/// The text of an object's metadata. Reads no further: metadata stands near the beginning, and what follows is long.
+fn metadata_of(json: &[u8]) -> Result<&str, serde_json::Error> {
+    struct Beginning<'a, 'de>(&'a mut Option<&'de RawValue>);
+
+    impl<'de> Visitor<'de> for Beginning<'_, 'de> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(key) = map.next_key::<&str>()? {
+                if key == "metadata" {
+                    *self.0 = Some(map.next_value()?);
+                    return Ok(());
+                }
+                map.next_value::<IgnoredAny>()?;
+            }
+            Err(A::Error::missing_field("metadata"))
+        }
+    }
+
+    let mut metadata = None;
+    let read = serde_json::Deserializer::from_slice(json).deserialize_map(Beginning(&mut metadata));
+    match (metadata, read) {
+        // That the text was not read to its end is an error to the parser only.
+        (Some(metadata), _) => Ok(metadata.get()),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => unreachable!("without metadata there is an error"),
     }
 }
 
