@@ -57,13 +57,32 @@ async fn create_update_delete() {
 
     let generated: ConfigMap = from(json!({"metadata": {"generateName": "g-"}}));
     let generated = maps.create(&PostParams::default(), &generated).await.unwrap();
-    assert!(generated.metadata.name.unwrap().starts_with("g-"));
-    maps.delete_collection(
-        &DeleteParams::default(),
-        &ListParams::default().fields("metadata.name!=kube-root-ca.crt"),
-    )
-    .await
-    .unwrap();
+    assert!(generated.metadata.name.as_deref().unwrap().starts_with("g-"));
+    let mut held: ConfigMap = map("held");
+    held.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    let held = maps.create(&PostParams::default(), &held).await.unwrap();
+    let ours = ListParams::default().fields("metadata.name!=kube-root-ca.crt");
+    let deleted = maps.delete_collection(&DeleteParams::default(), &ours).await.unwrap();
+    // Each as it was left: gone, at the revision of that, or waiting.
+    let deleted = deleted.left().unwrap().items;
+    let revision = |object: &ConfigMap| {
+        object
+            .metadata
+            .resource_version
+            .as_ref()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert_eq!(deleted.len(), 2);
+    assert_eq!(deleted[0].metadata.name, generated.metadata.name);
+    assert!(revision(&deleted[0]) > revision(&held) && deleted[0].metadata.deletion_timestamp.is_none());
+    assert_eq!(deleted[1], maps.get("held").await.unwrap());
+    assert!(deleted[1].metadata.deletion_timestamp.is_some());
+    let released = json!({"metadata": {"finalizers": null}});
+    maps.patch("held", &PatchParams::default(), &Patch::Merge(released))
+        .await
+        .unwrap();
     assert_eq!(maps.list(&ListParams::default()).await.unwrap().items.len(), 1);
 }
 

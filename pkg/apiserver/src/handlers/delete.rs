@@ -12,6 +12,7 @@ use mk8s_api::{meta, time};
 use mk8s_store::Expect;
 use serde_json::{Value, json};
 
+use super::list_body::{Page, Source, respond_list};
 use super::{Call, RETRIES, Written, answer, decode};
 use crate::admission::Operation;
 use crate::filter::Filter;
@@ -93,30 +94,39 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
         call.refuse_unsupported()?;
     }
     let options = &options;
-    let results: Vec<Result<Outcome, Status>> = futures::stream::iter(matching)
-        .map(|object| async move { delete_object(call, object, options).await })
+    let results: Vec<Result<Arc<Object>, Status>> = futures::stream::iter(matching)
+        .map(|object| async move { Ok(left_of(&object, delete_object(call, object.clone(), options).await?)) })
         .buffered(AT_ONCE)
         .collect()
         .await;
     let mut items = Vec::with_capacity(results.len());
     for result in results {
         match result {
-            Ok(Outcome::Gone(last)) => items.push(call.row.show(last)),
-            Ok(Outcome::Waits(written)) => items.push(call.row.show(written.value())),
+            Ok(object) => items.push(object),
             // Someone else was faster.
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }
     }
-    let value = json!({
-        "kind": call.row.resource.list_kind, "apiVersion": call.row.api_version,
-        "metadata": {"resourceVersion": snapshot.revision.to_string()}, "items": items,
-    });
-    let output = crate::negotiate::Output {
-        shape: crate::negotiate::Shape::Object,
-        ..call.output
+    let page = Page {
+        revision: snapshot.revision,
+        source: Source::Items(items.into_iter()),
+        ..Page::default()
     };
-    respond::value(StatusCode::OK, output, value)
+    respond_list(call, page)
+}
+
+/// What became of an object of a collection, as text again: as trees, all that a namespace held would take ten times the
+/// memory.
+fn left_of(found: &Object, outcome: Outcome) -> Arc<Object> {
+    let value = match outcome {
+        Outcome::Waits(Written::Stored(object)) => return object,
+        Outcome::Waits(Written::Tree(value)) | Outcome::Gone(value) => value,
+    };
+    let revision = meta::resource_version(&value).parse().unwrap_or(found.revision);
+    let (resource, key) = (found.resource().clone(), found.key.clone());
+    let json = value.to_string().into();
+    Arc::new(Object::new(resource, key, json, revision, found.create_revision, None))
 }
 
 pub enum Outcome {
