@@ -303,7 +303,7 @@ impl<K: Kind> Shared<K> {
         match event {
             watcher::Event::Init => *listed = Some(HashSet::new()),
             watcher::Event::InitApply(object) => {
-                let object = object.decode::<K>(self.view)?;
+                let object = Arc::new(object.decode::<K>(self.view)?);
                 if let Some(listed) = listed {
                     listed.insert(key(&*object));
                 }
@@ -326,14 +326,14 @@ impl<K: Kind> Shared<K> {
             }
             watcher::Event::Apply(object) => {
                 let object = object.decode(self.view)?;
-                self.state.write().apply(object);
+                self.state.write().apply(Arc::new(object));
             }
             watcher::Event::Delete(object) => {
                 let object = object.decode::<K>(self.view)?;
-                let key = key(&*object);
+                let key = key(&object);
                 let mut state = self.state.write();
                 // What was deleted carries its last state, which may be newer than the one known here.
-                state.objects.insert(key.clone(), object);
+                state.objects.insert(key.clone(), Arc::new(object));
                 state.delete(&key);
             }
         }
