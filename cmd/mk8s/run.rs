@@ -8,6 +8,7 @@ use mk8s_pki::issue;
 use mk8s_pki::rotation::{self, Holder};
 use mk8s_supervisor::{OnExit, Supervisor};
 use nix::fcntl::{Flock, FlockArg};
+use tikv_jemalloc_ctl::{background_thread, max_background_threads};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     }
     let _lock = lock(Path::new(PID_FILE))?;
     mk8s_supervisor::logging::init();
+    give_back_memory();
     // Half of the cores and at least two: what runs in the pods is what the others are for.
     let workers = std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -33,6 +35,15 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     let ended = runtime.block_on(serve(settings));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended
+}
+
+/// Lets a thread of the allocator return what a burst left, when nothing else allocates: it does so on its own only as part
+/// of other allocations, of which an idle process makes none.
+fn give_back_memory() {
+    let started = max_background_threads::write(1).and_then(|()| background_thread::write(true));
+    if let Err(error) = started {
+        tracing::warn!(%error, "memory that is free again is returned late: the allocator's thread does not start");
+    }
 }
 
 /// Writes and locks the pid file; who holds the lock is the host's mk8s.
