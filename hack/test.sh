@@ -17,9 +17,9 @@ fi
 command -v cargo >/dev/null || { echo "error: there is no Rust toolchain: install one by https://rustup.rs" >&2; exit 1; }
 hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev make containerd runc nftables iptables iproute2 conntrack \
   docker-registry skopeo busybox-static openssl curl util-linux procps || exit 1
-# The newest stock kubectl is the tests' main client, whatever the machine has.
+# The newest stock kubectl is the tests' main client, whatever the machine has; the oldest says what it sees, too.
 kubectl_dir="${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"
-hack/build-kubectl.sh 1.35.4 || exit 1
+hack/build-kubectl.sh 1.27.16 1.35.4 || exit 1
 mkdir -p "$kubectl_dir/bin"
 ln -sf ../kubectl.1.35 "$kubectl_dir/bin/kubectl"
 export PATH="$kubectl_dir/bin:$PATH"
