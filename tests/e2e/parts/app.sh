@@ -31,10 +31,13 @@ shows "exec -it" "typed-42" bash -c "printf 'echo typed-\$((40 + 2))\nexit\n' | 
 shows "exec -it has the terminal's size" "^(\^@)?31 97.?$" on 1 script -qec "stty rows 31 cols 97; kubectl -n app exec -it $pod -- sh -c 'sleep 1; stty size'" /dev/null
 shows "exec -it gives the exit status" "status 5" on 1 script -qec "kubectl -n app exec -it $pod -- sh -c 'exit 5'; echo status \$?" /dev/null
 shows "port-forward" "hello from mk8s" forwarded kubectl
-# What hack/build-kubectl.sh made, and what the machine has besides.
+# What hack/build-kubectl.sh made, and what the machine has besides; of each version one.
+tried=' '
 for kubectl in "${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"/kubectl.1.* /usr/lib/google-cloud-sdk/bin/kubectl.1.*; do
   [ -x "$kubectl" ] || continue
   version=${kubectl##*kubectl.}
+  [[ $tried != *" $version "* ]] || continue
+  tried+="$version "
   shows "kubectl $version: get -o wide" "web-.*Running.*host1" on 1 "$kubectl" -n app get pods -o wide
   shows "kubectl $version: exec" "^here" on 1 "$kubectl" -n app exec "$pod" -- echo here
   shows "kubectl $version: explain" "Pod" on 1 "$kubectl" explain pod.spec
