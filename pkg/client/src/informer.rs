@@ -348,3 +348,24 @@ fn key<K: Kind>(object: &K) -> Key {
         name: meta.name.clone().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Node, Pod};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_trimmed_is_not_shared_with_those_who_need_all() {
+        let token = CancellationToken::new();
+        let _ends = token.clone().drop_guard();
+        let whole = Informers::new(crate::in_process(axum::Router::new(), "test"), token);
+        let trimmed = whole.trimmed();
+        assert!(!Arc::ptr_eq(&whole.of::<Pod>().shared, &trimmed.of::<Pod>().shared));
+        assert!(Arc::ptr_eq(&trimmed.of::<Pod>().shared, &trimmed.of::<Pod>().shared));
+        assert!(
+            Arc::ptr_eq(&whole.of::<Node>().shared, &trimmed.of::<Node>().shared),
+            "nothing to trim"
+        );
+    }
+}
