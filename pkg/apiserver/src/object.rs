@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use mk8s_api::codec::json;
 use mk8s_api::registry::Resource;
-use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 /// Labels and selectable fields: made by the task of the request that wrote the object, or on first use after a start.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -141,15 +140,15 @@ impl Object {
 
     /// The object's metadata alone, in JSON as meta.k8s.io/v1 PartialObjectMetadata: its text, found without a tree. That
     /// of every object of the cluster is sent to those who watch owners.
-    pub fn partial_metadata(&self, revision: u64) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn partial_metadata(&self, revision: u64) -> Option<Vec<u8>> {
         let json = self.json_at(revision);
-        let metadata = metadata_of(&json)?;
+        let metadata = json::metadata(&json)?;
         let head = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#;
         let mut text = Vec::with_capacity(head.len() + metadata.len() + 1);
         text.extend_from_slice(head);
         text.extend_from_slice(metadata.as_bytes());
         text.push(b'}');
-        Ok(text)
+        Some(text)
     }
 
     /// The object in Kubernetes protobuf, framed as a list's item; made once. None where the kind has no schema.
@@ -166,39 +165,6 @@ impl Object {
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.key, self.revision)
-    }
-}
-
-/// The text of an object's metadata. Reads no further: metadata stands near the beginning, and what follows is long.
-fn metadata_of(json: &[u8]) -> Result<&str, serde_json::Error> {
-    struct Beginning<'a, 'de>(&'a mut Option<&'de RawValue>);
-
-    impl<'de> Visitor<'de> for Beginning<'_, 'de> {
-        type Value = ();
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(key) = map.next_key::<&str>()? {
-                if key == "metadata" {
-                    *self.0 = Some(map.next_value()?);
-                    return Ok(());
-                }
-                map.next_value::<IgnoredAny>()?;
-            }
-            Err(A::Error::missing_field("metadata"))
-        }
-    }
-
-    let mut metadata = None;
-    let read = serde_json::Deserializer::from_slice(json).deserialize_map(Beginning(&mut metadata));
-    match (metadata, read) {
-        // That the text was not read to its end is an error to the parser only.
-        (Some(metadata), _) => Ok(metadata.get()),
-        (None, Err(error)) => Err(error),
-        (None, Ok(())) => unreachable!("without metadata there is an error"),
     }
 }
 

@@ -1,7 +1,6 @@
 //! How the objects that informers watch are decoded: from their own text, which kube's watches hand on unread.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use k8s_openapi::api::{
     apps::v1 as apps, batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
@@ -11,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::ApiResource;
 use kube::core::DynamicResourceScope;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use mk8s_api::codec::json;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::value::RawValue;
 
 /// A typed kind that can be watched.
@@ -85,7 +85,7 @@ fn trim_pod(pod: &mut core::Pod) {
     }
 }
 
-/// Whether a volume is made by the pod's node, of what every node can reach: nobody places a pod by it.
+/// Whether a volume has no part in where its pod may run: any node makes it, of its own or of what the API server has.
 fn is_of_its_node(volume: &core::Volume) -> bool {
     volume.config_map.is_some()
         || volume.downward_api.is_some()
@@ -104,39 +104,16 @@ pub(crate) struct Text {
     json: Box<RawValue>,
 }
 
-/// The resourceVersion of an object. Reads its text as far as its metadata, which stands near its beginning.
-fn resource_version(json: &str) -> Option<String> {
-    #[derive(Default, serde::Deserialize)]
-    #[serde(rename_all = "camelCase", default)]
+/// The resourceVersion of an object.
+fn resource_version(object: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
     struct Metadata {
         resource_version: Option<String>,
     }
 
-    struct Beginning<'a>(&'a mut Metadata);
-
-    impl<'de> Visitor<'de> for Beginning<'_> {
-        type Value = ();
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(key) = map.next_key::<&str>()? {
-                if key == "metadata" {
-                    *self.0 = map.next_value()?;
-                    return Ok(());
-                }
-                map.next_value::<IgnoredAny>()?;
-            }
-            Ok(())
-        }
-    }
-
-    let mut metadata = Metadata::default();
-    // Its error is that the text was not read to its end.
-    let _ = serde_json::Deserializer::from_str(json).deserialize_map(Beginning(&mut metadata));
-    metadata.resource_version
+    let metadata = json::metadata(object.as_bytes())?;
+    serde_json::from_str::<Metadata>(metadata).ok()?.resource_version
 }
 
 impl<'de> Deserialize<'de> for Text {

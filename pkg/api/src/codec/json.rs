@@ -1,6 +1,9 @@
 //! JSON in: one pass from bytes to the tree of a type. JSON out: a tree as the compact text that is stored and sent.
 
-use serde::de::DeserializeSeed as _;
+use std::fmt;
+
+use serde::de::{DeserializeSeed as _, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::typed::{Context, Decoded, Validation};
@@ -26,6 +29,41 @@ pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Resu
         Ok(value) => Ok(context.finish(value)),
         Err(error) => Err(context.error(&error)),
     }
+}
+
+/// The text of an object's metadata; none where there is none. Reads no further: metadata stands near the beginning of an
+/// object, and what follows is long.
+///
+/// ```
+/// use mk8s_api::codec::json;
+/// assert_eq!(json::metadata(br#"{"kind":"A","metadata":{"name":"a"},"spec":{}}"#), Some(r#"{"name":"a"}"#));
+/// ```
+pub fn metadata(object: &[u8]) -> Option<&str> {
+    struct Beginning<'a, 'de>(&'a mut Option<&'de RawValue>);
+
+    impl<'de> Visitor<'de> for Beginning<'_, 'de> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(key) = map.next_key::<&str>()? {
+                if key == "metadata" {
+                    *self.0 = Some(map.next_value()?);
+                    return Ok(());
+                }
+                map.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
+    }
+
+    let mut metadata = None;
+    // Once it is found, the error is that the text was not read to its end.
+    let _ = serde_json::Deserializer::from_slice(object).deserialize_map(Beginning(&mut metadata));
+    metadata.map(RawValue::get)
 }
 
 /// Appends a tree's text, byte for byte as serde_json prints it. Every write prints an object: what takes serde_json's
@@ -91,6 +129,27 @@ fn print_string(string: &str, text: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_is_the_objects_own() {
+        for (object, expected) in [
+            (
+                r#"{"metadata":{"labels":{"metadata":"}"}},"spec":{}}"#,
+                Some(r#"{"labels":{"metadata":"}"}}"#),
+            ),
+            (
+                r#"{"spec":{"metadata":{"a":1}},"metadata":{"b":2}}"#,
+                Some(r#"{"b":2}"#),
+            ),
+            (r#"{"metadata":null}"#, Some("null")),
+            (r#"{"spec":{"metadata":{}}}"#, None),
+            ("{}", None),
+            ("1", None),
+            (r#"{"metadata":{"a":"#, None),
+        ] {
+            assert_eq!(metadata(object.as_bytes()), expected, "{object}");
+        }
+    }
 
     #[test]
     fn printing_is_serde_jsons() {

@@ -288,8 +288,8 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, row: &Row, object: &Arc<Object>)
         Item::Shown => row.show(object.value()),
         Item::Metadata if row.shows_stored_metadata() => {
             match object.partial_metadata(object.revision) {
-                Ok(text) => chunk.extend_from_slice(&text),
-                Err(_) => chunk.extend_from_slice(b"null"),
+                Some(text) => chunk.extend_from_slice(&text),
+                None => chunk.extend_from_slice(b"null"),
             }
             return;
         }

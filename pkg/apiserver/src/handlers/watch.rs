@@ -342,7 +342,7 @@ impl Encoder {
         if self.output.encoding != Encoding::Protobuf
             && self.output.shape == Shape::Metadata
             && self.row.shows_stored_metadata()
-            && let Ok(text) = object.partial_metadata(revision)
+            && let Some(text) = object.partial_metadata(revision)
         {
             chunk.extend_from_slice(&frame(kind.as_str(), &text));
             return;
