@@ -1,7 +1,10 @@
-//! What keeps the process in order: named tasks with an exit policy, shutdown with a deadline, back-off, logging.
+//! What keeps the process in order: named tasks with an exit policy, jobs whose panics are their owner's to see, shutdown
+//! with a deadline, back-off, logging.
 
 pub mod backoff;
+pub mod job;
 pub mod logging;
 mod tasks;
 
+pub use job::{Job, JobError, Jobs};
 pub use tasks::{OnExit, Supervisor, TaskError};

@@ -1,4 +1,5 @@
-//! Named tasks. A panic or an error ends the task, not the process: the task's policy says what follows.
+//! Named tasks. A panic or an error ends the task, not the process: the task's policy says what follows. Tasks that begin
+//! and end together (what a lease starts and stops) run in a scope of their own.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
+use crate::job;
 
 /// Why a task ended before it was asked to.
 pub type TaskError = Box<dyn std::error::Error + Send + Sync>;
@@ -29,20 +31,37 @@ pub enum OnExit {
     Done,
 }
 
-/// Owner of all tasks; clones share them.
+/// Owner of tasks; clones share them.
 #[derive(Clone)]
 pub struct Supervisor {
     token: CancellationToken,
-    tracker: TaskTracker,
+    /// Its own tracker, and before it those of the supervisors it is a scope of.
+    trackers: Vec<TaskTracker>,
+    /// Of the whole process, whatever the scope.
+    process: CancellationToken,
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Supervisor {
     pub fn new(token: CancellationToken) -> Self {
         Supervisor {
+            process: token.clone(),
             token,
-            tracker: TaskTracker::new(),
+            trackers: vec![TaskTracker::new()],
             failure: Arc::new(Mutex::new(None)),
+        }
+    }
+
+    /// An owner of tasks that [`Supervisor::shutdown`] ends without ending the others; it ends with this one. A fatal task
+    /// in it is as fatal to the process as one outside.
+    pub fn scope(&self) -> Supervisor {
+        let mut trackers = self.trackers.clone();
+        trackers.push(TaskTracker::new());
+        Supervisor {
+            token: self.token.child_token(),
+            trackers,
+            process: self.process.clone(),
+            failure: self.failure.clone(),
         }
     }
 
@@ -59,8 +78,11 @@ impl Supervisor {
     {
         // Behind pointers: what follows is in the binary once, not once per task.
         let make = move |token| make(token).boxed();
-        let task = self.clone().keep(name.into(), on_exit, Box::new(make));
-        self.tracker.spawn(task);
+        let mut task = self.clone().keep(name.into(), on_exit, Box::new(make)).boxed();
+        for tracker in &self.trackers {
+            task = tracker.track_future(task).boxed();
+        }
+        drop(job::spawn("task", task));
     }
 
     async fn keep(self, name: String, on_exit: OnExit, make: Make) {
@@ -75,14 +97,14 @@ impl Supervisor {
                 Ok(Ok(())) if on_exit == OnExit::Done => return,
                 Ok(Ok(())) => "it returned".to_string(),
                 Ok(Err(error)) => error.to_string(),
-                Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
+                Err(panic) => format!("panic: {}", job::record_panic("task", panic.as_ref())),
             };
             tracing::error!(task = name, cause, "a task ended before its time");
             match on_exit {
                 OnExit::Done => return,
                 OnExit::Fatal => {
                     self.failure.lock().get_or_insert(format!("{name}: {cause}"));
-                    self.token.cancel();
+                    self.process.cancel();
                     return;
                 }
                 OnExit::Restart => {
@@ -107,17 +129,10 @@ impl Supervisor {
     /// Cancels every task and waits for them, at most until the deadline; false when some still ran then.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         self.token.cancel();
-        self.tracker.close();
-        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
+        let Some(own) = self.trackers.last() else { return true };
+        own.close();
+        tokio::time::timeout(deadline, own.wait()).await.is_ok()
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }
 
 #[cfg(test)]
@@ -149,5 +164,43 @@ mod tests {
         supervisor.spawn("vital", OnExit::Fatal, |_| async { Err("gone".into()) });
         assert_eq!(supervisor.ended().await.as_deref(), Some("vital: gone"));
         assert!(supervisor.shutdown(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_scope_ends_alone_and_with_its_owner() {
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let running = Arc::new(AtomicU32::new(0));
+        let start = |scope: &Supervisor| {
+            let running = running.clone();
+            scope.spawn("in-scope", OnExit::Restart, move |token| {
+                let running = running.clone();
+                async move {
+                    running.fetch_add(1, Ordering::SeqCst);
+                    token.cancelled().await;
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                }
+            });
+        };
+        let first = supervisor.scope();
+        start(&first);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(running.load(Ordering::SeqCst), 1);
+        assert!(first.shutdown(Duration::from_secs(5)).await);
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+        assert!(!supervisor.token().is_cancelled());
+        let second = supervisor.scope();
+        start(&second);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(
+            supervisor.shutdown(Duration::from_secs(5)).await,
+            "it waits for its scopes"
+        );
+        assert_eq!(running.load(Ordering::SeqCst), 0);
+        let third = Supervisor::new(CancellationToken::new());
+        third
+            .scope()
+            .spawn("vital", OnExit::Fatal, |_| async { Err("gone".into()) });
+        assert_eq!(third.ended().await.as_deref(), Some("vital: gone"));
     }
 }
