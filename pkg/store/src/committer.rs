@@ -43,6 +43,9 @@ struct Batch {
     writes: Vec<Write>,
     attachments: Vec<Option<crate::Attachment>>,
     replies: Vec<(oneshot::Sender<Result<u64, TxnError>>, u64)>,
+    /// Transactions that did not pass. What made them fail may be a write of this same batch: they are answered when that
+    /// is on disk and readers see it, so that who reads again and tries again finds what it lost against.
+    losers: Vec<(oneshot::Sender<Result<u64, TxnError>>, TxnError)>,
     /// What the index held before, newest last.
     undo: Vec<(Arc<str>, Option<Revisions>)>,
     bytes: usize,
@@ -74,14 +77,14 @@ impl Committer {
             let mut next = Some(first);
             while let Some(request) = next {
                 self.stage(request, &mut batch, &mut revision);
-                let full = batch.replies.len() >= BATCH_TXNS || batch.bytes >= BATCH_BYTES;
+                let full = batch.replies.len() + batch.losers.len() >= BATCH_TXNS || batch.bytes >= BATCH_BYTES;
                 next = if full { None } else { requests.try_recv().ok() };
             }
             self.commit(batch, revision);
         }
     }
 
-    /// Decides one transaction; one that passes joins the batch, the others are answered at once.
+    /// Decides one transaction, against what the batch will have written; the answer comes with the batch's end.
     fn stage(&mut self, request: Request, batch: &mut Batch, revision: &mut u64) {
         let Request { txn, reply } = request;
         if let Some(cause) = &self.failed {
@@ -89,7 +92,7 @@ impl Committer {
             return;
         }
         if let Some(conflict) = conflict(&self.index, &txn) {
-            let _ = reply.send(Err(conflict));
+            batch.losers.push((reply, conflict));
             return;
         }
         let changes = txn.ops.iter().any(|op| !matches!(op.change, Change::Check));
@@ -155,7 +158,8 @@ impl Committer {
                     None => self.index.remove(&key),
                 };
             }
-            for (reply, _) in batch.replies {
+            let losers = batch.losers.into_iter().map(|(reply, _)| reply);
+            for reply in batch.replies.into_iter().map(|(reply, _)| reply).chain(losers) {
                 let _ = reply.send(Err(TxnError::Unavailable(error.clone())));
             }
             self.failed = Some(error);
@@ -183,6 +187,9 @@ impl Committer {
         self.revision.store(revision, Ordering::Release);
         for (reply, revision) in batch.replies {
             let _ = reply.send(Ok(revision));
+        }
+        for (reply, conflict) in batch.losers {
+            let _ = reply.send(Err(conflict));
         }
     }
 

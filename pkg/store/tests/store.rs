@@ -153,3 +153,61 @@ async fn concurrent_writers_are_seen_in_revision_order() {
     let revisions: Vec<u64> = log.0.lock().iter().map(|entry| entry.1).collect();
     assert_eq!(revisions, (1..=640).collect::<Vec<u64>>());
 }
+
+/// What a loser lost against is there to be read when it is told so: a retry that reads the same old value again would
+/// lose again, and again, for as long as the winner's batch takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_conflict_is_answered_when_its_cause_is_visible() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = started(dir.path());
+    store.txn(Txn::one(put("/a", Expect::Absent, b"\"\""))).await.unwrap();
+    let visible = move |key: &str| {
+        let log = log.0.lock();
+        log.iter()
+            .rev()
+            .find(|line| line.0 == key)
+            .map(|line| (line.1, line.2.is_some()))
+    };
+    let writers = (0..16).map(|writer| {
+        let (store, visible) = (store.clone(), visible.clone());
+        tokio::spawn(async move {
+            let mut lost = 0;
+            for n in 0..200 {
+                // Compare and swap on one key, creating and deleting on another.
+                let seen = visible("/a").unwrap().0;
+                let ops = [
+                    put("/a", Expect::Revision(seen), b"\"\""),
+                    if (writer + n) % 2 == 0 {
+                        put("/b", Expect::Absent, b"\"\"")
+                    } else {
+                        delete("/b", Expect::Any)
+                    },
+                ];
+                for op in ops {
+                    let key = op.key.clone();
+                    let Err(TxnError::Conflict { actual, .. }) = store.txn(Txn::one(op)).await else {
+                        continue;
+                    };
+                    lost += 1;
+                    let now = visible(&key);
+                    match actual {
+                        Some(actual) => assert!(
+                            now.is_some_and(|now| now.0 >= actual),
+                            "{key}: {actual} against {now:?}"
+                        ),
+                        None => assert!(
+                            now.is_none_or(|now| !now.1 || now.0 > seen),
+                            "{key}: absent against {now:?}"
+                        ),
+                    }
+                }
+            }
+            lost
+        })
+    });
+    let mut lost = 0;
+    for writer in writers.collect::<Vec<_>>() {
+        lost += writer.await.unwrap();
+    }
+    assert!(lost > 100, "only {lost} conflicts");
+}
