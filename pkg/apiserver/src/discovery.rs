@@ -15,7 +15,6 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::negotiate::Output;
-use crate::nonresource::not_found;
 use crate::request::Query;
 use crate::respond;
 use crate::rows::{Row, Rows};
@@ -81,7 +80,7 @@ impl Discovery {
     }
 
     pub fn handle(&self, path: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
-        let document = self.plain.get(path).ok_or_else(not_found)?;
+        let document = self.plain.get(path).ok_or_else(respond::no_such_path)?;
         let accept: Vec<&str> = parts
             .headers
             .get_all(ACCEPT)

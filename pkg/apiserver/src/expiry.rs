@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use mk8s_api::{meta, time};
 
 use crate::object::Object;
-use crate::server::ApiServer;
+use crate::state::State;
 use crate::watch_cache::{EventKind, Next};
 use crate::write;
 
@@ -21,7 +21,7 @@ struct Deadline {
     revision: u64,
 }
 
-pub async fn run(server: Arc<ApiServer>) {
+pub async fn run(server: Arc<State>) {
     let Some(events) = server.cache().resource("", "events").cloned() else {
         return;
     };
@@ -52,7 +52,7 @@ pub async fn run(server: Arc<ApiServer>) {
                 .get_key(&due.key)
                 .is_some_and(|object| object.revision == due.revision);
             if current {
-                let _ = write::remove(&server, due.key, due.revision).await;
+                let _ = write::remove(server.store(), due.key, due.revision).await;
             }
         }
         if !taken.is_empty() {

@@ -1,9 +1,11 @@
 //! Counters that cost a request one atomic addition, printed in the Prometheus text format.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::server::ApiServer;
+use crate::rows::Row;
+use crate::watch_cache::Cache;
 
 const VERBS: [&str; 8] = [
     "get",
@@ -53,11 +55,11 @@ impl Metrics {
 }
 
 /// Everything, as text.
-pub fn print(server: &ApiServer) -> String {
+pub fn print(metrics: &Metrics, rows: &[Arc<Row>], cache: &Cache) -> String {
     let mut text = String::with_capacity(16 << 10);
     text.push_str("# HELP apiserver_request_total Requests by verb, resource and code.\n");
     text.push_str("# TYPE apiserver_request_total counter\n");
-    for row in server.rows().all() {
+    for row in rows {
         for (verb, codes) in VERBS.iter().zip(&row.requests.0) {
             for (code, count) in CODES.iter().zip(codes) {
                 let count = count.load(Ordering::Relaxed);
@@ -77,11 +79,11 @@ pub fn print(server: &ApiServer) -> String {
     }
     text.push_str("# HELP apiserver_dropped_requests_total Requests refused because too many were under way.\n");
     text.push_str("# TYPE apiserver_dropped_requests_total counter\n");
-    let dropped = server.metrics().dropped.load(Ordering::Relaxed);
+    let dropped = metrics.dropped.load(Ordering::Relaxed);
     let _ = writeln!(text, "apiserver_dropped_requests_total {dropped}");
     text.push_str("# HELP apiserver_storage_objects Stored objects by resource.\n");
     text.push_str("# TYPE apiserver_storage_objects gauge\n");
-    for cache in server.cache().resources() {
+    for cache in cache.resources() {
         let _ = writeln!(
             text,
             "apiserver_storage_objects{{resource=\"{}\"}} {}",
@@ -91,7 +93,7 @@ pub fn print(server: &ApiServer) -> String {
     }
     text.push_str("# HELP apiserver_longrunning_requests Watches by resource.\n");
     text.push_str("# TYPE apiserver_longrunning_requests gauge\n");
-    for cache in server.cache().resources() {
+    for cache in cache.resources() {
         let watchers = cache.watchers();
         if watchers > 0 {
             let _ = writeln!(
@@ -103,6 +105,6 @@ pub fn print(server: &ApiServer) -> String {
     }
     text.push_str("# HELP mk8s_store_revision The newest revision that is on disk and visible.\n");
     text.push_str("# TYPE mk8s_store_revision gauge\n");
-    let _ = writeln!(text, "mk8s_store_revision {}", server.cache().revision());
+    let _ = writeln!(text, "mk8s_store_revision {}", cache.revision());
     text
 }

@@ -11,14 +11,8 @@ use serde_json::json;
 use crate::negotiate::Output;
 use crate::request::{Query, RequestInfo};
 use crate::respond;
-use crate::server::ApiServer;
+use crate::state::State;
 use crate::{metrics, openapi};
-
-pub fn not_found() -> Status {
-    let mut status = Status::new(404, "NotFound", "the server could not find the requested resource");
-    status.details = Some(json!({}));
-    status
-}
 
 const PATHS: [&str; 14] = [
     "/.well-known/openid-configuration",
@@ -38,7 +32,7 @@ const PATHS: [&str; 14] = [
 ];
 
 pub async fn handle(
-    server: &Arc<ApiServer>,
+    server: &Arc<State>,
     info: &RequestInfo,
     parts: &Parts,
     query: &Query,
@@ -70,7 +64,7 @@ pub async fn handle(
         "/metrics" => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            metrics::print(server),
+            metrics::print(server.metrics(), server.rows().all(), server.cache()),
         )),
         "/openid/v1/jwks" => {
             let keys = server.authenticator().authority().jwks().to_string();
@@ -82,7 +76,7 @@ pub async fn handle(
             let document = server.authenticator().authority().discovery(&address);
             json(document)
         }
-        _ if path.starts_with("/openapi/") => openapi::handle(server, path, parts, query).await,
+        _ if path.starts_with("/openapi/") => openapi::handle(server.documents(), path, parts, query).await,
         _ => server.discovery().handle(path, parts, query),
     }
 }
@@ -110,7 +104,7 @@ fn health(path: &str, query: &Query) -> Response<Body> {
     respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", body)
 }
 
-fn version(server: &ApiServer) -> serde_json::Value {
+fn version(server: &State) -> serde_json::Value {
     json!({
         "major": "1",
         "minor": "35",

@@ -16,12 +16,11 @@ use http::{HeaderValue, Response, StatusCode};
 use mk8s_api::openapi;
 use mk8s_api::registry::{self, Resource};
 use mk8s_api::status::Status;
+use mk8s_supervisor::job;
 use parking_lot::Mutex;
 
-use crate::nonresource::not_found;
 use crate::request::Query;
 use crate::respond;
-use crate::server::ApiServer;
 
 /// Compressed documents by path and content type.
 #[derive(Default)]
@@ -43,7 +42,7 @@ impl Documents {
 }
 
 pub async fn handle(
-    server: &Arc<ApiServer>,
+    documents: &Arc<Documents>,
     path: &str,
     parts: &Parts,
     query: &Query,
@@ -55,15 +54,19 @@ pub async fn handle(
             "application/json",
             openapi::v3_index(rows),
         )),
-        "/openapi/v2" => v2(server, rows, parts).await,
+        "/openapi/v2" => v2(documents, rows, parts).await,
         _ => match path.strip_prefix("/openapi/v3/") {
-            Some(place) => v3(server, rows, place, parts, query).await,
-            None => Err(not_found()),
+            Some(place) => v3(documents, rows, place, parts, query).await,
+            None => Err(respond::no_such_path()),
         },
     }
 }
 
-async fn v2(server: &Arc<ApiServer>, rows: &'static [Arc<Resource>], parts: &Parts) -> Result<Response<Body>, Status> {
+async fn v2(
+    documents: &Arc<Documents>,
+    rows: &'static [Arc<Resource>],
+    parts: &Parts,
+) -> Result<Response<Body>, Status> {
     let accept = parts
         .headers
         .get(ACCEPT)
@@ -79,7 +82,7 @@ async fn v2(server: &Arc<ApiServer>, rows: &'static [Arc<Resource>], parts: &Par
         "application/json"
     };
     let etag = format!("\"{}\"", openapi::v2_hash(rows));
-    let mut response = document(server, "/openapi/v2", content_type, parts, &etag, move || {
+    let mut response = document(documents, "/openapi/v2", content_type, parts, &etag, move || {
         Some(if proto {
             openapi::v2_protobuf(rows)
         } else {
@@ -92,13 +95,13 @@ async fn v2(server: &Arc<ApiServer>, rows: &'static [Arc<Resource>], parts: &Par
 }
 
 async fn v3(
-    server: &Arc<ApiServer>,
+    documents: &Arc<Documents>,
     rows: &'static [Arc<Resource>],
     place: &str,
     parts: &Parts,
     query: &Query,
 ) -> Result<Response<Body>, Status> {
-    let hash = openapi::v3_hash(rows, place).ok_or_else(not_found)?;
+    let hash = openapi::v3_hash(rows, place).ok_or_else(respond::no_such_path)?;
     let asked = query.text("hash");
     if let Some(asked) = asked.filter(|asked| *asked != hash) {
         tracing::debug!(asked, hash, place, "an OpenAPI document by an old hash");
@@ -113,7 +116,7 @@ async fn v3(
     let owned = place.to_string();
     let path = format!("/openapi/v3/{place}");
     let make = move || openapi::v3(rows, &owned);
-    let mut response = document(server, &path, "application/json", parts, &etag, make).await?;
+    let mut response = document(documents, &path, "application/json", parts, &etag, make).await?;
     if asked.is_some() {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
@@ -123,7 +126,7 @@ async fn v3(
 }
 
 async fn document(
-    server: &Arc<ApiServer>,
+    documents: &Arc<Documents>,
     path: &str,
     content_type: &'static str,
     parts: &Parts,
@@ -138,9 +141,9 @@ async fn document(
         return Ok(response);
     }
     // Tens of milliseconds of work the first time: not on a thread that serves requests.
-    let (own, at) = (server.clone(), path.to_string());
-    let made = tokio::task::spawn_blocking(move || own.documents().get(&at, content_type, make)).await;
-    let zipped = made.ok().flatten().ok_or_else(not_found)?;
+    let (own, at) = (documents.clone(), path.to_string());
+    let made = job::blocking("openapi", move || own.get(&at, content_type, make)).await;
+    let zipped = made.ok().flatten().ok_or_else(respond::no_such_path)?;
     let takes_gzip = parts
         .headers
         .get(ACCEPT_ENCODING)

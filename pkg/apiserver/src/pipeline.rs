@@ -10,7 +10,7 @@ use mk8s_store::Expect;
 use serde_json::{Map, Value};
 
 use crate::admission::Operation;
-use crate::handlers::{Call, Written};
+use crate::call::{Call, Written};
 use crate::metadata;
 use crate::object::Object;
 use crate::special;
@@ -79,7 +79,7 @@ pub async fn create(
     }
     for attempt in 1.. {
         let key = cache.key(meta::namespace(&object), meta::name(&object));
-        match write::put(&call.server, cache, key, Expect::Absent, &object).await {
+        match write::put(call.server.store(), cache, key, Expect::Absent, &object).await {
             Ok(stored) => {
                 reserved.keep();
                 special::after_write(call, resource, Some(&object), None);
@@ -179,7 +179,7 @@ pub async fn update(
     }
     if empties_finalizers(resource, &new, old_value) {
         if !dry_run {
-            match write::remove(&call.server, old.key.clone(), old.revision).await {
+            match write::remove(call.server.store(), old.key.clone(), old.revision).await {
                 Ok(_) => special::after_write(call, resource, None, Some(old_value)),
                 Err(WriteError::Conflict) => return Ok(Updated::Conflict),
                 Err(WriteError::Status(status)) => return Err(status),
@@ -194,7 +194,7 @@ pub async fn update(
         return Ok(Updated::Written(Written::Tree(new)));
     }
     match write::put(
-        &call.server,
+        call.server.store(),
         cache,
         old.key.clone(),
         Expect::Revision(old.revision),

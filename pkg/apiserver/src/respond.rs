@@ -38,6 +38,13 @@ pub fn status(status: &Status) -> Response<Body> {
     response
 }
 
+/// Of a path that nothing is served at.
+pub fn no_such_path() -> Status {
+    let mut status = Status::new(404, "NotFound", "the server could not find the requested resource");
+    status.details = Some(serde_json::json!({}));
+    status
+}
+
 /// A cached object to one client.
 pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>) -> Result<Response<Body>, Status> {
     if row.shows_stored() && output.shape == Shape::Object {

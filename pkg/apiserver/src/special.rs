@@ -4,7 +4,7 @@ use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
-use crate::handlers::Call;
+use crate::call::Call;
 use crate::pipeline::Part;
 use crate::services::Reservation;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures::FutureExt as _;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +21,6 @@ use crate::activity::{Activity, Counted};
 use crate::filters::authn::user_of_certificate;
 use crate::gather::gather;
 use crate::identity::User;
-use crate::server::ApiServer;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An HTTP/1.1 connection without a request for so long is closed.
@@ -39,12 +38,16 @@ const STREAMS: u32 = 1000;
 #[derive(Clone)]
 pub struct Peer(pub Option<Arc<User>>);
 
-pub async fn serve(
-    server: Arc<ApiServer>,
+pub async fn serve<H, F>(
+    handle: H,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     token: CancellationToken,
-) -> std::io::Result<()> {
+) -> std::io::Result<()>
+where
+    H: Fn(Request<Body>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let acceptor = TlsAcceptor::from(tls);
     let connections = TaskTracker::new();
     loop {
@@ -54,7 +57,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(server.clone(), acceptor.clone(), stream, token.clone());
+                let connection = connection(handle.clone(), acceptor.clone(), stream, token.clone());
                 connections.spawn(connection);
             }
             Err(error) => {
@@ -69,7 +72,11 @@ pub async fn serve(
     Ok(())
 }
 
-async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpStream, token: CancellationToken) {
+async fn connection<H, F>(handle: H, acceptor: TlsAcceptor, stream: TcpStream, token: CancellationToken)
+where
+    H: Fn(Request<Body>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -86,7 +93,7 @@ async fn connection(server: Arc<ApiServer>, acceptor: TlsAcceptor, stream: TcpSt
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = requests.begin();
         request.extensions_mut().insert(peer.clone());
-        let handled = server.clone().handle(request.map(Body::new));
+        let handled = handle(request.map(Body::new));
         async move {
             let response = handled.await.map(|body| Counted { body, _busy: busy });
             Ok::<_, std::convert::Infallible>(response)

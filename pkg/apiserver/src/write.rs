@@ -5,12 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use mk8s_api::codec::json;
 use mk8s_api::status::Status;
-use mk8s_store::{Change, Expect, Op, Txn, TxnError};
+use mk8s_store::{Change, Expect, Op, Store, Txn, TxnError};
 use serde_json::{Map, Value};
 use smallvec::smallvec;
 
 use crate::object::{Object, Selectable};
-use crate::server::ApiServer;
 use crate::watch_cache::{Note, ResourceCache};
 
 /// Why a write did not come about.
@@ -89,7 +88,7 @@ fn print_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>) -> usize {
 
 /// Stores an object under a key; the object as the cache holds it afterwards.
 pub async fn put(
-    server: &ApiServer,
+    store: &Store,
     cache: &ResourceCache,
     key: Arc<str>,
     expect: Expect,
@@ -111,7 +110,7 @@ pub async fn put(
         },
     };
     let txn = Txn { ops: smallvec![op] };
-    server.store().txn(txn).await.map_err(translate)?;
+    store.txn(txn).await.map_err(translate)?;
     let object = made.get().cloned();
     object.ok_or_else(|| WriteError::Status(Status::internal("a committed object did not reach the cache")))
 }
@@ -125,14 +124,14 @@ pub fn note(selectable: Selectable) -> mk8s_store::Attachment {
 }
 
 /// Removes a key at a revision.
-pub async fn remove(server: &ApiServer, key: Arc<str>, revision: u64) -> Result<u64, WriteError> {
+pub async fn remove(store: &Store, key: Arc<str>, revision: u64) -> Result<u64, WriteError> {
     let op = Op {
         key,
         expect: Expect::Revision(revision),
         change: Change::Delete,
     };
     let txn = Txn { ops: smallvec![op] };
-    server.store().txn(txn).await.map_err(translate)
+    store.txn(txn).await.map_err(translate)
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use mk8s_api::status::Status;
+use serde_json::Value;
 
+use super::answer;
 use super::decode::{self, Expected};
-use super::{Call, answer};
+use crate::call::Call;
 use crate::options::WriteOptions;
-use crate::{pipeline, subresources, virtuals};
+use crate::{pipeline, respond, reviews, subresources};
 
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     call.refuse_unsupported()?;
@@ -19,9 +21,26 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
         if call.row.plural() == "bindings" {
             return subresources::binding::bind(call, object, options.dry_run).await;
         }
-        return virtuals::create(call, object, &warnings).await;
+        return review(call, object, &warnings);
     }
     call.row.to_stored(&mut object);
     let written = pipeline::create(call, object, options.dry_run, &mut warnings).await?;
     answer(call, StatusCode::CREATED, written, &warnings)
+}
+
+/// Answers a review: a question of which nothing is stored.
+fn review(call: &Call, object: Value, warnings: &[String]) -> Result<Response<Body>, Status> {
+    let (server, info) = (&call.server, &call.info);
+    let plural = call.row.plural();
+    let answer = reviews::answer(
+        server.authenticator(),
+        server.authorizer(),
+        &call.user,
+        plural,
+        &info.namespace,
+        object,
+    )?;
+    let mut response = respond::value(StatusCode::CREATED, call.output, answer)?;
+    respond::warn(&mut response, warnings);
+    Ok(response)
 }

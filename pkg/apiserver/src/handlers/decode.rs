@@ -11,7 +11,7 @@ use mk8s_api::schema::{self, TypeRef};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
-use super::Call;
+use crate::call::Call;
 use crate::negotiate::{Encoding, body_encoding};
 use crate::options::{FieldValidation, WriteOptions};
 

@@ -13,8 +13,9 @@ use mk8s_store::Expect;
 use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
-use super::{Call, RETRIES, Written, answer, decode};
+use super::{answer, decode};
 use crate::admission::Operation;
+use crate::call::{Call, RETRIES, Written};
 use crate::filter::Filter;
 use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
@@ -153,7 +154,7 @@ pub async fn delete_object(call: &Call, mut object: Arc<Object>, options: &Delet
                 if options.dry_run {
                     return Ok(Outcome::Gone(last));
                 }
-                match write::remove(&call.server, object.key.clone(), object.revision).await {
+                match write::remove(call.server.store(), object.key.clone(), object.revision).await {
                     Ok(revision) => {
                         special::after_write(call, resource, None, Some(&last));
                         let mut last = last;
@@ -168,7 +169,7 @@ pub async fn delete_object(call: &Call, mut object: Arc<Object>, options: &Delet
                     return Ok(Outcome::Waits(Written::Tree(marked)));
                 }
                 let expect = Expect::Revision(object.revision);
-                let put = write::put(&call.server, cache, object.key.clone(), expect, &marked);
+                let put = write::put(call.server.store(), cache, object.key.clone(), expect, &marked);
                 put.await.map(|stored| Outcome::Waits(Written::Stored(stored)))
             }
         };

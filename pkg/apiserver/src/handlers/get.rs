@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use mk8s_api::status::Status;
 
-use super::Call;
+use crate::call::Call;
 use crate::{respond, table};
 
 pub fn get(call: &Call) -> Result<Response<Body>, Status> {

@@ -9,8 +9,8 @@ use http::Response;
 use mk8s_api::status::Status;
 use serde_json::{Value, json};
 
-use super::Call;
 use super::list_body::{Page, Source, respond_list};
+use crate::call::Call;
 use crate::filter::Filter;
 use crate::object::Object;
 use crate::options::{ListOptions, Match};

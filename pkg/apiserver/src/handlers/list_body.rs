@@ -14,7 +14,7 @@ use mk8s_api::codec::protobuf;
 use mk8s_api::status::Status;
 use serde_json::json;
 
-use super::Call;
+use crate::call::Call;
 use crate::filter::Filter;
 use crate::negotiate::{Encoding, Shape};
 use crate::object::Object;

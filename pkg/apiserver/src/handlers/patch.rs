@@ -10,9 +10,10 @@ use mk8s_api::patch::{self, PatchError};
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
+use super::answer;
 use super::decode::{self, Expected};
 use super::update::check_version;
-use super::{Call, RETRIES, Written, answer};
+use crate::call::{Call, RETRIES, Written};
 use crate::options::{FieldValidation, WriteOptions};
 use crate::pipeline::{self, Part, Updated};
 

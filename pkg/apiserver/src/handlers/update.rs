@@ -9,8 +9,9 @@ use mk8s_api::meta;
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
+use super::answer;
 use super::decode::{self, Expected};
-use super::{Call, RETRIES, Written, answer};
+use crate::call::{Call, RETRIES, Written};
 use crate::object::Object;
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part, Updated};

@@ -14,7 +14,8 @@ use mk8s_api::status::Status;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 
-use super::{Call, list};
+use super::list;
+use crate::call::Call;
 use crate::filter::Filter;
 use crate::negotiate::{Encoding, Output, Shape};
 use crate::object::Object;

@@ -9,8 +9,8 @@ use mk8s_store::Expect;
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
+use crate::call::{Call, RETRIES};
 use crate::handlers::decode::{self, Expected};
-use crate::handlers::{Call, RETRIES};
 use crate::options::WriteOptions;
 use crate::respond;
 use crate::write::{self, WriteError};
@@ -61,7 +61,7 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, dry_run: bool) -> Re
             break;
         }
         match write::put(
-            &call.server,
+            call.server.store(),
             pods,
             old.key.clone(),
             Expect::Revision(old.revision),

@@ -13,9 +13,9 @@ use mk8s_store::Expect;
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
+use crate::call::{Call, RETRIES};
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::delete::delete_object;
-use crate::handlers::{Call, RETRIES};
 use crate::object::Object;
 use crate::options::{DeleteOptions, WriteOptions};
 use crate::request::Query;
@@ -72,7 +72,7 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
             return Ok(());
         };
         let expect = Expect::Revision(object.revision);
-        match write::put(&call.server, budgets, object.key.clone(), expect, &counted).await {
+        match write::put(call.server.store(), budgets, object.key.clone(), expect, &counted).await {
             Ok(_) => return Ok(()),
             Err(WriteError::Conflict) => {}
             Err(WriteError::Status(status)) => return Err(status),

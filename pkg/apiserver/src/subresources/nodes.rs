@@ -10,7 +10,7 @@ use mk8s_api::meta;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
-use crate::server::ApiServer;
+use crate::watch_cache::Cache;
 
 /// Connections to the nodes, kept open between requests.
 pub type NodeClient = Client<HttpsConnector<HttpConnector>, Body>;
@@ -25,8 +25,8 @@ pub fn client(config: rustls::ClientConfig) -> NodeClient {
 }
 
 /// `https://ADDRESS:PORT` of a node's server.
-pub fn address(server: &ApiServer, node: &str) -> Result<String, Status> {
-    let nodes = server.cache().resource("", "nodes");
+pub fn address(cache: &Cache, node: &str) -> Result<String, Status> {
+    let nodes = cache.resource("", "nodes");
     let object = nodes.and_then(|nodes| nodes.get("", node));
     let object = object.ok_or_else(|| Status::not_found("", "nodes", node))?.value();
     let (host, port) = endpoint(&object).ok_or_else(|| Status::internal(format!("node {node:?} states no address")))?;

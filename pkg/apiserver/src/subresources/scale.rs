@@ -10,9 +10,9 @@ use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, patch};
 use serde_json::{Value, json};
 
+use crate::call::{Call, RETRIES};
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::patch::{PatchType, read_patch};
-use crate::handlers::{Call, RETRIES};
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part, Updated};
 use crate::respond;

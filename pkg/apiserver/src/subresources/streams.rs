@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::nodes;
 use crate::admission::Operation;
+use crate::call::Call;
 use crate::filters::authz::Attributes;
-use crate::handlers::Call;
 use crate::respond;
 
 const BUFFER: usize = 32 << 10;
@@ -52,7 +52,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     .join("&");
     let target = format!(
         "{}/containerLogs/{}/{}/{container}?{query}",
-        nodes::address(&call.server, node)?,
+        nodes::address(call.server.cache(), node)?,
         call.info.namespace,
         call.info.name,
     );
@@ -176,7 +176,7 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
             call.info.name
         )));
     }
-    let base = nodes::address(&call.server, node)?;
+    let base = nodes::address(call.server.cache(), node)?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
     let path = if call.info.subresource == "portforward" {
         format!("portForward/{namespace}/{name}")

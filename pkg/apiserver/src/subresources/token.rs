@@ -1,35 +1,17 @@
-//! Resources of which nothing is stored: reviews and tokens, answered by the parts that decide them.
+//! serviceaccounts/token: a token for an account, made and not stored.
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use mk8s_api::status::Status;
-use serde_json::Value;
 
 use crate::admission::Operation;
-use crate::handlers::Call;
+use crate::call::Call;
 use crate::handlers::decode::{self, Expected};
 use crate::options::WriteOptions;
 use crate::{respond, reviews};
 
-pub async fn create(call: &Call, object: Value, warnings: &[String]) -> Result<Response<Body>, Status> {
-    let (server, info) = (&call.server, &call.info);
-    let plural = call.row.plural();
-    let answer = reviews::answer(
-        server.authenticator(),
-        server.authorizer(),
-        &call.user,
-        plural,
-        &info.namespace,
-        object,
-    )?;
-    let mut response = respond::value(StatusCode::CREATED, call.output, answer)?;
-    respond::warn(&mut response, warnings);
-    Ok(response)
-}
-
-/// serviceaccounts/token
-pub async fn token(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
+pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut warnings = Vec::new();
     let expected = Expected::kind(

@@ -1,0 +1,96 @@
+//! From a request's verb and resource to the handler: the one place that knows them all.
+
+use axum::body::Body;
+use http::Response;
+use http::request::Parts;
+use mk8s_api::status::Status;
+
+use crate::call::Call;
+use crate::handlers::{create, decode, delete, get, list, patch, update, watch};
+use crate::pipeline::Part;
+use crate::subresources::{binding, eviction, scale, streams, token};
+
+/// Runs a request to a resource.
+pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+    if !call.info.subresource.is_empty() {
+        return subresource(call, parts, body).await;
+    }
+    if !supports(&call) {
+        return Err(Status::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    match call.info.verb {
+        "get" => get::get(&call),
+        "list" => list::list(&call).await,
+        "watch" => watch::watch(&call).await,
+        "create" => create::create(&call, decode::read(body).await?).await,
+        "update" => update::update(&call, decode::read(body).await?).await,
+        "patch" => patch::patch(&call, decode::read(body).await?).await,
+        "delete" => delete::delete(&call, decode::read(body).await?).await,
+        "deletecollection" => delete::delete_collection(&call, decode::read(body).await?).await,
+        _ => Err(Status::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+fn supports(call: &Call) -> bool {
+    // A namespaced resource is written in a namespace only.
+    if call.row.resource.is_namespaced()
+        && call.info.namespace.is_empty()
+        && !matches!(call.info.verb, "list" | "watch")
+        && !(call.info.verb == "create" && call.row.is_virtual())
+    {
+        return false;
+    }
+    let needs_name = matches!(call.info.verb, "update" | "patch" | "delete");
+    if needs_name && call.info.name.is_empty() {
+        return false;
+    }
+    if call.info.verb == "create" && !call.info.name.is_empty() {
+        return false;
+    }
+    call.row.resource.verbs.names().any(|verb| verb == call.info.verb)
+}
+
+async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+    let Some(subresource) = call.row.resource.subresource(&call.info.subresource) else {
+        return Err(Status::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        ));
+    };
+    let verb = call.info.verb;
+    if !subresource.verbs.names().any(|own| own == verb) {
+        return Err(Status::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    let plural = call.row.plural().to_string();
+    let name = call.info.subresource.clone();
+    match (plural.as_str(), name.as_str(), verb) {
+        (_, "proxy" | "ephemeralcontainers" | "resize", _) => Err(call.not_in_this_version(&name)),
+        ("pods", "log", _) => streams::log(&call, parts).await,
+        ("pods", "exec" | "attach" | "portforward", _) => streams::upgrade(&call, parts).await,
+        ("pods", "binding", "create") => binding::create(&call, decode::read(body).await?).await,
+        ("pods", "eviction", "create") => eviction::create(&call, decode::read(body).await?).await,
+        ("serviceaccounts", "token", "create") => token::create(&call, decode::read(body).await?).await,
+        (_, "scale", _) => scale::dispatch(&call, decode::read(body).await?).await,
+        (_, _, "get") => get::get(&call),
+        (_, part, "update") => update::update_part(&call, decode::read(body).await?, part_of(part)).await,
+        (_, part, "patch") => patch::patch_part(&call, decode::read(body).await?, part_of(part)).await,
+        _ => Err(Status::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+fn part_of(subresource: &str) -> Part {
+    match subresource {
+        "finalize" => Part::Finalizers,
+        "approval" => Part::Approval,
+        _ => Part::Status,
+    }
+}

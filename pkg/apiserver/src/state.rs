@@ -1,0 +1,196 @@
+//! What every part of the server may use, opened once: the store and its watch cache, the rows, who decides and who admits.
+//! It knows no request and no handler; the router above it (`server.rs`) knows all of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mk8s_api::registry;
+use mk8s_store::{Store, StoreError};
+use mk8s_supervisor::job;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::discovery::Discovery;
+use crate::filters::authn::Authenticator;
+use crate::filters::authz::Authorizer;
+use crate::lookup::Lookup;
+use crate::metrics::Metrics;
+use crate::openapi::Documents;
+use crate::rows::Rows;
+use crate::services::Services;
+use crate::subresources::nodes::{self, NodeClient};
+use crate::watch_cache::{Cache, CacheFollower};
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("opening the store in {dir}: {source}")]
+    Store {
+        dir: PathBuf,
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// See the module.
+pub struct State {
+    config: Config,
+    store: Store,
+    cache: Arc<Cache>,
+    rows: Rows,
+    services: Services,
+    authenticator: Authenticator,
+    authorizer: Arc<Authorizer>,
+    admission: Admission,
+    node_client: Option<NodeClient>,
+    discovery: Discovery,
+    documents: Arc<Documents>,
+    metrics: Metrics,
+    /// Requests that read, and those that write, at once.
+    pub(crate) reading: Semaphore,
+    pub(crate) writing: Semaphore,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    pins_watched: AtomicBool,
+}
+
+impl State {
+    /// Opens the store, fills the watch cache and starts the committer. Needs a tokio runtime around it.
+    pub fn open(config: Config) -> Result<Arc<State>, OpenError> {
+        let dir = config.data_dir.join("db");
+        let failed = |source| OpenError::Store {
+            dir: dir.clone(),
+            source,
+        };
+        let store = Store::open(&dir).map_err(failed)?;
+        let cache = Arc::new(Cache::new(registry::builtin().iter(), store.current_revision()));
+        let follower = CacheFollower::new(&cache);
+        for entry in store.load().map_err(failed)? {
+            follower.load(entry.key, entry.value, entry.create_revision, entry.mod_revision);
+        }
+        store.start(Box::new(follower)).map_err(failed)?;
+        let rows = Rows::new(registry::builtin(), &cache);
+        let services = Services::new(config.service_cidr, config.node_port_range.clone());
+        if let Some(stored) = cache.resource("", "services") {
+            for service in stored.list("").iter() {
+                services.hold(&service.value());
+            }
+        }
+        let lookup: Arc<dyn Lookup> = cache.clone();
+        let authorizer = Arc::new(Authorizer::new(lookup.clone()));
+        Ok(Arc::new(State {
+            authenticator: Authenticator::new(lookup.clone(), config.tokens.clone()),
+            admission: Admission::new(lookup, authorizer.clone()),
+            authorizer,
+            node_client: config.kubelet_client.clone().map(nodes::client),
+            discovery: Discovery::new(&rows, &config),
+            documents: Arc::default(),
+            metrics: Metrics::default(),
+            reading: Semaphore::new(config.max_in_flight.0),
+            writing: Semaphore::new(config.max_in_flight.1),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            pins_watched: AtomicBool::new(false),
+            config,
+            store,
+            cache,
+            rows,
+            services,
+        }))
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
+    pub fn authorizer(&self) -> &Arc<Authorizer> {
+        &self.authorizer
+    }
+
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    pub fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    pub fn documents(&self) -> &Arc<Documents> {
+        &self.documents
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn node_client(&self) -> Option<&NodeClient> {
+        self.node_client.as_ref()
+    }
+
+    /// Cancelled when the server stops.
+    pub fn shutdown_token(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Runs something beside the requests, until it ends or the server stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Ends connections and tasks, lets the committer finish what waits, and closes the store.
+    pub async fn close(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        let store = self.store.clone();
+        let _ = job::blocking("store-close", move || store.close()).await;
+    }
+
+    /// Drops paging snapshots when their time is over, without looking while there are none.
+    pub fn schedule_pin_expiry(self: &Arc<Self>) {
+        if self.pins_watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let server = self.clone();
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(61)).await;
+                let left = server.cache.resources().filter(|cache| cache.expire_pins()).count();
+                if left == 0 {
+                    server.pins_watched.store(false, Ordering::Release);
+                    return;
+                }
+            }
+        });
+    }
+}
