@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::image::ImageCache;
 use crate::lock::KeyedLocks;
 use crate::registry::Puller;
+use crate::unpack::Unpacked;
 
 /// Upstream's kubelet allows a runtime request two minutes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -101,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     snapshotter: Snapshotter,
     pub(crate) images: ImageCache,
+    pub(crate) unpacked: Unpacked,
     pub(crate) puller: Puller,
     /// By digest of a blob, and by chain id of a layer.
     pub(crate) locks: KeyedLocks,
@@ -121,6 +123,7 @@ impl Containerd {
             options,
             snapshotter,
             images: ImageCache::default(),
+            unpacked: Unpacked::default(),
             puller,
             locks: KeyedLocks::default(),
         };

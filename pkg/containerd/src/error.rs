@@ -23,6 +23,9 @@ pub enum Error {
     Timeout { what: String, seconds: u64 },
     #[error("{what}: not found")]
     NotFound { what: String },
+    /// It has to be made again, and can't: something that mk8s may not remove stands on it.
+    #[error("{what} may have been damaged by a power cut and can't be made again while {by} stands on it: remove that")]
+    InUse { what: String, by: String },
 }
 
 impl Error {

@@ -30,6 +30,7 @@ mod snapshot;
 pub mod spec;
 mod stdio;
 mod task;
+mod unpack;
 mod volume;
 
 pub use client::{Containerd, Options, Version};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_lives_and_dies() {
-    let Some(mut node) = Node::start() else { return };
+    let mut node = Node::start();
     let client = node.client().await;
     assert!(client.version().await.unwrap().version.contains('.'));
     let mut events = client.events(CancellationToken::new());
@@ -96,7 +96,7 @@ async fn a_pod_lives_and_dies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_and_attach() {
-    let Some(node) = Node::start() else { return };
+    let node = Node::start();
     let client = node.client().await;
     let busybox = node.busybox(&client).await;
     let (sandbox, sandbox_pid) = node.sandbox(&client, "s2").await;
@@ -232,7 +232,7 @@ async fn exec_and_attach() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_start_leaves_nothing() {
-    let Some(node) = Node::start() else { return };
+    let node = Node::start();
     let client = node.client().await;
     let busybox = node.busybox(&client).await;
     let (sandbox, sandbox_pid) = node.sandbox(&client, "s3").await;
@@ -250,7 +250,7 @@ async fn a_failed_start_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shim_that_dies_takes_its_pod_along_and_is_told() {
-    let Some(node) = Node::start() else { return };
+    let node = Node::start();
     let client = node.client().await;
     let mut events = client.events(CancellationToken::new());
     let busybox = node.busybox(&client).await;
@@ -288,7 +288,7 @@ async fn a_shim_that_dies_takes_its_pod_along_and_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_out_of_memory_is_told() {
-    let Some(node) = Node::start() else { return };
+    let node = Node::start();
     let client = node.client().await;
     let mut events = client.events(CancellationToken::new());
     let busybox = node.busybox(&client).await;
@@ -317,7 +317,7 @@ async fn running_out_of_memory_is_told() {
 /// Not a benchmark: only that the path has no waits in it. Prints what it measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn start_is_quick() {
-    let Some(node) = Node::start() else { return };
+    let node = Node::start();
     let client = node.client().await;
     let busybox = node.busybox(&client).await;
     let mut times = Vec::new();

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio as Redirect};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::{BUSYBOX, Node, wait_for, which};
+use harness::{BUSYBOX, Node, needs, wait_for};
 use mk8s_containerd::{Keychain, PullError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -183,14 +183,8 @@ fn keychain(host: &str, password: &str) -> Keychain {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pulls_from_a_registry() {
-    if let Some(missing) = ["docker-registry", "skopeo", "openssl"]
-        .into_iter()
-        .find(|name| which(name).is_none())
-    {
-        eprintln!("skipped: needs {missing}");
-        return;
-    }
-    let Some(node) = Node::start() else { return };
+    needs(&["docker-registry", "skopeo", "openssl"]);
+    let node = Node::start();
     let client = node.client().await;
     // The import is only to have the archive; the image itself must come from the registry.
     let imported = node.busybox(&client).await;

@@ -24,6 +24,7 @@ use crate::content::Labels;
 use crate::error::{Error, Result, gone_is_fine};
 use crate::mount;
 use crate::spec::accounts::Accounts;
+use crate::unpack::OWN_KEY;
 use manifest::Resolved;
 use reference::Reference;
 
@@ -222,32 +223,38 @@ impl Containerd {
         if image.chain_id.is_empty() {
             return Ok(Arc::default());
         }
-        if !self.has_snapshot(&image.chain_id).await? {
-            self.unpack(image).await?;
-        }
-        let lease = self.lease().await?;
-        let read = lease.client.read_accounts(image).await;
-        lease.end().await;
-        Ok(remember(cache, &image.chain_id, read?))
+        let files = self.read_image_files(image, vec!["etc/passwd", "etc/group"]).await?;
+        let text = |index: usize| String::from_utf8_lossy(files[index].as_deref().unwrap_or_default()).into_owned();
+        Ok(remember(cache, &image.chain_id, Accounts::parse(&text(0), &text(1))))
     }
 
-    async fn read_accounts(&self, image: &Image) -> Result<Accounts> {
+    /// Files of the image, from a read-only view of it; `None` for one that it lacks.
+    pub(crate) async fn read_image_files(
+        &self,
+        image: &Image,
+        files: Vec<&'static str>,
+    ) -> Result<Vec<Option<Vec<u8>>>> {
+        self.ensure_unpacked(image).await?;
+        let lease = self.lease().await?;
+        let read = lease.client.read_in_view(image, files).await;
+        lease.end().await;
+        read
+    }
+
+    async fn read_in_view(&self, image: &Image, files: Vec<&'static str>) -> Result<Vec<Option<Vec<u8>>>> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let key = format!("mk8s-accounts-{:x}-{count:x} {}", std::process::id(), image.chain_id);
+        let key = format!("{OWN_KEY}view-{:x}-{count:x} {}", std::process::id(), image.chain_id);
         let mounts = match self.view_snapshot(&key, &image.chain_id).await {
             // An earlier process of this number left it.
             Err(error) if error.is_already_exists() => self.snapshot_mounts(self.snapshotter(), &key).await?,
             other => other?,
         };
-        let read = mount::read_files(mounts, vec!["etc/passwd", "etc/group"]).await;
-        let removed = self.remove_snapshot(self.snapshotter(), &key).await;
-        let files = read?;
-        if let Err(error) = removed {
+        let read = mount::read_files(mounts, files).await;
+        if let Err(error) = self.remove_snapshot(self.snapshotter(), &key).await {
             tracing::debug!(%error, "a view is left to its lease");
         }
-        let text = |index: usize| String::from_utf8_lossy(files[index].as_deref().unwrap_or_default()).into_owned();
-        Ok(Accounts::parse(&text(0), &text(1)))
+        read
     }
 
     /// Creates or moves a name.

@@ -16,15 +16,31 @@ pub const PAUSE_IMAGE: &str = "mk8s.io/pause:1";
 static PAUSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 
 impl Containerd {
-    /// Puts the built-in pause image into the content store and names it; quick when it is there.
+    /// Puts the built-in pause image into the content store and names it; quick when it is there. Every pod stands on
+    /// it, so what an earlier run left is compared with the program in the binary, and made again where it differs.
     pub async fn ensure_pause_image(&self) -> Result<Image> {
         let parts = parts()?;
         if let Some(image) = self.image(PAUSE_IMAGE).await?
             && image.digest == parts.manifest.0.digest
-            && self.has_snapshot(&image.chain_id).await?
         {
-            return Ok(image);
+            if self.is_pause(&image).await? {
+                return Ok(image);
+            }
+            tracing::warn!(
+                snapshot = image.chain_id,
+                "the pause image's files are damaged: unpacking them again"
+            );
+            self.remove_with_children(&image.chain_id).await?;
         }
+        self.make_pause_image(parts).await
+    }
+
+    async fn is_pause(&self, image: &Image) -> Result<bool> {
+        let files = self.read_image_files(image, vec!["pause"]).await?;
+        Ok(files.first().and_then(Option::as_deref) == Some(PAUSE))
+    }
+
+    async fn make_pause_image(&self, parts: Parts) -> Result<Image> {
         let lease = self.lease().await?;
         let client = &lease.client;
         client

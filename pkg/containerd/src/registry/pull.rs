@@ -172,7 +172,7 @@ impl Pull<'_> {
                 self.client.unpack_layer(image, index, &parent, &chain_id).await?;
                 parent = chain_id;
             }
-            Ok(self.client.keep_snapshot(image).await?)
+            Ok(self.client.finish_unpacking(image).await?)
         };
         futures::future::try_join(fetching, unpacking).await.map(|_| ())
     }

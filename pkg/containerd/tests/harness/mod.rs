@@ -26,15 +26,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// `None` (and a word on stderr) where the machine can't run it.
-    pub fn start() -> Option<Node> {
-        let missing = ["containerd", "runc", "busybox"]
-            .into_iter()
-            .find(|program| which(program).is_none());
-        if !nix::unistd::geteuid().is_root() || missing.is_some() {
-            eprintln!("skipped: needs root, containerd, runc, busybox ({missing:?} missing)");
-            return None;
-        }
+    pub fn start() -> Node {
+        Node::start_on(|_| {})
+    }
+
+    /// `prepare` gets the directory before containerd does: its root is to be `root` in there.
+    pub fn start_on(prepare: impl FnOnce(&Path)) -> Node {
+        needs(&["containerd", "containerd-shim-runc-v2", "runc", "ctr", "busybox"]);
         let directory = tempfile::Builder::new().prefix("mk8s-containerd-").tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let config = format!(
@@ -45,13 +43,14 @@ impl Node {
             path("ttrpc.sock"),
         );
         fs::write(directory.path().join("config.toml"), config).unwrap();
+        prepare(directory.path());
         let mut node = Node {
             directory,
             daemon: None,
             host: Host::detect(),
         };
         node.start_daemon();
-        Some(node)
+        node
     }
 
     pub fn start_daemon(&mut self) {
@@ -236,6 +235,17 @@ impl Drop for Node {
                 let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
             }
         }
+    }
+}
+
+/// A machine that can't run these tests fails them.
+pub fn needs(programs: &[&str]) {
+    assert!(nix::unistd::geteuid().is_root(), "these tests need root");
+    for program in programs {
+        assert!(
+            which(program).is_some(),
+            "these tests need {program}: it is not in the PATH"
+        );
     }
 }
 
