@@ -2,24 +2,38 @@
 //! after mutating admission). What a Go struct always prints (`resources: {}`, `status: {}`) is put there too.
 
 mod apps;
+mod autoscaling;
 mod batch;
 mod core;
-mod other;
+mod dynamic_resources;
+mod flowcontrol;
+mod networking;
 mod pod;
+mod policy;
 mod prepare;
+mod rbac;
+mod scheduling;
 mod service;
+mod storage;
 
 use serde_json::{Map, Value};
 
 pub use self::apps::{daemon_set, deployment, replica_set, replication_controller, stateful_set};
+pub use self::autoscaling::{autoscaler, autoscaler_v1};
 pub use self::batch::{cron_job, job};
 pub use self::core::{
     endpoints, event, limit_range, namespace, node, persistent_volume, persistent_volume_claim, resource_quota, secret,
 };
-pub use self::other::*;
+pub use self::dynamic_resources::{resource_claim, resource_claim_template};
+pub use self::flowcontrol::{flow_schema, priority_level};
+pub use self::networking::{endpoint_slice, ingress, ingress_class, network_policy};
 pub use self::pod::{pod, pod_spec, pod_template, pod_template_object, qos_class};
+pub use self::policy::disruption_budget;
 pub use self::prepare::*;
+pub use self::rbac::{role, role_binding};
+pub use self::scheduling::{priority_class, runtime_class};
 pub use self::service::{prepare_service_create, prepare_service_update, service};
+pub use self::storage::{csi_driver, csi_node, storage_class, volume_attachment};
 
 type Object = Map<String, Value>;
 
@@ -88,5 +102,24 @@ fn str_of<'a>(map: &'a Object, key: &str) -> &'a str {
 fn resource_list(map: &mut Object, key: &str) {
     for quantity in get(map, key).into_iter().flat_map(|list| list.values_mut()) {
         crate::quantity::canonicalize_rounded(quantity);
+    }
+}
+
+/// An object that is one.
+fn map(object_value: &mut Value) -> Option<&mut Object> {
+    object_value.as_object_mut()
+}
+
+/// What Go prints of a kind whose spec and status are plain structs.
+pub fn spec_and_status(object_value: &mut Value) {
+    if let Some(map) = map(object_value) {
+        object(map, "spec");
+        object(map, "status");
+    }
+}
+
+pub fn spec_only(object_value: &mut Value) {
+    if let Some(map) = map(object_value) {
+        object(map, "spec");
     }
 }

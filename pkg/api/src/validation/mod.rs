@@ -1,17 +1,25 @@
 //! Validation in upstream's paths, words and order of causes, over the object's tree. A valid object costs no
 //! allocation but a few names; every check adds to one list of errors.
 
+mod autoscaling;
+mod certificates;
 mod container;
+mod coordination;
 mod core;
+mod dynamic_resources;
+mod flowcontrol;
 mod meta;
+mod networking;
 mod node_selector;
-mod other;
 mod path;
 mod pod;
+mod policy;
 mod rbac;
 mod refused;
 mod resources;
+mod scheduling;
 mod service;
+mod storage;
 mod volumes;
 mod warnings;
 mod workloads;
@@ -22,16 +30,27 @@ use crate::registry::{Resource, Support};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
+pub use self::autoscaling::autoscaler;
+pub use self::certificates::signing_request;
+pub use self::coordination::lease;
 pub use self::core::*;
+pub use self::dynamic_resources::{resource_claim, resource_claim_template, resource_slice};
+pub use self::flowcontrol::{flow_schema, priority_level};
 pub use self::meta::{
     annotations, label_selector, labels, object_meta, object_meta_update, owner_references, validate_name,
 };
-pub use self::other::*;
+pub use self::networking::{ingress, ingress_class, ingress_class_update, ip_address, service_cidr};
 pub use self::path::Path;
 pub use self::pod::{pod, pod_binding, pod_spec, pod_template, pod_template_object, pod_update};
+pub use self::policy::disruption_budget;
 pub use self::rbac::*;
 pub use self::refused::allow_app_armor;
+pub use self::scheduling::{priority_class, priority_class_update, runtime_class, runtime_class_update};
 pub use self::service::{service, service_update};
+pub use self::storage::{
+    csi_driver, csi_node, csi_storage_capacity, storage_class, storage_class_update, volume_attachment,
+    volume_attributes_class, volume_attributes_class_update,
+};
 pub use self::warnings::{pod_template_warnings, pod_warnings};
 pub use self::workloads::*;
 
@@ -245,6 +264,18 @@ fn int_or_percent_value(value: Option<&Value>) -> i64 {
     }
 }
 
+/// Where most objects keep what is asked of them.
+const SPEC: Path<'static> = Path::new("spec");
+
+fn spec_of(object: &Value) -> &Value {
+    has(object, "spec").unwrap_or(&Value::Null)
+}
+
+/// A spec that never changes.
+pub fn spec_update(new: &Value, old: &Value, errors: &mut Errors) {
+    immutable(errors, new, old, &["spec"], "spec");
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -270,5 +301,41 @@ mod tests {
         assert!(same(Some(&a), Some(&json!({"a": {}}))));
         assert!(same(Some(&json!({"a": {}})), Some(&json!({}))));
         assert!(!same(Some(&json!({"a": 1})), Some(&json!({}))));
+    }
+
+    fn fields(check: fn(&Value, &mut Errors), object: &Value) -> Vec<String> {
+        let mut errors = Errors::new();
+        check(object, &mut errors);
+        errors.iter().map(|error| error.field.clone()).collect()
+    }
+
+    #[test]
+    fn tables() {
+        let class = |name: &str, value: i64| json!({"metadata": {"name": name}, "value": value});
+        assert_eq!(fields(priority_class, &class("x", 5)), Vec::<String>::new());
+        assert_eq!(fields(priority_class, &class("x", 2_000_000_000)), ["value"]);
+        assert_eq!(fields(priority_class, &class("system-x", 5)), ["metadata.name"]);
+        assert_eq!(
+            fields(priority_class, &class("system-node-critical", 2_000_001_000)),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            fields(
+                disruption_budget,
+                &json!({"spec": {"minAvailable": 1, "maxUnavailable": "200%"}})
+            ),
+            ["spec", "spec.maxUnavailable"]
+        );
+        assert_eq!(
+            fields(lease, &json!({"spec": {"leaseDurationSeconds": 0}})),
+            ["spec.leaseDurationSeconds"]
+        );
+        assert_eq!(
+            fields(
+                signing_request,
+                &json!({"spec": {"request": "eA==", "signerName": "x", "usages": ["a"]}})
+            ),
+            ["spec.request", "spec.signerName", "spec.usages[0]"]
+        );
     }
 }

@@ -1,8 +1,14 @@
 //! Printer columns: what `kubectl get` shows of each kind, in upstream's order, names and words.
 
+mod certificates;
 mod core;
-mod other;
+mod dynamic_resources;
+mod extensions;
+mod flowcontrol;
+mod networking;
 mod pod;
+mod rbac;
+mod storage;
 mod workloads;
 
 use jiff::Timestamp;
@@ -11,9 +17,17 @@ use serde_json::Value;
 use super::Column;
 use crate::{meta, time};
 
+pub use self::certificates::signing_request;
 pub use self::core::*;
-pub use self::other::*;
+pub use self::dynamic_resources::{resource_claim, resource_slice};
+pub use self::extensions::{admission_policy, admission_policy_binding, api_service, webhook_configuration};
+pub use self::flowcontrol::{flow_schema, priority_level};
+pub use self::networking::{ingress_class, ip_address, network_policy, service_cidr};
 pub use self::pod::{pod, pod_conditions};
+pub use self::rbac::{created_at, role_binding};
+pub use self::storage::{
+    csi_driver, csi_node, csi_storage_capacity, storage_class, volume_attachment, volume_attributes_class,
+};
 pub use self::workloads::*;
 
 type Cell = fn(&Value, Timestamp) -> Value;
