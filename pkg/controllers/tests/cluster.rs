@@ -9,6 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -708,5 +709,54 @@ async fn node_that_dies_loses_its_endpoints_then_its_pods() {
         holds(taints.as_ref().is_none_or(Vec::is_empty), taints)
     })
     .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_in_another_namespace_owns_nothing() {
+    let cluster = Cluster::start().await;
+    let namespaces: Api<Namespace> = Api::all(cluster.admin.clone());
+    let new: Namespace = serde_json::from_value(json!({"metadata": {"name": "far"}})).unwrap();
+    namespaces.create(&PostParams::default(), &new).await.unwrap();
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    let far = cluster.create::<ConfigMap>("far", named("owner")).await;
+    let near = cluster.create::<ConfigMap>("default", named("owner")).await;
+    let reference = |owner: &ConfigMap| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid});
+    let owned =
+        |name: &str, owners: Vec<serde_json::Value>| json!({"metadata": {"name": name, "ownerReferences": owners}});
+    cluster
+        .create::<ConfigMap>("default", owned("stray", vec![reference(&far)]))
+        .await;
+    cluster
+        .create::<ConfigMap>("default", owned("kept", vec![reference(&far), reference(&near)]))
+        .await;
+    let roles: Api<ClusterRole> = Api::all(cluster.admin.clone());
+    let role: ClusterRole = serde_json::from_value(owned("wide", vec![reference(&far)])).unwrap();
+    roles.create(&PostParams::default(), &role).await.unwrap();
+
+    let maps = cluster.api::<ConfigMap>("default");
+    until("what has no other owner goes", || async {
+        let found = maps.get_opt("stray").await.unwrap();
+        holds(found.is_none(), found)
+    })
+    .await;
+    until("what has one stays, and names it alone", || async {
+        let owners = maps.get("kept").await.unwrap().metadata.owner_references;
+        let uids: Vec<_> = owners.iter().flatten().map(|o| Some(o.uid.clone())).collect();
+        holds(uids == [near.metadata.uid.clone()], uids)
+    })
+    .await;
+    until("each of them is told of it, the cluster-scoped one too", || async {
+        let events = cluster.api::<Event>("default").list(&ListParams::default()).await;
+        let told = events.unwrap().items.into_iter();
+        let told = told.filter(|e| e.reason.as_deref() == Some("OwnerRefInvalidNamespace"));
+        let of: std::collections::BTreeSet<_> = told.filter_map(|e| e.involved_object.name).collect();
+        holds(of.iter().eq(["kept", "stray", "wide"]), of)
+    })
+    .await;
+    assert!(
+        roles.get_opt("wide").await.unwrap().is_some(),
+        "what can't be looked up is not deleted"
+    );
     cluster.stop().await;
 }

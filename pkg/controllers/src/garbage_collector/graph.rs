@@ -39,6 +39,13 @@ pub enum Task {
     Check(String),
     /// Let its dependents go.
     Orphan(String),
+    /// It names an owner in another namespace, where no owner of it can be: whoever made it is told.
+    Misplaced {
+        /// The object that names it.
+        dependent: String,
+        /// The owner's uid.
+        owner: String,
+    },
 }
 
 impl std::fmt::Display for Task {
@@ -46,7 +53,21 @@ impl std::fmt::Display for Task {
         match self {
             Task::Check(uid) => write!(f, "check {uid}"),
             Task::Orphan(uid) => write!(f, "orphan the dependents of {uid}"),
+            Task::Misplaced { dependent, owner } => write!(f, "tell that {dependent} can't be owned by {owner}"),
         }
+    }
+}
+
+impl Node {
+    /// Can it be what the reference of a dependent in `namespace` means? An owner is in its dependent's namespace or in none.
+    fn is_near(&self, namespace: &str) -> bool {
+        self.namespace.is_empty() || self.namespace == namespace
+    }
+
+    /// Is it there, and what the reference says, so that nothing need be asked of the API server?
+    fn is_as_named(&self, reference: &OwnerReference, namespace: &str) -> bool {
+        let named = (&self.name, &self.kind_name) == (&reference.name, &reference.kind);
+        self.kind.is_some() && named && self.is_near(namespace)
     }
 }
 
@@ -75,6 +96,7 @@ impl Graph {
         let (waits, orphans) = (deleting && has(FOREGROUND), deleting && has(ORPHAN));
         let began_waiting = waits && !node.waits_for_dependents;
         let began_orphaning = orphans && !node.orphans_dependents;
+        let moved = first_seen && node.namespace != meta.namespace.clone().unwrap_or_default();
         node.kind = Some(kind.clone());
         node.api_version.clone_from(&kind.api.api_version);
         node.kind_name.clone_from(&kind.api.kind);
@@ -88,27 +110,38 @@ impl Graph {
         if began_orphaning {
             tasks.push(Task::Orphan(uid.clone()));
         }
+        if moved {
+            tasks.extend(self.misplaced_dependents(&uid));
+        }
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
         let owners_changed = old_owners != new_owners;
         if owners_changed {
-            tasks.extend(self.relink(
-                &uid,
-                meta.namespace.as_deref().unwrap_or_default(),
-                &old_owners,
-                &new_owners,
-            ));
+            tasks.extend(self.relink(&uid, namespace, &old_owners, &new_owners));
         }
         if (first_seen || owners_changed) && !new_owners.is_empty() {
-            // Seen for the first time, its owners may be long gone.
+            // Seen for the first time, its owners may be long gone, or never have been what it says.
             let doubtful = new_owners.iter().any(|o| {
-                self.nodes
-                    .get(&o.uid)
-                    .is_none_or(|n| n.kind.is_none() || n.waits_for_dependents)
+                let owner = self.nodes.get(&o.uid);
+                owner.is_none_or(|n| !n.is_as_named(o, namespace) || n.waits_for_dependents)
             });
             if doubtful || (!first_seen && owners_changed) {
                 tasks.push(Task::Check(uid));
             }
         }
         tasks
+    }
+
+    /// An object turns out to be elsewhere than those that name it thought.
+    fn misplaced_dependents(&self, uid: &str) -> Vec<Task> {
+        let Some(owner) = self.nodes.get(uid) else {
+            return Vec::new();
+        };
+        let far = owner.dependents.iter().filter(|dependent| {
+            let dependent = self.nodes.get(*dependent);
+            dependent.is_some_and(|dependent| !owner.is_near(&dependent.namespace))
+        });
+        far.flat_map(|dependent| [Task::Check(dependent.clone()), misplaced(dependent, uid)])
+            .collect()
     }
 
     /// Moves the object from its old owners to its new ones.
@@ -137,6 +170,9 @@ impl Graph {
                 ..Node::default()
             });
             node.dependents.insert(uid.to_owned());
+            if node.kind.is_some() && !node.is_near(namespace) {
+                tasks.push(misplaced(uid, &owner.uid));
+            }
         }
         tasks
     }
@@ -197,12 +233,8 @@ impl Graph {
     pub fn is_settled(&self, uid: &str) -> bool {
         self.nodes.get(uid).is_some_and(|node| {
             let stays = |o: &OwnerReference| {
-                self.nodes.get(&o.uid).is_some_and(|owner| {
-                    let named = (&owner.name, &owner.kind_name) == (&o.name, &o.kind);
-                    // A reference across namespaces means nobody.
-                    let near = owner.namespace.is_empty() || owner.namespace == node.namespace;
-                    owner.kind.is_some() && named && near && !owner.waits_for_dependents
-                })
+                let owner = self.nodes.get(&o.uid);
+                owner.is_some_and(|owner| owner.is_as_named(o, &node.namespace) && !owner.waits_for_dependents)
             };
             !node.deleting && node.owners.iter().all(stays)
         })
@@ -224,6 +256,13 @@ impl Graph {
             })
             .cloned()
             .collect()
+    }
+}
+
+fn misplaced(dependent: &str, owner: &str) -> Task {
+    Task::Misplaced {
+        dependent: dependent.to_owned(),
+        owner: owner.to_owned(),
     }
 }
 
@@ -309,5 +348,39 @@ mod tests {
             [Task::Orphan("a".to_owned())]
         );
         assert_eq!(graph.applied(&kind, &object("a", &[], Some(ORPHAN))), []);
+    }
+
+    fn placed(uid: &str, namespace: &str, owners: &[&str]) -> ObjectMeta {
+        ObjectMeta {
+            namespace: Some(namespace.to_owned()),
+            ..object(uid, owners, None)
+        }
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_is_none_whichever_is_seen_first() {
+        let kind = kind();
+        let told = [misplaced("b", "a"), Task::Check("b".to_owned())];
+        let mut owner_first = Graph::default();
+        owner_first.applied(&kind, &placed("a", "one", &[]));
+        assert_eq!(owner_first.applied(&kind, &placed("b", "two", &["a"])), told);
+        assert_eq!(owner_first.applied(&kind, &placed("b", "two", &["a"])), [], "told once");
+        assert!(!owner_first.is_settled("b"));
+        let mut dependent_first = Graph::default();
+        assert_eq!(
+            dependent_first.applied(&kind, &placed("b", "two", &["a"])),
+            check(&["b"])
+        );
+        let mut tasks = dependent_first.applied(&kind, &placed("a", "one", &[]));
+        tasks.reverse();
+        assert_eq!(tasks, told);
+        // A cluster-scoped dependent can't have an owner in a namespace.
+        let mut cluster_scoped = Graph::default();
+        cluster_scoped.applied(&kind, &placed("a", "one", &[]));
+        assert_eq!(cluster_scoped.applied(&kind, &placed("b", "", &["a"])), told);
+        // And one in a namespace may have one that is in none.
+        let mut near = Graph::default();
+        near.applied(&kind, &placed("a", "", &[]));
+        assert_eq!(near.applied(&kind, &placed("b", "two", &["a"])), []);
     }
 }

@@ -8,9 +8,11 @@ mod graph;
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::PartialObjectMeta;
+use mk8s_client::EventRecorder;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -26,6 +28,7 @@ const WORKERS: usize = 20;
 struct Collector {
     ctx: Context,
     graph: Arc<Mutex<Graph>>,
+    recorder: EventRecorder,
 }
 
 /// Runs the controller.
@@ -44,7 +47,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             }
         }
     };
-    let collector = Arc::new(Collector { ctx, graph });
+    let recorder = ctx.recorder("garbage-collector-controller");
+    let collector = Arc::new(Collector { ctx, graph, recorder });
     let work = async move {
         // Half a graph looks as if owners were missing. (They would be read before a delete: this saves the reads.)
         let _ = synced.wait_for(|synced| *synced).await;
@@ -100,6 +104,10 @@ impl Collector {
         match task {
             Task::Check(uid) => self.check(&uid).await,
             Task::Orphan(uid) => self.orphan(&uid).await,
+            Task::Misplaced { dependent, owner } => {
+                self.tell_misplaced(&dependent, &owner);
+                Ok(())
+            }
         }
         .map(|()| Next::Done)
     }
@@ -141,7 +149,9 @@ impl Collector {
         if references.is_empty() {
             return Ok(());
         }
-        let owners = self.owners(&target, &references).await?;
+        let Some(owners) = self.owners(&target, &references).await? else {
+            return Ok(());
+        };
         let unneeded = owners.dangling.len() + owners.waiting.len();
         if owners.solid > 0 {
             if unneeded == 0 {
@@ -262,10 +272,42 @@ impl Collector {
         }
     }
 
-    async fn owners(&self, target: &Target, references: &[OwnerReference]) -> Result<Owners, Error> {
+    /// A reference that can't be true, as whoever reads the dependent's events is told. Upstream's words and reason.
+    fn tell_misplaced(&self, dependent: &str, owner: &str) {
+        let graph = self.graph.lock();
+        let Some(node) = graph.get(dependent) else { return };
+        let Some(reference) = node.owners.iter().find(|o| o.uid == owner) else {
+            return;
+        };
+        let object = ObjectReference {
+            api_version: Some(node.api_version.clone()),
+            kind: Some(node.kind_name.clone()),
+            namespace: Some(node.namespace.clone()),
+            name: Some(node.name.clone()),
+            uid: Some(dependent.to_owned()),
+            ..ObjectReference::default()
+        };
+        let message = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace \"{namespace}\"",
+            reference.api_version,
+            reference.kind,
+            reference.name,
+            reference.uid,
+            namespace = node.namespace,
+        );
+        self.recorder
+            .event(&object, "Warning", "OwnerRefInvalidNamespace", message);
+    }
+
+    /// None where it can't be known: a cluster-scoped object names an owner of a kind that lives in namespaces.
+    async fn owners(&self, target: &Target, references: &[OwnerReference]) -> Result<Option<Owners>, Error> {
         let mut owners = Owners::default();
         for reference in references {
-            match self.owner(target, reference).await? {
+            let kind = self.kind_of(target, reference)?;
+            if kind.namespaced && !target.kind.namespaced {
+                return Ok(None);
+            }
+            match self.owner(target, kind, reference).await? {
                 None => owners.dangling.push(reference.uid.clone()),
                 Some(owner) => {
                     let waits = owner.deletion_timestamp.is_some()
@@ -278,23 +320,28 @@ impl Collector {
                 }
             }
         }
-        Ok(owners)
+        Ok(Some(owners))
     }
 
-    /// The owner that a reference means, if it is still that object.
-    async fn owner(&self, dependent: &Target, reference: &OwnerReference) -> Result<Option<ObjectMeta>, Error> {
-        let Some(kind) = self.ctx.hub.kind(&reference.api_version, &reference.kind) else {
-            return Err(Error::Invalid(format!(
+    fn kind_of(&self, dependent: &Target, reference: &OwnerReference) -> Result<Arc<Kind>, Error> {
+        let known = self.ctx.hub.kind(&reference.api_version, &reference.kind);
+        known.ok_or_else(|| {
+            Error::Invalid(format!(
                 "{} has an owner of unknown kind {}, {}",
                 dependent.describe(),
                 reference.api_version,
                 reference.kind
-            )));
-        };
-        if kind.namespaced && !dependent.kind.namespaced {
-            // Can't be looked up; what can't be looked up is not deleted.
-            return Ok(Some(ObjectMeta::default()));
-        }
+            ))
+        })
+    }
+
+    /// The owner that a reference means, if it is still that object.
+    async fn owner(
+        &self,
+        dependent: &Target,
+        kind: Arc<Kind>,
+        reference: &OwnerReference,
+    ) -> Result<Option<ObjectMeta>, Error> {
         let owner = Target {
             kind,
             namespace: dependent.namespace.clone(),
