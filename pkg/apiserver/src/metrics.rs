@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mk8s_supervisor as supervisor;
+
 use crate::rows::Row;
 use crate::watch_cache::Cache;
 
@@ -106,5 +108,6 @@ pub fn print(metrics: &Metrics, rows: &[Arc<Row>], cache: &Cache) -> String {
     text.push_str("# HELP mk8s_store_revision The newest revision that is on disk and visible.\n");
     text.push_str("# TYPE mk8s_store_revision gauge\n");
     let _ = writeln!(text, "mk8s_store_revision {}", cache.revision());
+    supervisor::metrics::print(&mut text);
     text
 }

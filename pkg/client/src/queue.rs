@@ -1,33 +1,115 @@
 //! The work queue of a reconciler: each key at most once in it, worked on by one worker at a time, retried with back-off
-//! per key (client-go's util/workqueue semantics).
+//! per key (client-go's util/workqueue semantics, its metrics too).
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use mk8s_supervisor::metrics;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(1000);
 
+type Label = [(&'static str, &'static str); 1];
+type Durations = Family<Label, Histogram, fn() -> Histogram>;
+
+/// The queues of the process, each under its name; names, units and buckets are client-go's.
+struct Queues {
+    depth: Family<Label, Gauge>,
+    adds: Family<Label, Counter>,
+    retries: Family<Label, Counter>,
+    waited: Durations,
+    worked: Durations,
+}
+
+static QUEUES: LazyLock<Queues> = LazyLock::new(|| {
+    // 10 ns to 1 000 s.
+    let durations = || Durations::new_with_constructor(|| Histogram::new(exponential_buckets(1e-8, 10.0, 12)));
+    let queues = Queues {
+        depth: Family::default(),
+        adds: Family::default(),
+        retries: Family::default(),
+        waited: durations(),
+        worked: durations(),
+    };
+    metrics::register(|registry| {
+        registry.register("workqueue_depth", "Current depth of workqueue", queues.depth.clone());
+        registry.register(
+            "workqueue_adds",
+            "Total number of adds handled by workqueue",
+            queues.adds.clone(),
+        );
+        registry.register(
+            "workqueue_retries",
+            "Total number of retries handled by workqueue",
+            queues.retries.clone(),
+        );
+        registry.register(
+            "workqueue_queue_duration_seconds",
+            "How long in seconds an item stays in workqueue before being requested",
+            queues.waited.clone(),
+        );
+        registry.register(
+            "workqueue_work_duration_seconds",
+            "How long in seconds processing an item from workqueue takes",
+            queues.worked.clone(),
+        );
+    });
+    queues
+});
+
+/// One queue's metrics, looked up once.
+struct Metrics {
+    depth: Gauge,
+    adds: Counter,
+    retries: Counter,
+    waited: Histogram,
+    worked: Histogram,
+}
+
+impl Metrics {
+    fn of(name: &'static str) -> Self {
+        let label = [("name", name)];
+        Metrics {
+            depth: QUEUES.depth.get_or_create(&label).clone(),
+            adds: QUEUES.adds.get_or_create(&label).clone(),
+            retries: QUEUES.retries.get_or_create(&label).clone(),
+            waited: QUEUES.waited.get_or_create(&label).clone(),
+            worked: QUEUES.worked.get_or_create(&label).clone(),
+        }
+    }
+}
+
 struct State<K> {
     ready: VecDeque<K>,
-    /// Waiting in `ready`, or to be put there when their worker is done.
-    dirty: HashSet<K>,
-    working: HashSet<K>,
+    /// Waiting in `ready`, or to be put there when their worker is done; and since when.
+    dirty: HashMap<K, Instant>,
+    /// And since when.
+    working: HashMap<K, Instant>,
     delayed: BinaryHeap<Reverse<(Instant, u64)>>,
     delayed_keys: HashMap<u64, K>,
     sequence: u64,
     failures: HashMap<K, u32>,
 }
 
+struct Inner<K> {
+    state: Mutex<State<K>>,
+    notify: Notify,
+    metrics: Metrics,
+}
+
 /// Clones share the queue.
 pub struct WorkQueue<K> {
-    inner: Arc<(Mutex<State<K>>, Notify)>,
+    inner: Arc<Inner<K>>,
 }
 
 impl<K> Clone for WorkQueue<K> {
@@ -38,32 +120,31 @@ impl<K> Clone for WorkQueue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Default for WorkQueue<K> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<K: Clone + Eq + Hash> WorkQueue<K> {
-    pub fn new() -> Self {
+    /// An empty queue; its metrics stand under `name`.
+    pub fn new(name: &'static str) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            working: HashSet::new(),
+            dirty: HashMap::new(),
+            working: HashMap::new(),
             delayed: BinaryHeap::new(),
             delayed_keys: HashMap::new(),
             sequence: 0,
             failures: HashMap::new(),
         };
         WorkQueue {
-            inner: Arc::new((Mutex::new(state), Notify::new())),
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                notify: Notify::new(),
+                metrics: Metrics::of(name),
+            }),
         }
     }
 
     /// Queues a key now; one that is queued already stays where it is, one that is worked on follows when that is done.
     pub fn add(&self, key: K) {
-        let (state, notify) = &*self.inner;
-        if state.lock().add(key) {
+        let Inner { state, notify, metrics } = &*self.inner;
+        if state.lock().add(key, metrics) {
             notify.notify_one();
         }
     }
@@ -72,7 +153,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         if delay.is_zero() {
             return self.add(key);
         }
-        let (state, notify) = &*self.inner;
+        let Inner { state, notify, .. } = &*self.inner;
         let mut state = state.lock();
         let sequence = state.sequence;
         state.sequence += 1;
@@ -85,8 +166,9 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
     /// Queues a key that failed: after 5 ms, then twice as long each time, at most 1 000 s.
     pub fn add_rate_limited(&self, key: K) {
+        self.inner.metrics.retries.inc();
         let failures = {
-            let mut state = self.inner.0.lock();
+            let mut state = self.inner.state.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
             *failures += 1;
             *failures - 1
@@ -99,25 +181,29 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
     /// Clears a key's count of failures.
     pub fn forget(&self, key: &K) {
-        self.inner.0.lock().failures.remove(key);
+        self.inner.state.lock().failures.remove(key);
     }
 
     /// How often a key failed since it was last forgotten.
     pub fn failures(&self, key: &K) -> u32 {
-        self.inner.0.lock().failures.get(key).copied().unwrap_or(0)
+        self.inner.state.lock().failures.get(key).copied().unwrap_or(0)
     }
 
     /// The next key to work on; [`WorkQueue::done`] follows when its work is over.
     pub async fn next(&self) -> K {
-        let (state, notify) = &*self.inner;
+        let Inner { state, notify, metrics } = &*self.inner;
         loop {
             let notified = notify.notified();
             let wake_at = {
                 let mut state = state.lock();
-                state.release_due(Instant::now());
+                let now = Instant::now();
+                state.release_due(now, metrics);
                 if let Some(key) = state.ready.pop_front() {
-                    state.dirty.remove(&key);
-                    state.working.insert(key.clone());
+                    if let Some(since) = state.dirty.remove(&key) {
+                        metrics.waited.observe(now.duration_since(since).as_secs_f64());
+                    }
+                    metrics.depth.dec();
+                    state.working.insert(key.clone(), now);
                     // Another worker may take what is left.
                     if !state.ready.is_empty() {
                         notify.notify_one();
@@ -136,10 +222,13 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     }
 
     pub fn done(&self, key: &K) {
-        let (state, notify) = &*self.inner;
+        let Inner { state, notify, metrics } = &*self.inner;
         let mut state = state.lock();
-        state.working.remove(key);
-        if state.dirty.contains(key) {
+        if let Some(since) = state.working.remove(key) {
+            metrics.worked.observe(since.elapsed().as_secs_f64());
+        }
+        if state.dirty.contains_key(key) {
+            metrics.depth.inc();
             state.ready.push_back(key.clone());
             drop(state);
             notify.notify_one();
@@ -149,22 +238,28 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
 impl<K: Clone + Eq + Hash> State<K> {
     /// Whether a worker should wake.
-    fn add(&mut self, key: K) -> bool {
-        if !self.dirty.insert(key.clone()) || self.working.contains(&key) {
+    fn add(&mut self, key: K, metrics: &Metrics) -> bool {
+        if self.dirty.contains_key(&key) {
             return false;
         }
+        metrics.adds.inc();
+        self.dirty.insert(key.clone(), Instant::now());
+        if self.working.contains_key(&key) {
+            return false;
+        }
+        metrics.depth.inc();
         self.ready.push_back(key);
         true
     }
 
-    fn release_due(&mut self, now: Instant) {
+    fn release_due(&mut self, now: Instant, metrics: &Metrics) {
         while let Some(Reverse((at, sequence))) = self.delayed.peek().copied() {
             if at > now {
                 return;
             }
             self.delayed.pop();
             if let Some(key) = self.delayed_keys.remove(&sequence) {
-                self.add(key);
+                self.add(key, metrics);
             }
         }
     }
@@ -176,7 +271,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_is_worked_on_once_at_a_time_and_again_if_it_changed_meanwhile() {
-        let queue = WorkQueue::new();
+        let queue = WorkQueue::new("test");
         queue.add("a");
         queue.add("a");
         assert_eq!(queue.next().await, "a");
@@ -199,7 +294,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn delays_are_kept_and_failures_double_them() {
-        let queue = WorkQueue::new();
+        let queue = WorkQueue::new("test");
         let start = Instant::now();
         queue.add_after("later", Duration::from_secs(10));
         queue.add_after("sooner", Duration::from_secs(1));
@@ -219,5 +314,28 @@ mod tests {
         }
         queue.forget(&"x");
         assert_eq!(queue.failures(&"x"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_and_what_is_done_is_counted() {
+        let queue = WorkQueue::new("counted");
+        queue.add(1);
+        queue.add(1);
+        queue.add(2);
+        queue.add_rate_limited(3);
+        let key = queue.next().await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        queue.done(&key);
+        let mut text = String::new();
+        metrics::print(&mut text);
+        for line in [
+            "workqueue_depth{name=\"counted\"} 1",
+            "workqueue_adds_total{name=\"counted\"} 2",
+            "workqueue_retries_total{name=\"counted\"} 1",
+            "workqueue_queue_duration_seconds_count{name=\"counted\"} 1",
+            "workqueue_work_duration_seconds_sum{name=\"counted\"} 2.0",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line} in {text}");
+        }
     }
 }

@@ -21,9 +21,9 @@ use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
 use crate::endpoints::by_namespace;
 use crate::error::{Error, Tried};
+use crate::meta::to_i32;
 use crate::meta::{self, Key};
 use crate::pod;
-use crate::replicaset::to_i32;
 
 const NAME: &str = "controllermanager";
 const WORKERS: usize = 4;

@@ -2,22 +2,22 @@
 //!
 //! A pump per informer turns events into keys and keeps the controller's indexes and expectations; it is the only writer of these, so an
 //! event has always reached the index before the key that it causes is reconciled. Workers start when every pump has seen all objects that
-//! existed at the start. The same key is never reconciled twice at once.
+//! existed at the start. The same key is never reconciled twice at once; different keys are, on as many processors as there are. A panic
+//! in a reconciliation is a failure of its key, which comes back later like any other.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use mk8s_client::{Event, Informer, Kind, WorkQueue};
+use mk8s_supervisor::{Jobs, job};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::error::Error;
 use crate::meta::Key;
@@ -46,7 +46,7 @@ pub struct Driver<Q: Eq + Hash + Clone + Send + Sync + 'static = Key> {
     name: &'static str,
     /// The keys to be reconciled.
     pub queue: WorkQueue<Q>,
-    pumps: JoinSet<()>,
+    pumps: Jobs<&'static str, ()>,
     ready: Vec<watch::Receiver<bool>>,
 }
 
@@ -55,8 +55,8 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
     pub fn new(name: &'static str) -> Self {
         Driver {
             name,
-            queue: WorkQueue::new(),
-            pumps: JoinSet::new(),
+            queue: WorkQueue::new(name),
+            pumps: Jobs::default(),
             ready: Vec::new(),
         }
     }
@@ -71,7 +71,7 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
         let informer = informer.clone();
         let (ready, seen) = watch::channel(false);
         self.ready.push(seen);
-        self.pumps.spawn(async move {
+        self.pumps.spawn(self.name, "event pump", async move {
             informer.wait_synced().await;
             let mut events = informer.subscribe();
             loop {
@@ -93,55 +93,81 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
     pub async fn run<F, R>(mut self, workers: usize, reconcile: F) -> Result<(), Error>
     where
         F: Fn(Q) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Next, Error>> + Send,
+        R: Future<Output = Result<Next, Error>> + Send + 'static,
     {
         for seen in &mut self.ready {
             // The sender lives as long as its pump, which never returns.
             let _ = seen.wait_for(|ready| *ready).await;
         }
-        let timers = Timers::default();
-        let (name, queue, reconcile, timers) = (self.name, &self.queue, &reconcile, &timers);
-        let mut running: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+        let worker = Arc::new(Worker {
+            name: self.name,
+            queue: self.queue,
+            timers: Timers::default(),
+            reconcile,
+        });
         for _ in 0..workers {
-            running.push(
-                async move {
-                    loop {
-                        let key = queue.next().await;
-                        timers.passed(&key);
-                        // On the heap: the futures of reconciliations are large, and most of the time there is none.
-                        match Box::pin(reconcile(key.clone())).await {
-                            Ok(next) => {
-                                queue.forget(&key);
-                                if let Next::After(delay) = next
-                                    && timers.set(&key, delay)
-                                {
-                                    queue.add_after(key.clone(), delay);
-                                }
-                            }
-                            Err(error) => {
-                                if error.is_conflict() {
-                                    tracing::debug!(controller = name, %key, %error, "conflict, retried");
-                                } else {
-                                    tracing::warn!(controller = name, %key, %error, "reconcile failed");
-                                }
-                                queue.add_rate_limited(key.clone());
-                            }
-                        }
-                        queue.done(&key);
-                    }
-                }
-                .boxed(),
-            );
+            self.pumps.spawn(self.name, "worker", worker.clone().work());
         }
+        // None of them returns: one that ends did so by a panic, and without it the controller would go deaf.
+        match self.pumps.next().await {
+            Some((part, ended)) => Err(Error::Ended {
+                part,
+                ended: ended.err(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the workers of a controller share.
+struct Worker<Q: Eq + Hash, F> {
+    name: &'static str,
+    queue: WorkQueue<Q>,
+    timers: Timers<Q>,
+    reconcile: F,
+}
+
+impl<Q, F, R> Worker<Q, F>
+where
+    Q: Eq + Hash + Clone + Display + Send + Sync + 'static,
+    F: Fn(Q) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Next, Error>> + Send + 'static,
+{
+    /// Takes one key after the other, for ever.
+    async fn work(self: Arc<Self>) {
         loop {
-            tokio::select! {
-                _ = running.next() => {}
-                Some(ended) = self.pumps.join_next() => {
-                    // A pump ends by a panic alone; without it the controller would go deaf.
-                    return Err(Error::Invalid(format!("{name}: event pump ended: {ended:?}")));
+            let key = self.queue.next().await;
+            self.timers.passed(&key);
+            // On the heap: the futures of reconciliations are large, and most of the time there is none.
+            let reconciled = AssertUnwindSafe(Box::pin((self.reconcile)(key.clone())));
+            match reconciled.catch_unwind().await {
+                Ok(Ok(next)) => self.settled(&key, next),
+                Ok(Err(error)) => self.failed(&key, &error),
+                Err(panic) => {
+                    let cause = job::record_panic(self.name, panic.as_ref());
+                    self.failed(&key, &Error::Panicked(cause));
                 }
             }
+            self.queue.done(&key);
         }
+    }
+
+    fn settled(&self, key: &Q, next: Next) {
+        self.queue.forget(key);
+        if let Next::After(delay) = next
+            && self.timers.set(key, delay)
+        {
+            self.queue.add_after(key.clone(), delay);
+        }
+    }
+
+    fn failed(&self, key: &Q, error: &Error) {
+        if error.is_conflict() {
+            tracing::debug!(controller = self.name, %key, %error, "conflict, retried");
+        } else {
+            tracing::warn!(controller = self.name, %key, %error, "reconcile failed");
+        }
+        self.queue.add_rate_limited(key.clone());
     }
 }
 
@@ -273,5 +299,44 @@ impl<K: Kind> Index<K> {
     /// How many there are under `at`.
     pub fn count(&self, at: &str) -> usize {
         self.entries.read().get(at).map_or(0, HashSet::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_that_panics_comes_back_and_holds_up_no_other() {
+        let driver: Driver<&'static str> = Driver::new("panicking-controller");
+        let queue = driver.queue.clone();
+        queue.add("bad");
+        queue.add("good");
+        let (tries, (done, mut all)) = (Arc::new(AtomicU32::new(0)), tokio::sync::mpsc::unbounded_channel());
+        let counter = tries.clone();
+        let running = driver.run(1, move |key| {
+            let (done, counter) = (done.clone(), counter.clone());
+            async move {
+                assert!(
+                    key != "bad" || counter.fetch_add(1, Ordering::SeqCst) > 2,
+                    "no plan for it"
+                );
+                let _ = done.send(key);
+                Ok(Next::Done)
+            }
+        });
+        let order = async { (all.recv().await, all.recv().await) };
+        tokio::select! {
+            ended = running => panic!("a panic of one key ended the controller: {ended:?}"),
+            order = order => assert_eq!(order, (Some("good"), Some("bad"))),
+        }
+        assert_eq!(tries.load(Ordering::SeqCst), 4);
+        assert_eq!(queue.failures(&"bad"), 0);
+        let counted = job::panics()
+            .into_iter()
+            .find(|(name, _)| *name == "panicking-controller");
+        assert_eq!(counted, Some(("panicking-controller", 3)));
     }
 }

@@ -15,6 +15,18 @@ pub enum Error {
     /// An object can't be acted upon as it is.
     #[error("{0}")]
     Invalid(String),
+    /// A reconciliation panicked.
+    #[error("it panicked: {0}")]
+    Panicked(String),
+    /// A part of a controller that runs as long as it is gone.
+    #[error("its {part} ended: {}", ended.as_ref().map_or("it returned".into(), ToString::to_string))]
+    Ended {
+        /// Which.
+        part: &'static str,
+        /// How.
+        #[source]
+        ended: Option<mk8s_supervisor::JobError>,
+    },
 }
 
 impl Error {
@@ -22,7 +34,7 @@ impl Error {
     pub fn code(&self) -> Option<u16> {
         match self {
             Error::Api { source, .. } => code(source),
-            Error::Invalid(_) => None,
+            _ => None,
         }
     }
 
@@ -36,11 +48,19 @@ impl Error {
         self.code() == Some(404)
     }
 
+    /// What the API server said, without what was tried: the words that upstream's events and conditions quote.
+    pub fn message(&self) -> String {
+        match self {
+            Error::Api { source, .. } => message(source),
+            other => other.to_string(),
+        }
+    }
+
     /// The reason of the answer's Status.
     pub fn reason(&self) -> &str {
         match self {
             Error::Api { source, .. } => reason(source),
-            Error::Invalid(_) => "",
+            _ => "",
         }
     }
 }
@@ -59,6 +79,21 @@ pub fn reason(error: &kube::Error) -> &str {
         kube::Error::Api(status) => &status.reason,
         _ => "",
     }
+}
+
+/// The API server's words.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Was it refused because the namespace is being deleted? (Admission's NamespaceLifecycle says so by a cause.)
+pub fn namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Says of a request's failure what was tried.

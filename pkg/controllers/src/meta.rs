@@ -165,3 +165,13 @@ pub fn now() -> Time {
     let now = Timestamp::now();
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
+
+/// Counts are never that large.
+pub fn to_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Zero is left out on the wire.
+pub fn nonzero(count: i32) -> Option<i32> {
+    (count != 0).then_some(count)
+}

@@ -2,7 +2,7 @@
 //!
 //! Kinds come from discovery, so that those of later API groups are seen as well; it is asked again when definitions of kinds change.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use kube::discovery::{ApiResource, Discovery, Scope, verbs};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use mk8s_supervisor::backoff::Backoff;
+use mk8s_supervisor::{JobError, Jobs};
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 /// Kinds that own nothing and are owned by nothing, and of which there are many.
 const IGNORED: &[&str] = &["events"];
@@ -110,18 +111,21 @@ impl Hub {
     }
 }
 
+/// Changes that wait to be read; beyond, the watches wait too.
+const CHANGES: usize = 4096;
+
 /// Tells of all objects for as long as `keep` is polled.
 pub struct Monitor {
     client: Client,
     hub: Arc<Hub>,
-    changes: mpsc::UnboundedSender<Change>,
+    changes: mpsc::Sender<Change>,
     synced: watch::Sender<bool>,
 }
 
 impl Monitor {
     /// A monitor, the changes it tells of, and what becomes true when every kind was listed once.
-    pub fn new(client: Client, hub: Arc<Hub>) -> (Self, mpsc::UnboundedReceiver<Change>, watch::Receiver<bool>) {
-        let (changes, receiver) = mpsc::unbounded_channel();
+    pub fn new(client: Client, hub: Arc<Hub>) -> (Self, mpsc::Receiver<Change>, watch::Receiver<bool>) {
+        let (changes, receiver) = mpsc::channel(CHANGES);
         let (synced, is_synced) = watch::channel(false);
         (
             Monitor {
@@ -135,14 +139,14 @@ impl Monitor {
         )
     }
 
-    fn publish(&self, change: Change) {
+    async fn publish(&self, change: Change) {
         let namespace = match &change {
             Change::Deleted(_, gone) => gone.namespace.clone(),
             Change::Listed(..) | Change::Unserved(_) => Some(String::new()),
             Change::Applied(..) => None,
         };
         // Without a reader there is nobody to tell.
-        let _ = self.changes.send(change);
+        let _ = self.changes.send(change).await;
         if let Some(namespace) = namespace {
             let _ = self.hub.gone.send(namespace);
         }
@@ -165,15 +169,20 @@ async fn discover(client: &Client) -> Result<Vec<Arc<Kind>>, kube::Error> {
         .collect())
 }
 
+/// A watch under way: how it is stopped, and whether it has listed its objects.
+struct Watch {
+    stop: CancellationToken,
+    listed: bool,
+}
+
 /// Keeps the monitor up to date, for ever.
 pub async fn keep(monitor: Monitor) {
     let monitor = Arc::new(monitor);
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(15));
-    let mut watched: Vec<(Arc<Kind>, AbortHandle)> = Vec::new();
-    let mut tasks = JoinSet::new();
+    let mut watches: HashMap<Arc<Kind>, Watch> = HashMap::new();
+    let mut jobs: Jobs<Arc<Kind>, ()> = Jobs::default();
     let (redefined, mut again) = mpsc::channel::<()>(1);
-    let (listed, mut lists) = mpsc::unbounded_channel::<Arc<Kind>>();
-    let mut pending: HashSet<Arc<Kind>> = HashSet::new();
+    let (listed, mut lists) = mpsc::channel::<Arc<Kind>>(16);
     let mut rediscover = true;
     loop {
         if rediscover {
@@ -187,35 +196,42 @@ pub async fn keep(monitor: Monitor) {
             };
             backoff.reset();
             rediscover = false;
-            watched.retain(|(kind, task)| {
-                let served = found.contains(kind);
-                if !served {
-                    task.abort();
-                    pending.remove(kind);
-                    monitor.publish(Change::Unserved(kind.clone()));
-                }
-                served
-            });
+            let unserved = watches.extract_if(|kind, _| !found.contains(kind));
+            for (kind, watch) in unserved.collect::<Vec<_>>() {
+                watch.stop.cancel();
+                monitor.publish(Change::Unserved(kind)).await;
+            }
             for kind in found.iter().filter(|k| k.is_monitored()) {
-                if !watched.iter().any(|(known, _)| known == kind) {
-                    pending.insert(kind.clone());
-                    let task = reflect(monitor.clone(), kind.clone(), redefined.clone(), listed.clone());
-                    watched.push((kind.clone(), tasks.spawn(task)));
-                }
+                watches.entry(kind.clone()).or_insert_with(|| {
+                    let stop = CancellationToken::new();
+                    let reflect = reflect(monitor.clone(), kind.clone(), redefined.clone(), listed.clone());
+                    let stopped = stop.clone().cancelled_owned();
+                    jobs.spawn("metadata watch", kind.clone(), async move {
+                        tokio::select! { () = stopped => {}, () = reflect => {} }
+                    });
+                    Watch { stop, listed: false }
+                });
             }
             *monitor.hub.kinds.write() = found;
         }
         tokio::select! {
             Some(kind) = lists.recv() => {
-                pending.remove(&kind);
-                if pending.is_empty() {
+                if let Some(watch) = watches.get_mut(&kind) {
+                    watch.listed = true;
+                }
+                if watches.values().all(|watch| watch.listed) {
                     monitor.synced.send_replace(true);
                 }
             }
             Some(()) = again.recv() => rediscover = true,
-            Some(ended) = tasks.join_next() => {
-                if let Err(error) = ended && !error.is_cancelled() {
-                    tracing::error!(%error, "a metadata watch ended");
+            Some((kind, ended)) = jobs.next() => {
+                if let Err(JobError::Panicked { .. }) = ended {
+                    // Logged and counted where it was caught. Watched anew: a list tells what was missed meanwhile.
+                    if let Some(watch) = watches.remove(&kind) {
+                        watch.stop.cancel();
+                    }
+                    tokio::time::sleep(backoff.next_delay()).await;
+                    rediscover = true;
                 }
             }
         }
@@ -223,12 +239,7 @@ pub async fn keep(monitor: Monitor) {
 }
 
 /// Passes on what happens to the objects of one kind, for ever.
-async fn reflect(
-    monitor: Arc<Monitor>,
-    kind: Arc<Kind>,
-    redefined: mpsc::Sender<()>,
-    listed: mpsc::UnboundedSender<Arc<Kind>>,
-) {
+async fn reflect(monitor: Arc<Monitor>, kind: Arc<Kind>, redefined: mpsc::Sender<()>, listed: mpsc::Sender<Arc<Kind>>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
     let mut events = std::pin::pin!(watcher(kind.metadata(&monitor.client, ""), watcher::Config::default()));
     let mut uids = HashSet::new();
@@ -255,14 +266,66 @@ async fn reflect(
         };
         backoff.reset();
         let is_list = matches!(change, Change::Listed(..));
-        monitor.publish(change);
+        monitor.publish(change).await;
         if is_list {
             // Kinds found in the first discovery are not news; what changes from now on may be.
             live = true;
-            let _ = listed.send(kind.clone());
+            let _ = listed.send(kind.clone()).await;
         } else if defining && live {
             // A full channel holds the same request already.
             let _ = redefined.try_send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A server of one kind whose first list panics in the watch that asked for it.
+    async fn serve(lists: Arc<AtomicU32>, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+        let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let body: Value = match request.uri().path() {
+            "/api" => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+            "/apis" => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}),
+            "/api/v1" => json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": [
+                {"name": "configmaps", "singularName": "configmap", "namespaced": true, "kind": "ConfigMap",
+                 "verbs": ["list", "watch", "delete"]}]}),
+            _ if watch => std::future::pending().await,
+            _ => {
+                assert!(lists.fetch_add(1, Ordering::SeqCst) > 0, "the first list");
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "a", "uid": "u"}}]})
+            }
+        };
+        Ok(Response::new(Body::from(body.to_string().into_bytes())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_panics_is_begun_anew() {
+        let lists = Arc::new(AtomicU32::new(0));
+        let counter = lists.clone();
+        let service = tower::service_fn(move |request| serve(counter.clone(), request));
+        let (monitor, mut changes, mut synced) = Monitor::new(Client::new(service, "default"), Arc::default());
+        let follow = async {
+            while let Some(change) = changes.recv().await {
+                if matches!(change, Change::Listed(_, uids) if uids.contains("u")) {
+                    break;
+                }
+            }
+            let _ = synced.wait_for(|synced| *synced).await;
+        };
+        tokio::select! {
+            () = keep(monitor) => unreachable!("it is kept for ever"),
+            () = follow => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("the kind is not watched any more"),
+        }
+        assert_eq!(lists.load(Ordering::SeqCst), 2);
     }
 }

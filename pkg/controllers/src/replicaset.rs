@@ -16,9 +16,9 @@ use mk8s_client::{Event, EventRecorder, Informer};
 use crate::adoption::{self, by_owner, orphans};
 use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
-use crate::error::{Error, Tried};
+use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::expectations::Expectations;
-use crate::meta::{self, Key};
+use crate::meta::{self, Key, nonzero, to_i32};
 use crate::{pod, replicas};
 
 const NAME: &str = "replicaset-controller";
@@ -301,29 +301,6 @@ impl Controller {
     }
 }
 
-/// The API server's words.
-pub fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// Was it refused because the namespace is being deleted?
-pub fn namespace_terminating(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => {
-            status.code == 403
-                && (status.message.contains("because it is being terminated")
-                    || status
-                        .details
-                        .iter()
-                        .any(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating")))
-        }
-        _ => false,
-    }
-}
-
 /// When the next ready pod becomes available, in case availability takes time.
 fn next_availability(active: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Next {
     let soonest = active
@@ -370,10 +347,7 @@ fn status(
             } else {
                 "FailedDelete"
             };
-            let text = match error {
-                Error::Api { source, .. } => message(source),
-                Error::Invalid(text) => text.clone(),
-            };
+            let text = error.message();
             conditions.push(ReplicaSetCondition {
                 type_: "ReplicaFailure".to_owned(),
                 status: "True".to_owned(),
@@ -394,16 +368,6 @@ fn status(
         observed_generation: set.metadata.generation.or(before.observed_generation),
         conditions: (!conditions.is_empty()).then_some(conditions),
     }
-}
-
-/// Counts are never that large.
-pub fn to_i32(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-/// Zero is left out on the wire.
-pub fn nonzero(count: i32) -> Option<i32> {
-    (count != 0).then_some(count)
 }
 
 #[cfg(test)]

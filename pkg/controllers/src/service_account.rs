@@ -11,9 +11,9 @@ use mk8s_client::{Event, Informer};
 
 use crate::context::Context;
 use crate::driver::{Driver, Next};
+use crate::error::namespace_terminating;
 use crate::error::{Error, Tried, code};
 use crate::meta::{self, Key};
-use crate::replicaset::namespace_terminating;
 
 const DEFAULT: &str = "default";
 const ROOT_CA: &str = "kube-root-ca.crt";

@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod job;
 pub mod logging;
+pub mod metrics;
 mod tasks;
 
 pub use job::{Job, JobError, Jobs};

@@ -21,8 +21,8 @@ use crate::adoption::{self, by_owner, orphans};
 use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
 use crate::error::{Error, Tried, code};
+use crate::error::{message, namespace_terminating};
 use crate::meta::{self, Key};
-use crate::replicaset::{message, namespace_terminating};
 use crate::{hash, pod};
 
 pub use plan::scaled;

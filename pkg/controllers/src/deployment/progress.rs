@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::plan::{Sets, Strategy, available, replicas_of, wanted};
 use crate::driver::Next;
 use crate::meta;
-use crate::replicaset::nonzero;
+use crate::meta::nonzero;
 
 const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
+use crate::error::namespace_terminating;
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 use crate::pod;
-use crate::replicaset::namespace_terminating;
 
 const NAME: &str = "endpoint-controller";
 const WORKERS: usize = 5;

@@ -15,8 +15,8 @@ use super::written::{PATIENCE, Written, write};
 use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
 use crate::error::Error;
+use crate::error::namespace_terminating;
 use crate::meta::{self, Key};
-use crate::replicaset::namespace_terminating;
 
 const WORKERS: usize = 2;
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";

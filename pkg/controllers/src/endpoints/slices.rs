@@ -14,8 +14,8 @@ use super::{by_namespace, follow, is_managed, selected};
 use crate::context::Context;
 use crate::driver::{Driver, Index, Next};
 use crate::error::Error;
+use crate::error::namespace_terminating;
 use crate::meta::{self, Key};
-use crate::replicaset::{message, namespace_terminating};
 
 const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 5;
@@ -130,11 +130,7 @@ impl Controller {
             Err(Error::Api { source, .. }) if namespace_terminating(&source) => Ok(Next::Done),
             Err(error) => {
                 if !error.is_conflict() && !error.is_not_found() {
-                    let text = match &error {
-                        Error::Api { source, .. } => message(source),
-                        Error::Invalid(text) => text.clone(),
-                    };
-                    let text = format!("Error updating Endpoint Slices for Service {key}: {text}");
+                    let text = format!("Error updating Endpoint Slices for Service {key}: {}", error.message());
                     self.recorder.event(
                         &meta::reference(&*service),
                         "Warning",

@@ -16,8 +16,9 @@ use super::view::{FINALIZER, Step, View, condition, new_condition};
 use super::{Controller, released};
 use crate::driver::Next;
 use crate::error::{Error, Tried};
+use crate::error::{message, namespace_terminating};
 use crate::meta::{self, Key};
-use crate::replicaset::{message, namespace_terminating, nonzero, to_i32};
+use crate::meta::{nonzero, to_i32};
 use crate::{pod, replicas};
 
 /// Uids noted in a status at once: it must not grow without bound.

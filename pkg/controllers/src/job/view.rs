@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::backoff::{self, Record};
 use super::indexes::Indexes;
 use super::policy::{self, Verdict};
-use crate::replicaset::to_i32;
+use crate::meta::to_i32;
 use crate::{meta, pod, replicas};
 
 /// Keeps a pod until it is counted.
