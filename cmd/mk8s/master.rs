@@ -101,10 +101,10 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
     keep_certificates(&pki, names, serving, kubelet_client, supervisor);
 
     let informers = Informers::new(client_of(&server, "system:apiserver"), supervisor.token().clone());
-    controllers(settings, master, &server, &pki, &informers.trimmed(), supervisor);
+    controllers(settings, master, &server, &pki, &informers.packed(), supervisor);
     let scheduler = client_of(&server, "system:kube-scheduler");
     let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
-    mk8s_scheduler::run(scheduler, informers.trimmed(), recorder, supervisor);
+    mk8s_scheduler::run(scheduler, informers.packed(), recorder, supervisor);
     Ok(ControlPlane { server, pki, informers })
 }
 

@@ -106,7 +106,7 @@ impl Cluster {
         });
         let routed = server.clone();
         let clients = Arc::new(move |name: &str| in_process(routed.router_as(component(name)), name));
-        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone()).trimmed();
+        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone()).packed();
         let settings = Settings {
             service_cidr: Some("10.96.0.0/16".parse().unwrap()),
             root_ca: ca_pem.into(),

@@ -12,6 +12,7 @@ pub mod registry;
 pub mod schema;
 pub mod selectors;
 pub mod status;
+pub mod stored;
 pub mod table;
 pub mod time;
 pub mod validation;

@@ -1,13 +1,17 @@
 //! The events recorder: what a component has to tell about an object, as core/v1 Events. Repetitions raise a count instead
-//! of making objects, and a noisy object is throttled, as client-go's recorder does.
+//! of making objects, and a noisy object is throttled, as client-go's recorder does. Many are written at once: a scheduler
+//! tells of thousands of pods a second, and one request at a time would fall behind for ever.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use mk8s_supervisor::job::{self, JobError, Jobs};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -16,8 +20,11 @@ const REMEMBERED: usize = 4096;
 /// Token bucket per (source, object): a burst of 25, then one in 300 s.
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
-/// Events waiting to be written; more are dropped, since telling must never hold up doing.
-const QUEUED: usize = 1000;
+/// Requests under way at once.
+const WRITERS: usize = 32;
+/// Events waiting to be written. More are dropped, since telling must never hold up doing; so many wait only while the API
+/// server is away.
+const QUEUED: usize = 32_768;
 
 struct Report {
     object: ObjectReference,
@@ -36,12 +43,21 @@ pub struct EventRecorder {
 impl EventRecorder {
     /// `component` and `host` become the events' source. The writing task ends with the last clone.
     pub fn new(client: kube::Client, component: &str, host: &str) -> Self {
-        let (queue, reports) = mpsc::channel(QUEUED);
+        let (queue, mut reports) = mpsc::channel(QUEUED);
         let source = EventSource {
             component: Some(component.to_string()),
             host: (!host.is_empty()).then(|| host.to_string()),
         };
-        tokio::spawn(write(client, source, reports));
+        drop(job::spawn("events", async move {
+            loop {
+                let mut writer = Writer::new(client.clone(), source.clone());
+                match AssertUnwindSafe(writer.run(&mut reports)).catch_unwind().await {
+                    Ok(()) => return,
+                    // What was counted is lost, and events of it are made anew; what waits is written all the same.
+                    Err(panic) => drop(job::record_panic("events", panic.as_ref())),
+                }
+            }
+        }));
         EventRecorder { queue }
     }
 
@@ -55,12 +71,12 @@ impl EventRecorder {
             at: Timestamp::now(),
         };
         if self.queue.try_send(report).is_err() {
-            tracing::debug!(reason, "an event was dropped: too many wait to be written");
+            tracing::warn!(reason, "an event was dropped: too many wait to be written");
         }
     }
 }
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     uid: String,
     object: String,
@@ -70,11 +86,31 @@ struct Key {
     message: String,
 }
 
+/// An Event that this recorder made, or is making.
 struct Known {
-    namespace: String,
-    name: String,
+    /// As it was first told.
+    event: Event,
     count: i32,
+    /// When it happened last.
+    at: Timestamp,
     used: Instant,
+    /// The count that the request under way writes; none: no request is under way.
+    writing: Option<i32>,
+}
+
+/// What a request does.
+#[derive(Clone, Copy)]
+enum Write {
+    Create,
+    Count,
+}
+
+/// How a request ended.
+enum Written {
+    Done,
+    /// The Event to be counted expired, or was deleted: it is made again.
+    Missing,
+    Failed,
 }
 
 struct Bucket {
@@ -82,13 +118,44 @@ struct Bucket {
     filled: Instant,
 }
 
-async fn write(client: kube::Client, source: EventSource, mut reports: mpsc::Receiver<Report>) {
-    let mut known: HashMap<Key, Known> = HashMap::new();
-    let mut buckets: HashMap<String, Bucket> = HashMap::new();
-    while let Some(report) = reports.recv().await {
+/// Decides what is written, and has it written.
+struct Writer {
+    client: kube::Client,
+    source: EventSource,
+    known: HashMap<Key, Known>,
+    buckets: HashMap<String, Bucket>,
+    running: Jobs<Key, Written>,
+}
+
+impl Writer {
+    fn new(client: kube::Client, source: EventSource) -> Self {
+        Writer {
+            client,
+            source,
+            known: HashMap::new(),
+            buckets: HashMap::new(),
+            running: Jobs::default(),
+        }
+    }
+
+    /// Until no recorder is left and all is written.
+    async fn run(&mut self, reports: &mut mpsc::Receiver<Report>) {
+        let mut open = true;
+        while open || !self.running.is_empty() {
+            tokio::select! {
+                report = reports.recv(), if open && self.running.len() < WRITERS => match report {
+                    Some(report) => self.told(report),
+                    None => open = false,
+                },
+                Some((key, ended)) = self.running.next(), if !self.running.is_empty() => self.ended(key, ended),
+            }
+        }
+    }
+
+    fn told(&mut self, report: Report) {
         let object = object_id(&report.object);
-        if !admit(&mut buckets, &object) {
-            continue;
+        if !admit(&mut self.buckets, &object) {
+            return;
         }
         let key = Key {
             uid: report.object.uid.clone().unwrap_or_default(),
@@ -98,45 +165,74 @@ async fn write(client: kube::Client, source: EventSource, mut reports: mpsc::Rec
             reason: report.reason.clone(),
             message: report.message.clone(),
         };
-        if let Some(entry) = known.get_mut(&key) {
-            entry.count += 1;
-            entry.used = Instant::now();
-            let api: Api<Event> = Api::namespaced(client.clone(), &entry.namespace);
-            let patch = json!({"count": entry.count, "lastTimestamp": Time(report.at)});
-            match api
-                .patch(&entry.name, &PatchParams::default(), &Patch::Strategic(patch))
-                .await
-            {
-                Ok(_) => continue,
-                // Expired or deleted meanwhile: it is made again.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => {
-                    tracing::debug!(%error, "an event could not be updated");
-                    continue;
-                }
+        if let Some(known) = self.known.get_mut(&key) {
+            known.count += 1;
+            known.at = report.at;
+            known.used = Instant::now();
+            // Else it follows the request under way.
+            if known.writing.is_none() {
+                self.write(key, Write::Count);
             }
+            return;
         }
-        let count = known.get(&key).map_or(1, |entry| entry.count);
-        let event = new_event(&source, &report, count);
-        let namespace = event.metadata.namespace.clone().unwrap_or_default();
-        let name = event.metadata.name.clone().unwrap_or_default();
-        let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-        if let Err(error) = api.create(&PostParams::default(), &event).await {
-            tracing::debug!(%error, reason = report.reason, "an event could not be written");
-            continue;
+        let known = Known {
+            event: new_event(&self.source, &report),
+            count: 1,
+            at: report.at,
+            used: Instant::now(),
+            writing: None,
+        };
+        self.known.insert(key.clone(), known);
+        self.write(key, Write::Create);
+        if self.known.len() > REMEMBERED {
+            forget_oldest(&mut self.known);
+            self.buckets
+                .retain(|_, bucket| bucket.filled.elapsed() < Duration::from_secs(3600));
         }
-        known.insert(
-            key,
-            Known {
-                namespace,
-                name,
-                count,
-                used: Instant::now(),
-            },
-        );
-        if known.len() > REMEMBERED {
-            forget_oldest(&mut known);
-            buckets.retain(|_, bucket| bucket.filled.elapsed() < Duration::from_secs(3600));
+    }
+
+    fn ended(&mut self, key: Key, ended: Result<Written, JobError>) {
+        let Some(known) = self.known.get_mut(&key) else { return };
+        let wrote = known.writing.take();
+        match ended {
+            Ok(Written::Done) if wrote != Some(known.count) => self.write(key, Write::Count),
+            Ok(Written::Done) => {}
+            Ok(Written::Missing) => self.write(key, Write::Create),
+            // The next time it happens it is made anew.
+            Ok(Written::Failed) | Err(_) => drop(self.known.remove(&key)),
+        }
+    }
+
+    fn write(&mut self, key: Key, write: Write) {
+        let Some(known) = self.known.get_mut(&key) else { return };
+        known.writing = Some(known.count);
+        let namespace = known.event.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let event = Event {
+            count: Some(known.count),
+            last_timestamp: Some(Time(known.at)),
+            ..known.event.clone()
+        };
+        self.running.spawn("event", key, perform(api, event, write));
+    }
+}
+
+async fn perform(api: Api<Event>, event: Event, write: Write) -> Written {
+    let result = match write {
+        Write::Create => api.create(&PostParams::default(), &event).await,
+        Write::Count => {
+            let name = event.metadata.name.as_deref().unwrap_or_default();
+            let patch = json!({"count": event.count, "lastTimestamp": event.last_timestamp});
+            let patch = Patch::Strategic(patch);
+            api.patch(name, &PatchParams::default(), &patch).await
+        }
+    };
+    match (result, write) {
+        (Ok(_), _) => Written::Done,
+        (Err(kube::Error::Api(status)), Write::Count) if status.code == 404 => Written::Missing,
+        (Err(error), _) => {
+            tracing::debug!(%error, reason = event.reason, "an event could not be written");
+            Written::Failed
         }
     }
 }
@@ -168,16 +264,16 @@ fn admit(buckets: &mut HashMap<String, Bucket>, object: &str) -> bool {
     true
 }
 
-/// Forgets a quarter, so that the work is rare.
+/// Forgets a quarter, so that the work is rare; not what is being written.
 fn forget_oldest(known: &mut HashMap<Key, Known>) {
     let mut ages: Vec<Instant> = known.values().map(|entry| entry.used).collect();
     ages.sort_unstable();
     if let Some(limit) = ages.get(REMEMBERED / 4).copied() {
-        known.retain(|_, entry| entry.used > limit);
+        known.retain(|_, entry| entry.used > limit || entry.writing.is_some());
     }
 }
 
-fn new_event(source: &EventSource, report: &Report, count: i32) -> Event {
+fn new_event(source: &EventSource, report: &Report) -> Event {
     let object_name = report.object.name.clone().unwrap_or_default();
     let namespace = report
         .object
@@ -196,10 +292,104 @@ fn new_event(source: &EventSource, report: &Report, count: i32) -> Event {
         type_: Some(report.type_.to_string()),
         source: Some(source.clone()),
         first_timestamp: Some(Time(report.at)),
-        last_timestamp: Some(Time(report.at)),
-        count: Some(count),
         reporting_component: source.component.clone(),
         reporting_instance: source.host.clone(),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::body::Bytes;
+    use axum::extract::State;
+    use http::{Method, StatusCode};
+    use parking_lot::Mutex;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Api {
+        /// (name of the reason, count) in the order written.
+        written: Mutex<Vec<(String, i64)>>,
+        at_once: Mutex<(usize, usize)>,
+    }
+
+    async fn answer(State(api): State<Arc<Api>>, method: Method, body: Bytes) -> (StatusCode, String) {
+        {
+            let mut at_once = api.at_once.lock();
+            at_once.0 += 1;
+            at_once.1 = at_once.1.max(at_once.0);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        api.at_once.lock().0 -= 1;
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        let reason = value["reason"].as_str().unwrap_or_default();
+        if reason == "Panic" {
+            panic!("as asked");
+        }
+        let seen = if method == Method::POST { reason } else { "counted" };
+        let count = value["count"].as_i64().unwrap();
+        api.written.lock().push((seen.to_string(), count));
+        let event = json!({"metadata": {"name": "a", "namespace": "d"}, "involvedObject": {}});
+        (StatusCode::OK, event.to_string())
+    }
+
+    fn recorder() -> (EventRecorder, Arc<Api>) {
+        let api = Arc::new(Api::default());
+        let router = Router::new().fallback(answer).with_state(api.clone());
+        let client = crate::in_process(router, "test");
+        (EventRecorder::new(client, "test", ""), api)
+    }
+
+    fn object(name: &str) -> ObjectReference {
+        ObjectReference {
+            namespace: Some("d".into()),
+            name: Some(name.into()),
+            ..ObjectReference::default()
+        }
+    }
+
+    async fn until(api: &Api, enough: impl Fn(&[(String, i64)]) -> bool) {
+        for _ in 0..1000 {
+            if enough(&api.written.lock()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", api.written.lock());
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_written_whole_and_many_at_once() {
+        let (recorder, api) = recorder();
+        for number in 0..3000 {
+            recorder.event(&object(&format!("pod-{number}")), "Normal", "Scheduled", "to a");
+        }
+        until(&api, |written| written.len() == 3000).await;
+        assert_eq!(api.at_once.lock().1, WRITERS);
+    }
+
+    #[tokio::test]
+    async fn what_repeats_while_it_is_written_becomes_one_count() {
+        let (recorder, api) = recorder();
+        for _ in 0..5 {
+            recorder.event(&object("a"), "Warning", "BackOff", "again");
+        }
+        until(&api, |written| written.last().is_some_and(|(_, count)| *count == 5)).await;
+        let written = api.written.lock();
+        assert_eq!(*written, [("BackOff".to_string(), 1), ("counted".to_string(), 5)]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_that_event_s_failure() {
+        let (recorder, api) = recorder();
+        recorder.event(&object("a"), "Normal", "Panic", "");
+        recorder.event(&object("a"), "Normal", "After", "");
+        until(&api, |written| written.iter().any(|(reason, _)| reason == "After")).await;
     }
 }

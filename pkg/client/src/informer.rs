@@ -1,90 +1,235 @@
-//! Shared informers: one reflector per kind per process, many readers. Readers take objects from its map or subscribe to
-//! its events; a subscription begins with all that exists and loses nothing.
+//! An informer: all objects of a kind as the API server has them, and indexes over them. One reflector keeps it; many read
+//! it, or subscribe to its changes.
 
-use std::any::{Any, TypeId};
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Weak};
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use k8s_openapi::NamespaceResourceScope;
-use kube::core::ApiResource;
-use kube::runtime::watcher;
-use kube::{Api, Resource};
+use mk8s_api::stored::Stored;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use mk8s_supervisor::backoff::Backoff;
+use crate::kind::{Kind, View};
+use crate::subscription::{Mailbox, Subscription};
 
-use crate::decoded::{Kind, Text, View};
+/// Objects of a packed informer that stay decoded: the ones decoded last. What is worked on is asked for again and again, by
+/// several readers; the rest of a large cluster is not.
+const DECODED: usize = 2048;
 
-/// A change of one object.
-#[derive(Clone, Debug)]
-pub enum Event<K> {
-    /// It is there (`old` is none) or changed.
-    Applied { old: Option<Arc<K>>, new: Arc<K> },
-    /// It is gone; its last known state.
-    Deleted(Arc<K>),
+/// `namespace/name`, or `name` for objects of the cluster: one allocation, which map, indexes and mailboxes share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key(Arc<str>);
+
+impl Key {
+    fn new(namespace: &str, name: &str) -> Self {
+        if namespace.is_empty() {
+            Key(name.into())
+        } else {
+            Key(format!("{namespace}/{name}").into())
+        }
+    }
+
+    pub(crate) fn of(object: &dyn Stored) -> Self {
+        Key::new(object.namespace(), object.name())
+    }
 }
 
-impl<K> Event<K> {
-    /// The object as it is, or was last.
-    pub fn object(&self) -> &Arc<K> {
+/// An object as it is kept.
+pub(crate) enum Entry<K> {
+    Whole(Arc<K>, u64),
+    Packed(Arc<Packed<K>>),
+}
+
+impl<K> Clone for Entry<K> {
+    fn clone(&self) -> Self {
         match self {
-            Event::Applied { new, .. } => new,
-            Event::Deleted(last) => last,
+            Entry::Whole(object, revision) => Entry::Whole(object.clone(), *revision),
+            Entry::Packed(packed) => Entry::Packed(packed.clone()),
         }
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    namespace: String,
-    name: String,
+pub(crate) struct Packed<K> {
+    text: Arc<dyn Stored>,
+    decoded: Mutex<Option<Arc<K>>>,
 }
 
-struct Shared<K> {
+impl<K> Entry<K> {
+    fn revision(&self) -> u64 {
+        match self {
+            Entry::Whole(_, revision) => *revision,
+            Entry::Packed(packed) => packed.text.revision(),
+        }
+    }
+}
+
+/// Objects by something other than their name.
+struct Keyed<K> {
+    name: &'static str,
+    keys_of: fn(&K) -> Vec<String>,
+    found: HashMap<Box<str>, HashSet<Key>>,
+}
+
+impl<K> Keyed<K> {
+    /// `key`'s object was `old` and is `new`.
+    fn change(&mut self, key: &Key, old: Option<&K>, new: Option<&K>) {
+        let keys = |object: Option<&K>| object.map(self.keys_of).unwrap_or_default();
+        let (before, after) = (keys(old), keys(new));
+        for at in before.iter().filter(|at| !after.contains(at)) {
+            if let Some(set) = self.found.get_mut(at.as_str()) {
+                set.remove(key);
+                if set.is_empty() {
+                    self.found.remove(at.as_str());
+                }
+            }
+        }
+        for at in after {
+            if !before.contains(&at) {
+                self.found.entry(at.into()).or_default().insert(key.clone());
+            }
+        }
+    }
+}
+
+pub(crate) struct State<K> {
+    pub(crate) objects: HashMap<Key, Entry<K>>,
+    indexes: Vec<Keyed<K>>,
+    mailboxes: Vec<Weak<Mailbox<K>>>,
+}
+
+/// What an informer's reflector writes and its readers read. Where two locks are held, `state` is taken first.
+pub(crate) struct Shared<K> {
     view: View,
-    state: RwLock<State<K>>,
-    synced: watch::Sender<bool>,
+    pub(crate) state: RwLock<State<K>>,
+    /// Those whose decoded form is kept, the oldest first.
+    decoded: Mutex<VecDeque<Weak<Packed<K>>>>,
+    /// Everything up to here has arrived; none before the first list is whole.
+    revision: watch::Sender<Option<u64>>,
 }
 
-struct State<K> {
-    objects: HashMap<Key, Arc<K>>,
-    subscribers: Vec<mpsc::UnboundedSender<Event<K>>>,
+impl<K: Kind> Shared<K> {
+    pub(crate) fn new(view: View) -> Self {
+        Shared {
+            view,
+            state: RwLock::new(State {
+                objects: HashMap::new(),
+                indexes: Vec::new(),
+                mailboxes: Vec::new(),
+            }),
+            decoded: Mutex::new(VecDeque::new()),
+            revision: watch::Sender::new(None),
+        }
+    }
+
+    fn entry(&self, text: Arc<dyn Stored>, object: Arc<K>) -> Entry<K> {
+        match self.view {
+            View::Whole => Entry::Whole(object, text.revision()),
+            View::Packed => {
+                let packed = Arc::new(Packed {
+                    text,
+                    decoded: Mutex::new(Some(object)),
+                });
+                self.keep_decoded(&packed);
+                Entry::Packed(packed)
+            }
+        }
+    }
+
+    fn keep_decoded(&self, packed: &Arc<Packed<K>>) {
+        let mut decoded = self.decoded.lock();
+        decoded.push_back(Arc::downgrade(packed));
+        if decoded.len() > DECODED
+            && let Some(oldest) = decoded.pop_front()
+            && let Some(oldest) = oldest.upgrade()
+        {
+            oldest.decoded.lock().take();
+        }
+    }
+
+    /// The object of an entry. None where its text cannot be decoded: such an object never gets in.
+    pub(crate) fn object(&self, entry: &Entry<K>) -> Option<Arc<K>> {
+        let packed = match entry {
+            Entry::Whole(object, _) => return Some(object.clone()),
+            Entry::Packed(packed) => packed,
+        };
+        if let Some(object) = &*packed.decoded.lock() {
+            return Some(object.clone());
+        }
+        let object = Arc::new(self.view.decode::<K>(packed.text.json()).ok()?);
+        *packed.decoded.lock() = Some(object.clone());
+        self.keep_decoded(packed);
+        Some(object)
+    }
+
+    /// The object exists in this state. Only the reflector calls this, and [`Shared::delete`].
+    pub(crate) fn apply(&self, text: Arc<dyn Stored>) -> serde_json::Result<()> {
+        let key = Key::of(&*text);
+        let known = self.state.read().objects.get(&key).cloned();
+        // A list repeats what is known; what others hold of it stays the one there is.
+        if text.revision() != 0 && known.as_ref().is_some_and(|known| known.revision() == text.revision()) {
+            return Ok(());
+        }
+        let new = Arc::new(self.view.decode::<K>(text.json())?);
+        let old = known.as_ref().and_then(|known| self.object(known));
+        let entry = self.entry(text, new.clone());
+        let mut state = self.state.write();
+        state.objects.insert(key.clone(), entry);
+        state.changed(&key, (known, old.as_deref()), (None, Some(&new)));
+        Ok(())
+    }
+
+    /// The object is gone; `last` is its last state where that was told, which may be newer than the one known here.
+    pub(crate) fn delete(&self, key: &Key, last: Option<Arc<dyn Stored>>) {
+        let Some(known) = self.state.read().objects.get(key).cloned() else {
+            return;
+        };
+        let old = self.object(&known);
+        let last = last.and_then(|text| {
+            let object = self.view.decode::<K>(text.json()).ok()?;
+            Some(self.entry(text, Arc::new(object)))
+        });
+        let last = last.unwrap_or_else(|| known.clone());
+        let mut state = self.state.write();
+        state.objects.remove(key);
+        state.changed(key, (Some(known), old.as_deref()), (Some(last), None));
+    }
+
+    /// A list is whole: what it did not name is gone.
+    pub(crate) fn retain(&self, listed: &HashSet<Key>) {
+        let state = self.state.read();
+        let gone: Vec<Key> = state
+            .objects
+            .keys()
+            .filter(|key| !listed.contains(key))
+            .cloned()
+            .collect();
+        drop(state);
+        for key in gone {
+            self.delete(&key, None);
+        }
+    }
+
+    pub(crate) fn reached(&self, revision: u64) {
+        self.revision.send_replace(Some(revision));
+    }
 }
 
 impl<K: Kind> State<K> {
-    fn publish(&mut self, event: Event<K>) {
-        self.subscribers
-            .retain(|subscriber| subscriber.send(event.clone()).is_ok());
-    }
-
-    fn apply(&mut self, new: Arc<K>) {
-        let old = self.objects.insert(key(new.as_ref()), new.clone());
-        // A relist repeats what is known already.
-        if old
-            .as_ref()
-            .is_some_and(|old| old.meta().resource_version == new.meta().resource_version)
-        {
-            return;
+    /// `old` and `new` as indexes want them; of the old also what subscribers are told, of a deleted one its last state.
+    fn changed(&mut self, key: &Key, old: (Option<Entry<K>>, Option<&K>), new: (Option<Entry<K>>, Option<&K>)) {
+        for index in &mut self.indexes {
+            index.change(key, old.1, new.1);
         }
-        self.publish(Event::Applied { old, new });
-    }
-
-    fn delete(&mut self, key: &Key) {
-        if let Some(last) = self.objects.remove(key) {
-            self.publish(Event::Deleted(last));
-        }
+        self.mailboxes.retain(|mailbox| {
+            let Some(mailbox) = mailbox.upgrade() else { return false };
+            mailbox.put(key, old.0.as_ref(), new.0.as_ref());
+            true
+        });
     }
 }
 
 /// Read access to all objects of a kind (in its informer's scope). Clones share them.
 pub struct Informer<K> {
-    shared: Arc<Shared<K>>,
+    pub(crate) shared: Arc<Shared<K>>,
 }
 
 impl<K> Clone for Informer<K> {
@@ -96,276 +241,128 @@ impl<K> Clone for Informer<K> {
 }
 
 impl<K: Kind> Informer<K> {
+    /// The object of this name; `namespace` is none for objects of the cluster.
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
-        let key = Key {
-            namespace: namespace.unwrap_or_default().to_string(),
-            name: name.to_string(),
-        };
-        self.shared.state.read().objects.get(&key).cloned()
+        let key = Key::new(namespace.unwrap_or_default(), name);
+        let entry = self.shared.state.read().objects.get(&key).cloned()?;
+        self.shared.object(&entry)
     }
 
+    /// All objects, in no order. Of pods this decodes every one: an [`Index`] finds some of them.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.state.read().objects.values().cloned().collect()
+        self.filter(|_| true)
     }
 
-    /// Those that `keep`, without a copy of the whole list.
+    /// Those that `keep`, in no order. Of pods this decodes every one, as [`Informer::list`] does.
     pub fn filter(&self, mut keep: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {
-        self.shared
-            .state
-            .read()
-            .objects
-            .values()
+        // Decoded one by one, outside the lock: the reflector does not wait for it.
+        let entries: Vec<Entry<K>> = self.shared.state.read().objects.values().cloned().collect();
+        entries
+            .iter()
+            .filter_map(|entry| self.shared.object(entry))
             .filter(|object| keep(object))
-            .cloned()
             .collect()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.shared.state.read().objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Resolves when the first list is in.
     pub async fn wait_synced(&self) {
-        let mut synced = self.shared.synced.subscribe();
-        // The sender lives as long as `self`.
-        let _ = synced.wait_for(|synced| *synced).await;
+        self.wait_reached(0).await;
     }
 
+    /// Whether the first list is in.
     pub fn is_synced(&self) -> bool {
-        *self.shared.synced.borrow()
+        self.revision().is_some()
     }
 
-    /// From here on every change, beginning with `Applied` for each object that exists.
+    /// The revision up to which everything has arrived here; none before the first list is in. Revisions are the store's,
+    /// one sequence for all kinds. Over HTTP it moves with the changes of this kind, and once a minute without one.
+    pub fn revision(&self) -> Option<u64> {
+        *self.shared.revision.borrow()
+    }
+
+    /// Resolves when everything up to a revision has arrived, and the first list is in.
+    pub async fn wait_reached(&self, revision: u64) {
+        let mut reached = self.shared.revision.subscribe();
+        // The sender lives as long as `self`.
+        let _ = reached.wait_for(|at| at.is_some_and(|at| at >= revision)).await;
+    }
+
+    /// From here on every change, beginning with [`Event::Applied`](crate::Event::Applied) for each object that exists.
     pub fn subscribe(&self) -> Subscription<K> {
-        let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.shared.state.write();
-        for new in state.objects.values() {
-            let _ = sender.send(Event::Applied {
-                old: None,
-                new: new.clone(),
-            });
-        }
-        state.subscribers.push(sender);
-        Subscription { receiver }
-    }
-}
-
-/// A reader's own queue of events.
-pub struct Subscription<K> {
-    receiver: mpsc::UnboundedReceiver<Event<K>>,
-}
-
-impl<K> Subscription<K> {
-    /// The next event; pends for ever once the informer has ended (its process is shutting down).
-    pub async fn next(&mut self) -> Event<K> {
-        match self.receiver.recv().await {
-            Some(event) => event,
-            None => std::future::pending().await,
-        }
+        let mailbox = Arc::new(Mailbox::new(state.objects.keys()));
+        state.mailboxes.push(Arc::downgrade(&mailbox));
+        drop(state);
+        Subscription::new(self.shared.clone(), mailbox)
     }
 
-    /// An event that already waits.
-    pub fn try_next(&mut self) -> Option<Event<K>> {
-        self.receiver.try_recv().ok()
-    }
-}
-
-type Slots = HashMap<(TypeId, View, String), Box<dyn Any + Send + Sync>>;
-
-/// The process's informers, each started when first asked for. Clones share them.
-#[derive(Clone)]
-pub struct Informers {
-    client: kube::Client,
-    view: View,
-    token: CancellationToken,
-    slots: Arc<Mutex<Slots>>,
-}
-
-impl Informers {
-    pub fn new(client: kube::Client, token: CancellationToken) -> Self {
-        Informers {
-            client,
-            view: View::Whole,
-            token,
-            slots: Arc::new(Mutex::new(HashMap::new())),
-        }
-    }
-
-    /// The same informers, but objects come without what [`Kind::TRIM`] takes away: for a control plane, which holds all
-    /// of a cluster, and never writes such an object back whole.
-    pub fn trimmed(&self) -> Self {
-        Informers {
-            view: View::Trimmed,
-            ..self.clone()
-        }
-    }
-
-    fn view<K: Kind>(&self) -> View {
-        if K::TRIM.is_some() { self.view } else { View::Whole }
-    }
-
-    /// All objects of a kind, in every namespace.
-    pub fn of<K: Kind>(&self) -> Informer<K> {
-        self.of_where("")
-    }
-
-    /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
-    pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
-        self.slot(field_selector.to_string(), || {
-            self.start("", field_selector, self.token.clone())
-        })
-    }
-
-    /// The objects of one namespace that a field selector picks: what a node may watch of Secrets and ConfigMaps.
-    pub fn in_namespace<K>(&self, namespace: &str, field_selector: &str) -> Informer<K>
-    where
-        K: Kind + Resource<Scope = NamespaceResourceScope>,
-    {
-        self.slot(format!("{namespace}/{field_selector}"), || {
-            self.start(namespace, field_selector, self.token.clone())
-        })
-    }
-
-    fn slot<K: Kind>(&self, scope: String, start: impl FnOnce() -> Informer<K>) -> Informer<K> {
-        let mut slots = self.slots.lock();
-        let slot = slots
-            .entry((TypeId::of::<K>(), self.view::<K>(), scope))
-            .or_insert_with(|| Box::new(start()));
-        match slot.downcast_ref::<Informer<K>>() {
-            Some(informer) => informer.clone(),
-            None => unreachable!("a slot holds the informer of its key's type"),
-        }
-    }
-
-    /// A watch outside the shared table, for one object; ends when the returned guard is dropped.
-    pub fn single<K>(&self, namespace: &str, name: &str) -> (Informer<K>, tokio_util::sync::DropGuard)
-    where
-        K: Kind + Resource<Scope = NamespaceResourceScope>,
-    {
-        let token = self.token.child_token();
-        let field_selector = format!("metadata.name={name}");
-        let informer = self.start(namespace, &field_selector, token.clone());
-        (informer, token.drop_guard())
-    }
-
-    /// Over one namespace or, where none is named, all.
-    fn start<K: Kind>(&self, namespace: &str, field_selector: &str, token: CancellationToken) -> Informer<K> {
-        let shared = Arc::new(Shared {
-            view: self.view::<K>(),
-            state: RwLock::new(State {
-                objects: HashMap::new(),
-                subscribers: Vec::new(),
-            }),
-            synced: watch::Sender::new(false),
+    /// The index `name`, made by the first who asks for it: `keys_of` says under what an object is found. It changes in one
+    /// step with the objects, before any subscriber hears of the change.
+    pub fn index(&self, name: &'static str, keys_of: fn(&K) -> Vec<String>) -> Index<K> {
+        let find = |state: &State<K>| state.indexes.iter().position(|index| index.name == name);
+        let known = find(&self.shared.state.read());
+        let at = known.unwrap_or_else(|| {
+            let mut state = self.shared.state.write();
+            find(&state).unwrap_or_else(|| {
+                let mut index = Keyed {
+                    name,
+                    keys_of,
+                    found: HashMap::new(),
+                };
+                for (key, entry) in &state.objects {
+                    index.change(key, None, self.shared.object(entry).as_deref());
+                }
+                state.indexes.push(index);
+                state.indexes.len() - 1
+            })
         });
-        let kind = ApiResource::erase::<K>(&());
-        let api = match namespace {
-            "" => Api::all_with(self.client.clone(), &kind),
-            namespace => Api::namespaced_with(self.client.clone(), namespace, &kind),
-        };
-        let mut config = watcher::Config::default();
-        if !field_selector.is_empty() {
-            config = config.fields(field_selector);
-        }
-        let reflector = reflect(api, config, shared.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = reflector => {}
-                () = token.cancelled() => {}
-            }
-        });
-        Informer { shared }
-    }
-}
-
-/// Keeps `shared` as the API server has it, for ever.
-async fn reflect<K: Kind>(api: Api<Text>, config: watcher::Config, shared: Arc<Shared<K>>) {
-    // On the heap and behind a pointer: one stream for informers of all kinds.
-    let mut events: BoxStream<'static, watcher::Result<watcher::Event<Text>>> = watcher(api, config).boxed();
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
-    let mut listed: Option<HashSet<Key>> = None;
-    loop {
-        match events.next().await {
-            Some(Ok(event)) => {
-                backoff.reset();
-                if let Err(error) = shared.hear(event, &mut listed) {
-                    tracing::error!(kind = %K::kind(&()), %error, "an object cannot be decoded and is left out");
-                }
-            }
-            Some(Err(error)) => {
-                tracing::debug!(kind = %K::kind(&()), %error, "a watch failed and is tried again");
-                tokio::time::sleep(backoff.next_delay()).await;
-            }
-            None => return,
+        Index {
+            shared: self.shared.clone(),
+            at,
         }
     }
 }
 
-impl<K: Kind> Shared<K> {
-    /// `listed`: what a list that is coming in has named so far.
-    fn hear(&self, event: watcher::Event<Text>, listed: &mut Option<HashSet<Key>>) -> Result<(), serde_json::Error> {
-        match event {
-            watcher::Event::Init => *listed = Some(HashSet::new()),
-            watcher::Event::InitApply(object) => {
-                let object = Arc::new(object.decode::<K>(self.view)?);
-                if let Some(listed) = listed {
-                    listed.insert(key(&*object));
-                }
-                self.state.write().apply(object);
-            }
-            watcher::Event::InitDone => {
-                let listed = listed.take().unwrap_or_default();
-                let mut state = self.state.write();
-                let gone: Vec<Key> = state
-                    .objects
-                    .keys()
-                    .filter(|key| !listed.contains(key))
-                    .cloned()
-                    .collect();
-                for key in gone {
-                    state.delete(&key);
-                }
-                drop(state);
-                self.synced.send_replace(true);
-            }
-            watcher::Event::Apply(object) => {
-                let object = object.decode(self.view)?;
-                self.state.write().apply(Arc::new(object));
-            }
-            watcher::Event::Delete(object) => {
-                let object = object.decode::<K>(self.view)?;
-                let key = key(&object);
-                let mut state = self.state.write();
-                // What was deleted carries its last state, which may be newer than the one known here.
-                state.objects.insert(key.clone(), Arc::new(object));
-                state.delete(&key);
-            }
+/// Objects by something other than their name: their owner, their node, …. Clones share it.
+pub struct Index<K> {
+    shared: Arc<Shared<K>>,
+    at: usize,
+}
+
+impl<K> Clone for Index<K> {
+    fn clone(&self) -> Self {
+        Index {
+            shared: self.shared.clone(),
+            at: self.at,
         }
-        Ok(())
     }
 }
 
-fn key<K: Kind>(object: &K) -> Key {
-    let meta = object.meta();
-    Key {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
+impl<K: Kind> Index<K> {
+    /// The objects found under `key`, in no order.
+    pub fn get(&self, key: &str) -> Vec<Arc<K>> {
+        let state = self.shared.state.read();
+        let found = state.indexes[self.at].found.get(key).into_iter().flatten();
+        let entries: Vec<Entry<K>> = found.filter_map(|key| state.objects.get(key).cloned()).collect();
+        drop(state);
+        entries.iter().filter_map(|entry| self.shared.object(entry)).collect()
+    }
+
+    /// How many there are under `key`.
+    pub fn count(&self, key: &str) -> usize {
+        let state = self.shared.state.read();
+        state.indexes[self.at].found.get(key).map_or(0, HashSet::len)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::{Node, Pod};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_trimmed_is_not_shared_with_those_who_need_all() {
-        let token = CancellationToken::new();
-        let _ends = token.clone().drop_guard();
-        let whole = Informers::new(crate::in_process(axum::Router::new(), "test"), token);
-        let trimmed = whole.trimmed();
-        assert!(!Arc::ptr_eq(&whole.of::<Pod>().shared, &trimmed.of::<Pod>().shared));
-        assert!(Arc::ptr_eq(&trimmed.of::<Pod>().shared, &trimmed.of::<Pod>().shared));
-        assert!(
-            Arc::ptr_eq(&whole.of::<Node>().shared, &trimmed.of::<Node>().shared),
-            "nothing to trim"
-        );
-    }
-}
+mod tests;

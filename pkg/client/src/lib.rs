@@ -2,13 +2,22 @@
 //! top of it shared informers, work queues and the events recorder.
 
 mod connect;
-mod decoded;
 mod events;
+pub mod feed;
+mod http_feed;
 mod informer;
+mod informers;
+mod kind;
 mod queue;
+mod reflector;
+mod subscription;
 
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
-pub use decoded::Kind;
 pub use events::EventRecorder;
-pub use informer::{Event, Informer, Informers, Subscription};
+pub use feed::{Change, Feed, FeedError, Selection};
+pub use http_feed::HttpFeed;
+pub use informer::{Index, Informer};
+pub use informers::Informers;
+pub use kind::Kind;
 pub use queue::WorkQueue;
+pub use subscription::{Event, Subscription};

@@ -72,7 +72,7 @@ impl Cluster {
         };
         let token = CancellationToken::new();
         let supervisor = Supervisor::new(token.clone());
-        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone()).trimmed();
+        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone()).packed();
         let settings = Settings {
             cluster_cidr: "10.244.0.0/16".parse().ok(),
             service_cidr: Some(server.config().service_cidr),

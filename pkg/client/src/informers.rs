@@ -1,0 +1,128 @@
+//! Shared informers: one reflector per kind and scope in a process, many readers.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
+use mk8s_supervisor::{OnExit, Supervisor};
+use parking_lot::Mutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::feed::{Feed, Selection};
+use crate::http_feed::HttpFeed;
+use crate::informer::{Informer, Shared};
+use crate::kind::{Kind, View};
+use crate::reflector::reflect;
+
+type Slots = HashMap<(TypeId, View, String), Box<dyn Any + Send + Sync>>;
+
+/// The process's informers that read as one identity, each started when first asked for. Clones share them.
+#[derive(Clone)]
+pub struct Informers {
+    feed: Arc<dyn Feed>,
+    view: View,
+    token: CancellationToken,
+    slots: Arc<Mutex<Slots>>,
+}
+
+impl Informers {
+    /// Informers that list and watch through a client. They end with `token`.
+    pub fn new(client: kube::Client, token: CancellationToken) -> Self {
+        Informers::fed(Arc::new(HttpFeed::new(client)), token)
+    }
+
+    /// Informers that read a feed: in the API server's process its watch cache itself. They end with `token`.
+    pub fn fed(feed: Arc<dyn Feed>, token: CancellationToken) -> Self {
+        Informers {
+            feed,
+            view: View::Whole,
+            token,
+            slots: Arc::new(Mutex::new(HashMap::new())),
+        }
+    }
+
+    /// The same informers, but kinds of which a cluster has very many (pods) are kept as their feed's text, and come without
+    /// what only their node reads ([`Kind::TRIM`]): for a control plane, which holds all of a cluster, and never writes such
+    /// an object back whole.
+    pub fn packed(&self) -> Self {
+        Informers {
+            view: View::Packed,
+            ..self.clone()
+        }
+    }
+
+    fn view<K: Kind>(&self) -> View {
+        if K::TRIM.is_some() { self.view } else { View::Whole }
+    }
+
+    /// All objects of a kind, in every namespace.
+    pub fn of<K: Kind>(&self) -> Informer<K> {
+        self.of_where("")
+    }
+
+    /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
+    pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
+        self.slot(field_selector.to_string(), || {
+            self.start("", field_selector, &self.token)
+        })
+    }
+
+    /// The objects of one namespace that a field selector picks: what a node may watch of Secrets and ConfigMaps.
+    pub fn in_namespace<K>(&self, namespace: &str, field_selector: &str) -> Informer<K>
+    where
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
+    {
+        self.slot(format!("{namespace}/{field_selector}"), || {
+            self.start(namespace, field_selector, &self.token)
+        })
+    }
+
+    fn slot<K: Kind>(&self, scope: String, start: impl FnOnce() -> Informer<K>) -> Informer<K> {
+        let mut slots = self.slots.lock();
+        let slot = slots
+            .entry((TypeId::of::<K>(), self.view::<K>(), scope))
+            .or_insert_with(|| Box::new(start()));
+        match slot.downcast_ref::<Informer<K>>() {
+            Some(informer) => informer.clone(),
+            None => unreachable!("a slot holds the informer of its key's type"),
+        }
+    }
+
+    /// A watch outside the shared table, for one object; ends when the returned guard is dropped.
+    pub fn single<K>(&self, namespace: &str, name: &str) -> (Informer<K>, DropGuard)
+    where
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
+    {
+        let token = self.token.child_token();
+        let informer = self.start(namespace, &format!("metadata.name={name}"), &token);
+        (informer, token.drop_guard())
+    }
+
+    /// Over one namespace or, where none is named, all.
+    fn start<K: Kind>(&self, namespace: &str, field_selector: &str, token: &CancellationToken) -> Informer<K> {
+        let shared = Arc::new(Shared::new(self.view::<K>()));
+        let selection = Selection {
+            group: K::group(&()).into_owned(),
+            version: K::version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+            plural: K::plural(&()).into_owned(),
+            namespace: namespace.to_string(),
+            field_selector: field_selector.to_string(),
+        };
+        let (feed, kept) = (self.feed.clone(), shared.clone());
+        let name = format!("reflector of {}", selection.plural);
+        Supervisor::new(token.clone()).spawn(name, OnExit::Restart, move |token| {
+            let reflector = reflect(feed.clone(), selection.clone(), kept.clone());
+            async move {
+                tokio::select! {
+                    () = reflector => {}
+                    () = token.cancelled() => {}
+                }
+                Ok(())
+            }
+        });
+        Informer { shared }
+    }
+}

@@ -1,0 +1,123 @@
+//! The kinds that some component watches, and how their objects are decoded from their own text.
+
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
+    core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
+};
+use kube::Resource;
+use serde::de::DeserializeOwned;
+
+/// A typed kind that can be watched.
+pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {
+    /// An object from its JSON text.
+    fn from_json(text: &[u8]) -> serde_json::Result<Self>;
+
+    /// Takes away what only the node that runs the object reads of it. See [`View::Packed`].
+    const TRIM: Option<fn(&mut Self)> = None;
+}
+
+/// How an informer keeps its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum View {
+    /// Decoded, and whole.
+    Whole,
+    /// As the text that their feed holds anyway; decoded when somebody asks, and then without what [`Kind::TRIM`] takes
+    /// away. A control plane holds every object of its cluster: decoded, a pod takes five times its text.
+    Packed,
+}
+
+impl View {
+    pub(crate) fn decode<K: Kind>(self, text: &[u8]) -> serde_json::Result<K> {
+        let mut object = K::from_json(text)?;
+        if let (View::Packed, Some(trim)) = (self, K::TRIM) {
+            trim(&mut object);
+        }
+        Ok(object)
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:ty $(=> $trim:path)?),* $(,)?) => {
+        $(impl Kind for $kind {
+            fn from_json(text: &[u8]) -> serde_json::Result<Self> {
+                serde_json::from_slice(text)
+            }
+
+            $(const TRIM: Option<fn(&mut Self)> = Some($trim);)?
+        })*
+    };
+}
+
+// Their decoders are made here, and so in the binary once: the components' crates, which do not know each other, would each
+// make their own.
+kinds![
+    apps::Deployment,
+    apps::ReplicaSet,
+    apps::StatefulSet,
+    batch::Job,
+    certificates::CertificateSigningRequest,
+    coordination::Lease,
+    core::ConfigMap,
+    core::Endpoints,
+    core::Namespace,
+    core::Node,
+    core::Pod => trim_pod,
+    core::ReplicationController,
+    core::Secret,
+    core::Service,
+    core::ServiceAccount,
+    discovery::EndpointSlice,
+    policy::PodDisruptionBudget,
+];
+
+/// What stays of a pod are its place, its state, and what it asks of the cluster: resources, ports, claims.
+fn trim_pod(pod: &mut core::Pod) {
+    pod.metadata.managed_fields = None;
+    let Some(spec) = &mut pod.spec else { return };
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
+        container.env = None;
+        container.env_from = None;
+        container.volume_mounts = None;
+    }
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| !is_of_its_node(volume));
+        volumes.shrink_to_fit();
+    }
+}
+
+/// Whether a volume has no part in where its pod may run: any node makes it, of its own or of what the API server has.
+fn is_of_its_node(volume: &core::Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.downward_api.is_some()
+        || volume.empty_dir.is_some()
+        || volume.host_path.is_some()
+        || volume.image.is_some()
+        || volume.projected.is_some()
+        || volume.secret.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_trimmed_pod_keeps_what_it_asks_of_the_cluster() {
+        let json = br#"{"metadata":{"name":"a","resourceVersion":"1","managedFields":[{"manager":"m"}]},
+            "spec":{"nodeName":"n","containers":[{"name":"c","env":[{"name":"A","value":"1"}],
+            "resources":{"requests":{"cpu":"1"}},"volumeMounts":[{"name":"v","mountPath":"/v"}]}],
+            "volumes":[{"name":"v","emptyDir":{}},{"name":"t","projected":{"sources":[]}},
+            {"name":"d","persistentVolumeClaim":{"claimName":"d"}}]}}"#;
+        let trimmed: core::Pod = View::Packed.decode(json).unwrap();
+        let whole: core::Pod = View::Whole.decode(json).unwrap();
+        let expected = br#"{"metadata":{"name":"a","resourceVersion":"1"},"spec":{"nodeName":"n",
+            "containers":[{"name":"c","resources":{"requests":{"cpu":"1"}}}],
+            "volumes":[{"name":"d","persistentVolumeClaim":{"claimName":"d"}}]}}"#;
+        assert_eq!(trimmed, core::Pod::from_json(expected).unwrap());
+        assert_eq!(whole, core::Pod::from_json(json).unwrap());
+    }
+}

@@ -1,0 +1,86 @@
+//! Keeps an informer as the API server has it: reads its feed, and opens it again when it ends.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use mk8s_supervisor::backoff::Backoff;
+
+use crate::feed::{Change, Feed, FeedError, Selection};
+use crate::informer::{Key, Shared};
+use crate::kind::Kind;
+
+/// Runs for ever. Started anew after a panic, it lists again, and what did not change stays as it is.
+pub(crate) async fn reflect<K: Kind>(feed: Arc<dyn Feed>, selection: Selection, shared: Arc<Shared<K>>) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+    let mut failing = false;
+    let mut place = Place::default();
+    loop {
+        let mut changes = feed.open(&selection, place.begin());
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(change) => {
+                    backoff.reset();
+                    failing = false;
+                    if let Err(error) = place.hear(&shared, change) {
+                        tracing::error!(kind = %selection.kind, %error, "an object cannot be decoded and is left out");
+                    }
+                    continue;
+                }
+                Err(FeedError::Expired) => place = Place::default(),
+                // Told once: a server that is down is so for every kind, again and again.
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(kind = %selection.kind, %error, "a watch failed and is tried until it works");
+                }
+                Err(error) => tracing::debug!(kind = %selection.kind, %error, "a watch failed again"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+}
+
+/// How far a feed has been read.
+#[derive(Default)]
+struct Place {
+    /// The revision to go on from; none while a list is read.
+    revision: Option<u64>,
+    /// What the list that is read has named so far.
+    listed: HashSet<Key>,
+}
+
+impl Place {
+    /// Where to open the feed. A list that was not read to its end begins anew.
+    fn begin(&mut self) -> Option<u64> {
+        self.listed.clear();
+        self.revision
+    }
+
+    fn hear<K: Kind>(&mut self, shared: &Shared<K>, change: Change) -> serde_json::Result<()> {
+        let (revision, heard) = match change {
+            Change::UpTo(revision) => {
+                if self.revision.is_none() {
+                    shared.retain(&std::mem::take(&mut self.listed));
+                    self.revision = Some(revision);
+                }
+                (revision, Ok(()))
+            }
+            Change::Applied(object) => {
+                if self.revision.is_none() {
+                    self.listed.insert(Key::of(&*object));
+                }
+                (object.revision(), shared.apply(object))
+            }
+            Change::Deleted { object, revision } => {
+                shared.delete(&Key::of(&*object), Some(object));
+                (revision, Ok(()))
+            }
+        };
+        if let Some(reached) = &mut self.revision {
+            *reached = revision;
+            shared.reached(revision);
+        }
+        heard
+    }
+}
