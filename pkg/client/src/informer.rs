@@ -365,4 +365,4 @@ impl<K: Kind> Index<K> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,7 @@ mod informers;
 mod kind;
 mod queue;
 mod reflector;
+mod seen;
 mod subscription;
 
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
@@ -20,4 +21,5 @@ pub use informer::{Index, Informer};
 pub use informers::Informers;
 pub use kind::Kind;
 pub use queue::WorkQueue;
+pub use seen::Seen;
 pub use subscription::{Event, Subscription};

@@ -71,34 +71,18 @@ impl Feed for Arc<Script> {
     }
 }
 
-struct Bench {
+pub(crate) struct Bench {
     tell: mpsc::UnboundedSender<Told>,
     script: Arc<Script>,
-    informers: Informers,
+    pub(crate) informers: Informers,
     _ends: DropGuard,
 }
 
-fn bench() -> Bench {
-    let (tell, told) = mpsc::unbounded_channel();
-    let script = Arc::new(Script {
-        told: Mutex::new(told),
-        opened: AtomicUsize::new(0),
-        after: Mutex::new(None),
-    });
-    let token = CancellationToken::new();
-    Bench {
-        tell,
-        script: script.clone(),
-        informers: Informers::fed(Arc::new(script), token.clone()).packed(),
-        _ends: token.drop_guard(),
-    }
-}
-
-fn pod(name: &str, node: &str, revision: u64) -> Arc<dyn Stored> {
+pub(crate) fn pod(name: &str, node: &str, revision: u64) -> Arc<dyn Stored> {
     with_uid(name, node, revision, name)
 }
 
-fn with_uid(name: &str, node: &str, revision: u64, uid: &str) -> Arc<dyn Stored> {
+pub(crate) fn with_uid(name: &str, node: &str, revision: u64, uid: &str) -> Arc<dyn Stored> {
     let object: Value = json!({
         "metadata": {"namespace": "d", "name": name, "uid": uid, "resourceVersion": revision.to_string()},
         "spec": {"nodeName": node, "containers": []},
@@ -111,16 +95,37 @@ fn with_uid(name: &str, node: &str, revision: u64, uid: &str) -> Arc<dyn Stored>
     })
 }
 
+/// The same, decoded.
+pub(crate) fn object(text: &Arc<dyn Stored>) -> Pod {
+    serde_json::from_slice(text.json()).unwrap()
+}
+
 impl Bench {
-    fn apply(&self, object: Arc<dyn Stored>) {
+    pub(crate) fn new() -> Bench {
+        let (tell, told) = mpsc::unbounded_channel();
+        let script = Arc::new(Script {
+            told: Mutex::new(told),
+            opened: AtomicUsize::new(0),
+            after: Mutex::new(None),
+        });
+        let token = CancellationToken::new();
+        Bench {
+            tell,
+            script: script.clone(),
+            informers: Informers::fed(Arc::new(script), token.clone()).packed(),
+            _ends: token.drop_guard(),
+        }
+    }
+
+    pub(crate) fn apply(&self, object: Arc<dyn Stored>) {
         self.tell.send(Ok(Change::Applied(object))).unwrap();
     }
 
-    fn delete(&self, object: Arc<dyn Stored>, revision: u64) {
+    pub(crate) fn delete(&self, object: Arc<dyn Stored>, revision: u64) {
         self.tell.send(Ok(Change::Deleted { object, revision })).unwrap();
     }
 
-    fn up_to(&self, revision: u64) {
+    pub(crate) fn up_to(&self, revision: u64) {
         self.tell.send(Ok(Change::UpTo(revision))).unwrap();
     }
 
@@ -159,7 +164,7 @@ fn by_node(pod: &Pod) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_gets_one_change_per_object_from_what_it_knew_to_what_is() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     bench.apply(pod("a", "1", 1));
     bench.up_to(1);
@@ -194,7 +199,7 @@ async fn a_slow_reader_gets_one_change_per_object_from_what_it_knew_to_what_is()
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_reader_is_bounded_by_the_objects_there_are() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     bench.up_to(1);
     reached(&pods, 1).await;
@@ -210,7 +215,7 @@ async fn what_waits_for_a_reader_is_bounded_by_the_objects_there_are() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_list_keeps_what_did_not_change_and_drops_what_is_gone() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     for (name, revision) in [("same", 1), ("changes", 2), ("goes", 3)] {
         bench.apply(pod(name, "1", revision));
@@ -238,7 +243,7 @@ async fn a_new_list_keeps_what_did_not_change_and_drops_what_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_feed_that_fails_goes_on_where_it_stopped() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     bench.apply(pod("a", "1", 1));
     bench.up_to(7);
@@ -251,7 +256,7 @@ async fn a_feed_that_fails_goes_on_where_it_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reflector_that_panics_is_started_again() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     bench.apply(pod("a", "1", 1));
     bench.up_to(1);
@@ -269,7 +274,7 @@ async fn a_reflector_that_panics_is_started_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_index_follows_its_objects_and_is_made_once() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     bench.apply(pod("a", "1", 1));
     bench.up_to(1);
@@ -295,7 +300,7 @@ async fn an_index_follows_its_objects_and_is_made_once() {
 
 #[tokio::test(start_paused = true)]
 async fn of_packed_objects_only_those_used_last_stay_decoded() {
-    let bench = bench();
+    let bench = Bench::new();
     let pods = bench.informers.of::<Pod>();
     let count = DECODED as u64 + 100;
     for revision in 1..=count {
@@ -324,7 +329,7 @@ async fn of_packed_objects_only_those_used_last_stay_decoded() {
 
 #[tokio::test]
 async fn packed_and_whole_pods_are_two_informers_and_other_kinds_are_one() {
-    let bench = bench();
+    let bench = Bench::new();
     let packed = bench.informers.clone();
     let whole = Informers::fed(Arc::new(bench.script.clone()), CancellationToken::new());
     let shared = whole.packed();
