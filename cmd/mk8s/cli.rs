@@ -54,6 +54,15 @@ pub enum Network {
     Routes,
 }
 
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Network::Vxlan => "vxlan",
+            Network::Routes => "routes",
+        })
+    }
+}
+
 #[derive(Args, Clone)]
 pub struct Init {
     /// The address that the API server tells others [default: of the default route's interface]

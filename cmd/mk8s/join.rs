@@ -9,53 +9,28 @@ use mk8s_pki::bootstrap::Token;
 use mk8s_pki::kubeconfig::Kubeconfig;
 use mk8s_pki::{ca, issue, jws};
 
-use crate::cli::{self, Network};
+use crate::cli;
 use crate::failure::{Failure, Result};
-use crate::init::{CLUSTER_CONFIG, CLUSTER_KEY, cri_socket, node_contradictions, start_again};
-use crate::settings::{Cluster, Role, Settings};
-use crate::{host, lifecycle, preflight, remote, status};
+use crate::init::{CLUSTER_CONFIG, CLUSTER_KEY};
+use crate::settings::{self, Cluster, Role, Settings};
+use crate::{host, preflight, remote, setup, status};
 
 pub async fn join(arguments: Box<cli::Join>) -> Result<()> {
-    if let Some(settings) = Settings::load(arguments.node.data_dir.as_deref())? {
+    let standing = || standing(&arguments);
+    if let Some(settings) = standing()? {
         return again(settings, &arguments).await;
     }
-    let Some(server) = &arguments.server else {
-        return Err(Failure::new(
-            "this host has not joined before: give the master's ADDRESS:PORT, --token and --discovery-token-ca-cert-hash",
-        ));
-    };
-    let token: Token = match &arguments.token {
-        Some(text) => text
-            .parse()
-            .map_err(|error: mk8s_pki::bootstrap::Malformed| Failure::new(error.to_string()))?,
-        None => {
-            return Err(Failure::new(
-                "--token is missing: `mk8s token create --print-join-command` on the master",
-            ));
-        }
-    };
-    if arguments.discovery_token_ca_cert_hash.is_empty() && !arguments.discovery_token_unsafe_skip_ca_verification {
-        return Err(Failure::new(
-            "--discovery-token-ca-cert-hash is missing: `mk8s token create --print-join-command` on the master prints it",
-        ));
-    }
+    let (server, token) = asked(&arguments)?;
     let address = resolve(server)?;
     let mut settings = plan(&arguments, server, address)?;
     crate::node::check(&settings)?;
 
     println!("[preflight] Running pre-flight checks");
     let ignored = &arguments.node.ignore_preflight_errors;
-    let judged = preflight::judge(preflight::node(&settings).await, ignored).and_then(|()| preflight::not_running());
-    // As in init: another join may be at work here.
-    if judged.is_err() && !lifecycle::someone_sets_up() {
-        return judged;
-    }
-    let turn = lifecycle::turn().await?;
-    if let Some(settings) = Settings::load(arguments.node.data_dir.as_deref())? {
-        drop(turn);
-        return again(settings, &arguments).await;
-    }
-    judged?;
+    let judged = preflight::judge(preflight::node(&settings).await, ignored);
+    let Some(_turn) = setup::begin(judged, standing).await? else {
+        return again(Settings::require(arguments.node.data_dir.as_deref())?, &arguments).await;
+    };
     let ca_pem = discover(&settings, &token, &arguments).await?;
     println!("[preflight] Reading configuration from the cluster...");
     let client = token_client(&settings, &ca_pem, &token)?;
@@ -64,14 +39,47 @@ pub async fn join(arguments: Box<cli::Join>) -> Result<()> {
     refuse_taken_name(&client, &settings).await?;
 
     println!("[kubelet-start] Getting a certificate for node {}", settings.node_name);
-    let path = remote::ca_file(&settings);
-    mk8s_pki::files::write(&path, ca_pem.as_bytes(), 0o644).map_err(|error| Failure::new(error.to_string()))?;
-    remote::new_client_certificate(&settings, &client).await?;
+    // Before anything else: what is made from here on is this host's to finish or to reset.
     settings.save()?;
+    remote::write_ca(&settings, &ca_pem)?;
+    remote::new_client_certificate(&settings, &client).await?;
+    finish(settings).await
+}
+
+/// The settings of an earlier join that got as far as the node's certificate, which is all that the token is asked for.
+fn standing(arguments: &cli::Join) -> Result<Option<Settings>> {
+    let settings = Settings::load(arguments.node.data_dir.as_deref())?;
+    let is_begun =
+        |settings: &Settings| settings.role == Role::Worker && settings.unfinished && !remote::has_identity(settings);
+    Ok(settings.filter(|settings| !is_begun(settings)))
+}
+
+/// What a first join has to be told: the server and the token.
+fn asked(arguments: &cli::Join) -> Result<(&str, Token)> {
+    let Some(server) = &arguments.server else {
+        return Err(Failure::new(
+            "this host has not joined before: give the master's ADDRESS:PORT, --token and --discovery-token-ca-cert-hash",
+        ));
+    };
+    let Some(token) = &arguments.token else {
+        return Err(Failure::new(
+            "--token is missing: `mk8s token create --print-join-command` on the master",
+        ));
+    };
+    if arguments.discovery_token_ca_cert_hash.is_empty() && !arguments.discovery_token_unsafe_skip_ca_verification {
+        return Err(Failure::new(
+            "--discovery-token-ca-cert-hash is missing: `mk8s token create --print-join-command` on the master prints it",
+        ));
+    }
+    Ok((server, token.parse()?))
+}
+
+/// From the certificate to the closing text.
+async fn finish(settings: Settings) -> Result<()> {
     println!("[kubelet-start] Starting the node agent");
-    lifecycle::install()?;
-    let mut started = lifecycle::launch(&settings)?;
+    let mut started = setup::start(&settings)?;
     status::wait_ready(&settings, &mut started).await?;
+    settings.finish()?;
     println!("\nThis node has joined the cluster:");
     println!("* Certificate signing request was sent to apiserver and a response was received.");
     println!("* The Kubelet was informed of the new secure connection details.\n");
@@ -84,15 +92,22 @@ async fn again(settings: Settings, arguments: &cli::Join) -> Result<()> {
         return Err(Failure::new("this host holds a cluster of its own: `mk8s reset` first"));
     }
     if let Some(server) = &arguments.server
-        && settings.server != format!("https://{server}")
+        && !settings.endpoints.contains(&format!("https://{server}"))
     {
         return Err(Failure::new(format!(
             "this host is a node of {}, which {server} contradicts: `mk8s reset` first",
-            settings.server
+            settings.server()
         )));
     }
-    node_contradictions(&settings, &arguments.node)?;
-    start_again(&settings).await
+    setup::node_contradictions(&settings, &arguments.node)?;
+    let turn = crate::lifecycle::turn().await?;
+    let settings = Settings::require(Some(settings.data_dir()))?;
+    if settings.unfinished {
+        println!("An earlier join did not come to its end on this host; finishing it");
+        return finish(settings).await;
+    }
+    drop(turn);
+    setup::start_again(&settings).await
 }
 
 fn resolve(server: &str) -> Result<SocketAddr> {
@@ -104,35 +119,25 @@ fn resolve(server: &str) -> Result<SocketAddr> {
 }
 
 fn plan(arguments: &cli::Join, server: &str, address: SocketAddr) -> Result<Settings> {
-    Ok(Settings {
-        role: Role::Worker,
-        node_name: arguments.node.node_name.clone().map_or_else(host::name, Ok)?,
-        node_ip: arguments
-            .node
-            .node_ip
-            .map_or_else(|| host::source_address(address), Ok)?,
-        server: format!("https://{server}"),
-        cri_socket: cri_socket(arguments.node.cri_socket.as_deref()),
-        register_with_taints: arguments.node.register_with_taints.clone(),
-        eviction_hard: arguments.node.eviction_hard.clone(),
-        // Replaced by the cluster's own before anything is made of it.
-        cluster: Cluster {
-            pod_cidr: ipnet::Ipv4Net::new_assert([10, 244, 0, 0].into(), 16),
-            service_cidr: ipnet::Ipv4Net::new_assert([10, 96, 0, 0].into(), 16),
-            dns_domain: "cluster.local".into(),
-            network: Network::Vxlan,
-            image_repository: None,
-        },
-        master: None,
-        unfinished: false,
-        data_dir: crate::settings::find(arguments.node.data_dir.as_deref()),
-    })
+    let given = &arguments.node;
+    let node = settings::Node {
+        name: given.node_name.clone().map_or_else(host::name, Ok)?,
+        ip: given.node_ip.map_or_else(|| host::source_address(address), Ok)?,
+        endpoint: format!("https://{server}"),
+        flags: given.clone(),
+    };
+    // The cluster's own settings replace the defaults before anything is made of them.
+    let mut settings = Settings::plan(Role::Worker, node, Cluster::default(), None);
+    if let Some(earlier) = Settings::load(given.data_dir.as_deref())? {
+        settings.before = earlier.before;
+    }
+    Ok(settings)
 }
 
 /// kubeadm's token discovery: read cluster-info without trust, verify it by the token's signature, pin its CA by the
 /// hash, and read it again over TLS that trusts this CA alone. Returns the CA (PEM).
 async fn discover(settings: &Settings, token: &Token, arguments: &cli::Join) -> Result<String> {
-    let shown = &settings.server;
+    let shown = settings.server();
     let info = untrusted_cluster_info(shown).await?;
     let data = info.data.unwrap_or_default();
     let text = data
@@ -150,12 +155,9 @@ async fn discover(settings: &Settings, token: &Token, arguments: &cli::Join) -> 
             token.id
         )));
     }
-    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
-    let ca_pem = Kubeconfig::from_yaml(text, "cluster-info")
-        .and_then(|file| file.ca_pem())
-        .map_err(broken)?;
+    let ca_pem = Kubeconfig::from_yaml(text, "cluster-info")?.ca_pem()?;
     if !arguments.discovery_token_unsafe_skip_ca_verification {
-        let found = ca::hashes_of_pem(&ca_pem).map_err(broken)?;
+        let found = ca::hashes_of_pem(&ca_pem)?;
         let pinned = &arguments.discovery_token_ca_cert_hash;
         if !found
             .iter()
@@ -185,24 +187,22 @@ async fn untrusted_cluster_info(server: &str) -> Result<ConfigMap> {
 
 fn token_client(settings: &Settings, ca_pem: &str, token: &Token) -> Result<kube::Client> {
     let remote = Remote {
-        server: settings.server.clone(),
-        ca: issue::certificates(ca_pem).map_err(|error| Failure::new(error.to_string()))?,
+        server: settings.server().into(),
+        ca: issue::certificates(ca_pem)?,
         certificate: None,
         token: Some(token.to_string()),
         user_agent: format!("mk8s/{}", mk8s_apiserver::config::VERSION),
     };
-    mk8s_client::remote(remote).map_err(|error| Failure::new(error.to_string()))
+    Ok(mk8s_client::remote(remote)?)
 }
 
 async fn cluster(client: &kube::Client) -> Result<Cluster> {
-    let what = format!("read ConfigMap kube-system/{CLUSTER_CONFIG}");
+    let what = format!("ConfigMap kube-system/{CLUSTER_CONFIG}");
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
-    let config = api
-        .get(CLUSTER_CONFIG)
-        .await
-        .map_err(|error| Failure::of(&what, error))?;
+    let config = api.get(CLUSTER_CONFIG).await;
+    let config = config.map_err(|error| Failure::of(format!("read {what}"), error))?;
     let text = config.data.unwrap_or_default().remove(CLUSTER_KEY).unwrap_or_default();
-    serde_json::from_str(&text).map_err(|error| Failure::of(&what, error))
+    Cluster::from_json(&text, &what)
 }
 
 /// Another host that is alive under this name would lose its pods to this one.

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use mk8s_supervisor::job;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cli::Where;
 use crate::failure::{Failure, Result};
-use crate::settings::{self, BINARY, LOG_FILE, PID_FILE, Settings, UNIT_FILE};
+use crate::settings::{self, BINARY, LOG_FILE, PID_FILE, Role, Settings, UNIT_FILE};
 
 const UNIT: &str = include_str!("../../deploy/mk8s.service");
 /// How long a stop may take before it is reported as failed: the drain's own deadline and something.
@@ -59,7 +60,7 @@ pub async fn turn() -> Result<Flock<std::fs::File>> {
         Err((_, error)) => return Err(Failure::of(&what, error)),
     };
     println!("Another mk8s is setting this host up or starting it: waiting for its end");
-    let waiting = tokio::task::spawn_blocking(|| Flock::lock(file, FlockArg::LockExclusive));
+    let waiting = job::blocking("wait-for-turn", || Flock::lock(file, FlockArg::LockExclusive));
     let held = waiting.await.map_err(|error| Failure::of(&what, error))?;
     held.map_err(|(_, error)| Failure::of(&what, error))
 }
@@ -96,36 +97,60 @@ pub enum Started {
     Before,
 }
 
+/// Between two looks at whether what was started still runs.
+const LOOK: Duration = Duration::from_millis(250);
+
 impl Started {
-    /// Whether it has ended already, and what its log says last.
-    pub fn failure(&mut self) -> Option<String> {
-        let ended = match self {
-            Started::Process(child) => child.try_wait().ok().flatten().is_some(),
-            Started::Unit => Command::new("systemctl")
-                .args(["is-failed", "--quiet", "mk8s"])
-                .status()
-                .is_ok_and(|status| status.success()),
-            Started::Before => running().is_none(),
-        };
-        ended.then(|| {
-            let log = std::fs::read_to_string(LOG_FILE).unwrap_or_default();
-            let last = log
-                .lines()
-                .rev()
-                .find(|line| line.starts_with("error: "))
-                .or_else(|| log.lines().last());
-            format!(
-                "mk8s ended at once: {} (see {LOG_FILE})",
-                last.unwrap_or("without a word")
-            )
-        })
+    /// Resolves, with what the log says last, when it has ended.
+    pub async fn end(&mut self) -> Failure {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let ended = match self {
+                Started::Process(child) => child.try_wait().ok().flatten().is_some(),
+                Started::Unit => unit_ended(),
+                Started::Before => running().is_none(),
+            };
+            if ended {
+                let log = std::fs::read_to_string(LOG_FILE).unwrap_or_default();
+                return Failure::new(format!("mk8s ended at once: {} (see {LOG_FILE})", last_words(&log)));
+            }
+        }
     }
+}
+
+/// The last error of a log, or its last line.
+fn last_words(log: &str) -> &str {
+    let error = log.lines().rev().find(|line| line.starts_with("error: "));
+    error.or_else(|| log.lines().last()).unwrap_or("without a word")
+}
+
+/// Whether the unit's process has ended since the unit was started.
+fn unit_ended() -> bool {
+    let shown = Command::new("systemctl")
+        .args(["show", "--property=ActiveState,NRestarts", "mk8s"])
+        .output();
+    shown.is_ok_and(|shown| says_ended(&String::from_utf8_lossy(&shown.stdout)))
+}
+
+/// A unit that is to be restarted always has never failed as far as `systemctl is-failed` knows: it waits for its next
+/// start, or runs once more. But systemd counts the restarts since the start that somebody asked for.
+fn says_ended(shown: &str) -> bool {
+    shown.lines().any(|line| match line.split_once('=') {
+        Some(("NRestarts", count)) => count != "0",
+        Some(("ActiveState", state)) => state == "failed" || state == "inactive",
+        _ => false,
+    })
 }
 
 /// Starts the installed binary, detached from this process.
 pub fn launch(settings: &Settings) -> Result<Started> {
+    if settings.role == Role::Master {
+        mk8s_pki::layout::require(&settings.pki_dir())?;
+        // What waits for the start asks with this file.
+        crate::admin::refresh(settings, &mk8s_pki::ca::load(&settings.pki_dir(), "ca")?)?;
+    }
     if has_systemd() {
-        let unit = UNIT.replace("/var/lib/mk8s", &settings.data_dir.display().to_string());
+        let unit = UNIT.replace("/var/lib/mk8s", &settings.data_dir().display().to_string());
         std::fs::write(UNIT_FILE, unit).map_err(|error| Failure::of(format!("write {UNIT_FILE}"), error))?;
         systemctl(&["daemon-reload"])?;
         systemctl(&["enable", "--quiet", "mk8s"])?;
@@ -139,7 +164,7 @@ pub fn launch(settings: &Settings) -> Result<Started> {
         .map_err(|error| Failure::of(format!("write {LOG_FILE}"), error))?;
     let child = Command::new(BINARY)
         .args(["run", "--detached", "--data-dir"])
-        .arg(&settings.data_dir)
+        .arg(settings.data_dir())
         .current_dir("/")
         .env_clear()
         .envs(std::env::vars().filter(|(key, _)| key == "PATH" || key == "MK8S_LOG"))
@@ -160,7 +185,8 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(Failure::of(what, String::from_utf8_lossy(&output.stderr).trim()))
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::of(what, said.trim().to_string()))
 }
 
 pub async fn start(arguments: &Where) -> Result<()> {
@@ -196,7 +222,7 @@ pub async fn halt() -> Result<bool> {
         kill(pid, Signal::SIGTERM).map_err(|error| Failure::of(format!("stop process {pid}"), error))?;
     }
     // The lock is released when the process is gone, however it ends.
-    let gone = tokio::task::spawn_blocking(|| {
+    let gone = job::blocking("wait-for-end", || {
         let file = std::fs::OpenOptions::new().read(true).write(true).open(PID_FILE);
         file.is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusive).is_ok())
     });
@@ -209,6 +235,10 @@ pub async fn halt() -> Result<bool> {
     }
 }
 
+pub fn remove_logs() {
+    let _ = std::fs::remove_file(LOG_FILE);
+}
+
 /// Removes the unit that [`launch`] made.
 pub fn remove_unit() {
     if Path::new(UNIT_FILE).exists() {
@@ -218,4 +248,31 @@ pub fn remove_unit() {
     }
     let _ = std::fs::remove_file(PID_FILE);
     settings::forget_pointer();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_that_is_started_again_and_again_has_ended() {
+        for (shown, ended) in [
+            ("ActiveState=active\nNRestarts=0\n", false),
+            ("ActiveState=activating\nNRestarts=0\n", false),
+            // Between its end and its next start, and after that.
+            ("ActiveState=activating\nNRestarts=1\n", true),
+            ("ActiveState=active\nNRestarts=2\n", true),
+            ("ActiveState=failed\nNRestarts=0\n", true),
+            ("", false),
+        ] {
+            assert_eq!(says_ended(shown), ended, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_error_of_a_log_is_told() {
+        assert_eq!(last_words("a\nerror: no\nb\n"), "error: no");
+        assert_eq!(last_words("a\nb\n"), "b");
+        assert_eq!(last_words(""), "without a word");
+    }
 }

@@ -1,8 +1,10 @@
 //! The `mk8s` binary: picks the verb and runs it. Wiring only; what the verbs do stands in their own files and in pkg/.
 
+mod admin;
 mod cli;
 mod config;
 mod failure;
+mod footprint;
 mod host;
 mod init;
 mod join;
@@ -15,6 +17,7 @@ mod remote;
 mod reset;
 mod run;
 mod settings;
+mod setup;
 mod status;
 mod token;
 

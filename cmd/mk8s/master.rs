@@ -69,7 +69,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
     let serving = Holder::new(pki.server.clone());
     let ca_pem = pki.ca.certificate_pem();
     let mut config = Config::new(
-        &settings.data_dir,
+        settings.data_dir(),
         IpAddr::V4(master.advertise_address),
         pki.service_accounts.clone(),
     );
@@ -90,7 +90,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
         secure_port: master.bind_port,
         ca: ca_pem.into(),
         front_proxy_ca: pki.front_proxy_ca.certificate_pem().into(),
-        server_url: settings.server.clone(),
+        server_url: settings.server().into(),
     };
     server
         .bootstrap(&facts)

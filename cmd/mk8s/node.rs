@@ -28,7 +28,7 @@ pub struct Identity {
 pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervisor) -> Result<()> {
     let containerd = containerd(settings).await?;
     let cluster = &settings.cluster;
-    let roots = mk8s_pki::rotation::roots(&identity.ca_pem).map_err(|error| Failure::new(error.to_string()))?;
+    let roots = mk8s_pki::rotation::roots(&identity.ca_pem)?;
     let (register_taints, eviction_hard) = checked(settings)?;
     let config = mk8s_kubelet::Config {
         node_name: settings.node_name.clone(),
@@ -145,10 +145,7 @@ pub fn check(settings: &Settings) -> Result<()> {
 fn checked(settings: &Settings) -> Result<(Vec<Taint>, Thresholds)> {
     let taints = settings.register_with_taints.iter().map(|text| taint(text));
     let eviction_hard = settings.eviction_hard.as_deref().unwrap_or(DEFAULT_EVICTION_HARD);
-    let thresholds = eviction_hard
-        .parse()
-        .map_err(|error: mk8s_kubelet::Malformed| Failure::new(error.to_string()))?;
-    Ok((taints.collect::<Result<_>>()?, thresholds))
+    Ok((taints.collect::<Result<_>>()?, eviction_hard.parse()?))
 }
 
 /// `KEY[=VALUE]:EFFECT`

@@ -8,7 +8,7 @@ use tokio::net::TcpSocket;
 
 use crate::failure::{Failure, Result};
 use crate::lifecycle;
-use crate::settings::{Cluster, Settings};
+use crate::settings::{ADMIN_CONF, Cluster, Settings};
 
 /// A check that failed.
 pub struct Problem {
@@ -85,22 +85,32 @@ pub async fn node(settings: &Settings) -> Vec<Problem> {
             ),
         ));
     }
-    problems.extend(foreign_data_dir(&settings.data_dir));
+    problems.extend(foreign_data_dir(settings.data_dir()));
     problems
 }
 
-/// What a master needs beside.
-pub async fn master(settings: &Settings, bind_port: u16, version: Option<&str>) -> Vec<Problem> {
-    let mut problems = Vec::new();
+/// mk8s has one version of Kubernetes, which scripts of kubeadm's time may name otherwise.
+pub fn kubernetes_version(asked: Option<&str>) -> Option<Problem> {
     let built_in = mk8s_apiserver::config::VERSION.split('+').next().unwrap_or_default();
-    if let Some(version) = version.filter(|version| version.trim_start_matches('v') != built_in.trim_start_matches('v'))
-    {
+    let other = asked.filter(|asked| asked.trim_start_matches('v') != built_in.trim_start_matches('v'))?;
+    problem(
+        "KubernetesVersion",
+        format!("mk8s has Kubernetes {built_in} built in and cannot run {other}: leave --kubernetes-version out"),
+    )
+}
+
+/// What a master needs beside.
+pub async fn master(settings: &Settings, version: Option<&str>) -> Vec<Problem> {
+    let mut problems = Vec::from_iter(kubernetes_version(version));
+    if Path::new(ADMIN_CONF).exists() {
         problems.extend(problem(
-            "KubernetesVersion",
-            format!("mk8s has Kubernetes {built_in} built in and cannot run {version}: leave --kubernetes-version out"),
+            "FileAvailable--etc-kubernetes-admin.conf",
+            format!("{ADMIN_CONF} exists and is another cluster's: move it away"),
         ));
     }
-    problems.extend(port_in_use(Ipv4Addr::UNSPECIFIED, bind_port));
+    if let Some(own) = &settings.master {
+        problems.extend(port_in_use(Ipv4Addr::UNSPECIFIED, own.bind_port));
+    }
     let cluster = &settings.cluster;
     if overlap(cluster.pod_cidr, cluster.service_cidr) {
         problems.extend(problem(
@@ -187,10 +197,9 @@ pub fn on_path(program: &str) -> bool {
 /// A directory that holds something, and no set-up of mk8s's, is someone else's.
 fn foreign_data_dir(data_dir: &Path) -> Option<Problem> {
     let mut entries = std::fs::read_dir(data_dir).ok()?;
-    let known = ["db", "pki", "node", "settings.json", "lost+found"];
     let foreign = entries.find_map(|entry| {
         let name = entry.ok()?.file_name().to_string_lossy().into_owned();
-        (!known.contains(&name.as_str())).then_some(name)
+        (!crate::footprint::is_data(&name)).then_some(name)
     })?;
     problem(
         format!("DirAvailable-{}", data_dir.display().to_string().replace('/', "-")),

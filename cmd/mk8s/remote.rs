@@ -28,14 +28,27 @@ pub fn ca_file(settings: &Settings) -> PathBuf {
     settings.pki_dir().join("ca.crt")
 }
 
-pub fn client_stem(settings: &Settings) -> PathBuf {
-    settings.pki_dir().join("kubelet-client")
+/// Writes the CA that the node trusts, in a directory that is root's alone.
+pub fn write_ca(settings: &Settings, ca_pem: &str) -> Result<()> {
+    mk8s_pki::files::private_directory(&settings.pki_dir())?;
+    Ok(mk8s_pki::files::write(&ca_file(settings), ca_pem.as_bytes(), 0o644)?)
+}
+
+/// Whether the node has its certificate, and knows whom to show it to.
+pub fn has_identity(settings: &Settings) -> bool {
+    ca_file(settings).exists() && load(settings, CLIENT).is_ok()
+}
+
+/// A client that acts as the node.
+pub fn node_client(settings: &Settings) -> Result<kube::Client> {
+    let holder = Holder::new(load(settings, CLIENT)?);
+    client(settings, &read(&ca_file(settings))?, Some(holder))
 }
 
 /// What the node is to its master, read from disk; certificates are renewed in the running process.
 pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Identity> {
     let ca_pem = read(&ca_file(settings))?;
-    let own = Holder::new(load(&client_stem(settings))?);
+    let own = Holder::new(load(settings, CLIENT)?);
     let client = client(settings, &ca_pem, Some(own.clone()))?;
     // Its request is approved only for a node that exists, and the node is made by the agent: until then the server
     // shows the client certificate, which nobody takes for a server's.
@@ -79,20 +92,20 @@ pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Id
 
 /// A client of the settings' server that trusts `ca_pem` alone.
 pub fn client(settings: &Settings, ca_pem: &str, certificate: Option<Holder>) -> Result<kube::Client> {
-    let ca = issue::certificates(ca_pem).map_err(|error| Failure::new(error.to_string()))?;
+    let ca = issue::certificates(ca_pem)?;
     let remote = Remote {
-        server: settings.server.clone(),
+        server: settings.server().into(),
         ca,
         certificate: certificate.map(|holder| Arc::new(holder) as Arc<dyn rustls::client::ResolvesClientCert>),
         token: None,
         user_agent: format!("mk8s/{}", mk8s_apiserver::config::VERSION),
     };
-    mk8s_client::remote(remote).map_err(|error| Failure::new(error.to_string()))
+    Ok(mk8s_client::remote(remote)?)
 }
 
 /// The stored serving certificate while it is good.
 fn stored_serving_certificate(settings: &Settings) -> Option<Arc<CertifiedKey>> {
-    let stored = load(&serving_stem(settings)).ok()?;
+    let stored = load(settings, SERVING).ok()?;
     let leaf = stored.cert.first()?;
     let young = rotation::renew_at(leaf).is_ok_and(|due| mk8s_pki::unix_now() < due);
     let fits = issue::names(leaf).is_ok_and(|names| names.contains(&settings.node_ip.to_string()));
@@ -113,22 +126,18 @@ async fn first_serving_certificate(settings: &Settings, client: &kube::Client, h
     }
 }
 
-fn serving_stem(settings: &Settings) -> PathBuf {
-    settings.pki_dir().join("kubelet-serving")
-}
-
 async fn new_serving_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
     let names = [settings.node_name.clone(), settings.node_ip.to_string()];
     let usages = ["digital signature", "server auth"];
     let (certificate, key) = sign(settings, client, SERVING_SIGNER, &names, &usages).await?;
-    store(&serving_stem(settings), &certificate, &key)
+    store(settings, SERVING, &certificate, &key)
 }
 
 /// The node's own client certificate, also what a join gets first.
 pub async fn new_client_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
     let usages = ["digital signature", "client auth"];
     let (certificate, key) = sign(settings, client, CLIENT_SIGNER, &[], &usages).await?;
-    store(&client_stem(settings), &certificate, &key)
+    store(settings, CLIENT, &certificate, &key)
 }
 
 /// Asks the cluster to sign a fresh key for this node: (certificate, key), PEM.
@@ -140,8 +149,7 @@ async fn sign(
     usages: &[&str],
 ) -> Result<(String, String)> {
     let user = format!("system:node:{}", settings.node_name);
-    let (key, request) =
-        issue::request(&user, Some("system:nodes"), names).map_err(|error| Failure::new(error.to_string()))?;
+    let (key, request) = issue::request(&user, Some("system:nodes"), names)?;
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let what = format!("have a certificate signed by {signer}");
     let failed = |error: kube::Error| Failure::of(&what, error);
@@ -200,18 +208,78 @@ async fn sign(
     Ok((certificate, key))
 }
 
-fn store(stem: &Path, certificate: &str, key: &str) -> Result<Arc<CertifiedKey>> {
-    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
-    mk8s_pki::files::write(&stem.with_extension("key"), key.as_bytes(), 0o600).map_err(broken)?;
-    mk8s_pki::files::write(&stem.with_extension("crt"), certificate.as_bytes(), 0o644).map_err(broken)?;
-    issue::certified_key(certificate, key).map_err(broken)
+/// The node's two pairs: the names of their files in the pki directory.
+const CLIENT: &str = "kubelet-client";
+const SERVING: &str = "kubelet-serving";
+
+/// Writes a pair as one file, certificate first, as the kubelet has it: no crash can leave one without the other.
+fn store(settings: &Settings, name: &str, certificate: &str, key: &str) -> Result<Arc<CertifiedKey>> {
+    let directory = settings.pki_dir();
+    mk8s_pki::files::private_directory(&directory)?;
+    let pair = format!("{}\n{key}", certificate.trim_end());
+    mk8s_pki::files::write(&directory.join(format!("{name}.pem")), pair.as_bytes(), 0o600)?;
+    for outdated in ["crt", "key"] {
+        let _ = std::fs::remove_file(directory.join(format!("{name}.{outdated}")));
+    }
+    Ok(issue::certified_key(&pair, &pair)?)
 }
 
-fn load(stem: &Path) -> Result<Arc<CertifiedKey>> {
-    let (certificate, key) = (read(&stem.with_extension("crt"))?, read(&stem.with_extension("key"))?);
-    issue::certified_key(&certificate, &key).map_err(|error| Failure::new(error.to_string()))
+/// Reads a pair; from two files where an earlier version wrote it.
+fn load(settings: &Settings, name: &str) -> Result<Arc<CertifiedKey>> {
+    let file = |extension: &str| settings.pki_dir().join(format!("{name}.{extension}"));
+    if let (false, Ok(certificate), Ok(key)) = (file("pem").exists(), read(&file("crt")), read(&file("key"))) {
+        return Ok(issue::certified_key(&certificate, &key)?);
+    }
+    let pair = read(&file("pem"))?;
+    issue::certified_key(&pair, &pair).map_err(|error| Failure::of(format!("read {}", file("pem").display()), error))
 }
 
 pub fn read(path: &Path) -> Result<String> {
-    mk8s_pki::files::read_to_string(path).map_err(|error| Failure::new(error.to_string()))
+    Ok(mk8s_pki::files::read_to_string(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(data_dir: &Path) -> Settings {
+        let text = r#"{"role": "worker", "nodeName": "two", "nodeIp": "10.9.0.2", "endpoints": ["https://10.9.0.1:6443"],
+            "criSocket": "/run/containerd/containerd.sock"}"#;
+        std::fs::write(data_dir.join(crate::settings::SETTINGS), text).unwrap();
+        Settings::require(Some(data_dir)).unwrap()
+    }
+
+    fn pair() -> (String, String) {
+        let ca = mk8s_pki::ca::create("kubernetes").unwrap();
+        let issued = issue::client(&ca, "system:node:two", Some("system:nodes"), 3600).unwrap();
+        (issued.certificate_pem.clone(), issued.key_pem.clone())
+    }
+
+    /// A renewal writes the pair at once: there is no moment at which a start finds a key and another key's certificate.
+    #[test]
+    fn a_pair_is_one_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let (old, new) = (pair(), pair());
+        // As an earlier version left it.
+        std::fs::create_dir(settings.pki_dir()).unwrap();
+        std::fs::write(settings.pki_dir().join("kubelet-client.crt"), &old.0).unwrap();
+        std::fs::write(settings.pki_dir().join("kubelet-client.key"), &old.1).unwrap();
+        let loaded = load(&settings, CLIENT).unwrap();
+        assert_eq!(loaded.cert, issue::certificates(&old.0).unwrap());
+        // Renewed.
+        store(&settings, CLIENT, &new.0, &new.1).unwrap();
+        let loaded = load(&settings, CLIENT).unwrap();
+        assert_eq!(loaded.cert, issue::certificates(&new.0).unwrap());
+        let names: Vec<_> = std::fs::read_dir(settings.pki_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["kubelet-client.pem"]);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&settings.pki_dir()), 0o700);
+        assert_eq!(mode(&settings.pki_dir().join("kubelet-client.pem")), 0o600);
+    }
 }

@@ -24,6 +24,7 @@ pub fn run(arguments: &cli::Run) -> Result<()> {
     }
     let _lock = lock(Path::new(PID_FILE))?;
     mk8s_supervisor::logging::init();
+    settings.protect()?;
     give_back_memory();
     // Half of the cores and at least two: what runs in the pods is what the others are for.
     let workers = std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2));
@@ -110,6 +111,7 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Ar
         (Role::Master, Some(own)) => {
             let plane = master::start(settings, own, supervisor).await?;
             master::mark_own_node(settings, &plane, supervisor);
+            crate::admin::keep_fresh(settings, &plane.pki.ca, supervisor)?;
             let ca = plane.pki.ca.clone();
             let names = vec![settings.node_name.clone(), settings.node_ip.to_string()];
             let common_name = format!("system:node:{}", settings.node_name);

@@ -1,13 +1,19 @@
-//! What a host was set up as: written by init or join, read by every later verb and start.
+//! What a host was set up as: the first file that init or join write, and the last that reset removes, read by every other
+//! verb and start. While it says `unfinished`, a set-up goes on where it was interrupted.
+//!
+//! Both documents of this file carry a version, which changes only when an older reader would go wrong; fields that are
+//! missing have defaults and unknown ones are passed over, so that neighbours of one version more or less read each other's.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Network;
+use crate::cli::{Network, NodeFlags};
 use crate::failure::{Failure, Result};
+use crate::footprint;
 
 pub const DATA_DIR: &str = "/var/lib/mk8s";
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
@@ -16,6 +22,8 @@ pub const PID_FILE: &str = "/run/mk8s/mk8s.pid";
 pub const LOG_FILE: &str = "/var/log/mk8s.log";
 pub const UNIT_FILE: &str = "/etc/systemd/system/mk8s.service";
 pub const CRI_SOCKET: &str = "/run/containerd/containerd.sock";
+/// The name of the settings' file in the data directory.
+pub const SETTINGS: &str = "settings.json";
 /// Where every verb finds a data directory that is not the default one.
 const POINTER: &str = "/etc/kubernetes/mk8s-data-dir";
 
@@ -26,10 +34,25 @@ pub enum Role {
     Worker,
 }
 
+/// The version of the documents that this program writes, and the newest that it reads. 0 had no version, and one server
+/// in the place of the endpoints.
+const VERSION: u32 = 1;
+
+/// Refuses a document that only a newer mk8s understands.
+fn known_version(version: u32, what: &str) -> Result<()> {
+    if version <= VERSION {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{what} has version {version} and this mk8s knows none above {VERSION}: install the mk8s that wrote it, or a newer one"
+    )))
+}
+
 /// What all nodes of a cluster have to agree on; joins read it from ConfigMap kube-system/mk8s-config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Cluster {
+    pub version: u32,
     pub pod_cidr: Ipv4Net,
     pub service_cidr: Ipv4Net,
     pub dns_domain: String,
@@ -37,7 +60,28 @@ pub struct Cluster {
     pub image_repository: Option<String>,
 }
 
+impl Default for Cluster {
+    fn default() -> Self {
+        Cluster {
+            version: VERSION,
+            pod_cidr: Ipv4Net::new_assert([10, 244, 0, 0].into(), 16),
+            service_cidr: Ipv4Net::new_assert([10, 96, 0, 0].into(), 16),
+            dns_domain: "cluster.local".into(),
+            network: Network::Vxlan,
+            image_repository: None,
+        }
+    }
+}
+
 impl Cluster {
+    /// Reads the document that a master publishes.
+    pub fn from_json(text: &str, what: &str) -> Result<Cluster> {
+        let cluster: Cluster =
+            serde_json::from_str(text).map_err(|error| Failure::of(format!("read {what}"), error))?;
+        known_version(cluster.version, what)?;
+        Ok(cluster)
+    }
+
     /// The n-th address of the service range: 1 is the API, 10 is DNS.
     pub fn service_address(&self, n: u32) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.service_cidr.network()).wrapping_add(n))
@@ -51,24 +95,59 @@ impl Cluster {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
+    #[serde(default)]
+    pub version: u32,
     pub role: Role,
     pub node_name: String,
     pub node_ip: Ipv4Addr,
-    /// `https://10.0.0.1:6443`
-    pub server: String,
+    /// The API servers, at least one, as `https://10.0.0.1:6443`.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
+    /// Version 0's only endpoint.
+    #[serde(default, skip_serializing)]
+    server: Option<String>,
     pub cri_socket: PathBuf,
+    #[serde(default)]
     pub register_with_taints: Vec<String>,
     /// None: the node agent's default.
     #[serde(default)]
     pub eviction_hard: Option<String>,
+    #[serde(default)]
     pub cluster: Cluster,
     /// The masters' own.
+    #[serde(default)]
     pub master: Option<Master>,
-    /// An init that was interrupted before its end left this true; the next one goes on from there.
+    /// A set-up that was interrupted before its end left this true; the next one goes on from there.
     #[serde(default)]
     pub unfinished: bool,
-    #[serde(skip)]
-    pub data_dir: PathBuf,
+    /// What stood where mk8s is not alone before it came (see `footprint`): reset leaves it.
+    #[serde(default)]
+    pub before: BTreeSet<PathBuf>,
+    /// The users who got a copy of admin.conf: it is renewed with that, and removed by reset, whoever calls it.
+    #[serde(default)]
+    pub kubeconfigs: Vec<Home>,
+    /// Where this file stands: one that was copied elsewhere is not this host's. Version 0 did not say.
+    #[serde(default)]
+    data_dir: PathBuf,
+}
+
+/// A user's home directory, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Home {
+    pub directory: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    /// Whether `.kube` was made with the copy.
+    pub made_directory: bool,
+}
+
+/// What init and join plan alike.
+pub struct Node {
+    pub name: String,
+    pub ip: Ipv4Addr,
+    pub endpoint: String,
+    pub flags: NodeFlags,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +159,28 @@ pub struct Master {
 }
 
 impl Settings {
+    /// Those of a set-up that begins: of the flags and this host, nothing of which is written yet.
+    pub fn plan(role: Role, node: Node, cluster: Cluster, master: Option<Master>) -> Settings {
+        let data_dir = find(node.flags.data_dir.as_deref());
+        Settings {
+            version: VERSION,
+            role,
+            node_name: node.name,
+            node_ip: node.ip,
+            endpoints: vec![node.endpoint],
+            server: None,
+            cri_socket: cri_socket(node.flags.cri_socket.as_deref()),
+            register_with_taints: node.flags.register_with_taints,
+            eviction_hard: node.flags.eviction_hard,
+            cluster,
+            master,
+            unfinished: true,
+            before: footprint::survey(&data_dir),
+            kubeconfigs: Vec::new(),
+            data_dir,
+        }
+    }
+
     /// The settings of this host, if it was set up.
     pub fn load(data_dir: Option<&Path>) -> Result<Option<Settings>> {
         let data_dir = find(data_dir);
@@ -89,9 +190,7 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::of(format!("read {}", path.display()), error)),
         };
-        let settings =
-            serde_json::from_str(&text).map_err(|error| Failure::of(format!("read {}", path.display()), error))?;
-        Ok(Some(Settings { data_dir, ..settings }))
+        read(&text, data_dir).map(Some)
     }
 
     /// The same, where a host that was not set up is an error.
@@ -104,14 +203,45 @@ impl Settings {
         })
     }
 
+    /// The API server that this host speaks to first.
+    pub fn server(&self) -> &str {
+        self.endpoints.first().map_or("", String::as_str)
+    }
+
+    /// What a master keeps of its own.
+    pub fn own_master(&self) -> Result<&Master> {
+        let own = self.master.as_ref();
+        own.ok_or_else(|| Failure::new("the stored settings of this master are incomplete"))
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Writes them down; they say that the set-up is over from then on.
+    pub fn finish(mut self) -> Result<Settings> {
+        self.unfinished = false;
+        self.save()?;
+        Ok(self)
+    }
+
     pub fn save(&self) -> Result<()> {
         let path = file(&self.data_dir);
         let text = serde_json::to_vec_pretty(self).map_err(|error| Failure::of("print the settings", error))?;
-        mk8s_pki::files::write(&path, &text, 0o600).map_err(|error| Failure::new(error.to_string()))?;
+        mk8s_pki::files::write(&path, &text, 0o600)?;
         if self.data_dir != Path::new(DATA_DIR) {
             let directory = self.data_dir.as_os_str().as_encoded_bytes();
-            mk8s_pki::files::write(Path::new(POINTER), directory, 0o644)
-                .map_err(|error| Failure::new(error.to_string()))?;
+            mk8s_pki::files::write(Path::new(POINTER), directory, 0o644)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away everybody else's right to look at what is kept here: the objects of the cluster, Secrets among them, keys,
+    /// and what pods are given of both.
+    pub fn protect(&self) -> Result<()> {
+        let store = (self.role == Role::Master).then(|| self.data_dir.join("db"));
+        for directory in store.into_iter().chain([self.pki_dir(), self.node_dir()]) {
+            mk8s_pki::files::private_directory(&directory)?;
         }
         Ok(())
     }
@@ -125,8 +255,44 @@ impl Settings {
     }
 }
 
+fn read(text: &str, data_dir: PathBuf) -> Result<Settings> {
+    let what = file(&data_dir).display().to_string();
+    let wrong = |cause: &str| Failure::of(format!("read {what}"), cause.to_string());
+    let mut settings: Settings =
+        serde_json::from_str(text).map_err(|error| Failure::of(format!("read {what}"), error))?;
+    known_version(settings.version, &what)?;
+    if !settings.data_dir.as_os_str().is_empty() && !same_directory(&settings.data_dir, &data_dir) {
+        return Err(Failure::new(format!(
+            "{what} is a copy of that of {}, which is where this host was set up",
+            settings.data_dir.display()
+        )));
+    }
+    if settings.endpoints.is_empty() {
+        settings.endpoints.extend(settings.server.take());
+    }
+    if settings.endpoints.is_empty() {
+        return Err(wrong("it names no API server"));
+    }
+    Ok(Settings {
+        version: VERSION,
+        server: None,
+        data_dir,
+        ..settings
+    })
+}
+
+fn same_directory(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    whole(one) == whole(other)
+}
+
+/// kubeadm writes sockets as URLs, people as paths.
+pub fn cri_socket(given: Option<&str>) -> PathBuf {
+    PathBuf::from(given.map_or(CRI_SOCKET, |given| given.trim_start_matches("unix://")))
+}
+
 fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("settings.json")
+    data_dir.join(SETTINGS)
 }
 
 pub fn forget_pointer() {
@@ -141,5 +307,62 @@ pub fn find(data_dir: Option<&Path>) -> PathBuf {
     match std::fs::read_to_string(POINTER) {
         Ok(recorded) => PathBuf::from(recorded.trim_end()),
         Err(_) => PathBuf::from(DATA_DIR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FIRST_FORM: &str = r#"{"role": "worker", "nodeName": "two", "nodeIp": "10.9.0.2", "server": "https://10.9.0.1:6443",
+        "criSocket": "/run/containerd/containerd.sock", "registerWithTaints": [], "cluster": {"podCidr": "10.1.0.0/16",
+        "serviceCidr": "10.96.0.0/16", "dnsDomain": "cluster.local", "network": "routes", "imageRepository": null},
+        "master": null}"#;
+
+    #[test]
+    fn the_first_form_is_read_and_the_present_one_written() {
+        let read_back = |text: &str| read(text, "/var/lib/mk8s".into());
+        let settings = read_back(FIRST_FORM).unwrap();
+        assert_eq!(settings.endpoints, ["https://10.9.0.1:6443"]);
+        assert_eq!(settings.cluster.network, Network::Routes);
+        assert!(!settings.unfinished);
+        let text = serde_json::to_string(&settings).unwrap();
+        assert!(
+            text.contains(r#""version":1"#) && !text.contains(r#""server""#),
+            "{text}"
+        );
+        assert_eq!(read_back(&text).unwrap(), settings);
+    }
+
+    #[test]
+    fn documents_of_neighbouring_versions() {
+        let cluster = |text| Cluster::from_json(text, "the cluster's settings");
+        let older = cluster(r#"{"podCidr": "10.1.0.0/16"}"#).unwrap();
+        assert_eq!(older.pod_cidr.to_string(), "10.1.0.0/16");
+        assert_eq!(older.dns_domain, "cluster.local");
+        let newer = cluster(r#"{"version": 1, "podCidr": "10.1.0.0/16", "yetUnknown": {}}"#).unwrap();
+        assert_eq!(newer.pod_cidr, older.pod_cidr);
+        let refused = cluster(r#"{"version": 2}"#).unwrap_err().to_string();
+        assert!(refused.contains("version 2") && refused.contains("newer"), "{refused}");
+        let refused = read(r#"{"version": 2}"#, "/var/lib/mk8s".into());
+        assert!(refused.is_err(), "a settings file of a later form");
+    }
+
+    #[test]
+    fn a_copied_data_directory_is_not_this_hosts() {
+        let own = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            data_dir: own.path().to_path_buf(),
+            ..read(FIRST_FORM, own.path().to_path_buf()).unwrap()
+        };
+        let text = serde_json::to_string(&settings).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        let refused = read(&text, copy.path().to_path_buf()).unwrap_err().to_string();
+        assert!(refused.contains(own.path().to_str().unwrap()), "{refused}");
+        // Moved behind a link it is the same one.
+        let link = copy.path().join("link");
+        std::os::unix::fs::symlink(own.path(), &link).unwrap();
+        read(&text, link).unwrap();
     }
 }

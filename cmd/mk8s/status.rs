@@ -33,46 +33,44 @@ pub fn version(arguments: &cli::Version) -> Result<()> {
 
 /// A client with the rights that this host has: the administrator's on a master, the node's on a worker.
 fn client(settings: &Settings) -> Result<kube::Client> {
-    if settings.role == Role::Master {
-        return token::client(ADMIN_CONF.as_ref());
+    match settings.role {
+        Role::Master => token::client(ADMIN_CONF.as_ref()),
+        Role::Worker => remote::node_client(settings),
     }
-    let stem = remote::client_stem(settings);
-    let (certificate, key) = (
-        remote::read(&stem.with_extension("crt"))?,
-        remote::read(&stem.with_extension("key"))?,
-    );
-    let pair = mk8s_pki::issue::certified_key(&certificate, &key).map_err(|error| Failure::new(error.to_string()))?;
-    let holder = mk8s_pki::rotation::Holder::new(pair);
-    remote::client(settings, &remote::read(&remote::ca_file(settings))?, Some(holder))
+}
+
+/// What a start promises, unless what was started ends before.
+async fn while_it_runs<T>(started: &mut Started, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        failure = started.end() => Err(failure),
+    }
 }
 
 /// Resolves when the API server answers that it is ready.
 pub async fn wait_for_api(settings: &Settings, started: &mut Started) -> Result<kube::Client> {
     let client = client(settings)?;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let request = http::Request::get("/readyz")
-            .body(Vec::new())
-            .map_err(|error| Failure::of("ask for health", error))?;
-        let cause = match client.request_text(request).await {
-            Ok(_) => return Ok(client),
-            Err(error) => error,
-        };
-        if let Some(failure) = started.failure() {
-            return Err(Failure::new(failure));
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(Failure::of(
-                format!(
+    let answer = async {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            let cause = match client.request_text(request).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                let what = format!(
                     "reach {} within {} s (see {LOG_FILE})",
-                    settings.server,
+                    settings.server(),
                     PATIENCE.as_secs()
-                ),
-                cause,
-            ));
+                );
+                return Err(Failure::of(what, cause));
+            }
+            tokio::time::sleep(RETRY).await;
         }
-        tokio::time::sleep(RETRY).await;
-    }
+    };
+    while_it_runs(started, answer).await?;
+    Ok(client)
 }
 
 /// Resolves when the node is Ready and, on a master, ServiceAccount default exists.
@@ -90,12 +88,15 @@ pub async fn wait_ready(settings: &Settings, started: &mut Started) -> Result<()
         }
     };
     let node = &settings.node_name;
-    tokio::time::timeout(PATIENCE, ready).await.map_err(|_| {
-        Failure::new(format!(
-            "node {node} is not Ready after {} s: see {LOG_FILE}",
-            PATIENCE.as_secs()
-        ))
-    })
+    let in_time = async {
+        tokio::time::timeout(PATIENCE, ready).await.map_err(|_| {
+            Failure::new(format!(
+                "node {node} is not Ready after {} s: see {LOG_FILE}",
+                PATIENCE.as_secs()
+            ))
+        })
+    };
+    while_it_runs(started, in_time).await
 }
 
 async fn wait_for<K: Kind>(informer: &Informer<K>, holds: impl Fn(&K) -> bool) {
@@ -119,8 +120,8 @@ pub async fn status(arguments: &Where) -> Result<()> {
     };
     println!("role:      {role}");
     println!("node:      {} ({})", settings.node_name, settings.node_ip);
-    println!("server:    {}", settings.server);
-    println!("data:      {}", settings.data_dir.display());
+    println!("server:    {}", settings.server());
+    println!("data:      {}", settings.data_dir().display());
     match lifecycle::running() {
         Some(pid) => println!("process:   running, pid {pid}"),
         None => {
@@ -137,17 +138,13 @@ pub async fn status(arguments: &Where) -> Result<()> {
     match node {
         Ok(Ok(node)) if is_ready(&node) => println!("ready:     yes"),
         Ok(Ok(_)) => println!("ready:     no (`kubectl describe node {}`)", settings.node_name),
-        Ok(Err(error)) => return Err(Failure::of(format!("ask {} for the node", settings.server), error)),
-        Err(_) => return Err(Failure::new(format!("{} does not answer", settings.server))),
+        Ok(Err(error)) => return Err(Failure::of(format!("ask {} for the node", settings.server()), error)),
+        Err(_) => return Err(Failure::new(format!("{} does not answer", settings.server()))),
     }
     Ok(())
 }
 
 async fn mk8s_containerd_version(settings: &Settings) -> Result<String> {
     let containerd = crate::node::containerd(settings).await?;
-    let version = containerd
-        .version()
-        .await
-        .map_err(|error| Failure::new(error.to_string()))?;
-    Ok(version.version)
+    Ok(containerd.version().await?.version)
 }

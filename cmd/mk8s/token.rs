@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, ListParams};
 use mk8s_client::Remote;
@@ -31,9 +31,7 @@ pub async fn token(arguments: cli::Token) -> Result<()> {
             groups,
         } => {
             let token = match token {
-                Some(text) => text
-                    .parse()
-                    .map_err(|error: mk8s_pki::bootstrap::Malformed| Failure::new(error.to_string()))?,
+                Some(text) => text.parse()?,
                 None => Token::generate(),
             };
             let ttl = duration(&ttl)?;
@@ -61,49 +59,34 @@ pub async fn token(arguments: cli::Token) -> Result<()> {
 /// A client as the file's user.
 pub fn client(path: &Path) -> Result<kube::Client> {
     let text = crate::remote::read(path)?;
-    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
-    let file = Kubeconfig::from_yaml(&text, &path.display().to_string()).map_err(broken)?;
+    let file = Kubeconfig::from_yaml(&text, &path.display().to_string())?;
     let server = file.cluster().map(|cluster| cluster.server.clone()).unwrap_or_default();
-    let certificate = match file.certificate().map_err(broken)? {
-        Some((certificate, key)) => Some(Holder::new(issue::certified_key(&certificate, &key).map_err(broken)?)),
+    let certificate = match file.certificate()? {
+        Some((certificate, key)) => Some(Holder::new(issue::certified_key(&certificate, &key)?)),
         None => None,
     };
     let remote = Remote {
         server,
-        ca: issue::certificates(&file.ca_pem().map_err(broken)?).map_err(broken)?,
+        ca: issue::certificates(&file.ca_pem()?)?,
         certificate: certificate.map(|holder| std::sync::Arc::new(holder) as _),
         token: file.user().and_then(|user| user.token.clone()),
         user_agent: format!("mk8s/{}", mk8s_apiserver::config::VERSION),
     };
-    mk8s_client::remote(remote).map_err(|error| Failure::new(error.to_string()))
+    Ok(mk8s_client::remote(remote)?)
 }
 
-/// Go's notation of durations, as far as kubeadm's flags use it: `24h0m0s`, `0`. None: for ever.
+/// A length of time as kubeadm's flags write it, such as `24h0m0s`, `90m` or `0`. None: for ever.
 pub fn duration(text: &str) -> Result<Option<Duration>> {
-    let wrong = || Failure::new(format!("{text:?} is not a duration such as 24h, 90m or 0"));
-    let (mut total, mut digits) = (0u64, String::new());
-    for character in text.chars() {
-        let unit = match character {
-            '0'..='9' => {
-                digits.push(character);
-                continue;
-            }
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(wrong()),
-        };
-        let number: u64 = digits.parse().map_err(|_| wrong())?;
-        total = number
-            .checked_mul(unit)
-            .and_then(|seconds| total.checked_add(seconds))
-            .ok_or_else(wrong)?;
-        digits.clear();
-    }
-    if text.is_empty() || !(digits.is_empty() || digits == "0") {
-        return Err(wrong());
-    }
-    Ok((total > 0).then(|| Duration::from_secs(total)))
+    // Go's notation, and jiff's but for two things: jiff has no zero without a unit, and knows more units than hours.
+    let units = text.bytes().filter(u8::is_ascii_alphabetic);
+    let parsed = match text {
+        "0" => Some(SignedDuration::ZERO),
+        _ if units.clone().all(|unit| b"hms".contains(&unit)) => text.parse::<SignedDuration>().ok(),
+        _ => None,
+    };
+    let length = parsed.and_then(|length| Duration::try_from(length).ok());
+    let length = length.ok_or_else(|| Failure::new(format!("{text:?} is not a duration such as 24h, 90m or 0")))?;
+    Ok((!length.is_zero()).then_some(length))
 }
 
 pub async fn create(
@@ -190,15 +173,13 @@ async fn delete(client: &kube::Client, tokens: &[String]) -> Result<()> {
 
 /// The line that init prints and that is typed on a worker.
 pub fn join_command(settings: &Settings, token: &Token) -> Result<String> {
-    let authority = ca::load(&settings.pki_dir(), "ca").map_err(|error| Failure::new(error.to_string()))?;
-    let hash = authority.hash().map_err(|error| Failure::new(error.to_string()))?;
-    Ok(command(&settings.server, token, &hash))
+    let hash = ca::load(&settings.pki_dir(), "ca")?.hash()?;
+    Ok(command(settings.server(), token, &hash))
 }
 
 fn join_command_from(kubeconfig: &Path, token: &Token) -> Result<String> {
-    let broken = |error: mk8s_pki::PkiError| Failure::new(error.to_string());
-    let file = Kubeconfig::from_yaml(&crate::remote::read(kubeconfig)?, "").map_err(broken)?;
-    let hashes = ca::hashes_of_pem(&file.ca_pem().map_err(broken)?).map_err(broken)?;
+    let file = Kubeconfig::from_yaml(&crate::remote::read(kubeconfig)?, "")?;
+    let hashes = ca::hashes_of_pem(&file.ca_pem()?)?;
     let server = file.cluster().map(|cluster| cluster.server.clone()).unwrap_or_default();
     Ok(command(&server, token, hashes.first().map_or("", String::as_str)))
 }
@@ -224,7 +205,7 @@ mod tests {
         ] {
             assert_eq!(duration(text).unwrap(), seconds.map(Duration::from_secs), "{text}");
         }
-        for text in ["", "h", "12", "1d", "-1h"] {
+        for text in ["", "h", "12", "1d", "-1h", "1y", "2w", "1h 2", "99999999999999999999h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -78,7 +78,7 @@ impl Cluster {
             service_address: [10, 96, 0, 1].into(),
             extra: Vec::new(),
         };
-        let pki = layout::open(&dir.path().join("pki"), &names).unwrap();
+        let pki = layout::create(&dir.path().join("pki"), &names).unwrap();
         let ca_pem = pki.ca.certificate_pem();
         let config = Config::new(dir.path(), HOST, pki.service_accounts.clone());
         let server = ApiServer::open(config).unwrap();

@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         service_address: [10, 96, 0, 1].into(),
         extra: Vec::new(),
     };
-    let pki = layout::open(&dir.join("pki"), &names)?;
+    let pki = layout::create(&dir.join("pki"), &names)?;
     let admin = issue::client(&pki.ca, "kubernetes-admin", Some("system:masters"), issue::LIFE)?;
     let url = format!("https://127.0.0.1:{port}");
     let credential = Credential::Certificate {

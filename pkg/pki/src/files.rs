@@ -15,14 +15,21 @@ pub fn read_to_string(path: &Path) -> Result<String, PkiError> {
     std::fs::read_to_string(path).map_err(failed("reading", path))
 }
 
+/// Makes a directory that root alone may look into, or takes the others' rights away from one that is there.
+pub fn private_directory(path: &Path) -> Result<(), PkiError> {
+    std::fs::create_dir_all(path).map_err(failed("making", path))?;
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(path, private).map_err(failed("protecting", path))
+}
+
 /// Replaces `path` atomically; missing directories are made (0700 for those that will hold keys).
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.exists() {
-        std::fs::create_dir_all(directory).map_err(failed("making", directory))?;
         if mode & 0o077 == 0 {
-            let private = std::fs::Permissions::from_mode(0o700);
-            std::fs::set_permissions(directory, private).map_err(failed("protecting", directory))?;
+            private_directory(directory)?;
+        } else {
+            std::fs::create_dir_all(directory).map_err(failed("making", directory))?;
         }
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();

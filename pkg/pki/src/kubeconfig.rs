@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::PkiError;
 
@@ -104,6 +105,36 @@ pub enum Credential<'a> {
     Token(&'a str),
 }
 
+/// The file with another certificate for its current context's user; all else that it says stays.
+pub fn with_certificate(text: &str, certificate_pem: &str, key_pem: &str) -> Result<String, PkiError> {
+    let wrong = |cause: String| PkiError::Kubeconfig {
+        what: "can't be renewed".into(),
+        cause,
+    };
+    let mut tree: Value = serde_saphyr::from_str(text).map_err(|cause| wrong(cause.to_string()))?;
+    let named = |list: &Value, name: &Value| {
+        let items = list.as_array()?;
+        items.iter().position(|item| item["name"] == *name)
+    };
+    let context = named(&tree["contexts"], &tree["current-context"])
+        .map(|at| tree["contexts"][at]["context"]["user"].clone())
+        .ok_or_else(|| wrong("it has no current context".into()))?;
+    let user = named(&tree["users"], &context).ok_or_else(|| wrong(format!("it has no user {context}")))?;
+    let user = &mut tree["users"][user]["user"];
+    user["client-certificate-data"] = STANDARD.encode(certificate_pem).into();
+    user["client-key-data"] = STANDARD.encode(key_pem).into();
+    print(&tree)
+}
+
+/// Certificates in one line each, as kubeadm writes them: scripts cut them out with grep and awk.
+fn print(tree: &Value) -> Result<String, PkiError> {
+    let one_line = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(tree, one_line).map_err(|cause| PkiError::Kubeconfig {
+        what: "can't be written".into(),
+        cause: cause.to_string(),
+    })
+}
+
 impl Kubeconfig {
     /// One cluster, one user, one context `user@cluster`, as kubeadm lays its files out.
     pub fn new(server: &str, ca_pem: &str, cluster: &str, user: &str, credential: Credential<'_>) -> Self {
@@ -172,15 +203,11 @@ impl Kubeconfig {
 
     pub fn to_yaml(&self) -> Result<String, PkiError> {
         // By way of the tree: YAML's reader and writer for each of these types would be a fifth of a MiB.
-        // Certificates in one line each, as kubeadm writes them: scripts cut them out with grep and awk.
-        let one_line = serde_saphyr::ser_options! { prefer_block_scalars: false };
-        let written = serde_json::to_value(self).map_err(|cause| cause.to_string());
-        written
-            .and_then(|tree| serde_saphyr::to_string_with_options(&tree, one_line).map_err(|cause| cause.to_string()))
-            .map_err(|cause| PkiError::Kubeconfig {
-                what: "can't be written".into(),
-                cause,
-            })
+        let tree = serde_json::to_value(self).map_err(|cause| PkiError::Kubeconfig {
+            what: "can't be written".into(),
+            cause: cause.to_string(),
+        })?;
+        print(&tree)
     }
 
     pub fn from_yaml(text: &str, what: &str) -> Result<Self, PkiError> {
@@ -310,6 +337,30 @@ mod tests {
         assert_eq!(
             read.user().unwrap().certificate().unwrap().unwrap(),
             (long.clone(), "KEY".into())
+        );
+    }
+
+    #[test]
+    fn another_certificate_changes_nothing_else() {
+        let credential = Credential::Certificate {
+            certificate_pem: "OLD",
+            key_pem: "OLDKEY",
+        };
+        let made = Kubeconfig::new("https://a:1", "CA", "kubernetes", "admin", credential);
+        let mut tree = serde_json::to_value(&made).unwrap();
+        tree["clusters"][0]["cluster"]["tls-server-name"] = "other".into();
+        let more = serde_json::json!({"name": "second", "user": {"token": "t"}});
+        tree["users"].as_array_mut().unwrap().insert(0, more);
+        let text = with_certificate(&print(&tree).unwrap(), "NEW", "NEWKEY").unwrap();
+        let read = Kubeconfig::from_yaml(&text, "test").unwrap();
+        assert_eq!(
+            read.certificate().unwrap(),
+            Some(("NEW".into(), "NEWKEY".into())),
+            "{text}"
+        );
+        assert!(
+            text.contains("tls-server-name: other") && text.contains("token: t"),
+            "{text}"
         );
     }
 

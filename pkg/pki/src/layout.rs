@@ -1,9 +1,12 @@
-//! The pki directory of a master: what is in it, made on first use, renewed when it is due.
+//! The pki directory of a master. What the cluster is known by (its CAs, the key that signs ServiceAccounts' tokens) is made
+//! once, by [`create`]; [`open`] reads it and never makes it again, since another CA or key in its place would end the
+//! cluster's identity for good. Leaf certificates are made anew whenever they are missing, due, or for other names.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use crate::ca::{self, Authority};
@@ -59,11 +62,37 @@ pub struct Master {
 /// The API server's name towards nodes' own servers.
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
-/// Reads the directory, making whatever is missing and renewing leaf certificates that are due or name others.
+/// The stems of the authorities' files (`.crt` and `.key`) and their common names.
+const AUTHORITIES: [(&str, &str); 2] = [("ca", "kubernetes"), ("front-proxy-ca", "front-proxy-ca")];
+const SERVICE_ACCOUNT_KEY: &str = "sa.key";
+
+/// Makes what the directory lacks, then opens it. For a set-up that has not come to its end, and for nothing else.
+pub fn create(directory: &Path, names: &ServerNames) -> Result<Master, PkiError> {
+    files::private_directory(directory)?;
+    for (stem, name) in AUTHORITIES {
+        // A key without its certificate is a first set-up that was cut short: nothing was signed with it yet.
+        if !directory.join(format!("{stem}.crt")).exists() {
+            ca::create(name)?.save(directory, stem)?;
+        }
+    }
+    let path = directory.join(SERVICE_ACCOUNT_KEY);
+    if !path.exists() {
+        let keys = Keys::generate()?;
+        // The key last: it is what says that the pair is whole.
+        files::write(&directory.join("sa.pub"), keys.public_pem().as_bytes(), 0o644)?;
+        files::write(&path, keys.private_pem().as_bytes(), 0o600)?;
+    }
+    open(directory, names)
+}
+
+/// Reads the directory and renews leaf certificates. Where a CA or the ServiceAccounts' key is missing it fails with all
+/// that is missing, and has written nothing.
 pub fn open(directory: &Path, names: &ServerNames) -> Result<Master, PkiError> {
-    let ca = authority(directory, "ca", "kubernetes")?;
-    let front_proxy_ca = authority(directory, "front-proxy-ca", "front-proxy-ca")?;
-    let service_accounts = Arc::new(service_account_keys(directory)?);
+    require(directory)?;
+    let [ca, front_proxy_ca] = AUTHORITIES.map(|(stem, _)| ca::load(directory, stem));
+    let (ca, front_proxy_ca) = (ca?, front_proxy_ca?);
+    let keys = files::read_to_string(&directory.join(SERVICE_ACCOUNT_KEY))?;
+    let service_accounts = Arc::new(Keys::from_pem(&keys)?);
     let server = server_certificate(directory, &ca, names)?;
     let kubelet_client = kubelet_client_certificate(directory, &ca)?;
     Ok(Master {
@@ -76,25 +105,20 @@ pub fn open(directory: &Path, names: &ServerNames) -> Result<Master, PkiError> {
     })
 }
 
-fn authority(directory: &Path, stem: &str, name: &str) -> Result<Authority, PkiError> {
-    // A key without its certificate is a first start that was cut short: nothing was signed with it yet.
-    if directory.join(format!("{stem}.crt")).exists() {
-        return ca::load(directory, stem);
+/// Fails with the files that nothing but a backup can bring back, where some are missing.
+pub fn require(directory: &Path) -> Result<(), PkiError> {
+    let authorities = AUTHORITIES
+        .iter()
+        .flat_map(|(stem, _)| [format!("{stem}.crt"), format!("{stem}.key")]);
+    let missing: Vec<PathBuf> = authorities
+        .chain([SERVICE_ACCOUNT_KEY.to_string()])
+        .map(|name| directory.join(name))
+        .filter(|path| !path.exists())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    let made = ca::create(name)?;
-    made.save(directory, stem)?;
-    Ok(made)
-}
-
-fn service_account_keys(directory: &Path) -> Result<Keys, PkiError> {
-    let path = directory.join("sa.key");
-    if path.exists() {
-        return Keys::from_pem(&files::read_to_string(&path)?);
-    }
-    let keys = Keys::generate()?;
-    files::write(&path, keys.private_pem().as_bytes(), 0o600)?;
-    files::write(&directory.join("sa.pub"), keys.public_pem().as_bytes(), 0o644)?;
-    Ok(keys)
+    Err(PkiError::Missing(missing))
 }
 
 /// `apiserver.crt`: kept while it is young enough and names the same; else made anew.
@@ -139,15 +163,21 @@ fn leaf(
     issued.certified_key()
 }
 
+/// Whether `ca` signed the certificate.
+pub fn signed_by(certificate: &CertificateDer<'_>, ca: &Authority) -> bool {
+    let Ok((_, leaf)) = x509_parser::parse_x509_certificate(certificate) else {
+        return false;
+    };
+    let Ok((_, issuer)) = x509_parser::parse_x509_certificate(ca.certificate()) else {
+        return false;
+    };
+    leaf.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
 /// Whether a stored certificate is from this CA, in the first two thirds of its life, and for these names.
 fn keeps(pair: &CertifiedKey, ca: &Authority, names: &[String], now: i64) -> bool {
     let Some(certificate) = pair.cert.first() else {
         return false;
-    };
-    let signed_by_ca = || {
-        let (_, leaf) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let (_, issuer) = x509_parser::parse_x509_certificate(ca.certificate()).ok()?;
-        leaf.verify_signature(Some(issuer.public_key())).ok()
     };
     let same_names = || {
         let mut stored = issue::names(certificate).unwrap_or_default();
@@ -156,12 +186,13 @@ fn keeps(pair: &CertifiedKey, ca: &Authority, names: &[String], now: i64) -> boo
         wanted.sort();
         stored == wanted
     };
-    crate::rotation::renew_at(certificate).is_ok_and(|due| now < due) && signed_by_ca().is_some() && same_names()
+    crate::rotation::renew_at(certificate).is_ok_and(|due| now < due) && signed_by(certificate, ca) && same_names()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -176,16 +207,61 @@ mod tests {
         }
     }
 
+    /// Every file of a directory and its content.
+    fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+        let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| {
+                (
+                    entry.file_name().into_string().unwrap(),
+                    std::fs::read(entry.path()).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_the_cluster_is_known_by_is_never_made_again() {
+        for lost in ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"] {
+            let dir = tempfile::tempdir().unwrap();
+            create(dir.path(), &names(&[])).unwrap();
+            std::fs::remove_file(dir.path().join(lost)).unwrap();
+            // A leaf that is gone, too: not even that is written beside what is missing.
+            std::fs::remove_file(dir.path().join("apiserver.crt")).unwrap();
+            let before = contents(dir.path());
+            let Err(refused) = open(dir.path(), &names(&[])) else {
+                panic!("{lost} was made again");
+            };
+            let refused = refused.to_string();
+            let named = dir.path().join(lost).display().to_string();
+            assert!(refused.contains(&named) && refused.contains("backup"), "{refused}");
+            assert_eq!(contents(dir.path()), before, "{lost}");
+        }
+    }
+
+    #[test]
+    fn a_set_up_that_was_cut_short_goes_on_with_what_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = create(dir.path(), &names(&[])).unwrap();
+        std::fs::remove_file(dir.path().join("sa.key")).unwrap();
+        std::fs::remove_file(dir.path().join("front-proxy-ca.crt")).unwrap();
+        let second = create(dir.path(), &names(&[])).unwrap();
+        assert_eq!(first.ca.hash().unwrap(), second.ca.hash().unwrap());
+        open(dir.path(), &names(&[])).unwrap();
+    }
+
     #[test]
     fn opens_again_what_it_made() {
         let dir = tempfile::tempdir().unwrap();
-        let first = open(dir.path(), &names(&[])).unwrap();
+        let first = create(dir.path(), &names(&[])).unwrap();
         let second = open(dir.path(), &names(&[])).unwrap();
         assert_eq!(first.ca.hash().unwrap(), second.ca.hash().unwrap());
         assert_eq!(first.server.cert, second.server.cert);
         let third = open(dir.path(), &names(&["example.org"])).unwrap();
         assert_ne!(first.server.cert, third.server.cert, "other names: another certificate");
         assert_eq!(first.kubelet_client.cert, third.kubelet_client.cert);
+        let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "of the directory");
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();

@@ -29,6 +29,13 @@ pub enum PkiError {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
+    /// What a cluster is known by, and what only a backup can bring back.
+    #[error(
+        "{} {} missing, and never made again, since the cluster is known by it: bring it back from a backup, or end the cluster by `mk8s reset`",
+        .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        if .0.len() == 1 { "is" } else { "are" }
+    )]
+    Missing(Vec<std::path::PathBuf>),
     #[error("{what} is not valid PEM of the expected kind")]
     Pem { what: String },
     #[error("{what} can't be read as a certificate: {cause}")]
