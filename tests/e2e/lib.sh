@@ -16,23 +16,44 @@ check() {
 }
 # fails NAME OUTPUT: with what the nodes say of themselves, which is often the reason.
 fails() {
-  failed=$((failed + 1)); echo "FAILED  $1"; sed 's/^/        /' <<<"$2" | tail -n 15
+  failed=$((failed + 1)); echo "FAILED  $1"; sed 's/^/        /' <<<"$2" | tail -n 40
   on 1 kubectl get nodes --no-headers -o 'custom-columns=:.metadata.name,:.spec.taints[*].key' 2>/dev/null |
     sed 's/^/        node and taints: /'
 }
-# shows NAME PATTERN COMMAND…: the command's output has a line that matches; lacks …: it has none.
-shows() { says yes "no line matches" "$@"; }
-lacks() { says no "a line matches" "$@"; }
+# shows NAME PATTERN COMMAND…: the command succeeds and its output has a line that matches; lacks …: it succeeds and has none.
+shows() { says 0 yes "$@"; }
+lacks() { says 0 no "$@"; }
+# refuses NAME PATTERN COMMAND…: the command fails, as its own decision, and its output says why in a line that matches.
+refuses() { says refusal yes "$@"; }
 says() {
-  local wanted=$1 otherwise=$2 name=$3 pattern=$4 output found=no; shift 4
-  output=$("$@" 2>&1)
+  local status=$1 wanted=$2 name=$3 pattern=$4 output got found=no; shift 4
+  output=$("$@" 2>&1); got=$?
+  # Of timeout, of a command that is not there, of a signal.
+  if ((got > 0 && got < 124)); then got=refusal; fi
   if grep -qE -- "$pattern" <<<"$output"; then found=yes; fi
-  if [ $found = $wanted ]; then
+  if [ $found = "$wanted" ] && [ $got = "$status" ]; then
     passed=$((passed + 1)); echo "ok      $name"
   else
-    fails "$name: $otherwise /$pattern/ in:" "$output"
+    fails "$name: exit $got (wanted $status), a line matches /$pattern/: $found (wanted $wanted), in:" "$output"
   fi
 }
+# absent HOST PATH…: none of these is there, not even as a link.
+absent() {
+  local host=$1; shift
+  check "host $host: absent: $*" on "$host" bash -c 'for path; do ! { [ -e "$path" ] || [ -L "$path" ]; } || { echo "$path is there"; exit 1; }; done' absent "$@"
+}
+# same NAME FILE HOST: the host is as FILE says that it was (see state.sh).
+same() {
+  local output
+  if ! on "$3" bash "$here/state.sh" >"$work/now" 2>"$work/now.errors"; then fails "$1" "$(cat "$work/now.errors")"; return; fi
+  if output=$(diff "$2" "$work/now"); then
+    passed=$((passed + 1)); echo "ok      $1"
+  else
+    fails "$1: < before, > now" "$output"
+  fi
+}
+# A check that is misspelt is one that fails. The shell runs this in a process of its own: run.sh counts the file's lines.
+command_not_found_handle() { echo "$*" >>"$work/not-found"; echo "FAILED  there is no command $1" >&2; return 127; }
 # has PATTERN COMMAND…: for conditions. It reads all that the command says: `command | grep -q` ends at the first match, and
 # pipefail makes a failure of that when the command still writes.
 has() { local pattern=$1 output; shift; output=$("$@") && grep -qE -- "$pattern" <<<"$output"; }

@@ -27,10 +27,16 @@ for host in 1 2; do on $host ctr -n k8s.io images import "$work/busybox.tar" >/d
 # How full the machine's disk is is no matter of these tests.
 export MK8S_EVICTION_HARD="memory.available<10Mi,nodefs.available<10Mi"
 
+# What reset has to come back to.
+for host in 1 2; do on $host bash "$here/state.sh" >"$work/state-$host" || exit 1; done
+
 for part in "${parts[@]}"; do
+  file=$here/parts/$part.sh
+  if ! bash -n "$file"; then fails "part $part does not run" ""; continue; fi
   # shellcheck source=/dev/null
-  source "$here/parts/$part.sh"
+  source "$file"
 done
+if [ -f "$work/not-found" ]; then failed=$((failed + $(wc -l <"$work/not-found"))); fi
 
 if ((failed)); then
   for host in 1 2; do echo "# mk8s's log on host $host"; on $host tail -n 30 /var/log/mk8s.log 2>/dev/null; done

@@ -33,11 +33,32 @@ other=$(other_on host1 "$pod")
 shows "pod to pod" "hello from mk8s" k exec "$pod" -- timeout 5 wget -q -O- "http://$other:8080"
 shows "pod to Service by name" "hello from mk8s" k exec "$pod" -- timeout 5 wget -q -O- http://web
 shows "the NodePort from another host" "hello from mk8s" on 2 curl -s -m 5 http://10.9.0.1:30080
-shows "a pod reaches another host" "." k exec "$pod" -- ping -c 1 -W 3 10.9.0.2
+shows "a pod reaches another host" "1 packets received" k exec "$pod" -- ping -c 1 -W 3 10.9.0.2
 check "reset with pods running" on 1 "$work/mk8s" reset --force
 lacks "no containers" "." on 1 ctr -n k8s.io containers ls -q
 lacks "no hole in the firewall" "mk8s|10\.244" on 1 iptables-save
 shows "the firewall's own policy" "FORWARD DROP" on 1 iptables-save
+
+echo "# an init by sudo, a lost CA, and a reset by root"
+# Whose home is on the host's own disk.
+on 1 bash -c 'useradd --home-dir /usr/local/sam --create-home sam; mkdir -p /etc/kubernetes/manifests /var/lib/kubelet/theirs'
+on 1 bash "$here/state.sh" >"$work/state-sam"
+check "init" on 1 env SUDO_USER=sam "$work/mk8s" init
+shows "the user's copy is the user's" "^sam 600 /usr/local/sam/.kube/config$" on 1 stat -c "%U %a %n" /usr/local/sam/.kube/config
+check "stop" on 1 mk8s stop
+check "the CA's certificate is lost" on 1 mv /var/lib/mk8s/pki/ca.crt /run/ca.crt
+hash=$(on 1 sha256sum /var/lib/mk8s/pki/ca.key)
+for verb in start init; do
+  refuses "$verb makes no other CA" "^error: /var/lib/mk8s/pki/ca.crt is missing" on 1 mk8s $verb
+done
+refuses "nor does the service" "^error: /var/lib/mk8s/pki/ca.crt is missing" on 1 mk8s run
+absent 1 /var/lib/mk8s/pki/ca.crt
+check "its key is as it was" test "$hash" = "$(on 1 sha256sum /var/lib/mk8s/pki/ca.key)"
+check "the certificate is found again" on 1 mv /run/ca.crt /var/lib/mk8s/pki/ca.crt
+check "a lost admin.conf is a leaf" on 1 sh -c "rm /etc/kubernetes/admin.conf; mk8s start && kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes"
+check "reset by root" on 1 "$work/mk8s" reset --force
+same "the host is as it was, the user's home included" "$work/state-sam" 1
+on 1 bash -c 'userdel --remove sam 2>/dev/null; rm -r /etc/kubernetes /var/lib/kubelet/theirs'
 
 echo "# a node under pressure"
 check "init" on 1 "$work/mk8s" init --eviction-hard "nodefs.available<99%"

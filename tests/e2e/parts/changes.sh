@@ -19,7 +19,7 @@ check "delete pod by label" k delete pod -l app=web
 check "wait for a deletion" k wait --for=delete pod -l tier=front --timeout=30s
 check "rollout after the deletion" k rollout status deploy/web --timeout=60s
 # A change that comes while get -w runs.
-watched() { on 1 bash -c 'timeout 3 kubectl -n app get configmaps -w --no-headers & sleep 1; kubectl -n app create configmap late --from-literal=a=b >/dev/null; wait $!'; }
+watched() { on 1 bash -c 'timeout 3 kubectl -n app get configmaps -w --no-headers & sleep 1; kubectl -n app create configmap late --from-literal=a=b >/dev/null; wait $! || [ $? = 124 ]'; }
 shows "get -w" "^late +1" watched
 check "wait for a condition" k wait --for=condition=Available deploy/web --timeout=30s
 check "wait for a field" k wait --for=jsonpath='{.status.readyReplicas}'=3 deploy/web --timeout=30s
@@ -33,18 +33,18 @@ check "create service" k create service clusterip plain --tcp=80:80
 shows "expose finds the deployment's pods" "app=made" k get service made -o wide
 check "create job" k create job made --image=mk8s.local/busybox:1 -- echo x
 check "create secret" k create secret generic made --from-literal=a=b
-shows "a network policy is refused" "not in this version of mk8s" k create -f - <<<'{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"x"},"spec":{"podSelector":{}}}'
+refuses "a network policy is refused" "not in this version of mk8s" k create -f - <<<'{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"x"},"spec":{"podSelector":{}}}'
 check "delete what was made" k delete deployment/made service/made service/plain job/made secret/made
 pod=$(pod_on host1)
 check "cp" k cp /etc/hostname "$pod:/tmp/name"
 shows "cp arrived" "host1" k exec "$pod" -- cat /tmp/name
 check "create role" k create role reader --verb=get --resource=pods
-shows "can-i" "^no" k auth can-i delete pods --as=system:serviceaccount:app:default
+refuses "can-i" "^no" k auth can-i delete pods --as=system:serviceaccount:app:default
 # Debian's kubectl 1.20 has no such verb.
 if kubectl create token --help 2>&1 | grep -e --audience >/dev/null; then shows "create token" "^ey" k create token default; fi
 shows "run --rm -i" "^from-stdin" bash -c "echo from-stdin | timeout 60 $hosts exec 1 kubectl -n app run once-more --rm -i --restart=Never --image=mk8s.local/busybox:1 --image-pull-policy=IfNotPresent -- cat"
-shows "a bad manifest is refused with the field" "spec.replicas.*greater than or equal to 0" k patch deploy/web -p '{"spec":{"replicas":-1}}'
-shows "an unknown field is refused" "unknown field" k create --validate=strict -f - <<<'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{}}'
+refuses "a bad manifest is refused with the field" "spec.replicas.*greater than or equal to 0" k patch deploy/web -p '{"spec":{"replicas":-1}}'
+refuses "an unknown field is refused" "unknown field" k create --validate=strict -f - <<<'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{}}'
 check "create a pod whose image does not exist" k run missing --image=127.0.0.1:9/none:1
 shows "its image cannot be pulled" "ErrImagePull|ImagePullBackOff" bash -c "sleep 3; timeout 30 $hosts exec 1 kubectl -n app get pod missing"
 check "delete it" k delete pod missing --grace-period=0 --force

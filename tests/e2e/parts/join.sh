@@ -10,14 +10,14 @@ short=$(on 1 mk8s token create "$token" --ttl 1s --print-join-command)
 gone() { local tokens; tokens=$(on 1 mk8s token list) && ! grep -qF "$token" <<<"$tokens"; }
 check "an expired token is removed" eventually 30 gone
 # shellcheck disable=SC2086
-shows "join refuses an expired token" "^error: token ${token%.*} is unknown .*expired" on 2 "$work/mk8s" ${short#mk8s }
+refuses "join refuses an expired token" "^error: token ${token%.*} is unknown .*expired" on 2 "$work/mk8s" ${short#mk8s }
 # shellcheck disable=SC2086
-shows "join refuses the name of a Ready node" "already exists" on 2 "$work/mk8s" ${join#mk8s } --node-name host1
+refuses "join refuses the name of a Ready node" "already exists" on 2 "$work/mk8s" ${join#mk8s } --node-name host1
 # shellcheck disable=SC2086
-shows "join refuses a host with a route to the pods' range" "RouteOverlap" on 2 sh -c "ip route add 10.244.7.0/24 dev lo; $work/mk8s ${join#mk8s }; ip route del 10.244.7.0/24"
+refuses "join refuses a host with a route to the pods' range" "RouteOverlap" on 2 sh -c "ip route add 10.244.7.0/24 dev lo; $work/mk8s ${join#mk8s }; status=\$?; ip route del 10.244.7.0/24; exit \$status"
 bad=${join/sha256:?/sha256:z}
 # shellcheck disable=SC2086
-shows "join refuses another CA" "hash" on 2 "$work/mk8s" ${bad#mk8s }
+refuses "join refuses another CA" "has the hash sha256:[0-9a-f]{64}, none of --discovery-token-ca-cert-hash" on 2 "$work/mk8s" ${bad#mk8s }
 lacks "a refused join changes nothing" "settings|pki|bin/mk8s|table .*mk8s|mk8s[.-]" traces 2
 # shellcheck disable=SC2086
 shows "join" "This node has joined the cluster" on 2 "$work/mk8s" ${join#mk8s }

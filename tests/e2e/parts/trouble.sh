@@ -2,6 +2,7 @@
 # shellcheck shell=bash disable=SC2154,SC2016
 echo "# mk8s dies"
 before=$(k get pod -l app=web -o 'jsonpath={.items[*].status.containerStatuses[*].containerID}')
+check "the application has containers" grep -q containerd:// <<<"$before"
 pid=$(mk8s_pid)
 check "kill -9" on 1 kill -9 "$pid"
 shows "pods serve without mk8s" "hello from mk8s" on 1 curl -s -m 5 "http://$address"
@@ -31,6 +32,7 @@ restarts() {
 }
 all_ready() { [ "$(k get deploy web -o 'jsonpath={.status.readyReplicas}')" = "$(k get deploy web -o 'jsonpath={.spec.replicas}')" ]; }
 expected=$(restarts 1)
+check "the application has pods" test -n "$expected"
 restarted() { [ "$(restarts 0)" = "$expected" ] && all_ready; }
 check "reboot" reboot 1
 check "the same pods run again, restarted once" eventually 60 restarted

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# What a host is like, for a comparison: files (outside of /proc, /sys, and what containerd keeps), mounts, links, addresses,
+# routes, packet filter rules, cgroups, processes, the sysctls that mk8s may write, and containerd's objects by its API.
+# Runs on a host of hack/hosts.sh, which has the machine's files but for the directories that are its own.
+set -euo pipefail
+export LC_ALL=C
+section() { sed "s|^|$1 |"; }
+
+# /root is laid over the machine's, where others work: only what mk8s and kubectl's files may be in. kubectl keeps its cache.
+find /etc /run /usr/local /var/log /var/lib/kubelet /var/lib/mk8s /var/lib/cni /opt/cni /root/.kube \
+  \( -path /root/.kube/cache -o -path /run/containerd -o -path /var/log/containerd.log -o -path /usr/local/bin/mk8s \) -prune -o \
+  \( -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %l\n' \) 2>/dev/null | grep -vx '/root/.kube d .*' | sort | section file || true
+awk '{ print $4, $5, $6, $9, $10 }' /proc/self/mountinfo | grep -vE ' /(run|var/lib)/containerd' | sort | section mount
+ip -o link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ (state|qlen|link-netnsid) [^ ]+//g' | sort | section link
+ip -o address | sed -E 's/^[0-9]+: //' | sort | section address
+{ ip route show table all; ip rule; } | sed 's/ *$//' | sort | section route
+nft list ruleset | sed -E 's/packets [0-9]+ bytes [0-9]+//' | section nft
+for command in iptables-save ip6tables-save; do
+  $command | sed -E '/^#/d; s/\[[0-9]+:[0-9]+\]//' | section $command
+done
+find /sys/fs/cgroup -type d | sort | section cgroup
+ps -e -o comm= | grep -vxE 'bash|ps|sort|sed|grep|sleep|nsenter|timeout' | sort | section process
+for link in all default $(ls /sys/class/net); do
+  for name in route_localnet send_redirects rp_filter; do
+    file=net/ipv4/conf/$link/$name
+    echo "$file $(cat "/proc/sys/$file")"
+  done
+done | section sysctl
+for namespace in $(ctr namespaces ls -q); do
+  for kind in containers tasks images content snapshots leases; do
+    ctr -n "$namespace" $kind ls | tail -n +2 | awk '{ print $1 }' | sort | section "$namespace $kind"
+  done
+done
