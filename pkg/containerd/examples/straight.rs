@@ -57,6 +57,7 @@ impl Yard {
             labels: HashMap::new(),
             oci,
             stdio: Stdio::default(),
+            runtime: Default::default(),
         };
         let container = self.client.create(spec).await?;
         Ok(self.client.start(&container).await?)

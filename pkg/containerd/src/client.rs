@@ -14,6 +14,7 @@ use containerd_client::tonic::service::interceptor::InterceptedService;
 use containerd_client::tonic::transport::{Channel, Endpoint};
 use containerd_client::tonic::{Request, Response, Status};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tower::service_fn;
 
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::image::ImageCache;
 use crate::lock::KeyedLocks;
 use crate::registry::Puller;
+use crate::runtimes::Runtimes;
 use crate::unpack::Unpacked;
 
 /// Upstream's kubelet allows a runtime request two minutes.
@@ -98,11 +100,13 @@ struct Snapshotter {
 }
 
 pub(crate) struct Shared {
-    channel: Channel,
+    pub(crate) channel: Channel,
     pub(crate) options: Options,
     snapshotter: Snapshotter,
     pub(crate) images: ImageCache,
     pub(crate) unpacked: Unpacked,
+    /// Read since the last time that containerd was connected to.
+    pub(crate) runtimes: Mutex<Option<Arc<Runtimes>>>,
     pub(crate) puller: Puller,
     /// By digest of a blob, and by chain id of a layer.
     pub(crate) locks: KeyedLocks,
@@ -124,6 +128,7 @@ impl Containerd {
             snapshotter,
             images: ImageCache::default(),
             unpacked: Unpacked::default(),
+            runtimes: Mutex::default(),
             puller,
             locks: KeyedLocks::default(),
         };

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use containerd_client::services::v1 as api;
-use containerd_client::services::v1::container::Runtime;
+use containerd_client::services::v1::container;
 use containerd_client::types::Mount;
 use oci_spec::runtime::Spec;
 use prost_types::Any;
@@ -16,9 +16,8 @@ use prost_types::Any;
 use crate::client::{Containerd, call};
 use crate::error::{Error, Result, gone_is_fine};
 use crate::image::Image;
-use crate::task::runc_options;
+use crate::runtimes::Runtime;
 
-pub(crate) const RUNTIME: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 const LABEL_LOG: &str = "mk8s.io/log-path";
 const LABEL_STDIN: &str = "mk8s.io/stdin";
@@ -42,6 +41,8 @@ pub struct ContainerSpec {
     pub labels: HashMap<String, String>,
     pub oci: Spec,
     pub stdio: Stdio,
+    /// That of its sandbox, from [`Containerd::runtimes`].
+    pub runtime: Runtime,
 }
 
 /// A container as containerd has it.
@@ -55,6 +56,7 @@ pub struct Container {
     pub created_at: SystemTime,
     pub(crate) snapshotter: String,
     pub(crate) snapshot_key: String,
+    pub(crate) runtime_options: Option<Any>,
     /// Fresh from `create`: the start needs not ask for them.
     pub(crate) mounts: Vec<Mount>,
 }
@@ -192,9 +194,9 @@ fn record(spec: &ContainerSpec, snapshotter: &str) -> Result<api::Container> {
         id: spec.id.clone(),
         labels,
         image: spec.image.name.clone(),
-        runtime: Some(Runtime {
-            name: RUNTIME.to_owned(),
-            options: Some(runc_options()),
+        runtime: Some(container::Runtime {
+            name: spec.runtime.name.clone(),
+            options: spec.runtime.options.clone(),
         }),
         spec: Some(Any {
             type_url: SPEC_TYPE.to_owned(),
@@ -223,6 +225,7 @@ fn from_record(record: api::Container) -> Container {
         labels: record.labels,
         snapshotter: record.snapshotter,
         snapshot_key: record.snapshot_key,
+        runtime_options: record.runtime.and_then(|runtime| runtime.options),
         mounts: Vec::new(),
     }
 }

@@ -77,6 +77,11 @@ impl Error {
         matches!(self, Error::Connect { .. }) || self.code() == Some(Code::Unavailable)
     }
 
+    /// containerd has no such service.
+    pub(crate) fn is_unimplemented(&self) -> bool {
+        self.code() == Some(Code::Unimplemented)
+    }
+
     pub fn is_timeout(&self) -> bool {
         matches!(self, Error::Timeout { .. })
     }

@@ -86,6 +86,8 @@ impl Containerd {
         if let Ok(Err(status)) = early {
             return Err(status);
         }
+        // A containerd that was started again may have other runtimes.
+        self.shared.runtimes.lock().take();
         let _ = sender.send(Event::Connected).await;
         let response = match early {
             Ok(done) => done?,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariants:
-//! - everything lives in containerd's namespace `k8s.io`, in runtime `io.containerd.runc.v2`, one shim per pod;
+//! - everything lives in containerd's namespace `k8s.io`, in the runtime that the pod's class names, one shim per pod;
 //! - nothing a container needs while it runs lives in this process: log lines are written by a child of the shim
 //!   (`logs`), or by a detached child of ours where the container wants stdin or a terminal (`stdio`), so mk8s may be
 //!   killed and started again at any moment;
@@ -26,6 +26,7 @@ mod lock;
 pub mod logs;
 mod mount;
 pub mod registry;
+mod runtimes;
 mod snapshot;
 pub mod spec;
 mod stdio;
@@ -40,6 +41,7 @@ pub use events::Event;
 pub use exec::{Exec, ExecOptions, ExecOutput};
 pub use image::{Image, ImageConfig};
 pub use registry::{Credential, Keychain, PullError};
+pub use runtimes::{Runtime, Runtimes};
 pub use spec::accounts::Accounts;
 pub use stdio::{Attached, Output, Stdin};
 pub use task::{Exit, Task, TaskStatus};

@@ -4,34 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use containerd_client::types::v1::{Process, Status};
-use prost::Message;
-use prost_types::{Any, Timestamp};
+use prost_types::Timestamp;
 
 use crate::client::{Containerd, call};
 use crate::container::Container;
 use crate::error::{Error, Result, gone_is_fine};
-
-/// `containerd.runc.v1.Options`: containerd-client generates no type for it. Only what differs from zero is sent.
-#[derive(Clone, PartialEq, Message)]
-struct RuncOptions {
-    #[prost(string, tag = "6")]
-    binary_name: String,
-    /// False: the caller names a cgroup path, systemd need not run.
-    #[prost(bool, tag = "8")]
-    systemd_cgroup: bool,
-}
-
-/// Has to be in the container's record and in each CreateTaskRequest, both are looked at.
-pub(crate) fn runc_options() -> Any {
-    let options = RuncOptions {
-        binary_name: String::new(),
-        systemd_cgroup: false,
-    };
-    Any {
-        type_url: "containerd.runc.v1.Options".to_owned(),
-        value: options.encode_to_vec(),
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskStatus {
@@ -90,7 +67,8 @@ impl Containerd {
             stdout: stdio.stdout,
             stderr: stdio.stderr,
             terminal: container.stdio.tty,
-            options: Some(runc_options()),
+            // In the record as well: both are looked at.
+            options: container.runtime_options.clone(),
             ..Default::default()
         };
         match call(&what, self.tasks_api().create(request)).await {

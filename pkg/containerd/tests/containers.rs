@@ -6,7 +6,7 @@ mod harness;
 use std::time::{Duration, Instant};
 
 use harness::{Node, wait_async};
-use mk8s_containerd::{Event, ExecOptions, Output, TaskStatus};
+use mk8s_containerd::{Event, ExecOptions, Output, Runtime, Runtimes, TaskStatus};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -311,6 +311,64 @@ async fn running_out_of_memory_is_told() {
     };
     tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
     client.delete("hungry").await.unwrap();
+    client.delete(&sandbox.id).await.unwrap();
+}
+
+const TWO_HANDLERS: &str = r#"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "second"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.second]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.second.options]
+BinaryName = "/usr/sbin/runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.broken]
+runtime_type = "io.containerd.nothing.v1"
+"#;
+
+/// Where its CRI plugin is off, from its files; where it runs, from that; and anew when containerd has been restarted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runtimes_are_those_that_containerd_is_set_up_with() {
+    let mut node = Node::start();
+    let client = node.client().await;
+    let mut events = client.events(CancellationToken::new());
+    while events.recv().await.unwrap() != Event::Connected {}
+    let names = |runtimes: &Runtimes| runtimes.names().collect::<Vec<_>>().join(" ");
+    assert_eq!(names(&client.runtimes().await.unwrap()), "runc");
+    assert_eq!(client.runtimes().await.unwrap().get(""), Some(&Runtime::default()));
+
+    for with_cri in [false, true] {
+        node.kill_daemon();
+        node.configure(with_cri, TWO_HANDLERS);
+        node.start_daemon();
+        while events.recv().await.unwrap() != Event::Connected {}
+        let mut asked = client.runtimes().await;
+        while asked.as_ref().is_err_and(|error| error.is_unavailable()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            asked = client.runtimes().await;
+        }
+        let runtimes = asked.unwrap();
+        assert_eq!(names(&runtimes), "broken runc second", "with CRI: {with_cri}");
+        assert_eq!(runtimes.get(""), runtimes.get("second"));
+        assert_eq!(runtimes.get("third"), None);
+    }
+
+    // A container runs in the runtime that its spec names, and in no other.
+    let runtimes = client.runtimes().await.unwrap();
+    let busybox = node.busybox(&client).await;
+    let (sandbox, pid) = node.sandbox(&client, "s6").await;
+    let config = node.config(&busybox, ("s6", pid), "exit 4");
+    for (handler, works) in [("second", true), ("broken", false)] {
+        let runtime = runtimes.get(handler).unwrap().clone();
+        let container = node
+            .container_in(&client, handler, &busybox, &config, false, runtime)
+            .await;
+        let started = client.start(&container).await;
+        assert_eq!(started.is_ok(), works, "{handler}: {started:?}");
+        if works {
+            assert_eq!(client.wait(handler).await.unwrap().status, 4);
+        }
+        client.delete(handler).await.unwrap();
+    }
     client.delete(&sandbox.id).await.unwrap();
 }
 

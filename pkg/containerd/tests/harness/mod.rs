@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mk8s_containerd::spec::{self, ContainerConfig, Host, Namespaces, PidNamespace, SandboxConfig};
-use mk8s_containerd::{Container, ContainerSpec, Containerd, Image, Options, Stdio};
+use mk8s_containerd::{Container, ContainerSpec, Containerd, Image, Options, Runtime, Stdio};
 
 pub const BUSYBOX: &str = "docker.io/library/busybox:test";
 
@@ -34,23 +34,30 @@ impl Node {
     pub fn start_on(prepare: impl FnOnce(&Path)) -> Node {
         needs(&["containerd", "containerd-shim-runc-v2", "runc", "ctr", "busybox"]);
         let directory = tempfile::Builder::new().prefix("mk8s-containerd-").tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            path("root"),
-            path("state"),
-            path("containerd.sock"),
-            path("ttrpc.sock"),
-        );
-        fs::write(directory.path().join("config.toml"), config).unwrap();
         prepare(directory.path());
         let mut node = Node {
             directory,
             daemon: None,
             host: Host::detect(),
         };
+        node.configure(false, "");
         node.start_daemon();
         node
+    }
+
+    /// Writes the daemon's configuration; `more` goes into a file that it imports.
+    pub fn configure(&self, with_cri: bool, more: &str) {
+        let path = |name: &str| self.path(name).display().to_string();
+        let off = if with_cri { "" } else { r#""io.containerd.grpc.v1.cri""# };
+        let config = format!(
+            "version = 2\nimports = [\"more.toml\"]\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [{off}]\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            path("root"),
+            path("state"),
+            path("containerd.sock"),
+            path("ttrpc.sock"),
+        );
+        fs::write(self.path("config.toml"), config).unwrap();
+        fs::write(self.path("more.toml"), format!("version = 2\n{more}")).unwrap();
     }
 
     pub fn start_daemon(&mut self) {
@@ -126,6 +133,7 @@ impl Node {
                 labels,
                 oci,
                 stdio,
+                runtime: Default::default(),
             })
             .await
             .unwrap();
@@ -159,6 +167,19 @@ impl Node {
         config: &ContainerConfig,
         stdin: bool,
     ) -> Container {
+        self.container_in(client, id, image, config, stdin, Runtime::default())
+            .await
+    }
+
+    pub async fn container_in(
+        &self,
+        client: &Containerd,
+        id: &str,
+        image: &Image,
+        config: &ContainerConfig,
+        stdin: bool,
+        runtime: Runtime,
+    ) -> Container {
         let oci = spec::container(config, &self.host).unwrap();
         let labels = HashMap::from([("mk8s.io/test".to_owned(), "yes".to_owned())]);
         let stdio = Stdio {
@@ -166,17 +187,15 @@ impl Node {
             stdin,
             tty: config.tty,
         };
-        let image = image.clone();
-        client
-            .create(ContainerSpec {
-                id: id.into(),
-                image,
-                labels,
-                oci,
-                stdio,
-            })
-            .await
-            .unwrap()
+        let spec = ContainerSpec {
+            id: id.into(),
+            image: image.clone(),
+            labels,
+            oci,
+            stdio,
+            runtime,
+        };
+        client.create(spec).await.unwrap()
     }
 
     /// A cgroup below this instance's own.

@@ -89,6 +89,7 @@ impl Start {
                 labels: self.labels(),
                 oci,
                 stdio: self.stdio(),
+                runtime: Default::default(),
             })
             .await
             .map_err(Failure::create)?;

@@ -111,6 +111,7 @@ pub async fn create(
             labels,
             oci,
             stdio: Stdio::default(),
+            runtime: Default::default(),
         })
         .await?;
     agent.owners.lock().insert(id.clone(), uid.clone());
