@@ -125,9 +125,12 @@ impl Accounts {
         Ok((uid, gid))
     }
 
+    /// Groups that list the user, by name or number. The group of the user's own name counts as any other (Docker and
+    /// CRI-O have it so): containerd's CRI plugin passes it over, and with it the files that the image made for it.
     fn memberships(&self, uid: u32) -> impl Iterator<Item = u32> {
-        let name = self.with_uid(uid).map(|user| user.name.as_str()).unwrap_or_default();
-        let of_user = move |group: &&Group| group.name != name && group.members.iter().any(|member| member == name);
+        let name = self.with_uid(uid).map(|user| user.name.as_str());
+        let is_user = move |member: &String| Some(member.as_str()) == name || member.parse() == Ok(uid);
+        let of_user = move |group: &&Group| group.members.iter().any(is_user);
         self.groups.iter().filter(of_user).map(|group| group.gid)
     }
 
@@ -164,11 +167,12 @@ impl Accounts {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/srv:/bin/false\nbroken\n";
-    const GROUP: &str = "root:x:0:\nwebgrp:x:102:\nlogs:x:44:web,other\nroot-too:x:55:root\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/srv:/bin/false\nmongodb:x:999:65534::/:\nbroken\n";
+    const GROUP: &str = "root:x:0:\nwebgrp:x:102:\nlogs:x:44:web,other\nroot-too:x:55:root\nmongodb:x:999:mongodb\nbackup:x:34:mongodb\nnumbers:x:70:5,999\n";
 
     #[test]
-    fn finds_users_and_groups_as_cri_does() {
+    fn a_user_is_in_every_group_that_the_image_lists_it_in() {
         let accounts = Accounts::parse(PASSWD, GROUP);
         let who = |image: &str, user: Option<u32>, group: Option<u32>, extra: &[u32], strict: bool| {
             let security = Security {
@@ -186,6 +190,12 @@ mod tests {
         assert_eq!(who("web", None, None, &[], false), Ok((101, 102, vec![102, 44])));
         assert_eq!(who("web:logs", None, None, &[7], false), Ok((101, 44, vec![44, 7])));
         assert_eq!(who("web", Some(101), None, &[7, 7], true), Ok((101, 102, vec![102, 7])));
+        // Its primary group is not that of its own name, which lists it nevertheless.
+        let mongodb = |strict| who("mongodb", None, None, &[], strict);
+        assert_eq!(mongodb(false), Ok((999, 65534, vec![65534, 999, 34, 70])));
+        assert_eq!(mongodb(true), Ok((999, 65534, vec![65534])));
+        assert_eq!(who("999", None, None, &[], false), mongodb(false));
+        assert_eq!(who("5", None, None, &[], false), Ok((5, 0, vec![0, 70])));
         assert_eq!(who("web", Some(9), None, &[], false), Ok((9, 0, vec![0])));
         assert_eq!(who("web", Some(9), Some(8), &[], false), Ok((9, 8, vec![8])));
         assert_eq!(who("web", None, Some(8), &[], false), Ok((101, 8, vec![8, 44])));
