@@ -20,8 +20,10 @@ pub struct Options {
 /// The lines of a log file from a place on.
 pub struct Lines {
     reader: BufReader<std::fs::File>,
-    /// A line that the writer hasn't finished.
+    /// A line of the file that the writer hasn't finished.
     partial: Vec<u8>,
+    /// The last thing handed out was a piece of a container's line (they are cut at 16 KiB), not its end.
+    mid_line: bool,
 }
 
 const BATCH: usize = 64 * 1024;
@@ -36,6 +38,15 @@ impl Lines {
         Ok(Self {
             reader: BufReader::with_capacity(BATCH, file),
             partial: Vec::new(),
+            mid_line: false,
+        })
+    }
+
+    /// The lines of the file that the log went on in when this one was renamed.
+    pub fn continued(&self, path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            mid_line: self.mid_line,
+            ..Self::open(path, None)?
         })
     }
 
@@ -47,15 +58,16 @@ impl Lines {
             if read == 0 || self.partial.last() != Some(&b'\n') {
                 return Ok((out, false));
             }
-            render(&self.partial, options, &mut out);
+            render(&self.partial, options, &mut self.mid_line, &mut out);
             self.partial.clear();
         }
         Ok((out, true))
     }
 }
 
-/// `TIME STREAM F|P CONTENT\n`, without what the caller doesn't want. A partial line has no end of its own.
-fn render(line: &[u8], options: &Options, out: &mut Vec<u8>) {
+/// `TIME STREAM F|P CONTENT\n`, without what the caller doesn't want. A partial line has no end of its own, and what goes
+/// on with it no time.
+fn render(line: &[u8], options: &Options, mid_line: &mut bool, out: &mut Vec<u8>) {
     let mut fields = line.splitn(4, |b| *b == b' ');
     let (Some(time), Some(stream), Some(flag), Some(content)) =
         (fields.next(), fields.next(), fields.next(), fields.next())
@@ -71,11 +83,12 @@ fn render(line: &[u8], options: &Options, out: &mut Vec<u8>) {
             return;
         }
     }
-    if options.timestamps {
+    if options.timestamps && !*mid_line {
         out.extend_from_slice(time);
         out.push(b' ');
     }
-    let content = if flag.starts_with(b"P") {
+    *mid_line = flag.starts_with(b"P");
+    let content = if *mid_line {
         content.strip_suffix(b"\n").unwrap_or(content)
     } else {
         content
@@ -172,6 +185,13 @@ mod tests {
                     ..all.clone()
                 },
                 "2026-01-01T00:00:02Z three\n",
+            ),
+            (
+                Options {
+                    timestamps: true,
+                    ..all.clone()
+                },
+                "2026-01-01T00:00:00.5Z one\n2026-01-01T00:00:01Z two\n2026-01-01T00:00:02Z three\n",
             ),
         ] {
             assert_eq!(read(&options), expected, "{options:?}");

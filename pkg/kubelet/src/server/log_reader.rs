@@ -53,7 +53,7 @@ impl Reader {
             }
             if moved {
                 // All of the old file has been read: the new one from its beginning.
-                match Follow::begin(&self.file).and_then(|f| Ok((f, Lines::open(&self.file, None)?))) {
+                match Follow::begin(&self.file).and_then(|f| Ok((f, lines.continued(&self.file)?))) {
                     Ok(begun) => (follow, lines) = begun,
                     // Between the renaming and the new file.
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound && ending.is_none() => {
