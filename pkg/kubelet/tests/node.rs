@@ -40,9 +40,7 @@ fn main() -> ExitCode {
         .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .init();
     isolate();
-    let Some(node) = containerd::Node::start() else {
-        return ExitCode::SUCCESS;
-    };
+    let node = containerd::Node::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
