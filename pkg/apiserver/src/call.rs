@@ -6,8 +6,10 @@ use http::HeaderMap;
 use mk8s_api::registry::Support;
 use mk8s_api::status::Status;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::admission::{Attributes, Operation};
+use crate::guaranteed_update::Target;
 use crate::identity::User;
 use crate::negotiate::Output;
 use crate::object::Object;
@@ -25,10 +27,9 @@ pub struct Call {
     pub row: Arc<Row>,
     pub headers: HeaderMap,
     pub output: Output,
+    /// When the request is answered 504.
+    pub deadline: Instant,
 }
-
-/// How often a read-modify-write loop inside the server is tried before its conflict is the caller's.
-pub const RETRIES: usize = 10;
 
 impl Call {
     pub fn cache(&self) -> Result<&Arc<ResourceCache>, Status> {
@@ -41,6 +42,18 @@ impl Call {
         let cache = self.row.cache.as_ref().ok_or_else(|| self.not_found())?;
         let found = cache.get(&self.info.namespace, self.info.path_name());
         found.ok_or_else(|| self.not_found())
+    }
+
+    /// An object of the call's resource, to be changed.
+    pub fn target(&self, namespace: &str, name: &str, dry_run: bool) -> Result<Target<'_>, Status> {
+        let cache = self.cache()?;
+        Ok(Target {
+            store: self.server.store(),
+            cache,
+            key: cache.key(namespace, name),
+            deadline: self.deadline,
+            dry_run,
+        })
     }
 
     pub fn not_found(&self) -> Status {
@@ -72,12 +85,15 @@ impl Call {
         }
     }
 
-    /// Both phases of admission, for what stores no object of its own: delete, connect, binding, eviction.
-    pub async fn admit(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+    /// Both phases of admission, for what stores no object of its own: delete, connect, eviction, token.
+    pub async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
         let admission = self.server.admission();
-        let mut sent = object.cloned().unwrap_or_default();
-        admission.mutate(attributes, &mut sent).await?;
-        admission.validate(attributes, object, &mut Vec::new())
+        admission.mutate(attributes, object).await?;
+        admission.validate(
+            attributes,
+            Some(&*object).filter(|object| !object.is_null()),
+            &mut Vec::new(),
+        )
     }
 
     /// Kinds that promise what this version can't hold are not written.

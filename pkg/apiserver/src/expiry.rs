@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mk8s_store::Expect;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use mk8s_api::{meta, time};
@@ -52,7 +54,8 @@ pub async fn run(server: Arc<State>) {
                 .get_key(&due.key)
                 .is_some_and(|object| object.revision == due.revision);
             if current {
-                let _ = write::remove(server.store(), due.key, due.revision).await;
+                let op = write::removal(due.key, Expect::Revision(due.revision));
+                let _ = write::commit(server.store(), SmallVec::from_iter([op])).await;
             }
         }
         if !taken.is_empty() {

@@ -1,20 +1,19 @@
-//! What every write passes between decoding and the store: default, admit, prepare, validate, admit,
-//! and then the transaction. Create and update are the two ways through; patch, status, scale and the rest lead here.
-
-use std::sync::Arc;
+//! What every write passes between decoding and the store: default, admit, prepare, validate, admit. `creation` and
+//! `change` are the two attempts of `guaranteed_update` that store an object a client sent; whatever writes otherwise
+//! (binding, deletion, an eviction's budget) is an attempt of its own, of the same pieces.
 
 use mk8s_api::registry::Resource;
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
-use mk8s_store::Expect;
+use mk8s_store::Op;
 use serde_json::{Map, Value};
 
 use crate::admission::Operation;
 use crate::call::{Call, Written};
+use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::metadata;
-use crate::object::Object;
-use crate::special;
-use crate::write::{self, WriteError};
+use crate::options::WriteOptions;
+use crate::write::Printed;
 
 /// Tried so often where a generated name is taken, as upstream does.
 const NAME_TRIES: usize = 8;
@@ -39,58 +38,98 @@ pub async fn create(
     dry_run: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Written, Status> {
-    let cache = call.cache()?;
-    let resource = cache.resource();
-    metadata::match_namespace(resource, &call.info, &mut object)?;
-    if !matches!(meta::resource_version(&object), "" | "0") {
+    begin_create(call, &mut object)?;
+    let generated = metadata::wants_generated_name(&object);
+    for attempt in 1.. {
+        if generated {
+            metadata::generate_name(&mut object);
+        }
+        let target = call.target(meta::namespace(&object), meta::name(&object), dry_run)?;
+        let mut creation = Creation {
+            call,
+            object: &mut object,
+            dry_run,
+            warnings,
+        };
+        match guaranteed_update(target, &mut creation).await {
+            Ok(Done::Written(written)) => return Ok(written),
+            Ok(Done::Removed(..)) => return Err(Status::internal("a creation removed the object")),
+            Err(status) if generated && status.reason == "AlreadyExists" && attempt < NAME_TRIES => {}
+            Err(status) => return Err(status),
+        }
+    }
+    unreachable!("the loop above ends by returning")
+}
+
+struct Creation<'a> {
+    call: &'a Call,
+    object: &'a mut Value,
+    dry_run: bool,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Attempt for Creation<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        // Admission first: who may not create it does not learn that it is there.
+        let step = creation(self.call, self.object, self.dry_run, self.warnings).await?;
+        if current.object.is_none() {
+            return Ok(step);
+        }
+        let row = &self.call.row;
+        let name = meta::name(self.object);
+        Err(Status::already_exists(row.group(), row.plural(), name))
+    }
+}
+
+/// What is the same however often a creation is tried.
+fn begin_create(call: &Call, object: &mut Value) -> Result<(), Status> {
+    let resource = call.cache()?.resource();
+    metadata::match_namespace(resource, &call.info, object)?;
+    if !matches!(meta::resource_version(object), "" | "0") {
         return Err(Status::new(
             500,
             "InternalError",
             "resourceVersion should not be set on objects to be created",
         ));
     }
-    metadata::begin_create(resource, &mut object);
-    let generated = metadata::wants_generated_name(&object);
-    if generated {
-        metadata::generate_name(&mut object);
-    }
-    (resource.hooks.default)(&mut object);
+    metadata::begin_create(resource, object);
+    Ok(())
+}
+
+/// One attempt to create; a further one begins with what this one left in `object`.
+async fn creation(call: &Call, object: &mut Value, dry_run: bool, warnings: &mut Vec<String>) -> Result<Step, Status> {
+    let resource = call.cache()?.resource();
+    (resource.hooks.default)(object);
     let admission = call.server.admission();
     {
-        let name = meta::name(&object).to_string();
+        let name = meta::name(object).to_string();
         let attributes = call.attributes(Operation::Create, &name, None, dry_run);
-        admission.mutate(&attributes, &mut object).await?;
+        admission.mutate(&attributes, object).await?;
     }
-    is_defaulted(resource, &object);
-    drop_status(resource, &mut object);
-    (resource.hooks.prepare_create)(&mut object);
-    let mut reserved = special::before_create(call, resource, &mut object)?;
-    refuse(call, meta::name(&object), &validation::create(resource, &object))?;
+    is_defaulted(resource, object);
+    drop_status(resource, object);
+    (resource.hooks.prepare_create)(object);
+    // Addresses are chosen anew in another attempt.
+    let mut claimed = None;
+    let mut beside = Vec::new();
+    if call.server.services().concerns(resource) {
+        let object = claimed.insert(object.clone());
+        beside = call.server.services().on_create(object)?;
+    }
+    let object = claimed.as_ref().unwrap_or(object);
+    refuse(call, meta::name(object), &validation::create(resource, object))?;
+    let mut notes = Vec::new();
     {
-        let attributes = call.attributes(Operation::Create, meta::name(&object), None, dry_run);
-        admission.validate(&attributes, Some(&object), warnings)?;
+        let attributes = call.attributes(Operation::Create, meta::name(object), None, dry_run);
+        admission.validate(&attributes, Some(object), &mut notes)?;
     }
-    warnings.extend(validation::warnings(resource, &object, None));
-    if dry_run {
-        if cache.get(meta::namespace(&object), meta::name(&object)).is_some() {
-            return Err(already_exists(call, &object));
-        }
-        return Ok(Written::Tree(object));
-    }
-    for attempt in 1.. {
-        let key = cache.key(meta::namespace(&object), meta::name(&object));
-        match write::put(call.server.store(), cache, key, Expect::Absent, &object).await {
-            Ok(stored) => {
-                reserved.keep();
-                special::after_write(call, resource, Some(&object), None);
-                return Ok(Written::Stored(stored));
-            }
-            Err(WriteError::Status(status)) => return Err(status),
-            Err(WriteError::Conflict) if generated && attempt < NAME_TRIES => metadata::generate_name(&mut object),
-            Err(WriteError::Conflict) => break,
+    notes.extend(validation::warnings(resource, object, None));
+    for note in notes {
+        if !warnings.contains(&note) {
+            warnings.push(note);
         }
     }
-    Err(already_exists(call, &object))
+    Ok(Step::Put(Printed::of(resource, object)?, beside))
 }
 
 /// What admission's own plugins add has its defaults already: a second pass over each object would find nothing.
@@ -100,10 +139,6 @@ fn is_defaulted(resource: &Resource, object: &Value) {
         (resource.hooks.default)(&mut again);
         debug_assert_eq!(&again, object, "a plugin left something without its default");
     }
-}
-
-fn already_exists(call: &Call, object: &Value) -> Status {
-    Status::already_exists(call.row.group(), call.row.plural(), meta::name(object))
 }
 
 fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> {
@@ -125,91 +160,139 @@ fn drop_status(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// The result of one attempt to update.
-pub enum Updated {
-    Written(Written),
-    /// The object went, since the update took its last finalizer.
-    Deleted(Value),
-    /// Something else was written meanwhile.
-    Conflict,
+/// What an update came to.
+pub struct Updated {
+    /// As it is stored; the last state where the update took the last finalizer of an object that was being deleted.
+    pub written: Written,
+    /// There was none before.
+    pub created: bool,
 }
 
-/// One attempt to update: `new` (stored form) over what was read. The caller has checked resourceVersion.
-pub async fn update(
+/// Updates the object that the call names, or creates it where `next` allows that. `next` makes of what is stored what is to
+/// be stored (in stored form, as the client means it), and checks what the client named of it.
+pub async fn update<N>(
     call: &Call,
-    old: &Arc<Object>,
-    old_value: &Value,
-    mut new: Value,
+    part: Part,
+    options: WriteOptions,
+    warnings: &mut Vec<String>,
+    next: N,
+) -> Result<Updated, Status>
+where
+    N: FnMut(&Current, &mut Vec<String>) -> Result<Value, Status> + Send,
+{
+    let target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
+    let mut update = Update {
+        call,
+        part,
+        dry_run: options.dry_run,
+        before: warnings.clone(),
+        warnings,
+        created: false,
+        next,
+    };
+    let written = match guaranteed_update(target, &mut update).await? {
+        Done::Written(written) => written,
+        Done::Removed(last, _) => Written::Tree(last),
+    };
+    let created = update.created;
+    Ok(Updated { written, created })
+}
+
+struct Update<'a, N> {
+    call: &'a Call,
     part: Part,
     dry_run: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Updated, Status> {
-    let cache = call.cache()?;
-    let resource = cache.resource();
-    metadata::match_namespace(resource, &call.info, &mut new)?;
-    metadata::begin_update(&mut new, old_value);
-    (resource.hooks.default)(&mut new);
-    let admission = call.server.admission();
-    {
-        let attributes = call.attributes(Operation::Update, old.name(), Some(old_value), dry_run);
-        admission.mutate(&attributes, &mut new).await?;
+    /// What there was to warn of before the first attempt.
+    before: Vec<String>,
+    warnings: &'a mut Vec<String>,
+    created: bool,
+    next: N,
+}
+
+impl<N> Attempt for Update<'_, N>
+where
+    N: FnMut(&Current, &mut Vec<String>) -> Result<Value, Status> + Send,
+{
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        self.before.clone_into(self.warnings);
+        self.created = current.object.is_none();
+        let mut new = (self.next)(&current, self.warnings)?;
+        if self.created {
+            begin_create(self.call, &mut new)?;
+            return creation(self.call, &mut new, self.dry_run, self.warnings).await;
+        }
+        change(self.call, self.part, &current, new, self.dry_run, self.warnings).await
     }
+}
+
+/// One attempt to put `new` (stored form) in the place of what is stored.
+async fn change(
+    call: &Call,
+    part: Part,
+    current: &Current,
+    mut new: Value,
+    dry_run: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Step, Status> {
+    let resource = call.cache()?.resource();
+    let old = &current.value;
+    begin_change(call, &mut new, old)?;
+    let admission = call.server.admission();
+    let attributes = call.attributes(Operation::Update, meta::name(old), Some(old), dry_run);
+    admission.mutate(&attributes, &mut new).await?;
     is_defaulted(resource, &new);
-    prepare_update(resource, &mut new, old_value, part);
+    let beside = prepare_change(call, part, &mut new, old)?;
+    admission.validate(&attributes, Some(&new), warnings)?;
+    if part == Part::Main {
+        warnings.extend(validation::warnings(resource, &new, Some(old)));
+    }
+    finish_change(call, new, old, beside)
+}
+
+/// What an update can't change comes back, what it leaves out is filled in.
+pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
+    let resource = call.cache()?.resource();
+    metadata::match_namespace(resource, &call.info, new)?;
+    metadata::begin_update(new, old);
+    (resource.hooks.default)(new);
+    Ok(())
+}
+
+/// Everything between the two phases of admission; what is to be written beside the object.
+pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> Result<Vec<Op>, Status> {
+    let resource = call.cache()?.resource();
+    prepare_update(resource, new, old, part);
     // An old resourceVersion in the tree would be compared below; the print leaves it out.
-    let own_version = meta::at(old_value, &["metadata", "resourceVersion"])
+    let own_version = meta::at(old, &["metadata", "resourceVersion"])
         .cloned()
         .unwrap_or_default();
-    meta::metadata_mut(&mut new).insert("resourceVersion".into(), own_version);
-    let mut reserved = special::before_update(call, resource, &mut new, old_value, part)?;
-    if resource.generation && part == Part::Main && metadata::spec_changed(&new, old_value) {
-        metadata::set_generation(&mut new, meta::generation(old_value) + 1);
+    meta::metadata_mut(new).insert("resourceVersion".into(), own_version);
+    let services = call.server.services();
+    let mut beside = Vec::new();
+    if part == Part::Main && services.concerns(resource) {
+        beside = services.on_update(new, old)?;
+    }
+    if resource.generation && part == Part::Main && metadata::spec_changed(new, old) {
+        metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {
-        Part::Main => validation::update(resource, &new, old_value),
-        _ => validation::update_status(resource, &new, old_value),
+        Part::Main => validation::update(resource, new, old),
+        _ => validation::update_status(resource, new, old),
     };
-    refuse(call, old.name(), &errors)?;
-    {
-        let attributes = call.attributes(Operation::Update, old.name(), Some(old_value), dry_run);
-        admission.validate(&attributes, Some(&new), warnings)?;
+    refuse(call, meta::name(old), &errors)?;
+    Ok(beside)
+}
+
+/// What becomes of a change that was admitted.
+pub fn finish_change(call: &Call, new: Value, old: &Value, beside: Vec<Op>) -> Result<Step, Status> {
+    let resource = call.cache()?.resource();
+    if empties_finalizers(resource, &new, old) {
+        return Ok(Step::Remove(new, call.server.services().on_removal(resource, old)));
     }
-    if part == Part::Main {
-        warnings.extend(validation::warnings(resource, &new, Some(old_value)));
+    if new == *old {
+        return Ok(Step::Keep);
     }
-    if empties_finalizers(resource, &new, old_value) {
-        if !dry_run {
-            match write::remove(call.server.store(), old.key.clone(), old.revision).await {
-                Ok(_) => special::after_write(call, resource, None, Some(old_value)),
-                Err(WriteError::Conflict) => return Ok(Updated::Conflict),
-                Err(WriteError::Status(status)) => return Err(status),
-            }
-        }
-        return Ok(Updated::Deleted(new));
-    }
-    if new == *old_value {
-        return Ok(Updated::Written(Written::Stored(old.clone())));
-    }
-    if dry_run {
-        return Ok(Updated::Written(Written::Tree(new)));
-    }
-    match write::put(
-        call.server.store(),
-        cache,
-        old.key.clone(),
-        Expect::Revision(old.revision),
-        &new,
-    )
-    .await
-    {
-        Ok(stored) => {
-            reserved.keep();
-            special::after_write(call, resource, Some(&new), Some(old_value));
-            Ok(Updated::Written(Written::Stored(stored)))
-        }
-        Err(WriteError::Conflict) => Ok(Updated::Conflict),
-        Err(WriteError::Status(status)) => Err(status),
-    }
+    Ok(Step::Put(Printed::of(resource, &new)?, beside))
 }
 
 fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part) {

@@ -1,6 +1,7 @@
 //! The API server as a whole, whichever way requests come in: the router over the state that all of its parts share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -8,6 +9,7 @@ use futures::FutureExt as _;
 use http::{Request, Response};
 use mk8s_api::status::Status;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::Facts;
@@ -18,7 +20,10 @@ use crate::identity::User;
 use crate::negotiate::Output;
 use crate::request::{Query, RequestInfo};
 use crate::state::{OpenError, State};
-use crate::{dispatch, expiry, nonresource, respond, startup, transport};
+use crate::{dispatch, expiry, nonresource, respond, services, startup, transport};
+
+/// How long a request may take that is no watch or stream: upstream's bound.
+const PATIENCE: Duration = Duration::from_secs(34);
 
 /// A handle on the running server.
 pub struct ApiServer {
@@ -30,6 +35,7 @@ impl ApiServer {
     pub fn open(config: Config) -> Result<Arc<ApiServer>, OpenError> {
         let state = State::open(config)?;
         state.spawn(expiry::run(state.clone()));
+        state.spawn(services::repair(state.clone()));
         Ok(Arc::new(ApiServer { state }))
     }
 
@@ -87,6 +93,7 @@ impl ApiServer {
 
     async fn run(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
         let state = &self.state;
+        let deadline = Instant::now() + PATIENCE;
         let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
@@ -130,6 +137,7 @@ impl ApiServer {
             row,
             headers: std::mem::take(&mut parts.headers),
             output,
+            deadline,
         };
         let result = Box::pin(dispatch::resource(call, parts, body)).await;
         let mut response = result.unwrap_or_else(|status| respond::status(&status));

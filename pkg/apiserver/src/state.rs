@@ -34,6 +34,8 @@ pub enum OpenError {
         #[source]
         source: StoreError,
     },
+    #[error("the registry has no kinds for the addresses and ports of services")]
+    NoServices,
 }
 
 /// See the module.
@@ -67,19 +69,18 @@ impl State {
             source,
         };
         let store = Store::open(&dir).map_err(failed)?;
-        let cache = Arc::new(Cache::new(registry::builtin().iter(), store.current_revision()));
+        let cache = Arc::new(Cache::new(
+            registry::builtin().iter().chain(registry::unserved()),
+            store.current_revision(),
+        ));
         let follower = CacheFollower::new(&cache);
         for entry in store.load().map_err(failed)? {
             follower.load(entry.key, entry.value, entry.create_revision, entry.mod_revision);
         }
         store.start(Box::new(follower)).map_err(failed)?;
         let rows = Rows::new(registry::builtin(), &cache);
-        let services = Services::new(config.service_cidr, config.node_port_range.clone());
-        if let Some(stored) = cache.resource("", "services") {
-            for service in stored.list("").iter() {
-                services.hold(&service.value());
-            }
-        }
+        let services = Services::new(config.service_cidr, config.node_port_range.clone(), &cache);
+        let services = services.ok_or(OpenError::NoServices)?;
         let lookup: Arc<dyn Lookup> = cache.clone();
         let authorizer = Arc::new(Authorizer::new(lookup.clone()));
         Ok(Arc::new(State {

@@ -1,21 +1,22 @@
-//! The last steps of a write: the object printed once by the request's own task, with a hole where the committer puts
-//! the revision; then the store's transaction, and the object as the cache now holds it.
+//! The last steps of a write: the object printed once by the request's own task, with a hole where the store puts the
+//! revision; then the store's transaction.
 
 use std::sync::{Arc, OnceLock};
 
 use mk8s_api::codec::json;
+use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use mk8s_store::{Change, Expect, Op, Store, Txn, TxnError};
 use serde_json::{Map, Value};
-use smallvec::smallvec;
+use smallvec::SmallVec;
 
 use crate::object::{Object, Selectable};
-use crate::watch_cache::{Note, ResourceCache};
+use crate::watch_cache::Note;
 
 /// Why a write did not come about.
 #[derive(Debug)]
 pub enum WriteError {
-    /// Something else was written to the key since it was read.
+    /// Something else was written to one of the transaction's keys since it was read; readers see it by now.
     Conflict,
     Status(Status),
 }
@@ -36,8 +37,46 @@ fn translate(error: TxnError) -> WriteError {
     }
 }
 
-/// An object's JSON text with an empty `metadata.resourceVersion`, and the offset where its digits belong.
-pub fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
+/// Where a put's object is found once it is in the cache.
+pub type Made = Arc<OnceLock<Arc<Object>>>;
+
+/// An object as the store takes it: its JSON text with an empty `metadata.resourceVersion`, where in it the digits belong,
+/// and what selectors ask of it.
+pub struct Printed {
+    text: Vec<u8>,
+    hole: usize,
+    selectable: Selectable,
+}
+
+impl Printed {
+    pub fn of(resource: &Resource, object: &Value) -> Result<Printed, Status> {
+        let (text, hole) = print(object)?;
+        let selectable = Selectable::of(resource, object);
+        Ok(Printed { text, hole, selectable })
+    }
+
+    /// The operation that stores it, and where the cached object is found afterwards.
+    pub fn put(self, key: Arc<str>, expect: Expect) -> (Op, Made) {
+        let made = Made::default();
+        let note = Note {
+            selectable: self.selectable,
+            made: made.clone(),
+        };
+        let change = Change::Put {
+            value: self.text,
+            revision_at: self.hole,
+            attachment: Some(Box::new(note)),
+        };
+        (Op { key, expect, change }, made)
+    }
+
+    /// The tree again (with an empty resourceVersion).
+    pub fn value(&self) -> Result<Value, Status> {
+        serde_json::from_slice(&self.text).map_err(|error| Status::internal(format!("a printed object: {error}")))
+    }
+}
+
+fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
     let Value::Object(map) = object else {
         return Err(Status::internal("an object that is no JSON object"));
     };
@@ -86,52 +125,18 @@ fn print_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>) -> usize {
     hole
 }
 
-/// Stores an object under a key; the object as the cache holds it afterwards.
-pub async fn put(
-    store: &Store,
-    cache: &ResourceCache,
-    key: Arc<str>,
-    expect: Expect,
-    object: &Value,
-) -> Result<Arc<Object>, WriteError> {
-    let (text, hole) = print(object)?;
-    let made = Arc::new(OnceLock::new());
-    let note = Note {
-        selectable: Selectable::of(cache.resource(), object),
-        made: made.clone(),
-    };
-    let op = Op {
+/// The operation that removes a key.
+pub fn removal(key: Arc<str>, expect: Expect) -> Op {
+    Op {
         key,
         expect,
-        change: Change::Put {
-            value: text,
-            revision_at: hole,
-            attachment: Some(Box::new(note)),
-        },
-    };
-    let txn = Txn { ops: smallvec![op] };
-    store.txn(txn).await.map_err(translate)?;
-    let object = made.get().cloned();
-    object.ok_or_else(|| WriteError::Status(Status::internal("a committed object did not reach the cache")))
-}
-
-/// The attachment of a write whose result nobody waits for.
-pub fn note(selectable: Selectable) -> mk8s_store::Attachment {
-    Box::new(Note {
-        selectable,
-        made: Arc::new(OnceLock::new()),
-    })
-}
-
-/// Removes a key at a revision.
-pub async fn remove(store: &Store, key: Arc<str>, revision: u64) -> Result<u64, WriteError> {
-    let op = Op {
-        key,
-        expect: Expect::Revision(revision),
         change: Change::Delete,
-    };
-    let txn = Txn { ops: smallvec![op] };
-    store.txn(txn).await.map_err(translate)
+    }
+}
+
+/// Does all of it at one revision, or nothing.
+pub async fn commit(store: &Store, ops: SmallVec<[Op; 1]>) -> Result<u64, WriteError> {
+    store.txn(Txn { ops }).await.map_err(translate)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod columns;
 mod core;
 pub mod events;
 mod extensions;
+mod internal;
 mod networking;
 mod policy;
 mod rbac;
@@ -217,6 +218,12 @@ pub struct ScalePaths {
 /// Every built-in row, in discovery's order of groups, preferred version first, plurals sorted within a version.
 pub fn builtin() -> &'static [Arc<Resource>] {
     &TABLE.rows
+}
+
+/// Rows of which objects are stored that no request reaches.
+pub fn unserved() -> &'static [Arc<Resource>] {
+    static ROWS: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| internal::rows().into_iter().map(Arc::new).collect());
+    &ROWS
 }
 
 /// The row that serves a group, version and plural.

@@ -564,7 +564,11 @@ fn with_old_mutable_fields(spec: &Value, before: &Value) -> Value {
 }
 
 /// `pods/binding`: what the scheduler posts.
+/// Its labels and annotations become the pod's, and have to be such as a pod's may be.
 pub fn pod_binding(binding: &Value, errors: &mut Errors) {
+    let metadata = has(binding, "metadata").unwrap_or(&Value::Null);
+    labels(has(metadata, "labels"), &Path::new("metadata.labels"), errors);
+    annotations(has(metadata, "annotations"), &Path::new("metadata.annotations"), errors);
     let target = has(binding, "target").unwrap_or(&Value::Null);
     let kind = text(target, "kind");
     if !kind.is_empty() && kind != "Node" {

@@ -9,18 +9,18 @@ use http::{Response, StatusCode};
 use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
-use mk8s_store::Expect;
 use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
 use super::{answer, decode};
 use crate::admission::Operation;
-use crate::call::{Call, RETRIES, Written};
+use crate::call::{Call, Written};
 use crate::filter::Filter;
+use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
-use crate::write::{self, WriteError};
-use crate::{respond, special};
+use crate::respond;
+use crate::write::Printed;
 
 /// Kinds whose delete answers the object instead of a Status (stores with ReturnDeletedObject).
 const RETURNS_OBJECT: [&str; 17] = [
@@ -50,8 +50,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     call.refuse_unsupported()?;
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
-    let object = call.object()?;
-    match delete_object(call, object, &options).await? {
+    match delete_object(call, &call.info.namespace, call.info.path_name(), &options).await? {
         Outcome::Gone(last) if RETURNS_OBJECT.contains(&call.row.plural()) => {
             answer(call, StatusCode::OK, Written::Tree(last), &[])
         }
@@ -96,7 +95,12 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
     }
     let options = &options;
     let results: Vec<Result<Arc<Object>, Status>> = futures::stream::iter(matching)
-        .map(|object| async move { Ok(left_of(&object, delete_object(call, object.clone(), options).await?)) })
+        .map(|object| async move {
+            Ok(left_of(
+                &object,
+                delete_object(call, object.namespace(), object.name(), options).await?,
+            ))
+        })
         .buffered(AT_ONCE)
         .collect()
         .await;
@@ -137,52 +141,51 @@ pub enum Outcome {
     Waits(Written),
 }
 
-/// Deletes one object (as it was found, or as it is by now).
-pub async fn delete_object(call: &Call, mut object: Arc<Object>, options: &DeleteOptions) -> Result<Outcome, Status> {
-    let cache = call.cache()?;
-    let resource = cache.resource();
-    for _ in 0..RETRIES {
-        let value = object.value();
-        check_preconditions(call, &object, &value, options)?;
-        {
-            let attributes = call.attributes(Operation::Delete, object.name(), Some(&value), options.dry_run);
-            call.admit(&attributes, None).await?;
+/// Deletes an object of the call's resource.
+pub async fn delete_object(
+    call: &Call,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Outcome, Status> {
+    let target = call.target(namespace, name, options.dry_run)?;
+    let mut deletion = Deletion { call, name, options };
+    Ok(match guaranteed_update(target, &mut deletion).await? {
+        Done::Written(written) => Outcome::Waits(written),
+        Done::Removed(mut last, revision) => {
+            if let Some(revision) = revision {
+                meta::set(&mut last, &["metadata", "resourceVersion"], revision.to_string());
+            }
+            Outcome::Gone(last)
         }
-        let done = match plan(resource, value, options, jiff::Timestamp::now()) {
-            Plan::Pending => return Ok(Outcome::Waits(Written::Stored(object))),
-            Plan::Remove(last) => {
-                if options.dry_run {
-                    return Ok(Outcome::Gone(last));
-                }
-                match write::remove(call.server.store(), object.key.clone(), object.revision).await {
-                    Ok(revision) => {
-                        special::after_write(call, resource, None, Some(&last));
-                        let mut last = last;
-                        meta::set(&mut last, &["metadata", "resourceVersion"], revision.to_string());
-                        Ok(Outcome::Gone(last))
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Plan::Mark(marked) => {
-                if options.dry_run {
-                    return Ok(Outcome::Waits(Written::Tree(marked)));
-                }
-                let expect = Expect::Revision(object.revision);
-                let put = write::put(call.server.store(), cache, object.key.clone(), expect, &marked);
-                put.await.map(|stored| Outcome::Waits(Written::Stored(stored)))
-            }
+    })
+}
+
+struct Deletion<'a> {
+    call: &'a Call,
+    name: &'a str,
+    options: &'a DeleteOptions,
+}
+
+impl Attempt for Deletion<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let Deletion { call, name, options } = *self;
+        let resource = call.cache()?.resource();
+        let Some(object) = &current.object else {
+            return Err(Status::not_found(call.row.group(), call.row.plural(), name));
         };
-        match done {
-            Ok(outcome) => return Ok(outcome),
-            Err(WriteError::Status(status)) => return Err(status),
-            Err(WriteError::Conflict) => {
-                let again = cache.get_key(&object.key);
-                object = again.ok_or_else(|| Status::not_found(call.row.group(), call.row.plural(), object.name()))?;
+        check_preconditions(call, object, &current.value, options)?;
+        let attributes = call.attributes(Operation::Delete, name, Some(&current.value), options.dry_run);
+        call.admit(&attributes, &mut Value::Null).await?;
+        Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {
+            Plan::Pending => Step::Keep,
+            Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked)?, Vec::new()),
+            Plan::Remove(last) => {
+                let beside = call.server.services().on_removal(resource, &last);
+                Step::Remove(last, beside)
             }
-        }
+        })
     }
-    Err(call.conflict())
 }
 
 fn check_preconditions(call: &Call, object: &Object, value: &Value, options: &DeleteOptions) -> Result<(), Status> {

@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::answer;
 use super::decode::{self, Expected};
 use super::update::check_version;
-use crate::call::{Call, RETRIES, Written};
+use crate::call::Call;
 use crate::options::{FieldValidation, WriteOptions};
-use crate::pipeline::{self, Part, Updated};
+use crate::pipeline::{self, Part};
 
 /// The three ways to say what changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,32 +96,20 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let kind = PatchType::of(call)?;
     let change = read_patch(&body)?;
-    for _ in 0..RETRIES {
-        let old = call.object()?;
-        let old_value = old.value();
-        let mut warnings = Vec::new();
-        let mut shown = call.row.show(old_value.clone());
+    let mut warnings = Vec::new();
+    let updated = pipeline::update(call, part, options, &mut warnings, |current, warnings| {
+        if current.object.is_none() {
+            return Err(call.not_found());
+        }
+        let mut shown = call.row.show(current.value.clone());
         apply(call, kind, &mut shown, &change)?;
-        let mut new = conformed(call, shown, &change, options, &mut warnings)?;
+        let mut new = conformed(call, shown, &change, options, warnings)?;
         check_identity(call, &new)?;
         call.row.to_stored(&mut new);
-        let asked = meta::resource_version(&new).to_string();
-        let conditional = asked != meta::resource_version(&old_value) || names_version(&change);
-        check_version(call, &new, &old, &old_value)?;
-        let updated = pipeline::update(call, &old, &old_value, new, part, options.dry_run, &mut warnings);
-        match updated.await? {
-            Updated::Written(written) => return answer(call, StatusCode::OK, written, &warnings),
-            Updated::Deleted(last) => return answer(call, StatusCode::OK, Written::Tree(last), &warnings),
-            Updated::Conflict if conditional => return Err(call.conflict()),
-            Updated::Conflict => {}
-        }
-    }
-    Err(call.conflict())
-}
-
-/// Whether a merge patch states the version it is meant for.
-fn names_version(change: &Value) -> bool {
-    meta::at(change, &["metadata", "resourceVersion"]).is_some()
+        check_version(call, &new, current)?;
+        Ok(new)
+    });
+    answer(call, StatusCode::OK, updated.await?.written, &warnings)
 }
 
 /// The patched tree as decoding its text would leave it.

@@ -1,7 +1,5 @@
 //! update (PUT).
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -11,8 +9,9 @@ use serde_json::Value;
 
 use super::answer;
 use super::decode::{self, Expected};
-use crate::call::{Call, RETRIES, Written};
-use crate::object::Object;
+use crate::call::Call;
+use crate::filters::authz::Attributes;
+use crate::guaranteed_update::Current;
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part, Updated};
 
@@ -63,39 +62,30 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
     check_name(call, &mut object)?;
     call.row.to_stored(&mut object);
-    for _ in 0..RETRIES {
-        let found = call.cache()?.get(&call.info.namespace, call.info.path_name());
-        let Some(old) = found else {
-            if part != Part::Main || !listed(&CREATE_ON_UPDATE, call) {
-                return Err(call.not_found());
-            }
-            if !meta::uid(&object).is_empty() {
-                return Err(precondition_uid(call, meta::uid(&object), ""));
-            }
-            let written = pipeline::create(call, object, options.dry_run, &mut warnings).await?;
-            return answer(call, StatusCode::CREATED, written, &warnings);
-        };
-        let old_value = old.value();
-        check_version(call, &object, &old, &old_value)?;
-        let conditional = !matches!(meta::resource_version(&object), "" | "0");
-        let mut notes = warnings.clone();
-        let updated = pipeline::update(
-            call,
-            &old,
-            &old_value,
-            object.clone(),
-            part,
-            options.dry_run,
-            &mut notes,
-        );
-        match updated.await? {
-            Updated::Written(written) => return answer(call, StatusCode::OK, written, &notes),
-            Updated::Deleted(last) => return answer(call, StatusCode::OK, Written::Tree(last), &notes),
-            Updated::Conflict if conditional => return Err(call.conflict()),
-            Updated::Conflict => {}
+    let creates = part == Part::Main && listed(&CREATE_ON_UPDATE, call);
+    let updated = pipeline::update(call, part, options, &mut warnings, |current, _| {
+        match &current.object {
+            None if creates => may_create(call, &object)?,
+            _ => check_version(call, &object, current)?,
         }
+        Ok(object.clone())
+    });
+    let Updated { written, created } = updated.await?;
+    let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+    answer(call, code, written, &warnings)
+}
+
+/// A PUT of what is not there: who may only update is not let create, and a uid is one of something that was there.
+fn may_create(call: &Call, object: &Value) -> Result<(), Status> {
+    let asked = Attributes::of_request(&call.user, &call.info, &call.query);
+    call.server.authorizer().check(&Attributes {
+        verb: "create",
+        ..asked
+    })?;
+    match meta::uid(object) {
+        "" => Ok(()),
+        uid => Err(precondition_uid(call, uid, "")),
     }
-    Err(call.conflict())
 }
 
 /// The name in the body must be the URL's; an absent one is filled in.
@@ -115,10 +105,13 @@ pub fn check_name(call: &Call, object: &mut Value) -> Result<(), Status> {
 }
 
 /// A resourceVersion or uid in the object must be those of what is stored.
-pub fn check_version(call: &Call, object: &Value, old: &Arc<Object>, old_value: &Value) -> Result<(), Status> {
+pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(), Status> {
+    let Some(old) = &current.object else {
+        return Err(call.not_found());
+    };
     let uid = meta::uid(object);
-    if !uid.is_empty() && uid != meta::uid(old_value) {
-        return Err(precondition_uid(call, uid, meta::uid(old_value)));
+    if !uid.is_empty() && uid != meta::uid(&current.value) {
+        return Err(precondition_uid(call, uid, meta::uid(&current.value)));
     }
     match meta::resource_version(object) {
         "" | "0" if listed(&CONDITIONAL_ONLY, call) => {

@@ -3,17 +3,20 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use mk8s_api::status::{FieldError, Status};
+use mk8s_api::status::Status;
+use mk8s_api::validation::{self, Path};
 use mk8s_api::{meta, time};
-use mk8s_store::Expect;
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
-use crate::call::{Call, RETRIES};
+use crate::call::Call;
+use crate::guaranteed_update::{Attempt, Current, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::options::WriteOptions;
 use crate::respond;
-use crate::write::{self, WriteError};
+use crate::write::Printed;
+
+const ANNOTATIONS: Path<'static> = Path::new("metadata.annotations");
 
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
@@ -34,56 +37,79 @@ pub async fn bind(call: &Call, binding: Value, dry_run: bool) -> Result<Response
 }
 
 async fn bind_pod(call: &Call, name: &str, binding: &Value, dry_run: bool) -> Result<Response<Body>, Status> {
-    let mut errors = Vec::new();
-    let kind = meta::string(binding, &["target", "kind"]);
-    if !matches!(kind, "" | "Node") {
-        errors.push(FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
-    }
-    let node = meta::string(binding, &["target", "name"]);
-    if node.is_empty() {
-        errors.push(FieldError::required("target.name", ""));
-    }
-    if !errors.is_empty() {
-        return Err(Status::invalid("", "Binding", name, &errors));
-    }
-    {
-        let attributes = call.attributes(Operation::Create, name, None, dry_run);
-        call.admit(&attributes, Some(binding)).await?;
-    }
     let pods = call.server.cache().resource("", "pods");
     let pods = pods.ok_or_else(|| Status::internal("pods are not stored"))?;
-    for _ in 0..RETRIES {
-        let old = pods
-            .get(&call.info.namespace, name)
-            .ok_or_else(|| Status::not_found("", "pods", name))?;
-        let pod = assign(old.value(), name, node, binding)?;
-        if dry_run {
-            break;
-        }
-        match write::put(
-            call.server.store(),
-            pods,
-            old.key.clone(),
-            Expect::Revision(old.revision),
-            &pod,
-        )
-        .await
-        {
-            Ok(_) => break,
-            Err(WriteError::Conflict) => {}
-            Err(WriteError::Status(status)) => return Err(status),
-        }
-    }
+    let target = Target {
+        store: call.server.store(),
+        cache: pods,
+        key: pods.key(&call.info.namespace, name),
+        deadline: call.deadline,
+        dry_run,
+    };
+    let mut binding = Bind {
+        call,
+        name,
+        binding,
+        dry_run,
+    };
+    guaranteed_update(target, &mut binding).await?;
     respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())
 }
 
-fn assign(mut pod: Value, name: &str, node: &str, binding: &Value) -> Result<Value, Status> {
+struct Bind<'a> {
+    call: &'a Call,
+    name: &'a str,
+    binding: &'a Value,
+    dry_run: bool,
+}
+
+impl Attempt for Bind<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let (call, name) = (self.call, self.name);
+        let Some(pod) = &current.object else {
+            return Err(Status::not_found("", "pods", name));
+        };
+        let resource = pod.resource().clone();
+        let admission = call.server.admission();
+        let attributes = call.attributes(Operation::Create, name, None, self.dry_run);
+        let mut binding = self.binding.clone();
+        admission.mutate(&attributes, &mut binding).await?;
+        check(name, |errors| validation::pod_binding(&binding, errors))?;
+        let pod = assign(current.value, name, &binding)?;
+        // Each of the binding's was well-formed; together with the pod's own they may be too many.
+        let annotations = meta::at(&pod, &["metadata", "annotations"]);
+        check(name, |errors| {
+            validation::annotations(annotations, &ANNOTATIONS, errors)
+        })?;
+        admission.validate(&attributes, Some(&binding), &mut Vec::new())?;
+        Ok(Step::Put(Printed::of(&resource, &pod)?, Vec::new()))
+    }
+}
+
+fn check(name: &str, check: impl FnOnce(&mut validation::Errors)) -> Result<(), Status> {
+    let mut errors = validation::Errors::new();
+    check(&mut errors);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid("", "Binding", name, &errors))
+}
+
+fn assign(mut pod: Value, name: &str, binding: &Value) -> Result<Value, Status> {
+    let node = meta::string(binding, &["target", "name"]);
     let conflict = |why: &str| Status::conflict("", "pods/binding", name, why);
     let uid = meta::uid(binding);
     if !uid.is_empty() && uid != meta::uid(&pod) {
         return Err(conflict(&format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             meta::uid(&pod)
+        )));
+    }
+    let version = meta::resource_version(binding);
+    if !matches!(version, "" | "0") && version != meta::resource_version(&pod) {
+        return Err(conflict(&format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+            meta::resource_version(&pod)
         )));
     }
     if meta::is_deleting(&pod) {
@@ -118,5 +144,7 @@ fn assign(mut pod: Value, name: &str, node: &str, binding: &Value) -> Result<Val
         .chain(std::iter::once(condition))
         .collect();
     meta::set(&mut pod, &["status", "conditions"], conditions);
+    // A hint for the scheduler that has served its purpose.
+    meta::remove(&mut pod, &["status", "nominatedNodeName"]);
     Ok(pod)
 }

@@ -9,11 +9,11 @@ use http::{Response, StatusCode};
 use mk8s_api::selectors::LabelSelector;
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
-use mk8s_store::Expect;
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
-use crate::call::{Call, RETRIES};
+use crate::call::Call;
+use crate::guaranteed_update::{Attempt, Current, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::delete::delete_object;
 use crate::object::Object;
@@ -21,7 +21,7 @@ use crate::options::{DeleteOptions, WriteOptions};
 use crate::request::Query;
 use crate::respond;
 use crate::watch_cache::ResourceCache;
-use crate::write::{self, WriteError};
+use crate::write::Printed;
 
 const MAX_DISRUPTED: usize = 2000;
 
@@ -41,13 +41,14 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let pod = call.object()?;
     {
         let attributes = call.attributes(Operation::Create, pod.name(), None, delete.dry_run);
-        call.admit(&attributes, Some(&eviction)).await?;
+        let mut sent = eviction;
+        call.admit(&attributes, &mut sent).await?;
     }
     let value = pod.value();
     if !ignores_budget(&value) {
         consult_budget(call, &pod, &value, delete.dry_run).await?;
     }
-    delete_object(call, pod, &delete).await?;
+    delete_object(call, pod.namespace(), pod.name(), &delete).await?;
     respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())
 }
 
@@ -63,28 +64,42 @@ fn ignores_budget(pod: &Value) -> bool {
 async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: bool) -> Result<(), Status> {
     let budgets = call.server.cache().resource("policy", "poddisruptionbudgets");
     let Some(budgets) = budgets else { return Ok(()) };
-    for _ in 0..RETRIES {
-        let Some((object, budget)) = budget_of(budgets, pod)? else {
-            return Ok(());
-        };
-        let verdict = decide(&budget, pod.name(), meta::condition_is_true(value, "Ready"))?;
-        let (Verdict::Counted(counted), false) = (verdict, dry_run) else {
-            return Ok(());
-        };
-        let expect = Expect::Revision(object.revision);
-        match write::put(call.server.store(), budgets, object.key.clone(), expect, &counted).await {
-            Ok(_) => return Ok(()),
-            Err(WriteError::Conflict) => {}
-            Err(WriteError::Status(status)) => return Err(status),
-        }
-    }
-    Err(Status::too_many_requests(
-        "Cannot evict pod as the disruption budget changes too quickly.",
-        10,
-    ))
+    let Some(budget) = budget_of(budgets, pod)? else {
+        return Ok(());
+    };
+    let target = Target {
+        store: call.server.store(),
+        cache: budgets,
+        key: budget.key.clone(),
+        deadline: call.deadline,
+        dry_run,
+    };
+    let ready = meta::condition_is_true(value, "Ready");
+    let mut counting = Counting { pod: pod.name(), ready };
+    guaranteed_update(target, &mut counting).await.map(drop)
 }
 
-fn budget_of(budgets: &ResourceCache, pod: &Object) -> Result<Option<(Arc<Object>, Value)>, Status> {
+/// Takes an eviction from what a budget allows.
+struct Counting<'a> {
+    pod: &'a str,
+    ready: bool,
+}
+
+impl Attempt for Counting<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let Some(budget) = &current.object else {
+            return Err(Status::internal(
+                "the disruption budget of the pod was deleted meanwhile",
+            ));
+        };
+        Ok(match decide(&current.value, self.pod, self.ready)? {
+            Verdict::Free => Step::Keep,
+            Verdict::Counted(counted) => Step::Put(Printed::of(budget.resource(), &counted)?, Vec::new()),
+        })
+    }
+}
+
+fn budget_of(budgets: &ResourceCache, pod: &Object) -> Result<Option<Arc<Object>>, Status> {
     let mut found = None;
     for object in budgets.list(pod.namespace()).iter() {
         let budget = object.value();
@@ -100,7 +115,7 @@ fn budget_of(budgets: &ResourceCache, pod: &Object) -> Result<Option<(Arc<Object
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
             ));
         }
-        found = Some((object.clone(), budget));
+        found = Some(object.clone());
     }
     Ok(found)
 }

@@ -10,11 +10,14 @@ use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, patch};
 use serde_json::{Value, json};
 
-use crate::call::{Call, RETRIES};
+use crate::admission::Operation;
+use crate::call::Call;
+use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::patch::{PatchType, read_patch};
+use crate::handlers::update::check_version;
 use crate::options::WriteOptions;
-use crate::pipeline::{self, Part, Updated};
+use crate::pipeline::{self, Part};
 use crate::respond;
 
 pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
@@ -27,42 +30,74 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     }
     call.refuse_unsupported()?;
     let mut warnings = Vec::new();
-    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let options = WriteOptions::parse(
+        &call.query,
+        if call.info.verb == "update" {
+            "UpdateOptions"
+        } else {
+            "PatchOptions"
+        },
+    )?;
     let change = if call.info.verb == "update" {
         let expected = Expected::kind("autoscaling", "v1", "autoscaling/v1", "Scale");
         Change::Put(decode::object(call, &body, &expected, options, &mut warnings)?)
     } else {
         Change::Patch(PatchType::of(call)?, read_patch(&body)?)
     };
-    for _ in 0..RETRIES {
-        let old = call.object()?;
-        let old_value = old.value();
-        let scale = change.apply(call, scale_of(&old_value, &paths))?;
-        let version = meta::resource_version(&scale);
-        let conditional = !matches!(version, "" | "0") && matches!(change, Change::Put(_));
-        if conditional && version != old.revision.to_string() {
-            return Err(call.conflict());
+    let target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
+    let mut scaling = Scaling {
+        call,
+        change,
+        paths: &paths,
+        dry_run: options.dry_run,
+        before: warnings.clone(),
+        warnings,
+    };
+    let written = match guaranteed_update(target, &mut scaling).await? {
+        Done::Written(written) => written,
+        Done::Removed(..) => return Err(call.not_found()),
+    };
+    let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written.value(), &paths))?;
+    respond::warn(&mut response, &scaling.warnings);
+    Ok(response)
+}
+
+struct Scaling<'a> {
+    call: &'a Call,
+    change: Change,
+    paths: &'a ScalePaths,
+    dry_run: bool,
+    before: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Admission sees the Scale, the object's own rules see the object.
+impl Attempt for Scaling<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let (call, paths) = (self.call, self.paths);
+        if current.object.is_none() {
+            return Err(call.not_found());
         }
+        self.warnings.clone_from(&self.before);
+        let old_scale = scale_of(&current.value, paths);
+        let mut scale = self.change.apply(call, old_scale.clone())?;
+        let name = meta::name(&current.value);
+        let admission = call.server.admission();
+        let attributes = call.attributes(Operation::Update, name, Some(&old_scale), self.dry_run);
+        admission.mutate(&attributes, &mut scale).await?;
+        check_version(call, &scale, &current)?;
         let replicas = meta::i64_at(&scale, &["spec", "replicas"]).unwrap_or(0);
         if replicas < 0 {
             let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid("autoscaling", "Scale", old.name(), &[error]));
+            return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
         }
-        let mut new = old_value.clone();
+        let mut new = current.value.clone();
         meta::set(&mut new, paths.spec_replicas, replicas);
-        let updated = pipeline::update(call, &old, &old_value, new, Part::Main, options.dry_run, &mut warnings);
-        match updated.await? {
-            Updated::Written(written) => {
-                let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written.value(), &paths))?;
-                respond::warn(&mut response, &warnings);
-                return Ok(response);
-            }
-            Updated::Deleted(_) => return Err(call.not_found()),
-            Updated::Conflict if conditional => return Err(call.conflict()),
-            Updated::Conflict => {}
-        }
+        pipeline::begin_change(call, &mut new, &current.value)?;
+        let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
+        admission.validate(&attributes, Some(&scale), &mut self.warnings)?;
+        pipeline::finish_change(call, new, &current.value, beside)
     }
-    Err(call.conflict())
 }
 
 enum Change {

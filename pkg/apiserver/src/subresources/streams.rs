@@ -167,7 +167,7 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
     }
     {
         let attributes = call.attributes(Operation::Connect, &call.info.name, Some(&pod), false);
-        call.admit(&attributes, None).await?;
+        call.admit(&attributes, &mut Value::Null).await?;
     }
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {

@@ -20,11 +20,11 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
         "authentication.k8s.io/v1",
         "TokenRequest",
     );
-    let request = decode::object(call, &body, &expected, options, &mut warnings)?;
+    let mut request = decode::object(call, &body, &expected, options, &mut warnings)?;
     let (server, info) = (&call.server, &call.info);
     {
         let attributes = call.attributes(Operation::Create, &info.name, None, options.dry_run);
-        call.admit(&attributes, Some(&request)).await?;
+        call.admit(&attributes, &mut request).await?;
     }
     let authority = server.authenticator().authority();
     let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request)?;

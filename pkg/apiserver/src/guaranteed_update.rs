@@ -1,0 +1,144 @@
+//! The one read-modify-write loop of the server. Everything that changes an object runs through it: an attempt is given
+//! what is stored, says what is to be stored, and is made again on what is stored by then where something else was written
+//! meanwhile. Nobody is told of a conflict that he did not ask for; who names a resourceVersion or uid finds in the attempt
+//! itself that it no longer holds.
+
+use std::sync::Arc;
+
+use mk8s_api::meta;
+use mk8s_api::status::Status;
+use mk8s_store::{Expect, Op, Store};
+use serde_json::Value;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::call::Written;
+use crate::object::Object;
+use crate::watch_cache::ResourceCache;
+use crate::write::{self, Printed, WriteError};
+
+/// What is to be changed, and until when it is tried.
+pub struct Target<'a> {
+    pub store: &'a Store,
+    pub cache: &'a Arc<ResourceCache>,
+    pub key: Arc<str>,
+    pub deadline: Instant,
+    /// Everything is done but the writing.
+    pub dry_run: bool,
+}
+
+/// An object as an attempt finds it.
+pub struct Current {
+    /// None where there is none.
+    pub object: Option<Arc<Object>>,
+    /// The object's tree; null where there is none.
+    pub value: Value,
+}
+
+/// What an attempt wants.
+pub enum Step {
+    /// What is stored says it already.
+    Keep,
+    /// Store this (in place of what was found), and in the same transaction do that beside it.
+    Put(Printed, Vec<Op>),
+    /// Remove what was found, of which this is the last state, and do that beside it.
+    Remove(Value, Vec<Op>),
+}
+
+/// What it came to.
+pub enum Done {
+    Written(Written),
+    /// The last state, and the revision of the removal (with dry-run none).
+    Removed(Value, Option<u64>),
+}
+
+/// What a caller does to the object, as often as it takes.
+pub trait Attempt: Send {
+    /// Says what is to be stored in place of what is.
+    ///
+    /// # Errors
+    /// The caller's answer: nothing is stored, and nothing tried again.
+    fn attempt(&mut self, current: Current) -> impl Future<Output = Result<Step, Status>> + Send;
+}
+
+/// Runs attempts until one is stored, refuses, or the time is over (504).
+pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) -> Result<Done, Status> {
+    loop {
+        let found = target.cache.get_key(&target.key);
+        let current = Current::of(found.clone())?;
+        let step = attempts.attempt(current).await?;
+        if target.dry_run {
+            return pretend(step, found);
+        }
+        match carry_out(&target, step, found).await {
+            Ok(done) => return Ok(done),
+            Err(WriteError::Status(status)) => return Err(status),
+            Err(WriteError::Conflict) => {}
+        }
+        if Instant::now() >= target.deadline {
+            return Err(timed_out());
+        }
+    }
+}
+
+/// Upstream's answer to a request whose time is over.
+pub fn timed_out() -> Status {
+    Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
+}
+
+impl Current {
+    pub fn of(object: Option<Arc<Object>>) -> Result<Current, Status> {
+        let value = object.as_ref().map_or(Value::Null, |object| object.value());
+        match &object {
+            Some(object) if value.is_null() => Err(Status::internal(format!("{} is stored damaged", object.key))),
+            _ => Ok(Current { object, value }),
+        }
+    }
+}
+
+async fn carry_out(target: &Target<'_>, step: Step, found: Option<Arc<Object>>) -> Result<Done, WriteError> {
+    let expect = found
+        .as_ref()
+        .map_or(Expect::Absent, |object| Expect::Revision(object.revision));
+    match step {
+        Step::Keep => {
+            let kept = found.ok_or_else(|| Status::internal("an attempt keeps what is not there"))?;
+            Ok(Done::Written(Written::Stored(kept)))
+        }
+        Step::Put(printed, beside) => {
+            let (op, made) = printed.put(target.key.clone(), expect);
+            let mut ops = SmallVec::from_iter([op]);
+            ops.extend(beside);
+            let revision = write::commit(target.store, ops).await?;
+            // The store may lose what travels with a write; the cache has the object all the same.
+            let stored = made.get().cloned().or_else(|| target.cache.get_key(&target.key));
+            let stored = stored.filter(|stored| stored.revision >= revision);
+            let stored = stored.ok_or_else(|| Status::internal("a committed object is in the cache no more"))?;
+            Ok(Done::Written(Written::Stored(stored)))
+        }
+        Step::Remove(last, beside) => {
+            let op = write::removal(target.key.clone(), expect);
+            let mut ops = SmallVec::from_iter([op]);
+            ops.extend(beside);
+            let revision = write::commit(target.store, ops).await?;
+            Ok(Done::Removed(last, Some(revision)))
+        }
+    }
+}
+
+/// What would have been answered.
+fn pretend(step: Step, found: Option<Arc<Object>>) -> Result<Done, Status> {
+    Ok(match (step, found) {
+        (Step::Keep, Some(kept)) => Done::Written(Written::Stored(kept)),
+        (Step::Keep, None) => return Err(Status::internal("an attempt keeps what is not there")),
+        (Step::Put(printed, _), found) => {
+            let mut value = printed.value()?;
+            match found {
+                Some(found) => meta::set(&mut value, &["metadata", "resourceVersion"], found.revision.to_string()),
+                None => drop(meta::remove(&mut value, &["metadata", "resourceVersion"])),
+            }
+            Done::Written(Written::Tree(value))
+        }
+        (Step::Remove(last, _), _) => Done::Removed(last, None),
+    })
+}

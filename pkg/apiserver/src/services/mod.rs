@@ -1,0 +1,437 @@
+//! Cluster addresses and node ports of Services (<https://kubernetes.io/docs/reference/networking/virtual-ips/>): what a
+//! Service needs, what it keeps, what it gives back. Who holds what is in objects of their own: see `claims`.
+
+mod claims;
+mod repair;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use mk8s_api::meta;
+use mk8s_api::registry::Resource;
+use mk8s_api::status::{FieldError, Status};
+use mk8s_store::Op;
+use serde_json::{Value, json};
+
+use crate::watch_cache::Cache;
+use claims::{Claim, Holders};
+
+pub use repair::{missing, run as repair};
+
+pub struct Services {
+    cidr: IpNet,
+    ports: RangeInclusive<u16>,
+    holders: Holders,
+}
+
+fn type_of(service: &Value) -> &str {
+    meta::str_at(service, &["spec", "type"]).unwrap_or("ClusterIP")
+}
+
+fn is_headless(service: &Value) -> bool {
+    meta::string(service, &["spec", "clusterIP"]) == "None"
+        || meta::items(service, &["spec", "clusterIPs"])
+            .first()
+            .is_some_and(|first| first == "None")
+}
+
+fn needs_address(service: &Value) -> bool {
+    type_of(service) != "ExternalName"
+}
+
+fn needs_node_ports(service: &Value) -> bool {
+    match type_of(service) {
+        "NodePort" => true,
+        "LoadBalancer" => meta::bool_at(service, &["spec", "allocateLoadBalancerNodePorts"]) != Some(false),
+        _ => false,
+    }
+}
+
+fn needs_health_port(service: &Value) -> bool {
+    type_of(service) == "LoadBalancer" && meta::string(service, &["spec", "externalTrafficPolicy"]) == "Local"
+}
+
+fn addresses_of(service: &Value) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    let single = meta::at(service, &["spec", "clusterIP"]);
+    for value in meta::items(service, &["spec", "clusterIPs"]).iter().chain(single) {
+        if let Some(address) = value.as_str().and_then(|text| text.parse().ok())
+            && !found.contains(&address)
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+fn port_at(value: &Value, path: &[&str]) -> Option<u16> {
+    let port = meta::i64_at(value, path)?;
+    u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+fn ports_of(service: &Value) -> HashSet<u16> {
+    meta::items(service, &["spec", "ports"])
+        .iter()
+        .filter_map(|port| port_at(port, &["nodePort"]))
+        .chain(port_at(service, &["spec", "healthCheckNodePort"]))
+        .collect()
+}
+
+/// What one write of a Service takes.
+#[derive(Default)]
+struct Wanted {
+    claims: Vec<Claim>,
+    errors: Vec<FieldError>,
+}
+
+impl Services {
+    /// None where the cache has no kinds for addresses and ports.
+    pub fn new(cidr: IpNet, ports: RangeInclusive<u16>, cache: &Cache) -> Option<Services> {
+        let holders = Holders::new(cache)?;
+        Some(Services { cidr, ports, holders })
+    }
+
+    /// Whether objects of a kind hold addresses and ports.
+    pub fn concerns(&self, resource: &Resource) -> bool {
+        resource.group.is_empty() && resource.kind == "Service"
+    }
+
+    /// Chooses what a new Service needs; what is to be written with it.
+    pub fn on_create(&self, service: &mut Value) -> Result<Vec<Op>, Status> {
+        let mut wanted = Wanted::default();
+        self.families(service, &mut wanted.errors);
+        if wanted.errors.is_empty() {
+            self.want_address(service, &mut wanted);
+        }
+        if wanted.errors.is_empty() {
+            self.want_ports(service, &HashSet::new(), &mut wanted);
+        }
+        self.written(service, wanted)
+    }
+
+    /// The same for a changed one: what it takes, and what it gives back.
+    pub fn on_update(&self, new: &mut Value, old: &Value) -> Result<Vec<Op>, Status> {
+        carry_over(new, old);
+        let mut wanted = Wanted::default();
+        self.families(new, &mut wanted.errors);
+        let own = addresses_of(new);
+        // An address that changes hands is validation's to refuse; one that is new is taken here.
+        let had = needs_address(old);
+        if wanted.errors.is_empty() && needs_address(new) && (!had || (own.is_empty() && !is_headless(new))) {
+            self.want_address(new, &mut wanted);
+        }
+        if wanted.errors.is_empty() {
+            self.want_ports(new, &ports_of(old), &mut wanted);
+        }
+        let mut ops = self.written(new, wanted)?;
+        let kept: Vec<Claim> = claims_of(new);
+        let left = claims_of(old).into_iter().filter(|claim| !kept.contains(claim));
+        ops.extend(left.filter_map(|claim| self.holders.give_back(claim, old)));
+        Ok(ops)
+    }
+
+    /// What is to be written with the removal of an object.
+    pub fn on_removal(&self, resource: &Resource, old: &Value) -> Vec<Op> {
+        if !self.concerns(resource) {
+            return Vec::new();
+        }
+        let claims = claims_of(old).into_iter();
+        claims.filter_map(|claim| self.holders.give_back(claim, old)).collect()
+    }
+
+    fn written(&self, service: &Value, wanted: Wanted) -> Result<Vec<Op>, Status> {
+        if !wanted.errors.is_empty() {
+            return Err(Status::invalid("", "Service", meta::name(service), &wanted.errors));
+        }
+        let claims = wanted.claims.into_iter();
+        claims.map(|claim| self.holders.take(claim, service)).collect()
+    }
+
+    /// ipFamilies and ipFamilyPolicy, as a single-stack cluster has them.
+    fn families(&self, service: &mut Value, errors: &mut Vec<FieldError>) {
+        if !needs_address(service) {
+            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                meta::remove(service, &["spec", key]);
+            }
+            return;
+        }
+        // Without a selector upstream asks for both families whatever the cluster has: nobody routes to it here.
+        if is_headless(service) && meta::at(service, &["spec", "selector"]).is_none() {
+            return;
+        }
+        let own = if self.cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        if meta::string(service, &["spec", "ipFamilyPolicy"]) == "RequireDualStack" {
+            errors.push(FieldError::invalid(
+                "spec.ipFamilyPolicy",
+                "RequireDualStack",
+                "this cluster is not configured for dual-stack services",
+            ));
+            return;
+        }
+        for (index, family) in meta::items(service, &["spec", "ipFamilies"]).iter().enumerate() {
+            if family != own {
+                errors.push(FieldError::invalid(
+                    format!("spec.ipFamilies[{index}]"),
+                    family.clone(),
+                    "not configured on this cluster",
+                ));
+            }
+        }
+        meta::set_default(service, &["spec", "ipFamilyPolicy"], "SingleStack");
+        if meta::items(service, &["spec", "ipFamilies"]).is_empty() {
+            meta::set(service, &["spec", "ipFamilies"], json!([own]));
+        }
+    }
+
+    fn want_address(&self, service: &mut Value, wanted: &mut Wanted) {
+        if !needs_address(service) {
+            return;
+        }
+        if is_headless(service) {
+            meta::set(service, &["spec", "clusterIP"], "None");
+            meta::set(service, &["spec", "clusterIPs"], json!(["None"]));
+            return;
+        }
+        let named = addresses_of(service).first().copied();
+        let chosen = match named {
+            Some(address) => self.named_address(address),
+            // Not an address: validation says so.
+            None if meta::at(service, &["spec", "clusterIP"]).is_some_and(|text| text != "") => return,
+            None => {
+                let free = |address| self.holders.is_free(Claim::Address(address));
+                let full = "failed to allocate a serviceIP: range is full";
+                let any = claims::any_address(&self.cidr, free);
+                any.ok_or_else(|| FieldError::invalid("spec.clusterIPs", Value::Null, full))
+            }
+        };
+        match chosen {
+            Ok(address) => {
+                wanted.claims.push(Claim::Address(address));
+                meta::set(service, &["spec", "clusterIP"], address.to_string());
+                meta::set(service, &["spec", "clusterIPs"], json!([address.to_string()]));
+            }
+            Err(error) => wanted.errors.push(error),
+        }
+    }
+
+    fn named_address(&self, address: IpAddr) -> Result<IpAddr, FieldError> {
+        let why = if !self.cidr.contains(&address) || address == self.cidr.network() || address == self.cidr.broadcast()
+        {
+            format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                self.cidr
+            )
+        } else if !self.holders.is_free(Claim::Address(address)) {
+            "provided IP is already allocated".to_string()
+        } else {
+            return Ok(address);
+        };
+        let detail = format!("failed to allocate IP {address}: {why}");
+        Err(FieldError::invalid(
+            "spec.clusterIPs",
+            json!([address.to_string()]),
+            detail,
+        ))
+    }
+
+    fn want_ports(&self, service: &mut Value, own: &HashSet<u16>, wanted: &mut Wanted) {
+        if needs_node_ports(service) {
+            self.want_node_ports(service, own, wanted);
+        }
+        if !needs_health_port(service) {
+            return;
+        }
+        let named = port_at(service, &["spec", "healthCheckNodePort"]);
+        if named.is_some_and(|port| own.contains(&port)) {
+            return;
+        }
+        if let Some(port) = self.want_port(named, "spec.healthCheckNodePort", wanted) {
+            meta::set(service, &["spec", "healthCheckNodePort"], port);
+        }
+    }
+
+    fn want_node_ports(&self, service: &mut Value, own: &HashSet<u16>, wanted: &mut Wanted) {
+        // One node port may serve the same port under two protocols.
+        let mut taken: Vec<(i64, String, u16)> = Vec::new();
+        for (index, port) in meta::items_mut(service, &["spec", "ports"]).iter_mut().enumerate() {
+            let number = meta::i64_at(port, &["port"]).unwrap_or(0);
+            let protocol = meta::str_at(port, &["protocol"]).unwrap_or("TCP").to_string();
+            let named = port_at(port, &["nodePort"]);
+            let shared = taken.iter().find(|(other, used, node_port)| {
+                *used != protocol && named.map_or(*other == number, |named| named == *node_port)
+            });
+            let node_port = match (shared, named) {
+                (Some((_, _, node_port)), _) => *node_port,
+                (None, Some(named)) if own.contains(&named) => named,
+                (None, named) => match self.want_port(named, &format!("spec.ports[{index}].nodePort"), wanted) {
+                    Some(port) => port,
+                    None => continue,
+                },
+            };
+            meta::set(port, &["nodePort"], node_port);
+            taken.push((number, protocol, node_port));
+        }
+    }
+
+    /// A named port, or any; None where that is an error.
+    fn want_port(&self, named: Option<u16>, field: &str, wanted: &mut Wanted) -> Option<u16> {
+        let free = |port| {
+            let claim = Claim::Port(port);
+            !wanted.claims.contains(&claim) && self.holders.is_free(claim)
+        };
+        let (low, high) = (self.ports.start(), self.ports.end());
+        let chosen = match named {
+            Some(port) if !self.ports.contains(&port) => Err(FieldError::invalid(
+                field,
+                port,
+                format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"),
+            )),
+            Some(port) if !free(port) => Err(FieldError::invalid(field, port, "provided port is already allocated")),
+            Some(port) => Ok(port),
+            None => claims::any_port(&self.ports, free)
+                .ok_or_else(|| FieldError::invalid(field, Value::Null, "failed to allocate a nodePort: range is full")),
+        };
+        match chosen {
+            Ok(port) => {
+                wanted.claims.push(Claim::Port(port));
+                Some(port)
+            }
+            Err(error) => {
+                wanted.errors.push(error);
+                None
+            }
+        }
+    }
+}
+
+/// All that a stored Service holds.
+fn claims_of(service: &Value) -> Vec<Claim> {
+    let addresses = addresses_of(service).into_iter().map(Claim::Address);
+    addresses
+        .chain(ports_of(service).into_iter().map(Claim::Port))
+        .collect()
+}
+
+/// What a client who sends the whole spec without it did not mean to change.
+fn carry_over(new: &mut Value, old: &Value) {
+    if needs_address(old) && needs_address(new) {
+        if meta::string(new, &["spec", "clusterIP"]).is_empty() && meta::items(new, &["spec", "clusterIPs"]).is_empty()
+        {
+            for key in ["clusterIP", "clusterIPs"] {
+                if let Some(value) = meta::at(old, &["spec", key]) {
+                    meta::set(new, &["spec", key], value.clone());
+                }
+            }
+        } else if meta::items(new, &["spec", "clusterIPs"]).is_empty() {
+            let single = meta::string(new, &["spec", "clusterIP"]).to_string();
+            meta::set(new, &["spec", "clusterIPs"], json!([single]));
+        }
+    }
+    if needs_node_ports(old) && needs_node_ports(new) {
+        let named: HashSet<u16> = ports_of(new);
+        for port in meta::items_mut(new, &["spec", "ports"]) {
+            if port_at(port, &["nodePort"]).is_some() {
+                continue;
+            }
+            let same = |other: &&Value| {
+                other.get("port") == port.get("port")
+                    && meta::str_at(other, &["protocol"]).unwrap_or("TCP")
+                        == meta::str_at(port, &["protocol"]).unwrap_or("TCP")
+            };
+            let before = meta::items(old, &["spec", "ports"]).iter().find(same);
+            if let Some(node_port) = before.and_then(|before| port_at(before, &["nodePort"]))
+                && !named.contains(&node_port)
+            {
+                meta::set(port, &["nodePort"], node_port);
+            }
+        }
+    } else if needs_node_ports(old) && !needs_node_ports(new) && type_of(new) != "LoadBalancer" {
+        let before = ports_of(old);
+        for port in meta::items_mut(new, &["spec", "ports"]) {
+            if port_at(port, &["nodePort"]).is_some_and(|own| before.contains(&own)) {
+                meta::remove(port, &["nodePort"]);
+            }
+        }
+    }
+    if needs_health_port(old) && needs_health_port(new) {
+        if let (None, Some(port)) = (
+            port_at(new, &["spec", "healthCheckNodePort"]),
+            port_at(old, &["spec", "healthCheckNodePort"]),
+        ) {
+            meta::set(new, &["spec", "healthCheckNodePort"], port);
+        }
+    } else if needs_health_port(old) && !needs_health_port(new) {
+        meta::remove(new, &["spec", "healthCheckNodePort"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mk8s_api::registry;
+
+    use super::*;
+
+    fn services() -> Services {
+        let rows = registry::builtin().iter().chain(registry::unserved());
+        let ports = 30_000..=30_100;
+        Services::new("10.96.0.0/24".parse().unwrap(), ports, &Cache::new(rows, 0)).unwrap()
+    }
+
+    #[test]
+    fn a_service_gets_what_it_needs() {
+        let services = services();
+        let mut named = json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.10", "ports": []}});
+        let ops = services.on_create(&mut named).unwrap();
+        assert_eq!(named["spec"]["clusterIPs"], json!(["10.96.0.10"]));
+        let keys: Vec<&str> = ops.iter().map(|op| &*op.key).collect();
+        assert_eq!(keys, ["/registry/networking.k8s.io/ipaddresses/10.96.0.10"]);
+        let mut any = json!({"metadata": {"name": "b"}, "spec": {"type": "NodePort", "ports": [
+            {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}});
+        let ops = services.on_create(&mut any).unwrap();
+        assert_eq!(ops.len(), 2, "an address, and one port for both protocols");
+        assert!(any["spec"]["clusterIP"].as_str().unwrap().starts_with("10.96.0."));
+        let ports = &any["spec"]["ports"];
+        assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
+        let mut outside = json!({"metadata": {"name": "c"}, "spec": {"clusterIP": "10.97.0.1"}});
+        assert_eq!(services.on_create(&mut outside).err().unwrap().code, 422);
+    }
+
+    #[test]
+    fn addresses_of_small_and_large_ranges() {
+        let any = |cidr: &str| claims::any_address(&cidr.parse().unwrap(), |_| true);
+        assert_eq!(any("10.0.0.0/32"), None);
+        assert_eq!(any("10.0.0.0/30").map(|address| address.is_ipv4()), Some(true));
+        for cidr in ["10.96.0.0/12", "fd00::/112", "fd00::/64"] {
+            let cidr: IpNet = cidr.parse().unwrap();
+            assert!(cidr.contains(&claims::any_address(&cidr, |_| true).unwrap()));
+        }
+        let last = "10.0.0.6".parse::<IpAddr>().unwrap();
+        let only = claims::any_address(&"10.0.0.0/29".parse().unwrap(), |address| address == last);
+        assert_eq!(only, Some(last));
+        assert_eq!(
+            claims::any_port(&(30_000..=30_001), |port| port == 30_001),
+            Some(30_001)
+        );
+        assert_eq!(claims::any_port(&(30_000..=30_000), |_| false), None);
+    }
+
+    #[test]
+    fn updates_keep_what_they_do_not_name() {
+        let services = services();
+        let mut old = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+        services.on_create(&mut old).unwrap();
+        let mut new =
+            json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 80}, {"port": 81}]}});
+        assert_eq!(services.on_update(&mut new, &old).unwrap().len(), 1);
+        assert_eq!(new["spec"]["clusterIP"], old["spec"]["clusterIP"]);
+        assert_eq!(new["spec"]["ports"][0]["nodePort"], old["spec"]["ports"][0]["nodePort"]);
+        assert!(new["spec"]["ports"][1]["nodePort"].is_number());
+        let mut external = json!({"metadata": {"name": "a"}, "spec": {"type": "ExternalName", "externalName": "x", "clusterIP": old["spec"]["clusterIP"], "ports": [{"port": 80, "nodePort": old["spec"]["ports"][0]["nodePort"]}]}});
+        services.on_update(&mut external, &old).unwrap();
+        assert!(external["spec"].get("clusterIP").is_none());
+        assert!(external["spec"]["ports"][0].get("nodePort").is_none());
+    }
+}

@@ -1,0 +1,188 @@
+//! Addresses and ports of Services: objects of their own, written with the Service or not at all.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::Api;
+use serde_json::{Value, json};
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+/// What a cluster begins with.
+const OWN: [&str; 2] = ["10.96.0.1", "10.96.0.10"];
+
+fn service(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+}
+
+fn ports() -> Value {
+    json!([{"port": 80}])
+}
+
+async fn addresses(api: &Api) -> Vec<String> {
+    let (_, list) = api.get(ADDRESSES).await;
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_string())
+        .collect()
+}
+
+#[tokio::test]
+async fn an_address_is_an_object_as_upstream_makes_it() {
+    let api = Api::open().await;
+    assert_eq!(addresses(&api).await, OWN, "of the services kubernetes and kube-dns");
+    let (code, made) = api.post(SERVICES, &service("a", json!({"ports": ports()}))).await;
+    assert_eq!(code, 201, "{made}");
+    let address = made["spec"]["clusterIP"].as_str().unwrap();
+    let (code, object) = api.get(&format!("{ADDRESSES}/{address}")).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        object["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"],
+        "one transaction"
+    );
+    assert_eq!(
+        object["metadata"]["labels"],
+        json!({"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"})
+    );
+    let parent = json!({"name": "a", "namespace": "default", "resource": "services"});
+    assert_eq!(object["spec"], json!({"parentRef": parent}));
+    assert!(object["metadata"]["uid"].is_string() && object["metadata"]["creationTimestamp"].is_string());
+    api.delete(&format!("{SERVICES}/a"), None).await;
+    assert_eq!(addresses(&api).await, OWN);
+    // Also where the last finalizer goes by an update.
+    let mut held = service(
+        "held",
+        json!({"clusterIP": "10.96.0.9", "type": "NodePort", "ports": [{"port": 1, "nodePort": 30500}]}),
+    );
+    held["metadata"]["finalizers"] = json!(["example.org/x"]);
+    assert_eq!(api.post(SERVICES, &held).await.0, 201);
+    api.delete(&format!("{SERVICES}/held"), None).await;
+    assert_eq!(addresses(&api).await.len(), 3, "it is still there");
+    let free = json!({"metadata": {"finalizers": null}});
+    let (code, _) = api
+        .patch(&format!("{SERVICES}/held"), "application/merge-patch+json", &free)
+        .await;
+    assert_eq!(code, 200);
+    assert_eq!(addresses(&api).await, OWN);
+    let again = service(
+        "b",
+        json!({"clusterIP": "10.96.0.9", "type": "NodePort", "ports": [{"port": 1, "nodePort": 30500}]}),
+    );
+    let (code, again) = api.post(SERVICES, &again).await;
+    assert_eq!(code, 201, "{again}");
+}
+
+#[tokio::test]
+async fn what_is_taken_is_refused_and_survives_a_restart() {
+    let api = Api::open().await;
+    let spec = json!({"clusterIP": "10.96.0.20", "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 30002, "ports": [{"port": 80, "nodePort": 30001}]});
+    let (code, made) = api.post(SERVICES, &service("a", spec)).await;
+    assert_eq!(code, 201, "{made}");
+    let api = api.reopen().await;
+    for spec in [
+        json!({"clusterIP": "10.96.0.20", "ports": ports()}),
+        json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]}),
+        json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30002}]}),
+    ] {
+        let (code, refused) = api.post(SERVICES, &service("b", spec)).await;
+        assert_eq!(code, 422, "{refused}");
+        assert!(
+            refused["message"].as_str().unwrap().contains("already allocated"),
+            "{refused}"
+        );
+    }
+    // A port that an update leaves is free again.
+    let plain = json!({"spec": {"type": "ClusterIP", "externalTrafficPolicy": null, "healthCheckNodePort": null, "ports": [{"port": 80, "nodePort": null}]}});
+    let (code, changed) = api
+        .patch(&format!("{SERVICES}/a"), "application/merge-patch+json", &plain)
+        .await;
+    assert_eq!(code, 200, "{changed}");
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]});
+    assert_eq!(api.post(SERVICES, &service("b", spec)).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_users_own_address_blocks_it() {
+    let api = Api::open().await;
+    let own = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.96.0.30"},
+        "spec": {"parentRef": {"group": "example.org", "resource": "gateways", "namespace": "default", "name": "g"}}});
+    let (code, made) = api.post(ADDRESSES, &own).await;
+    assert_eq!(code, 201, "{made}");
+    let wanted = service("a", json!({"clusterIP": "10.96.0.30", "ports": ports()}));
+    assert_eq!(api.post(SERVICES, &wanted).await.0, 422);
+    api.delete(&format!("{ADDRESSES}/10.96.0.30"), None).await;
+    assert_eq!(api.post(SERVICES, &wanted).await.0, 201);
+    // And the service's is not taken from it by deleting it.
+    api.delete(&format!("{ADDRESSES}/10.96.0.30"), None).await;
+    let made_again = async {
+        while api.get(&format!("{ADDRESSES}/10.96.0.30")).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), made_again).await.unwrap();
+    let thief = service("b", json!({"clusterIP": "10.96.0.30", "ports": ports()}));
+    assert_eq!(api.post(SERVICES, &thief).await.0, 422);
+}
+
+#[tokio::test]
+async fn a_dry_run_takes_nothing() {
+    let api = Api::open().await;
+    let spec = json!({"clusterIP": "10.96.0.40", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30040}]});
+    let (code, shown) = api
+        .post(&format!("{SERVICES}?dryRun=All"), &service("a", spec.clone()))
+        .await;
+    assert_eq!((code, shown["spec"]["clusterIP"].as_str()), (201, Some("10.96.0.40")));
+    assert!(shown["metadata"].get("resourceVersion").is_none(), "{shown}");
+    assert_eq!(addresses(&api).await, OWN);
+    assert_eq!(api.post(SERVICES, &service("a", spec)).await.0, 201);
+}
+
+/// A client that leaves while its write waits for the disk: the address is the stored service's, and nobody else's.
+#[tokio::test]
+async fn a_cancelled_request_hands_nothing_out_twice() {
+    let api = Api::open().await;
+    for round in 0..20 {
+        let body = service(
+            &format!("gone-{round}"),
+            json!({"clusterIP": "10.96.0.50", "ports": ports()}),
+        );
+        let request = api.send("POST", SERVICES, "application/json", body.to_string());
+        // Dropped after it has begun, at one of its awaits.
+        let _ = tokio::time::timeout(Duration::from_micros(200 * round), request).await;
+        let name = format!("next-{round}");
+        let next = service(&name, json!({"clusterIP": "10.96.0.50", "ports": ports()}));
+        let (code, answer) = api.post(SERVICES, &next).await;
+        let (_, list) = api.get(SERVICES).await;
+        let holders = list["items"].as_array().unwrap().iter();
+        let holders = holders.filter(|item| item["spec"]["clusterIP"] == "10.96.0.50").count();
+        assert_eq!(holders, 1, "round {round}: {code} {answer}");
+        for name in [name, format!("gone-{round}")] {
+            api.delete(&format!("{SERVICES}/{name}"), None).await;
+        }
+    }
+}
+
+/// Many who name no address at once, in a range that is nearly full: each has its own.
+#[tokio::test]
+async fn those_who_choose_at_once_get_different_ones() {
+    let api = Api::open().await;
+    let all = (0..40).map(|index| {
+        let api = &api;
+        async move {
+            let spec = json!({"type": "NodePort", "ports": ports()});
+            let (code, made) = api.post(SERVICES, &service(&format!("s{index}"), spec)).await;
+            assert_eq!(code, 201, "{made}");
+            let (address, port) = (&made["spec"]["clusterIP"], &made["spec"]["ports"][0]["nodePort"]);
+            (address.as_str().unwrap().to_string(), port.as_u64().unwrap())
+        }
+    });
+    let (mut seen, mut node_ports): (Vec<_>, Vec<_>) = futures::future::join_all(all).await.into_iter().unzip();
+    seen.sort();
+    seen.dedup();
+    node_ports.sort_unstable();
+    node_ports.dedup();
+    assert_eq!((seen.len(), node_ports.len()), (40, 40));
+}

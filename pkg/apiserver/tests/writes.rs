@@ -1,0 +1,217 @@
+//! Writes that meet other writes, and who may do what by which verb.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use harness::{Api, read};
+use http::Request;
+use mk8s_apiserver::User;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MERGE: &str = "application/merge-patch+json";
+
+fn config_map(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+async fn ask(router: &Router, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("content-type", "application/json");
+    let request = request.body(Body::from(body.to_string())).unwrap();
+    read(router.clone().oneshot(request).await.unwrap()).await
+}
+
+/// A router as a user whom a ClusterRole allows some verbs of everything.
+async fn as_user(api: &Api, name: &str, verbs: &[&str]) -> Router {
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name},
+        "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": verbs}]});
+    assert_eq!(api.post(roles, &role).await.0, 201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}]});
+    let (code, made) = api
+        .post(&roles.replace("clusterroles", "clusterrolebindings"), &binding)
+        .await;
+    assert_eq!(code, 201, "{made}");
+    api.server().router_as(User::authenticated(name, []))
+}
+
+#[tokio::test]
+async fn a_put_that_creates_asks_for_create() {
+    let api = Api::open().await;
+    let updater = as_user(&api, "updater", &["get", "update"]).await;
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}});
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let (code, refused) = ask(&updater, "PUT", path, &lease).await;
+    assert_eq!(code, 403, "{refused}");
+    let text = "leases.coordination.k8s.io \"l\" is forbidden: User \"updater\" cannot create resource \"leases\" in API group \
+                \"coordination.k8s.io\" in the namespace \"default\"";
+    assert_eq!(refused["message"], text);
+    assert_eq!(api.get(path).await.0, 404);
+    let creator = as_user(&api, "creator", &["get", "update", "create"]).await;
+    let (code, made) = ask(&creator, "PUT", path, &lease).await;
+    assert_eq!(code, 201, "{made}");
+    let (code, changed) = ask(&updater, "PUT", path, &made).await;
+    assert_eq!(code, 200, "{changed}");
+    // Kinds that a PUT does not create are not found, whoever asks.
+    assert_eq!(
+        ask(&updater, "PUT", &format!("{CMS}/none"), &config_map("none"))
+            .await
+            .0,
+        404
+    );
+}
+
+/// Writes an object as fast as it goes until told to stop.
+async fn disturb(api: &Api, path: &str, stop: &AtomicBool) -> usize {
+    let mut written = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let change = json!({"metadata": {"annotations": {"n": written.to_string()}}});
+        let (code, answer) = api.patch(path, MERGE, &change).await;
+        if code == 404 {
+            break;
+        }
+        assert_eq!(code, 200, "{answer}");
+        written += 1;
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_asked_for_no_conflict_gets_none() {
+    let api = Api::open().await;
+    api.post(CMS, &config_map("busy")).await;
+    let path = &format!("{CMS}/busy");
+    let writers = (0..24).map(|writer| {
+        let api = &api;
+        async move {
+            for round in 0..4 {
+                let change = json!({"data": {format!("{writer}-{round}"): "x"}});
+                let (code, answer) = api.patch(path, MERGE, &change).await;
+                assert_eq!(code, 200, "{answer}");
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    let (_, last) = api.get(path).await;
+    assert_eq!(
+        last["data"].as_object().unwrap().len(),
+        1 + 24 * 4,
+        "each one's change is in"
+    );
+    // An unconditional PUT and a DELETE among the same writers.
+    let stop = AtomicBool::new(false);
+    let disturbing = futures::future::join_all((0..8).map(|_| disturb(&api, path, &stop)));
+    let asking = async {
+        for _ in 0..5 {
+            let (code, answer) = api.put(path, &config_map("busy")).await;
+            assert_eq!(code, 200, "{answer}");
+        }
+        let (code, answer) = api.delete(path, None).await;
+        assert_eq!(code, 200, "{answer}");
+        stop.store(true, Ordering::Relaxed);
+    };
+    futures::join!(disturbing, asking);
+    assert_eq!(api.get(path).await.0, 404);
+}
+
+#[tokio::test]
+async fn who_names_a_version_is_told_of_the_conflict() {
+    let api = Api::open().await;
+    let (_, made) = api.post(CMS, &config_map("c")).await;
+    let path = format!("{CMS}/c");
+    api.patch(&path, MERGE, &json!({"data": {"a": "2"}})).await;
+    let stale = made["metadata"]["resourceVersion"].clone();
+    assert_eq!(api.put(&path, &made).await.0, 409);
+    let change = json!({"metadata": {"resourceVersion": stale}, "data": {"a": "3"}});
+    assert_eq!(api.patch(&path, MERGE, &change).await.0, 409);
+    let options = json!({"preconditions": {"resourceVersion": stale}});
+    assert_eq!(api.delete(&path, Some(&options)).await.0, 409);
+    let options = json!({"preconditions": {"uid": "another"}});
+    assert_eq!(api.delete(&path, Some(&options)).await.0, 409);
+    assert_eq!(api.post(CMS, &config_map("c")).await.0, 409);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_binding_that_is_answered_is_bound() {
+    let api = Api::open().await;
+    for round in 0..4 {
+        let name = format!("p{round}");
+        let (code, made) = api.post(PODS, &pod(&name)).await;
+        assert_eq!(code, 201, "{made}");
+        let path = &format!("{PODS}/{name}");
+        let stop = AtomicBool::new(false);
+        let disturbing = futures::future::join_all((0..8).map(|_| disturb(&api, path, &stop)));
+        let binding = async {
+            let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                "target": {"kind": "Node", "name": "n1"}});
+            let (code, answer) = api.post(&format!("{path}/binding"), &binding).await;
+            let (_, bound) = api.get(path).await;
+            assert_eq!(
+                (code, bound["spec"]["nodeName"].as_str()),
+                (201, Some("n1")),
+                "{answer}"
+            );
+            let (code, again) = api.post(&format!("{path}/binding"), &binding).await;
+            assert_eq!(
+                (code, again["reason"].as_str()),
+                (409, Some("Conflict")),
+                "bound already"
+            );
+            stop.store(true, Ordering::Relaxed);
+        };
+        futures::join!(disturbing, binding);
+    }
+}
+
+#[tokio::test]
+async fn a_bindings_labels_and_annotations_are_checked() {
+    let api = Api::open().await;
+    api.post(PODS, &pod("p")).await;
+    let bind = async |metadata: Value| {
+        let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata,
+            "target": {"kind": "Node", "name": "n1"}});
+        binding["metadata"]["name"] = "p".into();
+        api.post(&format!("{PODS}/p/binding"), &binding).await
+    };
+    for bad in [
+        json!({"labels": {"a b": "x"}}),
+        json!({"labels": {"a": "no such value!"}}),
+        json!({"annotations": {"a b": "x"}}),
+        json!({"annotations": {"a": "x".repeat(300_000)}}),
+    ] {
+        let (code, refused) = bind(bad).await;
+        assert_eq!(code, 422, "{refused}");
+    }
+    let (code, bound) = bind(json!({"labels": {"zone": "a"}, "annotations": {"why": "b"}})).await;
+    assert_eq!(code, 201, "{bound}");
+    let (_, pod) = api.get(&format!("{PODS}/p")).await;
+    assert_eq!(
+        (
+            &pod["metadata"]["labels"]["zone"],
+            &pod["metadata"]["annotations"]["why"]
+        ),
+        (&json!("a"), &json!("b"))
+    );
+    let (code, _) = api
+        .patch(
+            &format!("{PODS}/p/status"),
+            MERGE,
+            &json!({"status": {"phase": "Running"}}),
+        )
+        .await;
+    assert_eq!(code, 200);
+}
