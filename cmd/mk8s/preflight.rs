@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use tokio::net::TcpSocket;
 
 use crate::failure::{Failure, Result};
@@ -60,6 +61,7 @@ pub async fn node(settings: &Settings) -> Vec<Problem> {
         let cure = "install and start containerd (`apt-get install containerd`), or name its socket with --cri-socket";
         problems.extend(problem("CRI", format!("{failure}; {cure}")));
     }
+    problems.extend(kernel(opens_beneath()));
     for (program, package) in [("nft", "nftables"), ("runc", "runc")] {
         if !on_path(program) {
             problems.extend(problem(
@@ -166,6 +168,27 @@ pub async fn routes(cluster: &Cluster) -> Vec<Problem> {
     problems
 }
 
+/// Opens a path through no link: the call by which containers' links are kept from leading the agent out of their volumes.
+fn opens_beneath() -> nix::Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(AT_FDCWD, "/", how).map(drop)
+}
+
+fn kernel(opened: nix::Result<()>) -> Option<Problem> {
+    let error = opened.err()?;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    problem(
+        "KernelVersion",
+        format!(
+            "openat2 fails ({error}), by which mk8s stays within containers' volumes: Linux 5.6 or later is needed, this \
+             is {}",
+            release.trim()
+        ),
+    )
+}
+
 fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.contains(&other) || other.contains(&one)
 }
@@ -226,6 +249,14 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
+
+    #[test]
+    fn a_kernel_without_openat2_fails() {
+        assert!(kernel(opens_beneath()).is_none());
+        let problem = kernel(Err(nix::errno::Errno::ENOSYS)).unwrap();
+        assert_eq!(problem.check, "KernelVersion");
+        assert!(problem.text.contains("Linux 5.6"), "{}", problem.text);
+    }
 
     #[test]
     fn a_port_is_in_use_when_somebody_listens() {

@@ -15,6 +15,7 @@ use crate::cache::{Held, Objects};
 use crate::downward::Surroundings;
 use crate::pod_worker::Message;
 use crate::resources::cgroup::Cgroups;
+use crate::volumes::{PodDir, Volumes};
 use crate::{Config, containers, netns, pod};
 
 pub struct Agent {
@@ -29,6 +30,7 @@ pub struct Agent {
     pub network: netns::Handle,
     pub cgroups: Cgroups,
     pub admission: Admission,
+    pub volumes: Arc<Volumes>,
     pub machine: crate::node::Machine,
     /// Starts in flight: more at once only make each slower.
     pub starts: Semaphore,
@@ -81,8 +83,8 @@ impl Agent {
         }
     }
 
-    pub fn pod_dir(&self, uid: &str) -> crate::volumes::PodDir {
-        crate::volumes::PodDir::new(&self.config.root_dir, uid)
+    pub fn pod_dir(&self, uid: &str) -> PodDir {
+        self.volumes.pod_dir(uid)
     }
 
     pub fn node(&self) -> Option<Arc<Node>> {

@@ -14,6 +14,7 @@ mod agent;
 mod backoff;
 mod cache;
 mod containers;
+mod dirfd;
 mod downward;
 mod images;
 mod names;
@@ -91,6 +92,8 @@ pub enum Error {
     #[error("cannot create {path}: {source}")]
     Directory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
+    RootDirectory(#[from] dirfd::Error),
+    #[error(transparent)]
     Cgroup(#[from] resources::cgroup::Error),
     #[error("cannot list what containerd runs: {0}")]
     Inventory(#[from] mk8s_containerd::Error),
@@ -113,12 +116,7 @@ impl Kubelet {
         informers: Informers,
         containerd: Containerd,
     ) -> Result<Self, Error> {
-        for path in [
-            &config.root_dir,
-            &config.data_dir,
-            &config.pod_log_dir,
-            &config.container_log_dir,
-        ] {
+        for path in [&config.data_dir, &config.pod_log_dir, &config.container_log_dir] {
             std::fs::create_dir_all(path).map_err(|source| Error::Directory {
                 path: path.clone(),
                 source,
@@ -145,6 +143,7 @@ impl Kubelet {
             pause: OnceCell::new(),
             workers: Mutex::new(HashMap::new()),
             owners: Mutex::new(HashMap::new()),
+            volumes: Arc::new(volumes::Volumes::open(&config.root_dir)?),
             config,
         };
         Ok(Self {

@@ -8,13 +8,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use mk8s_client::{Event, Informer};
 use mk8s_containerd::{Container, Event as Runtime, Task};
+use mk8s_supervisor::job;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, View, Worker};
 use crate::pod_worker::{Found, Message, PodWorker, Wiring};
-use crate::{names, pod, volumes};
+use crate::volumes::Teardown;
+use crate::{names, pod, sandbox};
 
 /// All containers of ours that containerd has, by pod.
 pub type Inventory = HashMap<String, Vec<Found>>;
@@ -194,7 +196,17 @@ async fn sweep(agent: Arc<Agent>, orphans: Inventory, known: HashSet<String>) {
             tracing::warn!(uid, %error, "cannot give back the network of a pod that is no more");
         }
     }
-    let result = tokio::task::spawn_blocking(move || sweep_files(&agent, &known)).await;
+    let dirs = agent.volumes.pods().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list the directories of pods");
+        Vec::new()
+    });
+    let dirs: HashSet<String> = dirs.into_iter().filter(|uid| !keeps(&agent, &known, uid)).collect();
+    for uid in &dirs {
+        if let Teardown::Blocked { why } = agent.volumes.remove(uid).await {
+            tracing::warn!(uid, why, "cannot remove the directory of a pod that is no more");
+        }
+    }
+    let result = job::blocking("sweep-pod-files", move || sweep_files(&agent, &known, &dirs)).await;
     if let Err(error) = result {
         tracing::warn!(%error, "the sweep of old pods' files did not finish");
     }
@@ -219,26 +231,22 @@ async fn stop_orphan(agent: &Agent, container: &Container) {
 }
 
 /// A pod that came meanwhile has a worker, and what is its stays.
-fn sweep_files(agent: &Agent, known: &HashSet<String>) {
-    let keep = |uid: &str| known.contains(uid) || agent.workers.lock().contains_key(uid);
-    // Only of pods that have a directory here: the cgroups of several agents may stand side by side.
-    let cgroups = agent.cgroups.pods();
-    for uid in dir_names(&agent.config.root_dir.join("pods"))
-        .into_iter()
-        .filter(|u| !keep(u))
-    {
-        for (path, _) in cgroups.iter().filter(|(_, u)| *u == uid) {
-            agent.cgroups.remove(path);
-        }
-        if let Err(error) = volumes::remove(&agent.pod_dir(&uid)) {
-            tracing::warn!(uid, %error, "cannot remove the directory of a pod that is no more");
+fn keeps(agent: &Agent, known: &HashSet<String>, uid: &str) -> bool {
+    known.contains(uid) || agent.workers.lock().contains_key(uid)
+}
+
+/// `dirs`: the pods whose directories went. Only their cgroups go: those of several agents may stand side by side.
+fn sweep_files(agent: &Agent, known: &HashSet<String>, dirs: &HashSet<String>) {
+    let keep = |uid: &str| keeps(agent, known, uid);
+    for (path, uid) in agent.cgroups.pods() {
+        if dirs.contains(&uid) {
+            agent.cgroups.remove(&path);
         }
     }
-    let sandboxes = agent.config.data_dir.join("sandboxes");
-    for uid in dir_names(&sandboxes).into_iter().filter(|u| !keep(u)) {
-        let dir = sandboxes.join(&uid);
-        let _ = volumes::unmount_below(&dir);
-        let _ = std::fs::remove_dir_all(dir);
+    for uid in dir_names(&sandbox::Files::all(agent)).into_iter().filter(|u| !keep(u)) {
+        if let Err(error) = sandbox::Files::of(agent, &uid).remove() {
+            tracing::warn!(uid, %error, "cannot remove the sandbox's files of a pod that is no more");
+        }
     }
     for name in dir_names(&agent.config.pod_log_dir) {
         // NAMESPACE_NAME_UID; anything else is not a pod's.

@@ -4,6 +4,8 @@
 
 #[path = "../../containerd/tests/harness/mod.rs"]
 mod containerd;
+#[path = "parts/volumes.rs"]
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -52,17 +54,14 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Nothing of the machine's network and of /run is seen, and no mount gets out.
+/// Nothing of the machine's network and of /run is seen, and no mount gets out. Inside, mounts are shared as on a host with
+/// systemd.
 fn isolate() {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .unwrap();
+    let none = None::<&str>;
+    for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(none, "/", none, MsFlags::MS_REC | propagation, none).unwrap();
+    }
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     let script = "ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.0.0.1/24 dev eth0;
                   ip link set eth0 up; ip link set far up";
@@ -95,6 +94,8 @@ async fn all(node: &containerd::Node) {
     let supervisor = cluster.a_rebooted_host_runs_the_same_pods(supervisor).await;
     eprintln!("a rebooted host runs the same pods");
     cluster.a_live_volume_follows().await;
+    let supervisor = cluster.volumes_are_safe(supervisor).await;
+    eprintln!("volumes are safe");
     cluster.deletion_is_graceful().await;
     eprintln!("deletion is graceful");
     supervisor.shutdown(Duration::from_secs(5)).await;

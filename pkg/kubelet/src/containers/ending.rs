@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::record::{Exit, Instance};
 use crate::{names, pod};
 
-const MESSAGE_LIMIT: usize = 4096;
+const MESSAGE_LIMIT: u64 = 4096;
 const LOG_MESSAGE_LIMIT: u64 = 2048;
 const LOG_MESSAGE_LINES: usize = 80;
 
@@ -55,8 +55,8 @@ impl Ending {
 
     fn message(&self) -> String {
         let attempt = self.instance.attempt;
-        let file = mounts::termination_file(&self.agent, &self.pod, &self.container, attempt);
-        let said = head(&file);
+        let said = mounts::termination_message(&self.agent, &self.pod, &self.container, attempt, MESSAGE_LIMIT);
+        let said = String::from_utf8_lossy(&said).into_owned();
         let spec = pod::container(&self.pod, &self.container);
         let fallback = spec.and_then(|c| c.termination_message_policy.as_deref()) == Some("FallbackToLogsOnError");
         if said.is_empty() && fallback && self.code != 0 {
@@ -69,14 +69,6 @@ impl Ending {
         }
         said
     }
-}
-
-fn head(file: &Path) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(file) = File::open(file) {
-        let _ = file.take(MESSAGE_LIMIT as u64).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The last lines of a log, without what the log format puts before them.

@@ -1,7 +1,7 @@
 //! What is mounted into a container: its volumes, and the files by which the pod names itself.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::env::Env;
 use super::expansion::expand;
 use crate::agent::Agent;
 use crate::volumes::{self, Paths, subpath};
-use crate::{pod, sandbox};
+use crate::{dirfd, pod, sandbox};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -22,14 +22,10 @@ pub enum Error {
     SubPath {
         name: String,
         container: String,
-        source: subpath::Error,
+        source: volumes::Error,
     },
-    #[error("cannot {what} {path}: {source}")]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Dir(#[from] dirfd::Error),
 }
 
 pub const DEFAULT_TERMINATION_PATH: &str = "/dev/termination-log";
@@ -41,14 +37,6 @@ pub struct Request {
     pub attempt: u32,
     pub volumes: Arc<Paths>,
     pub env: Env,
-}
-
-/// Where a container's termination message is written, on the host.
-pub fn termination_file(agent: &Agent, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
-    agent
-        .pod_dir(pod::uid(pod))
-        .container(container)
-        .join(format!("{attempt}.message"))
 }
 
 impl Request {
@@ -115,7 +103,8 @@ impl Request {
         Ok(Mount {
             container_path: mount.mount_path.clone(),
             host_path,
-            readonly: mount.read_only.unwrap_or(false),
+            // What comes from the API is only read, whatever the pod says.
+            readonly: mount.read_only.unwrap_or(false) || !volumes::is_writable(&self.pod, &mount.name),
             recursive_readonly: false,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
@@ -126,32 +115,28 @@ impl Request {
     }
 
     fn sub_path(&self, index: usize, mount: &VolumeMount, volume: &Path, sub: &str) -> Result<PathBuf, Error> {
-        let dir = self.agent.pod_dir(pod::uid(&self.pod)).subpaths();
-        let target = dir.join(&mount.name).join(&self.container.name).join(index.to_string());
-        if volumes::is_mount_point(&target) {
-            // Of the container's last life; what it names may be another file now.
-            let _ = volumes::unmount_below(&target);
-        }
-        subpath::bind(volume, sub, &target).map_err(|source| Error::SubPath {
+        let part = subpath::Part {
+            volume: &mount.name,
+            source: volume,
+            sub,
+            container: &self.container.name,
+            index,
+            shared: mount.mount_propagation.as_deref() == Some("Bidirectional"),
+        };
+        let bound = self.agent.volumes.bind_subpath(pod::uid(&self.pod), &part);
+        bound.map_err(|source| Error::SubPath {
             name: mount.name.clone(),
             container: self.container.name.clone(),
             source,
-        })?;
-        Ok(target)
+        })
     }
 
     fn termination_mount(&self) -> Result<Mount, Error> {
-        let path = termination_file(&self.agent, &self.pod, &self.container.name, self.attempt);
-        let io = |what| {
-            let path = path.clone();
-            move |source| Error::Io { what, path, source }
-        };
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io("create the directory of"))?;
-        }
-        fs::write(&path, "").map_err(io("create"))?;
+        let dir = self.agent.pod_dir(pod::uid(&self.pod));
+        let below = Path::new("containers").join(&self.container.name);
+        let (parent, _) = dir.create()?.ensure_dir(&below, 0o750)?;
         // Whatever user the container runs as, it may write here.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(io("chmod"))?;
+        parent.replace_file(&message_file(self.attempt), b"", 0o666, false)?;
         let inside = self
             .container
             .termination_message_path
@@ -159,8 +144,24 @@ impl Request {
             .filter(|p| !p.is_empty());
         Ok(Mount {
             container_path: inside.unwrap_or_else(|| DEFAULT_TERMINATION_PATH.to_owned()),
-            host_path: path,
+            host_path: parent.path().join(message_file(self.attempt)),
             ..Mount::default()
         })
     }
+}
+
+fn message_file(attempt: u32) -> String {
+    format!("{attempt}.message")
+}
+
+/// A container's last words: what it wrote to its termination message, up to `limit` bytes.
+pub fn termination_message(agent: &Agent, pod: &Pod, container: &str, attempt: u32, limit: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let below = Path::new("containers").join(container).join(message_file(attempt));
+    let read = agent.pod_dir(pod::uid(pod)).open().and_then(|dir| dir.file(&below));
+    // A container that never began has no file.
+    if let Ok(file) = read {
+        let _ = file.take(limit).read_to_end(&mut bytes);
+    }
+    bytes
 }

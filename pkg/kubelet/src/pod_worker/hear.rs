@@ -167,10 +167,10 @@ impl PodWorker {
         let live = pod::spec(&self.pod).volumes.iter().flatten().any(volumes::is_live);
         if live {
             let (agent, held) = (self.agent.clone(), self.held.clone());
-            let (pod, paths) = (self.current.subscribe(), self.volumes.clone());
+            let pod = self.current.subscribe();
             let ips = self.record.sandbox().map(|s| s.ips.clone()).unwrap_or_default();
             let tokens = self.tokens.clone();
-            let handle = self.job(volumes::live::keep_fresh(agent, pod, held, tokens, paths, ips));
+            let handle = self.job(volumes::live::keep_fresh(agent, pod, held, tokens, ips));
             self.refresh = Some(handle);
         }
     }

@@ -7,19 +7,23 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use mk8s_containerd::spec::{self, SandboxConfig};
 use mk8s_containerd::{ContainerSpec, Stdio};
-use nix::mount::{MsFlags, mount};
+use mk8s_supervisor::job;
+use nix::mount::MsFlags;
 use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::containers::sandbox_security;
+use crate::dirfd::{self, Dir, found};
 use crate::pod_worker::Message;
 use crate::record::Sandbox;
 use crate::resources::{cgroup, qos};
-use crate::{names, persist, pod, volumes};
+use crate::volumes::Teardown;
+use crate::{names, persist, pod};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,7 +34,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(transparent)]
-    Volumes(#[from] volumes::Error),
+    Dir(#[from] dirfd::Error),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
     #[error("network: {0}")]
@@ -41,37 +45,75 @@ pub enum Error {
     Containerd(#[from] mk8s_containerd::Error),
     #[error(transparent)]
     Spec(#[from] spec::SpecError),
-    #[error("a step did not finish: {0}")]
-    Join(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Job(#[from] mk8s_supervisor::job::JobError),
 }
 
 /// The files of a pod that every container of it sees.
 #[derive(Clone, Debug)]
-pub struct Files(PathBuf);
+pub struct Files {
+    all: PathBuf,
+    uid: String,
+}
 
 impl Files {
-    pub fn of(agent: &Agent, uid: &str) -> Self {
-        Self(agent.config.data_dir.join("sandboxes").join(uid))
+    /// The directory in which all pods' files stand.
+    pub fn all(agent: &Agent) -> PathBuf {
+        agent.config.data_dir.join("sandboxes")
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.0
+    pub fn of(agent: &Agent, uid: &str) -> Self {
+        Self {
+            all: Self::all(agent),
+            uid: uid.to_owned(),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.all.join(&self.uid)
     }
 
     pub fn resolv_conf(&self) -> PathBuf {
-        self.0.join("resolv.conf")
+        self.dir().join(RESOLV_CONF)
     }
 
     pub fn hostname(&self) -> PathBuf {
-        self.0.join("hostname")
+        self.dir().join(HOSTNAME)
     }
 
     pub fn shm(&self) -> PathBuf {
-        self.0.join("shm")
+        self.dir().join(SHM)
+    }
+
+    fn ensure(&self) -> dirfd::Result<Dir> {
+        Ok(Dir::create(&self.all)?.ensure_dir(&self.uid, 0o755)?.0)
+    }
+
+    /// Blocking. May be repeated until it succeeds.
+    pub fn remove(&self) -> dirfd::Result<()> {
+        let Some(all) = found(Dir::open(&self.all))? else {
+            return Ok(());
+        };
+        let Some(dir) = found(all.dir(&self.uid))? else {
+            return Ok(());
+        };
+        while found(dir.is_mount_point(SHM))? == Some(true) {
+            dir.unmount(SHM)?;
+        }
+        found(dir.remove_dir(SHM))?;
+        drop(dir);
+        all.remove_tree(&self.uid)
     }
 }
 
+const RESOLV_CONF: &str = "resolv.conf";
+const HOSTNAME: &str = "hostname";
+const SHM: &str = "shm";
 const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+/// What stands in the way of a pod's volumes is looked at again after this long, and after twice as long each time …
+const TEAR_DOWN_RETRY: Duration = Duration::from_secs(1);
+/// … up to this.
+const TEAR_DOWN_RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Makes the pod's sandbox. The containers may be started in it as soon as its namespaces exist, which is told before the
 /// pause process itself has begun.
@@ -96,7 +138,7 @@ pub async fn create(
         (vec![address.ip.to_string()], Some(address.netns))
     };
     let (setup, for_setup, setup_ips) = (agent.clone(), pod.clone(), ips.clone());
-    let cgroup = tokio::task::spawn_blocking(move || set_up(&setup, &for_setup, &setup_ips)).await??;
+    let cgroup = job::blocking("set-up-sandbox", move || set_up(&setup, &for_setup, &setup_ips)).await??;
 
     let image = agent.pause_image().await?.clone();
     let id = names::fresh_id();
@@ -203,8 +245,6 @@ fn set_up(agent: &Agent, pod: &Pod, ips: &[String]) -> Result<String, Error> {
     };
     let logs = names::pod_log_dir(&agent.config, pod::namespace(pod), pod::name(pod), uid);
     fs::create_dir_all(&logs).map_err(io("create", &logs))?;
-    let files = Files::of(agent, uid);
-    fs::create_dir_all(files.dir()).map_err(io("create", files.dir()))?;
     let (host, domain) = files::host_and_domain(pod, &agent.config.cluster_domain);
     let node_resolver = files::Resolver::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let dns: &[IpAddr] = &agent.config.cluster_dns;
@@ -215,23 +255,18 @@ fn set_up(agent: &Agent, pod: &Pod, ips: &[String]) -> Result<String, Error> {
         files::hosts(pod, ips, &host, &domain)
     };
     let kernel = files::kernel_hostname(pod, &host, &domain);
-    for (path, text) in [
-        (files.resolv_conf(), resolver.print()),
-        (files.hostname(), format!("{kernel}\n")),
-        (agent.pod_dir(uid).etc_hosts(), hosts),
-    ] {
-        fs::write(&path, text).map_err(io("write", &path))?;
-    }
-    let shm = files.shm();
+    let files = Files::of(agent, uid).ensure()?;
+    files.replace_file(RESOLV_CONF, resolver.print().as_bytes(), 0o644, false)?;
+    files.replace_file(HOSTNAME, format!("{kernel}\n").as_bytes(), 0o644, false)?;
+    agent
+        .pod_dir(uid)
+        .open()?
+        .replace_file("etc-hosts", hosts.as_bytes(), 0o644, false)?;
     if !pod::spec(pod).host_ipc.unwrap_or(false) {
-        fs::create_dir_all(&shm).map_err(io("create", &shm))?;
-        if !volumes::is_mount_point(&shm) {
+        files.ensure_dir(SHM, 0o755)?;
+        if !files.is_mount_point(SHM)? {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("shm"), &shm, Some("tmpfs"), flags, Some(SHM_OPTIONS)).map_err(|e| Error::Io {
-                what: "mount a tmpfs on",
-                path: shm.clone(),
-                source: e.into(),
-            })?;
+            files.mount(SHM, "tmpfs", flags, Some(SHM_OPTIONS))?;
         }
     }
     Ok(agent.cgroups.ensure_pod(pod)?)
@@ -251,29 +286,35 @@ pub async fn remove(agent: &Arc<Agent>, pod: &Pod, sandbox: Option<&Sandbox>) {
     {
         tracing::warn!(pod = pod::display(pod), %error, "cannot give back a pod's network");
     }
-    let dir = Files::of(agent, uid).dir().to_owned();
-    let _ = tokio::task::spawn_blocking(move || {
-        let unmounted = volumes::unmount_below(&dir);
-        let _ = fs::remove_dir_all(&dir);
-        if let Err(error) = unmounted {
-            tracing::warn!(%error, "cannot unmount a pod's shared memory");
-        }
-    })
-    .await;
+    let files = Files::of(agent, uid);
+    let removed = job::blocking("remove-sandbox-files", move || files.remove()).await;
+    if let Err(error) | Ok(Err(error)) = removed.map(|r| r.map_err(Error::from)).map_err(Error::from) {
+        tracing::warn!(pod = pod::display(pod), %error, "cannot remove the files of a pod's sandbox");
+    }
 }
 
-/// Volumes and cgroup go; logs and dead containers stay for those who look.
+/// Volumes and cgroup go; logs and dead containers stay for those who look. A volume that can't go is told of and tried again.
 pub async fn tear_down(agent: &Arc<Agent>, pod: &Arc<Pod>) {
-    let (agent, pod) = (agent.clone(), pod.clone());
-    let _ = tokio::task::spawn_blocking(move || {
-        if let Err(error) = volumes::tear_down(&agent.pod_dir(pod::uid(&pod))) {
-            tracing::warn!(pod = pod::display(&pod), %error, "cannot remove a pod's volumes");
+    let mut told = None;
+    let mut delay = TEAR_DOWN_RETRY;
+    while let Teardown::Blocked { why } = agent.volumes.tear_down(pod::uid(pod)).await {
+        if told.as_ref() != Some(&why) {
+            agent.pod_event(pod, "Warning", "FailedUnMount", why.clone());
+            tracing::warn!(pod = pod::display(pod), why, "cannot remove a pod's volumes");
+            told = Some(why);
         }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(TEAR_DOWN_RETRY_MAX);
+    }
+    let (agent, pod) = (agent.clone(), pod.clone());
+    let removed = job::blocking("remove-pod-cgroup", move || {
         agent
             .cgroups
             .remove(&cgroup::pod_path(qos::class(&pod), pod::uid(&pod)));
-    })
-    .await;
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, "a pod's cgroup stays for now");
+    }
 }
 
 /// The API has forgotten the pod: so does the node.
@@ -290,13 +331,13 @@ pub async fn clean_up(agent: &Arc<Agent>, pod: &Arc<Pod>) {
         }
         agent.owners.lock().remove(&container.id);
     }
+    if let Teardown::Blocked { why } = agent.volumes.remove(pod::uid(pod)).await {
+        tracing::warn!(pod = pod::display(pod), why, "cannot remove a pod's directory");
+    }
     let ids: Vec<String> = left.into_iter().map(|c| c.id).collect();
     let (agent, pod) = (agent.clone(), pod.clone());
     let _ = tokio::task::spawn_blocking(move || {
         let uid = pod::uid(&pod);
-        if let Err(error) = volumes::remove(&agent.pod_dir(uid)) {
-            tracing::warn!(pod = pod::display(&pod), %error, "cannot remove a pod's directory");
-        }
         let logs = names::pod_log_dir(&agent.config, pod::namespace(&pod), pod::name(&pod), uid);
         let _ = fs::remove_dir_all(logs);
         for container in pod::all_containers(&pod) {

@@ -1,11 +1,16 @@
 //! Files of a ConfigMap, Secret or the like, changed all at once: they stand in a directory named by time, `..data` points
 //! at it, and each visible name is a link through `..data`. A reader sees the old set or the new one, never a mixture.
+//!
+//! Whoever can write to the volume can put any link in place of these names, so none is followed, and of what `..data`
+//! says only the name of a directory of ours is believed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Component, Path};
+
+use nix::dir::Type;
+
+use crate::dirfd::{self, Dir, found};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -22,26 +27,18 @@ pub type Payload = BTreeMap<String, File>;
 pub enum Error {
     #[error("invalid path {0:?} in a volume: it must be relative and have no '..'")]
     Path(String),
-    #[error("cannot {what} {path}: {source}")]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Dir(#[from] dirfd::Error),
 }
+
+type Result<T> = std::result::Result<T, Error>;
 
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
+/// Not subject to our umask: any user of the pod has to be able to look inside.
+const DIR_MODE: u32 = 0o755;
 
-fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
-    move |source| Error::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    }
-}
-
-fn check(path: &str) -> Result<(), Error> {
+fn check(path: &str) -> Result<()> {
     let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
     if path.is_empty() || !plain || path.starts_with("..") {
         return Err(Error::Path(path.to_owned()));
@@ -49,145 +46,201 @@ fn check(path: &str) -> Result<(), Error> {
     Ok(())
 }
 
+fn fresh_stamp() -> String {
+    let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.");
+    format!("{stamp}{}", rand::random::<u32>())
+}
+
+/// `..2026_01_31_10_20_30.1234`: the directories that `fresh_stamp` names, and nothing else.
+fn is_stamp(name: &OsStr) -> bool {
+    let Some((date, number)) = name.to_str().and_then(|n| n.strip_prefix("..")?.split_once('.')) else {
+        return false;
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    date.split('_').count() == 6 && date.split('_').all(digits) && digits(number)
+}
+
 /// Makes `dir` hold exactly `payload`; `group` is the pod's fsGroup. Answers whether anything changed.
-pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<bool, Error> {
+pub fn write(dir: &Dir, payload: &Payload, group: Option<u32>) -> Result<bool> {
     for path in payload.keys() {
         check(path)?;
     }
-    let data = dir.join(DATA);
-    let old = fs::read_link(&data).ok();
-    if let Some(old) = &old
-        && same(&dir.join(old), payload)
+    let old = found(dir.read_link(DATA)).ok().flatten().filter(|old| is_stamp(old));
+    if let Some(old) = old
+        && dir.dir(&old).is_ok_and(|present| same(&present, payload))
     {
         return Ok(false);
     }
-    let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.").to_string();
-    let name = format!("{stamp}{}", rand::random::<u32>());
-    let fresh = dir.join(&name);
-    fs::create_dir(&fresh).map_err(io("create", &fresh))?;
-    // Not subject to our umask: any user of the pod has to be able to look inside.
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).map_err(io("chmod", &fresh))?;
-    own(&fresh, group)?;
+    let name = fresh_stamp();
+    let (fresh, _) = dir.ensure_dir(&name, DIR_MODE)?;
+    if let Some(group) = group {
+        fresh.chown_group(group)?;
+    }
     for (path, file) in payload {
-        let target = fresh.join(path);
-        if let Some(parent) = target.parent().filter(|p| *p != fresh) {
-            fs::create_dir_all(parent).map_err(io("create", parent))?;
-            let mut at = parent;
-            while at != fresh {
-                fs::set_permissions(at, fs::Permissions::from_mode(0o755)).map_err(io("chmod", at))?;
-                own(at, group)?;
-                let Some(up) = at.parent() else { break };
-                at = up;
-            }
-        }
-        put(&target, file, group)?;
+        put(&fresh, Path::new(path), file, group)?;
     }
-    let pointer = dir.join(DATA_NEW);
-    let _ = fs::remove_file(&pointer);
-    symlink(&name, &pointer).map_err(io("link", &pointer))?;
-    fs::rename(&pointer, &data).map_err(io("swap", &data))?;
-    let visible: BTreeSet<&str> = payload.keys().filter_map(|p| p.split('/').next()).collect();
-    for name in &visible {
-        let link = dir.join(name);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new(DATA).join(name), &link).map_err(io("link", &link))?;
-        }
+    clear_way(dir, DATA_NEW)?;
+    dir.symlink(&name, DATA_NEW)?;
+    // A rename replaces a link as such; a directory that somebody put there has to go first.
+    if dir.dir(DATA).is_ok() {
+        dir.remove_tree(DATA)?;
     }
-    for entry in fs::read_dir(dir).map_err(io("list", dir))?.flatten() {
-        let found = entry.file_name();
-        let found = found.to_string_lossy();
-        if !found.starts_with("..") && !visible.contains(found.as_ref()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-    if let Some(old) = old {
-        let _ = fs::remove_dir_all(dir.join(old));
-    }
+    dir.rename(DATA_NEW, DATA)?;
+    show(dir, payload, &name)?;
     Ok(true)
 }
 
-fn put(target: &Path, file: &File, group: Option<u32>) -> Result<(), Error> {
-    // A group that owns the files may read them, whatever the mode leaves it.
-    let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(target)
-        .map_err(io("create", target))?;
-    out.write_all(&file.data).map_err(io("write", target))?;
-    if file.owner.is_some() || group.is_some() {
-        chown(target, file.owner, group).map_err(io("chown", target))?;
-    }
-    fs::set_permissions(target, fs::Permissions::from_mode(mode)).map_err(io("chmod", target))
+fn clear_way(dir: &Dir, name: &str) -> Result<()> {
+    found(dir.remove_tree(name))?;
+    Ok(())
 }
 
-fn own(path: &Path, group: Option<u32>) -> Result<(), Error> {
-    match group {
-        Some(group) => chown(path, None, Some(group)).map_err(io("chown", path)),
-        None => Ok(()),
-    }
-}
-
-fn same(dir: &Path, payload: &Payload) -> bool {
-    let mut count = 0;
-    let mut stack = vec![dir.to_owned()];
-    while let Some(at) = stack.pop() {
-        let Ok(entries) = fs::read_dir(&at) else { return false };
-        for entry in entries.flatten() {
-            match entry.file_type() {
-                Ok(t) if t.is_dir() => stack.push(entry.path()),
-                Ok(_) => count += 1,
-                Err(_) => return false,
-            }
+/// The visible names, as links through `..data`; what earlier contents left goes.
+fn show(dir: &Dir, payload: &Payload, present: &str) -> Result<()> {
+    let visible: BTreeSet<&str> = payload.keys().filter_map(|p| p.split('/').next()).collect();
+    for name in &visible {
+        let through = Path::new(DATA).join(name);
+        if !dir.read_link(name).is_ok_and(|to| to == through) {
+            clear_way(dir, name)?;
+            dir.symlink(&through, name)?;
         }
     }
-    count == payload.len()
-        && payload.iter().all(|(path, file)| {
-            let path = dir.join(path);
-            let mode = fs::metadata(&path).map(|m| m.permissions().mode() & 0o777);
-            mode.is_ok_and(|m| m & file.mode == file.mode & 0o777) && fs::read(&path).is_ok_and(|d| d == file.data)
-        })
+    for (name, kind) in dir.entries()? {
+        let hidden = name.to_str().is_some_and(|n| n.starts_with(".."));
+        let left = if hidden {
+            is_stamp(&name) && name != present
+        } else {
+            !visible.iter().any(|v| name == *v) && kind != Type::Directory
+        };
+        if left {
+            found(dir.remove_tree(&name))?;
+        }
+    }
+    Ok(())
+}
+
+fn put(fresh: &Dir, path: &Path, file: &File, group: Option<u32>) -> Result<()> {
+    let mut parents: Vec<&Path> = path.ancestors().skip(1).filter(|p| *p != Path::new("")).collect();
+    parents.reverse();
+    for parent in parents {
+        if let ((made, true), Some(group)) = (fresh.ensure_dir(parent, DIR_MODE)?, group) {
+            made.chown_group(group)?;
+        }
+    }
+    // A group that owns the files may read them, whatever the mode leaves it.
+    let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
+    fresh.create_file(path, &file.data, mode, file.owner, group)?;
+    Ok(())
+}
+
+/// Files in the directory; none where it is deeper than `levels`, or can't be read.
+fn count(dir: &Dir, levels: usize) -> Option<usize> {
+    let mut files = 0;
+    for (name, kind) in dir.entries().ok()? {
+        files += match kind {
+            Type::Directory => count(&dir.dir(&name).ok()?, levels.checked_sub(1)?)?,
+            _ => 1,
+        };
+    }
+    Some(files)
+}
+
+fn same(present: &Dir, payload: &Payload) -> bool {
+    let holds = |path: &str, file: &File| {
+        let mode = present.stat_of(path).map(|s| s.st_mode & 0o777);
+        mode.is_ok_and(|mode| mode & file.mode == file.mode & 0o777) && present.read(path).is_ok_and(|d| d == file.data)
+    };
+    let levels = payload.keys().map(|path| path.split('/').count()).max().unwrap_or(0);
+    count(present, levels) == Some(payload.len()) && payload.iter().all(|(path, file)| holds(path, file))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files
-            .iter()
-            .map(|(p, d)| {
-                (
-                    (*p).to_owned(),
-                    File {
-                        data: d.as_bytes().to_vec(),
-                        mode: 0o644,
-                        owner: None,
-                    },
-                )
-            })
-            .collect()
+        let file = |data: &str| File {
+            data: data.as_bytes().to_vec(),
+            mode: 0o644,
+            owner: None,
+        };
+        files.iter().map(|(p, d)| ((*p).to_owned(), file(d))).collect()
     }
 
     #[test]
     fn swaps_the_whole_set() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |p: &str| fs::read_to_string(dir.path().join(p));
-        assert!(write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap());
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let at = |p: &str| fs::read_to_string(temp.path().join(p));
+        assert!(write(&dir, &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap());
         assert_eq!((at("a").unwrap(), at("sub/b").unwrap()), ("1".into(), "2".into()));
-        let before = fs::read_link(dir.path().join(DATA)).unwrap();
+        let before = fs::read_link(temp.path().join(DATA)).unwrap();
         assert!(
-            !write(dir.path(), &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap(),
+            !write(&dir, &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap(),
             "nothing changed"
         );
-        assert!(write(dir.path(), &payload(&[("a", "new"), ("c", "3")]), None).unwrap());
+        assert!(write(&dir, &payload(&[("a", "new"), ("c", "3")]), None).unwrap());
         assert_eq!((at("a").unwrap(), at("c").unwrap()), ("new".into(), "3".into()));
         assert!(at("sub/b").is_err());
-        assert!(!dir.path().join(before).exists());
+        assert!(!temp.path().join(before).exists());
         for bad in ["../x", "/x", "", "..x", "a/../../b"] {
-            assert!(write(dir.path(), &payload(&[(bad, "")]), None).is_err(), "{bad}");
+            assert!(write(&dir, &payload(&[(bad, "")]), None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_container_can_lead_nobody_out_of_its_volume() {
+        let host = tempfile::tempdir().unwrap();
+        let kept = host.path().join("kept");
+        for place in [DATA, DATA_NEW, "a", "sub"] {
+            fs::create_dir_all(&kept).unwrap();
+            fs::write(kept.join("file"), "the host's").unwrap();
+            let temp = tempfile::tempdir().unwrap();
+            let dir = Dir::open(temp.path()).unwrap();
+            write(&dir, &payload(&[("a", "1"), ("sub/b", "2")]), None).unwrap();
+            let _ = fs::remove_file(temp.path().join(place));
+            symlink(&kept, temp.path().join(place)).unwrap();
+            assert!(write(&dir, &payload(&[("a", "2"), ("sub/b", "2")]), None).unwrap());
+            let left: Vec<_> = fs::read_dir(&kept).unwrap().flatten().map(|e| e.file_name()).collect();
+            assert_eq!(left, ["file"], "{place}");
+            assert_eq!(fs::read_to_string(temp.path().join("a")).unwrap(), "2", "{place}");
+            assert_eq!(fs::read_to_string(temp.path().join("sub/b")).unwrap(), "2", "{place}");
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_goes_with_the_next_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for left in ["..2026_01_31_10_20_30.1", "..data_tmp/x"] {
+            fs::create_dir_all(temp.path().join(left)).unwrap();
+        }
+        write(&dir, &payload(&[("a", "1")]), None).unwrap();
+        let mut names: Vec<_> = dir.entries().unwrap().into_iter().map(|(n, _)| n).collect();
+        names.sort();
+        assert!(
+            is_stamp(&names[0]) && names[1] == DATA && names[2] == "a" && names.len() == 3,
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn stamps() {
+        assert!(is_stamp(OsStr::new(&fresh_stamp())));
+        for no in [
+            "..data",
+            "..",
+            "../x",
+            "/root",
+            "..2026_01_31_10_20_30.",
+            "..2026.1",
+            "..a_b_c_d_e_f.1",
+            "..1_2_3_4_5_6.1/x",
+        ] {
+            assert!(!is_stamp(OsStr::new(no)), "{no}");
         }
     }
 }

@@ -1,8 +1,47 @@
-//! hostPath: what must be there, or is made.
+//! hostPath: what must be there, or is made. It is the host's, before and after: nothing is undone.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::PodDir;
+use super::driver::{Driver, Request};
+use super::record::{Record, Step};
+
+pub struct HostPath;
+
+impl Driver for HostPath {
+    fn plugin(&self) -> &'static str {
+        "kubernetes.io~host-path"
+    }
+
+    fn claims(&self, volume: &Volume) -> bool {
+        volume.host_path.is_some()
+    }
+
+    fn is_durable(&self, _volume: &Volume) -> bool {
+        false
+    }
+
+    fn ensure(&self, _step: Step, request: &Request<'_>, _record: &mut Record) -> Result<(), super::Error> {
+        let Some(source) = &request.volume.host_path else {
+            return Ok(());
+        };
+        check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
+        Ok(())
+    }
+
+    fn undo(&self, _step: Step, _dir: &PodDir, _volume: &str, _record: &Record) -> Result<(), super::Error> {
+        Ok(())
+    }
+
+    fn path(&self, request: &Request<'_>) -> PathBuf {
+        let source = request.volume.host_path.as_ref();
+        source.map(|source| PathBuf::from(&source.path)).unwrap_or_default()
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -1,20 +1,22 @@
 //! Volumes whose content comes from the API: fetched and written at first, and again whenever it changes or a token ages.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection, Volume};
+use k8s_openapi::api::core::v1::{
+    ConfigMapProjection, DownwardAPIProjection, Pod, SecretProjection, ServiceAccount, ServiceAccountTokenProjection,
+    Volume, VolumeProjection,
+};
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::atomic::{self, File, Payload};
+use super::atomic::{File, Payload};
 use super::payload::{self, DEFAULT_MODE};
-use super::{Error, Paths, fs_group, is_live, prepare};
+use super::{Error, Paths, fs_group, is_live};
 use crate::agent::{Agent, HeldObjects};
 use crate::downward::Surroundings;
 use crate::pod;
@@ -33,29 +35,23 @@ pub async fn prepare_all(
     held: &Arc<HeldObjects>,
     tokens: &Arc<Tokens>,
 ) -> Result<Paths, Error> {
-    let dir = agent.pod_dir(pod::uid(pod));
-    dir.create()?;
     let around = agent.surroundings(Vec::new());
+    let content = Content {
+        agent,
+        held,
+        tokens,
+        around: &around,
+    };
     let volumes = pod::spec(pod).volumes.as_deref().unwrap_or_default();
-    let one = |volume: &Volume| {
-        let (pod, dir, volume) = (pod.clone(), dir.clone(), volume.clone());
-        let (agent, held, tokens, around) = (agent.clone(), held.clone(), tokens.clone(), around.clone());
-        async move {
-            let (for_prepare, volume_spec) = (pod.clone(), volume.clone());
-            let path = tokio::task::spawn_blocking(move || prepare(&for_prepare, &dir, &volume_spec))
+    let one = async |volume: &Volume| {
+        let path = agent.volumes.ensure(pod, volume).await?;
+        if is_live(volume) {
+            content
+                .fill(pod, volume)
                 .await
-                .map_err(|e| Error::Io {
-                    what: "prepare",
-                    path: volume.name.clone().into(),
-                    source: e.into(),
-                })??;
-            if is_live(&volume) {
-                fill(&agent, &pod, &held, &tokens, &volume, &path, &around)
-                    .await
-                    .map_err(|error| named(&volume.name, error))?;
-            }
-            Ok::<_, Error>((volume.name, path))
+                .map_err(|error| named(&volume.name, error))?;
         }
+        Ok::<_, Error>((volume.name.clone(), path))
     };
     let made = futures::future::try_join_all(volumes.iter().map(one)).await?;
     Ok(made.into_iter().collect())
@@ -64,125 +60,106 @@ pub async fn prepare_all(
 fn named(volume: &str, error: Error) -> Error {
     Error::SetUp {
         volume: volume.to_owned(),
-        message: error.to_string(),
+        source: Box::new(error),
     }
 }
 
-/// Writes the volume's content as it should be now.
-async fn fill(
-    agent: &Agent,
-    pod: &Pod,
-    held: &HeldObjects,
-    tokens: &Tokens,
-    volume: &Volume,
-    path: &Path,
-    around: &Surroundings,
-) -> Result<(), Error> {
-    let payload = content(agent, pod, held, tokens, volume, around).await?;
-    let (path, group) = (path.to_owned(), fs_group(pod));
-    let written = tokio::task::spawn_blocking(move || atomic::write(&path, &payload, group)).await;
-    written.map_err(|e| Error::Io {
-        what: "write",
-        path: volume.name.clone().into(),
-        source: e.into(),
-    })??;
-    Ok(())
+/// Where the content of a pod's volumes comes from.
+struct Content<'a> {
+    agent: &'a Agent,
+    held: &'a HeldObjects,
+    tokens: &'a Tokens,
+    around: &'a Surroundings,
 }
 
-async fn content(
-    agent: &Agent,
-    pod: &Pod,
-    held: &HeldObjects,
-    tokens: &Tokens,
-    volume: &Volume,
-    around: &Surroundings,
-) -> Result<Payload, Error> {
-    if let Some(source) = &volume.config_map {
-        let found = match held.config_maps.get(&source.name) {
-            Some(held) => held.get().await,
-            None => None,
-        };
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        let optional = source.optional.unwrap_or(false);
-        let payload = payload::config_map(&source.name, found.as_deref(), source.items.as_ref(), mode, optional)?;
-        return Ok(payload);
+impl Content<'_> {
+    /// Writes the volume's content as it should be now.
+    async fn fill(&self, pod: &Pod, volume: &Volume) -> Result<(), Error> {
+        let mut payload = Payload::new();
+        let (mode, sources) = sources(volume);
+        for source in &sources {
+            payload.extend(self.of_source(pod, &volume.name, source, mode).await?);
+        }
+        self.agent.volumes.fill(pod, volume, payload).await
     }
-    if let Some(source) = &volume.secret {
-        let name = source.secret_name.clone().unwrap_or_default();
-        let found = match held.secrets.get(&name) {
-            Some(held) => held.get().await,
-            None => None,
-        };
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        let optional = source.optional.unwrap_or(false);
-        return Ok(payload::secret(
-            &name,
-            found.as_deref(),
-            source.items.as_ref(),
-            mode,
-            optional,
-        )?);
-    }
-    if let Some(source) = &volume.downward_api {
-        let items = source.items.as_deref().unwrap_or_default();
-        let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
-        return Ok(payload::downward(pod, items, mode, around)?);
-    }
-    let Some(projected) = &volume.projected else {
-        return Ok(Payload::new());
-    };
-    let mode = projected.default_mode.unwrap_or(DEFAULT_MODE);
-    let mut all = Payload::new();
-    for source in projected.sources.iter().flatten() {
+
+    async fn of_source(&self, pod: &Pod, volume: &str, source: &VolumeProjection, mode: i32) -> Result<Payload, Error> {
+        let mut all = Payload::new();
         if let Some(s) = &source.config_map {
-            let found = match held.config_maps.get(&s.name) {
+            let found = match self.held.config_maps.get(&s.name) {
                 Some(held) => held.get().await,
                 None => None,
             };
             let optional = s.optional.unwrap_or(false);
-            all.extend(payload::config_map(
-                &s.name,
-                found.as_deref(),
-                s.items.as_ref(),
-                mode,
-                optional,
-            )?);
+            let payload = payload::config_map(&s.name, found.as_deref(), s.items.as_ref(), mode, optional)?;
+            all.extend(payload);
         }
         if let Some(s) = &source.secret {
-            let found = match held.secrets.get(&s.name) {
+            let found = match self.held.secrets.get(&s.name) {
                 Some(held) => held.get().await,
                 None => None,
             };
             let optional = s.optional.unwrap_or(false);
-            all.extend(payload::secret(
-                &s.name,
-                found.as_deref(),
-                s.items.as_ref(),
-                mode,
-                optional,
-            )?);
+            let payload = payload::secret(&s.name, found.as_deref(), s.items.as_ref(), mode, optional)?;
+            all.extend(payload);
         }
         if let Some(s) = &source.downward_api {
-            all.extend(payload::downward(
-                pod,
-                s.items.as_deref().unwrap_or_default(),
-                mode,
-                around,
-            )?);
+            let items = s.items.as_deref().unwrap_or_default();
+            all.extend(payload::downward(pod, items, mode, self.around)?);
         }
         if let Some(s) = &source.service_account_token {
-            let file = match tokens.valid(&volume.name, &s.path) {
+            let file = match self.tokens.valid(volume, &s.path) {
                 Some(file) => file,
                 None => {
-                    let (file, renew_at) = token(agent, pod, s, mode).await?;
-                    tokens.remember(&volume.name, &s.path, file.clone(), renew_at);
+                    let (file, renew_at) = token(self.agent, pod, s, mode).await?;
+                    self.tokens.remember(volume, &s.path, file.clone(), renew_at);
                     file
                 }
             };
             all.insert(s.path.clone(), file);
         }
+        Ok(all)
     }
-    Ok(all)
+}
+
+/// (mode of its files, sources) of a live volume: the plain kinds are projections of one source.
+fn sources(volume: &Volume) -> (i32, Vec<VolumeProjection>) {
+    let one = |source: VolumeProjection| vec![source];
+    let (mode, sources) = if let Some(s) = &volume.config_map {
+        let config_map = Some(ConfigMapProjection {
+            name: s.name.clone(),
+            items: s.items.clone(),
+            optional: s.optional,
+        });
+        let source = VolumeProjection {
+            config_map,
+            ..VolumeProjection::default()
+        };
+        (s.default_mode, one(source))
+    } else if let Some(s) = &volume.secret {
+        let secret = Some(SecretProjection {
+            name: s.secret_name.clone().unwrap_or_default(),
+            items: s.items.clone(),
+            optional: s.optional,
+        });
+        let source = VolumeProjection {
+            secret,
+            ..VolumeProjection::default()
+        };
+        (s.default_mode, one(source))
+    } else if let Some(s) = &volume.downward_api {
+        let downward_api = Some(DownwardAPIProjection { items: s.items.clone() });
+        let source = VolumeProjection {
+            downward_api,
+            ..VolumeProjection::default()
+        };
+        (s.default_mode, one(source))
+    } else {
+        let projected = volume.projected.as_ref();
+        let sources = projected.and_then(|p| p.sources.clone()).unwrap_or_default();
+        (projected.and_then(|p| p.default_mode), sources)
+    };
+    (mode.unwrap_or(DEFAULT_MODE), sources)
 }
 
 /// A token bound to the pod, and when to fetch the next.
@@ -250,10 +227,15 @@ pub async fn keep_fresh(
     mut pod: watch::Receiver<Arc<Pod>>,
     held: Arc<HeldObjects>,
     tokens: Arc<Tokens>,
-    paths: Arc<Paths>,
     ips: Vec<String>,
 ) {
     let around = agent.surroundings(ips);
+    let content = Content {
+        agent: &agent,
+        held: &held,
+        tokens: &tokens,
+        around: &around,
+    };
     let mut watched = held.changes();
     loop {
         let now = pod.borrow_and_update().clone();
@@ -262,10 +244,13 @@ pub async fn keep_fresh(
         }
         let mut again: Option<Timestamp> = None;
         for volume in pod::spec(&now).volumes.iter().flatten().filter(|v| is_live(v)) {
-            let Some(path) = paths.get(&volume.name) else { continue };
-            if let Err(error) = fill(&agent, &now, &held, &tokens, volume, path, &around).await {
-                tracing::debug!(pod = pod::display(&now), volume = volume.name, %error, "a volume keeps its old content");
-                again = Timestamp::now().checked_add(RETRY).ok();
+            match content.fill(&now, volume).await {
+                Ok(()) => {}
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    tracing::debug!(pod = pod::display(&now), volume = volume.name, %error, "a volume keeps its old content");
+                    again = Timestamp::now().checked_add(RETRY).ok();
+                }
             }
         }
         let at = [again, tokens.next_renewal()].into_iter().flatten().min();
@@ -277,11 +262,19 @@ pub async fn keep_fresh(
             }
         };
         tokio::select! {
-            changed = pod.changed() => if changed.is_err() { return },
+            ended = content_changed(&mut pod, &now) => if ended.is_err() { return },
             () = any_change(&mut watched) => {}
             () = timer => {}
         }
     }
+}
+
+/// Resolves when the pod changes in what its volumes may show: most of its changes are our own writes of its status.
+async fn content_changed(pod: &mut watch::Receiver<Arc<Pod>>, shown: &Pod) -> Result<(), watch::error::RecvError> {
+    let changed = |now: &Arc<Pod>| {
+        now.metadata.labels != shown.metadata.labels || now.metadata.annotations != shown.metadata.annotations
+    };
+    pod.wait_for(changed).await.map(drop)
 }
 
 /// Resolves with the next change of any of them; never, where there are none.

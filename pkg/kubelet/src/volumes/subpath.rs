@@ -1,13 +1,18 @@
 //! A part of a volume as a mount of its own. Containers can write to the volume, so whatever a path names may turn into a
 //! link elsewhere at any moment: the kernel resolves it once, beneath the volume, and what it found is bound by descriptor.
+//!
+//! The bind is one mount, without what is mounted below it, and unless the container asked to share its mounts it only
+//! hears of those of its source: on a host whose mounts are shared (systemd's way) nothing that is done here gets out.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::mount::{MsFlags, mount};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+
+use super::PodDir;
+use crate::dirfd::{self, Dir, found, open_beneath};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,6 +26,23 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Dir(#[from] dirfd::Error),
+}
+
+/// Below a pod's directory: VOLUME/CONTAINER/INDEX of the mount.
+const SUBPATHS: &str = "volume-subpaths";
+
+/// One mount of one container.
+pub struct Part<'a> {
+    pub volume: &'a str,
+    /// Where the volume is: it may be one file of the host's.
+    pub source: &'a Path,
+    pub sub: &'a str,
+    pub container: &'a str,
+    pub index: usize,
+    /// Bidirectional: what the container mounts in it is to be seen by the host.
+    pub shared: bool,
 }
 
 fn io(what: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Error {
@@ -31,21 +53,7 @@ fn io(what: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Err
     }
 }
 
-fn beneath(dir: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    // The kernel asks for another try when a directory on the way was moved meanwhile.
-    for _ in 0..16 {
-        match openat2(dir.as_fd(), path, how) {
-            Err(Errno::EAGAIN) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::EAGAIN)
-}
-
-/// Opens `volume/sub` beneath the volume, making missing directories; `group` owns what is made.
+/// Opens `volume/sub` beneath the volume, making missing directories.
 fn resolve(volume: &Path, sub: &str) -> Result<OwnedFd, Error> {
     if Path::new(sub).is_absolute() || Path::new(sub).components().any(|c| c == Component::ParentDir) {
         return Err(Error::Path(sub.to_owned()));
@@ -56,21 +64,21 @@ fn resolve(volume: &Path, sub: &str) -> Result<OwnedFd, Error> {
         Errno::EXDEV | Errno::ELOOP => Error::Escapes { path: sub.to_owned() },
         other => io("open", &volume.join(sub), other),
     };
-    match beneath(&at, Path::new(sub)) {
+    match open_beneath(&at, Path::new(sub)) {
         Ok(found) => return Ok(found),
         Err(Errno::ENOENT) => {}
         Err(error) => return Err(wrap(error)),
     }
     for part in Path::new(sub).components() {
         let Component::Normal(name) = part else { continue };
-        at = match beneath(&at, Path::new(name)) {
+        at = match open_beneath(&at, Path::new(name)) {
             Ok(next) => next,
             Err(Errno::ENOENT) => {
                 match mkdirat(&at, Path::new(name), Mode::from_bits_truncate(0o750)) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(error) => return Err(io("create", &volume.join(sub), error)),
                 }
-                beneath(&at, Path::new(name)).map_err(wrap)?
+                open_beneath(&at, Path::new(name)).map_err(wrap)?
             }
             Err(error) => return Err(wrap(error)),
         };
@@ -78,39 +86,60 @@ fn resolve(volume: &Path, sub: &str) -> Result<OwnedFd, Error> {
     Ok(at)
 }
 
-/// Binds `volume/sub` to `target` (made as a file or a directory, whichever fits). Blocking.
-pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<(), Error> {
-    // A volume may itself be one file of the host's.
-    let source = resolve(volume, sub)?;
-    let kind = fstat(&source).map_err(|e| io("look at", &volume.join(sub), e))?;
+/// Binds the part to a place below the pod's directory (made as a file or a directory, whichever fits). Blocking.
+pub fn bind(pod: &PodDir, part: &Part<'_>) -> Result<PathBuf, Error> {
+    let source = resolve(part.source, part.sub)?;
+    let kind = fstat(&source).map_err(|e| io("look at", &part.source.join(part.sub), e))?;
     let is_dir = SFlag::from_bits_truncate(kind.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR;
-    if let Some(parent) = target.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| io("create", parent, e))?;
-    }
+    let below = Path::new(SUBPATHS).join(part.volume).join(part.container);
+    let (parent, _) = pod.open()?.ensure_dir(&below, 0o750)?;
+    let name = part.index.to_string();
+    // Of the container's last life; what it names may be another file now.
+    unbind(&parent, &name)?;
     if is_dir {
-        std::fs::create_dir_all(target).map_err(|e| io("create", target, e))?;
+        parent.ensure_dir(&name, 0o750)?;
     } else {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(target)
-            .map_err(|e| io("create", target, e))?;
+        parent.ensure_file(&name)?;
     }
-    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
-    mount(
-        Some(&by_descriptor),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .map_err(|e| io("mount", target, e))
+    parent.bind(&name, &source, part.shared)?;
+    Ok(parent.path().join(name))
 }
 
+/// The bind goes, and so does what it stood on.
+fn unbind(parent: &Dir, name: &str) -> Result<(), Error> {
+    while found(parent.is_mount_point(name))? == Some(true) {
+        parent.unbind(name)?;
+    }
+    match parent.remove_dir(name) {
+        Err(error) if error.is_no_directory() => Ok(parent.remove_file(name)?),
+        other => Ok(found(other).map(drop)?),
+    }
+}
+
+/// All binds of the pod.
+pub fn unbind_all(pod: &Dir) -> Result<(), Error> {
+    let Some(volumes) = found(pod.dir(SUBPATHS))? else {
+        return Ok(());
+    };
+    for (volume, _) in volumes.entries()? {
+        let containers = volumes.dir(&volume)?;
+        for (container, _) in containers.entries()? {
+            let binds = containers.dir(&container)?;
+            for (bind, _) in binds.entries()? {
+                unbind(&binds, &bind.to_string_lossy())?;
+            }
+            containers.remove_dir(&container)?;
+        }
+        volumes.remove_dir(&volume)?;
+    }
+    Ok(pod.remove_dir(SUBPATHS)?)
+}
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::dirfd::testing::{tmpfs, with_shared_mounts};
+    use crate::volumes::Volumes;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -139,5 +168,58 @@ mod tests {
             assert_eq!(resolve(root, path).is_ok(), fine, "{path}");
         }
         assert!(root.join("new/deep").is_dir() && !outside.path().join("new").exists());
+    }
+
+    fn part<'a>(source: &'a Path, sub: &'a str, shared: bool) -> Part<'a> {
+        Part {
+            volume: "v",
+            source,
+            sub,
+            container: "c",
+            index: 0,
+            shared,
+        }
+    }
+
+    /// The host's mounts are shared, as systemd has them; somebody mounts on a directory below the part.
+    #[test]
+    fn the_hosts_own_mounts_stay() {
+        for (shared, before) in [(false, true), (false, false), (true, true), (true, false)] {
+            with_shared_mounts(move |root| {
+                let (host, inner) = (root.join("mnt"), root.join("mnt/data/inner"));
+                std::fs::create_dir_all(&inner).unwrap();
+                let mount_inner = || {
+                    tmpfs(&inner);
+                    std::fs::create_dir(inner.join("deeper")).unwrap();
+                    tmpfs(&inner.join("deeper"));
+                    std::fs::write(inner.join("deeper/kept"), "kept").unwrap();
+                };
+                if before {
+                    mount_inner();
+                }
+                let dir = Volumes::open(root).unwrap().pod_dir("uid");
+                dir.create().unwrap();
+                let target = bind(&dir, &part(&host, "data", shared)).unwrap();
+                if !before {
+                    mount_inner();
+                    // The container sees what the host mounts later, as it would without a subPath.
+                    assert!(target.join("inner/deeper/kept").exists());
+                }
+                // What is mounted through the part is the host's only where that was asked for.
+                std::fs::create_dir(target.join("by-container")).unwrap();
+                tmpfs(&target.join("by-container"));
+                std::fs::write(target.join("by-container/file"), "").unwrap();
+                assert_eq!(host.join("data/by-container/file").exists(), shared);
+
+                // At the container's restart, and at the pod's end.
+                let again = bind(&dir, &part(&host, "data", shared)).unwrap();
+                assert_eq!(again, target);
+                assert!(inner.join("deeper/kept").exists(), "shared {shared}, before {before}");
+                unbind_all(&dir.open().unwrap()).unwrap();
+                assert!(inner.join("deeper/kept").exists(), "shared {shared}, before {before}");
+                assert_eq!(host.join("data/by-container/file").exists(), shared);
+                assert!(!target.exists() && !dir.path().join(SUBPATHS).exists());
+            });
+        }
     }
 }
