@@ -80,7 +80,7 @@ pub fn decide(
         [] => Err(refusal(pod, all, &objections)),
         [only] => Ok(only.name.clone()),
         _ => {
-            let totals = scores::totals(pod, &feasible, spread, cache.counts(), all);
+            let totals = scores::totals(pod, &feasible, spread, cache, all);
             let best = totals.iter().copied().max().unwrap_or(0);
             let bests: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
             Ok(feasible[bests[pick(bests.len())]].name.clone())

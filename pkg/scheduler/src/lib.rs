@@ -31,7 +31,7 @@ pub fn run(client: Client, informers: Informers, recorder: EventRecorder, superv
         async move {
             tokio::select! {
                 () = token.cancelled() => Ok(()),
-                result = shell::run(client, informers, recorder) => result.map_err(Into::into),
+                () = shell::run(client, informers, recorder) => Ok(()),
             }
         }
     });

@@ -1,6 +1,6 @@
 //! Which of the nodes where a pod can go is the best: each score is 0 to 100, weighted as upstream weighs it.
 
-use crate::counts::Counts;
+use crate::cache::Cache;
 use crate::info::{NodeInfo, PodInfo, tolerates};
 use crate::spread::Spread;
 
@@ -14,7 +14,7 @@ const BALANCED: i64 = 1;
 const IMAGES: i64 = 1;
 
 /// The total of each candidate.
-pub fn totals(pod: &PodInfo, nodes: &[&NodeInfo], spread: &Spread, counts: &Counts, all_nodes: usize) -> Vec<i64> {
+pub fn totals(pod: &PodInfo, nodes: &[&NodeInfo], spread: &Spread, cache: &Cache, all_nodes: usize) -> Vec<i64> {
     let mut totals = vec![0; nodes.len()];
     let mut add = |weight: i64, scores: Vec<i64>| {
         for (total, score) in totals.iter_mut().zip(scores) {
@@ -29,7 +29,7 @@ pub fn totals(pod: &PodInfo, nodes: &[&NodeInfo], spread: &Spread, counts: &Coun
     if !pod.preferred.is_empty() {
         add(AFFINITY, normalise(each(&|node| preferred_affinity(pod, node)), false));
     }
-    add(SPREAD, spread.scores(nodes, counts));
+    add(SPREAD, spread.scores(pod, nodes, cache));
     add(LEAST_ALLOCATED, each(&|node| least_allocated(pod, node)));
     add(BALANCED, each(&|node| balanced(pod, node)));
     add(IMAGES, images(pod, nodes, all_nodes));

@@ -1,38 +1,51 @@
 //! The one task that owns the scheduler's state: takes in events, decides, binds, reports.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Binding as ApiBinding, Node, ObjectReference, Pod, PodCondition, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Selector;
 use kube::{Api, Client};
 use mk8s_client::{Event, EventRecorder, Informers};
-use tokio::task::JoinSet;
+use mk8s_supervisor::{JobError, Jobs};
 
 use crate::cache::Cache;
-use crate::cycle::{self, Refusal};
+use crate::cycle;
 use crate::filters::{ANY, Filter};
 use crate::info::PodInfo;
 use crate::queue::Queue;
 use crate::spread::{Groups, Spread};
 
-/// The scheduler can't go on.
+/// Bindings under way; beyond, decisions wait.
+const BINDINGS: usize = 512;
+/// Conditions being written; beyond, the newest of each pod waits.
+const REPORTS: usize = 64;
+
+/// Why a pod was not bound.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A background request panicked.
-    #[error("scheduler: background request: {0}")]
-    Background(#[from] tokio::task::JoinError),
+enum BindError {
+    #[error("binding rejected: {0}")]
+    Refused(#[from] kube::Error),
+    #[error("binding failed: {0}")]
+    Ended(#[from] JobError),
 }
 
-/// How a binding ended.
-struct Bound {
+/// A binding under way.
+struct Binding {
     pod: Arc<PodInfo>,
     node: String,
-    result: Result<(), kube::Error>,
+}
+
+/// What a pod's condition is about to say.
+struct Report {
+    pod: Arc<PodInfo>,
+    reason: &'static str,
+    message: String,
 }
 
 struct Scheduler {
@@ -41,13 +54,15 @@ struct Scheduler {
     cache: Cache,
     queue: Queue,
     groups: Groups,
-    bindings: JoinSet<Bound>,
-    reports: JoinSet<()>,
+    bindings: Jobs<Binding, Result<(), kube::Error>>,
+    reports: Jobs<(), ()>,
+    /// Waiting for one of `reports` to end, by the pod's uid.
+    unreported: HashMap<String, Report>,
     start: usize,
 }
 
 /// Runs until dropped.
-pub async fn run(client: Client, informers: Informers, recorder: EventRecorder) -> Result<(), Error> {
+pub async fn run(client: Client, informers: Informers, recorder: EventRecorder) {
     let (pods, nodes, services) = (informers.of::<Pod>(), informers.of::<Node>(), informers.of::<Service>());
     let (replica_sets, stateful_sets) = (informers.of::<ReplicaSet>(), informers.of::<StatefulSet>());
     pods.wait_synced().await;
@@ -89,9 +104,12 @@ pub async fn run(client: Client, informers: Informers, recorder: EventRecorder) 
             event = stateful_sets.next() => {
                 state.owner_event(&event, |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector));
             }
-            Some(bound) = state.bindings.join_next() => state.bound(bound?),
-            Some(report) = state.reports.join_next() => report?,
-            () = std::future::ready(()), if state.queue.has_active() => {
+            Some((binding, ended)) = state.bindings.next() => {
+                state.bound(binding, ended.map_err(BindError::from).and_then(|bound| Ok(bound?)));
+            }
+            // A report that panicked is logged where it was caught; the pod's next refusal reports again.
+            Some(_) = state.reports.next() => state.report_next(),
+            () = std::future::ready(()), if state.queue.has_active() && state.bindings.len() < BINDINGS => {
                 state.schedule_next();
                 // Never pending by itself: without this, nobody else would get this thread.
                 tokio::task::yield_now().await;
@@ -158,8 +176,9 @@ impl Scheduler {
             cache: Cache::default(),
             queue: Queue::default(),
             groups: Groups::default(),
-            bindings: JoinSet::new(),
-            reports: JoinSet::new(),
+            bindings: Jobs::default(),
+            reports: Jobs::default(),
+            unreported: HashMap::new(),
             start: 0,
         }
     }
@@ -215,6 +234,7 @@ impl Scheduler {
     fn pod_gone(&mut self, pod: &Pod) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.queue.remove(uid);
+        self.unreported.remove(uid);
         if self.cache.remove_pod(uid) {
             self.queue.wake(
                 Filter::NodeResourcesFit as u32 | Filter::NodePorts as u32,
@@ -253,19 +273,20 @@ impl Scheduler {
             Ok(node) => self.bind(pod, node),
             Err(refusal) => {
                 self.queue.unschedulable(pod.uid(), refusal.filters, Instant::now());
-                self.report(&pod, "Unschedulable", refusal);
+                self.report(&pod, "Unschedulable", refusal.message);
             }
         }
     }
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
         self.cache.add_pod(pod.clone(), &node);
+        self.unreported.remove(pod.uid());
         let meta = &pod.pod.metadata;
         let (namespace, name) = (
             meta.namespace.clone().unwrap_or_default(),
             meta.name.clone().unwrap_or_default(),
         );
-        let binding = Binding {
+        let binding = ApiBinding {
             metadata: ObjectMeta {
                 name: meta.name.clone(),
                 namespace: meta.namespace.clone(),
@@ -279,17 +300,15 @@ impl Scheduler {
             },
         };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        self.bindings.spawn(async move {
-            let result = api
-                .create_subresource::<_, serde_json::Value>("binding", &name, &PostParams::default(), &binding)
-                .await
-                .map(drop);
-            Bound { pod, node, result }
+        self.bindings.spawn("binding", Binding { pod, node }, async move {
+            let params = PostParams::default();
+            let bound = api.create_subresource::<_, serde_json::Value>("binding", &name, &params, &binding);
+            bound.await.map(drop)
         });
     }
 
-    fn bound(&mut self, bound: Bound) {
-        let Bound { pod, node, result } = bound;
+    fn bound(&mut self, binding: Binding, result: Result<(), BindError>) {
+        let Binding { pod, node } = binding;
         let Err(error) = result else {
             let message = format!("Successfully assigned {} to {node}", pod.key());
             self.recorder
@@ -305,66 +324,78 @@ impl Scheduler {
             self.cache.remove_pod(pod.uid());
         }
         self.queue.failed(pod.uid(), Instant::now());
-        let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
+        let gone = matches!(&error, BindError::Refused(kube::Error::Api(status)) if status.code == 404);
         if !gone {
-            self.report(
-                &pod,
-                "SchedulerError",
-                Refusal {
-                    message: format!("binding rejected: {error}"),
-                    filters: 0,
-                },
-            );
+            self.report(&pod, "SchedulerError", error.to_string());
         }
     }
 
     /// Tells why the pod waits: an Event each time, the pod's condition when that changes it.
-    fn report(&mut self, pod: &Arc<PodInfo>, reason: &'static str, refusal: Refusal) {
+    fn report(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
         self.recorder
-            .event(&reference(&pod.pod), "Warning", "FailedScheduling", &refusal.message);
-        let known = pod
-            .pod
-            .status
-            .iter()
-            .flat_map(|s| s.conditions.iter().flatten())
-            .find(|c| c.type_ == "PodScheduled");
-        let unchanged = known.is_some_and(|c| {
-            c.status == "False"
-                && c.reason.as_deref() == Some(reason)
-                && c.message.as_deref() == Some(refusal.message.as_str())
+            .event(&reference(&pod.pod), "Warning", "FailedScheduling", &message);
+        let unchanged = scheduled_condition(&pod.pod).is_some_and(|c| {
+            c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message.as_str())
         });
         if unchanged {
             return;
         }
-        let since = known
-            .filter(|c| c.status == "False")
-            .and_then(|c| c.last_transition_time.as_ref());
+        let pod = pod.clone();
+        self.unreported
+            .insert(pod.uid().to_owned(), Report { pod, reason, message });
+        self.report_next();
+    }
+
+    /// Writes the conditions that wait, as many at once as may be.
+    fn report_next(&mut self) {
+        while self.reports.len() < REPORTS {
+            let Some(uid) = self.unreported.keys().next().cloned() else {
+                return;
+            };
+            let Some(report) = self.unreported.remove(&uid) else {
+                return;
+            };
+            let meta = &report.pod.pod.metadata;
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+            let name = meta.name.clone().unwrap_or_default();
+            let patch = report.patch();
+            self.reports.spawn("condition PodScheduled", (), async move {
+                match api
+                    .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
+                    .await
+                {
+                    Ok(_) => {}
+                    // Deleted meanwhile, or another pod of that name by now.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                    Err(error) => tracing::warn!(pod = name, %error, "updating condition PodScheduled failed"),
+                }
+            });
+        }
+    }
+}
+
+impl Report {
+    /// The condition as a patch of the pod's status; its time changes only with its status.
+    fn patch(&self) -> serde_json::Value {
+        let known = scheduled_condition(&self.pod.pod).filter(|c| c.status == "False");
+        let since = known.and_then(|c| c.last_transition_time.as_ref());
         let since = since.map_or_else(Timestamp::now, |t| t.0);
         let since = Timestamp::from_second(since.as_second()).unwrap_or(since);
         let condition = serde_json::json!({
-            "type": "PodScheduled", "status": "False", "reason": reason, "message": refusal.message,
+            "type": "PodScheduled", "status": "False", "reason": self.reason, "message": self.message,
             "lastProbeTime": null, "lastTransitionTime": since.to_string(),
-            "observedGeneration": pod.pod.metadata.generation,
+            "observedGeneration": self.pod.pod.metadata.generation,
         });
-        let patch = serde_json::json!({
-            "metadata": {"uid": pod.uid()},
+        serde_json::json!({
+            "metadata": {"uid": self.pod.uid()},
             "status": {"conditions": [condition]},
-        });
-        let meta = &pod.pod.metadata;
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
-        let name = meta.name.clone().unwrap_or_default();
-        self.reports.spawn(async move {
-            match api
-                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
-                .await
-            {
-                Ok(_) => {}
-                // Deleted meanwhile, or another pod of that name by now.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-                Err(error) => tracing::warn!(pod = name, %error, "updating condition PodScheduled failed"),
-            }
-        });
+        })
     }
+}
+
+fn scheduled_condition(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.find(|c| c.type_ == "PodScheduled")
 }
 
 fn reference(pod: &Pod) -> ObjectReference {

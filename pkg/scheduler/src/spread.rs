@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::Selector;
 
-use crate::counts::Counts;
-use crate::info::NodeInfo;
+use crate::cache::Cache;
+use crate::info::{NodeInfo, PodInfo};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -99,6 +99,8 @@ fn names(service: &Service) -> (String, String) {
 struct Constraint {
     key: String,
     max_skew: i64,
+    /// Nodes that the pod's nodeSelector and affinity rule out don't count (nodeAffinityPolicy Honor).
+    honours_affinity: bool,
 }
 
 /// The spreading of one pod.
@@ -129,6 +131,7 @@ impl Spread {
                     Constraint {
                         key: c.topology_key.clone(),
                         max_skew: i64::from(c.max_skew),
+                        honours_affinity: c.node_affinity_policy.as_deref() != Some("Ignore"),
                     },
                     selector,
                 ))
@@ -149,6 +152,7 @@ impl Spread {
                 Constraint {
                     key: key.to_owned(),
                     max_skew,
+                    honours_affinity: true,
                 },
                 selector.clone(),
             )
@@ -167,33 +171,38 @@ impl Spread {
             .map(|(_, selector)| (self.namespace.as_str(), selector))
     }
 
-    /// The score of each candidate: 100 where the fewest of the pod's group are.
+    /// The score of each candidate: 100 where the fewest of the pod's group are. A place counts the pods of all its nodes, also of
+    /// those that can't take this pod: a zone of full nodes is not an empty zone (upstream's PodTopologySpread, scoring.go).
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    pub fn scores(&self, nodes: &[&NodeInfo], counts: &Counts) -> Vec<i64> {
+    pub fn scores(&self, pod: &PodInfo, candidates: &[&NodeInfo], cache: &Cache) -> Vec<i64> {
         if self.constraints.is_empty() {
-            return vec![0; nodes.len()];
+            return vec![0; candidates.len()];
         }
         let comparable = |node: &NodeInfo| {
             !self.needs_all_keys || self.constraints.iter().all(|(c, _)| place(node, &c.key).is_some())
         };
-        let mut raw = vec![0.0_f64; nodes.len()];
+        let mut raw = vec![0.0_f64; candidates.len()];
         for (constraint, selector) in &self.constraints {
-            let on_node = counts.of(&self.namespace, selector);
-            let mut count_at: HashMap<&str, i64> = HashMap::new();
-            for node in nodes.iter().filter(|n| comparable(n)) {
-                let Some(place) = place(node, &constraint.key) else {
+            let of_candidates = candidates.iter().filter(|node| comparable(node));
+            let places = of_candidates.filter_map(|node| place(node, &constraint.key));
+            let mut count_at: HashMap<&str, i64> = places.map(|place| (place, 0)).collect();
+            for (name, count) in cache.counts().of(&self.namespace, selector).into_iter().flatten() {
+                let Some(node) = cache.node(name).filter(|node| node.node.is_some()) else {
                     continue;
                 };
-                let count = on_node.and_then(|all| all.get(&node.name)).copied().unwrap_or(0);
-                *count_at.entry(place).or_default() += count;
+                let counted = comparable(node) && (!constraint.honours_affinity || pod.required.matches(node));
+                if counted && let Some(at) = place(node, &constraint.key).and_then(|place| count_at.get_mut(place)) {
+                    *at += count;
+                }
             }
             let weight = ((count_at.len() + 2) as f64).ln();
-            for (node, score) in nodes.iter().zip(&mut raw) {
+            for (node, score) in candidates.iter().zip(&mut raw) {
                 if let Some(count) = place(node, &constraint.key).and_then(|p| count_at.get(p)) {
                     *score += *count as f64 * weight + (constraint.max_skew - 1) as f64;
                 }
             }
         }
+        let nodes = candidates;
         let raw: Vec<Option<i64>> = nodes
             .iter()
             .zip(raw)
@@ -227,7 +236,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::info::PodInfo;
 
     #[test]
     fn node_with_fewer_pods_of_the_service_scores_higher() {
@@ -253,7 +261,7 @@ mod tests {
             let spread = Spread::new(&pod.pod, &groups);
             cache.prepare(&spread);
             let nodes: Vec<&NodeInfo> = ["a", "b"].iter().filter_map(|n| cache.node(n)).collect();
-            spread.scores(&nodes, cache.counts())
+            spread.scores(pod, &nodes, cache)
         };
         let found = scores(&mut cache, &pod("3", "web"));
         assert!(found[1] > found[0], "{found:?}");
@@ -263,5 +271,40 @@ mod tests {
         cache.remove_pod("1");
         let found = scores(&mut cache, &pod("3", "web"));
         assert!(found[0] > found[1], "{found:?}");
+    }
+
+    #[test]
+    fn a_zone_of_full_nodes_is_not_empty() {
+        let groups = {
+            let mut groups = Groups::default();
+            let service = json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"selector": {"app": "web"}}});
+            groups.set_service(&serde_json::from_value(service).unwrap());
+            groups
+        };
+        let pod = |uid: &str, selector: serde_json::Value| {
+            let pod = json!({"metadata": {"uid": uid, "namespace": "d", "labels": {"app": "web"}},
+                "spec": {"containers": [], "nodeSelector": selector}});
+            Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+        };
+        let mut cache = Cache::default();
+        for (name, zone, disk) in [("a1", "a", "hdd"), ("a2", "a", "ssd"), ("b1", "b", "ssd")] {
+            let labels = json!({ZONE: zone, "disk": disk});
+            let node = json!({"metadata": {"name": name, "labels": labels}});
+            cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
+        }
+        for uid in 0..12 {
+            cache.add_pod(pod(&uid.to_string(), json!({})), "a1");
+        }
+        let scores = |cache: &mut Cache, pod: &PodInfo| {
+            let spread = Spread::new(&pod.pod, &groups);
+            cache.prepare(&spread);
+            // a1 is full: no candidate, yet in zone a.
+            let candidates: Vec<&NodeInfo> = ["a2", "b1"].iter().filter_map(|n| cache.node(n)).collect();
+            spread.scores(pod, &candidates, cache)
+        };
+        let found = scores(&mut cache, &pod("x", json!({})));
+        assert!(found[1] > found[0], "{found:?}");
+        // For a pod that could never run on a1, what is there does not count.
+        assert_eq!(scores(&mut cache, &pod("y", json!({"disk": "ssd"}))), [100, 100]);
     }
 }
