@@ -2,6 +2,7 @@
 //! schema, validation and codecs.
 
 pub mod codec;
+pub mod conditions;
 pub mod defaults;
 pub mod meta;
 pub mod names;
@@ -14,5 +15,6 @@ pub mod selectors;
 pub mod status;
 pub mod stored;
 pub mod table;
+pub mod taints;
 pub mod time;
 pub mod validation;

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::PostParams;
 use kube::core::SelectorExt;
+use mk8s_api::conditions;
 use mk8s_client::{Event, EventRecorder, Informer};
 
 use crate::context::Context;
@@ -296,7 +297,7 @@ fn status(
         disruptions_allowed: allowed,
         disrupted_pods: (!noted.is_empty()).then_some(noted),
         observed_generation: budget.metadata.generation,
-        conditions: Some(conditions(budget, before.conditions, reason, "")),
+        conditions: Some(disruption_allowed(budget, before.conditions, reason, "")),
     };
     (status, next)
 }
@@ -324,11 +325,16 @@ fn failed(budget: &PodDisruptionBudget, message: &str) -> PodDisruptionBudgetSta
     let mut status = budget.status.clone().unwrap_or_default();
     status.disruptions_allowed = 0;
     status.observed_generation = budget.metadata.generation;
-    status.conditions = Some(conditions(budget, status.conditions, ("False", "SyncFailed"), message));
+    status.conditions = Some(disruption_allowed(
+        budget,
+        status.conditions,
+        ("False", "SyncFailed"),
+        message,
+    ));
     status
 }
 
-fn conditions(
+fn disruption_allowed(
     budget: &PodDisruptionBudget,
     known: Option<Vec<Condition>>,
     (status, reason): (&str, &str),
@@ -336,22 +342,15 @@ fn conditions(
 ) -> Vec<Condition> {
     const TYPE: &str = "DisruptionAllowed";
     let mut all = known.unwrap_or_default();
-    let since = all
-        .iter()
-        .find(|c| c.type_ == TYPE && c.status == status)
-        .map(|c| c.last_transition_time.clone());
     let new = Condition {
         type_: TYPE.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
         observed_generation: budget.metadata.generation,
-        last_transition_time: since.unwrap_or_else(meta::now),
+        last_transition_time: meta::now(),
     };
-    match all.iter_mut().find(|c| c.type_ == TYPE) {
-        Some(old) => *old = new,
-        None => all.push(new),
-    }
+    conditions::put(&mut all, new);
     all
 }
 

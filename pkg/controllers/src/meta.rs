@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use kube::api::Preconditions;
 use kube::core::Selector;
 
 use crate::error::Error;
@@ -123,6 +124,22 @@ pub fn controller_of<K: kube::Resource>(object: &K) -> Option<&OwnerReference> {
 /// Is the object managed by the owner with this uid?
 pub fn controlled_by<K: kube::Resource>(object: &K, uid: &str) -> bool {
     controller_of(object).is_some_and(|owner| owner.uid == uid)
+}
+
+/// For a delete: this object, not one that has its name by now.
+pub fn this<K: kube::Resource>(object: &K) -> Preconditions {
+    Preconditions {
+        uid: object.meta().uid.clone(),
+        resource_version: None,
+    }
+}
+
+/// For a delete: this object as it was read, unless it has changed since.
+pub fn this_version<K: kube::Resource>(object: &K) -> Preconditions {
+    Preconditions {
+        uid: object.meta().uid.clone(),
+        resource_version: object.meta().resource_version.clone(),
+    }
 }
 
 /// The reference that makes `owner` the manager of a dependent.

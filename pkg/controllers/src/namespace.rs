@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::discovery::verbs;
+use mk8s_api::conditions;
 use mk8s_client::{Event, Informer};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -272,36 +273,21 @@ fn trouble(type_: &str, remaining: &Remaining) -> Option<(&'static str, String)>
 fn set_conditions(namespace: &mut Namespace, remaining: &Remaining) -> bool {
     let now = meta::now();
     let status = namespace.status.get_or_insert_default();
-    let conditions = status.conditions.get_or_insert_default();
+    let all = status.conditions.get_or_insert_default();
     let mut changed = false;
     for (type_, ok_reason, ok_message) in CONDITIONS {
         let (status, reason, message) = match trouble(type_, remaining) {
             Some((reason, message)) => ("True", reason, message),
             None => ("False", ok_reason, ok_message.to_owned()),
         };
-        let old = conditions.iter().position(|c| c.type_ == type_);
-        let same_status = old.is_some_and(|at| conditions[at].status == status);
-        let since = old
-            .filter(|_| same_status)
-            .and_then(|at| conditions[at].last_transition_time.clone());
         let new = NamespaceCondition {
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: Some(reason.to_owned()),
             message: Some(message),
-            last_transition_time: Some(since.unwrap_or_else(|| now.clone())),
+            last_transition_time: Some(now.clone()),
         };
-        match old {
-            Some(at) if conditions[at] == new => {}
-            Some(at) => {
-                conditions[at] = new;
-                changed = true;
-            }
-            None => {
-                conditions.push(new);
-                changed = true;
-            }
-        }
+        changed |= conditions::put(all, new);
     }
     if status.phase.as_deref() != Some("Terminating") {
         status.phase = Some("Terminating".to_owned());

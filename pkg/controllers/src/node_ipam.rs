@@ -2,7 +2,7 @@
 //!
 //! Watches nodes; writes `spec.podCIDR` and `spec.podCIDRs` of those that have none. A share is free again when its node is gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -52,10 +52,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
                         Vec::new()
                     }
                 }
-                Event::Deleted(old) => {
-                    shares.release(meta::name(&**old));
-                    Vec::new()
-                }
+                Event::Deleted(old) => shares
+                    .release(meta::name(&**old))
+                    .iter()
+                    .map(|waiting| Key::new("", waiting))
+                    .collect(),
             }
         }
     });
@@ -99,7 +100,8 @@ impl Controller {
             .tried_if_exists(|| format!("give node {key} its share {share}"))?
             .is_none()
         {
-            self.shares.lock().release(&key.name);
+            // The node is gone; who waits for its share hears of that from the informer.
+            self.shares.lock().free(&key.name);
         }
         Ok(Next::Done)
     }
@@ -126,6 +128,8 @@ struct Shares {
     count: u64,
     taken: HashMap<u64, String>,
     next: u64,
+    /// Nodes for which none was left.
+    waiting: BTreeSet<String>,
 }
 
 impl Shares {
@@ -145,6 +149,7 @@ impl Shares {
             count,
             taken: HashMap::new(),
             next: 0,
+            waiting: BTreeSet::new(),
         };
         if let Some(service) = service {
             shares.occupy(&service, "services");
@@ -192,8 +197,15 @@ impl Shares {
         }
     }
 
-    fn release(&mut self, node: &str) {
+    fn free(&mut self, node: &str) {
         self.taken.retain(|_, owner| owner != node);
+        self.waiting.remove(node);
+    }
+
+    /// A node is gone; returns those that waited for a share.
+    fn release(&mut self, node: &str) -> BTreeSet<String> {
+        self.free(node);
+        std::mem::take(&mut self.waiting)
     }
 
     /// The node's share: what it was given before, else the next free one.
@@ -209,6 +221,7 @@ impl Shares {
                 return self.share(index);
             }
         }
+        self.waiting.insert(node.to_owned());
         None
     }
 }
@@ -232,8 +245,10 @@ mod tests {
         assert_eq!(take(&mut all, "b").as_deref(), Some("10.244.2.0/24"));
         assert_eq!(take(&mut all, "c").as_deref(), Some("10.244.3.0/24"));
         assert_eq!(take(&mut all, "d"), None);
-        all.release("old");
+        let woken = all.release("old");
+        assert!(woken.iter().eq(["d"]), "who waits hears of it: {woken:?}");
         assert_eq!(take(&mut all, "d").as_deref(), Some("10.244.1.0/24"));
+        assert!(all.release("d").is_empty());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use mk8s_api::conditions;
+
 use crate::meta;
 
 /// The pod's phase; Pending where none is set.
@@ -28,12 +30,7 @@ pub fn is_active(pod: &Pod) -> bool {
 
 /// A condition by its type.
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status
-        .as_ref()?
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == type_)
+    conditions::find(pod.status.as_ref()?.conditions.as_ref(), type_)
 }
 
 /// Is condition Ready true?
@@ -71,7 +68,7 @@ pub fn node(pod: &Pod) -> &str {
         .unwrap_or_default()
 }
 
-/// Sums of its containers' restarts.
+/// The restarts of the container that restarted most.
 pub fn restarts(pod: &Pod) -> i32 {
     pod.status
         .iter()
@@ -79,24 +76,6 @@ pub fn restarts(pod: &Pod) -> i32 {
         .map(|c| c.restart_count)
         .max()
         .unwrap_or(0)
-}
-
-/// Sets a condition; true when that changed something. The transition time moves only with the status.
-pub fn set_condition(pod: &mut Pod, mut new: PodCondition) -> bool {
-    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
-    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
-        Some(old) => {
-            if old.status == new.status {
-                new.last_transition_time = old.last_transition_time.clone();
-            }
-            if old.status == new.status && old.reason == new.reason && old.message == new.message {
-                return false;
-            }
-            *old = new;
-        }
-        None => conditions.push(new),
-    }
-    true
 }
 
 /// A condition that begins now.

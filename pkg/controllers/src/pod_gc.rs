@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use mk8s_client::{Event, Informer};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -189,13 +189,7 @@ impl Controller {
 
     async fn delete(&self, pod: &Pod) -> Result<(), Error> {
         let (namespace, name) = (meta::namespace(pod), meta::name(pod));
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: pod.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default().grace_period(0)
-        };
+        let params = DeleteParams::default().grace_period(0).preconditions(meta::this(pod));
         let done = self.ctx.api::<Pod>(namespace).delete(name, &params).await.map(drop);
         done.tried_if_exists(|| format!("delete pod {namespace}/{name}"))
             .map(drop)

@@ -31,9 +31,11 @@ pub fn from_template(template: &PodTemplateSpec, owner_name: &str, owner: OwnerR
     }
 }
 
-/// The owner's name and a dash, where that leaves a valid name.
+/// The owner's name and a dash; where no room is left for it, the name alone.
 fn generate_name(owner: &str) -> String {
-    format!("{owner}-")
+    const LONGEST: usize = 253;
+    let dash = if owner.len() < LONGEST { "-" } else { "" };
+    format!("{owner}{dash}")
 }
 
 /// Runs `count` calls, first one, then two, four, …: when the first fails for a reason that all share, the others are not tried.

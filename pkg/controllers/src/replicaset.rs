@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams};
 use kube::core::SelectorExt;
 use mk8s_client::{Event, EventRecorder, Informer};
 
@@ -262,13 +262,7 @@ impl Controller {
         let api = self.ctx.api::<Pod>(&key.namespace);
         let results = futures::future::join_all(doomed.iter().map(|pod| async {
             let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
-            let params = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: Some(uid.to_owned()),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
-            };
+            let params = DeleteParams::default().preconditions(meta::this(&**pod));
             match api
                 .delete(name, &params)
                 .await

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use mk8s_api::taints::tolerates;
 use mk8s_client::{Event, EventRecorder, Informer};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -130,21 +131,6 @@ fn stay(tolerations: &[Toleration], taints: &[(Taint, Timestamp)]) -> Stay {
     until.map_or(Stay::Forever, Stay::Until)
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |value: &Option<String>| value.clone().filter(|v| !v.is_empty());
-    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect) {
-        return false;
-    }
-    if given(&toleration.key).is_some_and(|key| key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        None | Some("" | "Equal") => given(&toleration.value) == given(&taint.value),
-        Some("Exists") => true,
-        Some(_) => false,
-    }
-}
-
 impl Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(pod) = self.pods.get(key.ns(), &key.name) else {
@@ -224,13 +210,7 @@ impl Controller {
                 return Ok(());
             }
         }
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: pod.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
+        let params = DeleteParams::default().preconditions(meta::this(&*pod));
         let done = api.delete(&key.name, &params).await.map(drop);
         done.tried_if_exists(|| format!("evict pod {key}")).map(drop)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::DeleteParams;
 use mk8s_client::Event;
 
 use crate::context::Context;
@@ -47,13 +47,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
                     Some(left) if !left.is_zero() => return Ok(Next::After(left)),
                     Some(_) => {}
                 }
-                let params = DeleteParams {
-                    preconditions: Some(Preconditions {
-                        uid: live.metadata.uid.clone(),
-                        resource_version: live.metadata.resource_version.clone(),
-                    }),
-                    ..DeleteParams::foreground()
-                };
+                let params = DeleteParams::foreground().preconditions(meta::this_version(&live));
                 let done = api.delete(&key.name, &params).await.map(drop);
                 done.tried_if_exists(|| format!("delete finished Job {key}"))?;
                 Ok(Next::Done)

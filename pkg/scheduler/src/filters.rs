@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::info::{NodeInfo, PodInfo, tolerates};
+use mk8s_api::taints::tolerates;
+
+use crate::info::{NodeInfo, PodInfo};
 
 /// A node's objection.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Which of the nodes where a pod can go is the best: each score is 0 to 100, weighted as upstream weighs it.
 
+use mk8s_api::taints::tolerates;
+
 use crate::cache::Cache;
-use crate::info::{NodeInfo, PodInfo, tolerates};
+use crate::info::{NodeInfo, PodInfo};
 use crate::spread::Spread;
 
 const MAX: i64 = 100;

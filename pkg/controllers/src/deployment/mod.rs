@@ -207,7 +207,7 @@ impl Rollout<'_> {
             self.prune().await?;
         }
         let changed = progress::set_paused(&mut self.deployment, paused);
-        let status = progress::status(&self.deployment, &self.sets, Timestamp::now());
+        let status = progress::status(&self.deployment, &self.sets);
         self.write(status, changed).await?;
         Ok(Next::Done)
     }
@@ -230,10 +230,7 @@ impl Rollout<'_> {
             }
             return self.write_status().await;
         }
-        if progress::is_complete(
-            &self.deployment,
-            &progress::status(&self.deployment, &self.sets, Timestamp::now()),
-        ) {
+        if progress::is_complete(&self.deployment, &progress::status(&self.deployment, &self.sets)) {
             self.prune().await?;
         }
         self.write_status().await
@@ -260,10 +257,7 @@ impl Rollout<'_> {
         if let Some(new) = self.sets.new {
             self.resize(new, self.wanted()).await?;
         }
-        if progress::is_complete(
-            &self.deployment,
-            &progress::status(&self.deployment, &self.sets, Timestamp::now()),
-        ) {
+        if progress::is_complete(&self.deployment, &progress::status(&self.deployment, &self.sets)) {
             self.prune().await?;
         }
         self.write_status().await

@@ -1,4 +1,5 @@
-//! A Deployment's status: counts, and the conditions Available, Progressing and ReplicaFailure. Pure.
+//! A Deployment's status: counts, and the conditions Available, Progressing and ReplicaFailure. Pure but for the clock that stamps a
+//! condition when it is set.
 
 use std::time::Duration;
 
@@ -6,10 +7,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use mk8s_api::conditions;
+
 use super::plan::{Sets, Strategy, available, replicas_of, wanted};
 use crate::driver::Next;
-use crate::meta;
-use crate::meta::nonzero;
+use crate::meta::{self, nonzero};
 
 const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";
@@ -22,7 +24,7 @@ const PAUSED: &str = "DeploymentPaused";
 const RESUMED: &str = "DeploymentResumed";
 
 fn find<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.iter().flatten().find(|c| c.type_ == type_)
+    conditions::find(status.conditions.as_ref(), type_)
 }
 
 /// Sets a condition unless status and reason are as they were; the transition time moves with the status alone.
@@ -46,6 +48,7 @@ fn put(status: &mut DeploymentStatus, type_: &str, value: &str, reason: &str, te
         last_update_time: Some(now.clone()),
         last_transition_time: Some(since.unwrap_or(now)),
     };
+    // Upstream's order: what changed last stands last.
     let all = status.conditions.get_or_insert_default();
     all.retain(|c| c.type_ != type_);
     all.push(new);
@@ -114,7 +117,7 @@ pub fn set_paused(deployment: &mut Deployment, paused: bool) -> bool {
 }
 
 /// The counts, and condition Available.
-pub fn status(deployment: &Deployment, sets: &Sets, _now: Timestamp) -> DeploymentStatus {
+pub fn status(deployment: &Deployment, sets: &Sets) -> DeploymentStatus {
     let before = deployment.status.clone().unwrap_or_default();
     let sum = |of: &dyn Fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> Option<i32>| -> i32 {
         sets.all.iter().filter_map(|set| set.status.as_ref().and_then(of)).sum()
@@ -188,7 +191,7 @@ fn seconds_left(condition: &DeploymentCondition, deadline: i32, now: Timestamp) 
 /// The whole status in a rollout.
 pub fn rollout_status(deployment: &Deployment, sets: &Sets, now: Timestamp) -> DeploymentStatus {
     let before = deployment.status.clone().unwrap_or_default();
-    let mut new = status(deployment, sets, now);
+    let mut new = status(deployment, sets);
     if deadline(deployment).is_none() {
         remove(&mut new, PROGRESSING);
     }

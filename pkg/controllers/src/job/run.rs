@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams};
 
 use super::indexes::Indexes;
 use super::policy::Verdict;
@@ -15,10 +15,8 @@ use super::template::new_pod;
 use super::view::{FINALIZER, Step, View, condition, new_condition};
 use super::{Controller, released};
 use crate::driver::Next;
-use crate::error::{Error, Tried};
-use crate::error::{message, namespace_terminating};
-use crate::meta::{self, Key};
-use crate::meta::{nonzero, to_i32};
+use crate::error::{Error, Tried, message, namespace_terminating};
+use crate::meta::{self, Key, nonzero, to_i32};
 use crate::{pod, replicas};
 
 /// Uids noted in a status at once: it must not grow without bound.
@@ -116,33 +114,31 @@ impl Run<'_> {
             expectations.expect_deletions(&self.key, doomed.iter().map(|p| meta::uid(&**p).to_owned()));
         }
         let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
-        let results = futures::future::join_all(doomed.iter().map(|pod| async {
-            let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
-            if release && meta::has_finalizer(&**pod, FINALIZER) {
-                self.controller.take_finalizer(pod).await?;
-            }
-            let params = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: Some(uid.to_owned()),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
-            };
-            let done = api.delete(name, &params).await.map(drop);
-            if done
-                .tried_if_exists(|| format!("delete pod {}/{name}", self.key.namespace))?
-                .is_none()
-            {
-                expectations.deleted(&self.key, uid);
-            } else {
-                let job = meta::reference(&self.view.job);
-                self.controller
-                    .recorder
-                    .event(&job, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
-            }
-            Ok::<(), Error>(())
-        }))
-        .await;
+        let mut results = Vec::with_capacity(doomed.len());
+        // A Job may end with more pods than are made at once.
+        for burst in doomed.chunks(replicas::BURST) {
+            let deletions = burst.iter().map(|pod| async {
+                let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
+                if release && meta::has_finalizer(&**pod, FINALIZER) {
+                    self.controller.take_finalizer(pod).await?;
+                }
+                let params = DeleteParams::default().preconditions(meta::this(&**pod));
+                let done = api.delete(name, &params).await.map(drop);
+                if done
+                    .tried_if_exists(|| format!("delete pod {}/{name}", self.key.namespace))?
+                    .is_none()
+                {
+                    expectations.deleted(&self.key, uid);
+                } else {
+                    let job = meta::reference(&self.view.job);
+                    self.controller
+                        .recorder
+                        .event(&job, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
+                }
+                Ok::<(), Error>(())
+            });
+            results.extend(futures::future::join_all(deletions).await);
+        }
         let (mut deleted, mut deleted_ready, mut error) = (0, 0, None);
         for (pod, result) in doomed.iter().zip(results) {
             match result {

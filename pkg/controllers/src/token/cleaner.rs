@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::DeleteParams;
 use mk8s_client::Event;
 
 use super::{NAMESPACE, expiration};
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
-use crate::meta::Key;
+use crate::meta::{self, Key};
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
@@ -44,13 +44,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
                         Duration::try_from(end.duration_since(now)).unwrap_or_default(),
                     ));
                 }
-                let params = DeleteParams {
-                    preconditions: Some(Preconditions {
-                        uid: secret.metadata.uid.clone(),
-                        resource_version: secret.metadata.resource_version.clone(),
-                    }),
-                    ..DeleteParams::default()
-                };
+                let params = DeleteParams::default().preconditions(meta::this_version(&*secret));
                 let done = ctx
                     .api::<Secret>(&key.namespace)
                     .delete(&key.name, &params)
