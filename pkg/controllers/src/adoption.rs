@@ -14,19 +14,6 @@ use serde_json::json;
 use crate::error::{Error, Tried};
 use crate::meta;
 
-/// Index keys of a dependent: its manager's uid, or `orphan/NAMESPACE`.
-pub fn by_owner<K: kube::Resource>(object: &K) -> Vec<String> {
-    vec![match meta::controller_of(object) {
-        Some(owner) => owner.uid.clone(),
-        None => orphans(meta::namespace(object)),
-    }]
-}
-
-/// The index key of a namespace's dependents without a manager.
-pub fn orphans(namespace: &str) -> String {
-    format!("orphan/{namespace}")
-}
-
 /// What is to be done about a dependent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Claim {

@@ -16,12 +16,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::PostParams;
 use kube::core::SelectorExt;
 use mk8s_api::conditions;
-use mk8s_client::{Event, EventRecorder, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer};
 
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
-use crate::endpoints::by_namespace;
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::to_i32;
 use crate::meta::{self, Key};
 use crate::pod;
@@ -50,8 +50,8 @@ struct Scales {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let budgets = ctx.informers.of::<PodDisruptionBudget>();
-    let by_ns = Index::new(by_namespace::<PodDisruptionBudget>);
-    let pods = Index::new(by_namespace::<Pod>);
+    let all_pods = ctx.informers.of::<Pod>();
+    let (by_ns, pods) = (index::namespace(&budgets), index::labels(&all_pods));
     let scales = Scales {
         deployments: ctx.informers.of(),
         sets: ctx.informers.of(),
@@ -59,19 +59,10 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         controllers: ctx.informers.of(),
     };
     let mut driver = Driver::new("disruption-controller");
-    driver.watch(&budgets, {
+    driver.watch(&budgets, |event| vec![Key::of(&**event.object())]);
+    driver.watch(&all_pods, {
         let by_ns = by_ns.clone();
-        move |event| {
-            by_ns.observe(event);
-            vec![Key::of(&**event.object())]
-        }
-    });
-    driver.watch(&ctx.informers.of::<Pod>(), {
-        let (pods, by_ns) = (pods.clone(), by_ns.clone());
-        move |event| {
-            pods.observe(event);
-            covering(event, &by_ns)
-        }
+        move |event| covering(event, &by_ns)
     });
     // A new size changes what a percentage means.
     follow(&mut driver, &scales.deployments, &by_ns, |d| {
@@ -160,7 +151,9 @@ impl Controller {
         let Some(budget) = self.budgets.get(key.ns(), &key.name) else {
             return Ok(Next::Done);
         };
-        let mut pods = self.pods.get(&key.namespace);
+        let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let required = selector.and_then(|s| s.match_labels.clone()).unwrap_or_default();
+        let mut pods = index::with_labels(&self.pods, &key.namespace, &required);
         pods.retain(|pod| covers(&budget, pod) && !pod::is_terminal(pod));
         if pods.is_empty() {
             self.recorder

@@ -5,10 +5,10 @@
 //! existed at the start. The same key is never reconciled twice at once; different keys are, on as many processors as there are. A panic
 //! in a reconciliation is a failure of its key, which comes back later like any other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use mk8s_client::{Event, Informer, Kind, WorkQueue};
 use mk8s_supervisor::{Jobs, job};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -199,106 +199,6 @@ impl<Q: Eq + Hash + Clone> Timers<Q> {
         if all.get(key).is_some_and(|at| *at <= Instant::now()) {
             all.remove(key);
         }
-    }
-}
-
-/// Objects by something other than their name (their owner, their node, …), kept by a controller's pump.
-pub struct Index<K: Kind> {
-    keys_of: fn(&K) -> Vec<String>,
-    entries: Arc<RwLock<HashMap<String, HashSet<ByName<K>>>>>,
-}
-
-/// An object in a set in which a newer version of it takes its place. Small: there are several indexes over all pods. The
-/// hash stands here, since a set that grows asks for all of them.
-struct ByName<K> {
-    object: Arc<K>,
-    hash: u64,
-}
-
-impl<K: Kind> ByName<K> {
-    fn new(object: Arc<K>) -> Self {
-        let mut named = ByName { object, hash: 0 };
-        let mut hasher = DefaultHasher::new();
-        named.names().hash(&mut hasher);
-        named.hash = hasher.finish();
-        named
-    }
-
-    fn names(&self) -> (Option<&str>, Option<&str>) {
-        let meta = self.object.meta();
-        (meta.namespace.as_deref(), meta.name.as_deref())
-    }
-}
-
-impl<K: Kind> PartialEq for ByName<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.names() == other.names()
-    }
-}
-
-impl<K: Kind> Eq for ByName<K> {}
-
-impl<K: Kind> Hash for ByName<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-impl<K: Kind> Clone for Index<K> {
-    fn clone(&self) -> Self {
-        Index {
-            keys_of: self.keys_of,
-            entries: self.entries.clone(),
-        }
-    }
-}
-
-impl<K: Kind> Index<K> {
-    /// An empty index; `keys_of` says under what an object is found.
-    pub fn new(keys_of: fn(&K) -> Vec<String>) -> Self {
-        Index {
-            keys_of,
-            entries: Arc::default(),
-        }
-    }
-
-    /// Follows an event. To be called first thing in the pump.
-    pub fn observe(&self, event: &Event<K>) {
-        let mut entries = self.entries.write();
-        let (old, new) = match event {
-            Event::Applied { old, new } => (old.as_ref(), Some(new)),
-            Event::Deleted(old) => (Some(old), None),
-        };
-        if let Some(old) = old {
-            let named = ByName::new(old.clone());
-            for at in (self.keys_of)(old) {
-                if let Some(set) = entries.get_mut(&at) {
-                    set.remove(&named);
-                    if set.is_empty() {
-                        entries.remove(&at);
-                    }
-                }
-            }
-        }
-        if let Some(new) = new {
-            for at in (self.keys_of)(new) {
-                entries.entry(at).or_default().replace(ByName::new(new.clone()));
-            }
-        }
-    }
-
-    /// The objects found under `at`.
-    pub fn get(&self, at: &str) -> Vec<Arc<K>> {
-        self.entries
-            .read()
-            .get(at)
-            .map(|set| set.iter().map(|entry| entry.object.clone()).collect())
-            .unwrap_or_default()
-    }
-
-    /// How many there are under `at`.
-    pub fn count(&self, at: &str) -> usize {
-        self.entries.read().get(at).map_or(0, HashSet::len)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod error;
 pub mod expectations;
 pub mod garbage_collector;
 pub mod hash;
+pub mod index;
 pub mod job;
 pub mod meta;
 pub mod monitor;

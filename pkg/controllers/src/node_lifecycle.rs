@@ -11,13 +11,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
-use mk8s_client::{Event, EventRecorder, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
 
@@ -49,11 +50,6 @@ const TAINTS: [(&str, &str, &str); 6] = [
 /// Conditions that only the node's agent knows.
 const POSTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// Pods by the node they are on.
-pub fn by_node(pod: &Pod) -> Vec<String> {
-    vec![pod::node(pod).to_owned()]
-}
-
 struct Controller {
     ctx: Context,
     nodes: Informer<Node>,
@@ -69,7 +65,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let nodes = ctx.informers.of::<Node>();
     let leases = ctx.informers.in_namespace::<Lease>(LEASES, "");
     let heartbeats = Arc::new(Mutex::new(HashMap::new()));
-    let pods = Index::new(by_node);
+    let all_pods = ctx.informers.of::<Pod>();
+    let pods = index::node(&all_pods);
     let mut driver = Driver::new(NAME);
     driver.watch(&nodes, {
         let (heartbeats, nodes) = (heartbeats.clone(), nodes.clone());
@@ -88,10 +85,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             Vec::new()
         }
     });
-    driver.watch(&ctx.informers.of::<Pod>(), {
-        let (pods, nodes) = (pods.clone(), nodes.clone());
+    driver.watch(&all_pods, {
+        let nodes = nodes.clone();
         move |event| {
-            pods.observe(event);
             match event {
                 // A pod that claims to be ready on a node that is not.
                 Event::Applied { new, .. } if pod::is_ready(new) => {

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use mk8s_client::{Event, Informer};
+use mk8s_client::{Event, Index, Informer};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::{self, Key};
-use crate::node_lifecycle::by_node;
 use crate::pod;
 use crate::taint_eviction::disruption;
 
@@ -58,19 +58,10 @@ struct Controller {
     missing: Mutex<HashMap<String, Instant>>,
 }
 
-/// Finished pods under one key, so that they can be counted.
-fn by_end(pod: &Pod) -> Vec<String> {
-    if pod::is_terminal(pod) {
-        vec![String::new()]
-    } else {
-        Vec::new()
-    }
-}
-
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (pods, nodes) = (ctx.informers.of::<Pod>(), ctx.informers.of::<Node>());
-    let (on_node, finished) = (Index::new(by_node), Index::new(by_end));
+    let (on_node, finished) = (index::node(&pods), index::finished(&pods));
     let threshold = ctx.settings.terminated_pod_threshold;
     let mut driver = Driver::new(NAME);
     driver.watch(&nodes, |event| match event {
@@ -78,10 +69,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Applied { .. } => Vec::new(),
     });
     driver.watch(&pods, {
-        let (on_node, finished, nodes) = (on_node.clone(), finished.clone(), nodes.clone());
+        let (finished, nodes) = (finished.clone(), nodes.clone());
         move |event| {
-            on_node.observe(event);
-            finished.observe(event);
             let Event::Applied { new, .. } = event else {
                 return Vec::new();
             };

@@ -11,15 +11,15 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use kube::core::SelectorExt;
-use mk8s_client::{Event, EventRecorder, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer};
 
-use crate::adoption::{self, by_owner, orphans};
+use crate::adoption;
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::expectations::Expectations;
 use crate::meta::{self, Key, nonzero, to_i32};
-use crate::{pod, replicas};
+use crate::{index, pod, replicas};
 
 const NAME: &str = "replicaset-controller";
 const WORKERS: usize = 5;
@@ -35,30 +35,24 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let sets = ctx.informers.of::<ReplicaSet>();
-    let pods = Index::new(by_owner::<Pod>);
-    let siblings = Index::new(by_deployment);
+    let all_pods = ctx.informers.of::<Pod>();
+    let (pods, siblings) = (index::owner(&all_pods), index::owner(&sets));
     let expectations = Arc::new(Expectations::default());
     let mut driver = Driver::new(NAME);
 
     driver.watch(&sets, {
-        let (expectations, siblings) = (expectations.clone(), siblings.clone());
-        move |event| {
-            siblings.observe(event);
-            match event {
-                Event::Applied { new, .. } => vec![Key::of(&**new)],
-                Event::Deleted(old) => {
-                    expectations.forget(&Key::of(&**old));
-                    Vec::new()
-                }
+        let expectations = expectations.clone();
+        move |event| match event {
+            Event::Applied { new, .. } => vec![Key::of(&**new)],
+            Event::Deleted(old) => {
+                expectations.forget(&Key::of(&**old));
+                Vec::new()
             }
         }
     });
-    driver.watch(&ctx.informers.of::<Pod>(), {
-        let (expectations, pods, sets) = (expectations.clone(), pods.clone(), sets.clone());
-        move |event| {
-            pods.observe(event);
-            pod_event(event, &expectations, &sets)
-        }
+    driver.watch(&all_pods, {
+        let (expectations, sets) = (expectations.clone(), sets.clone());
+        move |event| pod_event(event, &expectations, &sets)
     });
 
     let recorder = ctx.recorder(NAME);
@@ -78,14 +72,6 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             async move { controller.0.reconcile(key, &controller.1).await }
         })
         .await
-}
-
-/// The other ReplicaSets of a Deployment count as related when pods are picked for deletion.
-fn by_deployment(set: &ReplicaSet) -> Vec<String> {
-    meta::controller_of(set)
-        .map(|owner| owner.uid.clone())
-        .into_iter()
-        .collect()
 }
 
 fn manager(pod: &Pod) -> Option<Key> {
@@ -158,7 +144,8 @@ impl Controller {
         let countable = self.expectations.satisfied(&key);
 
         let mut candidates = self.pods.get(meta::uid(&*set));
-        candidates.extend(self.pods.get(&orphans(&key.namespace)));
+        let required = spec.selector.match_labels.clone().unwrap_or_default();
+        candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
         let api = self.ctx.api::<Pod>(&key.namespace);
         let claimed = adoption::claim(&api, &*set, &selector, candidates, pod::is_active, None, || async {
             let live = self.ctx.api::<ReplicaSet>(&key.namespace).get_opt(&key.name).await;

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::{self, Key};
-use crate::node_lifecycle::by_node;
 use crate::pod;
 
 const NAME: &str = "taint-eviction-controller";
@@ -38,10 +38,9 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (nodes, pods) = (ctx.informers.of::<Node>(), ctx.informers.of::<Pod>());
-    let on_node = Index::new(by_node);
+    let on_node = index::node(&pods);
     let mut driver = Driver::new(NAME);
     driver.watch(&nodes, {
-        let on_node = on_node.clone();
         move |event| {
             let Event::Applied { old, new } = event else {
                 return Vec::new();
@@ -56,7 +55,6 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.watch(&pods, {
         let nodes = nodes.clone();
         move |event| {
-            on_node.observe(event);
             let Event::Applied { old, new } = event else {
                 return Vec::new();
             };

@@ -15,15 +15,15 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
 use kube::core::SelectorExt;
-use mk8s_client::{Event, EventRecorder, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer};
 
-use crate::adoption::{self, by_owner, orphans};
+use crate::adoption;
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried, code};
 use crate::error::{message, namespace_terminating};
 use crate::meta::{self, Key};
-use crate::{hash, pod};
+use crate::{hash, index, pod};
 
 pub use plan::scaled;
 use plan::{Sets, Strategy, replicas_of};
@@ -42,26 +42,20 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let deployments = ctx.informers.of::<Deployment>();
-    let sets = Index::new(by_owner::<ReplicaSet>);
-    let pods = Index::new(by_owner::<Pod>);
+    let (all_sets, all_pods) = (ctx.informers.of::<ReplicaSet>(), ctx.informers.of::<Pod>());
+    let (sets, pods) = (index::owner(&all_sets), index::owner(&all_pods));
     let mut driver = Driver::new(NAME);
     driver.watch(&deployments, |event| match event {
         Event::Applied { new, .. } => vec![Key::of(&**new)],
         Event::Deleted(_) => Vec::new(),
     });
-    driver.watch(&ctx.informers.of::<ReplicaSet>(), {
-        let (sets, deployments) = (sets.clone(), deployments.clone());
-        move |event| {
-            sets.observe(event);
-            set_event(event, &deployments)
-        }
+    driver.watch(&all_sets, {
+        let deployments = deployments.clone();
+        move |event| set_event(event, &deployments)
     });
-    driver.watch(&ctx.informers.of::<Pod>(), {
-        let (pods, deployments, sets) = (pods.clone(), deployments.clone(), ctx.informers.of::<ReplicaSet>());
-        move |event| {
-            pods.observe(event);
-            pod_event(event, &deployments, &sets)
-        }
+    driver.watch(&all_pods, {
+        let (deployments, sets) = (deployments.clone(), all_sets.clone());
+        move |event| pod_event(event, &deployments, &sets)
     });
     let recorder = ctx.recorder(NAME);
     let controller = Arc::new(Controller {
@@ -148,7 +142,8 @@ impl Controller {
             return Ok(Next::Done);
         }
         let mut candidates = self.sets.get(meta::uid(&*deployment));
-        candidates.extend(self.sets.get(&orphans(&key.namespace)));
+        let required = spec.selector.match_labels.clone().unwrap_or_default();
+        candidates.extend(index::orphans(&self.sets, &key.namespace, &required));
         let api = self.ctx.api::<ReplicaSet>(&key.namespace);
         let claimed = adoption::claim(
             &api,

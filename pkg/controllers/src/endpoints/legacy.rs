@@ -10,16 +10,17 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
-use mk8s_client::{Event, Informer};
+use mk8s_client::{Event, Index, Informer};
 
 use super::{
-    HEADLESS, addresses, by_namespace, follow, hostname, is_headless, is_managed, is_published, publishes_unready,
-    selected, target_port,
+    HEADLESS, addresses, follow, hostname, is_headless, is_managed, is_published, publishes_unready, selected,
+    target_port,
 };
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::namespace_terminating;
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
 
@@ -40,9 +41,9 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
-    let (by_ns, pods) = (Index::new(by_namespace::<Service>), Index::new(by_namespace::<Pod>));
+    let pods = index::labels(&ctx.informers.of());
     let mut driver = Driver::new(NAME);
-    follow(&mut driver, &ctx, &by_ns, &pods);
+    follow(&mut driver, &ctx);
     driver.watch(&endpoints, |event| match event {
         // At the start: those whose service went meanwhile. Later: those that someone took away.
         Event::Applied { old: None, new } => vec![Key::of(&**new)],

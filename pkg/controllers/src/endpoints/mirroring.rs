@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use mk8s_client::{Event, Informer};
+use mk8s_client::{Event, Index, Informer};
 
 use super::plan::{Frame, Group, MANAGED_BY, SERVICE_NAME, arrange};
 use super::written::{PATIENCE, Written, write};
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::Error;
 use crate::error::namespace_terminating;
 use crate::meta::{self, Key};
@@ -48,7 +48,8 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
-    let slices = Index::new(by_service);
+    let all_slices = ctx.informers.of::<EndpointSlice>();
+    let slices = all_slices.index("mirrored service", by_service);
     let written = Arc::new(Written::default());
     let mut driver = Driver::new("endpointslicemirroring-controller");
     driver.watch(&services, |event| {
@@ -61,10 +62,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     driver.watch(&endpoints, |event| vec![Key::of(&**event.object())]);
-    driver.watch(&ctx.informers.of::<EndpointSlice>(), {
-        let (slices, written) = (slices.clone(), written.clone());
+    driver.watch(&all_slices, {
+        let written = written.clone();
         move |event| {
-            slices.observe(event);
             if let Event::Deleted(old) = event
                 && let Some(service) = service_of(old)
             {

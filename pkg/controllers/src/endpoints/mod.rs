@@ -11,19 +11,15 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use mk8s_client::Event;
+use mk8s_client::{Event, Index};
 
-use crate::driver::{Driver, Index};
+use crate::driver::Driver;
+use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
 
 /// Marks what belongs to a service without a cluster address.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
-
-/// Objects by namespace.
-pub fn by_namespace<K: kube::Resource>(object: &K) -> Vec<String> {
-    vec![meta::namespace(object).to_owned()]
-}
 
 /// A service has no cluster address.
 pub fn is_headless(service: &Service) -> bool {
@@ -106,28 +102,18 @@ fn named_port(container: &Container, name: &str, protocol: &str) -> Option<i32> 
 pub fn selected(service: &Service, pods: &Index<Pod>) -> Vec<std::sync::Arc<Pod>> {
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).unwrap_or(&NONE);
-    let mut found = pods.get(meta::namespace(service));
+    let mut found = index::with_labels(pods, meta::namespace(service), selector);
     found.retain(|pod| meta::selects(selector, meta::labels(&**pod)));
     found.sort_by(|a, b| meta::name(&**a).cmp(meta::name(&**b)));
     found
 }
 
 /// Follows services and pods: a service is looked at when it changes, and when a pod that it selects (or did) changes in what is published.
-pub fn follow(driver: &mut Driver, ctx: &crate::Context, services: &Index<Service>, pods: &Index<Pod>) {
-    driver.watch(&ctx.informers.of::<Service>(), {
-        let services = services.clone();
-        move |event| {
-            services.observe(event);
-            vec![Key::of(&**event.object())]
-        }
-    });
-    driver.watch(&ctx.informers.of::<Pod>(), {
-        let (services, pods) = (services.clone(), pods.clone());
-        move |event| {
-            pods.observe(event);
-            concerned(event, &services)
-        }
-    });
+pub fn follow(driver: &mut Driver, ctx: &crate::Context) {
+    let all = ctx.informers.of::<Service>();
+    driver.watch(&all, |event| vec![Key::of(&**event.object())]);
+    let services = index::namespace(&all);
+    driver.watch(&ctx.informers.of::<Pod>(), move |event| concerned(event, &services));
 }
 
 fn concerned(event: &Event<Pod>, services: &Index<Service>) -> Vec<Key> {

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use mk8s_client::{Event, Informer};
+use mk8s_client::{Event, Index, Informer};
 
 use super::plan::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
 use super::written::{Written, write};
-use super::{by_namespace, follow, is_managed, selected};
+use super::{follow, is_managed, selected};
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::Error;
 use crate::error::namespace_terminating;
+use crate::index;
 use crate::meta::{self, Key};
 
 const NAME: &str = "endpointslice-controller";
@@ -48,18 +49,15 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, nodes) = (ctx.informers.of::<Service>(), ctx.informers.of::<Node>());
-    let (by_ns, pods, slices) = (
-        Index::new(by_namespace::<Service>),
-        Index::new(by_namespace::<Pod>),
-        Index::new(by_service),
-    );
+    let all_slices = ctx.informers.of::<EndpointSlice>();
+    let pods = index::labels(&ctx.informers.of());
+    let slices = all_slices.index("service", by_service);
     let written = Arc::new(Written::default());
     let mut driver = Driver::new(NAME);
-    follow(&mut driver, &ctx, &by_ns, &pods);
-    driver.watch(&ctx.informers.of::<EndpointSlice>(), {
-        let (slices, written) = (slices.clone(), written.clone());
+    follow(&mut driver, &ctx);
+    driver.watch(&all_slices, {
+        let written = written.clone();
         move |event| {
-            slices.observe(event);
             if let Event::Deleted(old) = event
                 && let Some(service) = service_of(old)
             {

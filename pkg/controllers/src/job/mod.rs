@@ -19,15 +19,16 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::core::SelectorExt;
-use mk8s_client::{Event, EventRecorder, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::adoption::{self, by_owner, orphans};
+use crate::adoption;
 use crate::context::Context;
-use crate::driver::{Driver, Index, Next};
+use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
 use crate::expectations::Expectations;
+use crate::index;
 use crate::meta::{self, Key};
 
 use backoff::Record;
@@ -87,7 +88,7 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (jobs, all_pods) = (ctx.informers.of::<Job>(), ctx.informers.of::<Pod>());
-    let pods = Index::new(by_owner::<Pod>);
+    let pods = index::owner(&all_pods);
     let memory = Arc::new(Memory::default());
     let mut driver = Driver::new(NAME);
     driver.watch(&jobs, {
@@ -105,11 +106,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     driver.watch(&all_pods, {
-        let (pods, memory, jobs) = (pods.clone(), memory.clone(), jobs.clone());
-        move |event| {
-            pods.observe(event);
-            pod_event(event, &memory, &jobs)
-        }
+        let (memory, jobs) = (memory.clone(), jobs.clone());
+        move |event| pod_event(event, &memory, &jobs)
     });
     let recorder = ctx.recorder(NAME);
     let controller = Arc::new(Controller {
@@ -272,10 +270,11 @@ impl Controller {
         let Some(selector) = &spec.selector else {
             return Ok(Next::Done);
         };
+        let required = selector.match_labels.clone().unwrap_or_default();
         let selector = meta::selector(selector)?;
         let countable = self.memory.expectations.satisfied(&key);
         let mut candidates = self.pods.get(meta::uid(&*job));
-        candidates.extend(self.pods.get(&orphans(&key.namespace)));
+        candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
         let api = self.ctx.api::<Pod>(&key.namespace);
         let pods = adoption::claim(
             &api,

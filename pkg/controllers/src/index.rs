@@ -1,0 +1,68 @@
+//! The indexes over shared informers, each with its one name: who needs objects by their owner, node or labels asks here, and
+//! all who ask share what was made for the first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use mk8s_client::{Index, Informer, Kind};
+
+use crate::{meta, pod};
+
+/// Dependents by their manager's uid; those without a manager by what [`orphans`] asks for.
+pub fn owner<K: Kind>(informer: &Informer<K>) -> Index<K> {
+    informer.index("owner", |object| match meta::controller_of(object) {
+        Some(owner) => vec![owner.uid.clone()],
+        None => labelled("orphan/", object),
+    })
+}
+
+/// The orphans of a namespace that may have all these labels, and some that do not.
+pub fn orphans<K: Kind>(index: &Index<K>, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<K>> {
+    index.get(&rarest(index, "orphan/", namespace, labels))
+}
+
+/// Objects by their namespace, and in it by each of their labels: for [`with_labels`].
+pub fn labels<K: Kind>(informer: &Informer<K>) -> Index<K> {
+    informer.index("labels", |object| labelled("", object))
+}
+
+/// The objects of a namespace that may have all these labels, and some that do not; without labels, all of the namespace.
+pub fn with_labels<K: Kind>(index: &Index<K>, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<K>> {
+    index.get(&rarest(index, "", namespace, labels))
+}
+
+fn labelled<K: Kind>(prefix: &str, object: &K) -> Vec<String> {
+    let namespace = meta::namespace(object);
+    let each = meta::labels(object).iter().map(|label| key(prefix, namespace, label));
+    std::iter::once(format!("{prefix}{namespace}")).chain(each).collect()
+}
+
+fn key(prefix: &str, namespace: &str, (label, value): (&String, &String)) -> String {
+    format!("{prefix}{namespace}/{label}={value}")
+}
+
+/// The key that finds the fewest objects among which all with these labels are.
+fn rarest<K: Kind>(index: &Index<K>, prefix: &str, namespace: &str, labels: &BTreeMap<String, String>) -> String {
+    let keys = labels.iter().map(|label| key(prefix, namespace, label));
+    let all = || format!("{prefix}{namespace}");
+    keys.min_by_key(|key| index.count(key)).unwrap_or_else(all)
+}
+
+/// Objects by their namespace.
+pub fn namespace<K: Kind>(informer: &Informer<K>) -> Index<K> {
+    informer.index("namespace", |object| vec![meta::namespace(object).to_owned()])
+}
+
+/// Pods by the node that they run on; those without one under the empty name.
+pub fn node(pods: &Informer<Pod>) -> Index<Pod> {
+    pods.index("node", |pod| vec![pod::node(pod).to_owned()])
+}
+
+/// Pods that have finished, all under the empty name, so that they can be counted.
+pub fn finished(pods: &Informer<Pod>) -> Index<Pod> {
+    pods.index("finished", |pod| match pod::is_terminal(pod) {
+        true => vec![String::new()],
+        false => Vec::new(),
+    })
+}
