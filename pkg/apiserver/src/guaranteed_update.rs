@@ -19,7 +19,7 @@ use crate::write::{self, Printed, WriteError};
 
 /// What is to be changed, and until when it is tried.
 pub struct Target<'a> {
-    pub store: &'a Store,
+    pub store: &'a dyn Store,
     pub cache: &'a Arc<ResourceCache>,
     pub key: Arc<str>,
     pub deadline: Instant,

@@ -56,21 +56,22 @@ pub struct Object {
 }
 
 impl Object {
-    pub(crate) fn new(
-        resource: Arc<Resource>,
-        key: Arc<str>,
-        json: Bytes,
-        revision: u64,
-        create_revision: u64,
-        selectable: Option<Selectable>,
-    ) -> Object {
+    pub(crate) fn new(resource: Arc<Resource>, stored: mk8s_store::Entry, selectable: Option<Selectable>) -> Object {
+        let mk8s_store::Entry {
+            key,
+            value: json,
+            revision_at,
+            create_revision,
+            mod_revision: revision,
+        } = stored;
         let (namespace, name_from) = split_key(&key, resource.scope);
         let cell = OnceLock::new();
         if let Some(selectable) = selectable {
             let _ = cell.set(selectable);
         }
         Object {
-            revision_at: find_revision(&json, revision),
+            // No value is as long.
+            revision_at: u32::try_from(revision_at).unwrap_or(u32::MAX),
             key,
             json,
             revision,
@@ -126,10 +127,10 @@ impl Object {
 
     /// The text with another resourceVersion: what a DELETED event shows.
     pub fn json_at(&self, revision: u64) -> Bytes {
-        let at = self.revision_at as usize;
-        if at == 0 || revision == self.revision {
+        if revision == self.revision {
             return self.json.clone();
         }
+        let at = self.revision_at as usize;
         let old_len = decimal_len(self.revision);
         let mut text = Vec::with_capacity(self.json.len() + 4);
         text.extend_from_slice(&self.json[..at]);
@@ -172,22 +173,6 @@ fn decimal_len(number: u64) -> usize {
     itoa::Buffer::new().format(number).len()
 }
 
-/// The digits' offset of `"resourceVersion":"N"`: nothing else in an object can name a revision as new as its own.
-fn find_revision(json: &[u8], revision: u64) -> u32 {
-    let mut needle = [0u8; 48];
-    let prefix = b"\"resourceVersion\":\"";
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(revision).as_bytes();
-    let end = prefix.len() + digits.len();
-    needle[..prefix.len()].copy_from_slice(prefix);
-    needle[prefix.len()..end].copy_from_slice(digits);
-    needle[end] = b'"';
-    match memchr::memmem::find(json, &needle[..=end]) {
-        Some(at) => u32::try_from(at + prefix.len()).unwrap_or(0),
-        None => 0,
-    }
-}
-
 /// `/registry/core/pods/ns/name` → the namespace's range and where the name starts.
 fn split_key(key: &str, scope: mk8s_api::registry::Scope) -> ((u16, u16), u16) {
     let narrow = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
@@ -216,15 +201,14 @@ mod tests {
             .cloned();
         let json =
             br#"{"kind":"Pod","metadata":{"labels":{"metadata":"}"},"resourceVersion":"7"},"spec":{"metadata":{}}}"#;
-        let json = Bytes::from_static(json);
-        let object = Object::new(
-            resource.expect("a row"),
-            "/registry/core/pods/a/b".into(),
-            json,
-            7,
-            7,
-            None,
-        );
+        let stored = mk8s_store::Entry {
+            key: "/registry/core/pods/a/b".into(),
+            value: Bytes::from_static(json),
+            revision_at: json.windows(3).position(|three| three == br#""7""#).expect("digits") + 1,
+            create_revision: 7,
+            mod_revision: 7,
+        };
+        let object = Object::new(resource.expect("a row"), stored, None);
         for revision in [7, 11] {
             let text = object.partial_metadata(revision).expect("JSON");
             let expected = serde_json::json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",

@@ -8,6 +8,7 @@ use axum::body::Body;
 use futures::FutureExt as _;
 use http::{Request, Response};
 use mk8s_api::status::Status;
+use mk8s_store::Store;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,10 +34,18 @@ pub struct ApiServer {
 impl ApiServer {
     /// Opens the store, fills the watch cache and starts the committer. Needs a tokio runtime around it.
     pub fn open(config: Config) -> Result<Arc<ApiServer>, OpenError> {
-        let state = State::open(config)?;
+        Ok(ApiServer::over(State::open(config)?))
+    }
+
+    /// The same on a store that is open: one that several servers share, or another than the embedded one.
+    pub fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<ApiServer>, OpenError> {
+        Ok(ApiServer::over(State::open_on(config, store)?))
+    }
+
+    fn over(state: Arc<State>) -> Arc<ApiServer> {
         state.spawn(expiry::run(state.clone()));
         state.spawn(services::repair(state.clone()));
-        Ok(Arc::new(ApiServer { state }))
+        Arc::new(ApiServer { state })
     }
 
     pub fn config(&self) -> &Config {

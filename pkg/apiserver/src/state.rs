@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mk8s_api::registry;
-use mk8s_store::{Store, StoreError};
+use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ pub enum OpenError {
 /// See the module.
 pub struct State {
     config: Config,
-    store: Store,
+    store: Arc<dyn Store>,
     cache: Arc<Cache>,
     rows: Rows,
     services: Services,
@@ -61,23 +61,19 @@ pub struct State {
 }
 
 impl State {
-    /// Opens the store, fills the watch cache and starts the committer. Needs a tokio runtime around it.
+    /// Opens the embedded store, and the server on it. Needs a tokio runtime around it.
     pub fn open(config: Config) -> Result<Arc<State>, OpenError> {
         let dir = config.data_dir.join("db");
-        let failed = |source| OpenError::Store {
-            dir: dir.clone(),
+        let store = SledStore::open(&dir).map_err(|source| OpenError::Store { dir, source })?;
+        State::open_on(config, Arc::new(store))
+    }
+
+    /// The server on a store, from which the watch cache is filled.
+    pub fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<State>, OpenError> {
+        let cache = Arc::new(filled(&*store).map_err(|source| OpenError::Store {
+            dir: config.data_dir.join("db"),
             source,
-        };
-        let store = Store::open(&dir).map_err(failed)?;
-        let cache = Arc::new(Cache::new(
-            registry::builtin().iter().chain(registry::unserved()),
-            store.current_revision(),
-        ));
-        let follower = CacheFollower::new(&cache);
-        for entry in store.load().map_err(failed)? {
-            follower.load(entry.key, entry.value, entry.create_revision, entry.mod_revision);
-        }
-        store.start(Box::new(follower)).map_err(failed)?;
+        })?);
         let rows = Rows::new(registry::builtin(), &cache);
         let services = Services::new(config.service_cidr, config.node_port_range.clone(), &cache);
         let services = services.ok_or(OpenError::NoServices)?;
@@ -108,8 +104,8 @@ impl State {
         &self.config
     }
 
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     pub fn cache(&self) -> &Arc<Cache> {
@@ -193,5 +189,26 @@ impl State {
                 }
             }
         });
+    }
+}
+
+/// How often what is stored is read again because others wrote meanwhile.
+const LOADS: usize = 5;
+
+/// A watch cache that holds what is stored, and follows it.
+fn filled(store: &dyn Store) -> Result<Cache, StoreError> {
+    let mut tries = 1;
+    loop {
+        let loaded = store.load()?;
+        let cache = Cache::new(registry::builtin().iter().chain(registry::unserved()), loaded.revision);
+        let follower = CacheFollower::new(&cache);
+        for entry in loaded.entries {
+            follower.load(entry);
+        }
+        match store.follow(loaded.revision, Box::new(follower)) {
+            Err(StoreError::Moved { .. }) if tries < LOADS => tries += 1,
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(cache),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use mk8s_api::codec::json;
 use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
-use mk8s_store::{Change, Expect, Op, Store, Txn, TxnError};
+use mk8s_store::{Change, Entry, Expect, Op, SPARE, Store, Txn, TxnError};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
@@ -92,7 +92,11 @@ fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
     }
     text.push(b'}');
     match hole {
-        Some(hole) => Ok((text, hole)),
+        Some(hole) => {
+            // Of the size in which the object is kept, so that nobody copies it after this task.
+            text.shrink_to(text.len() + SPARE);
+            Ok((text, hole))
+        }
         None => Err(Status::internal("an object without metadata")),
     }
 }
@@ -125,6 +129,26 @@ fn print_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>) -> usize {
     hole
 }
 
+/// An object as it is stored at a revision.
+pub fn object_at(
+    resource: Arc<Resource>,
+    key: Arc<str>,
+    object: &Value,
+    revision: u64,
+    create_revision: u64,
+) -> Result<Object, Status> {
+    let (mut text, hole) = print(object)?;
+    text.splice(hole..hole, revision.to_string().into_bytes());
+    let entry = Entry {
+        key,
+        value: text.into(),
+        revision_at: hole,
+        create_revision,
+        mod_revision: revision,
+    };
+    Ok(Object::new(resource, entry, None))
+}
+
 /// The operation that removes a key.
 pub fn removal(key: Arc<str>, expect: Expect) -> Op {
     Op {
@@ -135,7 +159,7 @@ pub fn removal(key: Arc<str>, expect: Expect) -> Op {
 }
 
 /// Does all of it at one revision, or nothing.
-pub async fn commit(store: &Store, ops: SmallVec<[Op; 1]>) -> Result<u64, WriteError> {
+pub async fn commit(store: &dyn Store, ops: SmallVec<[Op; 1]>) -> Result<u64, WriteError> {
     store.txn(Txn { ops }).await.map_err(translate)
 }
 

@@ -8,15 +8,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mk8s_store::{Change, Commit, Expect, Follower, Op, Store, Txn};
+use mk8s_store::{Change, Expect, Op, SledStore, Store, Txn};
 
 const CHILD_DIR: &str = "MK8S_STORE_CRASH_CHILD";
 const WRITERS: u64 = 16;
-
-struct Ignore;
-impl Follower for Ignore {
-    fn committed(&mut self, _: Vec<Commit>) {}
-}
 
 fn value(writer: u64, n: u64) -> Vec<u8> {
     // Sizes from a few bytes to several chunks.
@@ -35,14 +30,13 @@ fn child() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let store = Store::open(dir.as_ref()).unwrap();
+        let store = Arc::new(SledStore::open(dir.as_ref()).unwrap());
         let mut next = HashMap::new();
-        for entry in store.load().unwrap() {
+        for entry in store.load().unwrap().entries {
             let text = String::from_utf8_lossy(&entry.value).into_owned();
             let fields: Vec<&str> = text.split(' ').collect();
             next.insert(fields[1].parse::<u64>().unwrap(), fields[2].parse::<u64>().unwrap() + 1);
         }
-        store.start(Box::new(Ignore)).unwrap();
         let tasks = (0..WRITERS).map(|writer| {
             let (store, mut n) = (store.clone(), next.get(&writer).copied().unwrap_or(0));
             tokio::spawn(async move {
@@ -114,10 +108,11 @@ fn acknowledged_writes_survive_sigkill() {
 }
 
 fn verify(dir: &std::path::Path, acknowledged: &mut HashMap<u64, (u64, u64)>, round: u64) {
-    let store = Store::open(dir).unwrap();
+    let store = SledStore::open(dir).unwrap();
     let entries: HashMap<String, _> = store
         .load()
         .unwrap()
+        .entries
         .into_iter()
         .map(|entry| (entry.key.to_string(), entry))
         .collect();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mk8s_store::{Change, Commit, Committed, Expect, Follower, Op, Store, Txn, TxnError};
+use mk8s_store::{Change, Commit, Committed, Entry, Expect, Follower, Op, SledStore, Store, StoreError, Txn, TxnError};
 use parking_lot::Mutex;
 
 /// Key, revision, and the value of what was not deleted.
@@ -46,10 +46,15 @@ fn delete(key: &str, expect: Expect) -> Op {
     }
 }
 
-fn started(dir: &std::path::Path) -> (Store, Log) {
-    let (store, log) = (Store::open(dir).unwrap(), Log::default());
-    store.start(Box::new(log.clone())).unwrap();
-    (store, log)
+fn started(dir: &std::path::Path) -> (Arc<SledStore>, Log) {
+    let (store, log) = (SledStore::open(dir).unwrap(), Log::default());
+    store.follow(store.current_revision(), Box::new(log.clone())).unwrap();
+    (Arc::new(store), log)
+}
+
+/// What a store in a folder holds.
+fn stored(dir: &std::path::Path) -> Vec<Entry> {
+    SledStore::open(dir).unwrap().load().unwrap().entries
 }
 
 #[tokio::test]
@@ -102,19 +107,17 @@ async fn large_values_survive_and_leave_no_chunks_behind() {
         .unwrap();
     store.close();
 
-    let store = Store::open(dir.path()).unwrap();
-    let entries = store.load().unwrap();
+    let (store, _) = started(dir.path());
+    let entries = store.load().unwrap().entries;
     assert_eq!(entries.len(), 1);
     assert_eq!((entries[0].create_revision, entries[0].mod_revision), (1, 1));
     assert_eq!(entries[0].value.len(), large.len() + 1);
-    store.start(Box::new(Log::default())).unwrap();
     for _ in 0..20 {
         store.txn(Txn::one(put("/large", Expect::Any, &large))).await.unwrap();
     }
     store.txn(Txn::one(put("/large", Expect::Any, b"\"\""))).await.unwrap();
     store.close();
-    let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.load().unwrap()[0].value.as_ref(), b"\"22\"");
+    assert_eq!(stored(dir.path())[0].value.as_ref(), b"\"22\"");
     let blobs = std::fs::read_dir(dir.path().join("blobs"))
         .map(|files| files.count())
         .unwrap_or(0);
@@ -127,9 +130,55 @@ async fn an_unfinished_snapshot_does_not_block_opening() {
     let (store, _) = started(dir.path());
     store.txn(Txn::one(put("/a", Expect::Absent, b"\"\""))).await.unwrap();
     store.close();
-    drop(store);
     std::fs::write(dir.path().join("snap.FFFFFFFFFFFFFFFF.generating"), b"garbage").unwrap();
-    assert_eq!(Store::open(dir.path()).unwrap().load().unwrap().len(), 1);
+    assert_eq!(stored(dir.path()).len(), 1);
+}
+
+/// A revision is never given out twice, whatever the last change was; and a value's hole is where its writer said.
+#[tokio::test]
+async fn revision_and_holes_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = [b"{\"at\":\"", vec![b'z'; 70_000].as_slice(), b"\"}"].concat();
+    for round in 0..4u64 {
+        let (store, _) = started(dir.path());
+        assert_eq!(store.current_revision(), round * 3);
+        let mut first = put("/a", Expect::Any, &large);
+        if let Change::Put { revision_at, .. } = &mut first.change {
+            *revision_at = large.len() - 2;
+        }
+        store.txn(Txn::one(first)).await.unwrap();
+        store.txn(Txn::one(put("/b", Expect::Absent, b"\"\""))).await.unwrap();
+        store.txn(Txn::one(delete("/b", Expect::Any))).await.unwrap();
+        store.close();
+        let entry = stored(dir.path()).remove(0);
+        assert_eq!(
+            (entry.revision_at, entry.mod_revision),
+            (large.len() - 2, round * 3 + 1)
+        );
+        let digits = entry.mod_revision.to_string();
+        assert_eq!(
+            &entry.value[entry.revision_at..entry.revision_at + digits.len()],
+            digits.as_bytes()
+        );
+        assert_eq!(entry.value.len(), large.len() + digits.len());
+    }
+}
+
+/// Two readers of one store, as two masters are: both see everything, and who comes late is told so.
+#[tokio::test]
+async fn a_store_has_any_number_of_followers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, first) = started(dir.path());
+    store.txn(Txn::one(put("/a", Expect::Absent, b"\"\""))).await.unwrap();
+    let second = Log::default();
+    let late = store.follow(0, Box::new(second.clone()));
+    assert!(matches!(late, Err(StoreError::Moved { after: 0, current: 1 })));
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.revision, loaded.entries.len()), (1, 1));
+    store.follow(loaded.revision, Box::new(second.clone())).unwrap();
+    store.txn(Txn::one(put("/b", Expect::Absent, b"\"\""))).await.unwrap();
+    assert_eq!(first.0.lock().len(), 2);
+    assert_eq!(second.0.lock().clone(), first.0.lock()[1..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

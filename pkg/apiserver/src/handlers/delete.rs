@@ -20,7 +20,7 @@ use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::respond;
-use crate::write::Printed;
+use crate::write::{self, Printed};
 
 /// Kinds whose delete answers the object instead of a Status (stores with ReturnDeletedObject).
 const RETURNS_OBJECT: [&str; 17] = [
@@ -96,10 +96,8 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
     let options = &options;
     let results: Vec<Result<Arc<Object>, Status>> = futures::stream::iter(matching)
         .map(|object| async move {
-            Ok(left_of(
-                &object,
-                delete_object(call, object.namespace(), object.name(), options).await?,
-            ))
+            let outcome = delete_object(call, object.namespace(), object.name(), options).await?;
+            left_of(&object, outcome)
         })
         .buffered(AT_ONCE)
         .collect()
@@ -123,15 +121,15 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
 
 /// What became of an object of a collection, as text again: as trees, all that a namespace held would take ten times the
 /// memory.
-fn left_of(found: &Object, outcome: Outcome) -> Arc<Object> {
+fn left_of(found: &Object, outcome: Outcome) -> Result<Arc<Object>, Status> {
     let value = match outcome {
-        Outcome::Waits(Written::Stored(object)) => return object,
+        Outcome::Waits(Written::Stored(object)) => return Ok(object),
         Outcome::Waits(Written::Tree(value)) | Outcome::Gone(value) => value,
     };
     let revision = meta::resource_version(&value).parse().unwrap_or(found.revision);
     let (resource, key) = (found.resource().clone(), found.key.clone());
-    let json = value.to_string().into();
-    Arc::new(Object::new(resource, key, json, revision, found.create_revision, None))
+    let left = write::object_at(resource, key, &value, revision, found.create_revision)?;
+    Ok(Arc::new(left))
 }
 
 pub enum Outcome {

@@ -1,11 +1,10 @@
 //! Where the store's committed batches enter the cache, in revision order, by the committer's one thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use bytes::Bytes;
-use mk8s_store::{Commit, Committed, Follower};
+use mk8s_store::{Commit, Committed, Entry, Follower};
 
 use super::resource::{Change, ResourceCache};
 use super::{Cache, Shared};
@@ -17,34 +16,75 @@ pub(crate) struct Note {
     pub made: Arc<OnceLock<Arc<Object>>>,
 }
 
-pub(crate) struct CacheFollower {
+/// Which resource's cache a stored key belongs to.
+#[derive(Default)]
+pub(super) struct Placement {
     /// By the key's prefix, `/registry/core/pods/`.
     resources: HashMap<String, Arc<ResourceCache>>,
+    /// What is stored of resources that there is no cache for, by prefix and key: their row may come later.
+    unplaced: HashMap<String, BTreeMap<Arc<str>, Entry>>,
+}
+
+impl Placement {
+    /// Gives a resource its cache, with what is stored of it.
+    pub fn add(&mut self, cache: &Arc<ResourceCache>) {
+        let prefix = super::key_prefix(cache.resource());
+        for entry in self
+            .unplaced
+            .remove(&prefix)
+            .into_iter()
+            .flatten()
+            .map(|(_, entry)| entry)
+        {
+            load(cache, entry);
+        }
+        self.resources.insert(prefix, cache.clone());
+    }
+
+    fn keep(&mut self, commit: Commit) {
+        let kept = self.unplaced.entry(prefix(&commit.key).to_string()).or_default();
+        match commit.change {
+            Committed::Delete => drop(kept.remove(&commit.key)),
+            Committed::Put { value, revision_at, .. } => {
+                let entry = Entry {
+                    key: commit.key.clone(),
+                    value,
+                    revision_at,
+                    create_revision: commit.create_revision,
+                    mod_revision: commit.revision,
+                };
+                kept.insert(commit.key, entry);
+            }
+        }
+    }
+}
+
+pub(crate) struct CacheFollower {
     shared: Arc<Shared>,
 }
 
 impl CacheFollower {
     pub fn new(cache: &Cache) -> CacheFollower {
-        let resources = cache
-            .resources()
-            .map(|resource| (super::key_prefix(resource.resource()), resource.clone()))
-            .collect();
         CacheFollower {
-            resources,
             shared: cache.shared().clone(),
         }
     }
 
-    /// Puts a stored object into the cache before the committer starts.
-    pub fn load(&self, key: Arc<str>, value: Bytes, create_revision: u64, mod_revision: u64) {
-        let Some(cache) = self.resources.get(prefix(&key)) else {
-            tracing::warn!(%key, "a stored object of a resource that this version does not have");
-            return;
-        };
-        let resource = cache.resource().clone();
-        let object = Object::new(resource, key, value, mod_revision, create_revision, None);
-        cache.load(Arc::new(object));
+    /// Puts a stored object into the cache before anything is followed.
+    pub fn load(&self, entry: Entry) {
+        let mut placement = self.shared.placement.lock();
+        match placement.resources.get(prefix(&entry.key)) {
+            Some(cache) => load(cache, entry),
+            None => {
+                let kept = placement.unplaced.entry(prefix(&entry.key).to_string()).or_default();
+                kept.insert(entry.key.clone(), entry);
+            }
+        }
     }
+}
+
+fn load(cache: &ResourceCache, entry: Entry) {
+    cache.load(Arc::new(Object::new(cache.resource().clone(), entry, None)));
 }
 
 /// Up to and with the third slash after the first: `/registry/core/pods/`.
@@ -62,20 +102,23 @@ impl Follower for CacheFollower {
             return;
         };
         // A resource's part of the batch goes in under one lock, in order.
-        let mut parts: Vec<(&Arc<ResourceCache>, Vec<Change>)> = Vec::new();
+        let mut parts: Vec<(Arc<ResourceCache>, Vec<Change>)> = Vec::new();
+        let mut placement = self.shared.placement.lock();
         for commit in batch {
-            let Some(cache) = self.resources.get(prefix(&commit.key)) else {
+            let Some(cache) = placement.resources.get(prefix(&commit.key)) else {
+                placement.keep(commit);
                 continue;
             };
             let change = change(cache, commit);
             match parts.iter_mut().find(|(own, _)| Arc::ptr_eq(own, cache)) {
                 Some((_, changes)) => changes.push(change),
-                None => parts.push((cache, vec![change])),
+                None => parts.push((cache.clone(), vec![change])),
             }
         }
         for (cache, changes) in parts {
             cache.apply(changes.into_iter(), now);
         }
+        drop(placement);
         self.shared.publish(last);
     }
 }
@@ -89,14 +132,25 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
     } = commit;
     let object = match change {
         Committed::Delete => None,
-        Committed::Put { value, attachment } => {
+        Committed::Put {
+            value,
+            revision_at,
+            attachment,
+        } => {
             let note = attachment.and_then(|attachment| attachment.downcast::<Note>().ok());
             let (selectable, made) = match note {
                 Some(note) => (Some(note.selectable), Some(note.made)),
                 None => (None, None),
             };
             let resource = cache.resource().clone();
-            let object = Object::new(resource, key.clone(), value, revision, create_revision, selectable);
+            let stored = Entry {
+                key: key.clone(),
+                value,
+                revision_at,
+                create_revision,
+                mod_revision: revision,
+            };
+            let object = Object::new(resource, stored, selectable);
             let object = Arc::new(object);
             if let Some(made) = made {
                 let _ = made.set(object.clone());
@@ -105,4 +159,78 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
         }
     };
     Change { key, revision, object }
+}
+
+#[cfg(test)]
+mod tests {
+    use mk8s_api::registry;
+
+    use super::*;
+
+    fn entry(name: &str, revision: u64) -> Entry {
+        let text = format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{revision}"}}}}"#);
+        Entry {
+            key: format!("/registry/core/pods/ns/{name}").into(),
+            revision_at: text.len() - 3 - revision.to_string().len(),
+            value: text.into(),
+            create_revision: 1,
+            mod_revision: revision,
+        }
+    }
+
+    fn commit(entry: Entry, delete: bool) -> Commit {
+        let put = Committed::Put {
+            value: entry.value,
+            revision_at: entry.revision_at,
+            attachment: None,
+        };
+        Commit {
+            key: entry.key,
+            revision: entry.mod_revision,
+            create_revision: entry.create_revision,
+            change: if delete { Committed::Delete } else { put },
+        }
+    }
+
+    #[test]
+    fn what_is_stored_of_a_resource_waits_for_its_row() {
+        let pods = registry::builtin()
+            .iter()
+            .find(|row| row.plural == "pods")
+            .expect("a row");
+        let cache = Cache::new(std::iter::empty(), 3);
+        let mut follower = CacheFollower::new(&cache);
+        for name in ["kept", "changed", "gone"] {
+            follower.load(entry(name, 2));
+        }
+        follower.committed(vec![
+            commit(entry("changed", 4), false),
+            commit(entry("gone", 5), true),
+            commit(entry("new", 6), false),
+        ]);
+        assert_eq!(cache.revision(), 6);
+        let late = Arc::new(ResourceCache::new(pods.clone(), cache.shared().clone(), 6));
+        cache.shared().placement.lock().add(&late);
+        let shown = |cache: &ResourceCache| -> Vec<String> {
+            let list = cache.list("");
+            list.iter()
+                .map(|object| format!("{}@{}", object.name(), object.revision))
+                .collect()
+        };
+        assert_eq!(shown(&late), ["changed@4", "kept@2", "new@6"]);
+        assert!(
+            late.get("ns", "changed")
+                .is_some_and(|object| object.json_at(12).ends_with(br#""12"}}"#))
+        );
+
+        // A batch that is handed on again changes nothing.
+        let batch = || vec![commit(entry("kept", 7), false), commit(entry("more", 7), false)];
+        follower.committed(batch());
+        let (_, mut watcher) = late.watch_with_snapshot("", None);
+        follower.committed(batch());
+        let mut events = Vec::new();
+        watcher.take(&mut events);
+        assert!(events.is_empty());
+        assert_eq!(shown(&late), ["changed@4", "kept@7", "more@7", "new@6"]);
+    }
 }

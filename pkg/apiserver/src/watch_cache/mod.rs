@@ -29,6 +29,8 @@ pub struct Cache {
 /// What all resources' caches share: the newest revision that every one of them has seen.
 pub(crate) struct Shared {
     published: AtomicU64,
+    /// Which keys belong to which cache. Held for the time of a batch by the one that hands it on.
+    placement: parking_lot::Mutex<follower::Placement>,
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -48,13 +50,15 @@ impl Cache {
     pub fn new<'a>(rows: impl Iterator<Item = &'a Arc<Resource>>, revision: u64) -> Cache {
         let shared = Arc::new(Shared {
             published: AtomicU64::new(revision),
+            placement: parking_lot::Mutex::default(),
             changed: tokio::sync::watch::Sender::new(revision),
         });
         let mut resources: HashMap<String, HashMap<String, Arc<ResourceCache>>> = HashMap::new();
         for row in rows.filter(|row| row.stored_as.is_none() && row.support != Support::Virtual) {
-            let cache = ResourceCache::new(row.clone(), shared.clone(), revision);
+            let cache = Arc::new(ResourceCache::new(row.clone(), shared.clone(), revision));
+            shared.placement.lock().add(&cache);
             let group = resources.entry(row.group.to_string()).or_default();
-            group.insert(row.plural.to_string(), Arc::new(cache));
+            group.insert(row.plural.to_string(), cache);
         }
         Cache { resources, shared }
     }

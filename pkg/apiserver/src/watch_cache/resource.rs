@@ -271,7 +271,12 @@ impl ResourceCache {
     pub(super) fn apply(&self, changes: impl Iterator<Item = Change>, now: Instant) {
         let mut state = self.state.lock();
         for change in changes {
-            state.revision = change.revision;
+            // After a failure the store hands a batch on again.
+            let seen = |object: &Arc<Object>| object.revision >= change.revision;
+            if change.revision <= state.revision && state.map.get(&*change.key).is_some_and(seen) {
+                continue;
+            }
+            state.revision = state.revision.max(change.revision);
             let event = match change.object {
                 Some(object) => {
                     let old = state.map.insert(change.key, object.clone());

@@ -29,6 +29,13 @@ impl Api {
         Api { dir, server, router }
     }
 
+    /// A server on a store that is open.
+    pub async fn on(store: Arc<dyn mk8s_store::Store>) -> Api {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, router) = begin(ApiServer::open_on(config(&dir), store).unwrap()).await;
+        Api { dir, server, router }
+    }
+
     pub fn server(&self) -> &Arc<ApiServer> {
         &self.server
     }
@@ -102,9 +109,15 @@ impl Api {
 }
 
 async fn start(dir: &tempfile::TempDir) -> (Arc<ApiServer>, Router) {
+    begin(ApiServer::open(config(dir)).unwrap()).await
+}
+
+fn config(dir: &tempfile::TempDir) -> Config {
     let keys = Arc::new(Keys::generate().unwrap());
-    let config = Config::new(dir.path(), [127, 0, 0, 1].into(), keys);
-    let server = ApiServer::open(config).unwrap();
+    Config::new(dir.path(), [127, 0, 0, 1].into(), keys)
+}
+
+async fn begin(server: Arc<ApiServer>) -> (Arc<ApiServer>, Router) {
     let facts = Facts {
         service_cidr: server.config().service_cidr,
         advertise_address: [127, 0, 0, 1].into(),

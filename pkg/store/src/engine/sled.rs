@@ -3,101 +3,139 @@
 //! files (so they are cut into chunks), an unfinished `snap.*.generating` blocks opening (so it is removed first), and
 //! single inserts can tear in a crash (so everything goes through `apply_batch`). Finished `snap.*` files must stay: they
 //! look like an accelerator, but without them recovery after a crash cuts the log too early and loses acknowledged
-//! writes (the crash test shows it within a hundred kills).
+//! writes (the crash test shows it within a hundred kills). A write that fails poisons the whole database until it is
+//! opened again (so room on the disk is claimed before sled is asked to use it).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice};
 
-use super::{Engine, EngineError, Write, WriteChange};
-use crate::Entry;
-use crate::committer::Revisions;
+use super::format1;
+use super::{Engine, EngineError, Opened, Revisions, Write, WriteChange};
+use crate::{Entry, value};
 
-const FORMAT: u64 = 1;
-const FORMAT_KEY: &[u8] = b"m/format";
-const REVISION_KEY: &[u8] = b"m/revision";
-/// Objects are under `o` + key; what does not fit into the first record under `p` + key + NUL + number.
-const OBJECT: u8 = b'o';
-const CHUNK: u8 = b'p';
-const CHUNK_BYTES: usize = 64 * 1024;
-/// create revision, mod revision, number of further chunks.
-const HEADER: usize = 8 + 8 + 2;
+pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT_KEY: &[u8] = b"m/format";
+/// The last revision, where no stored value has it: the last transaction of a batch was a delete. Any batch would do for
+/// writing it, but the leaf that it is in is written whole every few times.
+pub(super) const REVISION_KEY: &[u8] = b"m/revision";
+/// Values are under `v` + key; what does not fit into the first record is under `w` + key + NUL + number. (`o` and `p`
+/// were these of format 1.)
+const VALUE: u8 = b'v';
+const CHUNK: u8 = b'w';
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 /// Every object is in the watch cache too; sled's own cache only has to hold the pages under change.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Room that is claimed beyond the log's end: what a batch's values may become (leaves are written whole), and some
+/// segments of half a MiB, so that it is not asked for at each batch.
+const ROOM_PER_BYTE: u64 = 4;
+const ROOM: u64 = 2 * 1024 * 1024;
 
 pub(crate) struct SledEngine {
     db: sled::Db,
     log: File,
     path: PathBuf,
     revision: u64,
+    /// The end of what is claimed of the disk, and the log's length when it was last looked at.
+    claimed: (u64, u64),
+    /// For the keys of records, one after the other.
+    scratch: Vec<u8>,
 }
 
 impl SledEngine {
-    pub fn open(dir: &Path) -> Result<Self, EngineError> {
-        let io = |what| {
-            move |source| EngineError::Io {
-                what,
-                path: dir.to_path_buf(),
-                source,
-            }
-        };
+    pub fn open(dir: &Path) -> Result<Opened, EngineError> {
+        let mut engine = SledEngine::bare(dir)?;
+        engine.prepare()?;
+        let index = engine.index()?;
+        let newest = index.iter().map(|(_, revisions)| revisions.modified).max();
+        let written = read_u64(&engine.db, REVISION_KEY).map_err(engine.failed("read the revision"))?;
+        engine.revision = newest.max(written).unwrap_or(0);
+        Ok(Opened {
+            engine: Box::new(engine),
+            index,
+        })
+    }
+
+    /// Whatever is there, as it is.
+    pub(super) fn bare(dir: &Path) -> Result<SledEngine, EngineError> {
+        let io = |what| io(dir, what);
         std::fs::create_dir_all(dir).map_err(io("create"))?;
         remove_unfinished_snapshots(dir).map_err(io("remove unfinished snapshots in"))?;
-        let failed = |what| {
-            move |source| EngineError::Sled {
-                what,
-                path: dir.to_path_buf(),
-                source,
-            }
-        };
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput)
             .open()
-            .map_err(failed("open the database"))?;
+            .map_err(failed(dir, "open the database"))?;
         let log = File::open(dir.join("db")).map_err(io("open the log file in"))?;
-        let format = read_u64(&db, FORMAT_KEY).map_err(failed("read the format"))?;
-        match format {
-            None => {
-                db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())
-                    .map_err(failed("write the format"))?;
-                db.flush().map_err(failed("write the format"))?;
-                log.sync_data().map_err(io("sync the log file in"))?;
-                File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync"))?;
-            }
-            Some(found) if found > FORMAT => {
-                return Err(EngineError::NewerFormat {
-                    path: dir.to_path_buf(),
-                    found,
-                    known: FORMAT,
-                });
-            }
-            Some(_) => {}
-        }
-        let revision = read_u64(&db, REVISION_KEY)
-            .map_err(failed("read the revision"))?
-            .unwrap_or(0);
         Ok(SledEngine {
             db,
             log,
             path: dir.to_path_buf(),
-            revision,
+            revision: 0,
+            claimed: (0, 0),
+            scratch: Vec::new(),
         })
     }
 
-    fn failed(&self, what: &'static str) -> impl FnOnce(sled::Error) -> EngineError + '_ {
-        move |source| EngineError::Sled {
-            what,
-            path: self.path.clone(),
-            source,
+    /// Opens what failed. What the system could not write it may still hold in memory, and forget later: only what a read
+    /// from the disk finds counts.
+    pub fn reopen(dir: &Path) -> Result<Opened, EngineError> {
+        let io = |what| io(dir, what);
+        let log = File::options().write(true).open(dir.join("db"));
+        let log = log.map_err(io("open the log file in"))?;
+        log.sync_data().map_err(io("sync the log file in"))?;
+        nix::fcntl::posix_fadvise(&log, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+            .map_err(|errno| io("drop what is cached of the log file in")(errno.into()))?;
+        SledEngine::open(dir)
+    }
+
+    /// Marks a new database with its format, and converts an old one.
+    fn prepare(&mut self) -> Result<(), EngineError> {
+        let found = read_u64(&self.db, FORMAT_KEY).map_err(self.failed("read the format"))?;
+        match found {
+            None => {
+                self.mark_format()?;
+                let dir = File::open(&self.path).and_then(|dir| dir.sync_all());
+                dir.map_err(io(&self.path, "sync"))
+            }
+            Some(found) if found > FORMAT => Err(EngineError::NewerFormat {
+                path: self.path.clone(),
+                found,
+                known: FORMAT,
+            }),
+            // A conversion that was broken off has left the mark, and records of the old format.
+            Some(_) => format1::convert(self, &mut |_| {}),
         }
     }
 
-    fn damaged(&self, key: &[u8], why: &'static str) -> EngineError {
+    pub(super) fn mark_format(&self) -> Result<(), EngineError> {
+        let mut mark = sled::Batch::default();
+        mark.insert(FORMAT_KEY, &FORMAT.to_be_bytes());
+        self.write(mark)
+    }
+
+    /// Writes records all or nothing, and returns when they are on disk.
+    pub(super) fn write(&self, records: sled::Batch) -> Result<(), EngineError> {
+        self.db.apply_batch(records).map_err(self.failed("write a batch"))?;
+        self.db.flush().map_err(self.failed("flush a batch"))?;
+        let synced = self.log.sync_data();
+        synced.map_err(io(&self.path, "sync the log file in"))
+    }
+
+    pub(super) fn db(&self) -> &sled::Db {
+        &self.db
+    }
+
+    pub(super) fn failed(&self, what: &'static str) -> impl FnOnce(sled::Error) -> EngineError {
+        failed(&self.path, what)
+    }
+
+    pub(super) fn damaged(&self, key: &[u8], why: &'static str) -> EngineError {
         EngineError::Damaged {
             path: self.path.clone(),
             key: String::from_utf8_lossy(key).into_owned(),
@@ -105,12 +143,100 @@ impl SledEngine {
         }
     }
 
-    /// Key and header of one object record.
-    fn record(&self, key: &[u8], value: &[u8]) -> Result<(Arc<str>, Revisions), EngineError> {
-        let name = std::str::from_utf8(&key[1..]).map_err(|_| self.damaged(key, "the key is not UTF-8"))?;
-        let header = Header::read(value).ok_or_else(|| self.damaged(key, "the header is short"))?;
-        Ok((Arc::from(name), header.0))
+    fn index(&self) -> Result<Vec<(Arc<str>, Revisions)>, EngineError> {
+        let records = self.db.scan_prefix([VALUE]);
+        records
+            .map(|record| {
+                let (key, value) = record.map_err(self.failed("read"))?;
+                let (_, trailer) = self.record(&key, &value)?;
+                Ok((self.name(&key)?, trailer.revisions))
+            })
+            .collect()
     }
+
+    /// The key that a record is of.
+    pub(super) fn name(&self, key: &[u8]) -> Result<Arc<str>, EngineError> {
+        let name = std::str::from_utf8(&key[1..]).map_err(|_| self.damaged(key, "the key is not UTF-8"))?;
+        Ok(Arc::from(name))
+    }
+
+    /// A record's part of the text, and what stands behind it.
+    fn record<'a>(&self, key: &[u8], value: &'a [u8]) -> Result<(&'a [u8], Trailer), EngineError> {
+        let (text, trailer) = value
+            .split_last_chunk()
+            .ok_or_else(|| self.damaged(key, "it is too short"))?;
+        Ok((text, Trailer::read(trailer)))
+    }
+
+    fn entry(&self, name: Arc<str>, key: &[u8], value: &[u8]) -> Result<Entry, EngineError> {
+        let (first, Trailer { revisions, hole }) = self.record(key, value)?;
+        let further = usize::from(revisions.chunks) * CHUNK_BYTES;
+        let mut text = Vec::with_capacity(first.len() + further + value::SPARE);
+        text.extend_from_slice(first);
+        for number in 0..revisions.chunks {
+            let chunk = self.db.get(numbered(CHUNK, &name, number));
+            let chunk = chunk.map_err(self.failed("read"))?;
+            text.extend_from_slice(&chunk.ok_or_else(|| self.damaged(key, "a chunk is missing"))?);
+        }
+        let revision_at = usize::try_from(hole).unwrap_or(usize::MAX);
+        if revision_at > text.len() {
+            return Err(self.damaged(key, "its hole is behind its end"));
+        }
+        Ok(Entry {
+            key: name,
+            value: value::splice(text, revision_at, revisions.modified),
+            revision_at,
+            create_revision: revisions.create,
+            mod_revision: revisions.modified,
+        })
+    }
+
+    /// Adds a value's records to a batch. The trailer is written behind the text in its own buffer, for the time of a copy.
+    pub(super) fn put(
+        &mut self,
+        records: &mut sled::Batch,
+        key: &str,
+        value: &mut Vec<u8>,
+        trailer: Trailer,
+    ) -> Result<(), EngineError> {
+        let trailer = trailer.bytes();
+        let length = value.len();
+        let record = if length <= CHUNK_BYTES {
+            value.reserve_exact(trailer.len());
+            value.extend_from_slice(&trailer);
+            sled::IVec::from(&value[..])
+        } else {
+            let mut first = Vec::with_capacity(CHUNK_BYTES + trailer.len());
+            first.extend_from_slice(&value[..CHUNK_BYTES]);
+            first.extend_from_slice(&trailer);
+            sled::IVec::from(first)
+        };
+        value.truncate(length);
+        records.insert(self.object_key(key), record);
+        for (number, chunk) in (0u16..).zip(value.chunks(CHUNK_BYTES).skip(1)) {
+            records.insert(numbered(CHUNK, key, number), chunk);
+        }
+        Ok(())
+    }
+
+    fn object_key(&mut self, key: &str) -> sled::IVec {
+        self.scratch.clear();
+        self.scratch.push(VALUE);
+        self.scratch.extend_from_slice(key.as_bytes());
+        sled::IVec::from(&self.scratch[..])
+    }
+
+    /// The log's length.
+    fn length(&self) -> Result<u64, EngineError> {
+        let metadata = self.log.metadata();
+        Ok(metadata.map_err(io(&self.path, "look at the log file in"))?.len())
+    }
+}
+
+/// How many further records a value of this length is cut into.
+pub(super) fn chunks(length: usize) -> u16 {
+    // At most MAX_VALUE / CHUNK_BYTES, far below u16::MAX.
+    (length.saturating_sub(1) / CHUNK_BYTES) as u16
 }
 
 impl Engine for SledEngine {
@@ -119,119 +245,138 @@ impl Engine for SledEngine {
     }
 
     fn load(&self) -> Result<Vec<Entry>, EngineError> {
-        let mut entries = Vec::new();
-        for record in self.db.scan_prefix([OBJECT]) {
-            let (key, value) = record.map_err(self.failed("read"))?;
-            let (name, revisions) = self.record(&key, &value)?;
-            let mut bytes = Vec::with_capacity(value.len() - HEADER + usize::from(revisions.chunks) * CHUNK_BYTES);
-            bytes.extend_from_slice(&value[HEADER..]);
-            for number in 0..revisions.chunks {
-                let chunk = self.db.get(chunk_key(&name, number)).map_err(self.failed("read"))?;
-                bytes.extend_from_slice(&chunk.ok_or_else(|| self.damaged(&key, "a chunk is missing"))?);
-            }
-            entries.push(Entry {
-                key: name,
-                value: Bytes::from(bytes),
-                create_revision: revisions.create,
-                mod_revision: revisions.modified,
-            });
-        }
-        Ok(entries)
-    }
-
-    fn index(&self) -> Result<Vec<(Arc<str>, Revisions)>, EngineError> {
-        let records = self.db.scan_prefix([OBJECT]);
+        let records = self.db.scan_prefix([VALUE]);
         records
             .map(|record| {
                 let (key, value) = record.map_err(self.failed("read"))?;
-                self.record(&key, &value)
+                self.entry(self.name(&key)?, &key, &value)
             })
             .collect()
     }
 
-    fn chunks(&self, length: usize) -> u16 {
-        // At most MAX_VALUE / CHUNK_BYTES, far below u16::MAX.
-        (length.saturating_sub(1) / CHUNK_BYTES) as u16
+    fn read(&self, key: &Arc<str>) -> Result<Option<Entry>, EngineError> {
+        let mut record = vec![VALUE];
+        record.extend_from_slice(key.as_bytes());
+        let value = self.db.get(&record).map_err(self.failed("read"))?;
+        value.map(|value| self.entry(key.clone(), &record, &value)).transpose()
     }
 
-    fn apply(&mut self, batch: &[Write], revision: u64) -> Result<(), EngineError> {
+    fn chunks(&self, length: usize) -> u16 {
+        chunks(length)
+    }
+
+    fn reserve(&mut self, bytes: usize) -> Result<(), EngineError> {
+        let length = self.length()?;
+        let (claimed, length_then) = self.claimed;
+        let need = length + ROOM + ROOM_PER_BYTE * bytes as u64;
+        // sled shortens its file when it opens it; whatever shortened it took back what was claimed.
+        if claimed >= need && length >= length_then {
+            self.claimed.1 = length;
+            return Ok(());
+        }
+        let end = need + ROOM;
+        let as_off = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        let log = File::options().write(true).open(self.path.join("db"));
+        let log = log.map_err(io(&self.path, "open the log file in"))?;
+        // From the end on: inside, sled leaves nothing unwritten.
+        let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match nix::fcntl::fallocate(&log, keep, as_off(length), as_off(end - length)) {
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+                self.claimed = (end, length);
+                Ok(())
+            }
+            Err(errno) => Err(io(&self.path, "claim room for the log file in")(errno.into())),
+        }
+    }
+
+    fn apply(&mut self, batch: &mut [Write], revision: u64) -> Result<(), EngineError> {
         let mut records = sled::Batch::default();
+        let mut carried = false;
         for write in batch {
-            let chunks = match &write.change {
+            let chunks = match &mut write.change {
                 WriteChange::Delete => {
-                    records.remove(object_key(&write.key));
+                    records.remove(self.object_key(&write.key));
                     0
                 }
-                WriteChange::Put { value, create_revision } => {
-                    let chunks = self.chunks(value.len());
-                    let first = &value[..value.len().min(CHUNK_BYTES)];
-                    let header = Header(Revisions {
+                WriteChange::Put {
+                    value,
+                    hole,
+                    create_revision,
+                } => {
+                    carried |= write.revision == revision;
+                    let revisions = Revisions {
                         create: *create_revision,
                         modified: write.revision,
-                        chunks,
-                    });
-                    records.insert(object_key(&write.key), header.before(first));
-                    for (number, chunk) in (0..chunks).zip(value[first.len()..].chunks(CHUNK_BYTES)) {
-                        records.insert(chunk_key(&write.key, number), chunk);
-                    }
-                    chunks
+                        chunks: chunks(value.len()),
+                    };
+                    let hole = u32::try_from(*hole).unwrap_or(u32::MAX);
+                    self.put(&mut records, &write.key, value, Trailer { revisions, hole })?;
+                    revisions.chunks
                 }
             };
             for number in chunks..write.stale_chunks {
-                records.remove(chunk_key(&write.key, number));
+                records.remove(numbered(CHUNK, &write.key, number));
             }
         }
-        records.insert(REVISION_KEY, &revision.to_be_bytes());
-        self.db.apply_batch(records).map_err(self.failed("write a batch"))?;
-        self.db.flush().map_err(self.failed("flush a batch"))?;
-        self.log.sync_data().map_err(|source| EngineError::Io {
-            what: "sync the log file in",
-            path: self.path.clone(),
-            source,
-        })?;
+        if !carried {
+            records.insert(REVISION_KEY, &revision.to_be_bytes());
+        }
+        self.write(records)?;
         self.revision = revision;
         Ok(())
     }
 }
 
-struct Header(Revisions);
+/// What stands behind the text in a value's first record: create and mod revision, the hole's offset, and the number of
+/// further records. Big endian.
+pub(super) struct Trailer {
+    pub revisions: Revisions,
+    pub hole: u32,
+}
 
-impl Header {
-    fn read(value: &[u8]) -> Option<Self> {
-        let create = u64::from_be_bytes(value.get(..8)?.try_into().ok()?);
-        let modified = u64::from_be_bytes(value.get(8..16)?.try_into().ok()?);
-        let chunks = u16::from_be_bytes(value.get(16..HEADER)?.try_into().ok()?);
-        Some(Header(Revisions {
-            create,
-            modified,
-            chunks,
-        }))
+const TRAILER: usize = 8 + 8 + 4 + 2;
+
+impl Trailer {
+    fn read(bytes: &[u8; TRAILER]) -> Trailer {
+        let number = |from: usize, to: usize| bytes[from..to].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Trailer {
+            revisions: Revisions {
+                create: number(0, 8),
+                modified: number(8, 16),
+                chunks: number(20, 22) as u16,
+            },
+            hole: number(16, 20) as u32,
+        }
     }
 
-    fn before(&self, payload: &[u8]) -> Vec<u8> {
-        let mut record = Vec::with_capacity(HEADER + payload.len());
-        record.extend_from_slice(&self.0.create.to_be_bytes());
-        record.extend_from_slice(&self.0.modified.to_be_bytes());
-        record.extend_from_slice(&self.0.chunks.to_be_bytes());
-        record.extend_from_slice(payload);
-        record
+    fn bytes(&self) -> [u8; TRAILER] {
+        let mut bytes = [0; TRAILER];
+        bytes[..8].copy_from_slice(&self.revisions.create.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.revisions.modified.to_be_bytes());
+        bytes[16..20].copy_from_slice(&self.hole.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.revisions.chunks.to_be_bytes());
+        bytes
     }
 }
 
-fn object_key(key: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + key.len());
-    bytes.push(OBJECT);
-    bytes.extend_from_slice(key.as_bytes());
-    bytes
-}
-
-fn chunk_key(key: &str, number: u16) -> Vec<u8> {
+/// The key of a value's further record.
+pub(super) fn numbered(kind: u8, key: &str, number: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1 + key.len() + 3);
-    bytes.push(CHUNK);
+    bytes.push(kind);
     bytes.extend_from_slice(key.as_bytes());
     bytes.push(0);
     bytes.extend_from_slice(&number.to_be_bytes());
     bytes
+}
+
+fn io(dir: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> EngineError {
+    let path = dir.to_path_buf();
+    move |source| EngineError::Io { what, path, source }
+}
+
+fn failed(dir: &Path, what: &'static str) -> impl FnOnce(sled::Error) -> EngineError {
+    let path = dir.to_path_buf();
+    move |source| EngineError::Sled { what, path, source }
 }
 
 fn read_u64(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, sled::Error> {
