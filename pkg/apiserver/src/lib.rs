@@ -13,6 +13,7 @@ pub mod filters;
 mod gather;
 mod guaranteed_update;
 mod handlers;
+mod health;
 pub mod identity;
 pub mod lookup;
 mod metadata;

@@ -12,22 +12,17 @@ use crate::negotiate::Output;
 use crate::request::{Query, RequestInfo};
 use crate::respond;
 use crate::state::State;
-use crate::{metrics, openapi};
+use crate::{health, metrics, openapi};
 
-const PATHS: [&str; 14] = [
+const PATHS: [&str; 9] = [
     "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
     "/apis",
-    "/healthz",
-    "/healthz/ping",
-    "/livez",
-    "/livez/ping",
     "/metrics",
     "/openapi/v2",
     "/openapi/v3",
     "/openid/v1/jwks",
-    "/readyz",
     "/version",
 ];
 
@@ -50,17 +45,19 @@ pub async fn handle(
         };
         respond::value(StatusCode::OK, output, value)
     };
+    if let Some(response) = health::answer(server, path, query) {
+        return Ok(response);
+    }
     match path {
         "" => {
             let mut paths: Vec<String> = PATHS.iter().map(|path| (*path).to_string()).collect();
             paths.extend(server.discovery().paths());
+            paths.extend(health::paths());
             paths.sort();
             paths.dedup();
             json(json!({"paths": paths}))
         }
         "/version" => json(version(server)),
-        "/healthz" | "/livez" | "/readyz" => Ok(health(path, query)),
-        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/metrics" => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -79,29 +76,6 @@ pub async fn handle(
         _ if path.starts_with("/openapi/") => openapi::handle(server.documents(), path, parts, query).await,
         _ => server.discovery().handle(path, parts, query),
     }
-}
-
-fn text(body: &'static str) -> Response<Body> {
-    respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", body)
-}
-
-/// Everything this process needs is up once it answers: the store was opened and the cache filled before.
-fn health(path: &str, query: &Query) -> Response<Body> {
-    let name = path.trim_start_matches('/');
-    if query.get("verbose").is_none() {
-        return text("ok");
-    }
-    let excluded: Vec<&str> = query.all("exclude").collect();
-    let mut body = String::new();
-    for check in ["ping", "log", "store", "informer-sync"] {
-        if excluded.contains(&check) {
-            body.push_str(&format!("[+]{check} excluded: ok\n"));
-        } else {
-            body.push_str(&format!("[+]{check} ok\n"));
-        }
-    }
-    body.push_str(&format!("{name} check passed\n"));
-    respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", body)
 }
 
 fn version(server: &State) -> serde_json::Value {
