@@ -25,9 +25,12 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
         eprintln!("[reset] {failure}; what containerd still holds stays");
     }
     println!("[reset] Removing the pod network and service rules");
-    mk8s_network::teardown()
+    let stays = mk8s_network::teardown()
         .await
         .map_err(|error| Failure::of("remove the network", error))?;
+    for line in stays {
+        println!("[reset] {line}");
+    }
     mk8s_kubelet::remove_cgroups();
     let data_dir = settings.data_dir();
     println!(

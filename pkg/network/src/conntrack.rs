@@ -38,9 +38,7 @@ const UDP: u8 = 17;
 
 /// Forgets all flows that one of `wanted` describes; tells how many.
 pub async fn forget(wanted: Vec<Udp>) -> Result<usize> {
-    tokio::task::spawn_blocking(move || forget_now(&wanted))
-        .await
-        .map_err(|_| Error::Invalid("forgetting UDP flows panicked".into()))?
+    mk8s_supervisor::job::blocking("network-conntrack", move || forget_now(&wanted)).await?
 }
 
 fn forget_now(wanted: &[Udp]) -> Result<usize> {

@@ -20,6 +20,8 @@ pub enum Error {
     NoFreeAddress(ipnet::Ipv4Net),
     #[error("no link of this host has the node address {0}")]
     NoLink(Ipv4Addr),
+    #[error(transparent)]
+    Job(#[from] mk8s_supervisor::job::JobError),
     #[error("{0}")]
     Invalid(String),
 }

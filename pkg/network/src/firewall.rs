@@ -123,6 +123,44 @@ pub async fn close() -> Result<()> {
     Ok(())
 }
 
+/// A chain of somebody else's that has rules for what this host forwards; to be asked after [`close`].
+pub async fn forwards() -> Result<Option<String>> {
+    let ruleset = match nft::list(&["-t", "list", "ruleset"]).await {
+        Ok(ruleset) => ruleset,
+        Err(Error::Invalid(_)) => Value::Null,
+        Err(error) => return Err(error),
+    };
+    if let Some(chain) = forwarding(&ruleset) {
+        return Ok(Some(chain));
+    }
+    if legacy_filter() {
+        let listed = nft::run("iptables-legacy", &["-w", "-S"], None).await?;
+        if listed.lines().any(|line| line.starts_with("-A FORWARD ")) {
+            return Ok(Some("the chain filter FORWARD (iptables-legacy)".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn forwarding(ruleset: &Value) -> Option<String> {
+    let is_ours = |item: &Value| {
+        [names::TABLE, names::SERVICE_TABLE]
+            .iter()
+            .any(|table| item["table"] == *table)
+    };
+    let base = |chain: &&Value| {
+        let masquerades = chain["type"] == "nat" && chain["hook"] == "postrouting";
+        (chain["hook"] == "forward" || masquerades) && !is_ours(chain)
+    };
+    let has_rules = |chain: &&Value| {
+        let same = |rule: &Value| ["family", "table"].iter().all(|key| rule[key] == chain[key]);
+        items(ruleset, "rule").any(|rule| same(rule) && rule["chain"] == chain["name"])
+    };
+    let chain = items(ruleset, "chain").filter(base).find(has_rules)?;
+    let name = ["family", "table", "name"].map(|key| chain[key].as_str().unwrap_or_default());
+    Some(format!("the chain {}", name.join(" ")))
+}
+
 fn rules(hook: Hook, cluster_cidr: Ipv4Net) -> Vec<String> {
     match hook {
         Hook::Forward => vec![
@@ -270,6 +308,23 @@ mod tests {
     fn chain(family: &str, table: &str, name: &str, hook: &str, policy: &str) -> Value {
         json!({"chain": {"family": family, "table": table, "name": name, "handle": 1, "type": "filter", "hook": hook,
                "prio": 0, "policy": policy}})
+    }
+
+    #[test]
+    fn finds_who_else_forwards() {
+        let empty = vec![
+            chain("ip", "filter", "FORWARD", "forward", "accept"),
+            chain("ip", "mk8s", "forward", "forward", "accept"),
+            json!({"rule": {"family": "ip", "table": "mk8s", "chain": "forward", "handle": 1}}),
+            json!({"rule": {"family": "ip6", "table": "filter", "chain": "FORWARD", "handle": 1}}),
+        ];
+        assert_eq!(forwarding(&json!({"nftables": empty})), None);
+        let mut docker = empty.clone();
+        docker.push(json!({"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "handle": 2}}));
+        assert_eq!(
+            forwarding(&json!({"nftables": docker})).as_deref(),
+            Some("the chain ip filter FORWARD")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Everything made here carries mk8s's name ([`names`]), is found again by that name after a restart, and is removed by
 //! [`teardown`]. Decisions (addresses, peers, rules) are pure functions; the rest only carries them out.
 
+mod before;
 pub mod conntrack;
 pub mod elements;
 mod error;
@@ -17,7 +18,6 @@ mod nfnl;
 pub mod nft;
 mod overlay;
 mod rtnl;
-mod sysctl;
 
 pub use error::{Error, Result};
 pub use network::{Config, Mode, Network, PodAddress, overlapping_routes, teardown};

@@ -5,7 +5,6 @@ use std::{
     fs,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    thread,
 };
 
 use nix::{
@@ -14,7 +13,10 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
+use mk8s_supervisor::job;
+
 use crate::{
+    before,
     error::{Error, Result},
     names,
 };
@@ -87,17 +89,16 @@ pub fn enter<T: Send + 'static>(path: &Path, inside: impl FnOnce() -> T + Send +
 }
 
 fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    thread::Builder::new()
-        .name("netns".into())
-        .spawn(work)
+    job::thread("netns", work)
         .map_err(|source| Error::io("start a thread", source))?
         .join()
-        .map_err(|_| Error::Invalid("work inside a network namespace panicked".into()))
+        .map_err(Error::Job)
 }
 
 /// /run/netns must be a shared mount: what is mounted there has to be seen by containerd too.
 fn prepare_dir() -> Result<()> {
     if fs::read_dir(DIR).is_err() {
+        before::note_netns(true, false)?;
         fs::create_dir_all(DIR).map_err(|source| Error::io(format!("create {DIR}"), source))?;
     }
     let share = || {
@@ -110,15 +111,18 @@ fn prepare_dir() -> Result<()> {
         )
     };
     match share() {
-        Err(Errno::EINVAL) => mount(
-            Some(DIR),
-            DIR,
-            None::<&str>,
-            MsFlags::MS_BIND | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .and_then(|()| share())
-        .map_err(|source| Error::errno(format!("make {DIR} a shared mount"), source)),
+        Err(Errno::EINVAL) => {
+            before::note_netns(false, true)?;
+            mount(
+                Some(DIR),
+                DIR,
+                None::<&str>,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                None::<&str>,
+            )
+            .and_then(|()| share())
+            .map_err(|source| Error::errno(format!("make {DIR} a shared mount"), source))
+        }
         other => other.map_err(|source| Error::errno(format!("make {DIR} a shared mount"), source)),
     }
 }

@@ -10,13 +10,17 @@ use std::{
     net::Ipv4Addr,
     os::fd::AsRawFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
 use netlink_packet_route::link::InfoKind;
 
+use mk8s_supervisor::job;
+use parking_lot::{Mutex, MutexGuard};
+
 use crate::{
+    before,
     error::{Error, Result},
     firewall,
     ipam::{self, Ipam},
@@ -24,7 +28,6 @@ use crate::{
     names, netns, nft,
     overlay::{self, Peer},
     rtnl::{Link, RouteMonitor, Rtnl},
-    sysctl,
 };
 
 /// How packets get to the pods of other nodes.
@@ -86,7 +89,7 @@ impl Network {
     pub async fn open(config: Config) -> Result<Self> {
         let rtnl = Rtnl::open()?;
         let ipam = Ipam::open(&config.state_dir, config.pod_cidr)?;
-        sysctl::require("net/ipv4/ip_forward", "1")?;
+        before::require(before::IP_FORWARD, "1")?;
         let node_link = node_link(&rtnl, config.node_ip).await?;
         let mtu = config.mtu.unwrap_or(match config.mode {
             Mode::Vxlan => node_link.mtu.saturating_sub(VXLAN_OVERHEAD),
@@ -102,10 +105,8 @@ impl Network {
         };
         for link in BTreeSet::from([names::BRIDGE, overlay.name.as_str(), node_link.name.as_str()]) {
             // A NodePort at 127.0.0.1 leads to pods and nodes by these links; table() keeps strangers out.
-            sysctl::set(&format!("net/ipv4/conf/{link}/route_localnet"), "1");
+            before::set(&format!("net/ipv4/conf/{link}/route_localnet"), "1");
         }
-        // Pods reach each other by the gateway on purpose.
-        sysctl::set(&format!("net/ipv4/conf/{}/send_redirects", names::BRIDGE), "0");
         if let Some(services) = config.service_cidr {
             rtnl.set_link_route(services, bridge.index).await?;
         }
@@ -168,15 +169,13 @@ impl Network {
         let inner = &self.0;
         let runtime = tokio::runtime::Handle::current();
         let name = uid.to_owned();
-        let made = tokio::task::spawn_blocking(move || {
+        let made = job::blocking("network-netns", move || {
             netns::create(&name, move || {
                 let _context = runtime.enter();
                 Rtnl::open()
             })
         });
-        let (path, inside) = made
-            .await
-            .map_err(|_| Error::Invalid("making a network namespace panicked".into()))??;
+        let (path, inside) = made.await??;
         let inside = inside?;
         let file = fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
         let mac = names::pod_mac(ip);
@@ -313,8 +312,7 @@ impl Network {
     }
 
     fn ipam(&self) -> MutexGuard<'_, Ipam> {
-        // A panic elsewhere leaves the pool whole: every change to it is one insertion or removal.
-        self.0.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.ipam.lock()
     }
 }
 
@@ -331,8 +329,9 @@ impl Inner {
     }
 }
 
-/// Removes everything of mk8s's from the kernel's network. Needs no [`Network`]; what is not there is fine.
-pub async fn teardown() -> Result<()> {
+/// Removes everything of mk8s's from the kernel's network, and gives the host back the settings that mk8s changed. Needs
+/// no [`Network`]; what is not there is fine. The lines say what stays because others need it.
+pub async fn teardown() -> Result<Vec<String>> {
     let rtnl = Rtnl::open()?;
     for table in [names::SERVICE_TABLE, names::TABLE] {
         match nft::delete_table(table).await {
@@ -353,20 +352,17 @@ pub async fn teardown() -> Result<()> {
     for uid in netns::list()? {
         netns::remove(&uid)?;
     }
-    // The other links' route_localnet is ours too; mk8s's own went with their links.
-    for entry in fs::read_dir("/proc/sys/net/ipv4/conf").into_iter().flatten().flatten() {
-        if let Some(link) = entry
-            .file_name()
-            .to_str()
-            .filter(|name| !["all", "default"].contains(name))
-        {
-            let name = format!("net/ipv4/conf/{link}/route_localnet");
-            if fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|value| value.trim() == "1") {
-                sysctl::set(&name, "0");
-            }
-        }
+    before::restore(forwarder(&rtnl).await?.as_deref())
+}
+
+/// Somebody else on this host who forwards packets: a bridge that is not mk8s's, or a firewall with rules for them.
+async fn forwarder(rtnl: &Rtnl) -> Result<Option<String>> {
+    let links = rtnl.links().await?;
+    let bridge = links.into_iter().find(|link| link.kind == Some(InfoKind::Bridge));
+    match bridge {
+        Some(bridge) => Ok(Some(format!("the bridge {}", bridge.name))),
+        None => firewall::forwards().await,
     }
-    Ok(())
 }
 
 /// The routes of this host that overlap one of `ranges` and are not mk8s's: (route, link). For init's checks.

@@ -19,6 +19,8 @@ use rtnetlink::{
     sys::SocketAddr,
 };
 
+use mk8s_supervisor::job;
+
 use crate::{
     error::{Error, Result},
     names,
@@ -89,7 +91,7 @@ impl Rtnl {
     pub fn open() -> Result<Self> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|source| Error::io("open a netlink socket", source))?;
-        tokio::spawn(connection);
+        drop(job::spawn("network-netlink", connection));
         Ok(Self(handle))
     }
 
@@ -426,7 +428,7 @@ impl RouteMonitor {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)
             .map_err(|source| Error::io("listen to changes of routes", source))?;
-        tokio::spawn(connection);
+        drop(job::spawn("network-netlink", connection));
         Ok(Self(messages))
     }
 

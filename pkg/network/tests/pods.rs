@@ -53,6 +53,10 @@ fn sh(script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn sysctl(name: &str) -> String {
+    sh(&format!("cat /proc/sys/net/ipv4/{name}")).trim().to_owned()
+}
+
 fn config(dir: &Path) -> Config {
     Config {
         mode: Mode::Vxlan,
@@ -123,13 +127,51 @@ fn pods_reach_each_other_and_nothing_stays() {
         network.detach("pod-c").await.unwrap();
         assert_eq!(sh("ip neigh show dev mk8s0 nud permanent").lines().count(), 1);
 
-        teardown().await.unwrap();
+        assert_eq!(teardown().await.unwrap(), Vec::<String>::new());
         teardown().await.unwrap();
         assert_eq!(sh("nft list ruleset"), "");
         let links = sh("ip -br link");
         assert!(!links.contains("mk8s"), "{links}");
-        assert_eq!(sh("ls /run/netns"), "");
-        assert_eq!(sh("cat /proc/sys/net/ipv4/conf/eth0/route_localnet").trim(), "0");
+        assert!(!Path::new("/run/netns").exists());
+        assert_eq!(sysctl("conf/eth0/route_localnet"), "0");
+        assert_eq!(sysctl("ip_forward"), "0");
+    });
+}
+
+/// What mk8s did not make or set is as it was found, and so is what others need.
+#[test]
+fn teardown_leaves_what_is_not_ours() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        sh("ip link add other type veth peer name far2; sysctl -qw net.ipv4.conf.other.route_localnet=1");
+        sh("mkdir /run/netns; mount -t tmpfs theirs /run/netns");
+        for (before, stays) in [("0", false), ("1", false), ("0", true)] {
+            sh(&format!("sysctl -qw net.ipv4.ip_forward={before}"));
+            let network = Network::open(config(dir.path())).await.unwrap();
+            network.attach("pod").await.unwrap();
+            drop(Network::open(config(dir.path())).await.unwrap());
+            assert_eq!(sysctl("ip_forward"), "1");
+            if stays {
+                sh("ip link add docker0 type bridge");
+            }
+            let said = teardown().await.unwrap();
+            let expected = if stays { "1" } else { before };
+            assert_eq!(
+                (sysctl("ip_forward").as_str(), said.len()),
+                (expected, usize::from(stays)),
+                "{said:?}"
+            );
+        }
+        assert_eq!(sysctl("conf/other/route_localnet"), "1");
+        assert!(sh("cat /proc/self/mounts").contains("theirs /run/netns"));
+        assert_eq!(sh("ls -A /run/mk8s"), "");
+        // Somebody's namespace in a directory that mk8s mounted keeps that.
+        sh("umount /run/netns; rmdir /run/netns");
+        let network = Network::open(config(dir.path())).await.unwrap();
+        network.attach("pod").await.unwrap();
+        sh("ip netns add theirs");
+        teardown().await.unwrap();
+        assert_eq!(sh("ls /run/netns"), "theirs\n");
     });
 }
 
