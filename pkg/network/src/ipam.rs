@@ -88,8 +88,13 @@ impl Ipam {
                     tracing::warn!(was = %pool.pod_cidr, now = %pod_cidr, "the node has another pod range");
                     Pool::new(pod_cidr)
                 }
+                // Whoever lost the file's end lost the pods as well (see `save`): nothing to keep, and no reason to stop.
                 Err(error) => {
-                    return Err(Error::io(format!("read {}", file.display()), io::Error::other(error)));
+                    let aside = file.with_extension("damaged");
+                    tracing::warn!(file = %file.display(), aside = %aside.display(), %error, "damaged: begun anew");
+                    fs::rename(&file, &aside)
+                        .map_err(|source| Error::io(format!("rename {}", file.display()), source))?;
+                    Pool::new(pod_cidr)
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Pool::new(pod_cidr),
@@ -135,6 +140,8 @@ mod tests {
     fn survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let cidr = "10.244.0.0/24".parse().unwrap();
+        // A power cut may leave the file without its content.
+        fs::write(dir.path().join("addresses.json"), "").unwrap();
         let mut ipam = Ipam::open(dir.path(), cidr).unwrap();
         let address = ipam.pool.allocate("a").unwrap();
         ipam.save().unwrap();

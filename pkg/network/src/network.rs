@@ -110,7 +110,9 @@ impl Network {
         if let Some(services) = config.service_cidr {
             rtnl.set_link_route(services, bridge.index).await?;
         }
-        nft::apply(&table(&config)).await?;
+        // Until the peers are told, those of the last run: their packets must not stop.
+        let have = overlay::observed(&rtnl, config.mode, overlay.index).await?;
+        nft::apply(&table(&config, &have.nodes())).await?;
         firewall::open(config.cluster_cidr).await?;
         Ok(Self(Arc::new(Inner {
             config,
@@ -258,6 +260,7 @@ impl Network {
         // Until it is all done, the next call tries again.
         *done = None;
         inner.reach(&peers).await?;
+        inner.admit(&peers).await?;
         *done = Some(peers);
         Ok(())
     }
@@ -277,7 +280,12 @@ impl Network {
         loop {
             if changes.gone.contains(names::TABLE) {
                 tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
-                nft::apply(&table(&self.0.config)).await?;
+                let peers = self.0.peers.lock().await;
+                let nodes = match peers.as_ref() {
+                    Some(peers) => self.0.desired(peers).nodes(),
+                    None => BTreeSet::new(),
+                };
+                nft::apply(&table(&self.0.config, &nodes)).await?;
             }
             if changes.foreign {
                 self.recheck_firewall().await?;
@@ -317,15 +325,32 @@ impl Network {
 }
 
 impl Inner {
-    async fn reach(&self, peers: &BTreeSet<Peer>) -> Result<()> {
-        let (mode, link) = (self.config.mode, self.overlay.index);
+    fn desired(&self, peers: &BTreeSet<Peer>) -> overlay::State {
         let own = Peer {
             node_ip: self.config.node_ip,
             pod_cidr: self.config.pod_cidr,
         };
-        let wanted = overlay::desired(mode, link, own, peers);
-        let have = overlay::observed(&self.rtnl, mode, link).await?;
-        overlay::apply(&self.rtnl, link, &have, &wanted).await
+        overlay::desired(self.config.mode, self.overlay.index, own, peers)
+    }
+
+    async fn reach(&self, peers: &BTreeSet<Peer>) -> Result<()> {
+        let link = self.overlay.index;
+        let have = overlay::observed(&self.rtnl, self.config.mode, link).await?;
+        overlay::apply(&self.rtnl, link, &have, &self.desired(peers)).await
+    }
+
+    /// Takes VXLAN packets from these nodes and no others.
+    async fn admit(&self, peers: &BTreeSet<Peer>) -> Result<()> {
+        let table = names::TABLE;
+        let elements = elements(&self.desired(peers).nodes());
+        nft::apply(&format!(
+            "flush set ip {table} nodes\n{}",
+            match elements.is_empty() {
+                true => String::new(),
+                false => format!("add element ip {table} nodes {{ {elements} }}\n"),
+            }
+        ))
+        .await
     }
 }
 
@@ -461,15 +486,25 @@ async fn ensure_addresses(rtnl: &Rtnl, link: &Link, wanted: &[(Ipv4Addr, u8)]) -
     Ok(())
 }
 
-/// The node's own table, whole. Services have theirs.
-fn table(config: &Config) -> String {
+/// Addresses as nft has them in a set.
+fn elements(nodes: &BTreeSet<Ipv4Addr>) -> String {
+    let nodes: Vec<String> = nodes.iter().map(Ipv4Addr::to_string).collect();
+    nodes.join(", ")
+}
+
+/// The node's own table, whole, with the nodes whose VXLAN packets it takes. Services have theirs.
+fn table(config: &Config, nodes: &BTreeSet<Ipv4Addr>) -> String {
     let Config {
         pod_cidr,
         cluster_cidr,
         dns,
         ..
     } = config;
-    let (table, bridge) = (names::TABLE, names::BRIDGE);
+    let (table, bridge, port) = (names::TABLE, names::BRIDGE, names::VXLAN_PORT);
+    let nodes = match nodes.is_empty() {
+        true => String::new(),
+        false => format!("elements = {{ {} }}", elements(nodes)),
+    };
     let dns_guard = dns.map_or(String::new(), |dns| {
         format!("    # DNS is for this node and its pods alone\n    ip daddr {dns} iifname != {{ \"lo\", \"{bridge}\" }} drop\n")
     });
@@ -478,6 +513,20 @@ fn table(config: &Config) -> String {
 delete table ip {table}
 table ip {table} {{
   comment \"pod network of mk8s\"
+  set nodes {{
+    type ipv4_addr; {nodes}
+  }}
+  chain sources {{
+    type filter hook prerouting priority raw; policy accept;
+    # a pod speaks as a pod of this node, and nobody else does
+    iifname \"{bridge}\" ip saddr != {pod_cidr} drop
+    iifname != {{ \"lo\", \"{bridge}\" }} ip saddr {pod_cidr} drop
+  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    # pods reach their neighbours by the gateway on purpose; the sysctl against redirects is the whole host's
+    oifname \"{bridge}\" icmp type redirect drop
+  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname != \"lo\" ip saddr {pod_cidr} ip daddr != {{ {cluster_cidr}, 224.0.0.0/4 }} masquerade fully-random
@@ -486,6 +535,8 @@ table ip {table} {{
     type filter hook input priority filter; policy accept;
     # route_localnet is on for NodePorts at localhost: nobody else gets to 127.0.0.0/8
     iifname != \"lo\" ip daddr 127.0.0.0/8 ct state new ct status & dnat != dnat drop
+    # who may put packets into the pod network
+    udp dport {port} ip saddr != @nodes drop
 {dns_guard}  }}
 }}
 "

@@ -30,6 +30,13 @@ pub struct State {
     pub fdb: BTreeSet<([u8; 6], Ipv4Addr)>,
 }
 
+impl State {
+    /// The nodes that VXLAN packets come from.
+    pub fn nodes(&self) -> BTreeSet<Ipv4Addr> {
+        self.fdb.iter().map(|(_, node)| *node).collect()
+    }
+}
+
 /// `link` is the VXLAN device's, or the link that has the node's address. A peer that names this node, or whose range
 /// another peer before it has, is left out.
 pub fn desired(mode: Mode, link: u32, own: Peer, peers: &BTreeSet<Peer>) -> State {

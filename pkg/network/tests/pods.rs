@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -135,6 +135,96 @@ fn pods_reach_each_other_and_nothing_stays() {
         assert!(!Path::new("/run/netns").exists());
         assert_eq!(sysctl("conf/eth0/route_localnet"), "0");
         assert_eq!(sysctl("ip_forward"), "0");
+    });
+}
+
+/// No pod speaks for the world outside or for another node, nobody outside for a pod, and nobody is told of a shorter way.
+#[test]
+fn sources_are_what_they_say() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
+        // Received by the node itself, whatever the answer would be.
+        let heard = |netns: &Path, from: Ipv4Addr, to: Ipv4Addr| {
+            let socket = UdpSocket::bind((to, 7)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            sh(&format!(
+                "nsenter --net={} ip addr add {from}/32 dev lo || true",
+                netns.display()
+            ));
+            netns::enter(netns, move || {
+                UdpSocket::bind((from, 0)).unwrap().send_to(b"x", (to, 7)).unwrap()
+            })
+            .unwrap();
+            socket.recv(&mut [0; 8]).is_ok()
+        };
+        let gateway = network.gateway();
+        assert!(heard(&a.netns, a.ip, gateway), "a pod's own address");
+        assert!(!heard(&a.netns, [10, 244, 7, 7].into(), gateway), "another node's pod");
+        assert!(!heard(&a.netns, [10, 0, 0, 9].into(), gateway), "a host outside");
+        // Outside is the other end of the cable.
+        sh("ip netns add outside; ip link set far netns outside
+            ip netns exec outside sh -ec 'ip link set lo up; ip link set far up; ip addr add 10.0.0.2/24 dev far'
+            sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0");
+        let outside = Path::new("/run/netns/outside");
+        let node = Ipv4Addr::from([10, 0, 0, 1]);
+        assert!(heard(outside, [10, 0, 0, 2].into(), node), "a host outside as itself");
+        assert!(!heard(outside, [10, 244, 0, 77].into(), node), "a pod of this node");
+
+        let (to, redirects) = (b.ip, "awk '/^Icmp: [0-9]/ {print $9}' /proc/self/net/snmp");
+        sh(&format!(
+            "nsenter --net={} busybox ping -q -c 3 {to}",
+            a.netns.display()
+        ));
+        assert_eq!(
+            sh(&format!("nsenter --net={} {redirects}", a.netns.display())).trim(),
+            "0"
+        );
+    });
+}
+
+#[test]
+fn vxlan_packets_come_from_the_nodes_alone() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let nodes = || sh("nft list set ip mk8s-network nodes");
+        assert!(!nodes().contains("elements"), "{}", nodes());
+        let peer = |n: u8| Peer {
+            node_ip: [10, 0, 0, n].into(),
+            pod_cidr: format!("10.244.{n}.0/24").parse().unwrap(),
+        };
+        network.peers(BTreeSet::from([peer(2), peer(3)])).await.unwrap();
+        assert!(nodes().contains("elements = { 10.0.0.2, 10.0.0.3 }"), "{}", nodes());
+        network.peers(BTreeSet::from([peer(3)])).await.unwrap();
+        assert!(nodes().contains("elements = { 10.0.0.3 }"), "{}", nodes());
+        // A new process has not been told yet.
+        drop(network);
+        let network = Network::open(config(dir.path())).await.unwrap();
+        assert!(nodes().contains("elements = { 10.0.0.3 }"), "{}", nodes());
+
+        // A packet that would reach the bridge, by VXLAN from a node and from a stranger.
+        sh("ip netns add outside; ip link set far netns outside
+            ip netns exec outside sh -ec 'ip link set lo up; ip link set far up; ip addr add 10.0.0.3/24 dev far; ip addr add 10.0.0.9/24 dev far'");
+        for (from, arrives) in [("10.0.0.3", true), ("10.0.0.9", false)] {
+            let before: u64 = sh("ip -s link show dev mk8s-vxlan | awk '/RX:/ {getline; print $2}'")
+                .trim()
+                .parse()
+                .unwrap();
+            sh(&format!(
+                "ip netns exec outside sh -ec 'ip link add v type vxlan id 1 dev far local {from} remote 10.0.0.1 dstport 8472 nolearning
+                 ip link set v up; ip addr add 10.244.3.0/24 dev v; ip neigh add 10.244.3.77 lladdr 0e:6d:0a:00:00:01 dev v
+                 busybox ping -q -c 2 -W 1 10.244.3.77 || true; ip link del v'"
+            ));
+            let after: u64 = sh("ip -s link show dev mk8s-vxlan | awk '/RX:/ {getline; print $2}'")
+                .trim()
+                .parse()
+                .unwrap();
+            assert_eq!(after > before, arrives, "{from}: {before} {after}");
+        }
+        network.peers(BTreeSet::new()).await.unwrap();
+        assert!(!nodes().contains("elements"), "{}", nodes());
     });
 }
 
