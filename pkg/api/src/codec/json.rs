@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed as _, Deserializer as _, IgnoredAny, MapAccess, 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
 use crate::schema::TypeRef;
 
@@ -16,7 +17,7 @@ use crate::schema::TypeRef;
 /// let decoded = json::decode(br#"{"a":1,"a":2}"#, None, Validation::Strict).expect("JSON");
 /// assert_eq!(decoded.problems, [r#"duplicate field "a""#]);
 /// ```
-pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, String> {
+pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, DecodeError> {
     // Checked as a whole it is cheaper than string by string. Damaged text is mended as Go mends it.
     let text = String::from_utf8_lossy(bytes);
     let mut context = Context::new(validation);

@@ -13,6 +13,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::error::{DecodeError, MAX_DEPTH};
 use super::scalar;
 use crate::quantity::QuantityError;
 use crate::schema::{Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef, Wire};
@@ -39,7 +40,7 @@ pub struct Decoded {
 const MAX_PROBLEMS: usize = 100;
 
 /// Rewrites a tree as decoding its text would: after a patch, and for trees from elsewhere.
-pub fn conform(value: Value, ty: TypeRef, validation: Validation) -> Result<Decoded, String> {
+pub fn conform(value: Value, ty: TypeRef, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
     match context.seed(Some(ty)).deserialize(value) {
         Ok(value) => Ok(context.finish(value)),
@@ -75,6 +76,7 @@ pub(super) struct Context {
     collect: bool,
     problems: Vec<Problem>,
     mismatch: Option<Mismatch>,
+    too_deep: bool,
 }
 
 impl Context {
@@ -83,16 +85,23 @@ impl Context {
             collect: validation != Validation::Ignore,
             problems: Vec::new(),
             mismatch: None,
+            too_deep: false,
         }
     }
 
     /// The root's seed; without a type any JSON passes, and only doubles are noted.
     pub(super) fn seed(&mut self, ty: Option<TypeRef>) -> Typed<'_> {
+        self.seed_within(ty, MAX_DEPTH)
+    }
+
+    /// The seed of a tree that lies in another one, which leaves it so many levels.
+    pub(super) fn seed_within(&mut self, ty: Option<TypeRef>, levels: u8) -> Typed<'_> {
         Typed {
             context: self,
             shape: Shape::One,
             base: ty.map_or(Base::Any, Base::Struct),
             field: None,
+            levels,
         }
     }
 
@@ -112,20 +121,25 @@ impl Context {
         Decoded { value, problems }
     }
 
-    /// The text for a failed pass: the type error where there is one, else the parser's own.
-    pub(super) fn error(self, parser: &dyn fmt::Display) -> String {
-        match self.mismatch {
-            Some(mismatch) if mismatch.own => mismatch.what,
-            Some(mismatch) if mismatch.structure.is_empty() => format!(
+    /// Why a pass failed: what it found itself, else the parser's own text.
+    pub(super) fn error(self, parser: &dyn fmt::Display) -> DecodeError {
+        if self.too_deep {
+            return DecodeError::TooDeep;
+        }
+        let Some(mismatch) = self.mismatch else {
+            return DecodeError::Syntax(parser.to_string());
+        };
+        DecodeError::Type(match mismatch {
+            mismatch if mismatch.own => mismatch.what,
+            mismatch if mismatch.structure.is_empty() => format!(
                 "json: cannot unmarshal {} into Go value of type {}",
                 mismatch.what, mismatch.go_type
             ),
-            Some(mismatch) => format!(
+            mismatch => format!(
                 "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
                 mismatch.what, mismatch.structure, mismatch.path, mismatch.go_type
             ),
-            None => parser.to_string(),
-        }
+        })
     }
 
     fn note(&mut self, kind: ProblemKind, path: &str) {
@@ -189,6 +203,8 @@ pub(super) struct Typed<'c> {
     shape: Shape,
     base: Base,
     field: Option<&'static FieldInfo>,
+    /// How many levels of objects and arrays may still begin.
+    levels: u8,
 }
 
 impl<'de> DeserializeSeed<'de> for Typed<'_> {
@@ -219,6 +235,20 @@ impl Typed<'_> {
             own: false,
         });
         E::custom("wrong type")
+    }
+
+    /// One level down; an error where that is one too many.
+    fn descend<E: serde::de::Error>(mut self) -> Result<Self, E> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => {
+                self.levels = levels;
+                Ok(self)
+            }
+            None => {
+                self.context.too_deep = true;
+                Err(E::custom("nests too deep"))
+            }
+        }
     }
 
     fn own_error<E: serde::de::Error>(self, text: String) -> E {
@@ -289,6 +319,7 @@ impl Typed<'_> {
                 shape: Shape::One,
                 base,
                 field: self.field,
+                levels: self.levels,
             })?;
             if context.problems.len() > since {
                 context.prefix_key(since, &key);
@@ -322,6 +353,7 @@ impl Typed<'_> {
                         shape: Shape::One,
                         base: Base::Any,
                         field: None,
+                        levels: self.levels,
                     })?;
                     if context.problems.len() > since {
                         context.prefix_key(since, &name);
@@ -347,6 +379,7 @@ impl Typed<'_> {
                 shape: field.shape,
                 base: field.base,
                 field: Some(field),
+                levels: self.levels,
             });
             let value = match value {
                 Ok(value) => value,
@@ -378,6 +411,7 @@ impl Typed<'_> {
                 shape: Shape::One,
                 base,
                 field: self.field,
+                levels: self.levels,
             })?;
             let Some(item) = item else { break };
             if context.problems.len() > since {
@@ -442,30 +476,32 @@ impl<'de> Visitor<'de> for Typed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
-        match (self.shape, self.base) {
-            (Shape::Map, base) => self.keyed(base, access),
-            (Shape::One, Base::Struct(ty)) => self.structure(ty, access),
-            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => self.keyed(Base::Any, access),
+        let this = self.descend()?;
+        match (this.shape, this.base) {
+            (Shape::Map, base) => this.keyed(base, access),
+            (Shape::One, Base::Struct(ty)) => this.structure(ty, access),
+            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => this.keyed(Base::Any, access),
             (Shape::One, Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings) => {
                 match SCHEMA.json_schema {
-                    Some(ty) => self.structure(ty, access),
-                    None => self.keyed(Base::Any, access),
+                    Some(ty) => this.structure(ty, access),
+                    None => this.keyed(Base::Any, access),
                 }
             }
-            _ => Err(self.mismatch("object")),
+            _ => Err(this.mismatch("object")),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
-        match (self.shape, self.base) {
-            (Shape::List, base) => self.list(base, access),
-            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => self.list(Base::Any, access),
-            (Shape::One, Base::Strings | Base::SchemaOrStrings) => self.list(Base::String, access),
+        let this = self.descend()?;
+        match (this.shape, this.base) {
+            (Shape::List, base) => this.list(base, access),
+            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => this.list(Base::Any, access),
+            (Shape::One, Base::Strings | Base::SchemaOrStrings) => this.list(Base::String, access),
             (Shape::One, Base::SchemaOrArray) => {
                 let base = SCHEMA.json_schema.map_or(Base::Any, Base::Struct);
-                self.list(base, access)
+                this.list(base, access)
             }
-            _ => Err(self.mismatch("array")),
+            _ => Err(this.mismatch("array")),
         }
     }
 }
@@ -577,7 +613,7 @@ mod tests {
     use crate::codec::{json, yaml};
     use crate::schema::{self, by_gvk};
 
-    fn pod(text: &str) -> Result<Decoded, String> {
+    fn pod(text: &str) -> Result<Decoded, DecodeError> {
         json::decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Strict)
     }
 
@@ -652,7 +688,7 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            assert_eq!(pod(text), Err(expected.to_string()), "{text}");
+            assert_eq!(pod(text), Err(DecodeError::Type(expected.to_string())), "{text}");
         }
     }
 

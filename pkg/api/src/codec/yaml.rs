@@ -2,22 +2,32 @@
 //! upstream do (`0644` is octal, `yes` is true).
 
 use serde::de::DeserializeSeed as _;
-use serde_saphyr::{DuplicateKeyPolicy, Options};
+use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::{DuplicateKeyPolicy, Error, Options};
 
+use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
 use crate::schema::TypeRef;
 
 /// Decodes a YAML body of one document (server-side apply sends such, and some clients all).
-pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, String> {
+pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
     let value = serde_saphyr::with_deserializer_from_slice_with_options(bytes, options(), |deserializer| {
         context.seed(ty).deserialize(deserializer)
     });
     match value {
         Ok(value) => Ok(context.finish(value)),
+        Err(Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        }) => Err(DecodeError::TooDeep),
         Err(error) => Err(context.error(&format_args!("error converting YAML to JSON: yaml: {error}"))),
     }
 }
+
+/// Fewer levels than in other formats: a level takes this reader 20 KB of stack where nothing is optimized, and a request
+/// has 2 MB.
+const MAX_LEVELS: usize = 64;
 
 fn options() -> Options {
     let mut options = Options::default();
@@ -25,6 +35,9 @@ fn options() -> Options {
     options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
     options.legacy_octal_numbers = true;
     options.with_snippet = false;
+    if let Some(budget) = &mut options.budget {
+        budget.max_depth = MAX_LEVELS;
+    }
     options
 }
 
@@ -91,7 +104,9 @@ spec:
         let number = b"metadata:\n  labels:\n    a: 1\n";
         assert_eq!(
             decode(number, by_gvk("", "v1", "Pod"), Validation::Warn),
-            Err("json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string".into())
+            Err(DecodeError::Type(
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string".into()
+            ))
         );
         assert!(decode(b"a: 1\n---\nb: 2\n", None, Validation::Warn).is_err());
         let quoted = decode(b"a: 'yes'\nb: 2001-01-01\nc: ~\n8080: x\n", None, Validation::Warn).unwrap();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use mk8s_api::codec::{Decoded, Validation, json, protobuf, yaml};
+use mk8s_api::codec::protobuf::{Envelope, Kind, ProtobufError};
+use mk8s_api::codec::{self, DecodeError, Decoded, Validation};
 use mk8s_api::meta;
 use mk8s_api::schema::{self, TypeRef};
 use mk8s_api::status::Status;
@@ -125,28 +126,36 @@ fn decode(
         ));
     }
     let decoded = match encoding {
-        Encoding::Json => json::decode(body, expected.schema, validation.into()),
-        Encoding::Yaml => yaml::decode(body, expected.schema, validation.into()),
-        Encoding::Protobuf => protobuf::decode_or(body, expected.api_version, expected.kind)
-            .map(|value| Decoded {
-                value,
-                problems: Vec::new(),
-            })
-            .map_err(|error| error.to_string()),
+        Encoding::Json => codec::json::decode(body, expected.schema, validation.into()),
+        Encoding::Yaml => codec::yaml::decode(body, expected.schema, validation.into()),
+        Encoding::Protobuf => return protobuf(body, expected),
     };
-    decoded.map_err(|why| {
-        let typed =
-            why.starts_with("json: cannot") || why.starts_with("parsing time") || why.contains("illegal base64");
-        if typed || why.starts_with("quantities") || why.contains("ParseQuantity") {
-            cannot_be_handled(expected, &why)
-        } else {
-            unrecognized(
-                expected,
-                &format!("couldn't get version/kind; json parse error: {why}"),
-                body,
-            )
-        }
+    decoded.map_err(|error| failed(expected, error, body))
+}
+
+/// A body in protobuf, whose bytes are read as whatever kind they name: what is no object of the expected kind is refused
+/// before that.
+fn protobuf(body: &[u8], expected: &Expected<'_>) -> Result<Decoded, Status> {
+    let failed = |error: ProtobufError| failed(expected, error.into(), body);
+    let mut envelope = Envelope::open(body).map_err(failed)?;
+    let Kind { api_version, kind } = &mut envelope.kind;
+    check_names(api_version, kind, expected)?;
+    *api_version = expected.api_version.into();
+    *kind = expected.kind.into();
+    Ok(Decoded {
+        value: envelope.decode().map_err(failed)?,
+        problems: Vec::new(),
     })
+}
+
+fn failed(expected: &Expected<'_>, error: DecodeError, body: &[u8]) -> Status {
+    match error {
+        DecodeError::Type(_) | DecodeError::TooDeep => cannot_be_handled(expected, &error.to_string()),
+        DecodeError::Syntax(why) => {
+            let why = format!("couldn't get version/kind; json parse error: {why}");
+            unrecognized(expected, &why, body)
+        }
+    }
 }
 
 fn unrecognized(expected: &Expected<'_>, why: &str, body: &[u8]) -> Status {
@@ -165,7 +174,19 @@ fn check_kind(value: &mut Value, expected: &Expected<'_>) -> Result<(), Status> 
     };
     let text = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
+    check_names(api_version, kind, expected)?;
     let (no_version, no_kind) = (api_version.is_empty(), kind.is_empty());
+    if no_version {
+        map.insert("apiVersion".into(), expected.api_version.into());
+    }
+    if no_kind {
+        map.insert("kind".into(), expected.kind.into());
+    }
+    Ok(())
+}
+
+/// What a body says that it is; empty where it does not say.
+fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>) -> Result<(), Status> {
     if !kind.is_empty() && kind != expected.kind {
         let (_, version) = meta::split_api_version(api_version);
         return Err(Status::bad_request(format!(
@@ -179,12 +200,6 @@ fn check_kind(value: &mut Value, expected: &Expected<'_>) -> Result<(), Status> 
             expected.api_version
         )));
     }
-    if no_version {
-        map.insert("apiVersion".into(), expected.api_version.into());
-    }
-    if no_kind {
-        map.insert("kind".into(), expected.kind.into());
-    }
     Ok(())
 }
 
@@ -194,16 +209,32 @@ pub fn delete_options(call: &Call, body: &[u8]) -> Result<Option<Value>, Status>
         return Ok(None);
     }
     let value = match body_encoding(&call.headers)? {
-        Encoding::Json => json::decode(body, None, Validation::Ignore).map(|decoded| decoded.value),
-        Encoding::Yaml => yaml::decode(body, None, Validation::Ignore).map(|decoded| decoded.value),
-        Encoding::Protobuf => protobuf::decode_or(body, "v1", "DeleteOptions").map_err(|error| error.to_string()),
+        Encoding::Json => codec::json::decode(body, None, Validation::Ignore),
+        Encoding::Yaml => codec::yaml::decode(body, None, Validation::Ignore),
+        Encoding::Protobuf => return protobuf_delete_options(body).map(Some),
     };
-    let value = value.map_err(Status::bad_request)?;
-    let kind = meta::kind(&value);
-    if !kind.is_empty() && kind != "DeleteOptions" {
-        return Err(Status::bad_request(
-            "decoded object cannot be converted to DeleteOptions",
-        ));
-    }
+    let value = value.map_err(|error| Status::bad_request(error.to_string()))?.value;
+    check_delete_options(meta::kind(&value))?;
     Ok(Some(value))
+}
+
+/// They are registered in every group's version: whichever is named, the type is that of v1.
+fn protobuf_delete_options(body: &[u8]) -> Result<Value, Status> {
+    let failed = |error: ProtobufError| Status::bad_request(error.to_string());
+    let mut envelope = Envelope::open(body).map_err(failed)?;
+    check_delete_options(&envelope.kind.kind)?;
+    envelope.kind = Kind {
+        api_version: "v1".into(),
+        kind: "DeleteOptions".into(),
+    };
+    envelope.decode().map_err(failed)
+}
+
+fn check_delete_options(kind: &str) -> Result<(), Status> {
+    match kind {
+        "" | "DeleteOptions" => Ok(()),
+        _ => Err(Status::bad_request(
+            "decoded object cannot be converted to DeleteOptions",
+        )),
+    }
 }

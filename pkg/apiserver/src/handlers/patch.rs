@@ -125,7 +125,7 @@ fn conformed(
     };
     let expected = Expected::row(call);
     let decoded = conform(patched, schema, options.field_validation.into())
-        .map_err(|why| decode::cannot_be_handled(&expected, &why))?;
+        .map_err(|error| decode::cannot_be_handled(&expected, &error.to_string()))?;
     match options.field_validation {
         FieldValidation::Strict if !decoded.problems.is_empty() => {
             let why = format!("strict decoding error: {}", decoded.problems.join(", "));

@@ -1,14 +1,12 @@
 //! Protobuf → the tree of a type, in the form in which upstream would print the object.
 
+use serde::de::DeserializeSeed as _;
 use serde_json::{Map, Value};
 
 use super::{MAGIC, ProtobufError, wire};
-use crate::codec::scalar;
-use crate::codec::typed::{fill, kept};
+use crate::codec::typed::{Context, fill, kept};
+use crate::codec::{DecodeError, MAX_DEPTH, Validation, scalar};
 use crate::schema::{self, Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef, Wire};
-
-/// Deeper nesting than any sane object has (schemas of CRDs are the deepest).
-const MAX_DEPTH: u32 = 100;
 
 /// What an envelope says of its object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,62 +15,63 @@ pub struct Kind {
     pub kind: String,
 }
 
-/// The kind in an envelope, empty where it names none.
-pub fn kind(bytes: &[u8]) -> Result<Kind, ProtobufError> {
-    open(bytes).map(|(kind, _)| kind)
+/// An envelope that has been opened and its object not yet: whether the kind is one that is wanted is asked first.
+#[derive(Clone, Debug)]
+pub struct Envelope<'b> {
+    pub kind: Kind,
+    raw: &'b [u8],
 }
 
 /// Decodes an object with its envelope; `apiVersion` and `kind` are put into the tree.
 pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
-    decode_or(bytes, "", "")
+    Envelope::open(bytes)?.decode()
 }
 
-/// As `decode`, with the kind to take where the envelope names none.
-pub fn decode_or(bytes: &[u8], api_version: &str, kind: &str) -> Result<Value, ProtobufError> {
-    let (mut named, raw) = open(bytes)?;
-    if named.kind.is_empty() {
-        named.kind = kind.into();
-    }
-    if named.api_version.is_empty() {
-        named.api_version = api_version.into();
-    }
-    if named.kind.is_empty() {
-        return Err(ProtobufError::NoKind);
-    }
-    let Some(ty) = schema::by_api_version(&named.api_version, &named.kind) else {
-        return Err(ProtobufError::UnknownKind {
-            api_version: named.api_version,
-            kind: named.kind,
-        });
-    };
-    let mut map = Map::new();
-    message(ty, raw, &mut map, MAX_DEPTH)?;
-    map.insert("apiVersion".into(), named.api_version.into());
-    map.insert("kind".into(), named.kind.into());
-    Ok(Value::Object(map))
-}
-
-fn open(bytes: &[u8]) -> Result<(Kind, &[u8]), ProtobufError> {
-    let unknown = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?;
-    let mut reader = Reader::new(unknown, "Unknown");
-    let (mut kind, mut raw) = (Kind::default(), &[][..]);
-    while let Some((number, wire_type)) = reader.key()? {
-        match (number, wire_type) {
-            (1, wire::BYTES) => {
-                let mut meta = Reader::new(reader.bytes()?, "TypeMeta");
-                while let Some((number, wire_type)) = meta.key()? {
-                    match (number, wire_type) {
-                        (1, wire::BYTES) => kind.api_version = meta.text()?,
-                        (2, wire::BYTES) => kind.kind = meta.text()?,
-                        _ => meta.skip(number, wire_type)?,
+impl<'b> Envelope<'b> {
+    /// Reads what an envelope says of its object; the fields of `kind` are empty where it names none.
+    pub fn open(bytes: &'b [u8]) -> Result<Envelope<'b>, ProtobufError> {
+        let unknown = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?;
+        let mut reader = Reader::new(unknown, "Unknown");
+        let (mut kind, mut raw) = (Kind::default(), &[][..]);
+        while let Some((number, wire_type)) = reader.key()? {
+            match (number, wire_type) {
+                (1, wire::BYTES) => {
+                    let mut meta = Reader::new(reader.bytes()?, "TypeMeta");
+                    while let Some((number, wire_type)) = meta.key()? {
+                        match (number, wire_type) {
+                            (1, wire::BYTES) => kind.api_version = meta.text()?,
+                            (2, wire::BYTES) => kind.kind = meta.text()?,
+                            _ => meta.skip(number, wire_type)?,
+                        }
                     }
                 }
+                (2, wire::BYTES) => raw = reader.bytes()?,
+                _ => reader.skip(number, wire_type)?,
             }
-            (2, wire::BYTES) => raw = reader.bytes()?,
-            _ => reader.skip(number, wire_type)?,
         }
+        Ok(Envelope { kind, raw })
     }
-    Ok((kind, raw))
+
+    /// Decodes the object as the kind that the envelope names.
+    pub fn decode(self) -> Result<Value, ProtobufError> {
+        self.decode_within(MAX_DEPTH)
+    }
+
+    /// The same within the levels that a tree around it leaves.
+    fn decode_within(self, levels: u8) -> Result<Value, ProtobufError> {
+        let Kind { api_version, kind } = self.kind;
+        if kind.is_empty() {
+            return Err(ProtobufError::NoKind);
+        }
+        let Some(ty) = schema::by_api_version(&api_version, &kind) else {
+            return Err(ProtobufError::UnknownKind { api_version, kind });
+        };
+        let mut map = Map::new();
+        message(ty, self.raw, &mut map, levels)?;
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), kind.into());
+        Ok(Value::Object(map))
+    }
 }
 
 /// Reads the parts of one message.
@@ -153,29 +152,31 @@ impl<'b> Reader<'b> {
     }
 }
 
+/// The levels left inside an object or an array.
+fn below(levels: u8) -> Result<u8, ProtobufError> {
+    levels.checked_sub(1).ok_or(ProtobufError::TooDeep)
+}
+
 /// A message and what Go prints besides.
-fn message(ty: TypeRef, data: &[u8], map: &mut Map<String, Value>, depth: u32) -> Result<(), ProtobufError> {
-    fields(ty.info(), data, map, depth)?;
+fn message(ty: TypeRef, data: &[u8], map: &mut Map<String, Value>, levels: u8) -> Result<(), ProtobufError> {
+    fields(ty.info(), data, map, below(levels)?)?;
     fill(ty.info(), map);
     Ok(())
 }
 
-fn fields(info: &'static TypeInfo, data: &[u8], map: &mut Map<String, Value>, depth: u32) -> Result<(), ProtobufError> {
-    let Some(depth) = depth.checked_sub(1) else {
-        return Err(ProtobufError::TooDeep(info.go_name));
-    };
+fn fields(info: &'static TypeInfo, data: &[u8], map: &mut Map<String, Value>, levels: u8) -> Result<(), ProtobufError> {
     let mut reader = Reader::new(data, info.go_name);
     while let Some((number, wire_type)) = reader.key()? {
         match info.wire(number) {
             None => reader.skip(number, wire_type)?,
             // An inlined struct's fields are the outer object's.
-            Some(Wire::Inline(inner)) => fields(inner.info(), reader.bytes()?, map, depth)?,
+            Some(Wire::Inline(inner)) => fields(inner.info(), reader.bytes()?, map, levels)?,
             Some(Wire::Field(at)) => {
                 let field = &info.fields[usize::from(at)];
                 match field.shape {
-                    Shape::One => one(field, wire_type, &mut reader, map, depth)?,
-                    Shape::List => list(field, wire_type, &mut reader, map, depth)?,
-                    Shape::Map => entry(field, &mut reader, map, depth)?,
+                    Shape::One => one(field, wire_type, &mut reader, map, levels)?,
+                    Shape::List => list(field, wire_type, &mut reader, map, levels)?,
+                    Shape::Map => entry(field, &mut reader, map, levels)?,
                 }
             }
         }
@@ -188,13 +189,13 @@ fn one(
     wire_type: u8,
     reader: &mut Reader<'_>,
     map: &mut Map<String, Value>,
-    depth: u32,
+    levels: u8,
 ) -> Result<(), ProtobufError> {
     if let (Base::Struct(ty), Some(Value::Object(inner))) = (field.base, map.get_mut(field.name)) {
         // A message that comes in several occurrences.
-        return message(ty, reader.bytes()?, inner, depth);
+        return message(ty, reader.bytes()?, inner, levels);
     }
-    let value = item(field.base, wire_type, reader, depth)?;
+    let value = item(field.base, wire_type, reader, levels)?;
     if kept(field, &value) {
         map.insert(field.name.to_string(), value);
     }
@@ -206,17 +207,18 @@ fn list(
     wire_type: u8,
     reader: &mut Reader<'_>,
     map: &mut Map<String, Value>,
-    depth: u32,
+    levels: u8,
 ) -> Result<(), ProtobufError> {
+    let levels = below(levels)?;
     let packed = wire_type == wire::BYTES && matches!(field.base, Base::Int32 | Base::Int64 | Base::Bool);
     let mut values = Vec::new();
     if packed {
         let mut inner = Reader::new(reader.bytes()?, reader.message);
         while !inner.rest.is_empty() {
-            values.push(item(field.base, wire::VARINT, &mut inner, depth)?);
+            values.push(item(field.base, wire::VARINT, &mut inner, levels)?);
         }
     } else {
-        let value = item(field.base, wire_type, reader, depth)?;
+        let value = item(field.base, wire_type, reader, levels)?;
         if let Some(Value::Array(items)) = map.get_mut(field.name) {
             items.push(value);
             return Ok(());
@@ -236,14 +238,15 @@ fn entry(
     field: &'static FieldInfo,
     reader: &mut Reader<'_>,
     map: &mut Map<String, Value>,
-    depth: u32,
+    levels: u8,
 ) -> Result<(), ProtobufError> {
+    let levels = below(levels)?;
     let mut inner = Reader::new(reader.bytes()?, reader.message);
     let (mut name, mut value) = (String::new(), None);
     while let Some((number, wire_type)) = inner.key()? {
         match (number, wire_type) {
             (1, wire::BYTES) => name = inner.text()?,
-            (2, _) => value = Some(item(field.base, wire_type, &mut inner, depth)?),
+            (2, _) => value = Some(item(field.base, wire_type, &mut inner, levels)?),
             _ => inner.skip(number, wire_type)?,
         }
     }
@@ -273,7 +276,7 @@ fn entry(
 }
 
 /// One value of a field, item of its list or value of its map.
-fn item(base: Base, wire_type: u8, reader: &mut Reader<'_>, depth: u32) -> Result<Value, ProtobufError> {
+fn item(base: Base, wire_type: u8, reader: &mut Reader<'_>, levels: u8) -> Result<Value, ProtobufError> {
     let expected = match base {
         Base::Bool | Base::Int32 | Base::Int64 => wire::VARINT,
         Base::Double => wire::FIXED64,
@@ -291,7 +294,7 @@ fn item(base: Base, wire_type: u8, reader: &mut Reader<'_>, depth: u32) -> Resul
         Base::Bytes => Value::String(scalar::encode_base64(reader.bytes()?)),
         Base::Struct(ty) => {
             let mut inner = Map::new();
-            message(ty, reader.bytes()?, &mut inner, depth)?;
+            message(ty, reader.bytes()?, &mut inner, levels)?;
             Value::Object(inner)
         }
         Base::Time | Base::MicroTime => time(base, reader.bytes()?)?,
@@ -305,8 +308,9 @@ fn item(base: Base, wire_type: u8, reader: &mut Reader<'_>, depth: u32) -> Resul
             }
         }
         Base::IntOrString => int_or_string(reader.bytes()?)?,
-        Base::FieldsV1 | Base::RawExtension | Base::Json => raw(first_bytes(reader.bytes()?)?)?,
+        Base::FieldsV1 | Base::RawExtension | Base::Json => raw(first_bytes(reader.bytes()?)?, levels)?,
         Base::Strings => {
+            below(levels)?;
             let mut inner = Reader::new(reader.bytes()?, "ExtraValue");
             let mut items = Vec::new();
             while let Some((number, wire_type)) = inner.key()? {
@@ -317,7 +321,7 @@ fn item(base: Base, wire_type: u8, reader: &mut Reader<'_>, depth: u32) -> Resul
             }
             Value::Array(items)
         }
-        Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings => schema_or(base, reader.bytes()?, depth)?,
+        Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings => schema_or(base, reader.bytes()?, levels)?,
         Base::Any => return Err(reader.illegal(u32::from(wire_type))),
     })
 }
@@ -358,15 +362,23 @@ fn first_text(data: &[u8]) -> Result<String, ProtobufError> {
     Ok(String::from_utf8_lossy(first_bytes(data)?).into_owned())
 }
 
-/// Embedded objects come as JSON, or with an envelope of their own.
-fn raw(bytes: &[u8]) -> Result<Value, ProtobufError> {
+/// Embedded objects come as JSON, or with an envelope of their own. They lie in the same tree, and within its depth.
+fn raw(bytes: &[u8], levels: u8) -> Result<Value, ProtobufError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     if bytes.starts_with(MAGIC) {
-        return decode(bytes);
+        return Envelope::open(bytes)?.decode_within(levels);
     }
-    serde_json::from_slice(bytes).map_err(|error| ProtobufError::Value(format!("embedded JSON: {error}")))
+    let mut context = Context::new(Validation::Ignore);
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = context.seed_within(None, levels).deserialize(&mut deserializer);
+    value
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| match context.error(&error) {
+            DecodeError::TooDeep => ProtobufError::TooDeep,
+            other => ProtobufError::Value(format!("embedded JSON: {other}")),
+        })
 }
 
 fn int_or_string(data: &[u8]) -> Result<Value, ProtobufError> {
@@ -383,7 +395,7 @@ fn int_or_string(data: &[u8]) -> Result<Value, ProtobufError> {
     Ok(if kind == 0 { number_value.into() } else { text.into() })
 }
 
-fn schema_or(base: Base, data: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+fn schema_or(base: Base, data: &[u8], levels: u8) -> Result<Value, ProtobufError> {
     let Some(ty) = SCHEMA.json_schema else {
         return Ok(Value::Null);
     };
@@ -394,7 +406,7 @@ fn schema_or(base: Base, data: &[u8], depth: u32) -> Result<Value, ProtobufError
         match (number, wire_type) {
             (1, wire::VARINT) => allows = reader.varint()? != 0,
             (number, wire::BYTES) if number == schema_number => {
-                one = Some(item(Base::Struct(ty), wire_type, &mut reader, depth)?);
+                one = Some(item(Base::Struct(ty), wire_type, &mut reader, levels)?);
             }
             (2, wire::BYTES) => {
                 let inner = if base == Base::SchemaOrArray {
@@ -402,7 +414,7 @@ fn schema_or(base: Base, data: &[u8], depth: u32) -> Result<Value, ProtobufError
                 } else {
                     Base::String
                 };
-                items.push(item(inner, wire_type, &mut reader, depth)?);
+                items.push(item(inner, wire_type, &mut reader, below(levels)?)?);
             }
             _ => reader.skip(number, wire_type)?,
         }

@@ -7,7 +7,9 @@
 mod decode;
 mod encode;
 
-pub use decode::{Kind, decode, decode_or, kind};
+use super::DecodeError;
+
+pub use decode::{Envelope, Kind, decode};
 pub use encode::{
     ListMeta, TAIL, encode, encode_raw, envelope, envelope_head, item_from_json, item_raw, list_head, raw_from_json,
     watch_frame,
@@ -28,8 +30,8 @@ pub enum ProtobufError {
     Truncated(&'static str),
     #[error("proto: {message}: illegal tag or wire type {number}")]
     Wire { message: &'static str, number: u32 },
-    #[error("proto: {0} nests too deep")]
-    TooDeep(&'static str),
+    #[error("{}", DecodeError::TooDeep)]
+    TooDeep,
     #[error("unable to decode an object without its kind")]
     NoKind,
     /// Custom resources have no protobuf form.
@@ -37,6 +39,15 @@ pub enum ProtobufError {
     UnknownKind { api_version: String, kind: String },
     #[error("proto: {0}")]
     Value(String),
+}
+
+impl From<ProtobufError> for DecodeError {
+    fn from(error: ProtobufError) -> DecodeError {
+        match error {
+            ProtobufError::TooDeep => DecodeError::TooDeep,
+            other => DecodeError::Syntax(other.to_string()),
+        }
+    }
 }
 
 /// The wire types that messages of the API use.
