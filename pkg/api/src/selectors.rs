@@ -8,6 +8,17 @@ use serde_json::Value;
 use crate::meta;
 use crate::names;
 
+/// Why a text or a `metav1.LabelSelector` is no selector, in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SelectorError(String);
+
+impl From<String> for SelectorError {
+    fn from(why: String) -> SelectorError {
+        SelectorError(why)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
     In,
@@ -45,45 +56,52 @@ pub struct Requirement {
 
 impl Requirement {
     /// Checks key and values as upstream's `labels.NewRequirement`.
-    pub fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Requirement, String> {
+    pub fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Requirement, SelectorError> {
         if let Some(problem) = names::qualified_name(key).into_iter().next() {
-            return Err(format!("key: Invalid value: {key:?}: {problem}"));
+            return Err(format!("key: Invalid value: {key:?}: {problem}").into());
         }
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
-                return Err("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into());
+                return Err(String::from(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+                )
+                .into());
             }
             Operator::Equals | Operator::NotEquals if values.len() != 1 => {
                 return Err(format!(
                     "values: Invalid value: {}: exact-match compatibility requires one single value",
                     go_list(&values)
-                ));
+                )
+                .into());
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
                 return Err(format!(
                     "values: Invalid value: {}: values set must be empty for exists and does not exist",
                     go_list(&values)
-                ));
+                )
+                .into());
             }
             Operator::GreaterThan | Operator::LessThan => {
                 if values.len() != 1 {
                     return Err(format!(
                         "values: Invalid value: {}: for 'Gt', 'Lt' operators, exactly one value is required",
                         go_list(&values)
-                    ));
+                    )
+                    .into());
                 }
                 if values[0].parse::<i64>().is_err() {
                     return Err(format!(
                         "values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
                         values[0]
-                    ));
+                    )
+                    .into());
                 }
             }
             _ => {}
         }
         for (index, value) in values.iter().enumerate() {
             if let Some(problem) = names::label_value(value).into_iter().next() {
-                return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {problem}"));
+                return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {problem}").into());
             }
         }
         values.sort_unstable();
@@ -175,12 +193,12 @@ impl LabelSelector {
     }
 
     /// Reads the query parameter's form: `a=b,c!=d,e in (f,g),!h,i`.
-    pub fn parse(text: &str) -> Result<LabelSelector, String> {
+    pub fn parse(text: &str) -> Result<LabelSelector, SelectorError> {
         Parser::new(text).parse().map(Self::of)
     }
 
     /// From a `metav1.LabelSelector`; an absent (`null`) one selects nothing, an empty one everything.
-    pub fn from_json(selector: &Value) -> Result<LabelSelector, String> {
+    pub fn from_json(selector: &Value) -> Result<LabelSelector, SelectorError> {
         if selector.is_null() {
             return Ok(Self::nothing());
         }
@@ -197,7 +215,7 @@ impl LabelSelector {
                 "NotIn" => Operator::NotIn,
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
-                other => return Err(format!("{other:?} is not a valid label selector operator")),
+                other => return Err(format!("{other:?} is not a valid label selector operator").into()),
             };
             let values = meta::items(expression, &["values"])
                 .iter()
@@ -315,7 +333,7 @@ impl Parser {
         token
     }
 
-    fn parse(mut self) -> Result<Vec<Requirement>, String> {
+    fn parse(mut self) -> Result<Vec<Requirement>, SelectorError> {
         let mut requirements = Vec::new();
         loop {
             match self.peek() {
@@ -329,26 +347,26 @@ impl Parser {
                         Token::End => return Ok(requirements),
                         Token::Comma => {
                             if !self.peek().starts_requirement() {
-                                return Err(format!(
-                                    "found '{}', expected: identifier after ','",
-                                    self.peek().text()
-                                ));
+                                return Err(
+                                    format!("found '{}', expected: identifier after ','", self.peek().text()).into(),
+                                );
                             }
                         }
-                        other => return Err(format!("found '{}', expected: ',' or 'end of string'", other.text())),
+                        other => {
+                            return Err(format!("found '{}', expected: ',' or 'end of string'", other.text()).into());
+                        }
                     }
                 }
                 other => {
-                    return Err(format!(
-                        "found '{}', expected: !, identifier, or 'end of string'",
-                        other.text()
-                    ));
+                    return Err(
+                        format!("found '{}', expected: !, identifier, or 'end of string'", other.text()).into(),
+                    );
                 }
             }
         }
     }
 
-    fn requirement(&mut self) -> Result<Requirement, String> {
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
         let negated = if *self.peek() == Token::Not {
             self.next();
             true
@@ -358,10 +376,10 @@ impl Parser {
         let key = match self.next() {
             Token::Word(word) => word,
             Token::Operator(operator) if matches!(operator, Operator::In | Operator::NotIn) => operator.words().into(),
-            other => return Err(format!("found '{}', expected: identifier", other.text())),
+            other => return Err(format!("found '{}', expected: identifier", other.text()).into()),
         };
         if let Some(problem) = names::qualified_name(&key).into_iter().next() {
-            return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
+            return Err(format!("<nil>: Invalid value: {key:?}: {problem}").into());
         }
         // after `!key` only a comma may follow, which the caller finds out
         if negated || matches!(self.peek(), Token::End | Token::Comma) {
@@ -377,10 +395,7 @@ impl Parser {
             Token::Operator(operator) => operator,
 
             other => {
-                return Err(format!(
-                    "found '{}', expected: in, notin, =, ==, !=, gt, lt",
-                    other.text()
-                ));
+                return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", other.text()).into());
             }
         };
         let values = match operator {
@@ -391,18 +406,18 @@ impl Parser {
     }
 
     /// The one value after `=`: empty before a comma or the end.
-    fn single(&mut self) -> Result<String, String> {
+    fn single(&mut self) -> Result<String, SelectorError> {
         match self.peek() {
             Token::End | Token::Comma => Ok(String::new()),
             Token::Word(_) | Token::Operator(Operator::In | Operator::NotIn) => Ok(self.next().text()),
-            other => Err(format!("found '{}', expected: identifier", other.text())),
+            other => Err(format!("found '{}', expected: identifier", other.text()).into()),
         }
     }
 
-    fn list(&mut self) -> Result<Vec<String>, String> {
+    fn list(&mut self) -> Result<Vec<String>, SelectorError> {
         match self.next() {
             Token::Open => {}
-            other => return Err(format!("found '{}' expected: '('", other.text())),
+            other => return Err(format!("found '{}' expected: '('", other.text()).into()),
         }
         let mut values = Vec::new();
         let mut pending: Option<String> = None;
@@ -417,7 +432,7 @@ impl Parser {
                 Token::Operator(operator) if matches!(operator, Operator::In | Operator::NotIn) => {
                     pending = Some(operator.words().to_string());
                 }
-                other => return Err(format!("found '{}', expected: ',' or ')'", other.text())),
+                other => return Err(format!("found '{}', expected: ',' or ')'", other.text()).into()),
             }
         }
     }
@@ -475,15 +490,14 @@ pub struct FieldSelector {
 }
 
 impl FieldSelector {
-    pub fn everything() -> Self {
-        Self::default()
-    }
+    /// Selects all there is.
+    pub const EVERYTHING: &'static FieldSelector = &FieldSelector { terms: Vec::new() };
 
     pub fn is_everything(&self) -> bool {
         self.terms.is_empty()
     }
 
-    pub fn parse(text: &str) -> Result<FieldSelector, String> {
+    pub fn parse(text: &str) -> Result<FieldSelector, SelectorError> {
         let mut terms = Vec::new();
         for part in split_unescaped(text) {
             if part.is_empty() {
@@ -498,13 +512,6 @@ impl FieldSelector {
             });
         }
         Ok(FieldSelector { terms })
-    }
-
-    /// A missing field is the empty string.
-    pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.terms
-            .iter()
-            .all(|term| (get(&term.field).unwrap_or("") == term.value) == term.equals)
     }
 
     /// The value that a field has to equal, if the selector says so (`metadata.name=x`).
@@ -569,13 +576,13 @@ fn unescape(value: &str) -> Result<String, String> {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => plain.push(c),
                 Some(other) => {
-                    return Err(format!(
-                        "invalid field selector: invalid escape sequence: \\{other} in {value}"
-                    ));
+                    return Err(
+                        format!("invalid field selector: invalid escape sequence: \\{other} in {value}").into(),
+                    );
                 }
-                None => return Err(format!("invalid field selector: trailing backslash in {value}")),
+                None => return Err(format!("invalid field selector: trailing backslash in {value}").into()),
             },
-            ',' | '=' => return Err(format!("invalid field selector: unescaped {c} in value {value}")),
+            ',' | '=' => return Err(format!("invalid field selector: unescaped {c} in value {value}").into()),
             other => plain.push(other),
         }
     }
@@ -637,15 +644,21 @@ mod tests {
 
     #[test]
     fn field_selectors() {
-        let fields = |field: &str| (field == "spec.nodeName").then_some("n1");
-        for (text, expected) in [
-            ("", true),
-            ("spec.nodeName=n1", true),
-            ("spec.nodeName==n1,status.phase!=Running", true),
-            ("spec.nodeName!=n1", false),
-            ("status.phase=", true),
+        for (text, demanded) in [
+            ("", None),
+            ("spec.nodeName=n1", Some("n1")),
+            ("status.phase!=Running,spec.nodeName==n1", Some("n1")),
+            ("spec.nodeName!=n1", None),
+            ("spec.nodeName=", Some("")),
+            (r"metadata.name=a\,spec.nodeName=n1", None),
         ] {
-            assert_eq!(FieldSelector::parse(text).unwrap().matches(fields), expected, "{text}");
+            let parsed = FieldSelector::parse(text);
+            // An unescaped `=` in a value is none.
+            let found = parsed
+                .as_ref()
+                .ok()
+                .and_then(|selector| selector.required("spec.nodeName"));
+            assert_eq!(found, demanded, "{text}");
         }
         assert_eq!(FieldSelector::parse(r"a=b\,c").unwrap().terms[0].value, "b,c");
         assert!(FieldSelector::parse("a").is_err());

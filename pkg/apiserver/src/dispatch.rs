@@ -1,8 +1,8 @@
 //! From a request's verb and resource to the handler: the one place that knows them all.
 
 use axum::body::Body;
-use http::Response;
 use http::request::Parts;
+use http::{Method, Response};
 use mk8s_api::status::Status;
 
 use crate::call::Call;
@@ -23,7 +23,8 @@ pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<B
     match call.info.verb {
         "get" => get::get(&call),
         "list" => list::list(&call).await,
-        "watch" => watch::watch(&call).await,
+        // By its path's prefix it may come with any method.
+        "watch" if parts.method == Method::GET => watch::watch(&call).await,
         "create" => create::create(&call, decode::read(body).await?).await,
         "update" => update::update(&call, decode::read(body).await?).await,
         "patch" => patch::patch(&call, decode::read(body).await?).await,

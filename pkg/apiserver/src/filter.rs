@@ -5,6 +5,7 @@ use mk8s_api::status::Status;
 
 use crate::object::Object;
 use crate::options::ListOptions;
+use crate::request::RequestInfo;
 use crate::rows::Row;
 use crate::watch_cache::INDEXED_FIELD;
 
@@ -32,22 +33,23 @@ enum What {
 }
 
 impl Filter {
-    pub fn new(row: &Row, options: &ListOptions) -> Result<Filter, Status> {
-        if options.label_selector.is_empty() && options.field_selector.is_empty() {
-            return Ok(Filter {
-                labels: LabelSelector::everything(),
-                terms: Vec::new(),
-                indexed: None,
-            });
-        }
-        let labels = LabelSelector::parse(&options.label_selector).map_err(Status::bad_request)?;
-        let fields = FieldSelector::parse(&options.field_selector).map_err(Status::bad_request)?;
+    /// What a request for a collection selects: by its query, and by the name in its path.
+    pub fn new(row: &Row, info: &RequestInfo, options: &ListOptions) -> Result<Filter, Status> {
         let mut filter = Filter {
-            labels,
-            terms: Vec::with_capacity(fields.terms.len()),
+            labels: LabelSelector::everything(),
+            terms: Vec::new(),
             indexed: None,
         };
-        for term in fields.terms {
+        let bad_request = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
+        if !options.label_selector.is_empty() {
+            filter.labels = LabelSelector::parse(&options.label_selector).map_err(|error| bad_request(&error))?;
+        }
+        if let Some(Err(error)) = &info.fields {
+            return Err(bad_request(error));
+        }
+        let fields = info.field_selector();
+        filter.name_in_path(info.path_name(), fields)?;
+        for term in &fields.terms {
             let Some(what) = locate(row, &term.field) else {
                 return Err(unsupported(row, options, &term.field));
             };
@@ -57,10 +59,29 @@ impl Filter {
             filter.terms.push(Term {
                 what,
                 equals: term.equals,
-                value: term.value,
+                value: term.value.clone(),
             });
         }
         Ok(filter)
+    }
+
+    /// A watch whose path names an object is authorized for that one, and shows no other. A selector beside it has to
+    /// say the same.
+    fn name_in_path(&mut self, name: &str, fields: &FieldSelector) -> Result<(), Status> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if !fields.is_everything() && fields.required("metadata.name") != Some(name) {
+            return Err(Status::bad_request(
+                "fieldSelector metadata.name doesn't match requested name",
+            ));
+        }
+        self.terms.push(Term {
+            what: What::Name,
+            equals: true,
+            value: name.to_string(),
+        });
+        Ok(())
     }
 
     pub fn is_everything(&self) -> bool {

@@ -1,6 +1,7 @@
 //! URL → verb and resource, parsed once per request and read by every filter and handler.
 
 use http::Method;
+use mk8s_api::selectors::{FieldSelector, SelectorError};
 use percent_encoding::percent_decode_str;
 
 /// What upstream's RequestInfo holds.
@@ -20,7 +21,13 @@ pub struct RequestInfo {
     /// What follows `/proxy/`.
     pub subpath: String,
     pub namespace: String,
+    /// In a collection's request without a name in its path the one that its field selector demands: it is authorized as
+    /// a request for that name.
     pub name: String,
+    /// Whether the path itself holds the name.
+    pub is_named: bool,
+    /// A collection's request for some of its objects, by the query.
+    pub fields: Option<Result<FieldSelector, SelectorError>>,
 }
 
 impl RequestInfo {
@@ -60,10 +67,11 @@ impl RequestInfo {
             Method::DELETE => "delete",
             _ => "",
         };
-        // The old /watch/ prefix: still in client libraries.
+        // The old /watch/ prefix: still in client libraries. As upstream it makes the verb, whatever the method.
         let prefixed_watch = parts[0] == "watch" && parts.len() > 1;
         if prefixed_watch {
             parts.remove(0);
+            info.verb = "watch";
         }
         if parts[0] == "namespaces" {
             if let Some(namespace) = parts.get(1) {
@@ -83,43 +91,54 @@ impl RequestInfo {
         if parts.len() > 3 {
             info.subpath = parts[3..].join("/");
         }
-        info.refine_verb(prefixed_watch, query);
+        info.is_named = !info.name.is_empty();
+        info.refine_verb(query);
+        info.select(prefixed_watch, query);
         info
     }
 
-    fn refine_verb(&mut self, prefixed_watch: bool, query: &Query) {
-        if prefixed_watch && self.verb == "get" {
-            self.verb = "watch";
+    fn refine_verb(&mut self, query: &Query) {
+        match self.verb {
+            "get" if !self.is_named => self.verb = if query.flag("watch") { "watch" } else { "list" },
+            "delete" if !self.is_named => self.verb = "deletecollection",
+            _ => {}
         }
-        if self.name.is_empty() && self.verb == "get" {
-            self.verb = if query.flag("watch") { "watch" } else { "list" };
-        } else if self.name.is_empty() && self.verb == "delete" {
-            self.verb = "deletecollection";
+    }
+
+    /// Reads the field selector, once for authorization and the handler.
+    fn select(&mut self, prefixed_watch: bool, query: &Query) {
+        if !matches!(self.verb, "list" | "watch" | "deletecollection") {
+            return;
         }
-        // A collection request for exactly one name is authorized as that name.
-        if self.name.is_empty()
-            && matches!(self.verb, "list" | "watch" | "deletecollection")
-            && let Some(name) = query.get("fieldSelector").and_then(single_name)
+        let text = query.text("fieldSelector");
+        self.fields = text.map(FieldSelector::parse);
+        if !prefixed_watch
+            && self.verb != "deletecollection"
+            && let Some(name) = self.field_selector().required("metadata.name")
+            && is_path_segment(name)
         {
             self.name = name.to_string();
         }
     }
 
-    /// The name in the path: for collection verbs `name` may come from the field selector.
-    pub fn path_name(&self) -> &str {
-        match self.verb {
-            "list" | "watch" | "deletecollection" => "",
-            _ => &self.name,
+    /// The field selector of a collection's request; everything where there is none that can be read, which its handler
+    /// refuses.
+    pub fn field_selector(&self) -> &FieldSelector {
+        match &self.fields {
+            Some(Ok(fields)) => fields,
+            _ => FieldSelector::EVERYTHING,
         }
+    }
+
+    /// The name in the path.
+    pub fn path_name(&self) -> &str {
+        if self.is_named { &self.name } else { "" }
     }
 }
 
-fn single_name(selector: &str) -> Option<&str> {
-    selector.split(',').find_map(|term| {
-        let value = term.strip_prefix("metadata.name=")?;
-        let value = value.strip_prefix('=').unwrap_or(value);
-        (!value.is_empty() && !value.contains('=')).then_some(value)
-    })
+/// Whether a text can be an object's name in a path, as upstream asks.
+fn is_path_segment(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
 
 fn method_verb(method: &Method) -> &'static str {
@@ -211,6 +230,40 @@ mod tests {
             ("GET", "/api/v1/pods?watch=1", "watch", "", "v1", "pods", "", "", ""),
             ("GET", "/api/v1/pods?watch=false", "list", "", "v1", "pods", "", "", ""),
             ("GET", "/api/v1/watch/pods", "watch", "", "v1", "pods", "", "", ""),
+            ("POST", "/api/v1/watch/pods", "watch", "", "v1", "pods", "", "", ""),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a",
+                "watch",
+                "",
+                "v1",
+                "namespaces",
+                "",
+                "a",
+                "a",
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a/secrets/s?fieldSelector=metadata.name%3Dx",
+                "watch",
+                "",
+                "v1",
+                "secrets",
+                "",
+                "a",
+                "s",
+            ),
+            (
+                "DELETE",
+                "/api/v1/pods?fieldSelector=metadata.name%3Dx",
+                "deletecollection",
+                "",
+                "v1",
+                "pods",
+                "",
+                "",
+                "",
+            ),
             ("GET", "/api/v1/namespaces", "list", "", "v1", "namespaces", "", "", ""),
             (
                 "GET",

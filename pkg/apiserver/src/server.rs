@@ -130,7 +130,7 @@ impl ApiServer {
             }
         };
         let user = impersonation::apply(state.authorizer(), &user, &parts.headers)?;
-        state.authorizer().authorize(&user, &info, &query)?;
+        state.authorizer().authorize(&user, &info)?;
         if !info.is_resource {
             return nonresource::handle(state, &info, &parts, &query, body).await;
         }

@@ -21,109 +21,136 @@ pub fn apply(authorizer: &Authorizer, user: &Arc<User>, headers: &HeaderMap) -> 
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Ok(user.clone());
     }
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_string()
-    };
-    let name = text(USER);
-    let uid = text(UID);
-    let asked_groups: Vec<String> = headers
-        .get_all(GROUP)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(str::to_string)
-        .collect();
-    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (key, value) in headers {
-        if let (Some(key), Ok(value)) = (key.as_str().strip_prefix(EXTRA), value.to_str()) {
-            let key = percent_encoding::percent_decode_str(key)
-                .decode_utf8_lossy()
-                .to_lowercase();
-            extra.entry(key).or_default().push(value.to_string());
-        }
-    }
-    if name.is_empty() {
-        if uid.is_empty() && asked_groups.is_empty() && extra.is_empty() {
+    let asked = Asked::read(headers)?;
+    if asked.name.is_empty() {
+        if asked.uid.is_empty() && asked.groups.is_empty() && asked.extra.is_empty() {
             return Ok(user.clone());
         }
         return Err(Status::internal(
             "requested impersonation of groups, uid or extra without impersonating a user",
         ));
     }
+    asked.authorize(authorizer, user)?;
+    Ok(Arc::new(asked.user()))
+}
 
-    let may = |attributes: Attributes<'_>| authorizer.check(&attributes);
-    let ask = |group, resource| Attributes::of_resource(user, "impersonate", group, resource);
-    let service_account = name
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'));
-    match service_account {
-        Some((namespace, name)) => may(Attributes {
-            namespace,
-            name,
-            ..ask("", "serviceaccounts")
-        })?,
-        None => may(Attributes {
-            name: &name,
-            ..ask("", "users")
-        })?,
+/// Whom the headers ask for.
+struct Asked {
+    name: String,
+    uid: String,
+    groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Names are UTF-8. One that is not is refused: read as less than it is, the request would run as somebody else.
+fn text(bytes: &[u8]) -> Result<String, Status> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_string()),
+        Err(_) => Err(Status::bad_request("an Impersonate-* header is not UTF-8")),
     }
-    for group in &asked_groups {
-        may(Attributes {
-            name: group,
-            ..ask("", "groups")
-        })?;
+}
+
+impl Asked {
+    fn read(headers: &HeaderMap) -> Result<Asked, Status> {
+        let one = |name: &str| {
+            headers
+                .get(name)
+                .map_or(Ok(String::new()), |value| text(value.as_bytes()))
+        };
+        let groups = headers.get_all(GROUP).iter().map(|value| text(value.as_bytes()));
+        let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (key, value) in headers {
+            if let Some(key) = key.as_str().strip_prefix(EXTRA) {
+                let key: Vec<u8> = percent_encoding::percent_decode_str(key).collect();
+                let values = extra.entry(text(&key)?.to_lowercase()).or_default();
+                values.push(text(value.as_bytes())?);
+            }
+        }
+        Ok(Asked {
+            name: one(USER)?,
+            uid: one(UID)?,
+            groups: groups.collect::<Result<_, _>>()?,
+            extra,
+        })
     }
-    const AUTHENTICATION: &str = "authentication.k8s.io";
-    for (key, values) in &extra {
-        for value in values {
+
+    /// Namespace and name where a service account is asked for.
+    fn service_account(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+    }
+
+    /// Asks for each part by itself.
+    fn authorize(&self, authorizer: &Authorizer, user: &User) -> Result<(), Status> {
+        const AUTHENTICATION: &str = "authentication.k8s.io";
+        let may = |attributes: Attributes<'_>| authorizer.check(&attributes);
+        let ask = |group, resource| Attributes::of_resource(user, "impersonate", group, resource);
+        match self.service_account() {
+            Some((namespace, name)) => may(Attributes {
+                namespace,
+                name,
+                ..ask("", "serviceaccounts")
+            })?,
+            None => may(Attributes {
+                name: &self.name,
+                ..ask("", "users")
+            })?,
+        }
+        for group in &self.groups {
+            may(Attributes {
+                name: group,
+                ..ask("", "groups")
+            })?;
+        }
+        for (key, value) in self
+            .extra
+            .iter()
+            .flat_map(|(key, all)| all.iter().map(move |value| (key, value)))
+        {
             may(Attributes {
                 subresource: key,
                 name: value,
                 ..ask(AUTHENTICATION, "userextras")
             })?;
         }
-    }
-    if !uid.is_empty() {
-        may(Attributes {
-            name: &uid,
-            ..ask(AUTHENTICATION, "uids")
-        })?;
+        if !self.uid.is_empty() {
+            may(Attributes {
+                name: &self.uid,
+                ..ask(AUTHENTICATION, "uids")
+            })?;
+        }
+        Ok(())
     }
 
-    let mut groups = asked_groups;
-    if groups.is_empty()
-        && let Some((namespace, _)) = service_account
-    {
-        groups = vec![
-            "system:serviceaccounts".into(),
-            format!("system:serviceaccounts:{namespace}"),
-        ];
+    /// The user, with the groups that everybody of its kind is in.
+    fn user(mut self) -> User {
+        if self.groups.is_empty()
+            && let Some((namespace, _)) = self.service_account()
+        {
+            let of_namespace = format!("system:serviceaccounts:{namespace}");
+            self.groups = vec!["system:serviceaccounts".into(), of_namespace];
+        }
+        let marker = if self.name == "system:anonymous" {
+            "system:unauthenticated"
+        } else {
+            "system:authenticated"
+        };
+        let is_marker = |group: &String| group == "system:authenticated" || group == "system:unauthenticated";
+        if !self.groups.iter().any(is_marker) {
+            self.groups.push(marker.into());
+        }
+        User {
+            name: self.name,
+            uid: self.uid,
+            groups: self.groups,
+            extra: self.extra,
+        }
     }
-    let marker = if name == "system:anonymous" {
-        "system:unauthenticated"
-    } else {
-        "system:authenticated"
-    };
-    let marked = groups
-        .iter()
-        .any(|group| group == "system:authenticated" || group == "system:unauthenticated");
-    if !marked {
-        groups.push(marker.into());
-    }
-    Ok(Arc::new(User {
-        name,
-        uid,
-        groups,
-        extra,
-    }))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use http::HeaderValue;
     use serde_json::json;
 
     use super::*;
@@ -151,7 +178,7 @@ mod tests {
         let as_user = |pairs: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
-                headers.append(*name, value.parse().unwrap());
+                headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             apply(&authorizer, &jane, &headers)
         };
@@ -180,5 +207,31 @@ mod tests {
             ]
         );
         assert_eq!(as_user(&[(GROUP, "x")]).unwrap_err().code, 500);
+        // Beyond ASCII it is a name like any other.
+        assert_eq!(as_user(&[(USER, "josé")]).unwrap_err().code, 403);
+        for more in [
+            (GROUP, "größe"),
+            (UID, "ü"),
+            ("impersonate-extra-a", "é"),
+            ("impersonate-extra-%c3%a9", "a"),
+        ] {
+            assert_eq!(as_user(&[(USER, "joe"), more]).unwrap_err().code, 403, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused() {
+        let authorizer = Authorizer::new(Arc::new(MapLookup::default()));
+        let root = Arc::new(User::authenticated("root", ["system:masters".to_string()]));
+        for bad in [USER, GROUP, UID, "impersonate-extra-a", "impersonate-extra-%ff"] {
+            let mut headers = HeaderMap::new();
+            headers.append(bad, HeaderValue::from_bytes(b"jos\xe9").unwrap());
+            for user in [None, Some(HeaderValue::from_static("joe"))] {
+                if let Some(user) = user {
+                    headers.append(USER, user);
+                }
+                assert_eq!(apply(&authorizer, &root, &headers).unwrap_err().code, 400, "{bad}");
+            }
+        }
     }
 }

@@ -80,7 +80,7 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
     let list = ListOptions::parse(&call.query, false)?;
-    let filter = Filter::new(&call.row, &list)?;
+    let filter = Filter::new(&call.row, &call.info, &list)?;
     let snapshot = call.cache()?.list(&call.info.namespace);
     let mut matching: Vec<Arc<Object>> = snapshot
         .iter()

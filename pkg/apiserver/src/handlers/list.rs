@@ -24,7 +24,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     let Some(cache) = &call.row.cache else {
         return respond_list(call, Page::default());
     };
-    let filter = Filter::new(&call.row, &options)?;
+    let filter = Filter::new(&call.row, &call.info, &options)?;
     let namespace = call.info.namespace.as_str();
     if let Some(page) = by_index(call, &options, &filter) {
         return respond_list(call, page);

@@ -77,7 +77,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
 
 /// A PUT of what is not there: who may only update is not let create, and a uid is one of something that was there.
 fn may_create(call: &Call, object: &Value) -> Result<(), Status> {
-    let asked = Attributes::of_request(&call.user, &call.info, &call.query);
+    let asked = Attributes::of_request(&call.user, &call.info);
     call.server.authorizer().check(&Attributes {
         verb: "create",
         ..asked

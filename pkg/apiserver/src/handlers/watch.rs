@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
-    let filter = Filter::new(&call.row, &options)?;
+    let filter = Filter::new(&call.row, &call.info, &options)?;
     let encoder = Encoder::new(call);
     let timeout = match options.timeout_seconds {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),

@@ -1,6 +1,7 @@
 //! SubjectAccessReview in its three forms, and SelfSubjectRulesReview.
 
 use mk8s_api::meta::{items, string};
+use mk8s_api::selectors::{FieldSelector, FieldTerm};
 use mk8s_api::status::{FieldError, Status};
 use serde_json::{Map, Value, json};
 
@@ -92,7 +93,7 @@ fn texts(list: &Value) -> Vec<String> {
 fn decide(authorizer: &Authorizer, user: &User, spec: &Value) -> Value {
     let resource = &spec["resourceAttributes"];
     let other = &spec["nonResourceAttributes"];
-    let selector = selector(&resource["fieldSelector"]);
+    let fields = fields(&resource["fieldSelector"]);
     let attributes = if resource.is_null() {
         let verb = string(other, &["verb"]);
         Attributes {
@@ -105,7 +106,7 @@ fn decide(authorizer: &Authorizer, user: &User, spec: &Value) -> Value {
             namespace: string(resource, &["namespace"]),
             subresource: string(resource, &["subresource"]),
             name: string(resource, &["name"]),
-            field_selector: &selector,
+            field_selector: &fields,
             ..Attributes::of_resource(
                 user,
                 string(resource, &["verb"]),
@@ -122,24 +123,24 @@ fn decide(authorizer: &Authorizer, user: &User, spec: &Value) -> Value {
     status
 }
 
-/// The selector's text: as it stands, or its requirements of one value.
-fn selector(selector: &Value) -> String {
+/// The selector's text as it would stand in a query, or its requirements of one value. One that can't be read selects
+/// everything, which grants least.
+fn fields(selector: &Value) -> FieldSelector {
     let raw = string(selector, &["rawSelector"]);
     if !raw.is_empty() {
-        return raw.to_string();
+        return FieldSelector::parse(raw).unwrap_or_default();
     }
-    let terms: Vec<String> = items(selector, &["requirements"])
-        .iter()
-        .filter(|requirement| requirement["operator"] == "In" && items(requirement, &["values"]).len() == 1)
-        .map(|requirement| {
-            format!(
-                "{}={}",
-                string(requirement, &["key"]),
-                requirement["values"][0].as_str().unwrap_or_default()
-            )
+    let terms = items(selector, &["requirements"]).iter().filter_map(|requirement| {
+        let [value] = items(requirement, &["values"]) else {
+            return None;
+        };
+        (requirement["operator"] == "In").then(|| FieldTerm {
+            field: string(requirement, &["key"]).to_string(),
+            equals: true,
+            value: value.as_str().unwrap_or_default().to_string(),
         })
-        .collect();
-    terms.join(",")
+    });
+    FieldSelector { terms: terms.collect() }
 }
 
 pub fn rules(authorizer: &Authorizer, user: &User, object: &Value) -> Result<Value, Status> {

@@ -161,7 +161,7 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
     let pod = call.object()?.value();
     // A WebSocket begins with a GET; that alone must not be enough to act on a pod.
     if call.info.verb == "get" {
-        let mut attributes = Attributes::of_request(&call.user, &call.info, &call.query);
+        let mut attributes = Attributes::of_request(&call.user, &call.info);
         attributes.verb = "create";
         call.server.authorizer().check(&attributes)?;
     }

@@ -7,11 +7,12 @@ pub mod rules;
 
 use std::sync::Arc;
 
+use mk8s_api::selectors::FieldSelector;
 use mk8s_api::status::Status;
 
 use crate::identity::User;
 use crate::lookup::Lookup;
-use crate::request::{Query, RequestInfo};
+use crate::request::RequestInfo;
 
 pub use rules::{Rule, RuleSet};
 
@@ -28,12 +29,11 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// Of a non-resource request.
     pub path: &'a str,
-    /// As in the query; empty when there is none.
-    pub field_selector: &'a str,
+    pub field_selector: &'a FieldSelector,
 }
 
 impl<'a> Attributes<'a> {
-    pub fn of_request(user: &'a User, info: &'a RequestInfo, query: &'a Query) -> Self {
+    pub fn of_request(user: &'a User, info: &'a RequestInfo) -> Self {
         Attributes {
             user,
             verb: info.verb,
@@ -44,7 +44,7 @@ impl<'a> Attributes<'a> {
             subresource: &info.subresource,
             name: &info.name,
             path: &info.path,
-            field_selector: query.get("fieldSelector").unwrap_or(""),
+            field_selector: info.field_selector(),
         }
     }
 
@@ -60,7 +60,7 @@ impl<'a> Attributes<'a> {
             subresource: "",
             name: "",
             path: "",
-            field_selector: "",
+            field_selector: FieldSelector::EVERYTHING,
         }
     }
 }
@@ -99,8 +99,8 @@ impl Authorizer {
     }
 
     /// The filter: passes, or the 403 that the client gets.
-    pub fn authorize(&self, user: &User, info: &RequestInfo, query: &Query) -> Result<(), Status> {
-        let attributes = Attributes::of_request(user, info, query);
+    pub fn authorize(&self, user: &User, info: &RequestInfo) -> Result<(), Status> {
+        let attributes = Attributes::of_request(user, info);
         self.check(&attributes)
     }
 

@@ -475,7 +475,7 @@ mod tests {
         ] {
             let user = User::authenticated(user, []);
             let info = RequestInfo::parse(&method.parse().unwrap(), path, &Query::default());
-            let got = authorizer.authorize(&user, &info, &Query::default());
+            let got = authorizer.authorize(&user, &info);
             assert_eq!(got.is_ok(), wanted, "{} {method} {path}: {got:?}", user.name);
         }
     }
@@ -508,7 +508,7 @@ mod tests {
         let authorizer = Authorizer::new(lookup.clone());
         let joe = User::authenticated("joe", []);
         let info = RequestInfo::parse(&http::Method::GET, "/api/v1/namespaces/default/pods", &Query::default());
-        let refused = authorizer.authorize(&joe, &info, &Query::default()).unwrap_err();
+        let refused = authorizer.authorize(&joe, &info).unwrap_err();
         assert_eq!(
             refused.message,
             r#"pods is forbidden: User "joe" cannot list resource "pods" in API group "" in the namespace "default""#
@@ -519,14 +519,14 @@ mod tests {
             &json!({"metadata": {"name": "joe"},
             "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "joe"}]}),
         );
-        assert!(authorizer.authorize(&joe, &info, &Query::default()).is_ok());
-        let decision = authorizer.decide(&Attributes::of_request(&joe, &info, &Query::default()));
+        assert!(authorizer.authorize(&joe, &info).is_ok());
+        let decision = authorizer.decide(&Attributes::of_request(&joe, &info));
         assert_eq!(
             decision.reason(),
             r#"RBAC: allowed by ClusterRoleBinding "joe" of ClusterRole "view" to User "joe""#
         );
         lookup.remove(GROUP, "clusterroles", "", "view");
-        let refused = authorizer.authorize(&joe, &info, &Query::default()).unwrap_err();
+        let refused = authorizer.authorize(&joe, &info).unwrap_err();
         assert!(
             refused
                 .message
@@ -535,6 +535,6 @@ mod tests {
             refused.message
         );
         let masters = User::authenticated("root", [crate::filters::authz::MASTERS.to_string()]);
-        assert!(authorizer.authorize(&masters, &info, &Query::default()).is_ok());
+        assert!(authorizer.authorize(&masters, &info).is_ok());
     }
 }
