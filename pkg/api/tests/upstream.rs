@@ -34,20 +34,36 @@ fn answers_are_upstreams() {
         let mut object = case["object"].clone();
         let (group, version) = meta::split_api_version(meta::api_version(&object));
         let row = registry::find_kind(group, version, meta::kind(&object)).unwrap();
-        (row.hooks.default)(&mut object);
+        let stored = registry::stored_row(row).unwrap_or(row);
+        let to_stored = |object: &mut Value| {
+            (row.hooks.default)(object);
+            if let Some(convert) = &row.convert {
+                (convert.to_stored)(object);
+                (stored.hooks.default)(object);
+            }
+        };
+        let shown = |object: &Value| {
+            let mut object = object.clone();
+            if let Some(convert) = &row.convert {
+                (convert.from_stored)(&mut object);
+            }
+            object
+        };
+        to_stored(&mut object);
         let errors = if let Some(old) = case.get("old") {
             let mut old = old.clone();
-            (row.hooks.default)(&mut old);
+            to_stored(&mut old);
             if let (Some(_), Some(status)) = (row.subresource("status"), old.get("status")) {
                 object["status"] = status.clone();
             }
-            (row.hooks.prepare_update)(&mut object, &old);
-            validation::update(row, &object, &old)
+            (stored.hooks.prepare_update)(&mut object, &old);
+            validation::update(row, &shown(&object), &shown(&old))
         } else {
             meta::set(&mut object, &["metadata", "uid"], "u");
-            (row.hooks.prepare_create)(&mut object);
-            validation::create(row, &object)
+            (stored.hooks.prepare_create)(&mut object);
+            validation::create(row, &shown(&object))
         };
+        let object = shown(&object);
         let causes: Vec<Value> = errors
             .iter()
             .map(|error| serde_json::json!([error.field, error.body()]))

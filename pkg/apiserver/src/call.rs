@@ -8,7 +8,7 @@ use mk8s_api::status::Status;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Notes, Operation, Options};
 use crate::guaranteed_update::Target;
 use crate::identity::User;
 use crate::negotiate::Output;
@@ -65,35 +65,53 @@ impl Call {
         Status::conflict(self.row.group(), self.row.plural(), &self.info.name, why)
     }
 
+    /// What admission sees of the call.
     pub fn attributes<'a>(
         &'a self,
         operation: Operation,
         name: &'a str,
         old: Option<&'a Value>,
-        dry_run: bool,
+        options: Options<'a>,
     ) -> Attributes<'a> {
+        let row = &self.row;
+        let subresource = row.resource.subresource(&self.info.subresource);
+        let own = (row.group(), &*row.version, row.kind());
         Attributes {
             user: &self.user,
-            request: &self.info,
-            resource: &self.row.resource,
+            resource: row.cache.as_ref().map_or(&*row.resource, |cache| cache.resource()),
+            requested_kind: subresource.and_then(|subresource| subresource.kind).unwrap_or(own),
+            requested_resource: (row.group(), &row.version, row.plural()),
             operation,
             namespace: &self.info.namespace,
             name,
             subresource: &self.info.subresource,
             old,
-            dry_run,
+            options,
         }
     }
 
-    /// Both phases of admission, for what stores no object of its own: delete, connect, eviction, token.
-    pub async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        let admission = self.server.admission();
-        admission.mutate(attributes, object).await?;
-        admission.validate(
-            attributes,
-            Some(&*object).filter(|object| !object.is_null()),
-            &mut Vec::new(),
-        )
+    /// Both phases of admission, for what stores no object of its own: delete, connect, eviction, token, review.
+    pub async fn admit(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        self.server.admission().mutate(attributes, object).await?;
+        self.validate(attributes, object, warnings).await
+    }
+
+    /// The validating phase; of what is noted the warnings go to the client.
+    pub async fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        let mut notes = Notes::default();
+        let verdict = self.server.admission().validate(attributes, object, &mut notes).await;
+        warnings.extend(notes.warnings);
+        verdict
     }
 
     /// Kinds that promise what this version can't hold are not written.

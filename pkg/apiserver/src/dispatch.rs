@@ -3,6 +3,7 @@
 use axum::body::Body;
 use http::request::Parts;
 use http::{Method, Response};
+use mk8s_api::registry::Handler;
 use mk8s_api::status::Status;
 
 use crate::call::Call;
@@ -69,29 +70,25 @@ async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Bo
             "the server does not allow this method on the requested resource",
         ));
     }
-    let plural = call.row.plural().to_string();
-    let name = call.info.subresource.clone();
-    match (plural.as_str(), name.as_str(), verb) {
-        (_, "proxy" | "ephemeralcontainers" | "resize", _) => Err(call.not_in_this_version(&name)),
-        ("pods", "log", _) => streams::log(&call, parts).await,
-        ("pods", "exec" | "attach" | "portforward", _) => streams::upgrade(&call, parts).await,
-        ("pods", "binding", "create") => binding::create(&call, decode::read(body).await?).await,
-        ("pods", "eviction", "create") => eviction::create(&call, decode::read(body).await?).await,
-        ("serviceaccounts", "token", "create") => token::create(&call, decode::read(body).await?).await,
-        (_, "scale", _) => scale::dispatch(&call, decode::read(body).await?).await,
-        (_, _, "get") => get::get(&call),
-        (_, part, "update") => update::update_part(&call, decode::read(body).await?, part_of(part)).await,
-        (_, part, "patch") => patch::patch_part(&call, decode::read(body).await?, part_of(part)).await,
+    let part = match subresource.handler {
+        Handler::NotYet => return Err(call.not_in_this_version(&subresource.name)),
+        Handler::Log => return streams::log(&call, parts).await,
+        Handler::Connect => return streams::upgrade(&call, parts).await,
+        Handler::Binding => return binding::create(&call, decode::read(body).await?).await,
+        Handler::Eviction => return eviction::create(&call, decode::read(body).await?).await,
+        Handler::Token => return token::create(&call, decode::read(body).await?).await,
+        Handler::Scale => return scale::dispatch(&call, decode::read(body).await?).await,
+        Handler::Status => Part::Status,
+        Handler::Finalize => Part::Finalizers,
+        Handler::Approval => Part::Approval,
+        Handler::Review => return Err(Status::internal("a review is no subresource")),
+    };
+    match verb {
+        "get" => get::get(&call),
+        "update" => update::update_part(&call, decode::read(body).await?, part).await,
+        "patch" => patch::patch_part(&call, decode::read(body).await?, part).await,
         _ => Err(Status::method_not_allowed(
             "the server does not allow this method on the requested resource",
         )),
-    }
-}
-
-fn part_of(subresource: &str) -> Part {
-    match subresource {
-        "finalize" => Part::Finalizers,
-        "approval" => Part::Approval,
-        _ => Part::Status,
     }
 }

@@ -2,13 +2,13 @@
 //! `change` are the two attempts of `guaranteed_update` that store an object a client sent; whatever writes otherwise
 //! (binding, deletion, an eviction's budget) is an attempt of its own, of the same pieces.
 
-use mk8s_api::registry::Resource;
+use mk8s_api::registry::{Deletion, Resource};
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
 use mk8s_store::Op;
 use serde_json::{Map, Value};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::{Call, Written};
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::metadata;
@@ -35,7 +35,7 @@ pub enum Part {
 pub async fn create(
     call: &Call,
     mut object: Value,
-    dry_run: bool,
+    options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Written, Status> {
     begin_create(call, &mut object)?;
@@ -44,11 +44,11 @@ pub async fn create(
         if generated {
             metadata::generate_name(&mut object);
         }
-        let target = call.target(meta::namespace(&object), meta::name(&object), dry_run)?;
+        let target = call.target(meta::namespace(&object), meta::name(&object), options.dry_run)?;
         let mut creation = Creation {
             call,
             object: &mut object,
-            dry_run,
+            options,
             warnings,
         };
         match guaranteed_update(target, &mut creation).await {
@@ -64,14 +64,14 @@ pub async fn create(
 struct Creation<'a> {
     call: &'a Call,
     object: &'a mut Value,
-    dry_run: bool,
+    options: WriteOptions,
     warnings: &'a mut Vec<String>,
 }
 
 impl Attempt for Creation<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         // Admission first: who may not create it does not learn that it is there.
-        let step = creation(self.call, self.object, self.dry_run, self.warnings).await?;
+        let step = creation(self.call, self.object, self.options, self.warnings).await?;
         if current.object.is_none() {
             return Ok(step);
         }
@@ -97,13 +97,18 @@ fn begin_create(call: &Call, object: &mut Value) -> Result<(), Status> {
 }
 
 /// One attempt to create; a further one begins with what this one left in `object`.
-async fn creation(call: &Call, object: &mut Value, dry_run: bool, warnings: &mut Vec<String>) -> Result<Step, Status> {
+async fn creation(
+    call: &Call,
+    object: &mut Value,
+    options: WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Step, Status> {
     let resource = call.cache()?.resource();
     (resource.hooks.default)(object);
     let admission = call.server.admission();
     {
         let name = meta::name(object).to_string();
-        let attributes = call.attributes(Operation::Create, &name, None, dry_run);
+        let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
         admission.mutate(&attributes, object).await?;
     }
     is_defaulted(resource, object);
@@ -112,18 +117,18 @@ async fn creation(call: &Call, object: &mut Value, dry_run: bool, warnings: &mut
     // Addresses are chosen anew in another attempt.
     let mut claimed = None;
     let mut beside = Vec::new();
-    if call.server.services().concerns(resource) {
+    if resource.semantics.holds_addresses {
         let object = claimed.insert(object.clone());
         beside = call.server.services().on_create(object)?;
     }
     let object = claimed.as_ref().unwrap_or(object);
-    refuse(call, meta::name(object), &validation::create(resource, object))?;
+    refuse(call, meta::name(object), &call.row.check_create(object))?;
     let mut notes = Vec::new();
     {
-        let attributes = call.attributes(Operation::Create, meta::name(object), None, dry_run);
-        admission.validate(&attributes, Some(object), &mut notes)?;
+        let attributes = call.attributes(Operation::Create, meta::name(object), None, Options::Write(options));
+        call.validate(&attributes, object, &mut notes).await?;
     }
-    notes.extend(validation::warnings(resource, object, None));
+    notes.extend(call.row.warnings(object, None));
     for note in notes {
         if !warnings.contains(&note) {
             warnings.push(note);
@@ -148,9 +153,9 @@ fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> 
     Err(Status::invalid(call.row.group(), call.row.kind(), name, errors))
 }
 
-/// New objects have no status of the caller's, but for Nodes, which register with theirs.
+/// New objects have no status of the caller's, but for kinds that register with theirs.
 fn drop_status(resource: &Resource, object: &mut Value) {
-    if resource.subresource("status").is_none() || resource.kind == "Node" {
+    if resource.subresource("status").is_none() || resource.semantics.registers_status {
         return;
     }
     if let Value::Object(map) = object
@@ -184,7 +189,7 @@ where
     let mut update = Update {
         call,
         part,
-        dry_run: options.dry_run,
+        options,
         before: warnings.clone(),
         warnings,
         created: false,
@@ -201,7 +206,7 @@ where
 struct Update<'a, N> {
     call: &'a Call,
     part: Part,
-    dry_run: bool,
+    options: WriteOptions,
     /// What there was to warn of before the first attempt.
     before: Vec<String>,
     warnings: &'a mut Vec<String>,
@@ -219,9 +224,9 @@ where
         let mut new = (self.next)(&current, self.warnings)?;
         if self.created {
             begin_create(self.call, &mut new)?;
-            return creation(self.call, &mut new, self.dry_run, self.warnings).await;
+            return creation(self.call, &mut new, self.options, self.warnings).await;
         }
-        change(self.call, self.part, &current, new, self.dry_run, self.warnings).await
+        change(self.call, self.part, &current, new, self.options, self.warnings).await
     }
 }
 
@@ -231,20 +236,20 @@ async fn change(
     part: Part,
     current: &Current,
     mut new: Value,
-    dry_run: bool,
+    options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
     let resource = call.cache()?.resource();
     let old = &current.value;
     begin_change(call, &mut new, old)?;
     let admission = call.server.admission();
-    let attributes = call.attributes(Operation::Update, meta::name(old), Some(old), dry_run);
+    let attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
     admission.mutate(&attributes, &mut new).await?;
     is_defaulted(resource, &new);
     let beside = prepare_change(call, part, &mut new, old)?;
-    admission.validate(&attributes, Some(&new), warnings)?;
+    call.validate(&attributes, &new, warnings).await?;
     if part == Part::Main {
-        warnings.extend(validation::warnings(resource, &new, Some(old)));
+        warnings.extend(call.row.warnings(&new, Some(old)));
     }
     finish_change(call, new, old, beside)
 }
@@ -269,14 +274,14 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
     meta::metadata_mut(new).insert("resourceVersion".into(), own_version);
     let services = call.server.services();
     let mut beside = Vec::new();
-    if part == Part::Main && services.concerns(resource) {
+    if part == Part::Main && resource.semantics.holds_addresses {
         beside = services.on_update(new, old)?;
     }
     if resource.generation && part == Part::Main && metadata::spec_changed(new, old) {
         metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {
-        Part::Main => validation::update(resource, new, old),
+        Part::Main => call.row.check_update(new, old),
         _ => validation::update_status(resource, new, old),
     };
     refuse(call, meta::name(old), &errors)?;
@@ -349,7 +354,7 @@ fn empties_finalizers(resource: &Resource, new: &Value, old: &Value) -> bool {
     if !meta::is_deleting(old) || meta::finalizers(new).next().is_some() {
         return false;
     }
-    if resource.kind == "Namespace" && !meta::items(new, &["spec", "finalizers"]).is_empty() {
+    if resource.semantics.deletion == Deletion::Emptied && !meta::items(new, &["spec", "finalizers"]).is_empty() {
         return false;
     }
     meta::i64_at(old, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0

@@ -1,11 +1,13 @@
 //! The registry's rows as the handlers look them up: by group, version and plural, each with its part of the cache.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use mk8s_api::meta;
 use mk8s_api::registry::{self, Resource, Support};
 use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::validation::{self, Errors};
 use serde_json::Value;
 
 use crate::metrics::Requests;
@@ -65,10 +67,35 @@ impl Row {
     /// The other way.
     pub fn to_stored(&self, shown: &mut Value) {
         if let Some(convert) = &self.resource.convert {
+            // What a version leaves unsaid is its own matter; what the stored one adds comes after.
+            (self.resource.hooks.default)(shown);
             (convert.to_stored)(shown);
         }
         if !self.shows_stored() {
             meta::set(shown, &["apiVersion"], self.stored_api_version.as_str());
+        }
+    }
+
+    /// What is wrong with a stored form, in the words and fields of this row's version.
+    pub fn check_create(&self, object: &Value) -> Errors {
+        validation::create(&self.resource, &self.view(object))
+    }
+
+    /// What is wrong with a change of the main resource.
+    pub fn check_update(&self, new: &Value, old: &Value) -> Errors {
+        validation::update(&self.resource, &self.view(new), &self.view(old))
+    }
+
+    pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let old = old.map(|old| self.view(old));
+        validation::warnings(&self.resource, &self.view(new), old.as_deref())
+    }
+
+    /// Hooks see objects in their row's form.
+    fn view<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
+        match self.resource.convert {
+            None => Cow::Borrowed(stored),
+            Some(_) => Cow::Owned(self.show(stored.clone())),
         }
     }
 

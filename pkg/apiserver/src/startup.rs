@@ -41,11 +41,11 @@ async fn commit(state: &State, ops: Vec<Op>) -> Result<(), Status> {
 
 fn add(state: &State, planned: Planned, ops: &mut Vec<Op>) -> Result<(), Status> {
     let mut object = planned.object;
-    let cache = state.cache().resource(&planned.group, planned.plural);
+    let cache = state.cache().resource(planned.group, planned.plural);
     let cache = cache.ok_or_else(|| Status::internal(format!("no resource {}", planned.plural)))?;
     let resource = cache.resource();
     (resource.hooks.default)(&mut object);
-    if state.services().concerns(resource) && planned.replaces.is_none() {
+    if resource.semantics.holds_addresses && planned.replaces.is_none() {
         ops.extend(state.services().on_create(&mut object)?);
     }
     let key = cache.key(meta::namespace(&object), meta::name(&object));

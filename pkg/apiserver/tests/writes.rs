@@ -215,3 +215,84 @@ async fn a_bindings_labels_and_annotations_are_checked() {
         .await;
     assert_eq!(code, 200);
 }
+
+#[tokio::test]
+async fn hooks_of_other_versions_run() {
+    let api = Api::open().await;
+    let autoscalers = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let autoscaler = |spec: Value| json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"}, "spec": spec});
+    let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+    let (code, refused) = api
+        .post(
+            autoscalers,
+            &autoscaler(json!({"scaleTargetRef": target, "maxReplicas": 0})),
+        )
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    assert_eq!(refused["details"]["causes"][0]["field"], "spec.maxReplicas");
+    let (code, made) = api
+        .post(
+            autoscalers,
+            &autoscaler(json!({"scaleTargetRef": target, "maxReplicas": 3})),
+        )
+        .await;
+    assert_eq!((code, made["spec"]["minReplicas"].as_i64()), (201, Some(1)), "{made}");
+    // The newer version of Events asks for more than the older one.
+    let event = |version: &str, about: &str| {
+        json!({"apiVersion": version, "kind": "Event", "metadata": {"name": "e"}, "reason": "r", "type": "Normal",
+            about: {"kind": "Pod", "name": "p", "namespace": "default"}})
+    };
+    let (code, refused) = api
+        .post(
+            "/apis/events.k8s.io/v1/namespaces/default/events",
+            &event("events.k8s.io/v1", "regarding"),
+        )
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    assert_eq!(refused["details"]["causes"][0]["field"], "eventTime");
+    let (code, made) = api
+        .post("/api/v1/namespaces/default/events", &event("v1", "involvedObject"))
+        .await;
+    assert_eq!(code, 201, "{made}");
+}
+
+#[tokio::test]
+async fn every_way_in_passes_admission() {
+    let api = Api::open().await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "going"}});
+    assert_eq!(api.post("/api/v1/namespaces", &namespace).await.0, 201);
+    let within = "/api/v1/namespaces/going";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    assert_eq!(api.post(&format!("{within}/serviceaccounts"), &account).await.0, 201);
+    assert_eq!(api.post(&format!("{within}/pods"), &pod("p")).await.0, 201);
+    assert_eq!(api.delete("/api/v1/namespaces/going", None).await.0, 200);
+    // Nothing new comes into a namespace that goes, by whichever subresource.
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n"}});
+    let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    for (path, body) in [
+        ("pods/p/binding", &binding),
+        ("bindings", &binding),
+        ("serviceaccounts/default/token", &token),
+        ("pods/p/eviction", &eviction),
+    ] {
+        let (code, refused) = api.post(&format!("{within}/{path}"), body).await;
+        assert_eq!(
+            (code, refused["reason"].as_str()),
+            (403, Some("Forbidden")),
+            "{path}: {refused}"
+        );
+    }
+    // A node deletes its own pods alone, also among a collection; and connects to none.
+    let node = api.server().router_as(User::authenticated(
+        "system:node:n",
+        ["system:nodes".into(), "system:masters".into()],
+    ));
+    let (code, refused) = ask(&node, "DELETE", &format!("{within}/pods"), &Value::Null).await;
+    assert_eq!(code, 403, "{refused}");
+    let exec = Request::post(format!("{within}/pods/p/exec?command=x"))
+        .body(Body::empty())
+        .unwrap();
+    let (code, refused) = read(node.clone().oneshot(exec).await.unwrap()).await;
+    assert_eq!(code, 403, "{refused}");
+}

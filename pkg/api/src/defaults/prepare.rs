@@ -146,14 +146,6 @@ pub fn volume_create(volume: &mut Value) {
     );
 }
 
-pub fn autoscaler_v1_create(autoscaler: &mut Value) {
-    meta::set(
-        autoscaler,
-        &["status"],
-        json!({"currentReplicas": 0, "desiredReplicas": 0}),
-    );
-}
-
 pub fn volume_attachment_create(attachment: &mut Value) {
     meta::set(attachment, &["status"], json!({"attached": false}));
 }

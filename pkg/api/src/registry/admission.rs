@@ -12,13 +12,18 @@ pub(super) fn rows() -> Vec<Resource> {
             .support(Support::ReadOnly)
     };
     vec![
-        hook("MutatingWebhookConfiguration", "mutatingwebhookconfigurations").columns(columns::webhook_configuration()),
+        hook("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .conditional_only()
+            .columns(columns::webhook_configuration()),
         hook("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+            .conditional_only()
             .columns(columns::admission_policy())
             .status(),
         hook("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            .conditional_only()
             .columns(columns::admission_policy_binding()),
         hook("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            .conditional_only()
             .columns(columns::webhook_configuration()),
     ]
 }

@@ -1,7 +1,7 @@
 //! authentication.k8s.io, authorization.k8s.io (reviews, nothing is stored) and certificates.k8s.io.
 
 use super::row::row;
-use super::{Resource, Verbs, columns};
+use super::{Handler, Resource, Verbs, columns};
 use crate::{defaults, validation};
 
 pub(super) fn authentication() -> Vec<Resource> {
@@ -34,7 +34,7 @@ pub(super) fn certificates() -> Vec<Resource> {
         .short(&["csr"])
         .validate(validation::signing_request)
         .columns(columns::signing_request())
-        .sub("approval", Verbs::GET_PATCH_UPDATE, None)
+        .sub("approval", Handler::Approval, Verbs::GET_PATCH_UPDATE, None)
         .status()
         .fields(&["spec.signerName"])
         .default(defaults::spec_and_status)

@@ -28,13 +28,20 @@ pub(super) fn rows() -> Vec<Resource> {
             .prepare(defaults::autoscaler_create, defaults::nothing_on_update),
         hpa("v1")
             .default(defaults::autoscaler_v1)
-            .prepare(defaults::autoscaler_v1_create, defaults::nothing_on_update)
+            .validate(validate_v1)
             .stored_as(
                 "autoscaling",
                 "horizontalpodautoscalers",
                 Convert { to_stored, from_stored },
             ),
     ]
+}
+
+/// v1 has metrics too, in an annotation.
+fn validate_v1(object: &Value, errors: &mut validation::Errors) {
+    let mut stored = object.clone();
+    to_stored(&mut stored);
+    validation::autoscaler(&stored, errors);
 }
 
 /// (annotation of v1, path in v2).

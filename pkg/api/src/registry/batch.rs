@@ -1,7 +1,7 @@
 //! batch/v1.
 
 use super::row::row;
-use super::{Resource, Support, columns};
+use super::{Dependents, Resource, Support, columns};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -18,6 +18,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         batch("Job", "jobs")
+            .dependents(Dependents::Orphaned)
             .validate(validation::job)
             .validate_update(validation::job_update)
             .warnings(validation::pod_template_warnings)

@@ -1,7 +1,7 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
 use super::row::row;
-use super::{NameRule, Resource, Support, Verbs, columns};
+use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns};
 use crate::{defaults, validation};
 
 const EVENT_FIELDS: &[&str] = &[
@@ -23,7 +23,7 @@ const NO_COLLECTION_DELETE: Verbs = Verbs(Verbs::ALL.0 & !Verbs::DELETECOLLECTIO
 pub(super) fn rows() -> Vec<Resource> {
     let core = |kind, plural| row("", "v1", kind, plural);
     vec![
-        core("Binding", "bindings").review(),
+        core("Binding", "bindings").answered_by(Handler::Binding),
         core("ComponentStatus", "componentstatuses")
             .deprecated("v1 ComponentStatus is deprecated in v1.19+")
             .columns(columns::component_status())
@@ -37,6 +37,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::config_map())
             .short(&["cm"]),
         core("Endpoints", "endpoints")
+            .put_creates()
             .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             .validate(validation::endpoints)
             .columns(columns::endpoints())
@@ -44,6 +45,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .singular("endpoints")
             .default(defaults::endpoints),
         core("Event", "events")
+            .put_creates()
+            .dependents(Dependents::None)
             .validate(validation::event)
             .columns(columns::event())
             .short(&["ev"])
@@ -52,33 +55,38 @@ pub(super) fn rows() -> Vec<Resource> {
             .field("source", &["source", "component"])
             .fields(&["type"]),
         core("LimitRange", "limitranges")
+            .put_creates()
             .columns(columns::created_at())
             .short(&["limits"])
             .default(defaults::limit_range)
             .support(Support::ReadOnly),
         core("Namespace", "namespaces")
+            .returns_deleted()
+            .deletion(Deletion::Emptied)
             .validate(validation::namespace)
             .columns(columns::namespace())
             .cluster()
             .short(&["ns"])
             .verbs(NO_COLLECTION_DELETE)
             .named(NameRule::DnsLabel)
-            .sub("finalize", Verbs::UPDATE, None)
+            .sub("finalize", Handler::Finalize, Verbs::UPDATE, None)
             .status()
             .fields(&["status.phase"])
             .default(defaults::namespace)
             .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
+            .registers_status()
             .validate(validation::node)
             .validate_update(validation::node_update)
             .columns(columns::node())
             .cluster()
             .short(&["no"])
-            .sub("proxy", PROXY, Some(("", "v1", "NodeProxyOptions")))
+            .sub("proxy", Handler::NotYet, PROXY, Some(("", "v1", "NodeProxyOptions")))
             .status()
             .fields(&["spec.unschedulable"])
             .default(defaults::node),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .returns_deleted()
             .validate(validation::persistent_volume_claim)
             .validate_update(validation::persistent_volume_claim_update)
             .columns(columns::persistent_volume_claim())
@@ -88,6 +96,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
+            .returns_deleted()
             .validate(validation::persistent_volume)
             .columns(columns::persistent_volume())
             .cluster()
@@ -97,6 +106,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")
+            .returns_deleted()
+            .deletion(Deletion::Graceful)
             .validate(validation::pod)
             .validate_update(validation::pod_update)
             .warnings(validation::pod_warnings)
@@ -104,15 +115,30 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["po"])
             .category("all")
             .generation()
-            .sub("attach", CREATE_GET, Some(("", "v1", "PodAttachOptions")))
-            .sub("binding", Verbs::CREATE, Some(("", "v1", "Binding")))
-            .sub("ephemeralcontainers", Verbs::GET_PATCH_UPDATE, None)
-            .sub("eviction", Verbs::CREATE, Some(("policy", "v1", "Eviction")))
-            .sub("exec", CREATE_GET, Some(("", "v1", "PodExecOptions")))
-            .sub("log", Verbs::GET, None)
-            .sub("portforward", CREATE_GET, Some(("", "v1", "PodPortForwardOptions")))
-            .sub("proxy", PROXY, Some(("", "v1", "PodProxyOptions")))
-            .sub("resize", Verbs::GET_PATCH_UPDATE, None)
+            .sub(
+                "attach",
+                Handler::Connect,
+                CREATE_GET,
+                Some(("", "v1", "PodAttachOptions")),
+            )
+            .sub("binding", Handler::Binding, Verbs::CREATE, Some(("", "v1", "Binding")))
+            .sub("ephemeralcontainers", Handler::NotYet, Verbs::GET_PATCH_UPDATE, None)
+            .sub(
+                "eviction",
+                Handler::Eviction,
+                Verbs::CREATE,
+                Some(("policy", "v1", "Eviction")),
+            )
+            .sub("exec", Handler::Connect, CREATE_GET, Some(("", "v1", "PodExecOptions")))
+            .sub("log", Handler::Log, Verbs::GET, None)
+            .sub(
+                "portforward",
+                Handler::Connect,
+                CREATE_GET,
+                Some(("", "v1", "PodPortForwardOptions")),
+            )
+            .sub("proxy", Handler::NotYet, PROXY, Some(("", "v1", "PodProxyOptions")))
+            .sub("resize", Handler::NotYet, Verbs::GET_PATCH_UPDATE, None)
             .status()
             .fields(&[
                 "spec.nodeName",
@@ -128,11 +154,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::pod)
             .prepare(defaults::pod_create, defaults::nothing_on_update),
         core("PodTemplate", "podtemplates")
+            .returns_deleted()
             .validate(validation::pod_template_object)
             .columns(columns::pod_template())
             .generation()
             .default(defaults::pod_template_object),
         core("ReplicationController", "replicationcontrollers")
+            .dependents(Dependents::Orphaned)
             .validate(validation::replication_controller)
             .warnings(validation::pod_template_warnings)
             .columns(columns::replication_controller())
@@ -146,6 +174,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["status.replicas"])
             .support(Support::StoredOnly),
         core("ResourceQuota", "resourcequotas")
+            .returns_deleted()
             .columns(columns::resource_quota())
             .short(&["quota"])
             .default(defaults::resource_quota)
@@ -157,12 +186,19 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::secret())
             .default(defaults::secret)
             .fields(&["type"]),
-        core("ServiceAccount", "serviceaccounts").short(&["sa"]).sub(
-            "token",
-            Verbs::CREATE,
-            Some(("authentication.k8s.io", "v1", "TokenRequest")),
-        ),
+        core("ServiceAccount", "serviceaccounts")
+            .returns_deleted()
+            .short(&["sa"])
+            .sub(
+                "token",
+                Handler::Token,
+                Verbs::CREATE,
+                Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            ),
         core("Service", "services")
+            .put_creates()
+            .returns_deleted()
+            .holds_addresses()
             .validate(validation::service)
             .validate_update(validation::service_update)
             .columns(columns::service())
@@ -171,7 +207,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .prepare(defaults::prepare_service_create, defaults::prepare_service_update)
             .category("all")
             .named(NameRule::Dns1035Label)
-            .sub("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions")))
+            .sub("proxy", Handler::NotYet, PROXY, Some(("", "v1", "ServiceProxyOptions")))
             .status()
             .fields(&["spec.clusterIP", "spec.type"]),
     ]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::row::row;
-use super::{Convert, Resource, columns};
+use super::{Convert, Dependents, Resource, columns};
 use crate::validation;
 
 /// (name in core/v1, name in events.k8s.io/v1); every other field has one name.
@@ -20,6 +20,8 @@ const FIELDS: [(&str, &str); 7] = [
 pub(super) fn rows() -> Vec<Resource> {
     vec![
         row("events.k8s.io", "v1", "Event", "events")
+            .put_creates()
+            .dependents(Dependents::None)
             .validate(validation::event)
             .columns(columns::event())
             .short(&["ev"])

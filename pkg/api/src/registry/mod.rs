@@ -16,6 +16,7 @@ mod policy;
 mod rbac;
 mod resource;
 mod row;
+mod semantics;
 mod storage;
 
 use std::borrow::Cow;
@@ -23,6 +24,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
+
+pub use semantics::{Deletion, Dependents, Handler, Semantics};
 
 use crate::meta;
 use crate::status::FieldError;
@@ -93,6 +96,7 @@ pub struct Version {
 #[derive(Clone, Debug)]
 pub struct Subresource {
     pub name: Cow<'static, str>,
+    pub handler: Handler,
     pub verbs: Verbs,
     /// Kind of the request and answer when it is not the parent's: (group, version, kind), e.g. ("autoscaling", "v1", "Scale").
     pub kind: Option<(&'static str, &'static str, &'static str)>,
@@ -189,6 +193,7 @@ pub struct Resource {
     pub fields: Vec<(Cow<'static, str>, Vec<Cow<'static, str>>)>,
     pub columns: Vec<Column>,
     pub hooks: Hooks,
+    pub semantics: Semantics,
     /// (group, plural) of the row whose objects this one shows in another version (events.k8s.io → core events).
     pub stored_as: Option<(&'static str, &'static str)>,
     /// With `stored_as`: the two directions between this row's form and the stored row's (apiVersion included).

@@ -7,6 +7,7 @@ use crate::{defaults, validation};
 pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+            .conditional_only()
             .validate(validation::disruption_budget)
             .columns(columns::disruption_budget())
             .short(&["pdb"])
@@ -33,6 +34,8 @@ pub(super) fn scheduling() -> Vec<Resource> {
 pub(super) fn coordination() -> Vec<Resource> {
     vec![
         row("coordination.k8s.io", "v1", "Lease", "leases")
+            .put_creates()
+            .conditional_only()
             .validate(validation::lease)
             .columns(columns::lease())
             .default(defaults::spec_only),
@@ -42,6 +45,8 @@ pub(super) fn coordination() -> Vec<Resource> {
 pub(super) fn node() -> Vec<Resource> {
     vec![
         row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
+            .put_creates()
+            .conditional_only()
             .validate(validation::runtime_class)
             .validate_update(validation::runtime_class_update)
             .columns(columns::runtime_class())

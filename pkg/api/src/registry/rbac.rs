@@ -8,22 +8,26 @@ pub(super) fn rows() -> Vec<Resource> {
     let rbac = |kind, plural| row("rbac.authorization.k8s.io", "v1", kind, plural).named(NameRule::PathSegment);
     vec![
         rbac("ClusterRoleBinding", "clusterrolebindings")
+            .put_creates()
             .validate(validation::cluster_role_binding)
             .validate_update(validation::role_binding_update)
             .columns(columns::role_binding())
             .cluster()
             .default(defaults::role_binding),
         rbac("ClusterRole", "clusterroles")
+            .put_creates()
             .validate(validation::cluster_role)
             .columns(columns::created_at())
             .cluster()
             .default(defaults::role),
         rbac("RoleBinding", "rolebindings")
+            .put_creates()
             .validate(validation::role_binding)
             .validate_update(validation::role_binding_update)
             .columns(columns::role_binding())
             .default(defaults::role_binding),
         rbac("Role", "roles")
+            .put_creates()
             .validate(validation::role)
             .columns(columns::created_at())
             .default(defaults::role),

@@ -8,10 +8,12 @@ pub(super) fn rows() -> Vec<Resource> {
     let dra = |kind, plural| row("resource.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
         dra("DeviceClass", "deviceclasses")
+            .returns_deleted()
             .cluster()
             .generation()
             .default(defaults::spec_only),
         dra("ResourceClaim", "resourceclaims")
+            .returns_deleted()
             .validate(validation::resource_claim)
             .validate_update(validation::spec_update)
             .columns(columns::resource_claim())
@@ -19,10 +21,12 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::resource_claim)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         dra("ResourceClaimTemplate", "resourceclaimtemplates")
+            .returns_deleted()
             .validate(validation::resource_claim_template)
             .validate_update(validation::spec_update)
             .default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
+            .returns_deleted()
             .validate(validation::resource_slice)
             .columns(columns::resource_slice())
             .cluster()

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Column, Convert, Hooks, NameRule, Resource, ScalePaths, Scope, Subresource, Support, Verbs, Version, columns,
+    Column, Convert, Deletion, Dependents, Handler, Hooks, NameRule, Resource, ScalePaths, Scope, Semantics,
+    Subresource, Support, Verbs, Version, columns,
 };
 use crate::status::FieldError;
 
@@ -34,6 +35,7 @@ pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str
         fields: Vec::new(),
         columns: columns::default(),
         hooks: Hooks::NONE,
+        semantics: Semantics::default(),
         stored_as: None,
         convert: None,
         scale: None,
@@ -71,9 +73,15 @@ impl Resource {
     }
 
     /// A review: answered by code of its own, nothing is stored.
-    pub(super) fn review(mut self) -> Self {
+    pub(super) fn review(self) -> Self {
+        self.answered_by(Handler::Review)
+    }
+
+    /// Of which nothing is stored.
+    pub(super) fn answered_by(mut self, handler: Handler) -> Self {
         self.verbs = Verbs::CREATE_ONLY;
         self.support = Support::Virtual;
+        self.semantics.answered_by = Some(handler);
         self
     }
 
@@ -94,17 +102,19 @@ impl Resource {
     }
 
     pub(super) fn status(self) -> Self {
-        self.sub("status", Verbs::GET_PATCH_UPDATE, None)
+        self.sub("status", Handler::Status, Verbs::GET_PATCH_UPDATE, None)
     }
 
     pub(super) fn sub(
         mut self,
         name: &'static str,
+        handler: Handler,
         verbs: Verbs,
         kind: Option<(&'static str, &'static str, &'static str)>,
     ) -> Self {
         self.subresources.push(Subresource {
             name: name.into(),
+            handler,
             verbs,
             kind,
         });
@@ -119,7 +129,7 @@ impl Resource {
             status_replicas: &["status", "replicas"],
             selector: &["spec", "selector"],
         });
-        self.sub("scale", Verbs::GET_PATCH_UPDATE, Some(SCALE))
+        self.sub("scale", Handler::Scale, Verbs::GET_PATCH_UPDATE, Some(SCALE))
     }
 
     /// Selectable fields whose label is their path.
@@ -173,6 +183,41 @@ impl Resource {
         warnings: fn(&serde_json::Value, Option<&serde_json::Value>) -> Vec<String>,
     ) -> Self {
         self.hooks.warnings = warnings;
+        self
+    }
+
+    pub(super) fn put_creates(mut self) -> Self {
+        self.semantics.put_creates = true;
+        self
+    }
+
+    pub(super) fn conditional_only(mut self) -> Self {
+        self.semantics.conditional_only = true;
+        self
+    }
+
+    pub(super) fn returns_deleted(mut self) -> Self {
+        self.semantics.returns_deleted = true;
+        self
+    }
+
+    pub(super) fn registers_status(mut self) -> Self {
+        self.semantics.registers_status = true;
+        self
+    }
+
+    pub(super) fn holds_addresses(mut self) -> Self {
+        self.semantics.holds_addresses = true;
+        self
+    }
+
+    pub(super) fn deletion(mut self, deletion: Deletion) -> Self {
+        self.semantics.deletion = deletion;
+        self
+    }
+
+    pub(super) fn dependents(mut self, dependents: Dependents) -> Self {
+        self.semantics.dependents = dependents;
         self
     }
 

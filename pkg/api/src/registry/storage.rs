@@ -8,19 +8,25 @@ pub(super) fn rows() -> Vec<Resource> {
     let storage = |kind, plural| row("storage.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
         storage("CSIDriver", "csidrivers")
+            .conditional_only()
+            .returns_deleted()
             .validate(validation::csi_driver)
             .columns(columns::csi_driver())
             .cluster()
             .default(defaults::csi_driver),
         storage("CSINode", "csinodes")
+            .conditional_only()
+            .returns_deleted()
             .validate(validation::csi_node)
             .columns(columns::csi_node())
             .cluster()
             .default(defaults::csi_node),
         storage("CSIStorageCapacity", "csistoragecapacities")
+            .conditional_only()
             .validate(validation::csi_storage_capacity)
             .columns(columns::csi_storage_capacity()),
         storage("StorageClass", "storageclasses")
+            .returns_deleted()
             .validate(validation::storage_class)
             .validate_update(validation::storage_class_update)
             .columns(columns::storage_class())
@@ -28,6 +34,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["sc"])
             .default(defaults::storage_class),
         storage("VolumeAttachment", "volumeattachments")
+            .conditional_only()
+            .returns_deleted()
             .validate(validation::volume_attachment)
             .validate_update(validation::spec_update)
             .columns(columns::volume_attachment())
@@ -36,6 +44,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::volume_attachment)
             .prepare(defaults::volume_attachment_create, defaults::nothing_on_update),
         storage("VolumeAttributesClass", "volumeattributesclasses")
+            .returns_deleted()
             .validate(validation::volume_attributes_class)
             .validate_update(validation::volume_attributes_class_update)
             .columns(columns::volume_attributes_class())

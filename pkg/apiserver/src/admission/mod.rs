@@ -1,11 +1,13 @@
-//! Admission: what may change or refuse a write between its authorization and its storing. One file per plugin; the
-//! order is upstream's.
+//! Admission: what may change or refuse a write between its authorization and its storing. One file per plugin; the table
+//! of them, in upstream's order, is in `plugins`. Every write passes both phases, also of what is not the object itself
+//! (a Scale, a Binding, an Eviction, a token, a connection, each object of a collection), and again at each retry.
 
 pub mod certificates;
 pub mod default_toleration_seconds;
 mod memo;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+mod plugins;
 pub mod pod_security;
 pub mod priority;
 pub mod runtime_class;
@@ -14,14 +16,17 @@ pub mod taint_nodes_by_condition;
 
 use std::sync::Arc;
 
-use mk8s_api::registry::{Resource, Support};
+use futures::future::BoxFuture;
+use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
-use crate::filters::authz::{self, Authorizer};
+use crate::filters::authz::Authorizer;
 use crate::identity::User;
 use crate::lookup::Lookup;
-use crate::request::RequestInfo;
+use crate::options::{DeleteOptions, WriteOptions};
+
+pub use plugins::PLUGINS;
 
 /// What the caller does to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,28 +37,70 @@ pub enum Operation {
     Connect,
 }
 
-/// What a plugin sees. The object itself travels beside it: mutating plugins get `&mut Value`, validating ones `&Value`.
+/// The options that came with the request.
+#[derive(Clone, Copy)]
+pub enum Options<'a> {
+    /// CreateOptions, UpdateOptions, PatchOptions
+    Write(WriteOptions),
+    Delete(&'a DeleteOptions),
+    /// A connection's are the object itself.
+    Connect,
+}
+
+impl Options<'_> {
+    fn dry_run(&self) -> bool {
+        match self {
+            Options::Write(options) => options.dry_run,
+            Options::Delete(options) => options.dry_run,
+            Options::Connect => false,
+        }
+    }
+}
+
+/// (group, version, kind) or (group, version, plural)
+pub type Versioned<'a> = (&'a str, &'a str, &'a str);
+
+/// What a plugin sees. The object itself travels beside it: mutating plugins get `&mut Value`, validating ones `&Value`;
+/// null where there is none (delete, connect).
+#[derive(Clone, Copy)]
 pub struct Attributes<'a> {
     pub user: &'a User,
-    pub request: &'a RequestInfo,
+    /// The resource whose object is stored, in whatever version or group the request shows it: what plugins match on.
     pub resource: &'a Resource,
+    /// What the request itself names: the kind of its object, and its resource.
+    pub requested_kind: Versioned<'a>,
+    pub requested_resource: Versioned<'a>,
     pub operation: Operation,
     pub namespace: &'a str,
     pub name: &'a str,
     pub subresource: &'a str,
     /// The object before the change; none on create.
     pub old: Option<&'a Value>,
-    pub dry_run: bool,
+    pub options: Options<'a>,
 }
 
 impl Attributes<'_> {
     /// Whether this is about a resource of the core group (the subresource is looked at apart).
     fn is_core(&self, plural: &str) -> bool {
-        self.resource.group.is_empty() && self.resource.plural == plural
+        self.is("", plural)
     }
 
     fn is(&self, group: &str, plural: &str) -> bool {
         self.resource.group == group && self.resource.plural == plural
+    }
+
+    /// Whether an object of the resource is created or changed, not through a subresource.
+    fn writes_itself(&self) -> bool {
+        self.writes() && self.subresource.is_empty()
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self.operation, Operation::Create | Operation::Update)
+    }
+
+    /// Whether nothing may come of it: a plugin that acts elsewhere leaves that undone.
+    pub fn dry_run(&self) -> bool {
+        self.options.dry_run()
     }
 
     /// `pods "x" is forbidden: {why}`
@@ -67,15 +114,22 @@ impl Attributes<'_> {
             .or_else(|| metadata("name"))
             .or_else(|| metadata("generateName"))
             .unwrap_or("Unknown");
-        Status::forbidden(&self.resource.group, &self.resource.plural, name, why)
+        let (group, _, plural) = self.requested_resource;
+        Status::forbidden(group, plural, name, why)
     }
 }
 
-/// The text of every refusal of what this version does not have.
-pub const NOT_IN_THIS_VERSION: &str = "not in this version of mk8s";
+/// What plugins have to say beside yes and no.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Key and value, for the event that an audit log keeps of the request.
+    pub audit: Vec<(&'static str, String)>,
+}
 
-/// The chain of plugins.
-pub struct Admission {
+/// What plugins ask.
+pub struct Facts {
     lookup: Arc<dyn Lookup>,
     authorizer: Arc<Authorizer>,
     namespaces: namespace_lifecycle::Namespaces,
@@ -83,80 +137,73 @@ pub struct Admission {
     priorities: priority::Classes,
 }
 
+type Verdict = Result<(), Status>;
+
+/// A plugin's part in the first phase. It may be run again on what it made.
+#[derive(Clone, Copy)]
+pub enum Mutate {
+    Nothing,
+    Now(fn(&Facts, &Attributes<'_>, &mut Value) -> Verdict),
+    /// It may have to wait.
+    Waits(for<'a> fn(&'a Facts, &'a Attributes<'a>, &'a mut Value) -> BoxFuture<'a, Verdict>),
+}
+
+/// A plugin's part in the second phase, after the object's own validation.
+#[derive(Clone, Copy)]
+pub enum Validate {
+    Nothing,
+    Now(fn(&Facts, &Attributes<'_>, &Value, &mut Notes) -> Verdict),
+}
+
+/// One row of the table.
+pub struct Plugin {
+    /// Upstream's name of it.
+    pub name: &'static str,
+    /// Whether a call concerns it.
+    pub matches: fn(&Attributes<'_>) -> bool,
+    pub mutate: Mutate,
+    pub validate: Validate,
+}
+
+/// The chain of plugins.
+pub struct Admission(Facts);
+
 impl Admission {
     pub fn new(lookup: Arc<dyn Lookup>, authorizer: Arc<Authorizer>) -> Self {
-        Admission {
+        Admission(Facts {
             namespaces: namespace_lifecycle::Namespaces::default(),
             accounts: service_account::Accounts::default(),
             priorities: priority::Classes::default(),
             lookup,
             authorizer,
-        }
+        })
     }
 
-    /// The mutating phase, also of what stores no object (`Value::Null` then: delete, connect). Waits only for the
-    /// `default` service account of a namespace that was just made.
-    pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        use Operation::{Create, Update};
-        if matches!(attributes.operation, Create | Update) && attributes.resource.support == Support::ReadOnly {
-            return Err(attributes.forbidden(Some(object), NOT_IN_THIS_VERSION));
-        }
-        let lookup = &*self.lookup;
-        namespace_lifecycle::admit(attributes, object, lookup, &self.namespaces)?;
-        if attributes.is_core("pods") && attributes.subresource.is_empty() && attributes.operation == Create {
-            service_account::admit(attributes, object, lookup, &self.accounts).await?;
-        }
-        node_restriction::admit(attributes, object, lookup, &self.authorizer)?;
-        if !matches!(attributes.operation, Create | Update) || !attributes.subresource.is_empty() {
-            if attributes.subresource == "approval" {
-                certificates::stamp(attributes, object);
+    /// The mutating phase.
+    ///
+    /// # Errors
+    /// The first plugin's refusal.
+    pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Verdict {
+        for plugin in PLUGINS.iter().filter(|plugin| (plugin.matches)(attributes)) {
+            match plugin.mutate {
+                Mutate::Nothing => {}
+                Mutate::Now(mutate) => mutate(&self.0, attributes, object)?,
+                Mutate::Waits(mutate) => mutate(&self.0, attributes, object).await?,
             }
-            return Ok(());
-        }
-        if attributes.is_core("nodes") && attributes.operation == Create {
-            taint_nodes_by_condition::admit(object);
-        }
-        if attributes.is_core("pods") {
-            priority::admit(attributes, object, lookup, &self.priorities)?;
-            default_toleration_seconds::admit(object);
-            if attributes.operation == Create {
-                runtime_class::admit(attributes, object, lookup)?;
-            }
-        }
-        if attributes.is("certificates.k8s.io", "certificatesigningrequests") {
-            certificates::requester(attributes, object);
-        }
-        if attributes.resource.group == authz::rbac::GROUP {
-            let (namespace, name) = (attributes.namespace, attributes.name);
-            let plural = &attributes.resource.plural;
-            let user = attributes.user;
-            authz::escalation::check(&self.authorizer, user, plural, namespace, name, object, attributes.old)?;
         }
         Ok(())
     }
 
-    /// The validating phase, after the object's own validation. Warnings go into `Warning` headers.
-    pub fn validate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: Option<&Value>,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), Status> {
-        use Operation::{Create, Update};
-        let Some(object) = object else { return Ok(()) };
-        if !matches!(attributes.operation, Create | Update) {
-            return Ok(());
-        }
-        let lookup = &*self.lookup;
-        pod_security::validate(attributes, object, lookup, &self.namespaces, warnings)?;
-        if attributes.is_core("pods") && attributes.subresource.is_empty() && attributes.operation == Create {
-            runtime_class::validate(attributes, object, lookup)?;
-        }
-        if attributes.is("scheduling.k8s.io", "priorityclasses") {
-            priority::validate(attributes, object, lookup)?;
-        }
-        if attributes.is("certificates.k8s.io", "certificatesigningrequests") {
-            certificates::validate(attributes, object, &self.authorizer)?;
+    /// The validating phase. What plugins note goes to the caller even where one of them refuses.
+    ///
+    /// # Errors
+    /// The first plugin's refusal.
+    pub async fn validate(&self, attributes: &Attributes<'_>, object: &Value, notes: &mut Notes) -> Verdict {
+        for plugin in PLUGINS.iter().filter(|plugin| (plugin.matches)(attributes)) {
+            match plugin.validate {
+                Validate::Nothing => {}
+                Validate::Now(validate) => validate(&self.0, attributes, object, notes)?,
+            }
         }
         Ok(())
     }
@@ -204,14 +251,15 @@ pub(crate) mod testing {
             let resource = resource(self.group, self.plural);
             act(&Attributes {
                 user: &self.user,
-                request: &RequestInfo::default(),
                 resource: &resource,
+                requested_kind: (self.group, resource.storage_version(), &resource.kind),
+                requested_resource: (self.group, resource.storage_version(), self.plural),
                 operation: self.operation,
                 namespace: self.namespace,
                 name: self.name,
                 subresource: self.subresource,
                 old,
-                dry_run: false,
+                options: Options::Write(WriteOptions::default()),
             })
         }
     }

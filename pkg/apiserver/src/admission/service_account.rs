@@ -261,21 +261,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::testing::{Request, cluster, resource};
     use super::*;
-    use crate::admission::Operation;
+    use crate::admission::{Operation, Options};
 
     async fn run(lookup: &dyn Lookup, mut pod: Value) -> Result<Value, Status> {
         let request = Request::create("pods", "default");
         let resource = resource("", "pods");
         let attributes = Attributes {
             user: &request.user,
-            request: &Default::default(),
             resource: &resource,
+            requested_kind: ("", "v1", "Pod"),
+            requested_resource: ("", "v1", "pods"),
             operation: Operation::Create,
             namespace: "default",
             name: "",
             subresource: "",
             old: None,
-            dry_run: false,
+            options: Options::Connect,
         };
         admit(&attributes, &mut pod, lookup, &Accounts::default()).await?;
         Ok(pod)

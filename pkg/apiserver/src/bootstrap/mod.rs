@@ -3,6 +3,7 @@
 pub mod objects;
 pub mod roles;
 
+use mk8s_api::registry::{self, Resource};
 use serde_json::{Map, Value};
 
 pub use objects::Facts;
@@ -12,7 +13,7 @@ use crate::lookup::Lookup;
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
-    pub group: String,
+    pub group: &'static str,
     pub plural: &'static str,
     /// Complete but for metadata.resourceVersion; registry defaults are still to be applied.
     pub object: Value,
@@ -20,38 +21,20 @@ pub struct Planned {
     pub replaces: Option<u64>,
 }
 
-/// The kinds written here and whether they live in namespaces is in the objects themselves.
-fn plural(kind: &str) -> &'static str {
-    match kind {
-        "Namespace" => "namespaces",
-        "ServiceAccount" => "serviceaccounts",
-        "Service" => "services",
-        "Endpoints" => "endpoints",
-        "ConfigMap" => "configmaps",
-        "EndpointSlice" => "endpointslices",
-        "ServiceCIDR" => "servicecidrs",
-        "ClusterRole" => "clusterroles",
-        "ClusterRoleBinding" => "clusterrolebindings",
-        "Role" => "roles",
-        "RoleBinding" => "rolebindings",
-        "PriorityClass" => "priorityclasses",
-        "FlowSchema" => "flowschemas",
-        "PriorityLevelConfiguration" => "prioritylevelconfigurations",
-        _ => "",
-    }
-}
-
 /// What has to be written so that the cluster has all it begins with; empty when nothing is missing.
 pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
     let mut planned = Vec::new();
     let mut consider = |object: Value, merge: fn(&Value, &Value) -> Option<Value>| {
-        let (group, _) = mk8s_api::meta::split_api_version(mk8s_api::meta::api_version(&object));
-        let group = group.to_string();
-        let plural = plural(mk8s_api::meta::kind(&object));
+        let (group, version) = mk8s_api::meta::split_api_version(mk8s_api::meta::api_version(&object));
+        let Some(resource) = registry::find_kind(group, version, mk8s_api::meta::kind(&object)) else {
+            tracing::error!(%object, "the cluster begins with an object of no known kind");
+            return;
+        };
         let (namespace, name) = (mk8s_api::meta::namespace(&object), mk8s_api::meta::name(&object));
-        match lookup.value(&group, plural, namespace, name) {
+        let (group, plural): (&'static str, &'static str) = (&resource.group, &resource.plural);
+        match lookup.value(group, plural, namespace, name) {
             None => planned.push(Planned {
-                object: created(object),
+                object: created(object, resource),
                 group,
                 plural,
                 replaces: None,
@@ -82,15 +65,11 @@ pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
 }
 
 /// uid and time of creation.
-fn created(mut object: Value) -> Value {
-    let generation = matches!(
-        mk8s_api::meta::kind(&object),
-        "FlowSchema" | "PriorityLevelConfiguration" | "PriorityClass" | "ServiceCIDR" | "EndpointSlice"
-    );
+fn created(mut object: Value, resource: &Resource) -> Value {
     let metadata = mk8s_api::meta::metadata_mut(&mut object);
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".into(), objects::now().into());
-    if generation {
+    if resource.generation {
         metadata.insert("generation".into(), 1.into());
     }
     object
@@ -184,7 +163,7 @@ mod tests {
         assert!(first.len() > 150, "{}", first.len());
         for planned in &first {
             assert!(!planned.plural.is_empty(), "{}", planned.object);
-            lookup.put(&planned.group, planned.plural, &planned.object);
+            lookup.put(planned.group, planned.plural, &planned.object);
         }
         assert_eq!(plan(&lookup, &facts("10.0.0.1")), []);
         let moved = plan(&lookup, &facts("10.0.0.2"));

@@ -3,11 +3,14 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use mk8s_api::meta;
+use mk8s_api::registry::Handler;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
 use super::answer;
 use super::decode::{self, Expected};
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::options::WriteOptions;
 use crate::{pipeline, respond, reviews, subresources};
@@ -17,19 +20,26 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut warnings = Vec::new();
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
-    if call.row.is_virtual() {
-        if call.row.plural() == "bindings" {
-            return subresources::binding::bind(call, object, options.dry_run).await;
-        }
-        return review(call, object, &warnings);
+    match call.row.resource.semantics.answered_by {
+        Some(Handler::Binding) => return subresources::binding::bind(call, object, options).await,
+        Some(_) => return review(call, object, options, warnings).await,
+        None => {}
     }
     call.row.to_stored(&mut object);
-    let written = pipeline::create(call, object, options.dry_run, &mut warnings).await?;
+    let written = pipeline::create(call, object, options, &mut warnings).await?;
     answer(call, StatusCode::CREATED, written, &warnings)
 }
 
 /// Answers a review: a question of which nothing is stored.
-fn review(call: &Call, object: Value, warnings: &[String]) -> Result<Response<Body>, Status> {
+async fn review(
+    call: &Call,
+    mut object: Value,
+    options: WriteOptions,
+    mut warnings: Vec<String>,
+) -> Result<Response<Body>, Status> {
+    let name = meta::name(&object).to_string();
+    let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
+    call.admit(&attributes, &mut object, &mut warnings).await?;
     let (server, info) = (&call.server, &call.info);
     let plural = call.row.plural();
     let answer = reviews::answer(
@@ -41,6 +51,6 @@ fn review(call: &Call, object: Value, warnings: &[String]) -> Result<Response<Bo
         object,
     )?;
     let mut response = respond::value(StatusCode::CREATED, call.output, answer)?;
-    respond::warn(&mut response, warnings);
+    respond::warn(&mut response, &warnings);
     Ok(response)
 }

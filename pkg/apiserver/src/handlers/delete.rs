@@ -6,14 +6,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{Response, StatusCode};
-use mk8s_api::registry::Resource;
+use mk8s_api::registry::{Deletion, Dependents, Resource};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
 use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
 use super::{answer, decode};
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::{Call, Written};
 use crate::filter::Filter;
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
@@ -21,27 +21,6 @@ use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::respond;
 use crate::write::{self, Printed};
-
-/// Kinds whose delete answers the object instead of a Status (stores with ReturnDeletedObject).
-const RETURNS_OBJECT: [&str; 17] = [
-    "resourceclaimtemplates",
-    "resourceslices",
-    "resourceclaims",
-    "deviceclasses",
-    "csidrivers",
-    "storageclasses",
-    "volumeattachments",
-    "csinodes",
-    "volumeattributesclasses",
-    "resourcequotas",
-    "persistentvolumes",
-    "serviceaccounts",
-    "persistentvolumeclaims",
-    "namespaces",
-    "pods",
-    "services",
-    "podtemplates",
-];
 
 /// How many objects of a collection are deleted at once: they share the committer's fsync.
 const AT_ONCE: usize = 32;
@@ -51,7 +30,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
     match delete_object(call, &call.info.namespace, call.info.path_name(), &options).await? {
-        Outcome::Gone(last) if RETURNS_OBJECT.contains(&call.row.plural()) => {
+        Outcome::Gone(last) if call.row.resource.semantics.returns_deleted => {
             answer(call, StatusCode::OK, Written::Tree(last), &[])
         }
         Outcome::Gone(last) => {
@@ -147,7 +126,7 @@ pub async fn delete_object(
     options: &DeleteOptions,
 ) -> Result<Outcome, Status> {
     let target = call.target(namespace, name, options.dry_run)?;
-    let mut deletion = Deletion { call, name, options };
+    let mut deletion = Delete { call, name, options };
     Ok(match guaranteed_update(target, &mut deletion).await? {
         Done::Written(written) => Outcome::Waits(written),
         Done::Removed(mut last, revision) => {
@@ -159,22 +138,22 @@ pub async fn delete_object(
     })
 }
 
-struct Deletion<'a> {
+struct Delete<'a> {
     call: &'a Call,
     name: &'a str,
     options: &'a DeleteOptions,
 }
 
-impl Attempt for Deletion<'_> {
+impl Attempt for Delete<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        let Deletion { call, name, options } = *self;
+        let Delete { call, name, options } = *self;
         let resource = call.cache()?.resource();
         let Some(object) = &current.object else {
             return Err(Status::not_found(call.row.group(), call.row.plural(), name));
         };
         check_preconditions(call, object, &current.value, options)?;
-        let attributes = call.attributes(Operation::Delete, name, Some(&current.value), options.dry_run);
-        call.admit(&attributes, &mut Value::Null).await?;
+        let attributes = call.attributes(Operation::Delete, name, Some(&current.value), Options::Delete(options));
+        call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
         Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {
             Plan::Pending => Step::Keep,
             Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked)?, Vec::new()),
@@ -228,12 +207,12 @@ enum Plan {
 
 /// What a deletion comes to.
 fn plan(resource: &Resource, mut object: Value, options: &DeleteOptions, now: jiff::Timestamp) -> Plan {
-    if resource.kind == "Namespace" && resource.group.is_empty() {
+    let deletion = resource.semantics.deletion;
+    if deletion == Deletion::Emptied {
         return plan_namespace(object, options, now);
     }
-    let graceful = resource.kind == "Pod" && resource.group.is_empty();
     let mut grace = 0;
-    if graceful {
+    if deletion == Deletion::Graceful {
         match grace_of_pod(&object, options) {
             Grace::Pending => return Plan::Pending,
             Grace::Over => {}
@@ -347,7 +326,8 @@ fn mark(object: &mut Value, at: &str, seconds: i64, first: bool) {
 
 /// Adds or removes the garbage collector's two finalizers as options and the kind's default say.
 fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
-    if resource.kind == "Event" {
+    let dependents = resource.semantics.dependents;
+    if dependents == Dependents::None {
         return;
     }
     let has = |name: &str| meta::finalizers(object).any(|own| own == name);
@@ -359,8 +339,7 @@ fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOp
         ),
         (None, None) if has("orphan") => (true, false),
         (None, None) if has("foregroundDeletion") => (false, true),
-        // Kinds of which upstream orphans the dependents when nothing is said.
-        (None, None) => (matches!(&*resource.kind, "Job" | "ReplicationController"), false),
+        (None, None) => (dependents == Dependents::Orphaned, false),
     };
     if orphan == has("orphan") && foreground == has("foregroundDeletion") {
         return;

@@ -15,41 +15,6 @@ use crate::guaranteed_update::Current;
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part, Updated};
 
-/// Kinds that a PUT creates where there is none (strategies with AllowCreateOnUpdate).
-const CREATE_ON_UPDATE: [(&str, &str); 10] = [
-    ("", "endpoints"),
-    ("", "events"),
-    ("", "limitranges"),
-    ("", "services"),
-    ("coordination.k8s.io", "leases"),
-    ("node.k8s.io", "runtimeclasses"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "rolebindings"),
-    ("rbac.authorization.k8s.io", "roles"),
-];
-
-/// Kinds that a PUT without resourceVersion does not change (strategies without AllowUnconditionalUpdate).
-const CONDITIONAL_ONLY: [(&str, &str); 13] = [
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-    ("coordination.k8s.io", "leases"),
-    ("node.k8s.io", "runtimeclasses"),
-    ("policy", "poddisruptionbudgets"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "csistoragecapacities"),
-    ("storage.k8s.io", "volumeattachments"),
-];
-
-fn listed(table: &[(&str, &str)], call: &Call) -> bool {
-    table.contains(&(call.row.group(), call.row.plural()))
-}
-
 pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     update_part(call, body, Part::Main).await
 }
@@ -62,7 +27,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
     check_name(call, &mut object)?;
     call.row.to_stored(&mut object);
-    let creates = part == Part::Main && listed(&CREATE_ON_UPDATE, call);
+    let creates = part == Part::Main && call.row.resource.semantics.put_creates;
     let updated = pipeline::update(call, part, options, &mut warnings, |current, _| {
         match &current.object {
             None if creates => may_create(call, &object)?,
@@ -114,7 +79,7 @@ pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(
         return Err(precondition_uid(call, uid, meta::uid(&current.value)));
     }
     match meta::resource_version(object) {
-        "" | "0" if listed(&CONDITIONAL_ONLY, call) => {
+        "" | "0" if call.row.resource.semantics.conditional_only => {
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             Err(Status::invalid(
                 call.row.group(),

@@ -93,11 +93,6 @@ impl Services {
         Some(Services { cidr, ports, holders })
     }
 
-    /// Whether objects of a kind hold addresses and ports.
-    pub fn concerns(&self, resource: &Resource) -> bool {
-        resource.group.is_empty() && resource.kind == "Service"
-    }
-
     /// Chooses what a new Service needs; what is to be written with it.
     pub fn on_create(&self, service: &mut Value) -> Result<Vec<Op>, Status> {
         let mut wanted = Wanted::default();
@@ -134,7 +129,7 @@ impl Services {
 
     /// What is to be written with the removal of an object.
     pub fn on_removal(&self, resource: &Resource, old: &Value) -> Vec<Op> {
-        if !self.concerns(resource) {
+        if !resource.semantics.holds_addresses {
             return Vec::new();
         }
         let claims = claims_of(old).into_iter();

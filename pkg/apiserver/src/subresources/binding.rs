@@ -8,7 +8,7 @@ use mk8s_api::validation::{self, Path};
 use mk8s_api::{meta, time};
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::guaranteed_update::{Attempt, Current, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
@@ -27,16 +27,16 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     if !name.is_empty() && name != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    bind_pod(call, &call.info.name, &binding, options.dry_run).await
+    bind_pod(call, &call.info.name, &binding, options).await
 }
 
 /// POST to the old collection `bindings`.
-pub async fn bind(call: &Call, binding: Value, dry_run: bool) -> Result<Response<Body>, Status> {
+pub async fn bind(call: &Call, binding: Value, options: WriteOptions) -> Result<Response<Body>, Status> {
     let name = meta::name(&binding).to_string();
-    bind_pod(call, &name, &binding, dry_run).await
+    bind_pod(call, &name, &binding, options).await
 }
 
-async fn bind_pod(call: &Call, name: &str, binding: &Value, dry_run: bool) -> Result<Response<Body>, Status> {
+async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOptions) -> Result<Response<Body>, Status> {
     let pods = call.server.cache().resource("", "pods");
     let pods = pods.ok_or_else(|| Status::internal("pods are not stored"))?;
     let target = Target {
@@ -44,23 +44,27 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, dry_run: bool) -> Re
         cache: pods,
         key: pods.key(&call.info.namespace, name),
         deadline: call.deadline,
-        dry_run,
+        dry_run: options.dry_run,
     };
     let mut binding = Bind {
         call,
         name,
         binding,
-        dry_run,
+        options,
+        warnings: Vec::new(),
     };
     guaranteed_update(target, &mut binding).await?;
-    respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())
+    let mut response = respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())?;
+    respond::warn(&mut response, &binding.warnings);
+    Ok(response)
 }
 
 struct Bind<'a> {
     call: &'a Call,
     name: &'a str,
     binding: &'a Value,
-    dry_run: bool,
+    options: WriteOptions,
+    warnings: Vec<String>,
 }
 
 impl Attempt for Bind<'_> {
@@ -71,7 +75,7 @@ impl Attempt for Bind<'_> {
         };
         let resource = pod.resource().clone();
         let admission = call.server.admission();
-        let attributes = call.attributes(Operation::Create, name, None, self.dry_run);
+        let attributes = call.attributes(Operation::Create, name, None, Options::Write(self.options));
         let mut binding = self.binding.clone();
         admission.mutate(&attributes, &mut binding).await?;
         check(name, |errors| validation::pod_binding(&binding, errors))?;
@@ -81,7 +85,7 @@ impl Attempt for Bind<'_> {
         check(name, |errors| {
             validation::annotations(annotations, &ANNOTATIONS, errors)
         })?;
-        admission.validate(&attributes, Some(&binding), &mut Vec::new())?;
+        call.validate(&attributes, &binding, &mut self.warnings).await?;
         Ok(Step::Put(Printed::of(&resource, &pod)?, Vec::new()))
     }
 }

@@ -11,7 +11,7 @@ use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::guaranteed_update::{Attempt, Current, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
@@ -36,20 +36,31 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
             "name in URL does not match name in Eviction object",
         ));
     }
-    let mut delete = DeleteOptions::parse(&Query::default(), meta::at(&eviction, &["deleteOptions"]))?;
-    delete.dry_run |= options.dry_run;
     let pod = call.object()?;
-    {
-        let attributes = call.attributes(Operation::Create, pod.name(), None, delete.dry_run);
-        let mut sent = eviction;
-        call.admit(&attributes, &mut sent).await?;
-    }
+    let sent = delete_options(&eviction, options)?;
+    let admitted = WriteOptions {
+        dry_run: sent.dry_run,
+        ..options
+    };
+    let mut eviction = eviction;
+    let attributes = call.attributes(Operation::Create, pod.name(), None, Options::Write(admitted));
+    call.admit(&attributes, &mut eviction, &mut warnings).await?;
+    let delete = delete_options(&eviction, admitted)?;
     let value = pod.value();
     if !ignores_budget(&value) {
         consult_budget(call, &pod, &value, delete.dry_run).await?;
     }
     delete_object(call, pod.namespace(), pod.name(), &delete).await?;
-    respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())
+    let mut response = respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// How the pod is deleted.
+fn delete_options(eviction: &Value, options: WriteOptions) -> Result<DeleteOptions, Status> {
+    let mut delete = DeleteOptions::parse(&Query::default(), meta::at(eviction, &["deleteOptions"]))?;
+    delete.dry_run |= options.dry_run;
+    Ok(delete)
 }
 
 /// Pods whose end disrupts nothing.

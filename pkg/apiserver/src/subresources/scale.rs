@@ -10,7 +10,7 @@ use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, patch};
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
@@ -49,7 +49,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         call,
         change,
         paths: &paths,
-        dry_run: options.dry_run,
+        options,
         before: warnings.clone(),
         warnings,
     };
@@ -66,7 +66,7 @@ struct Scaling<'a> {
     call: &'a Call,
     change: Change,
     paths: &'a ScalePaths,
-    dry_run: bool,
+    options: WriteOptions,
     before: Vec<String>,
     warnings: Vec<String>,
 }
@@ -83,7 +83,7 @@ impl Attempt for Scaling<'_> {
         let mut scale = self.change.apply(call, old_scale.clone())?;
         let name = meta::name(&current.value);
         let admission = call.server.admission();
-        let attributes = call.attributes(Operation::Update, name, Some(&old_scale), self.dry_run);
+        let attributes = call.attributes(Operation::Update, name, Some(&old_scale), Options::Write(self.options));
         admission.mutate(&attributes, &mut scale).await?;
         check_version(call, &scale, &current)?;
         let replicas = meta::i64_at(&scale, &["spec", "replicas"]).unwrap_or(0);
@@ -95,7 +95,7 @@ impl Attempt for Scaling<'_> {
         meta::set(&mut new, paths.spec_replicas, replicas);
         pipeline::begin_change(call, &mut new, &current.value)?;
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
-        admission.validate(&attributes, Some(&scale), &mut self.warnings)?;
+        call.validate(&attributes, &scale, &mut self.warnings).await?;
         pipeline::finish_change(call, new, &current.value, beside)
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::nodes;
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::filters::authz::Attributes;
 use crate::respond;
@@ -166,8 +166,8 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
         call.server.authorizer().check(&attributes)?;
     }
     {
-        let attributes = call.attributes(Operation::Connect, &call.info.name, Some(&pod), false);
-        call.admit(&attributes, &mut Value::Null).await?;
+        let attributes = call.attributes(Operation::Connect, &call.info.name, Some(&pod), Options::Connect);
+        call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
     }
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {

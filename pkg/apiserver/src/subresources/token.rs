@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use mk8s_api::status::Status;
 
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::handlers::decode::{self, Expected};
 use crate::options::WriteOptions;
@@ -23,8 +23,8 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let mut request = decode::object(call, &body, &expected, options, &mut warnings)?;
     let (server, info) = (&call.server, &call.info);
     {
-        let attributes = call.attributes(Operation::Create, &info.name, None, options.dry_run);
-        call.admit(&attributes, &mut request).await?;
+        let attributes = call.attributes(Operation::Create, &info.name, None, Options::Write(options));
+        call.admit(&attributes, &mut request, &mut warnings).await?;
     }
     let authority = server.authenticator().authority();
     let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request)?;

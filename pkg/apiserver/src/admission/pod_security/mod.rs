@@ -10,7 +10,7 @@ use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
 use super::namespace_lifecycle::Namespaces;
-use super::{Attributes, Operation};
+use super::{Attributes, Notes, Operation};
 use crate::lookup::Lookup;
 
 pub use checks::evaluate;
@@ -43,7 +43,7 @@ impl std::fmt::Display for LevelVersion {
     }
 }
 
-/// What a namespace's labels ask for. Audit has no log to go to, but bad audit labels are refused all the same.
+/// What a namespace's labels ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub enforce: LevelVersion,
@@ -52,6 +52,7 @@ pub struct Policy {
 }
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
+const AUDIT_VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
 
 impl Policy {
     /// The policy, and what is wrong with the labels; what is wrong is taken strictly for enforce and not at all else.
@@ -114,7 +115,7 @@ impl Policy {
     }
 
     fn is_open(&self) -> bool {
-        [self.enforce, self.warn]
+        [self.enforce, self.audit, self.warn]
             .iter()
             .all(|one| one.level == Level::Privileged)
     }
@@ -148,13 +149,10 @@ pub fn validate(
     object: &Value,
     lookup: &dyn Lookup,
     namespaces: &Namespaces,
-    warnings: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<(), Status> {
-    if !attributes.subresource.is_empty() {
-        return Ok(());
-    }
     if attributes.is_core("namespaces") {
-        return namespace(attributes, object, lookup, warnings);
+        return namespace(attributes, object, lookup, &mut notes.warnings);
     }
     let enforces = attributes.is_core("pods");
     let template = if enforces { None } else { template(attributes) };
@@ -186,18 +184,20 @@ pub fn validate(
             let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&violations));
             return Err(attributes.forbidden(Some(object), &why));
         }
-        if policy.warn == policy.enforce {
-            return Ok(());
+    }
+    let would = |level: LevelVersion| {
+        // What is enforced was found to hold.
+        if enforces && level == policy.enforce {
+            return None;
         }
+        let violations = evaluate(level, pod);
+        let text = || format!("would violate PodSecurity \"{level}\": {}", details(&violations));
+        (!violations.is_empty()).then(text)
+    };
+    if let Some(violations) = would(policy.audit) {
+        notes.audit.push((AUDIT_VIOLATIONS, violations));
     }
-    let violations = evaluate(policy.warn, pod);
-    if !violations.is_empty() {
-        warnings.push(format!(
-            "would violate PodSecurity \"{}\": {}",
-            policy.warn,
-            details(&violations)
-        ));
-    }
+    notes.warnings.extend(would(policy.warn));
     Ok(())
 }
 
@@ -353,9 +353,9 @@ mod tests {
         lookup.put("", "namespaces", &json!({"metadata": {"name": "tight", "labels": {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}}}));
         let namespaces = Namespaces::default();
         let run = |request: Request<'_>, object: &Value| {
-            let mut warnings = Vec::new();
-            let result = request.with(None, |a| validate(a, object, &*lookup, &namespaces, &mut warnings));
-            (result.map_err(|status| status.message), warnings)
+            let mut notes = Notes::default();
+            let result = request.with(None, |a| validate(a, object, &*lookup, &namespaces, &mut notes));
+            (result.map_err(|status| status.message), notes.warnings)
         };
         let pod = json!({"metadata": {"name": "x"}, "spec": {"hostNetwork": true, "containers": [{"name": "a", "securityContext": {"privileged": true}}]}});
         let (result, _) = run(Request::create("pods", "tight"), &pod);

@@ -1,0 +1,67 @@
+//! What is special about a kind's writes, as data in its row: handlers ask these, never a kind's name.
+
+/// What answers a request to a subresource, or the creation of a kind of which nothing is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// get, update and patch of `status`.
+    Status,
+    /// Update of a Namespace's `spec.finalizers`.
+    Finalize,
+    /// A certificate request's conditions.
+    Approval,
+    Scale,
+    Binding,
+    Eviction,
+    /// A service account's token.
+    Token,
+    /// A container's log.
+    Log,
+    /// A stream to the pod: exec, attach, portforward.
+    Connect,
+    /// A question about users and tokens.
+    Review,
+    /// Refused: not in this version of mk8s.
+    NotYet,
+}
+
+/// What a DELETE does before the object is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// The object goes unless finalizers hold it.
+    #[default]
+    AtOnce,
+    /// As a Pod's: its node has a grace period to end it.
+    Graceful,
+    /// As a Namespace's: `spec.finalizers` hold it too, and its phase says so.
+    Emptied,
+}
+
+/// What becomes of an object's dependents where the DELETE says nothing of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dependents {
+    #[default]
+    Collected,
+    /// Kinds older than the garbage collector.
+    Orphaned,
+    /// There are none: the options are not looked at.
+    None,
+}
+
+/// The facts of a kind; the default is what most kinds are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Semantics {
+    /// A PUT creates the object where there is none (strategies with AllowCreateOnUpdate).
+    pub put_creates: bool,
+    /// A PUT without resourceVersion is refused (strategies without AllowUnconditionalUpdate).
+    pub conditional_only: bool,
+    /// A DELETE answers the object instead of a Status (stores with ReturnDeletedObject).
+    pub returns_deleted: bool,
+    /// New objects keep the status they are sent with.
+    pub registers_status: bool,
+    /// Objects hold cluster addresses and node ports.
+    pub holds_addresses: bool,
+    pub deletion: Deletion,
+    pub dependents: Dependents,
+    /// What answers the creation of a kind of which nothing is stored.
+    pub answered_by: Option<Handler>,
+}

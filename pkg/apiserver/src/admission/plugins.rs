@@ -1,0 +1,201 @@
+//! The table of plugins, in the order they run in both phases: upstream's, with what upstream's strategies do of the same
+//! kind (a request's requester, roles that grant more than their author has) in its place at the end.
+
+use serde_json::Value;
+
+use super::{
+    Attributes, Facts, Mutate, Operation, Plugin, Validate, certificates, default_toleration_seconds,
+    namespace_lifecycle, node_restriction, pod_security, priority, runtime_class, service_account,
+    taint_nodes_by_condition,
+};
+use crate::filters::authz;
+
+const PRIORITY_CLASSES: (&str, &str) = ("scheduling.k8s.io", "priorityclasses");
+const SIGNING_REQUESTS: (&str, &str) = ("certificates.k8s.io", "certificatesigningrequests");
+
+fn is(call: &Attributes<'_>, (group, plural): (&str, &str)) -> bool {
+    call.is(group, plural)
+}
+
+fn creates_pod(call: &Attributes<'_>) -> bool {
+    call.is_core("pods") && call.operation == Operation::Create && call.subresource.is_empty()
+}
+
+fn writes_pod(call: &Attributes<'_>) -> bool {
+    call.is_core("pods") && call.writes_itself()
+}
+
+/// See the module.
+pub static PLUGINS: &[Plugin] = &[
+    Plugin {
+        name: "NamespaceLifecycle",
+        matches: |_| true,
+        mutate: Mutate::Now(|facts, call, object| {
+            namespace_lifecycle::admit(call, object, &*facts.lookup, &facts.namespaces)
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "ServiceAccount",
+        matches: creates_pod,
+        mutate: Mutate::Waits(|facts, call, pod| {
+            Box::pin(service_account::admit(call, pod, &*facts.lookup, &facts.accounts))
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "NodeRestriction",
+        matches: |call| authz::node::node_name(call.user).is_some(),
+        mutate: Mutate::Now(|facts, call, object| {
+            node_restriction::admit(call, object, &*facts.lookup, &facts.authorizer)
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "TaintNodesByCondition",
+        matches: |call| call.is_core("nodes") && call.operation == Operation::Create && call.subresource.is_empty(),
+        mutate: Mutate::Now(|_, _, node| {
+            taint_nodes_by_condition::admit(node);
+            Ok(())
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "PodSecurity",
+        matches: |call| call.writes_itself(),
+        mutate: Mutate::Nothing,
+        validate: Validate::Now(|facts, call, object, notes| {
+            pod_security::validate(call, object, &*facts.lookup, &facts.namespaces, notes)
+        }),
+    },
+    Plugin {
+        name: "Priority",
+        matches: |call| writes_pod(call) || (is(call, PRIORITY_CLASSES) && call.writes_itself()),
+        mutate: Mutate::Now(|facts, call, object| match is(call, PRIORITY_CLASSES) {
+            true => Ok(()),
+            false => priority::admit(call, object, &*facts.lookup, &facts.priorities),
+        }),
+        validate: Validate::Now(|facts, call, object, _| match is(call, PRIORITY_CLASSES) {
+            true => priority::validate(call, object, &*facts.lookup),
+            false => Ok(()),
+        }),
+    },
+    Plugin {
+        name: "DefaultTolerationSeconds",
+        matches: writes_pod,
+        mutate: Mutate::Now(|_, _, pod| {
+            default_toleration_seconds::admit(pod);
+            Ok(())
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "RuntimeClass",
+        matches: creates_pod,
+        mutate: Mutate::Now(|facts, call, pod| runtime_class::admit(call, pod, &*facts.lookup)),
+        validate: Validate::Now(|facts, call, pod, _| runtime_class::validate(call, pod, &*facts.lookup)),
+    },
+    // Upstream's CertificateApproval, CertificateSigning and CertificateSubjectRestriction, each of its own part of the object.
+    Plugin {
+        name: "CertificateSigning",
+        matches: |call| is(call, SIGNING_REQUESTS) && call.writes(),
+        mutate: Mutate::Now(state_requester),
+        validate: Validate::Now(|facts, call, object, _| certificates::validate(call, object, &facts.authorizer)),
+    },
+    Plugin {
+        name: "RoleEscalation",
+        matches: |call| call.resource.group == authz::rbac::GROUP && call.writes_itself(),
+        mutate: Mutate::Now(|facts, call, object| {
+            let (namespace, name, plural) = (call.namespace, call.name, &call.resource.plural);
+            authz::escalation::check(&facts.authorizer, call.user, plural, namespace, name, object, call.old)
+        }),
+        validate: Validate::Nothing,
+    },
+];
+
+fn state_requester(_: &Facts, call: &Attributes<'_>, object: &mut Value) -> super::Verdict {
+    match call.subresource {
+        "" => certificates::requester(call, object),
+        "approval" => certificates::stamp(call, object),
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+
+    use super::super::testing::Request;
+    use super::*;
+    use crate::identity::User;
+
+    /// Who comes before whom decides what users see: what is not there, before what is not allowed, before what is filled in.
+    #[test]
+    fn the_order_is_upstreams() {
+        let names: Vec<&str> = PLUGINS.iter().map(|plugin| plugin.name).collect();
+        assert_eq!(
+            names,
+            [
+                "NamespaceLifecycle",
+                "ServiceAccount",
+                "NodeRestriction",
+                "TaintNodesByCondition",
+                "PodSecurity",
+                "Priority",
+                "DefaultTolerationSeconds",
+                "RuntimeClass",
+                "CertificateSigning",
+                "RoleEscalation",
+            ]
+        );
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn calls_find_their_plugins() {
+        let node = || User::authenticated("system:node:n", ["system:nodes".to_string()]);
+        let named = |request: Request<'_>| -> Vec<&str> {
+            request.with(None, |call| {
+                let matching = PLUGINS.iter().filter(|plugin| (plugin.matches)(call));
+                matching.map(|plugin| plugin.name).collect()
+            })
+        };
+        let pods = || Request::create("pods", "default");
+        let pod = [
+            "NamespaceLifecycle",
+            "ServiceAccount",
+            "PodSecurity",
+            "Priority",
+            "DefaultTolerationSeconds",
+            "RuntimeClass",
+        ];
+        assert_eq!(named(pods()), pod);
+        let eviction = Request {
+            user: node(),
+            subresource: "eviction",
+            ..pods()
+        };
+        assert_eq!(named(eviction), ["NamespaceLifecycle", "NodeRestriction"]);
+        let exec = Request {
+            user: node(),
+            subresource: "exec",
+            operation: Operation::Connect,
+            ..pods()
+        };
+        assert_eq!(named(exec), ["NamespaceLifecycle", "NodeRestriction"]);
+        let approval = Request {
+            group: "certificates.k8s.io",
+            subresource: "approval",
+            operation: Operation::Update,
+            ..Request::create("certificatesigningrequests", "")
+        };
+        assert_eq!(named(approval), ["NamespaceLifecycle", "CertificateSigning"]);
+        let role = Request {
+            group: authz::rbac::GROUP,
+            ..Request::create("roles", "default")
+        };
+        assert_eq!(named(role), ["NamespaceLifecycle", "PodSecurity", "RoleEscalation"]);
+    }
+}
