@@ -31,7 +31,9 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     for line in stays {
         println!("[reset] {line}");
     }
-    mk8s_kubelet::remove_cgroups();
+    if let Err(error) = mk8s_kubelet::remove_cgroups() {
+        eprintln!("[reset] {error}: something still runs there");
+    }
     let data_dir = settings.data_dir();
     println!(
         "[reset] Deleting contents of directories: [/var/lib/kubelet {} /run/mk8s]",

@@ -239,8 +239,10 @@ fn keeps(agent: &Agent, known: &HashSet<String>, uid: &str) -> bool {
 fn sweep_files(agent: &Agent, known: &HashSet<String>, dirs: &HashSet<String>) {
     let keep = |uid: &str| keeps(agent, known, uid);
     for (path, uid) in agent.cgroups.pods() {
-        if dirs.contains(&uid) {
-            agent.cgroups.remove(&path);
+        if dirs.contains(&uid)
+            && let Err(error) = agent.cgroups.remove(&path)
+        {
+            tracing::warn!(uid, %error, "cannot remove the cgroup of a pod that is no more");
         }
     }
     for uid in dir_names(&sandbox::Files::all(agent)).into_iter().filter(|u| !keep(u)) {

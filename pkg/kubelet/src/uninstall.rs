@@ -3,7 +3,7 @@
 use mk8s_containerd::{Containerd, Result};
 
 use crate::names;
-use crate::resources::cgroup::Cgroups;
+use crate::resources::cgroup::{self, Cgroups};
 
 /// Kills and removes every container and sandbox that mk8s made: first the containers, then what they share.
 pub async fn remove_all_pods(containerd: &Containerd) -> Result<()> {
@@ -17,9 +17,11 @@ pub async fn remove_all_pods(containerd: &Containerd) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups of all pods and the tree above them.
-pub fn remove_cgroups() {
-    if let Ok(cgroups) = Cgroups::detect() {
-        cgroups.remove("/kubepods");
+/// Removes the cgroups of all pods and the tree above them, in every hierarchy. Blocking.
+pub fn remove_cgroups() -> std::result::Result<(), cgroup::Error> {
+    match Cgroups::detect() {
+        Ok(cgroups) => cgroups.remove("/kubepods"),
+        Err(cgroup::Error::NotMounted) => Ok(()),
+        Err(error) => Err(error),
     }
 }

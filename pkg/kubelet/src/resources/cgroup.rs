@@ -15,7 +15,7 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("cannot read /proc/self/mountinfo: {0}")]
+    #[error("cannot read the table of mounts: {0}")]
     Mounts(std::io::Error),
     #[error("no cgroup hierarchy is mounted on this host")]
     NotMounted,
@@ -34,7 +34,10 @@ pub enum Hierarchy {
 
 #[derive(Clone, Debug)]
 pub struct Cgroups {
+    /// Where limits are set.
     hierarchy: Hierarchy,
+    /// Where cgroups are: on a host with both versions a runtime makes each in v1's hierarchies and in v2's.
+    roots: Vec<PathBuf>,
 }
 
 /// `/kubepods/burstable/pod<uid>`: guaranteed pods stand directly below `/kubepods`.
@@ -46,47 +49,58 @@ pub fn pod_path(class: Class, uid: &str) -> String {
     }
 }
 
-fn hierarchy_of(mountinfo: &str) -> Option<Hierarchy> {
-    let mut controllers = Vec::new();
-    let mut unified = None;
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else {
-            continue;
-        };
-        let Some(mount_point) = left.split(' ').nth(4) else {
-            continue;
-        };
+/// A mount of a cgroup file system.
+struct CgroupMount<'a> {
+    point: PathBuf,
+    is_v2: bool,
+    /// v1's.
+    controllers: Vec<&'a str>,
+}
+
+fn cgroup_mounts(mountinfo: &str) -> impl Iterator<Item = CgroupMount<'_>> {
+    mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
         let mut fields = right.split(' ');
-        let (kind, options) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
-        match kind {
-            "cgroup2" => {
-                unified.get_or_insert_with(|| PathBuf::from(mount_point));
+        let (kind, options) = (fields.next()?, fields.nth(1).unwrap_or_default());
+        let is_v2 = kind == "cgroup2";
+        (is_v2 || kind == "cgroup").then_some(CgroupMount {
+            point: PathBuf::from(left.split(' ').nth(4)?),
+            is_v2,
+            controllers: options.split(',').collect(),
+        })
+    })
+}
+
+fn cgroups_of(mountinfo: &str) -> Option<Cgroups> {
+    let mut controllers: Vec<(String, PathBuf)> = Vec::new();
+    let mut unified = None;
+    let mut roots = Vec::new();
+    for mount in cgroup_mounts(mountinfo) {
+        roots.push(mount.point.clone());
+        if mount.is_v2 {
+            unified.get_or_insert(mount.point);
+            continue;
+        }
+        for controller in mount.controllers {
+            if !controllers.iter().any(|(c, _)| c == controller) {
+                controllers.push((controller.to_owned(), mount.point.clone()));
             }
-            "cgroup" => {
-                for controller in options.split(',') {
-                    if !controllers.iter().any(|(c, _)| c == controller) {
-                        controllers.push((controller.to_owned(), PathBuf::from(mount_point)));
-                    }
-                }
-            }
-            _ => {}
         }
     }
-    if controllers
-        .iter()
-        .any(|(c, _)| c == "memory" || c == "cpu" || c == "pids")
-    {
-        return Some(Hierarchy::V1(controllers));
-    }
-    unified.map(Hierarchy::V2)
+    let v1 = controllers.iter().any(|(c, _)| V1_CONTROLLERS.contains(&c.as_str()));
+    let hierarchy = if v1 {
+        Hierarchy::V1(controllers)
+    } else {
+        Hierarchy::V2(unified?)
+    };
+    Some(Cgroups { hierarchy, roots })
 }
 
 impl Cgroups {
     pub fn detect() -> Result<Self, Error> {
-        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::Mounts)?;
-        Ok(Self {
-            hierarchy: hierarchy_of(&mountinfo).ok_or(Error::NotMounted)?,
-        })
+        // As text: another mount's name that is none concerns nobody here.
+        let mountinfo = std::fs::read("/proc/thread-self/mountinfo").map_err(Error::Mounts)?;
+        cgroups_of(&String::from_utf8_lossy(&mountinfo)).ok_or(Error::NotMounted)
     }
 
     pub fn is_v2(&self) -> bool {
@@ -97,17 +111,6 @@ impl Cgroups {
         match &self.hierarchy {
             Hierarchy::V1(list) => list.iter().find(|(c, _)| c == name).map(|(_, p)| p.as_path()),
             Hierarchy::V2(root) => Some(root),
-        }
-    }
-
-    fn roots(&self) -> Vec<&Path> {
-        match &self.hierarchy {
-            Hierarchy::V1(list) => {
-                let mut roots: Vec<&Path> = list.iter().map(|(_, p)| p.as_path()).collect();
-                roots.dedup();
-                roots
-            }
-            Hierarchy::V2(root) => vec![root],
         }
     }
 
@@ -228,11 +231,14 @@ impl Cgroups {
             .any(|n| n.trim() != "0")
     }
 
-    /// Removes the pod's cgroup with what is left below it, in every hierarchy.
-    pub fn remove(&self, path: &str) {
-        for root in self.roots() {
-            remove_tree(&join(root, path));
+    /// Removes a cgroup with what is left below it, in every hierarchy. One in which something still runs can't go; the
+    /// others do, and the first failure is told. Blocking.
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        let mut failed = None;
+        for root in &self.roots {
+            failed = failed.or(remove_tree(&join(root, path)).err());
         }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Pods that have a cgroup: (class path, uid).
@@ -281,27 +287,50 @@ fn write(file: &Path, text: &str) -> Result<(), Error> {
     }
 }
 
-/// In v2 a parent hands controllers down one by one; one that isn't there is skipped.
+/// In v2 a parent hands controllers down; where this host lacks one of them, the others go one by one.
 fn enable_controllers(dir: &Path) {
-    for controller in V2_CONTROLLERS {
-        let _ = std::fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+    let file = dir.join("cgroup.subtree_control");
+    let all: Vec<String> = V2_CONTROLLERS
+        .iter()
+        .map(|controller| format!("+{controller}"))
+        .collect();
+    if std::fs::write(&file, all.join(" ")).is_err() {
+        for controller in all {
+            let _ = std::fs::write(&file, controller);
+        }
     }
 }
 
-fn remove_tree(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+fn remove_tree(dir: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        what: "remove the cgroup",
+        path: dir.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            remove_tree(&entry.path());
+            remove_tree(&entry.path())?;
         }
     }
-    if let Err(error) = std::fs::remove_dir(dir) {
-        tracing::debug!(path = %dir.display(), %error, "cgroup stays for now");
+    match std::fs::remove_dir(dir) {
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(()),
     }
+}
+
+/// The runtime removes its own at the same time.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -317,14 +346,58 @@ mod tests {
 
     #[test]
     fn hierarchies() {
-        let v1 = "31 30 0:27 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+        let hybrid = "31 30 0:27 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
                   32 30 0:28 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
                   33 30 0:29 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        assert!(
-            matches!(hierarchy_of(v1), Some(Hierarchy::V1(list)) if list.iter().any(|(c, p)| c == "memory" && p.ends_with("memory")))
-        );
+        let found = cgroups_of(hybrid).unwrap();
+        assert!(!found.is_v2());
+        assert_eq!(found.controller("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu")));
+        assert_eq!(found.controller("memory"), Some(Path::new("/sys/fs/cgroup/memory")));
+        assert_eq!(found.roots.len(), 3);
         let v2 = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
-        assert!(matches!(hierarchy_of(v2), Some(Hierarchy::V2(root)) if root == Path::new("/sys/fs/cgroup")));
-        assert!(hierarchy_of("1 2 0:1 / / rw - ext4 /dev/vda rw").is_none());
+        let found = cgroups_of(v2).unwrap();
+        assert_eq!(found.controller("memory"), Some(Path::new("/sys/fs/cgroup")));
+        assert_eq!(found.roots, [Path::new("/sys/fs/cgroup")]);
+        assert!(cgroups_of("1 2 0:1 / / rw - ext4 /dev/vda rw").is_none());
+    }
+
+    /// A hybrid host: v2 is mounted beside v1's hierarchies, and a runtime makes its cgroups there too.
+    #[test]
+    fn every_hierarchy_is_swept() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        crate::dirfd::testing::with_shared_mounts(|root| {
+            let unified = root.join("unified");
+            std::fs::create_dir(&unified).unwrap();
+            mount(
+                Some("cgroup2"),
+                &unified,
+                Some("cgroup2"),
+                MsFlags::empty(),
+                None::<&str>,
+            )
+            .unwrap();
+            let cgroups = Cgroups::detect().unwrap();
+            let path = format!("/mk8s-test-{}", std::process::id());
+            let places: Vec<PathBuf> = cgroups.roots.iter().map(|root| join(root, &path)).collect();
+            assert!(places.iter().any(|place| place.starts_with(&unified)));
+            for place in &places {
+                // v1's cpuset wants to be set up before anything may run in it; nothing does.
+                std::fs::create_dir_all(place.join("burstable/pod1/container")).unwrap();
+            }
+            let mut sleeper = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+            let busy = join(&unified, &path).join("burstable/pod1/container/cgroup.procs");
+            std::fs::write(busy, sleeper.id().to_string()).unwrap();
+            let error = cgroups.remove(&path).unwrap_err().to_string();
+            assert!(error.contains("burstable/pod1/container"), "{error}");
+            let left = places.iter().filter(|place| place.exists()).count();
+            // Two mounts of the same hierarchy show the one that can't go yet.
+            assert!((1..=2).contains(&left), "{left}");
+            sleeper.kill().unwrap();
+            sleeper.wait().unwrap();
+            cgroups.remove(&path).unwrap();
+            assert!(!places.iter().any(|place| place.exists()));
+            cgroups.remove(&path).unwrap();
+            umount2(&unified, MntFlags::empty()).unwrap();
+        });
     }
 }

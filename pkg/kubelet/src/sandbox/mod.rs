@@ -306,14 +306,10 @@ pub async fn tear_down(agent: &Arc<Agent>, pod: &Arc<Pod>) {
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(TEAR_DOWN_RETRY_MAX);
     }
-    let (agent, pod) = (agent.clone(), pod.clone());
-    let removed = job::blocking("remove-pod-cgroup", move || {
-        agent
-            .cgroups
-            .remove(&cgroup::pod_path(qos::class(&pod), pod::uid(&pod)));
-    });
-    if let Err(error) = removed.await {
-        tracing::warn!(%error, "a pod's cgroup stays for now");
+    let (cgroups, path) = (agent.cgroups.clone(), cgroup::pod_path(qos::class(pod), pod::uid(pod)));
+    let removed = job::blocking("remove-pod-cgroup", move || cgroups.remove(&path)).await;
+    if let Err(error) | Ok(Err(error)) = removed.map(|r| r.map_err(Error::from)).map_err(Error::from) {
+        tracing::warn!(pod = pod::display(pod), %error, "cannot remove a pod's cgroup");
     }
 }
 
