@@ -4,6 +4,7 @@
 //! itself that it no longer holds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mk8s_api::meta;
 use mk8s_api::status::Status;
@@ -16,6 +17,9 @@ use crate::call::Written;
 use crate::object::Object;
 use crate::watch_cache::ResourceCache;
 use crate::write::{self, Printed, WriteError};
+
+/// How soon a store that takes no writes is asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What is to be changed, and until when it is tried.
 pub struct Target<'a> {
@@ -70,14 +74,65 @@ pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) 
         if target.dry_run {
             return pretend(step, found);
         }
-        match carry_out(&target, step, found).await {
+        let sent = Sent::of(&step);
+        match carry_out(&target, step, found.clone()).await {
             Ok(done) => return Ok(done),
             Err(WriteError::Status(status)) => return Err(status),
             Err(WriteError::Conflict) => {}
+            Err(WriteError::Unknown) => {
+                if let Some(done) = resolve(&target, sent, found).await? {
+                    return Ok(done);
+                }
+            }
         }
         if Instant::now() >= target.deadline {
             return Err(timed_out());
         }
+    }
+}
+
+/// What is looked for where the store could not say whether it took a write.
+enum Sent {
+    Text(Vec<u8>),
+    Removal,
+    Nothing,
+}
+
+impl Sent {
+    fn of(step: &Step) -> Sent {
+        match step {
+            Step::Keep => Sent::Nothing,
+            Step::Put(printed, _) => Sent::Text(printed.text().to_vec()),
+            Step::Remove(..) => Sent::Removal,
+        }
+    }
+}
+
+/// Reads what became of a write: it is there, or (None) it is not and may be tried again.
+async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) -> Result<Option<Done>, Status> {
+    // Readers see all that was written once the store takes writes again.
+    while target.store.health().is_err() {
+        if Instant::now() >= target.deadline {
+            return Err(timed_out());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let now = target.cache.get_key(&target.key);
+    if now.as_ref().map(|object| object.revision) == found.as_ref().map(|object| object.revision) {
+        return Ok(None);
+    }
+    match (sent, now) {
+        (Sent::Text(text), Some(object)) if object.was_printed_as(&text) => {
+            Ok(Some(Done::Written(Written::Stored(object))))
+        }
+        (Sent::Removal, None) => {
+            let last = Current::of(found)?.value;
+            Ok(Some(Done::Removed(last, Some(target.store.current_revision()))))
+        }
+        // Something else is there: before ours, after it, or in its place. Trying again could do it twice.
+        _ => Err(Status::timeout(
+            "whether the write took place is not known, and something else was written since",
+        )),
     }
 }
 

@@ -84,6 +84,13 @@ impl Object {
         }
     }
 
+    /// Whether this is a text as it was sent to the store, where the revision was still to be put in.
+    pub fn was_printed_as(&self, text: &[u8]) -> bool {
+        let at = self.revision_at as usize;
+        let after = at + decimal_len(self.revision);
+        at <= text.len() && self.json.get(..at) == Some(&text[..at]) && self.json.get(after..) == Some(&text[at..])
+    }
+
     pub fn namespace(&self) -> &str {
         &self.key[usize::from(self.namespace.0)..usize::from(self.namespace.1)]
     }

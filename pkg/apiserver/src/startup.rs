@@ -35,7 +35,9 @@ async fn commit(state: &State, ops: Vec<Op>) -> Result<(), Status> {
     match write::commit(state.store(), SmallVec::from_vec(ops)).await {
         Ok(_) => Ok(()),
         Err(WriteError::Status(status)) => Err(status),
-        Err(WriteError::Conflict) => Err(Status::internal("something else writes what the cluster begins with")),
+        Err(WriteError::Conflict | WriteError::Unknown) => {
+            Err(Status::internal("something else writes what the cluster begins with"))
+        }
     }
 }
 

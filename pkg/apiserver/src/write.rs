@@ -18,6 +18,8 @@ use crate::watch_cache::Note;
 pub enum WriteError {
     /// Something else was written to one of the transaction's keys since it was read; readers see it by now.
     Conflict,
+    /// It may have taken place or not: reading tells.
+    Unknown,
     Status(Status),
 }
 
@@ -30,6 +32,10 @@ impl From<Status> for WriteError {
 fn translate(error: TxnError) -> WriteError {
     match error {
         TxnError::Conflict { .. } => WriteError::Conflict,
+        TxnError::Unknown(cause) => {
+            tracing::warn!(%cause, "a write's outcome is not known");
+            WriteError::Unknown
+        }
         TxnError::TooLarge(_) => WriteError::Status(Status::too_large(
             "Request entity too large: the object is too large to be stored",
         )),
@@ -68,6 +74,11 @@ impl Printed {
             attachment: Some(Box::new(note)),
         };
         (Op { key, expect, change }, made)
+    }
+
+    /// The text, with an empty resourceVersion.
+    pub fn text(&self) -> &[u8] {
+        &self.text
     }
 
     /// The tree again (with an empty resourceVersion).

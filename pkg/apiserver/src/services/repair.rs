@@ -2,6 +2,7 @@
 //! IPAddress in use is deleted. Each is made again, on the condition that the Service is still as it was read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mk8s_api::meta;
 use mk8s_api::status::Status;
@@ -14,6 +15,9 @@ use crate::object::Object;
 use crate::state::State;
 use crate::watch_cache::{EventKind, Next};
 use crate::write::{self, WriteError};
+
+/// Where the store takes no writes.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What has to be written so that each stored Service holds what it says.
 pub fn missing(services: &Services, stored: impl Iterator<Item = Arc<Object>>) -> Result<Vec<Op>, Status> {
@@ -81,11 +85,11 @@ async fn repair(state: &State, service: &Arc<Object>) {
     while let Some(service) = found {
         match write_down(state, &service).await {
             Ok(()) => return,
-            // Written meanwhile: what it holds by now is looked at again.
-            Err(WriteError::Conflict) => {}
+            // Written meanwhile, by others or by this: what it holds by now is looked at again.
+            Err(WriteError::Conflict | WriteError::Unknown) => {}
             Err(WriteError::Status(status)) => {
                 tracing::error!(service = %key, error = status.message, "a Service's address is not written down");
-                return;
+                tokio::time::sleep(TRY_AGAIN).await;
             }
         }
         found = state
