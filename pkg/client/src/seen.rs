@@ -13,7 +13,7 @@ use crate::informer::Informer;
 use crate::kind::Kind;
 
 /// When to look again first; then after as long as has been waited, up to [`LONGEST`].
-const SHORTEST: Duration = Duration::from_millis(50);
+const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(5);
 /// What has not come in this time never will (a store put back to an older state): then counting again is right.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -16,7 +16,6 @@ pub mod disruption;
 pub mod driver;
 pub mod endpoints;
 pub mod error;
-pub mod expectations;
 pub mod garbage_collector;
 pub mod hash;
 pub mod index;

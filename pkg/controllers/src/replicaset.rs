@@ -11,13 +11,12 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use kube::core::SelectorExt;
-use mk8s_client::{Event, EventRecorder, Index, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 
 use crate::adoption;
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried, message, namespace_terminating};
-use crate::expectations::Expectations;
 use crate::meta::{self, Key, nonzero, to_i32};
 use crate::{index, pod, replicas};
 
@@ -27,8 +26,10 @@ const WORKERS: usize = 5;
 struct Controller {
     ctx: Context,
     sets: Informer<ReplicaSet>,
+    all_pods: Informer<Pod>,
     pods: Index<Pod>,
-    expectations: Arc<Expectations>,
+    /// Pods that were made or deleted.
+    seen: Arc<Seen<Key>>,
     recorder: EventRecorder,
 }
 
@@ -37,22 +38,22 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let sets = ctx.informers.of::<ReplicaSet>();
     let all_pods = ctx.informers.of::<Pod>();
     let (pods, siblings) = (index::owner(&all_pods), index::owner(&sets));
-    let expectations = Arc::new(Expectations::default());
+    let seen = Arc::new(Seen::default());
     let mut driver = Driver::new(NAME);
 
     driver.watch(&sets, {
-        let expectations = expectations.clone();
+        let seen = seen.clone();
         move |event| match event {
             Event::Applied { new, .. } => vec![Key::of(&**new)],
             Event::Deleted(old) => {
-                expectations.forget(&Key::of(&**old));
+                seen.forget(&Key::of(&**old));
                 Vec::new()
             }
         }
     });
     driver.watch(&all_pods, {
-        let (expectations, sets) = (expectations.clone(), sets.clone());
-        move |event| pod_event(event, &expectations, &sets)
+        let sets = sets.clone();
+        move |event| pod_event(event, &sets)
     });
 
     let recorder = ctx.recorder(NAME);
@@ -60,8 +61,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Controller {
             ctx,
             sets,
+            all_pods,
             pods,
-            expectations,
+            seen,
             recorder,
         },
         siblings,
@@ -80,41 +82,25 @@ fn manager(pod: &Pod) -> Option<Key> {
         .map(|o| Key::new(meta::namespace(pod), &o.name))
 }
 
-fn pod_event(event: &Event<Pod>, expectations: &Expectations, sets: &Informer<ReplicaSet>) -> Vec<Key> {
-    match event {
-        Event::Applied { old, new } => {
-            let mut keys: Vec<Key> = manager(new).into_iter().collect();
-            if let Some(key) = keys.first() {
-                if old.is_none() {
-                    expectations.created(key);
-                }
-                if meta::deleting(&**new) {
-                    expectations.deleted(key, meta::uid(&**new));
-                }
-            }
-            if let Some(before) = old.as_deref().and_then(manager)
-                && Some(&before) != keys.first()
-            {
-                keys.push(before);
-            }
-            if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
-                let relabelled = old
-                    .as_ref()
-                    .is_none_or(|o| o.metadata.labels != new.metadata.labels || !keys.is_empty());
-                if relabelled {
-                    keys.extend(selecting(new, sets));
-                }
-            }
-            keys
-        }
-        Event::Deleted(old) => {
-            let key = manager(old);
-            if let Some(key) = &key {
-                expectations.deleted(key, meta::uid(&**old));
-            }
-            key.into_iter().collect()
+fn pod_event(event: &Event<Pod>, sets: &Informer<ReplicaSet>) -> Vec<Key> {
+    let Event::Applied { old, new } = event else {
+        return manager(event.object()).into_iter().collect();
+    };
+    let mut keys: Vec<Key> = manager(new).into_iter().collect();
+    if let Some(before) = old.as_deref().and_then(manager)
+        && Some(&before) != keys.first()
+    {
+        keys.push(before);
+    }
+    if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
+        let relabelled = old
+            .as_ref()
+            .is_none_or(|o| o.metadata.labels != new.metadata.labels || !keys.is_empty());
+        if relabelled {
+            keys.extend(selecting(new, sets));
         }
     }
+    keys
 }
 
 /// The ReplicaSets that would adopt an orphan.
@@ -136,12 +122,13 @@ fn selecting(pod: &Pod, sets: &Informer<ReplicaSet>) -> Vec<Key> {
 impl Controller {
     async fn reconcile(&self, key: Key, siblings: &Index<ReplicaSet>) -> Result<Next, Error> {
         let Some(set) = self.sets.get(key.ns(), &key.name) else {
-            self.expectations.forget(&key);
+            self.seen.forget(&key);
             return Ok(Next::Done);
         };
         let Some(spec) = &set.spec else { return Ok(Next::Done) };
         let selector = meta::selector(&spec.selector)?;
-        let countable = self.expectations.satisfied(&key);
+        // Until what was written last has come back, what there is can't be counted.
+        let missing = self.seen.missing(&key, &self.all_pods);
 
         let mut candidates = self.pods.get(meta::uid(&*set));
         let required = spec.selector.match_labels.clone().unwrap_or_default();
@@ -156,7 +143,7 @@ impl Controller {
         let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
 
         let mut failure = None;
-        if countable && !meta::deleting(&*set) {
+        if missing.is_none() && !meta::deleting(&*set) {
             failure = self.manage(&key, &set, &active, siblings).await.err();
         }
         let now = Timestamp::now();
@@ -174,7 +161,8 @@ impl Controller {
         if let Some(error) = failure {
             return Err(error);
         }
-        Ok(next_availability(&active, spec.min_ready_seconds.unwrap_or(0), now))
+        let next = next_availability(&active, spec.min_ready_seconds.unwrap_or(0), now);
+        Ok(next.sooner(missing.map_or(Next::Done, Next::After)))
     }
 
     async fn manage(
@@ -211,10 +199,10 @@ impl Controller {
         let template = set.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
         let new = replicas::from_template(&template, &key.name, meta::owner_reference(set));
         let api = self.ctx.api::<Pod>(&key.namespace);
-        self.expectations.expect_creations(key, count);
-        let (made, error) = replicas::slow_start(count, |_| async {
+        let (_, error) = replicas::slow_start(count, |_| async {
             match api.create(&PostParams::default(), &new).await {
                 Ok(created) => {
+                    self.seen.wrote(key, &created);
                     let message = format!("Created pod: {}", meta::name(&created));
                     self.recorder
                         .event(&meta::reference(set), "Normal", "SuccessfulCreate", &message);
@@ -224,9 +212,6 @@ impl Controller {
             }
         })
         .await;
-        for _ in made..count {
-            self.expectations.created(key);
-        }
         match error {
             None => Ok(()),
             // Nothing can be made in a namespace that goes; retrying would only make noise.
@@ -244,11 +229,9 @@ impl Controller {
     }
 
     async fn delete(&self, key: &Key, set: &ReplicaSet, doomed: Vec<Arc<Pod>>) -> Result<(), Error> {
-        self.expectations
-            .expect_deletions(key, doomed.iter().map(|p| meta::uid(&**p).to_owned()));
         let api = self.ctx.api::<Pod>(&key.namespace);
         let results = futures::future::join_all(doomed.iter().map(|pod| async {
-            let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
+            let name = meta::name(&**pod);
             let params = DeleteParams::default().preconditions(meta::this(&**pod));
             match api
                 .delete(name, &params)
@@ -256,17 +239,14 @@ impl Controller {
                 .tried_if_exists(|| format!("delete pod {}/{name}", key.namespace))
             {
                 Ok(Some(_)) => {
+                    self.seen.deleted(key, &**pod);
                     let message = format!("Deleted pod: {name}");
                     self.recorder
                         .event(&meta::reference(set), "Normal", "SuccessfulDelete", &message);
                     Ok(())
                 }
-                Ok(None) => {
-                    self.expectations.deleted(key, uid);
-                    Ok(())
-                }
+                Ok(None) => Ok(()),
                 Err(e) => {
-                    self.expectations.deleted(key, uid);
                     self.recorder.event(
                         &meta::reference(set),
                         "Warning",

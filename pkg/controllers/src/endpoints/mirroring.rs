@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use mk8s_client::{Event, Index, Informer};
+use mk8s_client::{Event, Index, Informer, Seen};
 
 use super::plan::{Frame, Group, MANAGED_BY, SERVICE_NAME, arrange};
-use super::written::{PATIENCE, Written, write};
+use super::write::write;
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::Error;
@@ -42,7 +42,9 @@ struct Controller {
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
     slices: Index<EndpointSlice>,
-    written: Arc<Written>,
+    all_slices: Informer<EndpointSlice>,
+    /// Slices that were written.
+    seen: Seen<Key>,
 }
 
 /// Runs the controller.
@@ -50,7 +52,6 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
     let all_slices = ctx.informers.of::<EndpointSlice>();
     let slices = all_slices.index("mirrored service", by_service);
-    let written = Arc::new(Written::default());
     let mut driver = Driver::new("endpointslicemirroring-controller");
     driver.watch(&services, |event| {
         let selector = |s: &Service| s.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
@@ -62,23 +63,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     driver.watch(&endpoints, |event| vec![Key::of(&**event.object())]);
-    driver.watch(&all_slices, {
-        let written = written.clone();
-        move |event| {
-            if let Event::Deleted(old) = event
-                && let Some(service) = service_of(old)
-            {
-                written.deleted(&service, meta::name(&**old));
-            }
-            service_of(event.object()).into_iter().collect()
-        }
-    });
+    driver.watch(&all_slices, |event| service_of(event.object()).into_iter().collect());
     let controller = Arc::new(Controller {
         ctx,
         services,
         endpoints,
         slices,
-        written,
+        all_slices,
+        seen: Seen::default(),
     });
     driver
         .run(WORKERS, move |key| {
@@ -91,8 +83,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 impl Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let slices = self.slices.get(&key.to_string());
-        if !self.written.seen(&key, &slices) {
-            return Ok(Next::After(PATIENCE));
+        if let Some(later) = self.seen.missing(&key, &self.all_slices) {
+            return Ok(Next::After(later));
         }
         let mirrored = self.endpoints.get(key.ns(), &key.name).filter(|e| {
             is_mirrored(e)
@@ -104,15 +96,15 @@ impl Controller {
         let changes = match mirrored {
             Some(endpoints) => arrange(&frame(&endpoints), groups(&endpoints), &slices),
             None if slices.is_empty() => {
-                self.written.forget(&key);
+                self.seen.forget(&key);
                 return Ok(Next::Done);
             }
             None => super::plan::Changes {
-                delete: slices.iter().map(|s| meta::name(&**s).to_owned()).collect(),
+                delete: slices.iter().map(|slice| (**slice).clone()).collect(),
                 ..Default::default()
             },
         };
-        match write(&self.ctx, &self.written, &key, changes).await {
+        match write(&self.ctx, &self.seen, &key, changes).await {
             Err(Error::Api { source, .. }) if namespace_terminating(&source) => Ok(Next::Done),
             result => result.map(|()| Next::Done),
         }

@@ -4,7 +4,7 @@ pub mod legacy;
 pub mod mirroring;
 pub mod plan;
 pub mod slices;
-mod written;
+mod write;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

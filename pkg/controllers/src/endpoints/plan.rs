@@ -30,8 +30,8 @@ pub struct Changes {
     pub create: Vec<EndpointSlice>,
     /// Slices with new content.
     pub update: Vec<EndpointSlice>,
-    /// Slices that are empty now, by name.
-    pub delete: Vec<String>,
+    /// Slices that are empty now.
+    pub delete: Vec<EndpointSlice>,
 }
 
 /// Endpoints that share their ports and the type of their addresses.
@@ -108,7 +108,7 @@ pub fn arrange(frame: &Frame, groups: Vec<Group>, existing: &[Arc<EndpointSlice>
         rest = other;
         fill(frame, group, same, &mut changes);
     }
-    changes.delete.extend(rest.iter().map(|s| meta::name(*s).to_owned()));
+    changes.delete.extend(rest.into_iter().cloned());
     changes
 }
 
@@ -268,7 +268,7 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
     let mut placeholder = false;
     for (slice, changed) in kept {
         if slice.endpoints.is_empty() && (!empty_wanted || placeholder) {
-            changes.delete.push(meta::name(&slice).to_owned());
+            changes.delete.push(slice);
             continue;
         }
         placeholder |= empty_wanted;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use mk8s_client::{Event, Index, Informer};
+use mk8s_client::{Event, Index, Informer, Seen};
 
 use super::plan::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
-use super::written::{Written, write};
+use super::write::write;
 use super::{follow, is_managed, selected};
 use crate::context::Context;
 use crate::driver::{Driver, Next};
@@ -42,7 +42,9 @@ struct Controller {
     nodes: Informer<Node>,
     pods: Index<Pod>,
     slices: Index<EndpointSlice>,
-    written: Arc<Written>,
+    all_slices: Informer<EndpointSlice>,
+    /// Slices that were written.
+    seen: Seen<Key>,
     recorder: mk8s_client::EventRecorder,
 }
 
@@ -52,23 +54,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let all_slices = ctx.informers.of::<EndpointSlice>();
     let pods = index::labels(&ctx.informers.of());
     let slices = all_slices.index("service", by_service);
-    let written = Arc::new(Written::default());
     let mut driver = Driver::new(NAME);
     follow(&mut driver, &ctx);
-    driver.watch(&all_slices, {
-        let written = written.clone();
-        move |event| {
-            if let Event::Deleted(old) = event
-                && let Some(service) = service_of(old)
-            {
-                written.deleted(&service, meta::name(&**old));
-            }
-            let before = match event {
-                Event::Applied { old: Some(old), .. } => service_of(old),
-                _ => None,
-            };
-            before.into_iter().chain(service_of(event.object())).collect()
-        }
+    driver.watch(&all_slices, |event| {
+        let before = match event {
+            Event::Applied { old: Some(old), .. } => service_of(old),
+            _ => None,
+        };
+        before.into_iter().chain(service_of(event.object())).collect()
     });
     driver.watch(&nodes, {
         let services = services.clone();
@@ -92,7 +85,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         nodes,
         pods,
         slices,
-        written,
+        all_slices,
+        seen: Seen::default(),
         recorder,
     });
     driver
@@ -107,16 +101,16 @@ impl Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(service) = self.services.get(key.ns(), &key.name) else {
             // Its slices name it as their owner: the garbage collector takes them.
-            self.written.forget(&key);
+            self.seen.forget(&key);
             return Ok(Next::Done);
         };
         if !is_managed(&service) || meta::deleting(&*service) {
             return Ok(Next::Done);
         }
         let slices = self.slices.get(&key.to_string());
-        if !self.written.seen(&key, &slices) {
-            // The event that shows the missing write brings the key back; should it have been lost, its time runs out.
-            return Ok(Next::After(super::written::PATIENCE));
+        // The event that shows the missing write brings the key back.
+        if let Some(later) = self.seen.missing(&key, &self.all_slices) {
+            return Ok(Next::After(later));
         }
         let zone = |node: &str| {
             self.nodes
@@ -124,7 +118,7 @@ impl Controller {
                 .and_then(|n| meta::labels(&*n).get(ZONE).cloned())
         };
         let changes = plan::changes(&service, &selected(&service, &self.pods), &slices, zone);
-        match write(&self.ctx, &self.written, &key, changes).await {
+        match write(&self.ctx, &self.seen, &key, changes).await {
             Err(Error::Api { source, .. }) if namespace_terminating(&source) => Ok(Next::Done),
             Err(error) => {
                 if !error.is_conflict() && !error.is_not_found() {

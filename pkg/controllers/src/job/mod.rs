@@ -11,7 +11,7 @@ mod run;
 mod template;
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::core::SelectorExt;
-use mk8s_client::{Event, EventRecorder, Index, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -27,7 +27,6 @@ use crate::adoption;
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
-use crate::expectations::Expectations;
 use crate::index;
 use crate::meta::{self, Key};
 
@@ -60,18 +59,17 @@ impl fmt::Display for Item {
 /// What the controller remembers between reconciliations.
 #[derive(Default)]
 struct Memory {
-    expectations: Expectations,
-    /// Uids of pods whose finalizer was taken off, by Job, until the informer shows it.
-    released: Mutex<HashMap<Key, HashSet<String>>>,
+    /// Pods that were made, deleted or released.
+    pods_seen: Seen<Key>,
+    /// Jobs whose status was written.
+    jobs_seen: Seen<Key>,
     records: Mutex<HashMap<Key, Record>>,
-    /// Uids of Jobs written as finished, until the informer shows it.
-    finished: Mutex<HashSet<String>>,
 }
 
 impl Memory {
     fn forget(&self, key: &Key) {
-        self.expectations.forget(key);
-        self.released.lock().remove(key);
+        self.pods_seen.forget(key);
+        self.jobs_seen.forget(key);
         self.records.lock().remove(key);
     }
 }
@@ -97,7 +95,6 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             Event::Applied { new, .. } => vec![Item::Job(Key::of(&**new))],
             Event::Deleted(old) => {
                 memory.forget(&Key::of(&**old));
-                memory.finished.lock().remove(meta::uid(&**old));
                 pods.get(meta::uid(&**old))
                     .iter()
                     .map(|p| Item::Orphan(Key::of(&**p)))
@@ -106,8 +103,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     driver.watch(&all_pods, {
-        let (memory, jobs) = (memory.clone(), jobs.clone());
-        move |event| pod_event(event, &memory, &jobs)
+        let jobs = jobs.clone();
+        move |event| pod_event(event, &jobs)
     });
     let recorder = ctx.recorder(NAME);
     let controller = Arc::new(Controller {
@@ -137,29 +134,8 @@ fn manager(pod: &Pod) -> Option<Key> {
         .map(|o| Key::new(meta::namespace(pod), &o.name))
 }
 
-fn pod_event(event: &Event<Pod>, memory: &Memory, jobs: &Informer<Job>) -> Vec<Item> {
-    let pod = event.object();
-    let uid = meta::uid(&**pod);
-    let key = manager(pod);
-    if let Some(key) = &key {
-        match event {
-            Event::Applied { old, new } => {
-                if old.is_none() {
-                    memory.expectations.created(key);
-                }
-                if meta::deleting(&**new) {
-                    memory.expectations.deleted(key, uid);
-                }
-                if !meta::has_finalizer(&**new, FINALIZER) {
-                    released(memory, key, uid);
-                }
-            }
-            Event::Deleted(_) => {
-                memory.expectations.deleted(key, uid);
-                released(memory, key, uid);
-            }
-        }
-    }
+fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>) -> Vec<Item> {
+    let key = manager(event.object());
     let mut items: Vec<Item> = key.clone().map(Item::Job).into_iter().collect();
     if let Event::Applied { old, new } = event {
         if let Some(before) = old
@@ -186,12 +162,6 @@ fn pod_event(event: &Event<Pod>, memory: &Memory, jobs: &Informer<Job>) -> Vec<I
         }
     }
     items
-}
-
-fn released(memory: &Memory, key: &Key, uid: &str) {
-    if let Some(uids) = memory.released.lock().get_mut(key) {
-        uids.remove(uid);
-    }
 }
 
 fn selecting(pod: &Pod, jobs: &Informer<Job>) -> Vec<Item> {
@@ -229,19 +199,19 @@ impl Controller {
                 return Ok(Next::Done);
             }
         }
-        self.take_finalizer(&pod).await?;
-        Ok(Next::Done)
+        self.take_finalizer(&pod).await.map(|_| Next::Done)
     }
 
-    async fn take_finalizer(&self, pod: &Pod) -> Result<(), Error> {
+    /// The pod without it; none where the pod is gone.
+    async fn take_finalizer(&self, pod: &Pod) -> Result<Option<Pod>, Error> {
         let patch = json!({"metadata": {"uid": meta::uid(pod), "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
         let (namespace, name) = (meta::namespace(pod), meta::name(pod));
         let api = self.ctx.api::<Pod>(namespace);
         let done = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
         match done.tried_if_exists(|| format!("release pod {namespace}/{name}")) {
             // Another pod has the name by now.
-            Err(e) if e.is_conflict() || e.code() == Some(422) && meta::uid(pod) != self.uid_now(pod) => Ok(()),
-            result => result.map(drop),
+            Err(e) if e.is_conflict() || e.code() == Some(422) && meta::uid(pod) != self.uid_now(pod) => Ok(None),
+            result => result,
         }
     }
 
@@ -261,18 +231,18 @@ impl Controller {
         }
         if is_finished(&job) {
             self.memory.records.lock().remove(&key);
-            self.memory.finished.lock().remove(meta::uid(&*job));
             return Ok(Next::Done);
         }
-        if self.memory.finished.lock().contains(meta::uid(&*job)) {
-            return Ok(Next::Done);
+        // Pods are counted once: not before what was written last has come back.
+        let pods_missing = self.memory.pods_seen.missing(&key, &self.all_pods);
+        if let Some(later) = pods_missing.or_else(|| self.memory.jobs_seen.missing(&key, &self.jobs)) {
+            return Ok(Next::After(later));
         }
         let Some(selector) = &spec.selector else {
             return Ok(Next::Done);
         };
         let required = selector.match_labels.clone().unwrap_or_default();
         let selector = meta::selector(selector)?;
-        let countable = self.memory.expectations.satisfied(&key);
         let mut candidates = self.pods.get(meta::uid(&*job));
         candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
         let api = self.ctx.api::<Pod>(&key.namespace);
@@ -290,9 +260,8 @@ impl Controller {
             },
         )
         .await?;
-        let released = self.memory.released.lock().get(&key).cloned().unwrap_or_default();
         let record = self.memory.records.lock().get(&key).copied().unwrap_or_default();
-        let view = View::new((*job).clone(), pods, released, record);
+        let view = View::new((*job).clone(), pods, record);
         let mut run = Run {
             controller: self,
             key,
@@ -300,6 +269,6 @@ impl Controller {
             view,
             next: Next::Done,
         };
-        run.run(countable).await
+        run.run().await
     }
 }

@@ -9,11 +9,11 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 
+use super::Controller;
 use super::indexes::Indexes;
 use super::policy::Verdict;
 use super::template::new_pod;
 use super::view::{FINALIZER, Step, View, condition, new_condition};
-use super::{Controller, released};
 use crate::driver::Next;
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key, nonzero, to_i32};
@@ -33,7 +33,7 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    pub(super) async fn run(&mut self, countable: bool) -> Result<Next, Error> {
+    pub(super) async fn run(&mut self) -> Result<Next, Error> {
         let now = meta::now();
         let suspended = self.view.numbers.suspended;
         let status = self.view.job.status.get_or_insert_default();
@@ -49,14 +49,14 @@ impl Run<'_> {
         if end.is_some() {
             let doomed = self.view.active.clone();
             let (deleted, error) = self.delete(&doomed, false).await;
-            if deleted != active || !countable {
-                // There may be pods that are not seen yet, or can't be deleted yet: the end has to wait.
+            if deleted != active {
+                // Some can't be deleted yet: the end has to wait.
                 end = None;
             }
             active -= deleted;
             failure = error;
         } else {
-            let manages = countable && !meta::deleting(&self.view.job);
+            let manages = !meta::deleting(&self.view.job);
             if manages {
                 (active, failure) = self.manage(active).await;
             }
@@ -109,27 +109,24 @@ impl Run<'_> {
         if doomed.is_empty() {
             return (0, None);
         }
-        let expectations = &self.controller.memory.expectations;
-        if release {
-            expectations.expect_deletions(&self.key, doomed.iter().map(|p| meta::uid(&**p).to_owned()));
-        }
+        let seen = &self.controller.memory.pods_seen;
         let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
         let mut results = Vec::with_capacity(doomed.len());
         // A Job may end with more pods than are made at once.
         for burst in doomed.chunks(replicas::BURST) {
             let deletions = burst.iter().map(|pod| async {
-                let (name, uid) = (meta::name(&**pod), meta::uid(&**pod));
-                if release && meta::has_finalizer(&**pod, FINALIZER) {
-                    self.controller.take_finalizer(pod).await?;
+                let name = meta::name(&**pod);
+                if release
+                    && meta::has_finalizer(&**pod, FINALIZER)
+                    && let Some(released) = self.controller.take_finalizer(pod).await?
+                {
+                    seen.wrote(&self.key, &released);
                 }
                 let params = DeleteParams::default().preconditions(meta::this(&**pod));
                 let done = api.delete(name, &params).await.map(drop);
-                if done
-                    .tried_if_exists(|| format!("delete pod {}/{name}", self.key.namespace))?
-                    .is_none()
-                {
-                    expectations.deleted(&self.key, uid);
-                } else {
+                let done = done.tried_if_exists(|| format!("delete pod {}/{name}", self.key.namespace))?;
+                if done.is_some() {
+                    seen.deleted(&self.key, &**pod);
                     let job = meta::reference(&self.view.job);
                     self.controller
                         .recorder
@@ -146,10 +143,7 @@ impl Run<'_> {
                     deleted += 1;
                     deleted_ready += i32::from(pod::is_ready(pod));
                 }
-                Err(e) => {
-                    expectations.deleted(&self.key, meta::uid(&**pod));
-                    error = Some(e);
-                }
+                Err(e) => error = Some(e),
             }
         }
         self.view.ready -= deleted_ready;
@@ -158,9 +152,8 @@ impl Run<'_> {
     }
 
     async fn create(&mut self, indexes: &[Option<i32>]) -> (i32, Option<Error>) {
-        let expectations = &self.controller.memory.expectations;
+        let (seen, key) = (&self.controller.memory.pods_seen, &self.key);
         let recorder = &self.controller.recorder;
-        expectations.expect_creations(&self.key, indexes.len());
         let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
         let job = meta::reference(&self.view.job);
         let (made, error) = replicas::slow_start(indexes.len(), |at| {
@@ -168,6 +161,7 @@ impl Run<'_> {
             let (api, job) = (&api, &job);
             async move {
                 let created = api.create(&PostParams::default(), &pod).await?;
+                seen.wrote(key, &created);
                 recorder.event(
                     job,
                     "Normal",
@@ -178,9 +172,6 @@ impl Run<'_> {
             }
         })
         .await;
-        for _ in made..indexes.len() {
-            expectations.created(&self.key);
-        }
         let error = match error {
             Some(e) if namespace_terminating(&e) => None,
             Some(e) => {
@@ -261,11 +252,6 @@ impl Run<'_> {
         }
         self.flush().await?;
         if let Some(last) = finished {
-            self.controller
-                .memory
-                .finished
-                .lock()
-                .insert(meta::uid(&self.view.job).to_owned());
             self.tell_end(&last);
         }
         Ok(())
@@ -375,30 +361,17 @@ impl Run<'_> {
         if pods.is_empty() {
             return None;
         }
-        {
-            let mut released = self.controller.memory.released.lock();
-            let uids = released.entry(self.key.clone()).or_default();
-            uids.extend(pods.iter().map(|p| meta::uid(&**p).to_owned()));
-        }
         let results = futures::future::join_all(pods.iter().map(|p| self.controller.take_finalizer(p))).await;
         let mut failure = None;
         for (pod, result) in pods.iter().zip(results) {
             match result {
-                Ok(()) => {
+                Ok(released) => {
                     held.remove(meta::uid(&**pod));
-                    // The event may have come, and gone unnoticed, before the uid was remembered.
-                    let shown = self
-                        .controller
-                        .all_pods
-                        .get(Some(meta::namespace(&**pod)), meta::name(&**pod));
-                    if shown.is_none_or(|p| !meta::has_finalizer(&*p, FINALIZER)) {
-                        released(&self.controller.memory, &self.key, meta::uid(&**pod));
+                    if let Some(released) = released {
+                        self.controller.memory.pods_seen.wrote(&self.key, &released);
                     }
                 }
-                Err(error) => {
-                    released(&self.controller.memory, &self.key, meta::uid(&**pod));
-                    failure = Some(error);
-                }
+                Err(error) => failure = Some(error),
             }
         }
         failure
@@ -414,6 +387,7 @@ impl Run<'_> {
             .replace_status(&self.key.name, &PostParams::default(), &self.view.job)
             .await;
         if let Some(updated) = updated.tried_if_exists(|| format!("update status of Job {}", self.key))? {
+            self.controller.memory.jobs_seen.wrote(&self.key, &updated);
             self.view.job = updated.clone();
             self.before = Arc::new(updated);
         }

@@ -122,15 +122,13 @@ pub struct View {
     /// Failed pods that stay until their replacement has taken over their failure count, by index.
     pub delayed: HashMap<i32, Arc<Pod>>,
     pub record: Record,
-    /// Pods whose finalizer was removed although the informer still shows it.
-    pub released: HashSet<String>,
     uncounted_succeeded: HashSet<String>,
     uncounted_failed: HashSet<String>,
 }
 
 impl View {
     /// Counts.
-    pub fn new(mut job: Job, mut pods: Vec<Arc<Pod>>, released: HashSet<String>, record: Record) -> Self {
+    pub fn new(mut job: Job, mut pods: Vec<Arc<Pod>>, record: Record) -> Self {
         let numbers = Numbers::of(&job);
         pods.sort_by(|a, b| (index_of(a), meta::name(&**a)).cmp(&(index_of(b), meta::name(&**b))));
         let active: Vec<_> = pods.iter().filter(|p| pod::is_active(p)).cloned().collect();
@@ -156,7 +154,6 @@ impl View {
             failed_indexes: None,
             delayed: HashMap::new(),
             record,
-            released,
             uncounted_succeeded,
             uncounted_failed,
         };
@@ -238,7 +235,7 @@ impl View {
 
     /// Has the pod its finalizer, really?
     pub fn is_tracked(&self, pod: &Pod) -> bool {
-        meta::has_finalizer(pod, FINALIZER) && !self.released.contains(meta::uid(pod))
+        meta::has_finalizer(pod, FINALIZER)
     }
 
     fn uncounted<'a>(&'a self, known: &'a HashSet<String>) -> impl Iterator<Item = &'a Pod> {
@@ -561,7 +558,7 @@ mod tests {
     }
 
     fn view(job: Job, pods: Vec<Arc<Pod>>) -> View {
-        View::new(job, pods, HashSet::new(), Record::default())
+        View::new(job, pods, Record::default())
     }
 
     fn describe(step: &Step) -> String {

@@ -1,0 +1,38 @@
+//! Writes slices as a plan has it, and notes what was written until it has come back.
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, PostParams};
+use mk8s_client::Seen;
+
+use super::plan::Changes;
+use crate::context::Context;
+use crate::error::{Error, Tried};
+use crate::meta::{self, Key};
+
+/// Writes the changes to the slices of `owner`.
+pub async fn write(ctx: &Context, seen: &Seen<Key>, owner: &Key, changes: Changes) -> Result<(), Error> {
+    let api = ctx.api::<EndpointSlice>(&owner.namespace);
+    // New ones before old ones go: no moment in which a pod is in none.
+    for slice in changes.create {
+        let made = api.create(&PostParams::default(), &slice).await;
+        seen.wrote(owner, &made.tried(|| format!("create EndpointSlice of {owner}"))?);
+    }
+    for slice in changes.update {
+        let name = meta::name(&slice);
+        let made = api.replace(name, &PostParams::default(), &slice).await;
+        seen.wrote(
+            owner,
+            &made.tried(|| format!("update EndpointSlice {}/{name}", owner.namespace))?,
+        );
+    }
+    for slice in changes.delete {
+        let name = meta::name(&slice);
+        let params = DeleteParams::default().preconditions(meta::this(&slice));
+        let done = api.delete(name, &params).await;
+        let done = done.tried_if_exists(|| format!("delete EndpointSlice {}/{name}", owner.namespace))?;
+        if done.is_some() {
+            seen.deleted(owner, &slice);
+        }
+    }
+    Ok(())
+}
