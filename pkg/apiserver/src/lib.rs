@@ -36,6 +36,7 @@ mod subresources;
 mod table;
 pub mod tokens;
 mod transport;
+mod unread;
 pub mod watch_cache;
 mod write;
 

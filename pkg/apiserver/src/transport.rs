@@ -1,19 +1,23 @@
 //! TLS connections: h2 and HTTP/1.1 by ALPN, the client's certificate read once per connection, slow ones closed.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use futures::FutureExt as _;
-use http::{Request, Response};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +25,7 @@ use crate::activity::{Activity, Counted};
 use crate::filters::authn::user_of_certificate;
 use crate::gather::gather;
 use crate::identity::User;
+use crate::unread::{self, Lingering};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An HTTP/1.1 connection without a request for so long is closed.
@@ -88,6 +93,19 @@ where
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = Peer(certificate.and_then(user_of_certificate).map(Arc::new));
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2(handle, peer, stream, token).await;
+    } else {
+        http1(handle, peer, stream, token).await;
+    }
+}
+
+/// A connection of many requests at once, until it is silent for too long or the server stops.
+async fn http2<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken)
+where
+    H: Fn(Request<Body>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let activity = Activity::new();
     let requests = activity.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -96,17 +114,11 @@ where
         let handled = handle(request.map(Body::new));
         async move {
             let response = handled.await.map(|body| Counted { body, _busy: busy });
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, Infallible>(response)
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .keep_alive(true);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -115,54 +127,81 @@ where
         .max_header_list_size(1 << 20)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if h2 {
-        let (io, drain) = gather(stream);
-        let builder = builder.http2_only();
-        let serving = builder.serve_connection(TokioIo::new(io), service);
-        tokio::pin!(serving);
-        let mut stopping = false;
-        let deadline = tokio::time::sleep(SILENCE);
-        tokio::pin!(deadline);
-        let stop = token.cancelled().fuse();
-        tokio::pin!(stop);
-        std::future::poll_fn(|cx| {
-            let done = serving.as_mut().poll(cx);
-            // After the poll, so that all it wrote goes out together.
-            if !drain.poll(cx) {
+    let (io, drain) = gather(stream);
+    let serving = builder.serve_connection(TokioIo::new(io), service);
+    tokio::pin!(serving);
+    let mut stopping = false;
+    let deadline = tokio::time::sleep(SILENCE);
+    tokio::pin!(deadline);
+    let stop = token.cancelled().fuse();
+    tokio::pin!(stop);
+    std::future::poll_fn(|cx| {
+        let done = serving.as_mut().poll(cx);
+        // After the poll, so that all it wrote goes out together.
+        if !drain.poll(cx) {
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(result) = done {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended");
+            }
+            return Poll::Ready(());
+        }
+        let mut leave = stop.as_mut().poll(cx).is_ready();
+        if deadline.as_mut().poll(cx).is_ready() {
+            if stopping {
                 return Poll::Ready(());
             }
-            if let Poll::Ready(result) = done {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a connection ended");
+            match activity.patience(SILENCE) {
+                Some(left) => {
+                    deadline.as_mut().reset(Instant::now() + left);
+                    cx.waker().wake_by_ref();
                 }
-                return Poll::Ready(());
+                None => leave = true,
             }
-            let mut leave = stop.as_mut().poll(cx).is_ready();
-            if deadline.as_mut().poll(cx).is_ready() {
-                if stopping {
-                    return Poll::Ready(());
-                }
-                match activity.patience(SILENCE) {
-                    Some(left) => {
-                        deadline.as_mut().reset(Instant::now() + left);
-                        cx.waker().wake_by_ref();
-                    }
-                    None => leave = true,
-                }
+        }
+        if leave && !stopping {
+            stopping = true;
+            serving.as_mut().graceful_shutdown();
+            deadline.as_mut().reset(Instant::now() + DRAIN);
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A connection of one request after another. What a client still sends when it has its answer is read and dropped.
+async fn http1<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken)
+where
+    H: Fn(Request<Body>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let (io, linger) = Lingering::new(stream);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let expects_continue = request.headers().contains_key(EXPECT);
+        let (parts, body) = request.into_parts();
+        let (lent, unread) = unread::lend(body);
+        let handled = handle(Request::from_parts(parts, Body::new(lent)));
+        let linger = linger.clone();
+        async move {
+            let mut response = handled.await;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS && !unread.drain(expects_continue).await {
+                linger.store(true, Ordering::Relaxed);
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            if leave && !stopping {
-                stopping = true;
-                serving.as_mut().graceful_shutdown();
-                deadline.as_mut().reset(Instant::now() + DRAIN);
-                cx.waker().wake_by_ref();
-            }
-            Poll::Pending
-        })
-        .await;
-        return;
-    }
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .keep_alive(true);
+    let serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     tokio::pin!(serving);
     tokio::select! {
         result = serving.as_mut() => {

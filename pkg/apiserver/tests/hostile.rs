@@ -212,3 +212,121 @@ async fn a_name_beyond_ascii_is_somebody_else() {
         assert_eq!(read(response).await.0, 400, "{header}");
     }
 }
+
+/// HTTP/1.1 over real TLS, by hand: what a client has written and what it reads are told apart.
+mod wire {
+    use std::sync::Arc;
+
+    use mk8s_apiserver::ApiServer;
+    use mk8s_pki::layout::{self, ServerNames};
+    use mk8s_pki::rotation::{self, Holder};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tokio_util::sync::CancellationToken;
+
+    pub struct Served {
+        _dir: tempfile::TempDir,
+        port: u16,
+        ca: CertificateDer<'static>,
+    }
+
+    pub async fn serve(server: &Arc<ApiServer>) -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ServerNames {
+            node_name: "test".into(),
+            cluster_domain: "cluster.local".into(),
+            advertise_address: [127, 0, 0, 1].into(),
+            service_address: [10, 96, 0, 1].into(),
+            extra: Vec::new(),
+        };
+        let pki = layout::create(dir.path(), &names).unwrap();
+        let ca = pki.ca.certificate_pem();
+        let tls = Arc::new(rotation::server_config(Holder::new(pki.server.clone()), ca).unwrap());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ca = CertificateDer::from_pem_slice(ca.as_bytes()).unwrap();
+        let server = server.clone();
+        tokio::spawn(async move { server.serve(listener, tls, CancellationToken::new()).await });
+        Served { _dir: dir, port, ca }
+    }
+
+    impl Served {
+        pub async fn connect(&self) -> TlsStream<TcpStream> {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(self.ca.clone()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+            let name = "127.0.0.1".to_string().try_into().unwrap();
+            TlsConnector::from(Arc::new(config))
+                .connect(name, stream)
+                .await
+                .unwrap()
+        }
+    }
+
+    fn is_whole(text: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(text).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            return false;
+        };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        length.is_some_and(|length| body.len() >= length.trim().parse::<usize>().unwrap())
+    }
+
+    /// Sends a request with a token that nobody has, whole, and only then reads the answer; None where it did not come.
+    pub async fn refused(stream: &mut TlsStream<TcpStream>, body: usize) -> Option<String> {
+        let head = format!(
+            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer x\r\n\
+             content-type: application/json\r\ncontent-length: {body}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.ok()?;
+        // Slow enough for the answer to be ready before the last of it.
+        for part in vec![b'x'; body].chunks(16 << 10) {
+            let _ = stream.write_all(part).await;
+            let _ = stream.flush().await;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let mut text = Vec::new();
+        loop {
+            let mut some = [0; 4096];
+            match stream.read(&mut some).await {
+                Ok(count @ 1..) => text.extend_from_slice(&some[..count]),
+                _ => break,
+            }
+            if is_whole(&text) {
+                break;
+            }
+        }
+        (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_does_not_cost_its_answer() {
+    let api = Api::open().await;
+    let served = wire::serve(api.server()).await;
+    // What is drained leaves the connection usable.
+    let mut stream = served.connect().await;
+    for _ in 0..3 {
+        let answer = wire::refused(&mut stream, 200 << 10).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        assert!(!answer.to_lowercase().contains("connection: close"), "{answer}");
+    }
+    // What is longer ends it, after its answer.
+    for attempt in 0..20 {
+        let mut stream = served.connect().await;
+        let answer = wire::refused(&mut stream, 1 << 20).await;
+        let answer = answer.unwrap_or_else(|| panic!("no answer in attempt {attempt}"));
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    }
+}
