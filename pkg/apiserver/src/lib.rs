@@ -15,6 +15,8 @@ mod guaranteed_update;
 mod handlers;
 mod health;
 pub mod identity;
+mod layers;
+mod limits;
 pub mod lookup;
 mod metadata;
 mod metrics;

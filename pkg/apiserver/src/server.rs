@@ -1,30 +1,24 @@
 //! The API server as a whole, whichever way requests come in: the router over the state that all of its parts share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
-use http::{Request, Response};
+use http::Response;
 use mk8s_api::status::Status;
 use mk8s_store::Store;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::Facts;
 use crate::call::Call;
 use crate::config::Config;
-use crate::filters::impersonation;
 use crate::identity::User;
+use crate::layers::Request;
 use crate::negotiate::Output;
-use crate::request::{Query, RequestInfo};
 use crate::state::{OpenError, State};
 use crate::{dispatch, expiry, nonresource, respond, services, startup, transport};
-
-/// How long a request may take that is no watch or stream: upstream's bound.
-const PATIENCE: Duration = Duration::from_secs(34);
 
 /// A handle on the running server.
 pub struct ApiServer {
@@ -70,7 +64,7 @@ impl ApiServer {
     /// The whole pipeline; who asks comes from a `User` in the request's extensions, or from authentication.
     pub fn router(self: &Arc<Self>) -> Router {
         let server = self.clone();
-        Router::new().fallback(move |request: Request<Body>| server.clone().handle(request))
+        Router::new().fallback(move |request: http::Request<Body>| server.clone().handle(request))
     }
 
     /// The same with the identity given: for components in this process.
@@ -91,7 +85,7 @@ impl ApiServer {
     }
 
     /// One request, whatever carried it.
-    pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+    pub async fn handle(self: Arc<Self>, request: http::Request<Body>) -> Response<Body> {
         let run = std::panic::AssertUnwindSafe(self.run(request)).catch_unwind();
         match run.await {
             Ok(Ok(response)) => response,
@@ -100,64 +94,50 @@ impl ApiServer {
         }
     }
 
-    async fn run(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let state = &self.state;
-        let deadline = Instant::now() + PATIENCE;
-        let (mut parts, body) = request.into_parts();
-        let query = Query::parse(parts.uri.query());
-        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
-        let inside = parts.extensions.remove::<Arc<User>>();
-        // Components of this process are few, and have no one to be protected from.
-        let _permit = if inside.is_some() || is_long_running(&info) {
-            None
+    async fn run(self: &Arc<Self>, request: http::Request<Body>) -> Result<Response<Body>, Status> {
+        let (parts, body) = request.into_parts();
+        let mut request = Request::new(self.state.clone(), parts);
+        request.pass()?;
+        let guard = std::mem::take(&mut request.guard);
+        let response = if request.info.is_resource {
+            resource(request, body).await?
         } else {
-            let pool = if matches!(info.verb, "get" | "list" | "head") {
-                &state.reading
-            } else {
-                &state.writing
-            };
-            Some(pool.try_acquire().map_err(|_| {
-                state.metrics().dropped();
-                Status::too_many_requests("Too many requests, please try again later.", 1)
-            })?)
+            let Request {
+                state,
+                info,
+                parts,
+                query,
+                ..
+            } = &request;
+            nonresource::handle(state, info, parts, query, body).await?
         };
-        let user = match inside {
-            Some(user) => user,
-            None => {
-                let connection = parts.extensions.get::<transport::Peer>();
-                let peer = connection.and_then(|peer| peer.0.as_ref());
-                state.authenticator().authenticate(peer, &parts.headers, &info)?
-            }
-        };
-        let user = impersonation::apply(state.authorizer(), &user, &parts.headers)?;
-        state.authorizer().authorize(&user, &info)?;
-        if !info.is_resource {
-            return nonresource::handle(state, &info, &parts, &query, body).await;
-        }
-        let row = state.rows().get(&info.group, &info.version, &info.resource);
-        let row = row.ok_or_else(respond::no_such_path)?.clone();
-        let output = Output::negotiate(&parts.headers, &query, info.verb != "create", row.schema.is_some())?;
-        let (verb, counted) = (info.verb, row.clone());
-        let call = Call {
-            server: state.clone(),
-            info,
-            query,
-            user,
-            row,
-            headers: std::mem::take(&mut parts.headers),
-            output,
-            deadline,
-        };
-        let result = Box::pin(dispatch::resource(call, parts, body)).await;
-        let mut response = result.unwrap_or_else(|status| respond::status(&status));
-        counted.requests.count(verb, response.status().as_u16());
-        if let Some(warning) = counted.resource.deprecated {
-            respond::warn(&mut response, &[warning.to_string()]);
-        }
-        Ok(response)
+        Ok(guard.hang_on(response))
     }
 }
 
-fn is_long_running(info: &RequestInfo) -> bool {
-    info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status> {
+    let (state, info) = (&request.state, &request.info);
+    let row = state.rows().get(&info.group, &info.version, &info.resource);
+    let row = row.ok_or_else(respond::no_such_path)?.clone();
+    let (headers, creates) = (&request.parts.headers, info.verb == "create");
+    let output = Output::negotiate(headers, &request.query, !creates, row.schema.is_some())?;
+    let (verb, counted) = (info.verb, row.clone());
+    let mut parts = request.parts;
+    let call = Call {
+        server: request.state,
+        info: request.info,
+        query: request.query,
+        user: request.user,
+        row,
+        headers: std::mem::take(&mut parts.headers),
+        output,
+        deadline: request.deadline,
+    };
+    let result = Box::pin(dispatch::resource(call, parts, body)).await;
+    let mut response = result.unwrap_or_else(|status| respond::status(&status));
+    counted.requests.count(verb, response.status().as_u16());
+    if let Some(warning) = counted.resource.deprecated {
+        respond::warn(&mut response, &[warning.to_string()]);
+    }
+    Ok(response)
 }

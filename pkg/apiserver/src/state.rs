@@ -9,7 +9,6 @@ use std::time::Duration;
 use mk8s_api::registry;
 use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
+use crate::limits::Pool;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -53,8 +53,8 @@ pub struct State {
     documents: Arc<Documents>,
     metrics: Metrics,
     /// Requests that read, and those that write, at once.
-    pub(crate) reading: Semaphore,
-    pub(crate) writing: Semaphore,
+    pub(crate) reading: Pool,
+    pub(crate) writing: Pool,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     pins_watched: AtomicBool,
@@ -87,8 +87,8 @@ impl State {
             discovery: Discovery::new(&rows, &config),
             documents: Arc::default(),
             metrics: Metrics::default(),
-            reading: Semaphore::new(config.max_in_flight.0),
-            writing: Semaphore::new(config.max_in_flight.1),
+            reading: Pool::new(config.max_in_flight.0),
+            writing: Pool::new(config.max_in_flight.1),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             pins_watched: AtomicBool::new(false),

@@ -1,0 +1,195 @@
+//! What every request passes before its handler: layers in a fixed order, over one context of what is known of it by then.
+//! A layer refuses the request or adds to the context; what is to last as long as the answer it hangs on the guard.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use http_body::{Frame, SizeHint};
+use mk8s_api::status::Status;
+use tokio::time::Instant;
+
+use crate::filters::impersonation;
+use crate::identity::User;
+use crate::limits::Permit;
+use crate::request::{Query, RequestInfo};
+use crate::state::State;
+use crate::transport::Peer;
+
+/// How long a request may take that is no watch or stream: upstream's bound.
+const PATIENCE: Duration = Duration::from_secs(34);
+
+/// What is known of a request on its way to the handler.
+pub struct Request {
+    pub state: Arc<State>,
+    pub parts: Parts,
+    pub query: Query,
+    pub info: RequestInfo,
+    /// Who asks: anonymous until the layers have found out.
+    pub user: Arc<User>,
+    /// A component of this process, whose identity was given to its router.
+    inside: bool,
+    /// When it is answered 504.
+    pub deadline: Instant,
+    pub guard: Guard,
+}
+
+/// What ends with the answer's body.
+#[derive(Default)]
+pub struct Guard {
+    permit: Option<Permit>,
+}
+
+/// One row of the table of layers.
+pub struct Layer {
+    pub name: &'static str,
+    pass: fn(&mut Request) -> Result<(), Status>,
+}
+
+/// In the order they run. An audit log stands after authentication, since it says who asked before it was asked as somebody
+/// else, and sees the answer through the guard; fairness takes the place of the limits, since it asks whose turn it is.
+pub static LAYERS: &[Layer] = &[
+    Layer {
+        name: "authentication",
+        pass: authenticate,
+    },
+    Layer {
+        name: "impersonation",
+        pass: impersonate,
+    },
+    Layer {
+        name: "limits",
+        pass: limit,
+    },
+    Layer {
+        name: "authorization",
+        pass: authorize,
+    },
+];
+
+impl Request {
+    pub fn new(state: Arc<State>, mut parts: Parts) -> Request {
+        let query = Query::parse(parts.uri.query());
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+        let inside = parts.extensions.remove::<Arc<User>>();
+        Request {
+            state,
+            query,
+            info,
+            inside: inside.is_some(),
+            user: inside.unwrap_or_else(|| Arc::new(User::anonymous())),
+            parts,
+            deadline: Instant::now() + PATIENCE,
+            guard: Guard::default(),
+        }
+    }
+
+    /// Passes all layers.
+    ///
+    /// # Errors
+    /// The first layer's refusal.
+    pub fn pass(&mut self) -> Result<(), Status> {
+        for layer in LAYERS {
+            (layer.pass)(self).inspect_err(|status| {
+                tracing::debug!(layer = layer.name, code = status.code, "a request was refused");
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn authenticate(request: &mut Request) -> Result<(), Status> {
+    if request.inside {
+        return Ok(());
+    }
+    let connection = request.parts.extensions.get::<Peer>();
+    let peer = connection.and_then(|peer| peer.0.as_ref());
+    let authenticator = request.state.authenticator();
+    request.user = authenticator.authenticate(peer, &request.parts.headers, &request.info)?;
+    Ok(())
+}
+
+fn impersonate(request: &mut Request) -> Result<(), Status> {
+    request.user = impersonation::apply(request.state.authorizer(), &request.user, &request.parts.headers)?;
+    Ok(())
+}
+
+fn limit(request: &mut Request) -> Result<(), Status> {
+    // Components of this process are few, and have no one to be protected from.
+    if request.inside || is_long_running(&request.info) {
+        return Ok(());
+    }
+    let state = &request.state;
+    let pool = if matches!(request.info.verb, "get" | "list" | "head") {
+        &state.reading
+    } else {
+        &state.writing
+    };
+    request.guard.permit = pool.take(request.deadline);
+    if request.guard.permit.is_none() {
+        state.metrics().dropped();
+        return Err(Status::too_many_requests(
+            "Too many requests, please try again later.",
+            1,
+        ));
+    }
+    Ok(())
+}
+
+fn authorize(request: &mut Request) -> Result<(), Status> {
+    request.state.authorizer().authorize(&request.user, &request.info)
+}
+
+fn is_long_running(info: &RequestInfo) -> bool {
+    info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+impl Guard {
+    /// Hangs it on an answer.
+    pub fn hang_on(self, response: Response<Body>) -> Response<Body> {
+        if self.permit.is_none() {
+            return response;
+        }
+        response.map(|body| Body::new(Guarded { body, _guard: self }))
+    }
+}
+
+struct Guarded {
+    body: Body,
+    _guard: Guard,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who asks, then as whom, then whether there is room, then whether he may. To come: audit after "authentication",
+    /// fairness in the place of "limits".
+    #[test]
+    fn the_order_is_fixed() {
+        let names: Vec<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+        assert_eq!(names, ["authentication", "impersonation", "limits", "authorization"]);
+    }
+}
