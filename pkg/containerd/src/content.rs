@@ -21,6 +21,8 @@ use crate::image::Descriptor;
 
 /// containerd accepts messages of some MiB; its own client sends no more than this at once.
 const CHUNK: usize = 1 << 20;
+/// Manifests and configs are read into memory: what is larger is none (registries draw the same line).
+pub(crate) const TEXT_LIMIT: i64 = 8 << 20;
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,7 +42,7 @@ pub(crate) struct Ingest {
 }
 
 impl Containerd {
-    /// A whole blob in memory: manifests and configs, never layers.
+    /// A whole blob in memory: manifests and configs, never layers. One beyond [`TEXT_LIMIT`] is an error.
     pub(crate) async fn read_blob(&self, digest: &str) -> Result<Vec<u8>> {
         let what = format!("read blob {digest}");
         let request = api::ReadContentRequest {
@@ -52,6 +54,9 @@ impl Containerd {
         let mut blob = Vec::new();
         while let Some(part) = stream.message().await.map_err(|e| Error::rpc(&what, e))? {
             blob.extend_from_slice(&part.data);
+            if i64::try_from(blob.len()).unwrap_or(i64::MAX) > TEXT_LIMIT {
+                return Err(Error::malformed(what, format!("more than {TEXT_LIMIT} bytes")));
+            }
         }
         Ok(blob)
     }
@@ -102,7 +107,7 @@ impl Containerd {
                 Ok(opened) => break opened,
                 Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
                 // containerd has not noticed yet that the last attempt's stream is gone.
-                Err(status) if status.message().contains("locked") && tries < LOCK_TRIES => tries += 1,
+                Err(status) if is_locked(&status) && tries < LOCK_TRIES => tries += 1,
                 Err(status) => return Err(Error::rpc(what, status)),
             }
             tokio::time::sleep(LOCK_PAUSE).await;
@@ -137,6 +142,12 @@ impl Containerd {
             .ok_or_else(|| Status::unavailable("the stream was closed"))?;
         Ok((requests, answers, first.offset))
     }
+}
+
+/// containerd's own answer to a reference that another stream holds. Where there is no containerd the code is the same,
+/// but then the status has a cause on this side.
+fn is_locked(status: &Status) -> bool {
+    status.code() == Code::Unavailable && std::error::Error::source(status).is_none()
 }
 
 type Opened = (

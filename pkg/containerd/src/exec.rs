@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use containerd_client::services::v1 as api;
+use mk8s_supervisor::job;
 use oci_spec::runtime::{Process, Spec};
 use prost_types::Any;
 use tokio::io::AsyncReadExt;
@@ -19,8 +20,8 @@ use crate::stdio::{Stdin, make_fifos, make_private_dir, open_stdin};
 use crate::task::Exit;
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-/// Upstream's bound on what an exec probe or hook may say.
-const OUTPUT_LIMIT: u64 = 16 << 20;
+/// What is kept of what a probe or hook says, of each stream: upstream shows 10 KiB of it.
+const OUTPUT_LIMIT: u64 = 10 << 10;
 /// A process that exec left behind may hold the streams open: its output is waited for no longer than this.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -101,7 +102,7 @@ impl Containerd {
         Ok(exec)
     }
 
-    /// Runs a command to its end and collects what it says. On timeout it is killed and the error says so.
+    /// Runs a command to its end and collects the first 10 KiB of what it says. On timeout it is killed and the error says so.
     pub async fn exec_sync(&self, container: &Container, command: &[String], timeout: Duration) -> Result<ExecOutput> {
         let options = ExecOptions {
             command: command.to_vec(),
@@ -184,8 +185,8 @@ impl Drop for Exec {
             return;
         }
         let (client, container, id) = (self.client.clone(), self.container.clone(), self.id.clone());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let ending = job::spawn("exec-abandoned", async move {
                 let signal = u32::try_from(nix::libc::SIGKILL).unwrap_or_default();
                 let request = api::KillRequest {
                     container_id: container.clone(),
@@ -201,6 +202,7 @@ impl Drop for Exec {
                     tracing::debug!(%error, container, exec = id, "an abandoned exec is left behind");
                 }
             });
+            drop(ending);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! One at a time per key: two images that share a layer fetch and unpack it once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 #[derive(Default)]
@@ -14,7 +15,7 @@ impl KeyedLocks {
     /// Waits for whoever holds the key; dropping the guard lets the next one in.
     pub(crate) async fn lock(&self, key: &str) -> OwnedMutexGuard<()> {
         let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.locks.lock();
             locks.retain(|_, lock| lock.strong_count() > 0);
             match locks.get(key).and_then(Weak::upgrade) {
                 Some(lock) => lock,
@@ -44,6 +45,6 @@ mod tests {
         drop(first);
         drop(second.await);
         drop(locks.lock("c").await);
-        assert_eq!(locks.locks.lock().map(|map| map.len()).unwrap_or_default(), 1);
+        assert_eq!(locks.locks.lock().len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use containerd_client::types::Mount;
+use mk8s_supervisor::job;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -50,12 +51,10 @@ async fn with_snapshot<T: Send + 'static>(
     work: impl FnOnce(&File) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    let spawned = std::thread::Builder::new()
-        .name("mk8s-snapshot".to_owned())
-        .spawn(move || {
-            let _ = sender.send(mounted_root(&mounts).and_then(|root| work(&root)));
-        });
-    spawned.map_err(|e| Error::io("start a thread", e))?;
+    job::thread("mk8s-snapshot", move || {
+        let _ = sender.send(mounted_root(&mounts).and_then(|root| work(&root)));
+    })
+    .map_err(|e| Error::io("start a thread", e))?;
     receiver
         .await
         .map_err(|_| Error::malformed("read a snapshot", "its thread ended early"))?

@@ -22,6 +22,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -219,23 +220,25 @@ fn release_fifos(directory: &Path) {
     }
 }
 
+/// What a path in an URL holds as it is.
+const PATH: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
+
 /// `binary:///usr/local/bin/mk8s?container-log=…`: containerd makes `container-log …` the arguments.
 fn binary_uri(writer: &Path, config: &WriterConfig) -> Result<String> {
     let argument = config.to_argument()?;
-    let encode = |text: &str, keep: &[u8]| -> String {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || keep.contains(&b);
-        text.bytes()
-            .map(|b| {
-                if plain(b) {
-                    char::from(b).to_string()
-                } else {
-                    format!("%{b:02X}")
-                }
-            })
-            .collect()
-    };
-    let path = encode(&writer.display().to_string(), b"/");
-    Ok(format!("binary://{path}?{}={}", logs::VERB, encode(&argument, b"/")))
+    let path = writer.display().to_string();
+    let encode = |text| utf8_percent_encode(text, &PATH);
+    Ok(format!(
+        "binary://{}?{}={}",
+        encode(&path),
+        logs::VERB,
+        encode(&argument)
+    ))
 }
 
 /// Starts a log writer that is nobody's child for long: in a session of its own, to survive this process.

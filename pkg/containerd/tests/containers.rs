@@ -136,7 +136,11 @@ async fn exec_and_attach() {
         )
         .await
         .unwrap();
-    assert_eq!(big.stdout.len(), 3_000_000);
+    assert_eq!(
+        (big.stdout.len(), big.exit_code),
+        (10 << 10, 0),
+        "the beginning is kept, the command runs to its end"
+    );
 
     // stdin to an exec, closed by us.
     let options = ExecOptions {

@@ -346,3 +346,53 @@ async fn pulls_from_a_registry() {
     assert_eq!(image.name, "docker.io/hub/busybox:1");
     assert!(tokens.load(Ordering::SeqCst) >= 3);
 }
+
+/// A registry of one image, whose manifest says `size` about a config of `config` bytes. Answers its address.
+async fn lying_registry(size: usize, config: usize) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let digest = harness::sha256(b"whatever");
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": size},
+        });
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let manifest = manifest.to_string();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = socket.read_u8().await else { return };
+                    head.push(byte);
+                }
+                let is_manifest = String::from_utf8_lossy(&head).contains("/manifests/");
+                let body = if is_manifest {
+                    manifest.into_bytes()
+                } else {
+                    vec![b' '; config]
+                };
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.oci.image.manifest.v1+json";
+                let head = format!("{head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                let _ = socket.write_all(head.as_bytes()).await;
+                let _ = socket.write_all(&body).await;
+            });
+        }
+    });
+    address
+}
+
+/// What a registry sends is bounded: neither the memory nor the disk is its to fill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_config_is_refused() {
+    let node = Node::start();
+    let client = node.client().await;
+    for (size, config, why) in [
+        (9 << 20, 9 << 20, "its config has 9437184 bytes"),
+        (100, 1 << 20, "larger than the 100 bytes that its manifest says"),
+    ] {
+        let image = format!("{}/a/b:1", lying_registry(size, config).await);
+        let error = client.pull(&image, &Keychain::default()).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}

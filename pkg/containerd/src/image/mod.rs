@@ -6,11 +6,11 @@
 mod import;
 pub(crate) mod manifest;
 mod pause;
+mod recent;
 pub mod reference;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
@@ -26,6 +26,7 @@ use crate::mount;
 use crate::spec::accounts::Accounts;
 use crate::unpack::OWN_KEY;
 use manifest::Resolved;
+use recent::Recent;
 use reference::Reference;
 
 /// The CRI plugin takes care of records with this label.
@@ -85,20 +86,8 @@ impl Image {
 /// What can be known for good once a digest is known.
 #[derive(Default)]
 pub(crate) struct ImageCache {
-    resolved: Mutex<HashMap<String, Arc<Resolved>>>,
-    accounts: Mutex<HashMap<String, Arc<Accounts>>>,
-}
-
-fn cached<T>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str) -> Option<Arc<T>> {
-    map.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-}
-
-fn remember<T>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str, value: T) -> Arc<T> {
-    let value = Arc::new(value);
-    map.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(key.to_owned(), value.clone());
-    value
+    resolved: Recent<Resolved>,
+    accounts: Recent<Accounts>,
 }
 
 impl Containerd {
@@ -194,7 +183,7 @@ impl Containerd {
     /// Manifest and config behind a descriptor, this platform's where it is an index.
     pub(crate) async fn resolve(&self, target: &Descriptor) -> Result<Arc<Resolved>> {
         let cache = &self.shared.images.resolved;
-        if let Some(resolved) = cached(cache, &target.digest) {
+        if let Some(resolved) = cache.get(&target.digest) {
             return Ok(resolved);
         }
         let what = format!("image {}", target.digest);
@@ -211,13 +200,13 @@ impl Containerd {
         };
         let config = self.read_blob(&manifest.config.digest).await?;
         let resolved = manifest::resolved(&manifest, &config).map_err(malformed)?;
-        Ok(remember(cache, &target.digest, resolved))
+        Ok(cache.insert(&target.digest, resolved, config.len()))
     }
 
     /// The image's users and groups, read from a read-only view of it (once per image).
     pub async fn accounts(&self, image: &Image) -> Result<Arc<Accounts>> {
         let cache = &self.shared.images.accounts;
-        if let Some(accounts) = cached(cache, &image.chain_id) {
+        if let Some(accounts) = cache.get(&image.chain_id) {
             return Ok(accounts);
         }
         if image.chain_id.is_empty() {
@@ -225,7 +214,9 @@ impl Containerd {
         }
         let files = self.read_image_files(image, vec!["etc/passwd", "etc/group"]).await?;
         let text = |index: usize| String::from_utf8_lossy(files[index].as_deref().unwrap_or_default()).into_owned();
-        Ok(remember(cache, &image.chain_id, Accounts::parse(&text(0), &text(1))))
+        let (passwd, group) = (text(0), text(1));
+        let accounts = Accounts::parse(&passwd, &group);
+        Ok(cache.insert(&image.chain_id, accounts, passwd.len() + group.len()))
     }
 
     /// Files of the image, from a read-only view of it; `None` for one that it lacks.

@@ -5,10 +5,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use mk8s_supervisor::job;
+use parking_lot::Mutex;
 
 pub(super) struct LogFile {
     path: PathBuf,
@@ -53,7 +54,7 @@ impl LogFile {
         self.size = 0;
         let (path, keep) = (self.path.clone(), self.max_files.saturating_sub(1));
         // Compressing takes a moment: not on the loop that drains the container's pipes.
-        std::thread::Builder::new().spawn(move || tidy(&path, keep)).map(drop)
+        job::thread("log-rotation", move || tidy(&path, keep)).map(drop)
     }
 }
 
@@ -65,7 +66,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// may fill its log faster than one is compressed.
 fn tidy(path: &Path, keep: usize) {
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock();
     let mut rotated = rotated_files(path);
     rotated.sort();
     let surplus = rotated.len().saturating_sub(keep);

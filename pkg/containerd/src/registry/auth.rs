@@ -5,10 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::config::TlsFiles;
-use super::http::{Ask, Clients, text};
+use super::http::{Ask, Clients, NoAnswer, text};
 use super::keychain::Credential;
 
 const TOKEN_LIMIT: usize = 1 << 20;
@@ -35,7 +36,7 @@ struct Token {
 pub(super) enum Refusal {
     /// These credentials (or none) are not enough.
     Denied(String),
-    Failed(String),
+    Failed(NoAnswer),
 }
 
 /// The first challenge that can be met, Bearer before Basic.
@@ -110,7 +111,7 @@ pub(super) async fn answer(
     repository: &str,
     tls: &TlsFiles,
 ) -> Result<HeaderValue, Refusal> {
-    let unusable = || Refusal::Failed("credentials that don't fit a header".to_owned());
+    let unusable = || Refusal::Failed(NoAnswer::lasting("credentials that don't fit a header"));
     match challenge {
         Challenge::Basic => {
             let credential = credential.filter(|credential| !credential.username.is_empty());
@@ -194,11 +195,10 @@ fn token(status: StatusCode, body: &[u8]) -> Result<String, Refusal> {
     }
     if !status.is_success() {
         let said = super::said(body);
-        return Err(Refusal::Failed(format!(
-            "failed to fetch oauth token: unexpected status: {status}{said}"
-        )));
+        let message = format!("failed to fetch oauth token: unexpected status: {status}{said}");
+        return Err(Refusal::Failed(NoAnswer::broken(message)));
     }
-    let malformed = |_| Refusal::Failed("the token service's answer is malformed".to_owned());
+    let malformed = |_| Refusal::Failed(NoAnswer::broken("the token service's answer is malformed"));
     let token: Token = serde_json::from_slice(body).map_err(malformed)?;
     let found = if token.token.is_empty() {
         token.access_token
@@ -206,22 +206,18 @@ fn token(status: StatusCode, body: &[u8]) -> Result<String, Refusal> {
         token.token
     };
     if found.is_empty() {
-        return Err(Refusal::Failed("the token service's answer has no token".to_owned()));
+        return Err(Refusal::Failed(NoAnswer::broken(
+            "the token service's answer has no token",
+        )));
     }
     Ok(found)
 }
 
-pub(super) fn escape(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    text.bytes()
-        .map(|b| {
-            if plain(b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+/// What a query's value may hold as it is.
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub(super) fn escape(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, &UNRESERVED)
 }
 
 #[cfg(test)]

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
@@ -35,6 +36,37 @@ const SYSTEM_ROOTS: [&str; 3] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Why a request has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct NoAnswer {
+    message: String,
+    transient: bool,
+}
+
+impl NoAnswer {
+    /// The connection was there and broke, or nothing came: the next one may do better.
+    pub(super) fn broken(message: impl Into<String>) -> NoAnswer {
+        NoAnswer {
+            message: message.into(),
+            transient: true,
+        }
+    }
+
+    /// Asking again at once finds the same: a name that does not resolve, a closed port, a certificate that is not trusted,
+    /// settings that don't fit. The caller's back-off wants to know now.
+    pub(super) fn lasting(message: impl Into<String>) -> NoAnswer {
+        NoAnswer {
+            message: message.into(),
+            transient: false,
+        }
+    }
+
+    pub(super) fn is_transient(&self) -> bool {
+        self.transient
+    }
+}
+
 type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 #[derive(Default)]
@@ -53,14 +85,14 @@ pub(super) struct Ask<'a> {
 }
 
 impl Clients {
-    fn client(&self, host: &str, files: &TlsFiles) -> Result<Https, String> {
-        let mut clients = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+    fn client(&self, host: &str, files: &TlsFiles) -> Result<Https, NoAnswer> {
+        let mut clients = self.by_host.lock();
         if let Some((known, client)) = clients.get(host)
             && known == files
         {
             return Ok(client.clone());
         }
-        let config = tls_config(files)?;
+        let config = tls_config(files).map_err(NoAnswer::lasting)?;
         // HTTP/1.1: layers come side by side on connections of their own, each with a window of its own.
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
@@ -76,8 +108,11 @@ impl Clients {
     }
 
     /// Sends, and follows redirects. Credentials go to the host that they are for, not to where it points.
-    pub(super) async fn send(&self, ask: Ask<'_>) -> Result<Response<Incoming>, String> {
-        let mut uri: Uri = ask.uri.parse().map_err(|e| format!("{}: {e}", ask.uri))?;
+    pub(super) async fn send(&self, ask: Ask<'_>) -> Result<Response<Incoming>, NoAnswer> {
+        let mut uri: Uri = ask
+            .uri
+            .parse()
+            .map_err(|e| NoAnswer::lasting(format!("{}: {e}", ask.uri)))?;
         let mut headers = ask.headers;
         for _ in 0..=REDIRECTS {
             let response = self
@@ -90,14 +125,15 @@ impl Clients {
                 .headers()
                 .get(LOCATION)
                 .and_then(|location| location.to_str().ok());
-            let target = target.ok_or_else(|| format!("{uri}: redirected to nowhere"))?;
-            let next = join(&uri, target)?;
+            let target = target.ok_or_else(|| NoAnswer::lasting(format!("{uri}: redirected to nowhere")))?;
+            let next = join(&uri, target).map_err(NoAnswer::lasting)?;
             if next.authority() != uri.authority() {
                 headers.remove(AUTHORIZATION);
             }
             uri = next;
         }
-        Err(format!("{}: stopped after {REDIRECTS} redirects", ask.uri))
+        let message = format!("{}: stopped after {REDIRECTS} redirects", ask.uri);
+        Err(NoAnswer::lasting(message))
     }
 
     async fn send_once(
@@ -107,7 +143,7 @@ impl Clients {
         headers: &HeaderMap,
         body: Bytes,
         tls: &TlsFiles,
-    ) -> Result<Response<Incoming>, String> {
+    ) -> Result<Response<Incoming>, NoAnswer> {
         let client = self.client(uri.authority().map_or("", |authority| authority.as_str()), tls)?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method.clone();
@@ -117,23 +153,34 @@ impl Clients {
         let described = || format!("{} {:?}", capitalized(method), uri.to_string());
         match tokio::time::timeout(HEAD_TIMEOUT, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(format!("{}: {}", described(), chain(&error))),
-            Err(_) => Err(format!(
-                "{}: no answer within {} s",
-                described(),
-                HEAD_TIMEOUT.as_secs()
-            )),
+            Ok(Err(error)) => {
+                let message = format!("{}: {}", described(), chain(&error));
+                Err(match error.is_connect() {
+                    true => NoAnswer::lasting(message),
+                    false => NoAnswer::broken(message),
+                })
+            }
+            Err(_) => {
+                let seconds = HEAD_TIMEOUT.as_secs();
+                Err(NoAnswer::broken(format!(
+                    "{}: no answer within {seconds} s",
+                    described()
+                )))
+            }
         }
     }
 }
 
 /// A whole body that is expected to be small.
-pub(super) async fn text(response: Response<Incoming>, limit: usize) -> Result<Bytes, String> {
+pub(super) async fn text(response: Response<Incoming>, limit: usize) -> Result<Bytes, NoAnswer> {
     let collected = Limited::new(response.into_body(), limit).collect();
     match tokio::time::timeout(STALL_TIMEOUT, collected).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the answer did not end in time".to_owned()),
+        Ok(Err(error)) => Err(match error.is::<LengthLimitError>() {
+            true => NoAnswer::lasting(format!("the answer is larger than {limit} bytes")),
+            false => NoAnswer::broken(error.to_string()),
+        }),
+        Err(_) => Err(NoAnswer::broken("the answer did not end in time")),
     }
 }
 

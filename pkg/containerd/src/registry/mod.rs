@@ -9,10 +9,13 @@ mod session;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::future::{BoxFuture, Shared};
+use mk8s_supervisor::job::JobError;
+use parking_lot::Mutex;
 
+pub use http::NoAnswer;
 pub use keychain::{Credential, Keychain};
 
 use crate::error::Error;
@@ -33,13 +36,15 @@ pub enum PullError {
     #[error("{message}")]
     Registry { retry: bool, message: String },
     /// No answer: name resolution, connection, TLS, a broken stream.
-    #[error("{0}")]
-    Transport(String),
+    #[error(transparent)]
+    Transport(#[from] http::NoAnswer),
     /// What came is not an image.
     #[error("{0}")]
     Malformed(String),
     #[error("{0}")]
     Containerd(Arc<Error>),
+    #[error("the pull ended early: {0}")]
+    Ended(#[from] JobError),
     /// No endpoint gave the manifest; then what the last one said.
     #[error("failed to resolve reference {reference:?}: {cause}")]
     Resolve { reference: String, cause: Box<PullError> },
@@ -57,7 +62,7 @@ impl From<Error> for PullError {
 impl PullError {
     fn is_transient(&self) -> bool {
         match self {
-            PullError::Transport(_) => true,
+            PullError::Transport(failure) => failure.is_transient(),
             PullError::Registry { retry, .. } => *retry,
             _ => false,
         }

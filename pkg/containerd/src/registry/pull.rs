@@ -1,7 +1,6 @@
 //! The pull itself: manifest, config and layers into the content store, each layer unpacked as soon as its turn comes,
 //! then the names. Everything happens under a lease, so that nothing half-done is collected, or stays.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +9,14 @@ use futures::stream::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use mk8s_supervisor::job::{self, JobError};
 
-use super::http::STALL_TIMEOUT;
+use super::http::{NoAnswer, STALL_TIMEOUT};
 use super::keychain::{Credential, Keychain};
 use super::session::{Fetched, Session};
 use super::{Flight, PullError};
 use crate::client::Containerd;
-use crate::content::{Ingest, Labels};
+use crate::content::{Ingest, Labels, TEXT_LIMIT};
 use crate::image::manifest::{self, Descriptor, Document};
 use crate::image::reference::Reference;
 use crate::image::{Image, record_labels, sha256};
@@ -46,19 +46,25 @@ impl Containerd {
 
     fn flight(&self, key: String, reference: Reference, credentials: Vec<Credential>) -> Flight {
         let flights = &self.shared.puller.flights;
-        let mut flights = flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = flights.lock();
         if let Some(flight) = flights.get(&key) {
             return flight.clone();
         }
         let (client, landed) = (self.clone(), key.clone());
-        let task = tokio::spawn(async move {
+        let task = job::spawn("image-pull", async move {
             let result = client.pull_with_any(&reference, &credentials).await;
             let flights = &client.shared.puller.flights;
-            flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&landed);
+            flights.lock().remove(&landed);
             result
         });
-        let ended = |joined: Result<_, tokio::task::JoinError>| {
-            joined.unwrap_or_else(|error| Err(PullError::Malformed(format!("the pull ended early: {error}"))))
+        let key_of_panic = (self.clone(), key.clone());
+        let ended = move |joined: Result<_, JobError>| {
+            joined.unwrap_or_else(|error| {
+                // It could not take itself off the list.
+                let (client, key) = &key_of_panic;
+                client.shared.puller.flights.lock().remove(key);
+                Err(PullError::Ended(error))
+            })
         };
         let flight = task.map(ended).boxed().shared();
         flights.insert(key, flight.clone());
@@ -137,6 +143,11 @@ impl Pull<'_> {
                 (top.descriptor.clone(), manifest)
             }
         };
+        if manifest.config.size > TEXT_LIMIT {
+            let size = manifest.config.size;
+            let message = format!("its config has {size} bytes: more than {TEXT_LIMIT} are not read");
+            return Err(PullError::Malformed(message));
+        }
         self.fetch(&manifest.config).await?;
         let config = self.client.read_blob(&manifest.config.digest).await?;
         let resolved = manifest::resolved(&manifest, &config).map_err(PullError::Malformed)?;
@@ -195,7 +206,7 @@ impl Pull<'_> {
                     None => return Ok(()),
                 }
             }
-            receive(&mut ingest, response.into_body()).await?;
+            receive(&mut ingest, response.into_body(), blob.size).await?;
         }
         let source = format!("containerd.io/distribution.source.{}", self.reference.host);
         let labels = Labels::from([(source, self.reference.path.clone())]);
@@ -220,20 +231,24 @@ impl Pull<'_> {
     }
 }
 
-/// Copies a body into the ingest in containerd-sized pieces.
-async fn receive(ingest: &mut Ingest, mut body: Incoming) -> Result<(), PullError> {
+/// Copies a body into the ingest in containerd-sized pieces; not more of it than the blob is said to have.
+async fn receive(ingest: &mut Ingest, mut body: Incoming, size: i64) -> Result<(), PullError> {
+    let mut left = usize::try_from(size - ingest.offset).unwrap_or_default();
     let mut gathered: Vec<u8> = Vec::with_capacity(CHUNK);
     loop {
         let frame = match tokio::time::timeout(STALL_TIMEOUT, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Err(PullError::Transport(format!("the stream broke: {error}"))),
+            Ok(Some(Err(error))) => return Err(NoAnswer::broken(format!("the stream broke: {error}")).into()),
             Ok(None) => break,
             Err(_) => {
                 let seconds = STALL_TIMEOUT.as_secs();
-                return Err(PullError::Transport(format!("no more bytes for {seconds} s")));
+                return Err(NoAnswer::broken(format!("no more bytes for {seconds} s")).into());
             }
         };
         if let Some(data) = frame.data_ref() {
+            left = left.checked_sub(data.len()).ok_or_else(|| {
+                PullError::Malformed(format!("a blob is larger than the {size} bytes that its manifest says"))
+            })?;
             gathered.extend_from_slice(data);
         }
         if gathered.len() >= CHUNK {
@@ -252,7 +267,7 @@ where
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {
         match attempt().await {
-            Err(error) if error.is_transient() && !is_hopeless(&error) => {
+            Err(error) if error.is_transient() => {
                 tracing::debug!(%error, ?wait, "trying the registry again");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
@@ -261,14 +276,6 @@ where
         }
     }
     attempt().await
-}
-
-/// A name that does not resolve or a closed port is the caller's back-off's business: it wants the error now.
-fn is_hopeless(error: &PullError) -> bool {
-    let text = error.to_string();
-    ["dns error", "refused", "certificate", "No route", "unreachable"]
-        .iter()
-        .any(|sign| text.contains(sign))
 }
 
 /// Distinguishes pulls with different secrets without keeping them in the map's keys.

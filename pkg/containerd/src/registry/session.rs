@@ -1,11 +1,10 @@
 //! Talking to one image's registry: its endpoints in order, each with the authorization that it turned out to want.
 
-use std::sync::{Mutex, PoisonError};
-
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, RANGE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::auth::{self, Refusal};
 use super::config::{Endpoint, Registries, TlsFiles};
@@ -19,7 +18,7 @@ use crate::image::{ACCEPTED, Descriptor, sha256};
 const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// One endpoint and what has been learnt about it.
-struct Door {
+struct RegistryHost {
     endpoint: Endpoint,
     tls: TlsFiles,
     credential: Option<Credential>,
@@ -29,7 +28,7 @@ struct Door {
 pub(super) struct Session<'a> {
     clients: &'a Clients,
     reference: &'a Reference,
-    doors: Vec<Door>,
+    hosts: Vec<RegistryHost>,
 }
 
 /// A manifest or index as the registry sent it.
@@ -46,7 +45,7 @@ impl<'a> Session<'a> {
         reference: &'a Reference,
         credential: Option<&Credential>,
     ) -> Session<'a> {
-        let doors = registries
+        let hosts = registries
             .endpoints(&reference.host, &reference.path)
             .into_iter()
             .map(|endpoint| {
@@ -55,7 +54,7 @@ impl<'a> Session<'a> {
                 } else {
                     None
                 };
-                Door {
+                RegistryHost {
                     tls: registries
                         .configs
                         .get(&endpoint.host)
@@ -69,7 +68,7 @@ impl<'a> Session<'a> {
         Session {
             clients,
             reference,
-            doors: doors.collect(),
+            hosts: hosts.collect(),
         }
     }
 
@@ -77,11 +76,11 @@ impl<'a> Session<'a> {
     /// "denied" says more than a "not found" that followed it.
     pub(super) async fn manifest(&self, object: &str) -> Result<Fetched, PullError> {
         let mut worst: Option<PullError> = None;
-        for door in &self.doors {
-            match self.manifest_from(door, object).await {
+        for host in &self.hosts {
+            match self.manifest_from(host, object).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(error) => {
-                    tracing::debug!(endpoint = door.endpoint.base, %error, "no manifest from this endpoint");
+                    tracing::debug!(endpoint = host.endpoint.base, %error, "no manifest from this endpoint");
                     let keep = matches!((&worst, &error), (Some(PullError::Denied(_)), PullError::NotFound(_)));
                     if !keep {
                         worst = Some(error);
@@ -92,10 +91,10 @@ impl<'a> Session<'a> {
         Err(worst.unwrap_or_else(|| PullError::NotFound(self.reference.to_string())))
     }
 
-    async fn manifest_from(&self, door: &Door, object: &str) -> Result<Fetched, PullError> {
+    async fn manifest_from(&self, host: &RegistryHost, object: &str) -> Result<Fetched, PullError> {
         let accept = HeaderValue::from_str(&ACCEPTED.join(", ")).unwrap_or(HeaderValue::from_static("*/*"));
         let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
-        let response = self.get(door, &format!("manifests/{object}"), headers).await?;
+        let response = self.get(host, &format!("manifests/{object}"), headers).await?;
         let media_type = response
             .headers()
             .get(http::header::CONTENT_TYPE)
@@ -107,7 +106,7 @@ impl<'a> Session<'a> {
             .unwrap_or_default()
             .trim()
             .to_owned();
-        let body = text(response, MANIFEST_LIMIT).await.map_err(PullError::Transport)?;
+        let body = text(response, MANIFEST_LIMIT).await?;
         let digest = sha256(&body);
         if object.starts_with("sha256:") && object != digest {
             return Err(PullError::Malformed(format!(
@@ -130,8 +129,8 @@ impl<'a> Session<'a> {
             headers.insert(RANGE, range);
         }
         let mut last = None;
-        for door in &self.doors {
-            match self.get(door, &format!("blobs/{digest}"), headers.clone()).await {
+        for host in &self.hosts {
+            match self.get(host, &format!("blobs/{digest}"), headers.clone()).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last = Some(error),
             }
@@ -140,26 +139,22 @@ impl<'a> Session<'a> {
     }
 
     /// One GET, with the way in found out when the registry asks.
-    async fn get(&self, door: &Door, what: &str, headers: HeaderMap) -> Result<Response<Incoming>, PullError> {
-        let known = door
-            .authorization
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let response = self.send(door, what, headers.clone(), known).await?;
+    async fn get(&self, host: &RegistryHost, what: &str, headers: HeaderMap) -> Result<Response<Incoming>, PullError> {
+        let known = host.authorization.lock().clone();
+        let response = self.send(host, what, headers.clone(), known).await?;
         let response = if response.status() == StatusCode::UNAUTHORIZED {
             let challenge = auth::challenge(response.headers());
             let body = text(response, MANIFEST_LIMIT).await.unwrap_or_default();
-            let denied = |why: String| self.denied(door, &why);
+            let denied = |why: String| self.denied(host, &why);
             let challenge = challenge.ok_or_else(|| denied(format!("401 Unauthorized{}", said(&body))))?;
-            let path = &door.endpoint.path;
-            let answered = auth::answer(self.clients, &challenge, door.credential.as_ref(), path, &door.tls).await;
+            let path = &host.endpoint.path;
+            let answered = auth::answer(self.clients, &challenge, host.credential.as_ref(), path, &host.tls).await;
             let value = answered.map_err(|refusal| match refusal {
                 Refusal::Denied(why) => denied(why),
                 Refusal::Failed(why) => PullError::Transport(why),
             })?;
-            *door.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.clone());
-            self.send(door, what, headers, Some(value)).await?
+            *host.authorization.lock() = Some(value.clone());
+            self.send(host, what, headers, Some(value)).await?
         } else {
             response
         };
@@ -170,11 +165,11 @@ impl<'a> Session<'a> {
         let body = text(response, MANIFEST_LIMIT).await.unwrap_or_default();
         Err(match status {
             StatusCode::NOT_FOUND => PullError::NotFound(format!("{}: not found{}", self.reference, said(&body))),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(door, &format!("{status}{}", said(&body))),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(host, &format!("{status}{}", said(&body))),
             status => {
                 let message = format!(
                     "{}/{what}: unexpected status: {status}{}",
-                    door.endpoint.base,
+                    host.endpoint.base,
                     said(&body)
                 );
                 PullError::Registry {
@@ -187,7 +182,7 @@ impl<'a> Session<'a> {
 
     async fn send(
         &self,
-        door: &Door,
+        host: &RegistryHost,
         what: &str,
         mut headers: HeaderMap,
         authorization: Option<HeaderValue>,
@@ -199,7 +194,7 @@ impl<'a> Session<'a> {
         headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
         let Endpoint {
             base, path, mirror_of, ..
-        } = &door.endpoint;
+        } = &host.endpoint;
         // A mirror of several registries has to know which one is meant.
         let ns = mirror_of
             .as_ref()
@@ -210,15 +205,15 @@ impl<'a> Session<'a> {
             uri,
             headers,
             body: Bytes::new(),
-            tls: &door.tls,
+            tls: &host.tls,
         };
-        self.clients.send(ask).await.map_err(PullError::Transport)
+        Ok(self.clients.send(ask).await?)
     }
 
-    fn denied(&self, door: &Door, why: &str) -> PullError {
-        let host = &door.endpoint.host;
+    fn denied(&self, host: &RegistryHost, why: &str) -> PullError {
+        let name = &host.endpoint.host;
         PullError::Denied(format!(
-            "pull access denied, repository does not exist or may require authorization: {host}: {why}"
+            "pull access denied, repository does not exist or may require authorization: {name}: {why}"
         ))
     }
 }
