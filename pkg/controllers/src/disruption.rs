@@ -19,7 +19,7 @@ use mk8s_api::conditions;
 use mk8s_client::{Event, EventRecorder, Index, Informer};
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::to_i32;
@@ -78,19 +78,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         c.spec.as_ref().and_then(|s| s.replicas)
     });
     let recorder = ctx.recorder(NAME);
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         budgets,
         pods,
         scales,
         recorder,
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
 fn follow<K: mk8s_client::Kind>(
@@ -146,7 +141,7 @@ fn covering(event: &Event<Pod>, budgets: &Index<PodDisruptionBudget>) -> Vec<Key
     concerned.map(|b| Key::of(&**b)).collect()
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(budget) = self.budgets.get(key.ns(), &key.name) else {
             return Ok(Next::Done);

@@ -41,6 +41,12 @@ impl Next {
     }
 }
 
+/// What a controller does about a key: reads, plans, acts. It may be asked again at any time, and asks for no more than a look later.
+pub trait Reconcile<Q = Key>: Send + Sync + 'static {
+    /// An error brings the key back with back-off.
+    fn reconcile(&self, key: Q) -> impl Future<Output = Result<Next, Error>> + Send;
+}
+
 /// Collects a controller's pumps, then runs it.
 pub struct Driver<Q: Eq + Hash + Clone + Send + Sync + 'static = Key> {
     name: &'static str,
@@ -90,11 +96,7 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
     }
 
     /// Reconciles until cancelled (by dropping), `workers` keys at once.
-    pub async fn run<F, R>(mut self, workers: usize, reconcile: F) -> Result<(), Error>
-    where
-        F: Fn(Q) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Next, Error>> + Send + 'static,
-    {
+    pub async fn run(mut self, workers: usize, controller: impl Reconcile<Q>) -> Result<(), Error> {
         for seen in &mut self.ready {
             // The sender lives as long as its pump, which never returns.
             let _ = seen.wait_for(|ready| *ready).await;
@@ -103,7 +105,7 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
             name: self.name,
             queue: self.queue,
             timers: Timers::default(),
-            reconcile,
+            controller,
         });
         for _ in 0..workers {
             self.pumps.spawn(self.name, "worker", worker.clone().work());
@@ -120,18 +122,17 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
 }
 
 /// What the workers of a controller share.
-struct Worker<Q: Eq + Hash, F> {
+struct Worker<Q: Eq + Hash, C> {
     name: &'static str,
     queue: WorkQueue<Q>,
     timers: Timers<Q>,
-    reconcile: F,
+    controller: C,
 }
 
-impl<Q, F, R> Worker<Q, F>
+impl<Q, C> Worker<Q, C>
 where
     Q: Eq + Hash + Clone + Display + Send + Sync + 'static,
-    F: Fn(Q) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<Next, Error>> + Send + 'static,
+    C: Reconcile<Q>,
 {
     /// Takes one key after the other, for ever.
     async fn work(self: Arc<Self>) {
@@ -139,7 +140,7 @@ where
             let key = self.queue.next().await;
             self.timers.passed(&key);
             // On the heap: the futures of reconciliations are large, and most of the time there is none.
-            let reconciled = AssertUnwindSafe(Box::pin((self.reconcile)(key.clone())));
+            let reconciled = AssertUnwindSafe(Box::pin(self.controller.reconcile(key.clone())));
             match reconciled.catch_unwind().await {
                 Ok(Ok(next)) => self.settled(&key, next),
                 Ok(Err(error)) => self.failed(&key, &error),
@@ -208,6 +209,23 @@ mod tests {
 
     use super::*;
 
+    /// Has no plan for key `bad` in its first three tries.
+    struct Fragile {
+        tries: Arc<AtomicU32>,
+        done: tokio::sync::mpsc::UnboundedSender<&'static str>,
+    }
+
+    impl Reconcile<&'static str> for Fragile {
+        async fn reconcile(&self, key: &'static str) -> Result<Next, Error> {
+            assert!(
+                key != "bad" || self.tries.fetch_add(1, Ordering::SeqCst) > 2,
+                "no plan for it"
+            );
+            let _ = self.done.send(key);
+            Ok(Next::Done)
+        }
+    }
+
     #[tokio::test]
     async fn a_key_that_panics_comes_back_and_holds_up_no_other() {
         let driver: Driver<&'static str> = Driver::new("panicking-controller");
@@ -215,18 +233,13 @@ mod tests {
         queue.add("bad");
         queue.add("good");
         let (tries, (done, mut all)) = (Arc::new(AtomicU32::new(0)), tokio::sync::mpsc::unbounded_channel());
-        let counter = tries.clone();
-        let running = driver.run(1, move |key| {
-            let (done, counter) = (done.clone(), counter.clone());
-            async move {
-                assert!(
-                    key != "bad" || counter.fetch_add(1, Ordering::SeqCst) > 2,
-                    "no plan for it"
-                );
-                let _ = done.send(key);
-                Ok(Next::Done)
-            }
-        });
+        let running = driver.run(
+            1,
+            Fragile {
+                tries: tries.clone(),
+                done,
+            },
+        );
         let order = async { (all.recv().await, all.recv().await) };
         tokio::select! {
             ended = running => panic!("a panic of one key ended the controller: {ended:?}"),

@@ -1,12 +1,15 @@
 //! The controllers: each compares what objects ask for with what there is, and writes the difference.
 //!
-//! One row of [`CONTROLLERS`] per controller, one file per row. A controller is a function that gets a [`Context`], names the informers
-//! whose events concern it, and hands a reconcile function to the [`driver`]: the key of an object comes in, the object is read again,
-//! a pure function decides, the difference is written. Nothing polls; nothing is written when nothing changed.
+//! One row of [`CONTROLLERS`] per controller, one file per row. A controller gets a [`Context`], names the informers whose events
+//! concern it, and hands its [`driver::Reconcile`] to the [`driver`]: the key of an object comes in, the object is read again, a pure
+//! function decides, the difference is written. Nothing polls; nothing is written when nothing changed.
 //!
-//! To write one: a file that says at its top what it watches, what it writes and what it must never do; `run`, which wires informers to keys;
-//! a reconcile that reads, plans, acts; the plan as a pure function with its tests as tables; a row below. Its rights are those of its account
-//! in the bootstrap roles, which `tests/cluster.rs` exercises.
+//! To write one: a file that says at its top what it watches, what it writes and what it must never do; `run`, which wires informers
+//! to keys; `Reconcile`, which reads, plans, acts; the plan as a pure function with its tests as tables; a row below. Objects are found
+//! by the informers' indexes ([`index`]). Who counts what it makes waits with `Seen` until its own writes have come back.
+//! Dependents are taken and let go by [`adoption`], conditions put by `mk8s_api::conditions`, and a delete says which object it
+//! means ([`meta::this`]). A panic is its key's failure, and queues are counted; both by the driver. Its rights are those of its
+//! account in the bootstrap roles, which `tests/cluster.rs` exercises.
 
 pub mod adoption;
 pub mod certificates;

@@ -16,7 +16,7 @@ use mk8s_client::{Event, Informer};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 use crate::monitor::Kind;
@@ -84,11 +84,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             }
         }
     };
-    let controller = Arc::new(Controller { ctx, namespaces });
-    let work = driver.run(WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(key).await }
-    });
+    let work = driver.run(WORKERS, Controller { ctx, namespaces });
     tokio::select! {
         () = follow => Ok(()),
         result = work => result,
@@ -128,7 +124,7 @@ impl Remaining {
     }
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let name = &key.name;
         let known = self.namespaces.get(None, name);
@@ -178,7 +174,9 @@ impl Controller {
             .tried_if_exists(|| format!("finalize namespace {name}"))?;
         Ok(Next::Done)
     }
+}
 
+impl Controller {
     /// Deletes what is there and tells what stays for now. Pods alone at first: what they need while they end is still there.
     async fn clear(&self, namespace: &str, kinds: &[Arc<Kind>]) -> Remaining {
         let mut remaining = Remaining::default();

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
@@ -61,21 +61,16 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     let recorder = ctx.recorder(NAME);
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         nodes,
         shares,
         recorder,
-    });
-    driver
-        .run(1, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(1, controller).await
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(node) = self.nodes.get(None, &key.name) else {
             return Ok(Next::Done);

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
@@ -105,20 +105,15 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     let recorder = ctx.recorder(NAME);
     let next_eviction = Mutex::new(Instant::now());
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         nodes,
         pods,
         heartbeats,
         next_eviction,
         recorder,
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
 fn node_event(event: &Event<Node>, heartbeats: &Mutex<HashMap<String, Instant>>, nodes: &Informer<Node>) -> Vec<Key> {
@@ -156,7 +151,7 @@ fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|c| c.status == "True")
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(node) = self.nodes.get(None, &key.name) else {
             return Ok(Next::Done);
@@ -196,7 +191,9 @@ impl Controller {
         let heartbeat = Next::After(if left.is_zero() { grace } else { left });
         Ok(heartbeat.sooner(taints))
     }
+}
 
+impl Controller {
     /// Brings the taints that conditions make in line with them.
     async fn taints(&self, node: &mut Node) -> Result<Next, Error> {
         let any_ready = self.nodes.list().iter().any(|n| is_ready(n));

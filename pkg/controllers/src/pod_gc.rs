@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
@@ -89,23 +88,18 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             items
         }
     });
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         pods,
         on_node,
         finished,
         nodes,
         missing: Mutex::default(),
-    });
-    driver
-        .run(WORKERS, move |item| {
-            let controller = controller.clone();
-            async move { controller.reconcile(item).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
-impl Controller {
+impl Reconcile<Item> for Controller {
     async fn reconcile(&self, item: Item) -> Result<Next, Error> {
         match item {
             Item::Node(name) => self.node(&name).await,
@@ -127,7 +121,9 @@ impl Controller {
             }
         }
     }
+}
 
+impl Controller {
     async fn node(&self, name: &str) -> Result<Next, Error> {
         if self.nodes.get(None, name).is_some() {
             self.missing.lock().remove(name);

@@ -15,7 +15,7 @@ use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 
 use crate::adoption;
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key, nonzero, to_i32};
 use crate::{index, pod, replicas};
@@ -26,6 +26,8 @@ const WORKERS: usize = 5;
 struct Controller {
     ctx: Context,
     sets: Informer<ReplicaSet>,
+    /// By their Deployment.
+    siblings: Index<ReplicaSet>,
     all_pods: Informer<Pod>,
     pods: Index<Pod>,
     /// Pods that were made or deleted.
@@ -57,23 +59,16 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
 
     let recorder = ctx.recorder(NAME);
-    let controller = Arc::new((
-        Controller {
-            ctx,
-            sets,
-            all_pods,
-            pods,
-            seen,
-            recorder,
-        },
+    let controller = Controller {
+        ctx,
+        sets,
         siblings,
-    ));
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.0.reconcile(key, &controller.1).await }
-        })
-        .await
+        all_pods,
+        pods,
+        seen,
+        recorder,
+    };
+    driver.run(WORKERS, controller).await
 }
 
 fn manager(pod: &Pod) -> Option<Key> {
@@ -119,8 +114,8 @@ fn selecting(pod: &Pod, sets: &Informer<ReplicaSet>) -> Vec<Key> {
         .collect()
 }
 
-impl Controller {
-    async fn reconcile(&self, key: Key, siblings: &Index<ReplicaSet>) -> Result<Next, Error> {
+impl Reconcile for Controller {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(set) = self.sets.get(key.ns(), &key.name) else {
             self.seen.forget(&key);
             return Ok(Next::Done);
@@ -144,7 +139,7 @@ impl Controller {
 
         let mut failure = None;
         if missing.is_none() && !meta::deleting(&*set) {
-            failure = self.manage(&key, &set, &active, siblings).await.err();
+            failure = self.manage(&key, &set, &active).await.err();
         }
         let now = Timestamp::now();
         let status = status(&set, &claimed, failure.as_ref(), active.len(), now);
@@ -164,14 +159,10 @@ impl Controller {
         let next = next_availability(&active, spec.min_ready_seconds.unwrap_or(0), now);
         Ok(next.sooner(missing.map_or(Next::Done, Next::After)))
     }
+}
 
-    async fn manage(
-        &self,
-        key: &Key,
-        set: &ReplicaSet,
-        active: &[Arc<Pod>],
-        siblings: &Index<ReplicaSet>,
-    ) -> Result<(), Error> {
+impl Controller {
+    async fn manage(&self, key: &Key, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Error> {
         let Some(spec) = &set.spec else { return Ok(()) };
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         if active.len() < wanted {
@@ -182,7 +173,7 @@ impl Controller {
             let mut related = active.to_vec();
             for sibling in meta::controller_of(set)
                 .iter()
-                .flat_map(|owner| siblings.get(&owner.uid))
+                .flat_map(|owner| self.siblings.get(&owner.uid))
             {
                 if meta::uid(&*sibling) != meta::uid(set) {
                     related.extend(self.pods.get(meta::uid(&*sibling)));

@@ -2,15 +2,13 @@
 //!
 //! Two controllers of one shape: each watches namespaces and its own objects, makes what is missing, repairs what was changed.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use mk8s_client::{Event, Informer};
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::namespace_terminating;
 use crate::error::{Error, Tried, code};
 use crate::meta::{self, Key};
@@ -36,6 +34,12 @@ fn wants(namespaces: &Informer<Namespace>, name: &str) -> bool {
     namespaces.get(None, name).is_some_and(|n| is_active(&n))
 }
 
+struct DefaultAccount {
+    ctx: Context,
+    namespaces: Informer<Namespace>,
+    accounts: Informer<ServiceAccount>,
+}
+
 /// Runs the controller that makes service account `default`.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (namespaces, accounts) = (ctx.informers.of::<Namespace>(), ctx.informers.of::<ServiceAccount>());
@@ -45,32 +49,43 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Deleted(old) if meta::name(&**old) == DEFAULT => vec![Key::new("", meta::namespace(&**old))],
         _ => Vec::new(),
     });
-    let state = Arc::new((ctx, namespaces, accounts));
     driver
-        .run(WORKERS, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, namespaces, accounts) = &*state;
-                if !wants(namespaces, &key.name) || accounts.get(Some(&key.name), DEFAULT).is_some() {
-                    return Ok(Next::Done);
-                }
-                let account = ServiceAccount {
-                    metadata: ObjectMeta {
-                        name: Some(DEFAULT.to_owned()),
-                        ..ObjectMeta::default()
-                    },
-                    ..ServiceAccount::default()
-                };
-                made(
-                    ctx.api::<ServiceAccount>(&key.name)
-                        .create(&PostParams::default(), &account)
-                        .await,
-                )
-                .tried(|| format!("create ServiceAccount {}/{DEFAULT}", key.name))?;
-                Ok(Next::Done)
-            }
-        })
+        .run(
+            WORKERS,
+            DefaultAccount {
+                ctx,
+                namespaces,
+                accounts,
+            },
+        )
         .await
+}
+
+impl Reconcile for DefaultAccount {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let DefaultAccount {
+            ctx,
+            namespaces,
+            accounts,
+        } = self;
+        if !wants(namespaces, &key.name) || accounts.get(Some(&key.name), DEFAULT).is_some() {
+            return Ok(Next::Done);
+        }
+        let account = ServiceAccount {
+            metadata: ObjectMeta {
+                name: Some(DEFAULT.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..ServiceAccount::default()
+        };
+        made(
+            ctx.api::<ServiceAccount>(&key.name)
+                .create(&PostParams::default(), &account)
+                .await,
+        )
+        .tried(|| format!("create ServiceAccount {}/{DEFAULT}", key.name))?;
+        Ok(Next::Done)
+    }
 }
 
 /// Made by someone else meanwhile, or no longer wanted, is as good.
@@ -82,6 +97,12 @@ fn made<K>(result: Result<K, kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
+struct RootCaPublisher {
+    ctx: Context,
+    namespaces: Informer<Namespace>,
+    maps: Informer<ConfigMap>,
+}
+
 /// Runs the controller that publishes the cluster's CA certificate.
 pub async fn run_root_ca(ctx: Context) -> Result<(), Error> {
     let namespaces = ctx.informers.of::<Namespace>();
@@ -89,19 +110,17 @@ pub async fn run_root_ca(ctx: Context) -> Result<(), Error> {
     let mut driver = Driver::new("root-ca-cert-publisher");
     driver.watch(&namespaces, namespace_key);
     driver.watch(&maps, |event| vec![Key::new("", meta::namespace(&**event.object()))]);
-    let state = Arc::new((ctx, namespaces, maps));
-    driver
-        .run(WORKERS, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, namespaces, maps) = &*state;
-                if wants(namespaces, &key.name) {
-                    publish(ctx, &key.name, maps.get(Some(&key.name), ROOT_CA).as_deref()).await?;
-                }
-                Ok(Next::Done)
-            }
-        })
-        .await
+    driver.run(WORKERS, RootCaPublisher { ctx, namespaces, maps }).await
+}
+
+impl Reconcile for RootCaPublisher {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let RootCaPublisher { ctx, namespaces, maps } = self;
+        if wants(namespaces, &key.name) {
+            publish(ctx, &key.name, maps.get(Some(&key.name), ROOT_CA).as_deref()).await?;
+        }
+        Ok(Next::Done)
+    }
 }
 
 async fn publish(ctx: &Context, namespace: &str, known: Option<&ConfigMap>) -> Result<(), Error> {

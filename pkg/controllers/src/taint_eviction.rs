@@ -3,7 +3,6 @@
 //! Watches nodes and pods; deletes pods, each with condition DisruptionTarget before. A taint that goes in time cancels it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
@@ -75,20 +74,15 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     let recorder = ctx.recorder(NAME);
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         nodes,
         pods,
         seen: Mutex::default(),
         marked: Mutex::default(),
         recorder,
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
 fn no_execute(node: &Node) -> Vec<Taint> {
@@ -129,7 +123,7 @@ fn stay(tolerations: &[Toleration], taints: &[(Taint, Timestamp)]) -> Stay {
     until.map_or(Stay::Forever, Stay::Until)
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(pod) = self.pods.get(key.ns(), &key.name) else {
             self.marked.lock().remove(&key);
@@ -169,7 +163,9 @@ impl Controller {
         self.marked.lock().remove(&key);
         Ok(Next::Done)
     }
+}
 
+impl Controller {
     /// The node's taints, each with the time that the pod has had to live with it since.
     fn since(&self, node: &Node, pod: &Pod) -> Vec<(Taint, Timestamp)> {
         let name = meta::name(node);

@@ -2,20 +2,24 @@
 //!
 //! Watches Jobs; deletes them, pods last, at their time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::DeleteParams;
-use mk8s_client::Event;
+use mk8s_client::{Event, Informer};
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
 const WORKERS: usize = 2;
+
+struct Expirer {
+    ctx: Context,
+    jobs: Informer<Job>,
+}
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
@@ -25,35 +29,33 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Applied { new, .. } if expires(new).is_some() => vec![Key::of(&**new)],
         _ => Vec::new(),
     });
-    let state = Arc::new((ctx, jobs));
-    driver
-        .run(WORKERS, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, jobs) = &*state;
-                let known = jobs.get(key.ns(), &key.name);
-                let Some(left) = known.as_deref().and_then(expires).map(time_left) else {
-                    return Ok(Next::Done);
-                };
-                if !left.is_zero() {
-                    return Ok(Next::After(left));
-                }
-                // The informer may lag: the TTL may have been raised.
-                let api = ctx.api::<Job>(&key.namespace);
-                let live = api.get_opt(&key.name).await.tried(|| format!("get Job {key}"))?;
-                let Some(live) = live else { return Ok(Next::Done) };
-                match expires(&live).map(time_left) {
-                    None => return Ok(Next::Done),
-                    Some(left) if !left.is_zero() => return Ok(Next::After(left)),
-                    Some(_) => {}
-                }
-                let params = DeleteParams::foreground().preconditions(meta::this_version(&live));
-                let done = api.delete(&key.name, &params).await.map(drop);
-                done.tried_if_exists(|| format!("delete finished Job {key}"))?;
-                Ok(Next::Done)
-            }
-        })
-        .await
+    driver.run(WORKERS, Expirer { ctx, jobs }).await
+}
+
+impl Reconcile for Expirer {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Expirer { ctx, jobs } = self;
+        let known = jobs.get(key.ns(), &key.name);
+        let Some(left) = known.as_deref().and_then(expires).map(time_left) else {
+            return Ok(Next::Done);
+        };
+        if !left.is_zero() {
+            return Ok(Next::After(left));
+        }
+        // The informer may lag: the TTL may have been raised.
+        let api = ctx.api::<Job>(&key.namespace);
+        let live = api.get_opt(&key.name).await.tried(|| format!("get Job {key}"))?;
+        let Some(live) = live else { return Ok(Next::Done) };
+        match expires(&live).map(time_left) {
+            None => return Ok(Next::Done),
+            Some(left) if !left.is_zero() => return Ok(Next::After(left)),
+            Some(_) => {}
+        }
+        let params = DeleteParams::foreground().preconditions(meta::this_version(&live));
+        let done = api.delete(&key.name, &params).await.map(drop);
+        done.tried_if_exists(|| format!("delete finished Job {key}"))?;
+        Ok(Next::Done)
+    }
 }
 
 /// When the Job is to go, if it is.

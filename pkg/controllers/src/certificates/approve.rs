@@ -4,7 +4,6 @@
 //! Watches certificate requests and nodes; writes condition Approved. Whoever may ask is decided by RBAC, through access reviews.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::{
@@ -17,7 +16,7 @@ use mk8s_pki::csr::{self, Request};
 
 use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, holds, is_issued, recognise};
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
@@ -55,13 +54,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             }
         }
     });
-    let controller = Arc::new(Controller { ctx, requests, nodes });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    let controller = Controller { ctx, requests, nodes };
+    driver.run(WORKERS, controller).await
 }
 
 fn is_open(csr: &CertificateSigningRequest) -> bool {
@@ -69,7 +63,7 @@ fn is_open(csr: &CertificateSigningRequest) -> bool {
     ours && !is_issued(csr) && !holds(csr, "Approved") && !holds(csr, "Denied")
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(csr) = self.requests.get(None, &key.name).filter(|csr| is_open(csr)) else {
             return Ok(Next::Done);
@@ -96,7 +90,9 @@ impl Controller {
             None => Ok(Next::Done),
         }
     }
+}
 
+impl Controller {
     async fn client(
         &self,
         spec: &CertificateSigningRequestSpec,

@@ -2,22 +2,26 @@
 //!
 //! Watches certificate requests; deletes them at their time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::api::DeleteParams;
-use mk8s_client::Event;
+use mk8s_client::{Event, Informer};
 
 use super::{holds, is_issued};
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
 const ANSWERED: i64 = 3600;
 const PENDING: i64 = 24 * 3600;
+
+struct Cleaner {
+    ctx: Context,
+    requests: Informer<CertificateSigningRequest>,
+}
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
@@ -27,26 +31,24 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Applied { new, .. } => vec![Key::of(&**new)],
         Event::Deleted(_) => Vec::new(),
     });
-    let state = Arc::new((ctx, requests));
-    driver
-        .run(1, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, requests) = &*state;
-                let Some(csr) = requests.get(None, &key.name) else {
-                    return Ok(Next::Done);
-                };
-                let left = left(&csr, Timestamp::now());
-                if !left.is_zero() {
-                    return Ok(Next::After(left));
-                }
-                let api = ctx.all::<CertificateSigningRequest>();
-                let done = api.delete(&key.name, &DeleteParams::default()).await.map(drop);
-                done.tried_if_exists(|| format!("delete old certificate request {key}"))?;
-                Ok(Next::Done)
-            }
-        })
-        .await
+    driver.run(1, Cleaner { ctx, requests }).await
+}
+
+impl Reconcile for Cleaner {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Cleaner { ctx, requests } = self;
+        let Some(csr) = requests.get(None, &key.name) else {
+            return Ok(Next::Done);
+        };
+        let left = left(&csr, Timestamp::now());
+        if !left.is_zero() {
+            return Ok(Next::After(left));
+        }
+        let api = ctx.all::<CertificateSigningRequest>();
+        let done = api.delete(&key.name, &DeleteParams::default()).await.map(drop);
+        done.tried_if_exists(|| format!("delete old certificate request {key}"))?;
+        Ok(Next::Done)
+    }
 }
 
 fn left(csr: &CertificateSigningRequest, now: Timestamp) -> Duration {

@@ -19,7 +19,7 @@ use mk8s_client::{Event, EventRecorder, Index, Informer};
 
 use crate::adoption;
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, code};
 use crate::error::{message, namespace_terminating};
 use crate::meta::{self, Key};
@@ -58,19 +58,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         move |event| pod_event(event, &deployments, &sets)
     });
     let recorder = ctx.recorder(NAME);
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         deployments,
         sets,
         pods,
         recorder,
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { Box::pin(controller.reconcile(key)).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
 fn manager(set: &ReplicaSet) -> Option<Key> {
@@ -126,7 +121,7 @@ fn pod_event(event: &Event<Pod>, deployments: &Informer<Deployment>, sets: &Info
     if recreates { vec![key] } else { Vec::new() }
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(deployment) = self.deployments.get(key.ns(), &key.name) else {
             return Ok(Next::Done);

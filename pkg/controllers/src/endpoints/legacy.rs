@@ -17,7 +17,7 @@ use super::{
     target_port,
 };
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::namespace_terminating;
 use crate::error::{Error, Tried};
 use crate::index;
@@ -50,21 +50,16 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Applied { .. } => Vec::new(),
         Event::Deleted(old) => vec![Key::of(&**old)],
     });
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         services,
         endpoints,
         pods,
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let known = self.endpoints.get(key.ns(), &key.name);
         let api = self.ctx.api::<Endpoints>(&key.namespace);

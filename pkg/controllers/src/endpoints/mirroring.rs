@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
@@ -13,7 +12,7 @@ use mk8s_client::{Event, Index, Informer, Seen};
 use super::plan::{Frame, Group, MANAGED_BY, SERVICE_NAME, arrange};
 use super::write::write;
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
 use crate::error::namespace_terminating;
 use crate::meta::{self, Key};
@@ -64,23 +63,18 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&endpoints, |event| vec![Key::of(&**event.object())]);
     driver.watch(&all_slices, |event| service_of(event.object()).into_iter().collect());
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         services,
         endpoints,
         slices,
         all_slices,
         seen: Seen::default(),
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let slices = self.slices.get(&key.to_string());
         if let Some(later) = self.seen.missing(&key, &self.all_slices) {
@@ -201,6 +195,8 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;

@@ -2,8 +2,6 @@
 //!
 //! Watches services, pods, slices and nodes (zones); writes slices that carry its mark, no others. [`super::plan`] decides.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mk8s_client::{Event, Index, Informer, Seen};
@@ -12,7 +10,7 @@ use super::plan::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
 use super::write::write;
 use super::{follow, is_managed, selected};
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
 use crate::error::namespace_terminating;
 use crate::index;
@@ -79,7 +77,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     let recorder = ctx.recorder("endpoint-slice-controller");
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         services,
         nodes,
@@ -88,16 +86,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         all_slices,
         seen: Seen::default(),
         recorder,
-    });
-    driver
-        .run(WORKERS, move |key| {
-            let controller = controller.clone();
-            async move { controller.reconcile(key).await }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
 }
 
-impl Controller {
+impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(service) = self.services.get(key.ns(), &key.name) else {
             // Its slices name it as their owner: the garbage collector takes them.

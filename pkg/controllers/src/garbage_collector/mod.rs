@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::monitor::{Change, Kind, Monitor, keep};
 
@@ -48,16 +48,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     };
     let recorder = ctx.recorder("garbage-collector-controller");
-    let collector = Arc::new(Collector { ctx, graph, recorder });
+    let collector = Collector { ctx, graph, recorder };
     let work = async move {
         // Half a graph looks as if owners were missing. (They would be read before a delete: this saves the reads.)
         let _ = synced.wait_for(|synced| *synced).await;
-        driver
-            .run(WORKERS, move |task| {
-                let collector = collector.clone();
-                async move { collector.act(task).await }
-            })
-            .await
+        driver.run(WORKERS, collector).await
     };
     tokio::select! {
         () = keep(monitor) => Ok(()),
@@ -99,8 +94,8 @@ impl Target {
     }
 }
 
-impl Collector {
-    async fn act(&self, task: Task) -> Result<Next, Error> {
+impl Reconcile<Task> for Collector {
+    async fn reconcile(&self, task: Task) -> Result<Next, Error> {
         match task {
             Task::Check(uid) => self.check(&uid).await,
             Task::Orphan(uid) => self.orphan(&uid).await,
@@ -111,7 +106,9 @@ impl Collector {
         }
         .map(|()| Next::Done)
     }
+}
 
+impl Collector {
     async fn check(&self, uid: &str) -> Result<(), Error> {
         let node = {
             let graph = self.graph.lock();

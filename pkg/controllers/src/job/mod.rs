@@ -25,7 +25,7 @@ use serde_json::json;
 
 use crate::adoption;
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
@@ -107,25 +107,24 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         move |event| pod_event(event, &jobs)
     });
     let recorder = ctx.recorder(NAME);
-    let controller = Arc::new(Controller {
+    let controller = Controller {
         ctx,
         jobs,
         all_pods,
         pods,
         memory,
         recorder,
-    });
-    driver
-        .run(WORKERS, move |item| {
-            let controller = controller.clone();
-            async move {
-                match item {
-                    Item::Job(key) => controller.reconcile(key).await,
-                    Item::Orphan(key) => controller.release_orphan(key).await,
-                }
-            }
-        })
-        .await
+    };
+    driver.run(WORKERS, controller).await
+}
+
+impl Reconcile<Item> for Controller {
+    async fn reconcile(&self, item: Item) -> Result<Next, Error> {
+        match item {
+            Item::Job(key) => self.job(key).await,
+            Item::Orphan(key) => self.release_orphan(key).await,
+        }
+    }
 }
 
 fn manager(pod: &Pod) -> Option<Key> {
@@ -220,7 +219,7 @@ impl Controller {
         known.map(|p| meta::uid(&*p).to_owned()).unwrap_or_default()
     }
 
-    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+    async fn job(&self, key: Key) -> Result<Next, Error> {
         let Some(job) = self.jobs.get(key.ns(), &key.name) else {
             self.memory.forget(&key);
             return Ok(Next::Done);

@@ -2,19 +2,23 @@
 //!
 //! Watches the tokens; deletes each at its time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
-use mk8s_client::Event;
+use mk8s_client::{Event, Informer};
 
 use super::{NAMESPACE, expiration};
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
+
+struct Cleaner {
+    ctx: Context,
+    secrets: Informer<Secret>,
+}
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
@@ -26,33 +30,31 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Applied { new, .. } => vec![Key::of(&**new)],
         Event::Deleted(_) => Vec::new(),
     });
-    let state = Arc::new((ctx, secrets));
-    driver
-        .run(1, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, secrets) = &*state;
-                let Some(secret) = secrets.get(key.ns(), &key.name) else {
-                    return Ok(Next::Done);
-                };
-                let Some(end) = expiration(&secret) else {
-                    return Ok(Next::Done);
-                };
-                let now = Timestamp::now();
-                if end > now {
-                    return Ok(Next::After(
-                        Duration::try_from(end.duration_since(now)).unwrap_or_default(),
-                    ));
-                }
-                let params = DeleteParams::default().preconditions(meta::this_version(&*secret));
-                let done = ctx
-                    .api::<Secret>(&key.namespace)
-                    .delete(&key.name, &params)
-                    .await
-                    .map(drop);
-                done.tried_if_exists(|| format!("delete expired token {key}"))?;
-                Ok(Next::Done)
-            }
-        })
-        .await
+    driver.run(1, Cleaner { ctx, secrets }).await
+}
+
+impl Reconcile for Cleaner {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Cleaner { ctx, secrets } = self;
+        let Some(secret) = secrets.get(key.ns(), &key.name) else {
+            return Ok(Next::Done);
+        };
+        let Some(end) = expiration(&secret) else {
+            return Ok(Next::Done);
+        };
+        let now = Timestamp::now();
+        if end > now {
+            return Ok(Next::After(
+                Duration::try_from(end.duration_since(now)).unwrap_or_default(),
+            ));
+        }
+        let params = DeleteParams::default().preconditions(meta::this_version(&*secret));
+        let done = ctx
+            .api::<Secret>(&key.namespace)
+            .delete(&key.name, &params)
+            .await
+            .map(drop);
+        done.tried_if_exists(|| format!("delete expired token {key}"))?;
+        Ok(Next::Done)
+    }
 }

@@ -3,17 +3,17 @@
 //! Watches the tokens and the ConfigMap; writes `jws-kubeconfig-ID` for each token, and removes those of tokens that are gone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::PostParams;
+use mk8s_client::Informer;
 use mk8s_pki::bootstrap::Token;
 use mk8s_pki::jws;
 
 use super::{NAMESPACE, usable};
 use crate::context::Context;
-use crate::driver::{Driver, Next};
+use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
@@ -21,6 +21,12 @@ const PUBLIC: &str = "kube-public";
 const INFO: &str = "cluster-info";
 const KUBECONFIG: &str = "kubeconfig";
 const PREFIX: &str = "jws-kubeconfig-";
+
+struct Signer {
+    ctx: Context,
+    secrets: Informer<Secret>,
+    maps: Informer<ConfigMap>,
+}
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
@@ -33,35 +39,33 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let mut driver = Driver::new("bootstrap-signer-controller");
     driver.watch(&secrets, |_| vec![Key::new(PUBLIC, INFO)]);
     driver.watch(&maps, |_| vec![Key::new(PUBLIC, INFO)]);
-    let state = Arc::new((ctx, secrets, maps));
-    driver
-        .run(1, move |key: Key| {
-            let state = state.clone();
-            async move {
-                let (ctx, secrets, maps) = &*state;
-                let Some(info) = maps.get(Some(PUBLIC), INFO).filter(|m| meta::name(&**m) == INFO) else {
-                    return Ok(Next::Done);
-                };
-                let now = Timestamp::now();
-                let tokens: Vec<Token> = secrets
-                    .list()
-                    .iter()
-                    .filter_map(|secret| usable(secret, "signing", now))
-                    .collect();
-                let Some(data) = signed(info.data.as_ref(), &tokens) else {
-                    return Ok(Next::Done);
-                };
-                let update = ConfigMap {
-                    data: Some(data),
-                    ..(*info).clone()
-                };
-                let api = ctx.api::<ConfigMap>(PUBLIC);
-                let done = api.replace(INFO, &PostParams::default(), &update).await;
-                done.tried_if_exists(|| format!("sign ConfigMap {key}"))?;
-                Ok(Next::Done)
-            }
-        })
-        .await
+    driver.run(1, Signer { ctx, secrets, maps }).await
+}
+
+impl Reconcile for Signer {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Signer { ctx, secrets, maps } = self;
+        let Some(info) = maps.get(Some(PUBLIC), INFO).filter(|m| meta::name(&**m) == INFO) else {
+            return Ok(Next::Done);
+        };
+        let now = Timestamp::now();
+        let tokens: Vec<Token> = secrets
+            .list()
+            .iter()
+            .filter_map(|secret| usable(secret, "signing", now))
+            .collect();
+        let Some(data) = signed(info.data.as_ref(), &tokens) else {
+            return Ok(Next::Done);
+        };
+        let update = ConfigMap {
+            data: Some(data),
+            ..(*info).clone()
+        };
+        let api = ctx.api::<ConfigMap>(PUBLIC);
+        let done = api.replace(INFO, &PostParams::default(), &update).await;
+        done.tried_if_exists(|| format!("sign ConfigMap {key}"))?;
+        Ok(Next::Done)
+    }
 }
 
 /// The ConfigMap's data with the right signatures; None if it has them.
