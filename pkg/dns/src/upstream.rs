@@ -7,11 +7,11 @@ use std::{
     collections::HashMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use mk8s_network::resolv_conf::{FILES, ResolvConf};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,9 +27,6 @@ const ROUNDS: usize = 2;
 const SERVERS: usize = 3;
 /// How old knowledge of the files may be when they are used.
 const FRESH: Duration = Duration::from_secs(1);
-/// systemd-resolved's stub, and the file that names the servers behind it.
-const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
-const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -124,8 +121,7 @@ impl Upstream {
             let seen = FILES.map(|file| fs::metadata(file).and_then(|meta| meta.modified()).ok());
             if servers.seen != Some(seen) {
                 servers.seen = Some(seen);
-                let read = |file: &str| fs::read_to_string(Path::new(file)).unwrap_or_default();
-                let found = name_servers(&read(FILES[0]), || read(FILES[1]), self.own);
+                let found = name_servers(&ResolvConf::of_host(), self.own);
                 tracing::info!(servers = ?found, "resolvers of the host");
                 servers.addresses = found.into();
             }
@@ -145,28 +141,14 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Of /etc/resolv.conf, or, where that names systemd's stub, of the file behind it (the stub's answers are limited, and
-/// it may be told to ask this server).
-fn name_servers(resolv_conf: &str, behind_stub: impl FnOnce() -> String, own: Ipv4Addr) -> Vec<SocketAddr> {
-    let parse = |text: &str| -> Vec<IpAddr> {
-        let word = |line: &str| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver"))
-                .then(|| words.next()?.parse::<IpAddr>().ok())
-                .flatten()
-        };
-        text.lines().filter_map(word).collect()
-    };
-    let mut found = parse(resolv_conf);
-    if found.contains(&STUB) {
-        let behind = parse(&behind_stub());
-        if !behind.is_empty() {
-            found = behind;
-        }
-    }
-    found.retain(|server| *server != IpAddr::V4(own));
-    found.truncate(SERVERS);
-    found.into_iter().map(|server| SocketAddr::new(server, 53)).collect()
+/// Whom to ask: those that the host asks, but never this server itself.
+fn name_servers(host: &ResolvConf, own: Ipv4Addr) -> Vec<SocketAddr> {
+    let addresses = host
+        .nameservers
+        .iter()
+        .filter_map(|server| server.parse::<IpAddr>().ok());
+    let others = addresses.filter(|server| *server != IpAddr::V4(own));
+    others.take(SERVERS).map(|server| SocketAddr::new(server, 53)).collect()
 }
 
 async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
@@ -239,21 +221,18 @@ mod tests {
     #[test]
     fn which_resolvers() {
         let own = Ipv4Addr::new(10, 96, 0, 10);
-        let servers = |text: &str, behind: &str| {
-            let found = name_servers(text, || behind.to_owned(), own);
-            found
-                .iter()
-                .map(|server| server.ip().to_string())
-                .collect::<Vec<_>>()
-                .join(" ")
+        let servers = |text: &str| {
+            let found = name_servers(&ResolvConf::parse(text), own);
+            let servers: Vec<String> = found.iter().map(|server| server.ip().to_string()).collect();
+            servers.join(" ")
         };
         assert_eq!(
-            servers("search x\nnameserver 1.1.1.1\n#nameserver 2.2.2.2\nnameserver ::1", ""),
+            servers("nameserver 1.1.1.1\nnameserver ::1\nnameserver x"),
             "1.1.1.1 ::1"
         );
-        assert_eq!(servers("nameserver 127.0.0.53", "nameserver 9.9.9.9"), "9.9.9.9");
-        assert_eq!(servers("nameserver 127.0.0.53", ""), "127.0.0.53");
-        assert_eq!(servers("nameserver 10.96.0.10\nnameserver 1.1.1.1", ""), "1.1.1.1");
+        assert_eq!(servers("nameserver 10.96.0.10\nnameserver 1.1.1.1"), "1.1.1.1");
+        let many = "nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4";
+        assert_eq!(servers(many), "1.1.1.1 1.1.1.2 1.1.1.3");
     }
 
     #[test]

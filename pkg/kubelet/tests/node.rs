@@ -4,6 +4,8 @@
 
 #[path = "../../containerd/tests/harness/mod.rs"]
 mod containerd;
+#[path = "parts/resolver.rs"]
+mod resolver;
 #[path = "parts/volumes.rs"]
 mod volumes;
 
@@ -85,6 +87,7 @@ async fn all(node: &containerd::Node) {
     eprintln!("a pod runs");
     cluster.restarts_and_ends().await;
     eprintln!("pods end and restart");
+    cluster.a_pod_is_not_sent_to_the_hosts_loopback().await;
     cluster.bad_images_and_missing_objects().await;
     eprintln!("what is missing is waited for");
     cluster.probes_decide().await;

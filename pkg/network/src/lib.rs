@@ -17,6 +17,7 @@ mod network;
 mod nfnl;
 pub mod nft;
 mod overlay;
+pub mod resolv_conf;
 mod rtnl;
 
 pub use error::{Error, Result};

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostAlias, Pod};
+use mk8s_network::resolv_conf::ResolvConf;
 
 use crate::pod;
 
@@ -73,50 +74,8 @@ pub fn host_network_hosts(pod: &Pod, node_hosts: &str) -> String {
     format!("# Kubernetes-managed hosts file (host network).\n{node_hosts}{extra}")
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolver {
-    pub nameservers: Vec<String>,
-    pub searches: Vec<String>,
-    pub options: Vec<String>,
-}
-
-impl Resolver {
-    pub fn parse(text: &str) -> Self {
-        let mut found = Self::default();
-        for line in text.lines() {
-            let mut words = line.split_whitespace();
-            match words.next() {
-                Some("nameserver") => found.nameservers.extend(words.next().map(str::to_owned)),
-                Some("search" | "domain") => {
-                    found.searches = words
-                        .filter(|w| *w != ".")
-                        .map(|w| w.trim_end_matches('.').to_owned())
-                        .collect();
-                }
-                Some("options") => found.options = words.map(str::to_owned).collect(),
-                _ => {}
-            }
-        }
-        found
-    }
-
-    pub fn print(&self) -> String {
-        let mut out = String::new();
-        if !self.searches.is_empty() {
-            out.push_str(&format!("search {}\n", self.searches.join(" ")));
-        }
-        for server in &self.nameservers {
-            out.push_str(&format!("nameserver {server}\n"));
-        }
-        if !self.options.is_empty() {
-            out.push_str(&format!("options {}\n", self.options.join(" ")));
-        }
-        out
-    }
-}
-
 /// The pod's resolver by its dnsPolicy and dnsConfig; `host` is the node's.
-pub fn resolver(pod: &Pod, host: &Resolver, cluster_dns: &[IpAddr], cluster_domain: &str) -> Resolver {
+pub fn resolver(pod: &Pod, host: &ResolvConf, cluster_dns: &[IpAddr], cluster_domain: &str) -> ResolvConf {
     let spec = pod::spec(pod);
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let cluster = match policy {
@@ -125,7 +84,7 @@ pub fn resolver(pod: &Pod, host: &Resolver, cluster_dns: &[IpAddr], cluster_doma
         _ => false,
     };
     let mut resolver = match policy {
-        "None" => Resolver::default(),
+        "None" => ResolvConf::default(),
         _ if cluster && !cluster_dns.is_empty() => {
             let namespace = pod::namespace(pod);
             let mut searches = vec![
@@ -134,7 +93,7 @@ pub fn resolver(pod: &Pod, host: &Resolver, cluster_dns: &[IpAddr], cluster_doma
                 cluster_domain.to_owned(),
             ];
             searches.extend(host.searches.iter().cloned());
-            Resolver {
+            ResolvConf {
                 nameservers: cluster_dns.iter().map(ToString::to_string).collect(),
                 searches,
                 options: vec!["ndots:5".to_owned()],
@@ -208,7 +167,7 @@ mod tests {
 
     #[test]
     fn resolvers() {
-        let host = Resolver::parse("# x\nnameserver 9.9.9.9\nsearch corp.example\noptions timeout:2\n");
+        let host = ResolvConf::parse("# x\nnameserver 9.9.9.9\nsearch corp.example\noptions timeout:2\n");
         let dns: Vec<IpAddr> = vec!["10.96.0.10".parse().unwrap()];
         let cluster = "search n.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n";
         let own = "search corp.example\nnameserver 9.9.9.9\noptions timeout:2\n";

@@ -12,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use mk8s_containerd::spec::{self, SandboxConfig};
 use mk8s_containerd::{ContainerSpec, Stdio};
+use mk8s_network::resolv_conf::ResolvConf;
 use mk8s_supervisor::job;
 use nix::mount::MsFlags;
 use tokio::sync::mpsc;
@@ -246,7 +247,7 @@ fn set_up(agent: &Agent, pod: &Pod, ips: &[String]) -> Result<String, Error> {
     let logs = names::pod_log_dir(&agent.config, pod::namespace(pod), pod::name(pod), uid);
     fs::create_dir_all(&logs).map_err(io("create", &logs))?;
     let (host, domain) = files::host_and_domain(pod, &agent.config.cluster_domain);
-    let node_resolver = files::Resolver::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let node_resolver = ResolvConf::of_host();
     let dns: &[IpAddr] = &agent.config.cluster_dns;
     let resolver = files::resolver(pod, &node_resolver, dns, &agent.config.cluster_domain);
     let hosts = if pod::host_network(pod) {
