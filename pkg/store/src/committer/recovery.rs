@@ -18,15 +18,18 @@ pub(super) struct Failure {
     cause: Arc<str>,
     pause: Duration,
     retry_at: Instant,
+    /// Bytes of values that the disk had no room for.
+    need: usize,
 }
 
 impl Failure {
-    fn new(cause: String, before: Option<&Failure>) -> Failure {
+    fn new(cause: String, need: usize, before: Option<&Failure>) -> Failure {
         let pause = before.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LAST_PAUSE));
         Failure {
             cause: cause.into(),
             pause,
             retry_at: Instant::now() + pause,
+            need: before.map_or(need, |before| before.need.max(need)),
         }
     }
 
@@ -59,7 +62,7 @@ impl Committer {
             cause,
             "store: a batch could not be written; no write is taken until the disk is tried again"
         );
-        self.turn_off(cause);
+        self.turn_off_for(cause, batch.bytes);
         if matches!(verdict, Verdict::Unknown) && self.reopened() {
             verdict = if batch.revision > 0 && self.revision >= batch.revision {
                 Verdict::There
@@ -76,9 +79,11 @@ impl Committer {
             return;
         }
         let revision = self.revision;
+        // As much as was refused: it would be refused again at once.
+        let need = self.failed.as_ref().map_or(0, |failure| failure.need);
         let Some(engine) = &mut self.engine else { return };
         let probe = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            engine.reserve(0).map_err(Refused::NoRoom)?;
+            engine.reserve(need).map_err(Refused::NoRoom)?;
             let applied = engine.apply(&mut [], revision);
             applied.map_err(|error| Refused::InDoubt(error.to_string()))
         }));
@@ -106,15 +111,19 @@ impl Committer {
     }
 
     fn turn_off(&mut self, cause: String) {
-        let failure = Failure::new(cause, self.failed.as_ref());
+        self.turn_off_for(cause, 0);
+    }
+
+    fn turn_off_for(&mut self, cause: String, need: usize) {
+        let failure = Failure::new(cause, need, self.failed.as_ref());
         self.shown.set_trouble(Some(failure.cause()));
         self.failed = Some(failure);
     }
 
     /// Gives the engine up. Its own end may panic too.
     fn abandon(&mut self) {
-        let engine = self.engine.take();
-        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(engine))) {
+        let Some(engine) = self.engine.take() else { return };
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| engine.abandon())) {
             panicked(panic.as_ref());
         }
     }

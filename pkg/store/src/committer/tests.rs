@@ -129,6 +129,8 @@ impl Engine for FakeEngine {
             Some(_) => Err(error()),
         }
     }
+
+    fn abandon(self: Box<Self>) {}
 }
 
 /// Follows as the watch cache does: what it has seen already changes nothing.

@@ -2,6 +2,7 @@
 
 mod format1;
 pub(crate) mod sled;
+mod sled_faults;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub(crate) trait Engine: Send {
     /// Writes all or nothing, and returns when it is on disk; an empty batch too. After a failure, which of the two it was
     /// shows only when the engine is opened again. The values' buffers are used, and left as they were.
     fn apply(&mut self, batch: &mut [Write], revision: u64) -> Result<(), EngineError>;
+    /// The end of an engine that has failed: whatever state it is in, it can be opened again afterwards.
+    fn abandon(self: Box<Self>);
 }
 
 /// Why the disk does not do what is asked.

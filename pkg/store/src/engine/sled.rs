@@ -7,6 +7,7 @@
 //! opened again (so room on the disk is claimed before sled is asked to use it).
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice};
 
 use super::format1;
+use super::sled_faults::{self, FlushWatch};
 use super::{Engine, EngineError, Opened, Revisions, Write, WriteChange};
 use crate::{Entry, value};
 
@@ -35,6 +37,8 @@ const ROOM_PER_BYTE: u64 = 4;
 const ROOM: u64 = 2 * 1024 * 1024;
 
 pub(crate) struct SledEngine {
+    watch: FlushWatch,
+    config: sled::Config,
     db: sled::Db,
     log: File,
     path: PathBuf,
@@ -64,15 +68,17 @@ impl SledEngine {
         let io = |what| io(dir, what);
         std::fs::create_dir_all(dir).map_err(io("create"))?;
         remove_unfinished_snapshots(dir).map_err(io("remove unfinished snapshots in"))?;
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
-            .mode(sled::Mode::HighThroughput)
-            .open()
-            .map_err(failed(dir, "open the database"))?;
+            .mode(sled::Mode::HighThroughput);
+        let db = config.open().map_err(failed(dir, "open the database"))?;
+        let watch = FlushWatch::start(config.clone(), db.clone());
         let log = File::open(dir.join("db")).map_err(io("open the log file in"))?;
         Ok(SledEngine {
+            watch: watch.map_err(io("start a thread for"))?,
+            config,
             db,
             log,
             path: dir.to_path_buf(),
@@ -86,6 +92,8 @@ impl SledEngine {
     /// from the disk finds counts.
     pub fn reopen(dir: &Path) -> Result<Opened, EngineError> {
         let io = |what| io(dir, what);
+        // sled is asked only when the disk takes something: an attempt that fails may cost the memory of a database.
+        write_scratch(dir).map_err(io("claim room in"))?;
         let log = File::options().write(true).open(dir.join("db"));
         let log = log.map_err(io("open the log file in"))?;
         log.sync_data().map_err(io("sync the log file in"))?;
@@ -121,8 +129,10 @@ impl SledEngine {
 
     /// Writes records all or nothing, and returns when they are on disk.
     pub(super) fn write(&self, records: sled::Batch) -> Result<(), EngineError> {
-        self.db.apply_batch(records).map_err(self.failed("write a batch"))?;
-        self.db.flush().map_err(self.failed("flush a batch"))?;
+        self.watch.during(|| {
+            self.db.apply_batch(records).map_err(self.failed("write a batch"))?;
+            self.db.flush().map_err(self.failed("flush a batch"))
+        })?;
         let synced = self.log.sync_data();
         synced.map_err(io(&self.path, "sync the log file in"))
     }
@@ -325,6 +335,23 @@ impl Engine for SledEngine {
         self.revision = revision;
         Ok(())
     }
+
+    fn abandon(self: Box<Self>) {
+        let SledEngine {
+            watch,
+            config,
+            db,
+            path,
+            ..
+        } = *self;
+        drop(watch);
+        // One that knows that it has failed waits for nothing.
+        if config.global_error().is_err() {
+            drop(db);
+        } else {
+            sled_faults::leave(db, &path.join("db"));
+        }
+    }
 }
 
 /// What stands behind the text in a value's first record: create and mod revision, the hole's offset, and the number of
@@ -384,6 +411,19 @@ fn read_u64(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, sled::Error> {
         .get(key)?
         .and_then(|value| value.as_ref().try_into().ok())
         .map(u64::from_be_bytes))
+}
+
+/// Writes, syncs and removes as much as is claimed for a batch.
+fn write_scratch(dir: &Path) -> std::io::Result<()> {
+    let path = dir.join("scratch");
+    let written = File::create(&path).and_then(|mut file| {
+        let zeros = [0; 64 * 1024];
+        for _ in 0..ROOM / zeros.len() as u64 {
+            file.write_all(&zeros)?;
+        }
+        file.sync_all()
+    });
+    std::fs::remove_file(&path).and(written)
 }
 
 fn remove_unfinished_snapshots(dir: &Path) -> std::io::Result<()> {
