@@ -1,6 +1,6 @@
 //! The embedded engine. sled 0.34 has sharp edges that are designed around here:
-//! `flush` alone is no fsync (so the log file is synced on our own descriptor), values above about 128 KB leak blob
-//! files (so they are cut into chunks), an unfinished `snap.*.generating` blocks opening (so it is removed first), and
+//! `flush` alone is no fsync (so the log file is synced on our own descriptor), leaves above 128 KiB become blob files that
+//! are neither synced nor removed (so values are cut into chunks), an unfinished `snap.*.generating` blocks opening (so it is removed first), and
 //! single inserts can tear in a crash (so everything goes through `apply_batch`). Finished `snap.*` files must stay: they
 //! look like an accelerator, but without them recovery after a crash cuts the log too early and loses acknowledged
 //! writes (the crash test shows it within a hundred kills). A write that fails poisons the whole database until it is
@@ -28,7 +28,9 @@ pub(super) const REVISION_KEY: &[u8] = b"m/revision";
 /// were these of format 1.)
 const VALUE: u8 = b'v';
 const CHUNK: u8 = b'w';
-pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+/// sled writes leaves whole, of up to some twenty records, and what is larger than 128 KiB into a blob file of its own, which
+/// it never syncs and seldom removes. No leaf becomes as large.
+pub(super) const CHUNK_BYTES: usize = 6 * 1024;
 /// Every object is in the watch cache too; sled's own cache only has to hold the pages under change.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// Room that is claimed beyond the log's end: what a batch's values may become (leaves are written whole), and some
