@@ -262,6 +262,9 @@ impl Containerd {
             ..Default::default()
         };
         match call(&what, self.images_api().create(request)).await {
+            // An id names one configuration, whichever manifest led to it. The record that is there stays: it may be of an
+            // image that was imported by hand, and must outlive the one that is pulled now.
+            Err(error) if error.is_already_exists() && name.starts_with("sha256:") => return Ok(()),
             Err(error) if error.is_already_exists() => {}
             other => return other.map(|_| ()),
         }
