@@ -12,16 +12,17 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use crate::failure::{Failure, Result};
 use crate::settings::SETTINGS;
 
+/// mk8s's alone, whoever made it first: a set-up that was refused leaves its lock there.
+const RUN: &str = "/run/mk8s";
 /// Whose entries are mk8s's, but for those that were there before; those within others first.
-const CLEARED: [&str; 5] = [
+const CLEARED: [&str; 4] = [
     "/var/lib/kubelet/pods",
     "/var/lib/kubelet",
     "/var/log/pods",
     "/var/log/containers",
-    "/run/mk8s",
 ];
-/// Where mk8s has single files, each of which it removes by name.
-const VISITED: [&str; 1] = ["/etc/kubernetes"];
+/// Where mk8s has single files, each of which is removed by name.
+const VISITED: [&str; 2] = ["/etc/kubernetes", "/run/netns"];
 /// What mk8s makes in its data directory beside the settings.
 const DATA: [&str; 3] = ["db", "pki", "node"];
 
@@ -55,6 +56,7 @@ pub fn clear(data_dir: &Path, before: &BTreeSet<PathBuf>) -> Result<()> {
         .flat_map(|directory| entries(Path::new(directory)))
         .filter(|path| !before.contains(path))
         .chain(own_data)
+        .chain([RUN.into()])
         .collect();
     unmount(&own)?;
     for path in &own {

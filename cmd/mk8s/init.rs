@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::{Role as RbacRole, RoleBinding};
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use mk8s_pki::bootstrap::Token;
 use mk8s_pki::layout;
 use serde_json::json;
@@ -14,7 +13,7 @@ use crate::cli::{self, Network};
 use crate::failure::{Failure, Result};
 use crate::settings::{self, ADMIN_CONF, Cluster, Master, Role, Settings};
 use crate::setup::{contradiction, list, node_contradictions};
-use crate::{admin, host, kubeconfig, lifecycle, master, preflight, setup, status, token};
+use crate::{admin, host, kubeconfig, lifecycle, master, objects, preflight, setup, status, token};
 
 /// The ConfigMap that joins read the cluster's settings from, and the key in it.
 pub const CLUSTER_CONFIG: &str = "mk8s-config";
@@ -183,13 +182,13 @@ async fn publish(client: &kube::Client, settings: &Settings) -> Result<()> {
     let text = serde_json::to_string(&settings.cluster).map_err(|error| Failure::of("print the settings", error))?;
     let failed = |error: kube::Error| Failure::of("publish the cluster's settings for joins", error);
     let metadata = json!({"name": CLUSTER_CONFIG, "namespace": "kube-system"});
-    let config: ConfigMap = object(json!({"metadata": metadata, "data": {CLUSTER_KEY: text}}))?;
-    let role: RbacRole = object(json!({
+    let config: ConfigMap = objects::of(json!({"metadata": metadata, "data": {CLUSTER_KEY: text}}))?;
+    let role: RbacRole = objects::of(json!({
         "metadata": metadata,
         "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [CLUSTER_CONFIG], "verbs": ["get"]}],
     }))?;
     let group = "rbac.authorization.k8s.io";
-    let binding: RoleBinding = object(json!({
+    let binding: RoleBinding = objects::of(json!({
         "metadata": metadata,
         "roleRef": {"apiGroup": group, "kind": "Role", "name": CLUSTER_CONFIG},
         "subjects": [
@@ -197,36 +196,9 @@ async fn publish(client: &kube::Client, settings: &Settings) -> Result<()> {
             {"apiGroup": group, "kind": "Group", "name": "system:nodes"},
         ],
     }))?;
-    upsert(client, config).await.map_err(failed)?;
-    upsert(client, role).await.map_err(failed)?;
-    upsert(client, binding).await.map_err(failed)
-}
-
-fn object<K: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<K> {
-    serde_json::from_value(value).map_err(|error| Failure::of("make an object", error))
-}
-
-/// Creates an object in kube-system, or merges it over the one that is there.
-async fn upsert<K>(client: &kube::Client, object: K) -> std::result::Result<(), kube::Error>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    K: Clone + serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), "kube-system");
-    match api.create(&PostParams::default(), &object).await {
-        Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
-            let name = object.meta().name.clone().unwrap_or_default();
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&object))
-                .await
-                .map(drop)
-        }
-        other => other.map(drop),
-    }
-}
-
-/// Creates or replaces a Secret of kube-system.
-pub async fn upsert_secret(client: &kube::Client, secret: Secret) -> std::result::Result<(), kube::Error> {
-    upsert(client, secret).await
+    objects::upsert(client, config).await.map_err(failed)?;
+    objects::upsert(client, role).await.map_err(failed)?;
+    objects::upsert(client, binding).await.map_err(failed)
 }
 
 fn closing(settings: &Settings, first_token: &Token, left: &[PathBuf]) -> Result<()> {

@@ -124,7 +124,7 @@ pub fn remove_for_users(noted: &[Home]) {
 
 /// `mk8s kubeconfig`: the administrator's file, or one with a certificate for a user.
 pub async fn print(arguments: &cli::Kubeconfig) -> Result<()> {
-    let settings = Settings::require(arguments.data_dir.as_deref())?;
+    let settings = Settings::require(arguments.place.data_dir.as_deref())?;
     if settings.role != Role::Master {
         return Err(Failure::new(format!(
             "this host is a worker; kubeconfigs are on the master, {}",

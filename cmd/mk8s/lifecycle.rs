@@ -10,7 +10,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cli::Where;
 use crate::failure::{Failure, Result};
 use crate::settings::{self, BINARY, LOG_FILE, PID_FILE, Role, Settings, UNIT_FILE};
 
@@ -189,30 +188,6 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
     Err(Failure::of(what, said.trim().to_string()))
 }
 
-pub async fn start(arguments: &Where) -> Result<()> {
-    let settings = Settings::require(arguments.data_dir.as_deref())?;
-    let _turn = turn().await?;
-    if let Some(pid) = running() {
-        println!("mk8s runs already, pid {pid}");
-        return Ok(());
-    }
-    let mut started = launch(&settings)?;
-    crate::status::wait_ready(&settings, &mut started).await?;
-    println!("mk8s is started; node {} is Ready", settings.node_name);
-    Ok(())
-}
-
-pub async fn stop(arguments: &Where) -> Result<()> {
-    // A host that was not set up is told so, not that nothing runs.
-    Settings::require(arguments.data_dir.as_deref())?;
-    if halt().await? {
-        println!("mk8s is stopped; its pods keep running");
-    } else {
-        println!("mk8s does not run");
-    }
-    Ok(())
-}
-
 /// Ends the running mk8s; false when there was none.
 pub async fn halt() -> Result<bool> {
     let Some(pid) = running() else { return Ok(false) };
@@ -233,10 +208,6 @@ pub async fn halt() -> Result<bool> {
             STOP_DEADLINE.as_secs()
         ))),
     }
-}
-
-pub fn remove_logs() {
-    let _ = std::fs::remove_file(LOG_FILE);
 }
 
 /// Removes the unit that [`launch`] made.

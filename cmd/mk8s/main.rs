@@ -10,14 +10,17 @@ mod init;
 mod join;
 mod kubeconfig;
 mod lifecycle;
+mod log;
 mod master;
 mod node;
+mod objects;
 mod preflight;
 mod remote;
 mod reset;
 mod run;
 mod settings;
 mod setup;
+mod start;
 mod status;
 mod token;
 
@@ -50,7 +53,7 @@ fn main() -> ExitCode {
 fn parse() -> Result<Cli> {
     let arguments = config::with_file(Cli::command(), std::env::args().collect())?;
     let matches = Cli::command().get_matches_from(arguments);
-    Cli::from_arg_matches(&matches).map_err(|error| Failure::new(error.to_string()))
+    Ok(Cli::from_arg_matches(&matches)?)
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
@@ -71,8 +74,8 @@ fn dispatch(cli: Cli) -> Result<()> {
         match verb {
             Verb::Init(arguments) => init::init(arguments).await,
             Verb::Join(arguments) => join::join(arguments).await,
-            Verb::Start(arguments) => lifecycle::start(&arguments).await,
-            Verb::Stop(arguments) => lifecycle::stop(&arguments).await,
+            Verb::Start(arguments) => start::start(&arguments).await,
+            Verb::Stop(arguments) => start::stop(&arguments).await,
             Verb::Reset(arguments) => reset::reset(&arguments).await,
             Verb::Status(arguments) => status::status(&arguments).await,
             Verb::Token(arguments) => token::token(arguments).await,

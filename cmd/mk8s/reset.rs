@@ -6,13 +6,13 @@ use std::io::BufRead;
 use crate::cli;
 use crate::failure::{Failure, Result};
 use crate::settings::{ADMIN_CONF, Role, Settings};
-use crate::{footprint, kubeconfig, lifecycle, node};
+use crate::{footprint, kubeconfig, lifecycle, log, node};
 
 pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(Failure::new("mk8s reset has to run as root: use sudo"));
     }
-    let settings = Settings::require(arguments.data_dir.as_deref())
+    let settings = Settings::require(arguments.place.data_dir.as_deref())
         .map_err(|failure| Failure::new(format!("{failure}; nothing was changed")))?;
     if !arguments.force {
         confirm()?;
@@ -42,7 +42,7 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     footprint::clear(data_dir, &settings.before)?;
     kubeconfig::remove_for_users(&settings.kubeconfigs);
     let _ = std::fs::remove_file(ADMIN_CONF);
-    lifecycle::remove_logs();
+    log::remove();
     lifecycle::remove_unit();
     // Last of all: until then a reset that was interrupted can be done again.
     footprint::clear_settings(data_dir, &settings.before)?;

@@ -18,12 +18,12 @@ use crate::settings::{PID_FILE, Role, Settings};
 use crate::{master, node, remote};
 
 pub fn run(arguments: &cli::Run) -> Result<()> {
-    let settings = Settings::require(arguments.data_dir.as_deref())?;
+    let settings = Settings::require(arguments.place.data_dir.as_deref())?;
     if arguments.detached {
         nix::unistd::setsid().map_err(|error| Failure::of("start a session of its own", error))?;
     }
     let _lock = lock(Path::new(PID_FILE))?;
-    mk8s_supervisor::logging::init();
+    mk8s_supervisor::logging::init(crate::log::limit());
     settings.protect()?;
     give_back_memory();
     // Half of the cores and at least two: what runs in the pods is what the others are for.

@@ -14,6 +14,7 @@ use mk8s_pki::{ca, issue};
 
 use crate::cli::{self, TokenVerb};
 use crate::failure::{Failure, Result};
+use crate::objects;
 use crate::settings::Settings;
 
 pub async fn token(arguments: cli::Token) -> Result<()> {
@@ -99,9 +100,7 @@ pub async fn create(
 ) -> Result<()> {
     let expiration = ttl.map(|ttl| Timestamp::now() + ttl);
     let secret = token.to_secret(expiration, description, usages, groups);
-    let secret: Secret =
-        serde_json::from_value(secret).map_err(|error| Failure::of("make the token's Secret", error))?;
-    crate::init::upsert_secret(client, secret)
+    objects::upsert(client, objects::of::<Secret>(secret)?)
         .await
         .map_err(|error| Failure::of("create the token", error))
 }
