@@ -188,14 +188,11 @@ spec:
         - {name: app, image: 'nginx:1', ports: [{containerPort: 80}], resources: {limits: {cpu: 500m, memory: 64Mi}}}
 ";
 
-/// Where this version may be: built by hack/build-kubectl.sh, or from the Cloud SDK.
+/// Where hack/build-kubectl.sh puts this version.
 fn kubectl(version: &str) -> Option<PathBuf> {
     let built = std::env::var_os("MK8S_KUBECTL_DIR").map(PathBuf::from);
     let built = built.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/mk8s/kubectl")))?;
-    [built, "/usr/lib/google-cloud-sdk/bin".into()]
-        .into_iter()
-        .map(|dir| dir.join(format!("kubectl.{version}")))
-        .find(|path| path.exists())
+    Some(built.join(format!("kubectl.{version}"))).filter(|path| path.exists())
 }
 
 async fn run(version: &str) {

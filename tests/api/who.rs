@@ -1,5 +1,7 @@
 //! Who may: certificates, service accounts' tokens, nobody; RBAC, impersonation, reviews.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::Client;
@@ -17,6 +19,26 @@ async fn code_of(client: Client) -> u16 {
     }
 }
 
+/// A token whose claims name another account, and one whose signature is another point of the curve; both are whole JWTs, so
+/// that nothing but the check of the signature can refuse them.
+fn forged(token: &str) -> [String; 2] {
+    let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        panic!("{token} is no JWT")
+    };
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    let other = text.replace(
+        "system:serviceaccount:default:default",
+        "system:serviceaccount:kube-system:other",
+    );
+    assert_ne!(text, other);
+    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    bytes[40] ^= 1;
+    [
+        format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(other)),
+        format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode(bytes)),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn identities_and_rights() {
     let cluster = Cluster::start().await;
@@ -28,12 +50,14 @@ async fn identities_and_rights() {
         .await
         .unwrap();
     let token = issued.status.unwrap().token;
-    let forged = format!("{}x", &token[..token.len() - 1]);
+    // Well-formed: another account's claims under this signature, and another signature under these claims.
+    let [forged_claims, forged_signature] = forged(&token);
     let rows = [
         (Identity::User("someone", "system:masters"), 200),
         (Identity::User("someone", "nobodies"), 403),
         (Identity::Bearer(&token), 403),
-        (Identity::Bearer(&forged), 401),
+        (Identity::Bearer(&forged_claims), 401),
+        (Identity::Bearer(&forged_signature), 401),
         (Identity::Bearer("nonsense"), 401),
         (Identity::Nobody, 401),
     ];
