@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -36,6 +36,35 @@ pub struct Answer {
 pub struct Connection {
     server: Server,
     sender: http2::SendRequest<Full<Bytes>>,
+}
+
+/// What is asked.
+pub struct Request {
+    pub method: &'static str,
+    pub path: Arc<str>,
+    pub accept: &'static str,
+    pub content_type: &'static str,
+    pub body: Bytes,
+}
+
+impl Request {
+    pub fn get(path: &Arc<str>, accept: &'static str) -> Self {
+        Self {
+            method: "GET",
+            path: path.clone(),
+            accept,
+            content_type: JSON,
+            body: Bytes::new(),
+        }
+    }
+
+    pub fn create(path: &Arc<str>, body: &Bytes) -> Self {
+        Self {
+            method: "POST",
+            body: body.clone(),
+            ..Self::get(path, JSON)
+        }
+    }
 }
 
 impl Server {
@@ -74,35 +103,37 @@ impl Server {
 
 impl Connection {
     /// The answer's head; its body is still to come.
-    pub async fn open(
-        &mut self,
-        method: &str,
-        path: &str,
-        accept: &str,
-        body: Bytes,
-    ) -> Result<http::Response<Incoming>, Error> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("https://{}{path}", self.server.authority))
-            .header(header::ACCEPT, accept);
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, JSON);
+    pub async fn open(&mut self, asked: &Request) -> Result<http::Response<Incoming>, Error> {
+        let mut request = http::Request::builder()
+            .method(asked.method)
+            .uri(format!("https://{}{}", self.server.authority, asked.path))
+            .header(header::ACCEPT, asked.accept);
+        if !asked.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, asked.content_type);
         }
         self.sender.ready().await?;
-        Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
+        Ok(self
+            .sender
+            .send_request(request.body(Full::new(asked.body.clone()))?)
+            .await?)
     }
 
     /// The whole answer, thrown away as it comes: big ones are not to be gathered.
-    pub async fn drain(&mut self, method: &str, path: &str, accept: &str, body: Bytes) -> Result<StatusCode, Error> {
-        let mut answer = self.open(method, path, accept, body).await?;
+    pub async fn drain(&mut self, asked: &Request) -> Result<StatusCode, Error> {
+        let mut answer = self.open(asked).await?;
         while let Some(frame) = answer.frame().await {
             frame?;
         }
         Ok(answer.status())
     }
 
-    pub async fn whole(&mut self, method: &str, path: &str, body: Bytes) -> Result<Answer, Error> {
-        let answer = self.open(method, path, JSON, body).await?;
+    pub async fn whole(&mut self, method: &'static str, path: &str, body: Bytes) -> Result<Answer, Error> {
+        let asked = Request {
+            method,
+            body,
+            ..Request::get(&path.into(), JSON)
+        };
+        let answer = self.open(&asked).await?;
         Ok(Answer {
             status: answer.status(),
             body: answer.into_body().collect().await?.to_bytes(),

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Measured,
-    client::{JSON, Server},
+    client::{JSON, Request, Server},
     process,
     scenario::requests,
 };
@@ -43,7 +43,7 @@ pub async fn run(server: &Server, pids: &[u32], path: &str, body: Bytes, watcher
     let mut tasks = Vec::new();
     for watcher in 0..watchers {
         let mut answer = connections[watcher % CONNECTIONS]
-            .open("GET", &watch, JSON, Bytes::new())
+            .open(&Request::get(&watch.as_str().into(), JSON))
             .await
             .unwrap();
         assert!(answer.status().is_success(), "watch: {}", answer.status());
@@ -60,7 +60,9 @@ pub async fn run(server: &Server, pids: &[u32], path: &str, body: Bytes, watcher
     }
     let before = process::cpu(pids);
     let begun = Instant::now();
-    let written = requests(server, pids, "POST", path.to_owned(), JSON, body, WRITERS, writes).await;
+    let created: Arc<str> = path.into();
+    let create = move |_, _| Request::create(&created, &body);
+    let written = requests(server, pids, WRITERS, writes, create).await;
     let _ = tokio::time::timeout(Duration::from_secs(120), all.notified()).await;
     let (elapsed, cpu) = (begun.elapsed(), process::cpu(pids) - before);
     for task in tasks {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Measured,
-    client::{Connection, JSON, Server},
+    client::{Connection, JSON, Request, Server},
     process,
 };
 
@@ -39,8 +39,8 @@ pub async fn run(server: &Server, pids: &[u32], image: &str, rounds: usize, at_o
         for name in &names {
             // Not 0: that takes a pod out of the API at once, while the node still stops it and the next round begins.
             let path = format!("{PODS}/{name}?gracePeriodSeconds=1");
-            let deleted = connection.drain("DELETE", &path, JSON, Bytes::new()).await.unwrap();
-            assert!(deleted.is_success(), "{path}: {deleted}");
+            let deleted = connection.whole("DELETE", &path, Bytes::new()).await.unwrap();
+            assert!(deleted.status.is_success(), "{path}: {}", deleted.status);
         }
         watch.until_all(names, |event| event["type"] == "DELETED").await;
         tokio::time::sleep(SETTLING).await;
@@ -93,7 +93,10 @@ impl Watch {
         let from = listed["metadata"]["resourceVersion"].as_str().unwrap();
         let path = format!("{PODS}?watch=1&labelSelector=app%3Dbench&resourceVersion={from}");
         Self {
-            answer: connection.open("GET", &path, JSON, Bytes::new()).await.unwrap(),
+            answer: connection
+                .open(&Request::get(&path.as_str().into(), JSON))
+                .await
+                .unwrap(),
             unread: Vec::new(),
         }
     }

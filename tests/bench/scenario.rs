@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Measured,
-    client::{JSON, PROTOBUF, Server},
+    client::{JSON, PROTOBUF, Request, Server},
     fanout, pods, process,
 };
 
@@ -32,6 +32,11 @@ enum Load {
     },
     /// Of the pods that were created, always the same.
     GetPod {
+        clients: usize,
+        count: usize,
+    },
+    /// Each client its own pod's status, by merge patch, as a node agent's heartbeat changes it.
+    PatchStatus {
         clients: usize,
         count: usize,
     },
@@ -95,6 +100,13 @@ static SCENARIOS: &[Scenario] = &[
         load: Load::GetPod {
             clients: 64,
             count: 20_000,
+        },
+    },
+    Scenario {
+        name: "patch-status",
+        load: Load::PatchStatus {
+            clients: 64,
+            count: 6_000,
         },
     },
     Scenario {
@@ -162,20 +174,30 @@ impl Scenario {
             Load::Clean => clean(server).await,
             Load::Create { what, clients, count } => {
                 let body = Bytes::from(what.body().to_string());
-                return Some(requests(server, pids, "POST", what.path(), JSON, body, clients, count).await);
+                let path: Arc<str> = what.path().into();
+                return Some(requests(server, pids, clients, count, move |_, _| Request::create(&path, &body)).await);
             }
             Load::GetPod { clients, count } => {
-                let mut connection = server.connect().await.unwrap();
-                let first = format!("{}?limit=1", What::Pod.path());
-                let listed = connection.whole("GET", &first, Bytes::new()).await.unwrap();
-                let listed: Value = serde_json::from_slice(&listed.body).unwrap();
-                let name = listed["items"][0]["metadata"]["name"].as_str().unwrap();
-                let path = format!("{}/{name}", What::Pod.path());
-                return Some(requests(server, pids, "GET", path, JSON, Bytes::new(), clients, count).await);
+                let path: Arc<str> = pod_paths(server, 1).await.remove(0).into();
+                return Some(requests(server, pids, clients, count, move |_, _| Request::get(&path, JSON)).await);
+            }
+            Load::PatchStatus { clients, count } => {
+                let paths: Arc<[String]> = pod_paths(server, clients).await.into();
+                let patch = move |client: usize, number: usize| {
+                    let body = json!({"status": {"phase": "Pending", "message": format!("beat {number}")}});
+                    Request {
+                        method: "PATCH",
+                        path: format!("{}/status", paths[client]).into(),
+                        content_type: "application/merge-patch+json",
+                        body: body.to_string().into(),
+                        accept: JSON,
+                    }
+                };
+                return Some(requests(server, pids, clients, count, patch).await);
             }
             Load::ListPods { accept, query, count } => {
-                let path = format!("{}{query}", What::Pod.path());
-                return Some(requests(server, pids, "GET", path, accept, Bytes::new(), 1, count).await);
+                let path: Arc<str> = format!("{}{query}", What::Pod.path()).into();
+                return Some(requests(server, pids, 1, count, move |_, _| Request::get(&path, accept)).await);
             }
             Load::StartPods { rounds, at_once } => return Some(pods::run(server, pids, image, rounds, at_once).await),
             Load::FanOut { watchers, writes } => {
@@ -235,34 +257,48 @@ impl What {
     }
 }
 
-/// `count` requests by so many clients, each with a connection that stands before the clock runs.
-#[allow(clippy::too_many_arguments, reason = "a request, a load, and whom it meets")]
+/// The paths of pods that were created.
+async fn pod_paths(server: &Server, count: usize) -> Vec<String> {
+    let mut connection = server.connect().await.unwrap();
+    let first = format!("{}?limit={count}", What::Pod.path());
+    let listed = connection.whole("GET", &first, Bytes::new()).await.unwrap();
+    let listed: Value = serde_json::from_slice(&listed.body).unwrap();
+    let names = listed["items"].as_array().unwrap().iter();
+    names
+        .map(|pod| format!("{}/{}", What::Pod.path(), pod["metadata"]["name"].as_str().unwrap()))
+        .collect()
+}
+
+/// `count` requests by so many clients, each with a connection that stands before the clock runs. `request` gets the
+/// client's number and the request's.
 pub async fn requests(
     server: &Server,
     pids: &[u32],
-    method: &'static str,
-    path: String,
-    accept: &'static str,
-    body: Bytes,
     clients: usize,
     count: usize,
+    request: impl Fn(usize, usize) -> Request + Send + Sync + 'static,
 ) -> Measured {
     let mut connections = Vec::new();
     for _ in 0..clients {
         connections.push(server.connect().await.unwrap());
     }
-    let (taken, path): (Arc<AtomicUsize>, Arc<str>) = (Arc::default(), path.into());
+    let (taken, request): (Arc<AtomicUsize>, _) = (Arc::default(), Arc::new(request));
     let before = process::cpu(pids);
     let begun = Instant::now();
     let clients: Vec<_> = connections
         .into_iter()
-        .map(|mut connection| {
-            let (taken, path, body) = (taken.clone(), path.clone(), body.clone());
+        .enumerate()
+        .map(|(client, mut connection)| {
+            let (taken, request) = (taken.clone(), request.clone());
             tokio::spawn(async move {
                 let (mut latencies, mut failed) = (Vec::new(), 0);
-                while taken.fetch_add(1, Ordering::Relaxed) < count {
-                    let sent = Instant::now();
-                    match connection.drain(method, &path, accept, body.clone()).await {
+                loop {
+                    let number = taken.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        break;
+                    }
+                    let (sent, request) = (Instant::now(), request(client, number));
+                    match connection.drain(&request).await {
                         Ok(status) if status.is_success() => latencies.push(sent.elapsed()),
                         _ => failed += 1,
                     }
@@ -297,10 +333,10 @@ async fn prepare(server: &Server) {
         .await
         .unwrap();
     assert!(made.status.is_success(), "{}", String::from_utf8_lossy(&made.body));
-    let account = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default");
+    let account: Arc<str> = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default").into();
     for _ in 0..1_000 {
         if connection
-            .drain("GET", &account, JSON, Bytes::new())
+            .drain(&Request::get(&account, JSON))
             .await
             .unwrap()
             .is_success()
