@@ -101,7 +101,7 @@ start() {
   mkdir -p "$home"
   rm -f "$home/ready"
   ip netns add "$prefix$host"
-  ip -n "$prefix-lan" link add "v$host" type veth peer name eth0 netns "$prefix$host"
+  ip -n "$prefix-lan" link add "v$host" type veth peer name eth0 address "$(printf "02:00:0a:09:00:%02x" "$host")" netns "$prefix$host"
   ip -n "$prefix-lan" link set "v$host" master lan up
   (
     enter_cgroups "$host"

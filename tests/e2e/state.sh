@@ -10,7 +10,8 @@ section() { sed "s|^|$1 |"; }
 find /etc /run /usr/local /var/log /var/lib/kubelet /var/lib/mk8s /var/lib/cni /opt/cni /root/.kube \
   \( -path /root/.kube/cache -o -path /run/containerd -o -path /var/log/containerd.log -o -path /usr/local/bin/mk8s \) -prune -o \
   \( -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %l\n' \) 2>/dev/null | grep -vx '/root/.kube d .*' | sort | section file || true
-awk '{ print $4, $5, $6, $9, $10 }' /proc/self/mountinfo | grep -vE ' /(run|var/lib)/containerd' | sort | section mount
+# Root, place and options of each, and what it is of. Those in /tmp are of the machine's other tests.
+awk '{ for (at = 7; $at != "-";) at++; print $4, $5, $6, $(at + 1), $(at + 2) }' /proc/self/mountinfo | grep -vE ' /(run/containerd|var/lib/containerd|tmp/)' | sort | section mount
 ip -o link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ (state|qlen|link-netnsid) [^ ]+//g' | sort | section link
 ip -o address | sed -E 's/^[0-9]+: //' | sort | section address
 { ip route show table all; ip rule; } | sed 's/ *$//' | sort | section route
@@ -20,8 +21,9 @@ for command in iptables-save ip6tables-save; do
 done
 find /sys/fs/cgroup -type d | sort | section cgroup
 ps -e -o comm= | grep -vxE 'bash|ps|sort|sed|grep|sleep|nsenter|timeout' | sort | section process
+echo "net/ipv4/ip_forward $(cat /proc/sys/net/ipv4/ip_forward)" | section sysctl
 for link in all default $(ls /sys/class/net); do
-  for name in route_localnet send_redirects rp_filter; do
+  for name in route_localnet send_redirects rp_filter forwarding; do
     file=net/ipv4/conf/$link/$name
     echo "$file $(cat "/proc/sys/$file")"
   done

@@ -45,3 +45,4 @@ for kubectl in "${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"/kubectl.1.* ${MK
   check "kubectl $version: apply" on 1 "$kubectl" apply -f "$here/app.yaml"
   check "kubectl $version: create" on 1 "$kubectl" -n app create configmap "made-by-${version//./-}" --from-literal=a=b
 done
+check "each of two versions of kubectl was tried" grep -q '\..* .*\.' <<<"$tried"

@@ -9,7 +9,8 @@ check "rollout of the undo" k rollout status deploy/web --timeout=60s
 shows "rollout history" "^3 " k rollout history deploy/web
 check "rollout restart" k rollout restart deploy/web
 check "rollout of the restart" k rollout status deploy/web --timeout=60s
-check "label" k label pod -l app=web tier=front
+# The restart's old pods are in the list, and may be gone when their turn comes.
+check "label" eventually 20 k label --overwrite pod -l app=web tier=front
 check "annotate" k annotate deploy/web note=x
 check "patch" k patch deploy/web -p '{"spec":{"replicas":3}}'
 check "rollout after the patch" k rollout status deploy/web --timeout=60s

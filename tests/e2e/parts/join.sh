@@ -3,6 +3,7 @@
 echo "# a second host"
 # A firewall of somebody else's that forwards nothing, as Docker and ufw leave one.
 on 2 iptables -P FORWARD DROP
+on 2 bash "$here/state.sh" >"$work/state-2"
 join=$(on 1 mk8s token create --print-join-command)
 shows "token list" "^[a-z0-9]{6}\.[a-z0-9]{16} .*authentication,signing" on 1 mk8s token list
 token=$(on 1 mk8s token generate)
