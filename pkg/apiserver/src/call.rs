@@ -140,10 +140,10 @@ pub enum Written {
 
 impl Written {
     /// The tree as stored (dry-run: as it would be).
-    pub fn value(&self) -> Value {
+    pub fn value(&self) -> Result<Value, Status> {
         match self {
             Written::Stored(object) => object.value(),
-            Written::Tree(value) => value.clone(),
+            Written::Tree(value) => Ok(value.clone()),
         }
     }
 }

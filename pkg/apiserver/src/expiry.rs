@@ -76,7 +76,7 @@ pub async fn run(server: Arc<State>) {
 
 /// The deadline of an event found at start, by its own last time.
 fn stored_deadline(object: &Arc<Object>) -> Deadline {
-    let value = object.value();
+    let value = object.value().unwrap_or_default();
     let last = [
         &["series", "lastObservedTime"][..],
         &["lastTimestamp"],

@@ -143,11 +143,8 @@ pub fn timed_out() -> Status {
 
 impl Current {
     pub fn of(object: Option<Arc<Object>>) -> Result<Current, Status> {
-        let value = object.as_ref().map_or(Value::Null, |object| object.value());
-        match &object {
-            Some(object) if value.is_null() => Err(Status::internal(format!("{} is stored damaged", object.key))),
-            _ => Ok(Current { object, value }),
-        }
+        let value = object.as_ref().map_or(Ok(Value::Null), |object| object.value())?;
+        Ok(Current { object, value })
     }
 }
 

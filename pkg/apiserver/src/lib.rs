@@ -17,6 +17,7 @@ mod health;
 pub mod identity;
 mod layers;
 mod limits;
+mod loan;
 pub mod lookup;
 mod metadata;
 mod metrics;

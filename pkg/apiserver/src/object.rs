@@ -5,7 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use mk8s_api::codec::json;
+use mk8s_api::codec::protobuf::{self, ProtobufError};
 use mk8s_api::registry::Resource;
+use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::status::Status;
 use serde_json::Value;
 
 /// Labels and selectable fields: made by the task of the request that wrote the object, or on first use after a start.
@@ -52,7 +55,7 @@ pub struct Object {
     name_from: u16,
     resource: Arc<Resource>,
     selectable: OnceLock<Selectable>,
-    proto: OnceLock<Option<Bytes>>,
+    proto: OnceLock<Result<Bytes, Box<Status>>>,
 }
 
 impl Object {
@@ -103,17 +106,21 @@ impl Object {
         &self.resource
     }
 
-    /// The object as a tree. Costs a parse: for writers and slow paths.
-    pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or_else(|error| {
-            tracing::error!(key = %self.key, %error, "a stored object is not JSON");
-            Value::Null
-        })
+    /// The object as a tree. Costs a parse: for writers and slow paths. What is stored is JSON unless it was damaged;
+    /// nobody may go on with nothing in its place.
+    pub fn value(&self) -> Result<Value, Status> {
+        serde_json::from_slice(&self.json).map_err(|error| self.unreadable(&error))
     }
 
+    fn unreadable(&self, why: &dyn fmt::Display) -> Status {
+        tracing::error!(key = %self.key, revision = self.revision, %why, "a stored object can't be read");
+        Status::internal(format!("the stored object {} can't be read: {why}", self.key))
+    }
+
+    /// What selectors ask. A damaged object has no labels and no fields.
     pub fn selectable(&self) -> &Selectable {
         self.selectable
-            .get_or_init(|| Selectable::of(&self.resource, &self.value()))
+            .get_or_init(|| Selectable::of(&self.resource, &self.value().unwrap_or_default()))
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
@@ -137,31 +144,56 @@ impl Object {
         if revision == self.revision {
             return self.json.clone();
         }
-        let at = self.revision_at as usize;
-        let old_len = decimal_len(self.revision);
         let mut text = Vec::with_capacity(self.json.len() + 4);
-        text.extend_from_slice(&self.json[..at]);
-        text.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
-        text.extend_from_slice(&self.json[at + old_len..]);
+        self.print_at(revision, &mut text);
         text.into()
+    }
+
+    /// Appends that text.
+    pub fn print_at(&self, revision: u64, into: &mut Vec<u8>) {
+        if revision == self.revision {
+            into.extend_from_slice(&self.json);
+            return;
+        }
+        let at = self.revision_at as usize;
+        into.extend_from_slice(&self.json[..at]);
+        into.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
+        into.extend_from_slice(&self.json[at + decimal_len(self.revision)..]);
     }
 
     /// The object's metadata alone, in JSON as meta.k8s.io/v1 PartialObjectMetadata: its text, found without a tree. That
     /// of every object of the cluster is sent to those who watch owners.
-    pub fn partial_metadata(&self, revision: u64) -> Option<Vec<u8>> {
+    pub fn partial_metadata(&self, revision: u64) -> Result<Vec<u8>, Status> {
         let json = self.json_at(revision);
-        let metadata = json::metadata(&json)?;
+        let metadata = json::metadata(&json).ok_or_else(|| self.unreadable(&"it has no metadata"))?;
         let head = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#;
         let mut text = Vec::with_capacity(head.len() + metadata.len() + 1);
         text.extend_from_slice(head);
         text.extend_from_slice(metadata.as_bytes());
         text.push(b'}');
-        Some(text)
+        Ok(text)
     }
 
-    /// The object in Kubernetes protobuf, framed as a list's item; made once. None where the kind has no schema.
-    pub fn proto(&self, encode: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Bytes> {
-        self.proto.get_or_init(|| encode(&self.json).map(Bytes::from)).clone()
+    /// The object in Kubernetes protobuf, in its stored version, framed as a list's item; made once.
+    pub fn proto_item(&self) -> Result<Bytes, Status> {
+        let made = self.proto.get_or_init(|| {
+            let item = self.encode(|schema| protobuf::item_from_json(schema, &self.json));
+            item.map(Bytes::from).map_err(Box::new)
+        });
+        made.clone().map_err(|status| *status)
+    }
+
+    /// Its message alone, with another resourceVersion.
+    pub fn proto_at(&self, revision: u64) -> Result<Vec<u8>, Status> {
+        self.encode(|schema| protobuf::raw_from_json(schema, &self.json_at(revision)))
+    }
+
+    fn encode(&self, encode: impl FnOnce(TypeRef) -> Result<Vec<u8>, ProtobufError>) -> Result<Vec<u8>, Status> {
+        let kind = &self.resource.kind;
+        match schema::by_api_version(&self.resource.api_version(), kind) {
+            Some(schema) => encode(schema).map_err(|error| self.unreadable(&error)),
+            None => Err(Status::not_acceptable(format!("{kind} has no protobuf form"))),
+        }
     }
 
     /// Approximate bytes held.

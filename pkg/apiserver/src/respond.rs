@@ -53,21 +53,14 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
                 return Ok(compressed(code, "application/json", object.json.clone(), output));
             }
             Encoding::Protobuf => {
-                let item = proto_item(row, object)?;
+                let item = object.proto_item()?;
                 let body = protobuf::envelope(&row.api_version, row.kind(), protobuf::item_raw(&item));
                 return Ok(bytes(code, Encoding::Protobuf.content_type(), body));
             }
             _ => {}
         }
     }
-    value(code, output, shape_one(row, output.shape, row.show(object.value()))?)
-}
-
-/// An object's protobuf message framed as a list's item, made once.
-pub fn proto_item(row: &Row, object: &Arc<Object>) -> Result<Bytes, Status> {
-    let schema = row.schema;
-    let item = object.proto(|json| schema.and_then(|schema| protobuf::item_from_json(schema, json).ok()));
-    item.ok_or_else(|| Status::not_acceptable(format!("{} has no protobuf form", row.kind())))
+    value(code, output, shape_one(row, output.shape, row.show(object.value()?))?)
 }
 
 /// One object in the asked-for shape.

@@ -1,6 +1,5 @@
 //! A list's body: written chunk by chunk out of what it shows, as the socket takes it, in whichever encoding and shape.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,12 +9,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, VARY};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::Frame;
-use mk8s_api::codec::protobuf;
+use mk8s_api::codec::{json, protobuf};
 use mk8s_api::status::Status;
-use serde_json::json;
+use serde_json::json as tree;
 
 use crate::call::Call;
 use crate::filter::Filter;
+use crate::loan::Loan;
 use crate::negotiate::{Encoding, Shape};
 use crate::object::Object;
 use crate::respond;
@@ -39,12 +39,12 @@ pub fn respond_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let output = call.output;
     match (output.encoding, output.shape) {
         (Encoding::Protobuf, Shape::Object) if call.row.shows_stored() => protobuf_list(call, page),
-        (Encoding::Json, _) if !output.pretty => Ok(json_list(call, page)),
+        (Encoding::Json, _) if !output.pretty => json_list(call, page),
         _ => {
             // Rarely asked for: the JSON text, read back and printed in the other form.
             let mut list = Lister::json(call, page);
             let mut text = Vec::new();
-            while let Some(chunk) = list.chunk() {
+            while let Some(chunk) = list.chunk()? {
                 text.extend_from_slice(&chunk);
             }
             let value = serde_json::from_slice(&text).map_err(|error| Status::internal(error.to_string()))?;
@@ -53,20 +53,24 @@ pub fn respond_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     }
 }
 
-fn json_list(call: &Call, page: Page) -> Response<Body> {
-    let mut list = Lister::json(call, page);
-    let first = list.chunk().unwrap_or_default();
+fn json_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
+    send(call, Lister::json(call, page), Encoding::Json.content_type())
+}
+
+fn send(call: &Call, mut list: Lister, content_type: &'static str) -> Result<Response<Body>, Status> {
+    // What fails here is answered; later the body can only break off.
+    let first = list.chunk()?.unwrap_or_default();
     if list.state == State::Done {
-        return respond::bytes(StatusCode::OK, "application/json", first);
+        return Ok(respond::bytes(StatusCode::OK, content_type, first));
     }
-    stream(call, list, first, "application/json")
+    Ok(stream(call, list, first, content_type))
 }
 
 fn protobuf_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let objects: Vec<Arc<Object>> = page.source.collect();
     let mut length = 0;
     for object in &objects {
-        length += respond::proto_item(&call.row, object)?.len();
+        length += object.proto_item()?.len();
     }
     let revision = page.revision.to_string();
     let meta = protobuf::ListMeta {
@@ -75,25 +79,20 @@ fn protobuf_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
         remaining_item_count: page.remaining.and_then(|remaining| i64::try_from(remaining).ok()),
     };
     let head = protobuf::list_head(&call.row.api_version, &call.row.resource.list_kind, &meta, length);
-    let mut list = Lister {
+    let list = Lister {
         source: Source::Items(objects.into_iter()),
         state: State::Head(head),
         item: Item::Protobuf,
         row: call.row.clone(),
         first: true,
     };
-    let first = list.chunk().unwrap_or_default();
-    let content_type = Encoding::Protobuf.content_type();
-    if list.state == State::Done {
-        return Ok(respond::bytes(StatusCode::OK, content_type, first));
-    }
-    Ok(stream(call, list, first, content_type))
+    send(call, list, Encoding::Protobuf.content_type())
 }
 
 /// A body of more than one chunk, compressed where the client takes that.
 fn stream(call: &Call, list: Lister, first: Bytes, content_type: &'static str) -> Response<Body> {
     let mut response = respond::bytes(StatusCode::OK, content_type, Bytes::new());
-    let first = Some(first);
+    let (first, list) = (Some(first), Loan::new(&call.server, list));
     if call.output.gzip {
         let headers = response.headers_mut();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -214,7 +213,7 @@ struct Lister {
 impl Lister {
     fn json(call: &Call, page: Page) -> Lister {
         let row = &call.row;
-        let mut meta = json!({"resourceVersion": page.revision.to_string()});
+        let mut meta = tree!({"resourceVersion": page.revision.to_string()});
         if !page.continue_token.is_empty() {
             meta["continue"] = page.continue_token.into();
         }
@@ -243,24 +242,29 @@ impl Lister {
         }
     }
 
-    fn chunk(&mut self) -> Option<Bytes> {
+    /// The next chunk; None after the last.
+    fn chunk(&mut self) -> Result<Option<Bytes>, Status> {
         let mut chunk = match std::mem::replace(&mut self.state, State::Items) {
             State::Head(head) => head,
             State::Items => Vec::with_capacity(CHUNK + (4 << 10)),
             State::Done => {
                 self.state = State::Done;
-                return None;
+                return Ok(None);
             }
         };
+        let mut failed = None;
         let (item, row, first) = (&self.item, &self.row, &mut self.first);
         let more = self.source.feed(|object| {
             if !*first && !matches!(item, Item::Protobuf) {
                 chunk.push(b',');
             }
             *first = false;
-            write_item(&mut chunk, item, row, object);
-            chunk.len() < CHUNK
+            failed = write_item(&mut chunk, item, row, object).err();
+            failed.is_none() && chunk.len() < CHUNK
         });
+        if let Some(status) = failed {
+            return Err(status);
+        }
         if !more {
             match self.item {
                 Item::Protobuf => chunk.extend_from_slice(protobuf::TAIL),
@@ -268,73 +272,83 @@ impl Lister {
             }
             self.state = State::Done;
         }
-        Some(chunk.into())
+        Ok(Some(chunk.into()))
     }
 }
 
-fn write_item(chunk: &mut Vec<u8>, item: &Item, row: &Row, object: &Arc<Object>) {
+fn write_item(chunk: &mut Vec<u8>, item: &Item, row: &Row, object: &Arc<Object>) -> Result<(), Status> {
     let value = match item {
         Item::Json => {
             chunk.extend_from_slice(&object.json);
-            return;
+            return Ok(());
         }
         Item::Protobuf => {
             // Encoded before the head was written: the lengths in it are of these bytes.
-            if let Ok(item) = respond::proto_item(row, object) {
-                chunk.extend_from_slice(&item);
-            }
-            return;
+            chunk.extend_from_slice(&object.proto_item()?);
+            return Ok(());
         }
-        Item::Shown => row.show(object.value()),
+        Item::Shown => row.show(object.value()?),
         Item::Metadata if row.shows_stored_metadata() => {
-            match object.partial_metadata(object.revision) {
-                Some(text) => chunk.extend_from_slice(&text),
-                None => chunk.extend_from_slice(b"null"),
-            }
-            return;
+            chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
+            return Ok(());
         }
-        Item::Metadata => table::partial_metadata(row.show(object.value())),
-        Item::Row(include) => table::row(row, &row.show(object.value()), *include),
+        Item::Metadata => table::partial_metadata(row.show(object.value()?)),
+        Item::Row(include) => table::row(row, &row.show(object.value()?), *include),
     };
-    if serde_json::to_writer(&mut *chunk, &value).is_err() {
-        chunk.extend_from_slice(b"null");
-    }
+    json::print(&value, chunk);
+    Ok(())
 }
 
 struct ListBody {
-    list: Lister,
+    list: Loan<Lister>,
     first: Option<Bytes>,
     gzip: Option<flate2::write::GzEncoder<Vec<u8>>>,
 }
 
 impl ListBody {
-    fn next(&mut self) -> Option<Bytes> {
-        use std::io::Write;
-        if self.gzip.is_none() {
-            return self.first.take().or_else(|| self.list.chunk());
+    fn plain(&mut self) -> Result<Option<Bytes>, Status> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
         }
-        loop {
-            let plain = self.first.take().or_else(|| self.list.chunk());
-            let Some(plain) = plain else {
-                let encoder = self.gzip.take()?;
-                self.list.state = State::Done;
-                return encoder.finish().ok().map(Bytes::from);
-            };
-            let encoder = self.gzip.as_mut()?;
-            encoder.write_all(&plain).ok()?;
+        let chunk = self.list.with(Lister::chunk);
+        chunk.unwrap_or_else(|| Err(Status::timeout("the list was not read in time")))
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        use std::io::Write as _;
+        while let Some(encoder) = &mut self.gzip {
             if encoder.get_ref().len() >= CHUNK / 2 {
                 let full = std::mem::replace(encoder.get_mut(), Vec::with_capacity(CHUNK));
-                return Some(full.into());
+                return Ok(Some(full.into()));
+            }
+            // Compressing into memory does not fail; where it does, the body breaks off.
+            let failed = |error: std::io::Error| Status::internal(format!("compressing a list: {error}"));
+            match self.plain()? {
+                Some(plain) => {
+                    if let Some(encoder) = &mut self.gzip {
+                        encoder.write_all(&plain).map_err(failed)?;
+                    }
+                }
+                None => {
+                    let last = self.gzip.take().map(flate2::write::GzEncoder::finish);
+                    return last.transpose().map(|last| last.map(Bytes::from)).map_err(failed);
+                }
             }
         }
+        self.plain()
     }
 }
 
 impl http_body::Body for ListBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = axum::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.get_mut().next().map(|chunk| Ok(Frame::data(chunk))))
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let next = self.get_mut().next();
+        Poll::Ready(
+            next.map(|chunk| chunk.map(Frame::data))
+                .map_err(axum::Error::new)
+                .transpose(),
+        )
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use mk8s_api::codec::protobuf;
+use mk8s_api::codec::{json as text, protobuf};
 use mk8s_api::status::Status;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
@@ -17,13 +17,14 @@ use tokio::time::{Instant, Sleep};
 use super::list;
 use crate::call::Call;
 use crate::filter::Filter;
+use crate::loan::Loan;
 use crate::negotiate::{Encoding, Output, Shape};
 use crate::object::Object;
 use crate::options::ListOptions;
 use crate::respond;
 use crate::rows::Row;
 use crate::table::{self, Include};
-use crate::watch_cache::{Event, EventKind, Next, Snapshot, Watcher, frame};
+use crate::watch_cache::{Event, EventKind, Next, Snapshot, Watcher};
 
 const CHUNK: usize = 64 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -83,19 +84,22 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
         None => revision.is_none(),
     };
     let indexed = stream.scope.filter.indexed.clone();
-    if with_snapshot {
-        if let Some(revision) = revision {
-            let all = call.server.cache();
-            if !all.wait_for(revision, PATIENCE).await {
-                return Err(list::too_new(revision, all.revision()));
-            }
+    if let Some(revision) = revision {
+        // One that does not come is of another store's history, as after the restore of an older backup: events of this
+        // one would be taken for known. The client lists again.
+        let all = call.server.cache();
+        if !all.wait_for(revision, PATIENCE).await {
+            return Err(list::too_new(revision, all.revision()));
         }
+    }
+    if with_snapshot {
         let (snapshot, watcher) = cache.watch_with_snapshot(namespace, indexed.as_deref());
-        stream.initial = Some(Initial {
+        let initial = Initial {
             snapshot,
             after: None,
             bookmark: options.send_initial_events == Some(true) && options.allow_bookmarks,
-        });
+        };
+        stream.initial = Some(Loan::new(&call.server, initial));
         stream.source = Some(watcher);
         return Ok(());
     }
@@ -153,9 +157,31 @@ struct Initial {
     bookmark: bool,
 }
 
+impl Initial {
+    /// Writes a chunk; whether it was the last.
+    fn put_chunk(&mut self, scope: &Scope, encoder: &mut Encoder, chunk: &mut Vec<u8>) -> Result<bool, Status> {
+        let everything = scope.filter.is_everything();
+        let after = self.after.take();
+        for object in self.snapshot.iter_after(after.as_deref()) {
+            if !everything && !scope.filter.matches(object) {
+                continue;
+            }
+            encoder.put(chunk, EventKind::Added, object, object.revision)?;
+            if chunk.len() >= CHUNK {
+                self.after = Some(object.key.clone());
+                return Ok(false);
+            }
+        }
+        if self.bookmark {
+            encoder.bookmark(chunk, self.snapshot.revision, true)?;
+        }
+        Ok(true)
+    }
+}
+
 struct Stream {
     source: Option<Watcher>,
-    initial: Option<Initial>,
+    initial: Option<Loan<Initial>>,
     scope: Scope,
     encoder: Encoder,
     deadline: Pin<Box<Sleep>>,
@@ -176,8 +202,8 @@ impl Stream {
                 self.ended = true;
                 return Some(self.encoder.error(&status));
             }
-            if self.initial.is_some() {
-                let chunk = self.initial_chunk();
+            if let Some(initial) = self.initial.take() {
+                let chunk = self.initial_chunk(initial);
                 if !chunk.is_empty() {
                     return Some(chunk.into());
                 }
@@ -195,32 +221,17 @@ impl Stream {
         }
     }
 
-    fn initial_chunk(&mut self) -> Vec<u8> {
+    /// What the watch begins with, chunk by chunk; it is kept until nothing is left of it.
+    fn initial_chunk(&mut self, loan: Loan<Initial>) -> Vec<u8> {
         let mut chunk = Vec::new();
-        let Some(initial) = &mut self.initial else {
-            return chunk;
-        };
-        let mut last = None;
-        let everything = self.scope.filter.is_everything();
-        for object in initial.snapshot.iter_after(initial.after.as_deref()) {
-            if !everything && !self.scope.filter.matches(object) {
-                continue;
-            }
-            self.encoder.put(&mut chunk, EventKind::Added, object, object.revision);
-            if chunk.len() >= CHUNK {
-                last = Some(object.key.clone());
-                break;
-            }
+        let (scope, encoder) = (&self.scope, &mut self.encoder);
+        let done = loan.with(|initial| initial.put_chunk(scope, encoder, &mut chunk));
+        match done {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => self.initial = Some(loan),
+            Some(Err(status)) => self.last_words = Some(status),
+            None => self.last_words = Some(Status::expired("the watch was not read in time; list again")),
         }
-        if last.is_some() {
-            initial.after = last;
-            return chunk;
-        }
-        if initial.bookmark {
-            let bookmark = self.encoder.bookmark(initial.snapshot.revision, true);
-            chunk.extend_from_slice(&bookmark);
-        }
-        self.initial = None;
         chunk
     }
 
@@ -234,9 +245,6 @@ impl Stream {
             ));
             return None;
         }
-        if let ([event], true, true) = (self.events.as_slice(), self.scope.is_everything(), self.encoder.plain) {
-            return Some(event.json_frame().clone());
-        }
         let mut chunk = Vec::new();
         let everything = self.scope.is_everything();
         for event in &self.events {
@@ -248,10 +256,10 @@ impl Stream {
                     None => continue,
                 }
             };
-            if self.encoder.plain && kind == event.kind && Arc::ptr_eq(object, &event.object) {
-                chunk.extend_from_slice(event.json_frame());
-            } else {
-                self.encoder.event(&mut chunk, event, kind, object);
+            if let Err(status) = self.encoder.put(&mut chunk, kind, object, event.revision) {
+                // Not one event is left out in silence: the client hears why, and lists again.
+                self.last_words = Some(status);
+                break;
             }
         }
         (!chunk.is_empty()).then(|| chunk.into())
@@ -286,7 +294,17 @@ impl Stream {
             sleep.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
         }
         let revision = self.source.as_ref().and_then(Watcher::caught_up)?;
-        self.allow_bookmarks.then(|| self.encoder.bookmark(revision, false))
+        if !self.allow_bookmarks {
+            return None;
+        }
+        let mut chunk = Vec::new();
+        match self.encoder.bookmark(&mut chunk, revision, false) {
+            Ok(()) => Some(chunk.into()),
+            Err(status) => {
+                self.last_words = Some(status);
+                None
+            }
+        }
     }
 }
 
@@ -314,51 +332,45 @@ impl Encoder {
         }
     }
 
-    /// An event of the ring, possibly as something else than it was.
-    fn event(&mut self, chunk: &mut Vec<u8>, event: &Event, kind: EventKind, object: &Arc<Object>) {
-        let whole = kind == event.kind && Arc::ptr_eq(object, &event.object);
-        if whole && self.output.encoding == Encoding::Protobuf && self.output.shape == Shape::Object {
-            let row = self.row.clone();
-            let shared = event
-                .proto_frame(|event| protobuf_frame(&row, event.kind, &event.object, event.revision).map(Bytes::from));
-            if let (Some(shared), true) = (shared, self.row.shows_stored()) {
-                chunk.extend_from_slice(&shared);
-                return;
-            }
-        }
-        self.put(chunk, kind, object, event.revision);
-    }
-
-    fn put(&mut self, chunk: &mut Vec<u8>, kind: EventKind, object: &Arc<Object>, revision: u64) {
+    /// Writes an event as the row shows it.
+    fn put(&mut self, chunk: &mut Vec<u8>, kind: EventKind, object: &Arc<Object>, revision: u64) -> Result<(), Status> {
+        let (encoding, shape) = (self.output.encoding, self.output.shape);
         if self.plain {
-            chunk.extend_from_slice(&frame(kind.as_str(), &object.json_at(revision)));
-            return;
+            chunk.reserve(object.json.len() + 48);
+            put_frame(chunk, kind.as_str(), |chunk| object.print_at(revision, chunk));
+            return Ok(());
         }
-        if self.output.encoding == Encoding::Protobuf && self.output.shape == Shape::Object && self.row.shows_stored() {
-            if let Some(bytes) = protobuf_frame(&self.row, kind, object, revision) {
-                chunk.extend_from_slice(&bytes);
-            }
-            return;
+        if encoding == Encoding::Protobuf && shape == Shape::Object && self.row.shows_stored() {
+            return self.put_protobuf(chunk, kind, object, revision);
         }
-        if self.output.encoding != Encoding::Protobuf
-            && self.output.shape == Shape::Metadata
-            && self.row.shows_stored_metadata()
-            && let Some(text) = object.partial_metadata(revision)
-        {
-            chunk.extend_from_slice(&frame(kind.as_str(), &text));
-            return;
+        if encoding != Encoding::Protobuf && shape == Shape::Metadata && self.row.shows_stored_metadata() {
+            let text = object.partial_metadata(revision)?;
+            put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
+            return Ok(());
         }
-        let mut value = object.value();
+        let mut value = object.value()?;
         if revision != object.revision {
             mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
         }
         let value = self.row.show(value);
-        let shown = match self.output.shape {
+        let shown = match shape {
             Shape::Object => value,
             Shape::Metadata => table::partial_metadata(value),
             Shape::Table => self.table(value),
         };
-        self.put_value(chunk, kind.as_str(), &shown);
+        self.put_value(chunk, kind.as_str(), &shown)
+    }
+
+    /// The stored version in protobuf: the object keeps its own encoded form.
+    fn put_protobuf(&self, chunk: &mut Vec<u8>, kind: EventKind, object: &Object, revision: u64) -> Result<(), Status> {
+        let frame = |raw: &[u8]| protobuf::watch_frame(kind.as_str(), &self.row.api_version, self.row.kind(), raw);
+        if revision == object.revision {
+            let item = object.proto_item()?;
+            chunk.extend_from_slice(&frame(protobuf::item_raw(&item)));
+        } else {
+            chunk.extend_from_slice(&frame(&object.proto_at(revision)?));
+        }
+        Ok(())
     }
 
     fn table(&mut self, object: Value) -> Value {
@@ -370,22 +382,21 @@ impl Encoder {
         table
     }
 
-    fn put_value(&self, chunk: &mut Vec<u8>, kind: &str, value: &Value) {
-        if self.output.encoding == Encoding::Protobuf {
-            let schema =
-                mk8s_api::schema::by_api_version(mk8s_api::meta::api_version(value), mk8s_api::meta::kind(value));
-            if let Some(Ok(raw)) = schema.map(|schema| protobuf::encode_raw(schema, value)) {
-                let (api_version, own) = (mk8s_api::meta::api_version(value), mk8s_api::meta::kind(value));
-                chunk.extend_from_slice(&protobuf::watch_frame(kind, api_version, own, &raw));
-            }
-            return;
+    fn put_value(&self, chunk: &mut Vec<u8>, kind: &str, value: &Value) -> Result<(), Status> {
+        if self.output.encoding != Encoding::Protobuf {
+            put_frame(chunk, kind, |chunk| text::print(value, chunk));
+            return Ok(());
         }
-        if let Ok(text) = serde_json::to_vec(value) {
-            chunk.extend_from_slice(&frame(kind, &text));
-        }
+        let (api_version, own) = (mk8s_api::meta::api_version(value), mk8s_api::meta::kind(value));
+        let schema = mk8s_api::schema::by_api_version(api_version, own)
+            .ok_or_else(|| Status::not_acceptable(format!("{own} has no protobuf form")))?;
+        let raw = protobuf::encode_raw(schema, value)
+            .map_err(|error| Status::internal(format!("encoding an event of {own}: {error}")))?;
+        chunk.extend_from_slice(&protobuf::watch_frame(kind, api_version, own, &raw));
+        Ok(())
     }
 
-    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
+    fn bookmark(&self, chunk: &mut Vec<u8>, revision: u64, initial_end: bool) -> Result<(), Status> {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -400,24 +411,24 @@ impl Encoder {
                 "rows": [{"cells": [], "object": {
                     "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]}),
         };
-        let mut chunk = Vec::new();
-        self.put_value(&mut chunk, "BOOKMARK", &value);
-        chunk.into()
+        self.put_value(chunk, "BOOKMARK", &value)
     }
 
+    /// The last event of a watch; nothing where not even that can be written.
     fn error(&self, status: &Status) -> Bytes {
         let mut chunk = Vec::new();
-        self.put_value(&mut chunk, "ERROR", &status.to_value());
+        if let Err(error) = self.put_value(&mut chunk, "ERROR", &status.to_value()) {
+            tracing::error!(%error, "a watch ends without its error");
+        }
         chunk.into()
     }
 }
 
-fn protobuf_frame(row: &Row, kind: EventKind, object: &Arc<Object>, revision: u64) -> Option<Vec<u8>> {
-    let frame = |raw: &[u8]| protobuf::watch_frame(kind.as_str(), &row.api_version, row.kind(), raw);
-    if revision == object.revision {
-        let item = respond::proto_item(row, object).ok()?;
-        return Some(frame(protobuf::item_raw(&item)));
-    }
-    let raw = protobuf::raw_from_json(row.schema?, &object.json_at(revision)).ok()?;
-    Some(frame(&raw))
+/// A line of a JSON watch: `{"type":"ADDED","object":…}`.
+fn put_frame(chunk: &mut Vec<u8>, kind: &str, object: impl FnOnce(&mut Vec<u8>)) {
+    chunk.extend_from_slice(b"{\"type\":\"");
+    chunk.extend_from_slice(kind.as_bytes());
+    chunk.extend_from_slice(b"\",\"object\":");
+    object(chunk);
+    chunk.extend_from_slice(b"}\n");
 }

@@ -73,7 +73,7 @@ impl Holders {
     /// Gives something back, where it is the service's own.
     pub fn give_back(&self, claim: Claim, service: &Value) -> Option<Op> {
         let holder = self.holder(claim)?;
-        let own = holds(&holder.value(), service);
+        let own = holder.value().is_ok_and(|holder| holds(&holder, service));
         own.then(|| write::removal(holder.key.clone(), Expect::Revision(holder.revision)))
     }
 }

@@ -24,14 +24,15 @@ pub fn missing(services: &Services, stored: impl Iterator<Item = Arc<Object>>) -
     let mut ops = Vec::new();
     let mut taken: Vec<Claim> = Vec::new();
     for object in stored {
-        let service = object.value();
+        // A damaged one has been logged; it holds nothing.
+        let Ok(service) = object.value() else { continue };
         for claim in claims_of(&service) {
             match services.holders.holder(claim) {
                 None if !taken.contains(&claim) => {
                     taken.push(claim);
                     ops.push(services.holders.take(claim, &service)?);
                 }
-                Some(holder) if holds(&holder.value(), &service) => {}
+                Some(holder) if holder.value().is_ok_and(|holder| holds(&holder, &service)) => {}
                 _ => {
                     let service = &object.key;
                     tracing::warn!(%service, ?claim, "a Service holds what belongs to somebody else");
@@ -64,10 +65,10 @@ pub async fn run(state: Arc<State>) {
             continue;
         }
         for event in taken.iter().filter(|event| event.kind == EventKind::Deleted) {
-            let parent = event.object.value();
+            let Ok(parent) = event.object.value() else { continue };
             let of = |key| meta::string(&parent, &["spec", "parentRef", key]).to_string();
             if let Some(service) = stored.get(&of("namespace"), &of("name"))
-                && holds(&parent, &service.value())
+                && service.value().is_ok_and(|service| holds(&parent, &service))
             {
                 repair(&state, &service).await;
             }

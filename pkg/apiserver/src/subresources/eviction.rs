@@ -46,7 +46,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let attributes = call.attributes(Operation::Create, pod.name(), None, Options::Write(admitted));
     call.admit(&attributes, &mut eviction, &mut warnings).await?;
     let delete = delete_options(&eviction, admitted)?;
-    let value = pod.value();
+    let value = pod.value()?;
     if !ignores_budget(&value) {
         consult_budget(call, &pod, &value, delete.dry_run).await?;
     }
@@ -113,7 +113,7 @@ impl Attempt for Counting<'_> {
 fn budget_of(budgets: &ResourceCache, pod: &Object) -> Result<Option<Arc<Object>>, Status> {
     let mut found = None;
     for object in budgets.list(pod.namespace()).iter() {
-        let budget = object.value();
+        let budget = object.value()?;
         let Some(selector) = meta::at(&budget, &["spec", "selector"]) else {
             continue;
         };

@@ -28,7 +28,7 @@ pub fn client(config: rustls::ClientConfig) -> NodeClient {
 pub fn address(cache: &Cache, node: &str) -> Result<String, Status> {
     let nodes = cache.resource("", "nodes");
     let object = nodes.and_then(|nodes| nodes.get("", node));
-    let object = object.ok_or_else(|| Status::not_found("", "nodes", node))?.value();
+    let object = object.ok_or_else(|| Status::not_found("", "nodes", node))?.value()?;
     let (host, port) = endpoint(&object).ok_or_else(|| Status::internal(format!("node {node:?} states no address")))?;
     if host.contains(':') {
         return Ok(format!("https://[{host}]:{port}"));

@@ -25,7 +25,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         return Err(Status::method_not_allowed("the resource has no scale"));
     };
     if call.info.verb == "get" {
-        let scale = scale_of(&call.object()?.value(), &paths);
+        let scale = scale_of(&call.object()?.value()?, &paths);
         return respond::value(StatusCode::OK, call.output, scale);
     }
     call.refuse_unsupported()?;
@@ -57,7 +57,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         Done::Written(written) => written,
         Done::Removed(..) => return Err(call.not_found()),
     };
-    let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written.value(), &paths))?;
+    let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written.value()?, &paths))?;
     respond::warn(&mut response, &scaling.warnings);
     Ok(response)
 }

@@ -26,7 +26,7 @@ const BUFFER: usize = 32 << 10;
 const LINGER: Duration = Duration::from_secs(30);
 
 pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
-    let pod = call.object()?.value();
+    let pod = call.object()?.value()?;
     let container = container(&pod, call.query.get("container").unwrap_or_default(), false)?;
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
@@ -158,7 +158,7 @@ fn container(pod: &Value, named: &str, running_only: bool) -> Result<String, Sta
 
 /// exec, attach and portforward.
 pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
-    let pod = call.object()?.value();
+    let pod = call.object()?.value()?;
     // A WebSocket begins with a GET; that alone must not be enough to act on a pod.
     if call.info.verb == "get" {
         let mut attributes = Attributes::of_request(&call.user, &call.info);

@@ -16,7 +16,7 @@ pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
 pub(crate) use resource::INDEXED_FIELD;
 pub use resource::{ResourceCache, Snapshot};
-pub use ring::{Event, EventKind, frame};
+pub use ring::{Event, EventKind};
 pub use watcher::{Next, Watcher};
 
 /// All resources' caches.

@@ -16,6 +16,9 @@ pub(super) type Map = imbl::OrdMap<Arc<str>, Arc<Object>>;
 
 /// How long a snapshot that a continue token names is kept.
 const KEEP_SNAPSHOT: Duration = Duration::from_secs(300);
+/// How many of them at once, and how much of what was replaced since they may keep in memory.
+const MAX_PINS: usize = 256;
+const MAX_PINNED_BYTES: u64 = 64 << 20;
 
 /// The field whose watchers are indexed: a node's watch of its own pods costs nothing for others' pods.
 pub(crate) const INDEXED_FIELD: &str = "spec.nodeName";
@@ -36,11 +39,22 @@ pub(super) struct State {
     /// Last change of this resource.
     revision: u64,
     pub(super) ring: Ring,
-    pinned: VecDeque<(u64, Instant, Map)>,
+    pinned: VecDeque<Pin>,
+    /// Bytes of all objects that were ever replaced or removed.
+    replaced: u64,
     /// Per indexed value the events that concern it, for watchers of that value alone.
     pub(super) indexed: HashMap<Box<str>, Indexed>,
     /// Keys by the indexed field's value; made when first asked for, kept from then on.
     by_value: Option<HashMap<Box<str>, BTreeSet<Arc<str>>>>,
+}
+
+/// A snapshot kept for the pages to come.
+struct Pin {
+    revision: u64,
+    since: Instant,
+    /// What had been replaced by then: what was since is what the pin may keep in memory, with all younger ones.
+    replaced: u64,
+    map: Map,
 }
 
 pub(super) struct Indexed {
@@ -107,6 +121,7 @@ impl ResourceCache {
                 revision: 0,
                 ring: Ring::new(floor),
                 pinned: VecDeque::new(),
+                replaced: 0,
                 indexed: HashMap::new(),
                 by_value: None,
             }),
@@ -215,49 +230,67 @@ impl ResourceCache {
     pub fn pin(&self, snapshot: &Snapshot) {
         let mut state = self.state.lock();
         let now = Instant::now();
-        state.drop_expired(now);
-        if !state.pinned.iter().any(|(revision, ..)| *revision == snapshot.revision) {
-            state.pinned.push_back((snapshot.revision, now, snapshot.map.clone()));
+        let mut dropped = state.overdue_pins(now);
+        if !state.pinned.iter().any(|pin| pin.revision == snapshot.revision) {
+            let replaced = state.replaced;
+            state.pinned.push_back(Pin {
+                revision: snapshot.revision,
+                since: now,
+                replaced,
+                map: snapshot.map.clone(),
+            });
+            if state.pinned.len() > MAX_PINS {
+                dropped.extend(state.pinned.pop_front());
+            }
         }
+        drop(state);
     }
 
     /// Drops snapshots past their time; whether any is left.
     pub(crate) fn expire_pins(&self) -> bool {
         let mut state = self.state.lock();
-        state.drop_expired(Instant::now());
-        !state.pinned.is_empty()
+        let dropped = state.overdue_pins(Instant::now());
+        let left = !state.pinned.is_empty();
+        drop(state);
+        drop(dropped);
+        left
     }
 
     /// The objects as they were at a revision: the current map where nothing changed since, a pinned one, or the
     /// current one with the ring's events taken back. None where history does not reach.
     pub fn at(&self, namespace: &str, revision: u64) -> Option<Snapshot> {
-        let mut state = self.state.lock();
-        state.drop_expired(Instant::now());
-        let range = self.range(namespace);
-        let with = |map: Map| {
-            Some(Snapshot {
-                map,
-                revision,
-                range: range.clone(),
-            })
-        };
-        if revision >= state.revision && revision >= state.ring.floor() {
-            return with(state.map.clone());
-        }
-        if let Some((_, _, map)) = state.pinned.iter().find(|(own, ..)| *own == revision) {
-            return with(map.clone());
-        }
-        if revision < state.ring.floor() {
-            return None;
-        }
-        let mut map = state.map.clone();
-        for event in state.ring.newest_first().take_while(|event| event.revision > revision) {
+        let (mut map, events) = self.history(revision)?;
+        // Not under the lock, for which the committer waits: it may be thousands.
+        for event in &events {
             match &event.old {
                 Some(old) => map.insert(old.key.clone(), old.clone()),
                 None => map.remove(&*event.object.key),
             };
         }
-        with(map)
+        Some(Snapshot {
+            map,
+            revision,
+            range: self.range(namespace),
+        })
+    }
+
+    /// A map, and the events after a revision in it that are to be taken back, newest first.
+    fn history(&self, revision: u64) -> Option<(Map, Vec<Arc<Event>>)> {
+        let mut state = self.state.lock();
+        let dropped = state.overdue_pins(Instant::now());
+        let found = if revision >= state.revision && revision >= state.ring.floor() {
+            Some((state.map.clone(), Vec::new()))
+        } else if let Some(pin) = state.pinned.iter().find(|pin| pin.revision == revision) {
+            Some((pin.map.clone(), Vec::new()))
+        } else if revision < state.ring.floor() {
+            None
+        } else {
+            let newer = state.ring.newest_first().take_while(|event| event.revision > revision);
+            Some((state.map.clone(), newer.cloned().collect()))
+        };
+        drop(state);
+        drop(dropped);
+        found
     }
 
     /// Fills the cache at start.
@@ -280,6 +313,7 @@ impl ResourceCache {
             let event = match change.object {
                 Some(object) => {
                     let old = state.map.insert(change.key, object.clone());
+                    state.replaced += old.as_ref().map_or(0, |old| old.weight() as u64);
                     let kind = if object.create_revision == object.revision {
                         EventKind::Added
                     } else {
@@ -288,7 +322,10 @@ impl ResourceCache {
                     Event::new(kind, change.revision, object, old, now)
                 }
                 None => match state.map.remove(&*change.key) {
-                    Some(last) => Event::new(EventKind::Deleted, change.revision, last.clone(), Some(last), now),
+                    Some(last) => {
+                        state.replaced += last.weight() as u64;
+                        Event::new(EventKind::Deleted, change.revision, last.clone(), Some(last), now)
+                    }
                     None => continue,
                 },
             };
@@ -296,9 +333,11 @@ impl ResourceCache {
             self.push_indexed(&mut state, &event, now);
             state.ring.push(event, now);
         }
+        let dropped = state.overdue_pins(now);
         let end = state.ring.end();
         drop(state);
         self.wake.send_replace(end);
+        drop(dropped);
     }
 
     fn push_indexed(&self, state: &mut State, event: &Arc<Event>, now: Instant) {
@@ -342,13 +381,124 @@ fn value_of(object: &Arc<Object>, index: usize) -> Box<str> {
 }
 
 impl State {
-    fn drop_expired(&mut self, now: Instant) {
-        while self
-            .pinned
-            .front()
-            .is_some_and(|(_, at, _)| now.duration_since(*at) > KEEP_SNAPSHOT)
-        {
-            self.pinned.pop_front();
+    /// Takes out the pins that are too old, or keep too much: for the caller to drop when the lock is free.
+    fn overdue_pins(&mut self, now: Instant) -> Vec<Pin> {
+        let mut overdue = Vec::new();
+        while let Some(oldest) = self.pinned.front() {
+            let kept = self.replaced - oldest.replaced;
+            if now.duration_since(oldest.since) <= KEEP_SNAPSHOT && kept <= MAX_PINNED_BYTES {
+                break;
+            }
+            overdue.extend(self.pinned.pop_front());
         }
+        overdue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+    use mk8s_store::Entry;
+
+    use super::super::Cache;
+    use super::*;
+
+    fn config_maps() -> Arc<ResourceCache> {
+        let cache = Cache::new(mk8s_api::registry::builtin().iter(), 0);
+        cache.resource("", "configmaps").unwrap().clone()
+    }
+
+    fn put(cache: &ResourceCache, revision: u64, size: usize) {
+        let key = cache.key("default", "a");
+        let value = format!(
+            r#"{{"metadata":{{"resourceVersion":"{revision}"}},"data":"{}"}}"#,
+            "x".repeat(size)
+        );
+        let entry = Entry {
+            key: key.clone(),
+            revision_at: value.find(&format!("{revision}\"}}")).unwrap(),
+            value: Bytes::from(value),
+            create_revision: 1,
+            mod_revision: revision,
+        };
+        let object = Arc::new(Object::new(cache.resource().clone(), entry, None));
+        let change = Change {
+            key,
+            revision,
+            object: Some(object),
+        };
+        cache.apply(std::iter::once(change), Instant::now());
+    }
+
+    fn pinned(cache: &ResourceCache) -> (usize, u64) {
+        let state = cache.state.lock();
+        let oldest = state.pinned.front().map_or(0, |pin| state.replaced - pin.replaced);
+        (state.pinned.len(), oldest)
+    }
+
+    #[test]
+    fn pins_are_bounded_in_number_and_in_what_they_keep() {
+        let cache = config_maps();
+        for revision in 1..2 * MAX_PINS as u64 {
+            put(&cache, revision, 10);
+            cache.pin(&cache.list(""));
+        }
+        assert_eq!(pinned(&cache).0, MAX_PINS);
+        for revision in 1_000..1_200 {
+            put(&cache, revision, 1 << 20);
+            cache.pin(&cache.list(""));
+            let (count, kept) = pinned(&cache);
+            assert!(count > 0 && kept <= MAX_PINNED_BYTES, "{count} keep {kept}");
+        }
+        assert!(pinned(&cache).0 < 70);
+    }
+
+    #[test]
+    fn a_snapshot_of_the_past_takes_events_back() {
+        let cache = config_maps();
+        for revision in 1..=10 {
+            put(&cache, revision, 10);
+        }
+        for revision in 1..=10 {
+            let snapshot = cache.at("default", revision).unwrap();
+            let revisions: Vec<u64> = snapshot.iter().map(|object| object.revision).collect();
+            assert_eq!(revisions, [revision]);
+        }
+        assert_eq!(cache.at("default", 0).unwrap().iter().count(), 0);
+    }
+
+    #[test]
+    fn a_watcher_takes_no_more_than_a_portion() {
+        let cache = config_maps();
+        let (_, mut watcher) = cache.watch_with_snapshot("", None);
+        for revision in 1..=20 {
+            put(&cache, revision, 100 << 10);
+        }
+        let mut seen = 0;
+        while seen < 20 {
+            let mut taken = Vec::new();
+            assert!(matches!(watcher.take(&mut taken), crate::watch_cache::Next::Events));
+            let bytes: usize = taken.iter().map(|event| event.object.json.len()).sum();
+            assert!(!taken.is_empty() && bytes <= 400 << 10, "{bytes}");
+            seen += taken.len();
+        }
+        assert!(watcher.caught_up().is_some());
+    }
+
+    #[test]
+    fn a_damaged_object_is_an_error_in_every_form() {
+        let cache = config_maps();
+        let entry = Entry {
+            key: cache.key("default", "a"),
+            value: Bytes::from_static(b"{\"metadata\""),
+            revision_at: 0,
+            create_revision: 1,
+            mod_revision: 1,
+        };
+        let object = Object::new(cache.resource().clone(), entry, None);
+        assert_eq!(object.value().unwrap_err().code, 500);
+        assert_eq!(object.partial_metadata(1).unwrap_err().code, 500);
+        assert_eq!(object.proto_item().unwrap_err().code, 500);
     }
 }

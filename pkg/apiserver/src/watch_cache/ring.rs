@@ -1,10 +1,8 @@
 //! The events of one resource: the only history there is. Bounded in time, count and bytes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 
 use crate::object::Object;
 
@@ -30,7 +28,7 @@ impl EventKind {
     }
 }
 
-/// One change, and the frames that watchers share.
+/// One change. Watchers send the object's own bytes; what is encoded otherwise is made for each, or kept by the object.
 pub struct Event {
     pub kind: EventKind,
     pub revision: u64,
@@ -38,8 +36,6 @@ pub struct Event {
     pub object: Arc<Object>,
     pub old: Option<Arc<Object>>,
     at: Instant,
-    json: OnceLock<Bytes>,
-    proto: OnceLock<Option<Bytes>>,
 }
 
 impl Event {
@@ -50,32 +46,14 @@ impl Event {
             object,
             old,
             at,
-            json: OnceLock::new(),
-            proto: OnceLock::new(),
         }
     }
 
-    /// The event as a line of a JSON watch, made once.
-    pub fn json_frame(&self) -> &Bytes {
-        self.json
-            .get_or_init(|| frame(self.kind.as_str(), &self.object.json_at(self.revision)))
+    /// Approximate bytes that the ring holds for it: the object that it replaced too, which nobody else may hold any more.
+    fn weight(&self) -> usize {
+        let old = self.old.as_ref().filter(|old| !Arc::ptr_eq(old, &self.object));
+        self.object.weight() + old.map_or(0, |old| old.weight())
     }
-
-    /// The event in a protobuf watch, made once by the given encoder.
-    pub fn proto_frame(&self, make: impl FnOnce(&Event) -> Option<Bytes>) -> Option<Bytes> {
-        self.proto.get_or_init(|| make(self)).clone()
-    }
-}
-
-/// `{"type":"ADDED","object":…}` and a newline.
-pub fn frame(kind: &str, object: &[u8]) -> Bytes {
-    let mut text = Vec::with_capacity(object.len() + 40);
-    text.extend_from_slice(b"{\"type\":\"");
-    text.extend_from_slice(kind.as_bytes());
-    text.extend_from_slice(b"\",\"object\":");
-    text.extend_from_slice(object);
-    text.extend_from_slice(b"}\n");
-    text.into()
 }
 
 /// A queue of events with absolute positions.
@@ -99,7 +77,7 @@ impl Ring {
     }
 
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
-        self.bytes += event.object.weight();
+        self.bytes += event.weight();
         self.events.push_back(event);
         while let Some(oldest) = self.events.front() {
             let aged = self.events.len() > KEEP_EVENTS && now.duration_since(oldest.at) > KEEP;
@@ -107,7 +85,7 @@ impl Ring {
                 break;
             }
             self.floor = oldest.revision;
-            self.bytes -= oldest.object.weight();
+            self.bytes -= oldest.weight();
             self.base += 1;
             self.events.pop_front();
         }
@@ -128,12 +106,10 @@ impl Ring {
         self.base + index as u64
     }
 
-    /// Up to `limit` events from a position; None where it is no longer held.
-    pub fn from(&self, position: u64, limit: usize) -> Option<impl Iterator<Item = &Arc<Event>>> {
+    /// The events from a position; None where it is no longer held.
+    pub fn from(&self, position: u64) -> Option<impl Iterator<Item = &Arc<Event>>> {
         let skip = usize::try_from(position.checked_sub(self.base)?).ok()?;
-        let skip = skip.min(self.events.len());
-        let end = skip.saturating_add(limit).min(self.events.len());
-        Some(self.events.range(skip..end))
+        Some(self.events.range(skip.min(self.events.len())..))
     }
 
     pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Event>> {

@@ -5,8 +5,22 @@ use std::sync::Arc;
 use super::resource::{INDEXED_FIELD, Indexed, ResourceCache, Snapshot};
 use super::ring::{Event, Ring};
 
-/// How many events a watcher takes at once.
+/// How much a watcher takes at once: so many events, and no more after so many bytes.
 const TAKE: usize = 256;
+const TAKE_BYTES: usize = 256 << 10;
+
+/// What one take may hold of the events there are: at least one.
+fn portion<'e>(events: impl Iterator<Item = &'e Arc<Event>>) -> impl Iterator<Item = Arc<Event>> {
+    let mut bytes = 0;
+    events
+        .take(TAKE)
+        .take_while(move |event| {
+            let enough = bytes >= TAKE_BYTES;
+            bytes += event.object.weight();
+            !enough
+        })
+        .cloned()
+}
 
 pub struct Watcher {
     cache: Arc<ResourceCache>,
@@ -65,7 +79,7 @@ impl ResourceCache {
                 backlog: Vec::new(),
             };
         };
-        let backlog = state.ring.from(position, usize::MAX);
+        let backlog = state.ring.from(position);
         let backlog = backlog.map(|events| events.cloned().collect()).unwrap_or_default();
         state.indexed.retain(|_, indexed| indexed.wake.receiver_count() > 0);
         let indexed = state.indexed.entry(value.into()).or_insert_with(|| Indexed {
@@ -87,7 +101,8 @@ impl Watcher {
     /// Takes what there is, without waiting, into `into`.
     pub fn take(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
         if !self.backlog.is_empty() {
-            into.append(&mut self.backlog);
+            let count = portion(self.backlog.iter()).count();
+            into.extend(self.backlog.drain(..count));
             return Next::Events;
         }
         self.wake.mark_unchanged();
@@ -99,11 +114,11 @@ impl Watcher {
                 None => return Next::TooOld,
             },
         };
-        let Some(events) = ring.from(self.position, TAKE) else {
+        let Some(events) = ring.from(self.position) else {
             return Next::TooOld;
         };
         let before = into.len();
-        into.extend(events.cloned());
+        into.extend(portion(events));
         drop(state);
         self.position += (into.len() - before) as u64;
         if into.get(before).is_some_and(|first| first.revision <= self.after) {
@@ -119,12 +134,6 @@ impl Watcher {
         if self.wake.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-
-    /// The revision that this watcher has surely seen everything up to: for bookmarks. Call with nothing left to take.
-    pub fn seen(&self) -> u64 {
-        let state = self.cache.state.lock();
-        self.cache.snapshot_of(&state, "").revision
     }
 
     /// Whether nothing is waiting, and the revision seen then; both under one lock.
