@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_client::events::{TaskExit, TaskOom};
 use containerd_client::services::v1 as api;
+use containerd_client::tonic::Status;
 use containerd_client::types::Envelope;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -65,43 +66,98 @@ impl Containerd {
         }
     }
 
-    async fn subscribe_once(&self, sender: &mpsc::Sender<Event>) -> Result<(), containerd_client::tonic::Status> {
-        let namespace = &self.shared.options.namespace;
-        let filters = [
-            "/tasks/exit",
-            "/tasks/oom",
-            "/images/create",
-            "/images/update",
-            "/images/delete",
-        ]
-        .map(|topic| format!("namespace=={namespace},topic=={topic:?}"));
+    /// One subscription, to its end. The server holds its headers back until the first event, and neither they nor any
+    /// length of time say when it began to listen. So mk8s publishes events of its own until one comes back: what happens
+    /// from then on is heard, what happened before is to be listed.
+    async fn subscribe_once(&self, sender: &mpsc::Sender<Event>) -> std::result::Result<(), Status> {
+        let barrier = Barrier::fresh(&self.shared.options.namespace);
         let mut client = self.events_api();
         let subscribing = client.subscribe(api::SubscribeRequest {
-            filters: filters.to_vec(),
+            filters: barrier.filters(),
         });
-        tokio::pin!(subscribing);
-        // The server holds its headers back until the first event, so the call returns only then. It has the request
-        // long before, which is what "connected" has to mean: give it a moment, then tell.
-        let early = tokio::time::timeout(Duration::from_millis(50), &mut subscribing).await;
-        if let Ok(Err(status)) = early {
-            return Err(status);
-        }
-        // A containerd that was started again may have other runtimes.
-        self.shared.runtimes.lock().take();
-        let _ = sender.send(Event::Connected).await;
-        let response = match early {
-            Ok(done) => done?,
-            Err(_) => subscribing.await?,
+        let announcing = barrier.announce(self);
+        tokio::pin!(subscribing, announcing);
+        let response = tokio::select! {
+            response = &mut subscribing => response?,
+            failed = &mut announcing => return Err(failed),
         };
         let mut stream = response.into_inner();
-        while let Some(envelope) = stream.message().await? {
-            if let Some(event) = decode(&envelope)
+        let mut heard_itself = false;
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message?,
+                failed = &mut announcing, if !heard_itself => return Err(failed),
+            };
+            let Some(envelope) = message else { return Ok(()) };
+            let event = match barrier.is(&envelope) {
+                true if heard_itself => None,
+                true => {
+                    heard_itself = true;
+                    // A containerd that was started again may have other runtimes.
+                    self.shared.runtimes.lock().take();
+                    Some(Event::Connected)
+                }
+                false => decode(&envelope),
+            };
+            if let Some(event) = event
                 && sender.send(event).await.is_err()
             {
                 return Ok(());
             }
         }
-        Ok(())
+    }
+}
+
+/// An event that only its publisher knows.
+struct Barrier {
+    namespace: String,
+    topic: String,
+}
+
+/// How often it is said until it is heard: the subscription stands after a few milliseconds.
+const BARRIER_EVERY: Duration = Duration::from_millis(20);
+
+impl Barrier {
+    fn fresh(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            topic: format!("/mk8s/subscribed/{}", crate::exec::exec_id()),
+        }
+    }
+
+    fn filters(&self) -> Vec<String> {
+        let topics = [
+            "/tasks/exit",
+            "/tasks/oom",
+            "/images/create",
+            "/images/update",
+            "/images/delete",
+            &self.topic,
+        ];
+        topics
+            .map(|topic| format!("namespace=={},topic=={topic:?}", self.namespace))
+            .to_vec()
+    }
+
+    /// Publishes it again and again; ends only with a failure.
+    async fn announce(&self, client: &Containerd) -> Status {
+        loop {
+            let request = api::PublishRequest {
+                topic: self.topic.clone(),
+                event: Some(prost_types::Any {
+                    type_url: "google.protobuf.Empty".to_owned(),
+                    value: Vec::new(),
+                }),
+            };
+            if let Err(failed) = client.events_api().publish(request).await {
+                return failed;
+            }
+            tokio::time::sleep(BARRIER_EVERY).await;
+        }
+    }
+
+    fn is(&self, envelope: &Envelope) -> bool {
+        envelope.topic == self.topic
     }
 }
 

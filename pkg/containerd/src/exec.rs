@@ -249,7 +249,7 @@ fn process(container: &str, spec: &Spec, options: &ExecOptions) -> Result<Proces
     Ok(process)
 }
 
-fn exec_id() -> String {
+pub(crate) fn exec_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let nanos = jiff::Timestamp::now().as_nanosecond();

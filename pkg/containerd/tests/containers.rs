@@ -94,6 +94,29 @@ async fn a_pod_lives_and_dies() {
     assert!(client.tasks().await.unwrap().is_empty());
 }
 
+/// Nothing is lost after `Connected`: it is said when containerd listens, however long that took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_stands_when_it_says_so() {
+    let Some(node) = Node::start() else { return };
+    let client = node.client().await;
+    node.pause_daemon(true);
+    let mut events = client.events(CancellationToken::new());
+    let early = tokio::time::timeout(Duration::from_millis(500), events.recv()).await;
+    node.pause_daemon(false);
+    assert!(early.is_err(), "told while containerd stood still: {early:?}");
+    let told = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+    assert_eq!(told.unwrap(), Some(Event::Connected));
+    let busybox = node.busybox(&client).await;
+    let heard = async {
+        while events.recv().await
+            != Some(Event::ImageChanged {
+                name: busybox.name.clone(),
+            })
+        {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), heard).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_and_attach() {
     let node = Node::start();

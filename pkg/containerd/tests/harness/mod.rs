@@ -86,6 +86,14 @@ impl Node {
         }
     }
 
+    /// Stands still, its socket open, until it may go on.
+    pub fn pause_daemon(&self, still: bool) {
+        use nix::sys::signal::{Signal, kill};
+        let daemon = self.daemon.as_ref().unwrap();
+        let signal = if still { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(nix::unistd::Pid::from_raw(daemon.id() as i32), signal).unwrap();
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
