@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 use mk8s_client::Informers;
 use mk8s_containerd::Containerd;
 use mk8s_kubelet::{DEFAULT_EVICTION_HARD, Kubelet, NetworkHandle, NetworkMode, NetworkSettings, Thresholds};
+use mk8s_supervisor::backoff::Backoff;
 use mk8s_supervisor::{OnExit, Supervisor};
 
 use crate::cli::Network;
@@ -18,6 +20,7 @@ const MAX_PODS: u32 = 110;
 const KUBELET_PORT: u16 = 10250;
 
 /// How the node proves itself, and to whom.
+#[derive(Clone)]
 pub struct Identity {
     pub client: kube::Client,
     pub informers: Informers,
@@ -25,8 +28,39 @@ pub struct Identity {
     pub ca_pem: String,
 }
 
-pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervisor) -> Result<()> {
-    let containerd = containerd(settings).await?;
+/// Starts the node agent, at once or as soon as containerd answers: a master serves the API meanwhile. What else keeps the
+/// agent from starting ends the process.
+pub fn start(settings: &Settings, identity: Identity, supervisor: &Supervisor) -> Result<()> {
+    check(settings)?;
+    let (settings, owner) = (settings.clone(), supervisor.clone());
+    supervisor.spawn("node-agent", OnExit::Fatal, move |token| {
+        let (settings, identity, supervisor) = (settings.clone(), identity.clone(), owner.clone());
+        async move {
+            let containerd = tokio::select! {
+                containerd = reachable(&settings) => containerd,
+                () = token.cancelled() => return Ok(()),
+            };
+            let started = run(&settings, identity, containerd, &supervisor).await;
+            started.map_err(|failure| failure.to_string())?;
+            token.cancelled().await;
+            Ok(())
+        }
+    });
+    Ok(())
+}
+
+async fn reachable(settings: &Settings) -> Containerd {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        match containerd(settings).await {
+            Ok(containerd) => return containerd,
+            Err(failure) => tracing::warn!(%failure, "the node agent waits for containerd"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn run(settings: &Settings, identity: Identity, containerd: Containerd, supervisor: &Supervisor) -> Result<()> {
     let cluster = &settings.cluster;
     let roots = mk8s_pki::rotation::roots(&identity.ca_pem)?;
     let (register_taints, eviction_hard) = checked(settings)?;
@@ -69,10 +103,8 @@ pub async fn start(settings: &Settings, identity: Identity, supervisor: &Supervi
     let network = kubelet.network();
     route_services(settings, network.clone(), informers.clone(), supervisor);
     answer_dns(settings, network, informers, supervisor);
-    kubelet
-        .run(supervisor)
-        .await
-        .map_err(|error| Failure::of("start the node agent", error))
+    kubelet.run(supervisor).await;
+    Ok(())
 }
 
 pub async fn containerd(settings: &Settings) -> Result<Containerd> {

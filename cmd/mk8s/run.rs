@@ -132,13 +132,13 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Ar
                 server_certificate: Arc::new(certificate),
                 ca_pem: plane.pki.ca.certificate_pem().into(),
             };
-            node::start(settings, identity, supervisor).await?;
+            node::start(settings, identity, supervisor)?;
             Ok(Some(plane.server))
         }
         (Role::Master, None) => Err(Failure::new("the stored settings of this master are incomplete")),
         (Role::Worker, _) => {
             let identity = remote::identity(settings, supervisor).await?;
-            node::start(settings, identity, supervisor).await?;
+            node::start(settings, identity, supervisor)?;
             Ok(None)
         }
     }

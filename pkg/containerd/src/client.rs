@@ -121,22 +121,37 @@ impl Containerd {
         let headers = Headers { namespace, lease: None };
         let wanted = options.snapshotter.as_deref();
         let snapshotter = pick_snapshotter(&channel, &headers, &options.socket, wanted).await?;
-        let puller = Puller::new(options.registries.clone());
+        Ok(Self::made_of(options, channel, headers, snapshotter))
+    }
+
+    /// A handle that has asked containerd nothing yet, for tests of what needs one and does not use it.
+    #[doc(hidden)]
+    pub fn unconnected(options: Options) -> Result<Containerd> {
+        let channel = channel(&options.socket)?;
+        let namespace = ascii("namespace", &options.namespace)?;
+        let snapshotter = Snapshotter {
+            name: options.snapshotter.clone().unwrap_or_default(),
+            root: None,
+        };
+        let headers = Headers { namespace, lease: None };
+        Ok(Self::made_of(options, channel, headers, snapshotter))
+    }
+
+    fn made_of(options: Options, channel: Channel, headers: Headers, snapshotter: Snapshotter) -> Containerd {
         let shared = Shared {
             channel,
-            options,
             snapshotter,
             images: ImageCache::default(),
             unpacked: Unpacked::default(),
             runtimes: Mutex::default(),
-            puller,
+            puller: Puller::new(options.registries.clone()),
             locks: KeyedLocks::default(),
+            options,
         };
-        let client = Containerd {
+        Containerd {
             shared: Arc::new(shared),
             headers,
-        };
-        Ok(client)
+        }
     }
 
     pub fn options(&self) -> &Options {

@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, 
 use mk8s_client::{EventRecorder, Informer};
 use mk8s_containerd::{Containerd, spec::Host};
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::admission::Admission;
 use crate::cache::{Held, Objects};
 use crate::downward::Surroundings;
 use crate::pod_worker::Message;
 use crate::resources::cgroup::Cgroups;
+use crate::runtime::Runtime;
 use crate::volumes::{PodDir, Volumes};
 use crate::{Config, containers, netns, pod};
 
@@ -25,6 +26,9 @@ pub struct Agent {
     pub nodes: Informer<Node>,
     pub objects: Objects,
     pub recorder: EventRecorder,
+    /// What pods are made of, for their workers alone.
+    pub runtime: Arc<dyn Runtime>,
+    /// For what is asked from outside: exec, logs, the node's status.
     pub containerd: Containerd,
     pub host: Host,
     pub network: netns::Handle,
@@ -33,8 +37,7 @@ pub struct Agent {
     pub volumes: Arc<Volumes>,
     pub machine: crate::node::Machine,
     /// Starts in flight: more at once only make each slower.
-    pub starts: Semaphore,
-    pub pause: OnceCell<mk8s_containerd::Image>,
+    pub starts: Arc<Semaphore>,
     /// The workers by pod uid.
     pub workers: Mutex<HashMap<String, Worker>>,
     /// Container id → pod uid, for containerd's events.
@@ -97,24 +100,6 @@ impl Agent {
             pod_ips,
             allocatable: self.machine.allocatable_amounts(),
         }
-    }
-
-    /// The pause image is made once, when the first pod needs it.
-    pub async fn pause_image(&self) -> Result<&mk8s_containerd::Image, mk8s_containerd::Error> {
-        let make = || async {
-            match &self.config.pause_image {
-                Some(name) => self.named_pause_image(name).await,
-                None => self.containerd.ensure_pause_image().await,
-            }
-        };
-        self.pause.get_or_try_init(make).await
-    }
-
-    async fn named_pause_image(&self, name: &str) -> Result<mk8s_containerd::Image, mk8s_containerd::Error> {
-        if let Some(image) = self.containerd.image(name).await? {
-            return Ok(image);
-        }
-        crate::images::pull_anonymously(&self.containerd, name).await
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Resource;
 use mk8s_client::{Informer, Informers, Kind};
+use mk8s_supervisor::job;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -61,14 +62,15 @@ where
         let mut events = informer.subscribe();
         let stop = token.clone();
         // Ends with the holder: it only turns the informer's events into a counter that many can wait on.
-        tokio::spawn(async move {
+        let forward = async move {
             loop {
                 tokio::select! {
                     _ = events.next() => sender.send_modify(|n| *n += 1),
                     () = stop.cancelled() => return,
                 }
             }
-        });
+        };
+        drop(job::spawn("object-changes", forward));
         let held = Arc::new(Held {
             namespace: key.0.clone(),
             name: key.1.clone(),

@@ -28,6 +28,7 @@ mod pods;
 mod probes;
 mod record;
 mod resources;
+mod runtime;
 mod sandbox;
 mod server;
 mod status;
@@ -39,12 +40,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod, Service, Taint};
 use mk8s_client::{EventRecorder, Informers};
 use mk8s_containerd::Containerd;
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::{OnExit, Supervisor, TaskError};
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use mk8s_network::Mode as NetworkMode;
 pub use netns::{Handle as NetworkHandle, Settings as NetworkSettings};
@@ -96,8 +99,6 @@ pub enum Error {
     RootDirectory(#[from] dirfd::Error),
     #[error(transparent)]
     Cgroup(#[from] resources::cgroup::Error),
-    #[error("cannot list what containerd runs: {0}")]
-    Inventory(#[from] mk8s_containerd::Error),
 }
 
 /// The node agent. Made, it has done nothing yet; `run` starts its tasks.
@@ -128,7 +129,10 @@ impl Kubelet {
         let cgroups = resources::cgroup::Cgroups::detect()?;
         cgroups.ensure_base(machine.cpus * 1000)?;
         let cores = usize::try_from(machine.cpus).unwrap_or(1);
+        let pause_name = config.pause_image.clone();
+        let runtime = runtime::Node::new(containerd.clone(), handle.clone(), cgroups.clone(), pause_name);
         let agent = Agent {
+            runtime: Arc::new(runtime),
             recorder: EventRecorder::new(client.clone(), "kubelet", &config.node_name),
             services: informers.of::<Service>(),
             nodes: informers.of::<Node>(),
@@ -140,8 +144,7 @@ impl Kubelet {
             cgroups,
             admission: admission::Admission::default(),
             machine,
-            starts: Semaphore::new(cores * STARTS_PER_CORE),
-            pause: OnceCell::new(),
+            starts: Arc::new(Semaphore::new(cores * STARTS_PER_CORE)),
             workers: Mutex::new(HashMap::new()),
             owners: Mutex::new(HashMap::new()),
             volumes: Arc::new(volumes::Volumes::open(&config.root_dir)?),
@@ -160,100 +163,102 @@ impl Kubelet {
     }
 
     /// Registers the node, takes over what runs, and starts the agent's tasks.
-    pub async fn run(self, supervisor: &Supervisor) -> Result<(), Error> {
-        let agent = self.agent;
+    pub async fn run(self, supervisor: &Supervisor) {
+        let Kubelet {
+            agent,
+            informers,
+            network,
+        } = self;
         let name = &agent.config.node_name;
-        let pods = self.informers.of_where::<Pod>(&format!("spec.nodeName={name}"));
+        let pods = informers.of_where::<Pod>(&format!("spec.nodeName={name}"));
         if let Err(error) = agent.containerd.sweep_snapshots().await {
             tracing::warn!(%error, "root filesystems that a crash left behind stay for now");
         }
-        let inventory = pods::inventory(&agent).await?;
-        let running: Vec<String> = inventory.keys().cloned().collect();
+        let inventory = pods::wait_for_inventory(&agent).await;
         let changed = watch::Sender::new(0u64);
-
-        let a = agent.clone();
-        supervisor.spawn("kubelet-server", OnExit::Restart, move |token| {
-            let agent = a.clone();
-            async move { Ok(server::serve(agent, token).await?) }
+        let tasks = Tasks {
+            agent: agent.clone(),
+            supervisor,
+        };
+        tasks.spawn("kubelet-server", OnExit::Restart, |agent, token| async {
+            Ok(server::serve(agent, token).await?)
         });
-        let (a, c) = (agent.clone(), changed.clone());
-        supervisor.spawn("kubelet-containerd", OnExit::Restart, move |token| {
-            let (agent, changed) = (a.clone(), c.clone());
-            async move {
-                pods::follow_containerd(agent, changed, token).await;
-                Ok(())
-            }
+        let sender = changed.clone();
+        tasks.until("kubelet-containerd", move |agent, token| {
+            pods::follow_containerd(agent, sender.clone(), token)
         });
         // Quietly ready before the first pod comes.
-        let a = agent.clone();
-        supervisor.spawn("kubelet-pause-image", OnExit::Done, move |_| {
-            let agent = a.clone();
-            async move {
-                agent.pause_image().await?;
-                Ok(())
-            }
+        tasks.spawn("kubelet-pause-image", OnExit::Done, |agent, _| async move {
+            agent.runtime.pause_image().await?;
+            Ok(())
         });
-        let (a, informers, network, list) = (agent.clone(), self.informers.clone(), self.network, running);
-        supervisor.spawn("kubelet-network", OnExit::Restart, move |token| {
-            let (settings, name, ip) = (a.config.network.clone(), a.config.node_name.clone(), a.config.node_ip);
-            let work = netns::run(name, ip, settings, informers.clone(), network.clone(), list.clone());
-            async move {
-                tokio::select! {
-                    () = work => {}
-                    () = token.cancelled() => {}
-                }
-                Ok(())
-            }
+        let running: Vec<String> = inventory.keys().cloned().collect();
+        tasks.until("kubelet-network", move |agent, token| {
+            let work = netns::run(agent, informers.clone(), network.clone(), running.clone());
+            token.run_until_cancelled_owned(work).map(drop)
         });
-        let a = agent.clone();
-        supervisor.spawn("kubelet-network-guard", OnExit::Restart, move |token| {
-            let agent = a.clone();
-            async move {
-                let guarded = async {
-                    match agent.network.get().await {
-                        Some(network) => network.guard().await,
-                        None => Ok(()),
-                    }
-                };
-                tokio::select! {
-                    ended = guarded => ended?,
-                    () = token.cancelled() => {}
+        tasks.spawn("kubelet-network-guard", OnExit::Restart, |agent, token| {
+            let guard = async move {
+                match agent.network.get().await {
+                    Some(network) => Ok(network.guard().await?),
+                    None => Ok(()),
                 }
-                Ok(())
-            }
+            };
+            token
+                .run_until_cancelled_owned(guard)
+                .map(|ended| ended.unwrap_or(Ok(())))
         });
         node::register(&agent).await;
-        let (a, c) = (agent.clone(), changed);
-        supervisor.spawn("kubelet-node-status", OnExit::Restart, move |token| {
-            let (agent, changed) = (a.clone(), c.subscribe());
-            async move {
-                node::report(agent, changed, token).await;
-                Ok(())
-            }
+        let receiver = changed.subscribe();
+        tasks.until("kubelet-node-status", move |agent, token| {
+            node::report(agent, receiver.clone(), token)
         });
-        let a = agent.clone();
-        supervisor.spawn("kubelet-node-lease", OnExit::Restart, move |token| {
-            let agent = a.clone();
-            async move {
-                node::renew(agent, token).await;
-                Ok(())
-            }
-        });
+        tasks.until("kubelet-node-lease", node::renew);
         let first = Mutex::new(Some(inventory));
-        supervisor.spawn("kubelet-pods", OnExit::Restart, move |token| {
-            let (agent, pods) = (agent.clone(), pods.clone());
-            let inventory = first.lock().take();
+        tasks.until("kubelet-pods", move |agent, token| {
+            let first = first.lock().take();
+            let pods = pods.clone();
             async move {
-                let inventory = match inventory {
+                let inventory = match first {
                     Some(inventory) => inventory,
                     // The task died and with it every worker: look again.
-                    None => pods::inventory(&agent).await?,
+                    None => pods::wait_for_inventory(&agent).await,
                 };
-                agent.network.get().await;
                 pods::run(agent, pods, inventory, token).await;
+            }
+        });
+    }
+}
+
+/// The agent's tasks, each with the agent; they return soon after their token is cancelled.
+struct Tasks<'a> {
+    agent: Arc<Agent>,
+    supervisor: &'a Supervisor,
+}
+
+impl Tasks<'_> {
+    fn spawn<F, Fut>(&self, name: &'static str, on_exit: OnExit, make: F)
+    where
+        F: Fn(Arc<Agent>, CancellationToken) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        let agent = self.agent.clone();
+        self.supervisor
+            .spawn(name, on_exit, move |token| make(agent.clone(), token));
+    }
+
+    /// One that goes on as long as the agent.
+    fn until<F, Fut>(&self, name: &'static str, make: F)
+    where
+        F: Fn(Arc<Agent>, CancellationToken) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn(name, OnExit::Restart, move |agent, token| {
+            let work = make(agent, token);
+            async move {
+                work.await;
                 Ok(())
             }
         });
-        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -11,6 +12,8 @@ use k8s_openapi::api::core::v1::Node;
 use mk8s_client::Informers;
 use mk8s_network::{Config, Mode, Network, Peer};
 use tokio::sync::watch;
+
+use crate::agent::Agent;
 
 /// What the network needs to know beside the node's own range.
 #[derive(Clone, Debug)]
@@ -79,20 +82,21 @@ fn peers(nodes: &[std::sync::Arc<Node>], own: &str) -> BTreeSet<Peer> {
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Opens the network once the node has a range, and follows the other nodes. `running` are the pods that ran when the
-/// agent started: what no one of them has is removed.
+/// agent started: what no one of them has is removed. Run again after a failure, it goes on with the network that is open:
+/// the pods that came since are in no list.
 pub async fn run(
-    node_name: String,
-    node_ip: Ipv4Addr,
-    settings: Settings,
+    agent: Arc<Agent>,
     informers: Informers,
     network: watch::Sender<Option<Network>>,
     running: Vec<String>,
 ) {
+    let (node_name, node_ip) = (&agent.config.node_name, agent.config.node_ip);
+    let settings = &agent.config.network;
     let nodes = informers.of::<Node>();
     let mut changes = nodes.subscribe();
-    let mut open: Option<(Network, Ipv4Net)> = None;
+    let mut open: Option<Network> = network.borrow().clone();
     loop {
-        let own = nodes.get(None, &node_name);
+        let own = nodes.get(None, node_name);
         if let (None, Some(range)) = (&open, own.as_deref().and_then(pod_cidr)) {
             let config = Config {
                 mode: settings.mode,
@@ -110,7 +114,7 @@ pub async fn run(
                         tracing::warn!(%error, "cannot take over the pods' network from an earlier run");
                     }
                     network.send_replace(Some(opened.clone()));
-                    open = Some((opened, range));
+                    open = Some(opened);
                 }
                 Err(error) => {
                     tracing::error!(%error, %range, "the pod network cannot be set up, trying again");
@@ -120,8 +124,8 @@ pub async fn run(
             }
         }
         let mut again = None;
-        if let Some((network, _)) = &open {
-            let wanted = peers(&nodes.list(), &node_name);
+        if let Some(network) = &open {
+            let wanted = peers(&nodes.list(), node_name);
             if let Err(error) = network.peers(wanted).await {
                 tracing::error!(%error, "cannot set the ways to the other nodes' pods, trying again");
                 again = Some(RETRY);

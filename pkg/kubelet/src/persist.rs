@@ -1,8 +1,9 @@
-//! What of a pod's record must survive this process: each container's lives and the sandbox, as small files beside the
-//! pod's other things. containerd keeps what runs; it forgets how a thing ended, and after a reboot of the host that it ran.
+//! What of a pod's record must survive this process: the pod, its sandbox and each container's lives, as small files beside
+//! the pod's other things. containerd keeps what runs; it forgets how a thing ended, and after a reboot of the host that it ran.
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -63,7 +64,17 @@ pub fn load_instances(dir: &PodDir, container: &str) -> Vec<Instance> {
     found
 }
 
+const POD: &str = "pod.json";
 const SANDBOX: &str = "sandbox.json";
+
+/// The pod as it was when this node began with it, or as it left the API.
+pub fn store_pod(dir: &PodDir, pod: &Pod) {
+    store(dir, Path::new(""), POD, pod);
+}
+
+pub fn load_pod(dir: &PodDir) -> Option<Pod> {
+    load(dir, Path::new(POD))
+}
 
 pub fn store_sandbox(dir: &PodDir, sandbox: &Sandbox) {
     store(dir, Path::new(""), SANDBOX, sandbox);
@@ -71,4 +82,11 @@ pub fn store_sandbox(dir: &PodDir, sandbox: &Sandbox) {
 
 pub fn load_sandbox(dir: &PodDir) -> Option<Sandbox> {
     load(dir, Path::new(SANDBOX))
+}
+
+/// It is gone, and what it held given back.
+pub fn forget_sandbox(dir: &PodDir) {
+    if let Err(error) = found(dir.open().and_then(|pod| pod.remove_file(SANDBOX))) {
+        tracing::debug!(%error, "a sandbox that is gone stays written down");
+    }
 }

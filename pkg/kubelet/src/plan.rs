@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::backoff;
 use crate::pod;
-use crate::record::{Activity, ContainerRecord, Exit, ImageStep, KillReason, PodRecord, SandboxStep, VolumesStep};
+use crate::record::{
+    Activity, ContainerRecord, Exit, ForgetStep, ImageStep, KillReason, PodRecord, SandboxStep, Stuck, VolumesStep,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -16,6 +18,8 @@ pub enum Action {
     CreateSandbox,
     EnsureImage(String),
     Start(String),
+    /// End what a start may have begun of which nothing is known.
+    Undo(String),
     Kill {
         container: String,
         reason: KillReason,
@@ -31,6 +35,8 @@ pub enum Action {
     /// Volumes and cgroup go.
     TearDown,
     DeleteFromApi,
+    /// The API has the pod no more: what is left of it here goes.
+    Forget,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +49,14 @@ pub struct Plan {
 impl Plan {
     fn push(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    fn again(&mut self, stuck: &Stuck, now: Timestamp, action: Action) {
+        if stuck.retry_at <= now {
+            self.push(action);
+        } else {
+            self.wake(stuck.retry_at);
+        }
     }
 
     fn wake(&mut self, at: Timestamp) {
@@ -62,11 +76,8 @@ fn later(at: Timestamp, by: Duration) -> Timestamp {
 
 pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    if record.removed_from_api {
-        return plan;
-    }
     if ends(pod, record) {
-        end(pod, record, &mut plan);
+        end(pod, record, now, &mut plan);
         return plan;
     }
     if !record.admitted {
@@ -91,6 +102,7 @@ fn deadline(pod: &Pod, record: &PodRecord) -> Option<Timestamp> {
 /// Whether the pod is to stop, or has stopped, for good.
 pub fn ends(pod: &Pod, record: &PodRecord) -> bool {
     record.verdict.is_some()
+        || record.gone
         || pod::deleting(pod)
         || pod::is_terminal_phase(pod::phase(pod))
         || finished(pod, record).is_some()
@@ -129,7 +141,25 @@ fn should_restart(policy: &str, exit: &Exit) -> bool {
     }
 }
 
-fn end(pod: &Pod, record: &PodRecord, plan: &mut Plan) {
+/// Each step only when the one before is confirmed: the containers, then what they shared, the address with it, then volumes
+/// and cgroup, then the API, then what was kept for people to look at.
+fn end(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
+    if end_containers(pod, record, now, plan) || end_sandbox(record, now, plan) || end_volumes(record, now, plan) {
+        return;
+    }
+    if record.gone {
+        match &record.forget {
+            ForgetStep::Pending => plan.push(Action::Forget),
+            ForgetStep::Stuck(stuck) => plan.again(stuck, now, Action::Forget),
+            ForgetStep::Forgetting(_) | ForgetStep::Forgotten => {}
+        }
+    } else if pod::deleting(pod) && !record.delete_asked {
+        plan.push(Action::DeleteFromApi);
+    }
+}
+
+/// True: some are not surely over.
+fn end_containers(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
     let mut pending = false;
     let main_alive = pod::containers(pod).iter().any(|c| alive(record, &c.name));
     // Sidecars go last, the latest started first.
@@ -149,33 +179,51 @@ fn end(pod: &Pod, record: &PodRecord, plan: &mut Plan) {
         if sidecar && !std::mem::replace(&mut sidecar_turn, false) {
             continue;
         }
-        let killing = matches!(r.activity, Activity::Killing(_));
-        if r.running() && !killing {
-            plan.push(kill(
-                &container.name,
-                KillReason::PodEnds,
-                format!("Stopping container {}", container.name),
-            ));
+        let name = &container.name;
+        match r.activity {
+            Activity::Doubtful(_) => undo(name, r, now, plan),
+            Activity::Killing(_) | Activity::Undoing(_) => {}
+            Activity::Idle | Activity::Starting if r.running() => {
+                let kill = kill(name, KillReason::PodEnds, format!("Stopping container {name}"));
+                retry(plan, r.stuck.as_ref(), now, kill);
+            }
+            Activity::Idle | Activity::Starting => {}
         }
     }
-    if pending {
-        return;
-    }
-    match record.sandbox {
-        SandboxStep::Creating | SandboxStep::Removing => return,
-        SandboxStep::Absent | SandboxStep::Ready(_) | SandboxStep::Failed { .. } => {
+    pending
+}
+
+fn end_sandbox(record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
+    match &record.sandbox {
+        SandboxStep::Gone => return false,
+        SandboxStep::Creating | SandboxStep::Removing(_) => {}
+        SandboxStep::Stuck(stuck) => plan.again(stuck, now, Action::RemoveSandbox),
+        SandboxStep::Absent | SandboxStep::Ready(_) | SandboxStep::Failed { .. } | SandboxStep::Dead => {
             plan.push(Action::RemoveSandbox);
-            return;
         }
-        SandboxStep::Gone => {}
     }
-    if record.volumes == VolumesStep::Preparing {
-        return;
+    true
+}
+
+fn end_volumes(record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
+    match &record.volumes {
+        VolumesStep::Gone => return false,
+        VolumesStep::Preparing | VolumesStep::TearingDown(_) => {}
+        VolumesStep::Stuck(stuck) => plan.again(stuck, now, Action::TearDown),
+        VolumesStep::Pending | VolumesStep::Ready | VolumesStep::Failed { .. } => plan.push(Action::TearDown),
     }
-    if !record.torn_down {
-        plan.push(Action::TearDown);
-    } else if pod::deleting(pod) {
-        plan.push(Action::DeleteFromApi);
+    true
+}
+
+fn undo(name: &str, record: &ContainerRecord, now: Timestamp, plan: &mut Plan) {
+    retry(plan, record.stuck.as_ref(), now, Action::Undo(name.to_owned()));
+}
+
+/// At once the first time, else when its time has come.
+fn retry(plan: &mut Plan, stuck: Option<&Stuck>, now: Timestamp, action: Action) {
+    match stuck {
+        None => plan.push(action),
+        Some(stuck) => plan.again(stuck, now, action),
     }
 }
 
@@ -195,50 +243,16 @@ fn kill(container: &str, reason: KillReason, message: String) -> Action {
 }
 
 fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
-    let sandbox = record.sandbox().map(|s| s.id.as_str());
-    let mut stale = false;
-    for container in pod::all_containers(pod) {
-        let Some(r) = record.container(&container.name) else {
-            continue;
-        };
-        let Some(instance) = r.current.as_ref().filter(|i| i.running()) else {
-            stale |= r.activity == Activity::Starting && !matches!(record.sandbox, SandboxStep::Ready(_));
-            continue;
-        };
-        let in_old_sandbox = sandbox != Some(instance.sandbox.as_str());
-        stale |= in_old_sandbox;
-        if matches!(r.activity, Activity::Killing(_)) {
-            continue;
-        }
-        let again = if pod::restart_policy(pod) == "Never" {
-            ""
-        } else {
-            ", will be restarted"
-        };
-        let name = &container.name;
-        if in_old_sandbox {
-            plan.push(kill(name, KillReason::PodEnds, format!("Stopping container {name}")));
-        } else if instance.image != container.image.as_deref().unwrap_or_default() {
-            let message = format!("Container {name} definition changed, will be restarted");
-            plan.push(kill(name, KillReason::DefinitionChanged, message));
-        } else if r.health.live_failed {
-            plan.push(kill(
-                name,
-                KillReason::LivenessProbe,
-                format!("Container {name} failed liveness probe{again}"),
-            ));
-        } else if r.health.startup_failed {
-            plan.push(kill(
-                name,
-                KillReason::StartupProbe,
-                format!("Container {name} failed startup probe{again}"),
-            ));
-        }
-    }
+    let stale = correct_containers(pod, record, now, plan);
     match &record.sandbox {
-        SandboxStep::Absent if !stale => plan.push(Action::CreateSandbox),
+        SandboxStep::Absent if !stale => match sandbox_waits_until(record, now) {
+            Some(until) => plan.wake(until),
+            None => plan.push(Action::CreateSandbox),
+        },
         SandboxStep::Failed { retry_at, .. } if *retry_at <= now => plan.push(Action::CreateSandbox),
         SandboxStep::Failed { retry_at, .. } => plan.wake(*retry_at),
+        SandboxStep::Dead => plan.push(Action::RemoveSandbox),
+        SandboxStep::Stuck(stuck) => plan.again(stuck, now, Action::RemoveSandbox),
         _ => {}
     }
     match &record.volumes {
@@ -252,6 +266,65 @@ fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
         let r = record.container(&container.name);
         step(pod, container, r, ready, now, plan);
     }
+}
+
+/// A sandbox that ended by itself soon after the one before waits, as a container that crashes does.
+fn sandbox_waits_until(record: &PodRecord, now: Timestamp) -> Option<Timestamp> {
+    backoff::waits_until(record.sandbox_crash, record.sandbox_died_at?, now)
+}
+
+/// Ends what should not run as it does. True: something of an old sandbox is not over yet.
+fn correct_containers(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
+    let sandbox = record.sandbox().map(|s| s.id.as_str());
+    let mut stale = false;
+    for container in pod::all_containers(pod) {
+        let Some(r) = record.container(&container.name) else {
+            continue;
+        };
+        if matches!(r.activity, Activity::Doubtful(_)) {
+            undo(&container.name, r, now, plan);
+        }
+        let Some(instance) = r.current.as_ref().filter(|i| i.running()) else {
+            stale |= r.activity != Activity::Idle && sandbox.is_none();
+            continue;
+        };
+        let in_old_sandbox = sandbox != Some(instance.sandbox.as_str());
+        stale |= in_old_sandbox;
+        if r.activity == Activity::Idle
+            && let Some(kill) = correction(pod, container, r, in_old_sandbox)
+        {
+            retry(plan, r.stuck.as_ref(), now, kill);
+        }
+    }
+    stale
+}
+
+/// Why a running container is to be ended although its pod goes on.
+fn correction(pod: &Pod, container: &Container, record: &ContainerRecord, in_old_sandbox: bool) -> Option<Action> {
+    let again = if pod::restart_policy(pod) == "Never" {
+        ""
+    } else {
+        ", will be restarted"
+    };
+    let name = &container.name;
+    let image = record.current.as_ref().map(|i| i.image.as_str());
+    let (reason, message) = if in_old_sandbox {
+        (KillReason::SandboxChanged, format!("Stopping container {name}"))
+    } else if record.health.hook_failed {
+        (KillReason::PostStartHook, "FailedPostStartHook".to_owned())
+    } else if image != Some(container.image.as_deref().unwrap_or_default()) {
+        let message = format!("Container {name} definition changed, will be restarted");
+        (KillReason::DefinitionChanged, message)
+    } else if record.health.live_failed {
+        let message = format!("Container {name} failed liveness probe{again}");
+        (KillReason::LivenessProbe, message)
+    } else if record.health.startup_failed {
+        let message = format!("Container {name} failed startup probe{again}");
+        (KillReason::StartupProbe, message)
+    } else {
+        return None;
+    };
+    Some(kill(name, reason, message))
 }
 
 /// The containers whose turn it is, running or not.
@@ -358,8 +431,8 @@ fn step(
             return;
         }
     }
-    if let Some((_, _, at)) = &record.start_error {
-        let until = later(*at, START_RETRY);
+    if let Some(error) = &record.start_error {
+        let until = later(error.at, START_RETRY);
         if record.exit().is_none() && until > now {
             plan.wake(until);
             return;
@@ -421,6 +494,7 @@ mod tests {
             netns: None,
             ips: vec![],
             cgroup: String::new(),
+            handler: String::new(),
         }))
     }
 
@@ -439,6 +513,7 @@ mod tests {
                 message: String::new(),
                 finished_at: at(200),
             }),
+            stop_signal: None,
             user: None,
         }
     }
@@ -623,8 +698,12 @@ mod tests {
         assert_eq!(plan(&p, &r, at(302)).actions, vec![Action::RemoveSandbox]);
         r.sandbox = SandboxStep::Gone;
         assert_eq!(plan(&p, &r, at(302)).actions, vec![Action::TearDown]);
-        r.torn_down = true;
+        r.volumes = VolumesStep::Gone;
         assert_eq!(plan(&p, &r, at(302)).actions, vec![Action::DeleteFromApi]);
+        r.delete_asked = true;
+        assert_eq!(plan(&p, &r, at(302)), Plan::default());
+        r.gone = true;
+        assert_eq!(plan(&p, &r, at(302)).actions, vec![Action::Forget]);
     }
 
     #[test]
@@ -639,8 +718,7 @@ mod tests {
     fn a_failed_pull_is_shown_then_backs_off() {
         let c = ContainerRecord {
             image: ImageStep::Failed {
-                reason: "ErrImagePull",
-                message: String::new(),
+                failure: crate::images::Failure::Pull(String::new()),
                 failed_at: at(100),
                 backing_off: false,
             },

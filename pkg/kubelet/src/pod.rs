@@ -89,6 +89,18 @@ pub fn grace_seconds(pod: &Pod) -> i64 {
     spec(pod).termination_grace_period_seconds.unwrap_or(30).max(0)
 }
 
+/// When the last process of a pod that ends now is to be gone. The API's deletionTimestamp is that moment, in whole seconds;
+/// where its clock is ahead of this node's, no more than the grace is granted.
+pub fn deadline(pod: &Pod, now: jiff::Timestamp) -> jiff::Timestamp {
+    let later = |at: jiff::Timestamp, seconds: i64| {
+        let duration = jiff::SignedDuration::from_secs(seconds);
+        at.checked_add(duration).unwrap_or(jiff::Timestamp::MAX)
+    };
+    let granted = later(now, grace_seconds(pod));
+    let asked = pod.metadata.deletion_timestamp.as_ref().map(|at| later(at.0, 1));
+    asked.map_or(granted, |asked| asked.min(granted))
+}
+
 pub fn labels(pod: &Pod) -> &BTreeMap<String, String> {
     static EMPTY: BTreeMap<String, String> = BTreeMap::new();
     pod.metadata.labels.as_ref().unwrap_or(&EMPTY)
@@ -128,4 +140,34 @@ pub fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
 /// API times have whole seconds.
 pub fn time(at: jiff::Timestamp) -> Time {
     Time(jiff::Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn deadlines() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        for (deleted, grace, now, expected, why) in [
+            (Some(130), 30, 100, 130, "told at once"),
+            (
+                Some(130),
+                30,
+                110,
+                131,
+                "told late: the rest of it, to the end of the second",
+            ),
+            (Some(130), 30, 500, 131, "told when it was over"),
+            (Some(900), 30, 100, 130, "the API's clock is ahead"),
+            (Some(100), 0, 100, 100, "at once"),
+            (None, 30, 100, 130, "nobody deleted it: the spec's grace from now"),
+        ] {
+            let mut pod = Pod::default();
+            pod.metadata.deletion_timestamp = deleted.map(|second| time(at(second)));
+            pod.metadata.deletion_grace_period_seconds = deleted.map(|_| grace);
+            assert_eq!(deadline(&pod, at(now)), at(expected), "{why}");
+        }
+    }
 }

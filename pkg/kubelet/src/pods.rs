@@ -1,22 +1,24 @@
-//! The pods of this node: a worker for each, fed by the watch and by containerd's events. And at start the sweep of what
-//! an earlier run left of pods that are no more.
+//! The pods of this node: a worker for each, fed by the watch and by containerd's events. A pod that the API has no more
+//! and of which something is left here, from an earlier run too, has a worker as well, until nothing is left.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mk8s_client::{Event, Informer};
-use mk8s_containerd::{Container, Event as Runtime, Task};
-use mk8s_supervisor::job;
+use mk8s_containerd::{Event as Runtime, Task};
+use mk8s_supervisor::backoff::Backoff;
+use mk8s_supervisor::{JobError, Jobs, job};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, View, Worker};
-use crate::pod_worker::{Found, Message, PodWorker, Wiring};
-use crate::volumes::Teardown;
-use crate::{names, pod, sandbox};
+use crate::pod_worker::{Message, PodWorker, Wiring};
+use crate::runtime::Found;
+use crate::{names, persist, pod, sandbox};
 
 /// All containers of ours that containerd has, by pod.
 pub type Inventory = HashMap<String, Vec<Found>>;
@@ -31,9 +33,21 @@ pub async fn inventory(agent: &Agent) -> Result<Inventory, mk8s_containerd::Erro
             continue;
         };
         let task = tasks.get(&container.id).cloned();
-        found.entry(uid).or_default().push(Found { container, task });
+        found.entry(uid).or_default().push(Found::new(container, task));
     }
     Ok(found)
+}
+
+/// The inventory, as soon as containerd gives it.
+pub async fn wait_for_inventory(agent: &Agent) -> Inventory {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        match inventory(agent).await {
+            Ok(inventory) => return inventory,
+            Err(error) => tracing::warn!(%error, "cannot list what containerd runs, trying again"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
 }
 
 async fn tasks(agent: &Agent) -> Result<HashMap<String, Task>, mk8s_containerd::Error> {
@@ -42,93 +56,159 @@ async fn tasks(agent: &Agent) -> Result<HashMap<String, Task>, mk8s_containerd::
 }
 
 /// Follows the watch until the agent stops.
-pub async fn run(agent: Arc<Agent>, pods: Informer<Pod>, mut inventory: Inventory, token: CancellationToken) {
-    // Only now are the pods known that are to be kept; what is not among them is swept.
+pub async fn run(agent: Arc<Agent>, pods: Informer<Pod>, inventory: Inventory, token: CancellationToken) {
+    // Workers of an earlier run of this task ended with it.
+    agent.workers.lock().clear();
+    // Only now are the pods known that are to be kept.
     pods.wait_synced().await;
-    let known: HashSet<String> = pods.list().iter().map(|p| pod::uid(p).to_owned()).collect();
-    let orphans: Inventory = inventory.extract_if(|uid, _| !known.contains(uid)).collect();
-    let mut workers: JoinSet<String> = JoinSet::new();
-    let mut sweeping: JoinSet<()> = JoinSet::new();
-    sweeping.spawn(sweep(agent.clone(), orphans, known));
-    let mut events = pods.subscribe();
+    let mut node = Pods {
+        agent,
+        informer: pods,
+        inventory,
+        workers: Jobs::default(),
+        lost: Jobs::default(),
+        backoffs: HashMap::new(),
+    };
+    node.take_up_what_is_left();
+    let mut events = node.informer.subscribe();
     loop {
         tokio::select! {
             () = token.cancelled() => return,
-            event = events.next() => match event {
-                Event::Applied { old, new } => {
-                    if let Some(old) = old.filter(|o| pod::uid(o) != pod::uid(&new)) {
-                        agent.send(pod::uid(&old), Message::Gone);
-                    }
-                    let uid = pod::uid(&new).to_owned();
-                    let running = agent.workers.lock().get(&uid).map(|w| w.mailbox.clone());
-                    match running {
-                        Some(mailbox) => {
-                            let _ = mailbox.send(Message::Update(new));
-                        }
-                        None => {
-                            let found = inventory.remove(&uid).unwrap_or_default();
-                            start(&agent, &mut workers, new, found);
-                        }
-                    }
-                }
-                Event::Deleted(last) => agent.send(pod::uid(&last), Message::Gone),
-            },
-            Some(ended) = workers.join_next_with_id() => ended_worker(&agent, &pods, &mut workers, ended).await,
+            event = events.next() => node.observe(event),
+            Some((uid, ended)) = node.workers.next(), if !node.workers.is_empty() => node.observe_end(uid, ended),
+            Some((uid, found)) = node.lost.next(), if !node.lost.is_empty() => node.replace(uid, found),
         }
     }
 }
 
-fn start(agent: &Arc<Agent>, workers: &mut JoinSet<String>, pod: Arc<Pod>, found: Vec<Found>) {
-    let (tx, mailbox) = mpsc::unbounded_channel();
-    let (view, seen) = watch::channel(Arc::new(View {
-        pod: pod.clone(),
-        ..View::default()
-    }));
-    let uid = pod::uid(&pod).to_owned();
-    agent.workers.lock().insert(
-        uid.clone(),
-        Worker {
-            mailbox: tx.clone(),
-            view: seen,
-        },
-    );
-    let worker = PodWorker::new(agent.clone(), pod, Wiring { mailbox, tx, view });
-    workers.spawn(async move {
-        worker.run(found).await;
-        uid
-    });
+struct Pods {
+    agent: Arc<Agent>,
+    informer: Informer<Pod>,
+    /// What was here at the start and has no worker yet.
+    inventory: Inventory,
+    /// By pod uid.
+    workers: Jobs<String, ()>,
+    /// Workers that panicked: what containerd has of their pods, for those that take over.
+    lost: Jobs<String, Vec<Found>>,
+    backoffs: HashMap<String, Backoff>,
 }
 
-/// A worker that ended has nothing left; one that panicked leaves a pod without an owner, which gets a new one.
-async fn ended_worker(
-    agent: &Arc<Agent>,
-    pods: &Informer<Pod>,
-    workers: &mut JoinSet<String>,
-    ended: Result<(tokio::task::Id, String), tokio::task::JoinError>,
-) {
-    match ended {
-        Ok((_, uid)) => {
-            agent.workers.lock().remove(&uid);
-        }
-        Err(error) => {
-            tracing::error!(%error, "the task of a pod ended before its time");
-            let dead: Vec<String> = {
-                let table = agent.workers.lock();
-                table
-                    .iter()
-                    .filter(|(_, w)| w.mailbox.is_closed())
-                    .map(|(uid, _)| uid.clone())
-                    .collect()
-            };
-            let mut left = inventory(agent).await.unwrap_or_default();
-            for uid in dead {
-                agent.workers.lock().remove(&uid);
-                if let Some(pod) = pods.list().into_iter().find(|p| pod::uid(p) == uid) {
-                    let found = left.remove(&uid).unwrap_or_default();
-                    start(agent, workers, pod, found);
+impl Pods {
+    fn observe(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Applied { old, new } => {
+                if let Some(old) = old.filter(|o| pod::uid(o) != pod::uid(&new)) {
+                    self.agent.send(pod::uid(&old), Message::Gone);
+                }
+                let uid = pod::uid(&new);
+                if self.agent.workers.lock().contains_key(uid) {
+                    self.agent.send(&uid.to_owned(), Message::Update(new));
+                } else {
+                    let found = self.inventory.remove(uid).unwrap_or_default();
+                    self.start(new, found, false);
                 }
             }
+            Event::Deleted(last) => self.agent.send(pod::uid(&last), Message::Gone),
         }
+    }
+
+    fn start(&mut self, pod: Arc<Pod>, found: Vec<Found>, gone: bool) {
+        let (tx, mailbox) = mpsc::unbounded_channel();
+        let (view, seen) = watch::channel(Arc::new(View {
+            pod: pod.clone(),
+            ..View::default()
+        }));
+        let uid = pod::uid(&pod).to_owned();
+        let worker = Worker {
+            mailbox: tx.clone(),
+            view: seen,
+        };
+        self.agent.workers.lock().insert(uid.clone(), worker);
+        let worker = PodWorker::new(self.agent.clone(), pod, Wiring { mailbox, tx, view });
+        self.workers.spawn("pod-worker", uid, worker.run(found, gone));
+    }
+
+    /// A worker that ended has nothing left. One that panicked leaves a pod without an owner, which gets another as soon as
+    /// containerd has said what there is of it: without that, it would start the pod a second time.
+    fn observe_end(&mut self, uid: String, ended: Result<(), JobError>) {
+        if ended.is_ok() {
+            self.agent.workers.lock().remove(&uid);
+            self.backoffs.remove(&uid);
+            return;
+        }
+        let fresh = || Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let delay = self.backoffs.entry(uid.clone()).or_insert_with(fresh).next_delay();
+        let agent = self.agent.clone();
+        let wanted = uid.clone();
+        self.lost.spawn("pod-worker-lost", uid, async move {
+            tokio::time::sleep(delay).await;
+            let mut backoff = fresh();
+            loop {
+                match agent.runtime.containers_of(&wanted).await {
+                    Ok(found) => return found,
+                    Err(error) => tracing::warn!(uid = wanted, %error, "a pod without a worker waits for containerd"),
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        });
+    }
+
+    fn replace(&mut self, uid: String, found: Result<Vec<Found>, JobError>) {
+        let Ok(found) = found else {
+            return self.observe_end(uid, Err(JobError::Cancelled { job: "pod-worker-lost" }));
+        };
+        let known = self.informer.list().into_iter().find(|p| pod::uid(p) == uid);
+        let gone = known.is_none();
+        let last = self.agent.workers.lock().get(&uid).map(|w| w.view.borrow().pod.clone());
+        if let Some(pod) = known.or(last) {
+            self.start(pod, found, gone);
+        }
+    }
+
+    /// Pods that the API has no more, by what containerd runs and by the directories on disk. The files of those that left
+    /// nothing else are swept.
+    fn take_up_what_is_left(&mut self) {
+        let known: HashSet<String> = self.informer.list().iter().map(|p| pod::uid(p).to_owned()).collect();
+        let dirs = self.agent.volumes.pods().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list the directories of pods");
+            Vec::new()
+        });
+        let here: BTreeSet<String> = self.inventory.keys().cloned().chain(dirs).collect();
+        for uid in here.into_iter().filter(|uid| !known.contains(uid)) {
+            tracing::info!(uid, "removing what is left of a pod that is no more");
+            let found = self.inventory.remove(&uid).unwrap_or_default();
+            let pod = persist::load_pod(&self.agent.pod_dir(&uid)).unwrap_or_else(|| from_labels(&uid, &found));
+            self.start(Arc::new(pod), found, true);
+        }
+        let agent = self.agent.clone();
+        drop(job::blocking("sweep-pod-files", move || sweep_files(&agent, &known)));
+    }
+}
+
+/// As much of a pod as its containers' labels say, where it left no record.
+fn from_labels(uid: &str, found: &[Found]) -> Pod {
+    let label = |key: &str| found.first().map(|f| f.label(key).to_owned());
+    let names: BTreeSet<&str> = found
+        .iter()
+        .filter(|f| !f.is_sandbox())
+        .map(|f| f.label(names::CONTAINER_NAME))
+        .collect();
+    let container = |name: &str| Container {
+        name: name.to_owned(),
+        ..Container::default()
+    };
+    Pod {
+        metadata: ObjectMeta {
+            uid: Some(uid.to_owned()),
+            name: label(names::POD_NAME),
+            namespace: label(names::POD_NAMESPACE),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: names.into_iter().map(container).collect(),
+            ..PodSpec::default()
+        }),
+        status: None,
     }
 }
 
@@ -139,16 +219,7 @@ pub async fn follow_containerd(agent: Arc<Agent>, changed: watch::Sender<u64>, t
         match event {
             Runtime::Connected => {
                 changed.send_modify(|n| *n += 1);
-                match tasks(&agent).await {
-                    Ok(tasks) => {
-                        let tasks = Arc::new(tasks);
-                        let workers: Vec<Worker> = agent.workers.lock().values().cloned().collect();
-                        for worker in workers {
-                            let _ = worker.mailbox.send(Message::Reconcile(tasks.clone()));
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "cannot list containerd's tasks"),
-                }
+                reconcile(&agent).await;
             }
             Runtime::Exit {
                 id,
@@ -175,76 +246,28 @@ pub async fn follow_containerd(agent: Arc<Agent>, changed: watch::Sender<u64>, t
     }
 }
 
-/// Removes what is left of pods that the API no longer has: containers, cgroups, directories, logs.
-async fn sweep(agent: Arc<Agent>, orphans: Inventory, known: HashSet<String>) {
-    for (uid, found) in orphans {
-        tracing::info!(uid, "removing what is left of a pod that is no more");
-        let (sandboxes, containers): (Vec<Container>, Vec<Container>) = found
-            .into_iter()
-            .map(|f| f.container)
-            .partition(|c| c.labels.get(names::KIND).is_some_and(|k| k == names::SANDBOX));
-        let stopping = containers.iter().map(|c| stop_orphan(&agent, c));
-        futures::future::join_all(stopping).await;
-        for container in containers.iter().chain(&sandboxes) {
-            if let Err(error) = agent.containerd.delete(&container.id).await {
-                tracing::warn!(id = container.id, %error, "cannot remove a container of a pod that is no more");
-            }
+/// Tells the workers what containerd runs now. What happens meanwhile is in the events that are read after this.
+async fn reconcile(agent: &Agent) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let tasks = loop {
+        match tasks(agent).await {
+            Ok(tasks) => break Arc::new(tasks),
+            // Gone again: its next coming begins anew.
+            Err(error) if error.is_unavailable() => return,
+            Err(error) => tracing::warn!(%error, "cannot list containerd's tasks, trying again"),
         }
-        if let Some(network) = agent.network.now()
-            && let Err(error) = network.detach(&uid).await
-        {
-            tracing::warn!(uid, %error, "cannot give back the network of a pod that is no more");
-        }
-    }
-    let dirs = agent.volumes.pods().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list the directories of pods");
-        Vec::new()
-    });
-    let dirs: HashSet<String> = dirs.into_iter().filter(|uid| !keeps(&agent, &known, uid)).collect();
-    for uid in &dirs {
-        if let Teardown::Blocked { why } = agent.volumes.remove(uid).await {
-            tracing::warn!(uid, why, "cannot remove the directory of a pod that is no more");
-        }
-    }
-    let result = job::blocking("sweep-pod-files", move || sweep_files(&agent, &known, &dirs)).await;
-    if let Err(error) = result {
-        tracing::warn!(%error, "the sweep of old pods' files did not finish");
+        tokio::time::sleep(backoff.next_delay()).await;
+    };
+    for worker in agent.workers.lock().values() {
+        // A worker that has ended has nothing left to hear.
+        let _ = worker.mailbox.send(Message::Reconcile(tasks.clone()));
     }
 }
 
-/// Its pod's grace is no longer known: it gets the default.
-async fn stop_orphan(agent: &Agent, container: &Container) {
-    let _ = agent
-        .containerd
-        .kill(&container.id, nix::sys::signal::Signal::SIGTERM as i32, false)
-        .await;
-    let limit = std::time::Duration::from_secs(30);
-    if tokio::time::timeout(limit, agent.containerd.wait(&container.id))
-        .await
-        .is_err()
-    {
-        let _ = agent
-            .containerd
-            .kill(&container.id, nix::sys::signal::Signal::SIGKILL as i32, true)
-            .await;
-    }
-}
-
-/// A pod that came meanwhile has a worker, and what is its stays.
-fn keeps(agent: &Agent, known: &HashSet<String>, uid: &str) -> bool {
-    known.contains(uid) || agent.workers.lock().contains_key(uid)
-}
-
-/// `dirs`: the pods whose directories went. Only their cgroups go: those of several agents may stand side by side.
-fn sweep_files(agent: &Agent, known: &HashSet<String>, dirs: &HashSet<String>) {
-    let keep = |uid: &str| keeps(agent, known, uid);
-    for (path, uid) in agent.cgroups.pods() {
-        if dirs.contains(&uid)
-            && let Err(error) = agent.cgroups.remove(&path)
-        {
-            tracing::warn!(uid, %error, "cannot remove the cgroup of a pod that is no more");
-        }
-    }
+/// Removes files that no pod's worker will: of pods that left neither a container nor a directory of their own. A pod that
+/// came meanwhile has a worker, and what is its stays.
+fn sweep_files(agent: &Agent, known: &HashSet<String>) {
+    let keep = |uid: &str| known.contains(uid) || agent.workers.lock().contains_key(uid);
     for uid in dir_names(&sandbox::Files::all(agent)).into_iter().filter(|u| !keep(u)) {
         if let Err(error) = sandbox::Files::of(agent, &uid).remove() {
             tracing::warn!(uid, %error, "cannot remove the sandbox's files of a pod that is no more");

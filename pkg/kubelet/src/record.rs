@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
+use crate::{containers, images};
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,9 @@ pub struct Instance {
     pub image_id: String,
     pub started_at: Option<Timestamp>,
     pub exit: Option<Exit>,
+    /// What its image asks to be stopped with; None in the record of an earlier version.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
     /// The identity it runs with.
     #[serde(default)]
     pub user: Option<User>,
@@ -60,8 +65,7 @@ pub enum ImageStep {
     Ready,
     /// `backing_off`: the retry's time isn't here yet, and that has been said.
     Failed {
-        reason: &'static str,
-        message: String,
+        failure: images::Failure,
         failed_at: Timestamp,
         backing_off: bool,
     },
@@ -76,6 +80,8 @@ pub enum KillReason {
     StartupProbe,
     DefinitionChanged,
     PostStartHook,
+    /// The sandbox that it runs in is no more.
+    SandboxChanged,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,6 +91,40 @@ pub enum Activity {
     /// From the decision to start until the postStart hook is done.
     Starting,
     Killing(KillReason),
+    /// Nobody knows whether a start came off (containerd did not answer in time): before anything else it is taken back.
+    Doubtful(containers::Failure),
+    Undoing(containers::Failure),
+}
+
+/// Something that has to come off and did not: when it is tried again, and how often it was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    pub tries: u32,
+    pub retry_at: Timestamp,
+}
+
+/// Between tries of what must come off: a removal, a stop. containerd's coming back is heard sooner.
+const STUCK_FIRST: Duration = Duration::from_secs(1);
+const STUCK_MAX: Duration = Duration::from_secs(30);
+
+impl Stuck {
+    /// After one more failure.
+    pub fn again(before: Option<&Stuck>, now: Timestamp) -> Self {
+        let tries = before.map_or(0, |s| s.tries);
+        let delay = STUCK_FIRST.saturating_mul(1 << tries.min(5)).min(STUCK_MAX);
+        Self {
+            tries: tries + 1,
+            retry_at: now.checked_add(delay).unwrap_or(Timestamp::MAX),
+        }
+    }
+}
+
+/// A start that failed before there was an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    pub kind: containers::FailureKind,
+    pub message: String,
+    pub at: Timestamp,
 }
 
 /// What the probes last said of the running instance.
@@ -94,6 +134,8 @@ pub struct Health {
     pub ready: bool,
     pub live_failed: bool,
     pub startup_failed: bool,
+    /// Its postStart hook failed: it has to end.
+    pub hook_failed: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,8 +148,9 @@ pub struct ContainerRecord {
     /// Crash back-off, and the one of the image.
     pub crash: Option<Backoff>,
     pub pull: Option<Backoff>,
-    /// A start that failed before there was an instance: (reason, message, when).
-    pub start_error: Option<(&'static str, String, Timestamp)>,
+    pub start_error: Option<StartError>,
+    /// It could not be ended, or a start not be taken back, or not yet surely.
+    pub stuck: Option<Stuck>,
     /// The exit for which a BackOff event was written already.
     pub announced: Option<String>,
 }
@@ -140,8 +183,16 @@ pub struct Sandbox {
     pub netns: Option<String>,
     pub ips: Vec<String>,
     pub cgroup: String,
+    /// containerd's name for what runs it; '' is containerd's default.
+    #[serde(default)]
+    pub handler: String,
 }
 
+/// ```text
+/// Absent ─▶ Creating ─▶ Ready ─(pause ended)─▶ Dead ─▶ Removing ─▶ Absent, or Gone where the pod ends
+///   ▲          └▶ Failed ─(retry)─▶ Creating             │  ▲
+///   └────────────────────────────────────────────────────┘  └─(retry)─ Stuck
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum SandboxStep {
     #[default]
@@ -152,7 +203,12 @@ pub enum SandboxStep {
         message: String,
         retry_at: Timestamp,
     },
-    Removing,
+    /// The pause process ended by itself.
+    Dead,
+    /// Again, where it did not come off before.
+    Removing(Option<Stuck>),
+    /// Not all of it is surely gone.
+    Stuck(Stuck),
     /// The pod is over; there will be no other.
     Gone,
 }
@@ -167,7 +223,20 @@ pub enum VolumesStep {
         message: String,
         retry_at: Timestamp,
     },
+    TearingDown(Option<Stuck>),
+    /// Something is still in them, or mounted on them.
+    Stuck(Stuck),
     Gone,
+}
+
+/// The last step: what is left of a pod that the API has no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ForgetStep {
+    #[default]
+    Pending,
+    Forgetting(Option<Stuck>),
+    Stuck(Stuck),
+    Forgotten,
 }
 
 /// The pod as a whole was turned away or ended by the node.
@@ -186,11 +255,16 @@ pub struct PodRecord {
     pub sandbox: SandboxStep,
     /// Sandboxes so far: the next one's attempt.
     pub sandboxes: u32,
+    /// When the last one ended by itself, and how long the next one waits for that.
+    pub sandbox_died_at: Option<Timestamp>,
+    pub sandbox_crash: Option<Backoff>,
     pub volumes: VolumesStep,
     pub containers: BTreeMap<String, ContainerRecord>,
-    /// Sandbox, volumes and cgroup are gone for good.
-    pub torn_down: bool,
-    pub removed_from_api: bool,
+    /// The API has the pod no more: somebody else removed it, or this node did at the end.
+    pub gone: bool,
+    /// The API has been asked to remove the pod.
+    pub delete_asked: bool,
+    pub forget: ForgetStep,
 }
 
 impl PodRecord {
@@ -202,6 +276,28 @@ impl PodRecord {
         match &self.sandbox {
             SandboxStep::Ready(sandbox) => Some(sandbox),
             _ => None,
+        }
+    }
+
+    /// containerd is back: what was stuck for want of it is tried now.
+    pub fn retry_now(&mut self, now: Timestamp) {
+        let steps = [
+            match &mut self.sandbox {
+                SandboxStep::Stuck(stuck) => Some(stuck),
+                _ => None,
+            },
+            match &mut self.volumes {
+                VolumesStep::Stuck(stuck) => Some(stuck),
+                _ => None,
+            },
+            match &mut self.forget {
+                ForgetStep::Stuck(stuck) => Some(stuck),
+                _ => None,
+            },
+        ];
+        let containers = self.containers.values_mut().filter_map(|r| r.stuck.as_mut());
+        for stuck in steps.into_iter().flatten().chain(containers) {
+            stuck.retry_at = stuck.retry_at.min(now);
         }
     }
 }

@@ -188,7 +188,7 @@ impl Cluster {
             client_ca: Arc::new(mk8s_pki::rotation::roots(self.ca.certificate_pem()).unwrap()),
         };
         let kubelet = Kubelet::new(config, client, informers, self.containerd.clone()).unwrap();
-        kubelet.run(&supervisor).await.unwrap();
+        kubelet.run(&supervisor).await;
         supervisor
     }
 
@@ -504,6 +504,10 @@ impl Cluster {
         assert_eq!(main(&after)["restartCount"], 0);
         assert_eq!(before["status"]["podIP"], after["status"]["podIP"]);
         assert_eq!(after["metadata"]["uid"], uid);
+        for ended in ["done", "failed"] {
+            let told = self.events(ended).await;
+            assert!(!told.iter().any(|(reason, _)| reason == "FailedKillPod"), "{told:?}");
+        }
         supervisor
     }
 

@@ -37,7 +37,7 @@ const LABEL_PULLED: (&str, &str) = ("mk8s.io/pulled", "true");
 const LABEL_PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
 
 /// One image, whatever number of names it has.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Image {
     /// The record that was asked for.
     pub name: String,

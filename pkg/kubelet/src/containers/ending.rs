@@ -35,9 +35,10 @@ impl Ending {
             || self
                 .cgroup
                 .as_ref()
-                .is_some_and(|parent| self.agent.cgroups.oom_killed(&format!("{parent}/{id}")));
+                .is_some_and(|parent| self.agent.runtime.oom_killed(&format!("{parent}/{id}")));
         // The shim hands over the last output before the task is gone, so the log is whole afterwards.
-        if let Err(error) = self.agent.containerd.delete_task(id).await {
+        if let Err(error) = self.agent.runtime.delete_task(id).await {
+            // It has ended all the same; the sandbox's removal, or a later start's, takes it away.
             tracing::warn!(id, %error, "cannot remove an ended task");
         }
         let reason = match (oom, self.code) {

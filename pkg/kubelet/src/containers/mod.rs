@@ -12,32 +12,65 @@ mod stop;
 pub use ending::Ending;
 pub use security::sandbox_security;
 pub use start::Start;
-pub use stop::Stop;
+pub use stop::{Error as StopError, Stop, Stopped};
 
 use crate::record::Instance;
 
+/// At which step a start failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// What the pod asks for can't be put together: a ConfigMap is missing, say.
+    Config,
+    Create,
+    Run,
+    PostStartHook,
+}
+
+impl FailureKind {
+    /// As the container's status shows it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            FailureKind::Config => "CreateContainerConfigError",
+            FailureKind::Create => "CreateContainerError",
+            FailureKind::Run => "RunContainerError",
+            FailureKind::PostStartHook => "PostStartHookError",
+        }
+    }
+}
+
 /// A start that did not come off. `instance` is there if a container was made.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    pub reason: &'static str,
+    pub kind: FailureKind,
     pub message: String,
     pub instance: Option<Instance>,
+    /// The instance's id where containerd may yet run it: it did not answer, or the job was lost.
+    pub doubtful: Option<String>,
 }
 
 impl Failure {
-    fn config(message: impl ToString) -> Self {
+    fn new(kind: FailureKind, message: impl ToString) -> Self {
         Self {
-            reason: "CreateContainerConfigError",
+            kind,
             message: message.to_string(),
             instance: None,
+            doubtful: None,
         }
     }
 
+    fn config(message: impl ToString) -> Self {
+        Self::new(FailureKind::Config, message)
+    }
+
     fn create(message: impl ToString) -> Self {
+        Self::new(FailureKind::Create, message)
+    }
+
+    /// The job that was to start `id` did not come to its end.
+    pub fn lost(id: String, cause: impl ToString) -> Self {
         Self {
-            reason: "CreateContainerError",
-            message: message.to_string(),
-            instance: None,
+            doubtful: Some(id),
+            ..Self::new(FailureKind::Run, cause)
         }
     }
 }

@@ -6,23 +6,26 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use mk8s_containerd::spec::{self, ContainerConfig, Namespaces, PidNamespace, Resources};
 use mk8s_containerd::{ContainerSpec, Image, Stdio};
+use mk8s_supervisor::job;
 use tokio_util::sync::CancellationToken;
 
 use super::env::{Env, environment, service_env};
 use super::expansion::expand;
-use super::{Failure, hooks, mounts, security};
+use super::{Failure, FailureKind, hooks, mounts, security};
 use crate::agent::{Agent, HeldObjects};
 use crate::record::{Exit, Instance, Sandbox, User};
 use crate::resources::qos;
 use crate::sandbox::files;
 use crate::volumes::Paths;
-use crate::{names, persist, pod};
+use crate::{names, persist, pod, runtime, sandbox};
 
 pub struct Start {
     pub agent: Arc<Agent>,
     pub pod: Arc<Pod>,
     pub container: Container,
     pub attempt: u32,
+    /// The new container's id.
+    pub id: String,
     /// The life before the one before this: nobody asks for it any more.
     pub older: Option<String>,
     pub sandbox: Arc<Sandbox>,
@@ -38,9 +41,9 @@ impl Start {
         let result = self.steps().await;
         if let Err(failure) = &result {
             let text = format!("Error: {}", failure.message);
-            match failure.reason {
+            match failure.kind {
                 // The hook's words may hold secrets.
-                "PostStartHookError" => self.warn("FailedPostStartHook", "PostStartHook failed"),
+                FailureKind::PostStartHook => self.warn("FailedPostStartHook", "PostStartHook failed"),
                 _ => self.warn("Failed", text),
             }
         }
@@ -58,64 +61,24 @@ impl Start {
     }
 
     async fn steps(&self) -> Result<Instance, Failure> {
-        let env = self.environment().await?;
-        let containerd = &self.agent.containerd;
-        let accounts = containerd.accounts(&self.image).await.map_err(Failure::create)?;
-        let security =
-            security::security(&self.pod, &self.container, &self.image, &self.agent).map_err(Failure::config)?;
-        let id = names::fresh_id();
-        let mounts = mounts::Request {
-            agent: self.agent.clone(),
-            pod: self.pod.clone(),
-            container: self.container.clone(),
-            attempt: self.attempt,
-            volumes: self.volumes.clone(),
-            env: env.clone(),
-        };
-        let mounts = tokio::task::spawn_blocking(move || mounts.resolve())
-            .await
-            .map_err(Failure::config)?
-            .map_err(Failure::config)?;
-        let config = self.config(&id, &env, accounts, security, mounts);
-        let oci = spec::container(&config, &self.agent.host).map_err(Failure::create)?;
-        let user = user(&oci);
+        let (spec, user) = self.spec().await?;
         if self.ending.is_cancelled() {
             return Err(Failure::create("the pod is being stopped"));
         }
-        let made = containerd
-            .create(ContainerSpec {
-                id: id.clone(),
-                image: self.image.clone(),
-                labels: self.labels(),
-                oci,
-                stdio: self.stdio(),
-                runtime: Default::default(),
-            })
-            .await
-            .map_err(Failure::create)?;
+        let runtime = &self.agent.runtime;
+        let made = runtime.create(spec).await.map_err(Failure::create)?;
         tracing::debug!(container = self.container.name, "container is created");
         self.normal("Created", "Container created");
         self.agent
             .owners
             .lock()
-            .insert(id.clone(), pod::uid(&self.pod).to_owned());
-        let mut instance = self.instance(id, user);
-        let permit = self.agent.starts.acquire().await;
-        let begun = containerd.start(&made).await;
-        drop(permit);
+            .insert(self.id.clone(), pod::uid(&self.pod).to_owned());
+        let mut instance = self.instance(user);
+        let place = self.agent.starts.acquire().await;
+        let begun = self.begin(&made).await;
+        drop(place);
         if let Err(error) = begun {
-            let message = error.to_string();
-            instance.exit = Some(Exit {
-                code: 128,
-                reason: "StartError".to_owned(),
-                message: message.clone(),
-                finished_at: Timestamp::now(),
-            });
-            return Err(Failure {
-                reason: "RunContainerError",
-                message,
-                instance: Some(instance),
-            });
+            return Err(not_begun(instance, &error));
         }
         instance.started_at = Some(Timestamp::now());
         self.normal("Started", "Container started");
@@ -127,6 +90,62 @@ impl Start {
         self.link_log(&instance.id);
         self.forget_older().await;
         self.post_start(instance).await
+    }
+
+    /// The container's spec, and whom it runs as.
+    async fn spec(&self) -> Result<(ContainerSpec, User), Failure> {
+        let env = tokio::select! {
+            env = self.environment() => env?,
+            () = self.ending.cancelled() => return Err(Failure::config("the pod is being stopped")),
+        };
+        let accounts = self
+            .agent
+            .runtime
+            .accounts(&self.image)
+            .await
+            .map_err(Failure::create)?;
+        let security =
+            security::security(&self.pod, &self.container, &self.image, &self.agent).map_err(Failure::config)?;
+        let mounts = mounts::Request {
+            agent: self.agent.clone(),
+            pod: self.pod.clone(),
+            container: self.container.clone(),
+            attempt: self.attempt,
+            volumes: self.volumes.clone(),
+            env: env.clone(),
+        };
+        let mounts = job::blocking("container-mounts", move || mounts.resolve())
+            .await
+            .map_err(Failure::config)?
+            .map_err(Failure::config)?;
+        let config = self.config(&env, accounts, security, mounts);
+        let oci = spec::container(&config, &self.agent.host).map_err(Failure::create)?;
+        let user = user(&oci);
+        let spec = ContainerSpec {
+            id: self.id.clone(),
+            image: self.image.clone(),
+            labels: self.labels(),
+            oci,
+            stdio: self.stdio(),
+            runtime: sandbox::oci_runtime(&self.agent, &self.sandbox.handler)
+                .await
+                .map_err(Failure::create)?,
+        };
+        Ok((spec, user))
+    }
+
+    /// Task and process. A failure leaves no task behind, unless containerd does not answer.
+    async fn begin(&self, made: &runtime::Made) -> Result<(), runtime::Error> {
+        let runtime = &self.agent.runtime;
+        runtime.create_task(made).await?;
+        let Err(error) = runtime.start_task(&self.id).await else {
+            return Ok(());
+        };
+        match runtime.delete_task(&self.id).await {
+            Ok(_) => Err(error),
+            // Which failure says more of what may run now.
+            Err(doubt) => Err(if doubt.leaves_doubt() { doubt } else { error }),
+        }
     }
 
     async fn environment(&self) -> Result<Env, Failure> {
@@ -153,7 +172,6 @@ impl Start {
 
     fn config(
         &self,
-        id: &str,
         env: &Env,
         accounts: Arc<mk8s_containerd::Accounts>,
         security: spec::Security,
@@ -193,7 +211,7 @@ impl Start {
             devices: Vec::new(),
             security,
             resources: self.resources(),
-            cgroups_path: format!("{}/{id}", self.sandbox.cgroup),
+            cgroups_path: format!("{}/{}", self.sandbox.cgroup, self.id),
             namespaces: Namespaces {
                 sandbox_pid: self.sandbox.pid,
                 host_network: pod::host_network(&self.pod),
@@ -247,10 +265,10 @@ impl Start {
         }
     }
 
-    fn instance(&self, id: String, user: User) -> Instance {
+    fn instance(&self, user: User) -> Instance {
         let named = self.image.repo_tags.first().cloned();
         Instance {
-            id,
+            id: self.id.clone(),
             sandbox: self.sandbox.id.clone(),
             attempt: self.attempt,
             image: self.container.image.clone().unwrap_or_default(),
@@ -258,6 +276,7 @@ impl Start {
             image_id: self.image.image_id().to_owned(),
             started_at: None,
             exit: None,
+            stop_signal: Some(self.image.config.stop_signal.clone()),
             user: Some(user),
         }
     }
@@ -276,7 +295,7 @@ impl Start {
         if let Some(older) = &self.older {
             let config = &self.agent.config;
             let _ = std::fs::remove_file(names::log_link(config, &self.pod, &self.container.name, older));
-            if let Err(error) = self.agent.containerd.delete(older).await {
+            if let Err(error) = self.agent.runtime.delete(older).await {
                 tracing::debug!(id = older, %error, "an old container stays for now");
             }
         }
@@ -303,12 +322,31 @@ impl Start {
         };
         match result {
             Ok(()) => Ok(instance),
-            Err(message) => Err(Failure {
-                reason: "PostStartHookError",
-                message,
+            Err(error) => Err(Failure {
+                kind: FailureKind::PostStartHook,
+                message: error.to_string(),
                 instance: Some(instance),
+                doubtful: None,
             }),
         }
+    }
+}
+
+/// No process, or nobody knows.
+fn not_begun(mut instance: Instance, error: &runtime::Error) -> Failure {
+    let message = error.to_string();
+    let doubtful = error.leaves_doubt().then(|| instance.id.clone());
+    instance.exit = Some(Exit {
+        code: 128,
+        reason: "StartError".to_owned(),
+        message: message.clone(),
+        finished_at: Timestamp::now(),
+    });
+    Failure {
+        kind: FailureKind::Run,
+        message,
+        instance: Some(instance),
+        doubtful,
     }
 }
 

@@ -6,14 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use nix::sys::signal::Signal;
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hooks;
 use crate::agent::Agent;
-use crate::pod_worker::Message;
-use crate::record::KillReason;
+use crate::runtime;
 
 /// However hurried, a container gets this long between the first signal and the last.
 const SHORTEST: Duration = Duration::from_secs(2);
@@ -25,62 +23,108 @@ pub struct Stop {
     pub pod: Arc<Pod>,
     pub container: Container,
     pub id: String,
+    pub signal: Option<String>,
     pub exited: CancellationToken,
-    pub reason: KillReason,
-    /// The pod's grace in seconds; it may shrink meanwhile.
-    pub grace: watch::Receiver<i64>,
+    /// Its own last moment, where it has one: a restart's grace, counted from now.
+    pub own_deadline: Option<Timestamp>,
+    /// The whole pod's, once it ends; it may come nearer meanwhile.
+    pub pod_deadline: watch::Receiver<Option<Timestamp>>,
     pub ip: Option<String>,
 }
 
+/// How a stop came out.
+#[derive(Debug)]
+pub enum Stopped {
+    /// Its end has been heard, and is being looked into.
+    Heard,
+    /// containerd says so.
+    Ended { code: u32, at: Timestamp },
+    /// Nobody knows: it is to be tried again.
+    Unconfirmed(Error),
+}
+
+/// Why it isn't known to have ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error("it survives SIGKILL")]
+    Survives,
+}
+
 impl Stop {
-    pub async fn run(mut self, tx: &mpsc::UnboundedSender<Message>) {
-        let began = Instant::now();
-        let grace = self.grace_seconds();
-        self.pre_stop(began, grace).await;
+    /// A signal that could not be sent is as good as sent: the deadline goes on, and at its end there must be an answer.
+    pub async fn run(self) -> Stopped {
+        self.pre_stop().await;
         if self.exited.is_cancelled() {
-            return;
+            return Stopped::Heard;
         }
         let signal = self.stop_signal().await;
-        if let Err(error) = self.agent.containerd.kill(&self.id, signal, false).await {
+        if let Err(error) = self.agent.runtime.kill(&self.id, signal, false).await {
             tracing::warn!(id = self.id, %error, "cannot signal a container");
         }
-        let signalled = Instant::now();
-        if self.wait_grace(began, signalled).await {
-            return;
+        if self.wait_grace(Timestamp::now()).await {
+            return Stopped::Heard;
         }
-        if let Err(error) = self.agent.containerd.kill(&self.id, Signal::SIGKILL as i32, true).await {
-            tracing::warn!(id = self.id, %error, "cannot kill a container");
-        }
+        let killed = self.agent.runtime.kill(&self.id, Signal::SIGKILL as i32, true).await;
         // The event normally tells; asking as well makes sure that a lost one holds nothing up.
         tokio::select! {
-            () = self.exited.cancelled() => {}
-            exit = self.agent.containerd.wait(&self.id) => {
-                let (code, at) = exit.map_or((137, Timestamp::now()), |e| {
-                    (e.status, Timestamp::try_from(e.at).unwrap_or_else(|_| Timestamp::now()))
-                });
-                let _ = tx.send(Message::Exit { id: self.id.clone(), code, at });
-                self.exited.cancelled().await;
-            }
-            () = tokio::time::sleep(LAST_WAIT) => {
-                tracing::error!(id = self.id, "a container survives SIGKILL");
+            () = self.exited.cancelled() => Stopped::Heard,
+            answer = self.ask_for_end(killed) => answer,
+            () = tokio::time::sleep(LAST_WAIT) => Stopped::Unconfirmed(Error::Survives),
+        }
+    }
+
+    async fn ask_for_end(&self, killed: Result<(), runtime::Error>) -> Stopped {
+        if let Err(error) = killed {
+            return Stopped::Unconfirmed(error.into());
+        }
+        match self.agent.runtime.wait(&self.id).await {
+            Ok(Some(exit)) => Stopped::Ended {
+                code: exit.status,
+                at: Timestamp::try_from(exit.at).unwrap_or_else(|_| Timestamp::now()),
+            },
+            // Nothing of it is left: it was killed, and somebody took it away.
+            Ok(None) => Stopped::Ended {
+                code: 137,
+                at: Timestamp::now(),
+            },
+            Err(error) => Stopped::Unconfirmed(error.into()),
+        }
+    }
+
+    /// None: it may take any time.
+    fn deadline(&self) -> Option<Timestamp> {
+        [self.own_deadline, *self.pod_deadline.borrow()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Resolves at the deadline, wherever it moves; not before `least`.
+    async fn until_deadline(&self, least: Timestamp) {
+        let mut moved = self.pod_deadline.clone();
+        loop {
+            moved.mark_unchanged();
+            let timer = async {
+                match self.deadline() {
+                    Some(at) => tokio::time::sleep(until(at.max(least))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = timer => return,
+                changed = moved.changed() => if changed.is_err() { std::future::pending::<()>().await },
             }
         }
     }
 
-    /// A probe may have a grace of its own; it counts when the probe is why.
-    fn grace_seconds(&self) -> i64 {
-        let probe = match self.reason {
-            KillReason::LivenessProbe => self.container.liveness_probe.as_ref(),
-            KillReason::StartupProbe => self.container.startup_probe.as_ref(),
-            _ => None,
-        };
-        let own = probe.and_then(|p| p.termination_grace_period_seconds);
-        own.unwrap_or_else(|| *self.grace.borrow())
-    }
-
-    async fn pre_stop(&self, began: Instant, grace: i64) {
+    async fn pre_stop(&self) {
         let hook = self.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
-        let Some(hook) = hook.filter(|_| grace > 0) else { return };
+        let now = Timestamp::now();
+        let Some(hook) = hook.filter(|_| self.deadline().is_none_or(|at| at > now)) else {
+            return;
+        };
         let target = hooks::Target {
             agent: &self.agent,
             pod: &self.pod,
@@ -88,19 +132,9 @@ impl Stop {
             id: &self.id,
             ip: self.ip.clone().unwrap_or_default(),
         };
-        let mut shrinking = self.grace.clone();
-        let limit = async {
-            loop {
-                let grace = Duration::from_secs((*shrinking.borrow_and_update()).clamp(0, grace) as u64);
-                tokio::select! {
-                    () = tokio::time::sleep_until(began + grace) => return,
-                    changed = shrinking.changed() => if changed.is_err() { std::future::pending::<()>().await },
-                }
-            }
-        };
         let result = tokio::select! {
-            result = hooks::run(&target, hook) => result,
-            () = limit => Err("preStop hook did not finish within the grace period".to_owned()),
+            result = hooks::run(&target, hook) => result.map_err(|error| error.to_string()),
+            () = self.until_deadline(now) => Err("it did not finish within the grace period".to_owned()),
             () = self.exited.cancelled() => return,
         };
         if let Err(error) = result {
@@ -111,33 +145,29 @@ impl Stop {
         }
     }
 
+    /// What the image asks for.
     async fn stop_signal(&self) -> i32 {
-        let wanted = self
-            .agent
-            .containerd
-            .image(self.container.image.as_deref().unwrap_or_default())
-            .await;
-        let name = wanted
-            .ok()
-            .flatten()
-            .map(|i| i.config.stop_signal.clone())
-            .unwrap_or_default();
-        signal(&name)
+        if let Some(name) = &self.signal {
+            return signal(name);
+        }
+        // An instance of an earlier version's making.
+        let name = self.container.image.as_deref().unwrap_or_default();
+        let image = self.agent.runtime.image(name).await.ok().flatten();
+        signal(&image.map(|i| i.config.stop_signal.clone()).unwrap_or_default())
     }
 
     /// True: it ended in time.
-    async fn wait_grace(&mut self, began: Instant, signalled: Instant) -> bool {
-        let own = self.grace_seconds();
-        loop {
-            let grace = (*self.grace.borrow_and_update()).min(own).max(0);
-            let until = (began + Duration::from_secs(grace as u64)).max(signalled + SHORTEST);
-            tokio::select! {
-                () = self.exited.cancelled() => return true,
-                () = tokio::time::sleep_until(until) => return false,
-                changed = self.grace.changed() => if changed.is_err() { return self.exited.is_cancelled() },
-            }
+    async fn wait_grace(&self, signalled: Timestamp) -> bool {
+        let least = signalled.checked_add(SHORTEST).unwrap_or(signalled);
+        tokio::select! {
+            () = self.exited.cancelled() => true,
+            () = self.until_deadline(least) => false,
         }
     }
+}
+
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
 }
 
 /// `SIGTERM`, `TERM`, `15`; what isn't understood is SIGTERM.

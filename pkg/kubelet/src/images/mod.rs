@@ -4,15 +4,46 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use mk8s_containerd::image::reference::Reference;
-use mk8s_containerd::{Containerd, Image, Keychain};
+use mk8s_containerd::{Image, Keychain};
 
 use crate::agent::{Agent, HeldObjects};
 use crate::backoff::print_short;
 
-#[derive(Debug)]
-pub struct Failure {
-    pub reason: &'static str,
-    pub message: String,
+/// Why there is no image. The words are what a container's status and events have always said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {cause}")]
+    InvalidName { image: String, cause: String },
+    #[error("Failed to inspect image \"{image}\": {cause}")]
+    Inspect { image: String, cause: String },
+    #[error("Container image \"{image}\" is not present with pull policy of Never")]
+    NeverPull { image: String },
+    #[error("{0}")]
+    Pull(String),
+    /// The job that was to get it did not come to its end.
+    #[error("{0}")]
+    Lost(#[from] mk8s_supervisor::JobError),
+}
+
+impl Failure {
+    /// As a waiting container's status shows it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Failure::InvalidName { .. } => "InvalidImageName",
+            Failure::Inspect { .. } | Failure::Lost(_) => "ImageInspectError",
+            Failure::NeverPull { .. } => "ErrImageNeverPull",
+            Failure::Pull(_) => "ErrImagePull",
+        }
+    }
+
+    /// Of the event that goes with it.
+    fn event(&self) -> &'static str {
+        match self {
+            Failure::InvalidName { .. } | Failure::Inspect { .. } | Failure::Lost(_) => "InspectFailed",
+            Failure::NeverPull { .. } => "ErrImageNeverPull",
+            Failure::Pull(_) => "Failed",
+        }
+    }
 }
 
 /// `latest` is pulled each time, all others once, unless the pod says.
@@ -28,65 +59,50 @@ fn policy(container: &Container, reference: &Reference) -> &'static str {
 
 pub async fn ensure(agent: &Agent, pod: &Pod, container: &Container, held: &HeldObjects) -> Result<Image, Failure> {
     let name = container.image.as_deref().unwrap_or_default();
-    let event = |type_, reason: &str, text: String| agent.container_event(pod, &container.name, type_, reason, text);
-    let reference = Reference::parse(name).map_err(|error| {
-        let message =
-            format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}");
-        event("Warning", "InspectFailed", message.clone());
-        Failure {
-            reason: "InvalidImageName",
-            message,
-        }
+    let ensured = find_or_pull(agent, pod, container, held).await;
+    if let Err(failure) = &ensured {
+        let text = match failure {
+            Failure::Pull(cause) => format!("Failed to pull image \"{name}\": {cause}"),
+            other => other.to_string(),
+        };
+        agent.container_event(pod, &container.name, "Warning", failure.event(), text);
+    }
+    ensured
+}
+
+async fn find_or_pull(agent: &Agent, pod: &Pod, container: &Container, held: &HeldObjects) -> Result<Image, Failure> {
+    let name = container.image.as_deref().unwrap_or_default();
+    let image = || name.to_owned();
+    let normal = |reason: &str, text: String| agent.container_event(pod, &container.name, "Normal", reason, text);
+    let reference = Reference::parse(name).map_err(|error| Failure::InvalidName {
+        image: image(),
+        cause: error.to_string(),
     })?;
     let policy = policy(container, &reference);
     if policy != "Always" {
-        let found = agent.containerd.image(name).await.map_err(|error| {
-            let message = format!("Failed to inspect image \"{name}\": {error}");
-            event("Warning", "InspectFailed", message.clone());
-            Failure {
-                reason: "ImageInspectError",
-                message,
-            }
+        let found = agent.runtime.image(name).await.map_err(|error| Failure::Inspect {
+            image: image(),
+            cause: error.to_string(),
         })?;
         if let Some(image) = found {
             let text = format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
-            event("Normal", "Pulled", text);
+            normal("Pulled", text);
             return Ok(image);
         }
         if policy == "Never" {
-            let message = format!("Container image \"{name}\" is not present with pull policy of Never");
-            event("Warning", "ErrImageNeverPull", message.clone());
-            return Err(Failure {
-                reason: "ErrImageNeverPull",
-                message,
-            });
+            return Err(Failure::NeverPull { image: image() });
         }
     }
-    event("Normal", "Pulling", format!("Pulling image \"{name}\""));
+    normal("Pulling", format!("Pulling image \"{name}\""));
     let began = Instant::now();
-    match agent.containerd.pull(name, &keychain(pod, held).await).await {
-        Ok(image) => {
-            let took = print_short(began.elapsed());
-            let size = image.size;
-            let text = format!(
-                "Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {size} bytes."
-            );
-            event("Normal", "Pulled", text);
-            Ok(image)
-        }
-        Err(error) => {
-            let message = error.to_string();
-            event(
-                "Warning",
-                "Failed",
-                format!("Failed to pull image \"{name}\": {message}"),
-            );
-            Err(Failure {
-                reason: "ErrImagePull",
-                message,
-            })
-        }
-    }
+    let pulled = agent.runtime.pull(name, &keychain(pod, held).await).await;
+    let image = pulled.map_err(|error| Failure::Pull(error.to_string()))?;
+    let took = print_short(began.elapsed());
+    let size = image.size;
+    let text =
+        format!("Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {size} bytes.");
+    normal("Pulled", text);
+    Ok(image)
 }
 
 async fn keychain(pod: &Pod, held: &HeldObjects) -> Keychain {
@@ -107,12 +123,4 @@ async fn keychain(pod: &Pod, held: &HeldObjects) -> Keychain {
         }
     }
     keychain
-}
-
-pub async fn pull_anonymously(containerd: &Containerd, name: &str) -> Result<Image, mk8s_containerd::Error> {
-    let pulled = containerd.pull(name, &Keychain::default()).await;
-    pulled.map_err(|error| mk8s_containerd::Error::Malformed {
-        what: format!("pull {name}"),
-        message: error.to_string(),
-    })
 }

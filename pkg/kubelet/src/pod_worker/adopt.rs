@@ -2,34 +2,16 @@
 //! the pod. Nothing that runs is restarted.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use jiff::Timestamp;
-use mk8s_containerd::{Container, Task, TaskStatus};
+use mk8s_containerd::{Task, TaskStatus};
 
 use super::PodWorker;
+use super::step::{Outcome, Step};
 use crate::record::{Exit, Health, Instance, Sandbox, SandboxStep};
+use crate::runtime::Found;
 use crate::{names, persist, pod};
-
-/// A container of ours as containerd has it, and its task.
-#[derive(Clone, Debug)]
-pub struct Found {
-    pub container: Container,
-    pub task: Option<Task>,
-}
-
-impl Found {
-    fn label(&self, key: &str) -> &str {
-        self.container.labels.get(key).map(String::as_str).unwrap_or_default()
-    }
-
-    fn attempt(&self) -> u32 {
-        self.label(names::ATTEMPT).parse().unwrap_or(0)
-    }
-
-    fn runs(&self) -> bool {
-        self.task.as_ref().is_some_and(|t| ended(Some(t)).is_none())
-    }
-}
 
 /// (code, when) of a task that ended; a task that is nowhere ended without anybody seeing how.
 pub fn ended(task: Option<&Task>) -> Option<(u32, Timestamp)> {
@@ -47,34 +29,33 @@ pub fn ended(task: Option<&Task>) -> Option<(u32, Timestamp)> {
 }
 
 impl PodWorker {
-    pub(super) async fn adopt(&mut self, found: Vec<Found>) {
+    pub(super) fn adopt(&mut self, found: Vec<Found>) {
+        let dir = self.agent.pod_dir(pod::uid(&self.pod));
+        let stored = persist::load_sandbox(&dir);
+        self.attached = stored.as_ref().is_some_and(|s| s.netns.is_some());
         if found.is_empty() {
             return;
         }
-        let dir = self.agent.pod_dir(pod::uid(&self.pod));
-        let (sandboxes, containers): (Vec<Found>, Vec<Found>) =
-            found.into_iter().partition(|f| f.label(names::KIND) == names::SANDBOX);
-        self.adopt_sandbox(sandboxes, persist::load_sandbox(&dir)).await;
-        let mut by_name: HashMap<String, Vec<Found>> = HashMap::new();
+        let (sandboxes, containers): (Vec<Found>, Vec<Found>) = found.into_iter().partition(Found::is_sandbox);
+        let kept = self.adopt_sandbox(&sandboxes, stored);
+        let mut leftovers: Vec<String> = sandboxes.iter().map(|s| s.id.clone()).collect();
+        leftovers.retain(|id| Some(id) != kept.as_ref());
+        let mut by_name: HashMap<String, Vec<(Instance, Option<Found>)>> = HashMap::new();
         for container in containers {
-            by_name
-                .entry(container.label(names::CONTAINER_NAME).to_owned())
-                .or_default()
-                .push(container);
-        }
-        for (name, mut found) in by_name {
-            found.sort_by_key(Found::attempt);
+            let name = container.label(names::CONTAINER_NAME).to_owned();
             let known = persist::load_instances(&dir, &name);
-            let mut lives: Vec<(Instance, Option<Found>)> = Vec::new();
-            for container in found {
-                let instance = known
-                    .iter()
-                    .find(|i| i.id == container.container.id)
-                    .cloned()
-                    .unwrap_or_else(|| instance_of(&container));
-                lives.push((instance, Some(container)));
+            let written = known.into_iter().find(|i| i.id == container.id);
+            if written.is_none() && (container.only_created() || container.task.is_none()) {
+                // A crash came before its start: it is as if it had not been there.
+                leftovers.push(container.id.clone());
+                by_name.entry(name).or_default();
+                continue;
             }
-            for instance in known {
+            let instance = written.unwrap_or_else(|| instance_of(&container));
+            by_name.entry(name).or_default().push((instance, Some(container)));
+        }
+        for (name, mut lives) in by_name {
+            for instance in persist::load_instances(&dir, &name) {
                 if !lives.iter().any(|(i, _)| i.id == instance.id) {
                     lives.push((instance, None));
                 }
@@ -82,40 +63,46 @@ impl PodWorker {
             lives.sort_by_key(|(i, _)| i.attempt);
             self.adopt_container(&name, lives);
         }
+        self.delete_leftovers(leftovers);
+        // What ended since the list was made, before anybody listened, is in no event.
+        self.look_at_all();
     }
 
-    async fn adopt_sandbox(&mut self, sandboxes: Vec<Found>, stored: Option<Sandbox>) {
+    /// Answers the id of the one that goes on.
+    fn adopt_sandbox(&mut self, sandboxes: &[Found], stored: Option<Sandbox>) -> Option<String> {
         let newest = sandboxes.iter().map(Found::attempt).max();
         self.record.sandboxes = newest.map_or(0, |n| n + 1);
         let running = sandboxes.iter().filter(|s| s.runs()).max_by_key(|s| s.attempt());
-        let Some((running, stored)) = running.zip(stored).filter(|(r, s)| r.container.id == s.id) else {
-            self.drop_dead_sandboxes(&sandboxes, None).await;
-            return;
-        };
-        let mut sandbox = stored;
+        let (running, mut sandbox) = running.zip(stored).filter(|(r, s)| r.id == s.id)?;
         sandbox.pid = running.task.as_ref().map_or(sandbox.pid, |t| t.pid);
         let uid = pod::uid(&self.pod);
-        let network_is_there = match (&sandbox.netns, self.agent.network.now()) {
-            (None, _) => true,
-            (Some(_), Some(network)) => network.address(uid).is_some(),
-            (Some(path), None) => std::path::Path::new(path).exists(),
+        let network_is_there = match &sandbox.netns {
+            None => true,
+            Some(path) => self.agent.runtime.has_network(uid, Path::new(path)),
         };
-        if network_is_there {
-            let keep = sandbox.id.clone();
-            self.agent.owners.lock().insert(keep.clone(), uid.to_owned());
-            self.record.sandbox = SandboxStep::Ready(std::sync::Arc::new(sandbox));
-            self.drop_dead_sandboxes(&sandboxes, Some(&keep)).await;
-        } else {
-            self.drop_dead_sandboxes(&sandboxes, None).await;
+        if !network_is_there {
+            return None;
         }
+        let id = sandbox.id.clone();
+        self.agent.owners.lock().insert(id.clone(), uid.to_owned());
+        self.record.sandbox = SandboxStep::Ready(std::sync::Arc::new(sandbox));
+        Some(id)
     }
 
-    async fn drop_dead_sandboxes(&self, sandboxes: &[Found], keep: Option<&str>) {
-        for sandbox in sandboxes.iter().filter(|s| Some(s.container.id.as_str()) != keep) {
-            if let Err(error) = self.agent.containerd.delete(&sandbox.container.id).await {
-                tracing::warn!(pod = pod::display(&self.pod), %error, "cannot remove an old sandbox");
-            }
+    /// What cannot be deleted now is found again by its labels when the pod ends.
+    fn delete_leftovers(&self, ids: Vec<String>) {
+        if ids.is_empty() {
+            return;
         }
+        let (agent, pod) = (self.agent.clone(), pod::display(&self.pod));
+        self.job(Step::Beside("leftovers"), async move {
+            for id in ids {
+                if let Err(error) = agent.runtime.delete(&id).await {
+                    tracing::warn!(pod, id, %error, "what an earlier run left stays for now");
+                }
+            }
+            Outcome::Nothing
+        });
     }
 
     fn adopt_container(&mut self, name: &str, mut lives: Vec<(Instance, Option<Found>)>) {
@@ -133,13 +120,8 @@ impl PodWorker {
         } else {
             ended(task.as_ref())
         };
-        if current.started_at.is_none() && current.exit.is_none() {
-            if over.is_some() {
-                // Made, but never begun: as if it had not been there.
-                current.exit = Some(unknown_exit());
-            } else {
-                current.started_at = Some(Timestamp::now());
-            }
+        if current.exit.is_none() {
+            current.started_at.get_or_insert_with(Timestamp::now);
         }
         let before = self
             .written
@@ -158,7 +140,7 @@ impl PodWorker {
                 ready: s.ready,
                 ..Health::default()
             });
-            self.watch_instance(name, &id, health);
+            self.accompany(name, &id, health);
             if lost {
                 // The host was started anew: nobody saw how it ended.
                 let dir = self.agent.pod_dir(pod::uid(&self.pod));
@@ -170,7 +152,7 @@ impl PodWorker {
                     persist::store_instance(&dir, name, instance);
                 }
             } else if let Some((code, at)) = over {
-                self.exited(id, code, at);
+                self.observe_exit(id, code, at);
             }
         }
     }
@@ -185,20 +167,18 @@ fn unknown_exit() -> Exit {
     }
 }
 
-/// From the labels alone, where the file is missing.
+/// From the labels alone, where the file is missing: the crash came just after its start.
 fn instance_of(found: &Found) -> Instance {
     Instance {
-        id: found.container.id.clone(),
+        id: found.id.clone(),
         sandbox: found.label(names::SANDBOX_ID).to_owned(),
         attempt: found.attempt(),
         image: found.label(names::IMAGE).to_owned(),
-        image_name: found.container.image.clone(),
+        image_name: found.image.clone(),
         image_id: String::new(),
-        started_at: found
-            .runs()
-            .then(|| Timestamp::try_from(found.container.created_at).ok())
-            .flatten(),
+        started_at: Timestamp::try_from(found.created_at).ok(),
         exit: None,
+        stop_signal: None,
         user: None,
     }
 }

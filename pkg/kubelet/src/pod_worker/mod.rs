@@ -1,12 +1,23 @@
-//! The one task that owns a pod: it hears what happens, asks `plan` what to do, sets the steps going, and writes the status.
+//! The one task that owns a pod: it observes what happens, asks `plan` what to do, applies that, and writes the status.
 //!
-//! Steps that take time run as jobs of their own and report back through the mailbox, so the worker never waits for one
-//! thing while another needs it. All jobs end with the worker.
+//! ```text
+//!   mailbox (watch, containerd's events, probes) ┐
+//!   jobs' outcomes ──────────────────────────────┴▶ observe ─▶ record ─▶ plan (pure) ─▶ apply ─▶ jobs
+//!                                                                 └────▶ status (pure) ─▶ report ─▶ API
+//!
+//!   a pod's end: containers ─▶ sandbox and address ─▶ volumes and cgroup ─▶ API ─▶ directory, logs, dead containers
+//! ```
+//!
+//! Steps that take time are jobs with typed outcomes, so the worker never waits for one thing while another needs it. Each
+//! step of a pod's end is tried again until it is confirmed, and no later one begins before.
 
-mod act;
 mod adopt;
-mod hear;
+mod apply;
+mod observe;
 mod report;
+mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,19 +27,18 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use mk8s_containerd::{Image, Task};
+use mk8s_supervisor::Jobs;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agent::{Agent, HeldObjects, View};
-use crate::record::{Exit, Instance, PodRecord, Sandbox};
-use crate::status::writer;
+use crate::record::{ForgetStep, PodRecord};
+use crate::runtime::Found;
 use crate::volumes::{self, Paths};
-use crate::{containers, images, pod, probes};
+use crate::{pod, probes};
+use step::{Outcome, Step};
 
-pub use adopt::Found;
-
-/// What a worker hears.
+/// What a worker is told from outside.
 #[derive(Debug)]
 pub enum Message {
     /// The pod as the API now has it.
@@ -36,15 +46,9 @@ pub enum Message {
     /// The API has it no more.
     Gone,
     /// A container's first process ended.
-    Exit {
-        id: String,
-        code: u32,
-        at: Timestamp,
-    },
+    Exit { id: String, code: u32, at: Timestamp },
     /// The kernel killed something in a container for want of memory.
-    Oom {
-        id: String,
-    },
+    Oom { id: String },
     /// containerd was out of reach: these are the tasks it has now.
     Reconcile(Arc<HashMap<String, Task>>),
     Probe {
@@ -52,49 +56,16 @@ pub enum Message {
         instance: String,
         result: probes::Report,
     },
-    Sandbox(Result<Arc<Sandbox>, String>),
-    SandboxRemoved,
-    Volumes(Result<Paths, String>),
     /// A ConfigMap, Secret or token that a container or volume waits for may be there now.
     ObjectsChanged,
-    Image {
-        container: String,
-        result: Result<Image, images::Failure>,
-    },
-    Started {
-        container: String,
-        result: Result<Instance, containers::Failure>,
-    },
-    /// A container's end, with all that is to be said about it.
-    Ended {
-        container: String,
-        id: String,
-        exit: Exit,
-    },
-    KillFinished {
-        container: String,
-        id: String,
-    },
-    TornDown,
-    Written(Result<Box<Pod>, writer::Error>),
-    DeletedFromApi,
-    CleanedUp,
 }
 
-/// What accompanies a running instance.
+/// What accompanies a running instance; its probes end with it.
 struct Live {
     id: String,
     exited: CancellationToken,
     started: watch::Sender<bool>,
-    probes: Vec<AbortHandle>,
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        for probe in &self.probes {
-            probe.abort();
-        }
-    }
+    _probes: DropGuard,
 }
 
 pub struct PodWorker {
@@ -104,11 +75,13 @@ pub struct PodWorker {
     mailbox: mpsc::UnboundedReceiver<Message>,
     tx: mpsc::UnboundedSender<Message>,
     view: watch::Sender<Arc<View>>,
-    jobs: JoinSet<()>,
-    image_jobs: HashMap<String, AbortHandle>,
+    jobs: Jobs<Step, Outcome>,
     images: HashMap<String, Image>,
+    /// The image that a container's job is getting.
+    ensuring: HashMap<String, String>,
     volumes: Arc<Paths>,
-    refresh: Option<AbortHandle>,
+    /// Ends the upkeep of the live volumes.
+    upkeep: Option<DropGuard>,
     /// The pod for jobs that outlive a change of it (live volumes).
     current: watch::Sender<Arc<Pod>>,
     held: Arc<HeldObjects>,
@@ -117,8 +90,9 @@ pub struct PodWorker {
     /// Ends that came before the start was told.
     early: HashMap<String, (u32, Timestamp)>,
     oomed: HashSet<String>,
-    /// Shrinks when the pod's deletion is hurried.
-    grace: watch::Sender<i64>,
+    /// When the pod's last container is to be gone, once it ends; comes nearer when the deletion is hurried.
+    deadline: watch::Sender<Option<Timestamp>>,
+    /// Cancelled when the pod ends: no job waits for anything any more.
     ending: CancellationToken,
     written: PodStatus,
     written_version: u64,
@@ -126,8 +100,8 @@ pub struct PodWorker {
     last_patch: Option<serde_json::Value>,
     write_retry: Option<Timestamp>,
     delete_wanted: bool,
-    gone: bool,
-    finished: bool,
+    /// The pod has, or had, a network of its own to give back.
+    attached: bool,
 }
 
 /// How a worker is wired to the rest.
@@ -147,18 +121,18 @@ impl PodWorker {
             held,
             tokens: Arc::default(),
             current: watch::Sender::new(pod.clone()),
-            grace: watch::Sender::new(pod::grace_seconds(&pod)),
+            deadline: watch::Sender::new(None),
             agent,
             pod,
             record: PodRecord::default(),
             mailbox: wiring.mailbox,
             tx: wiring.tx,
             view: wiring.view,
-            jobs: JoinSet::new(),
-            image_jobs: HashMap::new(),
+            jobs: Jobs::default(),
             images: HashMap::new(),
+            ensuring: HashMap::new(),
             volumes: Arc::default(),
-            refresh: None,
+            upkeep: None,
             live: HashMap::new(),
             early: HashMap::new(),
             oomed: HashSet::new(),
@@ -167,29 +141,22 @@ impl PodWorker {
             last_patch: None,
             write_retry: None,
             delete_wanted: false,
-            gone: false,
-            finished: false,
+            attached: false,
         }
     }
 
-    /// Runs until the pod is gone from the API and from the node.
-    pub async fn run(mut self, found: Vec<Found>) {
+    /// Runs until the pod is gone from the API and from the node. `gone`: the API has it no more already.
+    pub async fn run(mut self, found: Vec<Found>, gone: bool) {
         tracing::debug!(pod = pod::display(&self.pod), "a pod is here");
-        self.adopt(found).await;
+        self.record.gone = gone;
+        self.adopt(found);
         self.admit();
         self.follow_objects();
-        while !self.finished {
-            let wake = self.act();
+        while self.record.forget != ForgetStep::Forgotten {
+            let wake = self.apply_plan();
             self.report();
-            self.show();
-            self.next_message(wake).await;
-            while let Some(result) = self.jobs.try_join_next() {
-                if let Err(error) = result.as_ref()
-                    && error.is_panic()
-                {
-                    tracing::error!(pod = pod::display(&self.pod), %error, "a step of a pod failed unexpectedly");
-                }
-            }
+            self.publish_view();
+            self.observe_next(wake).await;
         }
     }
 
@@ -200,40 +167,42 @@ impl PodWorker {
             return;
         }
         let tx = self.tx.clone();
-        self.job(async move {
+        self.job(Step::Beside("objects"), async move {
             loop {
                 volumes::live::any_change(&mut watched).await;
                 for receiver in &mut watched {
                     receiver.mark_unchanged();
                 }
                 if tx.send(Message::ObjectsChanged).is_err() {
-                    return;
+                    return Outcome::Nothing;
                 }
             }
         });
     }
 
-    async fn next_message(&mut self, wake: Option<Timestamp>) {
+    async fn observe_next(&mut self, wake: Option<Timestamp>) {
         let wake = [wake, self.write_retry].into_iter().flatten().min();
-        let delay = wake.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
-        let first = match delay {
-            Some(delay) => tokio::time::timeout(delay, self.mailbox.recv()).await.unwrap_or(None),
-            None => self.mailbox.recv().await,
+        let timer = async {
+            match wake {
+                Some(at) => {
+                    let delay = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+                    tokio::time::sleep(delay).await;
+                }
+                None => std::future::pending().await,
+            }
         };
-        if let Some(message) = first {
-            self.hear(message);
+        tokio::select! {
+            Some(message) = self.mailbox.recv() => self.observe(message),
+            Some((step, ended)) = self.jobs.next(), if !self.jobs.is_empty() => self.observe_step(step, ended),
+            () = timer => {}
         }
+        // All that is there already is one look.
         while let Ok(message) = self.mailbox.try_recv() {
-            self.hear(message);
+            self.observe(message);
         }
-    }
-
-    fn job<F>(&mut self, work: F) -> AbortHandle
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        // Boxed: one kind of task for all of a pod's steps.
-        self.jobs.spawn(work.boxed())
+        while let Some(Some((step, ended))) = self.jobs.next().now_or_never() {
+            self.observe_step(step, ended);
+        }
     }
 
     fn container(&mut self, name: &str) -> &mut crate::record::ContainerRecord {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Message, PodWorker, in_seconds, version};
+use super::step::{Outcome, Step};
+use super::{PodWorker, in_seconds, version};
 use crate::agent::View;
 use crate::status::writer;
 use crate::{pod, status};
 
 impl PodWorker {
     pub(super) fn report(&mut self) {
-        if self.gone || self.write_in_flight {
+        if self.record.gone || self.write_in_flight {
             return;
         }
         if self.write_retry.is_some_and(|at| at > Timestamp::now()) {
@@ -35,25 +36,30 @@ impl PodWorker {
         } else if let Some(patch) = patch {
             self.last_patch = Some(patch.clone());
             self.write_in_flight = true;
-            let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
-            self.job(async move {
-                let result = writer::write(&agent, &pod, patch).await;
-                let _ = tx.send(Message::Written(result));
+            let (agent, pod) = (self.agent.clone(), self.pod.clone());
+            self.job(Step::WriteStatus, async move {
+                Outcome::Written(writer::write(&agent, &pod, patch).await)
             });
             return;
         } else {
             self.last_patch = None;
         }
         if std::mem::take(&mut self.delete_wanted) {
-            let (agent, pod, tx) = (self.agent.clone(), self.pod.clone(), self.tx.clone());
-            self.job(async move {
+            let (agent, pod) = (self.agent.clone(), self.pod.clone());
+            self.job(Step::DeleteFromApi, async move {
                 writer::delete(&agent, &pod).await;
-                let _ = tx.send(Message::DeletedFromApi);
+                Outcome::DeletedFromApi
             });
         }
     }
 
-    pub(super) fn written(&mut self, result: Result<Box<Pod>, writer::Error>) {
+    pub(super) fn retry_write(&mut self) {
+        self.write_in_flight = false;
+        self.last_patch = None;
+        self.write_retry = Some(in_seconds(2));
+    }
+
+    pub(super) fn observe_written(&mut self, result: Result<Box<Pod>, writer::Error>) {
         self.write_in_flight = false;
         match result {
             Ok(pod) => {
@@ -69,15 +75,14 @@ impl PodWorker {
                 self.write_retry = Some(in_seconds(5));
             }
             Err(writer::Error::Api(error)) => {
-                self.last_patch = None;
                 tracing::warn!(pod = pod::display(&self.pod), %error, "cannot write a pod's status, trying again");
-                self.write_retry = Some(in_seconds(2));
+                self.retry_write();
             }
         }
     }
 
     /// The server's picture of the pod.
-    pub(super) fn show(&mut self) {
+    pub(super) fn publish_view(&mut self) {
         let containers = self.record.containers.iter();
         let view = View {
             pod: self.pod.clone(),

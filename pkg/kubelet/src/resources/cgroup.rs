@@ -240,26 +240,6 @@ impl Cgroups {
         }
         failed.map_or(Ok(()), Err)
     }
-
-    /// Pods that have a cgroup: (class path, uid).
-    pub fn pods(&self) -> Vec<(String, String)> {
-        let mut found = Vec::new();
-        let Some(root) = self.controller("memory").or_else(|| self.controller("cpu")) else {
-            return found;
-        };
-        for parent in ["/kubepods", "/kubepods/burstable", "/kubepods/besteffort"] {
-            let Ok(entries) = std::fs::read_dir(join(root, parent)) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                if let Some(uid) = name.to_str().and_then(|n| n.strip_prefix("pod")) {
-                    found.push((format!("{parent}/pod{uid}"), uid.to_owned()));
-                }
-            }
-        }
-        found
-    }
 }
 
 fn join(root: &Path, path: &str) -> PathBuf {

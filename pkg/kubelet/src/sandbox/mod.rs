@@ -7,24 +7,28 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use mk8s_containerd::spec::{self, SandboxConfig};
 use mk8s_containerd::{ContainerSpec, Stdio};
+use mk8s_network::PodAddress;
 use mk8s_network::resolv_conf::ResolvConf;
 use mk8s_supervisor::job;
 use nix::mount::MsFlags;
-use tokio::sync::mpsc;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::containers::sandbox_security;
 use crate::dirfd::{self, Dir, found};
-use crate::pod_worker::Message;
 use crate::record::Sandbox;
-use crate::resources::{cgroup, qos};
-use crate::volumes::Teardown;
-use crate::{names, persist, pod};
+use crate::resources::qos;
+use crate::{names, persist, pod, runtime};
+
+mod removal;
+
+pub use removal::{Remove, Unconfirmed, forget, tear_down};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,18 +40,22 @@ pub enum Error {
     },
     #[error(transparent)]
     Dir(#[from] dirfd::Error),
+    /// Why a pod's volumes can't go.
+    #[error("{0}")]
+    Volumes(String),
+    #[error("the pod ends")]
+    Ending,
+    /// In words that people search for.
+    #[error("no runtime for {handler:?} is configured")]
+    NoRuntime { handler: String },
+    #[error("RuntimeClass {class:?}: {source}")]
+    RuntimeClass { class: String, source: Box<kube::Error> },
     #[error(transparent)]
-    Cgroup(#[from] cgroup::Error),
-    #[error("network: {0}")]
-    Network(#[from] mk8s_network::Error),
-    #[error("the agent is shutting down")]
-    ShuttingDown,
-    #[error(transparent)]
-    Containerd(#[from] mk8s_containerd::Error),
+    Runtime(#[from] runtime::Error),
     #[error(transparent)]
     Spec(#[from] spec::SpecError),
     #[error(transparent)]
-    Job(#[from] mk8s_supervisor::job::JobError),
+    Job(#[from] mk8s_supervisor::JobError),
 }
 
 /// The files of a pod that every container of it sees.
@@ -111,82 +119,129 @@ const RESOLV_CONF: &str = "resolv.conf";
 const HOSTNAME: &str = "hostname";
 const SHM: &str = "shm";
 const SHM_OPTIONS: &str = "mode=1777,size=67108864";
-/// What stands in the way of a pod's volumes is looked at again after this long, and after twice as long each time …
-const TEAR_DOWN_RETRY: Duration = Duration::from_secs(1);
-/// … up to this.
-const TEAR_DOWN_RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Makes the pod's sandbox. The containers may be started in it as soon as its namespaces exist, which is told before the
-/// pause process itself has begun.
-pub async fn create(
-    agent: &Arc<Agent>,
-    pod: &Arc<Pod>,
-    attempt: u32,
-    tx: &mpsc::UnboundedSender<Message>,
-) -> Result<(), Error> {
-    let uid = pod::uid(pod).to_owned();
-    agent.pod_dir(&uid).create()?;
-    let (ips, netns) = if pod::host_network(pod) {
-        (Vec::new(), None)
-    } else {
-        if !agent.network.ready() {
+/// What a sandbox is made from.
+pub struct Create {
+    pub agent: Arc<Agent>,
+    pub pod: Arc<Pod>,
+    pub attempt: u32,
+    /// The pause container's id.
+    pub id: String,
+    /// The pod is to end: no need to go on waiting.
+    pub ending: CancellationToken,
+}
+
+/// A sandbox whose namespaces exist: containers may be started in it. Its pause process waits to be begun, and holds its
+/// place among the starts till then.
+#[derive(Debug)]
+pub struct Created {
+    pub sandbox: Sandbox,
+    pub place: OwnedSemaphorePermit,
+}
+
+impl Create {
+    pub async fn run(self) -> Result<Created, Error> {
+        let (agent, pod) = (&self.agent, &self.pod);
+        let uid = pod::uid(pod);
+        agent.pod_dir(uid).create()?;
+        // Before there is anything to take back: should the API forget the pod, this says what to take back.
+        persist::store_pod(&agent.pod_dir(uid), pod);
+        let handler = self.handler().await?;
+        let oci_runtime = oci_runtime(agent, &handler).await?;
+        let network = self.attach().await?;
+        let ips: Vec<String> = network.iter().map(|n| n.ip.to_string()).collect();
+        let netns = network.map(|n| n.netns);
+        let (setup, for_setup, setup_ips) = (agent.clone(), pod.clone(), ips.clone());
+        let files = job::blocking("sandbox-files", move || set_up(&setup, &for_setup, &setup_ips));
+        let files = async { files.await? };
+        let cgroup = async { Ok(agent.runtime.ensure_cgroup(pod).await?) };
+        let (cgroup, ()) = futures::try_join!(cgroup, files)?;
+        let image = agent.runtime.pause_image().await?;
+        let config = config(agent, pod, &self.id, &cgroup, &image, netns.clone());
+        let oci = spec::sandbox(&config, &agent.host)?;
+        let spec = ContainerSpec {
+            id: self.id.clone(),
+            image,
+            labels: names::pod_labels(pod, names::SANDBOX, self.attempt),
+            oci,
+            stdio: Stdio::default(),
+            runtime: oci_runtime,
+        };
+        let (pid, place) = self.begin(spec).await?;
+        let sandbox = Sandbox {
+            id: self.id.clone(),
+            attempt: self.attempt,
+            pid,
+            netns: netns.map(|p| p.display().to_string()),
+            ips,
+            cgroup,
+            handler,
+        };
+        persist::store_sandbox(&agent.pod_dir(uid), &sandbox);
+        Ok(Created { sandbox, place })
+    }
+
+    /// A failure leaves nothing, unless containerd does not answer; then what it left is found by its labels.
+    async fn begin(&self, spec: ContainerSpec) -> Result<(u32, OwnedSemaphorePermit), Error> {
+        let runtime = &self.agent.runtime;
+        let made = runtime.create(spec).await?;
+        let owner = pod::uid(&self.pod).to_owned();
+        self.agent.owners.lock().insert(self.id.clone(), owner);
+        let starts = self.agent.starts.clone();
+        let place = starts.acquire_owned().await.map_err(|_| Error::Ending)?;
+        match runtime.create_task(&made).await {
+            Ok(pid) => Ok((pid, place)),
+            Err(error) => {
+                if let Err(left) = runtime.delete(&self.id).await {
+                    tracing::warn!(id = self.id, error = %left, "a sandbox that failed stays for now");
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn attach(&self) -> Result<Option<PodAddress>, Error> {
+        let (agent, pod) = (&self.agent, &self.pod);
+        if pod::host_network(pod) {
+            return Ok(None);
+        }
+        let runtime = &agent.runtime;
+        if !runtime.network_is_open() {
             let text = "network is not ready: container runtime network not ready: NetworkReady=false \
                         reason:NetworkPluginNotReady message:the node has no pod range yet";
             agent.pod_event(pod, "Warning", "NetworkNotReady", text);
+            tokio::select! {
+                () = runtime.until_network_is_open() => {}
+                () = self.ending.cancelled() => return Err(Error::Ending),
+            }
         }
-        let network = agent.network.get().await.ok_or(Error::ShuttingDown)?;
-        let address = network.attach(&uid).await?;
-        (vec![address.ip.to_string()], Some(address.netns))
-    };
-    let (setup, for_setup, setup_ips) = (agent.clone(), pod.clone(), ips.clone());
-    let cgroup = job::blocking("set-up-sandbox", move || set_up(&setup, &for_setup, &setup_ips)).await??;
-
-    let image = agent.pause_image().await?.clone();
-    let id = names::fresh_id();
-    let config = config(agent, pod, &id, &cgroup, &image, netns.clone());
-    let oci = spec::sandbox(&config, &agent.host)?;
-    let containerd = &agent.containerd;
-    let labels = names::pod_labels(pod, names::SANDBOX, attempt);
-    let made = containerd
-        .create(ContainerSpec {
-            id: id.clone(),
-            image,
-            labels,
-            oci,
-            stdio: Stdio::default(),
-            runtime: Default::default(),
-        })
-        .await?;
-    agent.owners.lock().insert(id.clone(), uid.clone());
-    let permit = agent.starts.acquire().await;
-    let pid = match containerd.create_task(&made).await {
-        Ok(pid) => pid,
-        Err(error) => {
-            let _ = containerd.delete(&id).await;
-            return Err(error.into());
-        }
-    };
-    let sandbox = Sandbox {
-        id: id.clone(),
-        attempt,
-        pid,
-        netns: netns.map(|p| p.display().to_string()),
-        ips,
-        cgroup,
-    };
-    persist::store_sandbox(&agent.pod_dir(&uid), &sandbox);
-    let _ = tx.send(Message::Sandbox(Ok(Arc::new(sandbox))));
-    let begun = containerd.start_task(&id).await;
-    drop(permit);
-    if let Err(error) = begun {
-        tracing::warn!(pod = pod::display(pod), %error, "a pod's pause process did not begin");
-        let _ = tx.send(Message::Exit {
-            id,
-            code: 255,
-            at: jiff::Timestamp::now(),
-        });
+        Ok(Some(runtime.attach(pod::uid(pod)).await?))
     }
-    Ok(())
+
+    /// containerd's name for the runtime that the pod's class asks for; '' is its default.
+    async fn handler(&self) -> Result<String, Error> {
+        let Some(class) = pod::spec(&self.pod)
+            .runtime_class_name
+            .as_deref()
+            .filter(|c| !c.is_empty())
+        else {
+            return Ok(String::new());
+        };
+        let api: kube::Api<RuntimeClass> = kube::Api::all(self.agent.client.clone());
+        let found = api.get(class).await.map_err(|source| Error::RuntimeClass {
+            class: class.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(found.handler)
+    }
+}
+
+/// What containerd calls the runtime of a handler.
+pub async fn oci_runtime(agent: &Agent, handler: &str) -> Result<mk8s_containerd::Runtime, Error> {
+    let runtime = agent.runtime.oci_runtime(handler).await?;
+    runtime.ok_or_else(|| Error::NoRuntime {
+        handler: handler.to_owned(),
+    })
 }
 
 fn config(
@@ -237,8 +292,8 @@ fn config(
     }
 }
 
-/// Directories, cgroup and the files that name the pod. Answers the cgroup's path.
-fn set_up(agent: &Agent, pod: &Pod, ips: &[String]) -> Result<String, Error> {
+/// Directories and the files that name the pod.
+fn set_up(agent: &Agent, pod: &Pod, ips: &[String]) -> Result<(), Error> {
     let uid = pod::uid(pod);
     let io = |what, path: &Path| {
         let path = path.to_owned();
@@ -270,78 +325,5 @@ fn set_up(agent: &Agent, pod: &Pod, ips: &[String]) -> Result<String, Error> {
             files.mount(SHM, "tmpfs", flags, Some(SHM_OPTIONS))?;
         }
     }
-    Ok(agent.cgroups.ensure_pod(pod)?)
-}
-
-/// Ends the pause process and gives the network back. What fails is told and tried again when the pod's remains are swept.
-pub async fn remove(agent: &Arc<Agent>, pod: &Pod, sandbox: Option<&Sandbox>) {
-    let uid = pod::uid(pod);
-    if let Some(sandbox) = sandbox {
-        agent.owners.lock().remove(&sandbox.id);
-        if let Err(error) = agent.containerd.delete(&sandbox.id).await {
-            tracing::warn!(pod = pod::display(pod), %error, "cannot remove a pod's sandbox");
-        }
-    }
-    if let Some(network) = agent.network.now().filter(|_| !pod::host_network(pod))
-        && let Err(error) = network.detach(uid).await
-    {
-        tracing::warn!(pod = pod::display(pod), %error, "cannot give back a pod's network");
-    }
-    let files = Files::of(agent, uid);
-    let removed = job::blocking("remove-sandbox-files", move || files.remove()).await;
-    if let Err(error) | Ok(Err(error)) = removed.map(|r| r.map_err(Error::from)).map_err(Error::from) {
-        tracing::warn!(pod = pod::display(pod), %error, "cannot remove the files of a pod's sandbox");
-    }
-}
-
-/// Volumes and cgroup go; logs and dead containers stay for those who look. A volume that can't go is told of and tried again.
-pub async fn tear_down(agent: &Arc<Agent>, pod: &Arc<Pod>) {
-    let mut told = None;
-    let mut delay = TEAR_DOWN_RETRY;
-    while let Teardown::Blocked { why } = agent.volumes.tear_down(pod::uid(pod)).await {
-        if told.as_ref() != Some(&why) {
-            agent.pod_event(pod, "Warning", "FailedUnMount", why.clone());
-            tracing::warn!(pod = pod::display(pod), why, "cannot remove a pod's volumes");
-            told = Some(why);
-        }
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(TEAR_DOWN_RETRY_MAX);
-    }
-    let (cgroups, path) = (agent.cgroups.clone(), cgroup::pod_path(qos::class(pod), pod::uid(pod)));
-    let removed = job::blocking("remove-pod-cgroup", move || cgroups.remove(&path)).await;
-    if let Err(error) | Ok(Err(error)) = removed.map(|r| r.map_err(Error::from)).map_err(Error::from) {
-        tracing::warn!(pod = pod::display(pod), %error, "cannot remove a pod's cgroup");
-    }
-}
-
-/// The API has forgotten the pod: so does the node.
-pub async fn clean_up(agent: &Arc<Agent>, pod: &Arc<Pod>) {
-    // Asked of containerd, not of the worker's memory: a start that was cut off left one that nobody remembers.
-    let left = agent.containerd.containers(&[(names::POD_UID, pod::uid(pod))]).await;
-    let left = left.unwrap_or_else(|error| {
-        tracing::warn!(pod = pod::display(pod), %error, "cannot list a pod's dead containers");
-        Vec::new()
-    });
-    for container in &left {
-        if let Err(error) = agent.containerd.delete(&container.id).await {
-            tracing::warn!(pod = pod::display(pod), %error, "cannot remove a dead container");
-        }
-        agent.owners.lock().remove(&container.id);
-    }
-    if let Teardown::Blocked { why } = agent.volumes.remove(pod::uid(pod)).await {
-        tracing::warn!(pod = pod::display(pod), why, "cannot remove a pod's directory");
-    }
-    let ids: Vec<String> = left.into_iter().map(|c| c.id).collect();
-    let (agent, pod) = (agent.clone(), pod.clone());
-    let _ = tokio::task::spawn_blocking(move || {
-        let uid = pod::uid(&pod);
-        let logs = names::pod_log_dir(&agent.config, pod::namespace(&pod), pod::name(&pod), uid);
-        let _ = fs::remove_dir_all(logs);
-        for container in pod::all_containers(&pod) {
-            for id in &ids {
-                let _ = fs::remove_file(names::log_link(&agent.config, &pod, &container.name, id));
-            }
-        }
-    })
-    .await;
+    Ok(())
 }

@@ -214,6 +214,7 @@ mod tests {
             image_id: String::new(),
             started_at: Some(now),
             exit,
+            stop_signal: None,
             user: None,
         };
         Arc::new(View {

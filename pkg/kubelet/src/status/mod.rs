@@ -11,10 +11,9 @@ use k8s_openapi::api::core::v1::{
     ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
 };
 
-use crate::backoff;
-use crate::pod;
 use crate::record::{Activity, ContainerRecord, ImageStep, Instance, PodRecord};
 use crate::resources::qos;
+use crate::{backoff, images, pod};
 
 /// The whole status that the pod should have now. `old` is what the API last showed.
 pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now: Timestamp) -> PodStatus {
@@ -222,36 +221,33 @@ pub fn trouble(
     now: Timestamp,
 ) -> Option<(&'static str, String)> {
     if let ImageStep::Failed {
-        reason,
-        message,
-        backing_off,
-        ..
+        failure, backing_off, ..
     } = &record.image
     {
         let image = container.image.as_deref().unwrap_or_default();
-        if *backing_off && *reason == "ErrImagePull" {
-            return Some((
+        return Some(match failure {
+            images::Failure::Pull(cause) if *backing_off => (
                 "ImagePullBackOff",
-                format!("Back-off pulling image \"{image}\": ErrImagePull: {message}"),
-            ));
-        }
-        return Some((reason, message.clone()));
+                format!("Back-off pulling image \"{image}\": {}: {cause}", failure.reason()),
+            ),
+            other => (other.reason(), other.to_string()),
+        });
     }
-    if record.busy() {
-        return record
+    let start_error = || {
+        record
             .start_error
             .as_ref()
-            .map(|(reason, message, _)| (*reason, message.clone()));
+            .map(|e| (e.kind.reason(), e.message.clone()))
+    };
+    if record.busy() {
+        return start_error();
     }
     if let Some(exit) = record.exit()
         && backoff::waits_until(record.crash, exit.finished_at, now).is_some()
     {
         return Some(("CrashLoopBackOff", crash_message(pod, container, record)));
     }
-    record
-        .start_error
-        .as_ref()
-        .map(|(reason, message, _)| (*reason, message.clone()))
+    start_error()
 }
 
 pub fn crash_message(pod: &Pod, container: &Container, record: &ContainerRecord) -> String {

@@ -1,0 +1,543 @@
+//! A worker on a node in memory (`runtime::fake`) and an API that records: orders of failures that a real containerd can't
+//! be made to show.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use futures::StreamExt as _;
+use http::{Method, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
+use k8s_openapi::api::core::v1::{Node, Service};
+use mk8s_client::{EventRecorder, Informers};
+use mk8s_containerd::{Containerd, Options};
+use mk8s_supervisor::job::{self, AbortOnDrop};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::runtime::fake::{Fake, Fault};
+use crate::{Config, NetworkMode, NetworkSettings, names, persist};
+
+const UID: &str = "0f6d9f2e-uid";
+
+/// An API server that has one pod, of which it keeps the status, and tells what it was asked.
+#[derive(Default)]
+struct Api {
+    pod: Mutex<Value>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Api {
+    fn client(self: &Arc<Self>) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.answer(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    async fn answer(&self, request: Request<kube::client::Body>) -> Response<BoxBody<Bytes, Infallible>> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path().to_owned();
+        if head.uri.query().unwrap_or_default().contains("watch=true") {
+            let never = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            return Response::new(BodyExt::boxed(StreamBody::new(never)));
+        }
+        let body = body.collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let kind = path.rsplit('/').next().unwrap_or_default();
+        let answer = match head.method {
+            Method::GET => {
+                json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []})
+            }
+            Method::PATCH if kind == "status" => {
+                let mut pod = self.pod.lock();
+                merge(&mut pod["status"], &body["status"]);
+                pod.clone()
+            }
+            Method::DELETE => {
+                self.asked.lock().push("delete".to_owned());
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+            }
+            _ => {
+                let reason = body["reason"].as_str().unwrap_or_default();
+                self.asked.lock().push(format!("event {reason}"));
+                body
+            }
+        };
+        Response::new(Full::new(Bytes::from(answer.to_string())).boxed())
+    }
+
+    fn was_asked(&self, what: &str) -> bool {
+        self.asked.lock().iter().any(|a| a == what)
+    }
+}
+
+/// As much of a strategic merge as a pod's status needs: conditions go by type, null takes away.
+fn merge(status: &mut Value, patch: &Value) {
+    for (key, value) in patch.as_object().unwrap() {
+        if value.is_null() {
+            status.as_object_mut().unwrap().remove(key);
+        } else if key == "conditions" {
+            let mut all = status[key].as_array().cloned().unwrap_or_default();
+            for condition in value.as_array().unwrap() {
+                all.retain(|c| c["type"] != condition["type"]);
+                let mut condition = condition.clone();
+                condition.as_object_mut().unwrap().retain(|_, v| !v.is_null());
+                all.push(condition);
+            }
+            status[key] = Value::Array(all);
+        } else {
+            status[key] = value.clone();
+        }
+    }
+}
+
+/// A worker with all that it stands on.
+struct Scene {
+    runtime: Arc<Fake>,
+    api: Arc<Api>,
+    agent: Arc<Agent>,
+    pod: Pod,
+    _dir: tempfile::TempDir,
+    _informers: DropGuard,
+    tx: Option<mpsc::UnboundedSender<Message>>,
+    worker: Option<AbortOnDrop<()>>,
+}
+
+fn config(dir: &std::path::Path) -> Config {
+    Config {
+        node_name: "node-a".into(),
+        node_ip: [10, 0, 0, 1].into(),
+        root_dir: dir.join("kubelet"),
+        data_dir: dir.join("node"),
+        pod_log_dir: dir.join("logs/pods"),
+        container_log_dir: dir.join("logs/containers"),
+        cluster_dns: vec![],
+        cluster_domain: "cluster.local".into(),
+        register_taints: vec![],
+        labels: BTreeMap::new(),
+        max_pods: 110,
+        eviction_hard: "memory.available<1Mi".parse().unwrap(),
+        version: "v1".into(),
+        pause_image: None,
+        network: NetworkSettings {
+            mode: NetworkMode::Vxlan,
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            dns: None,
+            mtu: None,
+            state_dir: dir.join("node"),
+        },
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        server_certificate: Arc::new(NoCertificate),
+        client_ca: Arc::new(rustls::RootCertStore::empty()),
+    }
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::server::ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::of(json!({}))
+    }
+
+    /// `spec`: what differs from a pod of one container without grace. It shares the host's IPC, so that nothing is mounted.
+    fn of(spec: Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let api = Arc::new(Api::default());
+        let client = api.client();
+        let token = CancellationToken::new();
+        let informers = Informers::new(client.clone(), token.clone());
+        let runtime = Fake::new();
+        let config = config(dir.path());
+        for path in [&config.root_dir, &config.pod_log_dir, &config.container_log_dir] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let agent = Agent {
+            recorder: EventRecorder::new(client.clone(), "kubelet", "node-a"),
+            services: informers.of::<Service>(),
+            nodes: informers.of::<Node>(),
+            objects: crate::cache::Objects::new(informers.clone()),
+            client,
+            runtime: runtime.clone(),
+            containerd: Containerd::unconnected(Options::default()).unwrap(),
+            host: mk8s_containerd::spec::Host::detect(),
+            network: crate::netns::channel().1,
+            cgroups: crate::resources::cgroup::Cgroups::detect().unwrap(),
+            admission: crate::admission::Admission::default(),
+            volumes: Arc::new(volumes::Volumes::open(&config.root_dir).unwrap()),
+            machine: crate::node::Machine::detect(&config),
+            starts: Arc::new(tokio::sync::Semaphore::new(4)),
+            workers: Mutex::default(),
+            owners: Mutex::default(),
+            config,
+        };
+        let mut pod = json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": UID, "resourceVersion": "1"},
+            "spec": {"hostIPC": true, "terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "c", "image": "i:1", "command": ["sleep"]},
+            ]},
+            "status": {"phase": "Pending"},
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            pod["spec"][key] = value.clone();
+        }
+        *api.pod.lock() = pod.clone();
+        let mut scene = Self {
+            runtime,
+            api,
+            agent: Arc::new(agent),
+            pod: serde_json::from_value(pod).unwrap(),
+            _dir: dir,
+            _informers: token.drop_guard(),
+            tx: None,
+            worker: None,
+        };
+        scene.start(scene.pod.clone(), false);
+        scene
+    }
+
+    fn start(&mut self, pod: Pod, gone: bool) {
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_max_level(tracing::Level::WARN)
+            .try_init();
+        let (tx, mailbox) = mpsc::unbounded_channel();
+        let (view, _) = watch::channel(Arc::new(View::default()));
+        let wiring = Wiring {
+            mailbox,
+            tx: tx.clone(),
+            view,
+        };
+        let worker = PodWorker::new(self.agent.clone(), Arc::new(pod), wiring);
+        let running = job::spawn("worker", worker.run(self.runtime.found(), gone));
+        (self.tx, self.worker) = (Some(tx), Some(running.abort_on_drop()));
+    }
+
+    /// The agent dies here and now.
+    fn crash(&mut self) {
+        (self.tx, self.worker) = (None, None);
+    }
+
+    fn tell(&self, message: Message) {
+        self.tx.as_ref().unwrap().send(message).unwrap();
+    }
+
+    /// Deleted through the API, with its grace.
+    fn delete(&mut self, grace: i64) {
+        let at = Timestamp::now().checked_add(Duration::from_secs(grace as u64)).unwrap();
+        self.pod.metadata.deletion_timestamp = Some(pod::time(at));
+        self.pod.metadata.deletion_grace_period_seconds = Some(grace);
+        self.pod.metadata.resource_version = Some("2".into());
+        self.pod.status = serde_json::from_value(self.api.pod.lock()["status"].clone()).unwrap();
+        self.tell(Message::Update(Arc::new(self.pod.clone())));
+    }
+
+    fn reconnect(&self) {
+        self.runtime.containerd_is_down(false);
+        let tasks = self.runtime.found().into_iter().filter_map(|f| f.task);
+        let tasks = tasks.map(|t| (t.id.clone(), t)).collect();
+        self.tell(Message::Reconcile(Arc::new(tasks)));
+    }
+
+    fn containers(&self) -> Vec<String> {
+        self.runtime.running(names::CONTAINER)
+    }
+
+    async fn runs(&self) -> String {
+        let status = || self.api.pod.lock()["status"]["phase"] == "Running";
+        self.runtime
+            .until("a running pod", |r| {
+                r.running(names::CONTAINER).len() == 1 && r.running(names::SANDBOX).len() == 1 && status()
+            })
+            .await;
+        self.containers().remove(0)
+    }
+
+    async fn leaves_the_api(&self) {
+        self.runtime
+            .until("its removal from the API", |_| self.api.was_asked("delete"))
+            .await;
+    }
+
+    /// The API has forgotten it: so must the node.
+    async fn is_forgotten(&mut self) {
+        self.tell(Message::Gone);
+        self.ends().await;
+    }
+
+    async fn ends(&mut self) {
+        let worker = self.worker.take().unwrap();
+        tokio::time::timeout(Duration::from_secs(30), worker)
+            .await
+            .unwrap_or_else(|_| panic!("the worker goes on: {:?}", self.runtime.calls()))
+            .unwrap();
+        assert!(self.runtime.found().is_empty(), "{:?}", self.runtime.found());
+        assert_eq!(self.runtime.networks(), Vec::<String>::new());
+        assert!(!self.agent.pod_dir(UID).path().exists());
+    }
+
+    /// Where in the calls the last of a name stands.
+    fn last(&self, call: &str) -> usize {
+        let calls = self.runtime.calls();
+        calls
+            .iter()
+            .rposition(|c| c == call)
+            .unwrap_or_else(|| panic!("no {call} in {calls:?}"))
+    }
+}
+
+async fn rest(seconds: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+#[tokio::test]
+async fn a_pod_begins_and_ends_in_order() {
+    let mut scene = Scene::new();
+    let id = scene.runs().await;
+    scene.delete(5);
+    scene.runtime.until("a signal", |r| r.count("kill") == 1).await;
+    scene.runtime.end(&id, 143);
+    scene.tell(Message::Exit {
+        id,
+        code: 143,
+        at: Timestamp::now(),
+    });
+    scene.leaves_the_api().await;
+    assert_eq!(scene.runtime.count("kill_hard"), 0, "it ended by itself");
+    let order = ["start_task", "containers_of", "detach", "remove_cgroup"].map(|call| scene.last(call));
+    assert!(order.is_sorted(), "{:?}", scene.runtime.calls());
+    scene.is_forgotten().await;
+}
+
+#[tokio::test]
+async fn a_pod_stays_until_containerd_confirms_its_end() {
+    let mut scene = Scene::new();
+    scene.runs().await;
+    scene.runtime.containerd_is_down(true);
+    scene.delete(1);
+    rest(5.0).await;
+    assert_eq!(scene.containers().len(), 1);
+    assert!(!scene.api.was_asked("delete"), "it left the API while it ran");
+    assert_eq!(scene.runtime.networks(), [UID], "its address is not for others");
+    assert_eq!(scene.runtime.count("remove_cgroup"), 0);
+    scene.reconnect();
+    scene.leaves_the_api().await;
+    assert!(scene.containers().is_empty());
+    scene.is_forgotten().await;
+}
+
+#[tokio::test]
+async fn what_others_removed_is_held_until_its_end_is_confirmed_by_this_agent_or_the_next() {
+    let mut scene = Scene::new();
+    scene.runs().await;
+    scene.runtime.containerd_is_down(true);
+    scene.tell(Message::Gone);
+    rest(4.0).await;
+    assert_eq!(
+        (scene.runtime.networks(), scene.runtime.count("remove_cgroup")),
+        (vec![UID.to_owned()], 0)
+    );
+    scene.crash();
+    let left = persist::load_pod(&scene.agent.pod_dir(UID)).expect("a record outlives the agent");
+    assert!(left.metadata.deletion_timestamp.is_some());
+    scene.start(left, true);
+    rest(2.0).await;
+    assert_eq!(scene.runtime.networks(), [UID]);
+    scene.reconnect();
+    scene.ends().await;
+    assert!(!scene.api.was_asked("delete"), "there was nothing to remove in the API");
+}
+
+#[tokio::test]
+async fn each_step_of_the_end_is_tried_again() {
+    let calls = [
+        "kill",
+        "kill_hard",
+        "wait",
+        "containers_of",
+        "delete_task",
+        "delete",
+        "detach",
+        "remove_cgroup",
+    ];
+    let faults = [Fault::Unavailable, Fault::LostAnswer, Fault::Panic];
+    let cases = calls.into_iter().flat_map(|call| faults.map(|fault| (call, fault)));
+    let one = async |(call, fault)| {
+        let mut scene = Scene::new();
+        scene.runs().await;
+        scene.runtime.fail(call, fault);
+        scene.delete(0);
+        scene.leaves_the_api().await;
+        assert!(scene.containers().is_empty(), "{call} {fault:?}");
+        assert_eq!(scene.runtime.networks(), Vec::<String>::new(), "{call} {fault:?}");
+        scene.is_forgotten().await;
+    };
+    futures::stream::iter(cases).for_each_concurrent(None, one).await;
+}
+
+#[tokio::test]
+async fn each_step_of_the_beginning_is_tried_again() {
+    let calls = [
+        "ensure_cgroup",
+        "attach",
+        "create",
+        "create_task",
+        "start_task",
+        "image",
+        "accounts",
+    ];
+    let faults = [Fault::Unavailable, Fault::LostAnswer, Fault::Panic];
+    let cases = calls.into_iter().flat_map(|call| faults.map(|fault| (call, fault)));
+    let one = async |(call, fault)| {
+        let mut scene = Scene::new();
+        scene.runtime.fail(call, fault);
+        scene.runs().await;
+        scene.delete(0);
+        scene.leaves_the_api().await;
+        scene.is_forgotten().await;
+    };
+    futures::stream::iter(cases).for_each_concurrent(None, one).await;
+}
+
+#[tokio::test]
+async fn a_start_without_an_answer_is_taken_back_before_the_next() {
+    let scene = Scene::new();
+    let first = scene.runs().await;
+    scene.runtime.fail("start_task", Fault::LostAnswer);
+    for _ in 0..2 {
+        scene.runtime.fail("delete_task", Fault::Unavailable);
+    }
+    // Its end is looked into: that takes the first of the failing deletions, the start's own the second.
+    scene.runtime.end(&first, 1);
+    scene.tell(Message::Exit {
+        id: first,
+        code: 1,
+        at: Timestamp::now(),
+    });
+    scene
+        .runtime
+        .until("a second start", |r| r.count("start_task") == 3)
+        .await;
+    scene
+        .runtime
+        .until("a third start", |r| {
+            assert!(r.running(names::CONTAINER).len() < 2, "two copies run");
+            r.count("start_task") == 4
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_task_that_was_only_created_is_not_taken_for_running() {
+    let mut scene = Scene::new();
+    // The pause process begins, the container's does not.
+    scene.runtime.fail("start_task", Fault::Pass);
+    scene.runtime.fail("start_task", Fault::Hang);
+    scene
+        .runtime
+        .until("a start that hangs", |r| r.count("start_task") == 2)
+        .await;
+    scene.crash();
+    let created: Vec<String> = scene
+        .runtime
+        .found()
+        .iter()
+        .filter(|f| f.only_created())
+        .map(|f| f.id.clone())
+        .collect();
+    assert_eq!(created.len(), 1);
+    scene.start(scene.pod.clone(), false);
+    let id = scene.runs().await;
+    assert_ne!(id, created[0]);
+    scene
+        .runtime
+        .until("the other to go", |r| r.found().iter().all(|f| f.id != created[0]))
+        .await;
+    assert_eq!(scene.runtime.running(names::SANDBOX).len(), 1, "the sandbox is kept");
+    assert_eq!(scene.runtime.count("attach"), 1);
+}
+
+#[tokio::test]
+async fn what_a_list_of_tasks_does_not_name_is_looked_at() {
+    let scene = Scene::new();
+    let id = scene.runs().await;
+    // As if it had been made before the start.
+    scene.tell(Message::Reconcile(Arc::default()));
+    scene.runtime.until("a look", |r| r.count("task") >= 2).await;
+    rest(0.2).await;
+    assert_eq!(scene.containers(), [id.clone()], "it goes on");
+    assert_eq!(scene.runtime.count("delete_task"), 0);
+    // Its end's event was lost.
+    scene.runtime.end(&id, 3);
+    scene.reconnect();
+    scene
+        .runtime
+        .until("its next life", |r| {
+            let running = r.running(names::CONTAINER);
+            running.len() == 1 && running[0] != id
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_heard_before_the_agent_started_is_looked_for() {
+    let mut scene = Scene::new();
+    let id = scene.runs().await;
+    scene.crash();
+    let (list, pod) = (scene.runtime.found(), scene.pod.clone());
+    // After the list, before anybody listened.
+    scene.runtime.end(&id, 1);
+    let (tx, mailbox) = mpsc::unbounded_channel();
+    let (view, _) = watch::channel(Arc::new(View::default()));
+    let wiring = Wiring {
+        mailbox,
+        tx: tx.clone(),
+        view,
+    };
+    let worker = PodWorker::new(scene.agent.clone(), Arc::new(pod), wiring);
+    let _running = job::spawn("worker", worker.run(list, false)).abort_on_drop();
+    scene
+        .runtime
+        .until("its next life", |r| r.running(names::CONTAINER).len() == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_deletion_does_not_wait_for_the_network() {
+    let mut scene = Scene::new();
+    scene.runtime.close_network();
+    scene
+        .runtime
+        .until("a wait", |_| scene.api.was_asked("event NetworkNotReady"))
+        .await;
+    scene.delete(30);
+    scene.leaves_the_api().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_dies_at_once_backs_off() {
+    let scene = Scene::new();
+    for _ in 0..10 {
+        scene.runtime.fail("start_task", Fault::Unavailable);
+    }
+    scene
+        .runtime
+        .until("a second sandbox", |r| r.count("attach") == 2)
+        .await;
+    rest(4.0).await;
+    assert_eq!(scene.runtime.count("attach"), 2, "the third waits");
+}
