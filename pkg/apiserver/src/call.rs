@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::admission::{Attributes, Notes, Operation, Options};
-use crate::guaranteed_update::Target;
+use crate::guaranteed_update::{Reads, Target};
 use crate::identity::User;
 use crate::negotiate::Output;
 use crate::object::Object;
@@ -53,6 +53,7 @@ impl Call {
             key: cache.key(namespace, name),
             deadline: self.deadline,
             dry_run,
+            reads: Reads::Whole,
         })
     }
 
@@ -86,6 +87,7 @@ impl Call {
             name,
             subresource: &self.info.subresource,
             old,
+            stored: None,
             options,
         }
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::call::Written;
 use crate::object::Object;
+use crate::part::Rest;
 use crate::watch_cache::ResourceCache;
 use crate::write::{self, Printed, WriteError};
 
@@ -29,14 +30,25 @@ pub struct Target<'a> {
     pub deadline: Instant,
     /// Everything is done but the writing.
     pub dry_run: bool,
+    pub reads: Reads,
+}
+
+/// How much of an object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Whole,
+    /// What a write through `/status` may change; see `part`.
+    Part,
 }
 
 /// An object as an attempt finds it.
 pub struct Current {
     /// None where there is none.
     pub object: Option<Arc<Object>>,
-    /// The object's tree; null where there is none.
+    /// The object's tree (or the part of it that is read); null where there is none.
     pub value: Value,
+    /// What of it was not read.
+    pub rest: Option<Rest>,
 }
 
 /// What an attempt wants.
@@ -69,7 +81,7 @@ pub trait Attempt: Send {
 pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) -> Result<Done, Status> {
     loop {
         let found = target.cache.get_key(&target.key);
-        let current = Current::of(found.clone())?;
+        let current = Current::of(found.clone(), target.reads)?;
         let step = attempts.attempt(current).await?;
         if target.dry_run {
             return pretend(step, found);
@@ -126,7 +138,7 @@ async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) ->
             Ok(Some(Done::Written(Written::Stored(object))))
         }
         (Sent::Removal, None) => {
-            let last = Current::of(found)?.value;
+            let last = Current::of(found, Reads::Whole)?.value;
             Ok(Some(Done::Removed(last, Some(target.store.current_revision()))))
         }
         // Something else is there: before ours, after it, or in its place. Trying again could do it twice.
@@ -142,9 +154,22 @@ pub fn timed_out() -> Status {
 }
 
 impl Current {
-    pub fn of(object: Option<Arc<Object>>) -> Result<Current, Status> {
-        let value = object.as_ref().map_or(Ok(Value::Null), |object| object.value())?;
-        Ok(Current { object, value })
+    fn of(object: Option<Arc<Object>>, reads: Reads) -> Result<Current, Status> {
+        let Some(found) = &object else {
+            return Ok(Current {
+                object,
+                value: Value::Null,
+                rest: None,
+            });
+        };
+        let (value, rest) = match reads {
+            Reads::Whole => (found.value()?, None),
+            Reads::Part => {
+                let (value, rest) = Rest::split(found)?;
+                (value, Some(rest))
+            }
+        };
+        Ok(Current { object, value, rest })
     }
 }
 

@@ -26,6 +26,7 @@ mod nonresource;
 pub mod object;
 mod openapi;
 mod options;
+mod part;
 mod pipeline;
 pub mod request;
 mod respond;

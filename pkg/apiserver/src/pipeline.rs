@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::admission::{Operation, Options};
 use crate::call::{Call, Written};
-use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
+use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, guaranteed_update};
 use crate::metadata;
 use crate::options::WriteOptions;
 use crate::write::Printed;
@@ -178,6 +178,7 @@ pub struct Updated {
 pub async fn update<N>(
     call: &Call,
     part: Part,
+    reads: Reads,
     options: WriteOptions,
     warnings: &mut Vec<String>,
     next: N,
@@ -185,7 +186,8 @@ pub async fn update<N>(
 where
     N: FnMut(&Current, &mut Vec<String>) -> Result<Value, Status> + Send,
 {
-    let target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
+    let mut target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
+    target.reads = reads;
     let mut update = Update {
         call,
         part,
@@ -242,16 +244,22 @@ async fn change(
     let resource = call.cache()?.resource();
     let old = &current.value;
     begin_change(call, &mut new, old)?;
+    if let Some(rest) = &current.rest {
+        rest.trim(&mut new);
+    }
     let admission = call.server.admission();
-    let attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
+    let mut attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
+    attributes.stored = current.object.as_deref();
     admission.mutate(&attributes, &mut new).await?;
-    is_defaulted(resource, &new);
+    if current.rest.is_none() {
+        is_defaulted(resource, &new);
+    }
     let beside = prepare_change(call, part, &mut new, old)?;
     call.validate(&attributes, &new, warnings).await?;
     if part == Part::Main {
         warnings.extend(call.row.warnings(&new, Some(old)));
     }
-    finish_change(call, new, old, beside)
+    finish_change(call, new, current, beside)
 }
 
 /// What an update can't change comes back, what it leaves out is filled in.
@@ -289,15 +297,25 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
 }
 
 /// What becomes of a change that was admitted.
-pub fn finish_change(call: &Call, new: Value, old: &Value, beside: Vec<Op>) -> Result<Step, Status> {
+pub fn finish_change(call: &Call, new: Value, current: &Current, beside: Vec<Op>) -> Result<Step, Status> {
     let resource = call.cache()?.resource();
+    let (old, rest) = (&current.value, current.rest.as_ref());
     if empties_finalizers(resource, &new, old) {
-        return Ok(Step::Remove(new, call.server.services().on_removal(resource, old)));
+        let last = match rest {
+            None => new,
+            Some(rest) => rest.whole(new)?,
+        };
+        let beside = call.server.services().on_removal(resource, &last);
+        return Ok(Step::Remove(last, beside));
     }
     if new == *old {
         return Ok(Step::Keep);
     }
-    Ok(Step::Put(Printed::of(resource, &new)?, beside))
+    let printed = match rest {
+        None => Printed::of(resource, &new)?,
+        Some(rest) => Printed::of_part(resource, &new, rest)?,
+    };
+    Ok(Step::Put(printed, beside))
 }
 
 fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part) {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use crate::object::{Object, Selectable};
+use crate::part::Rest;
 use crate::watch_cache::Note;
 
 /// Why a write did not come about.
@@ -56,8 +57,15 @@ pub struct Printed {
 
 impl Printed {
     pub fn of(resource: &Resource, object: &Value) -> Result<Printed, Status> {
-        let (text, hole) = print(object)?;
+        let (text, hole) = print(object, None)?;
         let selectable = Selectable::of(resource, object);
+        Ok(Printed { text, hole, selectable })
+    }
+
+    /// Of a part of an object, and the rest as it was.
+    pub fn of_part(resource: &Resource, part: &Value, rest: &Rest) -> Result<Printed, Status> {
+        let (text, hole) = print(part, Some(rest))?;
+        let selectable = rest.selectable(resource, part);
         Ok(Printed { text, hole, selectable })
     }
 
@@ -87,19 +95,29 @@ impl Printed {
     }
 }
 
-fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
+/// The text of an object (with `rest`: of a part of it, and the other fields' own text in between), in the order of the
+/// fields' names.
+fn print(object: &Value, rest: Option<&Rest>) -> Result<(Vec<u8>, usize), Status> {
     let Value::Object(map) = object else {
         return Err(Status::internal("an object that is no JSON object"));
     };
     let mut text = Vec::with_capacity(4096);
     let mut hole = None;
+    let mut others = rest.into_iter().flat_map(Rest::fields).peekable();
     for (key, value) in map {
-        text.push(if text.is_empty() { b'{' } else { b',' });
-        json::print_key(key, &mut text);
+        while let Some((key, raw)) = others.next_if(|(other, _)| *other < key.as_str()) {
+            begin_field(&mut text, key);
+            text.extend_from_slice(raw);
+        }
+        begin_field(&mut text, key);
         match value {
             Value::Object(metadata) if key == "metadata" => hole = Some(print_metadata(&mut text, metadata)),
             other => json::print(other, &mut text),
         }
+    }
+    for (key, raw) in others {
+        begin_field(&mut text, key);
+        text.extend_from_slice(raw);
     }
     text.push(b'}');
     match hole {
@@ -110,6 +128,11 @@ fn print(object: &Value) -> Result<(Vec<u8>, usize), Status> {
         }
         None => Err(Status::internal("an object without metadata")),
     }
+}
+
+fn begin_field(text: &mut Vec<u8>, key: &str) {
+    text.push(if text.is_empty() { b'{' } else { b',' });
+    json::print_key(key, text);
 }
 
 /// Prints metadata; where the digits of its resourceVersion belong.
@@ -148,7 +171,7 @@ pub fn object_at(
     revision: u64,
     create_revision: u64,
 ) -> Result<Object, Status> {
-    let (mut text, hole) = print(object)?;
+    let (mut text, hole) = print(object, None)?;
     text.splice(hole..hole, revision.to_string().into_bytes());
     let entry = Entry {
         key,
@@ -191,7 +214,7 @@ mod tests {
             json!({"name": "a", "resourceVersion": "12", "uid": "u"}),
         ] {
             let object = json!({"a": {"resourceVersion": ""}, "kind": "X", "metadata": metadata, "spec": {}});
-            let (mut text, hole) = print(&object).unwrap();
+            let (mut text, hole) = print(&object, None).unwrap();
             text.splice(hole..hole, *b"77");
             let back: Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(back["metadata"]["resourceVersion"], "77");

@@ -296,3 +296,85 @@ async fn every_way_in_passes_admission() {
     let (code, refused) = read(node.clone().oneshot(exec).await.unwrap()).await;
     assert_eq!(code, 403, "{refused}");
 }
+
+/// A write of a status leaves the spec's text alone, and what is asked of the object by its spec.
+#[tokio::test]
+async fn statuses_are_written_beside_the_spec() {
+    let api = Api::open().await;
+    let mut own = pod("p");
+    own["spec"]["nodeName"] = "n".into();
+    own["metadata"]["finalizers"] = json!(["example.org/x"]);
+    let (code, made) = api.post(PODS, &own).await;
+    assert_eq!(code, 201, "{made}");
+    let path = format!("{PODS}/p");
+    let status = format!("{path}/status");
+    let running = json!({"status": {"phase": "Running"}, "metadata": {"labels": {"a": "b"}}});
+    for kind in [MERGE, "application/strategic-merge-patch+json"] {
+        let (code, shown) = api.patch(&format!("{status}?dryRun=All"), kind, &running).await;
+        assert_eq!(
+            (code, &shown["spec"], &shown["status"]["phase"]),
+            (200, &made["spec"], &json!("Running"))
+        );
+    }
+    let (code, patched) = api.patch(&status, MERGE, &running).await;
+    assert_eq!(
+        (code, &patched["spec"], &patched["status"]["phase"]),
+        (200, &made["spec"], &json!("Running"))
+    );
+    assert_eq!(patched["metadata"]["generation"], made["metadata"]["generation"]);
+    // Whatever it says of the spec is not looked at.
+    let both = json!({"status": {"phase": "Failed"}, "spec": {"nodeName": "elsewhere"}});
+    let (code, patched) = api.patch(&status, MERGE, &both).await;
+    assert_eq!(
+        (code, &patched["spec"]["nodeName"], &patched["status"]["phase"]),
+        (200, &json!("n"), &json!("Failed"))
+    );
+    let mut sent = patched.clone();
+    sent["spec"] = json!({});
+    sent["status"]["phase"] = "Running".into();
+    let (code, put) = api.put(&status, &sent).await;
+    assert_eq!(
+        (code, &put["spec"], &put["status"]["phase"]),
+        (200, &made["spec"], &json!("Running"))
+    );
+    let tested = json!([{"op": "test", "path": "/spec/nodeName", "value": "n"}, {"op": "add", "path": "/status/reason", "value": "r"}]);
+    let (code, put) = api.patch(&status, "application/json-patch+json", &tested).await;
+    assert_eq!((code, put["status"]["reason"].as_str()), (200, Some("r")));
+    let query = "fieldSelector=spec.nodeName%3Dn,status.phase%3DRunning&labelSelector=a%3Db";
+    let (_, list) = api.get(&format!("{PODS}?{query}")).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    let (code, refused) = api
+        .patch(&status, MERGE, &json!({"metadata": {"labels": {"a b": "c"}}}))
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    let stale = json!({"metadata": {"resourceVersion": "1"}, "status": {"phase": "Failed"}});
+    assert_eq!(api.patch(&status, MERGE, &stale).await.0, 409);
+    // Nothing new is no write.
+    let (_, before) = api.get(&path).await;
+    let (_, same) = api
+        .patch(&status, MERGE, &json!({"status": {"phase": "Running"}}))
+        .await;
+    assert_eq!(same, before);
+    // A node writes the statuses of its own pods.
+    let node = |name: &str| {
+        api.server().router_as(User::authenticated(
+            format!("system:node:{name}"),
+            ["system:nodes".into()],
+        ))
+    };
+    let phase = |phase: &str| {
+        let mut sent = same.clone();
+        sent["status"]["phase"] = phase.into();
+        mk8s_api::meta::remove(&mut sent, &["metadata", "resourceVersion"]);
+        sent
+    };
+    assert_eq!(ask(&node("n"), "PUT", &status, &phase("Succeeded")).await.0, 200);
+    assert_eq!(ask(&node("m"), "PUT", &status, &phase("Failed")).await.0, 403);
+    // The last finalizer goes by a status, and the answer is the whole object.
+    api.delete(&path, Some(&json!({"gracePeriodSeconds": 0}))).await;
+    let (code, last) = api
+        .patch(&status, MERGE, &json!({"metadata": {"finalizers": null}}))
+        .await;
+    assert_eq!((code, &last["spec"]), (200, &made["spec"]), "{last}");
+    assert_eq!(api.get(&path).await.0, 404);
+}

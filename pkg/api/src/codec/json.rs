@@ -67,6 +67,42 @@ pub fn metadata(object: &[u8]) -> Option<&str> {
     metadata.map(RawValue::get)
 }
 
+/// An object of which the named fields are a tree and the others stay text, in the text's order; none where it is none.
+///
+/// ```
+/// use mk8s_api::codec::json;
+/// let (tree, others) = json::split(br#"{"kind":"A","spec":{"b":1}}"#, &["kind"]).expect("an object");
+/// assert_eq!((tree.to_string().as_str(), others), (r#"{"kind":"A"}"#, vec![("spec".to_string(), r#"{"b":1}"#)]));
+/// ```
+pub fn split<'a>(object: &'a [u8], read: &[&str]) -> Option<(Value, Vec<(String, &'a str)>)> {
+    struct Fields<'a>(&'a [&'a str]);
+
+    impl<'de> Visitor<'de> for Fields<'_> {
+        type Value = (Map<String, Value>, Vec<(String, &'de RawValue)>);
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let (mut tree, mut others) = (Map::new(), Vec::new());
+            while let Some(key) = map.next_key::<String>()? {
+                if self.0.contains(&key.as_str()) {
+                    tree.insert(key, map.next_value()?);
+                } else {
+                    others.push((key, map.next_value()?));
+                }
+            }
+            Ok((tree, others))
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_slice(object);
+    let (tree, others) = deserializer.deserialize_map(Fields(read)).ok()?;
+    let others = others.into_iter().map(|(key, raw)| (key, raw.get()));
+    Some((Value::Object(tree), others.collect()))
+}
+
 /// Appends a tree's text, byte for byte as serde_json prints it. Every write prints an object: what takes serde_json's
 /// generic writer a call per comma and a look at each byte of each string is a copy here.
 pub fn print(value: &Value, text: &mut Vec<u8>) {

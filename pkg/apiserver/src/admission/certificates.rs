@@ -68,7 +68,7 @@ pub fn validate(attributes: &Attributes<'_>, object: &Value, authorizer: &Author
             }
         }
         ("status", Operation::Update, Some(old)) => {
-            let name = signer(old);
+            let name = attributes.old_field("spec.signerName").to_string();
             let changed = ["certificate", "conditions"]
                 .iter()
                 .any(|field| object["status"][field] != old["status"][field]);

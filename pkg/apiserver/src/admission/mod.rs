@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::filters::authz::Authorizer;
 use crate::identity::User;
 use crate::lookup::Lookup;
+use crate::object::Object;
 use crate::options::{DeleteOptions, WriteOptions};
 
 pub use plugins::PLUGINS;
@@ -74,8 +75,11 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub subresource: &'a str,
-    /// The object before the change; none on create.
+    /// The object before the change; none on create. Of a change through `/status` it has what such a change reads alone,
+    /// as the object itself has: neither says anything of the spec.
     pub old: Option<&'a Value>,
+    /// As it is stored, where that is at hand.
+    pub stored: Option<&'a Object>,
     pub options: Options<'a>,
 }
 
@@ -96,6 +100,15 @@ impl Attributes<'_> {
 
     fn writes(&self) -> bool {
         matches!(self.operation, Operation::Create | Operation::Update)
+    }
+
+    /// A selectable field of the object before the change, whether it was read or not.
+    fn old_field(&self, label: &str) -> &str {
+        if let Some(field) = self.stored.and_then(|stored| stored.field(label)) {
+            return field;
+        }
+        let path: Vec<&str> = label.split('.').collect();
+        self.old.map_or("", |old| mk8s_api::meta::string(old, &path))
     }
 
     /// Whether nothing may come of it: a plugin that acts elsewhere leaves that undone.
@@ -259,6 +272,7 @@ pub(crate) mod testing {
                 name: self.name,
                 subresource: self.subresource,
                 old,
+                stored: None,
                 options: Options::Write(WriteOptions::default()),
             })
         }

@@ -189,7 +189,7 @@ fn pod_status(attributes: &Attributes<'_>, pod: &Value, node: &str) -> Refusal {
         ));
     };
     let labels = |pod: &Value| mk8s_api::meta::labels(pod).cloned().unwrap_or_default();
-    if string(old, &["spec", "nodeName"]) != node {
+    if attributes.old_field("spec.nodeName") != node {
         Some(format!(
             "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
         ))

@@ -276,6 +276,7 @@ mod tests {
             name: "",
             subresource: "",
             old: None,
+            stored: None,
             options: Options::Connect,
         };
         admit(&attributes, &mut pod, lookup, &Accounts::default()).await?;

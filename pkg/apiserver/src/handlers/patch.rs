@@ -14,7 +14,9 @@ use super::answer;
 use super::decode::{self, Expected};
 use super::update::check_version;
 use crate::call::Call;
+use crate::guaranteed_update::Reads;
 use crate::options::{FieldValidation, WriteOptions};
+use crate::part;
 use crate::pipeline::{self, Part};
 
 /// The three ways to say what changes.
@@ -97,7 +99,11 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
     let kind = PatchType::of(call)?;
     let change = read_patch(&body)?;
     let mut warnings = Vec::new();
-    let updated = pipeline::update(call, part, options, &mut warnings, |current, warnings| {
+    let reads = match part {
+        Part::Status if call.row.shows_stored() && kind != PatchType::Json && part::suffices(&change) => Reads::Part,
+        _ => Reads::Whole,
+    };
+    let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, warnings| {
         if current.object.is_none() {
             return Err(call.not_found());
         }

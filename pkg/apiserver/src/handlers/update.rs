@@ -11,7 +11,7 @@ use super::answer;
 use super::decode::{self, Expected};
 use crate::call::Call;
 use crate::filters::authz::Attributes;
-use crate::guaranteed_update::Current;
+use crate::guaranteed_update::{Current, Reads};
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part, Updated};
 
@@ -28,7 +28,12 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     check_name(call, &mut object)?;
     call.row.to_stored(&mut object);
     let creates = part == Part::Main && call.row.resource.semantics.put_creates;
-    let updated = pipeline::update(call, part, options, &mut warnings, |current, _| {
+    // What a PUT of the status says of anything else is not looked at.
+    let reads = match part {
+        Part::Status if call.row.shows_stored() => Reads::Part,
+        _ => Reads::Whole,
+    };
+    let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, _| {
         match &current.object {
             None if creates => may_create(call, &object)?,
             _ => check_version(call, &object, current)?,

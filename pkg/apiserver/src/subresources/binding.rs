@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::admission::{Operation, Options};
 use crate::call::Call;
-use crate::guaranteed_update::{Attempt, Current, Step, Target, guaranteed_update};
+use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::options::WriteOptions;
 use crate::respond;
@@ -45,6 +45,7 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOption
         key: pods.key(&call.info.namespace, name),
         deadline: call.deadline,
         dry_run: options.dry_run,
+        reads: Reads::Whole,
     };
     let mut binding = Bind {
         call,

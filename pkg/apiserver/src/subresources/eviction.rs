@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::admission::{Operation, Options};
 use crate::call::Call;
-use crate::guaranteed_update::{Attempt, Current, Step, Target, guaranteed_update};
+use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::delete::delete_object;
 use crate::object::Object;
@@ -84,6 +84,7 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
         key: budget.key.clone(),
         deadline: call.deadline,
         dry_run,
+        reads: Reads::Whole,
     };
     let ready = meta::condition_is_true(value, "Ready");
     let mut counting = Counting { pod: pod.name(), ready };
