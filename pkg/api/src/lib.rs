@@ -9,6 +9,7 @@ pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod quantity;
+pub mod references;
 pub mod registry;
 pub mod schema;
 pub mod selectors;

@@ -2,6 +2,7 @@
 //! nor labels that steer work), status of its own pods, tokens of its own pods, certificates in its own name.
 
 use mk8s_api::meta::{items, string};
+use mk8s_api::references::{self, Referent};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
@@ -127,59 +128,20 @@ fn mirror_pod(pod: &Value, lookup: &dyn Lookup, node: &str) -> Result<Refusal, S
     if given != uid {
         return Ok(Some(format!("node {node} UID mismatch: expected {given} got {uid}")));
     }
-    let all = [
-        "serviceaccounts",
-        "secrets",
-        "configmaps",
-        "persistentvolumeclaims",
-        "resourceclaims",
-    ];
-    Ok(references(&pod["spec"], &all).map(|what| format!("node {node:?} can not create pods that reference {what}")))
+    let named = NAMEABLE
+        .into_iter()
+        .find(|(to, _)| references::any(pod, |reference| reference.to == *to));
+    Ok(named.map(|(_, what)| format!("node {node:?} can not create pods that reference {what}")))
 }
 
-/// The first kind of API object among `kinds` that a pod's spec names.
-pub(super) fn references(spec: &Value, kinds: &[&'static str]) -> Option<&'static str> {
-    /// Whether a tree holds an object with one of these keys (`secretRef`, `secretKeyRef`, …) at any depth.
-    fn holds(value: &Value, keys: &[&str]) -> bool {
-        match value {
-            Value::Object(map) => map
-                .iter()
-                .any(|(key, value)| (keys.contains(&key.as_str()) && !value.is_null()) || holds(value, keys)),
-            Value::Array(list) => list.iter().any(|value| holds(value, keys)),
-            _ => false,
-        }
-    }
-    let named = |kind: &str| match kind {
-        "serviceaccounts" => !string(spec, &["serviceAccountName"]).is_empty(),
-        "secrets" => {
-            !items(spec, &["imagePullSecrets"]).is_empty()
-                || holds(
-                    spec,
-                    &["secretKeyRef", "secretRef", "secretName", "nodePublishSecretRef"],
-                )
-                || items(spec, &["volumes"]).iter().any(|volume| {
-                    items(volume, &["projected", "sources"])
-                        .iter()
-                        .any(|source| source.get("secret").is_some())
-                })
-        }
-        "configmaps" => {
-            holds(spec, &["configMapKeyRef", "configMapRef"])
-                || items(spec, &["volumes"]).iter().any(|volume| {
-                    volume.get("configMap").is_some()
-                        || items(volume, &["projected", "sources"])
-                            .iter()
-                            .any(|source| source.get("configMap").is_some())
-                })
-        }
-        "persistentvolumeclaims" => items(spec, &["volumes"])
-            .iter()
-            .any(|volume| volume.get("persistentVolumeClaim").is_some() || volume.get("ephemeral").is_some()),
-        "resourceclaims" => !items(spec, &["resourceClaims"]).is_empty(),
-        _ => false,
-    };
-    kinds.iter().copied().find(|kind| named(kind))
-}
+/// What a mirror pod may name none of, in the order and words of the refusal.
+const NAMEABLE: [(Referent, &str); 5] = [
+    (Referent::ServiceAccount, "serviceaccounts"),
+    (Referent::Secret, "secrets"),
+    (Referent::ConfigMap, "configmaps"),
+    (Referent::Claim, "persistentvolumeclaims"),
+    (Referent::ResourceClaim, "resourceclaims"),
+];
 
 fn pod_status(attributes: &Attributes<'_>, pod: &Value, node: &str) -> Refusal {
     let (Operation::Update, Some(old)) = (attributes.operation, attributes.old) else {

@@ -1,8 +1,10 @@
 //! ServiceAccount: a pod gets the account it runs as (`default`), that account's pull secrets, and unless either says
 //! no, the projected volume with a token, the cluster's CA and the namespace.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use mk8s_api::references::{self, Place, Referent};
 use mk8s_api::status::Status;
 use rand::RngExt;
 use serde::Deserialize;
@@ -121,7 +123,7 @@ fn mirror(attributes: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
     if spec["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
         return refuse("a mirror pod may not reference service accounts");
     }
-    if super::node_restriction::references(spec, &["secrets"]).is_some() {
+    if references::any(pod, |reference| reference.to == Referent::Secret) {
         return refuse("a mirror pod may not reference secrets");
     }
     let sources = mk8s_api::meta::items(spec, &["volumes"])
@@ -209,51 +211,46 @@ impl Account {
 
 /// Why a pod may not run as an account that limits secrets.
 fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
-    use mk8s_api::meta::items;
-    let known =
-        |list: &Option<Vec<Reference>>, wanted: &str| list.iter().flatten().any(|reference| reference.name == wanted);
-    let tail = format!("is not allowed because service account {name} does not reference that secret");
-    let spec = &pod["spec"];
-    for volume in items(spec, &["volumes"]) {
-        if let Some(secret) = volume["secret"]["secretName"].as_str()
-            && !known(&account.secrets, secret)
-        {
-            return Some(format!("volume with secret.secretName=\"{secret}\" {tail}"));
-        }
-    }
-    for (list, word) in [("initContainers", "init container"), ("containers", "container")] {
-        for container in items(spec, &[list]) {
-            let own = container["name"].as_str().unwrap_or_default();
-            for variable in items(container, &["env"]) {
-                if let Some(secret) = variable["valueFrom"]["secretKeyRef"]["name"].as_str()
-                    && !known(&account.secrets, secret)
-                {
-                    let variable = variable["name"].as_str().unwrap_or_default();
-                    return Some(format!(
-                        "{word} {own} with envVar {variable} referencing secret.secretName=\"{secret}\" {tail}"
-                    ));
-                }
+    let known = |list: &Option<Vec<Reference>>, wanted: &str| list.iter().flatten().any(|own| own.name == wanted);
+    let tail = format!("is not allowed because service account {name} does not reference that");
+    let mut found = None;
+    let _ = references::each(pod, &mut |reference| {
+        let secret = &*reference.name;
+        let why = match reference.place {
+            _ if reference.to != Referent::Secret => return ControlFlow::Continue(()),
+            Place::PullSecret(_) if known(&account.image_pull_secrets, secret) => return ControlFlow::Continue(()),
+            Place::PullSecret(index) => format!("imagePullSecrets[{index}].name=\"{secret}\" {tail} imagePullSecret"),
+            _ if known(&account.secrets, secret) => return ControlFlow::Continue(()),
+            Place::Volume("secret") => format!("volume with secret.secretName=\"{secret}\" {tail} secret"),
+            Place::Env {
+                list,
+                container,
+                variable,
+            } => {
+                let word = word_of(list);
+                format!(
+                    "{word} {container} with envVar {variable} referencing secret.secretName=\"{secret}\" {tail} secret"
+                )
             }
-            for source in items(container, &["envFrom"]) {
-                if let Some(secret) = source["secretRef"]["name"].as_str()
-                    && !known(&account.secrets, secret)
-                {
-                    return Some(format!(
-                        "{word} {own} with envFrom referencing secret.secretName=\"{secret}\" {tail}"
-                    ));
-                }
+            Place::EnvFrom { list, container } => {
+                let word = word_of(list);
+                format!("{word} {container} with envFrom referencing secret.secretName=\"{secret}\" {tail} secret")
             }
-        }
+            // As upstream, which looks at no other kind of volume.
+            Place::Volume(_) | Place::Pod => return ControlFlow::Continue(()),
+        };
+        found = Some(why);
+        ControlFlow::Break(())
+    });
+    found
+}
+
+fn word_of(list: &str) -> &'static str {
+    match list {
+        "initContainers" => "init container",
+        "ephemeralContainers" => "ephemeral container",
+        _ => "container",
     }
-    for (index, secret) in items(spec, &["imagePullSecrets"]).iter().enumerate() {
-        let secret = secret["name"].as_str().unwrap_or_default();
-        if !known(&account.image_pull_secrets, secret) {
-            return Some(format!(
-                "imagePullSecrets[{index}].name=\"{secret}\" is not allowed because service account {name} does not reference that imagePullSecret"
-            ));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

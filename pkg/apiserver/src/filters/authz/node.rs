@@ -2,6 +2,7 @@
 //! upstream's static rules give every node (<https://kubernetes.io/docs/reference/access-authn-authz/node/>).
 //! NodeRestriction admission checks the contents of what is allowed here.
 
+use mk8s_api::references::{self, Referent};
 use serde_json::Value;
 
 use super::{Attributes, Decision, Rule};
@@ -220,75 +221,15 @@ fn names(pod: &Value, name: &str, what: Related) -> bool {
     {
         return false;
     }
-    let spec = &pod["spec"];
-    let items = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
-    match what {
-        Related::ServiceAccount => spec["serviceAccountName"] == name,
-        Related::Claim => items(&spec["volumes"]).iter().any(|volume| {
-            volume["persistentVolumeClaim"]["claimName"] == name
-                || (volume.get("ephemeral").is_some() && generated(pod, volume) == name)
-        }),
-        Related::ResourceClaim => {
-            items(&spec["resourceClaims"])
-                .iter()
-                .any(|claim| claim["resourceClaimName"] == name)
-                || items(&pod["status"]["resourceClaimStatuses"])
-                    .iter()
-                    .any(|claim| claim["resourceClaimName"] == name)
-        }
-        Related::Secret => {
-            items(&spec["imagePullSecrets"])
-                .iter()
-                .any(|secret| secret["name"] == name)
-                || containers(spec).any(|container| in_env(container, "secretKeyRef", "secretRef", name))
-                || items(&spec["volumes"]).iter().any(|volume| secret_volume(volume, name))
-        }
-        Related::ConfigMap => {
-            containers(spec).any(|container| in_env(container, "configMapKeyRef", "configMapRef", name))
-                || items(&spec["volumes"]).iter().any(|volume| {
-                    volume["configMap"]["name"] == name
-                        || items(&volume["projected"]["sources"])
-                            .iter()
-                            .any(|source| source["configMap"]["name"] == name)
-                })
-        }
-        Related::Volume | Related::Attachment | Related::Pod => false,
-    }
-}
-
-/// The claim of a generic ephemeral volume: `<pod>-<volume>`.
-fn generated(pod: &Value, volume: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    format!("{}-{}", text(&pod["metadata"]["name"]), text(&volume["name"]))
-}
-
-fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
-    ["containers", "initContainers", "ephemeralContainers"]
-        .into_iter()
-        .filter_map(|list| spec[list].as_array())
-        .flatten()
-}
-
-fn in_env(container: &Value, key_ref: &str, from_ref: &str, name: &str) -> bool {
-    let any =
-        |list: &Value, matches: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().any(matches));
-    any(&container["env"], &|variable| {
-        variable["valueFrom"][key_ref]["name"] == name
-    }) || any(&container["envFrom"], &|source| source[from_ref]["name"] == name)
-}
-
-fn secret_volume(volume: &Value, name: &str) -> bool {
-    let direct = ["azureFile", "secret"]
-        .iter()
-        .any(|kind| volume[kind]["secretName"] == name);
-    let by_reference = ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"]
-        .iter()
-        .any(|kind| volume[kind]["secretRef"]["name"] == name);
-    let projected = volume["projected"]["sources"].as_array();
-    direct
-        || by_reference
-        || volume["csi"]["nodePublishSecretRef"]["name"] == name
-        || projected.is_some_and(|sources| sources.iter().any(|source| source["secret"]["name"] == name))
+    let to = match what {
+        Related::ServiceAccount => Referent::ServiceAccount,
+        Related::Claim => Referent::Claim,
+        Related::ResourceClaim => Referent::ResourceClaim,
+        Related::Secret => Referent::Secret,
+        Related::ConfigMap => Referent::ConfigMap,
+        Related::Volume | Related::Attachment | Related::Pod => return false,
+    };
+    !name.is_empty() && references::any(pod, |reference| reference.to == to && reference.name == name)
 }
 
 #[cfg(test)]
