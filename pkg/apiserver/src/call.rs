@@ -133,19 +133,3 @@ impl Call {
         )
     }
 }
-
-/// What a write came to: the stored object, or with dry-run the tree that would have been stored.
-pub enum Written {
-    Stored(Arc<Object>),
-    Tree(Value),
-}
-
-impl Written {
-    /// The tree as stored (dry-run: as it would be).
-    pub fn value(&self) -> Result<Value, Status> {
-        match self {
-            Written::Stored(object) => object.value(),
-            Written::Tree(value) => Ok(value.clone()),
-        }
-    }
-}

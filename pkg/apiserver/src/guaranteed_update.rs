@@ -13,7 +13,6 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::call::Written;
 use crate::object::Object;
 use crate::part::Rest;
 use crate::watch_cache::ResourceCache;
@@ -75,6 +74,22 @@ pub trait Attempt: Send {
     /// # Errors
     /// The caller's answer: nothing is stored, and nothing tried again.
     fn attempt(&mut self, current: Current) -> impl Future<Output = Result<Step, Status>> + Send;
+}
+
+/// What a write came to: the stored object, or with dry-run the tree that would have been stored.
+pub enum Written {
+    Stored(Arc<Object>),
+    Tree(Value),
+}
+
+impl Written {
+    /// The tree as stored (dry-run: as it would be).
+    pub fn value(&self) -> Result<Value, Status> {
+        match self {
+            Written::Stored(object) => object.value(),
+            Written::Tree(value) => Ok(value.clone()),
+        }
+    }
 }
 
 /// Runs attempts until one is stored, refuses, or the time is over (504).

@@ -1,12 +1,10 @@
 //! Counters that cost a request one atomic addition, printed in the Prometheus text format.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mk8s_supervisor as supervisor;
 
-use crate::rows::Row;
 use crate::watch_cache::Cache;
 
 const VERBS: [&str; 8] = [
@@ -56,13 +54,20 @@ impl Metrics {
     }
 }
 
+/// (group, version, plural)
+pub type GroupVersionResource<'a> = (&'a str, &'a str, &'a str);
+
 /// Everything, as text.
-pub fn print(metrics: &Metrics, rows: &[Arc<Row>], cache: &Cache) -> String {
+pub fn print<'a>(
+    metrics: &Metrics,
+    rows: impl Iterator<Item = (GroupVersionResource<'a>, &'a Requests)>,
+    cache: &Cache,
+) -> String {
     let mut text = String::with_capacity(16 << 10);
     text.push_str("# HELP apiserver_request_total Requests by verb, resource and code.\n");
     text.push_str("# TYPE apiserver_request_total counter\n");
-    for row in rows {
-        for (verb, codes) in VERBS.iter().zip(&row.requests.0) {
+    for ((group, version, plural), requests) in rows {
+        for (verb, codes) in VERBS.iter().zip(&requests.0) {
             for (code, count) in CODES.iter().zip(codes) {
                 let count = count.load(Ordering::Relaxed);
                 if count == 0 {
@@ -70,11 +75,8 @@ pub fn print(metrics: &Metrics, rows: &[Arc<Row>], cache: &Cache) -> String {
                 }
                 let _ = writeln!(
                     text,
-                    "apiserver_request_total{{code=\"{code}\",group=\"{}\",resource=\"{}\",verb=\"{}\",version=\"{}\"}} {count}",
-                    row.group(),
-                    row.plural(),
+                    "apiserver_request_total{{code=\"{code}\",group=\"{group}\",resource=\"{plural}\",verb=\"{}\",version=\"{version}\"}} {count}",
                     verb.to_uppercase(),
-                    row.version,
                 );
             }
         }

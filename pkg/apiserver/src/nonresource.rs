@@ -61,7 +61,15 @@ pub async fn handle(
         "/metrics" => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            metrics::print(server.metrics(), server.rows().all(), server.cache()),
+            metrics::print(
+                server.metrics(),
+                server
+                    .rows()
+                    .all()
+                    .iter()
+                    .map(|row| ((row.group(), &*row.version, row.plural()), &row.requests)),
+                server.cache(),
+            ),
         )),
         "/openid/v1/jwks" => {
             let keys = server.authenticator().authority().jwks().to_string();

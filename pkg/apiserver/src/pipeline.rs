@@ -9,7 +9,8 @@ use mk8s_store::Op;
 use serde_json::{Map, Value};
 
 use crate::admission::{Operation, Options};
-use crate::call::{Call, Written};
+use crate::call::Call;
+use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, guaranteed_update};
 use crate::metadata;
 use crate::options::WriteOptions;

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod default_toleration_seconds;
 mod memo;
 pub mod namespace_lifecycle;
+pub mod namespaces;
 pub mod node_restriction;
 mod plugins;
 pub mod pod_security;
@@ -145,7 +146,7 @@ pub struct Notes {
 pub struct Facts {
     lookup: Arc<dyn Lookup>,
     authorizer: Arc<Authorizer>,
-    namespaces: namespace_lifecycle::Namespaces,
+    namespaces: namespaces::Namespaces,
     accounts: service_account::Accounts,
     priorities: priority::Classes,
 }
@@ -184,7 +185,7 @@ pub struct Admission(Facts);
 impl Admission {
     pub fn new(lookup: Arc<dyn Lookup>, authorizer: Arc<Authorizer>) -> Self {
         Admission(Facts {
-            namespaces: namespace_lifecycle::Namespaces::default(),
+            namespaces: namespaces::Namespaces::default(),
             accounts: service_account::Accounts::default(),
             priorities: priority::Classes::default(),
             lookup,

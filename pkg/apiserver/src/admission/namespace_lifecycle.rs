@@ -1,37 +1,12 @@
 //! NamespaceLifecycle: nothing is written into a namespace that isn't there, nothing new into one that is going away,
 //! and the system's own namespaces stay.
 
-use std::sync::Arc;
-
 use mk8s_api::status::Status;
 use serde_json::{Value, json};
 
-use super::memo::Memo;
-use super::pod_security::Policy;
+use super::namespaces::Namespaces;
 use super::{Attributes, Operation};
 use crate::lookup::Lookup;
-
-/// What admission reads of a namespace.
-pub struct Facts {
-    pub terminating: bool,
-    pub policy: Policy,
-}
-
-#[derive(Default)]
-pub struct Namespaces(Memo<Facts>);
-
-impl Namespaces {
-    pub fn get(&self, lookup: &dyn Lookup, name: &str) -> Option<Arc<Facts>> {
-        let bytes = lookup.get("", "namespaces", "", name)?;
-        Some(self.0.get(name, bytes, |bytes| {
-            let namespace: Value = serde_json::from_slice(bytes).unwrap_or_default();
-            Facts {
-                terminating: namespace["status"]["phase"] == "Terminating",
-                policy: Policy::of_labels(&namespace["metadata"]["labels"]).0,
-            }
-        }))
-    }
-}
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 

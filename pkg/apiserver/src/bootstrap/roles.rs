@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::filters::authz::{Rule, RuleSet};
+use crate::filters::authz::rules::{Rule, RuleSet};
 
 const UPSTREAM: &str = include_str!("upstream.jsonl");
 

@@ -14,7 +14,8 @@ use axum::body::Body;
 use http::Response;
 use mk8s_api::status::Status;
 
-use crate::call::{Call, Written};
+use crate::call::Call;
+use crate::guaranteed_update::Written;
 use crate::respond;
 
 /// Answers a write, with its warnings.

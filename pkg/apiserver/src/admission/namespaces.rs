@@ -1,0 +1,31 @@
+//! What admission reads of namespaces, parsed once per state of each.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::memo::Memo;
+use super::pod_security::policy::Policy;
+use crate::lookup::Lookup;
+
+/// What admission reads of a namespace.
+pub struct Facts {
+    pub terminating: bool,
+    pub policy: Policy,
+}
+
+#[derive(Default)]
+pub struct Namespaces(Memo<Facts>);
+
+impl Namespaces {
+    pub fn get(&self, lookup: &dyn Lookup, name: &str) -> Option<Arc<Facts>> {
+        let bytes = lookup.get("", "namespaces", "", name)?;
+        Some(self.0.get(name, bytes, |bytes| {
+            let namespace: Value = serde_json::from_slice(bytes).unwrap_or_default();
+            Facts {
+                terminating: namespace["status"]["phase"] == "Terminating",
+                policy: Policy::of_labels(&namespace["metadata"]["labels"]).0,
+            }
+        }))
+    }
+}
