@@ -152,60 +152,63 @@ async fn sign(
     let (key, request) = issue::request(&user, Some("system:nodes"), names)?;
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let what = format!("have a certificate signed by {signer}");
-    let failed = |error: kube::Error| Failure::of(&what, error);
     let created = api
-        .create(
-            &PostParams::default(),
-            &CertificateSigningRequest {
-                metadata: ObjectMeta {
-                    generate_name: Some("csr-".into()),
-                    ..ObjectMeta::default()
-                },
-                spec: CertificateSigningRequestSpec {
-                    request: ByteString(request.into_bytes()),
-                    signer_name: signer.into(),
-                    usages: Some(usages.iter().map(|usage| usage.to_string()).collect()),
-                    ..CertificateSigningRequestSpec::default()
-                },
-                status: None,
-            },
-        )
-        .await
-        .map_err(failed)?;
-    let name = created.metadata.name.unwrap_or_default();
-    let version = created.metadata.resource_version.unwrap_or_default();
-    let watch = WatchParams::default().fields(&format!("metadata.name={name}"));
-    let signed = async {
-        let mut events = api.watch(&watch, &version).await.map_err(failed)?.boxed();
-        while let Some(event) = events.next().await {
-            let (WatchEvent::Added(request) | WatchEvent::Modified(request)) = event.map_err(failed)? else {
-                continue;
-            };
-            let Some(status) = request.status else { continue };
-            if let Some(certificate) = status.certificate {
-                return String::from_utf8(certificate.0).map_err(|error| Failure::of(&what, error));
-            }
-            let refusal = status
-                .conditions
-                .unwrap_or_default()
-                .into_iter()
-                .find(|condition| condition.type_ != "Approved");
-            if let Some(refusal) = refusal {
-                return Err(Failure::of(
-                    &what,
-                    format!("{}: {}", refusal.type_, refusal.message.unwrap_or_default()),
-                ));
-            }
-        }
-        Err(Failure::of(&what, "the master closed the watch"))
-    };
-    let certificate = tokio::time::timeout(PATIENCE, signed).await.map_err(|_| {
+        .create(&PostParams::default(), &signing_request(request, signer, usages))
+        .await;
+    let created = created.map_err(|error| Failure::of(&what, error))?;
+    let name = created.metadata.name.clone().unwrap_or_default();
+    let signed = tokio::time::timeout(PATIENCE, signed(&api, &created, &what)).await;
+    let certificate = signed.map_err(|_| {
         Failure::of(
             &what,
             format!("no answer to request {name} within {} s", PATIENCE.as_secs()),
         )
     })??;
     Ok((certificate, key))
+}
+
+fn signing_request(request: String, signer: &str, usages: &[&str]) -> CertificateSigningRequest {
+    CertificateSigningRequest {
+        metadata: ObjectMeta {
+            generate_name: Some("csr-".into()),
+            ..ObjectMeta::default()
+        },
+        spec: CertificateSigningRequestSpec {
+            request: ByteString(request.into_bytes()),
+            signer_name: signer.into(),
+            usages: Some(usages.iter().map(|usage| usage.to_string()).collect()),
+            ..CertificateSigningRequestSpec::default()
+        },
+        status: None,
+    }
+}
+
+/// Waits for the certificate that a request gets, or for its refusal.
+async fn signed(
+    api: &Api<CertificateSigningRequest>,
+    created: &CertificateSigningRequest,
+    what: &str,
+) -> Result<String> {
+    let failed = |error: kube::Error| Failure::of(what, error);
+    let name = created.metadata.name.as_deref().unwrap_or_default();
+    let version = created.metadata.resource_version.as_deref().unwrap_or_default();
+    let watch = WatchParams::default().fields(&format!("metadata.name={name}"));
+    let mut events = api.watch(&watch, version).await.map_err(failed)?.boxed();
+    while let Some(event) = events.next().await {
+        let (WatchEvent::Added(request) | WatchEvent::Modified(request)) = event.map_err(failed)? else {
+            continue;
+        };
+        let Some(status) = request.status else { continue };
+        if let Some(certificate) = status.certificate {
+            return String::from_utf8(certificate.0).map_err(|error| Failure::of(what, error));
+        }
+        let conditions = status.conditions.unwrap_or_default().into_iter();
+        if let Some(refusal) = conditions.into_iter().find(|condition| condition.type_ != "Approved") {
+            let message = refusal.message.unwrap_or_default();
+            return Err(Failure::of(what, format!("{}: {message}", refusal.type_)));
+        }
+    }
+    Err(Failure::of(what, "the master closed the watch"))
 }
 
 /// The node's two pairs: the names of their files in the pki directory.

@@ -8,6 +8,10 @@
 //! with another server's lines beside.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on says where, and ends")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "its clients are tasks that nobody else waits for"
+)]
 
 mod client;
 mod fanout;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use rcgen::SigningKey;
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -157,15 +158,8 @@ pub fn lifetime(expiration_seconds: Option<i64>) -> i64 {
     expiration_seconds.map_or(crate::issue::LIFE, |asked| asked.clamp(600, crate::issue::LIFE))
 }
 
-/// Signs a request for `usages`; returns PEM. The caller has decided that it may be signed.
-pub fn sign(
-    ca: &Authority,
-    request: &Request,
-    usages: &[String],
-    expiration_seconds: Option<i64>,
-    now: i64,
-) -> Result<String, CsrError> {
-    let failed = |cause: rcgen::Error| CsrError::Sign(cause.to_string());
+/// keyUsage and extendedKeyUsage, each where one was asked for.
+fn usage_extensions(usages: &[String]) -> Result<Vec<u8>, CsrError> {
     let (mut key_usage, mut extended) = (0u16, Vec::new());
     for name in usages {
         let (bits, purpose) = usage(name).ok_or_else(|| CsrError::Usage(name.clone()))?;
@@ -177,10 +171,6 @@ pub fn sign(
             }
         }
     }
-    let (_, ca_certificate) =
-        x509_parser::parse_x509_certificate(ca.certificate()).map_err(|cause| CsrError::Sign(cause.to_string()))?;
-    let not_after = (now + lifetime(expiration_seconds)).min(ca_certificate.validity().not_after.timestamp());
-
     let mut extensions = Vec::new();
     if key_usage != 0 {
         extensions.extend(der::extension(&[0x55, 0x1d, 15], true, &der::named_bits(key_usage)));
@@ -192,8 +182,14 @@ pub fn sign(
             &der::tlv(der::SEQUENCE, &extended.concat()),
         ));
     }
+    Ok(extensions)
+}
+
+/// No CA (basicConstraints), who signed (authorityKeyIdentifier), and for which names (subjectAltName, as it was asked).
+fn identity_extensions(request: &Request, ca: &X509Certificate<'_>) -> Vec<u8> {
+    let mut extensions = Vec::new();
     extensions.extend(der::extension(&[0x55, 0x1d, 19], true, &der::sequence(&[])));
-    let key_id = ca_certificate
+    let key_id = ca
         .iter_extensions()
         .find_map(|extension| match extension.parsed_extension() {
             ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
@@ -211,7 +207,23 @@ pub fn sign(
         let critical = request.subject == der::sequence(&[]);
         extensions.extend(der::extension(&[0x55, 0x1d, 17], critical, san));
     }
+    extensions
+}
 
+/// Signs a request for `usages`; returns PEM. The caller has decided that it may be signed.
+pub fn sign(
+    ca: &Authority,
+    request: &Request,
+    usages: &[String],
+    expiration_seconds: Option<i64>,
+    now: i64,
+) -> Result<String, CsrError> {
+    let failed = |cause: rcgen::Error| CsrError::Sign(cause.to_string());
+    let (_, ca_certificate) =
+        x509_parser::parse_x509_certificate(ca.certificate()).map_err(|cause| CsrError::Sign(cause.to_string()))?;
+    let not_after = (now + lifetime(expiration_seconds)).min(ca_certificate.validity().not_after.timestamp());
+
+    let extensions = [usage_extensions(usages)?, identity_extensions(request, &ca_certificate)].concat();
     // ecdsa-with-SHA256
     let algorithm = der::sequence(&[&der::tlv(der::OID, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2])]);
     let to_be_signed = der::sequence(&[

@@ -2,9 +2,10 @@
 //! certificate is served from the next connection on, and none that exists is dropped.
 
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -23,11 +24,11 @@ impl Holder {
     }
 
     pub fn get(&self) -> Arc<CertifiedKey> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 
     pub fn set(&self, certificate: Arc<CertifiedKey>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
+        *self.0.write() = certificate;
     }
 }
 
@@ -150,7 +151,7 @@ pub fn roots(ca_pem: &str) -> Result<rustls::RootCertStore, PkiError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
