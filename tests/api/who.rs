@@ -19,6 +19,18 @@ async fn code_of(client: Client) -> u16 {
     }
 }
 
+/// A token of the ServiceAccount default.
+async fn account_token(cluster: &Cluster) -> String {
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(cluster.admin.clone());
+    let request: TokenRequest =
+        serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 600}})).unwrap();
+    let issued = accounts
+        .create_token_request("default", &PostParams::default(), &request)
+        .await
+        .unwrap();
+    issued.status.unwrap().token
+}
+
 /// A token whose claims name another account, and one whose signature is another point of the curve; both are whole JWTs, so
 /// that nothing but the check of the signature can refuse them.
 fn forged(token: &str) -> [String; 2] {
@@ -40,16 +52,9 @@ fn forged(token: &str) -> [String; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn identities_and_rights() {
+async fn identities() {
     let cluster = Cluster::start().await;
-    let accounts: Api<ServiceAccount> = Api::default_namespaced(cluster.admin.clone());
-    let request: TokenRequest =
-        serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 600}})).unwrap();
-    let issued = accounts
-        .create_token_request("default", &PostParams::default(), &request)
-        .await
-        .unwrap();
-    let token = issued.status.unwrap().token;
+    let token = account_token(&cluster).await;
     // Well-formed: another account's claims under this signature, and another signature under these claims.
     let [forged_claims, forged_signature] = forged(&token);
     let rows = [
@@ -84,7 +89,12 @@ async fn identities_and_rights() {
             .unwrap(),
         "ok"
     );
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_and_reviews() {
+    let cluster = Cluster::start().await;
+    let token = account_token(&cluster).await;
     // A role and its binding are in force at once; another namespace and another verb are not in it.
     let base = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
     let role = json!({"metadata": {"name": "maps"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]});
