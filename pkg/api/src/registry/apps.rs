@@ -13,6 +13,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::controller_revision()),
         apps("DaemonSet", "daemonsets")
             .validate(validation::daemon_set)
+            .validate_status(validation::daemon_set_status)
             .validate_update(validation::selector_update)
             .warnings(validation::pod_template_warnings)
             .columns(columns::daemon_set())
@@ -25,6 +26,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .support(Support::StoredOnly),
         apps("Deployment", "deployments")
             .validate(validation::deployment)
+            .validate_status(validation::deployment_status)
             .validate_update(validation::selector_update)
             .warnings(validation::pod_template_warnings)
             .columns(columns::deployment())
@@ -37,6 +39,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status(),
         apps("ReplicaSet", "replicasets")
             .validate(validation::replica_set)
+            .validate_status(validation::replicas_status)
             .validate_update(validation::selector_update)
             .warnings(validation::pod_template_warnings)
             .columns(columns::replica_set())
@@ -50,6 +53,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["status.replicas"]),
         apps("StatefulSet", "statefulsets")
             .validate(validation::stateful_set)
+            .validate_status(validation::stateful_set_status)
             .validate_update(validation::stateful_set_update)
             .warnings(validation::pod_template_warnings)
             .columns(columns::stateful_set())

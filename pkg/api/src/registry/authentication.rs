@@ -33,6 +33,7 @@ pub(super) fn certificates() -> Vec<Resource> {
         .cluster()
         .short(&["csr"])
         .validate(validation::signing_request)
+        .validate_status(validation::signing_request_status)
         .columns(columns::signing_request())
         .sub("approval", Handler::Approval, Verbs::GET_PATCH_UPDATE, None)
         .status()

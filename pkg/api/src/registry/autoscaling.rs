@@ -17,6 +17,7 @@ pub(super) fn rows() -> Vec<Resource> {
         )
         .short(&["hpa"])
         .validate(validation::autoscaler)
+        .validate_status(validation::autoscaler_status)
         .columns(columns::autoscaler())
         .category("all")
         .status()

@@ -125,6 +125,8 @@ pub struct Hooks {
     pub validate: fn(&Value, &mut Vec<FieldError>),
     /// (new, old): runs besides `validate` on update and patch.
     pub validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
+    /// (new, old): what is wrong with a status, written through a subresource.
+    pub validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
     /// The strategy's PrepareForCreate: drops status, sets what the server owns. Generation, uid and times are set generically.
     pub prepare_create: fn(&mut Value),
     /// (new, old): the strategy's PrepareForUpdate of the main resource (status is restored generically).
@@ -138,6 +140,7 @@ impl Hooks {
         default: |_| {},
         validate: |_, _| {},
         validate_update: |_, _, _| {},
+        validate_status: |_, _, _| {},
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         warnings: |_, _| Vec::new(),

@@ -17,6 +17,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .support(Support::StoredOnly),
         networking("Ingress", "ingresses")
             .validate(validation::ingress)
+            .validate_status(validation::load_balancer_status)
             .columns(columns::ingress())
             .short(&["ing"])
             .default(defaults::ingress)

@@ -9,6 +9,7 @@ pub(super) fn policy() -> Vec<Resource> {
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
             .conditional_only()
             .validate(validation::disruption_budget)
+            .validate_status(validation::disruption_budget_status)
             .columns(columns::disruption_budget())
             .short(&["pdb"])
             .default(defaults::disruption_budget)

@@ -178,6 +178,11 @@ impl Resource {
         self
     }
 
+    pub(super) fn validate_status(mut self, validate: ValidateUpdate) -> Self {
+        self.hooks.validate_status = validate;
+        self
+    }
+
     pub(super) fn warnings(
         mut self,
         warnings: fn(&serde_json::Value, Option<&serde_json::Value>) -> Vec<String>,

@@ -89,7 +89,7 @@ fn is_certificate_request(encoded: &str) -> bool {
         .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE REQUEST-----"))
 }
 
-fn conditions(request: &Value, errors: &mut Errors) {
+pub(super) fn conditions(request: &Value, errors: &mut Errors) {
     let status = Path::new("status");
     let conditions = status.child("conditions");
     let own = object::items(request, &["status", "conditions"]);

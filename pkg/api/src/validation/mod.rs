@@ -19,6 +19,7 @@ mod refused;
 mod resources;
 mod scheduling;
 mod service;
+mod status;
 mod storage;
 mod volumes;
 mod warnings;
@@ -47,6 +48,10 @@ pub use self::rbac::*;
 pub use self::refused::allow_app_armor;
 pub use self::scheduling::{priority_class, priority_class_update, runtime_class, runtime_class_update};
 pub use self::service::{service, service_update};
+pub use self::status::{
+    autoscaler_status, daemon_set_status, deployment_status, disruption_budget_status, load_balancer_status,
+    pod_status, replicas_status, signing_request_status, stateful_set_status,
+};
 pub use self::storage::{
     csi_driver, csi_node, csi_storage_capacity, storage_class, storage_class_update, volume_attachment,
     volume_attributes_class, volume_attributes_class_update,
@@ -73,10 +78,11 @@ pub fn update(resource: &Resource, new: &Value, old: &Value) -> Errors {
     errors
 }
 
-/// A change through `/status`: metadata's rules alone; statuses come from components that own them.
-pub fn update_status(_resource: &Resource, new: &Value, old: &Value) -> Errors {
+/// Everything that is wrong with a change of the status, through whichever subresource.
+pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     object_meta_update(new, old, &mut errors);
+    (resource.hooks.validate_status)(new, old, &mut errors);
     errors
 }
 

@@ -1,0 +1,264 @@
+//! What is wrong with a status that a component reports: counts that cannot be, addresses that are none, decisions taken back.
+
+use serde_json::Value;
+
+use super::{Errors, IMMUTABLE, Path, certificates, each, int, invalid_each, non_negative, text};
+use crate::meta as object;
+use crate::names;
+use crate::status::FieldError;
+
+/// Counts of a status: none is negative, and some are parts of others (the part, the whole, how the whole is called).
+struct Counts {
+    fields: &'static [&'static str],
+    parts: &'static [(&'static str, &'static str, &'static str)],
+}
+
+impl Counts {
+    fn check(&self, new: &Value, errors: &mut Errors) {
+        let (path, status) = (Path::new("status"), &new["status"]);
+        for field in self.fields {
+            non_negative(errors, status, field, &path);
+        }
+        for (part, whole, name) in self.parts {
+            let own = int(status, part).unwrap_or(0);
+            if own > int(status, whole).unwrap_or(0) {
+                let why = format!("cannot be greater than {name}");
+                errors.push(FieldError::invalid(path.child(part), own, why));
+            }
+        }
+    }
+}
+
+pub fn deployment_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    Counts {
+        fields: &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+        ],
+        parts: &[
+            ("updatedReplicas", "replicas", "status.replicas"),
+            ("readyReplicas", "replicas", "status.replicas"),
+            ("availableReplicas", "replicas", "status.replicas"),
+            ("availableReplicas", "readyReplicas", "readyReplicas"),
+        ],
+    }
+    .check(new, errors);
+}
+
+/// Of a ReplicaSet and of a ReplicationController.
+pub fn replicas_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    Counts {
+        fields: &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "terminatingReplicas",
+            "observedGeneration",
+        ],
+        parts: &[
+            ("fullyLabeledReplicas", "replicas", "status.replicas"),
+            ("readyReplicas", "replicas", "status.replicas"),
+            ("availableReplicas", "replicas", "status.replicas"),
+            ("availableReplicas", "readyReplicas", "readyReplicas"),
+        ],
+    }
+    .check(new, errors);
+}
+
+pub fn stateful_set_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    Counts {
+        fields: &[
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ],
+        parts: &[
+            ("readyReplicas", "replicas", "status.replicas"),
+            ("currentReplicas", "replicas", "status.replicas"),
+            ("updatedReplicas", "replicas", "status.replicas"),
+            ("availableReplicas", "replicas", "status.replicas"),
+            ("availableReplicas", "readyReplicas", "status.readyReplicas"),
+        ],
+    }
+    .check(new, errors);
+}
+
+pub fn daemon_set_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    Counts {
+        fields: &[
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ],
+        parts: &[],
+    }
+    .check(new, errors);
+}
+
+pub fn disruption_budget_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    Counts {
+        fields: &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"],
+        parts: &[],
+    }
+    .check(new, errors);
+}
+
+pub fn autoscaler_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    Counts {
+        fields: &["currentReplicas", "desiredReplicas"],
+        parts: &[],
+    }
+    .check(new, errors);
+}
+
+/// A Pod's addresses are addresses, and its class of quality of service is what it was created with.
+pub fn pod_status(new: &Value, old: &Value, errors: &mut Errors) {
+    let (path, status) = (Path::new("status"), &new["status"]);
+    let class = text(status, "qosClass");
+    let before = object::string(old, &["status", "qosClass"]);
+    if !before.is_empty() && class != before {
+        errors.push(FieldError::invalid(path.child("qosClass"), class, IMMUTABLE));
+    }
+    for list in ["podIPs", "hostIPs"] {
+        let path = path.child(list);
+        for (index, address) in each(status, list) {
+            let ip = text(address, "ip");
+            invalid_each(errors, &path.index(index), ip, names::ip(ip));
+        }
+    }
+}
+
+/// Of a Service and of an Ingress: where its load balancer is found.
+pub fn load_balancer_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    let path = Path::new("status");
+    let path = path.child("loadBalancer");
+    let path = path.child("ingress");
+    for (index, ingress) in each(&new["status"]["loadBalancer"], "ingress") {
+        let path = path.index(index);
+        let (ip, host) = (text(ingress, "ip"), text(ingress, "hostname"));
+        if !ip.is_empty() {
+            invalid_each(errors, &path.child("ip"), ip, names::ip(ip));
+        }
+        if !host.is_empty() {
+            invalid_each(errors, &path.child("hostname"), host, names::dns_subdomain(host));
+            if names::ip(host).is_empty() {
+                let why = "must be a DNS name, not an IP address";
+                errors.push(FieldError::invalid(path.child("hostname"), host, why));
+            }
+        }
+    }
+}
+
+/// A signing request's conditions, through /status and /approval: none contradicts another, and no decision is taken back.
+pub fn signing_request_status(new: &Value, old: &Value, errors: &mut Errors) {
+    certificates::conditions(new, errors);
+    for decision in ["Approved", "Denied", "Failed"] {
+        let count = |request: &Value| {
+            let conditions = object::items(request, &["status", "conditions"]);
+            conditions
+                .iter()
+                .filter(|condition| text(condition, "type") == decision)
+                .count()
+        };
+        if count(new) < count(old) {
+            errors.push(FieldError::forbidden(
+                Path::new("status").child("conditions"),
+                format!("updates may not remove a condition of type {decision:?}"),
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    type Check = fn(&Value, &Value, &mut Errors);
+
+    #[test]
+    fn statuses_that_cannot_be_are_refused() {
+        let approved = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+        let both =
+            json!({"conditions": [{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]});
+        let rows: [(Check, Value, Value, &[&str]); 10] = [
+            (
+                deployment_status,
+                json!({"replicas": 2, "readyReplicas": 2, "availableReplicas": 1}),
+                json!({}),
+                &[],
+            ),
+            (
+                deployment_status,
+                json!({"collisionCount": -1}),
+                json!({}),
+                &["status.collisionCount"],
+            ),
+            (
+                replicas_status,
+                json!({"replicas": 1, "readyReplicas": 1, "availableReplicas": 2}),
+                json!({}),
+                &["status.availableReplicas", "status.availableReplicas"],
+            ),
+            (
+                stateful_set_status,
+                json!({"replicas": 1, "currentReplicas": 2}),
+                json!({}),
+                &["status.currentReplicas"],
+            ),
+            (
+                pod_status,
+                json!({"qosClass": "Burstable", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "x"}]}),
+                json!({"qosClass": "BestEffort"}),
+                &["status.qosClass", "status.podIPs[1]"],
+            ),
+            (
+                pod_status,
+                json!({"qosClass": "Burstable", "podIPs": [{"ip": "fd00::1"}]}),
+                json!({}),
+                &[],
+            ),
+            (
+                load_balancer_status,
+                json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.300"}, {"hostname": "10.0.0.1"}, {"hostname": "a.b"}]}}),
+                json!({}),
+                &[
+                    "status.loadBalancer.ingress[0].ip",
+                    "status.loadBalancer.ingress[1].hostname",
+                ],
+            ),
+            (signing_request_status, approved.clone(), json!({}), &[]),
+            (
+                signing_request_status,
+                both,
+                approved.clone(),
+                &["status.conditions[1].type"],
+            ),
+            (signing_request_status, json!({}), approved, &["status.conditions"]),
+        ];
+        for (check, new, old, expected) in rows {
+            let mut errors = Errors::new();
+            check(&json!({"status": new}), &json!({"status": old}), &mut errors);
+            let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(fields, expected, "{new}");
+        }
+    }
+}
