@@ -1,5 +1,7 @@
 //! Times as the API writes them (RFC 3339, UTC, seconds; MicroTime with six decimals) and the short durations of tables.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 /// `2024-05-06T07:08:09Z`: metav1.Time.
@@ -22,6 +24,35 @@ pub fn age(at: Option<&str>, now: Timestamp) -> String {
         Some(at) => human_duration(now.duration_since(at)),
         None => "<unknown>".to_string(),
     }
+}
+
+/// A duration as Go reads it: `1h30m`, `2.5s`, `300ms`, `0`. None where it is none, or negative.
+pub fn parse_go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (digits, unit) = rest.split_at(number);
+        let end = unit
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(unit.len());
+        let seconds = match &unit[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" | "μs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(digits.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = &unit[end..];
+    }
+    (!text.is_empty()).then_some(total)
 }
 
 /// Two significant units at most, as upstream's `duration.HumanDuration`: `45s`, `2m5s`, `3h10m`, `5d`, `2y34d`.
@@ -75,6 +106,28 @@ fn pair(big: i64, big_unit: &str, small: i64, small_unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_as_go_reads_them() {
+        let ms = Duration::from_millis;
+        for (text, expected) in [
+            ("0", Some(Duration::ZERO)),
+            ("0s", Some(Duration::ZERO)),
+            ("1h30m", Some(ms(5_400_000))),
+            ("2.5s", Some(ms(2_500))),
+            ("300ms", Some(ms(300))),
+            ("1m0.5s", Some(ms(60_500))),
+            ("", None),
+            ("1", None),
+            ("s", None),
+            ("-1s", None),
+            ("1d", None),
+            (".s", None),
+            ("99999999999999999999h", None),
+        ] {
+            assert_eq!(parse_go_duration(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn durations_as_upstream_prints_them() {

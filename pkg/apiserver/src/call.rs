@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::admission::{Attributes, Notes, Operation, Options};
 use crate::guaranteed_update::{Reads, Target};
 use crate::identity::User;
+use crate::limits::Permit;
 use crate::negotiate::Output;
 use crate::object::Object;
 use crate::request::{Query, RequestInfo};
@@ -29,6 +30,9 @@ pub struct Call {
     pub output: Output,
     /// When the request is answered 504.
     pub deadline: Instant,
+    /// Whether its place among those that are worked on is taken when its body is here.
+    pub waits_for_body: bool,
+    pub place: Option<Permit>,
 }
 
 impl Call {

@@ -1,18 +1,20 @@
 //! From a request's verb and resource to the handler: the one place that knows them all.
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response};
 use mk8s_api::registry::Handler;
 use mk8s_api::status::Status;
 
 use crate::call::Call;
-use crate::handlers::{create, decode, delete, get, list, patch, update, watch};
+use crate::handlers::{create, delete, get, list, patch, update, watch};
 use crate::pipeline::Part;
+use crate::receive;
 use crate::subresources::{binding, eviction, scale, streams, token};
 
 /// Runs a request to a resource.
-pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+pub async fn resource(mut call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
     if !call.info.subresource.is_empty() {
         return subresource(call, parts, body).await;
     }
@@ -21,16 +23,22 @@ pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<B
             "the server does not allow this method on the requested resource",
         ));
     }
+    let reads = matches!(call.info.verb, "get" | "list" | "watch");
+    let body = if reads {
+        Bytes::new()
+    } else {
+        receive::body(&mut call, body).await?
+    };
     match call.info.verb {
         "get" => get::get(&call),
         "list" => list::list(&call).await,
         // By its path's prefix it may come with any method.
         "watch" if parts.method == Method::GET => watch::watch(&call).await,
-        "create" => create::create(&call, decode::read(body).await?).await,
-        "update" => update::update(&call, decode::read(body).await?).await,
-        "patch" => patch::patch(&call, decode::read(body).await?).await,
-        "delete" => delete::delete(&call, decode::read(body).await?).await,
-        "deletecollection" => delete::delete_collection(&call, decode::read(body).await?).await,
+        "create" => create::create(&call, body).await,
+        "update" => update::update(&call, body).await,
+        "patch" => patch::patch(&call, body).await,
+        "delete" => delete::delete(&call, body).await,
+        "deletecollection" => delete::delete_collection(&call, body).await,
         _ => Err(Status::method_not_allowed(
             "the server does not allow this method on the requested resource",
         )),
@@ -56,7 +64,7 @@ fn supports(call: &Call) -> bool {
     call.row.resource.verbs.names().any(|verb| verb == call.info.verb)
 }
 
-async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+async fn subresource(mut call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
     let Some(subresource) = call.row.resource.subresource(&call.info.subresource) else {
         return Err(Status::new(
             404,
@@ -70,23 +78,34 @@ async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Bo
             "the server does not allow this method on the requested resource",
         ));
     }
-    let part = match subresource.handler {
-        Handler::NotYet => return Err(call.not_in_this_version(&subresource.name)),
+    let handler = subresource.handler;
+    match handler {
+        Handler::NotYet => return Err(call.not_in_this_version(&call.info.subresource)),
         Handler::Log => return streams::log(&call, parts).await,
         Handler::Connect => return streams::upgrade(&call, parts).await,
-        Handler::Binding => return binding::create(&call, decode::read(body).await?).await,
-        Handler::Eviction => return eviction::create(&call, decode::read(body).await?).await,
-        Handler::Token => return token::create(&call, decode::read(body).await?).await,
-        Handler::Scale => return scale::dispatch(&call, decode::read(body).await?).await,
+        _ => {}
+    }
+    let body = if verb == "get" {
+        Bytes::new()
+    } else {
+        receive::body(&mut call, body).await?
+    };
+    let part = match handler {
+        Handler::Binding => return binding::create(&call, body).await,
+        Handler::Eviction => return eviction::create(&call, body).await,
+        Handler::Token => return token::create(&call, body).await,
+        Handler::Scale => return scale::dispatch(&call, body).await,
         Handler::Status => Part::Status,
         Handler::Finalize => Part::Finalizers,
         Handler::Approval => Part::Approval,
-        Handler::Review => return Err(Status::internal("a review is no subresource")),
+        Handler::NotYet | Handler::Log | Handler::Connect | Handler::Review => {
+            return Err(Status::internal("this handler takes no body of a subresource"));
+        }
     };
     match verb {
         "get" => get::get(&call),
-        "update" => update::update_part(&call, decode::read(body).await?, part).await,
-        "patch" => patch::patch_part(&call, decode::read(body).await?, part).await,
+        "update" => update::update_part(&call, body, part).await,
+        "patch" => patch::patch_part(&call, body, part).await,
         _ => Err(Status::method_not_allowed(
             "the server does not allow this method on the requested resource",
         )),

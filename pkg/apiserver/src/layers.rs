@@ -12,11 +12,13 @@ use http::Response;
 use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use mk8s_api::status::Status;
+use mk8s_api::time;
 use tokio::time::Instant;
 
 use crate::filters::impersonation;
 use crate::identity::User;
 use crate::limits::Permit;
+use crate::receive;
 use crate::request::{Query, RequestInfo};
 use crate::state::State;
 use crate::transport::Peer;
@@ -34,6 +36,8 @@ pub struct Request {
     pub user: Arc<User>,
     /// A component of this process, whose identity was given to its router.
     inside: bool,
+    /// Whether a body is still to come that says what is to be written.
+    pub waits_for_body: bool,
     /// When it is answered 504.
     pub deadline: Instant,
     pub guard: Guard,
@@ -55,6 +59,10 @@ pub struct Layer {
 /// else, and sees the answer through the guard; fairness takes the place of the limits, since it asks whose turn it is.
 pub static LAYERS: &[Layer] = &[
     Layer {
+        name: "deadline",
+        pass: bound,
+    },
+    Layer {
         name: "authentication",
         pass: authenticate,
     },
@@ -73,13 +81,14 @@ pub static LAYERS: &[Layer] = &[
 ];
 
 impl Request {
-    pub fn new(state: Arc<State>, mut parts: Parts) -> Request {
+    pub fn new(state: Arc<State>, mut parts: Parts, has_body: bool) -> Request {
         let query = Query::parse(parts.uri.query());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let inside = parts.extensions.remove::<Arc<User>>();
         Request {
             state,
             query,
+            waits_for_body: has_body && inside.is_none() && info.is_resource && writes(&info),
             info,
             inside: inside.is_some(),
             user: inside.unwrap_or_else(|| Arc::new(User::anonymous())),
@@ -103,6 +112,26 @@ impl Request {
     }
 }
 
+/// The time that the caller asks for, as long as it is not more than any request gets.
+fn bound(request: &mut Request) -> Result<(), Status> {
+    let Some(text) = request
+        .query
+        .text("timeout")
+        .filter(|_| !is_long_running(&request.info))
+    else {
+        return Ok(());
+    };
+    let asked = time::parse_go_duration(text).ok_or_else(|| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+        ))
+    })?;
+    if !asked.is_zero() {
+        request.deadline = request.deadline.min(Instant::now() + asked);
+    }
+    Ok(())
+}
+
 fn authenticate(request: &mut Request) -> Result<(), Status> {
     if request.inside {
         return Ok(());
@@ -120,8 +149,8 @@ fn impersonate(request: &mut Request) -> Result<(), Status> {
 }
 
 fn limit(request: &mut Request) -> Result<(), Status> {
-    // Components of this process are few, and have no one to be protected from.
-    if request.inside || is_long_running(&request.info) {
+    // Components of this process are few, and have no one to be protected from. A body is received first.
+    if request.inside || request.waits_for_body || is_long_running(&request.info) {
         return Ok(());
     }
     let state = &request.state;
@@ -130,15 +159,13 @@ fn limit(request: &mut Request) -> Result<(), Status> {
     } else {
         &state.writing
     };
-    request.guard.permit = pool.take(request.deadline);
-    if request.guard.permit.is_none() {
-        state.metrics().dropped();
-        return Err(Status::too_many_requests(
-            "Too many requests, please try again later.",
-            1,
-        ));
-    }
+    let place = receive::place(pool, request.deadline).inspect_err(|_| state.metrics().dropped());
+    request.guard.permit = Some(place?);
     Ok(())
+}
+
+fn writes(info: &RequestInfo) -> bool {
+    !is_long_running(info) && !matches!(info.verb, "get" | "list" | "head" | "")
 }
 
 fn authorize(request: &mut Request) -> Result<(), Status> {
@@ -190,6 +217,9 @@ mod tests {
     #[test]
     fn the_order_is_fixed() {
         let names: Vec<&str> = LAYERS.iter().map(|layer| layer.name).collect();
-        assert_eq!(names, ["authentication", "impersonation", "limits", "authorization"]);
+        assert_eq!(
+            names,
+            ["deadline", "authentication", "impersonation", "limits", "authorization"]
+        );
     }
 }

@@ -28,6 +28,7 @@ mod openapi;
 mod options;
 mod part;
 mod pipeline;
+mod receive;
 pub mod request;
 mod respond;
 pub mod reviews;

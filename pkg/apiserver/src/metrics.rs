@@ -17,10 +17,23 @@ const VERBS: [&str; 8] = [
     "delete",
     "deletecollection",
 ];
-/// The codes counted by themselves; others are counted as their class's first.
-const CODES: [u16; 16] = [
-    200, 201, 202, 101, 304, 400, 401, 403, 404, 405, 406, 409, 410, 422, 429, 500,
+/// The codes that the server answers, each counted by itself; others are counted as the most general one of their class.
+const CODES: [u16; 22] = [
+    101, 200, 201, 202, 304, 400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 415, 422, 429, 500, 503, 504, 507,
 ];
+
+/// Where a code is counted.
+fn place(code: u16) -> usize {
+    let general = match code {
+        100..200 => 101,
+        200..300 => 200,
+        300..400 => 304,
+        400..500 => 400,
+        _ => 500,
+    };
+    let at = |code| CODES.iter().position(|own| *own == code);
+    at(code).or_else(|| at(general)).unwrap_or_default()
+}
 
 /// Requests of one row, by verb and code.
 #[derive(Default)]
@@ -31,13 +44,7 @@ impl Requests {
         let Some(verb) = VERBS.iter().position(|own| *own == verb) else {
             return;
         };
-        let code = CODES.iter().position(|own| *own == code).unwrap_or(match code {
-            200..300 => 0,
-            300..400 => 4,
-            400..500 => 5,
-            _ => CODES.len() - 1,
-        });
-        self.0[verb][code].fetch_add(1, Ordering::Relaxed);
+        self.0[verb][place(code)].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -112,4 +119,19 @@ pub fn print<'a>(
     let _ = writeln!(text, "mk8s_store_revision {}", cache.revision());
     supervisor::metrics::print(&mut text);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_counted_as_what_it_is() {
+        for code in CODES {
+            assert_eq!(CODES[place(code)], code);
+        }
+        for (code, counted) in [(102, 101), (206, 200), (301, 304), (418, 400), (501, 500), (599, 500)] {
+            assert_eq!(CODES[place(code)], counted);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use mk8s_api::status::Status;
+use mk8s_api::time;
 use serde_json::json;
 
 use crate::negotiate::Output;
@@ -97,9 +98,25 @@ fn version(server: &State) -> serde_json::Value {
         "gitVersion": server.config().version,
         "gitCommit": "mk8s",
         "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
+        "buildDate": build_date(),
         "goVersion": "none",
         "compiler": "rustc",
-        "platform": "linux/amd64",
+        "platform": format!("{}/{}", std::env::consts::OS, go_arch(std::env::consts::ARCH)),
     })
+}
+
+fn build_date() -> String {
+    let seconds = env!("MK8S_BUILD_EPOCH").parse().unwrap_or_default();
+    time::rfc3339(jiff::Timestamp::from_second(seconds).unwrap_or_default())
+}
+
+/// An architecture by Go's name, which clients compare with that of images and nodes.
+fn go_arch(rust: &str) -> &str {
+    match rust {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
 }

@@ -29,6 +29,9 @@ pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes
 
 /// A refusal, as JSON: every client reads the answer by its content type.
 pub fn status(status: &Status) -> Response<Body> {
+    if status.code == 500 {
+        tracing::warn!(reason = %status.reason, message = %status.message, "a request failed");
+    }
     let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = bytes(code, "application/json", body);

@@ -6,8 +6,10 @@ use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
 use http::Response;
+use http_body::Body as _;
 use mk8s_api::status::Status;
 use mk8s_store::Store;
+use mk8s_supervisor::job;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -90,13 +92,16 @@ impl ApiServer {
         match run.await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => respond::status(&status),
-            Err(_) => respond::status(&Status::internal("the handler of this request panicked")),
+            Err(panic) => {
+                job::record_panic("apiserver-request", &*panic);
+                respond::status(&Status::internal("the handler of this request panicked"))
+            }
         }
     }
 
     async fn run(self: &Arc<Self>, request: http::Request<Body>) -> Result<Response<Body>, Status> {
         let (parts, body) = request.into_parts();
-        let mut request = Request::new(self.state.clone(), parts);
+        let mut request = Request::new(self.state.clone(), parts, !body.is_end_stream());
         request.pass()?;
         let guard = std::mem::take(&mut request.guard);
         let response = if request.info.is_resource {
@@ -132,6 +137,8 @@ async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status
         headers: std::mem::take(&mut parts.headers),
         output,
         deadline: request.deadline,
+        waits_for_body: request.waits_for_body,
+        place: None,
     };
     let result = Box::pin(dispatch::resource(call, parts, body)).await;
     let mut response = result.unwrap_or_else(|status| respond::status(&status));

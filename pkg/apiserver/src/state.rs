@@ -55,6 +55,8 @@ pub struct State {
     /// Requests that read, and those that write, at once.
     pub(crate) reading: Pool,
     pub(crate) writing: Pool,
+    /// Long bodies that are coming in at once.
+    pub(crate) receiving: Pool,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     pins_watched: AtomicBool,
@@ -89,6 +91,7 @@ impl State {
             metrics: Metrics::default(),
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
+            receiving: Pool::new(config.max_in_flight.1),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             pins_watched: AtomicBool::new(false),

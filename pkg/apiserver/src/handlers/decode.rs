@@ -1,10 +1,5 @@
-//! A request's body: read within bounds, decoded once, and checked for being what the URL says.
+//! A request's body: decoded once, and checked for being what the URL says.
 
-use std::time::Duration;
-
-use axum::body::Body;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use mk8s_api::codec::protobuf::{Envelope, Kind, ProtobufError};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation};
 use mk8s_api::meta;
@@ -15,23 +10,6 @@ use serde_json::Value;
 use crate::call::Call;
 use crate::negotiate::{Encoding, body_encoding};
 use crate::options::{FieldValidation, WriteOptions};
-
-/// What upstream accepts of a body.
-pub const MAX_BODY: usize = 3 << 20;
-/// A body that takes longer than this is not waited for.
-const PATIENCE: Duration = Duration::from_secs(34);
-
-pub async fn read(body: Body) -> Result<Bytes, Status> {
-    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect());
-    match collected.await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Status::too_large(format!(
-            "Request entity too large: limit is {MAX_BODY}"
-        ))),
-        Ok(Err(error)) => Err(Status::bad_request(format!("reading the request's body: {error}"))),
-        Err(_) => Err(Status::timeout("the request's body did not arrive in time")),
-    }
-}
 
 impl From<FieldValidation> for Validation {
     fn from(own: FieldValidation) -> Validation {

@@ -68,7 +68,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
         return Err(relayed(parts.status, body).await);
     }
     let mut response = Response::new(Body::new(body));
-    let content_type = call.headers.get(CONTENT_TYPE).cloned();
+    let content_type = parts.headers.get(CONTENT_TYPE).cloned();
     response.headers_mut().insert(
         CONTENT_TYPE,
         content_type.unwrap_or(HeaderValue::from_static("text/plain")),

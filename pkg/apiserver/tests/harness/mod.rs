@@ -40,6 +40,15 @@ impl Api {
         &self.server
     }
 
+    /// With another configuration than the default.
+    pub async fn open_with(change: impl FnOnce(&mut Config)) -> Api {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(&dir);
+        change(&mut config);
+        let (server, router) = begin(ApiServer::open(config).unwrap()).await;
+        Api { dir, server, router }
+    }
+
     /// Stops the server and starts it again on the same store.
     pub async fn reopen(self) -> Api {
         let Api { dir, server, router } = self;

@@ -33,7 +33,11 @@ pub fn check(
             if authorizer.allows(&escalate) {
                 return Ok(());
             }
-            let wanted: Vec<Rule> = serde_json::from_value(object["rules"].clone()).unwrap_or_default();
+            let wanted: Option<Vec<Rule>> = match serde_json::from_value(object["rules"].clone()) {
+                Ok(wanted) => wanted,
+                Err(error) => return forbidden(&format!("its rules can't be read: {error}")),
+            };
+            let wanted = wanted.unwrap_or_default();
             if let Some(why) = missing(authorizer, user, namespace, &wanted) {
                 return forbidden(&why);
             }
@@ -50,7 +54,10 @@ pub fn check(
             Ok(())
         }
         _ => {
-            let role: RoleRef = serde_json::from_value(object["roleRef"].clone()).unwrap_or_default();
+            let role: RoleRef = match serde_json::from_value(object["roleRef"].clone()) {
+                Ok(role) => role,
+                Err(error) => return forbidden(&format!("its roleRef can't be read: {error}")),
+            };
             let resource = if role.kind == "ClusterRole" {
                 "clusterroles"
             } else {
@@ -136,6 +143,19 @@ mod tests {
 
     use super::*;
     use crate::lookup::MapLookup;
+
+    #[test]
+    fn what_cannot_be_read_grants_nothing() {
+        let authorizer = Authorizer::new(Arc::new(MapLookup::default()));
+        let jane = User::authenticated("jane", []);
+        let ask = |plural: &str, object: Value| {
+            check(&authorizer, &jane, plural, "default", "a", &object, None).map_err(|status| status.code)
+        };
+        assert_eq!(ask("roles", json!({"rules": [{"verbs": "*"}]})), Err(403));
+        assert_eq!(ask("roles", json!({"rules": null})), Ok(()));
+        assert_eq!(ask("roles", json!({})), Ok(()));
+        assert_eq!(ask("rolebindings", json!({"roleRef": {"kind": 1}})), Err(403));
+    }
 
     #[test]
     fn grants_only_what_is_held() {
