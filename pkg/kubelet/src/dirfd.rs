@@ -48,6 +48,15 @@ impl Error {
     }
 }
 
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io { ref source, .. } => io::Error::new(source.kind(), error),
+            Error::Mounted { .. } => io::Error::new(io::ErrorKind::ResourceBusy, error),
+        }
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Turns "there is none" into none.

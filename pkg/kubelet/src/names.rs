@@ -1,10 +1,11 @@
 //! The labels by which a pod's containers are found in containerd, and the ids and file names that people look for.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::dirfd::Dir;
 use crate::{Config, pod};
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -44,6 +45,14 @@ pub fn log_file(config: &Config, pod: &Pod, container: &str, attempt: u32) -> Pa
     dir.join(container).join(format!("{attempt}.log"))
 }
 
+/// Opens a log file to read. A pod to which the host lent its log directory can put a link in place of the file, or of a
+/// directory on the way from `pod_log_dir`: none is followed, since whoever may read the log may not read what it names.
+pub fn open_log(file: &Path) -> std::io::Result<std::fs::File> {
+    let top = file.ancestors().nth(3).unwrap_or(Path::new("/"));
+    let below = file.strip_prefix(top).unwrap_or(file);
+    Ok(Dir::open(top)?.file(below)?)
+}
+
 /// /var/log/containers/POD_NAMESPACE_CONTAINER-ID.log, which log shippers follow.
 pub fn log_link(config: &Config, pod: &Pod, container: &str, id: &str) -> PathBuf {
     let mut stem = format!("{}_{}_{container}", pod::name(pod), pod::namespace(pod));
@@ -53,4 +62,35 @@ pub fn log_link(config: &Config, pod: &Pod, container: &str, id: &str) -> PathBu
     }
     stem.truncate(end);
     config.container_log_dir.join(format!("{stem}-{id}.log"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_log_is_no_link() {
+        let host = tempfile::tempdir().unwrap();
+        fs::write(host.path().join("0.log"), "the host's").unwrap();
+        let logs = tempfile::tempdir().unwrap();
+        let pod = logs.path().join("n_p_uid");
+        fs::create_dir_all(pod.join("plain")).unwrap();
+        fs::create_dir_all(pod.join("linked")).unwrap();
+        fs::write(pod.join("plain/0.log"), "").unwrap();
+        symlink(host.path().join("0.log"), pod.join("linked/0.log")).unwrap();
+        symlink(host.path(), pod.join("directory")).unwrap();
+        symlink(host.path(), logs.path().join("n_q_uid")).unwrap();
+        open_log(&pod.join("plain/0.log")).unwrap();
+        let missing = open_log(&pod.join("plain/1.log")).unwrap_err();
+        assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+        for link in ["n_p_uid/linked/0.log", "n_p_uid/directory/0.log"] {
+            assert!(open_log(&logs.path().join(link)).is_err(), "{link}");
+        }
+        fs::create_dir(host.path().join("c")).unwrap();
+        fs::write(host.path().join("c/0.log"), "").unwrap();
+        assert!(open_log(&logs.path().join("n_q_uid/c/0.log")).is_err());
+    }
 }

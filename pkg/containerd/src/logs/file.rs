@@ -59,7 +59,10 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640);
+    // Where a pod was lent the directory, a link here would lead what the container says to any file of the host.
+    options.custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Gzips rotated files but the newest (a reader may still be in it), removes all but `keep`. One at a time: a container
@@ -100,7 +103,9 @@ fn rotated_files(path: &Path) -> Vec<PathBuf> {
 fn compress(file: &Path) -> io::Result<()> {
     let temporary = PathBuf::from(format!("{}.tmp", file.display()));
     let mut encoder = GzEncoder::new(open(&temporary)?, Compression::default());
-    io::copy(&mut File::open(file)?, &mut encoder)?;
+    let mut rotated = OpenOptions::new();
+    let rotated = rotated.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    io::copy(&mut rotated.open(file)?, &mut encoder)?;
     encoder.finish()?.sync_all()?;
     fs::rename(&temporary, format!("{}.gz", file.display()))
 }
@@ -109,6 +114,16 @@ fn compress(file: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_link_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, path) = (dir.path().join("target"), dir.path().join("0.log"));
+        fs::write(&target, "the host's").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(LogFile::open(&path, 10, 3).is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "the host's");
+    }
 
     #[test]
     fn rotates_at_the_limit_and_keeps_so_many() {

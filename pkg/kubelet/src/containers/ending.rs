@@ -1,6 +1,5 @@
 //! After a container's end: why, its last words, and what it leaves in containerd.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -74,7 +73,7 @@ impl Ending {
 
 /// The last lines of a log, without what the log format puts before them.
 fn log_tail(file: &Path) -> String {
-    let Ok(mut file) = File::open(file) else {
+    let Ok(mut file) = names::open_log(file) else {
         return String::new();
     };
     let length = file.metadata().map(|m| m.len()).unwrap_or(0);

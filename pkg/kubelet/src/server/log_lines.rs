@@ -5,6 +5,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::names;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub follow: bool,
@@ -30,7 +32,7 @@ const BATCH: usize = 64 * 1024;
 
 impl Lines {
     pub fn open(path: &Path, tail: Option<u64>) -> std::io::Result<Self> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = names::open_log(path)?;
         if let Some(tail) = tail {
             let start = tail_start(&mut file, tail)?;
             file.seek(SeekFrom::Start(start))?;

@@ -307,3 +307,73 @@ impl Tokens {
         self.0.lock().values().map(|(_, at)| *at).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures::FutureExt as _;
+    use serde_json::{Value, json};
+
+    /// A pod in which one value is another.
+    fn pod(change: Option<(&str, Value)>) -> Arc<Pod> {
+        let mut pod =
+            json!({"metadata": {"name": "p", "labels": {"a": "1"}, "annotations": {}}, "status": {"phase": "Pending"}});
+        if let Some((place, value)) = change {
+            *pod.pointer_mut(place).unwrap() = value;
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn only_what_a_volume_may_show_is_a_change_of_its_content() {
+        for (place, value, shows) in [
+            ("/status/phase", json!("Running"), false),
+            ("/metadata/name", json!("q"), false),
+            ("/metadata/labels", json!({"a": "2"}), true),
+            ("/metadata/annotations", json!({"b": "1"}), true),
+        ] {
+            let shown = pod(None);
+            let (sender, mut receiver) = watch::channel(shown.clone());
+            sender.send_replace(pod(Some((place, value))));
+            let seen = content_changed(&mut receiver, &shown).now_or_never();
+            assert_eq!(seen.is_some(), shows, "{place}");
+        }
+    }
+
+    #[test]
+    fn plain_kinds_are_projections_of_one_source() {
+        let items = json!([{"key": "k", "path": "p"}]);
+        for (volume, expected, mode) in [
+            (
+                json!({"configMap": {"name": "m", "items": items, "optional": true, "defaultMode": 256}}),
+                json!([{"configMap": {"name": "m", "items": items, "optional": true}}]),
+                256,
+            ),
+            (
+                json!({"secret": {"secretName": "s", "items": items, "optional": false}}),
+                json!([{"secret": {"name": "s", "items": items, "optional": false}}]),
+                DEFAULT_MODE,
+            ),
+            (
+                json!({"downwardAPI": {"items": [{"path": "p"}]}}),
+                json!([{"downwardAPI": {"items": [{"path": "p"}]}}]),
+                DEFAULT_MODE,
+            ),
+            (
+                json!({"projected": {"sources": [{"secret": {"name": "s"}}, {"configMap": {"name": "m"}}], "defaultMode": 292}}),
+                json!([{"secret": {"name": "s"}}, {"configMap": {"name": "m"}}]),
+                292,
+            ),
+        ] {
+            let mut named = volume.clone();
+            named["name"] = json!("v");
+            let (of_files, found) = sources(&serde_json::from_value(named).unwrap());
+            assert_eq!(
+                (serde_json::to_value(found).unwrap(), of_files),
+                (expected, mode),
+                "{volume}"
+            );
+        }
+    }
+}
