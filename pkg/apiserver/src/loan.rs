@@ -32,7 +32,7 @@ impl<T: Send + 'static> Loan<T> {
             used: Instant::now(),
         }));
         let (returned, waits) = oneshot::channel();
-        server.spawn(take_back(lent.clone(), waits));
+        server.spawn("lent-snapshots", take_back(lent.clone(), waits));
         Loan {
             lent,
             _returned: returned,

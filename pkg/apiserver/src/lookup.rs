@@ -12,6 +12,8 @@ pub trait Lookup: Send + Sync + 'static {
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Bytes>;
     /// The revision of the last change of any object of the resource; 0 before the first.
     fn revision(&self, group: &str, plural: &str) -> u64;
+    /// Another number after each change of any object of a group.
+    fn changes(&self, group: &str) -> u64;
     /// The pods of one namespace (or, empty, of all) whose `spec.nodeName` is `node`.
     fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes>;
 
@@ -38,6 +40,10 @@ impl Lookup for crate::watch_cache::Cache {
 
     fn revision(&self, group: &str, plural: &str) -> u64 {
         self.resource(group, plural).map_or(0, |cache| cache.revision())
+    }
+
+    fn changes(&self, group: &str) -> u64 {
+        crate::watch_cache::Cache::changes(self, group)
     }
 
     fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes> {
@@ -131,6 +137,10 @@ mod map {
 
         fn revision(&self, group: &str, plural: &str) -> u64 {
             self.read(group, plural, |table| table.revision).unwrap_or(0)
+        }
+
+        fn changes(&self, _group: &str) -> u64 {
+            self.0.read().revision
         }
 
         fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes> {

@@ -39,8 +39,10 @@ impl ApiServer {
     }
 
     fn over(state: Arc<State>) -> Arc<ApiServer> {
-        state.spawn(expiry::run(state.clone()));
-        state.spawn(services::repair(state.clone()));
+        let of = state.clone();
+        state.keep("events-expiry", move || expiry::run(of.clone()));
+        let of = state.clone();
+        state.keep("service-addresses", move || services::repair(of.clone()));
         Arc::new(ApiServer { state })
     }
 

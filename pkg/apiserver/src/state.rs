@@ -38,6 +38,9 @@ pub enum OpenError {
     NoServices,
 }
 
+/// What panicked is not begun again at once.
+const AFTER_A_PANIC: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub struct State {
     config: Config,
@@ -157,12 +160,27 @@ impl State {
     }
 
     /// Runs something beside the requests, until it ends or the server stops.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = task => {}
+        job::spawn(
+            name,
+            self.tasks.track_future(async move {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = task => {}
+                }
+            }),
+        );
+    }
+
+    /// Keeps something running until the server stops. Where it panics it begins again.
+    pub fn keep<F>(&self, name: &'static str, run: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn(name, async move {
+            while job::spawn(name, run()).abort_on_drop().await.is_err() {
+                tokio::time::sleep(AFTER_A_PANIC).await;
             }
         });
     }
@@ -182,7 +200,7 @@ impl State {
             return;
         }
         let server = self.clone();
-        self.spawn(async move {
+        self.spawn("paging-snapshots", async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(61)).await;
                 let left = server.cache.resources().filter(|cache| cache.expire_pins()).count();

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mk8s_supervisor::job;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -63,7 +64,7 @@ where
         match accepted {
             Ok((stream, _)) => {
                 let connection = connection(handle.clone(), acceptor.clone(), stream, token.clone());
-                connections.spawn(connection);
+                job::spawn("connection", connections.track_future(connection));
             }
             Err(error) => {
                 // Out of file descriptors, mostly: others have to end first.

@@ -215,7 +215,7 @@ async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Resul
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    call.server.spawn(splice(client_side, node_side));
+    call.server.spawn("stream", splice(client_side, node_side));
     Ok(response)
 }
 

@@ -209,7 +209,12 @@ mod tests {
             commit(entry("new", 6), false),
         ]);
         assert_eq!(cache.revision(), 6);
-        let late = Arc::new(ResourceCache::new(pods.clone(), cache.shared().clone(), 6));
+        let late = Arc::new(ResourceCache::new(
+            pods.clone(),
+            cache.shared().clone(),
+            6,
+            Arc::default(),
+        ));
         cache.shared().placement.lock().add(&late);
         let shown = |cache: &ResourceCache| -> Vec<String> {
             let list = cache.list("");

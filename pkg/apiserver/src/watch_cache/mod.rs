@@ -21,9 +21,16 @@ pub use watcher::{Next, Watcher};
 
 /// All resources' caches.
 pub struct Cache {
-    /// group → plural → cache
-    resources: HashMap<String, HashMap<String, Arc<ResourceCache>>>,
+    groups: HashMap<String, Group>,
     shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Group {
+    /// plural → cache
+    resources: HashMap<String, Arc<ResourceCache>>,
+    /// How often something of the group changed.
+    changes: Arc<AtomicU64>,
 }
 
 /// What all resources' caches share: the newest revision that every one of them has seen.
@@ -53,22 +60,29 @@ impl Cache {
             placement: parking_lot::Mutex::default(),
             changed: tokio::sync::watch::Sender::new(revision),
         });
-        let mut resources: HashMap<String, HashMap<String, Arc<ResourceCache>>> = HashMap::new();
+        let mut groups: HashMap<String, Group> = HashMap::new();
         for row in rows.filter(|row| row.stored_as.is_none() && row.support != Support::Virtual) {
-            let cache = Arc::new(ResourceCache::new(row.clone(), shared.clone(), revision));
+            let group = groups.entry(row.group.to_string()).or_default();
+            let changes = group.changes.clone();
+            let cache = Arc::new(ResourceCache::new(row.clone(), shared.clone(), revision, changes));
             shared.placement.lock().add(&cache);
-            let group = resources.entry(row.group.to_string()).or_default();
-            group.insert(row.plural.to_string(), cache);
+            group.resources.insert(row.plural.to_string(), cache);
         }
-        Cache { resources, shared }
+        Cache { groups, shared }
     }
 
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<ResourceCache>> {
-        self.resources.get(group)?.get(plural)
+        self.groups.get(group)?.resources.get(plural)
     }
 
     pub fn resources(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
-        self.resources.values().flat_map(HashMap::values)
+        self.groups.values().flat_map(|group| group.resources.values())
+    }
+
+    /// Another number after each change of any object of a group: whoever keeps what he made of them asks this alone.
+    pub fn changes(&self, group: &str) -> u64 {
+        let group = self.groups.get(group);
+        group.map_or(0, |group| group.changes.load(Ordering::Acquire))
     }
 
     /// The newest revision that readers see.

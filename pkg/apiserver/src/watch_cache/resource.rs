@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mk8s_api::registry::{Resource, Scope};
@@ -30,6 +31,8 @@ pub struct ResourceCache {
     pub(super) state: Mutex<State>,
     pub(super) wake: tokio::sync::watch::Sender<u64>,
     shared: Arc<Shared>,
+    /// The group's count of changes.
+    changes: Arc<AtomicU64>,
     /// Where in the row's fields the indexed one stands.
     index: Option<usize>,
 }
@@ -111,7 +114,12 @@ pub(super) struct Change {
 }
 
 impl ResourceCache {
-    pub(super) fn new(resource: Arc<Resource>, shared: Arc<Shared>, floor: u64) -> ResourceCache {
+    pub(super) fn new(
+        resource: Arc<Resource>,
+        shared: Arc<Shared>,
+        floor: u64,
+        changes: Arc<AtomicU64>,
+    ) -> ResourceCache {
         let index = resource.fields.iter().position(|(label, _)| label == INDEXED_FIELD);
         ResourceCache {
             prefix: key_prefix(&resource),
@@ -127,6 +135,7 @@ impl ResourceCache {
             }),
             wake: tokio::sync::watch::Sender::new(0),
             shared,
+            changes,
             index,
         }
     }
@@ -298,6 +307,7 @@ impl ResourceCache {
         let mut state = self.state.lock();
         state.revision = state.revision.max(object.revision);
         state.map.insert(object.key.clone(), object);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Applies this resource's part of a batch under one lock.
@@ -335,6 +345,8 @@ impl ResourceCache {
         }
         let dropped = state.overdue_pins(now);
         let end = state.ring.end();
+        // After the change: who reads this number reads at least that.
+        self.changes.fetch_add(1, Ordering::Release);
         drop(state);
         self.wake.send_replace(end);
         drop(dropped);

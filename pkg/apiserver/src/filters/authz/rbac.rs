@@ -2,8 +2,10 @@
 //! user and change, so that a request costs a map look-up and a walk over that user's few rules.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock};
 
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use mk8s_api::selectors::LabelSelector;
 use parking_lot::{Mutex, RwLock};
@@ -15,13 +17,12 @@ use crate::identity::User;
 use crate::lookup::Lookup;
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
-const KINDS: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
 /// Users remembered per state of the roles; beyond it they are put together anew.
 const MAX_USERS: usize = 4096;
 
 pub struct Rbac {
     lookup: Arc<dyn Lookup>,
-    index: RwLock<Arc<Index>>,
+    index: ArcSwap<Index>,
     /// One rebuild at a time; also holds what was parsed, so that a change costs the changed objects.
     parsed: Mutex<Parsed>,
 }
@@ -29,16 +30,15 @@ pub struct Rbac {
 /// Everything that is granted, at one state of the four resources.
 #[derive(Default)]
 struct Index {
-    revisions: [u64; 4],
+    /// The group's count of changes.
+    changes: u64,
     /// (namespace or "", role name) → rules
     roles: HashMap<(String, String), Arc<RuleSet>>,
     by_user: HashMap<String, Vec<Arc<Grant>>>,
     by_group: HashMap<String, Vec<Arc<Grant>>>,
-    users: RwLock<HashMap<UserKey, Arc<Granted>>>,
+    /// By the hash of a user's name and groups, so that nobody clones them to ask.
+    users: RwLock<HashMap<u64, Vec<(User, Arc<Granted>)>>>,
 }
-
-/// A user's name and groups.
-type UserKey = (String, Vec<String>);
 
 /// One binding of one role to one subject.
 struct Grant {
@@ -121,14 +121,14 @@ struct Subject {
 
 impl Rbac {
     pub fn new(lookup: Arc<dyn Lookup>) -> Self {
-        // No real state has these revisions, so that the first question builds the index.
+        // No real state has had so many changes, so that the first question builds the index.
         let never = Index {
-            revisions: [u64::MAX; 4],
+            changes: u64::MAX,
             ..Index::default()
         };
         Rbac {
             lookup,
-            index: RwLock::new(Arc::new(never)),
+            index: ArcSwap::from_pointee(never),
             parsed: Mutex::new(Parsed::default()),
         }
     }
@@ -178,10 +178,13 @@ impl Rbac {
 
     fn granted(&self, user: &User) -> Arc<Granted> {
         let index = self.index();
-        // The key's clone is the price of a plain map; names and a few groups are short.
-        let key = (user.name.clone(), user.groups.clone());
-        if let Some(found) = index.users.read().get(&key) {
-            return found.clone();
+        let hash = hash_of(user);
+        let known = |users: &HashMap<u64, Vec<(User, Arc<Granted>)>>| {
+            let same = users.get(&hash)?.iter().find(|(own, _)| is_same(own, user))?;
+            Some(same.1.clone())
+        };
+        if let Some(found) = known(&index.users.read()) {
+            return found;
         }
         let mut granted = Granted::default();
         let own = index.by_user.get(&user.name).into_iter();
@@ -202,28 +205,42 @@ impl Rbac {
         if users.len() >= MAX_USERS {
             users.clear();
         }
-        users.insert(key, granted.clone());
+        let own = User {
+            name: user.name.clone(),
+            groups: user.groups.clone(),
+            ..User::default()
+        };
+        users.entry(hash).or_default().push((own, granted.clone()));
         granted
     }
 
     /// The index of the present state.
-    fn index(&self) -> Arc<Index> {
-        let revisions = KINDS.map(|plural| self.lookup.revision(GROUP, plural));
-        let held = self.index.read().clone();
-        if held.revisions == revisions {
+    fn index(&self) -> Guard<Arc<Index>> {
+        let changes = self.lookup.changes(GROUP);
+        let held = self.index.load();
+        if held.changes == changes {
             return held;
         }
         let mut parsed = self.parsed.lock();
-        let held = self.index.read().clone();
-        if held.revisions == revisions {
+        let held = self.index.load();
+        if held.changes == changes {
             return held;
         }
         // Taken before the lists: what changes in between is seen at the next request.
         parsed.refresh(&*self.lookup);
-        let built = Arc::new(parsed.build(revisions));
-        *self.index.write() = built.clone();
-        built
+        self.index.store(Arc::new(parsed.build(changes)));
+        self.index.load()
     }
+}
+
+/// What a user is granted hangs on these alone.
+fn hash_of(user: &User) -> u64 {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYS.hash_one((&user.name, &user.groups))
+}
+
+fn is_same(one: &User, other: &User) -> bool {
+    one.name == other.name && one.groups == other.groups
 }
 
 impl Grant {
@@ -352,9 +369,9 @@ impl Parsed {
         rules
     }
 
-    fn build(&self, revisions: [u64; 4]) -> Index {
+    fn build(&self, changes: u64) -> Index {
         let mut index = Index {
-            revisions,
+            changes,
             ..Index::default()
         };
         for (_, role) in self.roles.values() {
