@@ -4,6 +4,8 @@
 
 #[path = "../../containerd/tests/harness/mod.rs"]
 mod containerd;
+#[path = "parts/endings.rs"]
+mod endings;
 #[path = "parts/resolver.rs"]
 mod resolver;
 #[path = "parts/volumes.rs"]
@@ -44,12 +46,12 @@ fn main() -> ExitCode {
         .with_max_level(level.unwrap_or(tracing::Level::WARN))
         .init();
     isolate();
-    let node = containerd::Node::start();
+    let mut node = containerd::Node::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(all(&node));
+    runtime.block_on(all(&mut node));
     // The daemon goes before the mounts that it holds.
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(node);
@@ -78,7 +80,7 @@ struct Cluster {
     dir: std::path::PathBuf,
 }
 
-async fn all(node: &containerd::Node) {
+async fn all(node: &mut containerd::Node) {
     let cluster = Cluster::open(node).await;
     let supervisor = cluster.start_kubelet().await;
     cluster.node_becomes_ready().await;
@@ -99,6 +101,9 @@ async fn all(node: &containerd::Node) {
     cluster.a_live_volume_follows().await;
     let supervisor = cluster.volumes_are_safe(supervisor).await;
     eprintln!("volumes are safe");
+    cluster.a_class_needs_its_runtime().await;
+    let supervisor = cluster.an_end_is_confirmed(node, supervisor).await;
+    eprintln!("an end is confirmed");
     cluster.deletion_is_graceful().await;
     eprintln!("deletion is graceful");
     supervisor.shutdown(Duration::from_secs(5)).await;
