@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds, version};
@@ -22,10 +22,9 @@ impl PodWorker {
         self.write_retry = None;
         let host_ip = self.agent.config.node_ip.to_string();
         let wanted = status::status(&self.pod, &self.written, &self.record, &host_ip, Timestamp::now());
-        let (Ok(old), Ok(new)) = (serde_json::to_value(&self.written), serde_json::to_value(&wanted)) else {
+        let Some(patch) = self.status_patch(&wanted) else {
             return;
         };
-        let patch = status::patch::patch(pod::uid(&self.pod), &old, &new);
         if patch.is_some() && self.last_patch == patch {
             // The server keeps something else than what it was told: asking again would go on for ever.
             tracing::debug!(
@@ -51,6 +50,17 @@ impl PodWorker {
                 Outcome::DeletedFromApi
             });
         }
+    }
+
+    /// Some(None): the API shows it as it is. None: it can't be printed.
+    fn status_patch(&self, wanted: &PodStatus) -> Option<Option<serde_json::Value>> {
+        // Printed only where they differ: most messages change nothing that is shown.
+        if *wanted == self.written {
+            return Some(None);
+        }
+        let old = serde_json::to_value(&self.written).ok()?;
+        let new = serde_json::to_value(wanted).ok()?;
+        Some(status::patch::patch(pod::uid(&self.pod), &old, &new))
     }
 
     pub(super) fn retry_write(&mut self) {

@@ -3,6 +3,8 @@
 pub mod conditions;
 pub mod patch;
 pub mod phase;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
 use jiff::Timestamp;

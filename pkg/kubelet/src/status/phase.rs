@@ -1,6 +1,6 @@
 //! The pod's phase: one word for the states of all its containers.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use crate::plan;
 use crate::pod;
@@ -44,7 +44,7 @@ pub fn phase(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static str 
             State::Ended(code) => {
                 ended += 1;
                 succeeded += u32::from(code == 0);
-                final_ends += u32::from(!restartable(policy, code, container));
+                final_ends += u32::from(!restartable(policy, code));
             }
         }
     }
@@ -63,7 +63,7 @@ pub fn phase(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static str 
     if ended == succeeded { "Succeeded" } else { "Failed" }
 }
 
-fn restartable(policy: &str, code: i32, _container: &Container) -> bool {
+fn restartable(policy: &str, code: i32) -> bool {
     match policy {
         "Never" => false,
         "OnFailure" => code != 0,
