@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 
 use crate::agent::Agent;
 use crate::record::Verdict;
+use crate::resources::qos::Class;
 use crate::resources::{self, qos};
-use crate::{pod, resources::qos::Class};
+use crate::{affinity, pod};
 
 #[derive(Default)]
 pub struct Admission {
@@ -77,8 +78,51 @@ fn refused(reason: &str, message: impl Into<String>) -> Verdict {
     }
 }
 
+/// What a node is short of, by its thresholds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub memory: bool,
+    pub disk: bool,
+    pub pids: bool,
+}
+
+/// Pods of this priority and above are what the cluster itself runs on.
+const SYSTEM_CRITICAL: i32 = 2_000_000_000;
+
+/// A node under pressure takes only what the cluster needs; one that is short of memory alone also what asks for a certain
+/// amount of it, or tolerates that.
+fn check_pressure(pod: &Pod, pressure: Pressure) -> Result<(), Verdict> {
+    let names = [
+        (pressure.memory, "MemoryPressure"),
+        (pressure.disk, "DiskPressure"),
+        (pressure.pids, "PIDPressure"),
+    ];
+    let short: Vec<&str> = names.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
+    let critical = pod::spec(pod).priority.is_some_and(|p| p >= SYSTEM_CRITICAL);
+    let only_memory = short == ["MemoryPressure"];
+    let bears_it = only_memory && (qos::class(pod) != Class::BestEffort || tolerates_memory_pressure(pod));
+    if short.is_empty() || critical || bears_it {
+        return Ok(());
+    }
+    let text = format!("The node had condition: [{}]. ", short.join(" "));
+    Err(refused("Evicted", text))
+}
+
+fn tolerates_memory_pressure(pod: &Pod) -> bool {
+    pod::spec(pod).tolerations.iter().flatten().any(|t| {
+        let key = t.key.as_deref().unwrap_or_default();
+        let effect = t.effect.as_deref().unwrap_or_default();
+        let exists = t.operator.as_deref() == Some("Exists");
+        // The taint has no value.
+        let value = exists || t.value.as_deref().unwrap_or_default().is_empty();
+        (key == "node.kubernetes.io/memory-pressure" || (key.is_empty() && exists))
+            && (effect.is_empty() || effect == "NoSchedule")
+            && value
+    })
+}
+
 /// What doesn't depend on other pods.
-fn check_alone(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), Verdict> {
+fn check_alone(pod: &Pod, node: &str, labels: &BTreeMap<String, String>) -> Result<(), Verdict> {
     let spec = pod::spec(pod);
     for sysctl in spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten()) {
         let name = sysctl.name.replace('/', ".");
@@ -91,13 +135,11 @@ fn check_alone(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), Verdi
             ));
         }
     }
-    for (key, value) in spec.node_selector.iter().flatten() {
-        if labels.get(key) != Some(value) {
-            return Err(refused(
-                "NodeAffinity",
-                "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
-            ));
-        }
+    if !affinity::fits(pod, node, labels) {
+        return Err(refused(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ));
     }
     let os = labels.get("kubernetes.io/os").map_or("linux", String::as_str);
     if let Some(wanted) = spec.os.as_ref().filter(|o| o.name != os) {
@@ -156,8 +198,11 @@ impl Admission {
     pub fn admit(&self, agent: &Agent, pod: &Pod, node: Option<&Node>, adopted: bool) -> Result<(), Verdict> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
         let labels = node.and_then(|n| n.metadata.labels.as_ref()).unwrap_or(&NONE);
+        if !adopted {
+            check_pressure(pod, *agent.pressure.lock())?;
+        }
         if !adopted && node.is_some() {
-            check_alone(pod, labels)?;
+            check_alone(pod, &agent.config.node_name, labels)?;
         }
         let mut taken = self.taken.lock();
         taken.remove(pod::uid(pod));
@@ -236,7 +281,41 @@ mod tests {
                 Some("SysctlForbidden"),
             ),
         ] {
-            let got = check_alone(&pod(spec.clone()), &labels).err().map(|v| v.reason);
+            let got = check_alone(&pod(spec.clone()), "node-a", &labels)
+                .err()
+                .map(|v| v.reason);
+            assert_eq!(got.as_deref(), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn under_pressure() {
+        let of = |memory, disk, pids| Pressure { memory, disk, pids };
+        let certain = json!({"containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi"}}}]});
+        let tolerant = json!({"tolerations": [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]});
+        let critical = json!({"priority": 2_000_001_000});
+        for (spec, pressure, expected) in [
+            (json!({}), of(false, false, false), None),
+            (
+                json!({}),
+                of(true, false, false),
+                Some("The node had condition: [MemoryPressure]. "),
+            ),
+            (certain.clone(), of(true, false, false), None),
+            (tolerant.clone(), of(true, false, false), None),
+            (
+                certain,
+                of(false, true, false),
+                Some("The node had condition: [DiskPressure]. "),
+            ),
+            (
+                tolerant,
+                of(true, true, true),
+                Some("The node had condition: [MemoryPressure DiskPressure PIDPressure]. "),
+            ),
+            (critical, of(true, true, true), None),
+        ] {
+            let got = check_pressure(&pod(spec.clone()), pressure).err().map(|v| v.message);
             assert_eq!(got.as_deref(), expected, "{spec}");
         }
     }

@@ -10,7 +10,7 @@ use mk8s_containerd::{Containerd, spec::Host};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Pressure};
 use crate::cache::{Held, Objects};
 use crate::downward::Surroundings;
 use crate::pod_worker::Message;
@@ -34,6 +34,8 @@ pub struct Agent {
     pub network: netns::Handle,
     pub cgroups: Cgroups,
     pub admission: Admission,
+    /// What the node was last found to be short of.
+    pub pressure: Mutex<Pressure>,
     pub volumes: Arc<Volumes>,
     pub machine: crate::node::Machine,
     /// Starts in flight: more at once only make each slower.

@@ -10,6 +10,7 @@
 //! process of ours to go on running, and is found again by its labels in containerd.
 
 mod admission;
+mod affinity;
 mod agent;
 mod backoff;
 mod cache;
@@ -143,6 +144,7 @@ impl Kubelet {
             network: handle,
             cgroups,
             admission: admission::Admission::default(),
+            pressure: Mutex::default(),
             machine,
             starts: Arc::new(Semaphore::new(cores * STARTS_PER_CORE)),
             workers: Mutex::new(HashMap::new()),

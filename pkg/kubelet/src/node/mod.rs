@@ -118,6 +118,7 @@ pub async fn report(agent: Arc<Agent>, mut changed: watch::Receiver<u64>, token:
         changed.mark_unchanged();
         network.mark_unchanged();
         let observed = status::Observed::look(&agent).await;
+        *agent.pressure.lock() = observed.pressure();
         let node = agent.node();
         let wanted = status::status(&agent, node.as_deref(), &observed);
         let due = told.is_none_or(|t| t.elapsed() >= REPORT_EVERY);

@@ -10,6 +10,7 @@ use super::machine::{self, Supply};
 use super::thresholds::Signal::{
     self, ImagefsAvailable, ImagefsInodesFree, MemoryAvailable, NodefsAvailable, NodefsInodesFree, PidAvailable,
 };
+use crate::admission::Pressure;
 use crate::agent::Agent;
 use crate::pod;
 
@@ -57,6 +58,14 @@ impl Observed {
                 (ImagefsInodesFree, image_fs.map(|(_, inodes)| inodes)),
             ]),
             low_pids: low(&[(PidAvailable, machine::pids())]),
+        }
+    }
+
+    pub fn pressure(&self) -> Pressure {
+        Pressure {
+            memory: self.low_memory,
+            disk: self.low_disk,
+            pids: self.low_pids,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Hard eviction thresholds: with less than this left, the node says that it is under pressure and takes no more pods.
+//! Hard eviction thresholds: with less than this left, the node says that it is under pressure and takes only
+//! pods that the cluster needs (`admission`).
 //! The syntax is that of kubelet's --eviction-hard (Reserve Compute Resources, "Node-pressure Eviction").
 
 use std::str::FromStr;

@@ -178,6 +178,7 @@ impl Scene {
             network: crate::netns::channel().1,
             cgroups: crate::resources::cgroup::Cgroups::detect().unwrap(),
             admission: crate::admission::Admission::default(),
+            pressure: Mutex::default(),
             volumes: Arc::new(volumes::Volumes::open(&config.root_dir).unwrap()),
             machine: crate::node::Machine::detect(&config),
             starts: Arc::new(tokio::sync::Semaphore::new(4)),
