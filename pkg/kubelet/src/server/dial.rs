@@ -81,7 +81,7 @@ async fn copy_up(mut from: mpsc::Receiver<Bytes>, mut to: OwnedWriteHalf) {
 }
 
 async fn connect(netns: Option<PathBuf>, port: u16) -> Result<TcpStream, String> {
-    let connecting = tokio::task::spawn_blocking(move || match netns {
+    let connecting = mk8s_supervisor::job::blocking("portforward-dial", move || match netns {
         None => dial(port),
         Some(path) => mk8s_network::netns::enter(&path, move || dial(port)).unwrap_or_else(|e| Err(e.to_string())),
     });

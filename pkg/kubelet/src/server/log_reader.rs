@@ -250,7 +250,7 @@ mod tests {
             },
         };
         let (out, mut lines) = mpsc::channel(16);
-        let running = tokio::spawn(reader.run(out));
+        let running = mk8s_supervisor::job::spawn("log-reader", reader.run(out));
         assert_eq!(lines.recv().await.unwrap().unwrap(), "one\n");
         say(&mut file, "two");
         assert_eq!(lines.recv().await.unwrap().unwrap(), "two\n");

@@ -9,6 +9,7 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use jiff::Timestamp;
+use mk8s_supervisor::job;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -94,16 +95,16 @@ pub async fn handle(
             Err(refusal) => return *refusal,
         };
         let base64 = upgrade.protocol.is_some_and(|p| p.starts_with("base64."));
-        tokio::spawn(async move {
+        drop(job::spawn("log-stream", async move {
             if let Ok(connection) = upgrade.connection.await {
-                tokio::spawn(reader.run(sender));
+                drop(job::spawn("log-reader", reader.run(sender)));
                 websocket::send_all(connection, base64, receiver).await;
             }
-        });
+        }));
         return upgrade.response;
     }
     // Ends with the log, or with the client that drops the receiver.
-    tokio::spawn(reader.run(sender));
+    drop(job::spawn("log-reader", reader.run(sender)));
     (
         [(header::CONTENT_TYPE, "text/plain")],
         Body::from_stream(ReceiverStream::new(receiver)),

@@ -2,6 +2,7 @@
 //! let in: a client must show the certificate that names it as the API server's kubelet client.
 
 mod dial;
+mod listener;
 mod log_lines;
 mod log_reader;
 mod logs;
@@ -24,14 +25,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use rustls::pki_types::CertificateDer;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::listener::{Limits, Server};
 use crate::agent::{Agent, View};
 use crate::pod;
 
@@ -41,7 +37,9 @@ const CLIENT: &str = "kube-apiserver-kubelet-client";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("TLS of the node's server: {0}")]
-    Tls(String),
+    Tls(#[from] rustls::Error),
+    #[error("who may connect to the node's server: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
 }
@@ -49,30 +47,6 @@ pub enum Error {
 /// Who is at the other end of a connection, by its certificate.
 #[derive(Clone, Debug)]
 struct Peer(Option<String>);
-
-fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate.as_ref()).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
-}
-
-fn tls(agent: &Agent) -> Result<TlsAcceptor, Error> {
-    let tls = |e: &dyn std::fmt::Display| Error::Tls(e.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(agent.config.client_ca.clone(), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| tls(&e))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| tls(&e))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(agent.config.server_certificate.clone());
-    // Streams are upgrades, and those are HTTP/1.1's.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
 
 fn router(agent: Arc<Agent>) -> Router {
     Router::new()
@@ -108,47 +82,10 @@ async fn only_the_api_server(request: Request, next: Next) -> Response {
 }
 
 pub async fn serve(agent: Arc<Agent>, token: CancellationToken) -> Result<(), Error> {
-    let acceptor = tls(&agent)?;
-    let address = agent.config.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|e| Error::Listen(address, e))?;
-    let router = router(agent);
-    let connections = tokio_util::task::TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = token.cancelled() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors, mostly: the next may fare better.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (acceptor, router, token) = (acceptor.clone(), router.clone(), token.clone());
-        connections.spawn(async move {
-            let limit = std::time::Duration::from_secs(10);
-            let Ok(Ok(stream)) = tokio::time::timeout(limit, acceptor.accept(stream)).await else {
-                return;
-            };
-            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let peer = Peer(certificates.first().and_then(common_name));
-            let service = router.layer(axum::Extension(peer));
-            let service = TowerToHyperService::new(service);
-            let builder = auto::Builder::new(TokioExecutor::new());
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            tokio::select! {
-                result = connection => if let Err(error) = result {
-                    tracing::debug!(error, "a connection to the node's server ended");
-                },
-                () = token.cancelled() => {}
-            }
-        });
-    }
+    let config = &agent.config;
+    let (certificate, client_ca) = (config.server_certificate.clone(), config.client_ca.clone());
+    let server = Server::bind(config.listen, certificate, client_ca, Limits::default()).await?;
+    server.run(router(agent), token).await;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use http::StatusCode;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use mk8s_network::netns;
+use mk8s_supervisor::job;
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::codec::{BytesCodec, FramedWrite};
@@ -61,7 +62,7 @@ pub async fn handle(
         _ => None,
     };
     let target = Target { netns, pod: name, uid };
-    tokio::spawn(async move {
+    let serving = job::spawn("portforward", async move {
         let connection = match upgrade.connection.await {
             Ok(connection) => connection,
             Err(error) => {
@@ -78,6 +79,7 @@ pub async fn handle(
             None => plain(connection, target).await,
         }
     });
+    drop(serving);
     upgrade.response
 }
 
@@ -159,11 +161,11 @@ where
         let (sender, other) = oneshot::channel();
         halves.insert(id, sender);
         let target = target.clone();
-        tokio::spawn(async move {
+        drop(job::spawn("portforward-port", async move {
             if let Some((data, error)) = pair((role, stream), other).await {
                 forward(data, error, &target, port).await;
             }
-        });
+        }));
     }
     session.close().await;
 }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
+use mk8s_supervisor::job;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +32,7 @@ pub fn ports(query: &str) -> Result<Vec<u16>, String> {
 pub async fn serve(connection: Upgraded, dialect: Dialect, ports: &[u16], target: &Target) {
     let (mut sink, stream) = websocket::open(connection).await.split();
     let (out, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
-    let writer = tokio::spawn(async move {
+    let writer = job::spawn("portforward-writer", async move {
         while let Some(piece) = pieces.recv().await {
             if sink.send(dialect.encode(piece)).await.is_err() {
                 return;
@@ -41,7 +42,7 @@ pub async fn serve(connection: Upgraded, dialect: Dialect, ports: &[u16], target
     });
     let gone = CancellationToken::new();
     let (senders, receivers): (Vec<_>, Vec<_>) = ports.iter().map(|_| mpsc::channel(QUEUE)).unzip();
-    let reader = tokio::spawn(read(stream, dialect, senders, gone.clone()));
+    let reader = job::spawn("portforward-reader", read(stream, dialect, senders, gone.clone()));
     let forwards = ports.iter().zip(receivers).enumerate().map(|(index, (port, from))| {
         let number = (2 * index) as u8;
         let data = Outlet::Channel(number, out.clone());

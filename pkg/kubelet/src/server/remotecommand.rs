@@ -6,6 +6,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use mk8s_containerd::Container;
+use mk8s_supervisor::job;
 
 use super::query;
 use super::session::{self, Job};
@@ -127,7 +128,7 @@ async fn begin(
         Ok(upgrade) => upgrade,
         Err(refusal) => return *refusal,
     };
-    tokio::spawn(async move {
+    let serving = job::spawn("remotecommand", async move {
         let connection = match upgrade.connection.await {
             Ok(connection) => connection,
             Err(error) => {
@@ -152,6 +153,7 @@ async fn begin(
             Kind::Spdy => spdy_channels::serve(connection, upgrade.protocol, &options, run).await,
         }
     });
+    drop(serving);
     upgrade.response
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use mk8s_supervisor::job;
 use tokio::sync::mpsc;
 use tokio_util::codec::{BytesCodec, FramedWrite};
 
@@ -76,10 +77,10 @@ pub async fn serve<F: Future<Output = Option<Outcome>>>(
     let (out, pieces) = mpsc::channel(QUEUE);
     let (sizes, from_sizes) = mpsc::channel(QUEUE);
     if let Some(stream) = streams.remove(&RESIZE) {
-        tokio::spawn(read_sizes(stream.data, sizes));
+        drop(job::spawn("spdy-sizes", read_sizes(stream.data, sizes)));
     }
     let stdin = streams.remove(&STDIN).filter(|_| options.stdin).map(|s| s.data);
-    let writing = tokio::spawn(write(pieces, writers));
+    let writing = job::spawn("spdy-output", write(pieces, writers));
     let client = Client {
         stdin,
         sizes: from_sizes,

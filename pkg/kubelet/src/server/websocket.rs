@@ -11,6 +11,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use mk8s_supervisor::job;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -92,8 +93,11 @@ pub async fn serve<F: Future<Output = Option<Outcome>>>(
     let (input, from_input) = mpsc::channel(QUEUE);
     let (sizes, from_sizes) = mpsc::channel(QUEUE);
     let gone = CancellationToken::new();
-    let reader = tokio::spawn(read(stream, dialect, stdin.then_some(input), sizes, gone.clone()));
-    let writer = tokio::spawn(write(sink, dialect, pieces));
+    let reader = job::spawn(
+        "websocket-reader",
+        read(stream, dialect, stdin.then_some(input), sizes, gone.clone()),
+    );
+    let writer = job::spawn("websocket-writer", write(sink, dialect, pieces));
     if !dialect.closes {
         // Old clients wait for this: the connection is there.
         let _ = out.send(piece(lowest, b"")).await;
@@ -117,11 +121,8 @@ pub async fn serve<F: Future<Output = Option<Outcome>>>(
 }
 
 /// Closing with bytes unread would be a reset, which may overtake what was sent last: the client closes first.
-pub async fn end(reader: tokio::task::JoinHandle<()>) {
-    let abort = reader.abort_handle();
-    if tokio::time::timeout(LINGER, reader).await.is_err() {
-        abort.abort();
-    }
+pub async fn end(reader: job::Job<()>) {
+    let _ = tokio::time::timeout(LINGER, reader.abort_on_drop()).await;
 }
 
 async fn write(mut sink: SplitSink<Socket, Message>, dialect: Dialect, mut pieces: mpsc::Receiver<Bytes>) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Sink, SinkExt};
+use mk8s_supervisor::job::{self, Job};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, Control, Head, Kind};
@@ -71,8 +71,8 @@ pub struct Session<S> {
     /// The client has closed the connection.
     pub gone: CancellationToken,
     out: mpsc::Sender<Outgoing>,
-    reader: JoinHandle<()>,
-    writer: JoinHandle<S>,
+    reader: Job<()>,
+    writer: Job<S>,
 }
 
 impl<S: Sink<Bytes, Error = io::Error> + Unpin + Send + 'static> Session<S> {
@@ -82,7 +82,9 @@ impl<S: Sink<Bytes, Error = io::Error> + Unpin + Send + 'static> Session<S> {
         let (out, outgoing) = mpsc::channel(QUEUE);
         let gone = CancellationToken::new();
         let (replies, ended) = (out.clone(), gone.clone());
-        let reader = tokio::spawn(async move {
+        let reader = job::spawn("spdy-reader", async move {
+            // Also if the reader panics.
+            let _ended = ended.drop_guard();
             let reader = Reader {
                 from,
                 streams,
@@ -92,14 +94,13 @@ impl<S: Sink<Bytes, Error = io::Error> + Unpin + Send + 'static> Session<S> {
             if let Err(error) = reader.run().await {
                 tracing::debug!(%error, "a SPDY connection ended");
             }
-            ended.cancel();
         });
         Self {
             incoming,
             gone,
             out,
             reader,
-            writer: tokio::spawn(write(to, outgoing)),
+            writer: job::spawn("spdy-writer", write(to, outgoing)),
         }
     }
 
@@ -108,10 +109,7 @@ impl<S: Sink<Bytes, Error = io::Error> + Unpin + Send + 'static> Session<S> {
         self.incoming.close();
         let _ = self.out.send(Outgoing::End).await;
         let sink = self.writer.await;
-        let abort = self.reader.abort_handle();
-        if tokio::time::timeout(LINGER, self.reader).await.is_err() {
-            abort.abort();
-        }
+        let _ = tokio::time::timeout(LINGER, self.reader.abort_on_drop()).await;
         if let Ok(mut sink) = sink {
             let _ = tokio::time::timeout(Duration::from_secs(1), sink.close()).await;
         }
