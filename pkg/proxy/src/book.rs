@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use mk8s_network::elements::Element;
+use mk8s_network::{conntrack::Truth, elements::Element};
 
 use crate::{
     model::{Node, Part},
@@ -52,6 +52,8 @@ pub struct Changes {
     /// The same for the kernel itself, where it takes elements alone.
     pub elements: Option<Vec<Element>>,
     pub stale: BTreeSet<Stale>,
+    /// With a new table: all that UDP flows may lead to.
+    pub truth: Option<Truth>,
 }
 
 impl Book {
@@ -146,10 +148,12 @@ impl Book {
             elements: crate::rules::elements(&removed, &fresh, &added),
             text: transaction(node, &removed, fresh, &added),
             stale,
+            truth: None,
         }
     }
 
-    /// The whole table, for a start or after a transaction that failed.
+    /// The whole table, for a start or after a transaction that failed: what flows the kernel kept from before is not known
+    /// then, so all are compared.
     pub fn take_all(&mut self, node: &Node) -> Changes {
         self.touched.clear();
         let all: Part = self
@@ -163,7 +167,26 @@ impl Book {
             text: rebuild(node, all.iter()),
             elements: None,
             stale: std::mem::take(&mut self.stale),
+            truth: Some(truth(node, &all)),
         }
+    }
+}
+
+fn truth(node: &Node, all: &Part) -> Truth {
+    let mut destinations: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (key, value) in all {
+        let Some(dest) = key.dest().filter(|dest| dest.proto == Proto::Udp) else {
+            continue;
+        };
+        let endpoints = destinations.entry((dest.ip, dest.port)).or_default();
+        if let Value::Endpoint(ip, port) = value {
+            endpoints.insert((*ip, *port));
+        }
+    }
+    Truth {
+        destinations,
+        pods: node.cluster_cidr,
+        services: node.service_cidr,
     }
 }
 
@@ -259,6 +282,41 @@ mod tests {
         assert!(book.take(&node()).text.contains(": 10.244.1.5 . 8080"));
         book.set(Owner::Service("a/a".into()), Part::new());
         assert!(book.take(&node()).text.contains(": 10.244.1.6 . 8080"));
+    }
+
+    #[test]
+    fn a_new_table_says_where_every_flow_may_lead() {
+        let mut book = Book::default();
+        book.set(web(), part(Proto::Udp, &[5, 6]));
+        let other = Dest {
+            ip: None,
+            proto: Proto::Udp,
+            port: 30053,
+        };
+        book.set(
+            Owner::Service("app/none".into()),
+            Part::from([(Key::Refused(other), Value::Member)]),
+        );
+        book.set(
+            Owner::Service("app/tcp".into()),
+            Part::from([(
+                Key::Refused(Dest {
+                    proto: Proto::Tcp,
+                    ..other
+                }),
+                Value::Member,
+            )]),
+        );
+        let truth = book.take_all(&node()).truth.unwrap();
+        let served = BTreeSet::from([([10, 244, 1, 5].into(), 8080), ([10, 244, 1, 6].into(), 8080)]);
+        assert_eq!(
+            truth.destinations,
+            BTreeMap::from([
+                ((Some([10, 96, 0, 5].into()), 80), served),
+                ((None, 30053), BTreeSet::new())
+            ])
+        );
+        assert_eq!(book.take(&node()).truth, None);
     }
 
     #[test]

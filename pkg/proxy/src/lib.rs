@@ -8,6 +8,7 @@
 //! costs the same however many Services there are, and a change is a handful of element updates.
 
 mod book;
+mod flows;
 mod model;
 mod rules;
 mod run;

@@ -229,6 +229,22 @@ pub enum Value {
 }
 
 impl Key {
+    /// The destination that it is about.
+    pub fn dest(&self) -> Option<&Dest> {
+        match self {
+            Self::Entry(dest)
+            | Self::Near(dest)
+            | Self::Local(dest)
+            | Self::Endpoint(dest, _)
+            | Self::Id(dest, _)
+            | Self::ById(dest, _)
+            | Self::Refused(dest)
+            | Self::Restricted(dest)
+            | Self::Allowed(dest, _) => Some(dest),
+            Self::Hairpin(_) => None,
+        }
+    }
+
     pub fn endpoint(dest: Dest, index: usize, local: bool) -> Self {
         Self::Endpoint(dest, index as u32 + if local { LOCAL } else { 0 })
     }

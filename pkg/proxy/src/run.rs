@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     book::{Book, Changes, Owner},
+    flows::Flows,
     model::{self, Node, Part},
 };
 
@@ -225,9 +226,16 @@ async fn lost(monitor: &mut Option<Monitor>) -> bool {
 #[derive(Default)]
 pub struct Kernel {
     socket: Option<elements::Socket>,
+    flows: Flows,
 }
 
 impl Kernel {
+    /// Waits until the flows that the changes so far made stale are forgotten.
+    pub async fn settled(&self) {
+        self.flows.settled().await;
+    }
+
+    /// The table's part; flows are forgotten beside it.
     pub async fn apply(&mut self, changes: Changes) -> Result<(), mk8s_network::Error> {
         if let Some(elements) = &changes.elements
             && self.transact(elements)
@@ -236,20 +244,14 @@ impl Kernel {
         } else if !changes.text.is_empty() {
             nft::apply(&changes.text).await?;
         }
-        if !changes.stale.is_empty() {
-            let flows: Vec<conntrack::Udp> = changes
-                .stale
-                .iter()
-                .map(|stale| conntrack::Udp {
-                    ip: stale.dest.ip,
-                    port: stale.dest.port,
-                    endpoint: stale.endpoint,
-                })
-                .collect();
-            // A flow that could not be forgotten ends by itself when it is idle.
-            if let Err(error) = conntrack::forget(flows).await {
-                tracing::warn!(%error, "stale UDP flows stay until they are idle");
-            }
+        let gone = changes.stale.iter().map(|stale| conntrack::Udp {
+            ip: stale.dest.ip,
+            port: stale.dest.port,
+            endpoint: stale.endpoint,
+        });
+        self.flows.forget(gone.collect());
+        if let Some(truth) = changes.truth {
+            self.flows.compare(truth);
         }
         Ok(())
     }

@@ -171,6 +171,7 @@ impl Table {
             .apply(changes)
             .await
             .unwrap_or_else(|error| panic!("{error}\n{text}"));
+        self.1.settled().await;
     }
 }
 
@@ -270,10 +271,23 @@ fn reached(bridge_netfilter: u8) {
             );
         }
 
-        // No rule of 127.0.0.0/8 opens the node to its neighbours.
-        let _secret = TcpListener::bind((LOCALHOST, 7777)).unwrap();
-        sh("ip -n far route add 127.0.0.9/32 via 10.0.0.1 2>/dev/null || true");
-        assert!(ask(Some(far), NODE, 7777).is_err());
+        // No rule of 127.0.0.0/8 opens the node to its neighbours: what listens at localhost is not reached from there, by
+        // whatever way its packets come. Without mk8s's rule it is.
+        let secret = TcpListener::bind((LOCALHOST, 7777)).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = secret.accept() {
+                let _ = stream.write_all(b"secret");
+            }
+        });
+        sh("ip netns exec far sh -ec 'ip addr del 127.0.0.1/8 dev lo || true; sysctl -qw net.ipv4.conf.all.route_localnet=1
+            ip route add 127.0.0.1/32 via 10.0.0.1'");
+        assert!(ask(Some(far), LOCALHOST, 7777).is_err());
+        sh("nft flush chain ip mk8s-network input");
+        assert_eq!(
+            ask(Some(far), LOCALHOST, 7777),
+            Ok("secret".into()),
+            "the test's own way there"
+        );
     });
 }
 
@@ -396,6 +410,15 @@ fn host_ports_and_udp() {
         assert_eq!(say(), Ok("a".into()));
         table.set("app/web", &web(json!({})), &slice(&[(&b, "n1")])).await;
         assert_eq!(say(), Ok("b".into()));
+
+        // The endpoints change while mk8s is not running: the next process makes a new table, and the client follows.
+        let mut next = Book::default();
+        let service = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&a, "n1")])].into_iter());
+        next.set(Owner::Service("app/web".into()), service);
+        let kernel = &mut table.1;
+        kernel.apply(next.take_all(&node())).await.unwrap();
+        kernel.settled().await;
+        assert_eq!(say(), Ok("a".into()));
     });
 }
 
