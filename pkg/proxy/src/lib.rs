@@ -9,6 +9,7 @@
 
 mod book;
 mod flows;
+mod health;
 mod model;
 mod rules;
 mod run;

@@ -28,6 +28,27 @@ pub struct Node {
 
 pub type Part = BTreeMap<Key, Value>;
 
+/// The port at which others may ask for the Service's endpoints on this node, and how many ready ones there are.
+pub fn health<'a>(
+    node: &Node,
+    service: &Service,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> Option<(u16, usize)> {
+    let spec = service.spec.as_ref()?;
+    let is_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let port = u16::try_from(spec.health_check_node_port?).ok();
+    let port = port.filter(|port| *port > 0 && is_local && is_balanced)?;
+    let slices = slices.filter(|slice| slice.address_type == "IPv4");
+    let endpoints = slices.flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|endpoint| {
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+        ready != Some(false) && endpoint.node_name.as_deref() == Some(&node.name)
+    });
+    let addresses: BTreeSet<&String> = ready.flat_map(|endpoint| &endpoint.addresses).collect();
+    Some((port, addresses.len()))
+}
+
 /// Upstream's default of sessionAffinityConfig.clientIP.timeoutSeconds.
 const AFFINITY_SECONDS: u32 = 10_800;
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     book::{Book, Changes, Owner},
     flows::Flows,
+    health::HealthPorts,
     model::{self, Node, Part},
 };
 
@@ -36,6 +37,7 @@ struct State {
     pods: HashMap<Arc<str>, Arc<Pod>>,
     dirty: BTreeSet<Owner>,
     book: Book,
+    health: HealthPorts,
 }
 
 fn key(namespace: Option<&String>, name: &str) -> Arc<str> {
@@ -104,15 +106,14 @@ impl State {
     fn settle(&mut self, node: &Node) {
         for owner in std::mem::take(&mut self.dirty) {
             let part = match &owner {
-                Owner::Service(key) => self.services.get(key).map(|service| {
-                    let slices = self
-                        .slices
-                        .get(key)
-                        .into_iter()
-                        .flat_map(BTreeMap::values)
-                        .map(AsRef::as_ref);
-                    model::service(node, service, slices)
-                }),
+                Owner::Service(key) => {
+                    let slices = self.slices.get(key).into_iter();
+                    let slices = slices.flat_map(BTreeMap::values).map(AsRef::as_ref);
+                    let service = self.services.get(key);
+                    let health = service.and_then(|service| model::health(node, service, slices.clone()));
+                    self.health.set(key, health);
+                    service.map(|service| model::service(node, service, slices))
+                }
                 Owner::Pod(key) => self.pods.get(key).map(|pod| model::host_ports(node, pod)),
             };
             self.book.set(owner, part.unwrap_or_else(Part::new));

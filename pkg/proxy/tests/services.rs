@@ -501,13 +501,14 @@ fn api(endpoint: &PodAddress) -> axum::Router {
             },
         )
     };
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999});
     let mut slice = serde_json::to_value(slice(&[(endpoint, "n1")])).unwrap();
     slice["metadata"]["namespace"] = "app".into();
     slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "web"});
     axum::Router::new()
         .route(
             "/api/v1/services",
-            list("ServiceList", "v1", vec![serde_json::to_value(web(json!({}))).unwrap()]),
+            list("ServiceList", "v1", vec![serde_json::to_value(web(local)).unwrap()]),
         )
         .route("/api/v1/pods", list("PodList", "v1", Vec::new()))
         .route(
@@ -533,6 +534,20 @@ fn runs_and_makes_again_what_somebody_flushed() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             println!("reached after {:?}", start.elapsed());
+            let health = tokio::task::spawn_blocking(|| {
+                netns::enter(Path::new("/run/netns/far"), || {
+                    let mut stream = TcpStream::connect((NODE, 30999)).unwrap();
+                    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+                    let mut text = String::new();
+                    stream.read_to_string(&mut text).unwrap();
+                    text
+                })
+            });
+            let health = health.await.unwrap().unwrap();
+            assert!(
+                health.starts_with("HTTP/1.0 200") && health.contains("\"localEndpoints\":1"),
+                "{health}"
+            );
             sh("nft flush ruleset");
         }
         token.cancel();
