@@ -8,12 +8,11 @@ use mk8s_pki::issue::{self, Issued};
 use mk8s_pki::kubeconfig::{self, Credential, Kubeconfig};
 use mk8s_pki::rotation::{self, Holder};
 use mk8s_pki::{files, layout};
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::{OnExit, Supervisor, until};
 use rustls::sign::CertifiedKey;
 
 use crate::failure::Result;
 use crate::kubeconfig::renew_copies;
-use crate::master::until;
 use crate::settings::{ADMIN_CONF, Settings};
 
 const USER: &str = "kubernetes-admin";

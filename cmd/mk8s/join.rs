@@ -187,7 +187,7 @@ async fn untrusted_cluster_info(server: &str) -> Result<ConfigMap> {
 
 fn token_client(settings: &Settings, ca_pem: &str, token: &Token) -> Result<kube::Client> {
     let remote = Remote {
-        server: settings.server().into(),
+        servers: settings.endpoints.clone(),
         ca: issue::certificates(ca_pem)?,
         certificate: None,
         token: Some(token.to_string()),

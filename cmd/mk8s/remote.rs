@@ -11,11 +11,10 @@ use kube::api::{Api, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use mk8s_client::{Informers, Remote};
 use mk8s_pki::issue;
 use mk8s_pki::rotation::{self, Holder};
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::{OnExit, Supervisor, until};
 use rustls::sign::CertifiedKey;
 
 use crate::failure::{Failure, Result};
-use crate::master::until;
 use crate::node::Identity;
 use crate::settings::Settings;
 
@@ -94,7 +93,7 @@ pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Id
 pub fn client(settings: &Settings, ca_pem: &str, certificate: Option<Holder>) -> Result<kube::Client> {
     let ca = issue::certificates(ca_pem)?;
     let remote = Remote {
-        server: settings.server().into(),
+        servers: settings.endpoints.clone(),
         ca,
         certificate: certificate.map(|holder| Arc::new(holder) as Arc<dyn rustls::client::ResolvesClientCert>),
         token: None,

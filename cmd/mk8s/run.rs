@@ -4,9 +4,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use mk8s_controlplane::ControlPlane;
 use mk8s_pki::issue;
 use mk8s_pki::rotation::{self, Holder};
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::{OnExit, Supervisor, until};
 use nix::fcntl::{Flock, FlockArg};
 use tikv_jemalloc_ctl::{background_thread, max_background_threads};
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,20 +74,20 @@ async fn serve(settings: Settings) -> Result<()> {
     tracing::info!(role = ?settings.role, node = settings.node_name, version = mk8s_apiserver::config::VERSION, "starting");
     let told = CancellationToken::new();
     let tell = told.clone();
-    tokio::spawn(async move {
+    drop(mk8s_supervisor::job::spawn("signals", async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tell.cancel();
-    });
+    }));
     // A start may wait for a master that is down: it is stopped like everything else.
     let started = tokio::select! {
         started = start(&settings, &supervisor) => started,
         () = told.cancelled() => Ok(None),
     };
-    let server = match started {
-        Ok(server) => server,
+    let plane = match started {
+        Ok(plane) => plane,
         Err(failure) => {
             supervisor.shutdown(master::SHUTDOWN).await;
             return Err(failure);
@@ -100,13 +101,13 @@ async fn serve(settings: Settings) -> Result<()> {
     if !supervisor.shutdown(master::SHUTDOWN).await {
         tracing::warn!("some tasks did not end in time");
     }
-    if let Some(server) = server {
-        server.close().await;
+    if let Some(plane) = plane {
+        plane.close().await;
     }
     cause.map_or(Ok(()), |cause| Err(Failure::new(cause)))
 }
 
-async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Arc<mk8s_apiserver::ApiServer>>> {
+async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<ControlPlane>> {
     match (settings.role, &settings.master) {
         (Role::Master, Some(own)) => {
             let plane = master::start(settings, own, supervisor).await?;
@@ -115,7 +116,8 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Ar
             let ca = plane.pki.ca.clone();
             let names = vec![settings.node_name.clone(), settings.node_ip.to_string()];
             let common_name = format!("system:node:{}", settings.node_name);
-            let make = move || issue::server(&ca, &common_name, &names, issue::LIFE)?.certified_key();
+            let subject = common_name.clone();
+            let make = move || issue::server(&ca, &subject, &names, issue::LIFE)?.certified_key();
             let certificate = Holder::new(make().map_err(|error| Failure::new(error.to_string()))?);
             let holder = certificate.clone();
             supervisor.spawn("renew-node-serving-certificate", OnExit::Restart, move |token| {
@@ -124,16 +126,17 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Ar
                     let made = make();
                     async move { made }
                 };
-                master::until(token, rotation::keep_fresh("node serving", holder.clone(), renew))
+                until(token, rotation::keep_fresh("node serving", holder.clone(), renew))
             });
+            // As its node, and no more than a joined one: it reads what a node may, and keeps it whole.
             let identity = node::Identity {
-                client: master::client_of(&plane.server, &format!("system:node:{}", settings.node_name)),
-                informers: plane.informers,
+                client: plane.client(&common_name),
+                informers: plane.informers(&common_name, supervisor.token().clone()),
                 server_certificate: Arc::new(certificate),
                 ca_pem: plane.pki.ca.certificate_pem().into(),
             };
             node::start(settings, identity, supervisor)?;
-            Ok(Some(plane.server))
+            Ok(Some(plane))
         }
         (Role::Master, None) => Err(Failure::new("the stored settings of this master are incomplete")),
         (Role::Worker, _) => {

@@ -67,7 +67,7 @@ pub fn client(path: &Path) -> Result<kube::Client> {
         None => None,
     };
     let remote = Remote {
-        server,
+        servers: vec![server],
         ca: issue::certificates(&file.ca_pem()?)?,
         certificate: certificate.map(|holder| std::sync::Arc::new(holder) as _),
         token: file.user().and_then(|user| user.token.clone()),

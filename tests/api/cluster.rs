@@ -1,8 +1,6 @@
 //! A control plane without nodes, as `mk8s init` makes it, and an administrator's client for it.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,145 +8,54 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::client::Body;
 use kube::{Api, Client};
-use mk8s_apiserver::bootstrap::Facts;
-use mk8s_apiserver::{ApiServer, Config, User};
-use mk8s_client::{EventRecorder, Informers, in_process};
-use mk8s_controllers::Context;
-use mk8s_controllers::context::Settings;
 use mk8s_pki::kubeconfig::{Credential, Kubeconfig};
-use mk8s_pki::layout::{self, ServerNames};
-use mk8s_pki::rotation::{self, Holder};
 use mk8s_pki::{ca, issue};
-use mk8s_supervisor::{OnExit, Supervisor};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+use crate::harness::Plane;
 
 pub struct Cluster {
-    dir: Arc<tempfile::TempDir>,
+    plane: Plane,
     pub url: String,
-    authority: Arc<ca::Authority>,
     /// Through TLS, with the administrator's certificate.
     pub admin: Client,
-    server: Arc<ApiServer>,
-    supervisor: Supervisor,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.supervisor.token().cancel();
-    }
-}
-
-fn component(name: &str) -> User {
-    let groups: &[&str] = if name.starts_with("system:serviceaccount:kube-system:") {
-        &["system:serviceaccounts", "system:serviceaccounts:kube-system"]
-    } else {
-        &[]
-    };
-    User::authenticated(name, groups.iter().map(|group| group.to_string()))
 }
 
 impl Cluster {
     pub async fn start() -> Cluster {
-        Cluster::start_in(tempfile::tempdir().unwrap()).await
+        Cluster::of(Plane::start().await).await
     }
 
     /// The same store in a new process, as far as it can tell.
     pub async fn restart(self) -> Cluster {
-        self.supervisor.shutdown(Duration::from_secs(10)).await;
-        self.server.close().await;
-        let dir = self.dir.clone();
-        drop(self);
-        Cluster::start_in(dir).await
+        Cluster::of(self.plane.restart().await).await
     }
 
-    async fn start_in(dir: impl Into<Arc<tempfile::TempDir>>) -> Cluster {
-        let dir = dir.into();
+    async fn of(plane: Plane) -> Cluster {
         // kube's own TLS set-up asks for the process's provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = tokio::net::TcpListener::bind((HOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let url = format!("https://{HOST}:{port}");
-        let names = ServerNames {
-            node_name: "test".into(),
-            cluster_domain: "cluster.local".into(),
-            advertise_address: HOST,
-            service_address: [10, 96, 0, 1].into(),
-            extra: Vec::new(),
-        };
-        let pki = layout::create(&dir.path().join("pki"), &names).unwrap();
-        let ca_pem = pki.ca.certificate_pem();
-        let config = Config::new(dir.path(), HOST, pki.service_accounts.clone());
-        let server = ApiServer::open(config).unwrap();
-        let facts = Facts {
-            service_cidr: server.config().service_cidr,
-            advertise_address: HOST,
-            secure_port: port,
-            ca: ca_pem.into(),
-            front_proxy_ca: pki.front_proxy_ca.certificate_pem().into(),
-            server_url: url.clone(),
-        };
-        server.bootstrap(&facts).await.unwrap();
-
-        let token = CancellationToken::new();
-        let supervisor = Supervisor::new(token.clone());
-        let tls = Arc::new(rotation::server_config(Holder::new(pki.server.clone()), ca_pem).unwrap());
-        let once = std::sync::Mutex::new(Some(listener));
-        let serving = server.clone();
-        supervisor.spawn("apiserver", OnExit::Fatal, move |token| {
-            let (server, tls, listener) = (serving.clone(), tls.clone(), once.lock().unwrap().take());
-            async move {
-                server.serve(listener.ok_or("served before")?, tls, token).await?;
-                Ok(())
-            }
-        });
-        let routed = server.clone();
-        let clients = Arc::new(move |name: &str| in_process(routed.router_as(component(name)), name));
-        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone()).packed();
-        let settings = Settings {
-            service_cidr: Some("10.96.0.0/16".parse().unwrap()),
-            root_ca: ca_pem.into(),
-            signer: Some(pki.ca.clone()),
-            api_addresses: vec![HOST],
-            ..Settings::default()
-        };
-        let context = Context::new(clients.clone(), informers.clone(), settings, token);
-        mk8s_controllers::run(&context, &supervisor);
-        let scheduler = clients("system:kube-scheduler");
-        let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
-        mk8s_scheduler::run(scheduler, informers, recorder, &supervisor);
-
-        let authority = pki.ca.clone();
+        let (url, authority) = (plane.url(), &plane.plane.pki.ca);
         let (name, group) = ("kubernetes-admin", "kubeadm:cluster-admins");
-        let issued = issue::client(&authority, name, Some(group), issue::LIFE).unwrap();
+        let issued = issue::client(authority, name, Some(group), issue::LIFE).unwrap();
         let credential = Credential::Certificate {
             certificate_pem: &issued.certificate_pem,
             key_pem: &issued.key_pem,
         };
-        let file = Kubeconfig::new(&url, ca_pem, "test", name, credential);
-        std::fs::write(dir.path().join("admin.conf"), file.to_yaml().unwrap()).unwrap();
-        let admin = connect(&url, &authority, &Identity::User(name, group));
-        let cluster = Cluster {
-            dir,
-            url,
-            authority,
-            admin,
-            server,
-            supervisor,
-        };
+        let file = Kubeconfig::new(&url, authority.certificate_pem(), "test", name, credential);
+        std::fs::write(plane.dir.path().join("admin.conf"), file.to_yaml().unwrap()).unwrap();
+        let admin = connect(&url, authority, &Identity::User(name, group));
+        let cluster = Cluster { plane, url, admin };
         cluster.account("default").await;
         cluster
     }
 
     /// The administrator's kubeconfig, as kubectl takes it.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.path().join("admin.conf")
+        self.plane.dir.path().join("admin.conf")
     }
 
     pub fn client(&self, identity: &Identity<'_>) -> Client {
-        connect(&self.url, &self.authority, identity)
+        connect(&self.url, &self.plane.plane.pki.ca, identity)
     }
 
     /// Makes a namespace, and waits for what every pod in it needs.

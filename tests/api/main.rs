@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod kubectl;
 mod objects;
 mod reading;

@@ -8,6 +8,7 @@ pub mod config;
 mod discovery;
 mod dispatch;
 mod expiry;
+mod feed;
 mod filter;
 pub mod filters;
 mod gather;

@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use http::Response;
 use http_body::Body as _;
 use mk8s_api::status::Status;
+use mk8s_client::Feed;
 use mk8s_store::Store;
 use mk8s_supervisor::job;
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bootstrap::Facts;
 use crate::call::Call;
 use crate::config::Config;
+use crate::feed::CacheFeed;
 use crate::identity::User;
 use crate::layers::Request;
 use crate::negotiate::Output;
@@ -74,6 +76,14 @@ impl ApiServer {
     /// The same with the identity given: for components in this process.
     pub fn router_as(self: &Arc<Self>, user: User) -> Router {
         self.router().layer(axum::Extension(Arc::new(user)))
+    }
+
+    /// What informers of this process read, as this user.
+    pub fn feed(&self, user: User) -> Arc<dyn Feed> {
+        Arc::new(CacheFeed {
+            state: self.state.clone(),
+            user,
+        })
     }
 
     /// TLS, h2 and HTTP/1.1, until the token is cancelled.

@@ -11,7 +11,9 @@ use mk8s_api::stored::Stored;
 pub struct Selection {
     /// Empty for the core group.
     pub group: String,
+    /// `v1`
     pub version: String,
+    /// `Pod`
     pub kind: String,
     /// As in paths: `pods`.
     pub plural: String,
@@ -27,7 +29,12 @@ pub enum Change {
     /// The object exists in this state.
     Applied(Arc<dyn Stored>),
     /// The object is gone, or no longer selected; its last known state, and the revision of its end.
-    Deleted { object: Arc<dyn Stored>, revision: u64 },
+    Deleted {
+        /// As it was last.
+        object: Arc<dyn Stored>,
+        /// Of the deletion.
+        revision: u64,
+    },
     /// Everything up to this revision has been told. The first one closes the list of what exists.
     UpTo(u64),
 }

@@ -28,6 +28,7 @@ pub struct HttpFeed {
 }
 
 impl HttpFeed {
+    /// A feed that reads as `client` does.
     pub fn new(client: Client) -> Self {
         HttpFeed { client }
     }

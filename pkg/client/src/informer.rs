@@ -269,6 +269,7 @@ impl<K: Kind> Informer<K> {
         self.shared.state.read().objects.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,5 +1,7 @@
 //! How every component talks to the API server: a `kube::Client` over the router in this process or over HTTPS, and on
-//! top of it shared informers, work queues and the events recorder.
+//! top of it shared informers, work queues, the events recorder and leader election.
+
+#![warn(missing_docs)]
 
 mod connect;
 mod events;
@@ -8,6 +10,7 @@ mod http_feed;
 mod informer;
 mod informers;
 mod kind;
+pub mod lease;
 mod queue;
 mod reflector;
 mod seen;

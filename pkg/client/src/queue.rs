@@ -149,6 +149,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
+    /// Queues a key when `delay` is over. Each call counts: a key that waits for two times is queued twice.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
@@ -221,6 +222,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
+    /// The work on a key that [`WorkQueue::next`] gave is over; it is next again if it was added meanwhile.
     pub fn done(&self, key: &K) {
         let Inner { state, notify, metrics } = &*self.inner;
         let mut state = state.lock();

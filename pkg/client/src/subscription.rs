@@ -18,7 +18,12 @@ const KEPT: usize = 1024;
 #[derive(Clone, Debug)]
 pub enum Event<K> {
     /// It is there (`old` is none) or changed since the subscription told of it last.
-    Applied { old: Option<Arc<K>>, new: Arc<K> },
+    Applied {
+        /// As the subscription told of it last.
+        old: Option<Arc<K>>,
+        /// As it is.
+        new: Arc<K>,
+    },
     /// It is gone; its last known state.
     Deleted(Arc<K>),
 }

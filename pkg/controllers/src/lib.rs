@@ -9,7 +9,7 @@
 //! by the informers' indexes ([`index`]). Who counts what it makes waits with `Seen` until its own writes have come back.
 //! Dependents are taken and let go by [`adoption`], conditions put by `mk8s_api::conditions`, and a delete says which object it
 //! means ([`meta::this`]). A panic is its key's failure, and queues are counted; both by the driver. Its rights are those of its
-//! account in the bootstrap roles, which `tests/cluster.rs` exercises.
+//! account in the bootstrap roles, which `tests/controllers` exercises.
 
 pub mod adoption;
 pub mod certificates;

@@ -8,4 +8,4 @@ pub mod metrics;
 mod tasks;
 
 pub use job::{Job, JobError, Jobs};
-pub use tasks::{OnExit, Supervisor, TaskError};
+pub use tasks::{OnExit, Supervisor, TaskError, until};

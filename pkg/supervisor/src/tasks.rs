@@ -31,6 +31,15 @@ pub enum OnExit {
     Done,
 }
 
+/// Work that has no end of its own, ended by the token.
+pub async fn until(token: CancellationToken, work: impl Future<Output = ()>) -> Result<(), TaskError> {
+    tokio::select! {
+        () = work => {}
+        () = token.cancelled() => {}
+    }
+    Ok(())
+}
+
 /// Owner of tasks; clones share them.
 #[derive(Clone)]
 pub struct Supervisor {

@@ -84,6 +84,20 @@ pub fn once(facts: &Facts) -> Vec<Value> {
         ),
         // Proxy, DNS and network of a joined host act as its node.
         cluster_binding("mk8s:node-proxier", "system:node-proxier", "system:nodes"),
+        // What the control plane's own informers read as.
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "mk8s:informers"},
+            "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["list", "watch"]}],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "mk8s:informers"},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "mk8s:informers"},
+            "subjects": [{"apiGroup": RBAC, "kind": "User", "name": "system:mk8s:informers"}],
+        }),
         // Upstream leaves serving certificates to an administrator; mk8s approves those for a node's own name and address.
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -24,7 +24,7 @@ use crate::options::ListOptions;
 use crate::respond;
 use crate::rows::Row;
 use crate::table::{self, Include};
-use crate::watch_cache::{Event, EventKind, Next, Snapshot, Watcher};
+use crate::watch_cache::{Event, EventKind, Next, ResourceCache, Snapshot, Watcher};
 
 const CHUNK: usize = 64 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -117,18 +117,28 @@ fn too_old(revision: u64, oldest: u64) -> Status {
     Status::expired(format!("too old resource version: {revision} ({oldest})"))
 }
 
-struct Scope {
+/// Which objects a watch is about.
+pub(crate) struct Scope {
     /// Key prefix of the namespace.
     prefix: Option<Arc<str>>,
     filter: Filter,
 }
 
 impl Scope {
+    /// Of one namespace (empty: all), what a filter picks.
+    pub(crate) fn new(cache: &ResourceCache, namespace: &str, filter: Filter) -> Scope {
+        let namespaced = cache.resource().is_namespaced() && !namespace.is_empty();
+        Scope {
+            prefix: namespaced.then(|| cache.list(namespace).prefix().clone()),
+            filter,
+        }
+    }
+
     fn is_everything(&self) -> bool {
         self.prefix.is_none() && self.filter.is_everything()
     }
 
-    fn covers(&self, object: &Object) -> bool {
+    pub(crate) fn covers(&self, object: &Object) -> bool {
         if let Some(prefix) = &self.prefix
             && !object.key.starts_with(&**prefix)
         {
@@ -138,7 +148,7 @@ impl Scope {
     }
 
     /// What an event is to this watcher: entering a selector is ADDED, leaving it DELETED with the last object seen.
-    fn sees<'e>(&self, event: &'e Event) -> Option<(EventKind, &'e Arc<Object>)> {
+    pub(crate) fn sees<'e>(&self, event: &'e Event) -> Option<(EventKind, &'e Arc<Object>)> {
         let before = event.old.as_ref().filter(|old| self.covers(old));
         let now = event.kind != EventKind::Deleted && self.covers(&event.object);
         match (before, now) {

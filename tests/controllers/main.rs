@@ -1,9 +1,12 @@
 //! The controllers and the scheduler together, against the API server in this process.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
+#[path = "../harness/mod.rs"]
 mod harness;
+mod lease;
 
-use harness::{Cluster, holds, template, until};
+use cluster::{Cluster, holds, template, until};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};

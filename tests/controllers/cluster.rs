@@ -1,8 +1,6 @@
 //! A whole control plane in this process, on a temporary store, each part under its own identity; and nodes that only pretend to run pods.
 
 use std::future::Future;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,41 +8,21 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use mk8s_apiserver::bootstrap::Facts;
-use mk8s_apiserver::{ApiServer, Config, User};
-use mk8s_client::{Event, EventRecorder, Informers, in_process};
-use mk8s_controllers::Context;
+use mk8s_apiserver::User;
+use mk8s_client::{Event, Informers, in_process};
 use mk8s_controllers::context::Settings;
-use mk8s_pki::ca;
-use mk8s_pki::serviceaccount::Keys;
-use mk8s_supervisor::Supervisor;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::Plane;
+
 pub struct Cluster {
-    _dir: tempfile::TempDir,
-    pub server: Arc<ApiServer>,
+    plane: Plane,
     pub admin: Client,
-    pub supervisor: Supervisor,
 }
 
 /// What a pretended pod does: `run`, `succeed`, `fail`.
 const OUTCOME: &str = "test/outcome";
-
-fn user(name: &str) -> User {
-    let groups = match name.strip_prefix("system:serviceaccount:") {
-        Some(account) => {
-            let namespace = account.split(':').next().unwrap();
-            vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
-            ]
-        }
-        None if name == "admin" => vec!["system:masters".to_owned()],
-        None => Vec::new(),
-    };
-    User::authenticated(name, groups)
-}
 
 impl Cluster {
     pub async fn start() -> Cluster {
@@ -53,46 +31,13 @@ impl Cluster {
 
     pub async fn start_with(settings: Settings) -> Cluster {
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-        let dir = tempfile::tempdir().unwrap();
-        let keys = Arc::new(Keys::generate().unwrap());
-        let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys)).unwrap();
-        let authority = Arc::new(ca::create("test").unwrap());
-        let facts = Facts {
-            service_cidr: server.config().service_cidr,
-            advertise_address: [127, 0, 0, 1].into(),
-            secure_port: 6443,
-            ca: authority.certificate_pem().to_owned(),
-            front_proxy_ca: "CA".into(),
-            server_url: "https://127.0.0.1:6443".into(),
-        };
-        server.bootstrap(&facts).await.unwrap();
-        let clients = {
-            let server = server.clone();
-            Arc::new(move |name: &str| in_process(server.router_as(user(name)), name))
-        };
-        let token = CancellationToken::new();
-        let supervisor = Supervisor::new(token.clone());
-        let informers = Informers::new(clients("system:kube-controller-manager"), token.clone()).packed();
         let settings = Settings {
             cluster_cidr: "10.244.0.0/16".parse().ok(),
-            service_cidr: Some(server.config().service_cidr),
-            root_ca: authority.certificate_pem().to_owned(),
-            signer: Some(authority),
-            api_addresses: vec![IpAddr::from([127, 0, 0, 1])],
             ..settings
         };
-        let admin = clients("admin");
-        let ctx = Context::new(clients.clone(), informers.clone(), settings, token);
-        mk8s_controllers::run(&ctx, &supervisor);
-        let scheduler = clients("system:kube-scheduler");
-        let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
-        mk8s_scheduler::run(scheduler, informers, recorder, &supervisor);
-        Cluster {
-            _dir: dir,
-            server,
-            admin,
-            supervisor,
-        }
+        let plane = Plane::start_with(settings).await;
+        let admin = plane.plane.client("system:apiserver");
+        Cluster { plane, admin }
     }
 
     pub fn api<K>(&self, namespace: &str) -> Api<K>
@@ -105,7 +50,7 @@ impl Cluster {
     /// A client that acts as a user of these groups.
     pub fn client(&self, name: &str, groups: &[&str]) -> Client {
         let user = User::authenticated(name, groups.iter().map(|g| (*g).to_owned()));
-        in_process(self.server.router_as(user), name)
+        in_process(self.plane.plane.server.router_as(user), name)
     }
 
     pub async fn create<K>(&self, namespace: &str, object: Value) -> K
@@ -146,7 +91,7 @@ impl Cluster {
             .unwrap();
         let client = self.admin.clone();
         let name = name.to_owned();
-        let token = self.supervisor.token().clone();
+        let token = self.plane.supervisor.token().clone();
         tokio::spawn(async move { pretend(client, name, token).await });
         made
     }
@@ -169,8 +114,7 @@ impl Cluster {
     }
 
     pub async fn stop(self) {
-        self.supervisor.shutdown(Duration::from_secs(5)).await;
-        self.server.close().await;
+        self.plane.stop().await;
     }
 }
 

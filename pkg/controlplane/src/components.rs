@@ -1,0 +1,50 @@
+//! Controllers and scheduler: what only one control plane of a cluster may run at a time. They run in a scope that can be
+//! stopped and started again. What they hold of the cluster, informers and what allocators took from them, is the scope's: it
+//! is read anew each time.
+
+use std::sync::Arc;
+
+use mk8s_apiserver::ApiServer;
+use mk8s_client::lease::{self, Election};
+use mk8s_client::{EventRecorder, Informers};
+use mk8s_controllers::Context;
+use mk8s_controllers::context::Settings;
+use mk8s_supervisor::{OnExit, Supervisor};
+
+use crate::identity::{self, READER, user};
+
+/// Asks for the lease: upstream's role for it fits.
+const ELECTOR: &str = "system:kube-controller-manager";
+
+/// Starts them: directly, or whenever the election is won.
+pub(crate) fn run(server: &Arc<ApiServer>, settings: Settings, election: Option<Election>, supervisor: &Supervisor) {
+    let start = {
+        let server = server.clone();
+        move |scope: &Supervisor| start(&server, &settings, scope)
+    };
+    let Some(election) = election else {
+        return start(supervisor);
+    };
+    let (client, start) = (identity::client(server, ELECTOR), Arc::new(start));
+    let owner = supervisor.clone();
+    // Fatal: it ends early only where two might be at work, or where nobody knows what became of its scope.
+    supervisor.spawn("leader-election", OnExit::Fatal, move |token| {
+        let (client, election, owner, start) = (client.clone(), election.clone(), owner.clone(), start.clone());
+        lease::lead(client, election, owner, token, move |scope| start(scope))
+    });
+}
+
+fn start(server: &Arc<ApiServer>, settings: &Settings, scope: &Supervisor) {
+    let informers = Informers::fed(server.feed(user(READER)), scope.token().clone()).packed();
+    let clients = server.clone();
+    let context = Context::new(
+        Arc::new(move |name| identity::client(&clients, name)),
+        informers.clone(),
+        settings.clone(),
+        scope.token().clone(),
+    );
+    mk8s_controllers::run(&context, scope);
+    let scheduler = identity::client(server, "system:kube-scheduler");
+    let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
+    mk8s_scheduler::run(scheduler, informers, recorder, scope);
+}

@@ -1,0 +1,27 @@
+//! Who the parts of this process are to the API server.
+
+use std::sync::Arc;
+
+use mk8s_apiserver::{ApiServer, User};
+
+/// Reads for the controllers' and the scheduler's informers: it may list and watch, and nothing else.
+pub const READER: &str = "system:mk8s:informers";
+
+/// A component's user; nodes and service accounts of kube-system get their groups.
+pub fn user(name: &str) -> User {
+    let groups: &[&str] = if name.starts_with("system:serviceaccount:kube-system:") {
+        &["system:serviceaccounts", "system:serviceaccounts:kube-system"]
+    } else if name.starts_with("system:node:") {
+        &["system:nodes"]
+    } else if name == "system:apiserver" {
+        &["system:masters"]
+    } else {
+        &[]
+    };
+    User::authenticated(name, groups.iter().map(|group| group.to_string()))
+}
+
+/// A client of `server` that acts as `name`.
+pub(crate) fn client(server: &Arc<ApiServer>, name: &str) -> kube::Client {
+    mk8s_client::in_process(server.router_as(user(name)), &format!("mk8s/{name}"))
+}

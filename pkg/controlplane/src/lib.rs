@@ -1,0 +1,133 @@
+//! The control plane, wired once: API server, controllers and scheduler, each acting under an identity of its own. The binary
+//! starts it, and so do the tests.
+
+mod components;
+mod identity;
+mod serving;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use mk8s_apiserver::bootstrap::Facts;
+use mk8s_apiserver::tokens::TokenAuthority;
+use mk8s_apiserver::{ApiServer, OpenError};
+use mk8s_client::Informers;
+use mk8s_client::lease::Election;
+use mk8s_controllers::context::Settings;
+use mk8s_pki::PkiError;
+use mk8s_pki::layout::{Master, ServerNames};
+use mk8s_pki::rotation::{self, Holder};
+use mk8s_supervisor::Supervisor;
+use tokio_util::sync::CancellationToken;
+
+pub use identity::{READER, user};
+pub use mk8s_controllers::context::Settings as ControllerSettings;
+
+/// What a control plane is told.
+pub struct Config {
+    /// The store is in `db` below it.
+    pub data_dir: PathBuf,
+    pub pki: Arc<Master>,
+    /// What the API server's certificate is renewed for.
+    pub names: ServerNames,
+    /// Port 0: one that is free.
+    pub listen: SocketAddr,
+    pub advertise_address: IpAddr,
+    /// How joins reach the API; none: at the advertised address and the port listened on.
+    pub server_url: Option<String>,
+    pub service_cidr: IpNet,
+    pub cluster_domain: String,
+    /// What controllers act on. The CA, the service network and the masters' addresses are filled in.
+    pub controllers: Settings,
+    /// Whom controllers and scheduler wait for. None: nobody else can be at this store, and no Lease is written.
+    pub election: Option<Election>,
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("set up TLS: {0}")]
+    Tls(#[from] PkiError),
+    #[error("write what a cluster begins with: {0}")]
+    Bootstrap(String),
+    #[error("listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A running control plane. Its tasks are the supervisor's; [`ControlPlane::close`] comes after their end.
+pub struct ControlPlane {
+    pub server: Arc<ApiServer>,
+    pub pki: Arc<Master>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl ControlPlane {
+    /// Opens the store, serves the API, and has controllers and scheduler run: at once, or whenever the election is won.
+    pub async fn start(config: Config, supervisor: &Supervisor) -> Result<ControlPlane, StartError> {
+        let listener = tokio::net::TcpListener::bind(config.listen).await;
+        let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) = bound.map_err(|source| StartError::Listen {
+            address: config.listen,
+            source,
+        })?;
+        let pki = config.pki;
+        let (serving, kubelet_client) = (Holder::new(pki.server.clone()), Holder::new(pki.kubelet_client.clone()));
+        let ca = pki.ca.certificate_pem();
+        let mut api =
+            mk8s_apiserver::Config::new(config.data_dir, config.advertise_address, pki.service_accounts.clone());
+        api.service_cidr = config.service_cidr;
+        api.secure_port = address.port();
+        api.tokens = TokenAuthority::new(pki.service_accounts.clone(), &config.cluster_domain);
+        api.cluster_domain = config.cluster_domain;
+        api.kubelet_client = Some(rotation::client_config(ca, Some(kubelet_client.clone()))?);
+        let tls = Arc::new(rotation::server_config(serving.clone(), ca)?);
+        let server = ApiServer::open(api)?;
+        let own = || format!("https://{}", SocketAddr::new(config.advertise_address, address.port()));
+        let facts = Facts {
+            service_cidr: config.service_cidr,
+            advertise_address: config.advertise_address,
+            secure_port: address.port(),
+            ca: ca.into(),
+            front_proxy_ca: pki.front_proxy_ca.certificate_pem().into(),
+            server_url: config.server_url.unwrap_or_else(own),
+        };
+        let begun = server.bootstrap(&facts).await;
+        begun.map_err(|status| StartError::Bootstrap(status.message))?;
+
+        serving::serve(&server, tls, listener, supervisor);
+        serving::keep_certificates(&pki, config.names, serving, kubelet_client, supervisor);
+        let settings = Settings {
+            service_cidr: Some(config.service_cidr),
+            root_ca: ca.into(),
+            api_addresses: vec![config.advertise_address],
+            signer: Some(pki.ca.clone()),
+            ..config.controllers
+        };
+        components::run(&server, settings, config.election, supervisor);
+        Ok(ControlPlane { server, pki, address })
+    }
+
+    /// A client in this process that acts as a component, a node or a service account of kube-system ([`user`]).
+    pub fn client(&self, name: &str) -> kube::Client {
+        identity::client(&self.server, name)
+    }
+
+    /// Informers fed by the watch cache, as far as this user may see it.
+    pub fn informers(&self, name: &str, token: CancellationToken) -> Informers {
+        Informers::fed(self.server.feed(user(name)), token)
+    }
+
+    /// Ends what the API server still does, and closes the store.
+    pub async fn close(&self) {
+        self.server.close().await;
+    }
+}

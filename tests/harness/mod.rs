@@ -1,0 +1,92 @@
+//! A control plane in this process, the one that the binary starts, on a temporary store and a free loopback port.
+#![allow(dead_code)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mk8s_client::lease::Election;
+use mk8s_controllers::context::Settings;
+use mk8s_controlplane::{Config, ControlPlane};
+use mk8s_pki::layout::{self, ServerNames};
+use mk8s_supervisor::Supervisor;
+use tokio_util::sync::CancellationToken;
+
+pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+pub struct Plane {
+    pub dir: Arc<tempfile::TempDir>,
+    pub plane: ControlPlane,
+    pub supervisor: Supervisor,
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.supervisor.token().cancel();
+    }
+}
+
+impl Plane {
+    pub async fn start() -> Plane {
+        Plane::start_with(Settings::default()).await
+    }
+
+    /// With these settings of the controllers.
+    pub async fn start_with(controllers: Settings) -> Plane {
+        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, None).await
+    }
+
+    /// With controllers that share out pod networks, and run only while the election is won.
+    pub async fn start_elected(election: Election) -> Plane {
+        let controllers = Settings {
+            cluster_cidr: "10.244.0.0/16".parse().ok(),
+            ..Settings::default()
+        };
+        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, Some(election)).await
+    }
+
+    async fn start_in(dir: Arc<tempfile::TempDir>, controllers: Settings, election: Option<Election>) -> Plane {
+        let names = ServerNames {
+            node_name: "test".into(),
+            cluster_domain: "cluster.local".into(),
+            advertise_address: HOST,
+            service_address: [10, 96, 0, 1].into(),
+            extra: Vec::new(),
+        };
+        let config = Config {
+            data_dir: dir.path().into(),
+            pki: Arc::new(layout::create(&dir.path().join("pki"), &names).unwrap()),
+            names,
+            listen: (HOST, 0).into(),
+            advertise_address: HOST,
+            server_url: None,
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".into(),
+            controllers,
+            election,
+        };
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let plane = ControlPlane::start(config, &supervisor).await.unwrap();
+        Plane { dir, plane, supervisor }
+    }
+
+    /// The same store in a new process, as far as it can tell.
+    pub async fn restart(self) -> Plane {
+        self.stop().await;
+        let dir = self.dir.clone();
+        drop(self);
+        Plane::start_in(dir, Settings::default(), None).await
+    }
+
+    pub async fn stop(&self) {
+        assert!(
+            self.supervisor.shutdown(Duration::from_secs(10)).await,
+            "tasks did not end"
+        );
+        self.plane.close().await;
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.plane.address)
+    }
+}
