@@ -44,14 +44,16 @@ impl Cache {
     }
 
     /// A pod is on a node, seen or assumed; a pod that was assumed elsewhere moves.
-    pub fn add_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
+    pub fn add_pod(&mut self, pod: &PodInfo, node: &str) {
         let uid = pod.uid().to_owned();
         if self.pods.get(&uid).is_some_and(|old| old != node) {
             self.remove_pod(&uid);
         }
-        self.counts.change(&pod.pod, node, 1);
         if let Some(old) = self.slot(node).add_pod(pod) {
-            self.counts.change(&old.pod, node, -1);
+            self.counts.change(&old, node, -1);
+        }
+        if let Some(placed) = self.at.get(node).and_then(|at| self.nodes[*at].pods.get(&uid)) {
+            self.counts.change(placed, node, 1);
         }
         self.pods.insert(uid, node.to_owned());
     }
@@ -65,7 +67,7 @@ impl Cache {
             return false;
         };
         if let Some(old) = self.nodes[at].remove_pod(uid) {
-            self.counts.change(&old.pod, &node, -1);
+            self.counts.change(&old, &node, -1);
         }
         self.drop_if_unused(at);
         true
@@ -77,7 +79,7 @@ impl Cache {
             let pods = self
                 .nodes
                 .iter()
-                .flat_map(|n| n.pods.values().map(|p| (&*p.pod, n.name.as_str())));
+                .flat_map(|n| n.pods.values().map(|p| (p, n.name.as_str())));
             self.counts.prepare(namespace, selector, pods);
         }
     }
@@ -133,10 +135,10 @@ mod tests {
         let mut cache = Cache::default();
         cache.set_node(node("a"));
         cache.set_node(node("b"));
-        cache.add_pod(pod("1"), "a");
-        cache.add_pod(pod("1"), "a");
+        cache.add_pod(&pod("1"), "a");
+        cache.add_pod(&pod("1"), "a");
         assert_eq!(cache.node("a").unwrap().requested.milli_cpu, 1000);
-        cache.add_pod(pod("1"), "b");
+        cache.add_pod(&pod("1"), "b");
         assert_eq!(cache.node("a").unwrap().requested.milli_cpu, 0);
         cache.remove_node("b");
         assert_eq!(cache.node("b").unwrap().requested.milli_cpu, 1000);

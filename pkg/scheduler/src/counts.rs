@@ -1,10 +1,11 @@
 //! How many pods that a selector picks are on each node: counted once when a selector is first asked for, then kept with every pod that
 //! comes or goes, so that a decision costs the nodes it compares, not the pods on them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::core::{Selector, SelectorExt};
+
+use crate::info::Placed;
 
 /// Selectors kept for a namespace; beyond it, those that were asked for longest ago are forgotten.
 const KEPT: usize = 64;
@@ -23,16 +24,14 @@ struct Count {
 }
 
 /// Does a selector count this pod?
-fn counts(selector: &Selector, pod: &Pod) -> bool {
-    static NONE: BTreeMap<String, String> = BTreeMap::new();
-    pod.metadata.deletion_timestamp.is_none() && selector.matches(pod.metadata.labels.as_ref().unwrap_or(&NONE))
+fn counts(selector: &Selector, pod: &Placed) -> bool {
+    !pod.deleting && selector.matches(&pod.labels)
 }
 
 impl Counts {
     /// A pod came to a node (1) or left it (-1).
-    pub fn change(&mut self, pod: &Pod, node: &str, by: i64) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let Some(all) = self.namespaces.get_mut(namespace) else {
+    pub fn change(&mut self, pod: &Placed, node: &str, by: i64) {
+        let Some(all) = self.namespaces.get_mut(&*pod.namespace) else {
             return;
         };
         for count in all.values_mut().filter(|c| counts(&c.selector, pod)) {
@@ -49,7 +48,7 @@ impl Counts {
         &mut self,
         namespace: &str,
         selector: &Selector,
-        pods: impl Iterator<Item = (&'p Pod, &'p str)>,
+        pods: impl Iterator<Item = (&'p Placed, &'p str)>,
     ) {
         self.clock += 1;
         let all = self.namespaces.entry(namespace.to_owned()).or_default();
@@ -60,7 +59,7 @@ impl Counts {
         }
         let mut on_node = HashMap::new();
         for (pod, node) in pods {
-            if pod.metadata.namespace.as_deref().unwrap_or_default() == namespace && counts(selector, pod) {
+            if &*pod.namespace == namespace && counts(selector, pod) {
                 *on_node.entry(node.to_owned()).or_default() += 1;
             }
         }

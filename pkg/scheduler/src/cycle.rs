@@ -126,7 +126,7 @@ fn preemption(pod: &PodInfo, all: usize, objections: &[(&NodeInfo, Objection)]) 
     for (node, objection) in objections {
         let reason = if objection.unresolvable {
             "Preemption is not helpful for scheduling"
-        } else if node.pods.values().any(|other| other.priority() < pod.priority()) {
+        } else if node.pods.values().any(|other| other.priority < pod.priority()) {
             "Preemption is not in this version of mk8s"
         } else {
             "No preemption victims found for incoming pod"
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn emptiest_node_that_fits_wins() {
         let mut cache = cache(&[("a", "2", json!({})), ("b", "2", json!({})), ("c", "100m", json!({}))]);
-        cache.add_pod(Arc::new(pod("x", "1")), "a");
+        cache.add_pod(&pod("x", "1"), "a");
         assert_eq!(run(&pod("p", "500m"), &cache), Ok("b".to_owned()));
     }
 
@@ -176,7 +176,7 @@ mod tests {
     fn refusal_counts_reasons_as_upstream_does() {
         let tainted = json!({"taints": [{"key": "k", "effect": "NoSchedule"}]});
         let mut cache = cache(&[("a", "1", json!({})), ("b", "8", tainted.clone()), ("c", "8", tainted)]);
-        cache.add_pod(Arc::new(pod("x", "1")), "a");
+        cache.add_pod(&pod("x", "1"), "a");
         assert_eq!(
             run(&pod("p", "1"), &cache).unwrap_err(),
             "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). no new claims to deallocate, preemption: \

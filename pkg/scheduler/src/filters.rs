@@ -244,9 +244,9 @@ mod tests {
         };
         let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
         let mut n = node(json!({}));
-        n.add_pod(other("1", port.clone()));
+        n.add_pod(&other("1", port.clone()));
         assert_eq!(check(&pod(port.clone()), &n).unwrap().filter, Filter::NodePorts);
-        n.add_pod(other("2", needs("cpu", "900m")));
+        n.add_pod(&other("2", needs("cpu", "900m")));
         let objection = check(&pod(needs("cpu", "200m")), &n).unwrap();
         assert_eq!(objection.reasons, ["Too many pods", "Insufficient cpu"]);
         assert!(!objection.unresolvable);

@@ -1,6 +1,6 @@
 //! Pods and nodes with everything that a cycle asks of them worked out beforehand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -88,6 +88,35 @@ impl PodInfo {
     }
 }
 
+/// What is remembered of a pod that has its node. A cluster's pods are all here: a whole one takes ten times as much.
+#[derive(Debug)]
+pub struct Placed {
+    pub namespace: Box<str>,
+    pub labels: BTreeMap<String, String>,
+    /// It is going, and counts as gone where pods are spread.
+    pub deleting: bool,
+    pub priority: i32,
+    requests: Resources,
+    nonzero: Resources,
+    ports: Box<[HostPort]>,
+}
+
+impl Placed {
+    /// The part of a pod that its node needs.
+    pub fn new(pod: &PodInfo) -> Self {
+        let meta = &pod.pod.metadata;
+        Placed {
+            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            priority: pod.priority(),
+            requests: pod.requests.clone(),
+            nonzero: pod.nonzero.clone(),
+            ports: pod.ports.clone().into(),
+        }
+    }
+}
+
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let sidecars = spec
@@ -128,7 +157,7 @@ pub struct NodeInfo {
     /// The same for scores.
     pub nonzero: Resources,
     /// Its pods by uid.
-    pub pods: HashMap<String, Arc<PodInfo>>,
+    pub pods: HashMap<String, Placed>,
     /// Host ports in use.
     pub ports: Vec<HostPort>,
     /// Sizes of the images it has, by each of their names.
@@ -162,26 +191,26 @@ impl NodeInfo {
     }
 
     /// A pod is here; returns what was known of it before.
-    pub fn add_pod(&mut self, pod: Arc<PodInfo>) -> Option<Arc<PodInfo>> {
+    pub fn add_pod(&mut self, pod: &PodInfo) -> Option<Placed> {
         self.requested.add(&pod.requests);
         self.nonzero.add(&pod.nonzero);
         self.ports.extend(pod.ports.iter().cloned());
-        let old = self.pods.insert(pod.uid().to_owned(), pod)?;
+        let old = self.pods.insert(pod.uid().to_owned(), Placed::new(pod))?;
         self.take_off(&old);
         Some(old)
     }
 
     /// A pod is here no more.
-    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Placed> {
         let old = self.pods.remove(uid)?;
         self.take_off(&old);
         Some(old)
     }
 
-    fn take_off(&mut self, old: &PodInfo) {
+    fn take_off(&mut self, old: &Placed) {
         self.requested.sub(&old.requests);
         self.nonzero.sub(&old.nonzero);
-        for port in &old.ports {
+        for port in &*old.ports {
             if let Some(at) = self.ports.iter().position(|p| p == port) {
                 self.ports.swap_remove(at);
             }

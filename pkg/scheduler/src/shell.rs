@@ -223,7 +223,7 @@ impl Scheduler {
         let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
         if !node.is_empty() {
             self.queue.remove(&uid);
-            self.cache.add_pod(Arc::new(PodInfo::new(pod)), &node);
+            self.cache.add_pod(&PodInfo::new(pod), &node);
         } else if pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(&uid);
         } else if is_ours(&pod) {
@@ -279,7 +279,7 @@ impl Scheduler {
     }
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
-        self.cache.add_pod(pod.clone(), &node);
+        self.cache.add_pod(&pod, &node);
         self.unreported.remove(pod.uid());
         let meta = &pod.pod.metadata;
         let (namespace, name) = (

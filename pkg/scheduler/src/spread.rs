@@ -255,8 +255,8 @@ mod tests {
         let mut cache = crate::cache::Cache::default();
         cache.set_node(node("a"));
         cache.set_node(node("b"));
-        cache.add_pod(pod("1", "web"), "a");
-        cache.add_pod(pod("2", "other"), "a");
+        cache.add_pod(&pod("1", "web"), "a");
+        cache.add_pod(&pod("2", "other"), "a");
         let scores = |cache: &mut crate::cache::Cache, pod: &PodInfo| {
             let spread = Spread::new(&pod.pod, &groups);
             cache.prepare(&spread);
@@ -267,7 +267,7 @@ mod tests {
         assert!(found[1] > found[0], "{found:?}");
         assert_eq!(scores(&mut cache, &pod("4", "other")), [0, 0]);
         // Counts follow what comes and goes.
-        cache.add_pod(pod("5", "web"), "b");
+        cache.add_pod(&pod("5", "web"), "b");
         cache.remove_pod("1");
         let found = scores(&mut cache, &pod("3", "web"));
         assert!(found[0] > found[1], "{found:?}");
@@ -293,7 +293,7 @@ mod tests {
             cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
         }
         for uid in 0..12 {
-            cache.add_pod(pod(&uid.to_string(), json!({})), "a1");
+            cache.add_pod(&pod(&uid.to_string(), json!({})), "a1");
         }
         let scores = |cache: &mut Cache, pod: &PodInfo| {
             let spread = Spread::new(&pod.pod, &groups);

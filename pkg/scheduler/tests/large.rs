@@ -39,7 +39,7 @@ fn decisions_among_5000_nodes() {
         cache.prepare(&spread);
         let decision = cycle::decide(&pod, &cache, &spread, start, |_| 0);
         start = decision.next_start;
-        cache.add_pod(pod, &decision.node.unwrap());
+        cache.add_pod(&pod, &decision.node.unwrap());
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
