@@ -506,7 +506,7 @@ impl FieldSelector {
             let (field, equals, value) =
                 split_term(part).ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
             terms.push(FieldTerm {
-                field: field.trim().to_string(),
+                field: field.to_string(),
                 equals,
                 value: unescape(value)?,
             });

@@ -1,0 +1,180 @@
+//! The decoders against a corpus and seeded mutations of it: MK8S_FUZZ_SECONDS for each (1 where it is not set). A failure
+//! prints the input; the seed is the same each time, so that it comes again. MK8S_FUZZ_DUMP=DIR writes the corpus for
+//! hack/fuzz.sh instead.
+#![allow(clippy::unwrap_used)]
+
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use targets::{TARGETS, Target};
+
+/// Committed lines, and the objects and patches that upstream's own types filled.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let objects = || {
+        include_str!("../fixtures/objects.tsv")
+            .lines()
+            .map(|line| line.split('\t').collect::<Vec<_>>())
+    };
+    let text = |cells: Vec<&str>| cells[2].as_bytes().to_vec();
+    let lines = |all: &str| all.lines().map(|line| line.as_bytes().to_vec()).collect();
+    match target {
+        "protobuf" => objects()
+            .map(|cells| base64::engine::general_purpose::STANDARD.decode(cells[3]).unwrap())
+            .collect(),
+        "json" => objects().map(text).collect(),
+        "yaml" => include_str!("corpus/yaml.txt")
+            .split("\n---\n")
+            .map(|document| document.as_bytes().to_vec())
+            .collect(),
+        "patch" => include_str!("../fixtures/patches.tsv")
+            .lines()
+            .map(|line| line.splitn(3, '\t').take(2).collect::<Vec<_>>().join("\n").into_bytes())
+            .chain(
+                include_str!("corpus/patch.txt")
+                    .lines()
+                    .map(|line| line.replace('\t', "\n").into_bytes()),
+            )
+            .collect(),
+        "selectors" => lines(include_str!("corpus/selectors.txt")),
+        "quantity" => lines(include_str!("corpus/quantity.txt")),
+        other => panic!("no corpus for {other}"),
+    }
+}
+
+/// xorshift64: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// A range of at most 64 bytes.
+    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
+        let start = self.below(length);
+        start..(start + self.below(64)).min(length)
+    }
+}
+
+/// What parsers trip over.
+const TOKENS: [&[u8]; 24] = [
+    b"k8s\0",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"\"",
+    b":",
+    b",",
+    b"null",
+    b"-",
+    b"\n",
+    b"\t",
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"e9",
+    b"Ki",
+    b"\\",
+    b"==",
+    b" in (",
+    b"\xff",
+    b"\xff\xff\xff\xff\x0f",
+    b"$patch",
+    b"0.",
+];
+
+fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
+    for _ in 0..=random.below(6) {
+        let at = random.below(input.len() + 1);
+        match random.below(7) {
+            0 if !input.is_empty() => {
+                let at = random.below(input.len());
+                input[at] = random.next() as u8;
+            }
+            1 if !input.is_empty() => {
+                let at = random.below(input.len());
+                input[at] ^= 1 << random.below(8);
+            }
+            2 => {
+                let range = random.range(input.len());
+                input.drain(range);
+            }
+            3 => {
+                let copied = input[random.range(input.len())].to_vec();
+                for _ in 0..=random.below(20) {
+                    input.splice(at..at, copied.iter().copied());
+                }
+            }
+            4 => {
+                let other = &corpus[random.below(corpus.len())];
+                let part = other[random.range(other.len())].to_vec();
+                input.splice(at..at, part);
+            }
+            5 => input.truncate(at),
+            _ => {
+                let token = TOKENS[random.below(TOKENS.len())];
+                for _ in 0..=[0, 0, 0, 150][random.below(4)] {
+                    input.splice(at..at, token.iter().copied());
+                }
+            }
+        }
+    }
+}
+
+fn run(name: &str, target: Target) {
+    let corpus = corpus(name);
+    if let Ok(directory) = std::env::var("MK8S_FUZZ_DUMP") {
+        let directory = std::path::Path::new(&directory).join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        for (index, input) in corpus.iter().enumerate() {
+            std::fs::write(directory.join(index.to_string()), input).unwrap();
+        }
+        return;
+    }
+    let tried = |input: &[u8]| {
+        let text = String::from_utf8_lossy(input).into_owned();
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| target(input))).is_ok(),
+            "{name} fails on {input:?}\nas text: {text}"
+        );
+    };
+    corpus.iter().for_each(|input| tried(input));
+    let seconds = std::env::var("MK8S_FUZZ_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(1));
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    while Instant::now() < end {
+        let mut input = corpus[random.below(corpus.len())].clone();
+        mutate(&mut input, &corpus, &mut random);
+        tried(&input);
+    }
+}
+
+macro_rules! each {
+    ($($name:ident)*) => { $(
+        #[test]
+        fn $name() {
+            run(stringify!($name), targets::$name);
+        }
+    )* };
+}
+
+each!(protobuf json yaml patch selectors quantity);
+
+#[test]
+fn every_target_runs() {
+    let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["protobuf", "json", "yaml", "patch", "selectors", "quantity"]);
+}

@@ -1,0 +1,146 @@
+//! What bytes from a stranger must not do to a decoder, one function for each: panic, overflow the stack, or yield what
+//! another step then takes for something else. They say nothing of which input is refused. The test beside them runs them
+//! over a corpus and mutations of it; hack/fuzz.sh gives the same functions to libFuzzer.
+
+use mk8s_api::codec::{MAX_DEPTH, Validation, conform, json, protobuf, yaml};
+use mk8s_api::quantity::Quantity;
+use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::selectors::{FieldSelector, LabelSelector};
+use mk8s_api::{meta, patch};
+use serde_json::Value;
+
+pub type Target = fn(&[u8]);
+
+pub const TARGETS: [(&str, Target); 6] = [
+    ("protobuf", protobuf),
+    ("json", json),
+    ("yaml", yaml),
+    ("patch", patch),
+    ("selectors", selectors),
+    ("quantity", quantity),
+];
+
+/// Levels of objects and arrays. What Go prints for zero may add a few below the deepest that was sent.
+fn check_depth(value: &Value) {
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    let depth = depth(value);
+    assert!(depth <= usize::from(MAX_DEPTH) + 5, "{depth} levels");
+}
+
+/// The type that an input is read as: what it says itself, else a Pod.
+fn type_of(value: Option<&Value>) -> TypeRef {
+    let named = value.and_then(|value| schema::by_api_version(meta::api_version(value), meta::kind(value)));
+    named
+        .or_else(|| schema::by_gvk("", "v1", "Pod"))
+        .unwrap_or_else(schema::custom)
+}
+
+/// A tree of a type is printed, read back as it is, and reading it once more changes nothing.
+fn check_tree(value: &Value, ty: TypeRef) {
+    check_depth(value);
+    let mut text = Vec::new();
+    json::print(value, &mut text);
+    let back: Value = serde_json::from_slice(&text).expect("what is printed is JSON that can be read");
+    assert_eq!(&back, value, "printed and read");
+    let again = conform(value.clone(), ty, Validation::Strict).expect("what was decoded conforms");
+    assert_eq!(&again.value, value, "conformed twice");
+}
+
+pub fn protobuf(data: &[u8]) {
+    let Ok(value) = protobuf::decode(data) else { return };
+    check_depth(&value);
+    let Ok(encoded) = protobuf::encode(&value) else { return };
+    let again = protobuf::decode(&encoded).expect("what is encoded is decoded");
+    let twice = protobuf::encode(&again).expect("what was decoded is encoded");
+    assert_eq!(protobuf::decode(&twice).expect("and again"), again);
+}
+
+pub fn json(data: &[u8]) {
+    let untyped = json::decode(data, None, Validation::Warn).ok();
+    if let Some(decoded) = &untyped {
+        check_depth(&decoded.value);
+    }
+    let ty = type_of(untyped.as_ref().map(|decoded| &decoded.value));
+    if let Ok(decoded) = json::decode(data, Some(ty), Validation::Strict) {
+        if decoded.value.is_object() {
+            check_tree(&decoded.value, ty);
+        }
+        let _ = protobuf::encode(&decoded.value);
+    }
+    let _ = json::metadata(data);
+}
+
+pub fn yaml(data: &[u8]) {
+    let untyped = yaml::decode(data, None, Validation::Warn).ok();
+    if let Some(decoded) = &untyped {
+        check_depth(&decoded.value);
+    }
+    let ty = type_of(untyped.as_ref().map(|decoded| &decoded.value));
+    if let Ok(decoded) = yaml::decode(data, Some(ty), Validation::Strict)
+        && decoded.value.is_object()
+    {
+        check_tree(&decoded.value, ty);
+    }
+}
+
+/// A line of the object, and the rest the patch.
+pub fn patch(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let mut read = || {
+        json::decode(parts.next()?, None, Validation::Ignore)
+            .ok()
+            .map(|decoded| decoded.value)
+    };
+    let (Some(object), Some(change)) = (read(), read()) else {
+        return;
+    };
+    let ty = type_of(Some(&object));
+    // Three megabytes of copies, and what the patch itself brings.
+    let most = data.len() * 8 + (4 << 20);
+    let apply: [fn(&mut Value, &Value, TypeRef) -> Result<(), patch::PatchError>; 3] = [
+        |target, change, _| patch::json(target, change),
+        |target, change, _| patch::merge(target, change),
+        patch::strategic,
+    ];
+    for apply in apply {
+        let mut target = object.clone();
+        if apply(&mut target, &change, ty).is_ok() {
+            check_depth(&target);
+            let mut text = Vec::new();
+            json::print(&target, &mut text);
+            assert!(text.len() <= most, "{} bytes", text.len());
+            let _ = conform(target, ty, Validation::Warn);
+        }
+    }
+}
+
+pub fn selectors(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(labels) = LabelSelector::parse(text) {
+        let printed = labels.to_string();
+        let again = LabelSelector::parse(&printed).unwrap_or_else(|error| panic!("{printed:?}: {error}"));
+        assert_eq!(again.to_string(), printed);
+        for value in [None, Some(""), Some("a")] {
+            assert_eq!(labels.matches(|_| value), again.matches(|_| value), "{printed:?}");
+        }
+    }
+    if let Ok(fields) = FieldSelector::parse(text) {
+        let printed = fields.to_string();
+        let again = FieldSelector::parse(&printed).unwrap_or_else(|error| panic!("{printed:?}: {error}"));
+        assert_eq!(again, fields, "{printed:?}");
+    }
+}
+
+pub fn quantity(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(quantity) = text.parse::<Quantity>() else { return };
+    let printed = quantity.to_string();
+    let again: Quantity = printed.parse().unwrap_or_else(|error| panic!("{printed:?}: {error:?}"));
+    assert_eq!(again.to_string(), printed, "of {text:?}");
+}
