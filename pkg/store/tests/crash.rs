@@ -2,6 +2,7 @@
 //! time every acknowledged write is there, revisions are in order and no transaction is half there. A kill alone does not
 //! show a write that was never synced: the system still has it.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test's own threads and tasks")]
 
 mod disk;
 

@@ -1,5 +1,6 @@
 //! The store through its public face: revisions, compare-and-swap, large values, order, reopening.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test's own threads and tasks")]
 
 use std::sync::Arc;
 

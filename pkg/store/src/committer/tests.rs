@@ -133,10 +133,13 @@ impl Engine for FakeEngine {
     fn abandon(self: Box<Self>) {}
 }
 
+/// Revision and text by key.
+type Values = BTreeMap<Arc<str>, (u64, String)>;
+
 /// Follows as the watch cache does: what it has seen already changes nothing.
 #[derive(Clone, Default)]
 struct Seen {
-    values: Arc<Mutex<BTreeMap<Arc<str>, (u64, String)>>>,
+    values: Arc<Mutex<Values>>,
     /// It panics so many times.
     panics: Arc<Mutex<usize>>,
 }
