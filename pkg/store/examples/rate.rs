@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use mk8s_store::{Change, Commit, Expect, Follower, Op, SPARE, SledStore, Store, Txn};
 use mk8s_supervisor::job;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 struct Ignore;
 
 impl Follower for Ignore {

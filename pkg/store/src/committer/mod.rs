@@ -8,6 +8,7 @@
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::queue::{Queue, Reply, Request, Woken};
 use crate::value::splice;
 use crate::{Attachment, Change, Commit, Committed, Expect, Follower, Loaded, Op, StoreError, Txn, TxnError};
 use recovery::Failure;
+use trim::Trim;
 
 /// Bounds of one batch: what waits beyond them goes into the next fsync.
 const BATCH_TXNS: usize = 1024;
@@ -46,6 +48,7 @@ pub(crate) struct Committer {
     waiting: VecDeque<Request>,
     /// Kept here, so that a panic does not lose it.
     batch: Batch,
+    trim: Trim,
 }
 
 /// Transactions that passed and wait for the disk.
@@ -84,15 +87,21 @@ impl Committer {
             failed: None,
             waiting: VecDeque::new(),
             batch: Batch::default(),
+            trim: Trim::default(),
         }
     }
 
     pub fn run(mut self, queue: &Queue) {
         loop {
             if self.waiting.is_empty() {
-                match queue.wait(self.failed.as_ref().map(Failure::retry_at)) {
+                let until = match &self.failed {
+                    Some(failure) => Some(failure.retry_at()),
+                    None => self.trim.due(),
+                };
+                match queue.wait(until) {
                     Woken::Closed => return,
-                    Woken::Timeout => self.recover(),
+                    Woken::Timeout if self.failed.is_none() => self.trim_slice(),
+                    Woken::Timeout => {}
                     Woken::Arrived => {
                         for _ in 0..TURNS_GIVEN {
                             std::thread::yield_now();
@@ -255,6 +264,7 @@ impl Committer {
                 .map(|(write, attachment)| delivered(write, attachment))
                 .collect();
             let revision = batch.revision;
+            self.trim.wrote(batch.undo.len());
             self.deliver(commits);
             self.advance(revision);
         }

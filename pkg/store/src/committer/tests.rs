@@ -32,6 +32,8 @@ struct Disk {
     /// So many openings fail.
     closed: usize,
     opened: usize,
+    /// Keys that were used to give memory back.
+    trimmed: usize,
 }
 
 #[derive(Clone, Default)]
@@ -126,6 +128,15 @@ impl Engine for FakeEngine {
         match fault {
             Some(Fault::Panic | Fault::PanicKept) => panic!("the test says so"),
             None | Some(Fault::Works) => Ok(()),
+            Some(_) => Err(error()),
+        }
+    }
+
+    fn trim(&self, keys: &[Arc<str>]) -> Result<(), EngineError> {
+        let mut disk = self.0.lock();
+        disk.trimmed += keys.len();
+        match disk.faults.pop_front() {
+            None => Ok(()),
             Some(_) => Err(error()),
         }
     }
@@ -355,4 +366,43 @@ async fn what_waits_at_the_end_is_written_and_nothing_after_it() {
     assert_eq!(own.disk.0.lock().records.len(), 50);
     assert!(matches!(own.put("/late", "v").await, Err(TxnError::Closed)));
     assert!(own.store.health().is_err());
+}
+
+#[tokio::test]
+async fn the_engines_cache_is_given_back_when_nobody_writes() {
+    let own = fixture();
+    let write = async |count: usize| {
+        let answers: Vec<_> = (0..count)
+            .map(|n| own.store.txn(Txn::one(op(&format!("/{n}"), Expect::Any, Some("v")))))
+            .collect();
+        for answer in answers {
+            answer.await.unwrap();
+        }
+    };
+    write(3000).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(own.disk.0.lock().trimmed, 0, "it is not worth it");
+    write(3000).await;
+    let began = Instant::now();
+    while own.disk.0.lock().trimmed < 1024 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        began.elapsed() > Duration::from_millis(900),
+        "somebody wrote a moment before"
+    );
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(own.disk.0.lock().trimmed, 1024, "once");
+
+    // An engine that fails at it is opened again as after any failure.
+    write(5000).await;
+    own.fault(&[Fault::Lost]);
+    let began = Instant::now();
+    while own.disk.0.lock().opened < 2 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    own.until_taken("/after", "v").await;
+    own.assert_same();
 }

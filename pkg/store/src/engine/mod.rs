@@ -58,6 +58,8 @@ pub(crate) trait Engine: Send {
     /// Writes all or nothing, and returns when it is on disk; an empty batch too. After a failure, which of the two it was
     /// shows only when the engine is opened again. The values' buffers are used, and left as they were.
     fn apply(&mut self, batch: &mut [Write], revision: u64) -> Result<(), EngineError>;
+    /// Gives back memory that caching the records of these keys' neighbours takes, as far as it can.
+    fn trim(&self, keys: &[Arc<str>]) -> Result<(), EngineError>;
     /// The end of an engine that has failed: whatever state it is in, it can be opened again afterwards.
     fn abandon(self: Box<Self>);
 }
