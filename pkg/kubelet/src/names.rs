@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::dirfd::Dir;
+use crate::dirfd::{self, Dir, found};
 use crate::{Config, pod};
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -37,7 +37,11 @@ pub fn pod_labels(pod: &Pod, kind: &str, attempt: u32) -> HashMap<String, String
 
 /// /var/log/pods/NAMESPACE_NAME_UID
 pub fn pod_log_dir(config: &Config, namespace: &str, name: &str, uid: &str) -> PathBuf {
-    config.pod_log_dir.join(format!("{namespace}_{name}_{uid}"))
+    config.pod_log_dir.join(pod_logs(namespace, name, uid))
+}
+
+pub fn pod_logs(namespace: &str, name: &str, uid: &str) -> String {
+    format!("{namespace}_{name}_{uid}")
 }
 
 pub fn log_file(config: &Config, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
@@ -51,6 +55,19 @@ pub fn open_log(file: &Path) -> std::io::Result<std::fs::File> {
     let top = file.ancestors().nth(3).unwrap_or(Path::new("/"));
     let below = file.strip_prefix(top).unwrap_or(file);
     Ok(Dir::open(top)?.file(below)?)
+}
+
+/// Removes the logs of a pod, by the name of its directory; what is mounted there is not deleted, and says so.
+pub fn remove_logs(pod_log_dir: &Path, pod: &str) -> dirfd::Result<()> {
+    let Some(all) = found(Dir::open(pod_log_dir))? else {
+        return Ok(());
+    };
+    found(all.remove_tree(pod)).map(drop)
+}
+
+/// Whether a name in /var/log/containers is a link to a pod's log: other runtimes have theirs beside ours.
+pub fn is_log_link(pod_log_dir: &Path, link: &Path) -> bool {
+    std::fs::read_link(link).is_ok_and(|target| target.starts_with(pod_log_dir))
 }
 
 /// /var/log/containers/POD_NAMESPACE_CONTAINER-ID.log, which log shippers follow.
@@ -70,6 +87,32 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn logs_go_and_what_is_others_stays() {
+        crate::dirfd::testing::with_shared_mounts(|root| {
+            let (logs, other) = (root.join("pods"), root.join("other"));
+            let links = root.join("containers");
+            for dir in [&logs.join("n_p_uid/c"), &logs.join("n_q_uid/mounted"), &other, &links] {
+                fs::create_dir_all(dir).unwrap();
+            }
+            fs::write(logs.join("n_p_uid/c/0.log"), "").unwrap();
+            symlink(logs.join("n_p_uid/c/0.log"), links.join("ours.log")).unwrap();
+            symlink(other.join("gone"), links.join("theirs.log")).unwrap();
+            symlink(&other, logs.join("n_r_uid")).unwrap();
+            crate::dirfd::testing::tmpfs(&logs.join("n_q_uid/mounted"));
+            fs::write(logs.join("n_q_uid/mounted/kept"), "kept").unwrap();
+            for pod in ["n_p_uid", "n_p_uid", "n_r_uid"] {
+                remove_logs(&logs, pod).unwrap();
+            }
+            assert!(remove_logs(&logs, "n_q_uid").is_err());
+            assert!(logs.join("n_q_uid/mounted/kept").exists() && other.exists());
+            assert!(!logs.join("n_p_uid").exists() && !logs.join("n_r_uid").is_symlink());
+            assert!(is_log_link(&logs, &links.join("ours.log")));
+            assert!(!is_log_link(&logs, &links.join("theirs.log")) && !is_log_link(&logs, &other));
+            remove_logs(&root.join("none"), "n_p_uid").unwrap();
+        });
+    }
 
     #[test]
     fn a_log_is_no_link() {

@@ -278,14 +278,16 @@ fn sweep_files(agent: &Agent, known: &HashSet<String>) {
         let [_, _, uid] = name.split('_').collect::<Vec<_>>()[..] else {
             continue;
         };
-        if !keep(uid) {
-            let _ = std::fs::remove_dir_all(agent.config.pod_log_dir.join(&name));
+        if !keep(uid)
+            && let Err(error) = names::remove_logs(&agent.config.pod_log_dir, &name)
+        {
+            tracing::warn!(uid, %error, "cannot remove the logs of a pod that is no more");
         }
     }
     for name in dir_names(&agent.config.container_log_dir) {
         let link = agent.config.container_log_dir.join(&name);
         // A link that leads nowhere is of a container that is gone.
-        if link.is_symlink() && !link.exists() {
+        if names::is_log_link(&agent.config.pod_log_dir, &link) && !link.exists() {
             let _ = std::fs::remove_file(link);
         }
     }

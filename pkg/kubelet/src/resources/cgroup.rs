@@ -297,11 +297,20 @@ fn remove_tree(dir: &Path) -> Result<(), Error> {
             remove_tree(&entry.path())?;
         }
     }
-    match std::fs::remove_dir(dir) {
-        Err(error) if !is_gone(&error) => Err(failed(error)),
-        _ => Ok(()),
+    for patience in PATIENCE {
+        match std::fs::remove_dir(dir) {
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(patience));
+            }
+            removed => return removed.map_err(failed),
+        }
     }
+    std::fs::remove_dir(dir).map_err(failed)
 }
+
+/// Milliseconds: the kernel takes a moment to let go of a cgroup whose last process has ended.
+const PATIENCE: [u64; 5] = [5, 10, 20, 40, 80];
 
 /// The runtime removes its own at the same time.
 fn is_gone(error: &std::io::Error) -> bool {

@@ -161,6 +161,6 @@ fn forget_files(agent: &Agent, pod: &Pod, ids: &[String]) -> Result<(), Error> {
             removed(fs::remove_file(&link), &link)?;
         }
     }
-    let logs = names::pod_log_dir(&agent.config, pod::namespace(pod), pod::name(pod), uid);
-    removed(fs::remove_dir_all(&logs), &logs)
+    let logs = names::pod_logs(pod::namespace(pod), pod::name(pod), uid);
+    Ok(names::remove_logs(&agent.config.pod_log_dir, &logs)?)
 }
