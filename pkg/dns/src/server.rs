@@ -7,12 +7,12 @@ use hickory_proto::{
     op::{Message, OpCode, Query, ResponseCode},
     rr::{Name, RecordType},
 };
+use mk8s_supervisor::job::Jobs;
 use parking_lot::RwLock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{Semaphore, watch},
-    task::JoinSet,
     time::timeout,
 };
 
@@ -146,13 +146,13 @@ impl Server {
     /// Serves until a socket fails.
     pub async fn serve(self: Arc<Self>, udp: UdpSocket, tcp: TcpListener) -> io::Result<()> {
         let udp = Arc::new(udp);
-        let mut tasks = JoinSet::new();
+        let mut jobs: Jobs<(), ()> = Jobs::default();
         let mut buffer = vec![0; 4096];
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             tokio::select! {
                 received = udp.recv_from(&mut buffer) => match received {
-                    Ok((length, client)) => self.datagram(&udp, &buffer[..length], client, &mut tasks).await,
+                    Ok((length, client)) => self.datagram(&udp, &buffer[..length], client, &jobs).await,
                     // What an earlier answer met (its client is gone) is not this socket's failure.
                     Err(error) if is_passing(&error) => {}
                     Err(error) => return Err(error),
@@ -161,7 +161,7 @@ impl Server {
                     Ok((stream, _)) => {
                         if let Ok(permit) = connections.clone().try_acquire_owned() {
                             let server = self.clone();
-                            tasks.spawn(async move {
+                            jobs.spawn("dns-connection", (), async move {
                                 let _permit = permit;
                                 server.connection(stream).await;
                             });
@@ -170,28 +170,19 @@ impl Server {
                     Err(error) if is_passing(&error) => {}
                     Err(error) => return Err(error),
                 },
-                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a DNS query's task failed");
-                    }
-                }
+                // One that panicked has been logged: its client asks again.
+                Some(_) = jobs.next(), if !jobs.is_empty() => {}
             }
         }
     }
 
-    async fn datagram(
-        self: &Arc<Self>,
-        udp: &Arc<UdpSocket>,
-        bytes: &[u8],
-        client: SocketAddr,
-        tasks: &mut JoinSet<()>,
-    ) {
+    async fn datagram(self: &Arc<Self>, udp: &Arc<UdpSocket>, bytes: &[u8], client: SocketAddr, jobs: &Jobs<(), ()>) {
         match self.step(bytes, Transport::Udp) {
             // A client that does not take its answer asks again.
             Step::Send(answer) => drop(udp.send_to(&answer, client).await),
             Step::Ask(asked) => {
                 let (server, udp, bytes) = (self.clone(), udp.clone(), bytes.to_vec());
-                tasks.spawn(async move {
+                jobs.spawn("dns-query", (), async move {
                     if let Some(answer) = server.ask(&bytes, *asked, Transport::Udp).await {
                         drop(udp.send_to(&answer, client).await);
                     }

@@ -95,9 +95,18 @@ pub async fn run(
     let nodes = informers.of::<Node>();
     let mut changes = nodes.subscribe();
     let mut open: Option<Network> = network.borrow().clone();
+    let mut told = None;
     loop {
         let own = nodes.get(None, node_name);
-        if let (None, Some(range)) = (&open, own.as_deref().and_then(pod_cidr)) {
+        let range = own.as_deref().and_then(pod_cidr);
+        if let (Some(opened), Some(range)) = (&open, range)
+            && range != opened.pod_cidr()
+            && told.replace(range) != Some(range)
+        {
+            let was = opened.pod_cidr();
+            tracing::error!(%was, now = %range, "the node has another pod range: it counts from the agent's next start");
+        }
+        if let (None, Some(range)) = (&open, range) {
             let config = Config {
                 mode: settings.mode,
                 node_ip,

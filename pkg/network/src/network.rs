@@ -125,6 +125,11 @@ impl Network {
         })))
     }
 
+    /// The range that its pods' addresses come from.
+    pub fn pod_cidr(&self) -> Ipv4Net {
+        self.0.config.pod_cidr
+    }
+
     pub fn mtu(&self) -> u32 {
         self.0.mtu
     }

@@ -1,20 +1,20 @@
 //! Service routing on a node: Services, EndpointSlices and host ports become nftables maps.
 //!
-//! `model` decides what each Service and each pod wants (pure), `book` merges it and tells what changes (pure), `rules` is
+//! `model` decides what each Service and each pod wants (pure), `tracker` merges it and tells what changes (pure), `rules` is
 //! the table's shape and its words (pure), `run` follows the informers and applies one transaction per burst of changes.
 //!
 //! The table has no chain per Service: a destination leads by one map lookup to a chain that is shared by all Services
 //! with as many endpoints, and a second lookup, by destination and a random number, to the endpoint. So the first packet
 //! costs the same however many Services there are, and a change is a handful of element updates.
 
-mod book;
 mod flows;
 mod health;
 mod model;
 mod rules;
 mod run;
+mod tracker;
 
-pub use book::{Book, Changes, Owner};
-pub use model::{Node, Part, host_ports, service};
-pub use rules::{Dest, Key, Masquerade, Pick, Proto, Value, Verdict, rebuild, transaction};
+pub use model::{Entries, Node, host_ports, service};
+pub use rules::{Balancer, Dest, Key, Masquerade, Proto, Value, Verdict, rebuild, transaction};
 pub use run::{Kernel, run};
+pub use tracker::{ChangeTracker, Changes, Owner};

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 
-use crate::rules::{Dest, IDS, Key, Masquerade, Pick, Proto, Value, Verdict};
+use crate::rules::{Balancer, Dest, IDS, Key, Masquerade, Proto, Value, Verdict};
 
 /// The node that the rules are for.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct Node {
     pub dns: Option<Ipv4Addr>,
 }
 
-pub type Part = BTreeMap<Key, Value>;
+pub type Entries = BTreeMap<Key, Value>;
 
 /// The port at which others may ask for the Service's endpoints on this node, and how many ready ones there are.
 pub fn health<'a>(
@@ -66,18 +66,18 @@ struct Endpoint {
 }
 
 /// `slices` are all those of this Service.
-pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> Part {
-    let mut part = Part::new();
-    let Some(spec) = &service.spec else { return part };
+pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> Entries {
+    let mut entries = Entries::new();
+    let Some(spec) = &service.spec else { return entries };
     let labels = service.metadata.labels.as_ref();
     let foreign = labels.is_some_and(|labels| labels.contains_key("service.kubernetes.io/service-proxy-name"));
     // None and ExternalName have no address.
     let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
     let Some(cluster_ip) = cluster_ip.filter(|ip| !foreign && Some(*ip) != node.dns) else {
-        return part;
+        return entries;
     };
     if spec.type_.as_deref() == Some("ExternalName") {
-        return part;
+        return entries;
     }
     let sticky = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
         let configured = spec
@@ -108,7 +108,7 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
         let local = usable(&all, true);
         let mut want = Want {
             node,
-            part: &mut part,
+            entries: &mut entries,
             sticky,
         };
 
@@ -164,19 +164,19 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
             }
         }
     }
-    part
+    entries
 }
 
 /// The host ports of a pod on this node; nothing once it has ended.
-pub fn host_ports(node: &Node, pod: &Pod) -> Part {
-    let mut part = Part::new();
+pub fn host_ports(node: &Node, pod: &Pod) -> Entries {
+    let mut entries = Entries::new();
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
-        return part;
+        return entries;
     };
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let ip = status.pod_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
     let Some(ip) = ip.filter(|_| !ended && spec.host_network != Some(true)) else {
-        return part;
+        return entries;
     };
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     for port in containers.flat_map(|container| container.ports.iter().flatten()) {
@@ -205,42 +205,42 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Part {
         };
         Want {
             node,
-            part: &mut part,
+            entries: &mut entries,
             sticky: None,
         }
         .balance(Key::Entry(dest), dest, Masquerade::Host, &[endpoint], false);
     }
-    part
+    entries
 }
 
 struct Want<'a> {
     node: &'a Node,
-    part: &'a mut Part,
+    entries: &'a mut Entries,
     sticky: Option<u32>,
 }
 
 impl Want<'_> {
     fn member(&mut self, key: Key) {
-        self.part.insert(key, Value::Member);
+        self.entries.insert(key, Value::Member);
     }
 
     fn verdict(&mut self, key: Key, verdict: Verdict) {
-        self.part.insert(key, Value::Verdict(verdict));
+        self.entries.insert(key, Value::Verdict(verdict));
     }
 
     /// `key` leads to one of `endpoints`.
     fn balance(&mut self, key: Key, dest: Dest, masquerade: Masquerade, endpoints: &[Endpoint], local: bool) {
-        let pick = Pick::new(&dest, masquerade, endpoints.len(), local, self.sticky);
-        self.verdict(key, Verdict::Pick(pick));
+        let balancer = Balancer::new(&dest, masquerade, endpoints.len(), local, self.sticky);
+        self.verdict(key, Verdict::Balancer(balancer));
         let mut taken = BTreeSet::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
             let target = Value::Endpoint(endpoint.ip, endpoint.port);
             if self.sticky.is_some() {
                 let id = endpoint_id(endpoint, &mut taken);
-                self.part.insert(Key::id(dest, index, local), Value::id(id));
-                self.part.extend(Key::by_id(dest, id).map(|key| (key, target)));
+                self.entries.insert(Key::id(dest, index, local), Value::id(id));
+                self.entries.extend(Key::by_id(dest, id).map(|key| (key, target)));
             } else {
-                self.part.insert(Key::endpoint(dest, index, local), target);
+                self.entries.insert(Key::endpoint(dest, index, local), target);
             }
             if self.node.pod_cidr.contains(&endpoint.ip) {
                 self.member(Key::Hairpin(endpoint.ip));
@@ -399,8 +399,8 @@ mod tests {
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         }))
         .unwrap();
-        let part = super::service(&node(), &service, [&slice].into_iter());
-        let text = transaction(&node(), &Part::new(), BTreeSet::new(), &part);
+        let entries = super::service(&node(), &service, [&slice].into_iter());
+        let text = transaction(&node(), &Entries::new(), BTreeSet::new(), &entries);
         text.lines()
             .filter(|line| !line.contains("hairpin"))
             .map(|line| line.trim_start_matches("add element ip mk8s ").to_owned())

@@ -2,7 +2,7 @@
 //!
 //! Two families of maps mirror each other: `ip-*`, keyed by (address, protocol, port), for the addresses of Services, and
 //! `port-*`, keyed by (protocol, port), for every address of this node. By an element of `*-entry` a packet goes to a
-//! chain for so many endpoints ([`Pick`]), and by one of `*-endpoint-PROTOCOL` to its endpoint. Session affinity takes a step
+//! chain for so many endpoints ([`Balancer`]), and by one of `*-endpoint-PROTOCOL` to its endpoint. Session affinity takes a step
 //! more: the endpoint's id is remembered per client in `*-affinity`, which the kernel alone writes and expires.
 
 use std::{
@@ -115,7 +115,7 @@ pub enum Masquerade {
 
 /// A chain that sends a packet to one of `count` endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pick {
+pub struct Balancer {
     space: Space,
     masquerade: Masquerade,
     count: u32,
@@ -125,7 +125,7 @@ pub struct Pick {
     sticky: Option<u32>,
 }
 
-impl Pick {
+impl Balancer {
     pub fn new(dest: &Dest, masquerade: Masquerade, count: usize, local: bool, sticky: Option<u32>) -> Self {
         Self {
             space: dest.space(),
@@ -196,7 +196,7 @@ impl Pick {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    Pick(Pick),
+    Balancer(Balancer),
     /// externalTrafficPolicy Local: by `*-near` from this node and its pods, else by `*-local`.
     PolicyLocal,
     Drop,
@@ -305,7 +305,7 @@ impl fmt::Display for Suffix<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.1 {
             Value::Member => Ok(()),
-            Value::Verdict(Verdict::Pick(pick)) => write!(f, " : goto {}", pick.name()),
+            Value::Verdict(Verdict::Balancer(balancer)) => write!(f, " : goto {}", balancer.name()),
             Value::Verdict(Verdict::PolicyLocal) => write!(f, " : goto {}", policy_local(self.0)),
             Value::Verdict(Verdict::Drop) => f.write_str(" : drop"),
             Value::Endpoint(ip, port) => write!(f, " : {ip} . {port}"),
@@ -317,7 +317,7 @@ impl fmt::Display for Suffix<'_> {
 /// The same change as [`transaction`]'s text, for the kernel itself; None where that takes more than elements of plain keys.
 pub fn elements(
     removed: &BTreeMap<Key, Value>,
-    chains: &BTreeSet<Pick>,
+    chains: &BTreeSet<Balancer>,
     added: &BTreeMap<Key, Value>,
 ) -> Option<Vec<Element>> {
     if !chains.is_empty() || removed.len() + added.len() > elements::MAX {
@@ -370,7 +370,7 @@ impl Value {
     fn data(&self, key: &Key) -> Data {
         match self {
             Self::Member => Data::None,
-            Self::Verdict(Verdict::Pick(pick)) => Data::Goto(pick.name()),
+            Self::Verdict(Verdict::Balancer(balancer)) => Data::Goto(balancer.name()),
             Self::Verdict(Verdict::PolicyLocal) => Data::Goto(policy_local(key)),
             Self::Verdict(Verdict::Drop) => Data::Drop,
             Self::Endpoint(ip, port) => {
@@ -391,17 +391,17 @@ fn policy_local(key: &Key) -> String {
 }
 
 /// The chains that these values need.
-pub fn picks<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<Pick> {
-    let pick = |value: &Value| match value {
-        Value::Verdict(Verdict::Pick(pick)) => Some(*pick),
+pub fn balancers<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<Balancer> {
+    let balancer = |value: &Value| match value {
+        Value::Verdict(Verdict::Balancer(balancer)) => Some(*balancer),
         _ => None,
     };
-    values.into_iter().filter_map(pick).collect()
+    values.into_iter().filter_map(balancer).collect()
 }
 
 /// Chains that are there from the start, so that most changes are of elements alone.
-pub fn common() -> BTreeSet<Pick> {
-    let pick = |space, masquerade, count| Pick {
+pub fn common() -> BTreeSet<Balancer> {
+    let balancer = |space, masquerade, count| Balancer {
         space,
         masquerade,
         count,
@@ -411,18 +411,18 @@ pub fn common() -> BTreeSet<Pick> {
     (1..=8)
         .flat_map(|count| {
             [
-                pick(Space::Ip, Masquerade::Foreign, count),
-                pick(Space::Port, Masquerade::Always, count),
+                balancer(Space::Ip, Masquerade::Foreign, count),
+                balancer(Space::Port, Masquerade::Always, count),
             ]
         })
-        .chain([pick(Space::Port, Masquerade::Host, 1)])
+        .chain([balancer(Space::Port, Masquerade::Host, 1)])
         .collect()
 }
 
 /// The whole table anew, in one transaction: nothing of an earlier one stays.
 pub fn rebuild<'a>(node: &Node, elements: impl Iterator<Item = (&'a Key, &'a Value)> + Clone) -> String {
     let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\n{}", skeleton(node));
-    let mut chains = picks(elements.clone().map(|(_, value)| value));
+    let mut chains = balancers(elements.clone().map(|(_, value)| value));
     chains.extend(common());
     add_chains(&mut text, node, chains);
     add_elements(&mut text, elements);
@@ -433,7 +433,7 @@ pub fn rebuild<'a>(node: &Node, elements: impl Iterator<Item = (&'a Key, &'a Val
 pub fn transaction(
     node: &Node,
     removed: &BTreeMap<Key, Value>,
-    chains: BTreeSet<Pick>,
+    chains: BTreeSet<Balancer>,
     added: &BTreeMap<Key, Value>,
 ) -> String {
     let mut text = String::new();
@@ -447,8 +447,8 @@ pub fn transaction(
     text
 }
 
-fn add_chains(text: &mut String, node: &Node, picks: BTreeSet<Pick>) {
-    for (name, rules) in picks.iter().flat_map(|pick| pick.chains(node)) {
+fn add_chains(text: &mut String, node: &Node, balancers: BTreeSet<Balancer>) {
+    for (name, rules) in balancers.iter().flat_map(|balancer| balancer.chains(node)) {
         let _ = writeln!(text, "add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}");
         for rule in rules {
             let _ = writeln!(text, "add rule ip {TABLE} {name} {rule}");

@@ -18,10 +18,10 @@ use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    book::{Book, Changes, Owner},
     flows::Flows,
     health::HealthPorts,
-    model::{self, Node, Part},
+    model::{self, Entries, Node},
+    tracker::{ChangeTracker, Changes, Owner},
 };
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -36,7 +36,7 @@ struct State {
     slices: HashMap<Arc<str>, BTreeMap<String, Arc<EndpointSlice>>>,
     pods: HashMap<Arc<str>, Arc<Pod>>,
     dirty: BTreeSet<Owner>,
-    book: Book,
+    tracker: ChangeTracker,
     health: HealthPorts,
 }
 
@@ -102,10 +102,10 @@ impl State {
         }
     }
 
-    /// Brings the book up to date with the objects.
+    /// Brings the tracker up to date with the objects.
     fn settle(&mut self, node: &Node) {
         for owner in std::mem::take(&mut self.dirty) {
-            let part = match &owner {
+            let entries = match &owner {
                 Owner::Service(key) => {
                     let slices = self.slices.get(key).into_iter();
                     let slices = slices.flat_map(BTreeMap::values).map(AsRef::as_ref);
@@ -116,7 +116,7 @@ impl State {
                 }
                 Owner::Pod(key) => self.pods.get(key).map(|pod| model::host_ports(node, pod)),
             };
-            self.book.set(owner, part.unwrap_or_else(Part::new));
+            self.tracker.set(owner, entries.unwrap_or_else(Entries::new));
         }
     }
 }
@@ -166,9 +166,9 @@ async fn follow(mut node: Node, informers: &Informers) {
         }
         state.settle(&node);
         let changes = if fresh {
-            state.book.take_all(&node)
+            state.tracker.take_all(&node)
         } else {
-            state.book.take(&node)
+            state.tracker.take(&node)
         };
         match kernel.apply(changes).await {
             Ok(()) => fresh = false,

@@ -16,7 +16,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use mk8s_network::{Config, Mode, Network, PodAddress, netns, nft};
-use mk8s_proxy::{Book, Kernel, Node, Owner, host_ports};
+use mk8s_proxy::{ChangeTracker, Kernel, Node, Owner, host_ports};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -151,13 +151,13 @@ fn slice(endpoints: &[(&PodAddress, &str)]) -> EndpointSlice {
     .unwrap()
 }
 
-struct Table(Book, Kernel);
+struct Table(ChangeTracker, Kernel);
 
 impl Table {
     async fn new() -> Self {
-        let mut book = Book::default();
-        nft::apply(&book.take_all(&node()).text).await.unwrap();
-        Self(book, Kernel::default())
+        let mut tracker = ChangeTracker::default();
+        nft::apply(&tracker.take_all(&node()).text).await.unwrap();
+        Self(tracker, Kernel::default())
     }
 
     async fn set(&mut self, owner: &str, service: &Service, slice: &EndpointSlice) {
@@ -412,7 +412,7 @@ fn host_ports_and_udp() {
         assert_eq!(say(), Ok("b".into()));
 
         // The endpoints change while mk8s is not running: the next process makes a new table, and the client follows.
-        let mut next = Book::default();
+        let mut next = ChangeTracker::default();
         let service = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&a, "n1")])].into_iter());
         next.set(Owner::Service("app/web".into()), service);
         let kernel = &mut table.1;
@@ -425,7 +425,7 @@ fn host_ports_and_udp() {
 #[test]
 fn ten_thousand_services() {
     isolated(async || {
-        let mut book = Book::default();
+        let mut tracker = ChangeTracker::default();
         let pod = |ip: Ipv4Addr| PodAddress { ip, netns: "/".into() };
         // What a first packet costs, with one Service and with 10 000.
         let own = pod(NODE);
@@ -443,8 +443,8 @@ fn ten_thousand_services() {
             ip route add 10.96.0.0/16 dev mk8s0",
         );
         let first = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&own, "n1")])].into_iter());
-        book.set(Owner::Service("app/first".into()), first);
-        nft::apply(&book.take_all(&node()).text).await.unwrap();
+        tracker.set(Owner::Service("app/first".into()), first);
+        nft::apply(&tracker.take_all(&node()).text).await.unwrap();
         let few = first_packets();
         for n in 0..10_000_u16 {
             let [high, low] = n.to_be_bytes();
@@ -453,11 +453,11 @@ fn ten_thousand_services() {
             object["metadata"]["namespace"] = "app".into();
             let service: Service = serde_json::from_value(object).unwrap();
             let (a, b) = (pod([10, 244, high, low].into()), pod([10, 244, 100 + high, low].into()));
-            let part = mk8s_proxy::service(&node(), &service, [&slice(&[(&a, "n1"), (&b, "n2")])].into_iter());
-            book.set(Owner::Service(n.to_string().into()), part);
+            let entries = mk8s_proxy::service(&node(), &service, [&slice(&[(&a, "n1"), (&b, "n2")])].into_iter());
+            tracker.set(Owner::Service(n.to_string().into()), entries);
         }
         let start = Instant::now();
-        let changes = book.take_all(&node());
+        let changes = tracker.take_all(&node());
         println!("rendered {} KB in {:?}", changes.text.len() / 1024, start.elapsed());
         let start = Instant::now();
         nft::apply(&changes.text).await.unwrap();
@@ -469,13 +469,13 @@ fn ten_thousand_services() {
         service.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.6".into());
         for n in 0..5_u8 {
             let start = Instant::now();
-            let part = mk8s_proxy::service(
+            let entries = mk8s_proxy::service(
                 &node(),
                 &service,
                 [&slice(&[(&pod([10, 244, 0, n].into()), "n1")])].into_iter(),
             );
-            book.set(Owner::Service("app/web".into()), part);
-            let mut changes = book.take(&node());
+            tracker.set(Owner::Service("app/web".into()), entries);
+            let mut changes = tracker.take(&node());
             let computed = start.elapsed();
             assert!(n == 0 || changes.elements.is_some(), "only the first one needs a chain");
             changes.stale.clear();
@@ -579,17 +579,17 @@ fn netlink_and_nft_say_the_same() {
         };
         let mut listings = Vec::new();
         for plain in [true, false] {
-            let mut book = Book::default();
-            for (owner, part) in variants(3) {
-                book.set(owner, part);
+            let mut tracker = ChangeTracker::default();
+            for (owner, entries) in variants(3) {
+                tracker.set(owner, entries);
             }
-            nft::apply(&book.take_all(&node()).text).await.unwrap();
+            nft::apply(&tracker.take_all(&node()).text).await.unwrap();
             let mut kernel = Kernel::default();
             for n in [5, 7] {
-                for (owner, part) in variants(n) {
-                    book.set(owner, part);
+                for (owner, entries) in variants(n) {
+                    tracker.set(owner, entries);
                 }
-                let mut changes = book.take(&node());
+                let mut changes = tracker.take(&node());
                 assert!(changes.elements.as_ref().is_some_and(|elements| elements.len() > 20));
                 changes.stale.clear();
                 if plain {

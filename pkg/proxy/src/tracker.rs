@@ -12,8 +12,8 @@ use std::{
 use mk8s_network::{conntrack::Truth, elements::Element};
 
 use crate::{
-    model::{Node, Part},
-    rules::{Dest, Key, Pick, Proto, Value, Verdict, rebuild, transaction},
+    model::{Entries, Node},
+    rules::{Balancer, Dest, Key, Proto, Value, Verdict, rebuild, transaction},
 };
 
 /// Services go before pods: a NodePort is the whole cluster's.
@@ -26,13 +26,13 @@ pub enum Owner {
 }
 
 #[derive(Default)]
-pub struct Book {
-    parts: HashMap<Owner, Part>,
+pub struct ChangeTracker {
+    by_owner: HashMap<Owner, Entries>,
     /// By key, its owners in order.
     wanted: HashMap<Key, Vec<(Owner, Value)>>,
-    /// What changed since the last [`Book::take`]: the value that the kernel has.
+    /// What changed since the last [`ChangeTracker::take`]: the value that the kernel has.
     touched: BTreeMap<Key, Option<Value>>,
-    chains: BTreeSet<Pick>,
+    chains: BTreeSet<Balancer>,
     stale: BTreeSet<Stale>,
 }
 
@@ -56,24 +56,24 @@ pub struct Changes {
     pub truth: Option<Truth>,
 }
 
-impl Book {
+impl ChangeTracker {
     /// The owner now wants this; nothing if it is gone.
-    pub fn set(&mut self, owner: Owner, part: Part) {
-        let old = self.parts.get(&owner).cloned().unwrap_or_default();
-        if old == part {
+    pub fn set(&mut self, owner: Owner, entries: Entries) {
+        let old = self.by_owner.get(&owner).cloned().unwrap_or_default();
+        if old == entries {
             return;
         }
-        self.note_stale(&old, &part);
-        for (key, _) in old.iter().filter(|(key, _)| !part.contains_key(key)) {
+        self.note_stale(&old, &entries);
+        for (key, _) in old.iter().filter(|(key, _)| !entries.contains_key(key)) {
             self.change(*key, &owner, None);
         }
-        for (key, value) in part.iter().filter(|(key, value)| old.get(key) != Some(value)) {
+        for (key, value) in entries.iter().filter(|(key, value)| old.get(key) != Some(value)) {
             self.change(*key, &owner, Some(*value));
         }
-        if part.is_empty() {
-            self.parts.remove(&owner);
+        if entries.is_empty() {
+            self.by_owner.remove(&owner);
         } else {
-            self.parts.insert(owner, part);
+            self.by_owner.insert(owner, entries);
         }
     }
 
@@ -95,7 +95,7 @@ impl Book {
         }
     }
 
-    fn note_stale(&mut self, old: &Part, new: &Part) {
+    fn note_stale(&mut self, old: &Entries, new: &Entries) {
         let (had, have) = (udp_targets(old), udp_targets(new));
         for (dest, target) in had.difference(&have) {
             self.stale.insert(Stale {
@@ -121,7 +121,7 @@ impl Book {
     /// What changed since the last call, as one transaction.
     pub fn take(&mut self, node: &Node) -> Changes {
         let stale = std::mem::take(&mut self.stale);
-        let (mut removed, mut added) = (Part::new(), Part::new());
+        let (mut removed, mut added) = (Entries::new(), Entries::new());
         for (key, before) in std::mem::take(&mut self.touched) {
             let now = self.effective(&key);
             if before == now {
@@ -136,13 +136,13 @@ impl Book {
                 ..Changes::default()
             };
         }
-        let fresh: BTreeSet<Pick> = added
+        let fresh: BTreeSet<Balancer> = added
             .values()
             .filter_map(|value| match value {
-                Value::Verdict(Verdict::Pick(pick)) => Some(*pick),
+                Value::Verdict(Verdict::Balancer(balancer)) => Some(*balancer),
                 _ => None,
             })
-            .filter(|pick| self.chains.insert(*pick))
+            .filter(|balancer| self.chains.insert(*balancer))
             .collect();
         Changes {
             elements: crate::rules::elements(&removed, &fresh, &added),
@@ -156,12 +156,12 @@ impl Book {
     /// then, so all are compared.
     pub fn take_all(&mut self, node: &Node) -> Changes {
         self.touched.clear();
-        let all: Part = self
+        let all: Entries = self
             .wanted
             .keys()
             .filter_map(|key| Some((*key, self.effective(key)?)))
             .collect();
-        self.chains = crate::rules::picks(all.values());
+        self.chains = crate::rules::balancers(all.values());
         self.chains.extend(crate::rules::common());
         Changes {
             text: rebuild(node, all.iter()),
@@ -172,7 +172,7 @@ impl Book {
     }
 }
 
-fn truth(node: &Node, all: &Part) -> Truth {
+fn truth(node: &Node, all: &Entries) -> Truth {
     let mut destinations: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for (key, value) in all {
         let Some(dest) = key.dest().filter(|dest| dest.proto == Proto::Udp) else {
@@ -190,8 +190,9 @@ fn truth(node: &Node, all: &Part) -> Truth {
     }
 }
 
-fn udp_targets(part: &Part) -> BTreeSet<(Dest, (Ipv4Addr, u16))> {
-    part.iter()
+fn udp_targets(entries: &Entries) -> BTreeSet<(Dest, (Ipv4Addr, u16))> {
+    entries
+        .iter()
         .filter_map(|(key, value)| match (key, value) {
             (Key::Endpoint(dest, _) | Key::ById(dest, _), Value::Endpoint(ip, port)) if dest.proto == Proto::Udp => {
                 Some((*dest, (*ip, *port)))
@@ -218,13 +219,13 @@ mod tests {
         }
     }
 
-    fn part(proto: Proto, endpoints: &[u8]) -> Part {
+    fn entries(proto: Proto, endpoints: &[u8]) -> Entries {
         let dest = Dest {
             ip: Some([10, 96, 0, 5].into()),
             proto,
             port: 80,
         };
-        let mut part: Part = endpoints
+        let mut entries: Entries = endpoints
             .iter()
             .enumerate()
             .map(|(index, last)| {
@@ -235,10 +236,10 @@ mod tests {
             })
             .collect();
         if !endpoints.is_empty() {
-            let pick = Pick::new(&dest, Masquerade::Foreign, endpoints.len(), false, None);
-            part.insert(Key::Entry(dest), Value::Verdict(Verdict::Pick(pick)));
+            let balancer = Balancer::new(&dest, Masquerade::Foreign, endpoints.len(), false, None);
+            entries.insert(Key::Entry(dest), Value::Verdict(Verdict::Balancer(balancer)));
         }
-        part
+        entries
     }
 
     fn web() -> Owner {
@@ -247,59 +248,64 @@ mod tests {
 
     #[test]
     fn a_change_is_what_differs() {
-        let mut book = Book::default();
-        book.set(web(), part(Proto::Tcp, &[5, 6]));
-        assert!(book.take_all(&node()).text.contains("add chain ip mk8s ip-foreign-2"));
-        assert_eq!(book.take(&node()), Changes::default());
+        let mut tracker = ChangeTracker::default();
+        tracker.set(web(), entries(Proto::Tcp, &[5, 6]));
+        assert!(
+            tracker
+                .take_all(&node())
+                .text
+                .contains("add chain ip mk8s ip-foreign-2")
+        );
+        assert_eq!(tracker.take(&node()), Changes::default());
 
-        book.set(web(), part(Proto::Tcp, &[5, 7]));
+        tracker.set(web(), entries(Proto::Tcp, &[5, 7]));
         assert_eq!(
-            book.take(&node()).text,
+            tracker.take(&node()).text,
             "delete element ip mk8s ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 1 }\n\
              add element ip mk8s ip-endpoint-tcp { 10.96.0.5 . tcp . 80 . 1 : 10.244.1.7 . 8080 }\n"
         );
         let nine: Vec<u8> = (1..10).collect();
-        book.set(web(), part(Proto::Tcp, &nine));
-        let changes = book.take(&node());
+        tracker.set(web(), entries(Proto::Tcp, &nine));
+        let changes = tracker.take(&node());
         assert!(changes.text.starts_with("add chain ip mk8s ip-foreign-9\n") && changes.elements.is_none());
         assert!(changes.text.contains("delete element ip mk8s ip-entry"));
-        book.set(web(), part(Proto::Tcp, &[5]));
-        assert!(book.take(&node()).elements.is_some());
+        tracker.set(web(), entries(Proto::Tcp, &[5]));
+        assert!(tracker.take(&node()).elements.is_some());
         // There and back between two syncs is nothing.
-        book.set(web(), part(Proto::Tcp, &[9]));
-        book.set(web(), part(Proto::Tcp, &[5]));
-        assert_eq!(book.take(&node()).text, "");
-        book.set(web(), Part::new());
-        assert!(!book.take(&node()).text.contains("add"));
-        assert!(book.wanted.is_empty() && book.parts.is_empty());
+        tracker.set(web(), entries(Proto::Tcp, &[9]));
+        tracker.set(web(), entries(Proto::Tcp, &[5]));
+        assert_eq!(tracker.take(&node()).text, "");
+        tracker.set(web(), Entries::new());
+        assert!(!tracker.take(&node()).text.contains("add"));
+        assert!(tracker.wanted.is_empty() && tracker.by_owner.is_empty());
     }
 
     #[test]
     fn the_next_owner_follows() {
-        let mut book = Book::default();
-        book.set(Owner::Service("b/b".into()), part(Proto::Tcp, &[6]));
-        book.set(Owner::Service("a/a".into()), part(Proto::Tcp, &[5]));
-        assert!(book.take(&node()).text.contains(": 10.244.1.5 . 8080"));
-        book.set(Owner::Service("a/a".into()), Part::new());
-        assert!(book.take(&node()).text.contains(": 10.244.1.6 . 8080"));
+        let mut tracker = ChangeTracker::default();
+        tracker.set(Owner::Service("b/b".into()), entries(Proto::Tcp, &[6]));
+        tracker.set(Owner::Service("a/a".into()), entries(Proto::Tcp, &[5]));
+        assert!(tracker.take(&node()).text.contains(": 10.244.1.5 . 8080"));
+        tracker.set(Owner::Service("a/a".into()), Entries::new());
+        assert!(tracker.take(&node()).text.contains(": 10.244.1.6 . 8080"));
     }
 
     #[test]
     fn a_new_table_says_where_every_flow_may_lead() {
-        let mut book = Book::default();
-        book.set(web(), part(Proto::Udp, &[5, 6]));
+        let mut tracker = ChangeTracker::default();
+        tracker.set(web(), entries(Proto::Udp, &[5, 6]));
         let other = Dest {
             ip: None,
             proto: Proto::Udp,
             port: 30053,
         };
-        book.set(
+        tracker.set(
             Owner::Service("app/none".into()),
-            Part::from([(Key::Refused(other), Value::Member)]),
+            Entries::from([(Key::Refused(other), Value::Member)]),
         );
-        book.set(
+        tracker.set(
             Owner::Service("app/tcp".into()),
-            Part::from([(
+            Entries::from([(
                 Key::Refused(Dest {
                     proto: Proto::Tcp,
                     ..other
@@ -307,7 +313,7 @@ mod tests {
                 Value::Member,
             )]),
         );
-        let truth = book.take_all(&node()).truth.unwrap();
+        let truth = tracker.take_all(&node()).truth.unwrap();
         let served = BTreeSet::from([([10, 244, 1, 5].into(), 8080), ([10, 244, 1, 6].into(), 8080)]);
         assert_eq!(
             truth.destinations,
@@ -316,29 +322,29 @@ mod tests {
                 ((None, 30053), BTreeSet::new())
             ])
         );
-        assert_eq!(book.take(&node()).truth, None);
+        assert_eq!(tracker.take(&node()).truth, None);
     }
 
     #[test]
     fn udp_flows_are_forgotten() {
-        let mut book = Book::default();
-        book.set(web(), part(Proto::Udp, &[5, 6]));
-        let first: Vec<_> = book
+        let mut tracker = ChangeTracker::default();
+        tracker.set(web(), entries(Proto::Udp, &[5, 6]));
+        let first: Vec<_> = tracker
             .take(&node())
             .stale
             .into_iter()
             .map(|stale| stale.endpoint)
             .collect();
         assert_eq!(first, [None]);
-        book.set(web(), part(Proto::Udp, &[6]));
-        let gone: Vec<_> = book
+        tracker.set(web(), entries(Proto::Udp, &[6]));
+        let gone: Vec<_> = tracker
             .take(&node())
             .stale
             .into_iter()
             .map(|stale| stale.endpoint)
             .collect();
         assert_eq!(gone, [Some(([10, 244, 1, 5].into(), 8080))]);
-        book.set(web(), part(Proto::Tcp, &[6]));
-        assert_eq!(book.take(&node()).stale.len(), 1);
+        tracker.set(web(), entries(Proto::Tcp, &[6]));
+        assert_eq!(tracker.take(&node()).stale.len(), 1);
     }
 }
