@@ -27,6 +27,8 @@ use crate::unpack::Unpacked;
 
 /// Upstream's kubelet allows a runtime request two minutes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between pings of an idle connection, and how long one may stay unanswered.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// containerd answers up to 16 MiB, tonic accepts 4 by default: too little for a list of specs.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
@@ -244,6 +246,11 @@ fn channel(socket: &Path) -> Result<Channel> {
         socket: socket.to_owned(),
         message: e.to_string(),
     })?;
+    // One that stands still is as good as gone: its stream of events ends, and the node says so.
+    let endpoint = endpoint
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true);
     Ok(endpoint.connect_with_connector_lazy(connect))
 }
 

@@ -22,6 +22,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub enum Event {
     /// The subscription stands (first time or again): events before it are lost, list the tasks now.
     Connected,
+    /// The subscription is over: containerd went, or can't be reached.
+    Lost,
     /// A process ended. `exec_id` is empty for the container's own first process.
     Exit {
         id: String,
@@ -53,13 +55,14 @@ impl Containerd {
 
     async fn follow(&self, sender: &mpsc::Sender<Event>) {
         loop {
-            if let Err(status) = self.subscribe_once(sender).await {
+            let mut stood = false;
+            if let Err(status) = self.subscribe_once(sender, &mut stood).await {
                 tracing::debug!(
                     error = status.message(),
                     "containerd's event stream ended, connecting again"
                 );
             }
-            if sender.is_closed() {
+            if stood && sender.send(Event::Lost).await.is_err() {
                 return;
             }
             tokio::time::sleep(RETRY).await;
@@ -69,7 +72,7 @@ impl Containerd {
     /// One subscription, to its end. The server holds its headers back until the first event, and neither they nor any
     /// length of time say when it began to listen. So mk8s publishes events of its own until one comes back: what happens
     /// from then on is heard, what happened before is to be listed.
-    async fn subscribe_once(&self, sender: &mpsc::Sender<Event>) -> std::result::Result<(), Status> {
+    async fn subscribe_once(&self, sender: &mpsc::Sender<Event>, stood: &mut bool) -> std::result::Result<(), Status> {
         let barrier = Barrier::fresh(&self.shared.options.namespace);
         let mut client = self.events_api();
         let subscribing = client.subscribe(api::SubscribeRequest {
@@ -82,17 +85,16 @@ impl Containerd {
             failed = &mut announcing => return Err(failed),
         };
         let mut stream = response.into_inner();
-        let mut heard_itself = false;
         loop {
             let message = tokio::select! {
                 message = stream.message() => message?,
-                failed = &mut announcing, if !heard_itself => return Err(failed),
+                failed = &mut announcing, if !*stood => return Err(failed),
             };
             let Some(envelope) = message else { return Ok(()) };
             let event = match barrier.is(&envelope) {
-                true if heard_itself => None,
+                true if *stood => None,
                 true => {
-                    heard_itself = true;
+                    *stood = true;
                     // A containerd that was started again may have other runtimes.
                     self.shared.runtimes.lock().take();
                     Some(Event::Connected)

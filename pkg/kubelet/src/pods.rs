@@ -102,7 +102,8 @@ impl Pods {
                 }
                 let uid = pod::uid(&new);
                 if self.agent.workers.lock().contains_key(uid) {
-                    self.agent.send(&uid.to_owned(), Message::Update(new));
+                    let uid = uid.to_owned();
+                    self.agent.send(&uid, Message::Update(new));
                 } else {
                     let found = self.inventory.remove(uid).unwrap_or_default();
                     self.start(new, found, false);
@@ -217,6 +218,7 @@ pub async fn follow_containerd(agent: Arc<Agent>, changed: watch::Sender<u64>, t
     let mut events = agent.containerd.events(token.clone());
     while let Some(event) = events.recv().await {
         match event {
+            Runtime::Lost => changed.send_modify(|n| *n += 1),
             Runtime::Connected => {
                 changed.send_modify(|n| *n += 1);
                 reconcile(&agent).await;

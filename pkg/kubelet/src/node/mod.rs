@@ -26,8 +26,8 @@ pub use thresholds::{DEFAULT as DEFAULT_EVICTION_HARD, Malformed, Thresholds};
 
 /// The status is sent at least this often, changed or not.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
-/// Pressure and images are looked at this often, and told only if they changed.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A status that could not be written is tried again after this long.
+const RETRY: Duration = Duration::from_secs(10);
 
 fn labels(agent: &Agent) -> BTreeMap<String, String> {
     let arch = agent.machine.architecture;
@@ -104,64 +104,92 @@ async fn try_register(agent: &Agent) -> Result<Node, kube::Error> {
     }
 }
 
-/// Reports the node's status for as long as the agent runs. `changed` counts up when somebody knows of a change (containerd
-/// came or went, an image did).
+/// Reports the node's status for as long as the agent runs: when something of it changed, and from time to time. `changed`
+/// counts up when somebody knows of a change (containerd came or went, an image did).
 pub async fn report(agent: Arc<Agent>, mut changed: watch::Receiver<u64>, token: CancellationToken) {
     let reference = reference(&agent);
     agent.event(&reference, "Normal", "Starting", "Starting kubelet.");
-    let api: Api<Node> = Api::all(agent.client.clone());
     let mut nodes = agent.nodes.subscribe();
     let mut network = agent.network.changes();
-    let mut told: Option<tokio::time::Instant> = None;
-    let mut was_ready: Option<bool> = None;
+    let mut report = Report {
+        reference,
+        observed: status::Observed::default(),
+        told: None,
+        was_ready: None,
+        agent,
+    };
+    let mut ask_containerd = true;
     loop {
         changed.mark_unchanged();
         network.mark_unchanged();
-        let observed = status::Observed::look(&agent).await;
-        *agent.pressure.lock() = observed.pressure();
+        if ask_containerd {
+            report.observed.look_at_containerd(&report.agent).await;
+        }
+        report.observed.look_at_node(&report.agent);
+        let wait = report.write().await;
+        report.tell_readiness();
+        ask_containerd = tokio::select! {
+            () = token.cancelled() => return,
+            () = tokio::time::sleep(wait) => report.due(),
+            result = changed.changed() => if result.is_err() { return } else { true },
+            result = network.changed() => if result.is_err() { return } else { false },
+            () = capacity_changed(&mut nodes, &report.agent.config.node_name) => false,
+        };
+    }
+}
+
+struct Report {
+    agent: Arc<Agent>,
+    reference: ObjectReference,
+    observed: status::Observed,
+    told: Option<tokio::time::Instant>,
+    was_ready: Option<bool>,
+}
+
+impl Report {
+    fn due(&self) -> bool {
+        self.told.is_none_or(|t| t.elapsed() >= REPORT_EVERY)
+    }
+
+    /// Writes what changed. Answers when to look again if nothing happens before.
+    async fn write(&mut self) -> Duration {
+        let agent = &self.agent;
+        *agent.pressure.lock() = self.observed.pressure;
         let node = agent.node();
-        let wanted = status::status(&agent, node.as_deref(), &observed);
-        let due = told.is_none_or(|t| t.elapsed() >= REPORT_EVERY);
-        if let Some(patch) = patch(node.as_deref(), &wanted, due) {
-            match api
-                .patch_status(
-                    &agent.config.node_name,
-                    &PatchParams::default(),
-                    &Patch::Strategic(patch),
-                )
-                .await
-            {
-                Ok(_) => told = Some(tokio::time::Instant::now()),
-                Err(kube::Error::Api(answer)) if answer.code == 404 => {
-                    // Deleted by hand: a node that runs is a node.
-                    register(&agent).await;
-                    told = None;
-                }
-                Err(error) => tracing::warn!(%error, "cannot write the node's status, trying again"),
+        let wanted = status::status(agent, node.as_deref(), &self.observed);
+        let Some(patch) = patch(node.as_deref(), &wanted, self.due()) else {
+            return self.wait();
+        };
+        let api: Api<Node> = Api::all(agent.client.clone());
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+        match api.patch_status(&agent.config.node_name, &params, &patch).await {
+            Ok(_) => self.told = Some(tokio::time::Instant::now()),
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                // Deleted by hand: a node that runs is a node.
+                register(agent).await;
+                self.told = None;
+                return RETRY;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot write the node's status, trying again");
+                return RETRY;
             }
         }
-        let ready = observed.not_ready().is_none();
-        if was_ready.replace(ready).is_some_and(|before| before != ready) || (was_ready == Some(true) && told.is_none())
-        {
-            let (reason, text) = if ready {
-                ("NodeReady", "NodeReady")
-            } else {
-                ("NodeNotReady", "NodeNotReady")
-            };
-            let name = &agent.config.node_name;
-            agent.event(
-                &reference,
-                "Normal",
-                reason,
-                format!("Node {name} status is now: {text}"),
-            );
-        }
-        tokio::select! {
-            () = token.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            result = changed.changed() => if result.is_err() { return },
-            result = network.changed() => if result.is_err() { return },
-            () = capacity_changed(&mut nodes, &agent.config.node_name) => {}
+        self.wait()
+    }
+
+    fn wait(&self) -> Duration {
+        let until_due = self.told.map_or(RETRY, |t| REPORT_EVERY.saturating_sub(t.elapsed()));
+        until_due.min(self.observed.certain_for)
+    }
+
+    fn tell_readiness(&mut self) {
+        let ready = self.observed.not_ready().is_none();
+        let turned = self.was_ready.replace(ready).is_some_and(|before| before != ready);
+        if turned || (ready && self.told.is_none()) {
+            let text = if ready { "NodeReady" } else { "NodeNotReady" };
+            let message = format!("Node {} status is now: {text}", self.agent.config.node_name);
+            self.agent.event(&self.reference, "Normal", text, message);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The node's status: what it is, what it can give, and how it does.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
     NodeRuntimeHandlerFeatures, NodeStatus,
@@ -21,52 +23,54 @@ pub struct Observed {
     pub containerd: Option<String>,
     pub containerd_error: String,
     pub network_ready: bool,
-    pub low_memory: bool,
-    pub low_disk: bool,
-    pub low_pids: bool,
+    pub pressure: Pressure,
     pub images: Vec<ContainerImage>,
+    /// How long the pressure can't change.
+    pub certain_for: Duration,
 }
 
 impl Observed {
     pub async fn look(agent: &Agent) -> Self {
-        let version = agent.containerd.version().await;
-        let (containerd, containerd_error) = match version {
-            Ok(version) => (Some(version.version), String::new()),
-            Err(error) => (None, error.to_string()),
-        };
-        let node_fs = machine::file_system(&agent.config.root_dir);
-        let image_fs = agent.containerd.image_dir().and_then(machine::file_system);
-        let low = |supplies: &[(Signal, Option<Supply>)]| {
-            let mut supplies = supplies.iter();
-            supplies
-                .any(|(signal, supply)| supply.is_some_and(|supply| agent.config.eviction_hard.low(*signal, supply)))
-        };
-        Self {
-            images: if containerd.is_some() {
-                super::images::images(agent).await
-            } else {
-                Vec::new()
-            },
-            containerd,
-            containerd_error,
-            network_ready: agent.network.ready(),
-            low_memory: low(&[(MemoryAvailable, machine::memory())]),
-            low_disk: low(&[
-                (NodefsAvailable, node_fs.map(|(bytes, _)| bytes)),
-                (NodefsInodesFree, node_fs.map(|(_, inodes)| inodes)),
-                (ImagefsAvailable, image_fs.map(|(bytes, _)| bytes)),
-                (ImagefsInodesFree, image_fs.map(|(_, inodes)| inodes)),
-            ]),
-            low_pids: low(&[(PidAvailable, machine::pids())]),
+        let mut observed = Self::default();
+        observed.look_at_containerd(agent).await;
+        observed.look_at_node(agent);
+        observed
+    }
+
+    /// Its events say when this may have changed.
+    pub async fn look_at_containerd(&mut self, agent: &Agent) {
+        match agent.containerd.version().await {
+            Ok(version) => {
+                self.images = super::images::images(agent).await;
+                (self.containerd, self.containerd_error) = (Some(version.version), String::new());
+            }
+            Err(error) => (self.containerd, self.containerd_error) = (None, error.to_string()),
         }
     }
 
-    pub fn pressure(&self) -> Pressure {
-        Pressure {
-            memory: self.low_memory,
-            disk: self.low_disk,
-            pids: self.low_pids,
-        }
+    pub fn look_at_node(&mut self, agent: &Agent) {
+        let thresholds = &agent.config.eviction_hard;
+        let node_fs = machine::file_system(&agent.config.root_dir);
+        let image_fs = agent.containerd.image_dir().and_then(machine::file_system);
+        let supplies: [(Signal, Option<Supply>); 6] = [
+            (MemoryAvailable, machine::memory()),
+            (NodefsAvailable, node_fs.map(|(bytes, _)| bytes)),
+            (NodefsInodesFree, node_fs.map(|(_, inodes)| inodes)),
+            (ImagefsAvailable, image_fs.map(|(bytes, _)| bytes)),
+            (ImagefsInodesFree, image_fs.map(|(_, inodes)| inodes)),
+            (PidAvailable, machine::pids()),
+        ];
+        let low = |signals: &[Signal]| {
+            let mut of_these = supplies.iter().filter(|(signal, _)| signals.contains(signal));
+            of_these.any(|(signal, supply)| supply.is_some_and(|supply| thresholds.low(*signal, supply)))
+        };
+        self.pressure = Pressure {
+            memory: low(&[MemoryAvailable]),
+            disk: low(&[NodefsAvailable, NodefsInodesFree, ImagefsAvailable, ImagefsInodesFree]),
+            pids: low(&[PidAvailable]),
+        };
+        self.certain_for = thresholds.certain_for(&supplies);
+        self.network_ready = agent.network.ready();
     }
 
     /// Why the node can't run pods.
@@ -136,51 +140,54 @@ pub fn status(agent: &Agent, node: Option<&Node>, observed: &Observed) -> NodeSt
     }
 }
 
-fn conditions(old: Option<&NodeStatus>, observed: &Observed) -> Vec<NodeCondition> {
-    let not_ready = observed.not_ready();
-    let pick = |low: bool, bad: (&'static str, &str), good: (&'static str, &str)| {
+/// (type, holds, reason, message)
+type Condition = (&'static str, bool, &'static str, String);
+
+fn found(observed: &Observed) -> [Condition; 4] {
+    let pick = |type_, low: bool, bad: (&'static str, &str), good: (&'static str, &str)| {
         let (reason, message) = if low { bad } else { good };
-        (low, reason, message.to_owned())
+        (type_, low, reason, message.to_owned())
     };
-    let all = [
-        (
+    let pressure = observed.pressure;
+    [
+        pick(
             "MemoryPressure",
-            pick(
-                observed.low_memory,
-                (
-                    "KubeletHasInsufficientMemory",
-                    "kubelet has insufficient memory available",
-                ),
-                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            pressure.memory,
+            (
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
             ),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
-        (
+        pick(
             "DiskPressure",
-            pick(
-                observed.low_disk,
-                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            ),
+            pressure.disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
-        (
+        pick(
             "PIDPressure",
-            pick(
-                observed.low_pids,
-                ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
-                ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            pressure.pids,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        match observed.not_ready() {
+            None => (
+                "Ready",
+                true,
+                "KubeletReady",
+                "kubelet is posting ready status".to_owned(),
             ),
-        ),
-        (
-            "Ready",
-            match not_ready {
-                None => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
-                Some(why) => (false, "KubeletNotReady", why),
-            },
-        ),
-    ];
+            Some(why) => ("Ready", false, "KubeletNotReady", why),
+        },
+    ]
+}
+
+fn conditions(old: Option<&NodeStatus>, observed: &Observed) -> Vec<NodeCondition> {
     let now: Time = pod::time(jiff::Timestamp::now());
-    all.into_iter()
-        .map(|(type_, (holds, reason, message))| {
+    found(observed)
+        .into_iter()
+        .map(|(type_, holds, reason, message)| {
             let status = if holds { "True" } else { "False" };
             let before = old
                 .and_then(|s| s.conditions.as_ref())

@@ -3,6 +3,7 @@
 //! The syntax is that of kubelet's --eviction-hard (Reserve Compute Resources, "Node-pressure Eviction").
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use mk8s_api::quantity::Quantity;
 
@@ -16,6 +17,22 @@ pub enum Signal {
     ImagefsAvailable,
     ImagefsInodesFree,
     PidAvailable,
+}
+
+/// Near a threshold it is looked at this often, as upstream's kubelet always does …
+const SOONEST: Duration = Duration::from_secs(10);
+/// … and far from all of them this seldom.
+const LATEST: Duration = Duration::from_secs(300);
+
+impl Signal {
+    /// What a busy machine uses up in a second.
+    fn fastest(self) -> i64 {
+        match self {
+            Signal::MemoryAvailable | Signal::NodefsAvailable | Signal::ImagefsAvailable => 512 << 20,
+            Signal::NodefsInodesFree | Signal::ImagefsInodesFree => 50_000,
+            Signal::PidAvailable => 1_000,
+        }
+    }
 }
 
 const SIGNALS: [(&str, Signal); 6] = [
@@ -62,6 +79,20 @@ impl Thresholds {
 
     pub fn low(&self, signal: Signal, supply: Supply) -> bool {
         supply.left < self.least(signal, supply.size)
+    }
+
+    /// How long nothing here can become low, or cease to be: there is no event for that, so it is when to look again.
+    pub fn certain_for(&self, supplies: &[(Signal, Option<Supply>)]) -> Duration {
+        let watched = supplies
+            .iter()
+            .filter(|(signal, _)| self.0.iter().any(|(of, _)| of == signal));
+        let times = watched.filter_map(|(signal, supply)| {
+            let supply = (*supply)?;
+            let room = supply.left - self.least(*signal, supply.size);
+            let seconds = room.max(0) / signal.fastest();
+            Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+        });
+        times.min().unwrap_or(LATEST).clamp(SOONEST, LATEST)
     }
 }
 
@@ -131,6 +162,32 @@ mod tests {
         assert_eq!(none, Thresholds(vec![]));
         let all: Thresholds = DEFAULT.parse().unwrap();
         assert_eq!(all.0.len(), 5);
+    }
+
+    #[test]
+    fn looks_again_when_it_can_matter() {
+        let set: Thresholds = "memory.available<1Gi,nodefs.available<10Gi".parse().unwrap();
+        for (memory, disk, inodes, expected) in [
+            (20 * GI, 900 * GI, 1, 38),
+            (200 * GI, 30 * GI, 1, 40),
+            (2 * GI, 900 * GI, 1, 10),
+            (GI / 2, 900 * GI, 1, 10),
+            (900 * GI, 900 * GI, 1, 300),
+        ] {
+            let supply = |left| Some(Supply { size: 1000 * GI, left });
+            let supplies = [
+                (Signal::MemoryAvailable, supply(memory)),
+                (Signal::NodefsAvailable, supply(disk)),
+                // Without a threshold nobody asks for it.
+                (Signal::NodefsInodesFree, supply(inodes)),
+                (Signal::PidAvailable, None),
+            ];
+            assert_eq!(
+                set.certain_for(&supplies),
+                Duration::from_secs(expected),
+                "{memory} {disk}"
+            );
+        }
     }
 
     #[test]

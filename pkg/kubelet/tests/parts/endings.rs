@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, DeleteParams, PostParams};
 use mk8s_supervisor::Supervisor;
 use serde_json::{Value, json};
 
-use super::{Cluster, IMAGE, containerd, eventually};
+use super::{Cluster, IMAGE, NODE, condition, containerd, eventually};
 
 /// Whether a process of the machine was started with this.
 fn runs(argument: &str) -> bool {
@@ -18,6 +19,17 @@ fn runs(argument: &str) -> bool {
 }
 
 impl Cluster {
+    /// Told when it happens, not when somebody looks.
+    async fn node_says(&self, ready: bool, limit: Duration) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let wanted = if ready { "True" } else { "False" };
+        eventually(&format!("Ready to be {wanted}"), limit, async || {
+            let node = serde_json::to_value(nodes.get(NODE).await.unwrap()).unwrap();
+            (condition(&node, "Ready") == wanted).then_some(())
+        })
+        .await;
+    }
+
     /// A RuntimeClass whose handler the node does not have: nothing is run by another runtime, and people are told which.
     pub async fn a_class_needs_its_runtime(&self) {
         let class: RuntimeClass =
@@ -51,6 +63,7 @@ impl Cluster {
                 .await;
         }
         node.kill_daemon();
+        self.node_says(false, Duration::from_secs(5)).await;
         self.pods().delete("deleted", &DeleteParams::default()).await.unwrap();
         let now = DeleteParams::default().grace_period(0);
         self.pods().delete("removed", &now).await.unwrap();
@@ -66,6 +79,7 @@ impl Cluster {
         drop(supervisor);
         node.start_daemon();
         let supervisor = self.start_kubelet().await;
+        self.node_says(true, Duration::from_secs(20)).await;
         self.until("deleted", "deletion", Value::is_null).await;
         assert!(!runs("98761"), "it left the API before it ended");
         eventually("the end of what was removed", Duration::from_secs(30), async || {
