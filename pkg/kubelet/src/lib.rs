@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod, Service, Taint};
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{EventRecorder, Informer, Informers};
 use mk8s_containerd::Containerd;
 use mk8s_supervisor::{OnExit, Supervisor, TaskError};
 use parking_lot::Mutex;
@@ -211,24 +211,8 @@ impl Kubelet {
                 .map(|ended| ended.unwrap_or(Ok(())))
         });
         node::register(&agent).await;
-        let receiver = changed.subscribe();
-        tasks.until("kubelet-node-status", move |agent, token| {
-            node::report(agent, receiver.clone(), token)
-        });
-        tasks.until("kubelet-node-lease", node::renew);
-        let first = Mutex::new(Some(inventory));
-        tasks.until("kubelet-pods", move |agent, token| {
-            let first = first.lock().take();
-            let pods = pods.clone();
-            async move {
-                let inventory = match first {
-                    Some(inventory) => inventory,
-                    // The task died and with it every worker: look again.
-                    None => pods::wait_for_inventory(&agent).await,
-                };
-                pods::run(agent, pods, inventory, token).await;
-            }
-        });
+        tasks.report_node(&changed);
+        tasks.run_pods(pods, inventory);
     }
 }
 
@@ -247,6 +231,30 @@ impl Tasks<'_> {
         let agent = self.agent.clone();
         self.supervisor
             .spawn(name, on_exit, move |token| make(agent.clone(), token));
+    }
+
+    fn report_node(&self, changed: &watch::Sender<u64>) {
+        let changed = changed.subscribe();
+        self.until("kubelet-node-status", move |agent, token| {
+            node::report(agent, changed.clone(), token)
+        });
+        self.until("kubelet-node-lease", node::renew);
+    }
+
+    fn run_pods(&self, pods: Informer<Pod>, inventory: pods::Inventory) {
+        let first = Mutex::new(Some(inventory));
+        self.until("kubelet-pods", move |agent, token| {
+            let first = first.lock().take();
+            let pods = pods.clone();
+            async move {
+                let inventory = match first {
+                    Some(inventory) => inventory,
+                    // The task died and with it every worker: look again.
+                    None => pods::wait_for_inventory(&agent).await,
+                };
+                pods::run(agent, pods, inventory, token).await;
+            }
+        });
     }
 
     /// One that goes on as long as the agent.

@@ -15,6 +15,7 @@ mod adopt;
 mod apply;
 mod observe;
 mod report;
+mod shared;
 mod step;
 #[cfg(test)]
 mod tests;

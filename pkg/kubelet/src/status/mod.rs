@@ -123,6 +123,28 @@ fn container_status(
         }
         return status;
     };
+    of_instance(&mut status, container, instance, r);
+    if let Some(terminated) = terminated(instance) {
+        of_its_end(&mut status, (pod, record), (container, r), now, terminated);
+        return status;
+    }
+    if instance.started_at.is_none() || r.activity == Activity::Starting {
+        // Created, or still in its postStart hook.
+        return status;
+    }
+    status.state = Some(ContainerState {
+        running: Some(ContainerStateRunning {
+            started_at: instance.started_at.map(pod::time),
+        }),
+        ..Default::default()
+    });
+    status.started = Some(r.health.started);
+    status.ready = r.health.started && r.health.ready && (!init || pod::is_sidecar(container));
+    status
+}
+
+/// What is shown of a container's present life whatever its state.
+fn of_instance(status: &mut ContainerStatus, container: &Container, instance: &Instance, r: &ContainerRecord) {
     status.restart_count = instance.attempt as i32;
     status.image.clone_from(&instance.image_name);
     status.image_id.clone_from(&instance.image_id);
@@ -140,40 +162,32 @@ fn container_status(
             supplemental_groups: Some(user.groups.clone()),
         }),
     });
-    if let Some(terminated) = terminated(instance) {
-        let success = terminated.exit_code == 0;
-        let ended = ContainerState {
-            terminated: Some(terminated),
-            ..Default::default()
-        };
-        let restarts = instance
-            .exit
-            .as_ref()
-            .is_some_and(|e| crate::plan::restarts(pod, container, e));
-        let waits = !(init && success) && restarts && !crate::plan::ends(pod, record);
-        match trouble(pod, container, r, now).filter(|_| waits) {
-            Some((reason, message)) => {
-                status.last_state = Some(ended);
-                status.state = Some(waiting(reason, Some(message)));
-            }
-            None => status.state = Some(ended),
-        }
-        status.ready = init && !pod::is_sidecar(container) && success;
-        return status;
-    }
-    if instance.started_at.is_none() || r.activity == Activity::Starting {
-        // Created, or still in its postStart hook.
-        return status;
-    }
-    status.state = Some(ContainerState {
-        running: Some(ContainerStateRunning {
-            started_at: instance.started_at.map(pod::time),
-        }),
+}
+
+/// It ended: that is its state, or, where it waits for its next life, its last one.
+fn of_its_end(
+    status: &mut ContainerStatus,
+    (pod, record): (&Pod, &PodRecord),
+    (container, r): (&Container, &ContainerRecord),
+    now: Timestamp,
+    terminated: ContainerStateTerminated,
+) {
+    let init = pod::is_init(pod, &container.name);
+    let success = terminated.exit_code == 0;
+    let ended = ContainerState {
+        terminated: Some(terminated),
         ..Default::default()
-    });
-    status.started = Some(r.health.started);
-    status.ready = r.health.started && r.health.ready && (!init || pod::is_sidecar(container));
-    status
+    };
+    let restarts = r.exit().is_some_and(|e| crate::plan::restarts(pod, container, e));
+    let waits = !(init && success) && restarts && !crate::plan::ends(pod, record);
+    match trouble(pod, container, r, now).filter(|_| waits) {
+        Some((reason, message)) => {
+            status.last_state = Some(ended);
+            status.state = Some(waiting(reason, Some(message)));
+        }
+        None => status.state = Some(ended),
+    }
+    status.ready = init && !pod::is_sidecar(container) && success;
 }
 
 pub fn container_id(instance: &Instance) -> String {
