@@ -66,6 +66,7 @@ count_tests() {
 
 step "cargo fmt --check" cargo fmt --all --check
 step "cargo deny" dependencies
+step "no unused dependencies" hack/unused-dependencies.sh
 step "a first build" first_build
 step "cargo clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
 log=$(mktemp)

@@ -117,12 +117,14 @@ boot() {
     ip -n $netns address add 10.99.0.1/24 dev tap0
     ip -n $netns link set tap0 up
   fi
+  [ -f files.img ] || mke2fs -q -t ext4 files.img 4M
   [ -f disk.qcow2 ] || qemu-img create -q -f qcow2 -F qcow2 -b base.qcow2 disk.qcow2
   # cache=writeback: what the guest did not sync is QEMU's, and is lost with it as with a real disk's power.
   setsid ip netns exec $netns qemu-system-x86_64 -M q35,accel=tcg -cpu max -smp 2 -m 1536 -nodefaults -no-user-config \
     -display none -no-reboot -kernel vmlinux -initrd initrd.gz \
     -append "console=ttyS0 panic=-1 quiet mitigations=off net.ifnames=0" -serial "file:serial.log" \
     -drive file=disk.qcow2,if=none,id=d0,format=qcow2,cache=writeback -device virtio-blk-pci,drive=d0 \
+    -drive file=files.img,if=none,id=d1,format=raw,readonly=on -device virtio-blk-pci,drive=d1 \
     -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n0,romfile= \
     -device virtio-rng-pci </dev/null >qemu.log 2>&1 &
   echo $! >pid
@@ -150,10 +152,21 @@ in_vm() {
   ip netns exec $netns ssh -q -i "$dir/id" -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
     -o ConnectTimeout=10 root@$address "$(printf '%q ' "$@")"
 }
-send() { in_vm tee "$2" <"$1" >/dev/null; }
+# Files for the machine, on a disk of their own, since ssh needs minutes for them; a boot is to follow.
+give() {
+  local size
+  size=$(du -cm "$@" | awk 'END { print $1 + 20 }')
+  rm -rf "$dir/files" "$dir/files.img"
+  mkdir "$dir/files"
+  cp "$@" "$dir/files"
+  mke2fs -q -t ext4 -d "$dir/files" "$dir/files.img" "${size}M"
+  rm -rf "$dir/files"
+}
 
 verify() {
-  local binary=$1 work here=$repository/tests/e2e
+  local binary=$1
+  # Not local: the trap and the checks use them.
+  here=$repository/tests/e2e
   work=$(mktemp -d)
   clean
   trap 'clean; rm -rf "$work"' EXIT
@@ -165,15 +178,15 @@ verify() {
   # shellcheck source=../tests/e2e/lib.sh
   source "$here/lib.sh"
   on() { shift; timeout 600 "$hosts" exec 1 "$@"; }
+  state_script=/root/state.sh
   set +e
-  boot || exit 1
   "$repository/hack/busybox-image.sh" "$work/busybox.tar" mk8s.local/busybox:1
-  send "$binary" /root/mk8s
-  send "$work/busybox.tar" /root/busybox.tar
-  send "$(command -v kubectl)" /usr/local/bin/kubectl
-  send "$here/state.sh" /root/state.sh
-  send "$here/vm.yaml" /root/vm.yaml
-  in_vm chmod +x /root/mk8s /usr/local/bin/kubectl
+  cp "$binary" "$work/mk8s"
+  cp "$(command -v kubectl)" "$work/kubectl"
+  chmod 755 "$work/mk8s" "$work/kubectl"
+  give "$work/busybox.tar" "$work/mk8s" "$work/kubectl" "$here/state.sh" "$here/vm.yaml"
+  boot || exit 1
+  in_vm sh -c 'mkdir /files; mount -o ro /dev/vdb /files; cp /files/* /root; mv /root/kubectl /usr/local/bin; umount /files; rmdir /files'
   check "import" on 1 ctr -n k8s.io images import /root/busybox.tar
   check "a file system of the host's below /mnt" on 1 sh -c 'mkdir -p /mnt/data/inner && mount -t tmpfs tmpfs /mnt/data/inner && touch /mnt/data/inner/theirs'
   shows "/ is shared" "^shared$" on 1 findmnt -n -o PROPAGATION /
@@ -189,7 +202,7 @@ verify() {
 
   echo "# a start that fails is told at once"
   check "stop" on 1 mk8s stop
-  check "lose the port" on 1 sh -c 'systemd-run --quiet --unit=taker busybox nc -lk -p 6443; sleep 2'
+  check "lose the port" on 1 sh -c 'systemd-run --quiet --unit=taker busybox httpd -f -p 6443; sleep 2; busybox nc -z 127.0.0.1 6443'
   refuses "start says why" "mk8s ended at once: error: cannot listen on port 6443" on 1 mk8s start
   check "free the port" on 1 sh -c 'systemctl stop taker mk8s; mk8s start'
 

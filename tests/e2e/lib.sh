@@ -45,7 +45,7 @@ absent() {
 # same NAME FILE HOST: the host is as FILE says that it was (see state.sh).
 same() {
   local output
-  if ! on "$3" bash "$here/state.sh" >"$work/now" 2>"$work/now.errors"; then fails "$1" "$(cat "$work/now.errors")"; return; fi
+  if ! on "$3" bash "${state_script:-$here/state.sh}" >"$work/now" 2>"$work/now.errors"; then fails "$1" "$(cat "$work/now.errors")"; return; fi
   if output=$(diff "$2" "$work/now"); then
     passed=$((passed + 1)); echo "ok      $1"
   else
