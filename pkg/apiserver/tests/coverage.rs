@@ -1,0 +1,353 @@
+//! Every row of the registry × every verb that it declares, its subresources' too: each is asked of the server and has to
+//! answer as its kind of row does. A row without a sample, or a verb that nothing here knows how to ask, fails.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use harness::{Api, read};
+use http_body_util::BodyExt as _;
+use mk8s_api::registry::{self, Handler, Resource, Subresource, Support};
+use serde_json::{Value, json};
+
+const MERGE: &str = "application/merge-patch+json";
+
+/// What a valid object of a kind holds besides its names; None where the kind is not known here.
+fn sample(row: &Resource) -> Option<Value> {
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let selector = json!({"matchLabels": {"a": "b"}});
+    let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
+    let pem = "-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n";
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+    let reference = json!({"kind": "Pod", "name": "p", "namespace": "default"});
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    Some(match &*row.kind {
+        "ConfigMap" | "Secret" | "ServiceAccount" | "Endpoints" | "Namespace" | "Node" | "LimitRange"
+        | "ResourceQuota" | "Lease" | "Role" | "ClusterRole" | "SelfSubjectReview" => json!({}),
+        "Binding" => json!({"target": {"kind": "Node", "name": "n"}}),
+        "Event" if row.group.is_empty() => json!({"involvedObject": reference, "reason": "R", "type": "Normal"}),
+        "Event" => json!({"regarding": reference, "reason": "R", "action": "A", "type": "Normal",
+            "eventTime": "2026-01-02T03:04:05.000000Z", "reportingController": "example.org/c", "reportingInstance": "i"}),
+        "PersistentVolumeClaim" => json!({"spec": claim}),
+        "PersistentVolume" => json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": "/tmp/x"}}}),
+        "Pod" => json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}),
+        "PodTemplate" => json!({"template": template}),
+        "ReplicationController" => json!({"spec": {"selector": {"a": "b"}, "template": template}}),
+        "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "ControllerRevision" => json!({"revision": 1, "data": {}}),
+        "DaemonSet" | "Deployment" | "ReplicaSet" => json!({"spec": {"selector": selector, "template": template}}),
+        "StatefulSet" => json!({"spec": {"selector": selector, "serviceName": "s", "template": template}}),
+        "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 2,
+            "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}}),
+        "CronJob" => json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job}}}),
+        "Job" => json!({"spec": job}),
+        "CertificateSigningRequest" => json!({"spec": {"signerName": "example.org/a", "request": encoded,
+            "usages": ["digital signature"]}}),
+        "TokenReview" => json!({"spec": {"token": "x"}}),
+        "SelfSubjectRulesReview" => json!({"spec": {"namespace": "default"}}),
+        "SelfSubjectAccessReview" => json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}),
+        "LocalSubjectAccessReview" => json!({"spec": {"user": "u",
+            "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}}),
+        "SubjectAccessReview" => {
+            json!({"spec": {"user": "u", "resourceAttributes": {"verb": "get", "resource": "pods"}}})
+        }
+        "IngressClass" => json!({"spec": {"controller": "example.org/c"}}),
+        "Ingress" => json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
+        "IPAddress" => json!({"spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "s"}}}),
+        "ServiceCIDR" => json!({"spec": {"cidrs": ["10.97.0.0/24"]}}),
+        "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
+        "PriorityClass" => json!({"value": 1}),
+        "RuntimeClass" => json!({"handler": "h"}),
+        "RoleBinding" => json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}}),
+        "ClusterRoleBinding" => {
+            json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}})
+        }
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
+        "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}}),
+        "CSIDriver" | "CSINode" => json!({"spec": {"drivers": null}}),
+        "CSIStorageCapacity" => json!({"storageClassName": "s"}),
+        "StorageClass" => json!({"provisioner": "example.org/p"}),
+        "VolumeAttachment" => json!({"spec": {"attacher": "example.org/a", "nodeName": "n",
+            "source": {"persistentVolumeName": "v"}}}),
+        "VolumeAttributesClass" => json!({"driverName": "example.org", "parameters": {"a": "b"}}),
+        "DeviceClass" => json!({"spec": {}}),
+        "ResourceClaim" => json!({"spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": "d.example.org"}}]}}}),
+        "ResourceClaimTemplate" => json!({"spec": {"spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": "d.example.org"}}]}}}}),
+        "ResourceSlice" => json!({"spec": {"driver": "example.org", "nodeName": "n",
+            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}}),
+        "NetworkPolicy" => json!({"spec": {"podSelector": {}}}),
+        "NodePort" => json!({"spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "s"}}}),
+        _ if row.support == Support::ReadOnly => json!({}),
+        _ => return None,
+    })
+}
+
+/// A name that the kind takes; `index` tells two objects apart.
+fn name(row: &Resource, index: usize) -> String {
+    match &*row.kind {
+        "IPAddress" => format!("10.96.200.{index}"),
+        "NodePort" => format!("{}", 31_000 + index),
+        _ => format!("sample-{index}"),
+    }
+}
+
+/// At once, and without the collector that no test of the server alone has.
+fn now() -> Value {
+    json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"})
+}
+
+/// One row, and what is wrong with its answers.
+struct Asked<'a> {
+    api: &'a Api,
+    row: &'a Resource,
+    version: &'a str,
+    base: String,
+    wrong: Vec<String>,
+}
+
+impl Asked<'_> {
+    fn collection(&self) -> String {
+        if self.row.is_namespaced() {
+            format!("{}/namespaces/default/{}", self.base, self.row.plural)
+        } else {
+            format!("{}/{}", self.base, self.row.plural)
+        }
+    }
+
+    fn one(&self, index: usize) -> String {
+        format!("{}/{}", self.collection(), name(self.row, index))
+    }
+
+    fn object(&self, index: usize) -> Option<Value> {
+        let mut object = sample(self.row)?;
+        let (group, kind) = (&self.row.group, &self.row.kind);
+        object["apiVersion"] = mk8s_api::meta::join_api_version(group, self.version).into();
+        object["kind"] = (**kind).into();
+        object["metadata"] = json!({"name": name(self.row, index), "labels": {"sample": "yes"}});
+        Some(object)
+    }
+
+    fn expect(&mut self, verb: &str, got: &(u16, Value), codes: &[u16]) -> bool {
+        let fits = codes.contains(&got.0);
+        if !fits {
+            let text = got.1["message"].as_str().unwrap_or_default();
+            let place = format!("{}/{} {verb}", self.base, self.row.plural);
+            self.wrong
+                .push(format!("{place}: {} instead of {codes:?}: {text}", got.0));
+        }
+        fits
+    }
+
+    async fn create(&mut self, index: usize) {
+        let Some(object) = self.object(index) else {
+            self.wrong.push(format!("{}: no sample", self.row.kind));
+            return;
+        };
+        let got = self.api.post(&self.collection(), &object).await;
+        match self.row.support {
+            Support::ReadOnly => self.expect("create", &got, &[403]),
+            _ => self.expect("create", &got, &[201]),
+        };
+    }
+
+    /// Whether there are objects to ask for.
+    fn stores(&self) -> bool {
+        matches!(self.row.support, Support::Full | Support::StoredOnly)
+    }
+
+    async fn verb(&mut self, verb: &str) {
+        let (api, one) = (self.api, self.one(0));
+        let found: &[u16] = if self.stores() { &[200] } else { &[403, 404] };
+        match verb {
+            "create" => self.create(0).await,
+            "get" => {
+                let got = api.get(&one).await;
+                self.expect(verb, &got, found);
+            }
+            "list" => {
+                let got = api
+                    .get(&format!("{}?labelSelector=sample%3Dyes", self.collection()))
+                    .await;
+                let count = got.1["items"].as_array().map_or(0, Vec::len);
+                if self.expect(verb, &got, &[200]) && self.stores() && count != 1 {
+                    self.wrong.push(format!("{}: {count} in its list", self.collection()));
+                }
+            }
+            "watch" => self.watch().await,
+            "update" => {
+                let mut object = api.get(&one).await.1;
+                if !self.stores() {
+                    object = self.object(0).unwrap_or_default();
+                }
+                object["metadata"]["annotations"]["touched"] = "update".into();
+                let got = api.put(&one, &object).await;
+                self.expect(verb, &got, found);
+            }
+            "patch" => {
+                let got = api
+                    .patch(&one, MERGE, &json!({"metadata": {"annotations": {"touched": "patch"}}}))
+                    .await;
+                self.expect(verb, &got, found);
+            }
+            "delete" => {
+                let got = api.delete(&one, Some(&now())).await;
+                self.expect(verb, &got, found);
+                let (code, left) = api.get(&one).await;
+                if code != 404 && left["metadata"]["deletionTimestamp"].is_null() {
+                    self.wrong.push(format!("{one}: still there"));
+                }
+            }
+            "deletecollection" => {
+                if self.stores() {
+                    self.create(1).await;
+                }
+                let some = format!("{}?labelSelector=sample%3Dyes", self.collection());
+                let got = api.delete(&some, Some(&now())).await;
+                self.expect(verb, &got, &[200]);
+                let left = api.get(&some).await.1;
+                if left["items"].as_array().is_none_or(|items| !items.is_empty()) {
+                    self.wrong.push(format!("{some}: not all gone"));
+                }
+            }
+            other => self
+                .wrong
+                .push(format!("{}: nothing here asks for {other}", self.row.plural)),
+        }
+    }
+
+    /// The object comes as the first event; without objects the watch stays open.
+    async fn watch(&mut self) {
+        let uri = format!("{}?watch=1&labelSelector=sample%3Dyes", self.collection());
+        let response = self.api.send("GET", &uri, "application/json", Body::empty()).await;
+        if response.status() != 200 {
+            let got = read(response).await;
+            self.expect("watch", &got, &[200]);
+            return;
+        }
+        if self.stores() {
+            let first = tokio::time::timeout(Duration::from_secs(5), response.into_body().frame()).await;
+            let frame = first
+                .ok()
+                .flatten()
+                .and_then(Result::ok)
+                .and_then(|frame| frame.into_data().ok());
+            let event: Option<Value> = frame.and_then(|frame| serde_json::from_slice(&frame).ok());
+            if event.is_none_or(|event| event["type"] != "ADDED") {
+                self.wrong.push(format!("{uri}: no event"));
+            }
+        }
+    }
+
+    async fn subresource(&mut self, subresource: &Subresource, verb: &str) {
+        let (api, uri) = (self.api, format!("{}/{}", self.one(0), subresource.name));
+        let text = format!("{verb} {}", subresource.name);
+        let body = match subresource.handler {
+            Handler::NotYet => {
+                let method = match verb {
+                    "create" => "POST",
+                    "update" => "PUT",
+                    "patch" => "PATCH",
+                    "delete" => "DELETE",
+                    _ => "GET",
+                };
+                let got = api.send_json(method, &uri, &json!({})).await;
+                self.expect(&text, &got, &[403]);
+                return;
+            }
+            // No node runs the pod: an empty log, and no one to connect to.
+            Handler::Log => {
+                let response = api.send("GET", &uri, "application/json", Body::empty()).await;
+                assert_eq!(response.status(), 200, "{uri}");
+                return;
+            }
+            Handler::Connect => {
+                let method = if verb == "create" { "POST" } else { "GET" };
+                let got = api.send_json(method, &uri, &Value::Null).await;
+                self.expect(&text, &got, &[400]);
+                return;
+            }
+            Handler::Binding => json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "n"}}),
+            Handler::Eviction => json!({"apiVersion": "policy/v1", "kind": "Eviction"}),
+            Handler::Token => json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}),
+            _ => Value::Null,
+        };
+        let current = || async { api.get(&if verb == "get" { uri.clone() } else { self.one(0) }).await };
+        let got = match (verb, subresource.handler) {
+            ("get", _) => current().await,
+            ("create", _) => {
+                let mut body = body;
+                body["metadata"] = json!({"name": name(self.row, 0)});
+                api.post(&uri, &body).await
+            }
+            ("update", Handler::Scale) => api.put(&uri, &api.get(&uri).await.1).await,
+            ("update", _) => api.put(&uri, &current().await.1).await,
+            ("patch", _) => api.patch(&uri, MERGE, &json!({})).await,
+            _ => {
+                self.wrong.push(format!("{uri}: nothing here asks for {verb}"));
+                return;
+            }
+        };
+        let found: &[u16] = if self.stores() { &[200, 201] } else { &[403, 404] };
+        self.expect(&text, &got, found);
+    }
+
+    /// In an order in which each finds what it needs; removals come last.
+    async fn all(&mut self) {
+        let verbs: Vec<&str> = self.row.verbs.names().collect();
+        let (last, first): (Vec<&str>, Vec<&str>) = verbs.iter().partition(|verb| verb.starts_with("delete"));
+        for verb in first {
+            self.verb(verb).await;
+        }
+        let mut subresources: Vec<&Subresource> = self.row.subresources.iter().collect();
+        // An eviction ends the pod.
+        subresources.sort_by_key(|subresource| matches!(subresource.handler, Handler::Eviction | Handler::Binding));
+        for subresource in subresources {
+            for verb in subresource.verbs.names() {
+                self.subresource(subresource, verb).await;
+            }
+        }
+        for verb in last {
+            self.verb(verb).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_answers_every_verb_it_declares() {
+    let api = Api::open().await;
+    // The pod that a Binding binds.
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sample-0", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(api.post("/api/v1/namespaces/default/pods", &pod).await.0, 201);
+    let mut wrong = Vec::new();
+    for row in registry::builtin() {
+        for version in row.versions.iter().filter(|version| version.served) {
+            let base = if row.group.is_empty() {
+                format!("/api/{}", version.name)
+            } else {
+                format!("/apis/{}/{}", row.group, version.name)
+            };
+            let mut asked = Asked {
+                api: &api,
+                row,
+                version: &version.name,
+                base,
+                wrong: Vec::new(),
+            };
+            asked.all().await;
+            wrong.append(&mut asked.wrong);
+            if row.kind == "Binding" {
+                api.delete("/api/v1/namespaces/default/pods/sample-0", Some(&now()))
+                    .await;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
