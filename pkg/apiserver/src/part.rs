@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mk8s_api::codec::json;
-use mk8s_api::registry::Resource;
+use mk8s_api::registry::{Deletion, Resource};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
 use crate::object::{Object, Selectable};
+use crate::rows::Row;
 
 /// What such a write reads.
 const READ: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
@@ -25,6 +26,11 @@ pub struct Rest {
 pub fn suffices(change: &Value) -> bool {
     let fields = change.as_object();
     fields.is_some_and(|fields| fields.keys().all(|key| READ.contains(&key.as_str())))
+}
+
+/// Whether a write of a row's status decides from the part alone. What a Namespace waits for at its end stands in its spec.
+pub fn decides(row: &Row) -> bool {
+    row.shows_stored() && row.resource.semantics.deletion != Deletion::Emptied
 }
 
 impl Rest {

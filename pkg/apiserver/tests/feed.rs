@@ -132,3 +132,30 @@ async fn who_may_not_list_and_watch_is_fed_nothing() {
     let (secret, _ends) = node.single::<Secret>("default", "foreign");
     assert!(!synced(&secret).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_plane_s_informers_may_only_read() {
+    use http::{Method, Request};
+    use tower::ServiceExt as _;
+
+    let api = Api::open().await;
+    let name = "system:mk8s:informers";
+    let (reader, _ends) = informers(&api, name, "system:authenticated");
+    assert!(synced(&reader.of::<Secret>()).await);
+    assert!(synced(&reader.of::<Pod>()).await);
+    let router = api.server().router_as(User::authenticated(name, []));
+    let map = json!({"metadata": {"name": "a"}}).to_string();
+    let path = "/api/v1/namespaces/default/configmaps";
+    for (method, path, code) in [
+        (Method::GET, path.to_string(), 200),
+        (Method::GET, format!("{path}/kube-root-ca.crt"), 403),
+        (Method::POST, path.to_string(), 403),
+        (Method::DELETE, path.to_string(), 403),
+    ] {
+        let request = Request::builder().method(method.clone()).uri(&path);
+        let request = request.header("content-type", "application/json");
+        let request = request.body(axum::body::Body::from(map.clone())).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), code, "{method} {path}");
+    }
+}

@@ -378,3 +378,29 @@ async fn statuses_are_written_beside_the_spec() {
     assert_eq!((code, &last["spec"]), (200, &made["spec"]), "{last}");
     assert_eq!(api.get(&path).await.0, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_s_status_does_not_end_it() {
+    let api = Api::open().await;
+    let path = "/api/v1/namespaces/ns";
+    let new = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}});
+    assert_eq!(api.post("/api/v1/namespaces", &new).await.0, 201);
+    assert_eq!(api.delete(path, None).await.0, 200);
+    let (_, mut ending) = api.get(path).await;
+    assert_eq!(ending["status"]["phase"], "Terminating", "{ending}");
+    let told = json!([{"type": "NamespaceContentRemaining", "status": "True", "reason": "r", "message": "m",
+        "lastTransitionTime": "2024-01-01T00:00:00Z"}]);
+    let status = format!("{path}/status");
+    let change = json!({"status": {"conditions": told}});
+    assert_eq!(api.patch(&status, MERGE, &change).await.0, 200);
+    ending["status"]["conditions"] = told;
+    ending["metadata"]["resourceVersion"] = Value::Null;
+    ending["status"]["conditions"][0]["message"] = "n".into();
+    assert_eq!(api.put(&status, &ending).await.0, 200);
+    let (code, still) = api.get(path).await;
+    assert_eq!(
+        (code, &still["spec"]["finalizers"]),
+        (200, &json!(["kubernetes"])),
+        "{still}"
+    );
+}

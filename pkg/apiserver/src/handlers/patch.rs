@@ -100,7 +100,7 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
     let change = read_patch(&body)?;
     let mut warnings = Vec::new();
     let reads = match part {
-        Part::Status if call.row.shows_stored() && kind != PatchType::Json && part::suffices(&change) => Reads::Part,
+        Part::Status if part::decides(&call.row) && kind != PatchType::Json && part::suffices(&change) => Reads::Part,
         _ => Reads::Whole,
     };
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, warnings| {

@@ -13,6 +13,7 @@ use crate::call::Call;
 use crate::filters::authz::Attributes;
 use crate::guaranteed_update::{Current, Reads};
 use crate::options::WriteOptions;
+use crate::part;
 use crate::pipeline::{self, Part, Updated};
 
 pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
@@ -30,7 +31,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     let creates = part == Part::Main && call.row.resource.semantics.put_creates;
     // What a PUT of the status says of anything else is not looked at.
     let reads = match part {
-        Part::Status if call.row.shows_stored() => Reads::Part,
+        Part::Status if part::decides(&call.row) => Reads::Part,
         _ => Reads::Whole,
     };
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, _| {
