@@ -167,6 +167,8 @@ pub enum Mutate {
 pub enum Validate {
     Nothing,
     Now(fn(&Facts, &Attributes<'_>, &Value, &mut Notes) -> Verdict),
+    /// It may have to wait.
+    Waits(for<'a> fn(&'a Facts, &'a Attributes<'a>, &'a Value, &'a mut Notes) -> BoxFuture<'a, Verdict>),
 }
 
 /// One row of the table.
@@ -217,6 +219,7 @@ impl Admission {
             match plugin.validate {
                 Validate::Nothing => {}
                 Validate::Now(validate) => validate(&self.0, attributes, object, notes)?,
+                Validate::Waits(validate) => validate(&self.0, attributes, object, notes).await?,
             }
         }
         Ok(())

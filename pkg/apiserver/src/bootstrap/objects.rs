@@ -46,7 +46,13 @@ fn cluster_binding(name: &str, role: &str, group: &str) -> Value {
 
 /// Created when missing and left alone from then on.
 pub fn once(facts: &Facts) -> Vec<Value> {
-    let joining = mk8s_pki::bootstrap::NODE_GROUP;
+    let mut objects = namespaces();
+    objects.extend(roles());
+    objects.extend(addresses(facts));
+    objects
+}
+
+fn namespaces() -> Vec<Value> {
     const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
     let mut objects: Vec<Value> = NAMESPACES
         .iter()
@@ -68,7 +74,13 @@ pub fn once(facts: &Facts) -> Vec<Value> {
             "metadata": {"name": "default", "namespace": namespace},
         })
     }));
-    objects.extend([
+    objects
+}
+
+/// kubeadm's roles and mk8s's own, beside upstream's table.
+fn roles() -> Vec<Value> {
+    let joining = mk8s_pki::bootstrap::NODE_GROUP;
+    vec![
         cluster_binding("kubeadm:cluster-admins", "cluster-admin", "kubeadm:cluster-admins"),
         cluster_binding("kubeadm:get-nodes", "kubeadm:get-nodes", joining),
         cluster_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", joining),
@@ -136,6 +148,12 @@ pub fn once(facts: &Facts) -> Vec<Value> {
             "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "kubeadm:bootstrap-signer-clusterinfo"},
             "subjects": [{"apiGroup": RBAC, "kind": "User", "name": "system:anonymous"}],
         }),
+    ]
+}
+
+/// The Services that a cluster has from the first moment, and the range that their addresses are of.
+fn addresses(facts: &Facts) -> Vec<Value> {
+    vec![
         service(
             "default",
             "kubernetes",
@@ -161,12 +179,11 @@ pub fn once(facts: &Facts) -> Vec<Value> {
             "metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
             "spec": {"cidrs": [facts.service_cidr.trunc().to_string()]},
             "status": {"conditions": [{
-                "type": "Ready", "status": "True", "reason": "", "observedGeneration": 1,
+                "type": "Ready", "status": "True", "reason": "",
                 "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": now(),
             }]},
         }),
-    ]);
-    objects
+    ]
 }
 
 /// Without a selector: nobody's EndpointSlices but the API server's own (kubernetes), and none at all for the DNS, which

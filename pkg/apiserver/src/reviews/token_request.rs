@@ -20,17 +20,7 @@ pub fn issue(
 ) -> Result<Value, Status> {
     let stored = lookup.value("", "serviceaccounts", namespace, account);
     let stored = stored.ok_or_else(|| Status::not_found("", "serviceaccounts", account))?;
-    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
-    let too = |why: &str| {
-        let error = FieldError::invalid("spec.expirationSeconds", seconds, why);
-        Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]))
-    };
-    if seconds < SHORTEST {
-        return too("may not specify a duration less than 10 minutes");
-    }
-    if seconds > 1 << 32 {
-        return too("may not specify a duration larger than 2^32 seconds");
-    }
+    let seconds = lifetime(&request)?;
     let mut audiences: Vec<String> = serde_json::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
     if audiences.is_empty() {
         audiences = authority.audiences.clone();
@@ -76,6 +66,22 @@ pub fn issue(
     request["spec"]["expirationSeconds"] = seconds.into();
     request["status"] = json!({"token": token, "expirationTimestamp": time(now + seconds)});
     Ok(request)
+}
+
+/// How many seconds the token is asked for.
+fn lifetime(request: &Value) -> Result<i64, Status> {
+    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+    let too = |why: &str| {
+        let error = FieldError::invalid("spec.expirationSeconds", seconds, why);
+        Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]))
+    };
+    if seconds < SHORTEST {
+        return too("may not specify a duration less than 10 minutes");
+    }
+    if seconds > 1 << 32 {
+        return too("may not specify a duration larger than 2^32 seconds");
+    }
+    Ok(seconds)
 }
 
 /// Looks up what the token is to live and die with.

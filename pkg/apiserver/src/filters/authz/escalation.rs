@@ -1,5 +1,6 @@
 //! Nobody grants what he doesn't hold: the checks on writes of roles and bindings, unless `escalate` or `bind` is granted.
 
+use mk8s_api::meta;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
@@ -21,64 +22,85 @@ pub fn check(
     if user.in_group(MASTERS) || old.is_some_and(|old| only_for_the_collector(object, old)) {
         return Ok(());
     }
-    let forbidden = |why: &str| Err(Status::forbidden(GROUP, plural, name, why));
-    let object_name = object["metadata"]["name"].as_str().unwrap_or(name);
+    let write = Write {
+        authorizer,
+        user,
+        plural,
+        namespace,
+        name,
+    };
     match plural {
-        "roles" | "clusterroles" => {
-            let escalate = Attributes {
-                namespace,
-                name,
-                ..Attributes::of_resource(user, "escalate", GROUP, plural)
-            };
-            if authorizer.allows(&escalate) {
-                return Ok(());
-            }
-            let wanted: Option<Vec<Rule>> = match serde_json::from_value(object["rules"].clone()) {
-                Ok(wanted) => wanted,
-                Err(error) => return forbidden(&format!("its rules can't be read: {error}")),
-            };
-            let wanted = wanted.unwrap_or_default();
-            if let Some(why) = missing(authorizer, user, namespace, &wanted) {
-                return forbidden(&why);
-            }
-            let aggregates = |role: &Value| {
-                role["aggregationRule"]["clusterRoleSelectors"]
-                    .as_array()
-                    .is_some_and(|list| !list.is_empty())
-            };
-            if (aggregates(object) || old.is_some_and(aggregates))
-                && missing(authorizer, user, namespace, &everything()).is_some()
-            {
-                return forbidden("must have cluster-admin privileges to use the aggregationRule");
-            }
-            Ok(())
+        "roles" | "clusterroles" => write.role(object, old),
+        _ => write.binding(object),
+    }
+}
+
+/// Who writes what.
+struct Write<'a> {
+    authorizer: &'a Authorizer,
+    user: &'a User,
+    plural: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Write<'_> {
+    fn role(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let forbidden = |why: &str| Err(Status::forbidden(GROUP, self.plural, self.name, why));
+        let escalate = Attributes {
+            namespace: self.namespace,
+            name: self.name,
+            ..Attributes::of_resource(self.user, "escalate", GROUP, self.plural)
+        };
+        if self.authorizer.allows(&escalate) {
+            return Ok(());
         }
-        _ => {
-            let role: RoleRef = match serde_json::from_value(object["roleRef"].clone()) {
-                Ok(role) => role,
-                Err(error) => return forbidden(&format!("its roleRef can't be read: {error}")),
-            };
-            let resource = if role.kind == "ClusterRole" {
-                "clusterroles"
-            } else {
-                "roles"
-            };
-            let bind = Attributes {
-                namespace,
-                name: &role.name,
-                ..Attributes::of_resource(user, "bind", GROUP, resource)
-            };
-            if authorizer.allows(&bind) {
-                return Ok(());
-            }
-            let Some(wanted) = authorizer.rbac().rules_of(&role, namespace) else {
-                return Err(Status::not_found(GROUP, resource, &role.name));
-            };
-            match missing(authorizer, user, namespace, &wanted) {
-                Some(why) => Err(Status::forbidden(GROUP, plural, object_name, &why)),
-                None => Ok(()),
-            }
+        let wanted: Option<Vec<Rule>> = match serde_json::from_value(object["rules"].clone()) {
+            Ok(wanted) => wanted,
+            Err(error) => return forbidden(&format!("its rules can't be read: {error}")),
+        };
+        let wanted = wanted.unwrap_or_default();
+        if let Some(why) = self.missing(&wanted) {
+            return forbidden(&why);
         }
+        let aggregates = |role: &Value| !meta::items(role, &["aggregationRule", "clusterRoleSelectors"]).is_empty();
+        if (aggregates(object) || old.is_some_and(aggregates)) && self.missing(&everything()).is_some() {
+            return forbidden("must have cluster-admin privileges to use the aggregationRule");
+        }
+        Ok(())
+    }
+
+    fn binding(&self, object: &Value) -> Result<(), Status> {
+        let forbidden = |name: &str, why: &str| Err(Status::forbidden(GROUP, self.plural, name, why));
+        let role: RoleRef = match serde_json::from_value(object["roleRef"].clone()) {
+            Ok(role) => role,
+            Err(error) => return forbidden(self.name, &format!("its roleRef can't be read: {error}")),
+        };
+        let resource = if role.kind == "ClusterRole" {
+            "clusterroles"
+        } else {
+            "roles"
+        };
+        let bind = Attributes {
+            namespace: self.namespace,
+            name: &role.name,
+            ..Attributes::of_resource(self.user, "bind", GROUP, resource)
+        };
+        if self.authorizer.allows(&bind) {
+            return Ok(());
+        }
+        let Some(wanted) = self.authorizer.rbac().rules_of(&role, self.namespace) else {
+            return Err(Status::not_found(GROUP, resource, &role.name));
+        };
+        let name = object["metadata"]["name"].as_str().unwrap_or(self.name);
+        match self.missing(&wanted) {
+            Some(why) => forbidden(name, &why),
+            None => Ok(()),
+        }
+    }
+
+    fn missing(&self, wanted: &[Rule]) -> Option<String> {
+        missing(self.authorizer, self.user, self.namespace, wanted)
     }
 }
 
