@@ -424,7 +424,6 @@ fn job_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         non_negative(errors, spec, key, path);
     }
     let completions = int(spec, "completions");
-    let parallelism = int(spec, "parallelism");
     let max_failed = int(spec, "maxFailedIndexes");
     let per_index = int(spec, "backoffLimitPerIndex");
     if max_failed.is_some() && per_index.is_none() {
@@ -433,56 +432,14 @@ fn job_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             "when maxFailedIndexes is specified",
         ));
     }
-    if let Some(manager) = has(spec, "managedBy").and_then(Value::as_str) {
-        let valid = manager
-            .split_once('/')
-            .is_some_and(|(domain, rest)| !rest.is_empty() && names::dns_subdomain(domain).is_empty());
-        if !valid {
-            errors.push(FieldError::invalid(
-                path.child("managedBy"),
-                manager,
-                "must be a domain-prefixed path (such as \"acme.io/foo\")",
-            ));
-        }
-        if manager.len() > 63 {
-            errors.push(FieldError::too_long(path.child("managedBy"), 63));
-        }
-    }
+    managed_by(spec, path, errors);
     one_of_if_set(errors, spec, "completionMode", path, &["NonIndexed", "Indexed"]);
     let indexed = text(spec, "completionMode") == "Indexed";
     if indexed {
-        if completions.is_none() {
-            errors.push(FieldError::required(
-                path.child("completions"),
-                "when completion mode is Indexed",
-            ));
-        }
-        if let Some(number) = parallelism.filter(|&number| number > 100_000) {
-            errors.push(FieldError::invalid(
-                path.child("parallelism"),
-                number,
-                "must be less than or equal to 100000 when completion mode is Indexed",
-            ));
-        }
-        if let (Some(number), Some(completions)) = (max_failed, completions)
-            && number > completions
-        {
-            errors.push(FieldError::invalid(
-                path.child("maxFailedIndexes"),
-                number,
-                "must be less than or equal to completions",
-            ));
-        }
-        if let Some(number) = max_failed.filter(|&number| number > 100_000) {
-            errors.push(FieldError::invalid(
-                path.child("maxFailedIndexes"),
-                number,
-                "must be less than or equal to 100000",
-            ));
-        }
+        indexed_job(spec, path, errors);
     } else {
-        for (key, value) in [("backoffLimitPerIndex", per_index), ("maxFailedIndexes", max_failed)] {
-            if let Some(value) = value {
+        for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+            if let Some(value) = int(spec, key) {
                 errors.push(FieldError::invalid(
                     path.child(key),
                     value,
@@ -518,10 +475,68 @@ fn job_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             &["Failed", "TerminatingOrFailed"],
         );
     }
-    let template_path = path.child("template");
-    pod_template(template_of(spec), &template_path, errors);
+    job_template(spec, &path.child("template"), errors);
+}
+
+/// What a Job whose pods have numbers must say, and how many there may be.
+fn indexed_job(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let completions = int(spec, "completions");
+    let parallelism = int(spec, "parallelism");
+    let max_failed = int(spec, "maxFailedIndexes");
+    if completions.is_none() {
+        errors.push(FieldError::required(
+            path.child("completions"),
+            "when completion mode is Indexed",
+        ));
+    }
+    if let Some(number) = parallelism.filter(|&number| number > 100_000) {
+        errors.push(FieldError::invalid(
+            path.child("parallelism"),
+            number,
+            "must be less than or equal to 100000 when completion mode is Indexed",
+        ));
+    }
+    if let (Some(number), Some(completions)) = (max_failed, completions)
+        && number > completions
+    {
+        errors.push(FieldError::invalid(
+            path.child("maxFailedIndexes"),
+            number,
+            "must be less than or equal to completions",
+        ));
+    }
+    if let Some(number) = max_failed.filter(|&number| number > 100_000) {
+        errors.push(FieldError::invalid(
+            path.child("maxFailedIndexes"),
+            number,
+            "must be less than or equal to 100000",
+        ));
+    }
+}
+
+fn managed_by(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(manager) = has(spec, "managedBy").and_then(Value::as_str) {
+        let valid = manager
+            .split_once('/')
+            .is_some_and(|(domain, rest)| !rest.is_empty() && names::dns_subdomain(domain).is_empty());
+        if !valid {
+            errors.push(FieldError::invalid(
+                path.child("managedBy"),
+                manager,
+                "must be a domain-prefixed path (such as \"acme.io/foo\")",
+            ));
+        }
+        if manager.len() > 63 {
+            errors.push(FieldError::too_long(path.child("managedBy"), 63));
+        }
+    }
+}
+
+/// A Job's pods end: whoever restarts them for ever is no Job.
+fn job_template(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    pod_template(template_of(spec), path, errors);
     let policy = object::string(spec, &["template", "spec", "restartPolicy"]);
-    let template_spec = template_path.child("spec");
+    let template_spec = path.child("spec");
     let policy_path = template_spec.child("restartPolicy");
     match policy {
         "Always" | "" => errors.push(FieldError::required(
