@@ -148,6 +148,27 @@ pub fn prepare_service_update(service: &mut Value, old: &Value) {
     let Some(spec) = meta::at_mut(service, &["spec"]).and_then(Value::as_object_mut) else {
         return;
     };
+    keep_addresses(spec, old);
+    if needs_node_port(old) && !needs_node_port(spec) {
+        let known: Vec<i64> = node_ports(old);
+        if node_ports(spec).iter().all(|port| known.contains(port)) {
+            for port in each(spec, "ports") {
+                port.remove("nodePort");
+            }
+        }
+    }
+    if needs_node_port(old) && needs_node_port(spec) {
+        keep_node_ports(spec, old);
+    }
+    drop_unneeded(spec, old);
+    families(spec, Some(old));
+    if str_of(spec, "type") != "LoadBalancer" {
+        meta::set(service, &["status", "loadBalancer"], json!({}));
+    }
+}
+
+/// The addresses that an update leaves out or, where the type has none, brings along.
+fn keep_addresses(spec: &mut Object, old: &Object) {
     let clusterless = str_of(spec, "type") == "ExternalName";
     let old_clusterless = str_of(old, "type") == "ExternalName";
     if !clusterless && !old_clusterless {
@@ -186,17 +207,10 @@ pub fn prepare_service_update(service: &mut Value, old: &Value) {
             spec.remove("clusterIPs");
         }
     }
-    if needs_node_port(old) && !needs_node_port(spec) {
-        let known: Vec<i64> = node_ports(old);
-        if node_ports(spec).iter().all(|port| known.contains(port)) {
-            for port in each(spec, "ports") {
-                port.remove("nodePort");
-            }
-        }
-    }
-    if needs_node_port(old) && needs_node_port(spec) {
-        keep_node_ports(spec, old);
-    }
+}
+
+/// What the old type had and the new one has no use for, unless the update says something else of it.
+fn drop_unneeded(spec: &mut Object, old: &Object) {
     let drop_same = |spec: &mut Object, key: &str| {
         if spec.get(key) == old.get(key) {
             spec.remove(key);
@@ -217,10 +231,6 @@ pub fn prepare_service_update(service: &mut Value, old: &Value) {
     }
     if externally_accessible(old) && !externally_accessible(spec) {
         drop_same(spec, "externalTrafficPolicy");
-    }
-    families(spec, Some(old));
-    if str_of(spec, "type") != "LoadBalancer" {
-        meta::set(service, &["status", "loadBalancer"], json!({}));
     }
 }
 
