@@ -9,6 +9,7 @@ use containerd_client::events::{TaskExit, TaskOom};
 use containerd_client::services::v1 as api;
 use containerd_client::tonic::Status;
 use containerd_client::types::Envelope;
+use mk8s_supervisor::job;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -43,13 +44,13 @@ impl Containerd {
     pub fn events(&self, token: CancellationToken) -> mpsc::Receiver<Event> {
         let (sender, receiver) = mpsc::channel(1024);
         let client = self.clone();
-        tokio::spawn(async move {
+        drop(job::spawn("containerd-events", async move {
             tokio::select! {
                 () = token.cancelled() => {}
                 () = sender.closed() => {}
                 () = client.follow(&sender) => {}
             }
-        });
+        }));
         receiver
     }
 

@@ -29,11 +29,14 @@ impl Udp {
     }
 }
 
+/// Where a flow is led: an address and a port.
+pub type Endpoint = (Ipv4Addr, u16);
+
 /// Where all flows to Services may lead: after a restart nobody knows what the last process left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truth {
     /// By address (none: any of this node's) and port, the endpoints.
-    pub destinations: BTreeMap<(Option<Ipv4Addr>, u16), BTreeSet<(Ipv4Addr, u16)>>,
+    pub destinations: BTreeMap<(Option<Ipv4Addr>, u16), BTreeSet<Endpoint>>,
     /// The cluster's pods, and its Services.
     pub pods: Ipv4Net,
     pub services: Ipv4Net,

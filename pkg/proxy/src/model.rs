@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{
-    core::v1::{Pod, Service, ServicePort},
+    core::v1::{Pod, Service, ServicePort, ServiceSpec},
     discovery::v1::EndpointSlice,
 };
 
@@ -68,26 +68,10 @@ struct Endpoint {
 /// `slices` are all those of this Service.
 pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> Entries {
     let mut entries = Entries::new();
-    let Some(spec) = &service.spec else { return entries };
-    let labels = service.metadata.labels.as_ref();
-    let foreign = labels.is_some_and(|labels| labels.contains_key("service.kubernetes.io/service-proxy-name"));
-    // None and ExternalName have no address.
-    let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-    let Some(cluster_ip) = cluster_ip.filter(|ip| !foreign && Some(*ip) != node.dns) else {
+    let (Some(spec), Some(cluster_ip)) = (&service.spec, routed_ip(node, service)) else {
         return entries;
     };
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return entries;
-    }
-    let sticky = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
-        let configured = spec
-            .session_affinity_config
-            .as_ref()
-            .and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
-        configured
-            .and_then(|seconds| u32::try_from(seconds).ok())
-            .unwrap_or(AFFINITY_SECONDS)
-    });
+    let sticky = sticky(spec);
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     let balancers = balancer_ips(service);
@@ -124,36 +108,16 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
             (true, false) => want.verdict(Key::Entry(dest), Verdict::Drop),
         }
 
-        let node_port = port
-            .node_port
-            .and_then(|number| u16::try_from(number).ok())
-            .filter(|number| *number > 0);
+        let node_port = port.node_port.and_then(|number| u16::try_from(number).ok());
+        let node_port = node_port.filter(|number| *number > 0);
+        let external = |ip: &Ipv4Addr| (Some(*ip), number);
         let outer = externals
             .iter()
-            .map(|ip| Dest {
-                ip: Some(*ip),
-                proto,
-                port: number,
-            })
-            .chain(node_port.map(|number| Dest {
-                ip: None,
-                proto,
-                port: number,
-            }));
-        for dest in outer {
-            if cluster.is_empty() && local.is_empty() {
-                want.member(Key::Refused(dest));
-            } else if !external_local {
-                want.balance(Key::Entry(dest), dest, Masquerade::Always, &cluster, false);
-            } else {
-                want.verdict(Key::Entry(dest), Verdict::PolicyLocal);
-                want.balance(Key::Near(dest), dest, Masquerade::Host, &cluster, false);
-                if local.is_empty() {
-                    want.verdict(Key::Local(dest), Verdict::Drop);
-                } else {
-                    want.balance(Key::Local(dest), dest, Masquerade::Never, &local, true);
-                }
-            }
+            .map(external)
+            .chain(node_port.map(|number| (None, number)));
+        for (ip, port) in outer {
+            let dest = Dest { ip, proto, port };
+            want.expose(dest, &cluster, &local, external_local);
             if let (Some(ip), false) = (dest.ip, ranges.is_empty())
                 && balancers.contains(&ip)
             {
@@ -165,6 +129,33 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
         }
     }
     entries
+}
+
+/// The Service's own address, where this node routes it: None and ExternalName have none, DNS is the node's own, and what
+/// names another proxy is that one's.
+fn routed_ip(node: &Node, service: &Service) -> Option<Ipv4Addr> {
+    let spec = service.spec.as_ref()?;
+    let labels = service.metadata.labels.as_ref();
+    let foreign = labels.is_some_and(|labels| labels.contains_key("service.kubernetes.io/service-proxy-name"));
+    if foreign || spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let ip = spec.cluster_ip.as_deref()?.parse().ok()?;
+    (Some(ip) != node.dns).then_some(ip)
+}
+
+/// Session affinity, in seconds.
+fn sticky(spec: &ServiceSpec) -> Option<u32> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    Some(
+        seconds
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .unwrap_or(AFFINITY_SECONDS),
+    )
 }
 
 /// The host ports of a pod on this node; nothing once it has ended.
@@ -220,6 +211,23 @@ struct Want<'a> {
 }
 
 impl Want<'_> {
+    /// What comes to an address or a port that the world sees.
+    fn expose(&mut self, dest: Dest, cluster: &[Endpoint], local: &[Endpoint], only_local: bool) {
+        if cluster.is_empty() && local.is_empty() {
+            return self.member(Key::Refused(dest));
+        }
+        if !only_local {
+            return self.balance(Key::Entry(dest), dest, Masquerade::Always, cluster, false);
+        }
+        self.verdict(Key::Entry(dest), Verdict::PolicyLocal);
+        self.balance(Key::Near(dest), dest, Masquerade::Host, cluster, false);
+        if local.is_empty() {
+            self.verdict(Key::Local(dest), Verdict::Drop);
+        } else {
+            self.balance(Key::Local(dest), dest, Masquerade::Never, local, true);
+        }
+    }
+
     fn member(&mut self, key: Key) {
         self.entries.insert(key, Value::Member);
     }

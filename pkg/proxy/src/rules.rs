@@ -479,46 +479,49 @@ fn statements(text: &mut String, verb: &str, elements: impl Iterator<Item = (Str
     }
 }
 
-/// What is always there: sets, maps, and the chains that the kernel's hooks run.
-fn skeleton(node: &Node) -> String {
-    let Node {
-        pod_cidr,
-        service_cidr,
-        dns,
-        ..
-    } = node;
-    let mut maps = String::new();
-    let mut locals = String::new();
-    for space in [Space::Ip, Space::Port] {
-        let (name, key) = (space.name(), space.key());
-        let _ = write!(
-            maps,
-            "  map {name}-entry {{ typeof {key} : verdict; }}
+/// The maps of one family.
+fn maps(space: Space) -> String {
+    let (name, key) = (space.name(), space.key());
+    let mut maps = format!(
+        "  map {name}-entry {{ typeof {key} : verdict; }}
   map {name}-near {{ typeof {key} : verdict; }}
   map {name}-local {{ typeof {key} : verdict; }}
   map {name}-id {{ typeof {key} . numgen random mod 2 : meta mark; }}
   map {name}-affinity {{ typeof ip saddr . {key} : meta mark; size 262144; flags dynamic,timeout; timeout 3h; }}
   set {name}-refused {{ typeof {key}; }}
 "
-        );
-        for proto in PROTOS {
-            let _ = write!(
-                maps,
-                "  map {name}-endpoint-{proto} {{ typeof {key} . numgen random mod 2 : ip daddr . {proto} dport; }}
+    );
+    for proto in PROTOS {
+        let _ = write!(
+            maps,
+            "  map {name}-endpoint-{proto} {{ typeof {key} . numgen random mod 2 : ip daddr . {proto} dport; }}
   map {name}-by-id-{proto} {{ typeof {key} . meta mark : ip daddr . {proto} dport; }}
 "
-            );
-        }
-        let _ = write!(
-            locals,
-            "  chain {name}-policy-local {{
+        );
+    }
+    maps
+}
+
+/// externalTrafficPolicy Local: the cluster's own clients may go anywhere, others to endpoints of this node.
+fn local_policy(space: Space, pod_cidr: &Ipv4Net) -> String {
+    let (name, key) = (space.name(), space.key());
+    format!(
+        "  chain {name}-policy-local {{
     ip saddr {pod_cidr} {key} vmap @{name}-near
     fib saddr type local {key} vmap @{name}-near
     {key} vmap @{name}-local
   }}
 "
-        );
-    }
+    )
+}
+
+/// What is always there: sets, maps, and the chains that the kernel's hooks run.
+fn skeleton(node: &Node) -> String {
+    let (service_cidr, dns) = (&node.service_cidr, node.dns);
+    let maps = [Space::Ip, Space::Port].map(maps).concat();
+    let locals = [Space::Ip, Space::Port]
+        .map(|space| local_policy(space, &node.pod_cidr))
+        .concat();
     let (ip, port) = (Space::Ip.key(), Space::Port.key());
     let own_dns = dns.map_or(String::new(), |dns| format!("    ip daddr {dns} return\n"));
     let not_dns = dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));

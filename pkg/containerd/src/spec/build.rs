@@ -120,21 +120,6 @@ pub fn sandbox(config: &SandboxConfig, host: &Host) -> Result<Spec, SpecError> {
     if let Some(adjustment) = host.oom_score_adj(config.oom_score_adj) {
         process["oomScoreAdj"] = json!(adjustment);
     }
-    let mut namespaces = vec![json!({"type": "mount"})];
-    if let Some(path) = &config.network {
-        namespaces.push(json!({"type": "network", "path": path}));
-    }
-    let own = [
-        ("uts", config.hostname.is_some()),
-        ("ipc", !config.host_ipc),
-        ("pid", !config.host_pid),
-    ];
-    namespaces.extend(
-        own.iter()
-            .filter(|(_, own)| *own)
-            .map(|(kind, _)| json!({"type": kind})),
-    );
-
     let mut mounts = default_mounts();
     mounts.retain(|mount| mount["destination"] != "/dev/shm" && mount["destination"] != "/sys/fs/cgroup");
     if let Some(shm) = &config.shm {
@@ -143,7 +128,7 @@ pub fn sandbox(config: &SandboxConfig, host: &Host) -> Result<Spec, SpecError> {
     }
     let mut linux = json!({
         "cgroupsPath": config.cgroups_path,
-        "namespaces": namespaces,
+        "namespaces": sandbox_namespaces(config),
         "sysctl": config.sysctls,
         "resources": {
             "devices": [{"allow": false, "access": "rwm"}],
@@ -169,6 +154,21 @@ pub fn sandbox(config: &SandboxConfig, host: &Host) -> Result<Spec, SpecError> {
         spec["hostname"] = json!(hostname);
     }
     finish(spec)
+}
+
+fn sandbox_namespaces(config: &SandboxConfig) -> Vec<Value> {
+    let mut namespaces = vec![json!({"type": "mount"})];
+    if let Some(path) = &config.network {
+        namespaces.push(json!({"type": "network", "path": path}));
+    }
+    let own = [
+        ("uts", config.hostname.is_some()),
+        ("ipc", !config.host_ipc),
+        ("pid", !config.host_pid),
+    ];
+    let own = own.iter().filter(|(_, own)| *own);
+    namespaces.extend(own.map(|(kind, _)| json!({"type": kind})));
+    namespaces
 }
 
 fn finish(spec: Value) -> Result<Spec, SpecError> {
