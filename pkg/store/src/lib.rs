@@ -187,6 +187,9 @@ pub enum Committed {
 pub trait Follower: Send {
     /// Takes in a batch; never empty. It may hold what was seen already: after a failure a batch is handed on again.
     fn committed(&mut self, batch: Vec<Commit>);
+
+    /// Everything up to a revision was handed on; the last of it changed nothing that is still there.
+    fn progressed(&mut self, _revision: u64) {}
 }
 
 /// Why a store cannot be opened, read or followed.

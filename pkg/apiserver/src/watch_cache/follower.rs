@@ -96,6 +96,10 @@ fn prefix(key: &str) -> &str {
 }
 
 impl Follower for CacheFollower {
+    fn progressed(&mut self, revision: u64) {
+        self.shared.publish(revision);
+    }
+
     fn committed(&mut self, batch: Vec<Commit>) {
         let now = Instant::now();
         let Some(last) = batch.iter().map(|commit| commit.revision).max() else {

@@ -164,7 +164,12 @@ impl Committer {
             self.deliver(missed);
         }
         self.index = index;
-        self.advance(revision.max(self.revision));
+        if revision > self.revision {
+            for follower in &mut self.followers {
+                follower.progressed(revision);
+            }
+            self.advance(revision);
+        }
         self.engine = Some(opened.engine);
         Ok(())
     }

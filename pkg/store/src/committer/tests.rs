@@ -153,11 +153,19 @@ struct Seen {
     values: Arc<Mutex<Values>>,
     /// It panics so many times.
     panics: Arc<Mutex<usize>>,
+    /// The newest revision that it was told of.
+    revision: Arc<Mutex<u64>>,
 }
 
 impl Follower for Seen {
+    fn progressed(&mut self, revision: u64) {
+        *self.revision.lock() = revision;
+    }
+
     fn committed(&mut self, batch: Vec<Commit>) {
         for commit in batch {
+            let revision = commit.revision.max(*self.revision.lock());
+            *self.revision.lock() = revision;
             let mut values = self.values.lock();
             match commit.change {
                 Committed::Put { value, .. } => {
@@ -245,6 +253,7 @@ impl Fixture {
             .collect();
         assert_eq!(stored.join(" "), self.shown());
         assert_eq!(loaded.revision, self.store.current_revision());
+        assert_eq!(loaded.revision, *self.seen.revision.lock());
     }
 }
 
@@ -285,6 +294,27 @@ async fn a_batch_in_doubt_that_was_written_is_answered_and_seen() {
         assert_eq!(own.shown(), "/a=e4 /d=d3");
         own.assert_same();
     }
+}
+
+/// What was made and removed in one batch leaves nothing behind but its revisions, which were given out.
+#[tokio::test]
+async fn a_batch_in_doubt_that_left_nothing_is_seen_too() {
+    let own = fixture();
+    own.put("/a", "a").await.unwrap();
+    // While the committer is held up by a batch before, so that both are of one batch.
+    let (made, removed) = {
+        let mut disk = own.disk.0.lock();
+        disk.faults.extend([Fault::Works, Fault::Kept]);
+        drop(own.store.txn(Txn::one(op("/a", Expect::Any, Some("b")))));
+        std::thread::sleep(Duration::from_millis(200));
+        let made = own.store.txn(Txn::one(op("/b", Expect::Absent, Some("b"))));
+        (made, own.store.txn(Txn::one(op("/b", Expect::Any, None))))
+    };
+    assert_eq!((made.await.unwrap(), removed.await.unwrap()), (3, 4));
+    own.assert_same();
+    own.until_taken("/c", "c").await;
+    assert_eq!(own.shown(), "/a=b2 /c=c5");
+    own.assert_same();
 }
 
 #[tokio::test]
