@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use mk8s_api::meta;
@@ -14,7 +14,7 @@ use mk8s_api::status::Status;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::negotiate::Output;
+use crate::negotiate::{self, Clause, Output};
 use crate::request::Query;
 use crate::respond;
 use crate::rows::{Row, Rows};
@@ -81,14 +81,7 @@ impl Discovery {
 
     pub fn handle(&self, path: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
         let document = self.plain.get(path).ok_or_else(respond::no_such_path)?;
-        let accept: Vec<&str> = parts
-            .headers
-            .get_all(ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
-            .collect();
+        let accept = negotiate::accepted(&parts.headers);
         if let Some((body, etag)) = self.aggregated.get(path) {
             let wanted = accept.iter().find_map(|clause| match kind_of(clause) {
                 Accepts::Aggregated => Some(true),
@@ -117,19 +110,13 @@ enum Accepts {
     Other,
 }
 
-fn kind_of(clause: &str) -> Accepts {
-    let mut parts = clause.split(';').map(str::trim);
-    let media = parts.next().unwrap_or_default();
-    let parameters: Vec<&str> = parts.filter(|part| !part.starts_with("q=")).collect();
-    match (media, parameters.is_empty()) {
-        ("application/json" | "*/*" | "application/*" | "application/yaml", true) => Accepts::Plain,
-        ("application/json", false) => {
-            let wanted = ["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"];
-            if wanted.iter().all(|part| parameters.contains(part)) {
-                Accepts::Aggregated
-            } else {
-                Accepts::Other
-            }
+fn kind_of(clause: &Clause<'_>) -> Accepts {
+    match (clause.media, clause.as_) {
+        ("application/json" | "*/*" | "application/*" | "application/yaml", None) => Accepts::Plain,
+        ("application/json", Some("APIGroupDiscoveryList"))
+            if clause.group == Some("apidiscovery.k8s.io") && clause.version == Some("v2") =>
+        {
+            Accepts::Aggregated
         }
         _ => Accepts::Other,
     }

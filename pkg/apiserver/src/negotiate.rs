@@ -1,7 +1,7 @@
 //! What a client wants to get (Accept) and what it sends (Content-Type).
 
-use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
 use mk8s_api::status::Status;
 
 use crate::request::Query;
@@ -56,26 +56,14 @@ impl Output {
     pub fn negotiate(headers: &HeaderMap, query: &Query, shapes: bool, protobuf: bool) -> Result<Output, Status> {
         let mut output = Output {
             pretty: wants_pretty(headers, query),
-            gzip: headers
-                .get(ACCEPT_ENCODING)
-                .and_then(|value| value.to_str().ok())
-                .is_some_and(|value| value.split(',').any(|coding| coding.trim().starts_with("gzip"))),
+            gzip: takes_gzip(headers),
             ..Output::JSON
         };
-        let mut values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let Some(first) = values.next() else {
-            return Ok(output);
-        };
-        if first == JSON || first == "*/*" {
-            return Ok(output);
+        match headers.get(ACCEPT).map(HeaderValue::as_bytes) {
+            None | Some(b"application/json" | b"*/*") => return Ok(output),
+            Some(_) => {}
         }
-        let mut clauses: Vec<Clause<'_>> = std::iter::once(first)
-            .chain(values)
-            .flat_map(|value| value.split(','))
-            .filter_map(Clause::parse)
-            .collect();
-        clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-        for clause in &clauses {
+        for clause in &accepted(headers) {
             if let Some((encoding, shape)) = clause.answer(shapes, protobuf) {
                 output.encoding = encoding;
                 output.shape = shape;
@@ -100,11 +88,29 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
         .is_some_and(|agent| agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla/5.0"))
 }
 
-struct Clause<'a> {
-    media: &'a str,
-    as_: Option<&'a str>,
-    group: Option<&'a str>,
-    version: Option<&'a str>,
+/// The clauses of Accept, the most wanted first.
+pub fn accepted(headers: &HeaderMap) -> Vec<Clause<'_>> {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut clauses: Vec<Clause<'_>> = values
+        .flat_map(|value| value.split(','))
+        .filter_map(Clause::parse)
+        .collect();
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    clauses
+}
+
+/// Whether a client takes a compressed answer.
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    let value = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.split(',').any(|coding| coding.trim().starts_with("gzip")))
+}
+
+/// `media;as=KIND;g=GROUP;v=VERSION;q=QUALITY`
+pub struct Clause<'a> {
+    pub media: &'a str,
+    pub as_: Option<&'a str>,
+    pub group: Option<&'a str>,
+    pub version: Option<&'a str>,
     quality: f32,
 }
 
@@ -176,6 +182,26 @@ pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn clauses_come_by_how_much_they_are_wanted() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            ACCEPT,
+            "a/b;q=0.5, application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+                .parse()
+                .unwrap(),
+        );
+        headers.append(ACCEPT, "application/json;charset=utf-8;q=0.9,*/*;q=0".parse().unwrap());
+        let clauses = accepted(&headers);
+        let media: Vec<&str> = clauses.iter().map(|clause| clause.media).collect();
+        assert_eq!(media, ["application/json", "application/json", "a/b", "*/*"]);
+        assert_eq!(
+            (clauses[0].as_, clauses[0].version),
+            (Some("APIGroupDiscoveryList"), Some("v2"))
+        );
+        assert_eq!(clauses[1].as_, None);
+    }
 
     #[test]
     fn accepts() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use mk8s_api::openapi;
@@ -19,6 +19,7 @@ use mk8s_api::status::Status;
 use mk8s_supervisor::job;
 use parking_lot::Mutex;
 
+use crate::negotiate::{self, Clause};
 use crate::request::Query;
 use crate::respond;
 
@@ -67,15 +68,8 @@ async fn v2(
     rows: &'static [Arc<Resource>],
     parts: &Parts,
 ) -> Result<Response<Body>, Status> {
-    let accept = parts
-        .headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let proto = accept.split(',').any(|clause| {
-        let clause = clause.split(';').next().unwrap_or_default().trim();
-        clause == openapi::V2_PROTOBUF_ASKED || clause == openapi::V2_PROTOBUF
-    });
+    let asks_protobuf = |clause: &Clause<'_>| matches!(clause.media, openapi::V2_PROTOBUF_ASKED | openapi::V2_PROTOBUF);
+    let proto = negotiate::accepted(&parts.headers).iter().any(asks_protobuf);
     let content_type = if proto {
         openapi::V2_PROTOBUF
     } else {
@@ -144,12 +138,7 @@ async fn document(
     let (own, at) = (documents.clone(), path.to_string());
     let made = job::blocking("openapi", move || own.get(&at, content_type, make)).await;
     let zipped = made.ok().flatten().ok_or_else(respond::no_such_path)?;
-    let takes_gzip = parts
-        .headers
-        .get(ACCEPT_ENCODING)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.contains("gzip"));
-    let mut response = if takes_gzip {
+    let mut response = if negotiate::takes_gzip(&parts.headers) {
         let mut response = respond::bytes(StatusCode::OK, content_type, zipped);
         response
             .headers_mut()
