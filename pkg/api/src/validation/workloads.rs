@@ -802,45 +802,9 @@ fn job_template_update(old: &Value, spec: &Value, before: &Value, errors: &mut E
 
 pub fn cron_job(cron_job: &Value, errors: &mut Errors) {
     let spec = spec_of(cron_job);
-    match text(spec, "schedule") {
-        "" => errors.push(FieldError::required("spec.schedule", "")),
-        schedule => {
-            let fields = schedule.split_whitespace().count();
-            if !schedule.starts_with('@') && !schedule.contains("TZ") && fields != 5 {
-                errors.push(FieldError::invalid(
-                    "spec.schedule",
-                    schedule,
-                    format!(
-                        "expected exactly 5 fields, found {fields}: [{}]",
-                        schedule.split_whitespace().collect::<Vec<_>>().join(" ")
-                    ),
-                ));
-            }
-            if schedule.contains("TZ") {
-                errors.push(FieldError::invalid(
-                    "spec.schedule",
-                    schedule,
-                    "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-                ));
-            }
-        }
-    }
+    schedule(spec, errors);
     non_negative(errors, spec, "startingDeadlineSeconds", &SPEC);
-    if let Some(zone) = has(spec, "timeZone").and_then(Value::as_str) {
-        if zone.is_empty() {
-            errors.push(FieldError::invalid(
-                "spec.timeZone",
-                zone,
-                "timeZone must be nil or non-empty string",
-            ));
-        } else if zone.eq_ignore_ascii_case("local") {
-            errors.push(FieldError::invalid(
-                "spec.timeZone",
-                zone,
-                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-            ));
-        }
-    }
+    time_zone(spec, errors);
     one_of(
         errors,
         spec,
@@ -874,6 +838,50 @@ pub fn cron_job(cron_job: &Value, errors: &mut Errors) {
             object::name(cron_job),
             "must be no more than 52 characters",
         ));
+    }
+}
+
+fn schedule(spec: &Value, errors: &mut Errors) {
+    match text(spec, "schedule") {
+        "" => errors.push(FieldError::required("spec.schedule", "")),
+        schedule => {
+            let fields = schedule.split_whitespace().count();
+            if !schedule.starts_with('@') && !schedule.contains("TZ") && fields != 5 {
+                errors.push(FieldError::invalid(
+                    "spec.schedule",
+                    schedule,
+                    format!(
+                        "expected exactly 5 fields, found {fields}: [{}]",
+                        schedule.split_whitespace().collect::<Vec<_>>().join(" ")
+                    ),
+                ));
+            }
+            if schedule.contains("TZ") {
+                errors.push(FieldError::invalid(
+                    "spec.schedule",
+                    schedule,
+                    "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+                ));
+            }
+        }
+    }
+}
+
+fn time_zone(spec: &Value, errors: &mut Errors) {
+    if let Some(zone) = has(spec, "timeZone").and_then(Value::as_str) {
+        if zone.is_empty() {
+            errors.push(FieldError::invalid(
+                "spec.timeZone",
+                zone,
+                "timeZone must be nil or non-empty string",
+            ));
+        } else if zone.eq_ignore_ascii_case("local") {
+            errors.push(FieldError::invalid(
+                "spec.timeZone",
+                zone,
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+            ));
+        }
     }
 }
 
