@@ -6,10 +6,11 @@
 //! writes (the crash test shows it within a hundred kills). A write that fails poisons the whole database until it is
 //! opened again (so room on the disk is claimed before sled is asked to use it).
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice};
@@ -72,6 +73,7 @@ impl SledEngine {
         let io = |what| io(dir, what);
         std::fs::create_dir_all(dir).map_err(io("create"))?;
         remove_unfinished_snapshots(dir).map_err(io("remove unfinished snapshots in"))?;
+        wait_for_lock(&dir.join("db"));
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
@@ -426,6 +428,21 @@ fn read_u64(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, sled::Error> {
         .get(key)?
         .and_then(|value| value.as_ref().try_into().ok())
         .map(u64::from_be_bytes))
+}
+
+/// One of sled's threads may hold on to a database, and with it to the lock on its file, a moment after that was closed. Where
+/// another process holds it sled says so.
+pub(super) fn wait_for_lock(file: &Path) {
+    let Ok(file) = File::options().read(true).write(true).open(file) else {
+        return;
+    };
+    for _ in 0..100 {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            // Closing gives it back.
+            _ => return,
+        }
+    }
 }
 
 /// Writes, syncs and removes as much as is claimed for a batch.

@@ -75,6 +75,8 @@ fn check(dir: &Path) {
         );
     }
     store.close();
+    drop(store);
+    super::super::sled::wait_for_lock(&dir.join("db"));
     // Nothing of the old format is left, and its readers refuse the data.
     let db = ::sled::Config::new().path(dir).flush_every_ms(None).open().unwrap();
     assert_eq!(db.get(FORMAT_KEY).unwrap().unwrap(), &FORMAT.to_be_bytes());
@@ -160,6 +162,7 @@ fn a_conversion_that_is_killed_at_any_moment_goes_on() {
 fn an_object_without_its_revision_is_named() {
     let dir = tempfile::tempdir().unwrap();
     write_format1(dir.path());
+    super::super::sled::wait_for_lock(&dir.path().join("db"));
     let db = ::sled::Config::new()
         .path(dir.path())
         .flush_every_ms(None)
