@@ -52,6 +52,8 @@ impl Api {
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let kind = path.rsplit('/').next().unwrap_or_default();
         let answer = match head.method {
+            Method::GET if kind == "pods" => json!({"kind": "PodList", "apiVersion": "v1",
+                "metadata": {"resourceVersion": "1"}, "items": [*self.pod.lock()]}),
             Method::GET => {
                 json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []})
             }
@@ -541,4 +543,36 @@ async fn a_sandbox_that_dies_at_once_backs_off() {
         .await;
     rest(4.0).await;
     assert_eq!(scene.runtime.count("attach"), 2, "the third waits");
+}
+
+#[tokio::test]
+async fn a_lost_workers_pod_is_not_started_a_second_time() {
+    let mut scene = Scene::new();
+    let id = scene.runs().await;
+    scene.crash();
+    scene.runtime.fail("has_network", Fault::Panic);
+    let made = scene.runtime.count("create");
+    let informers = Informers::new(scene.api.client(), CancellationToken::new());
+    let pods = informers.of_where::<Pod>("spec.nodeName=node-a");
+    let inventory = [(UID.to_owned(), scene.runtime.found())].into();
+    let token = CancellationToken::new();
+    let looks = scene.runtime.count("containers_of");
+    scene.runtime.containerd_is_down(true);
+    let run = crate::pods::run(scene.agent.clone(), pods, inventory, token.clone());
+    let _running = job::spawn("pods", run).abort_on_drop();
+    // The worker panics as it takes over; the next one is not let loose without knowing what there is.
+    scene
+        .runtime
+        .until("a look for what is left", |r| r.count("containers_of") > looks)
+        .await;
+    rest(0.5).await;
+    assert_eq!(scene.runtime.count("create"), made);
+    scene.runtime.containerd_is_down(false);
+    let adopted = scene.runtime.count("task");
+    scene
+        .runtime
+        .until("a worker that takes over", |r| r.count("task") > adopted)
+        .await;
+    rest(0.5).await;
+    assert_eq!((scene.containers(), scene.runtime.count("create")), (vec![id], made));
 }

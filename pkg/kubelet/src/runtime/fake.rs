@@ -301,7 +301,10 @@ impl Runtime for Fake {
         async move { drop(open.wait_for(|open| *open).await) }.boxed()
     }
 
+    /// Called by the worker itself: where it panics, the worker does.
     fn has_network(&self, uid: &str, _: &Path) -> bool {
+        let faults = self.state.lock().faults.remove("has_network");
+        assert!(faults.is_none(), "has_network panics");
         self.state.lock().networks.iter().any(|n| n == uid)
     }
 
