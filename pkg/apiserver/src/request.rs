@@ -59,14 +59,7 @@ impl RequestInfo {
         }
         info.is_resource = true;
         info.version = decode(version);
-        info.verb = match *method {
-            Method::POST => "create",
-            Method::GET | Method::HEAD => "get",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            _ => "",
-        };
+        info.verb = resource_verb(method);
         // The old /watch/ prefix: still in client libraries. As upstream it makes the verb, whatever the method.
         let prefixed_watch = parts[0] == "watch" && parts.len() > 1;
         if prefixed_watch {
@@ -139,6 +132,17 @@ impl RequestInfo {
 /// Whether a text can be an object's name in a path, as upstream asks.
 fn is_path_segment(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
+}
+
+fn resource_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::GET | Method::HEAD => "get",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    }
 }
 
 fn method_verb(method: &Method) -> &'static str {

@@ -101,6 +101,20 @@ where
     }
 }
 
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(256 << 10)
+        .max_header_list_size(1 << 20)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
 /// A connection of many requests at once, until it is silent for too long or the server stops.
 async fn http2<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken)
 where
@@ -118,18 +132,8 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
-        .max_send_buf_size(256 << 10)
-        .max_header_list_size(1 << 20)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
     let (io, drain) = gather(stream);
-    let serving = builder.serve_connection(TokioIo::new(io), service);
+    let serving = http2_builder().serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let mut stopping = false;
     let deadline = tokio::time::sleep(SILENCE);
