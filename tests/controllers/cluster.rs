@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use mk8s_apiserver::User;
 use mk8s_client::{Event, Informers, in_process};
 use mk8s_controllers::context::Settings;
+use mk8s_supervisor::job;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +93,7 @@ impl Cluster {
         let client = self.admin.clone();
         let name = name.to_owned();
         let token = self.plane.supervisor.token().clone();
-        tokio::spawn(async move { pretend(client, name, token).await });
+        drop(job::spawn("node", async move { pretend(client, name, token).await }));
         made
     }
 
@@ -100,7 +101,7 @@ impl Cluster {
     pub fn beat(&self, node: &str) -> CancellationToken {
         let token = CancellationToken::new();
         let (stop, leases, node) = (token.clone(), self.api::<Lease>("kube-node-lease"), node.to_owned());
-        tokio::spawn(async move {
+        drop(job::spawn("heartbeat", async move {
             let lease: Lease = serde_json::from_value(json!({"metadata": {"name": node}, "spec": {}})).unwrap();
             let _ = leases.create(&PostParams::default(), &lease).await;
             while !stop.is_cancelled() {
@@ -109,7 +110,7 @@ impl Cluster {
                 let _ = leases.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-        });
+        }));
         token
     }
 

@@ -1,5 +1,9 @@
 //! The controllers and the scheduler together, against the API server in this process.
 #![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::too_many_lines,
+    reason = "a test tells one story from its beginning to its end"
+)]
 
 mod cluster;
 #[path = "../harness/mod.rs"]
