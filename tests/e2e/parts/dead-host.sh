@@ -18,7 +18,7 @@ check "the Service answers each time" answers_always
 echo "# and comes back"
 check "its mk8s starts" reboot 2
 # Its firewall was no more than memory.
-on 2 iptables -P FORWARD DROP
+firewall
 shows "the node is Ready again" "host2 +Ready" on 1 kubectl get nodes
 buried() { local pods; pods=$(k get pod --no-headers) && ! grep -q Terminating <<<"$pods"; }
 check "what was evicted there is gone" eventually 30 buried

@@ -1,8 +1,10 @@
 # A second host.
 # shellcheck shell=bash disable=SC2154,SC2016
 echo "# a second host"
-# A firewall of somebody else's that forwards nothing, as Docker and ufw leave one.
-on 2 iptables -P FORWARD DROP
+# A firewall of somebody else's that forwards nothing, as Docker and ufw leave one. With iptables on nftables each chain
+# that was ever asked for stays, empty; a firewall has both.
+firewall() { on 2 sh -c 'iptables -P FORWARD DROP && iptables -P INPUT ACCEPT'; }
+check "a firewall" firewall
 on 2 bash "$here/state.sh" >"$work/state-2"
 join=$(on 1 mk8s token create --print-join-command)
 shows "token list" "^[a-z0-9]{6}\.[a-z0-9]{16} .*authentication,signing" on 1 mk8s token list
