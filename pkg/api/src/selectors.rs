@@ -576,13 +576,12 @@ fn unescape(value: &str) -> Result<String, String> {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => plain.push(c),
                 Some(other) => {
-                    return Err(
-                        format!("invalid field selector: invalid escape sequence: \\{other} in {value}").into(),
-                    );
+                    let why = format!("invalid field selector: invalid escape sequence: \\{other} in {value}");
+                    return Err(why);
                 }
-                None => return Err(format!("invalid field selector: trailing backslash in {value}").into()),
+                None => return Err(format!("invalid field selector: trailing backslash in {value}")),
             },
-            ',' | '=' => return Err(format!("invalid field selector: unescaped {c} in value {value}").into()),
+            ',' | '=' => return Err(format!("invalid field selector: unescaped {c} in value {value}")),
             other => plain.push(other),
         }
     }

@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing::info!(written, url, "serving");
     let token = CancellationToken::new();
     let stop = token.clone();
-    tokio::spawn(async move {
+    mk8s_supervisor::job::spawn("ctrl-c", async move {
         let _ = tokio::signal::ctrl_c().await;
         stop.cancel();
     });

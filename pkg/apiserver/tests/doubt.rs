@@ -1,5 +1,9 @@
 //! Writes of which the store can't say whether they took place: the server reads what became of them.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 mod harness;
 

@@ -1,5 +1,9 @@
 //! Who sends slowly, asks for too little time or reports what cannot be.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 mod harness;
 

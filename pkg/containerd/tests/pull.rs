@@ -1,6 +1,11 @@
 //! Pulling from a real registry on the loopback (Debian's docker-registry, filled by skopeo): anonymously, with
 //! credentials of both kinds, through a mirror; and what is said when it fails.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 mod harness;
 

@@ -1,5 +1,9 @@
 //! The server over real sockets, with a host's resolver beside it, in namespaces of the test's own. Needs root.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 use std::{
     fs,

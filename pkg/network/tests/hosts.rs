@@ -1,5 +1,9 @@
 //! Pods on two hosts reach each other: two network and mount namespaces with a cable between them. Needs root.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 use std::{
     collections::BTreeSet,

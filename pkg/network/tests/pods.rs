@@ -1,5 +1,9 @@
 //! The network against the real kernel, in a network and mount namespace of the test's own. Needs root.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 use std::{
     collections::BTreeSet,

@@ -1,6 +1,10 @@
 //! Services against the real kernel: two pods and a far host, in network and mount namespaces of the test's own. Needs
 //! root.
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a panic in a test's own task or thread is the test's failure"
+)]
 
 use std::{
     collections::BTreeSet,

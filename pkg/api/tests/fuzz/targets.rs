@@ -103,7 +103,8 @@ pub fn patch(data: &[u8]) {
     let ty = type_of(Some(&object));
     // Three megabytes of copies, and what the patch itself brings.
     let most = data.len() * 8 + (4 << 20);
-    let apply: [fn(&mut Value, &Value, TypeRef) -> Result<(), patch::PatchError>; 3] = [
+    type Apply = fn(&mut Value, &Value, TypeRef) -> Result<(), patch::PatchError>;
+    let apply: [Apply; 3] = [
         |target, change, _| patch::json(target, change),
         |target, change, _| patch::merge(target, change),
         patch::strategic,

@@ -293,7 +293,7 @@ async fn an_index_follows_its_objects_and_is_made_once() {
     reached(&pods, 4).await;
     assert_eq!((index.count("1"), index.count("2")), (0, 1));
     assert!(
-        index.shared.state.read().indexes[0].found.get("1").is_none(),
+        !index.shared.state.read().indexes[0].found.contains_key("1"),
         "nothing is left of it"
     );
 }

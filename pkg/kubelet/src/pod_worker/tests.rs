@@ -482,7 +482,7 @@ async fn what_a_list_of_tasks_does_not_name_is_looked_at() {
     scene.tell(Message::Reconcile(Arc::default()));
     scene.runtime.until("a look", |r| r.count("task") >= 2).await;
     rest(0.2).await;
-    assert_eq!(scene.containers(), [id.clone()], "it goes on");
+    assert_eq!(scene.containers(), std::slice::from_ref(&id), "it goes on");
     assert_eq!(scene.runtime.count("delete_task"), 0);
     // Its end's event was lost.
     scene.runtime.end(&id, 3);

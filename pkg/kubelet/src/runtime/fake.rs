@@ -175,10 +175,6 @@ impl State {
     }
 }
 
-#[expect(
-    clippy::field_reassign_with_default,
-    reason = "an image's layers are containerd's alone"
-)]
 fn image(name: &str) -> Image {
     let mut image = Image::default();
     image.name = name.to_owned();

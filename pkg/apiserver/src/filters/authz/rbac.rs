@@ -27,6 +27,9 @@ pub struct Rbac {
     parsed: Mutex<Parsed>,
 }
 
+/// What a user was found to be granted.
+type Known = (User, Arc<Granted>);
+
 /// Everything that is granted, at one state of the four resources.
 #[derive(Default)]
 struct Index {
@@ -37,7 +40,7 @@ struct Index {
     by_user: HashMap<String, Vec<Arc<Grant>>>,
     by_group: HashMap<String, Vec<Arc<Grant>>>,
     /// By the hash of a user's name and groups, so that nobody clones them to ask.
-    users: RwLock<HashMap<u64, Vec<(User, Arc<Granted>)>>>,
+    users: RwLock<HashMap<u64, Vec<Known>>>,
 }
 
 /// One binding of one role to one subject.
