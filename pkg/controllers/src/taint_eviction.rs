@@ -204,7 +204,7 @@ impl Controller {
                 return Ok(());
             }
         }
-        let params = DeleteParams::default().preconditions(meta::this(&*pod));
+        let params = DeleteParams::default().preconditions(meta::this(pod));
         let done = api.delete(&key.name, &params).await.map(drop);
         done.tried_if_exists(|| format!("evict pod {key}")).map(drop)
     }
