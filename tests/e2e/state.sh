@@ -8,7 +8,7 @@ section() { sed "s|^|$1 |"; }
 
 # /root is laid over the machine's, where others work: only what mk8s and kubectl's files may be in. kubectl keeps its cache.
 find /etc /run /usr/local /var/log /var/lib/kubelet /var/lib/mk8s /var/lib/cni /opt/cni /root/.kube \
-  \( -path /root/.kube/cache -o -path /run/containerd -o -path /var/log/containerd.log -o -path /usr/local/bin/mk8s \) -prune -o \
+  \( -path /run/udev -o -path /run/systemd -o -path /run/log -o -path /var/log/journal -o -path /var/log/wtmp -o -path /root/.kube/cache -o -path /run/containerd -o -path /var/log/containerd.log -o -path /usr/local/bin/mk8s \) -prune -o \
   \( -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %l\n' \) 2>/dev/null | grep -vx '/root/.kube d .*' | sort | section file || true
 # Root, place and options of each, and what it is of. Those in /tmp are of the machine's other tests.
 awk '{ for (at = 7; $at != "-";) at++; print $4, $5, $6, $(at + 1), $(at + 2) }' /proc/self/mountinfo | grep -vE ' /(run/containerd|var/lib/containerd|tmp/)' | sort | section mount
@@ -20,7 +20,7 @@ for command in iptables-save ip6tables-save; do
   $command | sed -E '/^#/d; s/\[[0-9]+:[0-9]+\]//' | section $command
 done
 find /sys/fs/cgroup -type d | sort | section cgroup
-ps -e -o comm= | grep -vxE 'bash|ps|sort|sed|grep|sleep|nsenter|timeout' | sort | section process
+ps -e -o comm= | grep -vxE 'kworker/.*|.udev-worker.|bash|ps|sort|sed|grep|sleep|nsenter|timeout' | sort | section process
 echo "net/ipv4/ip_forward $(cat /proc/sys/net/ipv4/ip_forward)" | section sysctl
 for link in all default $(ls /sys/class/net); do
   for name in route_localnet send_redirects rp_filter forwarding; do
