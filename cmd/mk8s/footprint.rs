@@ -4,7 +4,6 @@
 //! mk8s came. What stood there is noted at the set-up, and reset removes the rest alone.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -90,17 +89,7 @@ fn remove_directory(directory: &Path, before: &BTreeSet<PathBuf>) {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Failure::of(format!("remove {}", path.display()), error))
-        }
-        _ => Ok(()),
-    }
+    mk8s_dirfd::remove_path(path).map_err(|error| Failure::of(format!("remove {}", path.display()), error))
 }
 
 /// Unmounts what is mounted at and below the paths, and fails if something still is, since nothing may be deleted through a

@@ -98,7 +98,7 @@ impl Containerd {
                 // A record that is already there owns the snapshot.
                 if !error.is_already_exists() {
                     let _ = self.remove_snapshot(self.snapshotter(), &id).await;
-                    let _ = self.remove_image_volumes(&id);
+                    let _ = self.remove_image_volumes(&id).await;
                 }
                 Err(error)
             }
@@ -148,7 +148,8 @@ impl Containerd {
         Ok(found)
     }
 
-    /// Removes everything of a container: a task that still runs is killed, then task, record, snapshot and stdio go.
+    /// Removes everything of a container: a task that still runs is killed, then task, volumes, stdio, snapshot and record
+    /// go. The record is the last: what failed or was cut off before it is found by it, and done again.
     pub async fn delete(&self, id: &str) -> Result<()> {
         self.delete_task(id).await?;
         let snapshot = match self.container(id).await {
@@ -156,13 +157,13 @@ impl Containerd {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        let request = api::DeleteContainerRequest { id: id.to_owned() };
-        let what = format!("delete container {id}");
-        gone_is_fine(call(&what, self.containers_api().delete(request)).await)?;
+        self.remove_image_volumes(id).await?;
+        self.remove_stdio(id)?;
         let (snapshotter, key) = snapshot.unwrap_or_else(|| (self.snapshotter().to_owned(), id.to_owned()));
         self.remove_snapshot(&snapshotter, &key).await?;
-        self.remove_image_volumes(id)?;
-        self.remove_stdio(id)
+        let request = api::DeleteContainerRequest { id: id.to_owned() };
+        let what = format!("delete container {id}");
+        gone_is_fine(call(&what, self.containers_api().delete(request)).await)
     }
 }
 

@@ -92,22 +92,37 @@ fn copy_directory(from: &File, to: &Path) -> std::io::Result<()> {
     // What an open directory holds, whatever its path is called.
     let source = PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd()));
     copy_owner_and_mode(&from.metadata()?, to)?;
-    for entry in fs::read_dir(&source)? {
-        let entry = entry?;
-        let (metadata, target) = (entry.metadata()?, to.join(entry.file_name()));
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            fs::create_dir(&target)?;
-            copy_directory(&File::open(entry.path())?, &target)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(entry.path())?, &target)?;
-            lchown(&target, Some(metadata.uid()), Some(metadata.gid()))?;
-        } else if kind.is_file() {
-            fs::copy(entry.path(), &target)?;
-            copy_owner_and_mode(&metadata, &target)?;
+    // A list, since an image may nest directories deeper than a stack holds.
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(below) = waiting.pop() {
+        for entry in fs::read_dir(source.join(&below))? {
+            let entry = entry?;
+            let path = below.join(entry.file_name());
+            copy_entry(&entry, &to.join(&path))?;
+            if entry.file_type()?.is_dir() {
+                waiting.push(path);
+            }
         }
     }
     Ok(())
+}
+
+/// Of a directory the directory alone.
+fn copy_entry(entry: &fs::DirEntry, target: &Path) -> std::io::Result<()> {
+    let metadata = entry.metadata()?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        fs::create_dir(target)?;
+        copy_owner_and_mode(&metadata, target)
+    } else if kind.is_symlink() {
+        symlink(fs::read_link(entry.path())?, target)?;
+        lchown(target, Some(metadata.uid()), Some(metadata.gid()))
+    } else if kind.is_file() {
+        fs::copy(entry.path(), target)?;
+        copy_owner_and_mode(&metadata, target)
+    } else {
+        Ok(())
+    }
 }
 
 fn copy_owner_and_mode(metadata: &fs::Metadata, target: &Path) -> std::io::Result<()> {
@@ -208,7 +223,30 @@ fn shorten(data: &[&str]) -> (Option<PathBuf>, String) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_is_copied_however_deep_it_is() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // More than there may be descriptors at once; a path holds no more than twice that.
+        let deep = "d/".repeat(900);
+        fs::create_dir_all(from.path().join(&deep)).unwrap();
+        fs::write(from.path().join(&deep).join("file"), "content").unwrap();
+        symlink("/etc/passwd", from.path().join("d/link")).unwrap();
+        fs::set_permissions(from.path().join("d"), fs::Permissions::from_mode(0o2710)).unwrap();
+        copy_directory(&File::open(from.path()).unwrap(), to.path()).unwrap();
+        assert_eq!(
+            fs::read_to_string(to.path().join(&deep).join("file")).unwrap(),
+            "content"
+        );
+        assert_eq!(
+            fs::read_link(to.path().join("d/link")).unwrap(),
+            Path::new("/etc/passwd")
+        );
+        assert_eq!(to.path().join("d").metadata().unwrap().mode() & 0o7777, 0o2710);
+    }
 
     #[test]
     fn long_overlay_options_become_relative() {

@@ -1,19 +1,35 @@
 //! Snapshots: an image's layers unpacked once, and a writable one per container on top.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
 
 use containerd_client::services::v1::snapshots as snap;
 use containerd_client::types::Mount;
 
-use crate::client::{Containerd, call};
+use crate::client::{Containerd, Options, call};
 use crate::error::{Error, Result, gone_is_fine};
 use crate::image::Image;
 
 /// Keeps a container's snapshot from being collected before its record names it. Everything else that is made here is
 /// made under a lease, so that a crash leaves nothing for good.
 const GC_ROOT: &str = "containerd.io/gc.root";
-/// Tells ours from others' roots, for [`Containerd::sweep_snapshots`].
+/// Tells ours from others' roots, for [`Containerd::sweep_leftovers`].
 pub(crate) const LABEL_CONTAINER: &str = "mk8s.io/container";
+
+/// What a directory of ours holds. No entry has a name that is no text.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let failed = |error| Error::path("list", directory, error);
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
+    entries
+        .filter_map(|entry| entry.map(name).transpose())
+        .collect::<io::Result<_>>()
+        .map_err(failed)
+}
 
 impl Containerd {
     /// The writable snapshot of a container; unpacks the image first where that has not been done.
@@ -69,17 +85,29 @@ impl Containerd {
         )
     }
 
-    /// Removes snapshots of containers that have no record: a crash between the two left them. To be called before
-    /// containers are created, by the one process that creates any.
-    pub async fn sweep_snapshots(&self) -> Result<usize> {
+    /// Removes snapshots, volumes and stdio of containers that have no record, and of commands that were run in some: a crash
+    /// left them. To be called before containers are created, by the one process that creates any. Answers how many of
+    /// them it was.
+    pub async fn sweep_leftovers(&self) -> Result<usize> {
         let ours = format!("labels.{LABEL_CONTAINER:?}==true");
-        let keys = self.list_snapshots(vec![ours]).await?.into_iter().map(|info| info.name);
+        let snapshots = self.list_snapshots(vec![ours]).await?.into_iter().map(|info| info.name);
+        let Options {
+            io_dir, volumes_dir, ..
+        } = &self.shared.options;
+        let mut ids: BTreeSet<String> = snapshots.collect();
+        ids.extend(names(io_dir)?);
+        ids.extend(names(volumes_dir)?);
         let mut swept = 0;
-        for key in keys {
-            if matches!(self.container(&key).await, Err(error) if error.is_not_found()) {
-                self.remove_snapshot(self.snapshotter(), &key).await?;
-                self.remove_image_volumes(&key)?;
-                swept += 1;
+        for id in ids {
+            match self.container(&id).await {
+                Err(error) if error.is_not_found() => {
+                    self.remove_snapshot(self.snapshotter(), &id).await?;
+                    self.remove_image_volumes(&id).await?;
+                    self.remove_stdio(&id)?;
+                    swept += 1;
+                }
+                // What is not known to be gone stays.
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(swept)

@@ -4,10 +4,10 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
 use containerd_client::types::Mount;
+use mk8s_supervisor::job;
 use oci_spec::runtime::{MountBuilder, Spec};
 
 use crate::client::Containerd;
@@ -70,12 +70,13 @@ impl Containerd {
         }
     }
 
-    pub(crate) fn remove_image_volumes(&self, id: &str) -> Result<()> {
+    /// Blocks no worker: a container can fill its volumes as wide and as deep as it likes.
+    pub(crate) async fn remove_image_volumes(&self, id: &str) -> Result<()> {
         let directory = self.volumes_dir(id);
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::path("remove", &directory, error)),
-            _ => Ok(()),
-        }
+        let what = format!("remove {}", directory.display());
+        let removal = job::blocking("image-volumes-removal", move || mk8s_dirfd::remove_path(&directory));
+        let removed = removal.await.map_err(|e| Error::malformed(&what, e))?;
+        removed.map_err(|e| Error::io(what, e.into()))
     }
 
     fn volumes_dir(&self, id: &str) -> PathBuf {

@@ -398,3 +398,61 @@ async fn runtimes_are_those_that_containerd_is_set_up_with() {
     }
     client.delete(&sandbox.id).await.unwrap();
 }
+
+/// Containers fill their volumes as they like: no depth stops the removal, and none blows the stack that walks it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_goes_however_deep_it_is() {
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+    let node = Node::start();
+    let client = node.client().await;
+    let busybox = node.busybox(&client).await;
+    let config = node.config(&busybox, ("none", std::process::id()), "true");
+    node.container(&client, "deep", &busybox, &config, false).await;
+    let volume = node.path("volumes/deep/0");
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut at = nix::fcntl::open(&volume, flags, Mode::empty()).unwrap();
+    for _ in 0..5000 {
+        mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+        at = openat(&at, "d", flags, Mode::empty()).unwrap();
+    }
+    client.delete("deep").await.unwrap();
+    assert!(!node.path("volumes/deep").exists());
+}
+
+/// A removal that fails or is cut off leaves the record, by which it is found again; what has none goes at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_container_outlives_its_record_for_good() {
+    use nix::mount::{MsFlags, mount, umount};
+    let node = Node::start();
+    let client = node.client().await;
+    let busybox = node.busybox(&client).await;
+    let config = node.config(&busybox, ("none", std::process::id()), "true");
+    node.container(&client, "stuck", &busybox, &config, false).await;
+    let point = node.path("volumes/stuck/1/sub");
+    mount(Some("tmpfs"), &point, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    client.delete("stuck").await.unwrap_err();
+    client.container("stuck").await.unwrap();
+    umount(&point).unwrap();
+    client.delete("stuck").await.unwrap();
+    assert!(!node.path("volumes/stuck").exists());
+
+    for id in ["kept", "lost"] {
+        node.container(&client, id, &busybox, &config, false).await;
+        std::fs::create_dir_all(node.path("io").join(id)).unwrap();
+    }
+    std::fs::create_dir_all(node.path("io/exec")).unwrap();
+    node.ctr(&["containers", "rm", "lost"]);
+    assert!(node.path("volumes/lost").exists());
+    assert_eq!(client.sweep_leftovers().await.unwrap(), 2);
+    for (path, there) in [
+        ("volumes/kept", true),
+        ("io/kept", true),
+        ("volumes/lost", false),
+        ("io/lost", false),
+        ("io/exec", false),
+    ] {
+        assert_eq!(node.path(path).exists(), there, "{path}");
+    }
+    client.delete("kept").await.unwrap();
+}

@@ -15,7 +15,6 @@ mod agent;
 mod backoff;
 mod cache;
 mod containers;
-mod dirfd;
 mod downward;
 mod images;
 mod names;
@@ -97,7 +96,7 @@ pub enum Error {
     #[error("cannot create {path}: {source}")]
     Directory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    RootDirectory(#[from] dirfd::Error),
+    RootDirectory(#[from] mk8s_dirfd::Error),
     #[error(transparent)]
     Cgroup(#[from] resources::cgroup::Error),
 }
@@ -173,8 +172,8 @@ impl Kubelet {
         } = self;
         let name = &agent.config.node_name;
         let pods = informers.of_where::<Pod>(&format!("spec.nodeName={name}"));
-        if let Err(error) = agent.containerd.sweep_snapshots().await {
-            tracing::warn!(%error, "root filesystems that a crash left behind stay for now");
+        if let Err(error) = agent.containerd.sweep_leftovers().await {
+            tracing::warn!(%error, "what a crash left of containers stay for now");
         }
         let inventory = pods::wait_for_inventory(&agent).await;
         let changed = watch::Sender::new(0u64);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::dirfd::{self, Dir, found};
 use crate::{Config, pod};
+use mk8s_dirfd::{Dir, found};
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -58,7 +58,7 @@ pub fn open_log(file: &Path) -> std::io::Result<std::fs::File> {
 }
 
 /// Removes the logs of a pod, by the name of its directory; what is mounted there is not deleted, and says so.
-pub fn remove_logs(pod_log_dir: &Path, pod: &str) -> dirfd::Result<()> {
+pub fn remove_logs(pod_log_dir: &Path, pod: &str) -> mk8s_dirfd::Result<()> {
     let Some(all) = found(Dir::open(pod_log_dir))? else {
         return Ok(());
     };
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn logs_go_and_what_is_others_stays() {
-        crate::dirfd::testing::with_shared_mounts(|root| {
+        mk8s_dirfd::testing::with_shared_mounts(|root| {
             let (logs, other) = (root.join("pods"), root.join("other"));
             let links = root.join("containers");
             for dir in [&logs.join("n_p_uid/c"), &logs.join("n_q_uid/mounted"), &other, &links] {
@@ -100,7 +100,7 @@ mod tests {
             symlink(logs.join("n_p_uid/c/0.log"), links.join("ours.log")).unwrap();
             symlink(other.join("gone"), links.join("theirs.log")).unwrap();
             symlink(&other, logs.join("n_r_uid")).unwrap();
-            crate::dirfd::testing::tmpfs(&logs.join("n_q_uid/mounted"));
+            mk8s_dirfd::testing::tmpfs(&logs.join("n_q_uid/mounted"));
             fs::write(logs.join("n_q_uid/mounted/kept"), "kept").unwrap();
             for pod in ["n_p_uid", "n_p_uid", "n_r_uid"] {
                 remove_logs(&logs, pod).unwrap();

@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::dirfd::{self, found};
 use crate::record::{Instance, Sandbox};
 use crate::volumes::PodDir;
+use mk8s_dirfd::found;
 
-fn write<T: Serialize>(dir: &PodDir, below: &Path, file: &str, value: &T) -> dirfd::Result<()> {
+fn write<T: Serialize>(dir: &PodDir, below: &Path, file: &str, value: &T) -> mk8s_dirfd::Result<()> {
     let text = serde_json::to_vec(value).unwrap_or_default();
     let pod = dir.create()?;
     if below == Path::new("") {

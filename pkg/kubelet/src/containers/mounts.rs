@@ -12,7 +12,7 @@ use super::env::Env;
 use super::expansion::expand;
 use crate::agent::Agent;
 use crate::volumes::{self, Paths, subpath};
-use crate::{dirfd, pod, sandbox};
+use crate::{pod, sandbox};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,7 +25,7 @@ pub enum Error {
         source: volumes::Error,
     },
     #[error(transparent)]
-    Dir(#[from] dirfd::Error),
+    Dir(#[from] mk8s_dirfd::Error),
 }
 
 pub const DEFAULT_TERMINATION_PATH: &str = "/dev/termination-log";

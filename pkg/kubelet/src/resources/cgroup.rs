@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn every_hierarchy_is_swept() {
         use nix::mount::{MntFlags, MsFlags, mount, umount2};
-        crate::dirfd::testing::with_shared_mounts(|root| {
+        mk8s_dirfd::testing::with_shared_mounts(|root| {
             let unified = root.join("unified");
             std::fs::create_dir(&unified).unwrap();
             mount(

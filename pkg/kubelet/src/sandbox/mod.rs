@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::containers::sandbox_security;
-use crate::dirfd::{self, Dir, found};
 use crate::record::Sandbox;
 use crate::resources::qos;
 use crate::{names, persist, pod, runtime};
+use mk8s_dirfd::{Dir, found};
 
 mod removal;
 
@@ -39,7 +39,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(transparent)]
-    Dir(#[from] dirfd::Error),
+    Dir(#[from] mk8s_dirfd::Error),
     /// Why a pod's volumes can't go.
     #[error("{0}")]
     Volumes(String),
@@ -94,12 +94,12 @@ impl Files {
         self.dir().join(SHM)
     }
 
-    fn ensure(&self) -> dirfd::Result<Dir> {
+    fn ensure(&self) -> mk8s_dirfd::Result<Dir> {
         Ok(Dir::create(&self.all)?.ensure_dir(&self.uid, 0o755)?.0)
     }
 
     /// Blocking. May be repeated until it succeeds.
-    pub fn remove(&self) -> dirfd::Result<()> {
+    pub fn remove(&self) -> mk8s_dirfd::Result<()> {
         let Some(all) = found(Dir::open(&self.all))? else {
             return Ok(());
         };

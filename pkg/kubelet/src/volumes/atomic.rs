@@ -10,7 +10,7 @@ use std::path::{Component, Path};
 
 use nix::dir::Type;
 
-use crate::dirfd::{self, Dir, found};
+use mk8s_dirfd::{Dir, found};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -28,7 +28,7 @@ pub enum Error {
     #[error("invalid path {0:?} in a volume: it must be relative and have no '..'")]
     Path(String),
     #[error(transparent)]
-    Dir(#[from] dirfd::Error),
+    Dir(#[from] mk8s_dirfd::Error),
 }
 
 type Result<T> = std::result::Result<T, Error>;

@@ -1,7 +1,7 @@
 //! The folder in which the volumes of one kind stand below a pod's directory: `volumes/PLUGIN/VOLUME`.
 
 use super::{Error, PodDir};
-use crate::dirfd::{Dir, found};
+use mk8s_dirfd::{Dir, found};
 
 pub fn ensure(pod: &PodDir, plugin: &str) -> Result<Dir, Error> {
     let (dir, _) = pod.open()?.ensure_dir(format!("volumes/{plugin}"), 0o750)?;

@@ -12,8 +12,8 @@ use super::atomic::{self, Payload};
 use super::driver::{self, Driver, Request};
 use super::record::{self, Record, State};
 use super::{Error, PodDir, fs_group, subpath};
-use crate::dirfd::{self, Dir, found};
 use crate::pod;
+use mk8s_dirfd::{Dir, found};
 
 /// What became of taking something down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct Volumes {
 
 impl Volumes {
     /// `root` holds the pods' directories, below `pods`.
-    pub fn open(root: &Path) -> Result<Self, dirfd::Error> {
+    pub fn open(root: &Path) -> Result<Self, mk8s_dirfd::Error> {
         Ok(Self {
             root: Arc::new(Dir::create(root)?),
             gates: Mutex::default(),
@@ -72,7 +72,7 @@ impl Volumes {
     }
 
     /// The pods that have a directory.
-    pub fn pods(&self) -> Result<Vec<String>, dirfd::Error> {
+    pub fn pods(&self) -> Result<Vec<String>, mk8s_dirfd::Error> {
         let Some(pods) = found(self.root.dir("pods"))? else {
             return Ok(Vec::new());
         };
@@ -252,7 +252,7 @@ fn undo(driver: &dyn Driver, dir: &PodDir, pod: &Dir, name: &str) -> Result<(), 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::dirfd::testing::{tmpfs, with_shared_mounts};
+    use mk8s_dirfd::testing::{tmpfs, with_shared_mounts};
     use nix::mount::{MntFlags, umount2};
     use serde_json::{Value, json};
     use std::fs;

@@ -22,15 +22,15 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
-use crate::dirfd::{self, Dir};
 use crate::pod;
+use mk8s_dirfd::Dir;
 
 pub use manager::{Teardown, Volumes};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Dir(#[from] dirfd::Error),
+    Dir(#[from] mk8s_dirfd::Error),
     #[error(transparent)]
     Atomic(#[from] atomic::Error),
     #[error(transparent)]
@@ -62,7 +62,7 @@ impl PodDir {
         self.root.path().join(&self.below)
     }
 
-    pub fn open(&self) -> dirfd::Result<Dir> {
+    pub fn open(&self) -> mk8s_dirfd::Result<Dir> {
         self.root.dir(&self.below)
     }
 
@@ -75,7 +75,7 @@ impl PodDir {
     }
 
     /// Makes the directories that exist whatever the pod mounts.
-    pub fn create(&self) -> dirfd::Result<Dir> {
+    pub fn create(&self) -> mk8s_dirfd::Result<Dir> {
         let (dir, _) = self.root.ensure_dir(&self.below, 0o750)?;
         for name in ["volumes", "plugins", "containers"] {
             dir.ensure_dir(name, 0o750)?;

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dirfd::{self, Dir, found};
+use mk8s_dirfd::{Dir, found};
 
 /// What a volume needs before a container can use it, in this order; a driver has some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,19 +73,19 @@ fn file(volume: &str) -> String {
 }
 
 /// `durable`: the volume outlives a power cut, and so has to be what is known of it.
-pub fn store(pod: &Dir, plugin: &str, volume: &str, record: &Record, durable: bool) -> dirfd::Result<()> {
+pub fn store(pod: &Dir, plugin: &str, volume: &str, record: &Record, durable: bool) -> mk8s_dirfd::Result<()> {
     let (dir, _) = pod.ensure_dir(format!("plugins/{plugin}"), 0o750)?;
     let text = serde_json::to_vec(record).unwrap_or_default();
     dir.replace_file(&file(volume), &text, 0o600, durable)
 }
 
 /// A record that can't be read was being written when the power went: the last step may have been begun.
-pub fn load(pod: &Dir, plugin: &str, volume: &str) -> dirfd::Result<Option<Record>> {
+pub fn load(pod: &Dir, plugin: &str, volume: &str) -> mk8s_dirfd::Result<Option<Record>> {
     let text = found(pod.read(format!("plugins/{plugin}/{}", file(volume))))?;
     Ok(text.map(|text| serde_json::from_slice(&text).unwrap_or_else(|_| Record::new(State::Doing(Step::Publish)))))
 }
 
-pub fn forget(pod: &Dir, plugin: &str, volume: &str) -> dirfd::Result<()> {
+pub fn forget(pod: &Dir, plugin: &str, volume: &str) -> mk8s_dirfd::Result<()> {
     let Some(dir) = found(pod.dir(format!("plugins/{plugin}")))? else {
         return Ok(());
     };
@@ -94,7 +94,7 @@ pub fn forget(pod: &Dir, plugin: &str, volume: &str) -> dirfd::Result<()> {
 }
 
 /// The volumes of a plugin that have a record.
-pub fn list(pod: &Dir, plugin: &str) -> dirfd::Result<Vec<String>> {
+pub fn list(pod: &Dir, plugin: &str) -> mk8s_dirfd::Result<Vec<String>> {
     let Some(dir) = found(pod.dir(format!("plugins/{plugin}")))? else {
         return Ok(Vec::new());
     };

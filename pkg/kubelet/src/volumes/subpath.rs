@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use super::PodDir;
-use crate::dirfd::{self, Dir, found, open_beneath};
+use mk8s_dirfd::{Dir, found, open_beneath};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,7 +27,7 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error(transparent)]
-    Dir(#[from] dirfd::Error),
+    Dir(#[from] mk8s_dirfd::Error),
 }
 
 /// Below a pod's directory: VOLUME/CONTAINER/INDEX of the mount.
@@ -138,8 +138,8 @@ pub fn unbind_all(pod: &Dir) -> Result<(), Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::dirfd::testing::{tmpfs, with_shared_mounts};
     use crate::volumes::Volumes;
+    use mk8s_dirfd::testing::{tmpfs, with_shared_mounts};
     use std::os::unix::fs::symlink;
 
     #[test]

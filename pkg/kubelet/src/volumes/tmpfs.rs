@@ -4,7 +4,7 @@ use nix::mount::MsFlags;
 
 use super::Error;
 use super::record::{Record, State};
-use crate::dirfd::{Dir, found};
+use mk8s_dirfd::{Dir, found};
 
 /// Mounts a tmpfs on `name` unless one is there. Answers whether it is new.
 pub fn ensure(parent: &Dir, name: &str, size: Option<i64>, record: &mut Record) -> Result<bool, Error> {

@@ -1,4 +1,4 @@
-//! A directory that is opened once, and everything below it by descriptor. Containers write to parts of the agent's tree,
+//! mk8s-dirfd: a directory that is opened once, and everything below it by descriptor. Containers write to parts of the agent's tree,
 //! so a name there may be a link to anywhere at any moment: the kernel resolves each path beneath the directory and
 //! through no link (openat2), and what is deleted is never on another mount.
 //!
@@ -58,6 +58,16 @@ impl From<Error> for io::Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Removes what is at `path` with all below it, as far as it is on this mount; what is not there is removed already. No
+/// container may be able to change the path but for its last name.
+pub fn remove_path(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::new("remove", path, Errno::EINVAL))?;
+    found(Dir::open(parent).and_then(|parent| parent.remove_tree(name))).map(drop)
+}
 
 /// Turns "there is none" into none.
 pub fn found<T>(result: Result<T>) -> Result<Option<T>> {
@@ -498,9 +508,10 @@ impl Dir {
     }
 }
 
-#[cfg(test)]
+/// Mounts of a test's own.
+#[cfg(any(test, feature = "testing"))]
 pub mod testing {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
     use super::*;
 
     /// Runs the test in mounts of its own, which are all shared among themselves, as systemd has a host's.
@@ -568,7 +579,9 @@ mod tests {
             // Its path is only for messages.
             at.path = PathBuf::new();
         }
-        dir.remove_tree("top").unwrap();
+        remove_path(&temp.path().join("top")).unwrap();
+        remove_path(&temp.path().join("top")).unwrap();
+        remove_path(&temp.path().join("no/top")).unwrap();
         assert_eq!(dir.entries().unwrap(), []);
     }
 
