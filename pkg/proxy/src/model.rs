@@ -80,7 +80,8 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
         .iter()
         .copied()
         .chain(spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()))
-        .filter(|ip| *ip != cluster_ip)
+        // The cluster's own range is for its own addresses: nobody takes one over by calling it external.
+        .filter(|ip| *ip != cluster_ip && !node.service_cidr.contains(ip))
         .collect();
 
     for port in spec.ports.iter().flatten() {
@@ -166,7 +167,7 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Entries {
     };
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let ip = status.pod_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-    let Some(ip) = ip.filter(|_| !ended && spec.host_network != Some(true)) else {
+    let Some(pod_ip) = ip.filter(|_| !ended && spec.host_network != Some(true)) else {
         return entries;
     };
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
@@ -179,14 +180,15 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Entries {
         ) else {
             continue;
         };
-        let bound = port.host_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        let dest = Dest {
-            ip: bound.filter(|ip| !ip.is_unspecified()),
-            proto,
-            port: host,
+        let bound = port.host_ip.as_deref().filter(|ip| !ip.is_empty());
+        // What is no IPv4 address is none of those that lead to an IPv4 pod.
+        let Ok(bound) = bound.map(str::parse::<Ipv4Addr>).transpose() else {
+            continue;
         };
+        let ip = bound.filter(|ip| !ip.is_unspecified());
+        let dest = Dest { ip, proto, port: host };
         let endpoint = Endpoint {
-            ip,
+            ip: pod_ip,
             port: inner,
             ready: true,
             draining: false,
@@ -199,7 +201,7 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Entries {
             entries: &mut entries,
             sticky: None,
         }
-        .balance(Key::Entry(dest), dest, Masquerade::Host, &[endpoint], false);
+        .to_pod(dest, endpoint);
     }
     entries
 }
@@ -228,6 +230,13 @@ impl Want<'_> {
         }
     }
 
+    /// A pod's host port.
+    fn to_pod(&mut self, dest: Dest, pod: Endpoint) {
+        let balancer = Balancer::new(&dest, Masquerade::Host, 1, false, None).of_own_addresses();
+        self.verdict(Key::Entry(dest), Verdict::Balancer(balancer));
+        self.endpoints(dest, &[pod], false);
+    }
+
     fn member(&mut self, key: Key) {
         self.entries.insert(key, Value::Member);
     }
@@ -240,6 +249,10 @@ impl Want<'_> {
     fn balance(&mut self, key: Key, dest: Dest, masquerade: Masquerade, endpoints: &[Endpoint], local: bool) {
         let balancer = Balancer::new(&dest, masquerade, endpoints.len(), local, self.sticky);
         self.verdict(key, Verdict::Balancer(balancer));
+        self.endpoints(dest, endpoints, local);
+    }
+
+    fn endpoints(&mut self, dest: Dest, endpoints: &[Endpoint], local: bool) {
         let mut taken = BTreeSet::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
             let target = Value::Endpoint(endpoint.ip, endpoint.port);
@@ -506,6 +519,12 @@ mod tests {
                     "restricted { 198.51.100.1 . tcp . 80 }",
                 ],
             ),
+            (
+                "external addresses, one of them another Service's",
+                json!({"externalIPs": ["10.96.0.1", "192.0.2.9"]}),
+                vec![gone.clone()],
+                vec!["ip-refused { 10.96.0.5 . tcp . 80, 192.0.2.9 . tcp . 80 }"],
+            ),
             ("headless", json!({"clusterIP": "None"}), vec![a.clone()], vec![]),
             (
                 "the node's own DNS",
@@ -571,7 +590,8 @@ mod tests {
                 "metadata": {"name": "p"},
                 "spec": {"containers": [{"name": "c", "ports": [
                     {"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "10.0.0.1"},
-                    {"containerPort": 9}]}]},
+                    {"containerPort": 9}, {"containerPort": 7, "hostPort": 7007, "hostIP": "::1"},
+                    {"containerPort": 7, "hostPort": 7007, "hostIP": "nonsense"}]}]},
                 "status": {"phase": phase, "podIP": "10.244.1.9"},
             }))
             .unwrap()
@@ -580,11 +600,13 @@ mod tests {
         for wanted in [
             "port-entry { tcp . 8080 : goto port-host-1 }",
             "port-endpoint-tcp { tcp . 8080 . 0 : 10.244.1.9 . 80 }",
-            "ip-entry { 10.0.0.1 . udp . 53 : goto ip-host-1 }",
+            "ip-entry { 10.0.0.1 . udp . 53 : goto ip-host-1-own }",
+            "add rule ip mk8s ip-host-1-own fib daddr type != local return\n",
             "hairpin { 10.244.1.9 . 10.244.1.9 }",
         ] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
+        assert!(!text.contains("7007"), "{text}");
         assert!(host_ports(&node(), &pod("Succeeded")).is_empty());
     }
 }

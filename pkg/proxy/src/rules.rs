@@ -123,6 +123,8 @@ pub struct Balancer {
     local: bool,
     /// Session affinity, in seconds.
     sticky: Option<u32>,
+    /// Only what comes to an address of this node: a pod may name any address, and takes over none but the node's.
+    own: bool,
 }
 
 impl Balancer {
@@ -133,6 +135,15 @@ impl Balancer {
             count: count as u32,
             local,
             sticky,
+            own: false,
+        }
+    }
+
+    /// For a destination that a pod named. One without an address is looked up for the node's own alone in any case.
+    pub fn of_own_addresses(self) -> Self {
+        Self {
+            own: self.space == Space::Ip,
+            ..self
         }
     }
 
@@ -146,6 +157,9 @@ impl Balancer {
         let mut name = format!("{}-{masquerade}-{}", self.space.name(), self.count);
         if self.local {
             name.push_str("-local");
+        }
+        if self.own {
+            name.push_str("-own");
         }
         if let Some(seconds) = self.sticky {
             let _ = write!(name, "-sticky-{seconds}");
@@ -173,7 +187,8 @@ impl Balancer {
             PROTOS.map(|proto| format!("meta l4proto {proto} dnat ip to {key} . {index} map @{space}-{map}-{proto}"))
         };
         let Some(seconds) = self.sticky else {
-            let mut rules: Vec<String> = masquerade.into_iter().collect();
+            let own = self.own.then(|| "fib daddr type != local return".to_owned());
+            let mut rules: Vec<String> = own.into_iter().chain(masquerade).collect();
             rules.extend(dnat(&random, "endpoint"));
             return vec![(name, rules)];
         };
@@ -407,6 +422,7 @@ pub fn common() -> BTreeSet<Balancer> {
         count,
         local: false,
         sticky: None,
+        own: false,
     };
     (1..=8)
         .flat_map(|count| {

@@ -380,7 +380,9 @@ fn host_ports_and_udp() {
         let mut table = Table::new().await;
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": {"podIP": a.ip.to_string()},
             "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 8080, "hostPort": 8080},
-                     {"containerPort": 8080, "hostPort": 8081, "hostIP": "127.0.0.1"}]}]}}))
+                     {"containerPort": 8080, "hostPort": 8081, "hostIP": "127.0.0.1"},
+                     {"containerPort": 8080, "hostPort": 8082, "hostIP": "10.0.0.9"},
+                     {"containerPort": 8080, "hostPort": 8083, "hostIP": "10.0.0.1"}]}]}}))
         .unwrap();
         table.0.set(Owner::Pod("app/a".into()), host_ports(&node(), &pod));
         nft::apply(&table.0.take(&node()).text).await.unwrap();
@@ -390,6 +392,15 @@ fn host_ports_and_udp() {
         assert!(ask(Some(&a.netns), NODE, 8080).unwrap().starts_with('a'), "to itself");
         assert!(ask(None, LOCALHOST, 8081).unwrap().starts_with('a'));
         assert!(ask(Some(far), NODE, 8081).is_err());
+        // An address of this node alone; what is another host's stays its own.
+        assert_eq!(ask(Some(far), NODE, 8083), Ok("a 10.0.0.9".into()));
+        let others = netns::enter(far, || TcpListener::bind("10.0.0.9:8082").unwrap()).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = others.accept() {
+                let _ = stream.write_all(b"far");
+            }
+        });
+        assert_eq!(ask(None, [10, 0, 0, 9].into(), 8082), Ok("far".into()));
 
         // A UDP client with one socket follows the endpoints.
         let client = UdpSocket::bind("0.0.0.0:0").unwrap();
