@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod job;
+pub mod listener;
 pub mod logging;
 pub mod metrics;
 mod tasks;

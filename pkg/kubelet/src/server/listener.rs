@@ -1,24 +1,19 @@
 //! Connections to the node's server, bounded before anybody is known: who has no certificate of the cluster's doesn't get
 //! past TLS, a head that doesn't come ends its connection, and there are only so many at once.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use mk8s_supervisor::job;
+use mk8s_supervisor::listener::{self, Connection};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -66,44 +61,10 @@ impl Server {
 
     /// Until the token is cancelled; what is under way ends with it.
     pub async fn run(self, router: Router, token: CancellationToken) {
-        let room = Arc::new(Semaphore::new(self.limits.connections));
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = token.cancelled() => return,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, mostly: the next may fare better.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = room.clone().try_acquire_owned() else {
-                tracing::warn!(
-                    limit = self.limits.connections,
-                    "too many connections to the node's server: one is refused"
-                );
-                continue;
-            };
-            let served = connection(
-                Placed {
-                    stream,
-                    _permit: permit,
-                },
-                self.acceptor.clone(),
-                router.clone(),
-                self.limits,
-            );
-            let token = token.clone();
-            drop(job::spawn("kubelet-connection", async move {
-                tokio::select! {
-                    () = served => {}
-                    () = token.cancelled() => {}
-                }
-            }));
+        let serve = |stream| connection(stream, self.acceptor.clone(), router.clone(), self.limits);
+        tokio::select! {
+            () = listener::accept("kubelet-connection", &self.listener, self.limits.connections, serve) => {}
+            () = token.cancelled() => {}
         }
     }
 }
@@ -120,33 +81,7 @@ fn acceptor(certificate: Arc<dyn ResolvesServerCert>, client_ca: Arc<RootCertSto
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A connection with its place among those that may be: it has that also as an exec's stream, long after its request.
-struct Placed {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Placed {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
-    }
-}
-
-impl AsyncWrite for Placed {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-async fn connection(stream: Placed, acceptor: TlsAcceptor, router: Router, limits: Limits) {
+async fn connection(stream: Connection, acceptor: TlsAcceptor, router: Router, limits: Limits) {
     let Ok(Ok(stream)) = tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await else {
         return;
     };
@@ -177,8 +112,10 @@ mod tests {
 
     use axum::routing::get;
     use mk8s_pki::{ca, issue, rotation};
+    use mk8s_supervisor::job;
     use rustls::pki_types::ServerName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
 
