@@ -428,6 +428,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn directives_and_merge_keys() {
         let container = |name: &str| json!({"name": name, "image": "i"});
         let cases = [

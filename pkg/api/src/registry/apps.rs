@@ -4,6 +4,7 @@ use super::row::row;
 use super::{Resource, Support, columns};
 use crate::{defaults, validation};
 
+#[expect(clippy::too_many_lines, reason = "a table: one row a kind")]
 pub(super) fn rows() -> Vec<Resource> {
     let apps = |kind, plural| row("apps", "v1", kind, plural);
     vec![

@@ -58,7 +58,11 @@ pub(super) fn parse(text: &'static str) -> Schema {
     }
     close(&mut types, &mut fields);
     add_custom(&mut types);
+    indexed(types)
+}
 
+/// The schema of these types; the last of them stands for what a custom resource leaves open.
+fn indexed(types: Vec<TypeInfo>) -> Schema {
     let mut by_name = HashMap::with_capacity(types.len());
     let mut by_kind = HashMap::with_capacity(256);
     for (at, ty) in types.iter().enumerate() {
@@ -126,14 +130,7 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
         (_, Some(rest)) => (Shape::Map, rest),
         _ => (Shape::One, kind),
     };
-    let mut path = tags.split('.').map(|part| part.parse::<u16>().unwrap_or(0));
-    let (mut outer, mut tag) = ([0u8; 2], path.next().unwrap_or(0));
-    for (depth, number) in path.enumerate() {
-        if depth < outer.len() {
-            outer[depth] = tag as u8;
-        }
-        tag = number;
-    }
+    let (outer, tag) = numbers(tags);
     let mut info = FieldInfo {
         name,
         shape,
@@ -160,32 +157,49 @@ fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> Field
         enumeration: "",
     };
     for extra in cells {
-        let (key, value) = extra.split_once('=').unwrap_or((extra, ""));
-        match key {
-            "l" => {
-                info.list_type = match value {
-                    "map" => ListType::Map,
-                    "set" => ListType::Set,
-                    _ => ListType::Atomic,
-                }
-            }
-            "k" => info.list_keys = value,
-            "m" => info.merge_key = value,
-            "s" => {
-                info.patch_strategy = PatchStrategy {
-                    merge: value.contains("merge"),
-                    retain_keys: value.contains("retainKeys"),
-                    replace: value.contains("replace"),
-                }
-            }
-            "d" => info.default = value,
-            "g" => info.go_type = value,
-            "G" => info.go_collection = value,
-            "n" => info.enumeration = value,
-            _ => {}
-        }
+        set_extra(&mut info, extra);
     }
     info
+}
+
+/// A tag: the messages the field lies in, and its number.
+fn numbers(tags: &str) -> ([u8; 2], u16) {
+    let mut path = tags.split('.').map(|part| part.parse::<u16>().unwrap_or(0));
+    let (mut outer, mut tag) = ([0u8; 2], path.next().unwrap_or(0));
+    for (depth, number) in path.enumerate() {
+        if depth < outer.len() {
+            outer[depth] = tag as u8;
+        }
+        tag = number;
+    }
+    (outer, tag)
+}
+
+fn set_extra(info: &mut FieldInfo, extra: &'static str) {
+    let (key, value) = extra.split_once('=').unwrap_or((extra, ""));
+    match key {
+        "l" => {
+            info.list_type = match value {
+                "map" => ListType::Map,
+                "set" => ListType::Set,
+                _ => ListType::Atomic,
+            }
+        }
+        "k" => info.list_keys = value,
+        "m" => info.merge_key = value,
+        "s" => {
+            info.patch_strategy = PatchStrategy {
+                merge: value.contains("merge"),
+                retain_keys: value.contains("retainKeys"),
+                replace: value.contains("replace"),
+            }
+        }
+        "d" => info.default = value,
+        "g" => info.go_type = value,
+        "G" => info.go_collection = value,
+        "n" => info.enumeration = value,
+        _ => {}
+    }
 }
 
 fn base(letter: &str) -> Base {

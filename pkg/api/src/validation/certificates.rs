@@ -8,6 +8,32 @@ use super::{Errors, Path, SPEC, int, list, required, spec_of, strings, text};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
 pub fn signing_request(request: &Value, errors: &mut Errors) {
     let spec = spec_of(request);
     if required(errors, spec, "request", &SPEC) && !is_certificate_request(text(spec, "request")) {
@@ -17,7 +43,20 @@ pub fn signing_request(request: &Value, errors: &mut Errors) {
             "PEM block type must be CERTIFICATE REQUEST",
         ));
     }
-    let signer = text(spec, "signerName");
+    signer_name(text(spec, "signerName"), errors);
+    usages(spec, errors);
+    if let Some(seconds) = int(spec, "expirationSeconds").filter(|&seconds| seconds < 600) {
+        errors.push(FieldError::invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        ));
+    }
+    conditions(request, errors);
+}
+
+/// `example.com/signer-name`: who is to sign.
+fn signer_name(signer: &str, errors: &mut Errors) {
     match signer {
         "" => errors.push(FieldError::required("spec.signerName", "")),
         _ => {
@@ -33,35 +72,13 @@ pub fn signing_request(request: &Value, errors: &mut Errors) {
             }
         }
     }
+}
+
+fn usages(spec: &Value, errors: &mut Errors) {
     let usages = SPEC.child("usages");
     if list(spec, "usages").is_empty() {
         errors.push(FieldError::required(usages, ""));
     }
-    const USAGES: [&str; 23] = [
-        "any",
-        "cert sign",
-        "client auth",
-        "code signing",
-        "content commitment",
-        "crl sign",
-        "data encipherment",
-        "decipher only",
-        "digital signature",
-        "email protection",
-        "encipher only",
-        "ipsec end system",
-        "ipsec tunnel",
-        "ipsec user",
-        "key agreement",
-        "key encipherment",
-        "microsoft sgc",
-        "netscape sgc",
-        "ocsp signing",
-        "s/mime",
-        "server auth",
-        "signing",
-        "timestamping",
-    ];
     let mut seen: Vec<&str> = Vec::new();
     for (index, usage) in strings(spec, "usages").enumerate() {
         if !USAGES.contains(&usage) {
@@ -72,14 +89,6 @@ pub fn signing_request(request: &Value, errors: &mut Errors) {
         }
         seen.push(usage);
     }
-    if let Some(seconds) = int(spec, "expirationSeconds").filter(|&seconds| seconds < 600) {
-        errors.push(FieldError::invalid(
-            "spec.expirationSeconds",
-            seconds,
-            "may not specify a duration less than 600 seconds (10 minutes)",
-        ));
-    }
-    conditions(request, errors);
 }
 
 /// Whether base64 holds PEM of a certificate request; whoever signs it parses it.

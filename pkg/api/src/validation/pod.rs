@@ -11,6 +11,7 @@ use crate::status::FieldError;
 use crate::{meta as object, names};
 
 const SPEC: Path<'static> = Path::new("spec");
+const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 
 /// Besides metadata.
 pub fn pod(pod: &Value, errors: &mut Errors) {
@@ -127,13 +128,7 @@ pub fn pod_spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors
         host_network_ports(spec, is_pod, &path.child("containers"), errors);
     }
     one_of(errors, spec, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
-    one_of(
-        errors,
-        spec,
-        "dnsPolicy",
-        path,
-        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-    );
+    one_of(errors, spec, "dnsPolicy", path, &DNS_POLICIES);
     labels(has(spec, "nodeSelector"), &path.child("nodeSelector"), errors);
     security_context(spec, path, errors);
     if let Some(affinity) = has(spec, "affinity") {
@@ -145,15 +140,7 @@ pub fn pod_spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors
     hostname_override(spec, path, errors);
     name_if_set(errors, spec, "serviceAccountName", path, names::dns_subdomain);
     name_if_set(errors, spec, "nodeName", path, names::dns_subdomain);
-    if let Some(seconds) = int(spec, "activeDeadlineSeconds") {
-        for problem in names::in_range(seconds, 1, i64::from(i32::MAX)) {
-            errors.push(FieldError::invalid(
-                path.child("activeDeadlineSeconds"),
-                seconds,
-                problem,
-            ));
-        }
-    }
+    active_deadline(spec, &path.child("activeDeadlineSeconds"), errors);
     name_if_set(errors, spec, "hostname", path, names::dns_label);
     name_if_set(errors, spec, "subdomain", path, names::dns_label);
     node_selector::tolerations(spec, &path.child("tolerations"), errors);
@@ -178,13 +165,24 @@ pub fn pod_spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors
     if let Some(overhead) = has(spec, "overhead") {
         resources::list(Some(overhead), &path.child("overhead").child("limits"), errors);
     }
-    if let Some(os) = has(spec, "os") {
-        let path = path.child("os");
-        match text(os, "name") {
-            "linux" | "windows" => {}
-            "" => errors.push(FieldError::required(path.child("name"), "cannot be empty")),
-            other => errors.push(FieldError::not_supported(path, other, &["linux", "windows"])),
-        }
+    operating_system(spec, &path.child("os"), errors);
+}
+
+fn active_deadline(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let Some(seconds) = int(spec, "activeDeadlineSeconds") else {
+        return;
+    };
+    for problem in names::in_range(seconds, 1, i64::from(i32::MAX)) {
+        errors.push(FieldError::invalid(path, seconds, problem));
+    }
+}
+
+fn operating_system(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let Some(os) = has(spec, "os") else { return };
+    match text(os, "name") {
+        "linux" | "windows" => {}
+        "" => errors.push(FieldError::required(path.child("name"), "cannot be empty")),
+        other => errors.push(FieldError::not_supported(path, other, &["linux", "windows"])),
     }
 }
 
@@ -316,44 +314,47 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
     }
     let Some(config) = config else { return };
-    let array = |key: &str| Value::Array(list(config, key).to_vec());
     let nameservers = path.child("nameservers");
     if list(config, "nameservers").len() > 3 {
         errors.push(FieldError::invalid(
             nameservers,
-            array("nameservers"),
+            Value::Array(list(config, "nameservers").to_vec()),
             "must not have more than 3 nameservers",
         ));
     }
     for (index, server) in strings(config, "nameservers").enumerate() {
         invalid_each(errors, &nameservers.index(index), server, names::ip(server));
     }
-    let searches = path.child("searches");
+    dns_searches(config, &path.child("searches"), errors);
+    let options = path.child("options");
+    for (index, option) in each(config, "options") {
+        if text(option, "name").is_empty() {
+            errors.push(FieldError::required(options.index(index), "must not be empty"));
+        }
+    }
+}
+
+fn dns_searches(config: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let shown = || Value::Array(list(config, "searches").to_vec());
     if list(config, "searches").len() > 32 {
         errors.push(FieldError::invalid(
-            searches,
-            array("searches"),
+            path,
+            shown(),
             "must not have more than 32 search paths",
         ));
     }
     let length: usize = strings(config, "searches").map(|search| search.len() + 1).sum();
     if length > 2049 {
         errors.push(FieldError::invalid(
-            searches,
-            array("searches"),
+            path,
+            shown(),
             "must not have more than 2048 characters (including spaces) in the search list",
         ));
     }
     for (index, search) in strings(config, "searches").enumerate() {
         if search != "." {
             let plain = search.strip_suffix('.').unwrap_or(search);
-            invalid_each(errors, &searches.index(index), plain, names::dns_search(plain));
-        }
-    }
-    let options = path.child("options");
-    for (index, option) in each(config, "options") {
-        if text(option, "name").is_empty() {
-            errors.push(FieldError::required(options.index(index), "must not be empty"));
+            invalid_each(errors, &path.index(index), plain, names::dns_search(plain));
         }
     }
 }
@@ -448,6 +449,24 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
         _ => {}
     }
     only_added_tolerations(spec, before, errors);
+    no_new_gates(spec, before, errors);
+    if same(Some(spec), Some(before)) {
+        return;
+    }
+    let munged = with_old_mutable_fields(spec, before);
+    let changed = changed_keys(&munged, before);
+    if !changed.is_empty() {
+        errors.push(FieldError::forbidden(
+            "spec",
+            format!(
+                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n changed: {}",
+                changed.join(", ")
+            ),
+        ));
+    }
+}
+
+fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
     for (index, gate) in each(spec, "schedulingGates") {
         let name = text(gate, "name");
         if !list(before, "schedulingGates")
@@ -460,34 +479,14 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
             ));
         }
     }
-    if same(Some(spec), Some(before)) {
-        return;
-    }
-    let munged = with_old_mutable_fields(spec, before);
-    let changed: Vec<&str> = munged
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(key, value)| !same(Some(value), before.get(key.as_str())))
-        .map(|(key, _)| key.as_str())
-        .chain(
-            before
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter(|(key, value)| munged.get(key.as_str()).is_none() && !same(None, Some(value)))
-                .map(|(key, _)| key.as_str()),
-        )
-        .collect();
-    if !changed.is_empty() {
-        errors.push(FieldError::forbidden(
-            "spec",
-            format!(
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n changed: {}",
-                changed.join(", ")
-            ),
-        ));
-    }
+}
+
+/// The fields that differ: those of the new object in their order, then those that are gone.
+fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
+    let fields = |object: &'a Value| object.as_object().into_iter().flatten();
+    let differ = fields(new).filter(|(key, value)| !same(Some(value), old.get(key.as_str())));
+    let gone = fields(old).filter(|(key, value)| new.get(key.as_str()).is_none() && !same(None, Some(value)));
+    differ.chain(gone).map(|(key, _)| key.as_str()).collect()
 }
 
 fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) {
@@ -608,6 +607,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn words_and_paths() {
         type Change = fn(&mut Value);
         let table: [(Change, &[&str]); 13] = [

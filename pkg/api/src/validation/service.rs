@@ -159,7 +159,6 @@ fn cluster_ips(spec: &Value, errors: &mut Errors) {
         return;
     }
     let ips_path = SPEC.child("clusterIPs");
-    let families_path = SPEC.child("ipFamilies");
     let ips: Vec<&str> = strings(spec, "clusterIPs").collect();
     let shown = || Value::Array(list(spec, "clusterIPs").to_vec());
     match (text(spec, "clusterIP"), ips.first()) {
@@ -177,17 +176,7 @@ fn cluster_ips(spec: &Value, errors: &mut Errors) {
         )),
         _ => {}
     }
-    let mut seen: Vec<&str> = Vec::new();
-    for (index, family) in strings(spec, "ipFamilies").enumerate() {
-        let path = families_path.index(index);
-        if !matches!(family, "IPv4" | "IPv6") {
-            errors.push(FieldError::not_supported(path, family, &["IPv4", "IPv6"]));
-        }
-        if seen.contains(&family) {
-            errors.push(FieldError::duplicate(path, family));
-        }
-        seen.push(family);
-    }
+    let families = ip_families(spec, &SPEC.child("ipFamilies"), errors);
     one_of_if_set(
         errors,
         spec,
@@ -215,7 +204,23 @@ fn cluster_ips(spec: &Value, errors: &mut Errors) {
     if errors.len() > before {
         return;
     }
-    single_stack(spec, &ips, &seen, errors);
+    single_stack(spec, &ips, &families, errors);
+}
+
+/// Every family that is named, in order.
+fn ip_families<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors) -> Vec<&'a str> {
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, family) in strings(spec, "ipFamilies").enumerate() {
+        let path = path.index(index);
+        if !matches!(family, "IPv4" | "IPv6") {
+            errors.push(FieldError::not_supported(path, family, &["IPv4", "IPv6"]));
+        }
+        if seen.contains(&family) {
+            errors.push(FieldError::duplicate(path, family));
+        }
+        seen.push(family);
+    }
+    seen
 }
 
 /// There is one address family, IPv4.

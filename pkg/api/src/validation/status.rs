@@ -195,6 +195,7 @@ mod tests {
     type Check = fn(&Value, &Value, &mut Errors);
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn statuses_that_cannot_be_are_refused() {
         let approved = json!({"conditions": [{"type": "Approved", "status": "True"}]});
         let both =

@@ -101,43 +101,48 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         count += 1;
         let path = path.child(kind);
-        match kind {
-            "emptyDir"
-                if has(source, "sizeLimit")
-                    .and_then(|limit| quantity::from_json(limit).ok())
-                    .is_some_and(|limit| limit.signum() < 0) =>
-            {
-                errors.push(FieldError::forbidden(
-                    path.child("sizeLimit"),
-                    "SizeLimit field must be a valid resource quantity",
-                ));
-            }
-            "hostPath" => {
-                let target = text(source, "path");
-                if target.is_empty() {
-                    errors.push(FieldError::required(path.child("path"), ""));
-                } else {
-                    no_backsteps(target, &path.child("path"), errors);
-                    one_of_if_set(errors, source, "type", &path, &HOST_PATH_TYPES);
-                }
-            }
-            "secret" => keyed(source, "secretName", &path, errors),
-            "configMap" => keyed(source, "name", &path, errors),
-            "downwardAPI" => {
-                mode(source, "defaultMode", &path, errors);
-                for file in super::list(source, "items") {
-                    downward_file(file, &path, errors);
-                }
-            }
-            "projected" => projected(source, &path, errors),
-            "persistentVolumeClaim" if text(source, "claimName").is_empty() => {
-                errors.push(FieldError::required(path.child("claimName"), ""));
-            }
-            _ => {}
-        }
+        fields(kind, source, &path, errors);
     }
     if count == 0 {
         errors.push(FieldError::required(path, "must specify a volume type"));
+    }
+}
+
+/// What is inside one kind of source.
+fn fields(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    match kind {
+        "emptyDir"
+            if has(source, "sizeLimit")
+                .and_then(|limit| quantity::from_json(limit).ok())
+                .is_some_and(|limit| limit.signum() < 0) =>
+        {
+            errors.push(FieldError::forbidden(
+                path.child("sizeLimit"),
+                "SizeLimit field must be a valid resource quantity",
+            ));
+        }
+        "hostPath" => {
+            let target = text(source, "path");
+            if target.is_empty() {
+                errors.push(FieldError::required(path.child("path"), ""));
+            } else {
+                no_backsteps(target, &path.child("path"), errors);
+                one_of_if_set(errors, source, "type", path, &HOST_PATH_TYPES);
+            }
+        }
+        "secret" => keyed(source, "secretName", path, errors),
+        "configMap" => keyed(source, "name", path, errors),
+        "downwardAPI" => {
+            mode(source, "defaultMode", path, errors);
+            for file in super::list(source, "items") {
+                downward_file(file, path, errors);
+            }
+        }
+        "projected" => projected(source, path, errors),
+        "persistentVolumeClaim" if text(source, "claimName").is_empty() => {
+            errors.push(FieldError::required(path.child("claimName"), ""));
+        }
+        _ => {}
     }
 }
 
@@ -310,8 +315,6 @@ fn local_path(target: &str, path: &Path<'_>, errors: &mut Errors) {
 
 /// `volumeMounts` of a container.
 pub(super) fn mounts(container: &Value, volumes: &[&str], path: &Path<'_>, errors: &mut Errors) {
-    const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
-    const RECURSIVE: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
     let mut mount_paths: Vec<&str> = Vec::new();
     let devices = super::list(container, "volumeDevices");
     for (index, mount) in each(container, "volumeMounts") {
@@ -341,59 +344,66 @@ pub(super) fn mounts(container: &Value, volumes: &[&str], path: &Path<'_>, error
                 "must not already exist in volumeDevices",
             ));
         }
-        let (sub_path, sub_expr) = (text(mount, "subPath"), text(mount, "subPathExpr"));
+        sub_paths(mount, path, &mount_path, errors);
+        propagation(container, mount, &path.child("mountPropagation"), errors);
+        recursive_read_only(mount, &path.child("recursiveReadOnly"), errors);
+    }
+}
+
+/// What is wrong with a path is told without the mount's index (`path`), as upstream does.
+fn sub_paths(mount: &Value, path: &Path<'_>, mount_path: &Path<'_>, errors: &mut Errors) {
+    let (sub_path, sub_expr) = (text(mount, "subPath"), text(mount, "subPathExpr"));
+    if !sub_path.is_empty() {
+        descending_path(sub_path, &path.child("subPath"), errors);
+    }
+    if !sub_expr.is_empty() {
         if !sub_path.is_empty() {
-            descending_path(sub_path, &path.child("subPath"), errors);
+            errors.push(FieldError::invalid(
+                mount_path.child("subPathExpr"),
+                sub_expr,
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
-        if !sub_expr.is_empty() {
-            if !sub_path.is_empty() {
-                errors.push(FieldError::invalid(
-                    mount_path.child("subPathExpr"),
-                    sub_expr,
-                    "subPathExpr and subPath are mutually exclusive",
-                ));
-            }
-            descending_path(sub_expr, &path.child("subPathExpr"), errors);
-        }
-        let propagation = text(mount, "mountPropagation");
-        if has(mount, "mountPropagation").is_some() {
-            if !PROPAGATIONS.contains(&propagation) {
-                errors.push(FieldError::not_supported(
-                    path.child("mountPropagation"),
-                    propagation,
-                    &PROPAGATIONS,
-                ));
-            }
-            let privileged = has(container, "securityContext").is_some_and(|context| flag(context, "privileged"));
-            if propagation == "Bidirectional" && !privileged {
+        descending_path(sub_expr, &path.child("subPathExpr"), errors);
+    }
+}
+
+fn propagation(container: &Value, mount: &Value, path: &Path<'_>, errors: &mut Errors) {
+    const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
+    if has(mount, "mountPropagation").is_none() {
+        return;
+    }
+    let propagation = text(mount, "mountPropagation");
+    if !PROPAGATIONS.contains(&propagation) {
+        errors.push(FieldError::not_supported(path, propagation, &PROPAGATIONS));
+    }
+    let privileged = has(container, "securityContext").is_some_and(|context| flag(context, "privileged"));
+    if propagation == "Bidirectional" && !privileged {
+        errors.push(FieldError::forbidden(
+            path,
+            "Bidirectional mount propagation is available only to privileged containers",
+        ));
+    }
+}
+
+fn recursive_read_only(mount: &Value, path: &Path<'_>, errors: &mut Errors) {
+    const RECURSIVE: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
+    match has(mount, "recursiveReadOnly").and_then(Value::as_str) {
+        None | Some("Disabled") => {}
+        Some("Enabled" | "IfPossible") => {
+            if !flag(mount, "readOnly") {
                 errors.push(FieldError::forbidden(
-                    path.child("mountPropagation"),
-                    "Bidirectional mount propagation is available only to privileged containers",
+                    path,
+                    "may only be specified when readOnly is true",
+                ));
+            }
+            if !matches!(text(mount, "mountPropagation"), "" | "None") {
+                errors.push(FieldError::forbidden(
+                    path,
+                    "may only be specified when mountPropagation is None or not specified",
                 ));
             }
         }
-        match has(mount, "recursiveReadOnly").and_then(Value::as_str) {
-            None | Some("Disabled") => {}
-            Some("Enabled" | "IfPossible") => {
-                let path = path.child("recursiveReadOnly");
-                if !flag(mount, "readOnly") {
-                    errors.push(FieldError::forbidden(
-                        path,
-                        "may only be specified when readOnly is true",
-                    ));
-                }
-                if !matches!(propagation, "" | "None") {
-                    errors.push(FieldError::forbidden(
-                        path,
-                        "may only be specified when mountPropagation is None or not specified",
-                    ));
-                }
-            }
-            Some(other) => errors.push(FieldError::not_supported(
-                path.child("recursiveReadOnly"),
-                other,
-                &RECURSIVE,
-            )),
-        }
+        Some(other) => errors.push(FieldError::not_supported(path, other, &RECURSIVE)),
     }
 }

@@ -464,17 +464,11 @@ fn job_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             ));
         }
     }
-    if has(spec, "podFailurePolicy").is_some() {
-        one_of_if_set(errors, spec, "podReplacementPolicy", path, &["Failed"]);
-    } else {
-        one_of_if_set(
-            errors,
-            spec,
-            "podReplacementPolicy",
-            path,
-            &["Failed", "TerminatingOrFailed"],
-        );
-    }
+    let replaced_when: &[&str] = match has(spec, "podFailurePolicy") {
+        Some(_) => &["Failed"],
+        None => &["Failed", "TerminatingOrFailed"],
+    };
+    one_of_if_set(errors, spec, "podReplacementPolicy", path, replaced_when);
     job_template(spec, &path.child("template"), errors);
 }
 

@@ -316,6 +316,23 @@ fn first_three(all: impl Iterator<Item = String>) -> String {
     }
 }
 
+/// Who reported an event, and where it runs.
+fn reporter(event: &Value) -> String {
+    let component = match either(event, &["source", "component"], &["deprecatedSource", "component"]) {
+        "" => either(event, &["reportingComponent"], &["reportingController"]),
+        component => component,
+    };
+    let host = match either(event, &["source", "host"], &["deprecatedSource", "host"]) {
+        "" => meta::string(event, &["reportingInstance"]),
+        host => host,
+    };
+    if host.is_empty() {
+        component.into()
+    } else {
+        format!("{component}, {host}")
+    }
+}
+
 /// An event's field under either version's name.
 fn either<'a>(event: &'a Value, core: &[&str], newer: &[&str]) -> &'a str {
     match meta::string(event, core) {
@@ -360,22 +377,7 @@ pub fn event() -> Vec<Column> {
             either(event, &["involvedObject", "fieldPath"], &["regarding", "fieldPath"]).into()
         })
         .wide(),
-        text("Source", "Who reported it.", |event, _| {
-            let component = match either(event, &["source", "component"], &["deprecatedSource", "component"]) {
-                "" => either(event, &["reportingComponent"], &["reportingController"]),
-                component => component,
-            };
-            let host = match either(event, &["source", "host"], &["deprecatedSource", "host"]) {
-                "" => meta::string(event, &["reportingInstance"]),
-                host => host,
-            };
-            if host.is_empty() {
-                component.into()
-            } else {
-                format!("{component}, {host}").into()
-            }
-        })
-        .wide(),
+        text("Source", "Who reported it.", |event, _| reporter(event).into()).wide(),
         text("Message", "What happened, in a sentence.", |event, _| {
             either(event, &["message"], &["note"]).trim().into()
         }),

@@ -111,21 +111,17 @@ fn ended(prefix: &str, terminated: &Value) -> String {
     }
 }
 
+fn is_sidecar(container: &Value) -> bool {
+    meta::str_at(container, &["restartPolicy"]) == Some("Always")
+}
+
 fn summary(pod: &Value) -> Summary<'_> {
     let phase = meta::string(pod, &["status", "phase"]);
     let init_containers = meta::items(pod, &["spec", "initContainers"]);
-    let sidecar = |name: &str| {
-        init_containers.iter().any(|container| {
-            meta::string(container, &["name"]) == name && meta::str_at(container, &["restartPolicy"]) == Some("Always")
-        })
-    };
     let mut summary = Summary {
         ready: 0,
         total: meta::items(pod, &["spec", "containers"]).len()
-            + init_containers
-                .iter()
-                .filter(|container| meta::str_at(container, &["restartPolicy"]) == Some("Always"))
-                .count(),
+            + init_containers.iter().filter(|container| is_sidecar(container)).count(),
         reason: match meta::string(pod, &["status", "reason"]) {
             "" => phase.to_string(),
             reason => reason.to_string(),
@@ -136,19 +132,50 @@ fn summary(pod: &Value) -> Summary<'_> {
     if meta::condition(pod, "PodScheduled").is_some_and(|condition| condition["reason"] == "SchedulingGated") {
         summary.reason = "SchedulingGated".into();
     }
-    let (mut sidecar_restarts, mut sidecar_last) = (0, None);
-    let mut initializing = false;
+    let begun = init_containers_of(pod, init_containers, &mut summary);
+    if !begun.initializing || meta::condition_is_true(pod, "Initialized") {
+        summary.restarts = begun.sidecar_restarts;
+        summary.last = begun.sidecar_last;
+        main_containers(pod, &mut summary);
+    }
+    if meta::is_deleting(pod) {
+        if meta::string(pod, &["status", "reason"]) == "NodeLost" {
+            summary.reason = "Unknown".into();
+        } else if !matches!(phase, "Succeeded" | "Failed") {
+            summary.reason = "Terminating".into();
+        }
+    }
+    summary
+}
+
+/// How far the init containers came, and what of them counts beside the main containers.
+struct Initialization<'a> {
+    initializing: bool,
+    sidecar_restarts: i64,
+    sidecar_last: Option<&'a str>,
+}
+
+/// Looks at them up to the first that is not over: that one says what the pod waits for.
+fn init_containers_of<'a>(pod: &'a Value, declared: &[Value], summary: &mut Summary<'a>) -> Initialization<'a> {
+    let mut begun = Initialization {
+        initializing: false,
+        sidecar_restarts: 0,
+        sidecar_last: None,
+    };
     for (index, status) in meta::items(pod, &["status", "initContainerStatuses"])
         .iter()
         .enumerate()
     {
         let restarts = meta::i64_at(status, &["restartCount"]).unwrap_or(0);
-        let is_sidecar = sidecar(meta::string(status, &["name"]));
+        let name = meta::string(status, &["name"]);
+        let is_sidecar = declared
+            .iter()
+            .any(|container| meta::string(container, &["name"]) == name && is_sidecar(container));
         summary.restarts += restarts;
         later(&mut summary.last, status);
         if is_sidecar {
-            sidecar_restarts += restarts;
-            later(&mut sidecar_last, status);
+            begun.sidecar_restarts += restarts;
+            later(&mut begun.sidecar_last, status);
         }
         let terminated = meta::at(status, &["state", "terminated"]);
         let waiting = meta::string(status, &["state", "waiting", "reason"]);
@@ -162,24 +189,12 @@ fn summary(pod: &Value) -> Summary<'_> {
             }
             Some(terminated) => summary.reason = ended("Init:", terminated),
             None if !waiting.is_empty() && waiting != "PodInitializing" => summary.reason = format!("Init:{waiting}"),
-            None => summary.reason = format!("Init:{index}/{}", init_containers.len()),
+            None => summary.reason = format!("Init:{index}/{}", declared.len()),
         }
-        initializing = true;
+        begun.initializing = true;
         break;
     }
-    if !initializing || meta::condition_is_true(pod, "Initialized") {
-        summary.restarts = sidecar_restarts;
-        summary.last = sidecar_last;
-        main_containers(pod, &mut summary);
-    }
-    if meta::is_deleting(pod) {
-        if meta::string(pod, &["status", "reason"]) == "NodeLost" {
-            summary.reason = "Unknown".into();
-        } else if !matches!(phase, "Succeeded" | "Failed") {
-            summary.reason = "Terminating".into();
-        }
-    }
-    summary
+    begun
 }
 
 fn main_containers<'a>(pod: &'a Value, summary: &mut Summary<'a>) {
@@ -216,6 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn status_words() {
         let waiting = |reason: &str| {
             json!({"name": "c", "state": {"waiting": {"reason": reason}}, "restartCount": 3,
