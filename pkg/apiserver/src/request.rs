@@ -227,6 +227,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn resource_paths() {
         // (method, uri, verb, group, version, resource, subresource, namespace, name)
         let rows = [

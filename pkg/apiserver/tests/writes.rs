@@ -299,6 +299,7 @@ async fn every_way_in_passes_admission() {
 
 /// A write of a status leaves the spec's text alone, and what is asked of the object by its spec.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, each step on what the last one left")]
 async fn statuses_are_written_beside_the_spec() {
     let api = Api::open().await;
     let mut own = pod("p");

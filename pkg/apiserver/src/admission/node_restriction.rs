@@ -390,123 +390,134 @@ fn request(object: &Value, node: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::super::testing::{Request, cluster};
     use super::*;
     use crate::identity::User;
+    use crate::lookup::MapLookup;
+    use Operation::{Create, Delete, Update};
+
+    /// A cluster of the nodes "one" and "two", each with a pod.
+    struct World {
+        lookup: Arc<MapLookup>,
+        authorizer: Authorizer,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let lookup = cluster();
+            lookup.put("", "pods", &json!({"metadata": {"name": "mine", "namespace": "default", "uid": "1"}, "spec": {"nodeName": "one",
+                "volumes": [{"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"audience": "vault"}}]}}]}}));
+            lookup.put(
+                "",
+                "pods",
+                &json!({"metadata": {"name": "other", "namespace": "default", "uid": "2"}, "spec": {"nodeName": "two"}}),
+            );
+            let authorizer = Authorizer::new(lookup.clone());
+            Self { lookup, authorizer }
+        }
+
+        /// What the node "one" is told.
+        fn ask(&self, request: Request<'_>, object: &Value, old: Option<&Value>) -> Result<(), String> {
+            let user = User::authenticated("system:node:one", ["system:nodes".to_string()]);
+            let request = Request { user, ..request };
+            request
+                .with(old, |attributes| {
+                    admit(attributes, object, &*self.lookup, &self.authorizer)
+                })
+                .map_err(|status| status.message)
+        }
+    }
 
     #[test]
-    fn contents() {
-        let lookup = cluster();
-        lookup.put("", "pods", &json!({"metadata": {"name": "mine", "namespace": "default", "uid": "1"}, "spec": {"nodeName": "one",
-            "volumes": [{"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"audience": "vault"}}]}}]}}));
-        lookup.put(
-            "",
-            "pods",
-            &json!({"metadata": {"name": "other", "namespace": "default", "uid": "2"}, "spec": {"nodeName": "two"}}),
-        );
-        let authorizer = Authorizer::new(lookup.clone());
-        let node = || User::authenticated("system:node:one", ["system:nodes".to_string()]);
-        let run = |request: Request<'_>, object: Value, old: Option<Value>| {
-            let request = Request {
-                user: node(),
-                ..request
-            };
-            request
-                .with(old.as_ref(), |a| admit(a, &object, &*lookup, &authorizer))
-                .map_err(|status| status.message)
-        };
+    fn a_node_writes_itself_without_what_others_decide() {
+        let world = World::new();
         let nodes = |operation, name| Request {
             operation,
             name,
             ..Request::create("nodes", "")
         };
         let labelled = |labels: Value| json!({"metadata": {"name": "one", "labels": labels}});
-        use Operation::{Create, Delete, Update};
-        run(
-            nodes(Create, ""),
-            labelled(json!({"kubernetes.io/hostname": "one", "mine": "x", "node.kubernetes.io/x": "y"})),
-            None,
-        )
-        .unwrap();
+        let free = labelled(json!({"kubernetes.io/hostname": "one", "mine": "x", "node.kubernetes.io/x": "y"}));
+        world.ask(nodes(Create, ""), &free, None).unwrap();
+        let role = labelled(json!({"node-role.kubernetes.io/control-plane": ""}));
         assert_eq!(
-            run(
-                nodes(Create, ""),
-                labelled(json!({"node-role.kubernetes.io/control-plane": ""})),
-                None
-            )
-            .unwrap_err(),
+            world.ask(nodes(Create, ""), &role, None).unwrap_err(),
             "nodes \"one\" is forbidden: node \"one\" is not allowed to set the following labels: node-role.kubernetes.io/control-plane"
         );
-        assert!(
-            run(
-                nodes(Update, "one"),
-                labelled(json!({"a.node-restriction.kubernetes.io/x": "1"})),
-                Some(labelled(json!({})))
-            )
-            .is_err()
-        );
+        let plain = labelled(json!({}));
+        let restricted = labelled(json!({"a.node-restriction.kubernetes.io/x": "1"}));
+        assert!(world.ask(nodes(Update, "one"), &restricted, Some(&plain)).is_err());
+        let two = json!({"metadata": {"name": "two"}});
         assert_eq!(
-            run(nodes(Update, "two"), json!({"metadata": {"name": "two"}}), None).unwrap_err(),
+            world.ask(nodes(Update, "two"), &two, None).unwrap_err(),
             "nodes \"two\" is forbidden: node \"one\" is not allowed to modify node \"two\""
         );
         let tainted = json!({"metadata": {"name": "one"}, "spec": {"taints": [{"key": "a"}]}});
-        assert!(run(nodes(Update, "one"), labelled(json!({})), Some(tainted)).is_err());
+        assert!(world.ask(nodes(Update, "one"), &plain, Some(&tainted)).is_err());
+    }
 
+    #[test]
+    fn a_node_writes_its_own_pods() {
+        let world = World::new();
         let pods = |operation, subresource, name| Request {
             operation,
             subresource,
             name,
             ..Request::create("pods", "default")
         };
-        let status =
-            |name| json!({"metadata": {"name": name}, "spec": {"nodeName": if name == "mine" {"one"} else {"two"}}});
-        run(pods(Update, "status", "mine"), status("mine"), Some(status("mine"))).unwrap();
-        assert!(run(pods(Update, "status", "other"), status("other"), Some(status("other"))).is_err());
-        run(pods(Delete, "", "mine"), Value::Null, None).unwrap();
-        assert!(run(pods(Delete, "", "other"), Value::Null, None).is_err());
-        assert!(run(pods(Create, "", ""), json!({"metadata": {"name": "x"}}), None).is_err());
-
-        let account = Request {
-            subresource: "token",
-            name: "default",
-            ..Request::create("serviceaccounts", "default")
+        let status = |name, node| {
+            let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node}});
+            world.ask(pods(Update, "status", name), &pod, Some(&pod))
         };
-        let token = |pod: &str, uid: &str, audiences: Value| json!({"spec": {"audiences": audiences, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid}}});
-        let account = |object| {
-            run(
-                Request {
-                    user: node(),
-                    ..account_request(&account)
-                },
-                object,
-                None,
+        status("mine", "one").unwrap();
+        assert!(status("other", "two").is_err());
+        let delete = |name| world.ask(pods(Delete, "", name), &Value::Null, None);
+        delete("mine").unwrap();
+        assert!(delete("other").is_err());
+        let new = json!({"metadata": {"name": "x"}});
+        assert!(world.ask(pods(Create, "", ""), &new, None).is_err());
+    }
+
+    #[test]
+    fn a_node_gets_tokens_for_its_own_pods() {
+        let world = World::new();
+        let token = |spec: Value| {
+            let request = Request {
+                subresource: "token",
+                name: "default",
+                ..Request::create("serviceaccounts", "default")
+            };
+            world.ask(request, &json!({"spec": spec}), None)
+        };
+        let bound = |pod: &str, uid: &str, audiences: Value| {
+            token(
+                json!({"audiences": audiences, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid}}),
             )
         };
-        account(token("mine", "1", json!(null))).unwrap();
-        account(token("mine", "1", json!(["vault"]))).unwrap();
-        assert!(account(token("mine", "1", json!(["other"]))).is_err());
-        assert!(account(token("mine", "9", json!(null))).is_err());
-        assert!(account(token("other", "2", json!(null))).is_err());
-        assert!(account(json!({"spec": {}})).is_err());
+        bound("mine", "1", json!(null)).unwrap();
+        bound("mine", "1", json!(["vault"])).unwrap();
+        assert!(bound("mine", "1", json!(["other"])).is_err());
+        assert!(bound("mine", "9", json!(null)).is_err());
+        assert!(bound("other", "2", json!(null)).is_err());
+        assert!(token(json!({})).is_err());
+    }
 
+    #[test]
+    fn a_node_writes_its_own_lease() {
+        let world = World::new();
         let lease = |namespace, name: &str| {
             let request = Request {
                 group: "coordination.k8s.io",
                 ..Request::create("leases", namespace)
             };
-            run(request, json!({"metadata": {"name": name}}), None)
+            world.ask(request, &json!({"metadata": {"name": name}}), None)
         };
         lease("kube-node-lease", "one").unwrap();
         assert!(lease("kube-node-lease", "two").is_err());
         assert!(lease("default", "one").is_err());
-    }
-
-    fn account_request<'a>(request: &Request<'a>) -> Request<'a> {
-        Request {
-            user: request.user.clone(),
-            ..*request
-        }
     }
 }

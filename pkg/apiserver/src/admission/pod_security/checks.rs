@@ -620,51 +620,52 @@ fn allow_privilege_escalation(pod: &Value, minor: u32) -> Option<Violation> {
     )
 }
 
+const ALLOWED_VOLUMES: [&str; 9] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+const OTHER_VOLUMES: [&str; 21] = [
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "gitRepo",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "rbd",
+    "flexVolume",
+    "cinder",
+    "cephfs",
+    "flocker",
+    "fc",
+    "azureFile",
+    "vsphereVolume",
+    "quobyte",
+    "azureDisk",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "scaleIO",
+    "storageos",
+];
+
 fn restricted_volumes(pod: &Value, _: u32) -> Option<Violation> {
-    const ALLOWED: [&str; 9] = [
-        "configMap",
-        "csi",
-        "downwardAPI",
-        "emptyDir",
-        "ephemeral",
-        "image",
-        "persistentVolumeClaim",
-        "projected",
-        "secret",
-    ];
-    const OTHERS: [&str; 21] = [
-        "hostPath",
-        "gcePersistentDisk",
-        "awsElasticBlockStore",
-        "gitRepo",
-        "nfs",
-        "iscsi",
-        "glusterfs",
-        "rbd",
-        "flexVolume",
-        "cinder",
-        "cephfs",
-        "flocker",
-        "fc",
-        "azureFile",
-        "vsphereVolume",
-        "quobyte",
-        "azureDisk",
-        "photonPersistentDisk",
-        "portworxVolume",
-        "scaleIO",
-        "storageos",
-    ];
     let bad: Vec<&Value> = volumes(pod)
         .iter()
-        .filter(|volume| !ALLOWED.iter().any(|kind| has(volume, kind)))
+        .filter(|volume| !ALLOWED_VOLUMES.iter().any(|kind| has(volume, kind)))
         .collect();
     if bad.is_empty() {
         return None;
     }
     let names: Vec<String> = bad.iter().map(|volume| name(volume)).collect();
     let kind = |volume: &&Value| {
-        OTHERS
+        OTHER_VOLUMES
             .iter()
             .find(|kind| has(volume, kind))
             .copied()
@@ -754,6 +755,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn every_check() {
         // (spec, container, baseline says, restricted says)
         let none = json!({});

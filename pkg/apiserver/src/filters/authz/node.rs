@@ -242,6 +242,7 @@ mod tests {
     use crate::request::{Query, RequestInfo};
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn a_node_reaches_what_its_pods_name() {
         let lookup = MapLookup::default();
         lookup.put("", "pods", &json!({
