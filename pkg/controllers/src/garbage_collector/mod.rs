@@ -89,8 +89,32 @@ struct Target {
 }
 
 impl Target {
+    /// None while only dependents have told of the node: its kind is not known then.
+    fn of(node: &graph::Node) -> Option<Self> {
+        Some(Self {
+            kind: node.kind.clone()?,
+            namespace: node.namespace.clone(),
+            name: node.name.clone(),
+        })
+    }
+
     fn describe(&self) -> String {
         format!("{} {}/{}", self.kind.api.kind, self.namespace, self.name)
+    }
+}
+
+fn has_finalizer(live: &ObjectMeta, finalizer: &str) -> bool {
+    live.finalizers.iter().flatten().any(|own| own == finalizer)
+}
+
+/// How an object goes that nobody asked to delete: as its own finalizers say.
+fn own_policy(live: &ObjectMeta) -> PropagationPolicy {
+    if has_finalizer(live, ORPHAN) {
+        PropagationPolicy::Orphan
+    } else if has_finalizer(live, FOREGROUND) {
+        PropagationPolicy::Foreground
+    } else {
+        PropagationPolicy::Background
     }
 }
 
@@ -117,14 +141,8 @@ impl Collector {
         let Some(node) = node else {
             return Ok(());
         };
-        let Some(kind) = node.kind.clone() else { return Ok(()) };
-        if node.deleting && !node.waits_for_dependents {
+        let Some(target) = Target::of(&node).filter(|_| !node.deleting || node.waits_for_dependents) else {
             return Ok(());
-        }
-        let target = Target {
-            kind,
-            namespace: node.namespace.clone(),
-            name: node.name.clone(),
         };
         let Some(live) = self
             .read(&target)
@@ -134,9 +152,8 @@ impl Collector {
             // Gone: the monitor will tell, and its dependents will be checked.
             return Ok(());
         };
-        let has = |finalizer: &str| live.finalizers.iter().flatten().any(|f| f == finalizer);
         if live.deletion_timestamp.is_some() {
-            return if has(FOREGROUND) {
+            return if has_finalizer(&live, FOREGROUND) {
                 self.unblock(&target, uid, &live).await
             } else {
                 Ok(())
@@ -162,12 +179,8 @@ impl Collector {
         let policy = if !owners.waiting.is_empty() && !node.dependents.is_empty() {
             self.break_cycle(&node.dependents).await?;
             PropagationPolicy::Foreground
-        } else if has(ORPHAN) {
-            PropagationPolicy::Orphan
-        } else if has(FOREGROUND) {
-            PropagationPolicy::Foreground
         } else {
-            PropagationPolicy::Background
+            own_policy(&live)
         };
         self.delete(&target, &live, policy).await
     }
@@ -180,14 +193,7 @@ impl Collector {
                 .iter()
                 .filter_map(|uid| graph.get(uid))
                 .filter(|node| node.waits_for_dependents)
-                .filter_map(|node| {
-                    let kind = node.kind.clone()?;
-                    Some(Target {
-                        kind,
-                        namespace: node.namespace.clone(),
-                        name: node.name.clone(),
-                    })
-                })
+                .filter_map(Target::of)
                 .collect()
         };
         for target in waiting {
@@ -227,27 +233,11 @@ impl Collector {
         let (owner, dependents) = {
             let graph = self.graph.lock();
             let Some(node) = graph.get(uid) else { return Ok(()) };
-            let Some(kind) = node.kind.clone() else { return Ok(()) };
-            let owner = Target {
-                kind,
-                namespace: node.namespace.clone(),
-                name: node.name.clone(),
-            };
+            let Some(owner) = Target::of(node) else { return Ok(()) };
             let dependents: Vec<(String, Target)> = node
                 .dependents
                 .iter()
-                .filter_map(|dependent| {
-                    let node = graph.get(dependent)?;
-                    let kind = node.kind.clone()?;
-                    Some((
-                        dependent.clone(),
-                        Target {
-                            kind,
-                            namespace: node.namespace.clone(),
-                            name: node.name.clone(),
-                        },
-                    ))
-                })
+                .filter_map(|dependent| Some((dependent.clone(), Target::of(graph.get(dependent)?)?)))
                 .collect();
             (owner, dependents)
         };
@@ -307,9 +297,7 @@ impl Collector {
             match self.owner(target, kind, reference).await? {
                 None => owners.dangling.push(reference.uid.clone()),
                 Some(owner) => {
-                    let waits = owner.deletion_timestamp.is_some()
-                        && owner.finalizers.iter().flatten().any(|f| f == FOREGROUND);
-                    if waits {
+                    if owner.deletion_timestamp.is_some() && has_finalizer(&owner, FOREGROUND) {
                         owners.waiting.push(reference.uid.clone())
                     } else {
                         owners.solid += 1
