@@ -111,7 +111,7 @@ fn covered(held: &[Value], entry: &Value) -> bool {
     let rules = |values: &[Value]| serde_json::from_value::<crate::filters::authz::RuleSet>(values.to_vec().into());
     match (rules(held), rules(std::slice::from_ref(entry))) {
         (Ok(held), Ok(wanted)) if entry.get("verbs").is_some() => {
-            crate::filters::authz::rules::uncovered(&held, &wanted).is_empty()
+            crate::filters::authz::rules::uncovered(&held, &wanted).is_ok_and(|lacking| lacking.is_empty())
         }
         _ => false,
     }

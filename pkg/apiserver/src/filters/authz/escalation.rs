@@ -104,10 +104,13 @@ impl Write<'_> {
     }
 }
 
-/// Upstream's sentence about what the user lacks; None when nothing.
+/// Upstream's sentence about what the user lacks, or why that can't be told; None when nothing.
 fn missing(authorizer: &Authorizer, user: &User, namespace: &str, wanted: &[Rule]) -> Option<String> {
     let owned = authorizer.rbac().rules_for(user, namespace);
-    let lacking = uncovered(&owned, wanted);
+    let lacking = match uncovered(&owned, wanted) {
+        Ok(lacking) => lacking,
+        Err(too_large) => return Some(too_large.to_string()),
+    };
     if lacking.is_empty() {
         return None;
     }
@@ -177,6 +180,9 @@ mod tests {
         assert_eq!(ask("roles", json!({"rules": null})), Ok(()));
         assert_eq!(ask("roles", json!({})), Ok(()));
         assert_eq!(ask("rolebindings", json!({"roleRef": {"kind": 1}})), Err(403));
+        let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let cube = json!({"apiGroups": [""], "resources": many, "verbs": many, "resourceNames": many});
+        assert_eq!(ask("roles", json!({"rules": [cube]})), Err(403));
     }
 
     #[test]

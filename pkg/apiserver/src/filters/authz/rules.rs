@@ -25,6 +25,17 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     Ok(Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// How many single permissions a question about escalation may come to: a rule names the product of its lists, and a few
+/// kilobytes of them multiply to more than any memory holds.
+const MAX_SINGLES: usize = 10_000;
+/// How many missing ones are named: enough to read.
+const MAX_MISSING: usize = 100;
+
+/// Rules that come to too many permissions to be compared one by one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its rules are too large to be checked: they come to more than {MAX_SINGLES} permissions")]
+pub struct TooLarge;
+
 /// The rules of one role.
 pub type RuleSet = Vec<Rule>;
 
@@ -89,7 +100,19 @@ impl Rule {
         all(&self.verbs, &wanted.verbs) && all(&self.api_groups, &wanted.api_groups) && resources() && names() && urls()
     }
 
-    /// Rules of one verb, group, resource, name or URL each.
+    /// How many rules `broken_down` makes of it, at most `usize::MAX`.
+    fn singles(&self) -> usize {
+        let verbs = self.verbs.len();
+        let resources = [
+            self.api_groups.len(),
+            self.resources.len(),
+            self.resource_names.len().max(1),
+        ];
+        let of_resources = resources.into_iter().fold(verbs, usize::saturating_mul);
+        of_resources.saturating_add(verbs.saturating_mul(self.non_resource_urls.len()))
+    }
+
+    /// Rules of one verb, group, resource, name or URL each: as many as `singles` says.
     fn broken_down(&self) -> Vec<Rule> {
         let one = |text: &String| vec![text.clone()];
         let mut out = Vec::new();
@@ -163,14 +186,18 @@ fn resource_covers(own: &str, resource: &str, subresource: &str) -> bool {
     }
 }
 
-/// The part of `wanted` that `owned` does not grant, merged per rule of one resource as upstream compacts it.
-pub fn uncovered(owned: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
-    let mut missing: Vec<Rule> = Vec::new();
-    for single in wanted.iter().flat_map(Rule::broken_down) {
-        if !owned.iter().any(|own| own.covers(&single)) {
-            missing.push(single);
-        }
+/// The part of `wanted` that `owned` does not grant, merged per rule of one resource as upstream compacts it; of a large
+/// part only its beginning.
+pub fn uncovered(owned: &[Rule], wanted: &[Rule]) -> Result<Vec<Rule>, TooLarge> {
+    let singles = wanted.iter().map(Rule::singles).fold(0, usize::saturating_add);
+    if singles > MAX_SINGLES {
+        return Err(TooLarge);
     }
+    let missing = wanted
+        .iter()
+        .flat_map(Rule::broken_down)
+        .filter(|single| !owned.iter().any(|own| own.covers(single)))
+        .take(MAX_MISSING);
     // Verbs of the same resource (or URL) are shown together.
     let mut compact: Vec<Rule> = Vec::new();
     for rule in missing {
@@ -187,7 +214,7 @@ pub fn uncovered(owned: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
             None => compact.push(rule),
         }
     }
-    compact
+    Ok(compact)
 }
 
 /// One line per rule, sorted.
@@ -200,6 +227,7 @@ pub fn describe(rules: &[Rule]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::identity::User;
 
@@ -256,13 +284,52 @@ mod tests {
             rule(&["*"], &["apps"], &["*"], &[]),
         ];
         let wanted = [rule(&["get", "delete", "watch"], &["", "apps"], &["pods"], &[])];
-        let text = describe(&uncovered(&owned, &wanted));
+        let text = describe(&uncovered(&owned, &wanted).unwrap());
         assert_eq!(
             text,
             r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete" "watch"]}"#
         );
-        assert!(uncovered(&owned, &[rule(&["get"], &[""], &["pods"], &["a"])]).is_empty());
+        let named = uncovered(&owned, &[rule(&["get"], &[""], &["pods"], &["a"])]);
+        assert_eq!(named, Ok(Vec::new()));
         let named = [rule(&["get"], &[""], &["pods"], &["a"])];
-        assert_eq!(uncovered(&named, &[rule(&["get"], &[""], &["pods"], &[])]).len(), 1);
+        assert_eq!(
+            uncovered(&named, &[rule(&["get"], &[""], &["pods"], &[])])
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn rules_too_large_to_be_compared_are_refused_unbuilt() {
+        let many = |count: usize| -> Vec<String> { (0..count).map(|n| n.to_string()).collect() };
+        let of = |verbs, resources, names| Rule {
+            verbs: many(verbs),
+            api_groups: many(1),
+            resources: many(resources),
+            resource_names: many(names),
+            ..Rule::default()
+        };
+        let asked = std::time::Instant::now();
+        assert_eq!(uncovered(&[], &[of(1000, 1000, 1000)]), Err(TooLarge));
+        // A product that no usize holds, and a sum of small ones.
+        let past_all = Rule {
+            api_groups: many(100_000),
+            ..of(100_000, 100_000, 100_000)
+        };
+        assert_eq!(uncovered(&[], &[past_all]), Err(TooLarge));
+        assert_eq!(uncovered(&[], &vec![of(2, 1, 0); MAX_SINGLES]), Err(TooLarge));
+        let urls = Rule {
+            verbs: many(1000),
+            non_resource_urls: many(1000),
+            ..Rule::default()
+        };
+        assert_eq!(uncovered(&[], &[urls]), Err(TooLarge));
+        // The largest that is compared; of what is missing only so much is named.
+        assert_eq!(
+            uncovered(&[], &[of(1, 100, 100)]).map(|missing| missing.len()),
+            Ok(MAX_MISSING)
+        );
+        assert!(asked.elapsed().as_secs() < 5);
     }
 }
