@@ -19,6 +19,9 @@ use crate::lookup::Lookup;
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 /// Users remembered per state of the roles; beyond it they are put together anew.
 const MAX_USERS: usize = 4096;
+/// Bytes of a name and its groups that are remembered: reviews and impersonation may invent users of any size, and real
+/// ones have a few hundred.
+const MAX_USER_BYTES: usize = 4 << 10;
 
 pub struct Rbac {
     lookup: Arc<dyn Lookup>,
@@ -204,6 +207,9 @@ impl Rbac {
             }
         }
         let granted = Arc::new(granted);
+        if bytes_of(user) > MAX_USER_BYTES {
+            return granted;
+        }
         let mut users = index.users.write();
         if users.len() >= MAX_USERS {
             users.clear();
@@ -240,6 +246,12 @@ impl Rbac {
 fn hash_of(user: &User) -> u64 {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEYS.hash_one((&user.name, &user.groups))
+}
+
+/// What remembering a user takes, about: a group has its text and the place for it.
+fn bytes_of(user: &User) -> usize {
+    let groups = user.groups.iter().map(|group| size_of::<String>() + group.len());
+    user.name.len() + groups.sum::<usize>()
 }
 
 fn is_same(one: &User, other: &User) -> bool {
@@ -520,6 +532,26 @@ mod tests {
             {"apiGroups": ["example.org"], "resources": ["things"], "verbs": ["get"]}]});
         lookup.put(GROUP, "clusterroles", &part);
         assert!(allowed());
+    }
+
+    #[test]
+    fn users_invented_at_any_size_are_not_remembered() {
+        let rbac = Rbac::new(cluster());
+        let remembered = || rbac.index().users.read().len();
+        let long = User::authenticated("x".repeat(MAX_USER_BYTES), []);
+        let many = User::authenticated("jane", (0..1000).map(|n| n.to_string()));
+        for user in [&long, &many] {
+            let asked = Attributes {
+                is_resource: false,
+                path: "/healthz",
+                ..Attributes::of_resource(user, "get", "", "")
+            };
+            // What they are granted they get all the same.
+            assert!(rbac.allows(&asked));
+            assert_eq!(remembered(), 0);
+        }
+        rbac.problems(&User::authenticated("jane", ["devs".to_string()]));
+        assert_eq!(remembered(), 1);
     }
 
     #[test]
