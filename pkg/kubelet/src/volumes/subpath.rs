@@ -4,12 +4,13 @@
 //! The bind is one mount, without what is mounted below it, and unless the container asked to share its mounts it only
 //! hears of those of its source: on a host whose mounts are shared (systemd's way) nothing that is done here gets out.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
 use super::PodDir;
 use mk8s_dirfd::{Dir, found, open_beneath};
@@ -33,6 +34,8 @@ pub enum Error {
 /// Below a pod's directory: VOLUME/CONTAINER/INDEX of the mount.
 const SUBPATHS: &str = "volume-subpaths";
 
+const PERMISSIONS: Mode = Mode::S_IRWXU.union(Mode::S_IRWXG).union(Mode::S_IRWXO);
+
 /// One mount of one container.
 pub struct Part<'a> {
     pub volume: &'a str,
@@ -53,7 +56,7 @@ fn io(what: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Err
     }
 }
 
-/// Opens `volume/sub` beneath the volume, making missing directories.
+/// Opens `volume/sub` beneath the volume, making missing directories: whoever may write to the volume may to these.
 fn resolve(volume: &Path, sub: &str) -> Result<OwnedFd, Error> {
     if Path::new(sub).is_absolute() || Path::new(sub).components().any(|c| c == Component::ParentDir) {
         return Err(Error::Path(sub.to_owned()));
@@ -69,21 +72,34 @@ fn resolve(volume: &Path, sub: &str) -> Result<OwnedFd, Error> {
         Err(Errno::ENOENT) => {}
         Err(error) => return Err(wrap(error)),
     }
+    let root = fstat(&at).map_err(|e| io("look at the volume", volume, e))?;
+    let mode = Mode::from_bits_truncate(root.st_mode) & PERMISSIONS;
     for part in Path::new(sub).components() {
         let Component::Normal(name) = part else { continue };
         at = match open_beneath(&at, Path::new(name)) {
             Ok(next) => next,
             Err(Errno::ENOENT) => {
-                match mkdirat(&at, Path::new(name), Mode::from_bits_truncate(0o750)) {
-                    Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(error) => return Err(io("create", &volume.join(sub), error)),
+                let failed = |error| io("create", &volume.join(sub), error);
+                match mkdirat(&at, Path::new(name), Mode::S_IRWXU) {
+                    Ok(()) => open_made(&at, name, mode).map_err(failed)?,
+                    Err(Errno::EEXIST) => open_beneath(&at, Path::new(name)).map_err(wrap)?,
+                    Err(error) => return Err(failed(error)),
                 }
-                open_beneath(&at, Path::new(name)).map_err(wrap)?
             }
             Err(error) => return Err(wrap(error)),
         };
     }
     Ok(at)
+}
+
+/// Opens a directory that was just made and gives it this mode, whatever our umask. In a volume with a group it has the
+/// group, and hands it on, by the kernel's doing.
+fn open_made(at: &OwnedFd, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(at, name, flags, Mode::empty())?;
+    let hands_on = Mode::from_bits_truncate(fstat(&made)?.st_mode) & Mode::S_ISGID;
+    fchmod(&made, mode | hands_on)?;
+    Ok(made)
 }
 
 /// Binds the part to a place below the pod's directory (made as a file or a directory, whichever fits). Blocking.
@@ -168,6 +184,23 @@ mod tests {
             assert_eq!(resolve(root, path).is_ok(), fine, "{path}");
         }
         assert!(root.join("new/deep").is_dir() && !outside.path().join("new").exists());
+    }
+
+    /// A container of any user and its volume's group can write to a part that was not there yet.
+    #[test]
+    fn a_missing_directory_is_as_the_volume() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+        for (mode, deep) in [(0o2777, 0o2777), (0o2770, 0o2770), (0o1777, 0o777), (0o700, 0o700)] {
+            let volume = tempfile::tempdir().unwrap();
+            chown(volume.path(), None, Some(2000)).unwrap();
+            std::fs::set_permissions(volume.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            resolve(volume.path(), "new/deep").unwrap();
+            for made in ["new", "new/deep"] {
+                let found = volume.path().join(made).metadata().unwrap();
+                assert_eq!(found.mode() & 0o7777, deep, "{made} in {mode:o}");
+                assert_eq!(found.gid(), if mode & 0o2000 > 0 { 2000 } else { 0 });
+            }
+        }
     }
 
     fn part<'a>(source: &'a Path, sub: &'a str, shared: bool) -> Part<'a> {

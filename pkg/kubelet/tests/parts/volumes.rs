@@ -29,6 +29,7 @@ impl Cluster {
         self.a_link_in_a_volume_leads_nowhere().await;
         self.the_hosts_mounts_below_a_subpath_stay().await;
         self.a_mount_in_a_volume_stops_its_removal().await;
+        self.any_user_can_write_to_a_missing_subpath().await;
         self.a_volumes_root_stays_as_the_pod_left_it(supervisor).await
     }
 
@@ -147,6 +148,26 @@ impl Cluster {
         assert!(self.pods().get_opt("holding").await.unwrap().is_some());
         umount2(&theirs, MntFlags::empty()).unwrap();
         self.until("holding", "deletion", Value::is_null).await;
+    }
+
+    async fn any_user_can_write_to_a_missing_subpath(&self) {
+        let script = "touch /part/file && touch /deep/file && exec sleep 1000";
+        let spec = json!({
+            "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", script], "volumeMounts": [
+                {"name": "scratch", "mountPath": "/part", "subPath": "part"},
+                {"name": "grouped", "mountPath": "/deep", "subPath": "new/deep"},
+            ]}],
+            "securityContext": {"runAsUser": 1001, "fsGroup": 2000},
+            "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "grouped", "emptyDir": {}}],
+        });
+        let uid = self.create("parts", spec).await;
+        let grouped = self.volume(&uid, "empty-dir", "grouped");
+        eventually("what it wrote", Duration::from_secs(60), async || {
+            grouped.join("new/deep/file").exists().then_some(())
+        })
+        .await;
+        assert_eq!(fs::metadata(grouped.join("new/deep")).unwrap().gid(), 2000);
+        self.deleted("parts").await;
     }
 
     async fn a_volumes_root_stays_as_the_pod_left_it(&self, supervisor: Supervisor) -> Supervisor {
