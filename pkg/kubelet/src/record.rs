@@ -279,6 +279,12 @@ impl PodRecord {
         }
     }
 
+    /// A container or sandbox may run that nobody was told of yet.
+    pub fn begins_something(&self) -> bool {
+        let begins = |r: &ContainerRecord| !matches!(r.activity, Activity::Idle | Activity::Killing(_));
+        self.sandbox == SandboxStep::Creating || self.containers.values().any(begins)
+    }
+
     /// containerd is back: what was stuck for want of it is tried now.
     pub fn retry_now(&mut self, now: Timestamp) {
         let steps = [

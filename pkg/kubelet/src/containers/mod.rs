@@ -44,7 +44,7 @@ pub struct Failure {
     pub kind: FailureKind,
     pub message: String,
     pub instance: Option<Instance>,
-    /// The instance's id where containerd may yet run it: it did not answer, or the job was lost.
+    /// The container's id where containerd may yet have or run it: it did not answer, or the job was lost.
     pub doubtful: Option<String>,
 }
 

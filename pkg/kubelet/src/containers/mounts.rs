@@ -11,8 +11,9 @@ use mk8s_containerd::spec::{Mount, Propagation};
 use super::env::Env;
 use super::expansion::expand;
 use crate::agent::Agent;
-use crate::volumes::{self, Paths, subpath};
+use crate::volumes::{self, Paths, PodDir, subpath};
 use crate::{pod, sandbox};
+use mk8s_dirfd::found;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -152,6 +153,15 @@ impl Request {
 
 fn message_file(attempt: u32) -> String {
     format!("{attempt}.message")
+}
+
+/// Nobody asks any more for the last words of this life.
+pub fn forget_message(pod: &PodDir, container: &str, attempt: u32) -> mk8s_dirfd::Result<()> {
+    let below = Path::new("containers").join(container);
+    let removed = pod
+        .open()
+        .and_then(|dir| dir.dir(&below)?.remove_file(message_file(attempt)));
+    found(removed).map(drop)
 }
 
 /// A container's last words: what it wrote to its termination message, up to `limit` bytes.

@@ -66,7 +66,10 @@ impl Start {
             return Err(Failure::create("the pod is being stopped"));
         }
         let runtime = &self.agent.runtime;
-        let made = runtime.create(spec).await.map_err(Failure::create)?;
+        let made = runtime
+            .create(spec)
+            .await
+            .map_err(|error| not_created(&self.id, &error))?;
         tracing::debug!(container = self.container.name, "container is created");
         self.normal("Created", "Container created");
         self.agent
@@ -77,6 +80,8 @@ impl Start {
         let place = self.agent.starts.acquire().await;
         let begun = self.begin(&made).await;
         drop(place);
+        // However it went: a container that never starts would leave one with each try.
+        self.forget_older().await;
         if let Err(error) = begun {
             return Err(not_begun(instance, &error));
         }
@@ -88,7 +93,6 @@ impl Start {
             &instance,
         );
         self.link_log(&instance.id);
-        self.forget_older().await;
         self.post_start(instance).await
     }
 
@@ -298,10 +302,15 @@ impl Start {
             if let Err(error) = self.agent.runtime.delete(older).await {
                 tracing::debug!(id = older, %error, "an old container stays for now");
             }
+            self.agent.owners.lock().remove(older);
         }
         if let Some(old) = self.attempt.checked_sub(2) {
             let file = names::log_file(&self.agent.config, &self.pod, &self.container.name, old);
             let _ = std::fs::remove_file(file);
+            let dir = self.agent.pod_dir(pod::uid(&self.pod));
+            if let Err(error) = mounts::forget_message(&dir, &self.container.name, old) {
+                tracing::debug!(%error, "the last words of an old container stay for now");
+            }
         }
     }
 
@@ -329,6 +338,14 @@ impl Start {
                 doubtful: None,
             }),
         }
+    }
+}
+
+/// No container, or nobody knows.
+fn not_created(id: &str, error: &runtime::Error) -> Failure {
+    Failure {
+        doubtful: error.leaves_doubt().then(|| id.to_owned()),
+        ..Failure::create(error)
     }
 }
 

@@ -265,6 +265,7 @@ impl PodWorker {
             return;
         };
         let id = failure.doubtful.clone().unwrap_or_default();
+        let is_known = failure.instance.is_some();
         r.activity = Activity::Undoing(failure);
         let agent = self.agent.clone();
         let step = Step::Undo {
@@ -272,7 +273,12 @@ impl PodWorker {
             id: id.clone(),
         };
         self.job(step, async move {
-            Outcome::Undone(agent.runtime.delete_task(&id).await.map(drop))
+            let undone = match is_known {
+                true => agent.runtime.delete_task(&id).await.map(drop),
+                // Nobody will ask for it: there is no life of the container that it stands for.
+                false => agent.runtime.delete(&id).await,
+            };
+            Outcome::Undone(undone)
         });
     }
 

@@ -257,6 +257,9 @@ impl PodWorker {
         r.current = Some(instance);
         r.health = Health::default();
         if !runs {
+            // It never began: no end of it will be told, nor asked for.
+            self.early.remove(&id);
+            self.agent.owners.lock().remove(&id);
             return;
         }
         self.accompany(container, &id, health);
@@ -362,8 +365,10 @@ impl PodWorker {
             (instance.id == id && instance.exit.is_none()).then(|| name.clone())
         });
         let Some(name) = name else {
-            // The start hasn't been told yet.
-            self.early.insert(id, (code, at));
+            if self.record.begins_something() {
+                // The start hasn't been told yet.
+                self.early.insert(id, (code, at));
+            }
             return;
         };
         let Some(live) = self.live.get(&name).filter(|l| l.id == id && !l.exited.is_cancelled()) else {

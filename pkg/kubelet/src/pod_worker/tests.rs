@@ -546,6 +546,39 @@ async fn a_sandbox_that_dies_at_once_backs_off() {
 }
 
 #[tokio::test]
+async fn failed_starts_leave_no_more_than_two_containers() {
+    let made = |r: &Fake| r.found().iter().filter(|f| !f.is_sandbox()).count();
+    let scene = Scene::new();
+    // The sandbox's goes well.
+    scene.runtime.fail("start_task", Fault::Pass);
+    for _ in 0..3 {
+        scene.runtime.fail("start_task", Fault::Unavailable);
+    }
+    scene
+        .runtime
+        .until("the fourth start", |r| {
+            r.count("start_task") == 4 && r.count("delete") == 1
+        })
+        .await;
+    rest(0.2).await;
+    assert_eq!(made(&scene.runtime), 2);
+    assert_eq!(scene.agent.owners.lock().len(), 1, "the sandbox's alone");
+}
+
+#[tokio::test]
+async fn a_container_whose_creation_was_not_answered_is_removed() {
+    let scene = Scene::new();
+    scene.runtime.fail("create", Fault::Pass);
+    for _ in 0..2 {
+        scene.runtime.fail("create", Fault::LostAnswer);
+    }
+    scene.runtime.fail("delete", Fault::Unavailable);
+    let id = scene.runs().await;
+    let left = scene.runtime.found().into_iter().filter(|f| !f.is_sandbox());
+    assert_eq!(left.map(|f| f.id).collect::<Vec<_>>(), [id]);
+}
+
+#[tokio::test]
 async fn a_lost_workers_pod_is_not_started_a_second_time() {
     let mut scene = Scene::new();
     let id = scene.runs().await;
