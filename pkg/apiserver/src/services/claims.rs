@@ -26,7 +26,7 @@ const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipalloc
 const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 
 /// Something of which there is one: whoever holds it has an object of this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
     Address(IpAddr),
     Port(u16),

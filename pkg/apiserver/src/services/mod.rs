@@ -4,7 +4,7 @@
 mod claims;
 mod repair;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -53,10 +53,12 @@ fn needs_health_port(service: &Value) -> bool {
     type_of(service) == "LoadBalancer" && meta::string(service, &["spec", "externalTrafficPolicy"]) == "Local"
 }
 
+/// Of clusterIPs no more than validation lets pass, one for each family.
 fn addresses_of(service: &Value) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = Vec::new();
     let single = meta::at(service, &["spec", "clusterIP"]);
-    for value in meta::items(service, &["spec", "clusterIPs"]).iter().chain(single) {
+    let several = meta::items(service, &["spec", "clusterIPs"]).iter().take(2);
+    for value in several.chain(single) {
         if let Some(address) = value.as_str().and_then(|text| text.parse().ok())
             && !found.contains(&address)
         {
@@ -82,8 +84,37 @@ fn ports_of(service: &Value) -> HashSet<u16> {
 /// What one write of a Service takes.
 #[derive(Default)]
 struct Wanted {
-    claims: Vec<Claim>,
+    claims: HashSet<Claim>,
     errors: Vec<FieldError>,
+}
+
+/// Who has a node port already, by what may be shared: of each the first protocol, and the first that is another one.
+#[derive(Default)]
+struct Taken {
+    by_number: HashMap<i64, Vec<(String, u16)>>,
+    by_node_port: HashMap<u16, Vec<(String, u16)>>,
+}
+
+impl Taken {
+    /// The node port that a port shares with one of another protocol: the one it names, or that of the same number.
+    fn shared(&self, number: i64, protocol: &str, named: Option<u16>) -> Option<u16> {
+        let users = match named {
+            Some(named) => self.by_node_port.get(&named),
+            None => self.by_number.get(&number),
+        };
+        let other = users?.iter().find(|(used, _)| used != protocol)?;
+        Some(other.1)
+    }
+
+    fn add(&mut self, number: i64, protocol: &str, node_port: u16) {
+        let by_number = self.by_number.entry(number).or_default();
+        for users in [by_number, self.by_node_port.entry(node_port).or_default()] {
+            // A third tells nothing new: whoever asks differs from one of the two.
+            if users.len() < 2 && users.iter().all(|(used, _)| used != protocol) {
+                users.push((protocol.to_string(), node_port));
+            }
+        }
+    }
 }
 
 impl Services {
@@ -121,7 +152,7 @@ impl Services {
             self.want_ports(new, &ports_of(old), &mut wanted);
         }
         let mut ops = self.written(new, wanted)?;
-        let kept: Vec<Claim> = claims_of(new);
+        let kept: HashSet<Claim> = claims_of(new).into_iter().collect();
         let left = claims_of(old).into_iter().filter(|claim| !kept.contains(claim));
         ops.extend(left.filter_map(|claim| self.holders.give_back(claim, old)));
         Ok(ops)
@@ -203,7 +234,7 @@ impl Services {
         };
         match chosen {
             Ok(address) => {
-                wanted.claims.push(Claim::Address(address));
+                wanted.claims.insert(Claim::Address(address));
                 meta::set(service, &["spec", "clusterIP"], address.to_string());
                 meta::set(service, &["spec", "clusterIPs"], json!([address.to_string()]));
             }
@@ -235,7 +266,7 @@ impl Services {
         if needs_node_ports(service) {
             self.want_node_ports(service, own, wanted);
         }
-        if !needs_health_port(service) {
+        if !wanted.errors.is_empty() || !needs_health_port(service) {
             return;
         }
         let named = port_at(service, &["spec", "healthCheckNodePort"]);
@@ -249,24 +280,22 @@ impl Services {
 
     fn want_node_ports(&self, service: &mut Value, own: &HashSet<u16>, wanted: &mut Wanted) {
         // One node port may serve the same port under two protocols.
-        let mut taken: Vec<(i64, String, u16)> = Vec::new();
+        let mut taken = Taken::default();
         for (index, port) in meta::items_mut(service, &["spec", "ports"]).iter_mut().enumerate() {
             let number = meta::i64_at(port, &["port"]).unwrap_or(0);
             let protocol = meta::str_at(port, &["protocol"]).unwrap_or("TCP").to_string();
             let named = port_at(port, &["nodePort"]);
-            let shared = taken.iter().find(|(other, used, node_port)| {
-                *used != protocol && named.map_or(*other == number, |named| named == *node_port)
-            });
-            let node_port = match (shared, named) {
-                (Some((_, _, node_port)), _) => *node_port,
+            let node_port = match (taken.shared(number, &protocol, named), named) {
+                (Some(node_port), _) => node_port,
                 (None, Some(named)) if own.contains(&named) => named,
                 (None, named) => match self.want_port(named, &format!("spec.ports[{index}].nodePort"), wanted) {
                     Some(port) => port,
-                    None => continue,
+                    // Each of a hundred thousand more would search the whole range again.
+                    None => return,
                 },
             };
             meta::set(port, &["nodePort"], node_port);
-            taken.push((number, protocol, node_port));
+            taken.add(number, &protocol, node_port);
         }
     }
 
@@ -290,7 +319,7 @@ impl Services {
         };
         match chosen {
             Ok(port) => {
-                wanted.claims.push(Claim::Port(port));
+                wanted.claims.insert(Claim::Port(port));
                 Some(port)
             }
             Err(error) => {
@@ -392,6 +421,43 @@ mod tests {
         assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
         let mut outside = json!({"metadata": {"name": "c"}, "spec": {"clusterIP": "10.97.0.1"}});
         assert_eq!(services.on_create(&mut outside).err().unwrap().code, 422);
+    }
+
+    #[test]
+    fn a_service_of_a_hundred_thousand_ports_is_answered_soon() {
+        let services = services();
+        let asked = std::time::Instant::now();
+        let of = |ports: Vec<Value>| json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": ports}});
+        // More than there are: one error says it.
+        let mut many = of((0..100_000).map(|n| json!({"port": n})).collect());
+        let refused = services.on_create(&mut many).err().unwrap();
+        assert_eq!(refused.code, 422);
+        assert_eq!(refused.details.unwrap()["causes"].as_array().map(Vec::len), Some(1));
+        // All of one port, which is the service's own.
+        let mut old = of(vec![json!({"port": 1, "nodePort": 30_000})]);
+        services.on_create(&mut old).unwrap();
+        let mut one = of((0..100_000).map(|n| json!({"port": n, "nodePort": 30_000})).collect());
+        assert_eq!(services.on_update(&mut one, &old).unwrap().len(), 0);
+        let addresses: Vec<String> = (0..200_000u32).map(|n| IpAddr::V4(n.into()).to_string()).collect();
+        let mut far = json!({"metadata": {"name": "a"}, "spec": {"clusterIPs": addresses}});
+        assert_eq!(services.on_create(&mut far).err().unwrap().code, 422);
+        assert_eq!(addresses_of(&json!({"spec": {"clusterIPs": addresses}})).len(), 2);
+        assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
+    }
+
+    #[test]
+    fn node_ports_are_shared_by_protocols_alone() {
+        let services = services();
+        let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [
+            {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "SCTP"},
+            {"port": 54, "protocol": "TCP", "nodePort": 30_000}, {"port": 55, "protocol": "UDP", "nodePort": 30_000}]}});
+        assert_eq!(services.on_create(&mut service).unwrap().len(), 3);
+        let ports = &service["spec"]["ports"];
+        assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
+        assert_eq!(ports[0]["nodePort"], ports[2]["nodePort"]);
+        let mut twice = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [
+            {"port": 54, "nodePort": 30_001}, {"port": 55, "nodePort": 30_001}]}});
+        assert_eq!(services.on_create(&mut twice).err().unwrap().code, 422);
     }
 
     #[test]
