@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mk8s_api::registry::{Resource, Scope};
 use parking_lot::Mutex;
 
-use super::ring::{Event, EventKind, Ring};
+use super::ring::{Event, EventKind, OF_RESOURCE, Ring};
 use super::{Shared, key_prefix};
 use crate::object::Object;
 
@@ -127,7 +127,7 @@ impl ResourceCache {
             state: Mutex::new(State {
                 map: Map::new(),
                 revision: 0,
-                ring: Ring::new(floor),
+                ring: Ring::new(floor, &OF_RESOURCE),
                 pinned: VecDeque::new(),
                 replaced: 0,
                 indexed: HashMap::new(),
@@ -367,8 +367,13 @@ impl ResourceCache {
             } else {
                 old.as_ref()
             };
-            if let Some(keys) = gone.and_then(|value| by_value.get_mut(value)) {
+            if let Some(value) = gone
+                && let Some(keys) = by_value.get_mut(value)
+            {
                 keys.remove(key);
+                if keys.is_empty() {
+                    by_value.remove(value);
+                }
             }
             if event.kind != EventKind::Deleted {
                 by_value.entry(new.clone()).or_default().insert(key.clone());
@@ -496,6 +501,39 @@ mod tests {
             seen += taken.len();
         }
         assert!(watcher.caught_up().is_some());
+    }
+
+    #[test]
+    fn a_value_that_nothing_has_is_forgotten() {
+        let cache = Cache::new(mk8s_api::registry::builtin().iter(), 0);
+        let pods = cache.resource("", "pods").unwrap().clone();
+        assert!(pods.list_indexed("", "n").unwrap().0.is_empty());
+        let put_on = |revision: u64, node: &str| {
+            let before = r#"{"metadata":{"resourceVersion":""#;
+            let key = pods.key("default", "p");
+            let entry = Entry {
+                key: key.clone(),
+                value: format!(r#"{before}{revision}"}},"spec":{{"nodeName":"{node}"}}}}"#).into(),
+                revision_at: before.len(),
+                create_revision: 1,
+                mod_revision: revision,
+            };
+            let object = Some(Arc::new(Object::new(pods.resource().clone(), entry, None)));
+            let change = Change { key, revision, object };
+            pods.apply(std::iter::once(change), Instant::now());
+        };
+        let values = || pods.state.lock().by_value.as_ref().unwrap().len();
+        for (revision, node) in (1..).zip(["a", "b", "c"]) {
+            put_on(revision, node);
+            assert_eq!((values(), pods.list_indexed("", node).unwrap().0.len()), (1, 1));
+        }
+        let gone = Change {
+            key: pods.key("default", "p"),
+            revision: 9,
+            object: None,
+        };
+        pods.apply(std::iter::once(gone), Instant::now());
+        assert_eq!(values(), 0);
     }
 
     #[test]

@@ -6,10 +6,32 @@ use std::time::{Duration, Instant};
 
 use crate::object::Object;
 
-/// Kept at least this long and at least this many, unless the bytes run over.
-const KEEP: Duration = Duration::from_secs(75);
-const KEEP_EVENTS: usize = 1_000;
-const MAX_BYTES: usize = 32 << 20;
+/// What a ring keeps of its events.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Kept at least this long, and this many of those that are older.
+    keep: Duration,
+    aged: usize,
+    /// In all, whatever their age; the newest is always kept.
+    events: usize,
+    bytes: usize,
+}
+
+/// All of a resource's events: so many for who begins a watch at what it knew.
+pub(super) const OF_RESOURCE: Bounds = Bounds {
+    keep: Duration::from_secs(75),
+    aged: 1_000,
+    events: usize::MAX,
+    bytes: 32 << 20,
+};
+
+/// Those of one value of the indexed field: there are thousands of such rings, and only watches that run read them.
+pub(super) const OF_VALUE: Bounds = Bounds {
+    keep: Duration::from_secs(75),
+    aged: 0,
+    events: 128,
+    bytes: 256 << 10,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -64,24 +86,34 @@ pub(super) struct Ring {
     /// Every event after this revision is held.
     floor: u64,
     bytes: usize,
+    bounds: &'static Bounds,
 }
 
 impl Ring {
-    pub fn new(floor: u64) -> Ring {
+    pub fn new(floor: u64, bounds: &'static Bounds) -> Ring {
         Ring {
             events: VecDeque::new(),
             base: 0,
             floor,
             bytes: 0,
+            bounds,
         }
     }
 
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
         self.bytes += event.weight();
         self.events.push_back(event);
+        self.shed(now);
+    }
+
+    /// Drops what is over the bounds.
+    pub fn shed(&mut self, now: Instant) {
+        let bounds = self.bounds;
         while let Some(oldest) = self.events.front() {
-            let aged = self.events.len() > KEEP_EVENTS && now.duration_since(oldest.at) > KEEP;
-            if !aged && self.bytes <= MAX_BYTES {
+            let count = self.events.len();
+            let aged = count > bounds.aged && now.duration_since(oldest.at) > bounds.keep;
+            let over = count > 1 && (count > bounds.events || self.bytes > bounds.bytes);
+            if !aged && !over {
                 break;
             }
             self.floor = oldest.revision;

@@ -1,9 +1,10 @@
 //! A watcher: a cursor in a resource's ring. It costs nothing until an event wakes it, and nobody waits for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::resource::{INDEXED_FIELD, Indexed, ResourceCache, Snapshot};
-use super::ring::{Event, Ring};
+use super::ring::{Event, OF_VALUE, Ring};
 
 /// How much a watcher takes at once: so many events, and no more after so many bytes.
 const TAKE: usize = 256;
@@ -81,9 +82,14 @@ impl ResourceCache {
         };
         let backlog = state.ring.from(position);
         let backlog = backlog.map(|events| events.cloned().collect()).unwrap_or_default();
-        state.indexed.retain(|_, indexed| indexed.wake.receiver_count() > 0);
+        // Nothing else looks at a ring that gets no events.
+        let now = Instant::now();
+        state.indexed.retain(|_, indexed| {
+            indexed.ring.shed(now);
+            indexed.wake.receiver_count() > 0
+        });
         let indexed = state.indexed.entry(value.into()).or_insert_with(|| Indexed {
-            ring: Ring::new(0),
+            ring: Ring::new(0, &OF_VALUE),
             wake: tokio::sync::watch::Sender::new(0),
         });
         Watcher {
@@ -145,5 +151,75 @@ impl Watcher {
         };
         let caught_up = self.backlog.is_empty() && ring.end() == self.position;
         caught_up.then(|| self.cache.snapshot_of(&state, "").revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use mk8s_store::Entry;
+
+    use super::super::Cache;
+    use super::super::resource::Change;
+    use super::*;
+    use crate::object::Object;
+
+    fn pods() -> Arc<ResourceCache> {
+        let cache = Cache::new(mk8s_api::registry::builtin().iter(), 0);
+        cache.resource("", "pods").unwrap().clone()
+    }
+
+    fn put(cache: &ResourceCache, revision: u64, node: &str, size: usize, now: Instant) {
+        let before = r#"{"metadata":{"name":"p","namespace":"default","resourceVersion":""#;
+        let filler = "x".repeat(size);
+        let value =
+            format!(r#"{before}{revision}"}},"spec":{{"nodeName":"{node}"}},"status":{{"message":"{filler}"}}}}"#);
+        let key = cache.key("default", "p");
+        let entry = Entry {
+            key: key.clone(),
+            revision_at: before.len(),
+            value: Bytes::from(value),
+            create_revision: 1,
+            mod_revision: revision,
+        };
+        let object = Some(Arc::new(Object::new(cache.resource().clone(), entry, None)));
+        cache.apply(std::iter::once(Change { key, revision, object }), now);
+    }
+
+    fn held(cache: &ResourceCache, node: &str) -> usize {
+        let state = cache.state.lock();
+        state.indexed[node].ring.newest_first().count()
+    }
+
+    #[test]
+    fn a_node_s_events_are_bounded_and_age() {
+        let cache = pods();
+        let now = Instant::now().checked_sub(Duration::from_secs(80)).unwrap();
+        let (_, mut watcher) = cache.watch_with_snapshot("", Some("n"));
+        for revision in 1..=1000 {
+            put(&cache, revision, "n", 1, now);
+        }
+        assert_eq!(held(&cache, "n"), 128);
+        assert!(matches!(watcher.take(&mut Vec::new()), Next::TooOld));
+        for revision in 1001..=1010 {
+            put(&cache, revision, "n", 100 << 10, now);
+        }
+        assert_eq!(held(&cache, "n"), 1);
+        // One that is over the bytes alone reaches its watcher all the same.
+        let (_, mut watcher) = cache.watch_with_snapshot("", Some("n"));
+        put(&cache, 1011, "n", 1 << 20, now);
+        let mut taken = Vec::new();
+        assert!(matches!(watcher.take(&mut taken), Next::Events));
+        assert_eq!(taken.len(), 1);
+        // They end with their time though nothing comes after them.
+        let (_, _other) = cache.watch_with_snapshot("", Some("m"));
+        assert_eq!(held(&cache, "n"), 0);
+        assert!(watcher.caught_up().is_some());
+        put(&cache, 1012, "n", 1, Instant::now());
+        assert!(matches!(watcher.take(&mut taken), Next::Events));
+        assert_eq!(taken.last().map(|event| event.revision), Some(1012));
     }
 }
