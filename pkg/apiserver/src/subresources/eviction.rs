@@ -10,6 +10,7 @@ use mk8s_api::selectors::LabelSelector;
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::admission::{Operation, Options};
 use crate::call::Call;
@@ -46,14 +47,56 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let attributes = call.attributes(Operation::Create, pod.name(), None, Options::Write(admitted));
     call.admit(&attributes, &mut eviction, &mut warnings).await?;
     let delete = delete_options(&eviction, admitted)?;
-    let value = pod.value()?;
-    if !ignores_budget(&value) {
-        consult_budget(call, &pod, &value, delete.dry_run).await?;
-    }
-    delete_object(call, pod.namespace(), pod.name(), &delete).await?;
+    evict(call, pod, &delete).await?;
     let mut response = respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())?;
     respond::warn(&mut response, &warnings);
     Ok(response)
+}
+
+/// Decides about the pod and deletes the one that was decided about: one that changed where that matters is decided
+/// about again.
+async fn evict(call: &Call, mut pod: Arc<Object>, delete: &DeleteOptions) -> Result<(), Status> {
+    loop {
+        let value = pod.value()?;
+        let permit = match permit_of(&value) {
+            Some(permit) => permit,
+            None => consult_budget(call, &pod, &value, delete.dry_run).await?,
+        };
+        let uid = meta::uid(&value);
+        let options = guarded(delete, uid, pod.revision, permit);
+        let outcome = delete_object(call, pod.namespace(), pod.name(), &options).await;
+        let refused = match outcome {
+            Err(status) if status.code == 409 && permit == Permit::AsItIs && delete.resource_version.is_none() => {
+                status
+            }
+            outcome => return outcome.map(drop),
+        };
+        let now = call.object()?;
+        let in_vain = now.revision == pod.revision || delete.uid.as_deref().is_some_and(|wanted| wanted != uid);
+        if in_vain || Instant::now() >= call.deadline {
+            return Err(refused);
+        }
+        pod = now;
+    }
+}
+
+/// Why a pod may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permit {
+    /// It disrupts nothing as it is now: it may become ready meanwhile, and would disrupt something then.
+    AsItIs,
+    /// Whatever becomes of it: it was counted, has no budget, or has ended.
+    Whatever,
+}
+
+/// How the pod that was decided about is deleted, and no other.
+fn guarded(delete: &DeleteOptions, uid: &str, revision: u64, permit: Permit) -> DeleteOptions {
+    let mut options = delete.clone();
+    options.uid.get_or_insert_with(|| uid.to_string());
+    if permit == Permit::AsItIs {
+        options.resource_version.get_or_insert_with(|| revision.to_string());
+    }
+    options
 }
 
 /// How the pod is deleted.
@@ -63,20 +106,25 @@ fn delete_options(eviction: &Value, options: WriteOptions) -> Result<DeleteOptio
     Ok(delete)
 }
 
-/// Pods whose end disrupts nothing.
-fn ignores_budget(pod: &Value) -> bool {
-    meta::is_deleting(pod)
-        || matches!(
-            meta::string(pod, &["status", "phase"]),
-            "Succeeded" | "Failed" | "Pending"
-        )
+/// Pods whose end disrupts nothing; None where a budget is asked.
+fn permit_of(pod: &Value) -> Option<Permit> {
+    if meta::is_deleting(pod) {
+        return Some(Permit::Whatever);
+    }
+    match meta::string(pod, &["status", "phase"]) {
+        "Succeeded" | "Failed" => Some(Permit::Whatever),
+        "Pending" => Some(Permit::AsItIs),
+        _ => None,
+    }
 }
 
-async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: bool) -> Result<(), Status> {
+async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: bool) -> Result<Permit, Status> {
     let budgets = call.server.cache().resource("policy", "poddisruptionbudgets");
-    let Some(budgets) = budgets else { return Ok(()) };
+    let Some(budgets) = budgets else {
+        return Ok(Permit::Whatever);
+    };
     let Some(budget) = budget_of(budgets, pod)? else {
-        return Ok(());
+        return Ok(Permit::Whatever);
     };
     let target = Target {
         store: call.server.store(),
@@ -87,14 +135,21 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
         reads: Reads::Whole,
     };
     let ready = meta::condition_is_true(value, "Ready");
-    let mut counting = Counting { pod: pod.name(), ready };
-    guaranteed_update(target, &mut counting).await.map(drop)
+    let mut counting = Counting {
+        pod: pod.name(),
+        ready,
+        permit: Permit::Whatever,
+    };
+    guaranteed_update(target, &mut counting).await?;
+    Ok(counting.permit)
 }
 
 /// Takes an eviction from what a budget allows.
 struct Counting<'a> {
     pod: &'a str,
     ready: bool,
+    /// What the last attempt came to.
+    permit: Permit,
 }
 
 impl Attempt for Counting<'_> {
@@ -104,10 +159,15 @@ impl Attempt for Counting<'_> {
                 "the disruption budget of the pod was deleted meanwhile",
             ));
         };
-        Ok(match decide(&current.value, self.pod, self.ready)? {
-            Verdict::Free => Step::Keep,
-            Verdict::Counted(counted) => Step::Put(Printed::of(budget.resource(), &counted)?, Vec::new()),
-        })
+        let (permit, step) = match decide(&current.value, self.pod, self.ready)? {
+            Verdict::Free => (Permit::AsItIs, Step::Keep),
+            Verdict::Counted(counted) => {
+                let printed = Printed::of(budget.resource(), &counted)?;
+                (Permit::Whatever, Step::Put(printed, Vec::new()))
+            }
+        };
+        self.permit = permit;
+        Ok(step)
     }
 }
 
@@ -206,6 +266,27 @@ fn decide(budget: &Value, pod: &str, ready: bool) -> Result<Verdict, Status> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn only_the_pod_that_was_decided_about_is_deleted() {
+        let of = |pod: Value| permit_of(&pod);
+        assert_eq!(of(json!({"status": {"phase": "Pending"}})), Some(Permit::AsItIs));
+        assert_eq!(of(json!({"status": {"phase": "Failed"}})), Some(Permit::Whatever));
+        assert_eq!(of(json!({"status": {"phase": "Running"}})), None);
+        let seen = |delete: &DeleteOptions, permit: Permit| {
+            let options = guarded(delete, "u", 7, permit);
+            (options.uid.unwrap(), options.resource_version)
+        };
+        let plain = DeleteOptions::default();
+        assert_eq!(seen(&plain, Permit::Whatever), ("u".into(), None));
+        assert_eq!(seen(&plain, Permit::AsItIs), ("u".into(), Some("7".into())));
+        let own = DeleteOptions {
+            uid: Some("mine".into()),
+            resource_version: Some("3".into()),
+            ..DeleteOptions::default()
+        };
+        assert_eq!(seen(&own, Permit::AsItIs), ("mine".into(), Some("3".into())));
+    }
 
     #[test]
     fn budgets_decide() {
