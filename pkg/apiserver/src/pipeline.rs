@@ -338,6 +338,11 @@ fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part)
                     map.insert(key.clone(), value.clone());
                 }
             }
+            // Who may write a status may not thereby say whose an object is, and so whether it is collected.
+            match meta::at(old, &["metadata", "ownerReferences"]) {
+                Some(owners) => meta::set(new, &["metadata", "ownerReferences"], owners.clone()),
+                None => drop(meta::remove(new, &["metadata", "ownerReferences"])),
+            }
         }
         Part::Finalizers => {
             let finalizers = meta::at(new, &["spec", "finalizers"]).cloned();

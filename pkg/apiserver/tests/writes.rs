@@ -380,6 +380,40 @@ async fn statuses_are_written_beside_the_spec() {
     assert_eq!(api.get(&path).await.0, 404);
 }
 
+/// Who writes a status does not say whose the object is, by a partial read or a whole one.
+#[tokio::test]
+async fn a_status_leaves_the_owners_as_they_are() {
+    let api = Api::open().await;
+    let owner = |name: &str| json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name}]);
+    let mut owned = pod("p");
+    owned["metadata"]["ownerReferences"] = owner("own");
+    let (code, made) = api.post(PODS, &owned).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(api.post(PODS, &pod("q")).await.0, 201);
+    let owners = &made["metadata"]["ownerReferences"];
+    let status = format!("{PODS}/p/status");
+    for foreign in [owner("foreign"), Value::Null] {
+        let change = json!({"metadata": {"ownerReferences": foreign}, "status": {"phase": "Running"}});
+        let (code, patched) = api.patch(&status, MERGE, &change).await;
+        assert_eq!(
+            (code, &patched["metadata"]["ownerReferences"]),
+            (200, owners),
+            "{patched}"
+        );
+        let mut sent = patched.clone();
+        sent["metadata"]["ownerReferences"] = foreign.clone();
+        sent["status"]["reason"] = "r".into();
+        let (code, put) = api.put(&status, &sent).await;
+        assert_eq!((code, &put["metadata"]["ownerReferences"]), (200, owners), "{put}");
+    }
+    let added = json!([{"op": "add", "path": "/metadata/ownerReferences", "value": owner("foreign")},
+        {"op": "add", "path": "/status/reason", "value": "r"}]);
+    let one = format!("{PODS}/q/status");
+    let (code, put) = api.patch(&one, "application/json-patch+json", &added).await;
+    assert_eq!((code, put["status"]["reason"].as_str()), (200, Some("r")), "{put}");
+    assert!(put["metadata"].get("ownerReferences").is_none(), "{put}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_s_status_does_not_end_it() {
     let api = Api::open().await;
