@@ -71,6 +71,8 @@ struct Bind<'a> {
 impl Attempt for Bind<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         let (call, name) = (self.call, self.name);
+        // Those of an attempt that lost are said again by the next.
+        self.warnings.clear();
         let Some(pod) = &current.object else {
             return Err(Status::not_found("", "pods", name));
         };
