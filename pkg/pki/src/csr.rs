@@ -13,6 +13,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::ca::{Authority, BACKDATE};
 use crate::der;
+use crate::subject::{Subject, SubjectError};
 
 /// Why a request can't be read or signed; the text goes into a condition or a Status.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,8 @@ pub enum CsrError {
     Pem,
     #[error("the certificate request can't be parsed: {0}")]
     Parse(String),
+    #[error("the certificate request names nobody: {0}")]
+    Subject(#[from] SubjectError),
     #[error("the certificate request's signature does not match its key")]
     Signature,
     #[error("unsupported usage: {0}")]
@@ -72,10 +75,9 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 /// A request whose signature has been checked.
 pub struct Request {
-    pub common_name: String,
-    pub organizations: Vec<String>,
+    /// What a certificate for it says of its user; other attributes of the requested subject are not signed.
+    pub subject: Subject,
     pub names: Names,
-    subject: Vec<u8>,
     public_key: Vec<u8>,
     /// The content of the requested subjectAltName extension, byte for byte.
     san: Option<Vec<u8>>,
@@ -87,21 +89,7 @@ pub fn parse(pem: &[u8]) -> Result<Request, CsrError> {
     let (_, csr) = X509CertificationRequest::from_der(&der).map_err(|cause| CsrError::Parse(cause.to_string()))?;
     csr.verify_signature().map_err(|_| CsrError::Signature)?;
     let info = &csr.certification_request_info;
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        attribute
-            .as_str()
-            .map(str::to_string)
-            .map_err(|cause| CsrError::Parse(cause.to_string()))
-    };
-    // The last common name counts, as for Go's pkix.Name.
-    let common_name = info
-        .subject
-        .iter_common_name()
-        .last()
-        .map(text)
-        .transpose()?
-        .unwrap_or_default();
-    let organizations = info.subject.iter_organization().map(text).collect::<Result<_, _>>()?;
+    let subject = Subject::read(&info.subject)?;
     let mut names = Names::default();
     let mut san = None;
     for attribute in info.iter_attributes() {
@@ -116,13 +104,10 @@ pub fn parse(pem: &[u8]) -> Result<Request, CsrError> {
             }
         }
     }
-    let subject = info.subject.as_raw().to_vec();
     let public_key = info.subject_pki.raw.to_vec();
     Ok(Request {
-        common_name,
-        organizations,
-        names,
         subject,
+        names,
         public_key,
         san,
     })
@@ -204,7 +189,7 @@ fn identity_extensions(request: &Request, ca: &X509Certificate<'_>) -> Vec<u8> {
     }
     if let Some(san) = &request.san {
         // Critical only where there is no subject (RFC 5280 4.2.1.6).
-        let critical = request.subject == der::sequence(&[]);
+        let critical = request.subject == Subject::default();
         extensions.extend(der::extension(&[0x55, 0x1d, 17], critical, san));
     }
     extensions
@@ -232,7 +217,7 @@ pub fn sign(
         &algorithm,
         ca_certificate.subject().as_raw(),
         &der::sequence(&[&der::time(now - BACKDATE), &der::time(not_after)]),
-        &request.subject,
+        &request.subject.to_der(),
         &request.public_key,
         &der::tlv(0xa3, &der::tlv(der::SEQUENCE, &extensions)),
     ]);
@@ -269,8 +254,8 @@ mod tests {
         let names = vec!["worker".to_string(), "10.0.0.2".to_string()];
         let (key, request) = crate::issue::request("system:node:worker", Some("system:nodes"), &names).unwrap();
         let request = parse(request.as_bytes()).unwrap();
-        assert_eq!(request.common_name, "system:node:worker");
-        assert_eq!(request.organizations, ["system:nodes"]);
+        assert_eq!(request.subject.common_name, "system:node:worker");
+        assert_eq!(request.subject.organizations, ["system:nodes"]);
         assert_eq!(request.names.dns, ["worker"]);
         assert_eq!(request.names.addresses, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
 
@@ -288,6 +273,7 @@ mod tests {
         let extended = parsed.extended_key_usage().unwrap().unwrap().value;
         assert!(extended.server_auth && !extended.client_auth);
         assert_eq!(crate::issue::names(&chain[0]).unwrap(), names);
+        assert_eq!(Subject::of_certificate(&chain[0]).unwrap(), request.subject);
         crate::issue::certified_key(&certificate, &key).unwrap();
     }
 
@@ -296,6 +282,27 @@ mod tests {
         let ca = crate::ca::create("kubernetes").unwrap();
         assert_eq!(parse(ca.certificate_pem().as_bytes()).err(), Some(CsrError::Pem));
         assert_eq!(parse(b"hello").err(), Some(CsrError::Pem));
+    }
+
+    /// Who approves it would look at one of them, who lets its holder in at the other.
+    #[test]
+    fn refuses_a_second_common_name() {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let again = rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "kube-apiserver-kubelet-client");
+        params.distinguished_name.push(again, "system:node:n1");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        let refused = CsrError::Subject(SubjectError::CommonNames(2));
+        assert_eq!(parse(request.as_bytes()).err(), Some(refused));
+        let certificate = params.self_signed(&key).unwrap();
+        assert_eq!(
+            Subject::of_certificate(certificate.der()),
+            Err(SubjectError::CommonNames(2))
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Just enough DER to write a certificate around a request's own subject and key: rcgen keeps one value per attribute
+//! Just enough DER to write a certificate around a request's user, groups and key: rcgen keeps one value per attribute
 //! type, and a subject with several organizations (groups) must come out as it went in.
 
 pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
+pub(crate) const UTF8_STRING: u8 = 0x0c;
 pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;

@@ -15,10 +15,8 @@ pub mod kubeconfig;
 pub mod layout;
 pub mod rotation;
 pub mod serviceaccount;
+pub mod subject;
 pub mod unverified;
-
-/// For those who read certificates themselves.
-pub use x509_parser as x509;
 
 /// What went wrong, and with what.
 #[derive(Debug, thiserror::Error)]

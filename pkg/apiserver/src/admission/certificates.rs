@@ -81,7 +81,13 @@ pub fn validate(attributes: &Attributes<'_>, object: &Value, authorizer: &Author
             let request = parse(object);
             let why = match request {
                 Err(cause) => format!("failed to parse CSR: {cause}"),
-                Ok(request) if request.organizations.iter().any(|group| group == authz::MASTERS) => {
+                Ok(request)
+                    if request
+                        .subject
+                        .organizations
+                        .iter()
+                        .any(|group| group == authz::MASTERS) =>
+                {
                     format!(
                         "use of {CLIENT_SIGNER} signer with {} group is not allowed",
                         authz::MASTERS

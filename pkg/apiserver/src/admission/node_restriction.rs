@@ -382,7 +382,7 @@ fn request(object: &Value, node: &str) -> Refusal {
     }
     match certificates::parse(object) {
         Err(cause) => Some(format!("unable to parse csr: {cause}")),
-        Ok(request) => (request.common_name != format!("system:node:{node}"))
+        Ok(request) => (request.subject.common_name != format!("system:node:{node}"))
             .then(|| format!("can only create a node CSR with CN=system:node:{node}")),
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use mk8s_api::status::Status;
 use mk8s_pki::serviceaccount::{Claims, Reference, TokenError};
+use mk8s_pki::subject::Subject;
 use parking_lot::RwLock;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
@@ -259,33 +260,19 @@ fn open_to_anyone(info: &RequestInfo) -> bool {
         })
 }
 
-/// The user of a verified client certificate: CN is the name, each O a group. None without a CN.
+/// The user of a verified client certificate: CN is the name, each O a group. None unless it names exactly one user.
 pub fn user_of_certificate(certificate: &CertificateDer<'_>) -> Option<User> {
-    let (_, parsed) = x509(certificate)?;
-    let subject = parsed.subject();
-    let name = subject.iter_common_name().last()?.as_str().ok()?.to_string();
-    if name.is_empty() {
-        return None;
-    }
-    let groups: Vec<String> = subject
-        .iter_organization()
-        .filter_map(|group| group.as_str().ok())
-        .map(str::to_string)
-        .collect();
+    let subject = Subject::of_certificate(certificate)
+        .inspect_err(|error| tracing::warn!(%error, "a certificate of the cluster's names no user"))
+        .ok()?;
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut user = User::authenticated(name, groups);
+    let mut user = User::authenticated(subject.common_name, subject.organizations);
     user.extra = BTreeMap::from([(
         "authentication.kubernetes.io/credential-id".into(),
         vec![format!("X509SHA256={hex}")],
     )]);
     Some(user)
-}
-
-fn x509<'a>(
-    certificate: &'a CertificateDer<'_>,
-) -> Option<(&'a [u8], mk8s_pki::x509::certificate::X509Certificate<'a>)> {
-    mk8s_pki::x509::parse_x509_certificate(certificate).ok()
 }
 
 fn service_account_user(claims: &Claims) -> Result<User, TokenError> {
@@ -496,6 +483,18 @@ mod tests {
         assert_eq!(
             (user.name.as_str(), user.groups.as_slice()),
             ("jane", &["dev".to_string(), "system:authenticated".to_string()][..])
+        );
+
+        let mut params = rcgen::CertificateParams::default();
+        let again = rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+        params.distinguished_name.push(again, "kube-apiserver-kubelet-client");
+        let key = rcgen::KeyPair::generate().unwrap();
+        assert_eq!(
+            user_of_certificate(params.self_signed(&key).unwrap().der()),
+            None,
+            "two names are nobody's"
         );
     }
 }

@@ -98,7 +98,7 @@ impl Controller {
         spec: &CertificateSigningRequestSpec,
         request: &Request,
     ) -> Result<Option<&'static str>, Error> {
-        let own = spec.username.as_deref() == Some(request.common_name.as_str());
+        let own = spec.username.as_deref() == Some(request.subject.common_name.as_str());
         if own && self.may(spec, "selfnodeclient").await? {
             return Ok(Some(
                 "Auto approving self kubelet client certificate after SubjectAccessReview.",
@@ -140,7 +140,7 @@ impl Controller {
     fn serving(&self, spec: &CertificateSigningRequestSpec, request: &Request) -> Option<&'static str> {
         let user = spec.username.as_deref().unwrap_or_default();
         let in_group = spec.groups.iter().flatten().any(|g| g == NODES);
-        if !in_group || user != request.common_name {
+        if !in_group || user != request.subject.common_name {
             return None;
         }
         // Without the node, or before it has told its addresses: the node's event brings the request back.

@@ -62,10 +62,10 @@ pub fn recognise(signer: &str, request: &Request, usages: &[String]) -> Result<(
 }
 
 fn node_subject(request: &Request) -> Result<(), Unfit> {
-    if request.organizations != [NODES] {
+    if request.subject.organizations != [NODES] {
         return Err(Unfit::Organization);
     }
-    let name = request.common_name.strip_prefix(NODE_PREFIX);
+    let name = request.subject.common_name.strip_prefix(NODE_PREFIX);
     if name.is_none_or(str::is_empty) {
         return Err(Unfit::CommonName);
     }

@@ -9,6 +9,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use mk8s_pki::subject::Subject;
 use mk8s_supervisor::listener::{self, Connection};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
@@ -100,9 +101,11 @@ async fn connection(stream: Connection, acceptor: TlsAcceptor, router: Router, l
 }
 
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate.as_ref()).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
+    let subject = Subject::of_certificate(certificate);
+    subject
+        .inspect_err(|error| tracing::warn!(%error, "a certificate of the cluster's names no user"))
+        .ok()
+        .map(|subject| subject.common_name)
 }
 
 #[cfg(test)]
@@ -172,6 +175,22 @@ mod tests {
             let name = ServerName::try_from("127.0.0.1").unwrap();
             TlsConnector::from(Arc::new(config)).connect(name, stream).await
         }
+    }
+
+    /// One that an older mk8s may have signed: which of the two it means is not for its holder to choose.
+    #[test]
+    fn a_certificate_with_two_common_names_is_nobodys() {
+        let mut params = rcgen::CertificateParams::default();
+        let again = rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, super::super::CLIENT);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let named = |params: &rcgen::CertificateParams| common_name(params.self_signed(&key).unwrap().der());
+        assert_eq!(named(&params).as_deref(), Some(super::super::CLIENT));
+        params.distinguished_name.push(again, "system:node:n1");
+        assert_eq!(named(&params), None);
     }
 
     async fn ask(mut stream: TlsStream<TcpStream>) -> std::io::Result<String> {
