@@ -1,9 +1,12 @@
 //! Data of format 1, converted where it stands. There a record held the text with its revision spliced in (so it has to be
 //! searched for, here for the last time), under other keys: `o` + key, and `p` + key + NUL + number for what did not fit.
 //!
-//! The mark of format 2 is written first, so that a version that knows only format 1 refuses the data from then on. Then
+//! All objects are read first: where one can't be converted nothing is touched, and the version before still has its data.
+//! Then the mark of format 2 is written, so that a version that knows only format 1 refuses the data from then on, and
 //! records move in batches, each durable as a whole: whenever the power goes, each object is there in one of the two ways,
 //! and the next start goes on with those that are left.
+
+use std::sync::Arc;
 
 use super::sled::{SledEngine, Trailer, chunks, numbered};
 use super::{EngineError, Revisions};
@@ -30,6 +33,10 @@ pub(super) fn convert(engine: &mut SledEngine, watch: &mut dyn FnMut(Step)) -> R
         return Ok(());
     }
     tracing::info!("store: converting the data to format 2");
+    for record in engine.db().scan_prefix([OBJECT]) {
+        let (key, value) = record.map_err(engine.failed("read"))?;
+        old_object(engine, &key, &value)?;
+    }
     engine.mark_format()?;
     watch(Step::Marked);
     loop {
@@ -47,25 +54,20 @@ fn convert_batch(engine: &mut SledEngine) -> Result<usize, EngineError> {
     let (mut moved, mut bytes) = (0, 0);
     for record in engine.db().clone().scan_prefix([OBJECT]) {
         let (key, value) = record.map_err(engine.failed("read"))?;
-        let name = engine.name(&key)?;
-        let old = old_record(&value).ok_or_else(|| engine.damaged(&key, "its header is short"))?;
+        let OldObject {
+            name,
+            revisions: old,
+            mut text,
+            hole,
+        } = old_object(engine, &key, &value)?;
         records.remove(&key);
-        let mut text = Vec::with_capacity(value.len() + SPARE);
-        text.extend_from_slice(&value[HEADER..]);
         for number in 0..old.chunks {
-            let chunk_key = numbered(CHUNK, &name, number);
-            let chunk = engine.db().get(&chunk_key).map_err(engine.failed("read"))?;
-            text.extend_from_slice(&chunk.ok_or_else(|| engine.damaged(&key, "a chunk is missing"))?);
-            records.remove(chunk_key);
+            records.remove(numbered(CHUNK, &name, number));
         }
-        let digits = old.modified.to_string();
-        let hole = find_hole(&text, &digits).ok_or_else(|| engine.damaged(&key, "it has no resourceVersion"))?;
-        text.drain(hole..hole + digits.len());
         let revisions = Revisions {
             chunks: chunks(text.len()),
             ..old
         };
-        let hole = u32::try_from(hole).unwrap_or(u32::MAX);
         bytes += text.len();
         engine.put(&mut records, &name, &mut text, Trailer { revisions, hole })?;
         moved += 1;
@@ -77,6 +79,37 @@ fn convert_batch(engine: &mut SledEngine) -> Result<usize, EngineError> {
         engine.write(records)?;
     }
     Ok(moved)
+}
+
+/// An object as format 1 held it, its text without the revision.
+struct OldObject {
+    name: Arc<str>,
+    revisions: Revisions,
+    text: Vec<u8>,
+    /// Where the revision stood.
+    hole: u32,
+}
+
+/// Puts an object together from its first record and the chunks.
+fn old_object(engine: &SledEngine, key: &[u8], value: &[u8]) -> Result<OldObject, EngineError> {
+    let name = engine.name(key)?;
+    let revisions = old_record(value).ok_or_else(|| engine.damaged(key, "its header is short"))?;
+    let mut text = Vec::with_capacity(value.len() + SPARE);
+    text.extend_from_slice(&value[HEADER..]);
+    for number in 0..revisions.chunks {
+        let chunk = engine.db().get(numbered(CHUNK, &name, number));
+        let chunk = chunk.map_err(engine.failed("read"))?;
+        text.extend_from_slice(&chunk.ok_or_else(|| engine.damaged(key, "a chunk is missing"))?);
+    }
+    let digits = revisions.modified.to_string();
+    let hole = find_hole(&text, &digits).ok_or_else(|| engine.damaged(key, "it has no resourceVersion"))?;
+    text.drain(hole..hole + digits.len());
+    Ok(OldObject {
+        name,
+        revisions,
+        text,
+        hole: u32::try_from(hole).unwrap_or(u32::MAX),
+    })
 }
 
 fn old_record(value: &[u8]) -> Option<Revisions> {

@@ -159,7 +159,7 @@ fn a_conversion_that_is_killed_at_any_moment_goes_on() {
 }
 
 #[test]
-fn an_object_without_its_revision_is_named() {
+fn an_object_that_cannot_be_converted_is_named_and_nothing_touched() {
     let dir = tempfile::tempdir().unwrap();
     write_format1(dir.path());
     super::super::sled::wait_for_lock(&dir.path().join("db"));
@@ -176,4 +176,13 @@ fn an_object_without_its_revision_is_named() {
         .map(|error| error.to_string())
         .unwrap_or_default();
     assert!(error.contains("/registry/core/pods/d/x"), "{error}");
+    // The version that wrote it still reads all of it.
+    super::super::sled::wait_for_lock(&dir.path().join("db"));
+    let db = ::sled::Config::new()
+        .path(dir.path())
+        .flush_every_ms(None)
+        .open()
+        .unwrap();
+    assert_eq!(db.get(FORMAT_KEY).unwrap().unwrap(), &1u64.to_be_bytes());
+    assert_eq!(db.scan_prefix([OBJECT]).count() as u64, OBJECTS + 1);
 }
