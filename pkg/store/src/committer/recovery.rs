@@ -152,11 +152,11 @@ impl Committer {
         let index: Index = opened.index.into_iter().collect();
         let revision = opened.engine.revision();
         if revision < self.revision {
-            tracing::error!(
-                revision,
-                acknowledged = self.revision,
-                "store: acknowledged writes are gone from the disk"
-            );
+            // Whoever went on would give their revisions out again, and watchers would never hear that they are gone.
+            return Err(format!(
+                "acknowledged writes are gone from the disk: it holds those up to revision {revision}, and there were {}",
+                self.revision
+            ));
         }
         let missed = missed(&self.index, &index, opened.engine.as_ref(), revision)?;
         if !missed.is_empty() {

@@ -332,6 +332,45 @@ async fn a_batch_is_unknown_while_the_engine_cannot_be_opened() {
     own.assert_same();
 }
 
+/// A disk that forgot what was acknowledged gets no writes on top: their revisions would be given out twice.
+#[tokio::test]
+async fn writes_stay_off_while_acknowledged_ones_are_gone() {
+    let own = fixture();
+    own.put("/a", "a").await.unwrap();
+    own.put("/b", "b").await.unwrap();
+    let lost = {
+        let mut disk = own.disk.0.lock();
+        disk.faults.push_back(Fault::Lost);
+        disk.revision = 1;
+        disk.records.remove("/b").unwrap()
+    };
+    let refused = own.put("/c", "c").await;
+    assert!(matches!(refused, Err(TxnError::Unknown(_))), "{refused:?}");
+    let opened = own.disk.0.lock().opened;
+    let began = Instant::now();
+    while own.disk.0.lock().opened < opened + 2 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        assert!(matches!(own.put("/c", "c").await, Err(TxnError::Unavailable(_))));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let cause = own.store.health().unwrap_err();
+    assert!(cause.contains("acknowledged writes are gone"), "{cause}");
+    assert_eq!(own.shown(), "/a=a1 /b=b2");
+    // The disk that has them is there again.
+    {
+        let mut disk = own.disk.0.lock();
+        disk.revision = 2;
+        disk.records.insert("/b".into(), lost);
+    }
+    let began = Instant::now();
+    while own.put("/c", "c").await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(own.shown(), "/a=a1 /b=b2 /c=c3");
+    own.assert_same();
+}
+
 #[tokio::test]
 async fn a_follower_that_panics_gets_the_batch_again() {
     let own = fixture();
