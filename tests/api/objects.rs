@@ -132,6 +132,7 @@ async fn patches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 async fn fields_are_validated() {
     let cluster = Cluster::start().await;
     let typo = json!({"metadata": {"name": "f"}, "dat": {"a": "1"}});

@@ -132,6 +132,10 @@ async fn too_far_back_is_410() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of encodings, each asked of the same objects"
+)]
 async fn encodings() {
     let (cluster, _) = filled().await;
     const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";

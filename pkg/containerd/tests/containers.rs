@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, each step on what the last one left")]
 async fn a_pod_lives_and_dies() {
     let mut node = Node::start();
     let client = node.client().await;
@@ -118,6 +119,7 @@ async fn a_subscription_stands_when_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, each step on what the last one left")]
 async fn exec_and_attach() {
     let node = Node::start();
     let client = node.client().await;

@@ -187,6 +187,7 @@ fn keychain(host: &str, password: &str) -> Keychain {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "one story, each step on what the last one left")]
 async fn pulls_from_a_registry() {
     needs(&["docker-registry", "skopeo", "openssl"]);
     let node = Node::start();

@@ -54,6 +54,10 @@ fn field(lines: &[String], name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list of settings, each with what a container sees of it, in one sandbox"
+)]
 async fn containers_get_what_the_spec_says() {
     let node = Node::start();
     let client = node.client().await;

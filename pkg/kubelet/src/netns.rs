@@ -81,6 +81,20 @@ fn peers(nodes: &[std::sync::Arc<Node>], own: &str) -> BTreeSet<Peer> {
 
 const RETRY: Duration = Duration::from_secs(5);
 
+fn config(agent: &Agent, pod_cidr: Ipv4Net) -> Config {
+    let settings = &agent.config.network;
+    Config {
+        mode: settings.mode,
+        node_ip: agent.config.node_ip,
+        pod_cidr,
+        cluster_cidr: settings.cluster_cidr,
+        service_cidr: Some(settings.service_cidr),
+        dns: settings.dns,
+        mtu: settings.mtu,
+        state_dir: settings.state_dir.clone(),
+    }
+}
+
 /// Opens the network once the node has a range, and follows the other nodes. `running` are the pods that ran when the
 /// agent started: what no one of them has is removed. Run again after a failure, it goes on with the network that is open:
 /// the pods that came since are in no list.
@@ -90,8 +104,7 @@ pub async fn run(
     network: watch::Sender<Option<Network>>,
     running: Vec<String>,
 ) {
-    let (node_name, node_ip) = (&agent.config.node_name, agent.config.node_ip);
-    let settings = &agent.config.network;
+    let node_name = &agent.config.node_name;
     let nodes = informers.of::<Node>();
     let mut changes = nodes.subscribe();
     let mut open: Option<Network> = network.borrow().clone();
@@ -107,17 +120,7 @@ pub async fn run(
             tracing::error!(%was, now = %range, "the node has another pod range: it counts from the agent's next start");
         }
         if let (None, Some(range)) = (&open, range) {
-            let config = Config {
-                mode: settings.mode,
-                node_ip,
-                pod_cidr: range,
-                cluster_cidr: settings.cluster_cidr,
-                service_cidr: Some(settings.service_cidr),
-                dns: settings.dns,
-                mtu: settings.mtu,
-                state_dir: settings.state_dir.clone(),
-            };
-            match Network::open(config).await {
+            match Network::open(config(&agent, range)).await {
                 Ok(opened) => {
                     if let Err(error) = opened.adopt(&running).await {
                         tracing::warn!(%error, "cannot take over the pods' network from an earlier run");

@@ -295,6 +295,10 @@ impl Cluster {
         std::fs::read_to_string(file).unwrap_or_default()
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one pod that has everything, and what is seen of it"
+    )]
     async fn a_pod_runs(&self) -> String {
         let maps: Api<ConfigMap> = Api::default_namespaced(self.admin.clone());
         let data = json!({"metadata": {"name": "settings"}, "data": {"greeting": "hello", "file": "content"}});

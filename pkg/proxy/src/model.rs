@@ -435,6 +435,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn what_a_service_wants() {
         let ready = || json!({"ready": true});
         let a = ("10.244.1.5", "n1", ready());

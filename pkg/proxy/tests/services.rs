@@ -190,6 +190,7 @@ fn a_service_is_reached_with_bridge_netfilter() {
     reached(1);
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, each step on what the last one left")]
 fn reached(bridge_netfilter: u8) {
     isolated(async move || {
         sh(&format!(
@@ -438,6 +439,10 @@ fn host_ports_and_udp() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one measurement: each figure is taken on what the last one left"
+)]
 fn ten_thousand_services() {
     isolated(async || {
         let mut tracker = ChangeTracker::default();

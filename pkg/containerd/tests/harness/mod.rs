@@ -310,36 +310,7 @@ fn log_writer() -> PathBuf {
 /// An OCI archive with one layer: busybox, a few of its names, users.
 fn busybox_archive(path: &Path) {
     let root = path.with_extension("root");
-    for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "root", "var"] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    fs::copy(which("busybox").unwrap(), root.join("bin/busybox")).unwrap();
-    for name in [
-        "sh", "echo", "cat", "sleep", "id", "true", "false", "env", "ls", "stty", "head", "yes", "hostname", "touch",
-        "mount", "grep", "tail",
-    ] {
-        let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
-    }
-    fs::create_dir_all(root.join("vol/sub")).unwrap();
-    fs::write(root.join("vol/sub/seed"), "seeded\n").unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", root.join("vol/link")).unwrap();
-    fs::write(
-        root.join("etc/passwd"),
-        "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/var:/bin/sh\n",
-    )
-    .unwrap();
-    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:102:\nextra:x:44:web\n").unwrap();
-    let tar = |directory: &Path, out: &Path| {
-        let status = Command::new("tar")
-            .arg("-C")
-            .arg(directory)
-            .arg("-cf")
-            .arg(out)
-            .arg(".")
-            .status()
-            .unwrap();
-        assert!(status.success());
-    };
+    busybox_root(&root);
     let layer_path = path.with_extension("layer");
     tar(&root, &layer_path);
     let layer = fs::read(&layer_path).unwrap();
@@ -376,6 +347,41 @@ fn busybox_archive(path: &Path) {
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     fs::write(layout.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
     tar(&layout, path);
+}
+
+/// What the layer holds.
+fn busybox_root(root: &Path) {
+    for directory in ["bin", "etc", "tmp", "proc", "sys", "dev", "root", "var"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy(which("busybox").unwrap(), root.join("bin/busybox")).unwrap();
+    for name in [
+        "sh", "echo", "cat", "sleep", "id", "true", "false", "env", "ls", "stty", "head", "yes", "hostname", "touch",
+        "mount", "grep", "tail",
+    ] {
+        let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
+    }
+    fs::create_dir_all(root.join("vol/sub")).unwrap();
+    fs::write(root.join("vol/sub/seed"), "seeded\n").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.join("vol/link")).unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/var:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:102:\nextra:x:44:web\n").unwrap();
+}
+
+fn tar(directory: &Path, out: &Path) {
+    let status = Command::new("tar")
+        .arg("-C")
+        .arg(directory)
+        .arg("-cf")
+        .arg(out)
+        .arg(".")
+        .status()
+        .unwrap();
+    assert!(status.success());
 }
 
 pub fn sha256(data: &[u8]) -> String {
