@@ -1,8 +1,4 @@
 //! A whole control plane in this process, on a temporary store, each part under its own identity; and nodes that only pretend to run pods.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a panic in a test's own task or thread is the test's failure"
-)]
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -201,7 +201,7 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Entries {
             entries: &mut entries,
             sticky: None,
         }
-        .to_pod(dest, endpoint);
+        .host_port(dest, endpoint);
     }
     entries
 }
@@ -231,7 +231,7 @@ impl Want<'_> {
     }
 
     /// A pod's host port.
-    fn to_pod(&mut self, dest: Dest, pod: Endpoint) {
+    fn host_port(&mut self, dest: Dest, pod: Endpoint) {
         let balancer = Balancer::new(&dest, Masquerade::Host, 1, false, None).of_own_addresses();
         self.verdict(Key::Entry(dest), Verdict::Balancer(balancer));
         self.endpoints(dest, &[pod], false);
