@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -186,8 +186,6 @@ impl Writer {
         self.write(key, Write::Create);
         if self.known.len() > REMEMBERED {
             forget_oldest(&mut self.known);
-            self.buckets
-                .retain(|_, bucket| bucket.filled.elapsed() < Duration::from_secs(3600));
         }
     }
 
@@ -250,6 +248,13 @@ fn object_id(object: &ObjectReference) -> String {
 
 fn admit(buckets: &mut HashMap<String, Bucket>, object: &str) -> bool {
     let now = Instant::now();
+    if buckets.len() >= REMEMBERED {
+        // A quarter, so that the work is rare: those that nobody told anything of for longest.
+        let mut filled: Vec<Instant> = buckets.values().map(|bucket| bucket.filled).collect();
+        filled.sort_unstable();
+        let limit = filled[REMEMBERED / 4];
+        buckets.retain(|_, bucket| bucket.filled > limit);
+    }
     let bucket = buckets.entry(object.to_string()).or_insert(Bucket {
         tokens: BURST,
         filled: now,
@@ -309,8 +314,19 @@ mod tests {
     use http::{Method, StatusCode};
     use parking_lot::Mutex;
     use serde_json::Value;
+    use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn buckets_are_as_many_as_events_are_remembered() {
+        let mut buckets = HashMap::new();
+        for object in 0..3 * REMEMBERED {
+            assert!(admit(&mut buckets, &object.to_string()));
+        }
+        assert!(buckets.len() <= REMEMBERED, "{}", buckets.len());
+        assert!(buckets.contains_key(&(3 * REMEMBERED - 1).to_string()));
+    }
 
     #[derive(Default)]
     struct Api {

@@ -73,7 +73,7 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
         informer: &Informer<K>,
         mut keys: impl FnMut(&Event<K>) -> Vec<Q> + Send + 'static,
     ) {
-        let queue = self.queue.clone();
+        let (name, queue) = (self.name, self.queue.clone());
         let informer = informer.clone();
         let (ready, seen) = watch::channel(false);
         self.ready.push(seen);
@@ -88,8 +88,10 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
                         events.next().await
                     }
                 };
-                for key in keys(&event) {
-                    queue.add(key);
+                // An object that nobody can make keys of must not make the controller deaf for all others.
+                match std::panic::catch_unwind(AssertUnwindSafe(|| keys(&event))) {
+                    Ok(keys) => keys.into_iter().for_each(|key| queue.add(key)),
+                    Err(panic) => drop(job::record_panic(name, panic.as_ref())),
                 }
             }
         });
@@ -249,7 +251,7 @@ mod tests {
         assert_eq!(queue.failures(&"bad"), 0);
         let counted = job::panics()
             .into_iter()
-            .find(|(name, _)| *name == "panicking-controller");
-        assert_eq!(counted, Some(("panicking-controller", 3)));
+            .find(|(name, _)| name == "panicking-controller");
+        assert_eq!(counted, Some(("panicking-controller".into(), 3)));
     }
 }

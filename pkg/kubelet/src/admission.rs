@@ -182,8 +182,9 @@ fn check_beside(
     }
     for (name, requested) in mine.requests.iter().filter(|(_, r)| **r > 0) {
         let capacity = allocatable.get(name).copied().unwrap_or(0);
-        let used: i64 = others.values().filter_map(|o| o.requests.get(name)).sum();
-        if used + requested > capacity {
+        let asked = others.values().filter_map(|o| o.requests.get(name));
+        let used = asked.fold(0_i64, |sum, amount| sum.saturating_add(*amount));
+        if used.saturating_add(*requested) > capacity {
             let text = format!(
                 "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
             );

@@ -9,6 +9,8 @@ use crate::info::Placed;
 
 /// Selectors kept for a namespace; beyond it, those that were asked for longest ago are forgotten.
 const KEPT: usize = 64;
+/// And of so many namespaces.
+const NAMESPACES: usize = 256;
 
 /// The counts of all selectors in use.
 #[derive(Default)]
@@ -51,6 +53,13 @@ impl Counts {
         pods: impl Iterator<Item = (&'p Placed, &'p str)>,
     ) {
         self.clock += 1;
+        if self.namespaces.len() > NAMESPACES && !self.namespaces.contains_key(namespace) {
+            let used = |all: &HashMap<String, Count>| all.values().map(|count| count.used).max();
+            let oldest = self.namespaces.iter().min_by_key(|(_, all)| used(all));
+            if let Some(oldest) = oldest.map(|(namespace, _)| namespace.clone()) {
+                self.namespaces.remove(&oldest);
+            }
+        }
         let all = self.namespaces.entry(namespace.to_owned()).or_default();
         let text = selector.to_string();
         if let Some(known) = all.get_mut(&text) {

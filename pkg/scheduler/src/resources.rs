@@ -10,6 +10,10 @@ use mk8s_api::quantity::Quantity;
 const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 
+/// More than this counts as this (2 PiB, of bytes): more than any node has, and the sum of 4 096 of it is still a number. A pod may
+/// ask for 8 EiB, twice.
+const MOST: i64 = i64::MAX >> 12;
+
 /// Amounts of resources: CPU in thousandths, all else in units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -33,12 +37,13 @@ impl Resources {
             let Ok(quantity) = Quantity::parse(&text.0) else {
                 continue;
             };
+            let value = || quantity.value().min(MOST);
             match name.as_str() {
-                "cpu" => all.milli_cpu = quantity.milli_value(),
-                "memory" => all.memory = quantity.value(),
-                "ephemeral-storage" => all.ephemeral_storage = quantity.value(),
-                "pods" => all.pods = quantity.value(),
-                _ => all.scalars.push((name.clone(), quantity.value())),
+                "cpu" => all.milli_cpu = quantity.milli_value().min(MOST),
+                "memory" => all.memory = value(),
+                "ephemeral-storage" => all.ephemeral_storage = value(),
+                "pods" => all.pods = value(),
+                _ => all.scalars.push((name.clone(), value())),
             }
         }
         all
@@ -82,6 +87,17 @@ impl Resources {
         for (name, amount) in &other.scalars {
             *self.scalar_mut(name) -= amount;
         }
+    }
+
+    /// No amount is more than [`MOST`].
+    fn clamped(mut self) -> Self {
+        for amount in [&mut self.milli_cpu, &mut self.memory, &mut self.ephemeral_storage] {
+            *amount = (*amount).min(MOST);
+        }
+        for (_, amount) in &mut self.scalars {
+            *amount = (*amount).min(MOST);
+        }
+        self
     }
 
     /// Keeps the larger of each amount.
@@ -155,12 +171,14 @@ fn fold(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     }
     total.max(&peak);
     total.add(&Resources::from_list(spec.overhead.as_ref()));
-    total
+    total.clamped()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {
@@ -202,5 +220,27 @@ mod tests {
         assert_eq!(requests(&pod(spec.clone())), Resources::default());
         let asked = nonzero_requests(&pod(spec));
         assert_eq!((asked.milli_cpu, asked.memory), (DEFAULT_MILLI_CPU, 2 * DEFAULT_MEMORY));
+    }
+
+    #[test]
+    fn sums_of_the_largest_requests_are_still_large() {
+        let huge = json!({"name": "c", "resources": {"requests": {"memory": "5E", "cpu": "9E", "x.y/z": "5E"}}});
+        let pod: Pod =
+            serde_json::from_value(json!({"spec": {"containers": [huge, huge], "overhead": {"memory": "5E"}}}))
+                .unwrap();
+        let asked = requests(&pod);
+        assert_eq!(
+            (asked.memory, asked.milli_cpu, asked.scalar("x.y/z")),
+            (MOST, MOST, MOST)
+        );
+        let mut node = Resources::default();
+        for _ in 0..2000 {
+            node.add(&asked);
+        }
+        assert!(node.memory > MOST && node.scalar("x.y/z") > MOST);
+        for _ in 0..2000 {
+            node.sub(&asked);
+        }
+        assert_eq!((node.memory, node.milli_cpu, node.scalar("x.y/z")), (0, 0, 0));
     }
 }

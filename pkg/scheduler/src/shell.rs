@@ -1,6 +1,7 @@
 //! The one task that owns the scheduler's state: takes in events, decides, binds, reports.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Selector;
 use kube::{Api, Client};
 use mk8s_client::{Event, EventRecorder, Informers};
-use mk8s_supervisor::{JobError, Jobs};
+use mk8s_supervisor::{JobError, Jobs, job};
 
 use crate::cache::Cache;
 use crate::cycle;
@@ -263,11 +264,21 @@ impl Scheduler {
 
     fn schedule_next(&mut self) {
         let Some(pod) = self.queue.pop() else { return };
-        let spread = Spread::new(&pod.pod, &self.groups);
-        self.cache.prepare(&spread);
-        let decision = cycle::decide(&pod, &self.cache, &spread, self.start, |among| {
-            rand::random_range(0..among)
-        });
+        // A pod that nothing can be decided about waits with back-off; the others go on.
+        let decision = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let spread = Spread::new(&pod.pod, &self.groups);
+            self.cache.prepare(&spread);
+            let pick = |among| rand::random_range(0..among);
+            cycle::decide(&pod, &self.cache, &spread, self.start, pick)
+        }));
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(panic) => {
+                let cause = job::record_panic("scheduling cycle", panic.as_ref());
+                tracing::error!(pod = pod.key(), cause, "no decision");
+                return self.queue.failed(pod.uid(), Instant::now());
+            }
+        };
         self.start = decision.next_start;
         match decision.node {
             Ok(node) => self.bind(pod, node),

@@ -24,18 +24,22 @@ pub enum JobError {
     Cancelled { job: &'static str },
 }
 
-static PANICS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+static PANICS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
 /// How often work of each name has panicked since the process began.
-pub fn panics() -> Vec<(&'static str, u64)> {
-    PANICS.lock().iter().map(|(name, count)| (*name, *count)).collect()
+pub fn panics() -> Vec<(String, u64)> {
+    PANICS
+        .lock()
+        .iter()
+        .map(|(name, count)| (name.clone(), *count))
+        .collect()
 }
 
 /// Logs and counts a panic that was caught; for who catches panics of its own (a worker, a request).
-pub fn record_panic(name: &'static str, panic: &(dyn Any + Send)) -> String {
+pub fn record_panic(name: &str, panic: &(dyn Any + Send)) -> String {
     let cause = panic_text(panic).to_string();
     tracing::error!(task = name, cause, "panicked");
-    *PANICS.lock().entry(name).or_default() += 1;
+    *PANICS.lock().entry(name.to_owned()).or_default() += 1;
     cause
 }
 
@@ -248,8 +252,8 @@ mod tests {
         assert_eq!(ended, Err(failure));
         let ended: Result<(), JobError> = blocking("job-that-panics", || panic!("again")).await;
         assert!(ended.is_err());
-        let counted = panics().into_iter().find(|(name, _)| *name == "job-that-panics");
-        assert_eq!(counted, Some(("job-that-panics", 2)));
+        let counted = panics().into_iter().find(|(name, _)| name == "job-that-panics");
+        assert_eq!(counted, Some(("job-that-panics".into(), 2)));
     }
 
     #[tokio::test]

@@ -98,7 +98,12 @@ impl Supervisor {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
         loop {
             let started = Instant::now();
-            let ended = AssertUnwindSafe(make(self.token.clone())).catch_unwind().await;
+            // Making the future is part of the task: it may panic too.
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| make(self.token.clone())));
+            let ended = match made {
+                Ok(run) => AssertUnwindSafe(run).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
             if self.token.is_cancelled() {
                 return;
             }
@@ -106,7 +111,7 @@ impl Supervisor {
                 Ok(Ok(())) if on_exit == OnExit::Done => return,
                 Ok(Ok(())) => "it returned".to_string(),
                 Ok(Err(error)) => error.to_string(),
-                Err(panic) => format!("panic: {}", job::record_panic("task", panic.as_ref())),
+                Err(panic) => format!("panic: {}", job::record_panic(&name, panic.as_ref())),
             };
             tracing::error!(task = name, cause, "a task ended before its time");
             match on_exit {
@@ -211,5 +216,20 @@ mod tests {
             .scope()
             .spawn("vital", OnExit::Fatal, |_| async { Err("gone".into()) });
         assert_eq!(third.ended().await.as_deref(), Some("vital: gone"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_task_is_made_is_a_panic_of_the_task() {
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let (runs, (done, mut ran)) = (AtomicU32::new(0), tokio::sync::mpsc::unbounded_channel());
+        supervisor.spawn("panics-when-made", OnExit::Restart, move |_| {
+            assert!(runs.fetch_add(1, Ordering::SeqCst) > 0, "the first is not made");
+            let _ = done.send(());
+            std::future::pending()
+        });
+        let ran = tokio::time::timeout(Duration::from_secs(5), ran.recv()).await;
+        assert_eq!(ran, Ok(Some(())), "it is made again");
+        let counted = job::panics().into_iter().find(|(name, _)| name == "panics-when-made");
+        assert_eq!(counted, Some(("panics-when-made".into(), 1)));
     }
 }

@@ -53,11 +53,6 @@ fn spec_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
             nothing_acts(warnings, path.child("affinity").child(kind).child(PREFERRED));
         }
     }
-    for (index, constraint) in each(spec, "topologySpreadConstraints") {
-        if text(constraint, "whenUnsatisfiable") == "ScheduleAnyway" {
-            nothing_acts(warnings, path.child("topologySpreadConstraints").index(index));
-        }
-    }
     for (index, volume) in each(spec, "volumes") {
         let Some(empty) = has(volume, "emptyDir") else { continue };
         if has(empty, "sizeLimit").is_some() && text(empty, "medium") != "Memory" {

@@ -76,10 +76,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 
 impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
-        let slices = self.slices.get(&key.to_string());
+        // Before the slices are read: they must not be older than the answer.
         if let Some(later) = self.seen.missing(&key, &self.all_slices) {
             return Ok(Next::After(later));
         }
+        let slices = self.slices.get(&key.to_string());
         let mirrored = self.endpoints.get(key.ns(), &key.name).filter(|e| {
             is_mirrored(e)
                 && self

@@ -100,11 +100,11 @@ impl Reconcile for Controller {
         if !is_managed(&service) || meta::deleting(&*service) {
             return Ok(Next::Done);
         }
-        let slices = self.slices.get(&key.to_string());
-        // The event that shows the missing write brings the key back.
+        // The event that shows the missing write brings the key back. Asked before the slices are read: they must not be older than the answer.
         if let Some(later) = self.seen.missing(&key, &self.all_slices) {
             return Ok(Next::After(later));
         }
+        let slices = self.slices.get(&key.to_string());
         let zone = |node: &str| {
             self.nodes
                 .get(None, node)

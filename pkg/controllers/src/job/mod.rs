@@ -220,6 +220,12 @@ impl Controller {
     }
 
     async fn job(&self, key: Key) -> Result<Next, Error> {
+        // Pods are counted once: not before what was written last has come back. Asked before the Job and its pods are
+        // read: neither may be older than the answer.
+        let pods_missing = self.memory.pods_seen.missing(&key, &self.all_pods);
+        if let Some(later) = pods_missing.or_else(|| self.memory.jobs_seen.missing(&key, &self.jobs)) {
+            return Ok(Next::After(later));
+        }
         let Some(job) = self.jobs.get(key.ns(), &key.name) else {
             self.memory.forget(&key);
             return Ok(Next::Done);
@@ -231,11 +237,6 @@ impl Controller {
         if is_finished(&job) {
             self.memory.records.lock().remove(&key);
             return Ok(Next::Done);
-        }
-        // Pods are counted once: not before what was written last has come back.
-        let pods_missing = self.memory.pods_seen.missing(&key, &self.all_pods);
-        if let Some(later) = pods_missing.or_else(|| self.memory.jobs_seen.missing(&key, &self.jobs)) {
-            return Ok(Next::After(later));
         }
         let Some(selector) = &spec.selector else {
             return Ok(Next::Done);

@@ -65,7 +65,8 @@ pub fn pod_requests(pod: &Pod) -> BTreeMap<String, i64> {
         *entry = (*entry).max(amount);
     }
     for (name, quantity) in pod::spec(pod).overhead.iter().flatten() {
-        *total.entry(name.clone()).or_default() += amount(name, quantity);
+        let sum = total.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(amount(name, quantity));
     }
     total
 }
@@ -75,6 +76,7 @@ fn add(total: &mut BTreeMap<String, i64>, container: &Container) {
         return;
     };
     for (name, quantity) in requests {
-        *total.entry(name.clone()).or_default() += amount(name, quantity);
+        let sum = total.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(amount(name, quantity));
     }
 }
