@@ -156,6 +156,13 @@ pub fn set(name: &str, value: &str) {
     }
 }
 
+/// As `set`, where there is such a sysctl: a link, or IPv6, may not be there.
+pub fn set_if_known(name: &str, value: &str) {
+    if Path::new(PROC).join(name).exists() {
+        set(name, value);
+    }
+}
+
 /// To be called before /run/netns is made, and before something is mounted on it.
 pub fn note_netns(made: bool, mounted: bool) -> Result<()> {
     Host::own().note(|record| {

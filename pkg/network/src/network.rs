@@ -103,6 +103,10 @@ impl Network {
                 node_link.clone()
             }
         };
+        for link in [names::BRIDGE, names::VXLAN] {
+            // The network is IPv4's. Else any pod could tell the node of a router, by an advertisement on the bridge.
+            before::set_if_known(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1");
+        }
         for link in BTreeSet::from([names::BRIDGE, overlay.name.as_str(), node_link.name.as_str()]) {
             // A NodePort at 127.0.0.1 leads to pods and nodes by these links; table() keeps strangers out.
             before::set(&format!("net/ipv4/conf/{link}/route_localnet"), "1");
@@ -178,6 +182,7 @@ impl Network {
         let name = uid.to_owned();
         let made = job::blocking("network-netns", move || {
             netns::create(&name, move || {
+                refuse_routers()?;
                 let _context = runtime.enter();
                 Rtnl::open()
             })
@@ -239,20 +244,22 @@ impl Network {
                 kept.insert(uid.clone(), address);
             }
         }
+        // One that can't be removed keeps none of the others.
+        let mut failed = None;
         let mut stale: BTreeSet<String> = netns::list()?.into_iter().collect();
         stale.extend(self.ipam().pool.uids().map(str::to_owned));
         for uid in stale.iter().filter(|uid| !kept.contains_key(*uid)) {
             tracing::info!(uid, "removing what is left of a pod's network");
-            self.detach(uid).await?;
+            failed = failed.or(self.detach(uid).await.err());
         }
         let known: HashSet<String> = kept.keys().map(|uid| names::veth(uid)).collect();
         for link in links
             .iter()
             .filter(|name| name.starts_with(names::VETH_PREFIX) && !known.contains(*name))
         {
-            self.0.rtnl.delete_link_named(link).await?;
+            failed = failed.or(self.0.rtnl.delete_link_named(link).await.err());
         }
-        Ok(kept)
+        failed.map_or(Ok(kept), Err)
     }
 
     /// Makes these, and no others, the nodes whose pods are reached. Costs nothing when nothing changed.
@@ -431,6 +438,16 @@ async fn node_link(rtnl: &Rtnl, node_ip: Ipv4Addr) -> Result<Link> {
         .into_iter()
         .find(|link| Some(link.index) == index)
         .ok_or(Error::NoLink(node_ip))
+}
+
+/// In a pod's namespace, for all links to come: no neighbour on the bridge makes itself the pod's router.
+fn refuse_routers() -> Result<()> {
+    let path = "/proc/sys/net/ipv6/conf/default/accept_ra";
+    match fs::write(path, "0") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => written.map_err(|source| Error::io(format!("write {path}"), source)),
+    }
 }
 
 async fn ensure_bridge(rtnl: &Rtnl, config: &Config, mtu: u32) -> Result<Link> {

@@ -189,6 +189,38 @@ fn sources_are_what_they_say() {
 }
 
 #[test]
+fn remains_that_cannot_be_removed_keep_no_others() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        network.attach("b").await.unwrap();
+        sh("mkdir -p /run/netns/mk8s-a/in-the-way");
+        network.adopt(&[]).await.unwrap_err();
+        assert!(!netns::exists("b") && !sh("ip -br link").contains(&mk8s_network::names::veth("b")));
+    });
+}
+
+/// Who sends a router advertisement in the name of a router is believed by nobody.
+#[test]
+fn no_pod_makes_itself_a_router() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let pod = network.attach("pod").await.unwrap();
+        let value = |of: &str| sh(&format!("cat /proc/sys/net/ipv6/conf/{of}")).trim().to_owned();
+        assert_eq!(value("mk8s0/disable_ipv6"), "1");
+        assert_eq!(value("mk8s-vxlan/disable_ipv6"), "1");
+        assert_eq!(sh("ip -6 addr show dev mk8s0"), "");
+        let inside = "eth0/accept_ra".to_owned();
+        let refused = netns::enter(&pod.netns, move || {
+            std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{inside}")).unwrap()
+        });
+        assert_eq!(refused.unwrap().trim(), "0");
+        assert_eq!(value("eth0/disable_ipv6"), "0", "the node's own link is the host's");
+    });
+}
+
+#[test]
 fn vxlan_packets_come_from_the_nodes_alone() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
