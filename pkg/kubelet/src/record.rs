@@ -287,6 +287,9 @@ impl PodRecord {
 
     /// containerd is back: what was stuck for want of it is tried now.
     pub fn retry_now(&mut self, now: Timestamp) {
+        if let SandboxStep::Failed { retry_at, .. } = &mut self.sandbox {
+            *retry_at = (*retry_at).min(now);
+        }
         let steps = [
             match &mut self.sandbox {
                 SandboxStep::Stuck(stuck) => Some(stuck),

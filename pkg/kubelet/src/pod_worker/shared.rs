@@ -8,7 +8,7 @@ use super::{PodWorker, in_seconds};
 use crate::record::{ForgetStep, SandboxStep, Stuck, VolumesStep};
 use crate::sandbox::Created;
 use crate::volumes::Paths;
-use crate::{plan, pod, runtime, sandbox, volumes};
+use crate::{backoff, plan, pod, runtime, sandbox, volumes};
 
 impl PodWorker {
     pub(super) fn observe_sandbox(&mut self, result: Result<Created, sandbox::Error>) {
@@ -31,7 +31,10 @@ impl PodWorker {
                     self.agent
                         .pod_event(&self.pod, "Warning", "FailedCreatePodSandBox", text);
                 }
-                let retry_at = in_seconds(5);
+                let now = Timestamp::now();
+                let waits = backoff::next(self.record.sandbox_crash, now, now);
+                self.record.sandbox_crash = Some(waits);
+                let retry_at = now.checked_add(waits.delay).unwrap_or(Timestamp::MAX);
                 self.record.sandboxes += 1;
                 self.record.sandbox = SandboxStep::Failed { message, retry_at };
             }

@@ -546,6 +546,19 @@ async fn a_sandbox_that_dies_at_once_backs_off() {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_cannot_be_made_backs_off_until_containerd_is_back() {
+    let scene = Scene::new();
+    for _ in 0..10 {
+        scene.runtime.fail("attach", Fault::Unavailable);
+    }
+    scene.runtime.until("a try", |r| r.count("attach") == 1).await;
+    rest(7.0).await;
+    assert_eq!(scene.runtime.count("attach"), 1, "the second waits");
+    scene.reconnect();
+    scene.runtime.until("the next try", |r| r.count("attach") == 2).await;
+}
+
+#[tokio::test]
 async fn failed_starts_leave_no_more_than_two_containers() {
     let made = |r: &Fake| r.found().iter().filter(|f| !f.is_sandbox()).count();
     let scene = Scene::new();

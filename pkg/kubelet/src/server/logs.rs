@@ -144,14 +144,21 @@ fn log_of(agent: &Agent, view: &View, container: &str, previous: bool) -> Result
             Err(text)
         }
         None => Err(match waiting_reason(pod, container) {
-            Some(reason) if reason.contains("Image") => format!(
-                "container \"{container}\" in pod \"{name}\" is waiting to start: trying and failing to pull image"
-            ),
             Some(reason) => {
-                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
+                let why = waiting_words(&reason);
+                format!("container \"{container}\" in pod \"{name}\" is waiting to start: {why}")
             }
             None => format!("container \"{container}\" in pod \"{name}\" is not available in namespace {namespace}"),
         }),
+    }
+}
+
+/// The reasons of a container's status are the API's constants; two of them have words of their own here, as upstream.
+fn waiting_words(reason: &str) -> &str {
+    match reason {
+        "ErrImagePull" => "image can't be pulled",
+        "ImagePullBackOff" => "trying and failing to pull image",
+        other => other,
     }
 }
 
@@ -175,6 +182,19 @@ fn waiting_reason(pod: &k8s_openapi::api::core::v1::Pod, container: &str) -> Opt
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn only_a_failing_pull_is_told_as_one() {
+        for (reason, words) in [
+            ("ErrImagePull", "image can't be pulled"),
+            ("ImagePullBackOff", "trying and failing to pull image"),
+            ("InvalidImageName", "InvalidImageName"),
+            ("ErrImageNeverPull", "ErrImageNeverPull"),
+            ("ContainerCreating", "ContainerCreating"),
+        ] {
+            assert_eq!(waiting_words(reason), words);
+        }
+    }
 
     #[test]
     fn queries() {

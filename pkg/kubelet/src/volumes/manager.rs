@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use mk8s_supervisor::job;
@@ -29,15 +31,17 @@ pub enum Teardown {
 /// for, and none begins after.
 #[derive(Default)]
 struct Gate {
-    closed: RwLock<bool>,
+    closed: AtomicBool,
+    /// Read by each step while it runs.
+    passing: RwLock<()>,
     /// One act at a time on each volume.
     volumes: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Gate {
     fn through<T>(&self, volume: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        let closed = self.closed.read();
-        if *closed {
+        let _passing = self.passing.read();
+        if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
         let turn = self.volumes.lock().entry(volume.to_owned()).or_default().clone();
@@ -45,10 +49,17 @@ impl Gate {
         work()
     }
 
-    fn close(&self) {
-        *self.closed.write() = true;
+    /// None begins after this; those under way are waited for. One may hang, on a host's folder whose server is gone: then
+    /// the next try waits for it anew.
+    fn close(&self, patience: Duration) -> Result<(), Error> {
+        self.closed.store(true, Ordering::SeqCst);
+        let passed = self.passing.try_write_for(patience);
+        passed.map(drop).ok_or(Error::Hangs)
     }
 }
+
+/// With a step of a volume that hangs, until the pod's end says that it is held up by it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Volumes {
     root: Arc<Dir>,
@@ -124,7 +135,7 @@ impl Volumes {
     pub async fn tear_down(&self, uid: &str) -> Teardown {
         let (gate, dir) = (self.gate(uid), self.pod_dir(uid));
         let work = job::blocking("tear-down-volumes", move || {
-            gate.close();
+            gate.close(PATIENCE)?;
             tear_down_all(&dir)
         });
         outcome(work.await.unwrap_or_else(|lost| Err(lost.into())))
@@ -138,7 +149,7 @@ impl Volumes {
     }
 
     fn remove_blocking(&self, uid: &str) -> Result<(), Error> {
-        self.gate(uid).close();
+        self.gate(uid).close(PATIENCE)?;
         tear_down_all(&self.pod_dir(uid))?;
         if let Some(pods) = found(self.root.dir("pods"))? {
             found(pods.remove_tree(uid))?;
@@ -371,6 +382,28 @@ mod tests {
             assert!(!root.join("pods").join(UID).exists());
             assert_eq!(now(volumes.remove(UID)), Teardown::Done);
         });
+    }
+
+    #[test]
+    fn a_step_that_hangs_is_told_of() {
+        let gate = Gate::default();
+        let (begun, until) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        std::thread::scope(|scope| {
+            let (gate, said, held) = (&gate, begun.0, until.1);
+            scope.spawn(move || {
+                gate.through("host", || {
+                    said.send(()).unwrap();
+                    let _ = held.recv();
+                    Ok(())
+                })
+            });
+            begun.1.recv().unwrap();
+            assert!(matches!(gate.close(Duration::from_millis(50)), Err(Error::Hangs)));
+            assert!(matches!(gate.through("other", || Ok(())), Err(Error::Closed)));
+            drop(until.0);
+            gate.close(Duration::from_secs(60)).unwrap();
+        });
+        assert!(matches!(gate.through("host", || Ok(())), Err(Error::Closed)));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub enum Error {
     SetUp { volume: String, source: Box<Error> },
     #[error("the pod's volumes are being removed")]
     Closed,
+    #[error("a step of one of the pod's volumes does not return: a hostPath on a server that is gone, most likely")]
+    Hangs,
     #[error(transparent)]
     Job(#[from] mk8s_supervisor::job::JobError),
 }
