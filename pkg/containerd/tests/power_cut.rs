@@ -79,7 +79,11 @@ fn file_of(node: &Node, client: &Containerd, image: &Image, file: &str) -> PathB
     let paths = found.map(|entry| entry.path().join("fs").join(file));
     paths
         .filter(|path| path.exists())
-        .max_by_key(|path| fs::metadata(path).unwrap().ino())
+        // The one made last: an inode number is given out again.
+        .max_by_key(|path| {
+            let metadata = fs::metadata(path).unwrap();
+            (metadata.ctime(), metadata.ctime_nsec())
+        })
         .unwrap()
 }
 
