@@ -6,6 +6,17 @@ set -euo pipefail
 export LC_ALL=C
 section() { sed "s|^|$1 |"; }
 
+# What settles by itself has settled: addresses are checked for doubles for a second, and containerd collects what nothing
+# refers to any more after the last call that let go of it (a lease that ends waits for that).
+for _ in $(seq 50); do
+  if ! ip -6 address | grep -q tentative; then break; fi
+  sleep 0.1
+done
+for namespace in $(ctr namespaces ls -q); do
+  ctr -n "$namespace" leases create --id state-of-the-host >/dev/null
+  ctr -n "$namespace" leases delete --sync state-of-the-host >/dev/null
+done
+
 # /root is laid over the machine's, where others work: only what mk8s and kubectl's files may be in. kubectl keeps its cache.
 find /etc /run /usr/local /var/log /var/lib/kubelet /var/lib/mk8s /var/lib/cni /opt/cni /root/.kube \
   \( -path /run/udev -o -path /run/systemd -o -path /run/log -o -path /var/log/journal -o -path /var/log/wtmp -o -path /root/.kube/cache -o -path /run/containerd -o -path /var/log/containerd.log -o -path /usr/local/bin/mk8s \) -prune -o \
