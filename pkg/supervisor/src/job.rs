@@ -235,6 +235,12 @@ impl<K: Unpin + Send + 'static, T: Send + 'static> Jobs<K, T> {
             keyed.job.0.abort();
         }
     }
+
+    /// Aborts them all, and returns when they have ended: one that is just at work goes on to its next await.
+    pub async fn stop(&mut self) {
+        self.abort_all();
+        while self.next().await.is_some() {}
+    }
 }
 
 #[cfg(test)]
@@ -273,6 +279,22 @@ mod tests {
         let (key, outcome) = jobs.next().await.expect("one runs");
         assert_eq!((key, outcome), (3, Err(JobError::Cancelled { job: "set" })));
         assert!(jobs.next().await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn stopped_jobs_have_ended() {
+        let (mut jobs, (began, mut begun)) = (Jobs::default(), tokio::sync::mpsc::unbounded_channel());
+        let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let at_its_end = ended.clone();
+        jobs.spawn("at work", 1, async move {
+            let _ = began.send(());
+            // Not to be interrupted: it awaits nothing.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            at_its_end.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        begun.recv().await;
+        jobs.stop().await;
+        assert!(jobs.is_empty() && ended.load(std::sync::atomic::Ordering::SeqCst));
     }
 
     #[test]
