@@ -107,6 +107,14 @@ struct Inner<K> {
     metrics: Metrics,
 }
 
+/// The gauge is the process's, and its queue of that name may begin again: what waited here waits no more.
+impl<K> Drop for Inner<K> {
+    fn drop(&mut self) {
+        let waited = self.state.get_mut().ready.len();
+        self.metrics.depth.dec_by(i64::try_from(waited).unwrap_or(i64::MAX));
+    }
+}
+
 /// Clones share the queue.
 pub struct WorkQueue<K> {
     inner: Arc<Inner<K>>,
@@ -339,5 +347,18 @@ mod tests {
         ] {
             assert!(text.lines().any(|own| own == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_dropped_takes_its_depth_along() {
+        for _ in 0..2 {
+            let queue = WorkQueue::new("dropped");
+            queue.add(1);
+            queue.clone().add(2);
+        }
+        let mut text = String::new();
+        metrics::print(&mut text);
+        let line = "workqueue_depth{name=\"dropped\"} 0";
+        assert!(text.lines().any(|own| own == line), "{text}");
     }
 }

@@ -1,15 +1,26 @@
 //! Keeps an informer as the API server has it: reads its feed, and opens it again when it ends.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::StreamExt;
 use mk8s_supervisor::backoff::Backoff;
+use mk8s_supervisor::metrics;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 
 use crate::feed::{Change, Feed, FeedError, Selection};
 use crate::informer::{Key, Shared};
 use crate::kind::Kind;
+
+/// By kind.
+static UNDECODABLE: LazyLock<Family<Vec<(&'static str, String)>, Counter>> = LazyLock::new(|| {
+    let counts = Family::default();
+    let what = "States of objects that an informer could not decode";
+    metrics::register(|registry| registry.register("mk8s_informer_undecodable", what, Family::clone(&counts)));
+    counts
+});
 
 /// Runs for ever. Started anew after a panic, it lists again, and what did not change stays as it is.
 pub(crate) async fn reflect<K: Kind>(feed: Arc<dyn Feed>, selection: Selection, shared: Arc<Shared<K>>) {
@@ -23,8 +34,14 @@ pub(crate) async fn reflect<K: Kind>(feed: Arc<dyn Feed>, selection: Selection, 
                 Ok(change) => {
                     backoff.reset();
                     failing = false;
-                    if let Err(error) = place.hear(&shared, change) {
-                        tracing::error!(kind = %selection.kind, %error, "an object cannot be decoded and is left out");
+                    let object = match &change {
+                        Change::Applied(object) => Some(object.clone()),
+                        _ => None,
+                    };
+                    if let (Err(error), Some(object)) = (place.hear(&shared, change), object) {
+                        let (kind, namespace, name) = (&selection.kind, object.namespace(), object.name());
+                        tracing::error!(%kind, namespace, name, %error, "an object cannot be decoded and stays as it was known");
+                        UNDECODABLE.get_or_create(&vec![("kind", kind.clone())]).inc();
                     }
                     continue;
                 }

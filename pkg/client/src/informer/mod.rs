@@ -4,8 +4,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 
+use mk8s_api::codec::json;
 use mk8s_api::stored::Stored;
 use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::kind::{Kind, View};
@@ -168,13 +170,31 @@ impl<K: Kind> Shared<K> {
         if text.revision() != 0 && known.as_ref().is_some_and(|known| known.revision() == text.revision()) {
             return Ok(());
         }
-        let new = Arc::new(self.view.decode::<K>(text.json())?);
+        let new = match self.view.decode::<K>(text.json()) {
+            Ok(new) => Arc::new(new),
+            Err(error) => {
+                self.unreadable(&key, known, &*text);
+                return Err(error);
+            }
+        };
         let old = known.as_ref().and_then(|known| self.object(known));
         let entry = self.entry(text, new.clone());
         let mut state = self.state.write();
         state.objects.insert(key.clone(), entry);
         state.changed(&key, (known, old.as_deref()), (None, Some(&new)));
         Ok(())
+    }
+
+    /// An object's new state can't be decoded. As it was known it stays, like everything that can't be read at the moment: a
+    /// reader who sees it go would make it anew, or take away what it owns, while what is written on the base of the old
+    /// revision is refused. Another object of the name is different: the one known is surely gone.
+    fn unreadable(&self, key: &Key, known: Option<Entry<K>>, text: &dyn Stored) {
+        let metadata = json::metadata(text.json()).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let uid = metadata.as_ref().and_then(|metadata| metadata.get("uid")?.as_str());
+        let known = known.and_then(|known| self.object(&known));
+        if known.is_some_and(|known| uid.is_some() && known.meta().uid.as_deref() != uid) {
+            self.delete(key, None);
+        }
     }
 
     /// The object is gone; `last` is its last state where that was told, which may be newer than the one known here.
