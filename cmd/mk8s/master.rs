@@ -40,6 +40,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
     }
     let config = Config {
         data_dir: settings.data_dir().into(),
+        store: None,
         pki,
         names,
         listen: (Ipv4Addr::UNSPECIFIED, master.bind_port).into(),
@@ -62,7 +63,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
 /// labels, nor should it.
 pub fn mark_own_node(settings: &Settings, plane: &ControlPlane, supervisor: &Supervisor) {
     let own = settings.node_name.clone();
-    let informers = plane.informers(READER, supervisor.token().clone());
+    let informers = plane.informers(READER, supervisor);
     let informer = informers.of_where::<Node>(&format!("metadata.name={own}"));
     let nodes: Api<Node> = Api::all(plane.client("system:apiserver"));
     supervisor.spawn("mark-control-plane", OnExit::Restart, move |token| {

@@ -82,7 +82,7 @@ pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Id
         })
     });
     Ok(Identity {
-        informers: Informers::new(client.clone(), supervisor.token().clone()),
+        informers: Informers::new(client.clone(), supervisor),
         client,
         server_certificate: Arc::new(holder),
         ca_pem,

@@ -131,7 +131,7 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Co
             // As its node, and no more than a joined one: it reads what a node may, and keeps it whole.
             let identity = node::Identity {
                 client: plane.client(&common_name),
-                informers: plane.informers(&common_name, supervisor.token().clone()),
+                informers: plane.informers(&common_name, supervisor),
                 server_certificate: Arc::new(certificate),
                 ca_pem: plane.pki.ca.certificate_pem().into(),
             };

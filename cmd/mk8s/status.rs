@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::Api;
 use mk8s_client::{Event, Informer, Informers, Kind};
+use mk8s_supervisor::Supervisor;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +79,7 @@ pub async fn wait_ready(settings: &Settings, started: &mut Started) -> Result<()
     let client = wait_for_api(settings, started).await?;
     let ready = async {
         let token = CancellationToken::new();
-        let informers = Informers::new(client, token.clone());
+        let informers = Informers::new(client, &Supervisor::new(token.clone()));
         let _ends_them = token.drop_guard();
         let own = format!("metadata.name={}", settings.node_name);
         wait_for(&informers.of_where(&own), is_ready).await;

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use mk8s_apiserver::User;
 use mk8s_client::{Event, Informers, in_process};
 use mk8s_controllers::context::Settings;
-use mk8s_supervisor::job;
+use mk8s_supervisor::{Supervisor, job};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -121,7 +121,7 @@ impl Cluster {
 
 async fn pretend(client: Client, node: String, token: CancellationToken) {
     static ADDRESS: AtomicU32 = AtomicU32::new(1);
-    let informers = Informers::new(client.clone(), token);
+    let informers = Informers::new(client.clone(), &Supervisor::new(token));
     let mut events = informers.of_where::<Pod>(&format!("spec.nodeName={node}")).subscribe();
     loop {
         let Event::Applied { new: pod, .. } = events.next().await else {

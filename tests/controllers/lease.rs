@@ -1,136 +1,109 @@
-//! Two control planes at one store: one of them works at a time.
+//! Two control planes at one store: one of them works at a time, and knows what the other did before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::client::Body;
-use mk8s_client::lease::{Election, lead};
-use mk8s_supervisor::{OnExit, Supervisor};
+use kube::api::{Api, PostParams};
+use mk8s_client::lease::Election;
+use mk8s_store::{Answer, Follower, Loaded, SledStore, Store, StoreError, Txn, TxnError};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{holds, until};
 use crate::harness::Plane;
 
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(6);
+const NAME: &str = "kube-controller-manager";
 
 fn election(identity: &str) -> Election {
     Election {
         lease_duration: LEASE,
-        renew_deadline: Duration::from_secs(2),
+        renew_deadline: Duration::from_secs(4),
         retry_period: Duration::from_millis(100),
-        ..Election::new("kube-system", "kube-controller-manager", identity)
+        ..Election::new("kube-system", NAME, identity)
     }
 }
 
-/// One who would lead: what its tasks did, and a switch that cuts it off from the API server.
-struct Candidate {
-    supervisor: Supervisor,
-    cut: Arc<AtomicBool>,
-    /// (when its tasks began or ended, whether they began)
-    log: Arc<Mutex<Vec<(Instant, bool)>>>,
+/// One control plane's way to the store: it can be cut, and says when nodes were written through it, or would have been.
+struct Way {
+    store: Arc<dyn Store>,
+    cut: Mutex<bool>,
+    nodes: Mutex<Vec<(Instant, String)>>,
 }
 
-impl Candidate {
-    fn start(plane: &Plane, identity: &'static str) -> Candidate {
-        let supervisor = plane.supervisor.scope();
-        let (cut, log) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let client = unreliable(plane.plane.client("system:kube-controller-manager"), cut.clone());
-        let (owner, told) = (supervisor.clone(), log.clone());
-        supervisor.spawn(identity, OnExit::Fatal, move |token| {
-            let told = told.clone();
-            lead(client.clone(), election(identity), owner.clone(), token, move |scope| {
-                let told = told.clone();
-                scope.spawn("work", OnExit::Restart, move |token| work(token, told.clone()));
-            })
-        });
-        Candidate { supervisor, cut, log }
+impl Way {
+    fn to(store: &Arc<dyn Store>) -> Arc<Way> {
+        Arc::new(Way {
+            store: store.clone(),
+            cut: Mutex::new(false),
+            nodes: Mutex::default(),
+        })
     }
 
-    fn works(&self) -> bool {
-        self.log.lock().last().is_some_and(|(_, began)| *began)
+    fn cut(&self, cut: bool) {
+        *self.cut.lock() = cut;
+    }
+
+    /// When nodes of this prefix were written.
+    fn written(&self, prefix: &str) -> Vec<Instant> {
+        let nodes = self.nodes.lock();
+        let named = nodes.iter().filter(|(_, key)| key.contains(prefix));
+        named.map(|(at, _)| *at).collect()
+    }
+
+    /// When a node was written first that had been written before.
+    fn rewritten(&self, prefix: &str) -> Option<Instant> {
+        let nodes = self.nodes.lock();
+        let mut known = HashSet::new();
+        let mut named = nodes.iter().filter(|(_, key)| key.contains(prefix));
+        named.find(|(_, key)| !known.insert(key)).map(|(at, _)| *at)
     }
 }
 
-/// A task that takes a while to end.
-async fn work(
-    token: CancellationToken,
-    log: Arc<Mutex<Vec<(Instant, bool)>>>,
-) -> Result<(), mk8s_supervisor::TaskError> {
-    log.lock().push((Instant::now(), true));
-    token.cancelled().await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    log.lock().push((Instant::now(), false));
-    Ok(())
-}
+impl Store for Way {
+    fn load(&self) -> Result<Loaded, StoreError> {
+        self.store.load()
+    }
 
-fn unreliable(client: kube::Client, cut: Arc<AtomicBool>) -> kube::Client {
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (client, cut) = (client.clone(), cut.clone());
-        async move {
-            if cut.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            let answer = client.send(request).await?;
-            Ok::<Response<Body>, kube::Error>(answer)
+    fn follow(&self, after: u64, follower: Box<dyn Follower>) -> Result<(), StoreError> {
+        self.store.follow(after, follower)
+    }
+
+    fn txn(&self, txn: Txn) -> Answer {
+        let nodes = txn.ops.iter().filter(|op| op.key.contains("/nodes/"));
+        let at = Instant::now();
+        self.nodes.lock().extend(nodes.map(|op| (at, op.key.to_string())));
+        match *self.cut.lock() {
+            true => Answer::now(Err(TxnError::Unavailable("it is cut off".into()))),
+            false => self.store.txn(txn),
         }
-    });
-    kube::Client::new(service, "default")
+    }
+
+    fn current_revision(&self) -> u64 {
+        self.store.current_revision()
+    }
+
+    fn health(&self) -> Result<(), Arc<str>> {
+        self.store.health()
+    }
+
+    /// The other one still needs it.
+    fn close(&self) {}
 }
 
-async fn working(candidate: &Candidate, expected: bool) {
-    until("a candidate begins or ends", || async {
-        holds(candidate.works() == expected, candidate.log.lock().clone())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_loses_the_lease_has_stopped_before_another_begins() {
-    let plane = Plane::start().await;
-    let first = Candidate::start(&plane, "first");
-    working(&first, true).await;
-    let second = Candidate::start(&plane, "second");
-    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
-    assert!(first.works() && !second.works(), "the lease is renewed");
-
-    let cut = Instant::now();
-    first.cut.store(true, Ordering::SeqCst);
-    working(&second, true).await;
-    let (ended, _) = *first.log.lock().last().unwrap();
-    let (began, _) = *second.log.lock().last().unwrap();
-    assert!(!first.works());
-    assert!(ended < cut + LEASE, "{:?} after the last renewal", ended - cut);
-    assert!(ended < began, "both were at work for {:?}", ended - began);
-
-    // Back again, it waits; and has its turn when the other gives the lease back, without waiting for it to expire.
-    first.cut.store(false, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!first.works());
-    let stopped = Instant::now();
-    assert!(second.supervisor.shutdown(Duration::from_secs(5)).await);
-    working(&first, true).await;
-    assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
-    assert_eq!(first.log.lock().len(), 3);
-
-    let leases: Api<Lease> = Api::namespaced(plane.plane.client("system:apiserver"), "kube-system");
-    let spec = leases.get("kube-controller-manager").await.unwrap().spec.unwrap();
-    assert_eq!(spec.holder_identity.as_deref(), Some("first"));
-    assert_eq!(spec.lease_transitions, Some(2));
-    plane.stop().await;
+async fn join(plane: &Plane, name: &str) {
+    let nodes: Api<Node> = Api::all(plane.plane.client("system:apiserver"));
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
 }
 
 async fn share_of(plane: &Plane, name: &str) -> String {
     let nodes: Api<Node> = Api::all(plane.plane.client("system:apiserver"));
-    let node: Node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-    nodes.create(&PostParams::default(), &node).await.unwrap();
     let share = Mutex::new(None);
     until("a node gets its share of the pod network", || async {
         let node = nodes.get(name).await.unwrap();
@@ -141,38 +114,72 @@ async fn share_of(plane: &Plane, name: &str) -> String {
     share.into_inner().unwrap()
 }
 
+async fn lease(plane: &Plane) -> LeaseSpec {
+    let leases: Api<Lease> = Api::namespaced(plane.plane.client("system:apiserver"), "kube-system");
+    leases.get(NAME).await.unwrap().spec.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn who_begins_again_knows_what_others_gave_out_meanwhile() {
-    let plane = Plane::start_elected(election("first")).await;
-    let mut shares = vec![share_of(&plane, "a").await];
-    let client = plane.plane.client("system:apiserver");
-    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-    // Another takes the lease for a second, and gives the next share to a node.
-    let stolen = json!({"spec": {"holderIdentity": "third", "leaseDurationSeconds": 1}});
-    leases
-        .patch(
-            "kube-controller-manager",
-            &PatchParams::default(),
-            &Patch::Merge(stolen),
-        )
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let given = "10.244.1.0/24";
-    assert_ne!(shares[0], given);
-    let node: Node =
-        serde_json::from_value(json!({"metadata": {"name": "b"}, "spec": {"podCIDR": given, "podCIDRs": [given]}}))
-            .unwrap();
-    let nodes: Api<Node> = Api::all(client);
-    nodes.create(&PostParams::default(), &node).await.unwrap();
-    shares.push(given.into());
-    shares.push(share_of(&plane, "c").await);
-    let held = leases.get("kube-controller-manager").await.unwrap().spec.unwrap();
+async fn who_loses_the_lease_has_stopped_before_another_begins_with_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(dir.path()).unwrap());
+    let (first_way, second_way) = (Way::to(&store), Way::to(&store));
+    let first = Plane::start_elected(first_way.clone(), election("first")).await;
+    join(&first, "a").await;
+    let mut shares = vec![share_of(&first, "a").await];
+    let second = Plane::start_elected(second_way.clone(), election("second")).await;
+    // The one that waits serves the API all the same; the other one works for both.
+    join(&second, "b").await;
+    shares.push(share_of(&second, "b").await);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(lease(&second).await.holder_identity.as_deref(), Some("first"));
+    assert_eq!(second_way.rewritten("/nodes/b"), None, "only one works");
+
+    // Cut off, the first goes on trying while it may still think that it leads: new nodes ask for shares all the time.
+    let cut = Instant::now();
+    first_way.cut(true);
+    let joined = AtomicU32::new(0);
+    until("the other one leads", || async {
+        let node = joined.fetch_add(1, Ordering::Relaxed);
+        join(&second, &format!("c-{node}")).await;
+        let held = lease(&second).await;
+        holds(held.holder_identity.as_deref() == Some("second"), held)
+    })
+    .await;
+    for node in 0..joined.into_inner() {
+        shares.push(share_of(&second, &format!("c-{node}")).await);
+    }
+    let ended = *first_way
+        .written("/nodes/c-")
+        .last()
+        .expect("it tries to give them shares");
+    let began = second_way
+        .rewritten("/nodes/c-")
+        .expect("the other one gives them shares");
+    assert!(ended < cut + LEASE, "{:?} after the cut", ended - cut);
+    assert!(ended < began, "both were at work for {:?}", ended - began);
+
+    // Back again it waits, for as long as the other one renews.
+    first_way.cut(false);
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(lease(&first).await.holder_identity.as_deref(), Some("second"));
+    // Its turn comes when the other gives the lease back, without waiting for it to expire.
+    let stopped = Instant::now();
+    second.stop().await;
+    join(&first, "d").await;
+    shares.push(share_of(&first, "d").await);
+    assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
+    let held = lease(&first).await;
     assert_eq!(held.holder_identity.as_deref(), Some("first"));
+    assert_eq!(held.lease_transitions, Some(2));
+
+    // What the other gave out meanwhile is not given out again.
+    let given = shares.len();
     shares.sort();
     shares.dedup();
-    assert_eq!(shares.len(), 3, "{shares:?}");
-    plane.stop().await;
+    assert_eq!(shares.len(), given, "{shares:?}");
+    first.stop().await;
+    store.close();
 }
 
 #[tokio::test(flavor = "multi_thread")]

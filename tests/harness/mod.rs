@@ -9,6 +9,7 @@ use mk8s_client::lease::Election;
 use mk8s_controllers::context::Settings;
 use mk8s_controlplane::{Config, ControlPlane};
 use mk8s_pki::layout::{self, ServerNames};
+use mk8s_store::Store;
 use mk8s_supervisor::Supervisor;
 use tokio_util::sync::CancellationToken;
 
@@ -33,19 +34,25 @@ impl Plane {
 
     /// With these settings of the controllers.
     pub async fn start_with(controllers: Settings) -> Plane {
-        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, None).await
+        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, None, None).await
     }
 
-    /// With controllers that share out pod networks, and run only while the election is won.
-    pub async fn start_elected(election: Election) -> Plane {
+    /// At a store that others share, with controllers that share out pod networks, and run only while the election is won.
+    pub async fn start_elected(store: Arc<dyn Store>, election: Election) -> Plane {
         let controllers = Settings {
             cluster_cidr: "10.244.0.0/16".parse().ok(),
             ..Settings::default()
         };
-        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, Some(election)).await
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Plane::start_in(dir, controllers, Some(store), Some(election)).await
     }
 
-    async fn start_in(dir: Arc<tempfile::TempDir>, controllers: Settings, election: Option<Election>) -> Plane {
+    async fn start_in(
+        dir: Arc<tempfile::TempDir>,
+        controllers: Settings,
+        store: Option<Arc<dyn Store>>,
+        election: Option<Election>,
+    ) -> Plane {
         let names = ServerNames {
             node_name: "test".into(),
             cluster_domain: "cluster.local".into(),
@@ -55,6 +62,7 @@ impl Plane {
         };
         let config = Config {
             data_dir: dir.path().into(),
+            store,
             pki: Arc::new(layout::create(&dir.path().join("pki"), &names).unwrap()),
             names,
             listen: (HOST, 0).into(),
@@ -75,7 +83,7 @@ impl Plane {
         self.stop().await;
         let dir = self.dir.clone();
         drop(self);
-        Plane::start_in(dir, Settings::default(), None).await
+        Plane::start_in(dir, Settings::default(), None, None).await
     }
 
     pub async fn stop(&self) {

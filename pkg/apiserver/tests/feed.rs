@@ -10,6 +10,7 @@ use harness::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use mk8s_apiserver::User;
 use mk8s_client::{Event, Informer, Informers};
+use mk8s_supervisor::Supervisor;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn informers(api: &Api, name: &str, group: &str) -> (Informers, DropGuard) {
     let user = User::authenticated(name, [group.to_string()]);
     let token = CancellationToken::new();
-    let informers = Informers::fed(api.server().feed(user), token.clone());
+    let informers = Informers::fed(api.server().feed(user), &Supervisor::new(token.clone()));
     (informers, token.drop_guard())
 }
 

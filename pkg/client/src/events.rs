@@ -11,9 +11,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use mk8s_supervisor::Supervisor;
 use mk8s_supervisor::job::{self, JobError, Jobs};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Entries remembered for counting; the oldest are forgotten beyond.
 const REMEMBERED: usize = 4096;
@@ -41,23 +43,25 @@ pub struct EventRecorder {
 }
 
 impl EventRecorder {
-    /// `component` and `host` become the events' source. The writing task ends with the last clone.
-    pub fn new(client: kube::Client, component: &str, host: &str) -> Self {
+    /// `component` and `host` become the events' source. The writing task ends with the last clone, or after all other tasks of
+    /// `owner`, so that what these tell at their end is written too.
+    pub fn new(client: kube::Client, component: &str, host: &str, owner: &Supervisor) -> Self {
         let (queue, mut reports) = mpsc::channel(QUEUED);
         let source = EventSource {
             component: Some(component.to_string()),
             host: (!host.is_empty()).then(|| host.to_string()),
         };
-        drop(job::spawn("events", async move {
+        owner.spawn_trailing(format!("events of {component}"), move |token, overdue| async move {
             loop {
                 let mut writer = Writer::new(client.clone(), source.clone());
-                match AssertUnwindSafe(writer.run(&mut reports)).catch_unwind().await {
-                    Ok(()) => return,
+                let run = writer.run(&mut reports, &token, &overdue);
+                match AssertUnwindSafe(run).catch_unwind().await {
+                    Ok(()) => return Ok(()),
                     // What was counted is lost, and events of it are made anew; what waits is written all the same.
                     Err(panic) => drop(job::record_panic("events", panic.as_ref())),
                 }
             }
-        }));
+        });
         EventRecorder { queue }
     }
 
@@ -138,11 +142,22 @@ impl Writer {
         }
     }
 
-    /// Until no recorder is left and all is written.
-    async fn run(&mut self, reports: &mut mpsc::Receiver<Report>) {
+    /// Until no recorder is left, or `token` says that no more is told, and all is written; or it is overdue.
+    async fn run(
+        &mut self,
+        reports: &mut mpsc::Receiver<Report>,
+        token: &CancellationToken,
+        overdue: &CancellationToken,
+    ) {
         let mut open = true;
         while open || !self.running.is_empty() {
             tokio::select! {
+                () = token.cancelled(), if !reports.is_closed() => reports.close(),
+                () = overdue.cancelled() => {
+                    let (waiting, under_way) = (reports.len(), self.running.len());
+                    tracing::warn!(waiting, under_way, "events were dropped: they could not be written in time");
+                    return self.running.stop().await;
+                }
                 report = reports.recv(), if open && self.running.len() < WRITERS => match report {
                     Some(report) => self.told(report),
                     None => open = false,
@@ -356,10 +371,14 @@ mod tests {
     }
 
     fn recorder() -> (EventRecorder, Arc<Api>) {
+        recorder_of(&Supervisor::new(CancellationToken::new()))
+    }
+
+    fn recorder_of(owner: &Supervisor) -> (EventRecorder, Arc<Api>) {
         let api = Arc::new(Api::default());
         let router = Router::new().fallback(answer).with_state(api.clone());
         let client = crate::in_process(router, "test");
-        (EventRecorder::new(client, "test", ""), api)
+        (EventRecorder::new(client, "test", "", owner), api)
     }
 
     fn object(name: &str) -> ObjectReference {
@@ -399,6 +418,46 @@ mod tests {
         until(&api, |written| written.last().is_some_and(|(_, count)| *count == 5)).await;
         let written = api.written.lock();
         assert_eq!(*written, [("BackOff".to_string(), 1), ("counted".to_string(), 5)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_told_until_the_end_is_written_before_the_end() {
+        let owner = Supervisor::new(CancellationToken::new());
+        let (scope, other) = (owner.scope(), owner.scope());
+        let (recorder, api) = recorder_of(&scope);
+        let teller = recorder.clone();
+        scope.spawn("teller", mk8s_supervisor::OnExit::Restart, move |token| {
+            let recorder = teller.clone();
+            async move {
+                token.cancelled().await;
+                for number in 0..200 {
+                    recorder.event(&object(&format!("pod-{number}")), "Normal", "Last", "");
+                }
+                Ok(())
+            }
+        });
+        recorder.event(&object("a"), "Normal", "First", "");
+        let elsewhere = recorder_of(&other);
+        assert!(scope.shutdown(Duration::from_secs(8)).await);
+        assert_eq!(api.written.lock().len(), 201);
+        elsewhere.0.event(&object("a"), "Normal", "After", "");
+        until(&elsewhere.1, |written| written.len() == 1).await;
+    }
+
+    #[tokio::test]
+    async fn the_end_does_not_wait_for_an_api_that_is_away() {
+        let owner = Supervisor::new(CancellationToken::new());
+        let away = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let recorder = EventRecorder::new(kube::Client::new(away, "d"), "test", "", &owner);
+        recorder.event(&object("a"), "Normal", "First", "");
+        let began = Instant::now();
+        assert!(
+            owner.shutdown(Duration::from_millis(800)).await,
+            "nothing is left behind"
+        );
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::{OnExit, Supervisor, until};
 use parking_lot::Mutex;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 use crate::feed::{Feed, Selection};
 use crate::http_feed::HttpFeed;
@@ -23,22 +23,22 @@ type Slots = HashMap<(TypeId, View, String), Box<dyn Any + Send + Sync>>;
 pub struct Informers {
     feed: Arc<dyn Feed>,
     view: View,
-    token: CancellationToken,
+    owner: Supervisor,
     slots: Arc<Mutex<Slots>>,
 }
 
 impl Informers {
-    /// Informers that list and watch through a client. They end with `token`.
-    pub fn new(client: kube::Client, token: CancellationToken) -> Self {
-        Informers::fed(Arc::new(HttpFeed::new(client)), token)
+    /// Informers that list and watch through a client. Their reflectors are tasks of `owner`'s.
+    pub fn new(client: kube::Client, owner: &Supervisor) -> Self {
+        Informers::fed(Arc::new(HttpFeed::new(client)), owner)
     }
 
-    /// Informers that read a feed: in the API server's process its watch cache itself. They end with `token`.
-    pub fn fed(feed: Arc<dyn Feed>, token: CancellationToken) -> Self {
+    /// Informers that read a feed: in the API server's process its watch cache itself. Their reflectors are tasks of `owner`'s.
+    pub fn fed(feed: Arc<dyn Feed>, owner: &Supervisor) -> Self {
         Informers {
             feed,
             view: View::Whole,
-            token,
+            owner: owner.clone(),
             slots: Arc::new(Mutex::new(HashMap::new())),
         }
     }
@@ -53,6 +53,11 @@ impl Informers {
         }
     }
 
+    /// Whose tasks the reflectors are.
+    pub fn owner(&self) -> &Supervisor {
+        &self.owner
+    }
+
     fn view<K: Kind>(&self) -> View {
         if K::TRIM.is_some() { self.view } else { View::Whole }
     }
@@ -65,7 +70,7 @@ impl Informers {
     /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
     pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
         self.slot(field_selector.to_string(), || {
-            self.start("", field_selector, &self.token)
+            self.start("", field_selector, &self.owner)
         })
     }
 
@@ -75,7 +80,7 @@ impl Informers {
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         self.slot(format!("{namespace}/{field_selector}"), || {
-            self.start(namespace, field_selector, &self.token)
+            self.start(namespace, field_selector, &self.owner)
         })
     }
 
@@ -95,13 +100,13 @@ impl Informers {
     where
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
-        let token = self.token.child_token();
-        let informer = self.start(namespace, &format!("metadata.name={name}"), &token);
-        (informer, token.drop_guard())
+        let owner = self.owner.scope();
+        let informer = self.start(namespace, &format!("metadata.name={name}"), &owner);
+        (informer, owner.token().clone().drop_guard())
     }
 
     /// Over one namespace or, where none is named, all.
-    fn start<K: Kind>(&self, namespace: &str, field_selector: &str, token: &CancellationToken) -> Informer<K> {
+    fn start<K: Kind>(&self, namespace: &str, field_selector: &str, owner: &Supervisor) -> Informer<K> {
         let shared = Arc::new(Shared::new(self.view::<K>()));
         let selection = Selection {
             group: K::group(&()).into_owned(),
@@ -113,15 +118,8 @@ impl Informers {
         };
         let (feed, kept) = (self.feed.clone(), shared.clone());
         let name = format!("reflector of {}", selection.plural);
-        Supervisor::new(token.clone()).spawn(name, OnExit::Restart, move |token| {
-            let reflector = reflect(feed.clone(), selection.clone(), kept.clone());
-            async move {
-                tokio::select! {
-                    () = reflector => {}
-                    () = token.cancelled() => {}
-                }
-                Ok(())
-            }
+        owner.spawn(name, OnExit::Restart, move |token| {
+            until(token, reflect(feed.clone(), selection.clone(), kept.clone()))
         });
         Informer { shared }
     }

@@ -7,14 +7,20 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client};
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{EventRecorder, Feed, Informers};
 use mk8s_pki::ca::Authority;
-use tokio_util::sync::CancellationToken;
+use mk8s_supervisor::Supervisor;
 
 use crate::monitor::Hub;
 
+/// Who a controller is before it has an account of its own.
+const MANAGER: &str = "system:kube-controller-manager";
+
 /// Makes a client that acts as the given user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// Makes a feed of what the given user may see.
+pub type FeedFor = Arc<dyn Fn(&str) -> Arc<dyn Feed> + Send + Sync>;
 
 /// The cluster's settings that controllers act on.
 #[derive(Clone)]
@@ -57,12 +63,15 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct Context {
     clients: ClientFor,
+    feeds: FeedFor,
     /// A client with the controller's own identity.
     pub client: Client,
+    /// For kinds that only discovery tells of; with the controller's own identity too.
+    pub feed: Arc<dyn Feed>,
     /// Shared by all components of the process.
     pub informers: Informers,
-    /// Cancelled when the controller has to end.
-    pub token: CancellationToken,
+    /// What all controllers are part of, and end with.
+    pub scope: Supervisor,
     /// The kinds there are, and the namespaces that objects disappear from.
     pub hub: Arc<Hub>,
     /// See [`Settings`].
@@ -71,24 +80,32 @@ pub struct Context {
 
 impl Context {
     /// The context that [`crate::run`] derives each controller's own from.
-    pub fn new(clients: ClientFor, informers: Informers, settings: Settings, token: CancellationToken) -> Self {
-        let client = clients("system:kube-controller-manager");
+    pub fn new(
+        clients: ClientFor,
+        feeds: FeedFor,
+        informers: Informers,
+        settings: Settings,
+        scope: &Supervisor,
+    ) -> Self {
+        let (client, feed) = (clients(MANAGER), feeds(MANAGER));
         Context {
             clients,
+            feeds,
             client,
+            feed,
             informers,
-            token,
+            scope: scope.clone(),
             hub: Arc::default(),
             settings: Arc::new(settings),
         }
     }
 
     /// The same, acting as service account `account` of kube-system.
-    pub fn for_controller(&self, account: &str, token: CancellationToken) -> Self {
-        let client = (self.clients)(&format!("system:serviceaccount:kube-system:{account}"));
+    pub fn for_controller(&self, account: &str) -> Self {
+        let user = format!("system:serviceaccount:kube-system:{account}");
         Context {
-            client,
-            token,
+            client: (self.clients)(&user),
+            feed: (self.feeds)(&user),
             ..self.clone()
         }
     }
@@ -108,6 +125,6 @@ impl Context {
 
     /// Writes Events under the controller's name.
     pub fn recorder(&self, component: &str) -> EventRecorder {
-        EventRecorder::new(self.client.clone(), component, "")
+        EventRecorder::new(self.client.clone(), component, "", &self.scope)
     }
 }

@@ -58,7 +58,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         stateful: ctx.informers.of(),
         controllers: ctx.informers.of(),
     };
-    let mut driver = Driver::new("disruption-controller");
+    let mut driver = Driver::new("disruption-controller", &ctx.scope);
     driver.watch(&budgets, |event| vec![Key::of(&**event.object())]);
     driver.watch(&all_pods, {
         let by_ns = by_ns.clone();

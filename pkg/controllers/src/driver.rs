@@ -4,6 +4,9 @@
 //! event has always reached the index before the key that it causes is reconciled. Workers start when every pump has seen all objects that
 //! existed at the start. The same key is never reconciled twice at once; different keys are, on as many processors as there are. A panic
 //! in a reconciliation is a failure of its key, which comes back later like any other.
+//!
+//! When its scope ends, no further key is begun; what is under way is finished, since half a reconciliation would leave behind writes
+//! of which nobody knows. Only what takes too long is dropped. Nothing of the controller runs when `run` has returned.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -15,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use mk8s_client::{Event, Informer, Kind, WorkQueue};
-use mk8s_supervisor::{Jobs, job};
+use mk8s_supervisor::{Jobs, Supervisor, job};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::meta::Key;
@@ -50,6 +54,7 @@ pub trait Reconcile<Q = Key>: Send + Sync + 'static {
 /// Collects a controller's pumps, then runs it.
 pub struct Driver<Q: Eq + Hash + Clone + Send + Sync + 'static = Key> {
     name: &'static str,
+    scope: Supervisor,
     /// The keys to be reconciled.
     pub queue: WorkQueue<Q>,
     pumps: Jobs<&'static str, ()>,
@@ -57,10 +62,11 @@ pub struct Driver<Q: Eq + Hash + Clone + Send + Sync + 'static = Key> {
 }
 
 impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
-    /// A driver without pumps.
-    pub fn new(name: &'static str) -> Self {
+    /// A driver without pumps, which ends with `scope`.
+    pub fn new(name: &'static str, scope: &Supervisor) -> Self {
         Driver {
             name,
+            scope: scope.clone(),
             queue: WorkQueue::new(name),
             pumps: Jobs::default(),
             ready: Vec::new(),
@@ -97,29 +103,54 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
         });
     }
 
-    /// Reconciles until cancelled (by dropping), `workers` keys at once.
+    /// Reconciles, `workers` keys at once, until the scope ends.
     pub async fn run(mut self, workers: usize, controller: impl Reconcile<Q>) -> Result<(), Error> {
+        let ended = self.work(workers, controller).await;
+        self.pumps.stop().await;
+        ended
+    }
+
+    async fn work(&mut self, workers: usize, controller: impl Reconcile<Q>) -> Result<(), Error> {
+        let (token, overdue) = (self.scope.token().clone(), self.scope.overdue().clone());
         for seen in &mut self.ready {
-            // The sender lives as long as its pump, which never returns.
-            let _ = seen.wait_for(|ready| *ready).await;
+            tokio::select! {
+                // The sender lives as long as its pump, which never returns.
+                _ = seen.wait_for(|ready| *ready) => {}
+                () = token.cancelled() => return Ok(()),
+            }
         }
         let worker = Arc::new(Worker {
             name: self.name,
-            queue: self.queue,
+            queue: self.queue.clone(),
             timers: Timers::default(),
             controller,
         });
+        let mut working = Jobs::default();
         for _ in 0..workers {
-            self.pumps.spawn(self.name, "worker", worker.clone().work());
+            working.spawn(self.name, "worker", worker.clone().work(token.clone()));
         }
-        // None of them returns: one that ends did so by a panic, and without it the controller would go deaf.
-        match self.pumps.next().await {
-            Some((part, ended)) => Err(Error::Ended {
+        // None of them returns before: one that ends did so by a panic, and without it the controller would go deaf.
+        let lost = tokio::select! {
+            biased;
+            () = token.cancelled() => None,
+            lost = self.pumps.next() => lost,
+            lost = working.next() => lost,
+        };
+        if let Some((part, ended)) = lost.filter(|_| !token.is_cancelled()) {
+            working.stop().await;
+            return Err(Error::Ended {
                 part,
                 ended: ended.err(),
-            }),
-            None => Ok(()),
+            });
         }
+        tokio::select! {
+            () = async { while working.next().await.is_some() {} } => {}
+            () = overdue.cancelled() => {
+                tracing::warn!(controller = self.name, "reconciliations were dropped: they took too long to end");
+                working.stop().await;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -136,10 +167,14 @@ where
     Q: Eq + Hash + Clone + Display + Send + Sync + 'static,
     C: Reconcile<Q>,
 {
-    /// Takes one key after the other, for ever.
-    async fn work(self: Arc<Self>) {
+    /// Takes one key after the other, until cancelled.
+    async fn work(self: Arc<Self>, token: CancellationToken) {
         loop {
-            let key = self.queue.next().await;
+            let key = tokio::select! {
+                biased;
+                () = token.cancelled() => return,
+                key = self.queue.next() => key,
+            };
             self.timers.passed(&key);
             // On the heap: the futures of reconciliations are large, and most of the time there is none.
             let reconciled = AssertUnwindSafe(Box::pin(self.controller.reconcile(key.clone())));
@@ -228,9 +263,57 @@ mod tests {
         }
     }
 
+    fn scope() -> Supervisor {
+        Supervisor::new(CancellationToken::new())
+    }
+
+    /// Writes twice, with a while between.
+    struct Writes {
+        pause: Duration,
+        written: Arc<AtomicU32>,
+    }
+
+    impl Reconcile<u32> for Writes {
+        async fn reconcile(&self, _: u32) -> Result<Next, Error> {
+            self.written.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(self.pause).await;
+            self.written.fetch_add(1, Ordering::SeqCst);
+            Ok(Next::Done)
+        }
+    }
+
+    /// Ends the scope while the first of two keys is worked on; how often was written when it had ended.
+    async fn written_by_a_scope_that_ends(pause: Duration) -> u32 {
+        let scope = scope();
+        let written = Arc::new(AtomicU32::new(0));
+        let (owner, count) = (scope.clone(), written.clone());
+        scope.spawn("writes", mk8s_supervisor::OnExit::Restart, move |_| {
+            let driver = Driver::new("ending-controller", &owner);
+            driver.queue.add(1);
+            driver.queue.add(2);
+            let written = count.clone();
+            async move { Ok(driver.run(1, Writes { pause, written }).await?) }
+        });
+        while written.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(scope.shutdown(Duration::from_secs(8)).await);
+        let at_the_end = written.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(written.load(Ordering::SeqCst), at_the_end, "it went on");
+        at_the_end
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_ends_finishes_what_is_under_way_and_begins_no_more() {
+        assert_eq!(written_by_a_scope_that_ends(Duration::from_secs(1)).await, 2);
+        // What takes longer than there is time for is dropped.
+        assert_eq!(written_by_a_scope_that_ends(Duration::from_secs(30)).await, 1);
+    }
+
     #[tokio::test]
     async fn a_key_that_panics_comes_back_and_holds_up_no_other() {
-        let driver: Driver<&'static str> = Driver::new("panicking-controller");
+        let driver: Driver<&'static str> = Driver::new("panicking-controller", &scope());
         let queue = driver.queue.clone();
         queue.add("bad");
         queue.add("good");

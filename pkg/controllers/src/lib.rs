@@ -38,7 +38,7 @@ pub mod token;
 pub mod ttl;
 
 use futures::future::BoxFuture;
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::OnExit;
 
 pub use context::Context;
 pub use error::Error;
@@ -49,7 +49,7 @@ pub struct Controller {
     pub name: &'static str,
     /// The service account in kube-system whose rights it has (upstream's names, so that upstream's bootstrap roles fit).
     pub account: &'static str,
-    /// Runs until it is cancelled; an error is a failure that the supervisor restarts.
+    /// Runs until its scope ends, and then to the end of what it has begun; an error is a failure that the supervisor restarts.
     pub run: fn(Context) -> BoxFuture<'static, Result<(), Error>>,
 }
 
@@ -84,18 +84,13 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "token-cleaner", "token-cleaner", token::cleaner::run;
 };
 
-/// Starts every controller as a supervised task.
-pub fn run(ctx: &Context, supervisor: &Supervisor) {
+/// Starts every controller as a task of the context's scope.
+pub fn run(ctx: &Context) {
     for controller in CONTROLLERS {
         let base = ctx.clone();
-        supervisor.spawn(controller.name, OnExit::Restart, move |token| {
-            let ctx = base.for_controller(controller.account, token.clone());
-            async move {
-                tokio::select! {
-                    () = token.cancelled() => Ok(()),
-                    result = (controller.run)(ctx) => result.map_err(Into::into),
-                }
-            }
+        ctx.scope.spawn(controller.name, OnExit::Restart, move |_| {
+            let run = (controller.run)(base.for_controller(controller.account));
+            async move { run.await.map_err(Into::into) }
         });
     }
 }

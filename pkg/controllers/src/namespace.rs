@@ -61,7 +61,7 @@ const CONDITIONS: [(&str, &str, &str); 5] = [
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let namespaces = ctx.informers.of::<Namespace>();
     let mut gone = ctx.hub.gone();
-    let mut driver = Driver::new("namespace-controller");
+    let mut driver = Driver::new("namespace-controller", &ctx.scope);
     driver.watch(&namespaces, |event| match event {
         Event::Applied { new, .. } if meta::deleting(&**new) => vec![Key::new("", meta::name(&**new))],
         _ => Vec::new(),

@@ -30,12 +30,13 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let Some(network) = ctx.settings.cluster_cidr else {
-        return std::future::pending().await;
+        ctx.scope.token().cancelled().await;
+        return Ok(());
     };
     let service = ctx.settings.service_cidr;
     let shares = Arc::new(Mutex::new(Shares::new(network, ctx.settings.node_mask, service)?));
     let nodes = ctx.informers.of::<Node>();
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&nodes, {
         let shares = shares.clone();
         move |event| {

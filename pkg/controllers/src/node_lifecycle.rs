@@ -66,12 +66,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let leases = ctx.informers.in_namespace::<Lease>(LEASES, "");
     let heartbeats = Arc::new(Mutex::new(HashMap::new()));
     let all_pods = ctx.informers.of::<Pod>();
-    let pods = index::node(&all_pods);
-    let mut driver = Driver::new(NAME);
-    driver.watch(&nodes, {
-        let (heartbeats, nodes) = (heartbeats.clone(), nodes.clone());
-        move |event| node_event(event, &heartbeats, &nodes)
-    });
+    let (pods, ready) = (index::node(&all_pods), index::ready(&nodes));
+    let mut driver = Driver::new(NAME, &ctx.scope);
+    follow_nodes(&mut driver, &nodes, &heartbeats);
     driver.watch(&leases, {
         let heartbeats = heartbeats.clone();
         move |event| {
@@ -423,3 +420,75 @@ mod tests {
         assert!(silenced(&silent, &meta::now()).is_none());
     }
 }
+
+    struct Text(String, u64, String);
+
+    impl Stored for Text {
+        fn namespace(&self) -> &str {
+            ""
+        }
+
+        fn name(&self) -> &str {
+            &self.0
+        }
+
+        fn revision(&self) -> u64 {
+            self.1
+        }
+
+        fn json(&self) -> &[u8] {
+            self.2.as_bytes()
+        }
+    }
+
+    /// Tells of nodes what the test says.
+    struct Told(Mutex<Option<mpsc::UnboundedReceiver<Change>>>);
+
+    impl Feed for Told {
+        fn open(&self, _: &Selection, _: Option<u64>) -> mk8s_client::feed::Changes {
+            let told = self.0.lock().take().unwrap();
+            let told = futures::stream::unfold(told, |mut told| async { Some((told.recv().await?, told)) });
+            Box::pin(futures::StreamExt::map(told, Ok))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_goes_concerns_the_others_only_if_it_was_the_last_ready_one() {
+        let (tell, told) = mpsc::unbounded_channel();
+        let scope = Supervisor::new(CancellationToken::new());
+        let informers = Informers::fed(Arc::new(Told(Mutex::new(Some(told)))), &scope);
+        let mut revision = 0;
+        let mut set = |name: usize, status: &str| {
+            revision += 1;
+            let mut node = node(&[("Ready", status)], json!({}));
+            node.metadata.name = Some(name.to_string());
+            let text = serde_json::to_string(&node).unwrap();
+            let node = Arc::new(Text(name.to_string(), revision, text));
+            tell.send(Change::Applied(node)).unwrap();
+        };
+        for name in 0..20 {
+            set(name, "True");
+        }
+        tell.send(Change::UpTo(20)).unwrap();
+        let nodes = informers.of::<Node>();
+        let mut driver: Driver = Driver::new("nodes-of-a-test", &scope);
+        follow_nodes(&mut driver, &nodes, &Arc::default());
+        let queue = driver.queue.clone();
+        let looked_at = || async {
+            let mut keys = 0;
+            while let Ok(key) = tokio::time::timeout(Duration::from_secs(1), queue.next()).await {
+                queue.done(&key);
+                keys += 1;
+            }
+            keys
+        };
+        assert_eq!(looked_at().await, 20);
+        for name in 1..20 {
+            set(name, "Unknown");
+            assert_eq!(looked_at().await, 1, "{name}");
+        }
+        set(0, "Unknown");
+        assert_eq!(looked_at().await, 20, "none is left");
+        set(5, "True");
+        assert_eq!(looked_at().await, 20, "there is one again");
+    }

@@ -62,7 +62,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (pods, nodes) = (ctx.informers.of::<Pod>(), ctx.informers.of::<Node>());
     let (on_node, finished) = (index::node(&pods), index::finished(&pods));
     let threshold = ctx.settings.terminated_pod_threshold;
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&nodes, |event| match event {
         Event::Deleted(old) => vec![Item::Node(meta::name(&**old).to_owned())],
         Event::Applied { .. } => Vec::new(),

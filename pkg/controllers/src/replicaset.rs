@@ -40,8 +40,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let sets = ctx.informers.of::<ReplicaSet>();
     let all_pods = ctx.informers.of::<Pod>();
     let (pods, siblings) = (index::owner(&all_pods), index::owner(&sets));
-    let seen = Arc::new(Seen::default());
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
 
     driver.watch(&sets, {
         let seen = seen.clone();

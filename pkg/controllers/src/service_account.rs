@@ -43,7 +43,7 @@ struct DefaultAccount {
 /// Runs the controller that makes service account `default`.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (namespaces, accounts) = (ctx.informers.of::<Namespace>(), ctx.informers.of::<ServiceAccount>());
-    let mut driver = Driver::new("service-account-controller");
+    let mut driver = Driver::new("service-account-controller", &ctx.scope);
     driver.watch(&namespaces, namespace_key);
     driver.watch(&accounts, |event| match event {
         Event::Deleted(old) if meta::name(&**old) == DEFAULT => vec![Key::new("", meta::namespace(&**old))],
@@ -107,7 +107,7 @@ struct RootCaPublisher {
 pub async fn run_root_ca(ctx: Context) -> Result<(), Error> {
     let namespaces = ctx.informers.of::<Namespace>();
     let maps = ctx.informers.of_where::<ConfigMap>(&format!("metadata.name={ROOT_CA}"));
-    let mut driver = Driver::new("root-ca-cert-publisher");
+    let mut driver = Driver::new("root-ca-cert-publisher", &ctx.scope);
     driver.watch(&namespaces, namespace_key);
     driver.watch(&maps, |event| vec![Key::new("", meta::namespace(&**event.object()))]);
     driver.run(WORKERS, RootCaPublisher { ctx, namespaces, maps }).await

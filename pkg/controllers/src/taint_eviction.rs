@@ -38,7 +38,8 @@ struct Controller {
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (nodes, pods) = (ctx.informers.of::<Node>(), ctx.informers.of::<Pod>());
     let on_node = index::node(&pods);
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
+    let first_seen: Arc<Mutex<FirstSeen>> = Arc::default();
     driver.watch(&nodes, {
         move |event| {
             let Event::Applied { old, new } = event else {

@@ -24,7 +24,7 @@ struct Expirer {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let jobs = ctx.informers.of::<Job>();
-    let mut driver = Driver::new("ttl-after-finished-controller");
+    let mut driver = Driver::new("ttl-after-finished-controller", &ctx.scope);
     driver.watch(&jobs, |event| match event {
         Event::Applied { new, .. } if expires(new).is_some() => vec![Key::of(&**new)],
         _ => Vec::new(),

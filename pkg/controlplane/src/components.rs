@@ -35,16 +35,17 @@ pub(crate) fn run(server: &Arc<ApiServer>, settings: Settings, election: Option<
 }
 
 fn start(server: &Arc<ApiServer>, settings: &Settings, scope: &Supervisor) {
-    let informers = Informers::fed(server.feed(user(READER)), scope.token().clone()).packed();
-    let clients = server.clone();
+    let informers = Informers::fed(server.feed(user(READER)), scope).packed();
+    let (clients, feeds) = (server.clone(), server.clone());
     let context = Context::new(
         Arc::new(move |name| identity::client(&clients, name)),
+        Arc::new(move |name| feeds.feed(user(name))),
         informers.clone(),
         settings.clone(),
-        scope.token().clone(),
+        scope,
     );
-    mk8s_controllers::run(&context, scope);
+    mk8s_controllers::run(&context);
     let scheduler = identity::client(server, "system:kube-scheduler");
-    let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "");
+    let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "", scope);
     mk8s_scheduler::run(scheduler, informers, recorder, scope);
 }

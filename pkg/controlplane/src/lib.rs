@@ -19,16 +19,18 @@ use mk8s_controllers::context::Settings;
 use mk8s_pki::PkiError;
 use mk8s_pki::layout::{Master, ServerNames};
 use mk8s_pki::rotation::{self, Holder};
+use mk8s_store::Store;
 use mk8s_supervisor::Supervisor;
-use tokio_util::sync::CancellationToken;
 
 pub use identity::{READER, user};
 pub use mk8s_controllers::context::Settings as ControllerSettings;
 
 /// What a control plane is told.
 pub struct Config {
-    /// The store is in `db` below it.
+    /// The embedded store is in `db` below it.
     pub data_dir: PathBuf,
+    /// One that is open, and that other control planes may share. None: the embedded one.
+    pub store: Option<Arc<dyn Store>>,
     pub pki: Arc<Master>,
     /// What the API server's certificate is renewed for.
     pub names: ServerNames,
@@ -90,7 +92,10 @@ impl ControlPlane {
         api.cluster_domain = config.cluster_domain;
         api.kubelet_client = Some(rotation::client_config(ca, Some(kubelet_client.clone()))?);
         let tls = Arc::new(rotation::server_config(serving.clone(), ca)?);
-        let server = ApiServer::open(api)?;
+        let server = match config.store {
+            Some(store) => ApiServer::open_on(api, store)?,
+            None => ApiServer::open(api)?,
+        };
         let own = || format!("https://{}", SocketAddr::new(config.advertise_address, address.port()));
         let facts = Facts {
             service_cidr: config.service_cidr,
@@ -122,8 +127,8 @@ impl ControlPlane {
     }
 
     /// Informers fed by the watch cache, as far as this user may see it.
-    pub fn informers(&self, name: &str, token: CancellationToken) -> Informers {
-        Informers::fed(self.server.feed(user(name)), token)
+    pub fn informers(&self, name: &str, owner: &Supervisor) -> Informers {
+        Informers::fed(self.server.feed(user(name)), owner)
     }
 
     /// Ends what the API server still does, and closes the store.

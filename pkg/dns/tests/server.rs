@@ -179,7 +179,8 @@ fn cluster_and_host_names() {
             cluster_cidr: "10.244.0.0/16".parse().unwrap(),
         };
         let token = CancellationToken::new();
-        let informers = Informers::new(mk8s_client::in_process(api(), "dns"), token.clone());
+        let owner = mk8s_supervisor::Supervisor::new(token.clone());
+        let informers = Informers::new(mk8s_client::in_process(api(), "dns"), &owner);
         let server = tokio::spawn(run(config, informers, token.clone()));
         let web = "web.app.svc.cluster.local.";
         // The address comes after the server.

@@ -133,7 +133,7 @@ impl Kubelet {
         let runtime = runtime::Node::new(containerd.clone(), handle.clone(), cgroups.clone(), pause_name);
         let agent = Agent {
             runtime: Arc::new(runtime),
-            recorder: EventRecorder::new(client.clone(), "kubelet", &config.node_name),
+            recorder: EventRecorder::new(client.clone(), "kubelet", &config.node_name, informers.owner()),
             services: informers.of::<Service>(),
             nodes: informers.of::<Node>(),
             objects: cache::Objects::new(informers.clone()),

@@ -160,7 +160,7 @@ impl Cluster {
         let supervisor = Supervisor::new(CancellationToken::new());
         let user = User::authenticated(format!("system:node:{NODE}"), ["system:nodes".to_string()]);
         let client = in_process(self.server.router_as(user), "kubelet");
-        let informers = Informers::new(client.clone(), supervisor.token().clone());
+        let informers = Informers::new(client.clone(), &supervisor);
         let issued = mk8s_pki::issue::server(&self.ca, NODE, &["10.0.0.1".into()], 3600).unwrap();
         let holder = mk8s_pki::rotation::Holder::new(issued.certified_key().unwrap());
         let below = |name: &str| self.dir.join(name);

@@ -545,7 +545,8 @@ fn runs_and_makes_again_what_somebody_flushed() {
         let a = network.attach("a").await.unwrap();
         serve("a", &a);
         let token = tokio_util::sync::CancellationToken::new();
-        let informers = mk8s_client::Informers::new(mk8s_client::in_process(api(&a), "proxy"), token.clone());
+        let owner = mk8s_supervisor::Supervisor::new(token.clone());
+        let informers = mk8s_client::Informers::new(mk8s_client::in_process(api(&a), "proxy"), &owner);
         let running = tokio::spawn(mk8s_proxy::run(node(), informers, token.clone()));
         for _ in 0..2 {
             let start = Instant::now();

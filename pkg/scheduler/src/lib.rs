@@ -26,13 +26,12 @@ pub const NAME: &str = "default-scheduler";
 
 /// Starts the scheduler as a supervised task.
 pub fn run(client: Client, informers: Informers, recorder: EventRecorder, supervisor: &Supervisor) {
-    supervisor.spawn("scheduler", OnExit::Restart, move |token| {
-        let (client, informers, recorder) = (client.clone(), informers.clone(), recorder.clone());
+    let scope = supervisor.clone();
+    supervisor.spawn("scheduler", OnExit::Restart, move |_| {
+        let run = shell::run(client.clone(), informers.clone(), recorder.clone(), scope.clone());
         async move {
-            tokio::select! {
-                () = token.cancelled() => Ok(()),
-                () = shell::run(client, informers, recorder) => Ok(()),
-            }
+            run.await;
+            Ok(())
         }
     });
 }

@@ -13,7 +13,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Selector;
 use kube::{Api, Client};
 use mk8s_client::{Event, EventRecorder, Informers};
-use mk8s_supervisor::{JobError, Jobs, job};
+use mk8s_supervisor::{JobError, Jobs, Supervisor, job};
 
 use crate::cache::Cache;
 use crate::cycle;
@@ -62,62 +62,23 @@ struct Scheduler {
     start: usize,
 }
 
-/// Runs until dropped.
-pub async fn run(client: Client, informers: Informers, recorder: EventRecorder) {
-    let (pods, nodes, services) = (informers.of::<Pod>(), informers.of::<Node>(), informers.of::<Service>());
-    let (replica_sets, stateful_sets) = (informers.of::<ReplicaSet>(), informers.of::<StatefulSet>());
-    pods.wait_synced().await;
-    nodes.wait_synced().await;
-    services.wait_synced().await;
-    replica_sets.wait_synced().await;
-    stateful_sets.wait_synced().await;
-    let (mut pods, mut nodes, mut services) = (pods.subscribe(), nodes.subscribe(), services.subscribe());
-    let (mut replica_sets, mut stateful_sets) = (replica_sets.subscribe(), stateful_sets.subscribe());
-
+/// Runs until the scope ends. No decision is made then; those that were are bound, and told of.
+pub async fn run(client: Client, informers: Informers, recorder: EventRecorder, scope: Supervisor) {
     let mut state = Scheduler::new(client, recorder);
-    // What exists already comes first, whole: a decision on half the pods would overfill nodes.
-    while let Some(event) = nodes.try_next() {
-        state.node_event(event);
+    tokio::select! {
+        biased;
+        () = scope.token().cancelled() => {}
+        () = state.decide(&informers) => {}
     }
-    while let Some(event) = services.try_next() {
-        state.service_event(event);
-    }
-    while let Some(event) = replica_sets.try_next() {
-        state.owner_event(&event, |rs: &ReplicaSet| rs.spec.as_ref().map(|s| &s.selector));
-    }
-    while let Some(event) = stateful_sets.try_next() {
-        state.owner_event(&event, |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector));
-    }
-    while let Some(event) = pods.try_next() {
-        state.pod_event(event);
-    }
-
-    loop {
-        let wake_at = state.queue.tick(Instant::now());
-        tokio::select! {
-            biased;
-            event = nodes.next() => state.node_event(event),
-            event = pods.next() => state.pod_event(event),
-            event = services.next() => state.service_event(event),
-            event = replica_sets.next() => {
-                state.owner_event(&event, |rs: &ReplicaSet| rs.spec.as_ref().map(|s| &s.selector));
-            }
-            event = stateful_sets.next() => {
-                state.owner_event(&event, |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector));
-            }
-            Some((binding, ended)) = state.bindings.next() => {
-                state.bound(binding, ended.map_err(BindError::from).and_then(|bound| Ok(bound?)));
-            }
-            // A report that panicked is logged where it was caught; the pod's next refusal reports again.
-            Some(_) = state.reports.next() => state.report_next(),
-            () = std::future::ready(()), if state.queue.has_active() && state.bindings.len() < BINDINGS => {
-                state.schedule_next();
-                // Never pending by itself: without this, nobody else would get this thread.
-                tokio::task::yield_now().await;
-            }
-            () = sleep_until(wake_at) => {}
+    tokio::select! {
+        () = state.finish() => {}
+        () = scope.overdue().cancelled() => {
+            let (bindings, reports) = (state.bindings.len(), state.reports.len() + state.unreported.len());
+            tracing::warn!(bindings, reports, "dropped: they took too long to end");
         }
     }
+    state.bindings.stop().await;
+    state.reports.stop().await;
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -181,6 +142,75 @@ impl Scheduler {
             reports: Jobs::default(),
             unreported: HashMap::new(),
             start: 0,
+        }
+    }
+
+    /// Takes in events and decides, for ever.
+    async fn decide(&mut self, informers: &Informers) {
+        let (pods, nodes, services) = (informers.of::<Pod>(), informers.of::<Node>(), informers.of::<Service>());
+        let (replica_sets, stateful_sets) = (informers.of::<ReplicaSet>(), informers.of::<StatefulSet>());
+        pods.wait_synced().await;
+        nodes.wait_synced().await;
+        services.wait_synced().await;
+        replica_sets.wait_synced().await;
+        stateful_sets.wait_synced().await;
+        let (mut pods, mut nodes, mut services) = (pods.subscribe(), nodes.subscribe(), services.subscribe());
+        let (mut replica_sets, mut stateful_sets) = (replica_sets.subscribe(), stateful_sets.subscribe());
+
+        // What exists already comes first, whole: a decision on half the pods would overfill nodes.
+        while let Some(event) = nodes.try_next() {
+            self.node_event(event);
+        }
+        while let Some(event) = services.try_next() {
+            self.service_event(event);
+        }
+        while let Some(event) = replica_sets.try_next() {
+            self.owner_event(&event, |rs: &ReplicaSet| rs.spec.as_ref().map(|s| &s.selector));
+        }
+        while let Some(event) = stateful_sets.try_next() {
+            self.owner_event(&event, |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector));
+        }
+        while let Some(event) = pods.try_next() {
+            self.pod_event(event);
+        }
+
+        loop {
+            let wake_at = self.queue.tick(Instant::now());
+            tokio::select! {
+                biased;
+                event = nodes.next() => self.node_event(event),
+                event = pods.next() => self.pod_event(event),
+                event = services.next() => self.service_event(event),
+                event = replica_sets.next() => {
+                    self.owner_event(&event, |rs: &ReplicaSet| rs.spec.as_ref().map(|s| &s.selector));
+                }
+                event = stateful_sets.next() => {
+                    self.owner_event(&event, |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector));
+                }
+                Some((binding, ended)) = self.bindings.next() => {
+                    self.bound(binding, ended.map_err(BindError::from).and_then(|bound| Ok(bound?)));
+                }
+                // A report that panicked is logged where it was caught; the pod's next refusal reports again.
+                Some(_) = self.reports.next() => self.report_next(),
+                () = std::future::ready(()), if self.queue.has_active() && self.bindings.len() < BINDINGS => {
+                    self.schedule_next();
+                    // Never pending by itself: without this, nobody else would get this thread.
+                    tokio::task::yield_now().await;
+                }
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// Waits for what is under way, and what follows from it.
+    async fn finish(&mut self) {
+        while !self.bindings.is_empty() || !self.reports.is_empty() {
+            tokio::select! {
+                Some((binding, ended)) = self.bindings.next() => {
+                    self.bound(binding, ended.map_err(BindError::from).and_then(|bound| Ok(bound?)));
+                }
+                Some(_) = self.reports.next() => self.report_next(),
+            }
         }
     }
 

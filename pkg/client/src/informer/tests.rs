@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use mk8s_api::stored::Stored;
+use mk8s_supervisor::Supervisor;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -112,7 +113,7 @@ impl Bench {
         Bench {
             tell,
             script: script.clone(),
-            informers: Informers::fed(Arc::new(script), token.clone()).packed(),
+            informers: Informers::fed(Arc::new(script), &Supervisor::new(token.clone())).packed(),
             _ends: token.drop_guard(),
         }
     }
@@ -152,6 +153,17 @@ fn waiting(events: &mut crate::Subscription<Pod>) -> Vec<(String, Option<String>
         });
     }
     all
+}
+
+/// One whose spec is no spec.
+fn unreadable(name: &str, revision: u64, uid: &str) -> Arc<dyn Stored> {
+    let metadata = json!({"namespace": "d", "name": name, "uid": uid, "resourceVersion": revision.to_string()});
+    Arc::new(Text {
+        namespace: "d".into(),
+        name: name.into(),
+        revision,
+        json: serde_json::to_vec(&json!({"metadata": metadata, "spec": 7})).unwrap(),
+    })
 }
 
 fn step(name: &str, old: Option<&str>, new: Option<&str>) -> (String, Option<String>, Option<String>) {
@@ -331,12 +343,48 @@ async fn of_packed_objects_only_those_used_last_stay_decoded() {
 async fn packed_and_whole_pods_are_two_informers_and_other_kinds_are_one() {
     let bench = Bench::new();
     let packed = bench.informers.clone();
-    let whole = Informers::fed(Arc::new(bench.script.clone()), CancellationToken::new());
+    let whole = Informers::fed(
+        Arc::new(bench.script.clone()),
+        &Supervisor::new(CancellationToken::new()),
+    );
     let shared = whole.packed();
     assert!(!Arc::ptr_eq(&whole.of::<Pod>().shared, &shared.of::<Pod>().shared));
     assert!(Arc::ptr_eq(&packed.of::<Pod>().shared, &packed.of::<Pod>().shared));
     assert!(
         Arc::ptr_eq(&whole.of::<Node>().shared, &shared.of::<Node>().shared),
         "nothing to pack"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_decoded_stays_as_it_was_known_and_is_counted() {
+    let bench = Bench::new();
+    let pods = bench.informers.of::<Pod>();
+    bench.apply(pod("a", "1", 1));
+    bench.apply(pod("b", "1", 2));
+    bench.apply(unreadable("c", 3, "c"));
+    bench.up_to(3);
+    reached(&pods, 3).await;
+    let (index, mut events) = (pods.index("node", by_node), pods.subscribe());
+    assert_eq!(waiting(&mut events).len(), 2);
+    // It has not gone because it can't be read; but the one known has where the name is another's.
+    bench.apply(unreadable("a", 4, "a"));
+    bench.apply(unreadable("b", 5, "another"));
+    reached(&pods, 5).await;
+    assert_eq!(waiting(&mut events), [step("b", Some("1"), None)]);
+    assert_eq!(index.count("1"), 1);
+    // A list that names it does not take it away either. What can be read again goes on from what was known.
+    bench.fail(FeedError::Expired);
+    bench.apply(unreadable("a", 4, "a"));
+    bench.up_to(6);
+    reached(&pods, 6).await;
+    bench.apply(pod("a", "2", 7));
+    reached(&pods, 7).await;
+    assert_eq!(waiting(&mut events), [step("a", Some("1"), Some("2"))]);
+    let mut text = String::new();
+    mk8s_supervisor::metrics::print(&mut text);
+    assert!(
+        text.contains("mk8s_informer_undecodable_total{kind=\"Pod\"} 4\n"),
+        "{text}"
     );
 }

@@ -35,7 +35,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         ctx.informers.of::<CertificateSigningRequest>(),
         ctx.informers.of::<Node>(),
     );
-    let mut driver = Driver::new("csrapproving");
+    let mut driver = Driver::new("csrapproving", &ctx.scope);
     driver.watch(&requests, |event| match event {
         Event::Applied { new, .. } if is_open(new) => vec![Key::of(&**new)],
         _ => Vec::new(),

@@ -26,7 +26,7 @@ struct Cleaner {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let requests = ctx.informers.of::<CertificateSigningRequest>();
-    let mut driver = Driver::new("csrcleaner");
+    let mut driver = Driver::new("csrcleaner", &ctx.scope);
     driver.watch(&requests, |event| match event {
         Event::Applied { new, .. } => vec![Key::of(&**new)],
         Event::Deleted(_) => Vec::new(),

@@ -28,10 +28,11 @@ struct Signer {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let Some(signer) = ctx.settings.signer.clone() else {
-        return std::future::pending().await;
+        ctx.scope.token().cancelled().await;
+        return Ok(());
     };
     let requests = ctx.informers.of::<CertificateSigningRequest>();
-    let mut driver = Driver::new("csrsigning");
+    let mut driver = Driver::new("csrsigning", &ctx.scope);
     driver.watch(&requests, |event| match event {
         Event::Applied { new, .. } if is_due(new) => vec![Key::of(&**new)],
         _ => Vec::new(),

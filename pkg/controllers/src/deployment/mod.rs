@@ -44,7 +44,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let deployments = ctx.informers.of::<Deployment>();
     let (all_sets, all_pods) = (ctx.informers.of::<ReplicaSet>(), ctx.informers.of::<Pod>());
     let (sets, pods) = (index::owner(&all_sets), index::owner(&all_pods));
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&deployments, |event| match event {
         Event::Applied { new, .. } => vec![Key::of(&**new)],
         Event::Deleted(_) => Vec::new(),

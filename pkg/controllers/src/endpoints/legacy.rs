@@ -42,7 +42,7 @@ struct Controller {
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
     let pods = index::labels(&ctx.informers.of());
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
     follow(&mut driver, &ctx);
     driver.watch(&endpoints, |event| match event {
         // At the start: those whose service went meanwhile. Later: those that someone took away.

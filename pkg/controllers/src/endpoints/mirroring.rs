@@ -51,7 +51,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
     let all_slices = ctx.informers.of::<EndpointSlice>();
     let slices = all_slices.index("mirrored service", by_service);
-    let mut driver = Driver::new("endpointslicemirroring-controller");
+    let mut driver = Driver::new("endpointslicemirroring-controller", &ctx.scope);
     driver.watch(&services, |event| {
         let selector = |s: &Service| s.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
         match event {

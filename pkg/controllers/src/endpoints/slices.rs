@@ -52,7 +52,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let all_slices = ctx.informers.of::<EndpointSlice>();
     let pods = index::labels(&ctx.informers.of());
     let slices = all_slices.index("service", by_service);
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
     follow(&mut driver, &ctx);
     driver.watch(&all_slices, |event| {
         let before = match event {

@@ -15,6 +15,7 @@ use kube::core::PartialObjectMeta;
 use mk8s_client::EventRecorder;
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
@@ -33,29 +34,34 @@ struct Collector {
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
-    let (monitor, mut changes, mut synced) = Monitor::new(ctx.client.clone(), ctx.hub.clone());
-    let graph = Arc::new(Mutex::new(Graph::default()));
-    let driver: Driver<Task> = Driver::new("garbage-collector");
-    let queue = driver.queue.clone();
-    let follow = {
-        let graph = graph.clone();
-        async move {
-            while let Some(change) = changes.recv().await {
-                for task in apply(&mut graph.lock(), &change) {
-                    queue.add(task);
-                }
-            }
-        }
+    let (synced, mut is_synced) = watch::channel(false);
+    let monitor = Monitor {
+        client: ctx.client.clone(),
+        feed: ctx.feed.clone(),
+        hub: ctx.hub.clone(),
+        synced,
     };
+    let token = ctx.scope.token().clone();
+    let graph = Arc::new(Mutex::new(Graph::default()));
+    let driver: Driver<Task> = Driver::new("garbage-collector", &ctx.scope);
+    let queue = driver.queue.clone();
+    let followed = graph.clone();
+    let follow = keep(monitor, move |change| {
+        for task in apply(&mut followed.lock(), change) {
+            queue.add(task);
+        }
+    });
     let recorder = ctx.recorder("garbage-collector-controller");
     let collector = Collector { ctx, graph, recorder };
     let work = async move {
         // Half a graph looks as if owners were missing. (They would be read before a delete: this saves the reads.)
-        let _ = synced.wait_for(|synced| *synced).await;
+        tokio::select! {
+            _ = is_synced.wait_for(|synced| *synced) => {}
+            () = token.cancelled() => {}
+        }
         driver.run(WORKERS, collector).await
     };
     tokio::select! {
-        () = keep(monitor) => Ok(()),
         () = follow => Ok(()),
         result = work => result,
     }

@@ -87,8 +87,7 @@ struct Controller {
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (jobs, all_pods) = (ctx.informers.of::<Job>(), ctx.informers.of::<Pod>());
     let pods = index::owner(&all_pods);
-    let memory = Arc::new(Memory::default());
-    let mut driver = Driver::new(NAME);
+    let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&jobs, {
         let (pods, memory) = (pods.clone(), memory.clone());
         move |event| match event {

@@ -25,7 +25,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let secrets = ctx
         .informers
         .in_namespace::<Secret>(NAMESPACE, &format!("type={}", mk8s_pki::bootstrap::SECRET_TYPE));
-    let mut driver = Driver::new("token-cleaner-controller");
+    let mut driver = Driver::new("token-cleaner-controller", &ctx.scope);
     driver.watch(&secrets, |event| match event {
         Event::Applied { new, .. } => vec![Key::of(&**new)],
         Event::Deleted(_) => Vec::new(),

@@ -36,7 +36,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let maps = ctx
         .informers
         .in_namespace::<ConfigMap>(PUBLIC, &format!("metadata.name={INFO}"));
-    let mut driver = Driver::new("bootstrap-signer-controller");
+    let mut driver = Driver::new("bootstrap-signer-controller", &ctx.scope);
     driver.watch(&secrets, |_| vec![Key::new(PUBLIC, INFO)]);
     driver.watch(&maps, |_| vec![Key::new(PUBLIC, INFO)]);
     driver.run(1, Signer { ctx, secrets, maps }).await

@@ -14,6 +14,7 @@ use hyper::body::{Bytes, Frame};
 use k8s_openapi::api::core::v1::{Node, Service};
 use mk8s_client::{EventRecorder, Informers};
 use mk8s_containerd::{Containerd, Options};
+use mk8s_supervisor::Supervisor;
 use mk8s_supervisor::job::{self, AbortOnDrop};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -162,14 +163,14 @@ impl Scene {
         let api = Arc::new(Api::default());
         let client = api.client();
         let token = CancellationToken::new();
-        let informers = Informers::new(client.clone(), token.clone());
+        let informers = Informers::new(client.clone(), &Supervisor::new(token.clone()));
         let runtime = Fake::new();
         let config = config(dir.path());
         for path in [&config.root_dir, &config.pod_log_dir, &config.container_log_dir] {
             std::fs::create_dir_all(path).unwrap();
         }
         let agent = Agent {
-            recorder: EventRecorder::new(client.clone(), "kubelet", "node-a"),
+            recorder: EventRecorder::new(client.clone(), "kubelet", "node-a", informers.owner()),
             services: informers.of::<Service>(),
             nodes: informers.of::<Node>(),
             objects: crate::cache::Objects::new(informers.clone()),
@@ -598,7 +599,7 @@ async fn a_lost_workers_pod_is_not_started_a_second_time() {
     scene.crash();
     scene.runtime.fail("has_network", Fault::Panic);
     let made = scene.runtime.count("create");
-    let informers = Informers::new(scene.api.client(), CancellationToken::new());
+    let informers = Informers::new(scene.api.client(), &Supervisor::new(CancellationToken::new()));
     let pods = informers.of_where::<Pod>("spec.nodeName=node-a");
     let inventory = [(UID.to_owned(), scene.runtime.found())].into();
     let token = CancellationToken::new();
