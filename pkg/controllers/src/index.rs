@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use mk8s_client::{Index, Informer, Kind};
 
-use crate::{meta, pod};
+use crate::{meta, node_lifecycle, pod};
 
 /// Dependents by their manager's uid; those without a manager by what [`orphans`] asks for.
 pub fn owner<K: Kind>(informer: &Informer<K>) -> Index<K> {
@@ -57,6 +57,14 @@ pub fn namespace<K: Kind>(informer: &Informer<K>) -> Index<K> {
 /// Pods by the node that they run on; those without one under the empty name.
 pub fn node(pods: &Informer<Pod>) -> Index<Pod> {
     pods.index("node", |pod| vec![pod::node(pod).to_owned()])
+}
+
+/// Nodes that are ready, all under the empty name, so that they can be counted.
+pub fn ready(nodes: &Informer<Node>) -> Index<Node> {
+    nodes.index("ready", |node| match node_lifecycle::is_ready(node) {
+        true => vec![String::new()],
+        false => Vec::new(),
+    })
 }
 
 /// Pods that have finished, all under the empty name, so that they can be counted.

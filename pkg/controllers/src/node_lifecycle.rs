@@ -53,6 +53,7 @@ const POSTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressu
 struct Controller {
     ctx: Context,
     nodes: Informer<Node>,
+    ready: Index<Node>,
     pods: Index<Pod>,
     heartbeats: Arc<Mutex<HashMap<String, Instant>>>,
     /// When a node's pods may be driven out next.
@@ -105,6 +106,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let controller = Controller {
         ctx,
         nodes,
+        ready,
         pods,
         heartbeats,
         next_eviction,
@@ -113,7 +115,22 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.run(WORKERS, controller).await
 }
 
-fn node_event(event: &Event<Node>, heartbeats: &Mutex<HashMap<String, Instant>>, nodes: &Informer<Node>) -> Vec<Key> {
+fn follow_nodes(driver: &mut Driver, nodes: &Informer<Node>, heartbeats: &Arc<Mutex<HashMap<String, Instant>>>) {
+    let (heartbeats, all, ready) = (heartbeats.clone(), nodes.clone(), index::ready(nodes));
+    let mut any = false;
+    driver.watch(nodes, move |event| {
+        let before = std::mem::replace(&mut any, ready.count("") > 0);
+        let key = node_event(event, &heartbeats);
+        // Whether pods are driven off the others depends on whether any node is left. Asked only when that changes: a zone that
+        // fails would else have every node of the cluster looked at once for each of its own.
+        match any == before {
+            true => key.into_iter().collect(),
+            false => all.list().iter().map(|n| Key::of(&**n)).collect(),
+        }
+    });
+}
+
+fn node_event(event: &Event<Node>, heartbeats: &Mutex<HashMap<String, Instant>>) -> Option<Key> {
     let key = Key::of(&**event.object());
     match event {
         Event::Applied { old, new } => {
@@ -121,16 +138,11 @@ fn node_event(event: &Event<Node>, heartbeats: &Mutex<HashMap<String, Instant>>,
             if old.as_deref().is_none_or(|old| posted(old) != posted(new)) {
                 heartbeats.lock().insert(key.name.clone(), Instant::now());
             }
-            let ready = |n: &Node| condition(n, "Ready").is_some_and(|c| c.status == "True");
-            if old.as_deref().is_some_and(|old| ready(old) != ready(new)) {
-                // Whether pods are driven off the others depends on whether any node is left.
-                return nodes.list().iter().map(|n| Key::of(&**n)).collect();
-            }
-            vec![key]
+            Some(key)
         }
         Event::Deleted(_) => {
             heartbeats.lock().remove(&key.name);
-            Vec::new()
+            None
         }
     }
 }
@@ -144,7 +156,8 @@ fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
         .find(|c| c.type_ == type_)
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Does the node answer, and say that it can run pods?
+pub fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|c| c.status == "True")
 }
 
@@ -193,7 +206,7 @@ impl Reconcile for Controller {
 impl Controller {
     /// Brings the taints that conditions make in line with them.
     async fn taints(&self, node: &mut Node) -> Result<Next, Error> {
-        let any_ready = self.nodes.list().iter().any(|n| is_ready(n));
+        let any_ready = self.ready.count("") > 0;
         let had = has_taint(node, NO_EXECUTE);
         let (mut wanted, mut next) = (taints(node, any_ready, &meta::now()), Next::Done);
         let drives_out = wanted.iter().any(|t| t.effect == NO_EXECUTE && is_ours(t));
@@ -335,7 +348,12 @@ fn taints(node: &Node, any_ready: bool, now: &Time) -> Vec<Taint> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mk8s_api::stored::Stored;
+    use mk8s_client::{Change, Feed, Informers, Selection};
+    use mk8s_supervisor::Supervisor;
     use serde_json::Value;
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -419,7 +437,6 @@ mod tests {
         );
         assert!(silenced(&silent, &meta::now()).is_none());
     }
-}
 
     struct Text(String, u64, String);
 
@@ -492,3 +509,4 @@ mod tests {
         set(5, "True");
         assert_eq!(looked_at().await, 20, "there is one again");
     }
+}
