@@ -5,14 +5,39 @@ use std::future::Future;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
-use mk8s_client::Kind;
+use mk8s_client::{Index, Kind};
 use serde_json::json;
 
 use crate::error::{Error, Tried};
-use crate::meta;
+use crate::meta::{self, Key};
+
+/// The owner of kind `O` that manages an object.
+pub fn manager<O: kube::Resource<DynamicType = ()>>(object: &impl kube::Resource) -> Option<Key> {
+    let owner = meta::controller_of(object).filter(|owner| owner.kind == O::kind(&()))?;
+    Some(Key::new(meta::namespace(object), &owner.name))
+}
+
+/// Those who would adopt an orphan; `owners` are by their namespace.
+pub fn selecting<O: Kind>(
+    orphan: &impl kube::Resource,
+    owners: &Index<O>,
+    selector: fn(&O) -> Option<LabelSelector>,
+) -> Vec<Key> {
+    let labels = meta::labels(orphan);
+    if labels.is_empty() {
+        return Vec::new();
+    }
+    let mut owners = owners.get(meta::namespace(orphan));
+    owners.retain(|owner| {
+        let selector = selector(owner).and_then(|s| meta::selector(&s).ok());
+        selector.is_some_and(|s| !s.selects_all() && s.matches(labels))
+    });
+    owners.iter().map(|owner| Key::of(&**owner)).collect()
+}
 
 /// What is to be done about a dependent.
 #[derive(Debug, PartialEq, Eq)]

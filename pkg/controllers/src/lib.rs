@@ -8,12 +8,13 @@
 //! to keys; `Reconcile`, which reads, plans, acts; the plan as a pure function with its tests as tables; a row below. Objects are found
 //! by the informers' indexes ([`index`]). Who counts what it makes waits with `Seen` until its own writes have come back.
 //! Dependents are taken and let go by [`adoption`], conditions put by `mk8s_api::conditions`, and a delete says which object it
-//! means ([`meta::this`]). A panic is its key's failure, and queues are counted; both by the driver. Its rights are those of its
+//! means ([`delete`]). A panic is its key's failure, and queues are counted; both by the driver. Its rights are those of its
 //! account in the bootstrap roles, which `tests/controllers` exercises.
 
 pub mod adoption;
 pub mod certificates;
 pub mod context;
+pub mod delete;
 pub mod deployment;
 pub mod disruption;
 pub mod driver;

@@ -126,14 +126,6 @@ pub fn controlled_by<K: kube::Resource>(object: &K, uid: &str) -> bool {
     controller_of(object).is_some_and(|owner| owner.uid == uid)
 }
 
-/// For a delete: this object, not one that has its name by now.
-pub fn this<K: kube::Resource>(object: &K) -> Preconditions {
-    Preconditions {
-        uid: object.meta().uid.clone(),
-        resource_version: None,
-    }
-}
-
 /// For a delete: this object as it was read, unless it has changed since.
 pub fn this_version<K: kube::Resource>(object: &K) -> Preconditions {
     Preconditions {

@@ -87,7 +87,7 @@ impl Reconcile for Controller {
                 "no share of the pod network is left for node {key}"
             )));
         };
-        let patch = json!({"spec": {"podCIDR": share.to_string(), "podCIDRs": [share.to_string()]}});
+        let patch = json!({"metadata": {"uid": meta::uid(&*node)}, "spec": {"podCIDR": share.to_string(), "podCIDRs": [share.to_string()]}});
         let api = self.ctx.all::<Node>();
         let done = api
             .patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch))

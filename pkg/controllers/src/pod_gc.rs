@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
@@ -173,10 +174,9 @@ impl Controller {
     }
 
     async fn delete(&self, pod: &Pod) -> Result<(), Error> {
-        let (namespace, name) = (meta::namespace(pod), meta::name(pod));
-        let params = DeleteParams::default().grace_period(0).preconditions(meta::this(pod));
-        let done = self.ctx.api::<Pod>(namespace).delete(name, &params).await.map(drop);
-        done.tried_if_exists(|| format!("delete pod {namespace}/{name}"))
+        let api = self.ctx.api::<Pod>(meta::namespace(pod));
+        delete(&api, pod, DeleteParams::default().grace_period(0))
+            .await
             .map(drop)
     }
 }

@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
-use kube::core::SelectorExt;
 use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 
-use crate::adoption;
+use crate::adoption::{self, manager};
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key, nonzero, to_i32};
@@ -31,7 +31,7 @@ struct Controller {
     all_pods: Informer<Pod>,
     pods: Index<Pod>,
     /// Pods that were made or deleted.
-    seen: Arc<Seen<Key>>,
+    seen: Seen<Key>,
     recorder: EventRecorder,
 }
 
@@ -42,19 +42,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (pods, siblings) = (index::owner(&all_pods), index::owner(&sets));
     let mut driver = Driver::new(NAME, &ctx.scope);
 
-    driver.watch(&sets, {
-        let seen = seen.clone();
-        move |event| match event {
-            Event::Applied { new, .. } => vec![Key::of(&**new)],
-            Event::Deleted(old) => {
-                seen.forget(&Key::of(&**old));
-                Vec::new()
-            }
-        }
-    });
+    // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
+    driver.watch(&sets, |event| vec![Key::of(&**event.object())]);
     driver.watch(&all_pods, {
-        let sets = sets.clone();
-        move |event| pod_event(event, &sets)
+        let in_namespace = index::namespace(&sets);
+        move |event| pod_event(event, &in_namespace)
     });
 
     let recorder = ctx.recorder(NAME);
@@ -64,24 +56,18 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         siblings,
         all_pods,
         pods,
-        seen,
+        seen: Seen::default(),
         recorder,
     };
     driver.run(WORKERS, controller).await
 }
 
-fn manager(pod: &Pod) -> Option<Key> {
-    meta::controller_of(pod)
-        .filter(|o| o.kind == "ReplicaSet")
-        .map(|o| Key::new(meta::namespace(pod), &o.name))
-}
-
-fn pod_event(event: &Event<Pod>, sets: &Informer<ReplicaSet>) -> Vec<Key> {
+fn pod_event(event: &Event<Pod>, in_namespace: &Index<ReplicaSet>) -> Vec<Key> {
     let Event::Applied { old, new } = event else {
-        return manager(event.object()).into_iter().collect();
+        return manager::<ReplicaSet>(&**event.object()).into_iter().collect();
     };
-    let mut keys: Vec<Key> = manager(new).into_iter().collect();
-    if let Some(before) = old.as_deref().and_then(manager)
+    let mut keys: Vec<Key> = manager::<ReplicaSet>(&**new).into_iter().collect();
+    if let Some(before) = old.as_deref().and_then(manager::<ReplicaSet>)
         && Some(&before) != keys.first()
     {
         keys.push(before);
@@ -91,26 +77,11 @@ fn pod_event(event: &Event<Pod>, sets: &Informer<ReplicaSet>) -> Vec<Key> {
             .as_ref()
             .is_none_or(|o| o.metadata.labels != new.metadata.labels || !keys.is_empty());
         if relabelled {
-            keys.extend(selecting(new, sets));
+            let selector = |set: &ReplicaSet| set.spec.as_ref().map(|s| s.selector.clone());
+            keys.extend(adoption::selecting(&**new, in_namespace, selector));
         }
     }
     keys
-}
-
-/// The ReplicaSets that would adopt an orphan.
-fn selecting(pod: &Pod, sets: &Informer<ReplicaSet>) -> Vec<Key> {
-    if meta::labels(pod).is_empty() {
-        return Vec::new();
-    }
-    sets.list()
-        .iter()
-        .filter(|set| meta::namespace(&***set) == meta::namespace(pod))
-        .filter(|set| {
-            let selector = set.spec.as_ref().and_then(|s| meta::selector(&s.selector).ok());
-            selector.is_some_and(|s| !s.selects_all() && s.matches(meta::labels(pod)))
-        })
-        .map(|set| Key::of(&**set))
-        .collect()
 }
 
 impl Reconcile for Controller {
@@ -222,20 +193,15 @@ impl Controller {
         let api = self.ctx.api::<Pod>(&key.namespace);
         let results = futures::future::join_all(doomed.iter().map(|pod| async {
             let name = meta::name(&**pod);
-            let params = DeleteParams::default().preconditions(meta::this(&**pod));
-            match api
-                .delete(name, &params)
-                .await
-                .tried_if_exists(|| format!("delete pod {}/{name}", key.namespace))
-            {
-                Ok(Some(_)) => {
+            match delete(&api, &**pod, DeleteParams::default()).await {
+                Ok(true) => {
                     self.seen.deleted(key, &**pod);
                     let message = format!("Deleted pod: {name}");
                     self.recorder
                         .event(&meta::reference(set), "Normal", "SuccessfulDelete", &message);
                     Ok(())
                 }
-                Ok(None) => Ok(()),
+                Ok(false) => Ok(()),
                 Err(e) => {
                     self.recorder.event(
                         &meta::reference(set),

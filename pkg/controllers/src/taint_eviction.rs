@@ -3,6 +3,7 @@
 //! Watches nodes and pods; deletes pods, each with condition DisruptionTarget before. A taint that goes in time cancels it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
@@ -27,9 +29,8 @@ struct Controller {
     ctx: Context,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
-    /// When a taint without a time of its own was seen first, by node and taint.
-    seen: Mutex<HashMap<(String, String), Timestamp>>,
-    /// Pods that were told that they have to go.
+    first_seen: Arc<Mutex<FirstSeen>>,
+    /// The uids of pods that have to go later.
     marked: Mutex<HashMap<Key, String>>,
     recorder: EventRecorder,
 }
@@ -41,8 +42,10 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let mut driver = Driver::new(NAME, &ctx.scope);
     let first_seen: Arc<Mutex<FirstSeen>> = Arc::default();
     driver.watch(&nodes, {
+        let first_seen = first_seen.clone();
         move |event| {
             let Event::Applied { old, new } = event else {
+                first_seen.lock().forget(&**event.object());
                 return Vec::new();
             };
             let before = old.as_deref().map(no_execute).unwrap_or_default();
@@ -79,7 +82,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         ctx,
         nodes,
         pods,
-        seen: Mutex::default(),
+        first_seen,
         marked: Mutex::default(),
         recorder,
     };
@@ -136,7 +139,7 @@ impl Reconcile for Controller {
         if meta::deleting(&*pod) {
             return Ok(Next::Done);
         }
-        let taints = self.since(&node, &pod);
+        let taints = self.first_seen.lock().since(&node, &pod, Timestamp::now());
         let tolerations = pod
             .spec
             .as_ref()
@@ -145,7 +148,8 @@ impl Reconcile for Controller {
         let until = match stay(&tolerations, &taints) {
             Stay::Until(until) => until,
             Stay::Forever => {
-                if self.marked.lock().remove(&key).is_some() {
+                let marked = self.marked.lock().remove(&key);
+                if marked.is_some_and(|uid| uid == meta::uid(&*pod)) {
                     let text = format!("Cancelling deletion of Pod {key}");
                     self.recorder
                         .event(&meta::reference(&*pod), "Normal", "TaintManagerEviction", text);
@@ -166,24 +170,36 @@ impl Reconcile for Controller {
     }
 }
 
-impl Controller {
+/// When a taint without a time of its own was seen first, by the node's uid and the taint.
+#[derive(Default)]
+struct FirstSeen(HashMap<String, HashMap<String, Timestamp>>);
+
+impl FirstSeen {
     /// The node's taints, each with the time that the pod has had to live with it since.
-    fn since(&self, node: &Node, pod: &Pod) -> Vec<(Taint, Timestamp)> {
-        let name = meta::name(node);
+    fn since(&mut self, node: &Node, pod: &Pod, now: Timestamp) -> Vec<(Taint, Timestamp)> {
         let taints = no_execute(node);
-        let mut seen = self.seen.lock();
+        if taints.is_empty() {
+            self.forget(node);
+            return taints.into_iter().map(|taint| (taint, now)).collect();
+        }
+        let seen = self.0.entry(meta::uid(node).to_owned()).or_default();
         let id = |t: &Taint| format!("{}={}", t.key, t.value.as_deref().unwrap_or_default());
-        seen.retain(|(on, taint), _| on != name || taints.iter().any(|t| id(t) == *taint));
-        taints
-            .into_iter()
-            .map(|taint| {
-                let first = *seen.entry((name.to_owned(), id(&taint))).or_insert_with(Timestamp::now);
-                let since = taint.time_added.as_ref().map_or(first, |t| t.0);
-                (taint, since.max(meta::created(pod)))
-            })
-            .collect()
+        seen.retain(|taint, _| taints.iter().any(|t| id(t) == *taint));
+        let since = taints.into_iter().map(|taint| {
+            let first = *seen.entry(id(&taint)).or_insert(now);
+            let since = taint.time_added.as_ref().map_or(first, |t| t.0);
+            (taint, since.max(meta::created(pod)))
+        });
+        since.collect()
     }
 
+    /// The node is gone, or has no such taint any more.
+    fn forget(&mut self, node: &Node) {
+        self.0.remove(meta::uid(node));
+    }
+}
+
+impl Controller {
     async fn evict(&self, key: &Key, pod: &Pod) -> Result<(), Error> {
         let text = format!("Marking for deletion Pod {key}");
         self.recorder
@@ -205,9 +221,7 @@ impl Controller {
                 return Ok(());
             }
         }
-        let params = DeleteParams::default().preconditions(meta::this(pod));
-        let done = api.delete(&key.name, &params).await.map(drop);
-        done.tried_if_exists(|| format!("evict pod {key}")).map(drop)
+        delete(&api, pod, DeleteParams::default()).await.map(drop)
     }
 }
 
@@ -244,6 +258,33 @@ mod tests {
             toleration_seconds: seconds,
             value: None,
         }
+    }
+
+    #[test]
+    fn times_of_taints_are_those_of_one_node_and_end_with_it() {
+        let node = |uid: &str, keys: &[&str]| -> Node {
+            let taints: Vec<_> = keys
+                .iter()
+                .map(|key| json!({"key": key, "effect": "NoExecute"}))
+                .collect();
+            let node = json!({"metadata": {"name": "a", "uid": uid}, "spec": {"taints": taints}});
+            serde_json::from_value(node).unwrap_or_default()
+        };
+        let (mut seen, pod, at) = (FirstSeen::default(), Pod::default(), |s| {
+            Timestamp::from_second(s).unwrap_or_default()
+        });
+        let mut times = |uid, keys: &[&str], now| -> Vec<Timestamp> {
+            let all = seen.since(&node(uid, keys), &pod, at(now));
+            all.into_iter().map(|(_, since)| since).collect()
+        };
+        assert_eq!(times("1", &["x"], 5), [at(5)]);
+        assert_eq!(times("1", &["x", "y"], 6), [at(5), at(6)]);
+        assert_eq!(times("2", &["x"], 7), [at(7)], "another node of that name");
+        assert_eq!(times("1", &["y"], 8), [at(6)]);
+        assert_eq!(times("1", &["x"], 9), [at(9)], "the taint came back");
+        seen.forget(&node("1", &[]));
+        seen.since(&node("2", &[]), &pod, at(10));
+        assert!(seen.0.is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use kube::api::DeleteParams;
 use mk8s_client::{Event, Informer};
 
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
@@ -52,9 +53,7 @@ impl Reconcile for Expirer {
             Some(_) => {}
         }
         let params = DeleteParams::foreground().preconditions(meta::this_version(&live));
-        let done = api.delete(&key.name, &params).await.map(drop);
-        done.tried_if_exists(|| format!("delete finished Job {key}"))?;
-        Ok(Next::Done)
+        delete(&api, &live, params).await.map(|_| Next::Done)
     }
 }
 

@@ -11,8 +11,9 @@ use mk8s_client::{Event, Informer};
 
 use super::{holds, is_issued};
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
-use crate::error::{Error, Tried};
+use crate::error::Error;
 use crate::meta::{self, Key};
 
 const ANSWERED: i64 = 3600;
@@ -45,9 +46,9 @@ impl Reconcile for Cleaner {
             return Ok(Next::After(left));
         }
         let api = ctx.all::<CertificateSigningRequest>();
-        let done = api.delete(&key.name, &DeleteParams::default()).await.map(drop);
-        done.tried_if_exists(|| format!("delete old certificate request {key}"))?;
-        Ok(Next::Done)
+        // As it was read: an answer that comes now gives it more time.
+        let params = DeleteParams::default().preconditions(meta::this_version(&*csr));
+        delete(&api, &*csr, params).await.map(|_| Next::Done)
     }
 }
 

@@ -14,11 +14,11 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
-use kube::core::SelectorExt;
 use mk8s_client::{Event, EventRecorder, Index, Informer};
 
-use crate::adoption;
+use crate::adoption::{self, manager};
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, code};
 use crate::error::{message, namespace_terminating};
@@ -50,8 +50,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         Event::Deleted(_) => Vec::new(),
     });
     driver.watch(&all_sets, {
-        let deployments = deployments.clone();
-        move |event| set_event(event, &deployments)
+        let in_namespace = index::namespace(&deployments);
+        move |event| set_event(event, &in_namespace)
     });
     driver.watch(&all_pods, {
         let (deployments, sets) = (deployments.clone(), all_sets.clone());
@@ -68,13 +68,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.run(WORKERS, controller).await
 }
 
-fn manager(set: &ReplicaSet) -> Option<Key> {
-    meta::controller_of(set)
-        .filter(|o| o.kind == "Deployment")
-        .map(|o| Key::new(meta::namespace(set), &o.name))
-}
-
-fn set_event(event: &Event<ReplicaSet>, deployments: &Informer<Deployment>) -> Vec<Key> {
+fn set_event(event: &Event<ReplicaSet>, in_namespace: &Index<Deployment>) -> Vec<Key> {
     let (old, new) = match event {
         Event::Applied { old, new } => (old.as_ref(), Some(new)),
         Event::Deleted(old) => (Some(old), None),
@@ -82,21 +76,12 @@ fn set_event(event: &Event<ReplicaSet>, deployments: &Informer<Deployment>) -> V
     let mut keys: Vec<Key> = [old, new]
         .into_iter()
         .flatten()
-        .filter_map(|set| manager(set))
+        .filter_map(|set| manager::<Deployment>(&**set))
         .collect();
     keys.dedup();
     if let Some(orphan) = new.filter(|set| meta::controller_of(&***set).is_none() && !meta::deleting(&***set)) {
-        keys.extend(
-            deployments
-                .list()
-                .iter()
-                .filter(|d| meta::namespace(&***d) == meta::namespace(&**orphan))
-                .filter(|d| {
-                    let selector = d.spec.as_ref().and_then(|s| meta::selector(&s.selector).ok());
-                    selector.is_some_and(|s| !s.selects_all() && s.matches(meta::labels(&**orphan)))
-                })
-                .map(|d| Key::of(&**d)),
-        );
+        let selector = |owner: &Deployment| owner.spec.as_ref().map(|s| s.selector.clone());
+        keys.extend(adoption::selecting(&**orphan, in_namespace, selector));
     }
     keys
 }
@@ -112,7 +97,7 @@ fn pod_event(event: &Event<Pod>, deployments: &Informer<Deployment>, sets: &Info
     let set = meta::controller_of(&**ended)
         .filter(|o| o.kind == "ReplicaSet")
         .and_then(|o| sets.get(Some(namespace), &o.name));
-    let Some(key) = set.as_deref().and_then(manager) else {
+    let Some(key) = set.as_deref().and_then(manager::<Deployment>) else {
         return Vec::new();
     };
     let recreates = deployments
@@ -448,10 +433,7 @@ impl Rollout<'_> {
     async fn prune(&mut self) -> Result<(), Error> {
         let api = self.controller.ctx.api::<ReplicaSet>(&self.key.namespace);
         for set in plan::prunable(&self.deployment, &self.sets) {
-            let name = meta::name(&*set);
-            api.delete(name, &DeleteParams::background())
-                .await
-                .tried_if_exists(|| format!("delete ReplicaSet {}/{name}", self.key.namespace))?;
+            delete(&api, &*set, DeleteParams::background()).await?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::{
     target_port,
 };
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::namespace_terminating;
 use crate::error::{Error, Tried};
@@ -65,9 +66,8 @@ impl Reconcile for Controller {
         let api = self.ctx.api::<Endpoints>(&key.namespace);
         let Some(service) = self.services.get(key.ns(), &key.name) else {
             let ours = known.filter(|e| meta::labels(&**e).get(MANAGED_BY).is_some_and(|by| by == NAME));
-            if ours.is_some() {
-                let done = api.delete(&key.name, &DeleteParams::default()).await;
-                done.tried_if_exists(|| format!("delete Endpoints {key}"))?;
+            if let Some(ours) = ours {
+                delete(&api, &*ours, DeleteParams::default()).await?;
             }
             return Ok(Next::Done);
         };

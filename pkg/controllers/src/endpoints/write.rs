@@ -6,6 +6,7 @@ use mk8s_client::Seen;
 
 use super::plan::Changes;
 use crate::context::Context;
+use crate::delete::delete;
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
@@ -26,11 +27,7 @@ pub async fn write(ctx: &Context, seen: &Seen<Key>, owner: &Key, changes: Change
         );
     }
     for slice in changes.delete {
-        let name = meta::name(&slice);
-        let params = DeleteParams::default().preconditions(meta::this(&slice));
-        let done = api.delete(name, &params).await;
-        let done = done.tried_if_exists(|| format!("delete EndpointSlice {}/{name}", owner.namespace))?;
-        if done.is_some() {
+        if delete(&api, &slice, DeleteParams::default()).await? {
             seen.deleted(owner, &slice);
         }
     }

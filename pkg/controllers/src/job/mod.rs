@@ -13,17 +13,15 @@ mod view;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use kube::core::SelectorExt;
 use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::adoption;
+use crate::adoption::{self, manager};
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
@@ -63,10 +61,22 @@ struct Memory {
     pods_seen: Seen<Key>,
     /// Jobs whose status was written.
     jobs_seen: Seen<Key>,
-    records: Mutex<HashMap<Key, Record>>,
+    /// With the uid of the Job they are of: the next Job of that name begins with none.
+    records: Mutex<HashMap<Key, (String, Record)>>,
 }
 
 impl Memory {
+    fn record(&self, job: &Job) -> Record {
+        let records = self.records.lock();
+        let known = records.get(&Key::of(job)).filter(|(uid, _)| uid == meta::uid(job));
+        known.map(|(_, record)| *record).unwrap_or_default()
+    }
+
+    fn set_record(&self, job: &Job, record: Record) {
+        let of = (meta::uid(job).to_owned(), record);
+        self.records.lock().insert(Key::of(job), of);
+    }
+
     fn forget(&self, key: &Key) {
         self.pods_seen.forget(key);
         self.jobs_seen.forget(key);
@@ -79,7 +89,7 @@ struct Controller {
     jobs: Informer<Job>,
     all_pods: Informer<Pod>,
     pods: Index<Pod>,
-    memory: Arc<Memory>,
+    memory: Memory,
     recorder: EventRecorder,
 }
 
@@ -89,21 +99,20 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let pods = index::owner(&all_pods);
     let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&jobs, {
-        let (pods, memory) = (pods.clone(), memory.clone());
-        move |event| match event {
-            Event::Applied { new, .. } => vec![Item::Job(Key::of(&**new))],
-            Event::Deleted(old) => {
-                memory.forget(&Key::of(&**old));
-                pods.get(meta::uid(&**old))
-                    .iter()
-                    .map(|p| Item::Orphan(Key::of(&**p)))
-                    .collect()
+        let pods = pods.clone();
+        move |event| {
+            // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
+            let mut items = vec![Item::Job(Key::of(&**event.object()))];
+            if let Event::Deleted(old) = event {
+                let left = pods.get(meta::uid(&**old));
+                items.extend(left.iter().map(|p| Item::Orphan(Key::of(&**p))));
             }
+            items
         }
     });
     driver.watch(&all_pods, {
-        let jobs = jobs.clone();
-        move |event| pod_event(event, &jobs)
+        let (jobs, in_namespace) = (jobs.clone(), index::namespace(&jobs));
+        move |event| pod_event(event, &jobs, &in_namespace)
     });
     let recorder = ctx.recorder(NAME);
     let controller = Controller {
@@ -111,7 +120,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         jobs,
         all_pods,
         pods,
-        memory,
+        memory: Memory::default(),
         recorder,
     };
     driver.run(WORKERS, controller).await
@@ -126,19 +135,13 @@ impl Reconcile<Item> for Controller {
     }
 }
 
-fn manager(pod: &Pod) -> Option<Key> {
-    meta::controller_of(pod)
-        .filter(|o| o.kind == "Job")
-        .map(|o| Key::new(meta::namespace(pod), &o.name))
-}
-
-fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>) -> Vec<Item> {
-    let key = manager(event.object());
+fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>, in_namespace: &Index<Job>) -> Vec<Item> {
+    let key = manager::<Job>(&**event.object());
     let mut items: Vec<Item> = key.clone().map(Item::Job).into_iter().collect();
     if let Event::Applied { old, new } = event {
         if let Some(before) = old
             .as_deref()
-            .and_then(manager)
+            .and_then(manager::<Job>)
             .filter(|before| Some(before) != key.as_ref())
         {
             items.push(Item::Job(before));
@@ -149,7 +152,9 @@ fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>) -> Vec<Item> {
             && !meta::deleting(&**new)
             && old.as_ref().is_none_or(|o| o.metadata.labels != new.metadata.labels)
         {
-            items.extend(selecting(new, jobs));
+            let selector = |job: &Job| job.spec.as_ref().and_then(|s| s.selector.clone());
+            let adopters = adoption::selecting(&**new, in_namespace, selector);
+            items.extend(adopters.into_iter().map(Item::Job));
         }
         let orphaned = owner.is_none_or(|o| {
             let job = key.as_ref().and_then(|k| jobs.get(k.ns(), &k.name));
@@ -160,24 +165,6 @@ fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>) -> Vec<Item> {
         }
     }
     items
-}
-
-fn selecting(pod: &Pod, jobs: &Informer<Job>) -> Vec<Item> {
-    if meta::labels(pod).is_empty() {
-        return Vec::new();
-    }
-    jobs.filter(|job| {
-        let selector = job
-            .spec
-            .as_ref()
-            .and_then(|s| s.selector.as_ref())
-            .and_then(|s| meta::selector(s).ok());
-        meta::namespace(job) == meta::namespace(pod)
-            && selector.is_some_and(|s| !s.selects_all() && s.matches(meta::labels(pod)))
-    })
-    .iter()
-    .map(|job| Item::Job(Key::of(&**job)))
-    .collect()
 }
 
 impl Controller {
@@ -259,7 +246,7 @@ impl Controller {
             },
         )
         .await?;
-        let record = self.memory.records.lock().get(&key).copied().unwrap_or_default();
+        let record = self.memory.record(&job);
         let view = View::new((*job).clone(), pods, record);
         let mut run = Run {
             controller: self,
@@ -269,5 +256,26 @@ impl Controller {
             next: Next::Done,
         };
         run.run().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_job_begins_without_the_memory_of_the_last_one_of_its_name() {
+        let job = |uid: &str| -> Job {
+            serde_json::from_value(json!({"metadata": {"namespace": "d", "name": "a", "uid": uid}})).unwrap()
+        };
+        let memory = Memory::default();
+        let record = Record::default().after(&[], &[&Pod::default()]);
+        assert_ne!(record, Record::default());
+        memory.set_record(&job("1"), record);
+        assert_eq!(memory.record(&job("1")), record);
+        assert_eq!(memory.record(&job("2")), Record::default());
+        memory.forget(&Key::new("d", "a"));
+        assert_eq!(memory.record(&job("1")), Record::default());
     }
 }

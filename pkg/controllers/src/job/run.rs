@@ -14,6 +14,7 @@ use super::indexes::Indexes;
 use super::policy::Verdict;
 use super::template::new_pod;
 use super::view::{FINALIZER, Step, View, condition, new_condition};
+use crate::delete::delete;
 use crate::driver::Next;
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key, nonzero, to_i32};
@@ -122,10 +123,7 @@ impl Run<'_> {
                 {
                     seen.wrote(&self.key, &released);
                 }
-                let params = DeleteParams::default().preconditions(meta::this(&**pod));
-                let done = api.delete(name, &params).await.map(drop);
-                let done = done.tried_if_exists(|| format!("delete pod {}/{name}", self.key.namespace))?;
-                if done.is_some() {
+                if delete(&api, &**pod, DeleteParams::default()).await? {
                     seen.deleted(&self.key, &**pod);
                     let job = meta::reference(&self.view.job);
                     self.controller
@@ -228,11 +226,7 @@ impl Run<'_> {
         let (to_release, full) = self.note_ended(end.as_ref());
         let last = end.map(|end| self.note_end(&end));
         self.flush().await?;
-        self.controller
-            .memory
-            .records
-            .lock()
-            .insert(self.key.clone(), self.view.record);
+        self.controller.memory.set_record(&self.view.job, self.view.record);
 
         let failure = self.release(&to_release, &mut held).await;
         self.count_released(&held);

@@ -11,8 +11,9 @@ use mk8s_client::{Event, Informer};
 
 use super::{NAMESPACE, expiration};
 use crate::context::Context;
+use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
-use crate::error::{Error, Tried};
+use crate::error::Error;
 use crate::meta::{self, Key};
 
 struct Cleaner {
@@ -49,12 +50,7 @@ impl Reconcile for Cleaner {
             ));
         }
         let params = DeleteParams::default().preconditions(meta::this_version(&*secret));
-        let done = ctx
-            .api::<Secret>(&key.namespace)
-            .delete(&key.name, &params)
-            .await
-            .map(drop);
-        done.tried_if_exists(|| format!("delete expired token {key}"))?;
-        Ok(Next::Done)
+        let api = ctx.api::<Secret>(&key.namespace);
+        delete(&api, &*secret, params).await.map(|_| Next::Done)
     }
 }
