@@ -1,6 +1,8 @@
 //! `metav1.Status` and field errors: how every refusal reaches a client
 //! (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>).
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 /// Upstream's field error types, with the words clients compare.
@@ -228,13 +230,9 @@ impl Status {
 
     /// 422 with one cause per error: `Pod "x" is invalid: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
+        let mut seen = HashSet::new();
+        let texts = errors.iter().map(ToString::to_string);
+        let texts: Vec<String> = texts.filter(|text| seen.insert(text.clone())).collect();
         let list = match texts.as_slice() {
             [] => "[]".to_string(),
             [one] => one.clone(),

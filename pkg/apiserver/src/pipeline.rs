@@ -2,6 +2,8 @@
 //! `change` are the two attempts of `guaranteed_update` that store an object a client sent; whatever writes otherwise
 //! (binding, deletion, an eviction's budget) is an attempt of its own, of the same pieces.
 
+use std::collections::HashSet;
+
 use mk8s_api::registry::{Deletion, Resource};
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
@@ -130,11 +132,9 @@ async fn creation(
         call.validate(&attributes, object, &mut notes).await?;
     }
     notes.extend(call.row.warnings(object, None));
-    for note in notes {
-        if !warnings.contains(&note) {
-            warnings.push(note);
-        }
-    }
+    // A further attempt finds most of them again.
+    let mut known: HashSet<String> = warnings.iter().cloned().collect();
+    warnings.extend(notes.into_iter().filter(|note| known.insert(note.clone())));
     Ok(Step::Put(Printed::of(resource, object)?, beside))
 }
 

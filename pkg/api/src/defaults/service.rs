@@ -1,6 +1,8 @@
 //! Services: the pure part of what upstream's defaults and strategy do. Allocation of addresses and ports is stateful
 //! and belongs to the API server.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value, json};
 
 use super::{Object, each, object, str_of, text, unset, value};
@@ -150,7 +152,7 @@ pub fn prepare_service_update(service: &mut Value, old: &Value) {
     };
     keep_addresses(spec, old);
     if needs_node_port(old) && !needs_node_port(spec) {
-        let known: Vec<i64> = node_ports(old);
+        let known = node_ports(old);
         if node_ports(spec).iter().all(|port| known.contains(port)) {
             for port in each(spec, "ports") {
                 port.remove("nodePort");
@@ -237,38 +239,32 @@ fn drop_unneeded(spec: &mut Object, old: &Object) {
 /// Ports that name no nodePort keep the one they had (same port and protocol).
 fn keep_node_ports(spec: &mut Object, old: &Object) {
     let mut taken = node_ports(spec);
-    let before: Vec<(Value, Value, i64)> = old
-        .get("ports")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|port| {
-            let number = port.get("nodePort")?.as_i64().filter(|&number| number != 0)?;
-            Some((port.get("port")?.clone(), port.get("protocol")?.clone(), number))
-        })
-        .collect();
+    // A stored Service has each port and protocol once.
+    let mut before = HashMap::new();
+    for port in old.get("ports").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(number) = node_port(port) {
+            before.entry((port.get("port"), port.get("protocol"))).or_insert(number);
+        }
+    }
     for port in each(spec, "ports") {
         if port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) != 0 {
             continue;
         }
-        let found = before.iter().find(|(number, protocol, node_port)| {
-            port.get("port") == Some(number) && port.get("protocol") == Some(protocol) && !taken.contains(node_port)
-        });
-        if let Some((_, _, node_port)) = found {
-            taken.push(*node_port);
-            port.insert("nodePort".into(), (*node_port).into());
+        if let Some(&number) = before.get(&(port.get("port"), port.get("protocol")))
+            && taken.insert(number)
+        {
+            port.insert("nodePort".into(), number.into());
         }
     }
 }
 
-fn node_ports(spec: &Object) -> Vec<i64> {
-    spec.get("ports")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|port| port.get("nodePort")?.as_i64())
-        .filter(|&port| port != 0)
-        .collect()
+fn node_port(port: &Value) -> Option<i64> {
+    port.get("nodePort")?.as_i64().filter(|&number| number != 0)
+}
+
+fn node_ports(spec: &Object) -> HashSet<i64> {
+    let ports = spec.get("ports").and_then(Value::as_array);
+    ports.into_iter().flatten().filter_map(node_port).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! depth by copying it into its own leaf: each operation is measured before it is applied.
 
 use json_patch::PatchOperation;
+use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
 use super::PatchError;
@@ -9,6 +10,9 @@ use crate::codec::MAX_DEPTH;
 
 /// Upstream's limit of what all copies of one patch may add, in bytes of JSON.
 const MAX_COPIED: usize = 3 << 20;
+/// How many items of arrays all operations of one patch may move up or down: a second's work. No object that can be stored
+/// needs as many.
+const MAX_SHIFTED: usize = 1 << 27;
 
 /// What the operations so far have used up.
 #[derive(Default)]
@@ -16,12 +20,15 @@ pub(super) struct Bounds {
     copied: usize,
     /// Moves to a deeper place cost a walk through what is moved: bounded as copies are.
     moved: usize,
+    /// An item put into an array, or taken out of it, shifts all that follow.
+    shifted: usize,
 }
 
 impl Bounds {
     /// Refuses the operation when its result would be too big or too deep. The tree is within `MAX_DEPTH` before it, and
     /// after it again.
     pub fn admit(&mut self, target: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
+        self.charge_shifts(target, operation)?;
         let place = operation.path().count();
         let depth = match operation {
             PatchOperation::Add(add) => measure(&add.value, usize::MAX).depth,
@@ -39,6 +46,41 @@ impl Bounds {
             )));
         }
         Ok(())
+    }
+}
+
+impl Bounds {
+    fn charge_shifts(&mut self, target: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
+        let changed = match operation {
+            PatchOperation::Add(_) | PatchOperation::Copy(_) | PatchOperation::Remove(_) => {
+                [None, Some(operation.path())]
+            }
+            PatchOperation::Move(r#move) => [Some(r#move.from.as_ptr()), Some(operation.path())],
+            PatchOperation::Replace(_) | PatchOperation::Test(_) => return Ok(()),
+        };
+        let shifts = changed.into_iter().flatten().map(|pointer| shifts(target, pointer));
+        self.shifted = self.shifted.saturating_add(shifts.sum());
+        if self.shifted > MAX_SHIFTED {
+            return Err(PatchError::Unprocessable(format!(
+                "the operations up to {:?} shift more than {MAX_SHIFTED} items of arrays",
+                operation.path().as_str()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How many items stand behind a place, where that is in an array.
+fn shifts(target: &Value, place: &Pointer) -> usize {
+    let Some((within, last)) = place.split_back() else {
+        return 0;
+    };
+    match target.pointer(within.as_str()) {
+        Some(Value::Array(items)) => {
+            let index = last.encoded().parse::<usize>();
+            index.map_or(0, |index| items.len().saturating_sub(index))
+        }
+        _ => 0,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Directives: `$patch: replace|delete` in objects and list items, `$setElementOrder/LIST`, `$deleteFromPrimitiveList/LIST`,
 //! `$retainKeys`. Semantics, oddities and texts are upstream's, since kubectl computes patches against them.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -106,7 +108,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     let Value::Array(retained) = retained else {
         return Err(malformed(BAD_RETAIN_KEYS));
     };
-    let is_retained = |key: &str| retained.iter().any(|name| name.as_str() == Some(key));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |key: &str| retained.contains(key);
     for (key, value) in patch.iter() {
         let directive = key.starts_with(DELETE_FROM) || key.starts_with(SET_ORDER);
         if !value.is_null() && !directive && !is_retained(key) {
@@ -127,6 +130,7 @@ fn delete_from(original: &mut Object, list: &str, value: Value) -> Result<(), Pa
             if current.iter().chain(&gone).any(Value::is_array) {
                 return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
             }
+            let gone: HashSet<Value> = gone.into_iter().collect();
             current.retain(|item| !gone.contains(item));
         }
         _ => {}
@@ -164,7 +168,7 @@ fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<TypeRef>) 
                 _ => new,
             },
         };
-        let ordered = arrange(merged, &order, &order, &server_order, merge_key)?;
+        let ordered = arrange(merged, &order, &server_order, merge_key)?;
         original.insert(list.to_string(), Value::Array(ordered));
     }
     Ok(())
@@ -243,18 +247,15 @@ fn merge_lists(
         return merge_object_lists(original, patch, field);
     }
     let server_order = original.clone();
-    let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-    for item in original.into_iter().chain(patch.iter().cloned()) {
-        if !merged.contains(&item) {
-            merged.push(item);
-        }
-    }
-    let ordered = arrange(merged, &patch, &patch, &server_order, "")?;
+    let mut seen = HashSet::new();
+    let all = original.into_iter().chain(patch.iter().cloned());
+    let merged = all.filter(|item| seen.insert(item.clone())).collect();
+    let ordered = arrange(merged, &patch, &server_order, "")?;
     Ok((ordered, server_order))
 }
 
 fn merge_object_lists(
-    mut original: Vec<Value>,
+    original: Vec<Value>,
     patch: Vec<Value>,
     field: &FieldInfo,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
@@ -265,95 +266,141 @@ fn merge_object_lists(
             field.base.go_name()
         )));
     }
+    let directives = Directives::read(patch, merge_key)?;
     // Upstream deletes and adds in the array that the live list lies in, so that what is added takes the places of what
     // is deleted, also in the order that `$setElementOrder` goes by afterwards. kubectl's users see that order.
-    let mut server_order = original.clone();
-    let mut items = Vec::with_capacity(patch.len());
-    let mut replace = false;
-    for item in patch {
-        let Value::Object(map) = item else { continue };
-        match map.get(DIRECTIVE) {
-            None => items.push(map),
-            Some(Value::String(word)) if word == "delete" => {
-                let gone = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?;
-                while let Some(at) = original.iter().position(|item| item.get(merge_key) == Some(gone)) {
-                    let length = original.len();
-                    original.remove(at);
-                    server_order[at..length].rotate_left(1);
-                }
-            }
-            Some(Value::String(word)) if word == "replace" => replace = true,
-            Some(Value::String(word)) if word == "merge" => {
-                return Err(PatchError::Other(
-                    "merging lists cannot yet be specified in the patch".into(),
-                ));
-            }
-            Some(other) => return Err(bad_patch_type(other, &map)),
+    let (mut items, deleted) = without(original, &directives.deleted, merge_key);
+    let mut server_order: Vec<Value> = items.iter().cloned().chain(deleted.into_iter().rev()).collect();
+    if directives.replace {
+        let items = directives.items.into_iter().map(Value::Object).filter_map(plain);
+        return Ok((items.collect(), server_order));
+    }
+    let kept = items.clone();
+    let mut places: HashMap<Value, usize> = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        if let Some(key) = item.get(merge_key) {
+            places.entry(key.clone()).or_insert(place);
         }
     }
-    if replace {
-        let items = items.into_iter().map(Value::Object).filter_map(plain).collect();
-        return Ok((items, server_order));
-    }
-    let kept = original.clone();
-    let mut order = Vec::with_capacity(items.len());
+    let mut order = Vec::with_capacity(directives.items.len());
     let inner = field.struct_type();
-    for map in items {
+    for map in directives.items {
         let wanted = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?.clone();
         let mut key = Object::new();
         key.insert(merge_key.to_string(), wanted.clone());
         order.push(Value::Object(key.clone()));
-        let found = original.iter_mut().find(|item| item.get(merge_key) == Some(&wanted));
-        match found {
+        match places.get(&wanted).map(|&place| &mut items[place]) {
             Some(Value::Object(old)) => {
                 let merged = merge_objects(std::mem::take(old), map, inner)?;
                 *old = merged;
             }
             _ => {
-                if let Some(place) = server_order.get_mut(original.len()) {
+                if let Some(place) = server_order.get_mut(items.len()) {
                     *place = Value::Object(key);
                 }
-                original.extend(plain(Value::Object(map)));
+                // A null key is none.
+                if !wanted.is_null() {
+                    places.insert(wanted, items.len());
+                }
+                items.extend(plain(Value::Object(map)));
             }
         }
     }
-    let ordered = arrange(original, &order, &order, &kept, merge_key)?;
+    let ordered = arrange(items, &order, &kept, merge_key)?;
     Ok((ordered, server_order))
 }
 
-/// Upstream's order: items of `members` in the order of `order`, the others in that of the live list, interleaved as the
-/// live list has them.
+/// What the items of a list's patch say.
+#[derive(Default)]
+struct Directives {
+    /// To be merged or added.
+    items: Vec<Object>,
+    /// The merge keys of those to be deleted, in order.
+    deleted: Vec<Value>,
+    /// The list is to be these items alone.
+    replace: bool,
+}
+
+impl Directives {
+    fn read(patch: Vec<Value>, merge_key: &str) -> Result<Directives, PatchError> {
+        let mut read = Directives::default();
+        for item in patch {
+            let Value::Object(map) = item else { continue };
+            match map.get(DIRECTIVE) {
+                None => read.items.push(map),
+                Some(Value::String(word)) if word == "delete" => {
+                    let gone = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?;
+                    read.deleted.push(gone.clone());
+                }
+                Some(Value::String(word)) if word == "replace" => read.replace = true,
+                Some(Value::String(word)) if word == "merge" => {
+                    return Err(PatchError::Other(
+                        "merging lists cannot yet be specified in the patch".into(),
+                    ));
+                }
+                Some(other) => return Err(bad_patch_type(other, &map)),
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// The items that stay, and those that go in the order in which their keys are named.
+fn without(items: Vec<Value>, gone: &[Value], merge_key: &str) -> (Vec<Value>, Vec<Value>) {
+    let mut turns: HashMap<&Value, usize> = HashMap::new();
+    for (turn, key) in gone.iter().enumerate() {
+        turns.entry(key).or_insert(turn);
+    }
+    let turn = |item: &Value| item.get(merge_key).and_then(|key| turns.get(key)).copied();
+    let (mut deleted, kept): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|item| turn(item).is_some());
+    deleted.sort_by_key(turn);
+    (kept, deleted)
+}
+
+/// Where in a list an item is first to be found, by what tells it apart.
+fn places<'v>(list: &'v [Value], merge_key: &str) -> HashMap<&'v Value, usize> {
+    let mut places = HashMap::with_capacity(list.len());
+    for (place, item) in list.iter().enumerate() {
+        if let Ok(key) = identity(item, merge_key) {
+            places.entry(key).or_insert(place);
+        }
+    }
+    places
+}
+
+/// Upstream's order: items of `order` as it has them, the others in that of the live list, interleaved as the live list has
+/// them.
 fn arrange(
     items: Vec<Value>,
-    members: &[Value],
     order: &[Value],
     server_order: &[Value],
     merge_key: &str,
 ) -> Result<Vec<Value>, PatchError> {
-    let position = |list: &[Value], item: &Value| -> Option<usize> {
-        let key = identity(item, merge_key).ok()?;
-        list.iter()
-            .position(|other| identity(other, merge_key).ok() == Some(key))
-    };
-    for item in &items {
-        identity(item, merge_key)?;
+    let (in_order, on_server) = (places(order, merge_key), places(server_order, merge_key));
+    let (mut patched, mut others) = (Vec::new(), Vec::new());
+    for item in items {
+        let key = identity(&item, merge_key)?;
+        let server = on_server.get(key).copied();
+        match in_order.get(key).copied() {
+            Some(place) => patched.push((place, server, item)),
+            None => others.push((server, item)),
+        }
     }
-    let (mut patched, mut others): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|item| position(members, item).is_some());
-    patched.sort_by_key(|item| position(order, item).unwrap_or(usize::MAX));
-    others.sort_by_key(|item| position(server_order, item).unwrap_or(usize::MAX));
+    patched.sort_by_key(|(place, ..)| *place);
+    others.sort_by_key(|(server, _)| server.unwrap_or(usize::MAX));
 
     let mut all = Vec::with_capacity(patched.len() + others.len());
     let (mut patched, mut others) = (patched.into_iter().peekable(), others.into_iter().peekable());
-    while let (Some(other), Some(next)) = (others.peek(), patched.peek()) {
-        let before = match (position(server_order, other), position(server_order, next)) {
-            (Some(left), Some(right)) => left < right,
-            _ => false,
-        };
-        all.extend(if before { others.next() } else { patched.next() });
+    while let (Some((left, _)), Some((_, right, _))) = (others.peek(), patched.peek()) {
+        let before = left.zip(*right).is_some_and(|(left, right)| left < right);
+        all.extend(if before {
+            others.next().map(|(_, item)| item)
+        } else {
+            patched.next().map(|(.., item)| item)
+        });
     }
-    all.extend(others);
-    all.extend(patched);
+    all.extend(others.map(|(_, item)| item));
+    all.extend(patched.map(|(.., item)| item));
     Ok(all)
 }
 

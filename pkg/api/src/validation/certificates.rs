@@ -1,5 +1,7 @@
 //! certificates.k8s.io: signing requests.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -79,15 +81,14 @@ fn usages(spec: &Value, errors: &mut Errors) {
     if list(spec, "usages").is_empty() {
         errors.push(FieldError::required(usages, ""));
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, usage) in strings(spec, "usages").enumerate() {
         if !USAGES.contains(&usage) {
             errors.push(FieldError::not_supported(usages.index(index), usage, &USAGES));
         }
-        if seen.contains(&usage) {
+        if !seen.insert(usage) {
             errors.push(FieldError::duplicate(usages.index(index), usage));
         }
-        seen.push(usage);
     }
 }
 
@@ -103,6 +104,7 @@ pub(super) fn conditions(request: &Value, errors: &mut Errors) {
     let conditions = status.child("conditions");
     let own = object::items(request, &["status", "conditions"]);
     let has_type = |type_: &str| own.iter().position(|condition| text(condition, "type") == type_);
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, condition) in own.iter().enumerate() {
         let path = conditions.index(index);
         if text(condition, "type").is_empty() {
@@ -121,7 +123,7 @@ pub(super) fn conditions(request: &Value, errors: &mut Errors) {
             )),
         }
         let type_ = text(condition, "type");
-        if own[..index].iter().any(|other| text(other, "type") == type_) {
+        if !seen.insert(type_) {
             errors.push(FieldError::duplicate(path.child("type"), type_));
         }
     }

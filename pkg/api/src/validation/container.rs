@@ -1,5 +1,7 @@
 //! Containers: ports, environment, probes, hooks, security context.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{
@@ -11,7 +13,7 @@ use crate::{names, quantity};
 
 /// What the containers of one pod have in common.
 pub(super) struct Pod<'a> {
-    pub volumes: Vec<&'a str>,
+    pub volumes: HashSet<&'a str>,
     pub grace_period: Option<i64>,
     pub restart_policy: &'a str,
     pub host_users: bool,
@@ -23,11 +25,12 @@ pub(super) fn containers(spec: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &
         errors.push(FieldError::required(path, ""));
         return;
     }
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, container) in containers.iter().enumerate() {
         let own = path.index(index);
         common(container, pod, &own, errors);
         let name = text(container, "name");
-        if containers[..index].iter().any(|other| text(other, "name") == name) {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(own.child("name"), name));
         }
         probes(container, pod, &own, errors);
@@ -38,15 +41,16 @@ pub(super) fn containers(spec: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &
 pub(super) fn init_containers(spec: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &mut Errors) {
     const WITHOUT: &str = "may not be set for init containers without restartPolicy=Always";
     let init_containers = list(spec, "initContainers");
+    if init_containers.is_empty() {
+        return;
+    }
+    let containers = list(spec, "containers").iter();
+    let mut seen: HashSet<&str> = containers.map(|container| text(container, "name")).collect();
     for (index, container) in init_containers.iter().enumerate() {
         let own = path.index(index);
         common(container, pod, &own, errors);
         let name = text(container, "name");
-        let taken = list(spec, "containers")
-            .iter()
-            .chain(&init_containers[..index])
-            .any(|other| text(other, "name") == name);
-        if taken {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(own.child("name"), name));
         }
         host_ports(&init_containers[index..=index], path, errors);
@@ -64,7 +68,7 @@ pub(super) fn init_containers(spec: &Value, pod: &Pod<'_>, path: &Path<'_>, erro
 
 /// The same host port twice; `path` is that of the list.
 fn host_ports(containers: &[Value], path: &Path<'_>, errors: &mut Errors) {
-    let mut taken: Vec<(&str, &str, i64)> = Vec::new();
+    let mut taken: HashSet<(&str, &str, i64)> = HashSet::new();
     for (index, container) in containers.iter().enumerate() {
         for (port_index, port) in each(container, "ports") {
             let number = int(port, "hostPort").unwrap_or(0);
@@ -72,15 +76,13 @@ fn host_ports(containers: &[Value], path: &Path<'_>, errors: &mut Errors) {
                 continue;
             }
             let key = (text(port, "protocol"), text(port, "hostIP"), number);
-            if taken.contains(&key) {
+            if !taken.insert(key) {
                 let container_path = path.index(index);
                 let ports = container_path.child("ports");
                 errors.push(FieldError::duplicate(
                     ports.index(port_index).child("hostPort"),
                     format!("{}/{}/{}", key.0, key.1, key.2),
                 ));
-            } else {
-                taken.push(key);
             }
         }
     }
@@ -124,7 +126,7 @@ fn common(container: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &mut Errors
 }
 
 fn ports(container: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut known: Vec<&str> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     for (index, port) in each(container, "ports") {
         let path = path.index(index);
         let name = text(port, "name");
@@ -132,10 +134,8 @@ fn ports(container: &Value, path: &Path<'_>, errors: &mut Errors) {
             let problems = names::port_name(name);
             if !problems.is_empty() {
                 invalid_each(errors, &path.child("name"), name, problems);
-            } else if known.contains(&name) {
+            } else if !known.insert(name) {
                 errors.push(FieldError::duplicate(path.child("name"), name));
-            } else {
-                known.push(name);
             }
         }
         match int(port, "containerPort").unwrap_or(0) {
@@ -489,13 +489,12 @@ fn handler(handler: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &mut Errors)
 }
 
 fn resize_policy(container: &Value, pod: &Pod<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, policy) in each(container, "resizePolicy") {
         let resource = text(policy, "resourceName");
-        if seen.contains(&resource) {
+        if !seen.insert(resource) {
             errors.push(FieldError::duplicate(path.index(index), resource));
         }
-        seen.push(resource);
         match resource {
             "cpu" | "memory" => {}
             "" => errors.push(FieldError::required(path, "")),

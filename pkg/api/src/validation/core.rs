@@ -1,5 +1,6 @@
 //! ConfigMap, Secret, Namespace, Node, Endpoints, Event and volumes' claims.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use base64::Engine;
@@ -286,17 +287,15 @@ pub fn endpoint_slice(slice: &Value, errors: &mut Errors) {
     if list(slice, "ports").len() > 20_000 {
         errors.push(FieldError::too_many(ports, list(slice, "ports").len(), 20_000));
     }
-    let mut known: Vec<&str> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     for (index, port) in each(slice, "ports") {
         let path = ports.index(index);
         let name = text(port, "name");
         if !name.is_empty() {
             invalid_each(errors, &path.child("name"), name, names::dns_label(name));
         }
-        if known.contains(&name) {
+        if !known.insert(name) {
             errors.push(FieldError::duplicate(path.child("name"), name));
-        } else {
-            known.push(name);
         }
         one_of(errors, port, "protocol", &path, &PROTOCOLS);
     }

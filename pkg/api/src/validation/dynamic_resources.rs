@@ -1,5 +1,7 @@
 //! resource.k8s.io (dynamic resource allocation): what must be there.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, Path, SPEC, each, has, invalid_each, list, required, spec_of, text};
@@ -10,17 +12,16 @@ fn device_claim(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let devices = has(spec, "devices").unwrap_or(&Value::Null);
     let devices_path = path.child("devices");
     let requests = devices_path.child("requests");
-    let mut known: Vec<&str> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     for (index, request) in each(devices, "requests") {
         let path = requests.index(index);
         match text(request, "name") {
             "" => errors.push(FieldError::required(path.child("name"), "")),
             name => {
                 invalid_each(errors, &path.child("name"), name, names::dns_label(name));
-                if known.contains(&name) {
+                if !known.insert(name) {
                     errors.push(FieldError::duplicate(path.child("name"), name));
                 }
-                known.push(name);
             }
         }
         match has(request, "exactly") {

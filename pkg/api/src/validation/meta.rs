@@ -1,5 +1,7 @@
 //! ObjectMeta, labels, annotations and label selectors.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{Errors, NEGATIVE, Path, each, flag, has, immutable, int, invalid_each, list, strings, text};
@@ -99,11 +101,9 @@ pub fn object_meta_update(new: &Value, old: &Value, errors: &mut Errors) {
     let metadata = has(new, "metadata").unwrap_or(&empty);
     let before = has(old, "metadata").unwrap_or(&empty);
     if has(before, "deletionTimestamp").is_some() {
-        let mut added: Vec<&str> = strings(metadata, "finalizers")
-            .filter(|finalizer| !strings(before, "finalizers").any(|own| own == *finalizer))
-            .collect();
-        added.sort_unstable();
-        added.dedup();
+        let had: BTreeSet<&str> = strings(before, "finalizers").collect();
+        let wanted: BTreeSet<&str> = strings(metadata, "finalizers").collect();
+        let added: Vec<&&str> = wanted.difference(&had).collect();
         if !added.is_empty() {
             let shown: Vec<String> = added.iter().map(|finalizer| format!("{finalizer:?}")).collect();
             errors.push(FieldError::forbidden(
@@ -188,6 +188,7 @@ pub fn annotations(map: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
 
 pub fn owner_references(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
     let mut controller: Option<String> = None;
+    let mut repeated = false;
     for owner in list(metadata, "ownerReferences") {
         let (group, version) = object::split_api_version(text(owner, "apiVersion"));
         if version.is_empty() {
@@ -212,14 +213,19 @@ pub fn owner_references(metadata: &Value, path: &Path<'_>, errors: &mut Errors) 
         if flag(owner, "controller") {
             let name = format!("{}/{}", text(owner, "kind"), text(owner, "name"));
             match &controller {
-                Some(first) => errors.push(FieldError::invalid(
-                    path,
-                    Value::Array(list(metadata, "ownerReferences").to_vec()),
-                    format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
-                    ),
-                )),
                 None => controller = Some(name),
+                // It shows the whole list: once is enough.
+                Some(_) if repeated => {}
+                Some(first) => {
+                    repeated = true;
+                    errors.push(FieldError::invalid(
+                        path,
+                        Value::Array(list(metadata, "ownerReferences").to_vec()),
+                        format!(
+                            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+                        ),
+                    ));
+                }
             }
         }
     }

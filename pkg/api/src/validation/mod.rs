@@ -1,5 +1,8 @@
 //! Validation in upstream's paths, words and order of causes, over the object's tree. A valid object costs no
 //! allocation but a few names; every check adds to one list of errors.
+//!
+//! A body may hold lists of a hundred thousand items: what is compared with each other goes through a set, and no item's
+//! error shows the whole list.
 
 mod autoscaling;
 mod certificates;

@@ -1,5 +1,7 @@
 //! Where a pod may run: node selectors and affinity, pod affinity, tolerations, topology spread.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::{
@@ -217,7 +219,7 @@ pub(super) fn tolerations(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for (index, taint) in each(spec, "taints") {
         let path = path.index(index);
         let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
@@ -231,18 +233,19 @@ pub(super) fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         } else if !EFFECTS.contains(&effect) {
             errors.push(FieldError::not_supported(path.child("effect"), effect, &EFFECTS));
         }
-        if seen.contains(&(key, effect)) {
+        if !seen.insert((key, effect)) {
             let mut error = FieldError::duplicate(path, taint.clone());
             error.detail = "taints must be unique by key and effect pair".into();
             errors.push(error);
         }
-        seen.push((key, effect));
     }
 }
 
 pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
     let constraints = list(spec, "topologySpreadConstraints");
+    let pair = |constraint| (text(constraint, "topologyKey"), text(constraint, "whenUnsatisfiable"));
+    let last: HashMap<_, _> = constraints.iter().map(pair).zip(0..).collect();
     for (index, constraint) in constraints.iter().enumerate() {
         let path = path.index(index);
         let skew = int(constraint, "maxSkew").unwrap_or(0);
@@ -260,10 +263,7 @@ pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors
                 &ACTIONS,
             ));
         }
-        let repeated = constraints[index + 1..].iter().any(|other| {
-            text(other, "topologyKey") == text(constraint, "topologyKey") && text(other, "whenUnsatisfiable") == action
-        });
-        if repeated {
+        if last.get(&pair(constraint)).is_some_and(|last| *last > index) {
             errors.push(FieldError::duplicate(
                 path.child("{topologyKey, whenUnsatisfiable}"),
                 format!("{{{}, {action}}}", text(constraint, "topologyKey")),

@@ -1,5 +1,7 @@
 //! Pods and pod templates.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::container::{self, Pod};
@@ -247,10 +249,11 @@ fn security_context(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn sysctls(spec: &Value, context: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, sysctl) in each(context, "sysctls") {
         let path = path.index(index);
         let name = text(sysctl, "name");
+        let repeated = !seen.insert(name);
         if name.is_empty() {
             errors.push(FieldError::required(path.child("name"), ""));
         } else if !is_sysctl(name) {
@@ -259,7 +262,7 @@ fn sysctls(spec: &Value, context: &Value, path: &Path<'_>, errors: &mut Errors) 
                 name,
                 r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
             ));
-        } else if seen.contains(&name) {
+        } else if repeated {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
         let dotted = name.replace('/', ".");
@@ -278,7 +281,6 @@ fn sysctls(spec: &Value, context: &Value, path: &Path<'_>, errors: &mut Errors) 
                 "may not be specified when 'hostIPC' is true",
             ));
         }
-        seen.push(name);
     }
 }
 
@@ -371,14 +373,13 @@ fn gates(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         );
     }
     let scheduling = path.child("schedulingGates");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, gate) in each(spec, "schedulingGates") {
         let name = text(gate, "name");
         invalid_each(errors, &scheduling.index(index), name, names::qualified_name(name));
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(scheduling.index(index), name));
         }
-        seen.push(name);
     }
 }
 
@@ -467,12 +468,11 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
 }
 
 fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
+    let gates = list(before, "schedulingGates").iter();
+    let known: HashSet<&str> = gates.map(|gate| text(gate, "name")).collect();
     for (index, gate) in each(spec, "schedulingGates") {
         let name = text(gate, "name");
-        if !list(before, "schedulingGates")
-            .iter()
-            .any(|own| text(own, "name") == name)
-        {
+        if !known.contains(name) {
             errors.push(FieldError::forbidden(
                 format!("spec.schedulingGates[{index}].name"),
                 format!("only deletion is allowed, but found new scheduling gate '{name}'"),
@@ -490,17 +490,10 @@ fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
 }
 
 fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) {
-    let strip = |toleration: &Value| {
-        let mut bare = toleration.clone();
-        object::remove(&mut bare, &["tolerationSeconds"]);
-        bare
-    };
-    let new: Vec<Value> = list(spec, "tolerations").iter().map(strip).collect();
-    let kept = list(before, "tolerations")
-        .iter()
-        .map(strip)
-        .all(|old| new.iter().any(|own| same(Some(own), Some(&old))));
-    if !kept {
+    let without_seconds = |toleration| ["key", "operator", "value", "effect"].map(|field| has(toleration, field));
+    let new: HashSet<_> = list(spec, "tolerations").iter().map(without_seconds).collect();
+    let mut old = list(before, "tolerations").iter().map(without_seconds);
+    if !old.all(|old| new.contains(&old)) {
         errors.push(FieldError::forbidden(
             "spec.tolerations",
             "existing toleration can not be modified except its tolerationSeconds",

@@ -1,5 +1,7 @@
 //! Services. Addresses and node ports are checked against their ranges by whoever allocates them.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{
@@ -43,7 +45,7 @@ pub fn service(service: &Value, errors: &mut Errors) {
         _ => {}
     }
     let ports_path = SPEC.child("ports");
-    let mut known: Vec<&str> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
         service_port(port, ports.len() > 1, &mut known, &ports_path.index(index), errors);
     }
@@ -93,7 +95,7 @@ fn external_name(spec: &Value, errors: &mut Errors) {
 fn service_port<'a>(
     port: &'a Value,
     require_name: bool,
-    known: &mut Vec<&'a str>,
+    known: &mut HashSet<&'a str>,
     path: &Path<'_>,
     errors: &mut Errors,
 ) {
@@ -104,10 +106,8 @@ fn service_port<'a>(
         }
     } else {
         invalid_each(errors, &path.child("name"), name, names::dns_label(name));
-        if known.contains(&name) {
+        if !known.insert(name) {
             errors.push(FieldError::duplicate(path.child("name"), name));
-        } else {
-            known.push(name);
         }
     }
     let number = int(port, "port").unwrap_or(0);
@@ -209,18 +209,18 @@ fn cluster_ips(spec: &Value, errors: &mut Errors) {
 
 /// Every family that is named, in order.
 fn ip_families<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors) -> Vec<&'a str> {
-    let mut seen: Vec<&str> = Vec::new();
-    for (index, family) in strings(spec, "ipFamilies").enumerate() {
+    let families: Vec<&str> = strings(spec, "ipFamilies").collect();
+    let mut seen: HashSet<&str> = HashSet::new();
+    for (index, &family) in families.iter().enumerate() {
         let path = path.index(index);
         if !matches!(family, "IPv4" | "IPv6") {
             errors.push(FieldError::not_supported(path, family, &["IPv4", "IPv6"]));
         }
-        if seen.contains(&family) {
+        if !seen.insert(family) {
             errors.push(FieldError::duplicate(path, family));
         }
-        seen.push(family);
     }
-    seen
+    families
 }
 
 /// There is one address family, IPv4.
@@ -296,20 +296,16 @@ fn unique_ports(type_: &str, ports: &[Value], errors: &mut Errors) {
             }
         }
     }
+    let mut seen: HashSet<(i64, &str)> = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
         let number = node_port(port);
-        let taken = ports[..index]
-            .iter()
-            .any(|other| node_port(other) == number && text(other, "protocol") == text(port, "protocol"));
-        if number != 0 && taken {
+        if number != 0 && !seen.insert((number, text(port, "protocol"))) {
             errors.push(FieldError::duplicate(ports_path.index(index).child("nodePort"), number));
         }
     }
+    let mut seen: HashSet<(Option<i64>, &str)> = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
-        let taken = ports[..index]
-            .iter()
-            .any(|other| int(other, "port") == int(port, "port") && text(other, "protocol") == text(port, "protocol"));
-        if taken {
+        if !seen.insert((int(port, "port"), text(port, "protocol"))) {
             // upstream shows its internal struct here
             let shown = serde_json::json!({"Name": "", "Protocol": text(port, "protocol"), "AppProtocol": null,
                 "Port": int(port, "port"), "TargetPort": 0, "NodePort": 0});

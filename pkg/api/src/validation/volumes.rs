@@ -1,6 +1,8 @@
 //! Volumes and their mounts. Sources that this version of mk8s does not mount count as valid here and are refused
 //! by name afterwards, so that the refusal is the only thing a client reads.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Errors, Path, each, flag, has, int, invalid_each, one_of_if_set, text};
@@ -20,8 +22,8 @@ const HOST_PATH_TYPES: [&str; 8] = [
 ];
 
 /// Checks `volumes` and answers the names that mounts may use.
-pub(super) fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors) -> Vec<&'a str> {
-    let mut known: Vec<&str> = Vec::new();
+pub(super) fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors) -> HashSet<&'a str> {
+    let mut known: HashSet<&str> = HashSet::new();
     for (index, volume) in each(spec, "volumes") {
         let path = path.index(index);
         let before = errors.len();
@@ -32,11 +34,11 @@ pub(super) fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors)
         } else {
             invalid_each(errors, &path.child("name"), name, names::dns_label(name));
         }
-        if known.contains(&name) {
+        if known.contains(name) {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
         if errors.len() == before {
-            known.push(name);
+            known.insert(name);
         }
     }
     known
@@ -212,7 +214,7 @@ fn downward_file(file: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn projected(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     mode(source, "defaultMode", path, errors);
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths: HashSet<&str> = HashSet::new();
     let sources = path.child("sources");
     for (index, own) in each(source, "sources") {
         let source_path = sources.index(index);
@@ -273,7 +275,7 @@ fn projected(source: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn unique_path<'a>(
-    paths: &mut Vec<&'a str>,
+    paths: &mut HashSet<&'a str>,
     target: &'a str,
     shown: Option<&str>,
     path: &Path<'_>,
@@ -282,14 +284,12 @@ fn unique_path<'a>(
     if target.is_empty() {
         return;
     }
-    if paths.contains(&target) {
+    if !paths.insert(target) {
         errors.push(FieldError::invalid(
             path,
             shown.unwrap_or(target),
             "conflicting duplicate paths",
         ));
-    } else {
-        paths.push(target);
     }
 }
 
@@ -314,30 +314,30 @@ fn local_path(target: &str, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// `volumeMounts` of a container.
-pub(super) fn mounts(container: &Value, volumes: &[&str], path: &Path<'_>, errors: &mut Errors) {
-    let mut mount_paths: Vec<&str> = Vec::new();
-    let devices = super::list(container, "volumeDevices");
+pub(super) fn mounts(container: &Value, volumes: &HashSet<&str>, path: &Path<'_>, errors: &mut Errors) {
+    let mut mount_paths: HashSet<&str> = HashSet::new();
+    let devices = super::list(container, "volumeDevices").iter();
+    let devices: HashSet<&str> = devices.map(|device| text(device, "name")).collect();
     for (index, mount) in each(container, "volumeMounts") {
         let mount_path = path.index(index);
         let (name, target) = (text(mount, "name"), text(mount, "mountPath"));
         if name.is_empty() {
             errors.push(FieldError::required(mount_path.child("name"), ""));
         }
-        if !volumes.contains(&name) {
+        if !volumes.contains(name) {
             errors.push(FieldError::not_found(mount_path.child("name"), name));
         }
         if target.is_empty() {
             errors.push(FieldError::required(mount_path.child("mountPath"), ""));
         }
-        if mount_paths.contains(&target) {
+        if !mount_paths.insert(target) {
             errors.push(FieldError::invalid(
                 mount_path.child("mountPath"),
                 target,
                 "must be unique",
             ));
         }
-        mount_paths.push(target);
-        if devices.iter().any(|device| text(device, "name") == name) {
+        if devices.contains(name) {
             errors.push(FieldError::invalid(
                 mount_path.child("name"),
                 name,

@@ -1,6 +1,8 @@
 //! `Warning` texts: fields that are stored though nothing acts on them yet, each named by its path, and what upstream
 //! warns of in a pod spec (duplicates, deprecated labels, fractional bytes).
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::{Path, each, has, list, text};
@@ -172,9 +174,10 @@ fn upstream_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) 
 fn repeated(spec: &Value, list_key: &str, key: &str, path: &Path<'_>, warnings: &mut Vec<String>) {
     let items = list(spec, list_key);
     let list_path = path.child(list_key);
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, item) in items.iter().enumerate() {
         let own = text(item, key);
-        if items[..index].iter().any(|other| text(other, key) == own) {
+        if !seen.insert(own) {
             warnings.push(format!(
                 "{}: duplicate {key} {own:?}",
                 list_path.index(index).child(key)
@@ -204,10 +207,10 @@ fn fractional_bytes(container: &Value, path: &Path<'_>, warnings: &mut Vec<Strin
 
 /// A variable that is defined twice, unless the second extends the first.
 fn hidden_variables(container: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
-    let env = list(container, "env");
-    for (index, variable) in env.iter().enumerate() {
+    let mut seen: HashSet<&str> = HashSet::new();
+    for (index, variable) in each(container, "env") {
         let name = text(variable, "name");
-        if !env[..index].iter().any(|other| text(other, "name") == name) {
+        if seen.insert(name) {
             continue;
         }
         let (value, reference) = (text(variable, "value"), format!("$({name})"));
@@ -229,37 +232,84 @@ fn ports(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
         let container = containers.index(container);
         container.child("ports").index(port).into()
     };
-    let mut seen: Vec<((&str, usize, usize), &Value)> = Vec::new();
+    let mut seen = Ports::default();
+    let mut by_name: HashMap<&str, (&str, usize, usize)> = HashMap::new();
     let mut names = Vec::new();
     for kind in ["initContainers", "containers"] {
         for (container_index, container) in each(spec, kind) {
             for (index, port) in each(container, "ports") {
                 let own = (kind, container_index, index);
-                for &(other, other_port) in &seen {
-                    if let Some(what) = clash(port, other_port) {
-                        let (own, other) = (shown(own), shown(other));
-                        warnings.push(format!("{own}: {what} port definition with {other}"));
+                for (other, what) in seen.clashes(port) {
+                    let (own, other) = (shown(own), shown(other));
+                    warnings.push(format!("{own}: {what} port definition with {other}"));
+                    if warnings.len() >= MOST {
+                        return;
                     }
                 }
                 let name = text(port, "name");
-                if !name.is_empty()
-                    && let Some(&(first, _)) = seen.iter().find(|(_, other)| text(other, "name") == name)
-                {
-                    let (own, first) = (shown(own), shown(first));
-                    names.push(format!(
-                        "{own}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
-                    ));
+                if !name.is_empty() {
+                    let first = *by_name.entry(name).or_insert(own);
+                    if first != own {
+                        let (own, first) = (shown(own), shown(first));
+                        names.push(format!(
+                            "{own}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
+                        ));
+                    }
                 }
-                seen.push((own, port));
+                seen.add(own, port);
             }
         }
     }
     warnings.append(&mut names);
 }
 
+/// No answer's headers hold as many, and ports can clash each with each.
+const MOST: usize = 1000;
+
+/// A pod's ports, filed by all that another one may clash with.
+#[derive(Default)]
+struct Ports<'a> {
+    all: Vec<((&'a str, usize, usize), &'a Value)>,
+    filed: HashMap<Shelf<'a>, Vec<usize>>,
+}
+
+/// Container port and protocol; host port; host address.
+type Shelf<'a> = (i64, &'a str, Option<i64>, Option<&'a str>);
+
+impl<'a> Ports<'a> {
+    fn add(&mut self, own: (&'a str, usize, usize), port: &'a Value) {
+        let (number, protocol) = (number(port, "containerPort"), text(port, "protocol"));
+        let (host, ip) = (Some(self::number(port, "hostPort")), Some(text(port, "hostIP")));
+        for (host, ip) in [(None, None), (host, None), (host, ip)] {
+            let shelf = self.filed.entry((number, protocol, host, ip)).or_default();
+            shelf.push(self.all.len());
+        }
+        self.all.push((own, port));
+    }
+
+    /// Those that clash with a port, and how, in the order they were added.
+    fn clashes(&self, port: &'a Value) -> impl Iterator<Item = ((&'a str, usize, usize), &'static str)> {
+        let (number, protocol) = (number(port, "containerPort"), text(port, "protocol"));
+        let (host, ip) = (self::number(port, "hostPort"), text(port, "hostIP"));
+        let shelves = match (host, ip) {
+            (0, _) => vec![(None, None)],
+            (host, "") => vec![(Some(0), None), (Some(host), None)],
+            (host, ip) => vec![(Some(0), None), (Some(host), Some(ip)), (Some(host), Some(""))],
+        };
+        let filed = |(host, ip)| self.filed.get(&(number, protocol, host, ip));
+        let mut found: Vec<usize> = shelves.into_iter().filter_map(filed).flatten().copied().collect();
+        found.sort_unstable();
+        let all = found.into_iter().map(|index| self.all[index]);
+        all.filter_map(move |(other, other_port)| Some((other, clash(port, other_port)?)))
+    }
+}
+
+fn number(port: &Value, key: &str) -> i64 {
+    object::i64_at(port, &[key]).unwrap_or(0)
+}
+
 /// What two ports of a pod are to each other, if they cannot both be meant.
 fn clash(port: &Value, other: &Value) -> Option<&'static str> {
-    let number = |port: &Value, key: &str| object::i64_at(port, &[key]).unwrap_or(0);
     if number(other, "containerPort") != number(port, "containerPort")
         || text(other, "protocol") != text(port, "protocol")
     {

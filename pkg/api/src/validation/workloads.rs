@@ -1,5 +1,7 @@
 //! Deployment, ReplicaSet, Job and the other kinds that hold a pod template.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{
@@ -553,6 +555,12 @@ fn failure_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Er
     if rules.len() > 20 {
         errors.push(FieldError::too_many(path, rules.len(), 20));
     }
+    let lists = ["containers", "initContainers"].map(|kind| object::items(spec, &["template", "spec", kind]));
+    let containers: HashSet<&str> = lists
+        .into_iter()
+        .flatten()
+        .map(|container| text(container, "name"))
+        .collect();
     for (index, rule) in rules.iter().enumerate() {
         let path = path.index(index);
         match text(rule, "action") {
@@ -572,7 +580,7 @@ fn failure_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Er
         }
         let codes = has(rule, "onExitCodes");
         if let Some(codes) = codes {
-            exit_codes(spec, codes, &path.child("onExitCodes"), errors);
+            exit_codes(&containers, codes, &path.child("onExitCodes"), errors);
         }
         let conditions = path.child("onPodConditions");
         for (index, pattern) in each(rule, "onPodConditions") {
@@ -592,7 +600,7 @@ fn failure_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Er
     }
 }
 
-fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn exit_codes(containers: &HashSet<&str>, codes: &Value, path: &Path<'_>, errors: &mut Errors) {
     if text(codes, "operator").is_empty() {
         errors.push(FieldError::required(
             path.child("operator"),
@@ -601,19 +609,14 @@ fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, errors: &mut Errors)
     } else {
         one_of(errors, codes, "operator", path, &["In", "NotIn"]);
     }
-    if let Some(name) = has(codes, "containerName").and_then(Value::as_str) {
-        let known = ["containers", "initContainers"].iter().any(|kind| {
-            object::items(spec, &["template", "spec", kind])
-                .iter()
-                .any(|container| text(container, "name") == name)
-        });
-        if !known {
-            errors.push(FieldError::invalid(
-                path.child("containerName"),
-                name,
-                "must be one of the container or initContainer names in the pod template",
-            ));
-        }
+    if let Some(name) = has(codes, "containerName").and_then(Value::as_str)
+        && !containers.contains(name)
+    {
+        errors.push(FieldError::invalid(
+            path.child("containerName"),
+            name,
+            "must be one of the container or initContainer names in the pod template",
+        ));
     }
     let values: Vec<i64> = list(codes, "values").iter().filter_map(Value::as_i64).collect();
     let values_path = path.child("values");
@@ -627,6 +630,7 @@ fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, errors: &mut Errors)
     } else if values.len() > 255 {
         errors.push(FieldError::too_many(values_path, values.len(), 255));
     }
+    let mut seen: HashSet<i64> = HashSet::new();
     for (index, value) in values.iter().enumerate() {
         if *value == 0 && text(codes, "operator") == "In" {
             errors.push(FieldError::invalid(
@@ -635,7 +639,7 @@ fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, errors: &mut Errors)
                 "must not be 0 for the In operator",
             ));
         }
-        if values[..index].contains(value) {
+        if !seen.insert(*value) {
             errors.push(FieldError::duplicate(values_path.index(index), *value));
         }
     }

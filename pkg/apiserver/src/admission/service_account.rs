@@ -1,6 +1,7 @@
 //! ServiceAccount: a pod gets the account it runs as (`default`), that account's pull secrets, and unless either says
 //! no, the projected volume with a token, the cluster's CA and the namespace.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -211,16 +212,19 @@ impl Account {
 
 /// Why a pod may not run as an account that limits secrets.
 fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
-    let known = |list: &Option<Vec<Reference>>, wanted: &str| list.iter().flatten().any(|own| own.name == wanted);
+    let names = |list: &Option<Vec<Reference>>| -> HashSet<String> {
+        list.iter().flatten().map(|own| own.name.clone()).collect()
+    };
+    let (secrets, pull_secrets) = (names(&account.secrets), names(&account.image_pull_secrets));
     let tail = format!("is not allowed because service account {name} does not reference that");
     let mut found = None;
     let _ = references::each(pod, &mut |reference| {
         let secret = &*reference.name;
         let why = match reference.place {
             _ if reference.to != Referent::Secret => return ControlFlow::Continue(()),
-            Place::PullSecret(_) if known(&account.image_pull_secrets, secret) => return ControlFlow::Continue(()),
+            Place::PullSecret(_) if pull_secrets.contains(secret) => return ControlFlow::Continue(()),
             Place::PullSecret(index) => format!("imagePullSecrets[{index}].name=\"{secret}\" {tail} imagePullSecret"),
-            _ if known(&account.secrets, secret) => return ControlFlow::Continue(()),
+            _ if secrets.contains(secret) => return ControlFlow::Continue(()),
             Place::Volume("secret") => format!("volume with secret.secretName=\"{secret}\" {tail} secret"),
             Place::Env {
                 list,

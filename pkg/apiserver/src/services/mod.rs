@@ -338,6 +338,11 @@ fn claims_of(service: &Value) -> Vec<Claim> {
         .collect()
 }
 
+/// What tells a Service's port from its others.
+fn served(port: &Value) -> (Option<&Value>, &str) {
+    (port.get("port"), meta::str_at(port, &["protocol"]).unwrap_or("TCP"))
+}
+
 /// What a client who sends the whole spec without it did not mean to change.
 fn carry_over(new: &mut Value, old: &Value) {
     if needs_address(old) && needs_address(new) {
@@ -355,17 +360,15 @@ fn carry_over(new: &mut Value, old: &Value) {
     }
     if needs_node_ports(old) && needs_node_ports(new) {
         let named: HashSet<u16> = ports_of(new);
+        let mut before = HashMap::new();
+        for port in meta::items(old, &["spec", "ports"]) {
+            before.entry(served(port)).or_insert(port_at(port, &["nodePort"]));
+        }
         for port in meta::items_mut(new, &["spec", "ports"]) {
             if port_at(port, &["nodePort"]).is_some() {
                 continue;
             }
-            let same = |other: &&Value| {
-                other.get("port") == port.get("port")
-                    && meta::str_at(other, &["protocol"]).unwrap_or("TCP")
-                        == meta::str_at(port, &["protocol"]).unwrap_or("TCP")
-            };
-            let before = meta::items(old, &["spec", "ports"]).iter().find(same);
-            if let Some(node_port) = before.and_then(|before| port_at(before, &["nodePort"]))
+            if let Some(&Some(node_port)) = before.get(&served(port))
                 && !named.contains(&node_port)
             {
                 meta::set(port, &["nodePort"], node_port);
@@ -438,6 +441,15 @@ mod tests {
         services.on_create(&mut old).unwrap();
         let mut one = of((0..100_000).map(|n| json!({"port": n, "nodePort": 30_000})).collect());
         assert_eq!(services.on_update(&mut one, &old).unwrap().len(), 0);
+        // Many that are to keep what as many others have.
+        let many = |offset: usize| {
+            of((0..50_000)
+                .map(|n| json!({"port": n + offset, "nodePort": 0}))
+                .collect())
+        };
+        let (mut new, mut old) = (many(0), many(50_000));
+        old["spec"]["ports"][0]["nodePort"] = 30_001.into();
+        assert_eq!(services.on_update(&mut new, &old).err().unwrap().code, 422);
         let addresses: Vec<String> = (0..200_000u32).map(|n| IpAddr::V4(n.into()).to_string()).collect();
         let mut far = json!({"metadata": {"name": "a"}, "spec": {"clusterIPs": addresses}});
         assert_eq!(services.on_create(&mut far).err().unwrap().code, 422);
