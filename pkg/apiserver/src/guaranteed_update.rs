@@ -9,6 +9,7 @@ use std::time::Duration;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
 use mk8s_store::{Expect, Op, Store};
+use mk8s_supervisor::backoff::Backoff;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -16,10 +17,14 @@ use tokio::time::Instant;
 use crate::object::Object;
 use crate::part::Rest;
 use crate::watch_cache::ResourceCache;
-use crate::write::{self, Printed, WriteError};
+use crate::write::{self, Printed, WriteError, timed_out};
 
 /// How soon a store that takes no writes is asked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long nobody tries again who lost against something that is not to be seen in the object: another key of the
+/// transaction, or another writer's change that is still on its way here.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// What is to be changed, and until when it is tried.
 pub struct Target<'a> {
@@ -94,6 +99,7 @@ impl Written {
 
 /// Runs attempts until one is stored, refuses, or the time is over (504).
 pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) -> Result<Done, Status> {
+    let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
         let found = target.cache.get_key(&target.key);
         let current = Current::of(found.clone(), target.reads)?;
@@ -105,7 +111,10 @@ pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) 
         match carry_out(&target, step, found.clone()).await {
             Ok(done) => return Ok(done),
             Err(WriteError::Status(status)) => return Err(status),
-            Err(WriteError::Conflict) => {}
+            Err(WriteError::Conflict) if revision(&target.cache.get_key(&target.key)) == revision(&found) => {
+                tokio::time::sleep(pauses.next_delay()).await;
+            }
+            Err(WriteError::Conflict) => pauses.reset(),
             Err(WriteError::Unknown) => {
                 if let Some(done) = resolve(&target, sent, found).await? {
                     return Ok(done);
@@ -116,6 +125,10 @@ pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) 
             return Err(timed_out());
         }
     }
+}
+
+fn revision(object: &Option<Arc<Object>>) -> Option<u64> {
+    object.as_ref().map(|object| object.revision)
 }
 
 /// What is looked for where the store could not say whether it took a write.
@@ -145,7 +158,7 @@ async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) ->
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let now = target.cache.get_key(&target.key);
-    if now.as_ref().map(|object| object.revision) == found.as_ref().map(|object| object.revision) {
+    if revision(&now) == revision(&found) {
         return Ok(None);
     }
     match (sent, now) {
@@ -161,11 +174,6 @@ async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) ->
             "whether the write took place is not known, and something else was written since",
         )),
     }
-}
-
-/// Upstream's answer to a request whose time is over.
-pub fn timed_out() -> Status {
-    Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
 }
 
 impl Current {
@@ -201,7 +209,7 @@ async fn carry_out(target: &Target<'_>, step: Step, found: Option<Arc<Object>>) 
             let (op, made) = printed.put(target.key.clone(), expect);
             let mut ops = SmallVec::from_iter([op]);
             ops.extend(beside);
-            let revision = write::commit(target.store, ops).await?;
+            let revision = write::commit_until(target.deadline, target.store, ops).await?;
             // The store may lose what travels with a write; the cache has the object all the same.
             let stored = made.get().cloned().or_else(|| target.cache.get_key(&target.key));
             let stored = stored.filter(|stored| stored.revision >= revision);
@@ -212,7 +220,7 @@ async fn carry_out(target: &Target<'_>, step: Step, found: Option<Arc<Object>>) 
             let op = write::removal(target.key.clone(), expect);
             let mut ops = SmallVec::from_iter([op]);
             ops.extend(beside);
-            let revision = write::commit(target.store, ops).await?;
+            let revision = write::commit_until(target.deadline, target.store, ops).await?;
             Ok(Done::Removed(last, Some(revision)))
         }
     }

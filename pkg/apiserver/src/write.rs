@@ -2,6 +2,7 @@
 //! revision; then the store's transaction.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mk8s_api::codec::json;
 use mk8s_api::registry::Resource;
@@ -9,6 +10,7 @@ use mk8s_api::status::Status;
 use mk8s_store::{Change, Entry, Expect, Op, SPARE, Store, Txn, TxnError};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::object::{Object, Selectable};
 use crate::part::Rest;
@@ -37,6 +39,7 @@ fn translate(error: TxnError) -> WriteError {
             tracing::warn!(%cause, "a write's outcome is not known");
             WriteError::Unknown
         }
+        TxnError::Overloaded => WriteError::Status(Status::too_many_requests(error.to_string(), 1)),
         TxnError::TooLarge(_) => WriteError::Status(Status::too_large(
             "Request entity too large: the object is too large to be stored",
         )),
@@ -192,9 +195,27 @@ pub fn removal(key: Arc<str>, expect: Expect) -> Op {
     }
 }
 
-/// Does all of it at one revision, or nothing.
+/// How long what has no deadline of its own waits for the store.
+const PATIENCE: Duration = Duration::from_secs(34);
+
+/// Does all of it at one revision, or nothing; a deadline for what no request waits for.
 pub async fn commit(store: &dyn Store, ops: SmallVec<[Op; 1]>) -> Result<u64, WriteError> {
-    store.txn(Txn { ops }).await.map_err(translate)
+    commit_until(Instant::now() + PATIENCE, store, ops).await
+}
+
+/// The same until a request's deadline. A disk that hangs holds nobody longer: the write may still take place then, and
+/// whoever watches sees it.
+pub async fn commit_until(deadline: Instant, store: &dyn Store, ops: SmallVec<[Op; 1]>) -> Result<u64, WriteError> {
+    let answer = tokio::time::timeout_at(deadline, store.txn(Txn { ops })).await;
+    match answer {
+        Ok(answer) => answer.map_err(translate),
+        Err(_) => Err(WriteError::Status(timed_out())),
+    }
+}
+
+/// Upstream's answer to a request whose time is over.
+pub fn timed_out() -> Status {
+    Status::timeout("Timeout: request did not complete within requested timeout - context deadline exceeded")
 }
 
 #[cfg(test)]

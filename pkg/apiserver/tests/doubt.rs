@@ -9,20 +9,46 @@ mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use harness::Api;
 use mk8s_store::{Answer, Follower, Loaded, SledStore, Store, StoreError, Txn, TxnError};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
+/// What becomes of transactions.
 const TAKES_PLACE: usize = 1;
 const LOST: usize = 2;
+/// All of them from now on.
+const HANGS: usize = 3;
+const CONFLICTS: usize = 4;
 
-/// The embedded store, of which the next answer is lost when told so.
+/// The embedded store, of which the next answer is lost when told so, or all others.
 struct Doubtful {
     inner: SledStore,
     next: AtomicUsize,
     asked: AtomicUsize,
+    /// What it says of its health.
+    trouble: Mutex<Option<Arc<str>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Doubtful {
+    fn open() -> Arc<Doubtful> {
+        let dir = tempfile::tempdir().unwrap();
+        Arc::new(Doubtful {
+            inner: SledStore::open(dir.path()).unwrap(),
+            next: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            trouble: Mutex::new(None),
+            _dir: dir,
+        })
+    }
+
+    fn set(&self, next: usize) {
+        self.next.store(next, Ordering::SeqCst);
+    }
 }
 
 impl Store for Doubtful {
@@ -36,7 +62,12 @@ impl Store for Doubtful {
 
     fn txn(&self, txn: Txn) -> Answer {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        match self.next.swap(0, Ordering::SeqCst) {
+        let once = |next| matches!(next, TAKES_PLACE | LOST);
+        let now = self.next.load(Ordering::SeqCst);
+        if once(now) {
+            self.set(0);
+        }
+        match now {
             TAKES_PLACE => {
                 let answer = self.inner.txn(txn);
                 let (unsaid, receiver) = tokio::sync::oneshot::channel();
@@ -47,6 +78,19 @@ impl Store for Doubtful {
                 Answer::later(receiver)
             }
             LOST => Answer::now(Err(TxnError::Unknown("lost".into()))),
+            HANGS => {
+                drop(self.inner.txn(txn));
+                let (unsaid, receiver) = tokio::sync::oneshot::channel();
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(unsaid);
+                });
+                Answer::later(receiver)
+            }
+            CONFLICTS => {
+                let key = txn.ops[0].key.clone();
+                Answer::now(Err(TxnError::Conflict { key, actual: None }))
+            }
             _ => self.inner.txn(txn),
         }
     }
@@ -56,7 +100,7 @@ impl Store for Doubtful {
     }
 
     fn health(&self) -> Result<(), Arc<str>> {
-        self.inner.health()
+        self.trouble.lock().clone().map_or(Ok(()), Err)
     }
 
     fn close(&self) {
@@ -66,17 +110,12 @@ impl Store for Doubtful {
 
 #[tokio::test]
 async fn a_write_in_doubt_is_done_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Doubtful {
-        inner: SledStore::open(dir.path()).unwrap(),
-        next: AtomicUsize::new(0),
-        asked: AtomicUsize::new(0),
-    });
+    let store = Doubtful::open();
     let api = Api::on(store.clone()).await;
     for (doubt, tries) in [(TAKES_PLACE, 1), (LOST, 2)] {
         let asked = async |method: &str, path: &str, body: Value| {
             let before = store.asked.load(Ordering::SeqCst);
-            store.next.store(doubt, Ordering::SeqCst);
+            store.set(doubt);
             let kind = if method == "PATCH" {
                 "application/json-patch+json"
             } else {
@@ -103,4 +142,85 @@ async fn a_write_in_doubt_is_done_once() {
         assert_eq!(code, 200, "{gone}");
         assert_eq!(api.get(&path).await.0, 404);
     }
+}
+
+fn config_map(value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"key": value}})
+}
+
+#[tokio::test]
+async fn a_write_in_doubt_over_which_another_was_made_is_not_done_again() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    assert_eq!(api.post(CMS, &config_map("0")).await.0, 201);
+    let path = format!("{CMS}/c");
+    let merge = "application/merge-patch+json";
+    for doubt in [TAKES_PLACE, LOST] {
+        // The store comes back when another writer was there.
+        *store.trouble.lock() = Some("no answer came".into());
+        store.set(doubt);
+        let patch = json!({"data": {"key": doubt.to_string()}});
+        let in_doubt = api.patch(&path, merge, &patch);
+        let other = async {
+            while store.next.load(Ordering::SeqCst) != 0 {
+                tokio::task::yield_now().await;
+            }
+            let patch = json!({"data": {"other": doubt.to_string()}});
+            let (code, patched) = api.patch(&path, merge, &patch).await;
+            assert_eq!(code, 200, "{patched}");
+            *store.trouble.lock() = None;
+        };
+        let ((code, status), ()) = tokio::join!(in_doubt, other);
+        assert_eq!((code, status["reason"].as_str()), (504, Some("Timeout")), "{status}");
+        assert_eq!(
+            status["message"],
+            "whether the write took place is not known, and something else was written since"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_nobody_beyond_his_deadline() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    assert_eq!(api.post(CMS, &config_map("0")).await.0, 201);
+    store.set(HANGS);
+    let path = format!("{CMS}/c");
+    let merge = "application/merge-patch+json";
+    let begun = Instant::now();
+    let timeout = "?timeout=200ms";
+    let answers = [
+        api.post(
+            &format!("/api/v1/namespaces{timeout}"),
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}),
+        )
+        .await,
+        api.patch(&format!("{path}{timeout}"), merge, &json!({"data": {"key": "1"}}))
+            .await,
+        api.put(&format!("{path}{timeout}"), &config_map("2")).await,
+        api.delete(&format!("{path}{timeout}"), None).await,
+    ];
+    for (code, status) in &answers {
+        assert_eq!((*code, status["reason"].as_str()), (504, Some("Timeout")), "{status}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // What was not answered took place all the same, and readers see it.
+    for (path, expected) in [("/api/v1/namespaces/n", 200), (path.as_str(), 404)] {
+        while api.get(path).await.0 != expected {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{path}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_loses_again_and_again_does_not_spin() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    let before = store.asked.load(Ordering::SeqCst);
+    store.set(CONFLICTS);
+    let (code, status) = api.post(&format!("{CMS}?timeout=500ms"), &config_map("0")).await;
+    assert_eq!((code, status["reason"].as_str()), (504, Some("Timeout")), "{status}");
+    let tries = store.asked.load(Ordering::SeqCst) - before;
+    assert!((2..=20).contains(&tries), "{tries}");
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::committer::Committer;
 use crate::engine::{self, Opener, sled::SledEngine};
-use crate::queue::{Queue, Request};
+use crate::queue::{Queue, Rejected, Request};
 use crate::{Answer, Follower, Loaded, Store, StoreError, Txn, TxnError};
 
 /// A batch that takes longer than this is told as a fault of the store: sled has no deadline of its own.
@@ -23,11 +23,13 @@ pub(crate) struct Shown {
     pub revision: AtomicU64,
     trouble: Mutex<Option<Arc<str>>>,
     busy_since: Mutex<Option<Instant>>,
+    patience: Duration,
 }
 
 impl Shown {
-    pub fn new(revision: u64) -> Shown {
+    fn new(revision: u64, patience: Duration) -> Shown {
         Shown {
+            patience,
             revision: AtomicU64::new(revision),
             trouble: Mutex::new(None),
             busy_since: Mutex::new(None),
@@ -49,7 +51,7 @@ impl Shown {
         }
         let since = *self.busy_since.lock();
         match since.map(|since| since.elapsed()) {
-            Some(taken) if taken > PATIENCE => {
+            Some(taken) if taken > self.patience => {
                 Err(format!("the disk has not taken a batch for {} s", taken.as_secs()).into())
             }
             _ => Ok(()),
@@ -86,11 +88,11 @@ impl SledStore {
     pub fn open(dir: &Path) -> Result<SledStore, StoreError> {
         let dir = dir.to_path_buf();
         let first = SledEngine::open(&dir)?;
-        SledStore::start(first, Box::new(move || SledEngine::reopen(&dir)))
+        SledStore::start(first, Box::new(move || SledEngine::reopen(&dir)), PATIENCE)
     }
 
-    pub(crate) fn start(first: engine::Opened, reopen: Opener) -> Result<SledStore, StoreError> {
-        let shown = Arc::new(Shown::new(first.engine.revision()));
+    pub(crate) fn start(first: engine::Opened, reopen: Opener, patience: Duration) -> Result<SledStore, StoreError> {
+        let shown = Arc::new(Shown::new(first.engine.revision(), patience));
         let queue = Arc::new(Queue::default());
         let committer = Committer::new(first, reopen, shown.clone());
         let end = End {
@@ -129,10 +131,20 @@ impl Store for SledStore {
         if let Some(size) = txn.too_large() {
             return Answer::now(Err(TxnError::TooLarge(size)));
         }
+        // Behind a disk that refuses or hangs nothing would come of it.
+        if let Err(cause) = self.shown.health() {
+            let closed = self.queue.is_closed();
+            return Answer::now(Err(if closed {
+                TxnError::Closed
+            } else {
+                TxnError::Unavailable(cause)
+            }));
+        }
         let (reply, answer) = oneshot::channel();
         match self.queue.push(Request::Txn { txn, reply }) {
             Ok(()) => Answer::later(answer),
-            Err(_) => Answer::now(Err(TxnError::Closed)),
+            Err(Rejected::Full) => Answer::now(Err(TxnError::Overloaded)),
+            Err(Rejected::Closed) => Answer::now(Err(TxnError::Closed)),
         }
     }
 

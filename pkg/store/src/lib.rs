@@ -53,7 +53,8 @@ pub trait Store: Send + Sync {
     fn follow(&self, after: u64, follower: Box<dyn Follower>) -> Result<(), StoreError>;
 
     /// Queues a transaction; the answer is its revision, given once it is durable and the followers have seen it. It takes
-    /// place whether the answer is awaited or not.
+    /// place whether the answer is awaited or not. Where writes are not taken (see [`health`](Store::health)), or too many
+    /// wait, the answer is there at once.
     ///
     /// A transaction without a change (checks alone) has the revision that it was decided at.
     fn txn(&self, txn: Txn) -> Answer;
@@ -122,6 +123,15 @@ impl Txn {
         let mut ops = SmallVec::new();
         ops.push(op);
         Txn { ops }
+    }
+
+    /// Bytes of all its values.
+    fn bytes(&self) -> usize {
+        let values = self.ops.iter().map(|op| match &op.change {
+            Change::Put { value, .. } => value.len(),
+            Change::Delete | Change::Check => 0,
+        });
+        values.sum()
     }
 
     /// The size of its largest value, where that is more than a store takes.
@@ -231,6 +241,9 @@ pub enum TxnError {
     /// A value of so many bytes is larger than [`MAX_VALUE`].
     #[error("store: a value of {0} bytes is larger than {MAX_VALUE}")]
     TooLarge(usize),
+    /// It did not take place: more waits for the disk than the store keeps in memory.
+    #[error("store: too many writes wait for the disk")]
+    Overloaded,
     /// It did not take place; writes are off until the store has recovered.
     #[error("store: no write is taken: {0}")]
     Unavailable(Arc<str>),

@@ -1,4 +1,5 @@
-//! What waits for the committer. Who queues takes a lock for a push, and wakes the committer only when it sleeps.
+//! What waits for the committer. Who queues takes a lock for a push, and wakes the committer only when it sleeps. Writers who
+//! have given up leave their transactions here, so it is bounded: a disk that hangs does not fill the memory.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -23,6 +24,17 @@ pub(crate) enum Request {
     },
 }
 
+/// Bounds of what waits: some batches' worth.
+pub(crate) const MAX_TXNS: usize = 16 * 1024;
+pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why a request is not queued.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    Full,
+    Closed,
+}
+
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -32,6 +44,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     requests: VecDeque<Request>,
+    /// Of the values of those transactions.
+    bytes: usize,
     asleep: bool,
     closed: bool,
 }
@@ -46,11 +60,23 @@ pub(crate) enum Woken {
 }
 
 impl Queue {
-    /// Gives the request back where the queue is closed.
-    pub fn push(&self, request: Request) -> Result<(), Request> {
+    /// Queues a request. A transaction finds the queue full where it would go beyond its bounds.
+    pub fn push(&self, request: Request) -> Result<(), Rejected> {
+        let txn_bytes = match &request {
+            Request::Txn { txn, .. } => Some(txn.bytes()),
+            Request::Load(_) | Request::Follow { .. } => None,
+        };
         let mut state = self.state.lock();
         if state.closed {
-            return Err(request);
+            return Err(Rejected::Closed);
+        }
+        if let Some(bytes) = txn_bytes {
+            let total = state.bytes + bytes;
+            let full = state.requests.len() >= MAX_TXNS || total > MAX_BYTES;
+            if full && !state.requests.is_empty() {
+                return Err(Rejected::Full);
+            }
+            state.bytes = total;
         }
         state.requests.push_back(request);
         if std::mem::take(&mut state.asleep) {
@@ -62,6 +88,7 @@ impl Queue {
     /// Moves everything that waits to the end of `into`.
     pub fn drain(&self, into: &mut VecDeque<Request>) {
         let mut state = self.state.lock();
+        state.bytes = 0;
         if into.is_empty() {
             std::mem::swap(into, &mut state.requests);
         } else {
@@ -91,6 +118,10 @@ impl Queue {
                 }
             }
         }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// Takes no more requests; those that wait are still handed out.

@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use mk8s_supervisor::job;
 
@@ -93,26 +94,27 @@ impl Committer {
 
     pub fn run(mut self, queue: &Queue) {
         loop {
-            if self.waiting.is_empty() {
-                let until = match &self.failed {
-                    Some(failure) => Some(failure.retry_at()),
-                    None => self.trim.due(),
-                };
-                match queue.wait(until) {
-                    Woken::Closed => return,
-                    Woken::Timeout if self.failed.is_none() => self.trim_slice(),
-                    Woken::Timeout => {}
-                    Woken::Arrived => {
-                        for _ in 0..TURNS_GIVEN {
-                            std::thread::yield_now();
-                        }
+            let idle = self.waiting.is_empty();
+            let woken = if idle {
+                queue.wait(self.wakes_at())
+            } else {
+                Woken::Arrived
+            };
+            // From all that follows the disk may not come back.
+            self.shown.set_busy(true);
+            match woken {
+                Woken::Closed => return,
+                Woken::Timeout if self.failed.is_none() => self.trim_slice(),
+                Woken::Arrived if idle => {
+                    for _ in 0..TURNS_GIVEN {
+                        std::thread::yield_now();
                     }
                 }
+                Woken::Timeout | Woken::Arrived => {}
             }
             if self.failed.as_ref().is_some_and(Failure::is_due) {
                 self.recover();
             }
-            self.shown.set_busy(true);
             let turn = std::panic::catch_unwind(AssertUnwindSafe(|| self.turn(queue)));
             let refused = match turn {
                 Ok(Ok(())) => None,
@@ -123,6 +125,14 @@ impl Committer {
                 self.fail(refused);
             }
             self.shown.set_busy(false);
+        }
+    }
+
+    /// When there is something to do though nobody writes.
+    fn wakes_at(&self) -> Option<Instant> {
+        match &self.failed {
+            Some(failure) => Some(failure.retry_at()),
+            None => self.trim.due(),
         }
     }
 

@@ -22,6 +22,8 @@ enum Fault {
     Kept,
     Panic,
     PanicKept,
+    /// It does not come back before it is let go.
+    Hangs,
 }
 
 #[derive(Default)]
@@ -32,6 +34,8 @@ struct Disk {
     /// So many openings fail.
     closed: usize,
     opened: usize,
+    /// What hangs does so no longer.
+    freed: bool,
     /// Keys that were used to give memory back.
     trimmed: usize,
 }
@@ -125,9 +129,12 @@ impl Engine for FakeEngine {
         if !matches!(fault, Some(Fault::Lost | Fault::Panic)) {
             self.write(batch, revision);
         }
+        while fault == Some(Fault::Hangs) && !self.0.lock().freed {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         match fault {
             Some(Fault::Panic | Fault::PanicKept) => panic!("the test says so"),
-            None | Some(Fault::Works) => Ok(()),
+            None | Some(Fault::Works | Fault::Hangs) => Ok(()),
             Some(_) => Err(error()),
         }
     }
@@ -191,9 +198,14 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_that_waits(Duration::from_secs(20))
+}
+
+/// Of which a batch is a fault when it takes longer than this.
+fn fixture_that_waits(patience: Duration) -> Fixture {
     let (disk, seen) = (FakeEngine::default(), Seen::default());
     let opener = disk.clone();
-    let store = SledStore::start(disk.open().unwrap(), Box::new(move || opener.open())).unwrap();
+    let store = SledStore::start(disk.open().unwrap(), Box::new(move || opener.open()), patience).unwrap();
     store.follow(0, Box::new(seen.clone())).unwrap();
     Fixture { disk, seen, store }
 }
@@ -473,5 +485,48 @@ async fn the_engines_cache_is_given_back_when_nobody_writes() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     own.until_taken("/after", "v").await;
+    own.assert_same();
+}
+
+#[tokio::test]
+async fn what_waits_for_a_disk_that_hangs_is_bounded() {
+    let own = fixture();
+    own.fault(&[Fault::Hangs]);
+    let value = "v".repeat(1024 * 1024);
+    let first = own.store.txn(Txn::one(op("/first", Expect::Any, Some(&value))));
+    // One batch is with the disk, 64 MiB wait.
+    let mut taken = Vec::new();
+    let refused = loop {
+        let key = format!("/{}", taken.len());
+        let mut answer = own.store.txn(Txn::one(op(&key, Expect::Any, Some(&value))));
+        match tokio::time::timeout(Duration::ZERO, &mut answer).await {
+            Err(_) => taken.push(answer),
+            Ok(refused) => break refused,
+        }
+        assert!(taken.len() < 100);
+    };
+    assert!(matches!(refused, Err(TxnError::Overloaded)), "{refused:?}");
+    own.disk.0.lock().freed = true;
+    first.await.unwrap();
+    for answer in taken {
+        answer.await.unwrap();
+    }
+    own.put("/after", "v").await.unwrap();
+    own.assert_same();
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_told_at_once() {
+    let own = fixture_that_waits(Duration::from_millis(50));
+    own.fault(&[Fault::Hangs]);
+    let first = own.store.txn(Txn::one(op("/first", Expect::Any, Some("v"))));
+    while own.store.health().is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let refused = tokio::time::timeout(Duration::from_secs(5), own.put("/second", "v")).await;
+    assert!(matches!(refused, Ok(Err(TxnError::Unavailable(_)))), "{refused:?}");
+    own.disk.0.lock().freed = true;
+    first.await.unwrap();
+    own.until_taken("/third", "v").await;
     own.assert_same();
 }
