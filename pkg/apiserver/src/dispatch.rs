@@ -14,35 +14,36 @@ use crate::receive;
 use crate::subresources::{binding, eviction, scale, streams, token};
 
 /// Runs a request to a resource.
-pub async fn resource(mut call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
     if !call.info.subresource.is_empty() {
         return subresource(call, parts, body).await;
     }
     if !supports(&call) {
-        return Err(Status::method_not_allowed(
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(not_allowed());
     }
-    let reads = matches!(call.info.verb, "get" | "list" | "watch");
-    let body = if reads {
-        Bytes::new()
-    } else {
-        receive::body(&mut call, body).await?
-    };
     match call.info.verb {
         "get" => get::get(&call),
         "list" => list::list(&call).await,
         // By its path's prefix it may come with any method.
         "watch" if parts.method == Method::GET => watch::watch(&call).await,
+        "watch" => Err(not_allowed()),
+        _ => receive::then(call, body, write).await,
+    }
+}
+
+async fn write(call: Call, body: Bytes) -> Result<Response<Body>, Status> {
+    match call.info.verb {
         "create" => create::create(&call, body).await,
         "update" => update::update(&call, body).await,
         "patch" => patch::patch(&call, body).await,
         "delete" => delete::delete(&call, body).await,
         "deletecollection" => delete::delete_collection(&call, body).await,
-        _ => Err(Status::method_not_allowed(
-            "the server does not allow this method on the requested resource",
-        )),
+        _ => Err(not_allowed()),
     }
+}
+
+fn not_allowed() -> Status {
+    Status::method_not_allowed("the server does not allow this method on the requested resource")
 }
 
 fn supports(call: &Call) -> bool {
@@ -64,7 +65,7 @@ fn supports(call: &Call) -> bool {
     call.row.resource.verbs.names().any(|verb| verb == call.info.verb)
 }
 
-async fn subresource(mut call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
     let Some(subresource) = call.row.resource.subresource(&call.info.subresource) else {
         return Err(Status::new(
             404,
@@ -74,22 +75,19 @@ async fn subresource(mut call: Call, parts: Parts, body: Body) -> Result<Respons
     };
     let verb = call.info.verb;
     if !subresource.verbs.names().any(|own| own == verb) {
-        return Err(Status::method_not_allowed(
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(not_allowed());
     }
     let handler = subresource.handler;
     match handler {
-        Handler::NotYet => return Err(call.not_in_this_version(&call.info.subresource)),
-        Handler::Log => return streams::log(&call, parts).await,
-        Handler::Connect => return streams::upgrade(&call, parts).await,
-        _ => {}
+        Handler::NotYet => Err(call.not_in_this_version(&call.info.subresource)),
+        Handler::Log => streams::log(&call, parts).await,
+        Handler::Connect => streams::upgrade(&call, parts).await,
+        _ if verb == "get" => part(call, Bytes::new(), handler).await,
+        _ => receive::then(call, body, move |call, body| part(call, body, handler)).await,
     }
-    let body = if verb == "get" {
-        Bytes::new()
-    } else {
-        receive::body(&mut call, body).await?
-    };
+}
+
+async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body>, Status> {
     let part = match handler {
         Handler::Binding => return binding::create(&call, body).await,
         Handler::Eviction => return eviction::create(&call, body).await,
@@ -102,12 +100,10 @@ async fn subresource(mut call: Call, parts: Parts, body: Body) -> Result<Respons
             return Err(Status::internal("this handler takes no body of a subresource"));
         }
     };
-    match verb {
+    match call.info.verb {
         "get" => get::get(&call),
         "update" => update::update_part(&call, body, part).await,
         "patch" => patch::patch_part(&call, body, part).await,
-        _ => Err(Status::method_not_allowed(
-            "the server does not allow this method on the requested resource",
-        )),
+        _ => Err(not_allowed()),
     }
 }

@@ -1,31 +1,80 @@
 //! A request's body on its way in. Who sends slowly holds nobody up: a place among the requests that are worked on is taken
 //! when the body is here, and while it comes only a long one needs a place, among others that are long. So a node's lease,
 //! which is short, is written whatever others send.
+//!
+//! A long one is then worked on out of everybody's way: decoding, patching and checking megabytes takes a core for a while,
+//! and a worker of the runtime that does it serves nobody else meanwhile. So such requests run on threads beside the
+//! runtime's, as many at once as there are cores, and keep their place among the long ones until it is their turn.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use http::Response;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use mk8s_api::status::Status;
+use mk8s_supervisor::job::{self, JobError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::limits::{Permit, Pool};
+use crate::write::timed_out;
 
 /// What upstream accepts of a body, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
-/// What is received without asking how many others are sending.
+/// What is received without asking how many others are sending, and worked on where it came in.
 const SHORT: usize = 64 << 10;
 
-/// Reads the body of a request that writes, and takes its place among those that are worked on.
-pub async fn body(call: &mut Call, body: Body) -> Result<Bytes, Status> {
-    let state = &call.server;
-    let bytes = read(body, call.deadline, &state.receiving).await;
-    if call.waits_for_body && bytes.is_ok() {
+/// Reads the body of a request that writes, and has `handle` answer it when its turn has come.
+pub async fn then<F>(
+    mut call: Call,
+    body: Body,
+    handle: impl FnOnce(Call, Bytes) -> F + Send + 'static,
+) -> Result<Response<Body>, Status>
+where
+    F: Future<Output = Result<Response<Body>, Status>> + Send + 'static,
+{
+    let state = call.server.clone();
+    let (bytes, mut long) = read(body, call.deadline, &state.receiving).await?;
+    if long.is_none() && changes_long(&call) {
+        long = Some(place(&state.receiving, call.deadline)?);
+    }
+    let turn = match long {
+        None => None,
+        Some(_) => Some(turn(&state.long, call.deadline).await?),
+    };
+    drop(long);
+    if call.waits_for_body {
         let place = place(&state.writing, call.deadline).inspect_err(|_| state.metrics().dropped())?;
         call.place = Some(place);
     }
-    bytes
+    let Some(turn) = turn else {
+        return handle(call, bytes).await;
+    };
+    let answer = job::heavy("apiserver-long-request", async move {
+        let _turn = turn;
+        Box::pin(handle(call, bytes)).await
+    });
+    answer.await.unwrap_or_else(|error| {
+        Err(match error {
+            JobError::Panicked { .. } => Status::internal("the handler of this request panicked"),
+            JobError::Cancelled { .. } => Status::unavailable("the server is shutting down"),
+        })
+    })
+}
+
+/// Whether the object that a request names is long, however short the request.
+fn changes_long(call: &Call) -> bool {
+    let cache = call.row.cache.as_ref().filter(|_| !call.info.name.is_empty());
+    let stored = cache.and_then(|cache| cache.get(&call.info.namespace, call.info.path_name()));
+    stored.is_some_and(|object| object.json.len() > SHORT)
+}
+
+async fn turn(long: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Status> {
+    let turn = tokio::time::timeout_at(deadline, long.clone().acquire_owned()).await;
+    turn.ok().and_then(Result::ok).ok_or_else(timed_out)
 }
 
 /// A place in a pool, or the 429 of who finds none.
@@ -34,7 +83,8 @@ pub fn place(pool: &Pool, deadline: Instant) -> Result<Permit, Status> {
     pool.take(deadline).ok_or_else(refusal)
 }
 
-async fn read(body: Body, deadline: Instant, receiving: &Pool) -> Result<Bytes, Status> {
+/// A body, and the place that it has if it is long.
+async fn read(body: Body, deadline: Instant, receiving: &Pool) -> Result<(Bytes, Option<Permit>), Status> {
     let mut body = Limited::new(body, MAX_BODY);
     let mut long = None;
     if body.size_hint().lower() > SHORT as u64 {
@@ -60,7 +110,8 @@ async fn read(body: Body, deadline: Instant, receiving: &Pool) -> Result<Bytes, 
                 long = Some(place(receiving, deadline)?);
             }
         }
-        Ok(if all.is_empty() { first } else { all.freeze() })
+        let bytes = if all.is_empty() { first } else { all.freeze() };
+        Ok((bytes, long))
     };
     let late = |_| Status::timeout("the request's body did not arrive in time");
     tokio::time::timeout_at(deadline, collect).await.map_err(late)?
@@ -94,22 +145,28 @@ mod tests {
     async fn only_long_bodies_wait_for_each_other() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let none = Pool::new(0);
-        let short = read(frames(SHORT), deadline, &none).await.unwrap();
-        assert_eq!(short.len(), SHORT);
-        assert_eq!(read(frames(SHORT + 1), deadline, &none).await.unwrap_err().code, 429);
+        let (short, long) = read(frames(SHORT), deadline, &none).await.unwrap();
+        assert!(short.len() == SHORT && long.is_none());
+        assert_eq!(read(frames(SHORT + 1), deadline, &none).await.err().unwrap().code, 429);
         assert_eq!(
             read(Body::from(vec![0; SHORT + 1]), deadline, &none)
                 .await
-                .unwrap_err()
+                .err()
+                .unwrap()
                 .code,
             429
         );
         let one = Pool::new(1);
         for _ in 0..3 {
-            assert_eq!(read(frames(MAX_BODY), deadline, &one).await.unwrap().len(), MAX_BODY);
+            let (body, long) = read(frames(MAX_BODY), deadline, &one).await.unwrap();
+            assert!(body.len() == MAX_BODY && long.is_some());
+            assert_eq!(read(frames(SHORT + 1), deadline, &one).await.err().unwrap().code, 429);
         }
-        assert_eq!(read(frames(MAX_BODY + 1), deadline, &one).await.unwrap_err().code, 413);
+        assert_eq!(
+            read(frames(MAX_BODY + 1), deadline, &one).await.err().unwrap().code,
+            413
+        );
         let never = Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>());
-        assert_eq!(read(never, deadline, &one).await.unwrap_err().code, 504);
+        assert_eq!(read(never, deadline, &one).await.err().unwrap().code, 504);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use mk8s_api::registry;
 use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +61,8 @@ pub struct State {
     pub(crate) writing: Pool,
     /// Long bodies that are coming in at once.
     pub(crate) receiving: Pool,
+    /// Long requests that are worked on at once.
+    pub(crate) long: Arc<Semaphore>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     pins_watched: AtomicBool,
@@ -95,6 +98,7 @@ impl State {
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
             receiving: Pool::new(config.max_in_flight.1),
+            long: Arc::new(Semaphore::new(cores())),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             pins_watched: AtomicBool::new(false),
@@ -211,6 +215,10 @@ impl State {
             }
         });
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// How often what is stored is read again because others wrote meanwhile.

@@ -109,3 +109,47 @@ async fn statuses_are_checked() {
     assert_eq!(decide(json!([condition("Approved")])).await[0], 200);
     assert_eq!(decide(json!([])).await, [422, 422], "no decision is taken back");
 }
+
+/// On a runtime of one thread: whatever a request does there, nothing else is served meanwhile.
+#[tokio::test]
+async fn long_requests_hold_nobody_up() {
+    let api = Api::open().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let data: serde_json::Map<String, Value> = (0..60_000).map(|n| (format!("key-{n}"), "v".into())).collect();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "long"}, "data": data});
+    let small = json!({"data": {"key-1": "w"}});
+    let merge = "application/merge-patch+json";
+    let text = map.to_string();
+    for (what, code) in [("POST", 201), ("PUT", 200), ("PATCH", 200)] {
+        let begun = std::time::Instant::now();
+        let request = async {
+            match what {
+                "POST" => read(api.send(what, maps, "application/json", text.clone()).await).await,
+                "PUT" => {
+                    read(
+                        api.send(what, &format!("{maps}/long"), "application/json", text.clone())
+                            .await,
+                    )
+                    .await
+                }
+                // Short, of something long.
+                _ => api.patch(&format!("{maps}/long"), merge, &small).await,
+            }
+            .0
+        };
+        let mut longest = Duration::ZERO;
+        let others = async {
+            loop {
+                let asleep = std::time::Instant::now();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                longest = longest.max(asleep.elapsed());
+            }
+        };
+        let answered = tokio::select! {
+            () = others => unreachable!("it goes on for ever"),
+            answered = request => (answered, begun.elapsed()),
+        };
+        assert_eq!(answered.0, code, "{what}");
+        assert!(longest * 2 < answered.1, "{what}: {longest:?} of {:?}", answered.1);
+    }
+}

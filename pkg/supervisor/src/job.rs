@@ -140,6 +140,16 @@ where
     }
 }
 
+/// Runs a future whose steps take a core for long on a thread of the runtime's pool, where they hold up no other task.
+pub fn heavy<T, F>(name: &'static str, future: F) -> Job<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let runtime = tokio::runtime::Handle::current();
+    blocking(name, move || runtime.block_on(future))
+}
+
 /// A thread of its own, named in the process list (15 bytes of the name are shown there).
 pub struct Thread<T> {
     name: &'static str,
