@@ -196,9 +196,15 @@ impl Object {
         }
     }
 
-    /// Approximate bytes held.
+    /// Approximate bytes held by now: with the protobuf form where somebody asked for one.
     pub fn weight(&self) -> usize {
-        self.json.len() + 256
+        let proto = self.proto.get().and_then(|made| made.as_ref().ok());
+        self.json.len() + 256 + proto.map_or(0, Bytes::len)
+    }
+
+    /// Approximate bytes that it may come to hold: the protobuf form is hardly longer than the text.
+    pub fn most(&self) -> usize {
+        2 * self.json.len() + 256
     }
 }
 
@@ -254,6 +260,10 @@ mod tests {
                 "metadata": {"labels": {"metadata": "}"}, "resourceVersion": revision.to_string()}});
             assert_eq!(serde_json::from_slice::<Value>(&text).expect("JSON"), expected);
         }
+        let before = object.weight();
+        let proto = object.proto_item().expect("protobuf");
+        assert_eq!(object.weight(), before + proto.len());
+        assert!(object.weight() <= object.most());
     }
 
     #[test]

@@ -58,23 +58,28 @@ pub struct Event {
     pub object: Arc<Object>,
     pub old: Option<Arc<Object>>,
     at: Instant,
+    weight: usize,
 }
 
 impl Event {
     pub fn new(kind: EventKind, revision: u64, object: Arc<Object>, old: Option<Arc<Object>>, at: Instant) -> Event {
+        let replaced = old.as_ref().filter(|old| !Arc::ptr_eq(old, &object));
+        // A protobuf form that is made later is paid for too: by then its object is counted twice, here and where it is
+        // replaced.
+        let weight = object.weight() + replaced.map_or(0, |old| old.weight());
         Event {
             kind,
             revision,
             object,
             old,
             at,
+            weight,
         }
     }
 
     /// Approximate bytes that the ring holds for it: the object that it replaced too, which nobody else may hold any more.
     fn weight(&self) -> usize {
-        let old = self.old.as_ref().filter(|old| !Arc::ptr_eq(old, &self.object));
-        self.object.weight() + old.map_or(0, |old| old.weight())
+        self.weight
     }
 }
 
