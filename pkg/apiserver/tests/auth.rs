@@ -118,6 +118,29 @@ async fn a_node_sees_and_writes_its_own_alone() {
         403
     );
 
+    // What its status is written with says nothing else of it.
+    let status = "/api/v1/nodes/one/status";
+    let mut next = made.clone();
+    next["status"]["nodeInfo"]["kernelVersion"] = "6".into();
+    let (code, put) = ask(&one, "PUT", status, None, Some(&next)).await;
+    assert_eq!(
+        (code, &put["status"]["nodeInfo"]["kernelVersion"]),
+        (200, &json!("6")),
+        "{put}"
+    );
+    next["metadata"]["resourceVersion"] = "".into();
+    next["spec"]["taints"] = json!([]);
+    let untainted = "nodes \"one\" is forbidden: node \"one\" is not allowed to modify taints";
+    for (method, content_type) in [("PUT", "application/json"), ("PATCH", "application/merge-patch+json")] {
+        let request = Request::builder()
+            .method(method)
+            .uri(status)
+            .header("content-type", content_type);
+        let request = request.body(Body::from(next.to_string())).unwrap();
+        let (code, refused) = read(one.clone().oneshot(request).await.unwrap()).await;
+        assert_eq!((code, refused["message"].as_str()), (403, Some(untainted)), "{method}");
+    }
+
     let secrets = "/api/v1/namespaces/default/secrets";
     for name in ["mine", "other"] {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::answer;
 use super::decode::{self, Expected};
 use crate::call::Call;
-use crate::filters::authz::Attributes;
+use crate::filters::authz::{Attributes, node};
 use crate::guaranteed_update::{Current, Reads};
 use crate::options::WriteOptions;
 use crate::part;
@@ -29,9 +29,10 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     check_name(call, &mut object)?;
     call.row.to_stored(&mut object);
     let creates = part == Part::Main && call.row.resource.semantics.put_creates;
-    // What a PUT of the status says of anything else is not looked at.
+    // What a PUT of the status says of anything else is looked at by NodeRestriction alone.
+    let is_restricted = node::node_name(&call.user).is_some();
     let reads = match part {
-        Part::Status if part::decides(&call.row) => Reads::Part,
+        Part::Status if part::decides(&call.row) && !is_restricted => Reads::Part,
         _ => Reads::Whole,
     };
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, _| {
