@@ -99,6 +99,43 @@ fn name(row: &Resource, index: usize) -> String {
     }
 }
 
+/// What an update or a patch changes, where it then stands, and as what.
+struct Change {
+    patch: Value,
+    at: &'static str,
+    value: Value,
+}
+
+impl Change {
+    /// Of the object itself, or through a subresource.
+    fn of(through: Option<Handler>, verb: &str) -> Change {
+        let (patch, at, value) = match through {
+            Some(Handler::Scale) => {
+                let replicas = if verb == "update" { 3 } else { 4 };
+                (
+                    json!({"spec": {"replicas": replicas}}),
+                    "/spec/replicas",
+                    json!(replicas),
+                )
+            }
+            Some(Handler::Approval) => {
+                let condition = json!({"type": verb, "status": "True", "reason": "R", "message": "m"});
+                let patch = json!({"status": {"conditions": [condition]}});
+                (patch, "/status/conditions/0/type", json!(verb))
+            }
+            Some(_) => {
+                let patch = json!({"metadata": {"annotations": {"through": verb}}});
+                (patch, "/metadata/annotations/through", json!(verb))
+            }
+            None => {
+                let patch = json!({"metadata": {"annotations": {"touched": verb}}});
+                (patch, "/metadata/annotations/touched", json!(verb))
+            }
+        };
+        Change { patch, at, value }
+    }
+}
+
 /// At once, and without the collector that no test of the server alone has.
 fn now() -> Value {
     json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"})
@@ -146,6 +183,22 @@ impl Asked<'_> {
         fits
     }
 
+    /// A change was answered, and is what is read afterwards.
+    async fn changed(&mut self, verb: &str, uri: &str, got: &(u16, Value), change: &Change) {
+        let found: &[u16] = if self.stores() { &[200] } else { &[403, 404] };
+        if !self.expect(verb, got, found) || !self.stores() {
+            return;
+        }
+        let read = self.api.get(uri).await.1;
+        for (what, object) in [("answered", &got.1), ("read", &read)] {
+            let shown = object.pointer(change.at);
+            if shown != Some(&change.value) {
+                self.wrong
+                    .push(format!("{verb} {uri}: {what} {} is {shown:?}", change.at));
+            }
+        }
+    }
+
     async fn create(&mut self, index: usize) {
         let Some(object) = self.object(index) else {
             self.wrong.push(format!("{}: no sample", self.row.kind));
@@ -187,15 +240,15 @@ impl Asked<'_> {
                 if !self.stores() {
                     object = self.object(0).unwrap_or_default();
                 }
-                object["metadata"]["annotations"]["touched"] = "update".into();
+                let change = Change::of(None, verb);
+                mk8s_api::patch::merge(&mut object, &change.patch).unwrap();
                 let got = api.put(&one, &object).await;
-                self.expect(verb, &got, found);
+                self.changed(verb, &one, &got, &change).await;
             }
             "patch" => {
-                let got = api
-                    .patch(&one, MERGE, &json!({"metadata": {"annotations": {"touched": "patch"}}}))
-                    .await;
-                self.expect(verb, &got, found);
+                let change = Change::of(None, verb);
+                let got = api.patch(&one, MERGE, &change.patch).await;
+                self.changed(verb, &one, &got, &change).await;
             }
             "delete" => {
                 let got = api.delete(&one, Some(&now())).await;
@@ -287,9 +340,30 @@ impl Asked<'_> {
                 body["metadata"] = json!({"name": name(self.row, 0)});
                 api.post(&uri, &body).await
             }
-            ("update", Handler::Scale) => api.put(&uri, &api.get(&uri).await.1).await,
-            ("update", _) => api.put(&uri, &current().await.1).await,
-            ("patch", _) => api.patch(&uri, MERGE, &json!({})).await,
+            ("update", handler) => {
+                let change = Change::of(Some(handler), verb);
+                let read = if handler == Handler::Scale {
+                    uri.clone()
+                } else {
+                    self.one(0)
+                };
+                let mut object = api.get(&read).await.1;
+                mk8s_api::patch::merge(&mut object, &change.patch).unwrap();
+                let got = api.put(&uri, &object).await;
+                self.changed(&text, &read, &got, &change).await;
+                return;
+            }
+            ("patch", handler) => {
+                let change = Change::of(Some(handler), verb);
+                let read = if handler == Handler::Scale {
+                    uri.clone()
+                } else {
+                    self.one(0)
+                };
+                let got = api.patch(&uri, MERGE, &change.patch).await;
+                self.changed(&text, &read, &got, &change).await;
+                return;
+            }
             _ => {
                 self.wrong.push(format!("{uri}: nothing here asks for {verb}"));
                 return;
