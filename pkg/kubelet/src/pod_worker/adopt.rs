@@ -2,7 +2,6 @@
 //! the pod. Nothing that runs is restarted.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use jiff::Timestamp;
 use mk8s_containerd::{Task, TaskStatus};
@@ -32,7 +31,6 @@ impl PodWorker {
     pub(super) fn adopt(&mut self, found: Vec<Found>) {
         let dir = self.agent.pod_dir(pod::uid(&self.pod));
         let stored = persist::load_sandbox(&dir);
-        self.attached = stored.as_ref().is_some_and(|s| s.netns.is_some());
         if found.is_empty() {
             return;
         }
@@ -76,11 +74,7 @@ impl PodWorker {
         let (running, mut sandbox) = running.zip(stored).filter(|(r, s)| r.id == s.id)?;
         sandbox.pid = running.task.as_ref().map_or(sandbox.pid, |t| t.pid);
         let uid = pod::uid(&self.pod);
-        let network_is_there = match &sandbox.netns {
-            None => true,
-            Some(path) => self.agent.runtime.has_network(uid, Path::new(path)),
-        };
-        if !network_is_there {
+        if sandbox.netns.is_some() && !self.agent.runtime.has_network(uid) {
             return None;
         }
         let id = sandbox.id.clone();

@@ -199,7 +199,6 @@ impl PodWorker {
             agent: self.agent.clone(),
             pod: self.pod.clone(),
             whole: plan::ends(&self.pod, &self.record),
-            attached: self.attached,
         };
         self.job(Step::RemoveSandbox, async move {
             Outcome::SandboxRemoved(remove.run().await)

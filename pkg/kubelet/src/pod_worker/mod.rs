@@ -101,8 +101,6 @@ pub struct PodWorker {
     last_patch: Option<serde_json::Value>,
     write_retry: Option<Timestamp>,
     delete_wanted: bool,
-    /// The pod has, or had, a network of its own to give back.
-    attached: bool,
 }
 
 /// How a worker is wired to the rest.
@@ -142,7 +140,6 @@ impl PodWorker {
             last_patch: None,
             write_retry: None,
             delete_wanted: false,
-            attached: false,
         }
     }
 

@@ -18,7 +18,6 @@ impl PodWorker {
                 let sandbox = Arc::new(created.sandbox);
                 self.record.sandboxes = sandbox.attempt + 1;
                 self.record.sandbox = SandboxStep::Ready(sandbox.clone());
-                self.attached |= sandbox.netns.is_some();
                 self.begin_sandbox(sandbox.id.clone(), created.place);
                 if let Some((code, at)) = self.early.remove(&sandbox.id) {
                     self.observe_exit(sandbox.id.clone(), code, at);

@@ -523,13 +523,36 @@ async fn an_end_that_nobody_heard_before_the_agent_started_is_looked_for() {
 #[tokio::test]
 async fn a_deletion_does_not_wait_for_the_network() {
     let mut scene = Scene::new();
-    scene.runtime.close_network();
+    scene.runtime.opens_network(false);
     scene
         .runtime
         .until("a wait", |_| scene.api.was_asked("event NetworkNotReady"))
         .await;
     scene.delete(30);
     scene.leaves_the_api().await;
+}
+
+#[tokio::test]
+async fn a_network_that_nothing_was_written_of_is_given_back() {
+    let mut scene = Scene::new();
+    scene.runtime.fail("pause_image", Fault::Hang);
+    scene
+        .runtime
+        .until("an attached pod", |r| r.count("pause_image") == 1)
+        .await;
+    scene.crash();
+    // The next agent learns of the deletion before its network is open.
+    scene.runtime.opens_network(false);
+    scene.start(scene.pod.clone(), false);
+    scene.delete(0);
+    scene
+        .runtime
+        .until("an end to the tasks", |r| r.count("containers_of") > 0)
+        .await;
+    scene.runtime.opens_network(true);
+    scene.leaves_the_api().await;
+    assert_eq!(scene.runtime.networks(), Vec::<String>::new());
+    scene.is_forgotten().await;
 }
 
 #[tokio::test]

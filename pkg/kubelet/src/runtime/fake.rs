@@ -2,7 +2,6 @@
 //! test says so.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -63,8 +62,8 @@ impl Fake {
         })
     }
 
-    pub fn close_network(&self) {
-        self.network.send_replace(false);
+    pub fn opens_network(&self, open: bool) {
+        self.network.send_replace(open);
     }
 
     /// The next call of this name has this fault.
@@ -298,7 +297,7 @@ impl Runtime for Fake {
     }
 
     /// Called by the worker itself: where it panics, the worker does.
-    fn has_network(&self, uid: &str, _: &Path) -> bool {
+    fn has_network(&self, uid: &str) -> bool {
         let faults = self.state.lock().faults.remove("has_network");
         assert!(faults.is_none(), "has_network panics");
         self.state.lock().networks.iter().any(|n| n == uid)

@@ -8,7 +8,6 @@ pub mod fake;
 mod node;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -136,8 +135,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn network_is_open(&self) -> bool;
     /// Resolves when it has.
     fn until_network_is_open(&self) -> BoxFuture<'_, ()>;
-    /// Whether a pod whose network namespace was here before the agent started still has its network.
-    fn has_network(&self, uid: &str, netns: &Path) -> bool;
+    /// Whether the pod has a network namespace: while the node's network is not open, one of an earlier agent's.
+    fn has_network(&self, uid: &str) -> bool;
     /// The pod's address and network namespace.
     fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, PodAddress>;
     /// Gives them back; Ok: they are surely gone.

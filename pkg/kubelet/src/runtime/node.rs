@@ -1,6 +1,5 @@
 //! The node as it is.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,10 +167,10 @@ impl Runtime for Node {
         .boxed()
     }
 
-    fn has_network(&self, uid: &str, netns: &Path) -> bool {
+    fn has_network(&self, uid: &str) -> bool {
         match self.network.now() {
             Some(network) => network.address(uid).is_some(),
-            None => netns.exists(),
+            None => mk8s_network::netns::exists(uid),
         }
     }
 

@@ -33,8 +33,6 @@ pub struct Remove {
     pub pod: Arc<Pod>,
     /// The pod is over: whatever of it containerd still runs is ended, known or not. Else its containers end in their time.
     pub whole: bool,
-    /// It had a network of its own.
-    pub attached: bool,
 }
 
 impl Remove {
@@ -86,16 +84,16 @@ impl Remove {
         if pod::host_network(&self.pod) {
             return Ok(());
         }
-        let runtime = &self.agent.runtime;
+        let (runtime, uid) = (&self.agent.runtime, pod::uid(&self.pod));
         if !runtime.network_is_open() {
-            if !self.attached {
-                // The node has no network: nor had this pod.
+            // Asked of the node, as tasks are of containerd: an agent that died between the act and its record knew more.
+            if !runtime.has_network(uid) {
                 return Ok(());
             }
             // The agent has just started: its network is being taken over.
             runtime.until_network_is_open().await;
         }
-        Ok(runtime.detach(pod::uid(&self.pod)).await?)
+        Ok(runtime.detach(uid).await?)
     }
 }
 
