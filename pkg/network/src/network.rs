@@ -77,8 +77,14 @@ struct Inner {
     /// The link by which peers are reached.
     overlay: Link,
     ipam: Mutex<Ipam>,
-    /// What was last asked for and done; one change at a time.
-    peers: tokio::sync::Mutex<Option<BTreeSet<Peer>>>,
+    /// What was last asked for; one change at a time.
+    peers: tokio::sync::Mutex<Option<Wanted>>,
+}
+
+struct Wanted {
+    peers: BTreeSet<Peer>,
+    /// Until it is all done, the next call tries again.
+    is_done: bool,
 }
 
 /// What VXLAN puts before a packet: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14.
@@ -265,15 +271,20 @@ impl Network {
     /// Makes these, and no others, the nodes whose pods are reached. Costs nothing when nothing changed.
     pub async fn peers(&self, peers: BTreeSet<Peer>) -> Result<()> {
         let inner = &self.0;
-        let mut done = inner.peers.lock().await;
-        if done.as_ref() == Some(&peers) {
+        let mut wanted = inner.peers.lock().await;
+        if wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.is_done && wanted.peers == peers)
+        {
             return Ok(());
         }
-        // Until it is all done, the next call tries again.
-        *done = None;
-        inner.reach(&peers).await?;
-        inner.admit(&peers).await?;
-        *done = Some(peers);
+        let is_done = false;
+        let wanted = wanted.insert(Wanted { peers, is_done });
+        // A way that can't be made keeps out no packet of those that can.
+        let reached = inner.reach(&wanted.peers).await;
+        inner.admit(&wanted.peers).await?;
+        reached?;
+        wanted.is_done = true;
         Ok(())
     }
 
@@ -292,12 +303,13 @@ impl Network {
         loop {
             if changes.gone.contains(names::TABLE) {
                 tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
-                let peers = self.0.peers.lock().await;
-                let nodes = match peers.as_ref() {
-                    Some(peers) => self.0.desired(peers).nodes(),
-                    None => BTreeSet::new(),
+                let wanted = self.0.peers.lock().await;
+                let state = match wanted.as_ref() {
+                    Some(wanted) => self.0.desired(&wanted.peers),
+                    // Those of the last run, as at the start.
+                    None => self.0.observed().await?,
                 };
-                nft::apply(&table(&self.0.config, &nodes)).await?;
+                nft::apply(&table(&self.0.config, &state.nodes())).await?;
             }
             if changes.foreign {
                 self.recheck_firewall().await?;
@@ -316,13 +328,13 @@ impl Network {
     /// What is missing of the last call to [`Network::peers`]. A failure (the link is down) has its end announced.
     async fn restore_routes(&self) {
         let inner = &self.0;
-        let peers = inner.peers.lock().await;
+        let wanted = inner.peers.lock().await;
         let restored = async {
             if let Some(services) = inner.config.service_cidr {
                 inner.rtnl.set_link_route(services, inner.bridge.index).await?;
             }
-            match peers.as_ref() {
-                Some(peers) => inner.reach(peers).await,
+            match wanted.as_ref() {
+                Some(wanted) => inner.reach(&wanted.peers).await,
                 None => Ok(()),
             }
         };
@@ -345,10 +357,13 @@ impl Inner {
         overlay::desired(self.config.mode, self.overlay.index, own, peers)
     }
 
+    async fn observed(&self) -> Result<overlay::State> {
+        overlay::observed(&self.rtnl, self.config.mode, self.overlay.index).await
+    }
+
     async fn reach(&self, peers: &BTreeSet<Peer>) -> Result<()> {
-        let link = self.overlay.index;
-        let have = overlay::observed(&self.rtnl, self.config.mode, link).await?;
-        overlay::apply(&self.rtnl, link, &have, &self.desired(peers)).await
+        let have = self.observed().await?;
+        overlay::apply(&self.rtnl, self.overlay.index, &have, &self.desired(peers)).await
     }
 
     /// Takes VXLAN packets from these nodes and no others.

@@ -264,6 +264,49 @@ fn vxlan_packets_come_from_the_nodes_alone() {
     });
 }
 
+/// Whatever became of the ways to them, and of the table.
+#[test]
+fn packets_of_nodes_are_taken_while_no_way_to_them_can_be_made() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = |n: u8| Peer {
+            node_ip: [10, 0, 0, n].into(),
+            pod_cidr: format!("10.244.{n}.0/24").parse().unwrap(),
+        };
+        let flushed = async |network: &Network, taken: &str| {
+            let flushed = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                sh("nft delete table ip mk8s-network");
+                let start = Instant::now();
+                while !sh("nft list ruleset").contains(taken) {
+                    assert!(start.elapsed() < Duration::from_secs(3), "{}", sh("nft list ruleset"));
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::select! {
+                () = flushed => {}
+                ended = network.guard() => panic!("{ended:?}"),
+            }
+        };
+        let network = Network::open(config(dir.path())).await.unwrap();
+        network.peers(BTreeSet::from([peer(2)])).await.unwrap();
+        // Nothing leads anywhere while the device is down.
+        sh("ip link set mk8s-vxlan down");
+        let both = BTreeSet::from([peer(2), peer(3)]);
+        network.peers(both.clone()).await.unwrap_err();
+        let taken = "elements = { 10.0.0.2, 10.0.0.3 }";
+        assert!(sh("nft list set ip mk8s-network nodes").contains(taken));
+        flushed(&network, taken).await;
+        sh("ip link set mk8s-vxlan up");
+        network.peers(both).await.unwrap();
+        assert!(sh("ip route").contains("10.244.3.0/24 via 10.244.3.0 dev mk8s-vxlan"));
+        // A new process that has not been told of any yet.
+        let network = Network::open(config(dir.path())).await.unwrap();
+        flushed(&network, taken).await;
+        teardown().await.unwrap();
+    });
+}
+
 /// What mk8s did not make or set is as it was found, and so is what others need.
 #[test]
 fn teardown_leaves_what_is_not_ours() {
