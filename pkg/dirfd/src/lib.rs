@@ -275,25 +275,23 @@ impl Dir {
         Ok(file)
     }
 
-    /// Puts a file in place as a whole: who reads the name sees the old content or the new. `durable`: once this is
-    /// through, it outlives a power cut; one before may leave an empty file.
+    /// Puts a file in place as a whole: who reads the name sees the old content or the new. `durable`: after a power cut
+    /// too, and once this is through, the new; else a power cut may leave an empty file.
     pub fn replace_file(&self, name: &str, data: &[u8], mode: u32, durable: bool) -> Result<()> {
         let fresh = format!("{name}.new");
         found(self.remove_file(&fresh))?;
         let file = self.create_file(&fresh, data, mode, None, None)?;
-        self.rename(&fresh, name)?;
-        if durable {
-            // In this order the first of the two takes the rename with it on the usual file systems.
-            let synced = file
-                .sync_all()
-                .and_then(|()| nix::unistd::fsync(self).map_err(Into::into));
-            synced.map_err(|source| Error::Io {
-                what: "sync",
-                path: self.at(name),
-                source,
-            })?;
+        if !durable {
+            return self.rename(&fresh, name);
         }
-        Ok(())
+        // The content before the name that leads to it: else the old content could be lost and the new not be there.
+        file.sync_all().map_err(|source| Error::Io {
+            what: "sync",
+            path: self.at(&fresh),
+            source,
+        })?;
+        self.rename(&fresh, name)?;
+        nix::unistd::fsync(self).map_err(|e| Error::new("sync", &self.path, e))
     }
 
     /// An empty file, made where there is none.
@@ -565,6 +563,30 @@ mod tests {
         dir.clear().unwrap();
         assert_eq!(dir.entries().unwrap(), []);
         assert_eq!(fs::read_to_string(host.path().join("file")).unwrap(), "the host's");
+    }
+
+    /// On a disk that has no room for what is written, which shows only when it is synced.
+    #[test]
+    fn what_does_not_reach_the_disk_replaces_nothing() {
+        testing::with_shared_mounts(|root| {
+            let run = |command: &str| {
+                let mut shell = std::process::Command::new("sh");
+                let output = shell.args(["-ec", command]).current_dir(root).output().unwrap();
+                assert!(output.status.success(), "{command}: {output:?}");
+            };
+            run(
+                "mkdir back disk; mount -t tmpfs -o size=8m none back; truncate -s 64m back/image
+                 mkfs.ext4 -q -O ^has_journal -E nodiscard back/image; mount -o loop back/image disk",
+            );
+            let dir = Dir::open(&root.join("disk")).unwrap();
+            dir.replace_file("file", b"old", 0o600, true).unwrap();
+            run("head -c 8m /dev/zero > back/rest 2>/dev/null || true");
+            let new = vec![b'x'; 1 << 20];
+            let failed = dir.replace_file("file", &new, 0o600, true).unwrap_err();
+            assert!(dir.read("file").unwrap() == b"old", "{failed}");
+            drop(dir);
+            run("umount -l disk; umount -l back");
+        });
     }
 
     #[test]
