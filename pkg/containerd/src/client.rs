@@ -13,6 +13,7 @@ use containerd_client::tonic::service::Interceptor;
 use containerd_client::tonic::service::interceptor::InterceptedService;
 use containerd_client::tonic::transport::{Channel, Endpoint};
 use containerd_client::tonic::{Request, Response, Status};
+use futures::{Stream, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
@@ -130,6 +131,11 @@ impl Containerd {
     #[doc(hidden)]
     pub fn unconnected(options: Options) -> Result<Containerd> {
         let channel = channel(&options.socket)?;
+        Self::over(channel, options)
+    }
+
+    /// One that has asked nothing yet, by a channel of the caller's.
+    pub(crate) fn over(channel: Channel, options: Options) -> Result<Containerd> {
         let namespace = ascii("namespace", &options.namespace)?;
         let snapshotter = Snapshotter {
             name: options.snapshotter.clone().unwrap_or_default(),
@@ -214,14 +220,26 @@ services! {
     tasks_api: api::tasks_client::TasksClient<Grpc>,
 }
 
-/// Runs one unary call within the time that upstream allows, and names it in its error.
+/// Runs one call within the time that upstream allows, and names it in its error; of a stream, the beginning.
 pub(crate) async fn call<T>(
     what: &str,
     response: impl Future<Output = std::result::Result<Response<T>, Status>>,
 ) -> Result<T> {
-    match tokio::time::timeout(CALL_TIMEOUT, response).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(Error::rpc(what, status)),
+    Ok(in_time(what, response).await?.into_inner())
+}
+
+/// The next message of a stream, within the same time; None: it has ended. Events come when they come, all else is on its way.
+pub(crate) async fn message<T>(
+    what: &str,
+    stream: &mut (impl Stream<Item = std::result::Result<T, Status>> + Unpin),
+) -> Result<Option<T>> {
+    in_time(what, async { stream.next().await.transpose() }).await
+}
+
+/// Waits for one answer of containerd's, and names in the error what it was for.
+pub(crate) async fn in_time<T>(what: &str, answer: impl Future<Output = std::result::Result<T, Status>>) -> Result<T> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|status| Error::rpc(what, status)),
         Err(_) => Err(Error::Timeout {
             what: what.to_owned(),
             seconds: CALL_TIMEOUT.as_secs(),

@@ -13,7 +13,7 @@ use containerd_client::types::Mount;
 use oci_spec::runtime::Spec;
 use prost_types::Any;
 
-use crate::client::{Containerd, call};
+use crate::client::{Containerd, call, message};
 use crate::error::{Error, Result, gone_is_fine};
 use crate::image::Image;
 use crate::runtimes::Runtime;
@@ -142,8 +142,8 @@ impl Containerd {
         };
         let mut stream = call(what, self.containers_api().list_stream(request)).await?;
         let mut found = Vec::new();
-        while let Some(message) = stream.message().await.map_err(|e| Error::rpc(what, e))? {
-            found.extend(message.container.map(from_record));
+        while let Some(answer) = message(what, &mut stream).await? {
+            found.extend(answer.container.map(from_record));
         }
         Ok(found)
     }

@@ -10,12 +10,11 @@ use bytes::Bytes;
 use containerd_client::services::v1 as api;
 use containerd_client::tonic::{Code, Status, Streaming};
 use futures::SinkExt;
-use futures::StreamExt;
 use futures::channel::mpsc as futures_mpsc;
 use prost_types::FieldMask;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::client::{Containerd, call};
+use crate::client::{Containerd, call, in_time, message};
 use crate::error::{Error, Result};
 use crate::image::Descriptor;
 
@@ -52,7 +51,7 @@ impl Containerd {
         };
         let mut stream = call(&what, self.content_api().read(request)).await?;
         let mut blob = Vec::new();
-        while let Some(part) = stream.message().await.map_err(|e| Error::rpc(&what, e))? {
+        while let Some(part) = message(&what, &mut stream).await? {
             blob.extend_from_slice(&part.data);
             if i64::try_from(blob.len()).unwrap_or(i64::MAX) > TEXT_LIMIT {
                 return Err(Error::malformed(what, format!("more than {TEXT_LIMIT} bytes")));
@@ -103,12 +102,12 @@ impl Containerd {
         let what = format!("write blob {}", descriptor.digest);
         let mut tries = 0;
         let (requests, answers, offset) = loop {
-            match self.open_ingest(descriptor).await {
+            match self.open_ingest(&what, descriptor).await {
                 Ok(opened) => break opened,
-                Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+                Err(error) if error.is_already_exists() => return Ok(None),
                 // containerd has not noticed yet that the last attempt's stream is gone.
-                Err(status) if is_locked(&status) && tries < LOCK_TRIES => tries += 1,
-                Err(status) => return Err(Error::rpc(what, status)),
+                Err(error) if is_locked(&error) && tries < LOCK_TRIES => tries += 1,
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         };
@@ -124,7 +123,7 @@ impl Containerd {
         }))
     }
 
-    async fn open_ingest(&self, descriptor: &Descriptor) -> std::result::Result<Opened, Status> {
+    async fn open_ingest(&self, what: &str, descriptor: &Descriptor) -> Result<Opened> {
         let (mut requests, receiver) = futures_mpsc::channel(4);
         let stat = api::WriteContentRequest {
             action: api::WriteAction::Stat.into(),
@@ -135,20 +134,21 @@ impl Containerd {
         };
         // There is room for it: nothing was sent yet.
         let _ = requests.try_send(stat);
-        let mut answers = self.content_api().write(receiver).await?.into_inner();
-        let first = answers
-            .message()
-            .await?
-            .ok_or_else(|| Status::unavailable("the stream was closed"))?;
+        let mut answers = call(what, self.content_api().write(receiver)).await?;
+        let first = message(what, &mut answers).await?;
+        let first = first.ok_or_else(|| Error::rpc(what, Status::unavailable(STREAM_CLOSED)))?;
         Ok((requests, answers, first.offset))
     }
 }
 
 /// containerd's own answer to a reference that another stream holds. Where there is no containerd the code is the same,
 /// but then the status has a cause on this side.
-fn is_locked(status: &Status) -> bool {
-    status.code() == Code::Unavailable && std::error::Error::source(status).is_none()
+fn is_locked(error: &Error) -> bool {
+    let Error::Rpc { status, .. } = error else { return false };
+    status.code() == Code::Unavailable && std::error::Error::source(status.as_ref()).is_none()
 }
+
+const STREAM_CLOSED: &str = "containerd closed the stream";
 
 type Opened = (
     futures_mpsc::Sender<api::WriteContentRequest>,
@@ -183,7 +183,7 @@ impl Ingest {
     /// Starts over: for a server that can't continue where the last attempt stopped.
     pub(crate) async fn restart(mut self, client: &Containerd, descriptor: &Descriptor) -> Result<Option<Ingest>> {
         self.requests.close_channel();
-        while let Some(Ok(_)) = self.answers.next().await {}
+        while let Ok(Some(_)) = message(&self.what, &mut self.answers).await {}
         let request = api::AbortRequest {
             r#ref: self.reference.clone(),
         };
@@ -210,12 +210,82 @@ impl Ingest {
     }
 
     async fn exchange(&mut self, request: api::WriteContentRequest) -> Result<()> {
-        // A failed send means that the stream ended: its status comes with the next answer.
-        let _ = self.requests.send(request).await;
-        match self.answers.message().await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(Error::malformed(&self.what, "containerd closed the stream")),
-            Err(status) => Err(Error::rpc(&self.what, status)),
+        let (requests, answers) = (&mut self.requests, &mut self.answers);
+        let exchanged = in_time(&self.what, async {
+            // A failed send means that the stream ended: its status comes with the next answer.
+            let _ = requests.send(request).await;
+            answers.message().await
+        });
+        match exchanged.await? {
+            Some(_) => Ok(()),
+            None => Err(Error::malformed(&self.what, STREAM_CLOSED)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    use containerd_client::tonic::transport::Endpoint;
+    use futures::StreamExt as _;
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::{Frame, Incoming};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::client::Options;
+
+    /// A containerd that answers each stream once, and then stands still.
+    fn stands_still(answers: BTreeMap<&'static str, Vec<u8>>) -> Containerd {
+        let serve = move |request: http::Request<Incoming>| {
+            let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+            let message = answers[method].clone();
+            // Not compressed, then the length.
+            let framed = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+            let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(framed)))]);
+            let body = StreamBody::new(first.chain(futures::stream::pending()));
+            let answer = http::Response::builder()
+                .header("content-type", "application/grpc")
+                .body(BodyExt::boxed_unsync(body));
+            async move { Ok::<_, http::Error>(answer?) }
+        };
+        let connect = tower::service_fn(move |_| {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(far), hyper::service::service_fn(serve.clone()));
+            drop(mk8s_supervisor::job::spawn("containerd", served));
+            async move { Ok::<_, Infallible>(TokioIo::new(near)) }
+        });
+        let endpoint = Endpoint::try_from("http://containerd.invalid").unwrap();
+        Containerd::over(endpoint.connect_with_connector_lazy(connect), Options::default()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_stands_still_is_given_up() {
+        let part = api::ReadContentResponse {
+            offset: 0,
+            data: b"the first of it".to_vec(),
+        };
+        let opened = api::WriteContentResponse::default();
+        let listed = api::ListContainerMessage::default();
+        let containerd = stands_still(BTreeMap::from([
+            ("Read", part.encode_to_vec()),
+            ("Write", opened.encode_to_vec()),
+            ("ListStream", listed.encode_to_vec()),
+        ]));
+        let timed_out = |error: Error| assert!(error.is_timeout(), "{error}");
+        timed_out(containerd.read_blob("sha256:0").await.unwrap_err());
+        timed_out(containerd.containers(&[]).await.unwrap_err());
+        let descriptor = Descriptor {
+            digest: "sha256:0".into(),
+            size: 4,
+            ..Descriptor::default()
+        };
+        let mut ingest = containerd.ingest(&descriptor).await.unwrap().unwrap();
+        timed_out(ingest.write(Bytes::from_static(b"blob")).await.unwrap_err());
     }
 }

@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use containerd_client::events::{TaskExit, TaskOom};
 use containerd_client::services::v1 as api;
-use containerd_client::tonic::Status;
 use containerd_client::types::Envelope;
 use mk8s_supervisor::job;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Containerd;
+use crate::client::{Containerd, call};
+use crate::error::{Error, Result};
 use crate::task::system_time;
 
 const RETRY: Duration = Duration::from_millis(500);
@@ -57,11 +57,8 @@ impl Containerd {
     async fn follow(&self, sender: &mpsc::Sender<Event>) {
         loop {
             let mut stood = false;
-            if let Err(status) = self.subscribe_once(sender, &mut stood).await {
-                tracing::debug!(
-                    error = status.message(),
-                    "containerd's event stream ended, connecting again"
-                );
+            if let Err(error) = self.subscribe_once(sender, &mut stood).await {
+                tracing::debug!(%error, "containerd's event stream ended, connecting again");
             }
             if stood && sender.send(Event::Lost).await.is_err() {
                 return;
@@ -73,7 +70,7 @@ impl Containerd {
     /// One subscription, to its end. The server holds its headers back until the first event, and neither they nor any
     /// length of time say when it began to listen. So mk8s publishes events of its own until one comes back: what happens
     /// from then on is heard, what happened before is to be listed.
-    async fn subscribe_once(&self, sender: &mpsc::Sender<Event>, stood: &mut bool) -> std::result::Result<(), Status> {
+    async fn subscribe_once(&self, sender: &mpsc::Sender<Event>, stood: &mut bool) -> Result<()> {
         let barrier = Barrier::fresh(&self.shared.options.namespace);
         let mut client = self.events_api();
         let subscribing = client.subscribe(api::SubscribeRequest {
@@ -81,14 +78,15 @@ impl Containerd {
         });
         let announcing = barrier.announce(self);
         tokio::pin!(subscribing, announcing);
+        let what = "subscribe to events";
         let response = tokio::select! {
-            response = &mut subscribing => response?,
+            response = &mut subscribing => response.map_err(|e| Error::rpc(what, e))?,
             failed = &mut announcing => return Err(failed),
         };
         let mut stream = response.into_inner();
         loop {
             let message = tokio::select! {
-                message = stream.message() => message?,
+                message = stream.message() => message.map_err(|e| Error::rpc(what, e))?,
                 failed = &mut announcing, if !*stood => return Err(failed),
             };
             let Some(envelope) = message else { return Ok(()) };
@@ -143,7 +141,7 @@ impl Barrier {
     }
 
     /// Publishes it again and again; ends only with a failure.
-    async fn announce(&self, client: &Containerd) -> Status {
+    async fn announce(&self, client: &Containerd) -> Error {
         loop {
             let request = api::PublishRequest {
                 topic: self.topic.clone(),
@@ -152,7 +150,7 @@ impl Barrier {
                     value: Vec::new(),
                 }),
             };
-            if let Err(failed) = client.events_api().publish(request).await {
+            if let Err(failed) = call("publish an event", client.events_api().publish(request)).await {
                 return failed;
             }
             tokio::time::sleep(BARRIER_EVERY).await;

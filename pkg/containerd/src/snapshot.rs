@@ -7,7 +7,7 @@ use std::path::Path;
 use containerd_client::services::v1::snapshots as snap;
 use containerd_client::types::Mount;
 
-use crate::client::{Containerd, Options, call};
+use crate::client::{Containerd, Options, call, message};
 use crate::error::{Error, Result, gone_is_fine};
 use crate::image::Image;
 
@@ -143,7 +143,7 @@ impl Containerd {
         };
         let mut stream = call(what, self.snapshots_api().list(request)).await?;
         let mut found = Vec::new();
-        while let Some(part) = stream.message().await.map_err(|e| Error::rpc(what, e))? {
+        while let Some(part) = message(what, &mut stream).await? {
             found.extend(part.info);
         }
         Ok(found)
