@@ -42,7 +42,10 @@ impl HostPort {
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let network = pod::host_network(pod);
-    let ports = pod::containers(pod).iter().flat_map(|c| c.ports.iter().flatten());
+    // An init container that ends before the others begin gives its ports back, as upstream's scheduler counts.
+    let sidecars = pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c));
+    let containers = pod::containers(pod).iter().chain(sidecars);
+    let ports = containers.flat_map(|c| c.ports.iter().flatten());
     ports
         .filter_map(|p| {
             let port = p.host_port.filter(|p| *p > 0).or(network.then_some(p.container_port))?;
@@ -343,6 +346,30 @@ mod tests {
         ] {
             let got = check_beside(&pod, &others, &allocatable, max).err().map(|v| v.reason);
             assert_eq!(got.as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_sidecar_takes_its_host_ports_and_an_init_container_none() {
+        let with = |policy: Value| {
+            pod(json!({"containers": [{"name": "c", "image": "i"}], "initContainers": [
+                {"name": "i", "image": "i", "restartPolicy": policy, "ports": [{"containerPort": 80, "hostPort": 8080}]},
+            ]}))
+        };
+        let (sidecar, init) = (with(json!("Always")), with(Value::Null));
+        let free = BTreeMap::new();
+        let taken = |pod: &Pod| check_beside(pod, &HashMap::new(), &free, 10).unwrap();
+        for (there, comes, fits) in [
+            (&sidecar, &sidecar, false),
+            (&sidecar, &init, true),
+            (&init, &sidecar, true),
+        ] {
+            let others = HashMap::from([("o".to_owned(), taken(there))]);
+            let verdict = check_beside(comes, &others, &free, 10).map_err(|v| v.reason);
+            assert_eq!(
+                verdict.map(drop),
+                if fits { Ok(()) } else { Err("NodePorts".to_owned()) }
+            );
         }
     }
 }
