@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::admission::{Admission, Pressure};
 use crate::cache::{Held, Objects};
-use crate::downward::Surroundings;
+use crate::downward::RuntimeValues;
 use crate::pod_worker::Message;
 use crate::resources::cgroup::Cgroups;
 use crate::runtime::Runtime;
@@ -96,8 +96,8 @@ impl Agent {
         self.nodes.get(None, &self.config.node_name)
     }
 
-    pub fn surroundings(&self, pod_ips: Vec<String>) -> Surroundings {
-        Surroundings {
+    pub fn runtime_values(&self, pod_ips: Vec<String>) -> RuntimeValues {
+        RuntimeValues {
             host_ip: self.config.node_ip.to_string(),
             pod_ips,
             allocatable: self.machine.allocatable_amounts(),
@@ -107,12 +107,12 @@ impl Agent {
 
 /// All objects that a pod names, held while it is here: their watches are up before they are needed.
 #[derive(Default)]
-pub struct HeldObjects {
+pub struct ReferencedObjects {
     pub config_maps: BTreeMap<String, Arc<Held<ConfigMap>>>,
     pub secrets: BTreeMap<String, Arc<Held<Secret>>>,
 }
 
-impl HeldObjects {
+impl ReferencedObjects {
     pub fn of(agent: &Agent, pod: &Pod) -> Self {
         let mut held = Self::default();
         let namespace = pod::namespace(pod);

@@ -20,14 +20,14 @@ pub enum Error {
 
 /// What the pod's own fields don't hold.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct RuntimeValues {
     pub host_ip: String,
     pub pod_ips: Vec<String>,
     /// Stands in for a limit that is not set: what the node can give.
     pub allocatable: BTreeMap<String, i64>,
 }
 
-pub fn field(pod: &Pod, selector: &ObjectFieldSelector, around: &Surroundings) -> Result<String, Error> {
+pub fn field(pod: &Pod, selector: &ObjectFieldSelector, values: &RuntimeValues) -> Result<String, Error> {
     let path = selector.field_path.as_str();
     let own = |s: &Option<String>| s.clone().unwrap_or_default();
     if let Some((base, key)) = subscript(path) {
@@ -46,9 +46,9 @@ pub fn field(pod: &Pod, selector: &ObjectFieldSelector, around: &Surroundings) -
         "metadata.annotations" => format_map(pod::annotations(pod)),
         "spec.nodeName" => own(&pod::spec(pod).node_name),
         "spec.serviceAccountName" => own(&pod::spec(pod).service_account_name),
-        "status.hostIP" | "status.hostIPs" => around.host_ip.clone(),
-        "status.podIP" => around.pod_ips.first().cloned().unwrap_or_default(),
-        "status.podIPs" => around.pod_ips.join(","),
+        "status.hostIP" | "status.hostIPs" => values.host_ip.clone(),
+        "status.podIP" => values.pod_ips.first().cloned().unwrap_or_default(),
+        "status.podIPs" => values.pod_ips.join(","),
         _ => return Err(Error::Field(path.to_owned())),
     })
 }
@@ -91,7 +91,7 @@ pub fn resource(
     pod: &Pod,
     container: &Container,
     selector: &ResourceFieldSelector,
-    around: &Surroundings,
+    values: &RuntimeValues,
 ) -> Result<String, Error> {
     let container = match selector.container_name.as_deref().filter(|n| !n.is_empty()) {
         Some(name) => pod::container(pod, name).ok_or_else(|| Error::Container(name.to_owned()))?,
@@ -105,7 +105,7 @@ pub fn resource(
     let amount = match kind {
         "limits" => resources::limit(container, name)
             .filter(|v| *v > 0)
-            .or_else(|| around.allocatable.get(name).copied())
+            .or_else(|| values.allocatable.get(name).copied())
             .unwrap_or(0),
         "requests" => resources::request(container, name).unwrap_or(0),
         _ => return Err(Error::Resource(selector.resource.clone())),
@@ -137,7 +137,7 @@ mod tests {
                 "limits": {"cpu": "1500m"}, "requests": {"memory": "64Mi"}}}]},
         }))
         .unwrap();
-        let around = Surroundings {
+        let values = RuntimeValues {
             host_ip: "10.0.0.1".into(),
             pod_ips: vec!["10.244.0.5".into()],
             allocatable: [("memory".to_owned(), 1 << 30)].into(),
@@ -156,7 +156,7 @@ mod tests {
                 field_path: path.into(),
                 api_version: None,
             };
-            assert_eq!(field(&pod, &selector, &around).ok().as_deref(), expected, "{path}");
+            assert_eq!(field(&pod, &selector, &values).ok().as_deref(), expected, "{path}");
         }
         for (name, divisor, expected) in [
             ("limits.cpu", None, Some("2")),
@@ -171,7 +171,7 @@ mod tests {
                 divisor: divisor.map(|d| k8s_openapi::apimachinery::pkg::api::resource::Quantity(d.into())),
                 container_name: None,
             };
-            let got = resource(&pod, &pod::containers(&pod)[0], &selector, &around).ok();
+            let got = resource(&pod, &pod::containers(&pod)[0], &selector, &values).ok();
             assert_eq!(got.as_deref(), expected, "{name} {divisor:?}");
         }
     }

@@ -14,6 +14,7 @@ mod affinity;
 mod agent;
 mod backoff;
 mod cache;
+mod clock;
 mod containers;
 mod downward;
 mod images;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, View, Worker};
 use crate::pod_worker::{Message, PodWorker, Wiring};
 use crate::runtime::Found;
-use crate::{names, persist, pod, sandbox};
+use crate::{clock, names, persist, pod, sandbox};
 
 /// All containers of ours that containerd has, by pod.
 pub type Inventory = HashMap<String, Vec<Found>>;
@@ -232,7 +232,7 @@ pub async fn follow_containerd(agent: Arc<Agent>, changed: watch::Sender<u64>, t
             } if exec_id.is_empty() => {
                 let owner = agent.owners.lock().get(&id).cloned();
                 if let Some(uid) = owner {
-                    let at = Timestamp::try_from(at).unwrap_or_else(|_| Timestamp::now());
+                    let at = Timestamp::try_from(at).unwrap_or_else(|_| clock::now());
                     agent.send(&uid, Message::Exit { id, code: status, at });
                 }
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
 use super::expansion::expand;
-use crate::downward::{self, Surroundings};
+use crate::downward::{self, RuntimeValues};
 use crate::pod;
 
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub fn environment(
     container: &Container,
     objects: &Objects,
     services: &Env,
-    around: &Surroundings,
+    values: &RuntimeValues,
 ) -> Result<Env, Error> {
     let mut env = Env::new();
     for from in container.env_from.iter().flatten() {
@@ -93,7 +93,7 @@ pub fn environment(
         if !value.is_empty() {
             value = expand(&value, |name| env.get(name).or_else(|| services.get(name)).cloned());
         } else if let Some(source) = &var.value_from {
-            let found = sourced(pod, container, source, objects, around)?;
+            let found = sourced(pod, container, source, objects, values)?;
             let Some(found) = found else { continue };
             value = found;
         }
@@ -111,13 +111,13 @@ fn sourced(
     container: &Container,
     source: &k8s_openapi::api::core::v1::EnvVarSource,
     objects: &Objects,
-    around: &Surroundings,
+    values: &RuntimeValues,
 ) -> Result<Option<String>, Error> {
     if let Some(selector) = &source.field_ref {
-        return Ok(Some(downward::field(pod, selector, around)?));
+        return Ok(Some(downward::field(pod, selector, values)?));
     }
     if let Some(selector) = &source.resource_field_ref {
-        return Ok(Some(downward::resource(pod, container, selector, around)?));
+        return Ok(Some(downward::resource(pod, container, selector, values)?));
     }
     let missing = |kind, name: &str, key: &str| Error::Key {
         kind,
@@ -273,7 +273,7 @@ mod tests {
                 &pod::containers(&pod)[0],
                 &objects(),
                 &services,
-                &Surroundings::default(),
+                &RuntimeValues::default(),
             );
             match (got, expected) {
                 (Ok(env), Ok(wanted)) => {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use mk8s_containerd::spec::{self, ContainerConfig, Namespaces, PidNamespace, Resources};
+use mk8s_containerd::spec::{self, ContainerConfig, Identity, Namespaces, PidNamespace, Resources};
 use mk8s_containerd::{ContainerSpec, Image, Stdio};
 use mk8s_supervisor::job;
 use tokio_util::sync::CancellationToken;
@@ -12,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::env::{Env, environment, service_env};
 use super::expansion::expand;
 use super::{Failure, FailureKind, hooks, mounts, security};
-use crate::agent::{Agent, HeldObjects};
+use crate::agent::{Agent, ReferencedObjects};
 use crate::record::{Exit, Instance, Sandbox, User};
 use crate::resources::qos;
 use crate::sandbox::files;
 use crate::volumes::Paths;
-use crate::{names, persist, pod, runtime, sandbox};
+use crate::{clock, names, persist, pod, runtime, sandbox};
 
 pub struct Start {
     pub agent: Arc<Agent>,
@@ -31,7 +30,7 @@ pub struct Start {
     pub sandbox: Arc<Sandbox>,
     pub image: Image,
     pub volumes: Arc<Paths>,
-    pub held: Arc<HeldObjects>,
+    pub held: Arc<ReferencedObjects>,
     /// The pod is to end: no need to begin.
     pub ending: CancellationToken,
 }
@@ -85,7 +84,7 @@ impl Start {
         if let Err(error) = begun {
             return Err(not_begun(instance, &error));
         }
-        instance.started_at = Some(Timestamp::now());
+        instance.started_at = Some(clock::now());
         self.normal("Started", "Container started");
         persist::store_instance(
             &self.agent.pod_dir(pod::uid(&self.pod)),
@@ -124,7 +123,7 @@ impl Start {
             .map_err(Failure::config)?;
         let config = self.config(&env, accounts, security, mounts);
         let oci = spec::container(&config, &self.agent.host).map_err(Failure::create)?;
-        let user = user(&oci);
+        let user = user(&config.identity().map_err(Failure::create)?);
         let spec = ContainerSpec {
             id: self.id.clone(),
             image: self.image.clone(),
@@ -163,8 +162,8 @@ impl Start {
             ns == namespace || ns == "default"
         });
         let services = service_env(services.iter().map(Arc::as_ref), namespace, links);
-        let around = agent.surroundings(self.sandbox_ips());
-        environment(&self.pod, &self.container, &objects, &services, &around).map_err(Failure::config)
+        let values = agent.runtime_values(self.sandbox_ips());
+        environment(&self.pod, &self.container, &objects, &services, &values).map_err(Failure::config)
     }
 
     fn sandbox_ips(&self) -> Vec<String> {
@@ -357,7 +356,7 @@ fn not_begun(mut instance: Instance, error: &runtime::Error) -> Failure {
         code: 128,
         reason: "StartError".to_owned(),
         message: message.clone(),
-        finished_at: Timestamp::now(),
+        finished_at: clock::now(),
     });
     Failure {
         kind: FailureKind::Run,
@@ -367,21 +366,16 @@ fn not_begun(mut instance: Instance, error: &runtime::Error) -> Failure {
     }
 }
 
-/// Whom the process runs as, by the spec that was built for it.
-fn user(oci: &oci_spec::runtime::Spec) -> User {
-    let Some(process) = oci.process() else {
-        return User::default();
-    };
-    let user = process.user();
-    let gid = i64::from(user.gid());
-    let others = user
-        .additional_gids()
+/// Whom the process runs as.
+fn user(identity: &Identity) -> User {
+    let gid = i64::from(identity.gid);
+    let others = identity
+        .additional_gids
         .iter()
-        .flatten()
         .map(|g| i64::from(*g))
         .filter(|g| *g != gid);
     User {
-        uid: i64::from(user.uid()),
+        uid: i64::from(identity.uid),
         gid,
         groups: std::iter::once(gid).chain(others).collect(),
     }

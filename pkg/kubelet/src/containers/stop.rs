@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hooks;
 use crate::agent::Agent;
-use crate::runtime;
+use crate::{clock, runtime};
 
 /// However hurried, a container gets this long between the first signal and the last.
 const SHORTEST: Duration = Duration::from_secs(2);
@@ -63,7 +63,7 @@ impl Stop {
         if let Err(error) = self.agent.runtime.kill(&self.id, signal, false).await {
             tracing::warn!(id = self.id, %error, "cannot signal a container");
         }
-        if self.wait_grace(Timestamp::now()).await {
+        if self.wait_grace(clock::now()).await {
             return Stopped::Heard;
         }
         let killed = self.agent.runtime.kill(&self.id, Signal::SIGKILL as i32, true).await;
@@ -82,12 +82,12 @@ impl Stop {
         match self.agent.runtime.wait(&self.id).await {
             Ok(Some(exit)) => Stopped::Ended {
                 code: exit.status,
-                at: Timestamp::try_from(exit.at).unwrap_or_else(|_| Timestamp::now()),
+                at: Timestamp::try_from(exit.at).unwrap_or_else(|_| clock::now()),
             },
             // Nothing of it is left: it was killed, and somebody took it away.
             Ok(None) => Stopped::Ended {
                 code: 137,
-                at: Timestamp::now(),
+                at: clock::now(),
             },
             Err(error) => Stopped::Unconfirmed(error.into()),
         }
@@ -121,7 +121,7 @@ impl Stop {
 
     async fn pre_stop(&self) {
         let hook = self.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
-        let now = Timestamp::now();
+        let now = clock::now();
         let Some(hook) = hook.filter(|_| self.deadline().is_none_or(|at| at > now)) else {
             return;
         };
@@ -167,7 +167,7 @@ impl Stop {
 }
 
 fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+    Duration::try_from(at.duration_since(clock::now())).unwrap_or_default()
 }
 
 /// `SIGTERM`, `TERM`, `15`; what isn't understood is SIGTERM.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use mk8s_containerd::image::reference::Reference;
 use mk8s_containerd::{Image, Keychain};
 
-use crate::agent::{Agent, HeldObjects};
+use crate::agent::{Agent, ReferencedObjects};
 use crate::backoff::print_short;
 
 /// Why there is no image. The words are what a container's status and events have always said.
@@ -57,7 +57,12 @@ fn policy(container: &Container, reference: &Reference) -> &'static str {
     }
 }
 
-pub async fn ensure(agent: &Agent, pod: &Pod, container: &Container, held: &HeldObjects) -> Result<Image, Failure> {
+pub async fn ensure(
+    agent: &Agent,
+    pod: &Pod,
+    container: &Container,
+    held: &ReferencedObjects,
+) -> Result<Image, Failure> {
     let name = container.image.as_deref().unwrap_or_default();
     let ensured = find_or_pull(agent, pod, container, held).await;
     if let Err(failure) = &ensured {
@@ -70,7 +75,12 @@ pub async fn ensure(agent: &Agent, pod: &Pod, container: &Container, held: &Held
     ensured
 }
 
-async fn find_or_pull(agent: &Agent, pod: &Pod, container: &Container, held: &HeldObjects) -> Result<Image, Failure> {
+async fn find_or_pull(
+    agent: &Agent,
+    pod: &Pod,
+    container: &Container,
+    held: &ReferencedObjects,
+) -> Result<Image, Failure> {
     let name = container.image.as_deref().unwrap_or_default();
     let image = || name.to_owned();
     let normal = |reason: &str, text: String| agent.container_event(pod, &container.name, "Normal", reason, text);
@@ -105,7 +115,7 @@ async fn find_or_pull(agent: &Agent, pod: &Pod, container: &Container, held: &He
     Ok(image)
 }
 
-async fn keychain(pod: &Pod, held: &HeldObjects) -> Keychain {
+async fn keychain(pod: &Pod, held: &ReferencedObjects) -> Keychain {
     let mut keychain = Keychain::default();
     for reference in crate::pod::spec(pod).image_pull_secrets.iter().flatten() {
         let Some(secret) = held.secrets.get(&reference.name) else {

@@ -10,19 +10,19 @@ use super::PodWorker;
 use super::step::{Outcome, Step};
 use crate::record::{Exit, Health, Instance, Sandbox, SandboxStep};
 use crate::runtime::Found;
-use crate::{names, persist, pod};
+use crate::{clock, names, persist, pod};
 
 /// (code, when) of a task that ended; a task that is nowhere ended without anybody seeing how.
 pub fn ended(task: Option<&Task>) -> Option<(u32, Timestamp)> {
     let Some(task) = task else {
-        return Some((255, Timestamp::now()));
+        return Some((255, clock::now()));
     };
     match (&task.exit, task.status) {
         (Some(exit), _) => Some((
             exit.status,
-            Timestamp::try_from(exit.at).unwrap_or_else(|_| Timestamp::now()),
+            Timestamp::try_from(exit.at).unwrap_or_else(|_| clock::now()),
         )),
-        (None, TaskStatus::Stopped) => Some((255, Timestamp::now())),
+        (None, TaskStatus::Stopped) => Some((255, clock::now())),
         _ => None,
     }
 }
@@ -115,7 +115,7 @@ impl PodWorker {
             ended(task.as_ref())
         };
         if current.exit.is_none() {
-            current.started_at.get_or_insert_with(Timestamp::now);
+            current.started_at.get_or_insert_with(clock::now);
         }
         let before = self
             .written
@@ -157,7 +157,7 @@ fn unknown_exit() -> Exit {
         code: 255,
         reason: "Unknown".to_owned(),
         message: String::new(),
-        finished_at: Timestamp::now(),
+        finished_at: clock::now(),
     }
 }
 

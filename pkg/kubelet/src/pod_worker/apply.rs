@@ -8,7 +8,7 @@ use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds};
 use crate::plan::Action;
 use crate::record::{Activity, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep};
-use crate::{backoff, containers, images, names, persist, plan, pod, sandbox, volumes};
+use crate::{backoff, clock, containers, images, names, persist, plan, pod, sandbox, volumes};
 
 impl PodWorker {
     pub(super) fn admit(&mut self) {
@@ -31,13 +31,13 @@ impl PodWorker {
                     pod::status(&self.pod)
                         .start_time
                         .as_ref()
-                        .map_or_else(Timestamp::now, |t| t.0)
+                        .map_or_else(clock::now, |t| t.0)
                 });
             }
             Err(verdict) => {
                 let text = verdict.message.clone();
                 self.agent.pod_event(&self.pod, "Warning", &verdict.reason, text);
-                self.record.start_time.get_or_insert_with(Timestamp::now);
+                self.record.start_time.get_or_insert_with(clock::now);
                 self.record.verdict = Some(verdict);
             }
         }
@@ -50,7 +50,7 @@ impl PodWorker {
             if plan::ends(&self.pod, &self.record) {
                 self.begin_end();
             }
-            let plan = plan::plan(&self.pod, &self.record, Timestamp::now());
+            let plan = plan::plan(&self.pod, &self.record, clock::now());
             if plan.actions.is_empty() {
                 return plan.wake_at;
             }
@@ -81,7 +81,7 @@ impl PodWorker {
         if !plan::ends(&self.pod, &self.record) {
             return;
         }
-        let wanted = pod::deadline(&self.pod, Timestamp::now());
+        let wanted = pod::deadline(&self.pod, clock::now());
         self.deadline.send_if_modified(|known| {
             let nearer = known.is_none_or(|known| wanted < known);
             if nearer {
@@ -93,7 +93,7 @@ impl PodWorker {
 
     /// Of a pod that the API has no more, this alone says what is left to do, to this agent and to the next.
     pub(super) fn record_gone(&self) {
-        let deadline = pod::deadline(&self.pod, Timestamp::now());
+        let deadline = pod::deadline(&self.pod, clock::now());
         let mut pod = (*self.pod).clone();
         pod.metadata.deletion_timestamp.get_or_insert(pod::time(deadline));
         persist::store_pod(&self.agent.pod_dir(pod::uid(&pod)), &pod);
@@ -160,7 +160,7 @@ impl PodWorker {
     }
 
     fn create_sandbox(&mut self) {
-        let now = Timestamp::now();
+        let now = clock::now();
         if let Some(died_at) = self.record.sandbox_died_at.take() {
             self.record.sandbox_crash = Some(backoff::next(self.record.sandbox_crash, died_at, now));
         }
@@ -232,7 +232,7 @@ impl PodWorker {
             self.container(&name).image = ImageStep::Needed;
             return;
         };
-        let now = Timestamp::now();
+        let now = clock::now();
         let id = names::fresh_id();
         let r = self.container(&name);
         if let Some(exit) = r.exit() {

@@ -32,11 +32,11 @@ use mk8s_supervisor::Jobs;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::agent::{Agent, HeldObjects, View};
+use crate::agent::{Agent, ReferencedObjects, View};
 use crate::record::{ForgetStep, PodRecord};
 use crate::runtime::Found;
 use crate::volumes::{self, Paths};
-use crate::{pod, probes};
+use crate::{clock, pod, probes};
 use step::{Outcome, Step};
 
 /// What a worker is told from outside.
@@ -85,7 +85,7 @@ pub struct PodWorker {
     upkeep: Option<DropGuard>,
     /// The pod for jobs that outlive a change of it (live volumes).
     current: watch::Sender<Arc<Pod>>,
-    held: Arc<HeldObjects>,
+    held: Arc<ReferencedObjects>,
     tokens: Arc<volumes::live::Tokens>,
     live: HashMap<String, Live>,
     /// Ends that came before the start was told.
@@ -112,7 +112,7 @@ pub struct Wiring {
 
 impl PodWorker {
     pub fn new(agent: Arc<Agent>, pod: Arc<Pod>, wiring: Wiring) -> Self {
-        let held = Arc::new(HeldObjects::of(&agent, &pod));
+        let held = Arc::new(ReferencedObjects::of(&agent, &pod));
         let written = pod::status(&pod).clone();
         Self {
             written_version: version(&pod),
@@ -183,7 +183,7 @@ impl PodWorker {
         let timer = async {
             match wake {
                 Some(at) => {
-                    let delay = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+                    let delay = Duration::try_from(at.duration_since(clock::now())).unwrap_or_default();
                     tokio::time::sleep(delay).await;
                 }
                 None => std::future::pending().await,
@@ -217,7 +217,7 @@ fn version(pod: &Pod) -> u64 {
 }
 
 fn in_seconds(seconds: u64) -> Timestamp {
-    Timestamp::now()
+    clock::now()
         .checked_add(Duration::from_secs(seconds))
         .unwrap_or(Timestamp::MAX)
 }

@@ -16,7 +16,7 @@ use super::step::{Outcome, Step};
 use super::{Live, Message, PodWorker, adopt, in_seconds, version};
 use crate::containers::Stopped;
 use crate::record::{Activity, Exit, Health, ImageStep, Instance, StartError, Stuck, VolumesStep};
-use crate::{backoff, containers, images, persist, pod, probes, runtime};
+use crate::{backoff, clock, containers, images, persist, pod, probes, runtime};
 
 impl PodWorker {
     pub(super) fn observe(&mut self, message: Message) {
@@ -46,22 +46,18 @@ impl PodWorker {
 
     fn observe_outcome(&mut self, step: Step, outcome: Outcome) {
         match (step, outcome) {
-            (Step::Volumes, Outcome::Volumes(result)) => self.observe_volumes(result.map_err(|e| e.to_string())),
+            (Step::Volumes, Outcome::Volumes(result)) => self.observe_volumes(result),
             (Step::Sandbox { .. }, Outcome::Sandbox(result)) => self.observe_sandbox(result),
             (Step::BeginSandbox { id }, Outcome::SandboxBegun(result)) => self.observe_sandbox_begun(&id, result),
-            (Step::RemoveSandbox, Outcome::SandboxRemoved(result)) => {
-                self.observe_sandbox_removed(result.map_err(|e| e.to_string()));
-            }
+            (Step::RemoveSandbox, Outcome::SandboxRemoved(result)) => self.observe_sandbox_removed(result),
             (Step::Image { container }, Outcome::Image(result)) => self.observe_image(&container, result),
             (Step::Start { container, .. }, Outcome::Started(result)) => self.observe_start(&container, *result),
-            (Step::Undo { container, .. }, Outcome::Undone(result)) => {
-                self.observe_undone(&container, result.map(drop).map_err(|e| e.to_string()));
-            }
+            (Step::Undo { container, .. }, Outcome::Undone(result)) => self.observe_undone(&container, result),
             (Step::Stop { container, id }, Outcome::Stopped(stopped)) => self.observe_stopped(&container, id, stopped),
             (Step::End { container, id }, Outcome::Ended(exit)) => self.observe_end(&container, &id, exit),
             (Step::Look { id }, Outcome::Looked(result)) => self.observe_look(id, result),
-            (Step::TearDown, Outcome::TornDown(result)) => self.observe_torn_down(result.map_err(|e| e.to_string())),
-            (Step::Forget, Outcome::Forgotten(result)) => self.observe_forgotten(result.map_err(|e| e.to_string())),
+            (Step::TearDown, Outcome::TornDown(result)) => self.observe_torn_down(result),
+            (Step::Forget, Outcome::Forgotten(result)) => self.observe_forgotten(result),
             (Step::WriteStatus, Outcome::Written(result)) => self.observe_written(result),
             (Step::DeleteFromApi, Outcome::DeletedFromApi) | (Step::Beside(_), Outcome::Nothing) => {}
             (step, outcome) => {
@@ -80,22 +76,22 @@ impl PodWorker {
         let pod = pod::display(&self.pod);
         tracing::error!(pod, ?step, error = %lost, "a step of a pod did not come to its end");
         match step {
-            Step::Volumes => self.observe_volumes(Err(lost.to_string())),
+            Step::Volumes => self.observe_volumes(Err(lost.into())),
             Step::Sandbox { .. } => self.observe_sandbox(Err(lost.into())),
             Step::BeginSandbox { id } => self.observe_sandbox_begun(&id, Err(lost.into())),
-            Step::RemoveSandbox => self.observe_sandbox_removed(Err(lost.to_string())),
+            Step::RemoveSandbox => self.observe_sandbox_removed(Err(lost.into())),
             Step::Image { container } => self.observe_image(&container, Some(Err(lost.into()))),
             Step::Start { container, id } => {
                 self.observe_start(&container, Err(containers::Failure::lost(id, lost)));
             }
-            Step::Undo { container, .. } => self.observe_undone(&container, Err(lost.to_string())),
+            Step::Undo { container, .. } => self.observe_undone(&container, Err(lost.into())),
             Step::Stop { container, id } => {
                 let lost = containers::StopError::Runtime(lost.into());
                 self.observe_stopped(&container, id, Stopped::Unconfirmed(lost));
             }
             Step::End { container, id } => {
                 let exit = self.early.remove(&id);
-                let (code, finished_at) = exit.unwrap_or_else(|| (255, Timestamp::now()));
+                let (code, finished_at) = exit.unwrap_or_else(|| (255, clock::now()));
                 let exit = Exit {
                     code: code as i32,
                     reason: if code == 0 { "Completed" } else { "Error" }.to_owned(),
@@ -105,8 +101,8 @@ impl PodWorker {
                 self.observe_end(&container, &id, exit);
             }
             Step::Look { id } => self.observe_look(id, Err(lost.into())),
-            Step::TearDown => self.observe_torn_down(Err(lost.to_string())),
-            Step::Forget => self.observe_forgotten(Err(lost.to_string())),
+            Step::TearDown => self.observe_torn_down(Err(lost.into())),
+            Step::Forget => self.observe_forgotten(Err(lost.into())),
             Step::WriteStatus => self.retry_write(),
             Step::DeleteFromApi => {
                 self.record.delete_asked = false;
@@ -134,7 +130,7 @@ impl PodWorker {
                 let r = self.container(container);
                 if matches!(r.activity, Activity::Killing(_)) {
                     r.activity = Activity::Idle;
-                    r.stuck = Some(Stuck::again(r.stuck.as_ref(), Timestamp::now()));
+                    r.stuck = Some(Stuck::again(r.stuck.as_ref(), clock::now()));
                 }
             }
         }
@@ -191,7 +187,7 @@ impl PodWorker {
     }
 
     fn observe_image(&mut self, container: &str, result: Option<Result<Image, images::Failure>>) {
-        let now = Timestamp::now();
+        let now = clock::now();
         let wanted = pod::container(&self.pod, container).and_then(|c| c.image.clone());
         let r = self.record.containers.entry(container.to_owned()).or_default();
         match result {
@@ -236,7 +232,7 @@ impl PodWorker {
         r.start_error = Some(StartError {
             kind: failure.kind,
             message: failure.message,
-            at: Timestamp::now(),
+            at: clock::now(),
         });
         let Some(instance) = failure.instance else { return };
         let dir = self.agent.pod_dir(pod::uid(&self.pod));
@@ -268,7 +264,7 @@ impl PodWorker {
         }
     }
 
-    fn observe_undone(&mut self, container: &str, result: Result<(), String>) {
+    fn observe_undone(&mut self, container: &str, result: Result<(), runtime::Error>) {
         let pod = pod::display(&self.pod);
         let r = self.container(container);
         let Activity::Undoing(mut failure) = std::mem::take(&mut r.activity) else {
@@ -284,10 +280,10 @@ impl PodWorker {
                 tracing::warn!(
                     pod,
                     container,
-                    error,
+                    %error,
                     "a start of which nothing is known is not taken back yet"
                 );
-                r.stuck = Some(Stuck::again(r.stuck.as_ref(), Timestamp::now()));
+                r.stuck = Some(Stuck::again(r.stuck.as_ref(), clock::now()));
                 r.activity = Activity::Doubtful(failure);
             }
         }
@@ -419,7 +415,7 @@ impl PodWorker {
     /// Events were lost: what containerd seemingly no longer runs is looked at. Not believed as it is listed, for what was
     /// started since the list was made is not on it.
     fn observe_tasks(&mut self, tasks: &HashMap<String, Task>) {
-        self.record.retry_now(Timestamp::now());
+        self.record.retry_now(clock::now());
         for id in self.running_ids() {
             if adopt::ended(tasks.get(&id)).is_some() {
                 self.look(id);

@@ -2,26 +2,25 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds, version};
 use crate::agent::View;
 use crate::status::writer;
-use crate::{pod, status};
+use crate::{clock, pod, status};
 
 impl PodWorker {
     pub(super) fn report(&mut self) {
         if self.record.gone || self.write_in_flight {
             return;
         }
-        if self.write_retry.is_some_and(|at| at > Timestamp::now()) {
+        if self.write_retry.is_some_and(|at| at > clock::now()) {
             return;
         }
         self.write_retry = None;
         let host_ip = self.agent.config.node_ip.to_string();
-        let wanted = status::status(&self.pod, &self.written, &self.record, &host_ip, Timestamp::now());
+        let wanted = status::status(&self.pod, &self.written, &self.record, &host_ip, clock::now());
         let Some(patch) = self.status_patch(&wanted) else {
             return;
         };

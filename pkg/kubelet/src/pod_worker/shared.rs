@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use super::{PodWorker, in_seconds};
 use crate::record::{ForgetStep, SandboxStep, Stuck, VolumesStep};
-use crate::sandbox::Created;
+use crate::sandbox::{Created, Unconfirmed};
 use crate::volumes::Paths;
-use crate::{backoff, plan, pod, runtime, sandbox, volumes};
+use crate::{backoff, clock, plan, pod, runtime, sandbox, volumes};
 
 impl PodWorker {
     pub(super) fn observe_sandbox(&mut self, result: Result<Created, sandbox::Error>) {
@@ -30,7 +30,7 @@ impl PodWorker {
                     self.agent
                         .pod_event(&self.pod, "Warning", "FailedCreatePodSandBox", text);
                 }
-                let now = Timestamp::now();
+                let now = clock::now();
                 let waits = backoff::next(self.record.sandbox_crash, now, now);
                 self.record.sandbox_crash = Some(waits);
                 let retry_at = now.checked_add(waits.delay).unwrap_or(Timestamp::MAX);
@@ -43,69 +43,65 @@ impl PodWorker {
     pub(super) fn observe_sandbox_begun(&mut self, id: &str, result: Result<(), runtime::Error>) {
         if let Err(error) = result {
             tracing::warn!(pod = pod::display(&self.pod), %error, "a pod's pause process did not begin");
-            self.observe_exit(id.to_owned(), 255, Timestamp::now());
+            self.observe_exit(id.to_owned(), 255, clock::now());
         }
     }
 
-    pub(super) fn observe_sandbox_removed(&mut self, result: Result<(), String>) {
+    pub(super) fn observe_sandbox_removed(&mut self, result: Result<(), Unconfirmed>) {
         match result {
             Ok(()) => {
                 let over = plan::ends(&self.pod, &self.record);
                 self.record.sandbox = if over { SandboxStep::Gone } else { SandboxStep::Absent };
             }
-            Err(message) => {
+            Err(error) => {
                 let before = match &self.record.sandbox {
                     SandboxStep::Removing(before) => before.as_ref(),
                     _ => None,
                 };
-                self.record.sandbox = SandboxStep::Stuck(self.tell_stuck(before, "FailedKillPod", &message));
+                self.record.sandbox = SandboxStep::Stuck(self.tell_stuck(before, "FailedKillPod", &error));
             }
         }
     }
 
-    pub(super) fn observe_torn_down(&mut self, result: Result<(), String>) {
+    pub(super) fn observe_torn_down(&mut self, result: Result<(), Unconfirmed>) {
         self.record.volumes = match result {
             Ok(()) => {
                 self.agent.admission.release(&self.agent, pod::uid(&self.pod));
                 VolumesStep::Gone
             }
-            Err(message) => {
+            Err(error) => {
                 let before = match &self.record.volumes {
                     VolumesStep::TearingDown(before) => before.as_ref(),
                     _ => None,
                 };
-                VolumesStep::Stuck(self.tell_stuck(before, "FailedUnMount", &message))
+                VolumesStep::Stuck(self.tell_stuck(before, "FailedUnMount", &error))
             }
         };
     }
 
-    pub(super) fn observe_forgotten(&mut self, result: Result<(), String>) {
+    pub(super) fn observe_forgotten(&mut self, result: Result<(), Unconfirmed>) {
         self.record.forget = match result {
             Ok(()) => ForgetStep::Forgotten,
-            Err(message) => {
+            Err(error) => {
                 let before = match &self.record.forget {
                     ForgetStep::Forgetting(before) => before.as_ref(),
                     _ => None,
                 };
-                ForgetStep::Stuck(self.tell_stuck(before, "FailedKillPod", &message))
+                ForgetStep::Stuck(self.tell_stuck(before, "FailedKillPod", &error))
             }
         };
     }
 
     /// A step of the pod's end that must come off did not: people are told at the first failure, the log each time.
-    fn tell_stuck(&self, before: Option<&Stuck>, reason: &str, message: &str) -> Stuck {
-        tracing::warn!(
-            pod = pod::display(&self.pod),
-            error = message,
-            "a pod's end is not confirmed, trying again"
-        );
+    fn tell_stuck(&self, before: Option<&Stuck>, reason: &str, error: &Unconfirmed) -> Stuck {
+        tracing::warn!(pod = pod::display(&self.pod), %error, "a pod's end is not confirmed, trying again");
         if before.is_none() && !self.record.gone {
-            self.agent.pod_event(&self.pod, "Warning", reason, message);
+            self.agent.pod_event(&self.pod, "Warning", reason, error.to_string());
         }
-        Stuck::again(before, Timestamp::now())
+        Stuck::again(before, clock::now())
     }
 
-    pub(super) fn observe_volumes(&mut self, result: Result<Paths, String>) {
+    pub(super) fn observe_volumes(&mut self, result: Result<Paths, volumes::Error>) {
         match result {
             Ok(paths) => {
                 tracing::debug!(pod = pod::display(&self.pod), "volumes are ready");
@@ -113,7 +109,8 @@ impl PodWorker {
                 self.record.volumes = VolumesStep::Ready;
                 self.keep_volumes_fresh();
             }
-            Err(message) => {
+            Err(error) => {
+                let message = error.to_string();
                 if !self.ending.is_cancelled() {
                     self.agent
                         .pod_event(&self.pod, "Warning", "FailedMount", message.clone());

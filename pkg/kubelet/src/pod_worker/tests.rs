@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::runtime::fake::{Fake, Fault};
-use crate::{Config, NetworkMode, NetworkSettings, names, persist};
+use crate::{Config, NetworkMode, NetworkSettings, clock, names, persist};
 
 const UID: &str = "0f6d9f2e-uid";
 
@@ -242,7 +242,7 @@ impl Scene {
 
     /// Deleted through the API, with its grace.
     fn delete(&mut self, grace: i64) {
-        let at = Timestamp::now().checked_add(Duration::from_secs(grace as u64)).unwrap();
+        let at = clock::now().checked_add(Duration::from_secs(grace as u64)).unwrap();
         self.pod.metadata.deletion_timestamp = Some(pod::time(at));
         self.pod.metadata.deletion_grace_period_seconds = Some(grace);
         self.pod.metadata.resource_version = Some("2".into());
@@ -269,6 +269,22 @@ impl Scene {
             })
             .await;
         self.containers().remove(0)
+    }
+
+    /// What failed on the way to a pod that runs has left nothing beside it: one sandbox, one network, and of its container
+    /// no more than the life before, which people may ask for.
+    fn has_no_leftovers(&self, of: &str) {
+        let found = self.runtime.found();
+        let (sandboxes, containers): (Vec<_>, Vec<_>) = found.iter().partition(|f| f.is_sandbox());
+        assert_eq!(sandboxes.len(), 1, "{of}: {sandboxes:?}");
+        assert!(containers.len() <= 2, "{of}: {containers:?}");
+        assert_eq!(self.runtime.networks(), [UID], "{of}");
+        let running = [self.runtime.running(names::SANDBOX), self.containers()].concat();
+        let owners: Vec<String> = self.agent.owners.lock().keys().cloned().collect();
+        assert!(
+            owners.iter().all(|id| running.contains(id)),
+            "{of}: {owners:?} of {running:?}"
+        );
     }
 
     async fn leaves_the_api(&self) {
@@ -304,11 +320,12 @@ impl Scene {
     }
 }
 
+/// By the tests' clock, which is paused: it goes on when nobody has anything to do.
 async fn rest(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pod_begins_and_ends_in_order() {
     let mut scene = Scene::new();
     let id = scene.runs().await;
@@ -318,7 +335,7 @@ async fn a_pod_begins_and_ends_in_order() {
     scene.tell(Message::Exit {
         id,
         code: 143,
-        at: Timestamp::now(),
+        at: clock::now(),
     });
     scene.leaves_the_api().await;
     assert_eq!(scene.runtime.count("kill_hard"), 0, "it ended by itself");
@@ -327,7 +344,7 @@ async fn a_pod_begins_and_ends_in_order() {
     scene.is_forgotten().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pod_stays_until_containerd_confirms_its_end() {
     let mut scene = Scene::new();
     scene.runs().await;
@@ -344,7 +361,7 @@ async fn a_pod_stays_until_containerd_confirms_its_end() {
     scene.is_forgotten().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_others_removed_is_held_until_its_end_is_confirmed_by_this_agent_or_the_next() {
     let mut scene = Scene::new();
     scene.runs().await;
@@ -366,7 +383,7 @@ async fn what_others_removed_is_held_until_its_end_is_confirmed_by_this_agent_or
     assert!(!scene.api.was_asked("delete"), "there was nothing to remove in the API");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_step_of_the_end_is_tried_again() {
     let calls = [
         "kill",
@@ -393,7 +410,7 @@ async fn each_step_of_the_end_is_tried_again() {
     futures::stream::iter(cases).for_each_concurrent(None, one).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_step_of_the_beginning_is_tried_again() {
     let calls = [
         "ensure_cgroup",
@@ -410,6 +427,9 @@ async fn each_step_of_the_beginning_is_tried_again() {
         let mut scene = Scene::new();
         scene.runtime.fail(call, fault);
         scene.runs().await;
+        // What is undone beside the pod's start.
+        rest(60.0).await;
+        scene.has_no_leftovers(&format!("{call} {fault:?}"));
         scene.delete(0);
         scene.leaves_the_api().await;
         scene.is_forgotten().await;
@@ -417,7 +437,7 @@ async fn each_step_of_the_beginning_is_tried_again() {
     futures::stream::iter(cases).for_each_concurrent(None, one).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_start_without_an_answer_is_taken_back_before_the_next() {
     let scene = Scene::new();
     let first = scene.runs().await;
@@ -430,7 +450,7 @@ async fn a_start_without_an_answer_is_taken_back_before_the_next() {
     scene.tell(Message::Exit {
         id: first,
         code: 1,
-        at: Timestamp::now(),
+        at: clock::now(),
     });
     scene
         .runtime
@@ -445,7 +465,7 @@ async fn a_start_without_an_answer_is_taken_back_before_the_next() {
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_task_that_was_only_created_is_not_taken_for_running() {
     let mut scene = Scene::new();
     // The pause process begins, the container's does not.
@@ -475,7 +495,7 @@ async fn a_task_that_was_only_created_is_not_taken_for_running() {
     assert_eq!(scene.runtime.count("attach"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_list_of_tasks_does_not_name_is_looked_at() {
     let scene = Scene::new();
     let id = scene.runs().await;
@@ -497,7 +517,7 @@ async fn what_a_list_of_tasks_does_not_name_is_looked_at() {
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_that_nobody_heard_before_the_agent_started_is_looked_for() {
     let mut scene = Scene::new();
     let id = scene.runs().await;
@@ -520,7 +540,7 @@ async fn an_end_that_nobody_heard_before_the_agent_started_is_looked_for() {
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deletion_does_not_wait_for_the_network() {
     let mut scene = Scene::new();
     scene.runtime.opens_network(false);
@@ -532,7 +552,7 @@ async fn a_deletion_does_not_wait_for_the_network() {
     scene.leaves_the_api().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_network_that_nothing_was_written_of_is_given_back() {
     let mut scene = Scene::new();
     scene.runtime.fail("pause_image", Fault::Hang);
@@ -555,7 +575,7 @@ async fn a_network_that_nothing_was_written_of_is_given_back() {
     scene.is_forgotten().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sandbox_that_dies_at_once_backs_off() {
     let scene = Scene::new();
     for _ in 0..10 {
@@ -569,7 +589,7 @@ async fn a_sandbox_that_dies_at_once_backs_off() {
     assert_eq!(scene.runtime.count("attach"), 2, "the third waits");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sandbox_that_cannot_be_made_backs_off_until_containerd_is_back() {
     let scene = Scene::new();
     for _ in 0..10 {
@@ -582,7 +602,7 @@ async fn a_sandbox_that_cannot_be_made_backs_off_until_containerd_is_back() {
     scene.runtime.until("the next try", |r| r.count("attach") == 2).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn failed_starts_leave_no_more_than_two_containers() {
     let made = |r: &Fake| r.found().iter().filter(|f| !f.is_sandbox()).count();
     let scene = Scene::new();
@@ -602,7 +622,7 @@ async fn failed_starts_leave_no_more_than_two_containers() {
     assert_eq!(scene.agent.owners.lock().len(), 1, "the sandbox's alone");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_container_whose_creation_was_not_answered_is_removed() {
     let scene = Scene::new();
     scene.runtime.fail("create", Fault::Pass);
@@ -615,7 +635,7 @@ async fn a_container_whose_creation_was_not_answered_is_removed() {
     assert_eq!(left.map(|f| f.id).collect::<Vec<_>>(), [id]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_workers_pod_is_not_started_a_second_time() {
     let mut scene = Scene::new();
     let id = scene.runs().await;

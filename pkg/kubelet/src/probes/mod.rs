@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::sync::{mpsc, watch};
 
 use crate::agent::Agent;
+use crate::clock;
 use crate::pod_worker::Message;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,9 +138,9 @@ async fn run(
     if kind != Kind::Startup && started.wait_for(|s| *s).await.is_err() {
         return;
     }
-    let begun = target.started_at.unwrap_or_else(Timestamp::now);
+    let begun = target.started_at.unwrap_or_else(clock::now);
     let delay = Duration::from_secs(probe.initial_delay_seconds.unwrap_or(0).max(0) as u64);
-    let age = Duration::try_from(Timestamp::now().duration_since(begun)).unwrap_or_default();
+    let age = Duration::try_from(clock::now().duration_since(begun)).unwrap_or_default();
     tokio::time::sleep(delay.saturating_sub(age)).await;
     let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -304,7 +304,9 @@ impl Runtime for Fake {
     }
 
     fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, PodAddress> {
-        self.call("attach", |state| {
+        self.call("attach", move |state| {
+            // What an earlier sandbox had is given back by it.
+            state.networks.retain(|n| n != uid);
             state.networks.push(uid.to_owned());
             PodAddress {
                 ip: [10, 244, 0, 2].into(),

@@ -26,6 +26,8 @@ pub type Call<'a, T> = BoxFuture<'a, Result<T, Error>>;
 pub enum Error {
     #[error(transparent)]
     Containerd(#[from] mk8s_containerd::Error),
+    #[error(transparent)]
+    Pull(#[from] PullError),
     #[error("network: {0}")]
     Network(#[from] mk8s_network::Error),
     #[error("the pod network is not open")]
@@ -42,7 +44,7 @@ impl Error {
         match self {
             Error::Containerd(error) => error.is_timeout() || error.is_unavailable(),
             Error::Job(_) => true,
-            Error::Network(_) | Error::NetworkNotOpen | Error::Cgroup(_) => false,
+            Error::Pull(_) | Error::Network(_) | Error::NetworkNotOpen | Error::Cgroup(_) => false,
         }
     }
 }

@@ -43,12 +43,7 @@ impl Node {
         if let Some(image) = self.containerd.image(name).await? {
             return Ok(image);
         }
-        let pulled = self.containerd.pull(name, &Keychain::default()).await;
-        let malformed = |error: PullError| mk8s_containerd::Error::Malformed {
-            what: format!("pull {name}"),
-            message: error.to_string(),
-        };
-        Ok(pulled.map_err(malformed)?)
+        Ok(self.containerd.pull(name, &Keychain::default()).await?)
     }
 }
 

@@ -41,8 +41,8 @@ pub enum Error {
     #[error(transparent)]
     Dir(#[from] mk8s_dirfd::Error),
     /// Why a pod's volumes can't go.
-    #[error("{0}")]
-    Volumes(String),
+    #[error(transparent)]
+    Volumes(#[from] crate::volumes::Error),
     #[error("the pod ends")]
     Ending,
     /// In words that people search for.
@@ -148,6 +148,9 @@ impl Create {
         persist::store_pod(&agent.pod_dir(uid), pod);
         let handler = self.handler().await?;
         let oci_runtime = oci_runtime(agent, &handler).await?;
+        if self.attempt > 0 {
+            self.remove_earlier().await?;
+        }
         let network = self.attach().await?;
         let ips: Vec<String> = network.iter().map(|n| n.ip.to_string()).collect();
         let netns = network.map(|n| n.netns);
@@ -181,6 +184,17 @@ impl Create {
         Ok(Created { sandbox, place })
     }
 
+    /// What tries that failed have left, as far as it is known by now: else each that fails would leave one more.
+    async fn remove_earlier(&self) -> Result<(), Error> {
+        let runtime = &self.agent.runtime;
+        let found = runtime.containers_of(pod::uid(&self.pod)).await?;
+        for earlier in found.iter().filter(|f| f.is_sandbox()) {
+            runtime.delete(&earlier.id).await?;
+            self.agent.owners.lock().remove(&earlier.id);
+        }
+        Ok(())
+    }
+
     /// A failure leaves nothing, unless containerd does not answer; then what it left is found by its labels.
     async fn begin(&self, spec: ContainerSpec) -> Result<(u32, OwnedSemaphorePermit), Error> {
         let runtime = &self.agent.runtime;
@@ -192,8 +206,9 @@ impl Create {
         match runtime.create_task(&made).await {
             Ok(pid) => Ok((pid, place)),
             Err(error) => {
-                if let Err(left) = runtime.delete(&self.id).await {
-                    tracing::warn!(id = self.id, error = %left, "a sandbox that failed stays for now");
+                match runtime.delete(&self.id).await {
+                    Ok(()) => drop(self.agent.owners.lock().remove(&self.id)),
+                    Err(left) => tracing::warn!(id = self.id, error = %left, "a sandbox that failed stays for now"),
                 }
                 Err(error.into())
             }

@@ -5,17 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use mk8s_supervisor::job;
+use mk8s_supervisor::{JobError, job};
 
 use super::{Error, Files};
 use crate::agent::Agent;
-use crate::volumes::Teardown;
 use crate::{names, persist, pod, runtime};
 
 /// What of a removal is not confirmed: everything was tried, these failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Unconfirmed(Vec<Error>);
+
+impl From<JobError> for Unconfirmed {
+    fn from(lost: JobError) -> Self {
+        Self(vec![lost.into()])
+    }
+}
 
 impl Unconfirmed {
     fn check(failures: Vec<Error>) -> Result<(), Self> {
@@ -113,9 +118,7 @@ fn removed(result: std::io::Result<()>, path: &Path) -> Result<(), Error> {
 pub async fn tear_down(agent: &Arc<Agent>, pod: &Arc<Pod>) -> Result<(), Unconfirmed> {
     let uid = pod::uid(pod);
     let mut failures = Vec::new();
-    if let Teardown::Blocked { why } = agent.volumes.tear_down(uid).await {
-        failures.push(Error::Volumes(why));
-    }
+    failures.extend(agent.volumes.tear_down(uid).await.err().map(Error::from));
     failures.extend(agent.runtime.remove_cgroup(uid).await.err().map(Error::from));
     Unconfirmed::check(failures)
 }
@@ -142,10 +145,8 @@ pub async fn forget(agent: &Arc<Agent>, pod: &Arc<Pod>) -> Result<(), Unconfirme
             Err(lost) => failures.push(lost.into()),
         }
     }
-    if failures.is_empty()
-        && let Teardown::Blocked { why } = volumes.remove(&uid).await
-    {
-        failures.push(Error::Volumes(why));
+    if failures.is_empty() {
+        failures.extend(volumes.remove(&uid).await.err().map(Error::from));
     }
     Unconfirmed::check(failures)
 }

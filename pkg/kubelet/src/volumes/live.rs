@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use super::atomic::{File, Payload};
 use super::payload::{self, DEFAULT_MODE};
 use super::{Error, Paths, fs_group, is_live};
-use crate::agent::{Agent, HeldObjects};
-use crate::downward::Surroundings;
-use crate::pod;
+use crate::agent::{Agent, ReferencedObjects};
+use crate::downward::RuntimeValues;
+use crate::{clock, pod};
 
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 /// Upstream renews a token at this part of its life …
@@ -32,15 +32,15 @@ const RETRY: Duration = Duration::from_secs(10);
 pub async fn prepare_all(
     agent: &Arc<Agent>,
     pod: &Arc<Pod>,
-    held: &Arc<HeldObjects>,
+    held: &Arc<ReferencedObjects>,
     tokens: &Arc<Tokens>,
 ) -> Result<Paths, Error> {
-    let around = agent.surroundings(Vec::new());
+    let values = agent.runtime_values(Vec::new());
     let content = Content {
         agent,
         held,
         tokens,
-        around: &around,
+        values: &values,
     };
     let volumes = pod::spec(pod).volumes.as_deref().unwrap_or_default();
     let one = async |volume: &Volume| {
@@ -67,9 +67,9 @@ fn named(volume: &str, error: Error) -> Error {
 /// Where the content of a pod's volumes comes from.
 struct Content<'a> {
     agent: &'a Agent,
-    held: &'a HeldObjects,
+    held: &'a ReferencedObjects,
     tokens: &'a Tokens,
-    around: &'a Surroundings,
+    values: &'a RuntimeValues,
 }
 
 impl Content<'_> {
@@ -105,7 +105,7 @@ impl Content<'_> {
         }
         if let Some(s) = &source.downward_api {
             let items = s.items.as_deref().unwrap_or_default();
-            all.extend(payload::downward(pod, items, mode, self.around)?);
+            all.extend(payload::downward(pod, items, mode, self.values)?);
         }
         if let Some(s) = &source.service_account_token {
             let file = match self.tokens.valid(volume, &s.path) {
@@ -200,7 +200,7 @@ async fn token(
     let status = answer
         .status
         .ok_or_else(|| failed("the API server answered no token".to_owned()))?;
-    let now = Timestamp::now();
+    let now = clock::now();
     let life = Duration::try_from(status.expiration_timestamp.0.duration_since(now)).unwrap_or_default();
     let until_renewal = life.mul_f64(RENEW_AT).clamp(RETRY, RENEW_MAX);
     let file = payload::token(&status.token, mode, common_user(pod), fs_group(pod).is_some());
@@ -225,16 +225,16 @@ fn common_user(pod: &Pod) -> Option<u32> {
 pub async fn keep_fresh(
     agent: Arc<Agent>,
     mut pod: watch::Receiver<Arc<Pod>>,
-    held: Arc<HeldObjects>,
+    held: Arc<ReferencedObjects>,
     tokens: Arc<Tokens>,
     ips: Vec<String>,
 ) {
-    let around = agent.surroundings(ips);
+    let values = agent.runtime_values(ips);
     let content = Content {
         agent: &agent,
         held: &held,
         tokens: &tokens,
-        around: &around,
+        values: &values,
     };
     let mut watched = held.changes();
     loop {
@@ -249,12 +249,12 @@ pub async fn keep_fresh(
                 Err(Error::Closed) => return,
                 Err(error) => {
                     tracing::debug!(pod = pod::display(&now), volume = volume.name, %error, "a volume keeps its old content");
-                    again = Timestamp::now().checked_add(RETRY).ok();
+                    again = clock::now().checked_add(RETRY).ok();
                 }
             }
         }
         let at = [again, tokens.next_renewal()].into_iter().flatten().min();
-        let delay = at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        let delay = at.map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
         let timer = async {
             match delay {
                 Some(delay) => tokio::time::sleep(delay).await,
@@ -294,7 +294,7 @@ impl Tokens {
     fn valid(&self, volume: &str, path: &str) -> Option<File> {
         let known = self.0.lock();
         let (file, renew_at) = known.get(&(volume.to_owned(), path.to_owned()))?;
-        (*renew_at > Timestamp::now()).then(|| file.clone())
+        (*renew_at > clock::now()).then(|| file.clone())
     }
 
     fn remember(&self, volume: &str, path: &str, file: File, renew_at: Timestamp) {

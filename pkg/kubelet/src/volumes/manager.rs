@@ -17,16 +17,6 @@ use super::{Error, PodDir, fs_group, subpath};
 use crate::pod;
 use mk8s_dirfd::{Dir, found};
 
-/// What became of taking something down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Teardown {
-    /// Nothing is left.
-    Done,
-    /// Something stands in the way. What could go is gone; it is to be asked for again.
-    Blocked { why: String },
-}
-
 /// Whoever makes something of a pod's passes here, so that at its end a step that was given up but still runs is waited
 /// for, and none begins after.
 #[derive(Default)]
@@ -131,21 +121,22 @@ impl Volumes {
         gate.through(part.volume, || Ok(subpath::bind(&dir, part)?))
     }
 
-    /// Takes the pod's volumes down with what is in them; what the host lent stays.
-    pub async fn tear_down(&self, uid: &str) -> Teardown {
+    /// Takes the pod's volumes down with what is in them; what the host lent stays. Err: something stands in the way. What
+    /// could go is gone, and it is to be asked for again.
+    pub async fn tear_down(&self, uid: &str) -> Result<(), Error> {
         let (gate, dir) = (self.gate(uid), self.pod_dir(uid));
         let work = job::blocking("tear-down-volumes", move || {
             gate.close(PATIENCE)?;
             tear_down_all(&dir)
         });
-        outcome(work.await.unwrap_or_else(|lost| Err(lost.into())))
+        work.await?
     }
 
-    /// Removes all that is left of the pod on disk, its volumes first.
-    pub async fn remove(self: &Arc<Self>, uid: &str) -> Teardown {
+    /// Removes all that is left of the pod on disk, its volumes first. Err: as of `tear_down`.
+    pub async fn remove(self: &Arc<Self>, uid: &str) -> Result<(), Error> {
         let (volumes, name) = (self.clone(), uid.to_owned());
         let work = job::blocking("remove-pod-directory", move || volumes.remove_blocking(&name));
-        outcome(work.await.unwrap_or_else(|lost| Err(lost.into())))
+        work.await?
     }
 
     fn remove_blocking(&self, uid: &str) -> Result<(), Error> {
@@ -156,13 +147,6 @@ impl Volumes {
         }
         self.gates.lock().remove(uid);
         Ok(())
-    }
-}
-
-fn outcome(result: Result<(), Error>) -> Teardown {
-    match result {
-        Ok(()) => Teardown::Done,
-        Err(error) => Teardown::Blocked { why: error.to_string() },
     }
 }
 
@@ -288,11 +272,9 @@ mod tests {
         all.map(|volume| now(volumes.ensure(pod, volume))).collect()
     }
 
-    fn blocked(teardown: Teardown, by: &str) {
-        assert!(
-            matches!(&teardown, Teardown::Blocked { why } if why.contains(by)),
-            "{teardown:?}"
-        );
+    fn blocked(teardown: Result<(), Error>, by: &str) {
+        let error = teardown.unwrap_err().to_string();
+        assert!(error.contains(by), "{error}");
     }
 
     #[test]
@@ -375,12 +357,12 @@ mod tests {
                 umount2(&mount, MntFlags::empty()).unwrap();
             }
             let volumes = Arc::new(Volumes::open(root).unwrap());
-            assert_eq!(now(volumes.tear_down(UID)), Teardown::Done);
-            assert_eq!(now(volumes.tear_down(UID)), Teardown::Done);
+            now(volumes.tear_down(UID)).unwrap();
+            now(volumes.tear_down(UID)).unwrap();
             assert!(root.join("pods").join(UID).exists());
-            assert_eq!(now(volumes.remove(UID)), Teardown::Done);
+            now(volumes.remove(UID)).unwrap();
             assert!(!root.join("pods").join(UID).exists());
-            assert_eq!(now(volumes.remove(UID)), Teardown::Done);
+            now(volumes.remove(UID)).unwrap();
         });
     }
 
@@ -412,7 +394,7 @@ mod tests {
         let volumes = Volumes::open(temp.path()).unwrap();
         let pod = pod(&json!([{"name": "disk", "emptyDir": {}}, {"name": "map", "configMap": {"name": "m"}}]));
         ensure(&volumes, &pod).unwrap();
-        assert_eq!(now(volumes.tear_down(UID)), Teardown::Done);
+        now(volumes.tear_down(UID)).unwrap();
         assert!(matches!(ensure(&volumes, &pod), Err(Error::Closed)));
         let map = &pod::spec(&pod).volumes.as_ref().unwrap()[1];
         assert!(matches!(
@@ -433,7 +415,7 @@ mod tests {
                 pod(&json!([{"name": "disk", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}]));
             let paths = ensure(&volumes, &pod).unwrap();
             fs::write(paths[0].join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
-            assert_eq!(now(volumes.remove(UID)), Teardown::Done);
+            now(volumes.remove(UID)).unwrap();
             assert!(!paths[0].exists() && odd.exists());
         });
     }

@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use crate::pod;
 use mk8s_dirfd::Dir;
 
-pub use manager::{Teardown, Volumes};
+pub use manager::Volumes;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret};
 
 use super::atomic::{File, Payload};
-use crate::downward::{self, Surroundings};
+use crate::downward::{self, RuntimeValues};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -120,15 +120,15 @@ pub fn downward(
     pod: &Pod,
     items: &[DownwardAPIVolumeFile],
     mode: i32,
-    around: &Surroundings,
+    values: &RuntimeValues,
 ) -> Result<Payload, Error> {
     // resourceFieldRef names its container here, so which one stands in for it doesn't matter.
     static NONE: std::sync::LazyLock<Container> = std::sync::LazyLock::new(Container::default);
     let mut payload = Payload::new();
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
-            (Some(selector), _) => downward::field(pod, selector, around)?,
-            (None, Some(selector)) => downward::resource(pod, &NONE, selector, around)?,
+            (Some(selector), _) => downward::field(pod, selector, values)?,
+            (None, Some(selector)) => downward::resource(pod, &NONE, selector, values)?,
             (None, None) => continue,
         };
         payload.insert(item.path.clone(), file(text.into_bytes(), item.mode, mode));
