@@ -49,7 +49,7 @@ impl Yard {
         Ok(begun.elapsed())
     }
 
-    async fn start(&self, id: &str, oci: oci_spec::runtime::Spec) -> Result<u32, Error> {
+    async fn start(&self, id: &str, oci: serde_json::Value) -> Result<u32, Error> {
         let (id, image) = (id.to_owned(), self.image.clone());
         let spec = ContainerSpec {
             id,

@@ -39,7 +39,8 @@ pub struct ContainerSpec {
     pub id: String,
     pub image: Image,
     pub labels: HashMap<String, String>,
-    pub oci: Spec,
+    /// Its config.json, as [`crate::spec`] builds it.
+    pub oci: serde_json::Value,
     pub stdio: Stdio,
     /// That of its sandbox, from [`Containerd::runtimes`].
     pub runtime: Runtime,
@@ -78,7 +79,7 @@ impl Containerd {
     }
 
     fn plan(&self, mut spec: ContainerSpec) -> Result<Plan> {
-        let volumes = self.plan_image_volumes(&spec.id, &spec.image.config, &mut spec.oci)?;
+        let volumes = self.plan_image_volumes(&spec.id, &spec.image.config, &mut spec.oci);
         Ok(Plan {
             record: record(&spec, self.snapshotter())?,
             image: spec.image,

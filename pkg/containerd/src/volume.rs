@@ -4,11 +4,11 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use containerd_client::types::Mount;
 use mk8s_supervisor::job;
-use oci_spec::runtime::{MountBuilder, Spec};
+use serde_json::{Value, json};
 
 use crate::client::Containerd;
 use crate::error::{Error, Result};
@@ -18,19 +18,14 @@ use crate::stdio::make_private_dir;
 
 impl Containerd {
     /// Adds the mounts of a container's volumes to its spec. Answers which path of the image goes into which directory.
-    pub(crate) fn plan_image_volumes(
-        &self,
-        id: &str,
-        image: &ImageConfig,
-        spec: &mut Spec,
-    ) -> Result<Vec<(String, PathBuf)>> {
-        if image.volumes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut mounts = spec.mounts().clone().unwrap_or_default();
+    pub(crate) fn plan_image_volumes(&self, id: &str, image: &ImageConfig, oci: &mut Value) -> Vec<(String, PathBuf)> {
+        let Some(mounts) = oci["mounts"].as_array_mut().filter(|_| !image.volumes.is_empty()) else {
+            return Vec::new();
+        };
         let mounted: HashSet<PathBuf> = mounts
             .iter()
-            .map(|mount| mount.destination().components().collect())
+            .filter_map(|mount| mount["destination"].as_str())
+            .map(|path| Path::new(path).components().collect())
             .collect();
         let directory = |(index, path): (usize, String)| (path, self.volumes_dir(id).join(index.to_string()));
         let pairs: Vec<(String, PathBuf)> = missing(image, &mounted)
@@ -38,21 +33,11 @@ impl Containerd {
             .enumerate()
             .map(directory)
             .collect();
-        for (path, directory) in &pairs {
-            let options = ["rbind", "rprivate", "rw"].map(str::to_owned).to_vec();
-            let mount = MountBuilder::default()
-                .destination(path)
-                .typ("bind")
-                .source(directory)
-                .options(options);
-            mounts.push(
-                mount
-                    .build()
-                    .map_err(|e| Error::malformed(format!("volume {path} of container {id}"), e))?,
-            );
-        }
-        spec.set_mounts(Some(mounts));
-        Ok(pairs)
+        mounts.extend(pairs.iter().map(|(path, directory)| {
+            let options = ["rbind", "rprivate", "rw"];
+            json!({"destination": path, "type": "bind", "source": directory, "options": options})
+        }));
+        pairs
     }
 
     /// Makes the directories and fills them from the container's snapshot.

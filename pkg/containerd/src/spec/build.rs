@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -35,7 +34,7 @@ const MASKED_PATHS: [&str; 12] = [
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The spec of a pod's container.
-pub fn container(config: &ContainerConfig, host: &Host) -> Result<Spec, SpecError> {
+pub fn container(config: &ContainerConfig, host: &Host) -> Result<Value, SpecError> {
     let security = &config.security;
     let set = capabilities::resolve(security, host.capabilities)?;
     let identity = config.identity()?;
@@ -88,7 +87,7 @@ pub fn container(config: &ContainerConfig, host: &Host) -> Result<Spec, SpecErro
     {
         linux["seccomp"] = filter;
     }
-    finish(json!({
+    Ok(json!({
         "ociVersion": OCI_VERSION,
         "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
         "process": process,
@@ -99,7 +98,7 @@ pub fn container(config: &ContainerConfig, host: &Host) -> Result<Spec, SpecErro
 }
 
 /// The spec of a pod's sandbox: the pause process that holds its namespaces.
-pub fn sandbox(config: &SandboxConfig, host: &Host) -> Result<Spec, SpecError> {
+pub fn sandbox(config: &SandboxConfig, host: &Host) -> Result<Value, SpecError> {
     let security = Security {
         run_as_user: config.run_as_user,
         run_as_group: config.run_as_group,
@@ -153,7 +152,7 @@ pub fn sandbox(config: &SandboxConfig, host: &Host) -> Result<Spec, SpecError> {
     if let Some(hostname) = &config.hostname {
         spec["hostname"] = json!(hostname);
     }
-    finish(spec)
+    Ok(spec)
 }
 
 fn sandbox_namespaces(config: &SandboxConfig) -> Vec<Value> {
@@ -169,10 +168,6 @@ fn sandbox_namespaces(config: &SandboxConfig) -> Vec<Value> {
     let own = own.iter().filter(|(_, own)| *own);
     namespaces.extend(own.map(|(kind, _)| json!({"type": kind})));
     namespaces
-}
-
-fn finish(spec: Value) -> Result<Spec, SpecError> {
-    serde_json::from_value(spec).map_err(|e| SpecError::Encoding(e.to_string()))
 }
 
 fn process_args(config: &ContainerConfig) -> Result<Vec<String>, SpecError> {
@@ -493,17 +488,96 @@ mod tests {
         assert!(at("/a") < at("/a/b"));
     }
 
+    /// What is written down has the names and shapes of OCI's own types: nothing of it gets lost in them.
+    #[test]
+    fn what_is_built_is_oci() {
+        let resources = Resources {
+            cpu_shares: 2,
+            cpu_quota: 1000,
+            cpu_period: 100_000,
+            memory_limit: 1 << 20,
+            pids_limit: 100,
+            oom_score_adj: Some(7),
+            unified: [("memory.high".to_owned(), "max".to_owned())].into(),
+            ..Default::default()
+        };
+        let mount = Mount {
+            container_path: "/m".into(),
+            host_path: "/x".into(),
+            readonly: true,
+            ..Default::default()
+        };
+        let full = ContainerConfig {
+            resources,
+            mounts: vec![mount],
+            security: Security {
+                seccomp: crate::spec::Seccomp::RuntimeDefault,
+                ..Default::default()
+            },
+            ..config()
+        };
+        let pause = SandboxConfig {
+            image: config().image,
+            hostname: Some("h".into()),
+            network: Some("/run/netns/x".into()),
+            shm: Some("/x".into()),
+            sysctls: [("net.a".to_owned(), "1".to_owned())].into(),
+            oom_score_adj: Some(-998),
+            ..Default::default()
+        };
+        let v2 = Host {
+            cgroup_v2: true,
+            swap_limit: true,
+            ..host()
+        };
+        for built in [
+            container(&full, &host()),
+            container(&full, &v2),
+            sandbox(&pause, &host()),
+        ] {
+            let built = built.unwrap();
+            let typed: oci_spec::runtime::Spec = serde_json::from_value(built.clone()).unwrap();
+            let lost = lost("", &built, &serde_json::to_value(typed).unwrap());
+            assert_eq!(lost, Vec::<String>::new());
+        }
+    }
+
+    /// The paths whose values `whole` has and `other` has not.
+    fn lost(at: &str, whole: &Value, other: &Value) -> Vec<String> {
+        let children: Vec<(String, &Value)> = match whole {
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
+            Value::Array(list) => list
+                .iter()
+                .enumerate()
+                .map(|(at, value)| (at.to_string(), value))
+                .collect(),
+            same if same == other => return Vec::new(),
+            one if other.as_array().is_some_and(|set| set.contains(one)) => return Vec::new(),
+            _ => return vec![at.to_owned()],
+        };
+        let of = |key: &str| match other {
+            // Names in a list may be a set's, in any order.
+            Value::Array(list) if list.iter().all(Value::is_string) => Some(other),
+            Value::Array(list) => key.parse::<usize>().ok().and_then(|at| list.get(at)),
+            other => other.get(key),
+        };
+        let of = |key: &str| of(key).unwrap_or(&Value::Null);
+        children
+            .into_iter()
+            .flat_map(|(key, value)| lost(&format!("{at}/{key}"), value, of(&key)))
+            .collect()
+    }
+
     #[test]
     fn privileged_is_open_and_plain_is_closed() {
-        let plain = serde_json::to_value(container(&config(), &host()).unwrap()).unwrap();
+        let plain = container(&config(), &host()).unwrap();
         assert_eq!(plain["linux"]["resources"]["devices"][0]["allow"], false);
         assert!(!plain["linux"]["maskedPaths"].as_array().unwrap().is_empty());
         let security = Security {
             privileged: true,
             ..Default::default()
         };
-        let open =
-            serde_json::to_value(container(&ContainerConfig { security, ..config() }, &host()).unwrap()).unwrap();
+        let open = container(&ContainerConfig { security, ..config() }, &host()).unwrap();
         assert_eq!(open["linux"]["resources"]["devices"][0]["allow"], true);
         assert!(open["linux"]["maskedPaths"].as_array().is_none_or(Vec::is_empty));
         assert_eq!(

@@ -41,8 +41,6 @@ pub enum SpecError {
     AppArmorProfile(String),
     #[error("device {path}: {message}")]
     Device { path: String, message: String },
-    #[error("runtime spec: {0}")]
-    Encoding(String),
 }
 
 /// Everything about one container that its runtime spec depends on.
