@@ -7,11 +7,11 @@ use hickory_proto::{
     op::{Message, OpCode, Query, ResponseCode},
     rr::{Name, RecordType},
 };
-use mk8s_supervisor::job::Jobs;
+use mk8s_supervisor::{job::Jobs, listener};
 use parking_lot::RwLock;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
     sync::{Semaphore, watch},
     time::timeout,
 };
@@ -143,30 +143,27 @@ impl Server {
         Some(response)
     }
 
-    /// Serves until a socket fails.
+    /// Serves until the UDP socket fails.
     pub async fn serve(self: Arc<Self>, udp: UdpSocket, tcp: TcpListener) -> io::Result<()> {
+        let connection = |stream| {
+            let server = self.clone();
+            async move { server.connection(stream).await }
+        };
+        tokio::select! {
+            ended = self.datagrams(udp) => ended,
+            () = listener::accept("dns-connection", &tcp, CONNECTIONS, connection) => Ok(()),
+        }
+    }
+
+    async fn datagrams(self: &Arc<Self>, udp: UdpSocket) -> io::Result<()> {
         let udp = Arc::new(udp);
         let mut jobs: Jobs<(), ()> = Jobs::default();
         let mut buffer = vec![0; 4096];
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             tokio::select! {
                 received = udp.recv_from(&mut buffer) => match received {
                     Ok((length, client)) => self.datagram(&udp, &buffer[..length], client, &jobs).await,
                     // What an earlier answer met (its client is gone) is not this socket's failure.
-                    Err(error) if is_passing(&error) => {}
-                    Err(error) => return Err(error),
-                },
-                accepted = tcp.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        if let Ok(permit) = connections.clone().try_acquire_owned() {
-                            let server = self.clone();
-                            jobs.spawn("dns-connection", (), async move {
-                                let _permit = permit;
-                                server.connection(stream).await;
-                            });
-                        }
-                    }
                     Err(error) if is_passing(&error) => {}
                     Err(error) => return Err(error),
                 },
@@ -192,7 +189,7 @@ impl Server {
         }
     }
 
-    async fn connection(&self, mut stream: TcpStream) {
+    async fn connection(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         while let Ok(Ok(length)) = timeout(IDLE, stream.read_u16()).await {
             let mut bytes = vec![0; usize::from(length)];
             if !matches!(timeout(IDLE, stream.read_exact(&mut bytes)).await, Ok(Ok(_))) {

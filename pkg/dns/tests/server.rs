@@ -8,7 +8,8 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, OwnedFd},
     process::Command,
     sync::{
         Arc,
@@ -27,6 +28,10 @@ use mk8s_dns::{Config, run};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket},
+    },
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -143,13 +148,26 @@ fn query(name: &str, kind: RecordType) -> Vec<u8> {
 }
 
 fn udp(name: &str, kind: RecordType) -> Message {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    udp_by(&UdpSocket::bind("0.0.0.0:0").unwrap(), name, kind)
+}
+
+fn udp_by(socket: &UdpSocket, name: &str, kind: RecordType) -> Message {
     socket.set_read_timeout(Some(Duration::from_secs(9))).unwrap();
     socket.connect((OWN, 53)).unwrap();
     socket.send(&query(name, kind)).unwrap();
     let mut buffer = [0; 2000];
     let length = socket.recv(&mut buffer).unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
+}
+
+/// A socket that is to be connected.
+fn unconnected() -> OwnedFd {
+    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+fn connected(socket: OwnedFd) -> TcpStream {
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from((OWN, 53)))).unwrap();
+    TcpStream::from(socket)
 }
 
 fn tcp(stream: &mut TcpStream, name: &str) -> Message {
@@ -229,6 +247,17 @@ fn cluster_and_host_names() {
         let looped = aside(|| udp("loop.example.", RecordType::A)).await;
         assert_eq!(looped.metadata.response_code, ResponseCode::ServFail);
         assert!(asked.load(Ordering::SeqCst) - before <= 2);
+
+        // Without descriptors no connection is accepted, and datagrams are answered all the same.
+        let (client, waiting) = (UdpSocket::bind("0.0.0.0:0").unwrap(), unconnected());
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 1, hard).unwrap();
+        let mut stream = aside(move || connected(waiting)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answer = aside(move || udp_by(&client, web, RecordType::A)).await;
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert_eq!(answer.answers.len(), 1);
+        assert_eq!(aside(move || tcp(&mut stream, web)).await.answers.len(), 1);
 
         // Nothing else of the node's port 53 is taken.
         assert!(TcpListener::bind("127.0.0.1:53").is_ok());
