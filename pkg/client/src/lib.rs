@@ -14,6 +14,7 @@ pub mod lease;
 mod queue;
 mod reflector;
 mod seen;
+mod service_slices;
 mod subscription;
 
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
@@ -25,4 +26,5 @@ pub use informers::Informers;
 pub use kind::Kind;
 pub use queue::WorkQueue;
 pub use seen::Seen;
+pub use service_slices::{ServiceSlices, services_of};
 pub use subscription::{Event, Subscription};

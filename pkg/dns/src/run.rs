@@ -1,26 +1,14 @@
 //! Keeps the index at what the informers say, and serves from it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    io,
-    net::SocketAddr,
-    os::fd::AsRawFd,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, io, net::SocketAddr, os::fd::AsRawFd, sync::Arc};
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use mk8s_client::{Event, Informers};
+use mk8s_client::{Event, Informers, ServiceSlices, services_of};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Config,
-    index::{Index, entry},
-    server::Server,
-};
-
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use crate::{Config, index::entry, server::Server};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,92 +51,39 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 const BACKLOG: u32 = 128;
 
-type ServiceKey = (String, String);
-
-/// The objects that count.
-#[derive(Default)]
-struct State {
-    services: HashMap<ServiceKey, Arc<Service>>,
-    slices: HashMap<ServiceKey, BTreeMap<String, Arc<EndpointSlice>>>,
-}
-
+/// The Service of an event, and those whose slices another changed, are looked up anew: by `NAMESPACE/NAME`.
 async fn follow(server: &Server, informers: &Informers) {
     let (of_services, of_slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
+    let by_service = ServiceSlices::of(&of_slices);
     let (mut services, mut slices) = (of_services.subscribe(), of_slices.subscribe());
     tokio::join!(of_services.wait_synced(), of_slices.wait_synced());
-    let mut state = State::default();
+    let settle = |key: &str| {
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
+        let slices = by_service.get(key);
+        let service = of_services.get(Some(namespace), name);
+        let now = service.and_then(|service| entry(&service, slices.iter().map(AsRef::as_ref)));
+        server.index.write().set(namespace, name, now);
+    };
     let mut all = BTreeSet::new();
     while let Some(event) = slices.try_next() {
-        all.extend(state.slice(event));
+        all.extend(services_of(&event));
     }
     while let Some(event) = services.try_next() {
-        all.insert(state.service(event));
+        all.insert(key(&event));
     }
-    for key in all {
-        state.settle(&key, &mut server.index.write());
-    }
+    all.iter().for_each(|key| settle(key));
     server.ready.send_replace(true);
     loop {
         let changed = tokio::select! {
-            event = services.next() => vec![state.service(event)],
-            event = slices.next() => state.slice(event),
+            event = services.next() => vec![key(&event)],
+            event = slices.next() => services_of(&event),
         };
-        for key in changed {
-            state.settle(&key, &mut server.index.write());
-        }
+        changed.iter().for_each(|key| settle(key));
     }
 }
 
-impl State {
-    fn service(&mut self, event: Event<Service>) -> ServiceKey {
-        let metadata = &event.object().metadata;
-        let key = (
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        );
-        match event {
-            Event::Applied { new, .. } => self.services.insert(key.clone(), new),
-            Event::Deleted(_) => self.services.remove(&key),
-        };
-        key
-    }
-
-    /// The Services whose slices changed: one that the slice was of, one that it is of.
-    fn slice(&mut self, event: Event<EndpointSlice>) -> Vec<ServiceKey> {
-        let name = event.object().metadata.name.clone().unwrap_or_default();
-        let (old, new) = match &event {
-            Event::Applied { old, new } => (old.as_deref().and_then(service_of), service_of(new)),
-            Event::Deleted(old) => (service_of(old), None),
-        };
-        if let Some(key) = &old
-            && let Some(slices) = self.slices.get_mut(key)
-        {
-            slices.remove(&name);
-            if slices.is_empty() {
-                self.slices.remove(key);
-            }
-        }
-        if let (Some(key), Event::Applied { new, .. }) = (&new, event) {
-            self.slices.entry(key.clone()).or_default().insert(name, new);
-        }
-        let mut keys: Vec<ServiceKey> = old.into_iter().chain(new).collect();
-        keys.dedup();
-        keys
-    }
-
-    fn settle(&self, key: &ServiceKey, index: &mut Index) {
-        let slices = self
-            .slices
-            .get(key)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .map(AsRef::as_ref);
-        let now = self.services.get(key).and_then(|service| entry(service, slices));
-        index.set(&key.0, &key.1, now);
-    }
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some((slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+fn key(event: &Event<Service>) -> String {
+    let metadata = &event.object().metadata;
+    let of = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", of(&metadata.namespace), of(&metadata.name))
 }

@@ -4,7 +4,7 @@
 //! is applied at once and a burst costs few transactions, without a timer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +13,8 @@ use k8s_openapi::api::{
     core::v1::{self as api, Pod, Service},
     discovery::v1::EndpointSlice,
 };
-use mk8s_client::{Event, Informers};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mk8s_client::{Event, Informer, Informers, ServiceSlices, services_of};
 use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
@@ -24,72 +25,48 @@ use crate::{
     tracker::{ChangeTracker, Changes, Owner},
 };
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// After a transaction that failed the table is made anew; not at once again and again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The objects that count, and what they come to.
-#[derive(Default)]
 struct State {
-    services: HashMap<Arc<str>, Arc<Service>>,
-    /// By the Service's key, then by the slice's name.
-    slices: HashMap<Arc<str>, BTreeMap<String, Arc<EndpointSlice>>>,
+    services: Informer<Service>,
+    slices: ServiceSlices,
+    /// Those with host ports.
     pods: HashMap<Arc<str>, Arc<Pod>>,
     dirty: BTreeSet<Owner>,
     tracker: ChangeTracker,
     health: HealthPorts,
 }
 
-fn key(namespace: Option<&String>, name: &str) -> Arc<str> {
-    format!("{}/{name}", namespace.map_or("", String::as_str)).into()
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<Arc<str>> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(key(slice.metadata.namespace.as_ref(), name))
+fn key(metadata: &ObjectMeta) -> Arc<str> {
+    let of = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", of(&metadata.namespace), of(&metadata.name)).into()
 }
 
 impl State {
-    fn service(&mut self, event: Event<Service>) {
-        let object = event.object();
-        let key = key(
-            object.metadata.namespace.as_ref(),
-            object.metadata.name.as_deref().unwrap_or_default(),
-        );
-        match event {
-            Event::Applied { new, .. } => self.services.insert(key.clone(), new),
-            Event::Deleted(_) => self.services.remove(&key),
-        };
-        self.dirty.insert(Owner::Service(key));
+    fn new(services: &Informer<Service>, slices: &Informer<EndpointSlice>) -> Self {
+        Self {
+            services: services.clone(),
+            slices: ServiceSlices::of(slices),
+            pods: HashMap::new(),
+            dirty: BTreeSet::new(),
+            tracker: ChangeTracker::default(),
+            health: HealthPorts::default(),
+        }
     }
 
-    fn slice(&mut self, event: Event<EndpointSlice>) {
-        let name = event.object().metadata.name.clone().unwrap_or_default();
-        let (old, new) = match &event {
-            Event::Applied { old, new } => (old.as_deref().and_then(service_of), service_of(new)),
-            Event::Deleted(old) => (service_of(old), None),
-        };
-        if let Some(key) = old {
-            if let Some(slices) = self.slices.get_mut(&key) {
-                slices.remove(&name);
-                if slices.is_empty() {
-                    self.slices.remove(&key);
-                }
-            }
-            self.dirty.insert(Owner::Service(key));
-        }
-        if let (Some(key), Event::Applied { new, .. }) = (new, event) {
-            self.slices.entry(key.clone()).or_default().insert(name, new);
-            self.dirty.insert(Owner::Service(key));
-        }
+    fn service(&mut self, event: &Event<Service>) {
+        self.dirty.insert(Owner::Service(key(&event.object().metadata)));
+    }
+
+    fn slice(&mut self, event: &Event<EndpointSlice>) {
+        let services = services_of(event).into_iter();
+        self.dirty.extend(services.map(|key| Owner::Service(key.into())));
     }
 
     fn pod(&mut self, event: Event<Pod>) {
-        let object = event.object();
-        let key = key(
-            object.metadata.namespace.as_ref(),
-            object.metadata.name.as_deref().unwrap_or_default(),
-        );
+        let key = key(&event.object().metadata);
         let had = match event {
             Event::Applied { new, .. } if has_host_ports(&new) => {
                 self.pods.insert(key.clone(), new);
@@ -107,12 +84,15 @@ impl State {
         for owner in std::mem::take(&mut self.dirty) {
             let entries = match &owner {
                 Owner::Service(key) => {
-                    let slices = self.slices.get(key).into_iter();
-                    let slices = slices.flat_map(BTreeMap::values).map(AsRef::as_ref);
-                    let service = self.services.get(key);
-                    let health = service.and_then(|service| model::health(node, service, slices.clone()));
+                    let slices = self.slices.get(key);
+                    let slices = slices.iter().map(AsRef::as_ref);
+                    let (namespace, name) = key.split_once('/').unwrap_or_default();
+                    let service = self.services.get(Some(namespace), name);
+                    let health = service
+                        .as_deref()
+                        .and_then(|service| model::health(node, service, slices.clone()));
                     self.health.set(key, health);
-                    service.map(|service| model::service(node, service, slices))
+                    service.map(|service| model::service(node, &service, slices))
                 }
                 Owner::Pod(key) => self.pods.get(key).map(|pod| model::host_ports(node, pod)),
             };
@@ -143,17 +123,17 @@ async fn follow(mut node: Node, informers: &Informers) {
     let nodes = informers.of::<api::Node>();
     let mut of_nodes = nodes.subscribe();
     tokio::join!(services.wait_synced(), slices.wait_synced(), pods.wait_synced());
-    let mut state = State::default();
+    let mut state = State::new(&services, &slices);
     let mut fresh = true;
     // Before the table is made, so that no loss of it goes unheard.
     let mut monitor = monitor();
     let mut kernel = Kernel::default();
     loop {
         while let Some(event) = of_services.try_next() {
-            state.service(event);
+            state.service(&event);
         }
         while let Some(event) = of_slices.try_next() {
-            state.slice(event);
+            state.slice(&event);
         }
         while let Some(event) = of_pods.try_next() {
             state.pod(event);
@@ -162,7 +142,10 @@ async fn follow(mut node: Node, informers: &Informers) {
         let zone = nodes.get(None, &node.name).as_deref().and_then(zone);
         if zone != node.zone {
             node.zone = zone;
-            state.dirty.extend(state.services.keys().cloned().map(Owner::Service));
+            let all = services.list();
+            state
+                .dirty
+                .extend(all.iter().map(|service| Owner::Service(key(&service.metadata))));
         }
         state.settle(&node);
         let changes = if fresh {
@@ -180,8 +163,8 @@ async fn follow(mut node: Node, informers: &Informers) {
             }
         }
         tokio::select! {
-            event = of_services.next() => state.service(event),
-            event = of_slices.next() => state.slice(event),
+            event = of_services.next() => state.service(&event),
+            event = of_slices.next() => state.slice(&event),
             event = of_pods.next() => state.pod(event),
             _ = of_nodes.next() => {}
             lost = lost(&mut monitor) => if lost {
