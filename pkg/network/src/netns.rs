@@ -14,6 +14,7 @@ use nix::{
 };
 
 use mk8s_supervisor::job;
+use parking_lot::Mutex;
 
 use crate::{
     before,
@@ -95,8 +96,11 @@ fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Re
         .map_err(Error::Job)
 }
 
-/// /run/netns must be a shared mount: what is mounted there has to be seen by containerd too.
+/// /run/netns must be a shared mount: what is mounted there has to be seen by containerd too. One pod at a time: a second
+/// mount on it would hide the namespaces of those that came between.
 fn prepare_dir() -> Result<()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock();
     if fs::read_dir(DIR).is_err() {
         before::note_netns(true, false)?;
         fs::create_dir_all(DIR).map_err(|source| Error::io(format!("create {DIR}"), source))?;
@@ -143,4 +147,56 @@ fn remove_path(path: &Path) -> Result<()> {
 /// After a reboot of the host (or with another /run) the file may be there with no namespace mounted on it.
 fn is_namespace(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::process::Command;
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+
+    const INSIDE: &str = "MK8S_TEST_IN_A_MOUNT_NAMESPACE";
+
+    #[test]
+    fn pods_that_start_at_once_mount_it_once() {
+        let mut own = Command::new("unshare");
+        own.arg("--mount").arg(std::env::current_exe().unwrap());
+        own.args(["--exact", "netns::tests::inside_a_mount_namespace", "--nocapture"]);
+        let output = own.env(INSIDE, "yes").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What the test above runs, with a /run of its own.
+    #[test]
+    fn inside_a_mount_namespace() {
+        if std::env::var_os(INSIDE).is_none() {
+            return;
+        }
+        for _ in 0..100 {
+            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            let start = Arc::new(Barrier::new(8));
+            let pod = || {
+                let start = start.clone();
+                let prepare = move || {
+                    start.wait();
+                    prepare_dir()
+                };
+                job::thread("pod", prepare).unwrap()
+            };
+            let pods: Vec<_> = (0..8).map(|_| pod()).collect();
+            for pod in pods {
+                pod.join().unwrap().unwrap();
+            }
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            // Those below the last mount on /run; the machine's own may have one, too.
+            let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+            let on_it = points
+                .take_while(|point| *point != "/run")
+                .filter(|point| *point == DIR);
+            assert_eq!(on_it.count(), 1, "{mounts}");
+            umount2("/run", MntFlags::MNT_DETACH).unwrap();
+        }
+    }
 }
