@@ -67,13 +67,11 @@ pub fn clear(data_dir: &Path, before: &BTreeSet<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Removes what says that this host was set up; nothing is left to be found by a reset after that.
-pub fn clear_settings(data_dir: &Path, before: &BTreeSet<PathBuf>) -> Result<()> {
-    remove(&data_dir.join(SETTINGS))?;
+/// Removes the directories that mk8s made and others may have put something into: those that are empty.
+pub fn remove_directories(data_dir: &Path, before: &BTreeSet<PathBuf>) {
     for directory in VISITED.iter().map(Path::new).chain([data_dir]) {
         remove_directory(directory, before);
     }
-    Ok(())
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
@@ -172,7 +170,8 @@ mod tests {
         for name in DATA {
             remove(&dir.path().join(name)).unwrap();
         }
-        clear_settings(dir.path(), &BTreeSet::from(VISITED.map(PathBuf::from))).unwrap();
+        std::fs::remove_file(dir.path().join(SETTINGS)).unwrap();
+        remove_directories(dir.path(), &BTreeSet::from(VISITED.map(PathBuf::from)));
         assert_eq!(entries(dir.path()), [dir.path().join("mine")]);
         assert!(dir.path().join("mine/file").exists());
     }

@@ -6,12 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mk8s_supervisor::job;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::failure::{Failure, Result};
-use crate::settings::{self, BINARY, LOG_FILE, PID_FILE, Role, Settings, UNIT_FILE};
+use crate::pidfile;
+use crate::settings::{BINARY, LOG_FILE, PID_FILE, Role, Settings, UNIT_FILE};
 
 const UNIT: &str = include_str!("../../deploy/mk8s.service");
 /// How long a stop may take before it is reported as failed: the drain's own deadline and something.
@@ -21,15 +23,9 @@ pub fn has_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// The process id of the running mk8s: who holds the pid file's lock.
-pub fn running() -> Option<Pid> {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(PID_FILE).ok()?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(_) => None,
-        Err(_) => Some(Pid::from_raw(
-            std::fs::read_to_string(PID_FILE).ok()?.trim().parse().ok()?,
-        )),
-    }
+/// The process id of the running mk8s.
+pub fn running() -> Result<Option<Pid>> {
+    pidfile::holder(PID_FILE.as_ref())
 }
 
 /// Held by the verb that sets this host up, starts it or resets it.
@@ -107,7 +103,7 @@ impl Started {
             let ended = match self {
                 Started::Process(child) => child.try_wait().ok().flatten().is_some(),
                 Started::Unit => unit_ended(),
-                Started::Before => running().is_none(),
+                Started::Before => matches!(running(), Ok(None)),
             };
             if ended {
                 let log = std::fs::read_to_string(LOG_FILE).unwrap_or_default();
@@ -175,50 +171,80 @@ pub fn launch(settings: &Settings) -> Result<Started> {
     Ok(Started::Process(child))
 }
 
-fn systemctl(arguments: &[&str]) -> Result<()> {
+/// What it printed.
+fn systemctl(arguments: &[&str]) -> Result<String> {
     let what = format!("run systemctl {}", arguments.join(" "));
     let output = Command::new("systemctl")
         .args(arguments)
         .output()
         .map_err(|error| Failure::of(&what, error))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Failure::of(what, said.trim().to_string()))
 }
 
-/// Ends the running mk8s; false when there was none.
+/// Ends the running mk8s, whoever started it; false when there was none.
 pub async fn halt() -> Result<bool> {
-    let Some(pid) = running() else { return Ok(false) };
-    if has_systemd() && Path::new(UNIT_FILE).exists() {
-        systemctl(&["stop", "mk8s"])?;
-    } else {
-        kill(pid, Signal::SIGTERM).map_err(|error| Failure::of(format!("stop process {pid}"), error))?;
+    // The unit first: while systemd starts one that ends again and again, nobody runs between two of its starts.
+    let stopped = stop_unit()?;
+    let Some(pid) = running()? else { return Ok(stopped) };
+    match kill(pid, Signal::SIGTERM) {
+        // It has ended meanwhile.
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => return Err(Failure::of(format!("stop process {pid}"), error)),
     }
-    // The lock is released when the process is gone, however it ends.
-    let gone = job::blocking("wait-for-end", || {
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(PID_FILE);
-        file.is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusive).is_ok())
-    });
-    match tokio::time::timeout(STOP_DEADLINE, gone).await {
-        Ok(_) => Ok(true),
-        Err(_) => Err(Failure::new(format!(
-            "process {pid} did not end within {} s",
-            STOP_DEADLINE.as_secs()
-        ))),
-    }
+    let gone = job::blocking("wait-for-end", || pidfile::wait_until_free(PID_FILE.as_ref()));
+    let waited = tokio::time::timeout(STOP_DEADLINE, gone).await.map_err(|_| {
+        let seconds = STOP_DEADLINE.as_secs();
+        Failure::new(format!(
+            "process {pid} did not end within {seconds} s: `kill -9 {pid}`, then again"
+        ))
+    })?;
+    let what = format!("wait for the end of process {pid}");
+    waited
+        .map_err(|error| Failure::of(&what, error))?
+        .map_err(|error| Failure::of(&what, error))?;
+    Ok(true)
 }
 
-/// Removes the unit that [`launch`] made.
-pub fn remove_unit() {
-    if Path::new(UNIT_FILE).exists() {
-        let _ = systemctl(&["disable", "--quiet", "mk8s"]);
-        let _ = std::fs::remove_file(UNIT_FILE);
-        let _ = systemctl(&["daemon-reload"]);
+/// Stops the unit, if there is one that runs, is being started or waits for its next start.
+fn stop_unit() -> Result<bool> {
+    if !has_systemd() || !Path::new(UNIT_FILE).exists() {
+        return Ok(false);
     }
-    let _ = std::fs::remove_file(PID_FILE);
-    settings::forget_pointer();
+    let state = systemctl(&["show", "--property=ActiveState", "mk8s"])?;
+    if ["ActiveState=inactive", "ActiveState=failed"].contains(&state.trim()) {
+        return Ok(false);
+    }
+    systemctl(&["stop", "mk8s"]).map(|_| true)
+}
+
+/// Removes the unit that [`launch`] made, and the pid file; nothing of either runs any more.
+pub fn remove_unit() -> Result<()> {
+    if Path::new(UNIT_FILE).exists() {
+        // What systemd itself notes of the unit: in a rescue system, where it does not run, that may fail.
+        let noted = systemctl(&["disable", "--quiet", "mk8s"]);
+        remove_file(UNIT_FILE.as_ref())?;
+        let noted = noted.and_then(|_| systemctl(&["daemon-reload"]));
+        if let Err(failure) = noted {
+            eprintln!("[reset] {failure}");
+        }
+        // Else a unit that has failed stays in its list of those; it refuses to forget one that is not there.
+        let _ = systemctl(&["reset-failed", "mk8s"]);
+    }
+    remove_file(PID_FILE.as_ref())
+}
+
+/// Removes a single file; one that is not there is removed already.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::of(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

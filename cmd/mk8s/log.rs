@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::failure::Result;
+use crate::lifecycle;
 use crate::settings::LOG_FILE;
 
 const LIMIT: u64 = 10 << 20;
@@ -56,10 +58,10 @@ fn rotate(path: &Path) -> std::io::Result<File> {
 }
 
 /// Removes the log and the one before it.
-pub fn remove() {
-    for path in [Path::new(LOG_FILE), &old(Path::new(LOG_FILE))] {
-        let _ = std::fs::remove_file(path);
-    }
+pub fn remove() -> Result<()> {
+    let path = Path::new(LOG_FILE);
+    lifecycle::remove_file(path)?;
+    lifecycle::remove_file(&old(path))
 }
 
 #[cfg(test)]

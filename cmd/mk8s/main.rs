@@ -14,6 +14,7 @@ mod log;
 mod master;
 mod node;
 mod objects;
+mod pidfile;
 mod preflight;
 mod remote;
 mod reset;

@@ -213,7 +213,7 @@ pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<std::path::PathBuf> = std::env::split_paths(&path).collect();
     // sudo and cron leave these out at times.
-    places.extend(["/usr/sbin".into(), "/sbin".into()]);
+    places.extend(["/usr/local/bin".into(), "/usr/sbin".into(), "/sbin".into()]);
     places.iter().any(|place| place.join(program).is_file())
 }
 
@@ -235,7 +235,7 @@ fn foreign_data_dir(data_dir: &Path) -> Option<Problem> {
 
 /// Neither verb may set up again what runs.
 pub fn not_running() -> Result<()> {
-    match lifecycle::running() {
+    match lifecycle::running()? {
         Some(pid) => Err(Failure::new(format!(
             "mk8s runs here already, pid {pid}: `mk8s reset` first"
         ))),

@@ -1,12 +1,16 @@
 //! `mk8s reset`: ends everything of mk8s's on this host and removes all it made; what others made stays. Without settings
 //! that say that this host was set up by mk8s, with this data directory, it touches nothing.
+//!
+//! What fails ends it, and the settings are the last to go, so that it can be done again from wherever it stopped. The
+//! containers are the first: containerd alone knows which of them are mk8s's, and they use all the rest.
 
 use std::io::BufRead;
+use std::path::Path;
 
 use crate::cli;
 use crate::failure::{Failure, Result};
 use crate::settings::{ADMIN_CONF, Role, Settings};
-use crate::{footprint, kubeconfig, lifecycle, log, node};
+use crate::{footprint, kubeconfig, lifecycle, log, node, preflight};
 
 pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
@@ -21,8 +25,12 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     let _turn = lifecycle::turn().await?;
     lifecycle::halt().await?;
     println!("[reset] Removing pods and pulled images");
-    if let Err(failure) = remove_containers(&settings).await {
-        eprintln!("[reset] {failure}; what containerd still holds stays");
+    if is_gone(&settings.cri_socket) {
+        println!(
+            "[reset] containerd is not on this host any more: what it kept of pods and images stays in its directory"
+        );
+    } else {
+        remove_containers(&settings).await?;
     }
     println!("[reset] Removing the pod network and service rules");
     let stays = mk8s_network::teardown()
@@ -34,24 +42,29 @@ pub async fn reset(arguments: &cli::Reset) -> Result<()> {
     if let Err(error) = mk8s_kubelet::remove_cgroups() {
         eprintln!("[reset] {error}: something still runs there");
     }
-    let data_dir = settings.data_dir();
-    println!(
-        "[reset] Deleting contents of directories: [/var/lib/kubelet {} /run/mk8s]",
-        data_dir.display()
-    );
-    footprint::clear(data_dir, &settings.before)?;
-    kubeconfig::remove_for_users(&settings.kubeconfigs);
-    let _ = std::fs::remove_file(ADMIN_CONF);
-    log::remove();
-    lifecycle::remove_unit();
-    // Last of all: until then a reset that was interrupted can be done again.
-    footprint::clear_settings(data_dir, &settings.before)?;
+    remove_files(&settings)?;
     if settings.role == Role::Worker {
         println!(
             "\nTo take the node out of its cluster, run there:\n\n  kubectl delete node {}",
             settings.node_name
         );
     }
+    Ok(())
+}
+
+fn remove_files(settings: &Settings) -> Result<()> {
+    let data_dir = settings.data_dir();
+    println!(
+        "[reset] Deleting contents of directories: [/var/lib/kubelet {} /run/mk8s]",
+        data_dir.display()
+    );
+    lifecycle::remove_unit()?;
+    footprint::clear(data_dir, &settings.before)?;
+    kubeconfig::remove_for_users(&settings.kubeconfigs);
+    lifecycle::remove_file(ADMIN_CONF.as_ref())?;
+    log::remove()?;
+    settings.remove()?;
+    footprint::remove_directories(data_dir, &settings.before);
     Ok(())
 }
 
@@ -67,13 +80,28 @@ fn confirm() -> Result<()> {
     }
 }
 
+/// Whether containerd was removed from this host, and is not only down: neither its socket nor its program is there.
+fn is_gone(socket: &Path) -> bool {
+    !socket.exists() && !preflight::on_path("containerd")
+}
+
 async fn remove_containers(settings: &Settings) -> Result<()> {
-    if !settings.cri_socket.exists() {
-        return Ok(());
-    }
-    let containerd = node::containerd(settings).await?;
-    let failed = |error: mk8s_containerd::Error| Failure::of("remove what runs in containerd", error);
-    mk8s_kubelet::remove_all_pods(&containerd).await.map_err(failed)?;
-    containerd.remove_pulled_images().await.map_err(failed)?;
+    let again = |failure: Failure, cure: &str| {
+        Failure::new(format!(
+            "{failure}; the rest is left as it is: {cure}, then `mk8s reset` again"
+        ))
+    };
+    let containerd = node::containerd(settings).await;
+    let containerd = containerd.map_err(|failure| again(failure, "start containerd"))?;
+    let removed = mk8s_kubelet::remove_all_pods(&containerd).await;
+    let what = "remove what runs in containerd";
+    removed.map_err(|error| again(Failure::of(what, error), "see what holds them"))?;
+    let removed = containerd.remove_pulled_images().await;
+    removed.map_err(|error| {
+        again(
+            Failure::of("remove the pulled images", error),
+            "see what containerd says",
+        )
+    })?;
     Ok(())
 }

@@ -1,14 +1,11 @@
 //! `mk8s run`: this host's part of the cluster, in the foreground, until it is told to stop.
 
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 use mk8s_controlplane::ControlPlane;
 use mk8s_pki::issue;
 use mk8s_pki::rotation::{self, Holder};
 use mk8s_supervisor::{OnExit, Supervisor, until};
-use nix::fcntl::{Flock, FlockArg};
 use tikv_jemalloc_ctl::{background_thread, max_background_threads};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::cli;
 use crate::failure::{Failure, Result};
 use crate::settings::{PID_FILE, Role, Settings};
-use crate::{master, node, remote};
+use crate::{master, node, pidfile, remote};
 
 pub fn run(arguments: &cli::Run) -> Result<()> {
     let settings = Settings::require(arguments.place.data_dir.as_deref())?;
     if arguments.detached {
         nix::unistd::setsid().map_err(|error| Failure::of("start a session of its own", error))?;
     }
-    let _lock = lock(Path::new(PID_FILE))?;
+    let _held = pidfile::take(PID_FILE.as_ref())?;
     mk8s_supervisor::logging::init(crate::log::limit());
     settings.protect()?;
     give_back_memory();
@@ -46,25 +43,6 @@ fn give_back_memory() {
     if let Err(error) = started {
         tracing::warn!(%error, "memory that is free again is returned late: the allocator's thread does not start");
     }
-}
-
-/// Writes and locks the pid file; who holds the lock is the host's mk8s.
-fn lock(path: &Path) -> Result<Flock<std::fs::File>> {
-    let what = format!("write {}", path.display());
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
-    }
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path);
-    let file = file.map_err(|error| Failure::of(&what, error))?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| Failure::new(format!("mk8s runs already ({} is locked)", path.display())))?;
-    lock.set_len(0).map_err(|error| Failure::of(&what, error))?;
-    writeln!(lock, "{}", std::process::id()).map_err(|error| Failure::of(&what, error))?;
-    Ok(lock)
 }
 
 async fn serve(settings: Settings) -> Result<()> {

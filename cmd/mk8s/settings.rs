@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{Network, NodeFlags};
 use crate::failure::{Failure, Result};
-use crate::footprint;
+use crate::{footprint, lifecycle};
 
 pub const DATA_DIR: &str = "/var/lib/mk8s";
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
@@ -236,6 +236,13 @@ impl Settings {
         Ok(())
     }
 
+    /// Forgets that this host was set up, which is the last that reset does. The pointer goes after the settings: without
+    /// it nobody would find them.
+    pub fn remove(&self) -> Result<()> {
+        lifecycle::remove_file(&file(&self.data_dir))?;
+        lifecycle::remove_file(POINTER.as_ref())
+    }
+
     /// Takes away everybody else's right to look at what is kept here: the objects of the cluster, Secrets among them, keys,
     /// and what pods are given of both.
     pub fn protect(&self) -> Result<()> {
@@ -293,10 +300,6 @@ pub fn cri_socket(given: Option<&str>) -> PathBuf {
 
 fn file(data_dir: &Path) -> PathBuf {
     data_dir.join(SETTINGS)
-}
-
-pub fn forget_pointer() {
-    let _ = std::fs::remove_file(POINTER);
 }
 
 /// The data directory: the flag's, the one a set-up recorded, or the default.

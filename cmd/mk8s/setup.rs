@@ -36,7 +36,7 @@ async fn turn(standing: impl Fn() -> Result<Option<Settings>>) -> Result<Option<
 /// Starts what is set up, or takes over what runs already.
 pub fn start(settings: &Settings) -> Result<Started> {
     lifecycle::install()?;
-    match lifecycle::running() {
+    match lifecycle::running()? {
         Some(_) => Ok(Started::Before),
         None => lifecycle::launch(settings),
     }
@@ -45,7 +45,7 @@ pub fn start(settings: &Settings) -> Result<Started> {
 /// Starts what is set up here if it is down; says what it found.
 pub async fn start_again(settings: &Settings) -> Result<()> {
     let _turn = lifecycle::turn().await?;
-    if let Some(pid) = lifecycle::running() {
+    if let Some(pid) = lifecycle::running()? {
         println!("This host is set up already, and mk8s runs (pid {pid}).");
         return Ok(());
     }

@@ -8,7 +8,7 @@ use crate::{lifecycle, status};
 pub async fn start(arguments: &Where) -> Result<()> {
     let settings = Settings::require(arguments.data_dir.as_deref())?;
     let _turn = lifecycle::turn().await?;
-    if let Some(pid) = lifecycle::running() {
+    if let Some(pid) = lifecycle::running()? {
         println!("mk8s runs already, pid {pid}");
         return Ok(());
     }

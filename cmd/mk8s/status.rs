@@ -123,7 +123,7 @@ pub async fn status(arguments: &Where) -> Result<()> {
     println!("node:      {} ({})", settings.node_name, settings.node_ip);
     println!("server:    {}", settings.server());
     println!("data:      {}", settings.data_dir().display());
-    match lifecycle::running() {
+    match lifecycle::running()? {
         Some(pid) => println!("process:   running, pid {pid}"),
         None => {
             println!("process:   not running (`mk8s start`)");

@@ -54,7 +54,7 @@ pub use mk8s_network::Mode as NetworkMode;
 pub use netns::{Handle as NetworkHandle, Settings as NetworkSettings};
 pub use node::{DEFAULT_EVICTION_HARD, Malformed, Thresholds};
 pub use resources::cgroup::Error as CgroupError;
-pub use uninstall::{remove_all_pods, remove_cgroups};
+pub use uninstall::{RemoveError, remove_all_pods, remove_cgroups};
 
 use agent::Agent;
 
