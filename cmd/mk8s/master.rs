@@ -1,5 +1,6 @@
 //! This master's control plane: what its settings make of `mk8s_controlplane`, and what it does to its own Node.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +8,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
-use mk8s_client::Event;
-use mk8s_controlplane::{Config, ControlPlane, ControllerSettings, READER};
+use mk8s_controlplane::{Config, ControlPlane, ControllerSettings};
 use mk8s_pki::layout::{self, ServerNames};
-use mk8s_supervisor::{OnExit, Supervisor};
+use mk8s_supervisor::Supervisor;
 use serde_json::json;
 
 use crate::failure::{Failure, Result};
 use crate::settings::{Master, Settings};
 
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+const OWN_LABELS: [&str; 2] = [
+    "node-role.kubernetes.io/control-plane",
+    "node.kubernetes.io/exclude-from-external-load-balancers",
+];
 
 pub fn server_names(settings: &Settings, master: &Master) -> ServerNames {
     let mut extra = master.cert_extra_sans.clone();
@@ -59,40 +62,21 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
     started.map_err(|error| Failure::of("start the control plane", error))
 }
 
-/// Labels this master's own Node when it registers, as kubeadm does at init: NodeRestriction lets no node give itself such
-/// labels, nor should it.
-pub fn mark_own_node(settings: &Settings, plane: &ControlPlane, supervisor: &Supervisor) {
-    let own = settings.node_name.clone();
-    let informers = plane.informers(READER, supervisor);
-    let informer = informers.of_where::<Node>(&format!("metadata.name={own}"));
-    let nodes: Api<Node> = Api::all(plane.client("system:apiserver"));
-    supervisor.spawn("mark-control-plane", OnExit::Restart, move |token| {
-        let (own, nodes) = (own.clone(), nodes.clone());
-        let mut events = informer.subscribe();
-        async move {
-            loop {
-                let event = tokio::select! {
-                    event = events.next() => event,
-                    () = token.cancelled() => return Ok(()),
-                };
-                // Once per registration: a label that somebody takes away later stays away.
-                let Event::Applied { old: None, new } = event else {
-                    continue;
-                };
-                let marked = new
-                    .metadata
-                    .labels
-                    .as_ref()
-                    .is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
-                if marked {
-                    continue;
-                }
-                let labels = json!({CONTROL_PLANE: "", "node.kubernetes.io/exclude-from-external-load-balancers": ""});
-                let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
-                nodes.patch(&own, &PatchParams::default(), &patch).await?;
-            }
-        }
-    });
+/// Labels this master's own Node, once: at init, as kubeadm does. NodeRestriction lets no node give itself such labels, nor
+/// should it, and one that somebody takes away later stays away.
+pub async fn mark_own_node(settings: &Settings, client: &kube::Client) -> Result<()> {
+    println!(
+        "[mark-control-plane] Marking the node {} as control-plane by adding the labels: [{}]",
+        settings.node_name,
+        OWN_LABELS.join(" ")
+    );
+    let labels: BTreeMap<&str, &str> = OWN_LABELS.iter().map(|label| (*label, "")).collect();
+    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    let nodes: Api<Node> = Api::all(client.clone());
+    let marked = nodes.patch(&settings.node_name, &PatchParams::default(), &patch).await;
+    marked
+        .map(drop)
+        .map_err(|error| Failure::of(format!("label node {}", settings.node_name), error))
 }
 
 /// How long connections and tasks may take to end.

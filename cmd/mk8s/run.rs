@@ -45,35 +45,30 @@ fn give_back_memory() {
     }
 }
 
+/// Whatever ends it (a signal, a task that this host can't be without, a start that fails), what was started is ended in order:
+/// the tasks, then the control plane with its store.
 async fn serve(settings: Settings) -> Result<()> {
     let supervisor = Supervisor::new(CancellationToken::new());
     let signals = |kind| signal(kind).map_err(|error| Failure::of("listen for signals", error));
     let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     tracing::info!(role = ?settings.role, node = settings.node_name, version = mk8s_apiserver::config::VERSION, "starting");
-    let told = CancellationToken::new();
-    let tell = told.clone();
+    let told = supervisor.token().clone();
     drop(mk8s_supervisor::job::spawn("signals", async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tell.cancel();
+        told.cancel();
     }));
-    // A start may wait for a master that is down: it is stopped like everything else.
-    let started = tokio::select! {
-        started = start(&settings, &supervisor) => started,
-        () = told.cancelled() => Ok(None),
-    };
-    let plane = match started {
-        Ok(plane) => plane,
-        Err(failure) => {
-            supervisor.shutdown(master::SHUTDOWN).await;
-            return Err(failure);
-        }
-    };
-    let cause = tokio::select! {
-        () = told.cancelled() => None,
-        cause = supervisor.ended() => cause,
+    let mut plane = None;
+    let started = start(&settings, &supervisor, &mut plane).await;
+    let outcome = match started {
+        Err(failure) if !supervisor.token().is_cancelled() => Err(failure),
+        // A start that was told to stop fails for that alone.
+        _ => supervisor
+            .ended()
+            .await
+            .map_or(Ok(()), |cause| Err(Failure::new(cause))),
     };
     tracing::info!("stopping; pods keep running");
     if !supervisor.shutdown(master::SHUTDOWN).await {
@@ -81,15 +76,16 @@ async fn serve(settings: Settings) -> Result<()> {
     }
     if let Some(plane) = plane {
         plane.close().await;
+        tracing::info!("the store is closed");
     }
-    cause.map_or(Ok(()), |cause| Err(Failure::new(cause)))
+    outcome
 }
 
-async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<ControlPlane>> {
+/// Puts the control plane into `running` as soon as there is one to be closed.
+async fn start(settings: &Settings, supervisor: &Supervisor, running: &mut Option<ControlPlane>) -> Result<()> {
     match (settings.role, &settings.master) {
         (Role::Master, Some(own)) => {
-            let plane = master::start(settings, own, supervisor).await?;
-            master::mark_own_node(settings, &plane, supervisor);
+            let plane = running.insert(master::start(settings, own, supervisor).await?);
             crate::admin::keep_fresh(settings, &plane.pki.ca, supervisor)?;
             let ca = plane.pki.ca.clone();
             let names = vec![settings.node_name.clone(), settings.node_ip.to_string()];
@@ -113,14 +109,12 @@ async fn start(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Co
                 server_certificate: Arc::new(certificate),
                 ca_pem: plane.pki.ca.certificate_pem().into(),
             };
-            node::start(settings, identity, supervisor)?;
-            Ok(Some(plane))
+            node::start(settings, identity, supervisor)
         }
         (Role::Master, None) => Err(Failure::new("the stored settings of this master are incomplete")),
         (Role::Worker, _) => {
             let identity = remote::identity(settings, supervisor).await?;
-            node::start(settings, identity, supervisor)?;
-            Ok(None)
+            node::start(settings, identity, supervisor)
         }
     }
 }

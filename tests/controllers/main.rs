@@ -9,6 +9,7 @@ mod cluster;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod lease;
+mod start;
 
 use cluster::{Cluster, holds, template, until};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};

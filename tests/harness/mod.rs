@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,25 +54,10 @@ impl Plane {
         store: Option<Arc<dyn Store>>,
         election: Option<Election>,
     ) -> Plane {
-        let names = ServerNames {
-            node_name: "test".into(),
-            cluster_domain: "cluster.local".into(),
-            advertise_address: HOST,
-            service_address: [10, 96, 0, 1].into(),
-            extra: Vec::new(),
-        };
         let config = Config {
-            data_dir: dir.path().into(),
             store,
-            pki: Arc::new(layout::create(&dir.path().join("pki"), &names).unwrap()),
-            names,
-            listen: (HOST, 0).into(),
-            advertise_address: HOST,
-            server_url: None,
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            cluster_domain: "cluster.local".into(),
-            controllers,
             election,
+            ..config(dir.path(), controllers)
         };
         let supervisor = Supervisor::new(CancellationToken::new());
         let plane = ControlPlane::start(config, &supervisor).await.unwrap();
@@ -96,5 +82,29 @@ impl Plane {
 
     pub fn url(&self) -> String {
         format!("https://{}", self.plane.address)
+    }
+}
+
+/// What a control plane in `dir` is told.
+pub fn config(dir: &Path, controllers: Settings) -> Config {
+    let names = ServerNames {
+        node_name: "test".into(),
+        cluster_domain: "cluster.local".into(),
+        advertise_address: HOST,
+        service_address: [10, 96, 0, 1].into(),
+        extra: Vec::new(),
+    };
+    Config {
+        data_dir: dir.into(),
+        store: None,
+        pki: Arc::new(layout::create(&dir.join("pki"), &names).unwrap()),
+        names,
+        listen: (HOST, 0).into(),
+        advertise_address: HOST,
+        server_url: None,
+        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        cluster_domain: "cluster.local".into(),
+        controllers,
+        election: None,
     }
 }

@@ -56,6 +56,9 @@ pub enum StartError {
     Tls(#[from] PkiError),
     #[error("write what a cluster begins with: {0}")]
     Bootstrap(String),
+    /// The supervisor was told to end before the control plane stood.
+    #[error("it was told to stop")]
+    Stopped,
     #[error("listen on {address}: {source}")]
     Listen {
         address: SocketAddr,
@@ -74,6 +77,9 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Opens the store, serves the API, and has controllers and scheduler run: at once, or whenever the election is won.
+    ///
+    /// # Errors
+    /// What was opened is closed again; nothing runs. Do not drop the future: have the supervisor end, which it minds.
     pub async fn start(config: Config, supervisor: &Supervisor) -> Result<ControlPlane, StartError> {
         let listener = tokio::net::TcpListener::bind(config.listen).await;
         let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -105,8 +111,7 @@ impl ControlPlane {
             front_proxy_ca: pki.front_proxy_ca.certificate_pem().into(),
             server_url: config.server_url.unwrap_or_else(own),
         };
-        let begun = server.bootstrap(&facts).await;
-        begun.map_err(|status| StartError::Bootstrap(status.message))?;
+        begin(&server, &facts, supervisor).await?;
 
         serving::serve(&server, tls, listener, supervisor);
         serving::keep_certificates(&pki, config.names, serving, kubelet_client, supervisor);
@@ -135,4 +140,16 @@ impl ControlPlane {
     pub async fn close(&self) {
         self.server.close().await;
     }
+}
+
+/// Writes what a cluster begins with; where that fails, or is told to stop, the server is closed.
+async fn begin(server: &ApiServer, facts: &Facts, supervisor: &Supervisor) -> Result<(), StartError> {
+    let begun = tokio::select! {
+        begun = server.bootstrap(facts) => begun.map(drop).map_err(|status| StartError::Bootstrap(status.message)),
+        () = supervisor.token().cancelled() => Err(StartError::Stopped),
+    };
+    if begun.is_err() {
+        server.close().await;
+    }
+    begun
 }

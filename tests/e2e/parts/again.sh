@@ -55,6 +55,10 @@ refuses "nor does the service" "^error: /var/lib/mk8s/pki/ca.crt is missing" on 
 absent 1 /var/lib/mk8s/pki/ca.crt
 check "its key is as it was" test "$hash" = "$(on 1 sha256sum /var/lib/mk8s/pki/ca.key)"
 check "the certificate is found again" on 1 mv /run/ca.crt /var/lib/mk8s/pki/ca.crt
+on 1 sh -c 'mv /etc/kubernetes/admin.conf /run/admin.conf; echo "a: [" >/etc/kubernetes/admin.conf'
+refuses "a start that fails with the store open" "^error: .*admin.conf" on 1 mk8s run
+refuses "closes it" "the store is closed" on 1 mk8s run
+on 1 mv /run/admin.conf /etc/kubernetes/admin.conf
 check "a lost admin.conf is a leaf" on 1 sh -c "rm /etc/kubernetes/admin.conf; mk8s start && kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes"
 check "reset by root" on 1 "$work/mk8s" reset --force
 same "the host is as it was, the user's home included" "$work/state-sam" 1

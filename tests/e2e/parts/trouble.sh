@@ -3,11 +3,13 @@
 echo "# mk8s dies"
 before=$(k get pod -l app=web -o 'jsonpath={.items[*].status.containerStatuses[*].containerID}')
 check "the application has containers" grep -q containerd:// <<<"$before"
+check "a label is taken away" on 1 kubectl label nodes host1 node-role.kubernetes.io/control-plane-
 pid=$(mk8s_pid)
 check "kill -9" on 1 kill -9 "$pid"
 shows "pods serve without mk8s" "hello from mk8s" on 1 curl -s -m 5 "http://$address"
 check "start" on 1 mk8s start
 shows "the same containers run" "^$before$" k get pod -l app=web -o 'jsonpath={.items[*].status.containerStatuses[*].containerID}'
+lacks "the label stays away" "control-plane" on 1 kubectl get nodes host1 --no-headers
 check "stop" on 1 mk8s stop
 shows "pods serve while it is stopped" "hello from mk8s" on 1 curl -s -m 5 "http://$address"
 check "init starts it again" on 1 mk8s init
