@@ -1,8 +1,8 @@
 //! What requests cost the server itself, without TLS and sockets: CPU of the whole process per request, through the
 //! router. `cost BODY.json PATH [REQUESTS]`, e.g. a pod with generateName and /api/v1/namespaces/default/pods.
 
-use std::error::Error;
-use std::sync::Arc;
+mod router;
+
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -10,18 +10,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::Request;
-use http_body_util::BodyExt as _;
-use mk8s_apiserver::bootstrap::Facts;
-use mk8s_apiserver::{ApiServer, Config, User};
-use mk8s_pki::serviceaccount::Keys;
-use tower::ServiceExt as _;
+
+use router::{Failure, read, request};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const CLIENTS: usize = 64;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -30,19 +25,7 @@ async fn main() -> Result<(), Failure> {
     let path = args.next().ok_or("a path is needed")?;
     let count: usize = args.next().map_or(Ok(20_000), |text| text.parse())?;
     let dir = tempfile::tempdir()?;
-    let keys = Arc::new(Keys::generate()?);
-    let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys))?;
-    let facts = Facts {
-        service_cidr: server.config().service_cidr,
-        advertise_address: [127, 0, 0, 1].into(),
-        secure_port: server.config().secure_port,
-        ca: "CA".into(),
-        front_proxy_ca: "CA".into(),
-        server_url: "https://127.0.0.1:6443".into(),
-    };
-    server.bootstrap(&facts).await.map_err(|status| status.message)?;
-    let admin = User::authenticated("admin", ["system:masters".to_string()]);
-    let router = server.router_as(admin);
+    let (server, router) = router::open(dir.path()).await?;
 
     let create = |_| request("POST", &path, body.clone());
     measure("create", count, CLIENTS, &router, create).await?;
@@ -60,25 +43,6 @@ async fn main() -> Result<(), Failure> {
     measure("page of 500", 50, 1, &router, |_| request("GET", &page, Bytes::new())).await?;
     server.close().await;
     Ok(())
-}
-
-fn request(method: &str, path: &str, body: Bytes) -> Result<Request<Body>, http::Error> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header("content-type", "application/json")
-        .header("accept", "application/json")
-        .body(Body::from(body))
-}
-
-async fn read(router: &Router, request: Result<Request<Body>, http::Error>) -> Result<Bytes, Failure> {
-    let response = router.clone().oneshot(request?).await?;
-    let code = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    if !code.is_success() {
-        return Err(format!("{code}: {}", String::from_utf8_lossy(&body)).into());
-    }
-    Ok(body)
 }
 
 async fn measure(
