@@ -1,13 +1,8 @@
 //! Whether a connection does anything: requests whose answers are still on their way, and when the last one ended.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
 /// One connection's.
@@ -50,29 +45,6 @@ impl Drop for Busy {
         let mut state = self.0.lock();
         state.active -= 1;
         state.last = Instant::now();
-    }
-}
-
-/// An answer's body that keeps its connection busy until it is sent.
-pub struct Counted {
-    pub body: Body,
-    pub _busy: Busy,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

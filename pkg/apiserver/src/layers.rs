@@ -1,21 +1,18 @@
 //! What every request passes before its handler: layers in a fixed order, over one context of what is known of it by then.
 //! A layer refuses the request or adds to the context; what is to last as long as the answer it hangs on the guard.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
-use http_body::{Frame, SizeHint};
 use mk8s_api::status::Status;
 use mk8s_api::time;
 use tokio::time::Instant;
 
 use crate::filters::impersonation;
+use crate::guarded::Guarded;
 use crate::identity::User;
 use crate::limits::Permit;
 use crate::receive;
@@ -183,28 +180,6 @@ impl Guard {
             return response;
         }
         response.map(|body| Body::new(Guarded { body, _guard: self }))
-    }
-}
-
-struct Guarded {
-    body: Body,
-    _guard: Guard,
-}
-
-impl http_body::Body for Guarded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

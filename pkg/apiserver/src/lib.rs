@@ -13,6 +13,7 @@ mod filter;
 pub mod filters;
 mod gather;
 mod guaranteed_update;
+mod guarded;
 mod handlers;
 mod health;
 pub mod identity;

@@ -22,9 +22,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::activity::{Activity, Counted};
+use crate::activity::Activity;
 use crate::filters::authn::user_of_certificate;
 use crate::gather::gather;
+use crate::guarded::Guarded;
 use crate::identity::User;
 use crate::unread::{self, Lingering};
 
@@ -128,7 +129,7 @@ where
         request.extensions_mut().insert(peer.clone());
         let handled = handle(request.map(Body::new));
         async move {
-            let response = handled.await.map(|body| Counted { body, _busy: busy });
+            let response = handled.await.map(|body| Guarded { body, _guard: busy });
             Ok::<_, Infallible>(response)
         }
     });

@@ -59,6 +59,7 @@ pub use self::storage::{
     csi_driver, csi_node, csi_storage_capacity, storage_class, storage_class_update, volume_attachment,
     volume_attributes_class, volume_attributes_class_update,
 };
+pub use self::volumes::VOLUME_SOURCES;
 pub use self::warnings::{pod_template_warnings, pod_warnings};
 pub use self::workloads::*;
 

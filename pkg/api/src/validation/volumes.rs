@@ -45,7 +45,7 @@ pub(super) fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors)
 }
 
 /// Upstream's order of sources: the second one found is the one that is too many.
-const SOURCES: [&str; 30] = [
+pub const VOLUME_SOURCES: [&str; 30] = [
     "emptyDir",
     "hostPath",
     "gitRepo",
@@ -86,13 +86,13 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut Errors) {
         .as_object()
         .into_iter()
         .flatten()
-        .find_map(|(key, source)| SOURCES.iter().find(|kind| **kind == key && !source.is_null()));
+        .find_map(|(key, source)| VOLUME_SOURCES.iter().find(|kind| **kind == key && !source.is_null()));
     let only = if keys <= 2 {
         present.map(std::slice::from_ref)
     } else {
         None
     };
-    for &kind in only.unwrap_or(&SOURCES) {
+    for &kind in only.unwrap_or(&VOLUME_SOURCES) {
         let Some(source) = has(volume, kind) else { continue };
         if count > 0 {
             errors.push(FieldError::forbidden(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use mk8s_api::meta::{bool_at, i64_at, items, str_at, string};
+use mk8s_api::validation::VOLUME_SOURCES;
 use serde_json::Value;
 
 use super::{Level, LevelVersion, Violation};
@@ -631,29 +632,6 @@ const ALLOWED_VOLUMES: [&str; 9] = [
     "projected",
     "secret",
 ];
-const OTHER_VOLUMES: [&str; 21] = [
-    "hostPath",
-    "gcePersistentDisk",
-    "awsElasticBlockStore",
-    "gitRepo",
-    "nfs",
-    "iscsi",
-    "glusterfs",
-    "rbd",
-    "flexVolume",
-    "cinder",
-    "cephfs",
-    "flocker",
-    "fc",
-    "azureFile",
-    "vsphereVolume",
-    "quobyte",
-    "azureDisk",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "scaleIO",
-    "storageos",
-];
 
 fn restricted_volumes(pod: &Value, _: u32) -> Option<Violation> {
     let bad: Vec<&Value> = volumes(pod)
@@ -665,7 +643,7 @@ fn restricted_volumes(pod: &Value, _: u32) -> Option<Violation> {
     }
     let names: Vec<String> = bad.iter().map(|volume| name(volume)).collect();
     let kind = |volume: &&Value| {
-        OTHER_VOLUMES
+        VOLUME_SOURCES
             .iter()
             .find(|kind| has(volume, kind))
             .copied()
