@@ -65,7 +65,10 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let threshold = ctx.settings.terminated_pod_threshold;
     let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&nodes, |event| match event {
-        Event::Deleted(old) => vec![Item::Node(meta::name(&**old).to_owned())],
+        // One that is there (again) is missing no more: should it go, its quarantine begins anew.
+        Event::Deleted(node) | Event::Applied { old: None, new: node } => {
+            vec![Item::Node(meta::name(&**node).to_owned())]
+        }
         Event::Applied { .. } => Vec::new(),
     });
     driver.watch(&pods, {

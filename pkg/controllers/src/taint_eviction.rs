@@ -45,7 +45,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         let first_seen = first_seen.clone();
         move |event| {
             let Event::Applied { old, new } = event else {
-                first_seen.lock().forget(&**event.object());
+                first_seen.lock().forget(event.object());
                 return Vec::new();
             };
             let before = old.as_deref().map(no_execute).unwrap_or_default();

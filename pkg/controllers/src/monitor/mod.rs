@@ -1,0 +1,260 @@
+//! The metadata of every object of every kind that can be listed and watched: what garbage collection and namespace deletion see.
+//!
+//! Kinds come from discovery, so that those of later API groups are seen as well; it is asked again when definitions of kinds change.
+//! Objects come from a [`Feed`], in the API server's process from its watch cache itself: of each one's text only what stands in its
+//! metadata about owners and deletion is read.
+
+mod reading;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
+use kube::discovery::{ApiResource, Discovery, Scope, verbs};
+use kube::{Api, Client};
+use mk8s_client::{Feed, Selection};
+use mk8s_supervisor::backoff::Backoff;
+use parking_lot::RwLock;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::DropGuard;
+
+/// Kinds that own nothing and are owned by nothing, and of which there are many.
+const IGNORED: &[&str] = &["events"];
+
+/// Kinds whose change means that there may be other kinds.
+const DEFINING: &[&str] = &["customresourcedefinitions", "apiservices"];
+
+/// A kind of objects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kind {
+    /// Its names.
+    pub api: ApiResource,
+    /// Its objects live in namespaces.
+    pub namespaced: bool,
+    /// What can be done with it.
+    pub verbs: Vec<String>,
+}
+
+impl Kind {
+    /// Can it be watched and deleted?
+    fn is_monitored(&self) -> bool {
+        [verbs::LIST, verbs::WATCH, verbs::DELETE]
+            .iter()
+            .all(|verb| self.can(verb))
+            && !IGNORED.contains(&self.api.plural.as_str())
+    }
+
+    fn selection(&self) -> Selection {
+        Selection {
+            group: self.api.group.clone(),
+            version: self.api.version.clone(),
+            kind: self.api.kind.clone(),
+            plural: self.api.plural.clone(),
+            namespace: String::new(),
+            field_selector: String::new(),
+        }
+    }
+
+    /// Does it know this verb?
+    pub fn can(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    /// Its objects' metadata, in one namespace or (empty) all.
+    pub fn metadata(&self, client: &Client, namespace: &str) -> Api<PartialObjectMeta> {
+        if self.namespaced && !namespace.is_empty() {
+            Api::namespaced_with(client.clone(), namespace, &self.api)
+        } else {
+            Api::all_with(client.clone(), &self.api)
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An object is there, or changed.
+    Applied(Arc<Kind>, Box<ObjectMeta>),
+    /// An object is gone.
+    Deleted(Arc<Kind>, Box<ObjectMeta>),
+    /// All objects of a kind were listed: these uids exist, others don't.
+    Listed(Arc<Kind>, HashSet<String>),
+    /// The kind itself is gone.
+    Unserved(Arc<Kind>),
+}
+
+impl Change {
+    fn kind(&self) -> &Arc<Kind> {
+        match self {
+            Change::Applied(kind, _) | Change::Deleted(kind, _) | Change::Listed(kind, _) | Change::Unserved(kind) => {
+                kind
+            }
+        }
+    }
+}
+
+/// What all controllers of the process share of the one monitor that the garbage collector runs.
+pub struct Hub {
+    kinds: RwLock<Vec<Arc<Kind>>>,
+    gone: broadcast::Sender<String>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Hub {
+            kinds: RwLock::default(),
+            gone: broadcast::Sender::new(1024),
+        }
+    }
+}
+
+impl Hub {
+    /// All kinds that discovery tells of, monitored or not.
+    pub fn kinds(&self) -> Vec<Arc<Kind>> {
+        self.kinds.read().clone()
+    }
+
+    /// The kind of these names.
+    pub fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let all = self.kinds.read();
+        let exact = all
+            .iter()
+            .find(|k| k.api.api_version == api_version && k.api.kind == kind);
+        exact
+            .or_else(|| all.iter().find(|k| k.api.group == group && k.api.kind == kind))
+            .cloned()
+    }
+
+    /// The namespaces of objects that disappear; an empty name when it could have been any.
+    pub fn gone(&self) -> broadcast::Receiver<String> {
+        self.gone.subscribe()
+    }
+}
+
+/// How the monitor sees the cluster.
+pub struct Monitor {
+    /// Asked which kinds there are.
+    pub client: Client,
+    /// Tells of their objects.
+    pub feed: Arc<dyn Feed>,
+    /// Kept up to date.
+    pub hub: Arc<Hub>,
+    /// Becomes true when every kind was listed once.
+    pub synced: watch::Sender<bool>,
+}
+
+async fn discover(client: &Client) -> Result<Vec<Arc<Kind>>, kube::Error> {
+    let discovery = Discovery::new(client.clone()).run().await?;
+    let kinds = discovery
+        .groups()
+        .flat_map(kube::discovery::ApiGroup::recommended_resources);
+    Ok(kinds
+        .map(|(api, caps)| {
+            Arc::new(Kind {
+                api,
+                namespaced: caps.scope == Scope::Namespaced,
+                verbs: caps.operations,
+            })
+        })
+        .collect())
+}
+
+/// A watch under way, and whether it has listed its objects. Dropped, it stops.
+struct Watch {
+    _stops: DropGuard,
+    listed: bool,
+}
+
+/// Keeps the hub up to date and tells of all changes, for ever.
+pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(15));
+    let mut watches = Watches::default();
+    let mut rediscover = true;
+    loop {
+        // Asked when nothing else waits: many definitions that come together are one piece of news.
+        let next = match rediscover {
+            true => watches.changes.next().now_or_never().flatten(),
+            false => watches.changes.next().await,
+        };
+        let Some(change) = next else {
+            if !rediscover {
+                // Without a kind there is nothing to hear, and nothing will be.
+                return std::future::pending().await;
+            }
+            match discover(&monitor.client).await {
+                Ok(found) => {
+                    backoff.reset();
+                    rediscover = false;
+                    for kind in watches.renew(&monitor.feed, &found) {
+                        publish(&monitor.hub, Change::Unserved(kind), &mut tell);
+                    }
+                    *monitor.hub.kinds.write() = found;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "discovery failed and is tried again");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+            }
+            continue;
+        };
+        // What was told before its kind was found to be gone.
+        let Some(watch) = watches.of.get_mut(change.kind()) else {
+            continue;
+        };
+        let defining = DEFINING.contains(&change.kind().api.plural.as_str());
+        let first_list = matches!(change, Change::Listed(..)) && !watch.listed;
+        // Kinds found in the first discovery are not news; what changes from now on may be.
+        rediscover |= defining && watch.listed;
+        watch.listed |= first_list;
+        publish(&monitor.hub, change, &mut tell);
+        if first_list && watches.of.values().all(|watch| watch.listed) {
+            monitor.synced.send_replace(true);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Watches {
+    of: HashMap<Arc<Kind>, Watch>,
+    changes: SelectAll<BoxStream<'static, Change>>,
+}
+
+impl Watches {
+    /// Watches these kinds, and returns those that are watched no more.
+    fn renew(&mut self, feed: &Arc<dyn Feed>, found: &[Arc<Kind>]) -> Vec<Arc<Kind>> {
+        let unserved = self.of.extract_if(|kind, _| !found.contains(kind));
+        let unserved = unserved.map(|(kind, _)| kind).collect();
+        for kind in found.iter().filter(|k| k.is_monitored()) {
+            self.of.entry(kind.clone()).or_insert_with(|| {
+                let (stops, read) = reading::begin(feed, kind);
+                self.changes.push(read);
+                Watch {
+                    _stops: stops,
+                    listed: false,
+                }
+            });
+        }
+        unserved
+    }
+}
+
+fn publish(hub: &Hub, change: Change, tell: &mut impl FnMut(&Change)) {
+    let namespace = match &change {
+        Change::Deleted(_, gone) => gone.namespace.clone(),
+        Change::Listed(..) | Change::Unserved(_) => Some(String::new()),
+        Change::Applied(..) => None,
+    };
+    tell(&change);
+    if let Some(namespace) = namespace {
+        // Without a reader there is nobody to tell.
+        let _ = hub.gone.send(namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests;
