@@ -230,12 +230,21 @@ impl Dir {
         }
     }
 
-    /// Opens a file without waiting for what is none (a pipe, a device).
+    /// Opens a file to read; what is none (a pipe, a device, which may act on being opened or have no end) is refused
+    /// before it is opened.
     pub fn file(&self, name: impl AsRef<Path>) -> Result<std::fs::File> {
         let name = name.as_ref();
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let fd = self.open_with(name, flags, Mode::empty(), ResolveFlag::empty());
-        fd.map(Into::into).map_err(|e| Error::new("open", self.at(name), e))
+        let failed = |errno| Error::new("open", self.at(name), errno);
+        let there = self.open_with(name, OFlag::O_PATH, Mode::empty(), ResolveFlag::empty());
+        let there = there.map_err(failed)?;
+        match fstat(&there).map_err(failed)?.st_mode & SFlag::S_IFMT.bits() {
+            kind if kind == SFlag::S_IFREG.bits() => {}
+            kind if kind == SFlag::S_IFDIR.bits() => return Err(failed(Errno::EISDIR)),
+            _ => return Err(failed(Errno::EINVAL)),
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::open(&proc_path(&there), flags, Mode::empty()).map_err(failed)?;
+        Ok(fd.into())
     }
 
     pub fn read(&self, name: impl AsRef<Path>) -> Result<Vec<u8>> {
@@ -587,6 +596,25 @@ mod tests {
             drop(dir);
             run("umount -l disk; umount -l back");
         });
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let node = |name: &str, kind, device| {
+            nix::sys::stat::mknod(&temp.path().join(name), kind, Mode::S_IRUSR, device).unwrap();
+        };
+        // As a container can make them: the agent would read the first without end.
+        node("zero", SFlag::S_IFCHR, nix::sys::stat::makedev(1, 5));
+        node("pipe", SFlag::S_IFIFO, 0);
+        fs::create_dir(temp.path().join("directory")).unwrap();
+        fs::write(temp.path().join("file"), "content").unwrap();
+        for name in ["zero", "pipe", "directory"] {
+            assert!(dir.file(name).is_err(), "{name}");
+        }
+        assert_eq!(dir.read("file").unwrap(), b"content");
+        assert!(dir.file("none").unwrap_err().is_not_found());
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::{names, pod};
 const MESSAGE_LIMIT: u64 = 4096;
 const LOG_MESSAGE_LIMIT: u64 = 2048;
 const LOG_MESSAGE_LINES: usize = 80;
+/// Each line has a prefix of some 50 bytes: more is read than may be shown.
+const LOG_TAIL: u64 = LOG_MESSAGE_LIMIT + 60 * LOG_MESSAGE_LINES as u64;
 
 pub struct Ending {
     pub agent: Arc<Agent>,
@@ -77,12 +79,9 @@ fn log_tail(file: &Path) -> String {
         return String::new();
     };
     let length = file.metadata().map(|m| m.len()).unwrap_or(0);
-    // Each line has a prefix of some 50 bytes: read more than may be shown.
-    let _ = file.seek(SeekFrom::Start(
-        length.saturating_sub(LOG_MESSAGE_LIMIT + 60 * LOG_MESSAGE_LINES as u64),
-    ));
+    let _ = file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)));
     let mut bytes = Vec::new();
-    let _ = file.read_to_end(&mut bytes);
+    let _ = file.take(length.min(LOG_TAIL)).read_to_end(&mut bytes);
     tail(&String::from_utf8_lossy(&bytes))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Request, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
@@ -12,6 +12,8 @@ use super::{Outcome, dial_error, host_port};
 
 const SERVING: u64 = 1;
 const UNIMPLEMENTED: &str = "12";
+/// The message that counts has seven bytes. The container says what comes, for as long as the probe waits.
+const BODY_LIMIT: usize = 10 << 10;
 
 pub async fn ask(host: &str, port: u16, service: &str, timeout: Duration) -> Outcome {
     let address = host_port(host, port);
@@ -85,7 +87,8 @@ async fn check(stream: TcpStream, address: &str, service: &str) -> Outcome {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let early = response.headers().get("grpc-status").cloned();
         let message = response.headers().get("grpc-message").cloned();
-        let body = response.into_body().collect().await.map_err(|e| e.to_string())?;
+        let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await;
+        let body = body.map_err(|e| e.to_string())?;
         let trailers = body.trailers().cloned().unwrap_or_default();
         let code = trailers.get("grpc-status").cloned().or(early);
         let code = code
@@ -120,7 +123,47 @@ async fn check(stream: TcpStream, address: &str, service: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use futures::StreamExt as _;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use mk8s_supervisor::job;
+
     use super::*;
+
+    /// A container that says it is well, and `more` after it, and at last that this was all.
+    async fn told(more: usize) -> Outcome {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serve = hyper::service::service_fn(move |_| async move {
+            let pieces = std::iter::once(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]))
+                .chain(std::iter::repeat_n(Bytes::from_static(&[0; 1024]), more))
+                .map(Frame::data);
+            let trailers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                http::HeaderValue::from_static("0"),
+            )]);
+            let frames = futures::stream::iter(pieces).chain(futures::stream::iter([Frame::trailers(trailers)]));
+            Ok::<_, Infallible>(http::Response::new(StreamBody::new(frames.map(Ok::<_, Infallible>))))
+        });
+        let served = job::spawn("container", async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            drop(http.serve_connection(TokioIo::new(stream), serve).await);
+        });
+        let outcome = ask("127.0.0.1", port, "", Duration::from_secs(30)).await;
+        served.abort();
+        outcome
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_none() {
+        assert!(matches!(told(0).await, Outcome::Success));
+        // Were it kept, a container could make the agent keep all that fits into the probe's time.
+        assert!(matches!(told(1 << 10).await, Outcome::Failure(_)));
+    }
 
     #[test]
     fn messages() {

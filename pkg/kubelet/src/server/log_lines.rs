@@ -29,6 +29,10 @@ pub struct Lines {
 }
 
 const BATCH: usize = 64 * 1024;
+/// The log writer cuts lines at 16 KiB and begins a new file at 10 MiB. A pod to which the host lent its log directory can
+/// put anything in their place: no more of a line is kept, and no further back is a last line looked for.
+const LINE_LIMIT: u64 = 32 * 1024;
+const LOOK_BACK: u64 = 16 * 1024 * 1024;
 
 impl Lines {
     pub fn open(path: &Path, tail: Option<u64>) -> std::io::Result<Self> {
@@ -56,8 +60,10 @@ impl Lines {
     pub fn batch(&mut self, options: &Options) -> std::io::Result<(Vec<u8>, bool)> {
         let mut out = Vec::new();
         while out.len() < BATCH {
-            let read = self.reader.read_until(b'\n', &mut self.partial)?;
-            if read == 0 || self.partial.last() != Some(&b'\n') {
+            let room = LINE_LIMIT.saturating_sub(self.partial.len() as u64);
+            let read = (&mut self.reader).take(room).read_until(b'\n', &mut self.partial)?;
+            let is_cut = self.partial.len() as u64 >= LINE_LIMIT;
+            if !is_cut && (read == 0 || self.partial.last() != Some(&b'\n')) {
                 return Ok((out, false));
             }
             render(&self.partial, options, &mut self.mid_line, &mut out);
@@ -105,10 +111,11 @@ fn tail_start(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
         return Ok(end);
     }
     let mut at = end;
+    let first = end.saturating_sub(LOOK_BACK);
     let mut found = 0;
     let mut block = vec![0u8; 16 * 1024];
-    while at > 0 {
-        let size = (block.len() as u64).min(at) as usize;
+    while at > first {
+        let size = (block.len() as u64).min(at - first) as usize;
         at -= size as u64;
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(&mut block[..size])?;
@@ -122,12 +129,14 @@ fn tail_start(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
             }
         }
     }
-    Ok(0)
+    Ok(first)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Write as _;
+
     use super::*;
 
     const LOG: &str = "2026-01-01T00:00:00.5Z stdout F one\n2026-01-01T00:00:01Z stderr P tw\n\
@@ -138,6 +147,22 @@ mod tests {
         std::fs::write(file.path(), LOG).unwrap();
         let mut lines = Lines::open(file.path(), options.tail).unwrap();
         String::from_utf8(lines.batch(options).unwrap().0).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_log_costs_no_more_than_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all(&[b'x'; 100_000]).unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        // From the end, which is a terabyte away.
+        let options = Options::default();
+        let mut lines = Lines::open(file.path(), Some(5)).unwrap();
+        assert_eq!(lines.reader.stream_position().unwrap(), (1 << 40) - LOOK_BACK);
+        // From the beginning: no end of line comes.
+        file.as_file().set_len(300_000).unwrap();
+        let mut lines = Lines::open(file.path(), None).unwrap();
+        assert_eq!(lines.batch(&options).unwrap(), (Vec::new(), false));
+        assert!((lines.partial.len() as u64) < LINE_LIMIT);
     }
 
     #[test]
