@@ -30,6 +30,8 @@ pub struct Machine {
     kernel: String,
     os_image: String,
     swap: Option<i64>,
+    /// Bytes set aside as huge pages, by the resource's name; each size that the kernel has is here.
+    huge_pages: BTreeMap<String, i64>,
 }
 
 fn read(path: &str) -> String {
@@ -88,6 +90,35 @@ pub fn pids() -> Option<Supply> {
     })
 }
 
+/// From a directory like /sys/kernel/mm/hugepages, with its `hugepages-2048kB/nr_hugepages`.
+fn huge_pages(sizes: &Path) -> BTreeMap<String, i64> {
+    let entries = fs::read_dir(sizes).into_iter().flatten().flatten();
+    let pages = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kib: i64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let size = kib.checked_mul(1024)?;
+        let count: i64 = fs::read_to_string(entry.path().join("nr_hugepages"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
+        Some((format!("hugepages-{}", binary(size)), size.checked_mul(count)?))
+    });
+    pages.collect()
+}
+
+/// As Kubernetes writes powers of 1024: 2097152 is `2Mi`.
+fn binary(bytes: i64) -> String {
+    let mut rest = bytes;
+    for unit in ["", "Ki", "Mi", "Gi"] {
+        if rest == 0 || rest % 1024 != 0 {
+            return format!("{rest}{unit}");
+        }
+        rest /= 1024;
+    }
+    format!("{rest}Ti")
+}
+
 fn os_image(os_release: &str) -> String {
     let pretty = os_release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
     pretty.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
@@ -126,25 +157,28 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease"),
             os_image: os_image(&read("/etc/os-release")),
             swap: meminfo("SwapTotal"),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
         }
     }
 
     pub fn capacity(&self) -> BTreeMap<String, Quantity> {
         let zero = |q: i64| Quantity(format!("{}Ki", q / 1024));
-        [
+        let huge = self.huge_pages.iter();
+        let huge = huge.map(|(name, bytes)| (name.clone(), Quantity(binary(*bytes))));
+        let own = [
             ("cpu".to_owned(), Quantity(self.cpus.to_string())),
             ("memory".to_owned(), zero(self.memory)),
             ("ephemeral-storage".to_owned(), zero(self.storage)),
             ("pods".to_owned(), Quantity(self.max_pods.to_string())),
-            ("hugepages-1Gi".to_owned(), Quantity("0".to_owned())),
-            ("hugepages-2Mi".to_owned(), Quantity("0".to_owned())),
-        ]
-        .into()
+        ];
+        own.into_iter().chain(huge).collect()
     }
 
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
         let mut all = self.capacity();
-        let memory = (self.memory - self.kept_memory).max(0);
+        // Memory that is set aside as huge pages is none for anything else.
+        let huge: i64 = self.huge_pages.values().sum();
+        let memory = (self.memory - self.kept_memory - huge).max(0);
         all.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
         let storage = (self.storage - self.kept_storage).max(0);
         all.insert("ephemeral-storage".to_owned(), Quantity(storage.to_string()));
@@ -180,7 +214,30 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn huge_pages_are_those_of_the_kernel() {
+        let sizes = tempfile::tempdir().unwrap();
+        for (size, count) in [("2048kB", "300\n"), ("1048576kB", "0\n"), ("64kB", "1\n")] {
+            let dir = sizes.path().join(format!("hugepages-{size}"));
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("nr_hugepages"), count).unwrap();
+        }
+        let found = huge_pages(sizes.path());
+        let found = found.iter().map(|(name, bytes)| (name.as_str(), binary(*bytes)));
+        let expected = [
+            ("hugepages-1Gi", "0"),
+            ("hugepages-2Mi", "600Mi"),
+            ("hugepages-64Ki", "64Ki"),
+        ];
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            expected.map(|(name, amount)| (name, amount.to_owned()))
+        );
+        assert_eq!(huge_pages(&sizes.path().join("none")), BTreeMap::new());
+    }
 
     #[test]
     fn os_names() {
