@@ -118,29 +118,6 @@ async fn a_node_sees_and_writes_its_own_alone() {
         403
     );
 
-    // What its status is written with says nothing else of it.
-    let status = "/api/v1/nodes/one/status";
-    let mut next = made.clone();
-    next["status"]["nodeInfo"]["kernelVersion"] = "6".into();
-    let (code, put) = ask(&one, "PUT", status, None, Some(&next)).await;
-    assert_eq!(
-        (code, &put["status"]["nodeInfo"]["kernelVersion"]),
-        (200, &json!("6")),
-        "{put}"
-    );
-    next["metadata"]["resourceVersion"] = "".into();
-    next["spec"]["taints"] = json!([]);
-    let untainted = "nodes \"one\" is forbidden: node \"one\" is not allowed to modify taints";
-    for (method, content_type) in [("PUT", "application/json"), ("PATCH", "application/merge-patch+json")] {
-        let request = Request::builder()
-            .method(method)
-            .uri(status)
-            .header("content-type", content_type);
-        let request = request.body(Body::from(next.to_string())).unwrap();
-        let (code, refused) = read(one.clone().oneshot(request).await.unwrap()).await;
-        assert_eq!((code, refused["message"].as_str()), (403, Some(untainted)), "{method}");
-    }
-
     let secrets = "/api/v1/namespaces/default/secrets";
     for name in ["mine", "other"] {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
@@ -167,6 +144,37 @@ async fn a_node_sees_and_writes_its_own_alone() {
         let request = Request::patch(path).header("content-type", "application/merge-patch+json");
         let request = request.body(Body::from(status.to_string())).unwrap();
         assert_eq!(router.clone().oneshot(request).await.unwrap().status(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_node_says_nothing_of_its_taints_with_its_status() {
+    let api = Api::open().await;
+    let user = User::authenticated("system:node:one", ["system:nodes".to_string()]);
+    let one = api.server().router_as(user);
+    let own = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}});
+    let (code, made) = ask(&one, "POST", "/api/v1/nodes", None, Some(&own)).await;
+    assert_eq!(code, 201, "{made}");
+    let status = "/api/v1/nodes/one/status";
+    let mut next = made.clone();
+    next["status"]["nodeInfo"]["kernelVersion"] = "6".into();
+    let (code, put) = ask(&one, "PUT", status, None, Some(&next)).await;
+    assert_eq!(
+        (code, &put["status"]["nodeInfo"]["kernelVersion"]),
+        (200, &json!("6")),
+        "{put}"
+    );
+    next["metadata"]["resourceVersion"] = "".into();
+    next["spec"]["taints"] = json!([]);
+    let untainted = "nodes \"one\" is forbidden: node \"one\" is not allowed to modify taints";
+    for (method, content_type) in [("PUT", "application/json"), ("PATCH", "application/merge-patch+json")] {
+        let request = Request::builder()
+            .method(method)
+            .uri(status)
+            .header("content-type", content_type);
+        let request = request.body(Body::from(next.to_string())).unwrap();
+        let (code, refused) = read(one.clone().oneshot(request).await.unwrap()).await;
+        assert_eq!((code, refused["message"].as_str()), (403, Some(untainted)), "{method}");
     }
 }
 

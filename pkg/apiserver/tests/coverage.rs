@@ -340,30 +340,7 @@ impl Asked<'_> {
                 body["metadata"] = json!({"name": name(self.row, 0)});
                 api.post(&uri, &body).await
             }
-            ("update", handler) => {
-                let change = Change::of(Some(handler), verb);
-                let read = if handler == Handler::Scale {
-                    uri.clone()
-                } else {
-                    self.one(0)
-                };
-                let mut object = api.get(&read).await.1;
-                mk8s_api::patch::merge(&mut object, &change.patch).unwrap();
-                let got = api.put(&uri, &object).await;
-                self.changed(&text, &read, &got, &change).await;
-                return;
-            }
-            ("patch", handler) => {
-                let change = Change::of(Some(handler), verb);
-                let read = if handler == Handler::Scale {
-                    uri.clone()
-                } else {
-                    self.one(0)
-                };
-                let got = api.patch(&uri, MERGE, &change.patch).await;
-                self.changed(&text, &read, &got, &change).await;
-                return;
-            }
+            ("update" | "patch", handler) => return self.change_through(handler, verb, &uri, &text).await,
             _ => {
                 self.wrong.push(format!("{uri}: nothing here asks for {verb}"));
                 return;
@@ -371,6 +348,20 @@ impl Asked<'_> {
         };
         let found: &[u16] = if self.stores() { &[200, 201] } else { &[403, 404] };
         self.expect(&text, &got, found);
+    }
+
+    async fn change_through(&mut self, handler: Handler, verb: &str, uri: &str, text: &str) {
+        let change = Change::of(Some(handler), verb);
+        let whole = self.one(0);
+        let read = if handler == Handler::Scale { uri } else { &whole };
+        let got = if verb == "patch" {
+            self.api.patch(uri, MERGE, &change.patch).await
+        } else {
+            let mut object = self.api.get(read).await.1;
+            mk8s_api::patch::merge(&mut object, &change.patch).unwrap();
+            self.api.put(uri, &object).await
+        };
+        self.changed(text, read, &got, &change).await;
     }
 
     /// In an order in which each finds what it needs; removals come last.

@@ -131,6 +131,68 @@ async fn big_answers_come_in_chunks_and_compressed() {
     assert_eq!(decoded["items"].as_array().map(Vec::len), Some(40));
 }
 
+/// In chunks too, whatever stands in the objects.
+#[tokio::test]
+async fn lists_in_other_prints_say_the_same() {
+    let api = Api::open().await;
+    let texts = [
+        "a\n\n",
+        "  in\n out\n\n  in",
+        "- |\n",
+        "\n",
+        "",
+        "'\"\\\u{1}",
+        "a: b # c\n\n\n",
+        "yes",
+        "\ttab",
+    ];
+    let long = "x".repeat(30_000);
+    for count in 0..6 {
+        if count > 0 {
+            let data: serde_json::Map<_, _> = texts
+                .iter()
+                .map(|text| json!(text))
+                .enumerate()
+                .map(|(n, text)| (format!("k{n}"), text))
+                .collect();
+            // What stands last in an object is followed by the next one.
+            let labels = json!({"name": format!("c{count}"), "annotations": {"long": long, "zz": texts[count]}});
+            let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": labels, "data": data});
+            assert_eq!(api.post(CMS, &object).await.0, 201);
+        }
+        for shape in [
+            "",
+            ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            ";as=Table;g=meta.k8s.io;v=v1",
+        ] {
+            let read = async |query: &str, kind: &str| {
+                let (code, body) = api.accept(&format!("{CMS}{query}"), &format!("{kind}{shape}")).await;
+                let text = String::from_utf8(body.to_vec()).unwrap();
+                assert_eq!(code, 200, "{text}");
+                text
+            };
+            // A second may pass between two tables.
+            let aged = |mut list: serde_json::Value| {
+                for row in list["rows"].as_array_mut().into_iter().flatten() {
+                    row["cells"][2] = serde_json::Value::Null;
+                }
+                list
+            };
+            let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+            let plain = aged(json(&read("", "application/json").await));
+            let pretty = read("?pretty=true", "application/json").await;
+            assert_eq!(
+                pretty,
+                format!("{}\n", serde_json::to_string_pretty(&json(&pretty)).unwrap())
+            );
+            assert_eq!(aged(json(&pretty)), plain);
+            let yaml = read("", "application/yaml").await;
+            let decoded = mk8s_api::codec::yaml::decode(yaml.as_bytes(), None, mk8s_api::codec::Validation::Warn);
+            assert!(aged(decoded.unwrap().value) == plain, "{count} {shape}: {yaml}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn watches_in_other_shapes() {
     let api = Api::open().await;

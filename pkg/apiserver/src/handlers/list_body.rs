@@ -9,10 +9,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, VARY};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::Frame;
-use mk8s_api::codec::{json, protobuf};
+use mk8s_api::codec::protobuf;
 use mk8s_api::status::Status;
 use serde_json::json as tree;
 
+use super::layout::Layout;
 use crate::call::Call;
 use crate::filter::Filter;
 use crate::loan::Loan;
@@ -37,24 +38,25 @@ pub struct Page {
 
 pub fn respond_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let output = call.output;
-    match (output.encoding, output.shape) {
-        (Encoding::Protobuf, Shape::Object) if call.row.shows_stored() => protobuf_list(call, page),
-        (Encoding::Json, _) if !output.pretty => json_list(call, page),
-        _ => {
-            // Rarely asked for: the JSON text, read back and printed in the other form.
-            let mut list = Lister::json(call, page);
-            let mut text = Vec::new();
-            while let Some(chunk) = list.chunk()? {
-                text.extend_from_slice(&chunk);
-            }
-            let value = serde_json::from_slice(&text).map_err(|error| Status::internal(error.to_string()))?;
-            respond::value(StatusCode::OK, output, value)
-        }
-    }
+    let layout = match (output.encoding, output.shape) {
+        (Encoding::Json, _) if output.pretty => Layout::Pretty,
+        (Encoding::Json, _) => Layout::Compact,
+        (Encoding::Yaml, _) => Layout::Yaml,
+        (Encoding::Protobuf, Shape::Object) if call.row.shows_stored() => return protobuf_list(call, page),
+        (Encoding::Protobuf, _) => return whole(call, page),
+    };
+    send(call, Lister::text(call, page, layout)?, output.encoding.content_type())
 }
 
-fn json_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
-    send(call, Lister::json(call, page), Encoding::Json.content_type())
+/// Rarely asked for, in protobuf, where the length of all stands before it: the JSON text, read back and encoded.
+fn whole(call: &Call, page: Page) -> Result<Response<Body>, Status> {
+    let mut list = Lister::text(call, page, Layout::Compact)?;
+    let mut text = Vec::new();
+    while let Some(chunk) = list.chunk()? {
+        text.extend_from_slice(&chunk);
+    }
+    let value = serde_json::from_slice(&text).map_err(|error| Status::internal(error.to_string()))?;
+    respond::value(StatusCode::OK, call.output, value)
 }
 
 fn send(call: &Call, mut list: Lister, content_type: &'static str) -> Result<Response<Body>, Status> {
@@ -83,6 +85,8 @@ fn protobuf_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
         source: Source::Items(objects.into_iter()),
         state: State::Head(head),
         item: Item::Protobuf,
+        layout: Layout::Protobuf,
+        tail: protobuf::TAIL.to_vec(),
         row: call.row.clone(),
         first: true,
     };
@@ -206,12 +210,15 @@ struct Lister {
     source: Source,
     state: State,
     item: Item,
+    layout: Layout,
+    /// What follows the last item.
+    tail: Vec<u8>,
     row: Arc<Row>,
     first: bool,
 }
 
 impl Lister {
-    fn json(call: &Call, page: Page) -> Lister {
+    fn text(call: &Call, page: Page, layout: Layout) -> Result<Lister, Status> {
         let row = &call.row;
         let mut meta = tree!({"resourceVersion": page.revision.to_string()});
         if !page.continue_token.is_empty() {
@@ -226,20 +233,26 @@ impl Lister {
             Shape::Metadata => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
             Shape::Table => (Item::Row(table::include(&call.query)), "Table", "meta.k8s.io/v1"),
         };
-        let mut head =
-            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},").into_bytes();
+        let mut fields = vec![
+            ("kind", kind.into()),
+            ("apiVersion", api_version.into()),
+            ("metadata", meta),
+        ];
+        let mut items = "items";
         if matches!(item, Item::Row(_)) {
-            head.extend_from_slice(format!("\"columnDefinitions\":{},\"rows\":[", table::columns(row)).as_bytes());
-        } else {
-            head.extend_from_slice(b"\"items\":[");
+            fields.push(("columnDefinitions", table::columns(row)));
+            items = "rows";
         }
-        Lister {
+        let (head, tail) = layout.around(fields, items)?;
+        Ok(Lister {
             source: page.source,
             state: State::Head(head),
             item,
+            layout,
+            tail,
             row: row.clone(),
             first: true,
-        }
+        })
     }
 
     /// The next chunk; None after the last.
@@ -253,50 +266,47 @@ impl Lister {
             }
         };
         let mut failed = None;
-        let (item, row, first) = (&self.item, &self.row, &mut self.first);
+        let (item, layout, row, first) = (&self.item, self.layout, &self.row, &mut self.first);
         let more = self.source.feed(|object| {
-            if !*first && !matches!(item, Item::Protobuf) {
-                chunk.push(b',');
-            }
+            chunk.extend_from_slice(layout.before_item(*first).as_bytes());
             *first = false;
-            failed = write_item(&mut chunk, item, row, object).err();
+            failed = write_item(&mut chunk, item, layout, row, object).err();
             failed.is_none() && chunk.len() < CHUNK
         });
         if let Some(status) = failed {
             return Err(status);
         }
         if !more {
-            match self.item {
-                Item::Protobuf => chunk.extend_from_slice(protobuf::TAIL),
-                _ => chunk.extend_from_slice(b"]}\n"),
-            }
+            chunk.extend_from_slice(layout.after_items(self.first).as_bytes());
+            chunk.append(&mut self.tail);
             self.state = State::Done;
         }
         Ok(Some(chunk.into()))
     }
 }
 
-fn write_item(chunk: &mut Vec<u8>, item: &Item, row: &Row, object: &Arc<Object>) -> Result<(), Status> {
+fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, object: &Arc<Object>) -> Result<(), Status> {
+    let compact = layout == Layout::Compact;
     let value = match item {
-        Item::Json => {
+        Item::Json if compact => {
             chunk.extend_from_slice(&object.json);
             return Ok(());
         }
+        Item::Json => object.value()?,
         Item::Protobuf => {
             // Encoded before the head was written: the lengths in it are of these bytes.
             chunk.extend_from_slice(&object.proto_item()?);
             return Ok(());
         }
         Item::Shown => row.show(object.value()?),
-        Item::Metadata if row.shows_stored_metadata() => {
+        Item::Metadata if compact && row.shows_stored_metadata() => {
             chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
             return Ok(());
         }
         Item::Metadata => table::partial_metadata(row.show(object.value()?)),
         Item::Row(include) => table::row(row, &row.show(object.value()?), *include),
     };
-    json::print(&value, chunk);
-    Ok(())
+    layout.print(&value, chunk)
 }
 
 struct ListBody {

@@ -4,6 +4,7 @@ pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod get;
+mod layout;
 pub mod list;
 mod list_body;
 pub mod patch;
