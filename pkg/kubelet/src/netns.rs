@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use mk8s_client::Informers;
+use mk8s_client::{Informer, Informers};
 use mk8s_network::{Config, Mode, Network, Peer};
 use tokio::sync::watch;
 
@@ -79,6 +79,13 @@ fn peers(nodes: &[std::sync::Arc<Node>], own: &str) -> BTreeSet<Peer> {
         .collect()
 }
 
+/// Once all nodes are known: while the first list is being read, those that it has not named yet would lose their ways,
+/// which are still there from the agent's last run.
+async fn all_peers(nodes: &Informer<Node>, own: &str) -> BTreeSet<Peer> {
+    nodes.wait_synced().await;
+    peers(&nodes.list(), own)
+}
+
 const RETRY: Duration = Duration::from_secs(5);
 
 fn config(agent: &Agent, pod_cidr: Ipv4Net) -> Config {
@@ -137,7 +144,7 @@ pub async fn run(
         }
         let mut again = None;
         if let Some(network) = &open {
-            let wanted = peers(&nodes.list(), node_name);
+            let wanted = all_peers(&nodes, node_name).await;
             if let Err(error) = network.peers(wanted).await {
                 tracing::error!(%error, "cannot set the ways to the other nodes' pods, trying again");
                 again = Some(RETRY);
@@ -153,5 +160,64 @@ pub async fn run(
         }
         // A burst of changes is one look.
         while changes.try_next().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use mk8s_supervisor::Supervisor;
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn node(number: u8) -> Value {
+        json!({"metadata": {"name": format!("node-{number}"), "resourceVersion": "1"},
+            "spec": {"podCIDR": format!("10.244.{number}.0/24")},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("10.0.0.{number}")}]}})
+    }
+
+    #[tokio::test]
+    async fn no_node_is_gone_for_not_being_listed_yet() {
+        let more = watch::Sender::new(false);
+        let asked = more.clone();
+        let api = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let mut more = asked.subscribe();
+            async move {
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                if query.contains("watch=true") {
+                    return std::future::pending().await;
+                }
+                let (token, node) = match query.contains("continue=") {
+                    false => ("more", node(1)),
+                    true => {
+                        more.wait_for(|more| *more).await.unwrap();
+                        ("", node(2))
+                    }
+                };
+                let list = json!({"kind": "NodeList", "apiVersion": "v1", "items": [node],
+                    "metadata": {"resourceVersion": "1", "continue": token}});
+                Ok::<_, Infallible>(Response::new(kube::client::Body::from(list.to_string().into_bytes())))
+            }
+        });
+        let token = CancellationToken::new();
+        let informers = Informers::new(kube::Client::new(api, "default"), &Supervisor::new(token.clone()));
+        let nodes = informers.of::<Node>();
+        let mut events = nodes.subscribe();
+        // The first page has come.
+        events.next().await;
+        let early = tokio::time::timeout(Duration::from_millis(100), all_peers(&nodes, "node-1")).await;
+        assert!(early.is_err(), "{early:?}");
+        more.send_replace(true);
+        let peer = Peer {
+            node_ip: [10, 0, 0, 2].into(),
+            pod_cidr: "10.244.2.0/24".parse().unwrap(),
+        };
+        assert_eq!(all_peers(&nodes, "node-1").await, BTreeSet::from([peer]));
+        token.cancel();
     }
 }
