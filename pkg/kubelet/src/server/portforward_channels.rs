@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::dial::{self, Outlet, Target};
-use super::websocket::{self, Dialect, QUEUE};
+use super::websocket::{self, Dialect, INPUT_QUEUE, QUEUE};
 use super::{portforward, query};
 
 /// Two channels each, numbered by a byte; the last number is not a channel's.
@@ -41,7 +41,7 @@ pub async fn serve(connection: Upgraded, dialect: Dialect, ports: &[u16], target
         websocket::goodbye(&mut sink).await;
     });
     let gone = CancellationToken::new();
-    let (senders, receivers): (Vec<_>, Vec<_>) = ports.iter().map(|_| mpsc::channel(QUEUE)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) = ports.iter().map(|_| mpsc::channel(INPUT_QUEUE)).unzip();
     let reader = job::spawn("portforward-reader", read(stream, dialect, senders, gone.clone()));
     let forwards = ports.iter().zip(receivers).enumerate().map(|(index, (port, from))| {
         let number = (2 * index) as u8;

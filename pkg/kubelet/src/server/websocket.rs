@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Client, ERROR, RESIZE, STDIN, Size, piece};
@@ -28,6 +28,10 @@ const CLOSE: u8 = 255;
 const LINGER: Duration = Duration::from_secs(10);
 /// Pieces on their way, in each direction.
 pub const QUEUE: usize = 8;
+/// Some clients send a whole file as one message. As many as wait for a command that does not read are kept in memory:
+/// of what comes from a client that is one, beside the one that is being written and the one that is being read.
+const MESSAGE_LIMIT: usize = 16 << 20;
+pub const INPUT_QUEUE: usize = 1;
 
 /// The versions differ in little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +81,13 @@ impl Dialect {
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 pub async fn open(connection: Upgraded) -> Socket {
-    WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await
+    WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, Some(limits())).await
+}
+
+fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_LIMIT))
+        .max_frame_size(Some(MESSAGE_LIMIT))
 }
 
 /// Serves one command: `run` gets the client's end of the streams, its outcome is told last.
@@ -90,7 +100,7 @@ pub async fn serve<F: Future<Output = Option<Outcome>>>(
 ) {
     let (sink, stream) = open(connection).await.split();
     let (out, pieces) = mpsc::channel(QUEUE);
-    let (input, from_input) = mpsc::channel(QUEUE);
+    let (input, from_input) = mpsc::channel(INPUT_QUEUE);
     let (sizes, from_sizes) = mpsc::channel(QUEUE);
     let gone = CancellationToken::new();
     let reader = job::spawn(
@@ -214,7 +224,23 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn a_message_is_as_long_as_may_be_kept() {
+        for (length, is_taken) in [(MESSAGE_LIMIT, true), (MESSAGE_LIMIT + 1, false)] {
+            let (near, far) = tokio::io::duplex(1 << 20);
+            let mut server = WebSocketStream::from_raw_socket(near, Role::Server, Some(limits())).await;
+            let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+            let sending = job::spawn("client", async move {
+                let _ = client.send(Message::binary(vec![0; length])).await;
+                client
+            });
+            assert_eq!(server.next().await.unwrap().is_ok(), is_taken);
+            sending.abort();
+        }
+    }
 
     #[test]
     fn messages() {
