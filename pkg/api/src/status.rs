@@ -171,6 +171,9 @@ impl std::fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
+/// How many errors of one object are told, each with a cause: a body of 3 MiB may have 400 000, which in words are a gigabyte.
+const MOST_CAUSES: usize = 1000;
+
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Status {
@@ -230,9 +233,13 @@ impl Status {
 
     /// 422 with one cause per error: `Pod "x" is invalid: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let (told, rest) = errors.split_at(errors.len().min(MOST_CAUSES));
         let mut seen = HashSet::new();
-        let texts = errors.iter().map(ToString::to_string);
-        let texts: Vec<String> = texts.filter(|text| seen.insert(text.clone())).collect();
+        let texts = told.iter().map(ToString::to_string);
+        let mut texts: Vec<String> = texts.filter(|text| seen.insert(text.clone())).collect();
+        if !rest.is_empty() {
+            texts.push(format!("and {} more", rest.len()));
+        }
         let list = match texts.as_slice() {
             [] => "[]".to_string(),
             [one] => one.clone(),
@@ -240,7 +247,7 @@ impl Status {
         };
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));
         let mut status = Self::named(422, "Invalid", group, kind, name, message);
-        let causes: Vec<Value> = errors
+        let causes: Vec<Value> = told
             .iter()
             .map(|error| json!({"reason": error.kind.reason(), "message": error.body(), "field": error.field}))
             .collect();

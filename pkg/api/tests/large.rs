@@ -152,6 +152,18 @@ fn an_error_that_shows_a_list_is_told_once() {
 }
 
 #[test]
+fn so_many_errors_are_told() {
+    let labels: serde_json::Map<String, Value> = (0..100_000).map(|n| (format!("_{n}"), "".into())).collect();
+    let resource = registry::find("", "v1", "configmaps").unwrap();
+    let map = json!({"metadata": {"name": "a", "namespace": "a", "labels": labels}});
+    let errors = validation::create(resource, &map);
+    assert_eq!(errors.len(), 100_000);
+    let status = mk8s_api::status::Status::invalid("", "ConfigMap", "a", &errors);
+    assert!(status.message.ends_with(", and 99000 more]"));
+    assert_eq!(status.details.unwrap()["causes"].as_array().unwrap().len(), 1000);
+}
+
+#[test]
 fn strategic_patches_of_long_lists() {
     let pods = schema::by_gvk("", "v1", "Pod").unwrap();
     let patched = |what: &str, mut target: Value, change: Value| {
