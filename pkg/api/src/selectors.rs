@@ -51,6 +51,7 @@ impl Operator {
 pub struct Requirement {
     pub key: String,
     pub operator: Operator,
+    /// Sorted.
     pub values: Vec<String>,
 }
 
@@ -114,7 +115,7 @@ impl Requirement {
     }
 
     pub fn matches(&self, value: Option<&str>) -> bool {
-        let has = |value: &str| self.values.iter().any(|own| own == value);
+        let has = |value: &str| self.values.binary_search_by(|own| own.as_str().cmp(value)).is_ok();
         match self.operator {
             Operator::In | Operator::Equals => value.is_some_and(has),
             Operator::NotIn | Operator::NotEquals => !value.is_some_and(has),

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use mk8s_api::{patch, registry, schema, validation};
+use mk8s_api::{patch, registry, schema, selectors, table, validation};
 use serde_json::{Value, json};
 
 /// Much more than any of them takes, on a machine that is busy.
@@ -149,6 +149,24 @@ fn an_error_that_shows_a_list_is_told_once() {
         |n: usize| json!({"apiVersion": "v1", "kind": "Pod", "name": format!("n{n}"), "uid": "u", "controller": true});
     let owned = json!({"metadata": {"namespace": "a", "ownerReferences": many(100, owner)}});
     assert_eq!(write("", "configmaps", "owners", owned), 1);
+}
+
+#[test]
+fn what_is_read_of_long_objects() {
+    let named = |n: usize| json!({"name": format!("n{n}"), "state": {"terminated": {"exitCode": 0}}});
+    let statuses = json!({"initContainerStatuses": many(30_000, named)});
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"initContainers": many(30_000, named)}, "status": statuses});
+    let resource = registry::find("", "v1", "pods").unwrap();
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    soon("init containers", || {
+        table::row(resource, &pod, table::Include::None, now)
+    });
+    let values = (0..200_000).map(|n| n.to_string()).collect();
+    let selected = selectors::Requirement::new("key", selectors::Operator::In, values).unwrap();
+    soon("values", || {
+        (0..200_000).for_each(|n: usize| assert!(selected.matches(Some(&n.to_string()))));
+    });
+    assert!(!selected.matches(Some("x")) && !selected.matches(None));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Who asks: a client certificate (verified by rustls, read once per connection), a bearer token (service account or
 //! bootstrap), or nobody, who sees health, version and the one ConfigMap that join discovers the cluster by.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -82,13 +82,10 @@ impl Authenticator {
         }
         let verified = self.verified(token)?;
         verified.claims.check_time(now)?;
-        let good: Vec<String> = verified
-            .claims
-            .aud
-            .iter()
-            .filter(|audience| audiences.contains(audience))
-            .cloned()
-            .collect();
+        // Those of a token and of a review may be as many as a body holds.
+        let wanted: HashSet<&String> = audiences.iter().collect();
+        let own = verified.claims.aud.iter();
+        let good: Vec<String> = own.filter(|audience| wanted.contains(audience)).cloned().collect();
         if good.is_empty() {
             return Err(TokenError::Audience {
                 got: verified.claims.aud.clone(),

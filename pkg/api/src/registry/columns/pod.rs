@@ -1,5 +1,7 @@
 //! Pods: the STATUS column tells a whole story in a word, computed from phase, reasons and container states.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -157,6 +159,8 @@ struct Initialization<'a> {
 
 /// Looks at them up to the first that is not over: that one says what the pod waits for.
 fn init_containers_of<'a>(pod: &'a Value, declared: &[Value], summary: &mut Summary<'a>) -> Initialization<'a> {
+    let sidecars = declared.iter().filter(|container| is_sidecar(container));
+    let sidecars: HashSet<&str> = sidecars.map(|container| meta::string(container, &["name"])).collect();
     let mut begun = Initialization {
         initializing: false,
         sidecar_restarts: 0,
@@ -168,9 +172,7 @@ fn init_containers_of<'a>(pod: &'a Value, declared: &[Value], summary: &mut Summ
     {
         let restarts = meta::i64_at(status, &["restartCount"]).unwrap_or(0);
         let name = meta::string(status, &["name"]);
-        let is_sidecar = declared
-            .iter()
-            .any(|container| meta::string(container, &["name"]) == name && is_sidecar(container));
+        let is_sidecar = sidecars.contains(name);
         summary.restarts += restarts;
         later(&mut summary.last, status);
         if is_sidecar {
