@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
-use super::expansion::expand;
+use super::expansion::{PROCESS_LIMIT, TooLong, expand};
 use crate::downward::{self, RuntimeValues};
 use crate::pod;
 
@@ -21,6 +21,8 @@ pub enum Error {
     },
     #[error(transparent)]
     Downward(#[from] downward::Error),
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
 }
 
 /// The ConfigMaps and Secrets that the container names: None where the API has none of that name.
@@ -65,6 +67,25 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
 
 pub type Env = BTreeMap<String, String>;
 
+/// An environment, and what may be put into it yet. One ConfigMap may be named many times, and one variable set anew.
+struct Bounded {
+    env: Env,
+    room: usize,
+}
+
+const TOO_LONG: TooLong = TooLong {
+    what: "environment",
+    limit: PROCESS_LIMIT,
+};
+
+impl Bounded {
+    fn put(&mut self, name: String, value: &str) -> Result<(), TooLong> {
+        self.room = self.room.checked_sub(name.len() + value.len()).ok_or(TOO_LONG)?;
+        self.env.insert(name, value.to_owned());
+        Ok(())
+    }
+}
+
 pub fn environment(
     pod: &Pod,
     container: &Container,
@@ -72,33 +93,39 @@ pub fn environment(
     services: &Env,
     values: &RuntimeValues,
 ) -> Result<Env, Error> {
-    let mut env = Env::new();
+    let mut bounded = Bounded {
+        env: Env::new(),
+        room: PROCESS_LIMIT,
+    };
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(r) = &from.config_map_ref {
             let found = objects.config_map(&r.name, r.optional.unwrap_or(false))?;
             for (key, value) in found.and_then(|c| c.data.as_ref()).into_iter().flatten() {
-                env.insert(format!("{prefix}{key}"), value.clone());
+                bounded.put(format!("{prefix}{key}"), value)?;
             }
         }
         if let Some(r) = &from.secret_ref {
             let found = objects.secret(&r.name, r.optional.unwrap_or(false))?;
             for (key, value) in found.and_then(|c| c.data.as_ref()).into_iter().flatten() {
-                env.insert(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
+                bounded.put(format!("{prefix}{key}"), &String::from_utf8_lossy(&value.0))?;
             }
         }
     }
     for var in container.env.iter().flatten() {
         let mut value = var.value.clone().unwrap_or_default();
         if !value.is_empty() {
-            value = expand(&value, |name| env.get(name).or_else(|| services.get(name)).cloned());
+            let Bounded { env, room } = &bounded;
+            let known = |name: &str| env.get(name).or_else(|| services.get(name)).map(String::as_str);
+            value = expand(&value, *room, known).ok_or(TOO_LONG)?;
         } else if let Some(source) = &var.value_from {
             let found = sourced(pod, container, source, objects, values)?;
             let Some(found) = found else { continue };
             value = found;
         }
-        env.insert(var.name.clone(), value);
+        bounded.put(var.name.clone(), &value)?;
     }
+    let mut env = bounded.env;
     for (name, value) in services {
         env.entry(name.clone()).or_insert_with(|| value.clone());
     }
@@ -285,6 +312,34 @@ mod tests {
                 (got, wanted) => panic!("{got:?} is not {wanted:?} for {spec}"),
             }
         }
+    }
+
+    #[test]
+    fn an_environment_is_no_longer_than_a_process_gets() {
+        let of = |spec: serde_json::Value, objects: &Objects| {
+            let mut container = spec;
+            container["name"] = json!("c");
+            let pod = pod(container);
+            let container = &pod::containers(&pod)[0];
+            environment(&pod, container, objects, &Env::new(), &RuntimeValues::default())
+        };
+        // Each twice the one before: the last would have 2^60 bytes.
+        let mut doubled = vec![json!({"name": "V0", "value": "x"})];
+        doubled.extend((0..60).map(|n| json!({"name": format!("V{}", n + 1), "value": format!("$(V{n})$(V{n})")})));
+        let refused = of(json!({"env": doubled}), &Objects::default()).unwrap_err();
+        assert!(matches!(refused, Error::TooLong(_)), "{refused}");
+        // One object, again and again.
+        let map: ConfigMap = serde_json::from_value(json!({"data": {"K": "x".repeat(1 << 20)}})).unwrap();
+        let mut objects = Objects::default();
+        objects
+            .config_maps
+            .insert("m".to_owned(), Some(std::sync::Arc::new(map)));
+        let from = |count| {
+            let each = |n| json!({"prefix": format!("P{n}"), "configMapRef": {"name": "m"}});
+            json!({"envFrom": (0..count).map(each).collect::<Vec<_>>()})
+        };
+        assert_eq!(of(from(5), &objects).unwrap().len(), 5);
+        assert!(matches!(of(from(6), &objects), Err(Error::TooLong(_))));
     }
 
     #[test]

@@ -1,8 +1,22 @@
 //! `$(VAR)` in env values, command and args.
 
-/// Replaces `$(NAME)` by `lookup(NAME)`; what it doesn't know stays as written, `$$` is a dollar sign.
-pub fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
-    let mut out = String::with_capacity(input.len());
+use std::collections::BTreeMap;
+
+/// What a process gets of arguments, and of environment: the kernel hands on no more than 6 MiB of both. A variable may
+/// name others that name others, twice each: without a bound a few lines of a pod come to more than there is memory.
+pub const PROCESS_LIMIT: usize = 6 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} longer than {limit} bytes")]
+pub struct TooLong {
+    pub what: &'static str,
+    pub limit: usize,
+}
+
+/// Replaces `$(NAME)` by `lookup(NAME)`; what it doesn't know stays as written, `$$` is a dollar sign. None: it comes to
+/// more than `room` bytes.
+pub fn expand<'a>(input: &str, room: usize, lookup: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+    let mut out = String::new();
     let mut rest = input;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
@@ -12,7 +26,7 @@ pub fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
             rest = tail;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|r| r.split_once(')')) {
             match lookup(name) {
-                Some(value) => out.push_str(&value),
+                Some(value) => out.push_str(value),
                 None => {
                     out.push_str("$(");
                     out.push_str(name);
@@ -24,20 +38,38 @@ pub fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
             out.push('$');
             rest = after;
         }
+        if out.len() > room {
+            return None;
+        }
     }
     out.push_str(rest);
-    out
+    (out.len() <= room).then_some(out)
+}
+
+/// A command line, as the environment makes it.
+pub fn expand_all(list: &[String], env: &BTreeMap<String, String>) -> Result<Vec<String>, TooLong> {
+    let mut room = PROCESS_LIMIT;
+    let expanded = list.iter().map(|word| {
+        let word = expand(word, room, |name| env.get(name).map(String::as_str))?;
+        room -= word.len();
+        Some(word)
+    });
+    expanded.collect::<Option<_>>().ok_or(TooLong {
+        what: "command or arguments",
+        limit: PROCESS_LIMIT,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn table() {
         let lookup = |name: &str| match name {
-            "A" => Some("a".to_owned()),
-            "EMPTY" => Some(String::new()),
+            "A" => Some("a"),
+            "EMPTY" => Some(""),
             _ => None,
         };
         for (input, expected) in [
@@ -53,7 +85,17 @@ mod tests {
             ("$()", "$()"),
             ("100$", "100$"),
         ] {
-            assert_eq!(expand(input, lookup), expected, "{input}");
+            assert_eq!(expand(input, 100, lookup).as_deref(), Some(expected), "{input}");
         }
+    }
+    #[test]
+    fn what_comes_of_it_is_bounded() {
+        assert_eq!(expand("$(A)bc", 3, |_| Some("a")).as_deref(), Some("abc"));
+        assert_eq!(expand("$(A)bc", 2, |_| Some("a")), None);
+        let env = BTreeMap::from([("A".to_owned(), "x".repeat(1 << 20))]);
+        let words = |count| vec!["$(A)".to_owned(); count];
+        assert_eq!(expand_all(&words(6), &env).unwrap().len(), 6);
+        assert!(expand_all(&words(7), &env).is_err());
+        assert!(expand_all(&["$(A)".repeat(7)], &env).is_err());
     }
 }

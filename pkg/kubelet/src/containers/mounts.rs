@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use mk8s_containerd::spec::{Mount, Propagation};
 
 use super::env::Env;
-use super::expansion::expand;
+use super::expansion::{TooLong, expand};
 use crate::agent::Agent;
 use crate::volumes::{self, Paths, PodDir, subpath};
 use crate::{pod, sandbox};
@@ -27,7 +27,12 @@ pub enum Error {
     },
     #[error(transparent)]
     Dir(#[from] mk8s_dirfd::Error),
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
 }
+
+/// The kernel takes no longer path.
+const PATH_LIMIT: usize = 4096;
 
 pub const DEFAULT_TERMINATION_PATH: &str = "/dev/termination-log";
 
@@ -91,9 +96,7 @@ impl Request {
         let missing = || Error::Volume(mount.name.clone(), container.clone());
         let volume = self.volumes.get(&mount.name).ok_or_else(missing)?;
         let sub = match (&mount.sub_path_expr, &mount.sub_path) {
-            (Some(expression), _) if !expression.is_empty() => {
-                Some(expand(expression, |name| self.env.get(name).cloned()))
-            }
+            (Some(expression), _) if !expression.is_empty() => Some(self.sub_path_of(expression)?),
             (_, Some(sub)) if !sub.is_empty() => Some(sub.clone()),
             _ => None,
         };
@@ -112,6 +115,14 @@ impl Request {
                 Some("Bidirectional") => Propagation::Bidirectional,
                 _ => Propagation::Private,
             },
+        })
+    }
+
+    fn sub_path_of(&self, expression: &str) -> Result<String, TooLong> {
+        let known = |name: &str| self.env.get(name).map(String::as_str);
+        expand(expression, PATH_LIMIT, known).ok_or(TooLong {
+            what: "subPathExpr",
+            limit: PATH_LIMIT,
         })
     }
 

@@ -9,7 +9,7 @@ use mk8s_supervisor::job;
 use tokio_util::sync::CancellationToken;
 
 use super::env::{Env, environment, service_env};
-use super::expansion::expand;
+use super::expansion::{TooLong, expand_all};
 use super::{Failure, FailureKind, hooks, mounts, security};
 use crate::agent::{Agent, ReferencedObjects};
 use crate::record::{Exit, Instance, Sandbox, User};
@@ -121,7 +121,7 @@ impl Start {
             .await
             .map_err(Failure::config)?
             .map_err(Failure::config)?;
-        let config = self.config(&env, accounts, security, mounts);
+        let config = self.config(&env, accounts, security, mounts).map_err(Failure::config)?;
         let oci = spec::container(&config, &self.agent.host).map_err(Failure::create)?;
         let user = user(&config.identity().map_err(Failure::create)?);
         let spec = ContainerSpec {
@@ -179,15 +179,10 @@ impl Start {
         accounts: Arc<mk8s_containerd::Accounts>,
         security: spec::Security,
         mounts: Vec<spec::Mount>,
-    ) -> ContainerConfig {
+    ) -> Result<ContainerConfig, TooLong> {
         let spec = pod::spec(&self.pod);
         let container = &self.container;
-        let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
-            list.iter()
-                .flatten()
-                .map(|s| expand(s, |name| env.get(name).cloned()))
-                .collect()
-        };
+        let expanded = |list: &Option<Vec<String>>| expand_all(list.as_deref().unwrap_or_default(), env);
         let (host, domain) = files::host_and_domain(&self.pod, &self.agent.config.cluster_domain);
         let hostname = if pod::host_network(&self.pod) {
             self.agent.machine.hostname.clone()
@@ -201,11 +196,11 @@ impl Start {
         } else {
             PidNamespace::Container
         };
-        ContainerConfig {
+        Ok(ContainerConfig {
             image: self.image.config.clone(),
             accounts,
-            command: expanded(&container.command),
-            args: expanded(&container.args),
+            command: expanded(&container.command)?,
+            args: expanded(&container.args)?,
             env: env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
             tty: container.tty.unwrap_or(false),
@@ -228,7 +223,7 @@ impl Start {
             ]
             .into(),
             shim_group: self.sandbox.id.clone(),
-        }
+        })
     }
 
     fn resources(&self) -> Resources {
