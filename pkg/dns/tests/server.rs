@@ -186,6 +186,19 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
+/// No connection is accepted then, and datagrams are answered all the same.
+async fn without_descriptors(name: &'static str) {
+    let (client, waiting) = (UdpSocket::bind("0.0.0.0:0").unwrap(), unconnected());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 1, hard).unwrap();
+    let mut stream = aside(move || connected(waiting)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer = aside(move || udp_by(&client, name, RecordType::A)).await;
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert_eq!(answer.answers.len(), 1);
+    assert_eq!(aside(move || tcp(&mut stream, name)).await.answers.len(), 1);
+}
+
 #[test]
 fn cluster_and_host_names() {
     isolated(async || {
@@ -248,16 +261,7 @@ fn cluster_and_host_names() {
         assert_eq!(looped.metadata.response_code, ResponseCode::ServFail);
         assert!(asked.load(Ordering::SeqCst) - before <= 2);
 
-        // Without descriptors no connection is accepted, and datagrams are answered all the same.
-        let (client, waiting) = (UdpSocket::bind("0.0.0.0:0").unwrap(), unconnected());
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, 1, hard).unwrap();
-        let mut stream = aside(move || connected(waiting)).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let answer = aside(move || udp_by(&client, web, RecordType::A)).await;
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-        assert_eq!(answer.answers.len(), 1);
-        assert_eq!(aside(move || tcp(&mut stream, web)).await.answers.len(), 1);
+        without_descriptors(web).await;
 
         // Nothing else of the node's port 53 is taken.
         assert!(TcpListener::bind("127.0.0.1:53").is_ok());
