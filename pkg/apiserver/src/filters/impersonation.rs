@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use mk8s_api::names;
 use mk8s_api::status::Status;
 
 use super::authz::{Attributes, Authorizer};
@@ -74,9 +75,12 @@ impl Asked {
         })
     }
 
-    /// Namespace and name where a service account is asked for.
+    /// Namespace and name where a service account is asked for. What can be no service account's name is a user's, for
+    /// which `impersonate` on users is needed.
     fn service_account(&self) -> Option<(&str, &str)> {
-        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+        let (namespace, name) = self.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let valid = names::dns_label(namespace).is_empty() && names::dns_subdomain(name).is_empty();
+        valid.then_some((namespace, name))
     }
 
     /// Asks for each part by itself.
@@ -206,6 +210,16 @@ mod tests {
                 "system:authenticated"
             ]
         );
+        // What cannot be an account's name is a user's.
+        for none in ["a:b:c", "a:", ":b", "a", "A:b", "a:b_c"] {
+            let user = format!("system:serviceaccount:{none}");
+            let refused = as_user(&[(USER, &user)]).unwrap_err();
+            assert!(
+                refused.message.starts_with(&format!("users {user:?} is forbidden")),
+                "{}",
+                refused.message
+            );
+        }
         assert_eq!(as_user(&[(GROUP, "x")]).unwrap_err().code, 500);
         // Beyond ASCII it is a name like any other.
         assert_eq!(as_user(&[(USER, "josé")]).unwrap_err().code, 403);
