@@ -1,6 +1,5 @@
 //! What every controller gets: a client under its own identity, the shared informers, and the cluster's settings.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +34,10 @@ pub struct Settings {
     pub root_ca: String,
     /// The CA that signs certificate requests.
     pub signer: Option<Arc<Authority>>,
-    /// Addresses of the masters: only a node of the control plane gets a certificate for one.
-    pub api_addresses: Vec<IpAddr>,
+    /// Names and addresses that the API server's certificate is for: only a node of the control plane gets one for such.
+    pub api_names: Vec<String>,
+    /// The DNS domain of the cluster's Services.
+    pub cluster_domain: String,
     /// How many finished pods may stay before the oldest go.
     pub terminated_pod_threshold: usize,
     /// Without a heartbeat for this time a node is not ready.
@@ -52,7 +53,8 @@ impl Default for Settings {
             service_cidr: None,
             root_ca: String::new(),
             signer: None,
-            api_addresses: Vec::new(),
+            api_names: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
             terminated_pod_threshold: 12_500,
             node_grace_period: Duration::from_secs(50),
         }

@@ -95,6 +95,7 @@ impl ControlPlane {
         api.service_cidr = config.service_cidr;
         api.secure_port = address.port();
         api.tokens = TokenAuthority::new(pki.service_accounts.clone(), &config.cluster_domain);
+        let cluster_domain = config.cluster_domain.clone();
         api.cluster_domain = config.cluster_domain;
         api.kubelet_client = Some(rotation::client_config(ca, Some(kubelet_client.clone()))?);
         let tls = Arc::new(rotation::server_config(serving.clone(), ca)?);
@@ -113,12 +114,14 @@ impl ControlPlane {
         };
         begin(&server, &facts, supervisor).await?;
 
+        let api_names = config.names.names();
         serving::serve(&server, tls, listener, supervisor);
         serving::keep_certificates(&pki, config.names, serving, kubelet_client, supervisor);
         let settings = Settings {
             service_cidr: Some(config.service_cidr),
             root_ca: ca.into(),
-            api_addresses: vec![config.advertise_address],
+            api_names,
+            cluster_domain,
             signer: Some(pki.ca.clone()),
             ..config.controllers
         };

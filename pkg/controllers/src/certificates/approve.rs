@@ -15,7 +15,7 @@ use mk8s_client::{Event, Informer};
 use mk8s_pki::csr::{self, Request};
 
 use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, holds, is_issued, recognise};
-use crate::context::Context;
+use crate::context::{Context, Settings};
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
@@ -104,6 +104,14 @@ impl Controller {
                 "Auto approving self kubelet client certificate after SubjectAccessReview.",
             ));
         }
+        // Who holds a join token could stand as the master's node, which may serve as the API server.
+        let name = request.subject.common_name.strip_prefix(NODE_PREFIX);
+        if name
+            .and_then(|name| self.nodes.get(None, name))
+            .is_some_and(|node| is_master(&node))
+        {
+            return Ok(None);
+        }
         if self.may(spec, "nodeclient").await? {
             return Ok(Some(
                 "Auto approving kubelet client certificate after SubjectAccessReview.",
@@ -151,7 +159,7 @@ impl Controller {
             .iter()
             .flat_map(|n| addresses(n))
             .collect();
-        may_serve(&node, &others, &self.ctx.settings.api_addresses, request)
+        may_serve(&node, &others, &self.ctx.settings, request)
             .then_some("Auto approving kubelet serving certificate for the node's own name and addresses.")
     }
 
@@ -186,25 +194,41 @@ fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> + '_ {
         .filter_map(|a| a.address.parse().ok())
 }
 
-/// Only the node's own name and addresses: none that another node has, and none of the API server's, unless the node is of the control plane.
-fn may_serve(node: &Node, others: &[IpAddr], api: &[IpAddr], request: &Request) -> bool {
+fn is_master(node: &Node) -> bool {
+    meta::labels(node).contains_key(CONTROL_PLANE)
+}
+
+/// Only the node's own name and addresses: none that another node has; none of the API server's, unless the node is of the
+/// control plane; no Service's and no pod's. A node tells its addresses and hostnames itself, and every pod trusts this CA.
+fn may_serve(node: &Node, others: &[IpAddr], settings: &Settings, request: &Request) -> bool {
     let own: Vec<IpAddr> = addresses(node).collect();
-    let is_master = meta::labels(node).contains_key(CONTROL_PLANE);
     let name = meta::name(node);
     let hostnames = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
     let hostnames: Vec<&str> = hostnames
         .filter(|a| a.type_ == "Hostname")
         .map(|a| a.address.as_str())
         .collect();
-    // A hostname that differs from the node's name could be any name: it is the node itself that tells it.
+    // A hostname that differs from the node's name could be any name.
     let named =
         |dns: &String| dns == name || (hostnames.contains(&dns.as_str()) && dns.split('.').next() == Some(name));
-    request.names.dns.iter().all(named)
-        && request
-            .names
+    let of_server =
+        |text: &str| !is_master(node) && settings.api_names.iter().any(|api| api.eq_ignore_ascii_case(text));
+    let of_cluster = |dns: &String| {
+        let dns = dns.trim_end_matches('.').to_ascii_lowercase();
+        let domain = dns.strip_suffix(&settings.cluster_domain);
+        dns.ends_with(".svc") || domain.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let networks = [settings.service_cidr, settings.cluster_cidr];
+    let in_cluster = |ip: &IpAddr| networks.iter().flatten().any(|network| network.contains(ip));
+    let names = &request.names;
+    names
+        .dns
+        .iter()
+        .all(|dns| named(dns) && !of_server(dns) && !of_cluster(dns))
+        && names
             .addresses
             .iter()
-            .all(|ip| own.contains(ip) && !others.contains(ip) && (is_master || !api.contains(ip)))
+            .all(|ip| own.contains(ip) && !others.contains(ip) && !of_server(&ip.to_string()) && !in_cluster(ip))
 }
 
 #[cfg(test)]
@@ -217,13 +241,22 @@ mod tests {
 
     #[test]
     fn node_serves_only_its_own_name_and_addresses() {
-        let node = |master: bool| -> Node {
+        // What it tells of itself: everything that it asks for below.
+        let node = |name: &str, master: bool| -> Node {
             let labels = if master { json!({CONTROL_PLANE: ""}) } else { json!({}) };
-            serde_json::from_value(
-                json!({"metadata": {"name": "n1", "labels": labels}, "status": {"addresses": [
-                {"type": "InternalIP", "address": "10.0.0.2"}, {"type": "Hostname", "address": "n1"}]}}),
-            )
-            .unwrap()
+            let internal = ["10.0.0.2", "10.96.0.1", "10.96.0.7", "10.244.0.9"]
+                .map(|ip| json!({"type": "InternalIP", "address": ip}));
+            let hostnames = [
+                name,
+                "n1.lan",
+                "web.shop.svc",
+                "web.shop.svc.cluster.local",
+                "kubernetes.default",
+            ]
+            .map(|host| json!({"type": "Hostname", "address": host}));
+            let all: Vec<_> = internal.into_iter().chain(hostnames).collect();
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"addresses": all}}))
+                .unwrap()
         };
         let request = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
@@ -231,16 +264,37 @@ mod tests {
             csr::parse(pem.as_bytes()).unwrap()
         };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        for (names, others, api, master, expected) in [
-            (vec!["n1", "10.0.0.2"], vec![], vec![], false, true),
-            (vec!["n2"], vec![], vec![], false, false),
-            (vec!["kubernetes"], vec![], vec![], false, false),
-            (vec!["10.0.0.3"], vec![], vec![], false, false),
-            (vec!["10.0.0.2"], vec![ip("10.0.0.2")], vec![], false, false),
-            (vec!["10.0.0.2"], vec![], vec![ip("10.0.0.2")], false, false),
-            (vec!["10.0.0.2"], vec![], vec![ip("10.0.0.2")], true, true),
+        for (name, names, others, api, master, expected) in [
+            ("n1", vec!["n1", "n1.lan", "10.0.0.2"], vec![], "", false, true),
+            ("n1", vec!["n2"], vec![], "", false, false),
+            ("n1", vec!["10.0.0.3"], vec![], "", false, false),
+            ("n1", vec!["10.0.0.2"], vec![ip("10.0.0.2")], "", false, false),
+            ("n1", vec!["10.0.0.2"], vec![], "10.0.0.2", false, false),
+            ("n1", vec!["n1", "10.0.0.2"], vec![], "10.0.0.2", true, true),
+            ("n1", vec!["n1"], vec![], "n1", true, true),
+            // The API server's, a Service's, a pod's, whatever the node says it is.
+            ("kubernetes", vec!["kubernetes"], vec![], "kubernetes", false, false),
+            (
+                "kubernetes",
+                vec!["kubernetes.default"],
+                vec![],
+                "kubernetes.default",
+                false,
+                false,
+            ),
+            ("web", vec!["web.shop.svc"], vec![], "", false, false),
+            ("web", vec!["web.shop.svc.cluster.local"], vec![], "", false, false),
+            ("n1", vec!["10.96.0.1"], vec![], "10.96.0.1", false, false),
+            ("n1", vec!["10.96.0.7"], vec![], "", false, false),
+            ("n1", vec!["10.244.0.9"], vec![], "", false, false),
         ] {
-            let found = may_serve(&node(master), &others, &api, &request(&names));
+            let settings = Settings {
+                api_names: vec![api.to_owned()],
+                service_cidr: Some("10.96.0.0/16".parse().unwrap()),
+                cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
+                ..Settings::default()
+            };
+            let found = may_serve(&node(name, master), &others, &settings, &request(&names));
             assert_eq!(found, expected, "{names:?} {others:?} {api:?} {master}");
             assert!(recognise(NODE_SERVING, &request(&names), &["server auth".to_owned()]).is_ok());
         }
