@@ -156,7 +156,7 @@ fn limit(request: &mut Request) -> Result<(), Status> {
     } else {
         &state.writing
     };
-    let place = receive::place(pool, request.deadline).inspect_err(|_| state.metrics().dropped());
+    let place = receive::place(pool, &request.user, request.deadline).inspect_err(|_| state.metrics().dropped());
     request.guard.permit = Some(place?);
     Ok(())
 }

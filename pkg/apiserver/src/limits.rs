@@ -1,61 +1,143 @@
-//! How many requests are worked on at once. A permit lasts until the answer's body is sent, but no longer than the request's
-//! deadline: who never reads his answer keeps his connection, not everybody else's place.
+//! How many requests are worked on at once, and how many of them are one user's. A permit lasts until the answer's body is
+//! sent, but no longer than the request's deadline: who never reads his answer keeps his connection, not everybody else's
+//! place. Nor can he take all places at once: `system:masters` need none, as upstream exempts them; nodes and the
+//! cluster's own accounts have a quarter of them to themselves; and of the rest one user, or all service accounts of one
+//! namespace, has at most a third.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::identity::User;
+
 /// Places for one kind of request.
 #[derive(Clone)]
 pub struct Pool {
     size: usize,
+    hasher: RandomState,
     held: Arc<Mutex<Held>>,
+}
+
+/// Whose places they are. Two users with one hash share theirs; the hash can't be foreseen.
+#[derive(Clone, Copy)]
+enum Flow {
+    /// Nodes, and the service accounts of kube-system.
+    Cluster,
+    Of(u64),
 }
 
 #[derive(Default)]
 struct Held {
-    /// When each permit ends at the latest.
-    permits: HashMap<u64, Instant>,
+    /// Whose each permit is, and when it ends at the latest.
+    permits: HashMap<u64, (Instant, Flow)>,
     next: u64,
+    /// Of users that are not the cluster's: together, and each one's.
+    common: usize,
+    flows: HashMap<u64, usize>,
 }
 
-/// A place, until it is dropped.
+/// A place, until it is dropped; `system:masters` have it without one.
 pub struct Permit {
-    number: u64,
-    held: Arc<Mutex<Held>>,
+    place: Option<(u64, Arc<Mutex<Held>>)>,
 }
 
 impl Pool {
     pub fn new(size: usize) -> Pool {
-        let held = Arc::default();
-        Pool { size, held }
+        Pool {
+            size,
+            hasher: RandomState::new(),
+            held: Arc::default(),
+        }
     }
 
-    /// A place until a deadline; None where all are taken.
-    pub fn take(&self, deadline: Instant) -> Option<Permit> {
+    /// A place until a deadline; None where all that the user may have are taken.
+    pub fn take(&self, user: &User, deadline: Instant) -> Option<Permit> {
+        let Some(flow) = self.flow(user) else {
+            return Some(Permit { place: None });
+        };
         let mut held = self.held.lock();
-        if held.permits.len() >= self.size {
-            let now = Instant::now();
-            held.permits.retain(|_, deadline| *deadline > now);
-            if held.permits.len() >= self.size {
+        if !self.has_room(&held, flow) {
+            held.forget_late(Instant::now());
+            if !self.has_room(&held, flow) {
                 return None;
             }
         }
-        let number = held.next;
-        held.next += 1;
-        held.permits.insert(number, deadline);
+        let number = held.add(deadline, flow);
         Some(Permit {
-            number,
-            held: self.held.clone(),
+            place: Some((number, self.held.clone())),
         })
+    }
+
+    fn flow(&self, user: &User) -> Option<Flow> {
+        let mut of_namespace = None;
+        for group in &user.groups {
+            match group.as_str() {
+                "system:masters" => return None,
+                "system:nodes" | "system:serviceaccounts:kube-system" => return Some(Flow::Cluster),
+                group if group.starts_with("system:serviceaccounts:") => of_namespace = Some(group),
+                _ => {}
+            }
+        }
+        Some(Flow::Of(self.hasher.hash_one(of_namespace.unwrap_or(&user.name))))
+    }
+
+    fn has_room(&self, held: &Held, flow: Flow) -> bool {
+        let common = self.size - self.size / 4;
+        let (all, free) = (held.permits.len(), self.size);
+        match flow {
+            Flow::Cluster => all < free,
+            Flow::Of(user) => {
+                let own = held.flows.get(&user).copied().unwrap_or(0);
+                all < free && held.common < common && own < common.div_ceil(3)
+            }
+        }
+    }
+}
+
+impl Held {
+    fn add(&mut self, deadline: Instant, flow: Flow) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.permits.insert(number, (deadline, flow));
+        if let Flow::Of(user) = flow {
+            self.common += 1;
+            *self.flows.entry(user).or_default() += 1;
+        }
+        number
+    }
+
+    fn remove(&mut self, number: u64) {
+        // Gone already where its time was over.
+        let Some((_, Flow::Of(user))) = self.permits.remove(&number) else {
+            return;
+        };
+        self.common -= 1;
+        if let Some(own) = self.flows.get_mut(&user) {
+            *own -= 1;
+            if *own == 0 {
+                self.flows.remove(&user);
+            }
+        }
+    }
+
+    fn forget_late(&mut self, now: Instant) {
+        let late = self.permits.iter().filter(|(_, (deadline, _))| *deadline <= now);
+        let late: Vec<u64> = late.map(|(number, _)| *number).collect();
+        for number in late {
+            self.remove(number);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.held.lock().permits.remove(&self.number);
+        if let Some((number, held)) = self.place.take() {
+            held.lock().remove(number);
+        }
     }
 }
 
@@ -65,22 +147,49 @@ mod tests {
 
     use super::*;
 
+    fn user(name: &str, groups: &[&str]) -> User {
+        User::authenticated(name, groups.iter().map(|group| (*group).to_string()))
+    }
+
     #[test]
     fn places_come_back_when_their_time_is_over() {
+        let node = user("system:node:a", &["system:nodes"]);
         let pool = Pool::new(1);
         let soon = Instant::now() + Duration::from_millis(30);
-        let held = pool.take(soon);
-        assert!(held.is_some() && pool.take(soon).is_none());
+        let held = pool.take(&node, soon);
+        assert!(held.is_some() && pool.take(&node, soon).is_none());
         drop(held);
-        let late = pool.take(soon);
+        let late = pool.take(&node, soon);
         assert!(late.is_some());
         std::thread::sleep(Duration::from_millis(40));
-        let next = pool.take(Instant::now() + Duration::from_secs(1));
+        let next = pool.take(&node, Instant::now() + Duration::from_secs(1));
         assert!(next.is_some(), "its time is over");
         drop(late);
         assert!(
-            pool.take(soon).is_none(),
+            pool.take(&node, soon).is_none(),
             "what it no longer held is not given back twice"
         );
+    }
+
+    /// One account without any right kept everybody out, the administrator too.
+    #[test]
+    fn nobody_takes_all_places() {
+        let pool = Pool::new(16);
+        let late = Instant::now() + Duration::from_secs(60);
+        let all_of = |user: &User| -> Vec<Permit> { std::iter::from_fn(|| pool.take(user, late)).take(100).collect() };
+        let accounts = ["a", "b"].map(|name| user(name, &["system:serviceaccounts", "system:serviceaccounts:ns"]));
+        let first = all_of(&accounts[0]);
+        assert_eq!(first.len(), 4);
+        assert!(all_of(&accounts[1]).is_empty(), "accounts of one namespace share");
+        let others = ["jane", "joe", "jim"].map(|name| all_of(&user(name, &[])));
+        assert_eq!(others.each_ref().map(Vec::len), [4, 4, 0]);
+        assert_eq!(all_of(&user("admin", &["system:masters"])).len(), 100);
+        let node = user("system:node:a", &["system:nodes"]);
+        assert_eq!(all_of(&node).len(), 4);
+        drop(others);
+        let account = user("c", &["system:serviceaccounts", "system:serviceaccounts:kube-system"]);
+        assert_eq!(all_of(&account).len(), 12);
+        drop(first);
+        assert_eq!(all_of(&accounts[1]).len(), 4);
     }
 }

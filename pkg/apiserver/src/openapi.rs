@@ -145,11 +145,27 @@ async fn document(
             .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
-        let mut plain = Vec::new();
-        let unpacked = GzDecoder::new(&zipped[..]).read_to_end(&mut plain);
-        unpacked.map_err(|error| Status::internal(error.to_string()))?;
-        respond::bytes(StatusCode::OK, content_type, plain)
+        let mut response = respond::bytes(StatusCode::OK, content_type, Bytes::new());
+        *response.body_mut() = unpacked(zipped);
+        response
     };
     response.headers_mut().insert(ETAG, etag);
     Ok(response)
+}
+
+/// How much of a document is unpacked ahead of who reads it.
+const PIECE: u64 = 64 << 10;
+
+/// A document unpacked as it is read: who leaves it unread holds a piece of it, no copy of megabytes.
+fn unpacked(zipped: Bytes) -> Body {
+    let decoder = GzDecoder::new(std::io::Cursor::new(zipped));
+    Body::from_stream(futures::stream::unfold(Some(decoder), |decoder| async move {
+        let mut decoder = decoder?;
+        let mut piece = Vec::new();
+        match decoder.by_ref().take(PIECE).read_to_end(&mut piece) {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(Bytes::from(piece)), Some(decoder))),
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
 }

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::call::Call;
+use crate::identity::User;
 use crate::limits::{Permit, Pool};
 use crate::write::timed_out;
 
@@ -37,9 +38,9 @@ where
     F: Future<Output = Result<Response<Body>, Status>> + Send + 'static,
 {
     let state = call.server.clone();
-    let (bytes, mut long) = read(body, call.deadline, &state.receiving).await?;
+    let (bytes, mut long) = read(body, &call.user, call.deadline, &state.receiving).await?;
     if long.is_none() && changes_long(&call) {
-        long = Some(place(&state.receiving, call.deadline)?);
+        long = Some(place(&state.receiving, &call.user, call.deadline)?);
     }
     let turn = match long {
         None => None,
@@ -47,7 +48,7 @@ where
     };
     drop(long);
     if call.waits_for_body {
-        let place = place(&state.writing, call.deadline).inspect_err(|_| state.metrics().dropped())?;
+        let place = place(&state.writing, &call.user, call.deadline).inspect_err(|_| state.metrics().dropped())?;
         call.place = Some(place);
     }
     let Some(turn) = turn else {
@@ -78,17 +79,17 @@ async fn turn(long: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphore
 }
 
 /// A place in a pool, or the 429 of who finds none.
-pub fn place(pool: &Pool, deadline: Instant) -> Result<Permit, Status> {
+pub fn place(pool: &Pool, user: &User, deadline: Instant) -> Result<Permit, Status> {
     let refusal = || Status::too_many_requests("Too many requests, please try again later.", 1);
-    pool.take(deadline).ok_or_else(refusal)
+    pool.take(user, deadline).ok_or_else(refusal)
 }
 
 /// A body, and the place that it has if it is long.
-async fn read(body: Body, deadline: Instant, receiving: &Pool) -> Result<(Bytes, Option<Permit>), Status> {
+async fn read(body: Body, user: &User, deadline: Instant, receiving: &Pool) -> Result<(Bytes, Option<Permit>), Status> {
     let mut body = Limited::new(body, MAX_BODY);
     let mut long = None;
     if body.size_hint().lower() > SHORT as u64 {
-        long = Some(place(receiving, deadline)?);
+        long = Some(place(receiving, user, deadline)?);
     }
     let collect = async {
         // Most come as one frame, which is not copied.
@@ -107,7 +108,7 @@ async fn read(body: Body, deadline: Instant, receiving: &Pool) -> Result<(Bytes,
             }
             all.extend_from_slice(&data);
             if all.len() > SHORT && long.is_none() {
-                long = Some(place(receiving, deadline)?);
+                long = Some(place(receiving, user, deadline)?);
             }
         }
         let bytes = if all.is_empty() { first } else { all.freeze() };
@@ -144,12 +145,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_long_bodies_wait_for_each_other() {
         let deadline = Instant::now() + Duration::from_secs(5);
+        let user = User::authenticated("system:node:a", ["system:nodes".to_string()]);
         let none = Pool::new(0);
-        let (short, long) = read(frames(SHORT), deadline, &none).await.unwrap();
+        let (short, long) = read(frames(SHORT), &user, deadline, &none).await.unwrap();
         assert!(short.len() == SHORT && long.is_none());
-        assert_eq!(read(frames(SHORT + 1), deadline, &none).await.err().unwrap().code, 429);
         assert_eq!(
-            read(Body::from(vec![0; SHORT + 1]), deadline, &none)
+            read(frames(SHORT + 1), &user, deadline, &none)
+                .await
+                .err()
+                .unwrap()
+                .code,
+            429
+        );
+        assert_eq!(
+            read(Body::from(vec![0; SHORT + 1]), &user, deadline, &none)
                 .await
                 .err()
                 .unwrap()
@@ -158,15 +167,22 @@ mod tests {
         );
         let one = Pool::new(1);
         for _ in 0..3 {
-            let (body, long) = read(frames(MAX_BODY), deadline, &one).await.unwrap();
+            let (body, long) = read(frames(MAX_BODY), &user, deadline, &one).await.unwrap();
             assert!(body.len() == MAX_BODY && long.is_some());
-            assert_eq!(read(frames(SHORT + 1), deadline, &one).await.err().unwrap().code, 429);
+            assert_eq!(
+                read(frames(SHORT + 1), &user, deadline, &one).await.err().unwrap().code,
+                429
+            );
         }
         assert_eq!(
-            read(frames(MAX_BODY + 1), deadline, &one).await.err().unwrap().code,
+            read(frames(MAX_BODY + 1), &user, deadline, &one)
+                .await
+                .err()
+                .unwrap()
+                .code,
             413
         );
         let never = Body::from_stream(futures::stream::pending::<Result<Bytes, axum::Error>>());
-        assert_eq!(read(never, deadline, &one).await.err().unwrap().code, 504);
+        assert_eq!(read(never, &user, deadline, &one).await.err().unwrap().code, 504);
     }
 }

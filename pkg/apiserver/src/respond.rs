@@ -1,5 +1,6 @@
 //! Answers: bytes of the cache as they are where the client takes them so, else the same object in another shape.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -113,11 +114,12 @@ fn compressed(code: StatusCode, content_type: &'static str, body: Bytes, output:
     response
 }
 
-/// Adds `Warning: 299 - "…"` for each text, within upstream's bound of 4 KiB.
+/// Adds `Warning: 299 - "…"` for each text once, within upstream's bound of 4 KiB.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
     let mut total = 0;
-    for (index, text) in warnings.iter().enumerate() {
-        if warnings[..index].contains(text) {
+    let mut told = HashSet::new();
+    for text in warnings {
+        if !told.insert(text) {
             continue;
         }
         let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

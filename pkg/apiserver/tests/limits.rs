@@ -179,3 +179,30 @@ async fn long_requests_are_worked_on_beside_the_runtime() {
         );
     }
 }
+
+/// Unread answers of one account held all places, and a document's copy each.
+#[tokio::test]
+async fn unread_answers_of_one_account_keep_nobody_else_out() {
+    let api = Api::open_with(|config| config.max_in_flight = (8, 8)).await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let (code, issued) = api.post(tokens, &request).await;
+    assert_eq!(code, 201, "{issued}");
+    let token = issued["status"]["token"].as_str().unwrap();
+    let router = api.server().router();
+    let ask = || {
+        let request = Request::get("/openapi/v2").header("authorization", format!("Bearer {token}"));
+        router.clone().oneshot(request.body(Body::empty()).unwrap())
+    };
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        unread.push(ask().await.unwrap());
+    }
+    let answered = unread.iter().filter(|answer| answer.status() == 200).count();
+    assert_eq!((answered, unread.last().unwrap().status().as_u16()), (2, 429));
+    for _ in 0..20 {
+        assert_eq!(api.get("/version").await.0, 200);
+    }
+    let (code, document) = read(unread.remove(0)).await;
+    assert!(code == 200 && document["swagger"] == "2.0");
+}
