@@ -163,6 +163,11 @@ pub struct Join {
     pub node: NodeFlags,
 }
 
+/// A path that means the same from every folder: it is written down, and used by the service after a reboot.
+fn absolute(path: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(path)
+}
+
 /// What init and join share.
 #[derive(Args, Clone)]
 pub struct NodeFlags {
@@ -176,7 +181,7 @@ pub struct NodeFlags {
     #[arg(long, value_name = "PATH", env = "MK8S_CRI_SOCKET")]
     pub cri_socket: Option<String>,
     /// Where mk8s keeps the cluster's objects, keys and the node's state [default: /var/lib/mk8s]
-    #[arg(long, value_name = "DIR", env = "MK8S_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "MK8S_DATA_DIR", value_parser = absolute)]
     pub data_dir: Option<PathBuf>,
     /// Taints that the node registers with, separated by commas
     #[arg(
@@ -206,7 +211,7 @@ pub struct NodeFlags {
 #[derive(Args, Clone)]
 pub struct Where {
     /// The data directory [default: the one that this host was set up with]
-    #[arg(long, value_name = "DIR", env = "MK8S_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "MK8S_DATA_DIR", value_parser = absolute)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -345,6 +350,20 @@ mod tests {
                 let is_secret = ["TOKEN", "KEY", "PASSWORD"].iter().any(|word| variable.ends_with(word));
                 assert!(!is_secret || argument.is_hide_env_values_set(), "{path} {variable}");
             }
+        }
+    }
+
+    #[test]
+    fn a_data_directory_is_the_same_from_everywhere() {
+        for command in ["init", "status"] {
+            let matches = Cli::command()
+                .try_get_matches_from(["mk8s", command, "--data-dir", "here"])
+                .unwrap();
+            let given: &PathBuf = matches
+                .subcommand()
+                .and_then(|(_, matches)| matches.get_one("data_dir"))
+                .unwrap();
+            assert_eq!(*given, std::env::current_dir().unwrap().join("here"), "{command}");
         }
     }
 
