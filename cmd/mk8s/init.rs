@@ -61,7 +61,7 @@ async fn finish(mut settings: Settings, (first_token, ttl): (Token, Option<Durat
     status::wait_ready(&settings, &mut started).await?;
     master::mark_own_node(&settings, &client).await?;
     let text = crate::remote::read(ADMIN_CONF.as_ref())?;
-    let left = kubeconfig::install_for_users(&mut settings, &text)?;
+    let left = kubeconfig::install_for_users(&mut settings, &text);
     let settings = settings.finish()?;
     closing(&settings, &first_token, &left)
 }
@@ -202,15 +202,15 @@ async fn publish(client: &kube::Client, settings: &Settings) -> Result<()> {
     objects::upsert(client, binding).await.map_err(failed)
 }
 
-fn closing(settings: &Settings, first_token: &Token, left: &[PathBuf]) -> Result<()> {
+fn closing(settings: &Settings, first_token: &Token, left: &[(PathBuf, Failure)]) -> Result<()> {
     let join = token::join_command(settings, first_token)?;
     println!("\nYour Kubernetes control-plane has initialized successfully!\n");
     println!("To start using your cluster, you need to run the following as a regular user:\n");
     println!("  mkdir -p $HOME/.kube");
     println!("  sudo cp -i {ADMIN_CONF} $HOME/.kube/config");
     println!("  sudo chown $(id -u):$(id -g) $HOME/.kube/config\n");
-    for path in left {
-        println!("{} was left as it is, since mk8s did not write it.\n", path.display());
+    for (path, why) in left {
+        println!("{} was left as it is: {why}.\n", path.display());
     }
     println!("Alternatively, if you are the root user, you can run:\n");
     println!("  export KUBECONFIG={ADMIN_CONF}\n");

@@ -1,19 +1,28 @@
 //! Kubeconfig files: the copies of admin.conf that root and the sudo user get, and ones for other users.
 //!
-//! A home directory is its user's to fill with links, so that root does there only what the user could do too.
+//! A home directory is its user's to fill with links, pipes and whole disks, so that root does there only what the user could
+//! do too, follows no link below it, and reads no more than a kubeconfig can be.
 
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
+use mk8s_dirfd::{Dir, found};
 use mk8s_pki::kubeconfig::{Credential, Kubeconfig};
-use mk8s_pki::{ca, files, issue};
-use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
+use mk8s_pki::{ca, issue};
+use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid, setgroups};
 
 use crate::cli;
 use crate::failure::{Failure, Result};
 use crate::settings::{ADMIN_CONF, Home, Role, Settings};
 
+/// In every home.
+const DIRECTORY: &str = ".kube";
+const COPY: &str = "config";
 /// Beside a copy: the hash of what was written, so that an unmodified copy is known again.
 const MARK: &str = ".mk8s-config.sha256";
+/// What is longer is no copy of mk8s's.
+const LIMIT: u64 = 1 << 20;
 
 /// Root's home, and that of who called sudo.
 fn homes() -> Vec<Home> {
@@ -36,7 +45,7 @@ fn homes() -> Vec<Home> {
 
 /// Does something with the rights in the file system of the user whose home it is. They are the calling thread's, which
 /// must not await in between.
-fn in_home<T>(home: &Home, work: impl FnOnce(&Path) -> T) -> T {
+fn in_home<T>(home: &Home, work: impl FnOnce(&Home) -> Result<T>) -> Result<T> {
     struct Back(Uid, Gid);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -44,10 +53,12 @@ fn in_home<T>(home: &Home, work: impl FnOnce(&Path) -> T) -> T {
             setfsgid(self.1);
         }
     }
+    // Those of root are the whole process's, which needs none of them: they are not taken again.
+    setgroups(&[]).map_err(|error| Failure::of("give up the supplementary groups", error))?;
     // The group first: who is not root any more may not change it.
     let group = setfsgid(Gid::from_raw(home.gid));
     let _back = Back(setfsuid(Uid::from_raw(home.uid)), group);
-    work(&home.directory.join(".kube"))
+    work(home)
 }
 
 fn hash(text: &[u8]) -> String {
@@ -55,71 +66,105 @@ fn hash(text: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn is_ours(directory: &Path) -> bool {
-    let config = std::fs::read(directory.join("config"));
-    let mark = std::fs::read_to_string(directory.join(MARK));
-    matches!((config, mark), (Ok(config), Ok(mark)) if hash(&config) == mark.trim())
+/// A file of the user's own, if it is one and no longer than a kubeconfig can be.
+fn read(directory: &Dir, name: &str, home: &Home) -> Option<Vec<u8>> {
+    let file = directory.file(name).ok()?;
+    let about = file.metadata().ok()?;
+    let mut bytes = Vec::new();
+    let fits = about.is_file() && about.uid() == home.uid && about.len() <= LIMIT;
+    // It may grow while it is read.
+    let read = fits.then(|| file.take(LIMIT + 1).read_to_end(&mut bytes))?;
+    (read.ok()? as u64 <= LIMIT).then_some(bytes)
 }
 
-fn write_copy(directory: &Path, text: &str) -> Result<()> {
-    files::write(&directory.join("config"), text.as_bytes(), 0o600)?;
-    Ok(files::write(
-        &directory.join(MARK),
-        hash(text.as_bytes()).as_bytes(),
-        0o600,
-    )?)
+fn is_ours(directory: &Dir, home: &Home) -> bool {
+    let (config, mark) = (read(directory, COPY, home), read(directory, MARK, home));
+    matches!((config, mark), (Some(config), Some(mark)) if hash(&config).as_bytes() == mark.trim_ascii())
 }
 
-/// Writes `~/.kube/config` where there is none, or an unmodified one of mk8s's, and notes in the settings for whom; returns
-/// those that were left alone.
-pub fn install_for_users(settings: &mut Settings, text: &str) -> Result<Vec<PathBuf>> {
+/// Whole or not at all, under a name that is nobody else's until it is whole.
+fn write(directory: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
+    let fresh = format!(".mk8s-new.{name}");
+    found(directory.remove_file(&fresh))?;
+    let file = directory.create_file(&fresh, bytes, 0o600, None, None)?;
+    let synced = file.sync_all();
+    synced.map_err(|error| Failure::of(format!("write {}", directory.path().join(&fresh).display()), error))?;
+    Ok(directory.rename(&fresh, name)?)
+}
+
+fn write_copy(directory: &Dir, text: &str) -> Result<()> {
+    write(directory, COPY, text.as_bytes())?;
+    write(directory, MARK, hash(text.as_bytes()).as_bytes())
+}
+
+/// `.kube` of a home, if there is one.
+fn open(home: &Home) -> Result<Option<Dir>> {
+    Ok(found(Dir::open(&home.directory)?.dir(DIRECTORY))?)
+}
+
+/// Writes a copy where there is none, or an unmodified one of mk8s's; says whether `.kube` was made for it.
+fn install(home: &Home, text: &str) -> Result<bool> {
+    let (directory, made) = Dir::open(&home.directory)?.ensure_dir(DIRECTORY, 0o700)?;
+    if found(directory.stat_of(COPY))?.is_some() && !is_ours(&directory, home) {
+        return Err(Failure::new("mk8s did not write it"));
+    }
+    write_copy(&directory, text).map(|()| made)
+}
+
+/// Gives users a copy, and notes in the settings for whom; returns those that were left alone, and why.
+pub fn install_for_users(settings: &mut Settings, text: &str) -> Vec<(PathBuf, Failure)> {
     let mut left = Vec::new();
     for mut home in homes().into_iter().filter(|home| home.directory.is_dir()) {
-        let written = in_home(&home, |directory| {
-            let config = directory.join("config");
-            if config.symlink_metadata().is_ok() && !is_ours(directory) {
-                left.push(config);
-                return Ok(None);
+        let made_directory = match in_home(&home, |home| install(home, text)) {
+            Ok(made) => made,
+            Err(failure) => {
+                left.push((home.directory.join(DIRECTORY).join(COPY), failure));
+                continue;
             }
-            let made_directory = !directory.exists();
-            write_copy(directory, text).map(|()| Some(made_directory))
-        });
-        let Some(made_directory) = written? else { continue };
+        };
         let noted = settings.kubeconfigs.iter_mut().find(|noted| noted.uid == home.uid);
         if noted.is_none() {
             home.made_directory = made_directory;
             settings.kubeconfigs.push(home);
         }
     }
-    Ok(left)
+    left
 }
 
 /// Gives the copies that their users did not change the text that admin.conf has now.
 pub fn renew_copies(homes: &[Home], text: &str) {
+    let renew = |home: &Home| match open(home)? {
+        Some(directory) if is_ours(&directory, home) => write_copy(&directory, text),
+        _ => Ok(()),
+    };
     for home in homes {
-        let renewed = in_home(home, |directory| match is_ours(directory) {
-            true => write_copy(directory, text),
-            false => Ok(()),
-        });
-        if let Err(failure) = renewed {
+        if let Err(failure) = in_home(home, renew) {
             tracing::warn!(home = %home.directory.display(), %failure, "the user's copy of admin.conf is not renewed");
         }
     }
 }
 
-/// Removes the copies that are still as mk8s wrote them, of all who got one, and of who calls.
+/// Removes the copies that are still as mk8s wrote them, of all who got one, and of who calls. A home that does not let it
+/// ends no reset.
 pub fn remove_for_users(noted: &[Home]) {
-    for home in noted.iter().chain(&homes()) {
-        in_home(home, |directory| {
-            if is_ours(directory) {
-                let _ = std::fs::remove_file(directory.join("config"));
-            }
-            let _ = std::fs::remove_file(directory.join(MARK));
-            if home.made_directory {
-                let _ = std::fs::remove_dir(directory);
-            }
-        });
+    for home in noted.iter().chain(&homes()).filter(|home| home.directory.is_dir()) {
+        if let Err(failure) = in_home(home, remove) {
+            eprintln!("[reset] {failure}");
+        }
     }
+}
+
+fn remove(home: &Home) -> Result<()> {
+    let Some(directory) = open(home)? else { return Ok(()) };
+    if is_ours(&directory, home) {
+        found(directory.remove_file(COPY))?;
+    }
+    found(directory.remove_file(MARK))?;
+    if home.made_directory {
+        // Not where others have something in it: kubectl keeps its cache there.
+        let _ = Dir::open(&home.directory)?.remove_dir(DIRECTORY);
+    }
+    Ok(())
 }
 
 /// `mk8s kubeconfig`: the administrator's file, or one with a certificate for a user.
@@ -161,55 +206,127 @@ pub async fn print(arguments: &cli::Kubeconfig) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::path::Path;
+
+    use nix::sys::stat::Mode;
 
     use super::*;
 
-    /// A user puts links where root writes a copy, gives it away, or removes it: root's files stay root's, and whole.
-    #[test]
-    fn links_in_a_home_lead_root_nowhere() {
+    const USER: u32 = 4242;
+
+    /// A folder that all may look into, and a user's home and a folder of root's in it.
+    fn a_home() -> (tempfile::TempDir, Home, PathBuf) {
         assert!(Uid::effective().is_root(), "this test acts as two users");
         let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (roots, directory) = (dir.path().join("roots"), dir.path().join("home"));
-        std::fs::create_dir(&roots).unwrap();
-        std::fs::create_dir(&directory).unwrap();
-        chown(&directory, Some(4242), Some(4242)).unwrap();
+        fs::create_dir(&roots).unwrap();
+        fs::create_dir(&directory).unwrap();
+        chown(&directory, Some(USER), Some(USER)).unwrap();
         let home = Home {
-            directory: directory.clone(),
-            uid: 4242,
-            gid: 4242,
+            directory,
+            uid: USER,
+            gid: USER,
             made_directory: true,
         };
-        // The directory is a link to one of root's.
-        symlink(&roots, directory.join(".kube")).unwrap();
-        assert!(in_home(&home, |directory| write_copy(directory, "secret")).is_err());
-        assert_eq!(std::fs::read_dir(&roots).unwrap().count(), 0);
-        // So it is when a copy of mk8s's is to be removed.
-        write_copy(&roots, "secret").unwrap();
-        remove_for_users(std::slice::from_ref(&home));
-        assert!(roots.join("config").exists() && is_ours(&roots));
+        (dir, home, roots)
+    }
 
-        std::fs::remove_file(directory.join(".kube")).unwrap();
-        in_home(&home, |directory| write_copy(directory, "secret")).unwrap();
-        let written = std::fs::metadata(directory.join(".kube/config")).unwrap();
+    fn put(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        chown(path, Some(USER), Some(USER)).unwrap();
+    }
+
+    #[test]
+    fn a_copy_is_the_users_until_they_change_it() {
+        let (_dir, home, _) = a_home();
+        let copy = home.directory.join(".kube/config");
+        assert!(
+            in_home(&home, |home| install(home, "secret")).unwrap(),
+            "the directory is made"
+        );
+        let written = fs::metadata(&copy).unwrap();
         assert_eq!(
             (written.uid(), written.gid(), written.mode() & 0o777),
-            (4242, 4242, 0o600)
+            (USER, USER, 0o600)
         );
+        // A file of the user's own, of a name that others use for what is half written.
+        put(&home.directory.join(".kube/config.new"), "mine");
         renew_copies(std::slice::from_ref(&home), "fresh");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "fresh");
+        fs::write(&copy, "changed").unwrap();
+        renew_copies(std::slice::from_ref(&home), "again");
+        assert!(in_home(&home, |home| install(home, "again")).is_err());
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "changed");
+        fs::remove_file(&copy).unwrap();
+        assert!(!in_home(&home, |home| install(home, "again")).unwrap());
         assert_eq!(
-            std::fs::read_to_string(directory.join(".kube/config")).unwrap(),
-            "fresh"
+            fs::read_to_string(home.directory.join(".kube/config.new")).unwrap(),
+            "mine"
         );
-        std::fs::write(directory.join(".kube/config"), "changed").unwrap();
-        renew_copies(std::slice::from_ref(&home), "fresh");
-        assert_eq!(
-            std::fs::read_to_string(directory.join(".kube/config")).unwrap(),
-            "changed"
-        );
-        in_home(&home, |directory| write_copy(directory, "again")).unwrap();
+        fs::remove_file(home.directory.join(".kube/config.new")).unwrap();
         remove_for_users(std::slice::from_ref(&home));
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&home.directory).unwrap().count(), 0);
+    }
+
+    /// The directory is a link: to one of root's, or to one of the user's own.
+    #[test]
+    fn a_linked_directory_leads_root_nowhere() {
+        let (_dir, home, roots) = a_home();
+        let theirs = home.directory.join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        chown(&theirs, Some(USER), Some(USER)).unwrap();
+        for target in [&roots, &theirs] {
+            let kube = home.directory.join(".kube");
+            symlink(target, &kube).unwrap();
+            assert!(in_home(&home, |home| install(home, "secret")).is_err());
+            assert_eq!(fs::read_dir(target).unwrap().count(), 0);
+            write_copy(&Dir::open(target).unwrap(), "secret").unwrap();
+            remove_for_users(std::slice::from_ref(&home));
+            assert_eq!(fs::read_dir(target).unwrap().count(), 2);
+            fs::remove_file(kube).unwrap();
+        }
+    }
+
+    /// What stands under the two names is no file of the user's own of a kubeconfig's length: nothing is done to it, nor is
+    /// it waited for.
+    #[test]
+    fn what_is_no_copy_is_left_alone() {
+        let (_dir, home, roots) = a_home();
+        in_home(&home, |home| install(home, "secret")).unwrap();
+        let kube = home.directory.join(".kube");
+        let secret = roots.join("secret");
+        fs::write(&secret, "secret").unwrap();
+        let long = "x".repeat(LIMIT as usize + 1);
+        let cases: [(&str, &dyn Fn(&Path)); 5] = [
+            ("a pipe", &|path| nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap()),
+            ("a link to root's file", &|path| symlink(&secret, path).unwrap()),
+            ("root's file", &|path| fs::hard_link(&secret, path).unwrap()),
+            ("a directory", &|path| fs::create_dir(path).unwrap()),
+            ("a long file", &|path| put(path, &long)),
+        ];
+        for (what, make) in cases {
+            let copy = kube.join(COPY);
+            fs::remove_file(&copy).or_else(|_| fs::remove_dir(&copy)).unwrap();
+            make(&copy);
+            put(
+                &kube.join(MARK),
+                &hash(if what == "a long file" {
+                    long.as_bytes()
+                } else {
+                    b"secret"
+                }),
+            );
+            let before = fs::symlink_metadata(&copy).unwrap();
+            assert!(!is_ours(&open(&home).unwrap().unwrap(), &home), "{what}");
+            assert!(in_home(&home, |home| install(home, "again")).is_err(), "{what}");
+            renew_copies(std::slice::from_ref(&home), "again");
+            remove_for_users(std::slice::from_ref(&home));
+            let after = fs::symlink_metadata(&copy).unwrap();
+            assert_eq!((after.ino(), after.len()), (before.ino(), before.len()), "{what}");
+        }
+        assert_eq!(fs::read_to_string(secret).unwrap(), "secret");
     }
 }
