@@ -52,6 +52,10 @@ same() {
     fails "$1: < before, > now" "$output"
   fi
 }
+# remember FILE HOST: writes down what `same` compares with.
+remember() {
+  if ! on "$2" bash "${state_script:-$here/state.sh}" >"$1" 2>"$work/now.errors"; then fails "host $2 can be looked at" "$(cat "$work/now.errors")"; fi
+}
 # A check that is misspelt is one that fails. The shell runs this in a process of its own: run.sh counts the file's lines.
 command_not_found_handle() { echo "$*" >>"$work/not-found"; echo "FAILED  there is no command $1" >&2; return 127; }
 # has PATTERN COMMAND…: for conditions. It reads all that the command says: `command | grep -q` ends at the first match, and

@@ -42,7 +42,7 @@ shows "the firewall's own policy" "FORWARD DROP" on 1 iptables-save
 echo "# an init by sudo, a lost CA, and a reset by root"
 # Whose home is on the host's own disk.
 on 1 bash -c 'useradd --home-dir /usr/local/sam --create-home sam; mkdir -p /etc/kubernetes/manifests /var/lib/kubelet/theirs'
-on 1 bash "$here/state.sh" >"$work/state-sam"
+remember "$work/state-sam" 1
 check "init" on 1 env SUDO_USER=sam "$work/mk8s" init
 shows "the user's copy is the user's" "^sam 600 /usr/local/sam/.kube/config$" on 1 stat -c "%U %a %n" /usr/local/sam/.kube/config
 check "stop" on 1 mk8s stop

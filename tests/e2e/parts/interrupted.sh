@@ -23,10 +23,11 @@ application() {
 }
 
 echo "# a reset that meets no containerd"
-for host in 1 2; do on $host bash "$here/state.sh" >"$work/state-cut-$host"; done
+for host in 1 2; do remember "$work/state-cut-$host" $host; done
 check "init" on 1 "$mk8s" init
 application
 check "containerd ends" stop_containerd 1
+refuses "a host that can't be looked at is like no other" "containerd.sock" on 1 bash "$here/state.sh"
 no_containerd="^error: cannot talk to containerd at /run/containerd/containerd.sock: .*start containerd, then .mk8s reset. again"
 refuses "reset refuses" "$no_containerd" on 1 mk8s reset --force
 on 1 mv /run/containerd/containerd.sock /run/containerd/away
@@ -121,7 +122,7 @@ case $* in
 esac
 SYSTEMCTL
 on 1 sh -c 'chmod 755 /usr/local/bin/systemctl; mkdir -p /run/systemd/system'
-on 1 bash "$here/state.sh" >"$work/state-unit"
+remember "$work/state-unit" 1
 check "init" on 1 "$mk8s" init
 check "stop" on 1 mk8s stop
 on 1 bash -c 'setsid busybox nc -l -p 6443 >/dev/null 2>&1 </dev/null & echo $! >/run/taken; until ss -tln | grep -q ":6443 "; do sleep 0.05; done'

@@ -5,7 +5,7 @@ echo "# a second host"
 # that was ever asked for stays, empty; a firewall has both.
 firewall() { on 2 sh -c 'iptables -P FORWARD DROP && iptables -P INPUT ACCEPT'; }
 check "a firewall" firewall
-on 2 bash "$here/state.sh" >"$work/state-2"
+remember "$work/state-2" 2
 join=$(on 1 mk8s token create --print-join-command)
 shows "token list" "^[a-z0-9]{6}\.[a-z0-9]{16} .*authentication,signing" on 1 mk8s token list
 token=$(on 1 mk8s token generate)
