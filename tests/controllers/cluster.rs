@@ -114,6 +114,11 @@ impl Cluster {
         token
     }
 
+    /// Asks again after each change of the cluster until it holds; what is found instead is printed when it never does.
+    pub async fn until<F: Future<Output = Result<(), String>>>(&self, what: &str, ask: impl FnMut() -> F) {
+        self.plane.until(what, ask).await;
+    }
+
     pub async fn stop(self) {
         self.plane.stop().await;
     }
@@ -159,19 +164,6 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
     }
 }
 
-/// Asks again until it holds; what is asked about is printed when it never does.
-pub async fn until<F: Future<Output = Result<(), String>>>(what: &str, mut ask: impl FnMut() -> F) {
-    let mut last = String::new();
-    for _ in 0..200 {
-        match ask().await {
-            Ok(()) => return,
-            Err(found) => last = found,
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{what}: {last}");
-}
-
 /// Holds, or tells what was found.
 pub fn holds(condition: bool, found: impl std::fmt::Debug) -> Result<(), String> {
     if condition { Ok(()) } else { Err(format!("{found:?}")) }
@@ -183,4 +175,11 @@ pub fn template(app: &str, outcome: &str) -> Value {
         "metadata": {"labels": {"app": app}, "annotations": {OUTCOME: outcome}},
         "spec": {"containers": [{"name": "c", "image": "busybox", "ports": [{"name": "http", "containerPort": 8080}]}]},
     })
+}
+
+/// A Deployment of pods that run, behind the label `app=web`.
+pub fn deployment(replicas: i32, version: &str) -> Value {
+    let mut template = template("web", "run");
+    template["metadata"]["labels"]["version"] = json!(version);
+    json!({"metadata": {"name": "web"}, "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}})
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::cluster::{holds, until};
+use crate::cluster::holds;
 use crate::harness::Plane;
 
 const LEASE: Duration = Duration::from_secs(6);
@@ -105,12 +105,13 @@ async fn join(plane: &Plane, name: &str) {
 async fn share_of(plane: &Plane, name: &str) -> String {
     let nodes: Api<Node> = Api::all(plane.plane.client("system:apiserver"));
     let share = Mutex::new(None);
-    until("a node gets its share of the pod network", || async {
-        let node = nodes.get(name).await.unwrap();
-        *share.lock() = node.spec.and_then(|spec| spec.pod_cidr);
-        holds(share.lock().is_some(), name)
-    })
-    .await;
+    plane
+        .until("a node gets its share of the pod network", || async {
+            let node = nodes.get(name).await.unwrap();
+            *share.lock() = node.spec.and_then(|spec| spec.pod_cidr);
+            holds(share.lock().is_some(), name)
+        })
+        .await;
     share.into_inner().unwrap()
 }
 
@@ -139,13 +140,16 @@ async fn who_loses_the_lease_has_stopped_before_another_begins_with_what_there_i
     let cut = Instant::now();
     first_way.cut(true);
     let joined = AtomicU32::new(0);
-    until("the other one leads", || async {
-        let node = joined.fetch_add(1, Ordering::Relaxed);
-        join(&second, &format!("c-{node}")).await;
-        let held = lease(&second).await;
-        holds(held.holder_identity.as_deref() == Some("second"), held)
-    })
-    .await;
+    second
+        .until("the other one leads", || async {
+            // One after the other, not each for the change that the last one is.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let node = joined.fetch_add(1, Ordering::Relaxed);
+            join(&second, &format!("c-{node}")).await;
+            let held = lease(&second).await;
+            holds(held.holder_identity.as_deref() == Some("second"), held)
+        })
+        .await;
     for node in 0..joined.into_inner() {
         shares.push(share_of(&second, &format!("c-{node}")).await);
     }

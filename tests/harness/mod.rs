@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mk8s_client::lease::Election;
 use mk8s_controllers::context::Settings;
@@ -15,6 +15,9 @@ use mk8s_supervisor::Supervisor;
 use tokio_util::sync::CancellationToken;
 
 pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// How long what is waited for may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Plane {
     pub dir: Arc<tempfile::TempDir>,
@@ -78,6 +81,19 @@ impl Plane {
             "tasks did not end"
         );
         self.plane.close().await;
+    }
+
+    /// Asks again after each change that the API shows until it holds; what is found instead is printed when it never does.
+    pub async fn until<F: Future<Output = Result<(), String>>>(&self, what: &str, mut ask: impl FnMut() -> F) {
+        let cache = self.plane.server.state().cache();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Before it is asked for: what comes meanwhile is a reason to ask again.
+            let seen = cache.revision();
+            let Err(found) = ask().await else { return };
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(cache.wait_for(seen + 1, left).await, "{what}: {found}");
+        }
     }
 
     pub fn url(&self) -> String {
