@@ -38,6 +38,13 @@ const JOIN_EXAMPLES: &str = "Examples:
   sudo mk8s join 10.0.0.1:6443 --token abcdef.0123456789abcdef --discovery-token-ca-cert-hash sha256:HEX
   sudo mk8s join                                  on a host that joined before: start it if it is down";
 
+const RESET_NOTES: &str = "What stays: this program, images imported by hand, /etc/mk8s.
+
+It needs containerd, which alone knows what there is mk8s's: where it does not answer, mk8s is stopped and nothing is removed,
+and `mk8s reset` can be called again. Where containerd itself was removed from this host (neither its socket nor its program is
+there), what it kept of pods and images stays in its directory, /var/lib/containerd. A reset that was interrupted goes on
+where it was.";
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Make this host a cluster: control plane and node
@@ -53,6 +60,7 @@ pub enum Verb {
     /// Run in the foreground what this host was set up for (the service's command)
     Run(Run),
     /// End everything of mk8s's on this host and remove all it made
+    #[command(after_help = RESET_NOTES)]
     Reset(Reset),
     /// Show what runs here
     Status(Where),
