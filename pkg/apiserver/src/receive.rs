@@ -4,7 +4,7 @@
 //!
 //! A long one is then worked on out of everybody's way: decoding, patching and checking megabytes takes a core for a while,
 //! and a worker of the runtime that does it serves nobody else meanwhile. So such requests run on threads beside the
-//! runtime's, as many at once as there are cores, and keep their place among the long ones until it is their turn.
+//! runtime's, as many at once as that has workers, and keep their place among the long ones until it is their turn.
 
 use std::sync::Arc;
 

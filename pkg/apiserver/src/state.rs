@@ -98,7 +98,7 @@ impl State {
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
             receiving: Pool::new(config.max_in_flight.1),
-            long: Arc::new(Semaphore::new(cores())),
+            long: Arc::new(Semaphore::new(turns())),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             pins_watched: AtomicBool::new(false),
@@ -217,8 +217,9 @@ impl State {
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// Half of the cores and at least two, as the runtime has workers.
+fn turns() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2))
 }
 
 /// How often what is stored is read again because others wrote meanwhile.
