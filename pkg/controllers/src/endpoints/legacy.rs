@@ -5,15 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
-};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
 use mk8s_client::{Event, Index, Informer};
 
 use super::{
-    HEADLESS, addresses, follow, hostname, is_headless, is_managed, is_published, publishes_unready, selected,
+    HEADLESS, addresses, follow, hostname, is_headless, is_managed, is_published, publishes_unready, selected, target,
     target_port,
 };
 use crate::context::Context;
@@ -209,13 +207,7 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
         ip: ip.to_string(),
         hostname: hostname(pod, service),
         node_name: Some(pod::node(pod).to_owned()).filter(|n| !n.is_empty()),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(target(pod)),
     })
 }
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use mk8s_client::{Event, Index, Informer, Seen};
 
 use super::plan::{Frame, Group, MANAGED_BY, SERVICE_NAME, arrange};
+use super::service_of;
 use super::write::write;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
@@ -25,17 +26,6 @@ const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
 /// No more addresses of a subset than this.
 const MAX_ADDRESSES: usize = 1000;
 
-fn service_of(slice: &EndpointSlice) -> Option<Key> {
-    let labels = meta::labels(slice);
-    let ours = labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER);
-    let name = labels.get(SERVICE_NAME).filter(|_| ours)?;
-    Some(Key::new(meta::namespace(slice), name))
-}
-
-fn by_service(slice: &EndpointSlice) -> Vec<String> {
-    service_of(slice).map(|key| key.to_string()).into_iter().collect()
-}
-
 struct Controller {
     ctx: Context,
     services: Informer<Service>,
@@ -50,7 +40,9 @@ struct Controller {
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
     let all_slices = ctx.informers.of::<EndpointSlice>();
-    let slices = all_slices.index("mirrored service", by_service);
+    let slices = all_slices.index("mirrored service", |slice| {
+        service_of(slice, MANAGER).iter().map(Key::to_string).collect()
+    });
     let mut driver = Driver::new("endpointslicemirroring-controller", &ctx.scope);
     driver.watch(&services, |event| {
         let selector = |s: &Service| s.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
@@ -62,7 +54,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     driver.watch(&endpoints, |event| vec![Key::of(&**event.object())]);
-    driver.watch(&all_slices, |event| service_of(event.object()).into_iter().collect());
+    driver.watch(&all_slices, |event| {
+        service_of(event.object(), MANAGER).into_iter().collect()
+    });
     let controller = Controller {
         ctx,
         services,

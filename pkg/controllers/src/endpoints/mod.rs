@@ -9,7 +9,8 @@ mod write;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mk8s_client::{Event, Index};
 
@@ -20,6 +21,25 @@ use crate::pod;
 
 /// Marks what belongs to a service without a cluster address.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// The service whose slice this is, where `manager` keeps it.
+fn service_of(slice: &EndpointSlice, manager: &str) -> Option<Key> {
+    let labels = meta::labels(slice);
+    let kept = labels.get(plan::MANAGED_BY).is_some_and(|by| by == manager);
+    let name = labels.get(plan::SERVICE_NAME).filter(|_| kept)?;
+    Some(Key::new(meta::namespace(slice), name))
+}
+
+/// The pod, as an address names what it is of.
+fn target(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".to_owned()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
 
 /// A service has no cluster address.
 pub fn is_headless(service: &Service) -> bool {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::{HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target_port};
+use super::{HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target, target_port};
 use crate::{meta, pod};
 
 /// Names the service that a slice belongs to.
@@ -205,13 +205,7 @@ fn endpoint(service: &Service, pod: &Pod, family: &str, zone_of: &impl Fn(&str) 
             .then(|| hints(service, node.as_deref(), zone.as_deref()))
             .flatten(),
         hostname: hostname(pod, service),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(target(pod)),
         node_name: node,
         zone,
         deprecated_topology: None,

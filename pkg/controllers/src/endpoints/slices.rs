@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mk8s_client::{Event, Index, Informer, Seen};
 
-use super::plan::{self, MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::plan::{self, MANAGER};
 use super::write::write;
-use super::{follow, is_managed, selected};
+use super::{follow, is_managed, selected, service_of};
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
@@ -19,20 +19,6 @@ use crate::meta::{self, Key};
 const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 5;
 const ZONE: &str = "topology.kubernetes.io/zone";
-
-fn service_of(slice: &EndpointSlice) -> Option<Key> {
-    let labels = meta::labels(slice);
-    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
-        return None;
-    }
-    labels
-        .get(SERVICE_NAME)
-        .map(|name| Key::new(meta::namespace(slice), name))
-}
-
-fn by_service(slice: &EndpointSlice) -> Vec<String> {
-    service_of(slice).map(|key| key.to_string()).into_iter().collect()
-}
 
 struct Controller {
     ctx: Context,
@@ -51,15 +37,17 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, nodes) = (ctx.informers.of::<Service>(), ctx.informers.of::<Node>());
     let all_slices = ctx.informers.of::<EndpointSlice>();
     let pods = index::labels(&ctx.informers.of());
-    let slices = all_slices.index("service", by_service);
+    let slices = all_slices.index("service", |slice| {
+        service_of(slice, MANAGER).iter().map(Key::to_string).collect()
+    });
     let mut driver = Driver::new(NAME, &ctx.scope);
     follow(&mut driver, &ctx);
     driver.watch(&all_slices, |event| {
         let before = match event {
-            Event::Applied { old: Some(old), .. } => service_of(old),
+            Event::Applied { old: Some(old), .. } => service_of(old, MANAGER),
             _ => None,
         };
-        before.into_iter().chain(service_of(event.object())).collect()
+        before.into_iter().chain(service_of(event.object(), MANAGER)).collect()
     });
     driver.watch(&nodes, {
         let services = services.clone();
