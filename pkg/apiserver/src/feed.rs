@@ -154,6 +154,9 @@ impl Reading {
                 return Ok(change);
             }
             if self.listing.is_some() {
+                // Nothing of a list is ever waited for: without this, its reader would keep a thread for as long as it takes to
+                // decode every object of the cluster.
+                tokio::task::yield_now().await;
                 self.list();
             } else {
                 self.watch().await?;

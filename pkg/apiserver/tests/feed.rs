@@ -4,12 +4,15 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use harness::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use mk8s_apiserver::User;
-use mk8s_client::{Event, Informer, Informers};
+use mk8s_client::{Change, Event, Informer, Informers, Selection};
 use mk8s_supervisor::Supervisor;
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -159,4 +162,36 @@ async fn the_control_plane_s_informers_may_only_read() {
         let answer = router.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), code, "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn who_reads_a_long_list_lets_others_work() {
+    let api = Api::open().await;
+    let names: Vec<String> = (0..600).map(|number| format!("map-{number}")).collect();
+    futures::future::join_all(names.iter().map(|name| map(&api, name, "1"))).await;
+    let selection = Selection {
+        group: String::new(),
+        version: "v1".into(),
+        kind: "ConfigMap".into(),
+        plural: "configmaps".into(),
+        namespace: "default".into(),
+        field_selector: String::new(),
+    };
+    let turns = Arc::new(AtomicU32::new(0));
+    let counted = turns.clone();
+    let _other = mk8s_supervisor::job::spawn("other work", async move {
+        loop {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        }
+    })
+    .abort_on_drop();
+    let user = User::authenticated("admin", ["system:masters".to_string()]);
+    let mut changes = api.server().feed(user).open(&selection, None);
+    let mut listed = 0;
+    while let Some(Ok(Change::Applied(_))) = changes.next().await {
+        listed += 1;
+    }
+    assert!(listed >= 600, "{listed}");
+    assert!(turns.load(Ordering::SeqCst) >= 2, "nothing else had a turn");
 }
