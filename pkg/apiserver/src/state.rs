@@ -42,6 +42,9 @@ pub enum OpenError {
 /// What panicked is not begun again at once.
 const AFTER_A_PANIC: Duration = Duration::from_secs(1);
 
+/// How long the store may take to write what waits at the end. A disk that hangs does not keep the process.
+const CLOSING: Duration = Duration::from_secs(20);
+
 /// See the module.
 pub struct State {
     config: Config,
@@ -191,11 +194,19 @@ impl State {
 
     /// Ends connections and tasks, lets the committer finish what waits, and closes the store.
     pub async fn close(&self) {
+        self.close_within(CLOSING).await;
+    }
+
+    /// The same with another bound of what the store may take.
+    pub async fn close_within(&self, bound: Duration) {
         self.shutdown.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
         let store = self.store.clone();
-        let _ = job::blocking("store-close", move || store.close()).await;
+        let closing = job::blocking("store-close", move || store.close());
+        if tokio::time::timeout(bound, closing).await.is_err() {
+            tracing::error!("the disk does not take what still waits: nothing of it was acknowledged");
+        }
     }
 
     /// Drops paging snapshots when their time is over, without looking while there are none.

@@ -104,6 +104,9 @@ impl Store for Doubtful {
     }
 
     fn close(&self) {
+        while self.next.load(Ordering::SeqCst) == HANGS {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.inner.close();
     }
 }
@@ -223,4 +226,15 @@ async fn who_loses_again_and_again_does_not_spin() {
     assert_eq!((code, status["reason"].as_str()), (504, Some("Timeout")), "{status}");
     let tries = store.asked.load(Ordering::SeqCst) - before;
     assert!((2..=20).contains(&tries), "{tries}");
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_does_not_keep_the_process() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    store.set(HANGS);
+    let closed = api.server().state().close_within(Duration::from_millis(50));
+    let closed = tokio::time::timeout(Duration::from_secs(20), closed).await;
+    store.set(0);
+    assert!(closed.is_ok());
 }
