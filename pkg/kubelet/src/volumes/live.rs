@@ -41,6 +41,7 @@ pub async fn prepare_all(
         held,
         tokens,
         values: &values,
+        sizes: tokio::sync::Mutex::default(),
     };
     let volumes = pod::spec(pod).volumes.as_deref().unwrap_or_default();
     let one = async |volume: &Volume| {
@@ -70,20 +71,32 @@ struct Content<'a> {
     held: &'a ReferencedObjects,
     tokens: &'a Tokens,
     values: &'a RuntimeValues,
+    /// One volume is filled after the other, so that what is in memory at a time is bounded with it.
+    sizes: tokio::sync::Mutex<payload::Sizes>,
 }
 
 impl Content<'_> {
     /// Writes the volume's content as it should be now.
     async fn fill(&self, pod: &Pod, volume: &Volume) -> Result<(), Error> {
+        let mut sizes = self.sizes.lock().await;
+        let mut room = sizes.room(&volume.name);
         let mut payload = Payload::new();
         let (mode, sources) = sources(volume);
         for source in &sources {
-            payload.extend(self.of_source(pod, &volume.name, source, mode).await?);
+            payload.extend(self.of_source(pod, &volume.name, source, (mode, &mut room)).await?);
         }
+        sizes.set(&volume.name, payload.values().map(|file| file.data.len()).sum());
         self.agent.volumes.fill(pod, volume, payload).await
     }
 
-    async fn of_source(&self, pod: &Pod, volume: &str, source: &VolumeProjection, mode: i32) -> Result<Payload, Error> {
+    /// `room`: what it may come to, and less what it came to.
+    async fn of_source(
+        &self,
+        pod: &Pod,
+        volume: &str,
+        source: &VolumeProjection,
+        (mode, room): (i32, &mut usize),
+    ) -> Result<Payload, Error> {
         let mut all = Payload::new();
         if let Some(s) = &source.config_map {
             let found = match self.held.config_maps.get(&s.name) {
@@ -91,7 +104,7 @@ impl Content<'_> {
                 None => None,
             };
             let optional = s.optional.unwrap_or(false);
-            let payload = payload::config_map(&s.name, found.as_deref(), s.items.as_ref(), mode, optional)?;
+            let payload = payload::config_map(&s.name, found.as_deref(), s.items.as_ref(), mode, optional, room)?;
             all.extend(payload);
         }
         if let Some(s) = &source.secret {
@@ -100,12 +113,12 @@ impl Content<'_> {
                 None => None,
             };
             let optional = s.optional.unwrap_or(false);
-            let payload = payload::secret(&s.name, found.as_deref(), s.items.as_ref(), mode, optional)?;
+            let payload = payload::secret(&s.name, found.as_deref(), s.items.as_ref(), mode, optional, room)?;
             all.extend(payload);
         }
         if let Some(s) = &source.downward_api {
             let items = s.items.as_deref().unwrap_or_default();
-            all.extend(payload::downward(pod, items, mode, self.values)?);
+            all.extend(payload::downward(pod, items, mode, self.values, room)?);
         }
         if let Some(s) = &source.service_account_token {
             let file = match self.tokens.valid(volume, &s.path) {
@@ -235,6 +248,7 @@ pub async fn keep_fresh(
         held: &held,
         tokens: &tokens,
         values: &values,
+        sizes: tokio::sync::Mutex::default(),
     };
     let mut watched = held.changes();
     loop {

@@ -1,6 +1,6 @@
 //! The content of volumes that come from the API: which file holds what. Pure; `live` fetches and writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret};
 
@@ -17,36 +17,60 @@ pub enum Error {
     Downward(#[from] downward::Error),
     #[error("cannot get a token of service account {account}: {message}")]
     Token { account: String, message: String },
+    #[error("the pod's volumes hold more than {LIMIT} bytes of ConfigMaps, Secrets and fields")]
+    TooLarge,
+}
+
+/// What all of a pod's volumes may hold, in bytes. A pod can name one object as often as its spec has room for, and each
+/// time is a file of its own: here, and then on the disk.
+pub const LIMIT: usize = 64 << 20;
+
+/// What each of a pod's volumes holds.
+#[derive(Default)]
+pub struct Sizes(HashMap<String, usize>);
+
+impl Sizes {
+    /// What this one may hold beside the others.
+    pub fn room(&self, volume: &str) -> usize {
+        let others = self.0.iter().filter(|(name, _)| *name != volume);
+        LIMIT.saturating_sub(others.map(|(_, size)| size).sum())
+    }
+
+    pub fn set(&mut self, volume: &str, size: usize) {
+        self.0.insert(volume.to_owned(), size);
+    }
 }
 
 pub const DEFAULT_MODE: i32 = 0o644;
 
-fn file(data: Vec<u8>, mode: Option<i32>, default: i32) -> File {
-    File {
-        data,
+fn file(data: &[u8], mode: Option<i32>, default: i32, room: &mut usize) -> Result<File, Error> {
+    *room = room.checked_sub(data.len()).ok_or(Error::TooLarge)?;
+    Ok(File {
+        data: data.to_vec(),
         mode: mode.unwrap_or(default) as u32 & 0o7777,
         owner: None,
-    }
+    })
 }
 
 fn keyed(
     kind: &'static str,
-    data: BTreeMap<&str, Vec<u8>>,
+    data: BTreeMap<&str, &[u8]>,
     items: Option<&Vec<KeyToPath>>,
     mode: i32,
     optional: bool,
+    room: &mut usize,
 ) -> Result<Payload, Error> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
-        return Ok(data
-            .into_iter()
-            .map(|(key, data)| (key.to_owned(), file(data, None, mode)))
-            .collect());
+        let all = data.into_iter();
+        return all
+            .map(|(key, data)| Ok((key.to_owned(), file(data, None, mode, room)?)))
+            .collect();
     };
     let mut payload = Payload::new();
     for item in items {
         match data.get(item.key.as_str()) {
             Some(data) => {
-                payload.insert(item.path.clone(), file(data.clone(), item.mode, mode));
+                payload.insert(item.path.clone(), file(data, item.mode, mode, room)?);
             }
             None if optional => {}
             None => {
@@ -66,6 +90,7 @@ pub fn config_map(
     items: Option<&Vec<KeyToPath>>,
     mode: i32,
     optional: bool,
+    room: &mut usize,
 ) -> Result<Payload, Error> {
     let Some(found) = found else {
         return if optional {
@@ -77,17 +102,13 @@ pub fn config_map(
             })
         };
     };
-    let text = found
-        .data
-        .iter()
-        .flatten()
-        .map(|(k, v)| (k.as_str(), v.clone().into_bytes()));
+    let text = found.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
     let binary = found
         .binary_data
         .iter()
         .flatten()
-        .map(|(k, v)| (k.as_str(), v.0.clone()));
-    keyed("config", text.chain(binary).collect(), items, mode, optional)
+        .map(|(k, v)| (k.as_str(), v.0.as_slice()));
+    keyed("config", text.chain(binary).collect(), items, mode, optional, room)
 }
 
 pub fn secret(
@@ -96,6 +117,7 @@ pub fn secret(
     items: Option<&Vec<KeyToPath>>,
     mode: i32,
     optional: bool,
+    room: &mut usize,
 ) -> Result<Payload, Error> {
     let Some(found) = found else {
         return if optional {
@@ -111,9 +133,9 @@ pub fn secret(
         .data
         .iter()
         .flatten()
-        .map(|(k, v)| (k.as_str(), v.0.clone()))
+        .map(|(k, v)| (k.as_str(), v.0.as_slice()))
         .collect();
-    keyed("secret", data, items, mode, optional)
+    keyed("secret", data, items, mode, optional, room)
 }
 
 pub fn downward(
@@ -121,6 +143,7 @@ pub fn downward(
     items: &[DownwardAPIVolumeFile],
     mode: i32,
     values: &RuntimeValues,
+    room: &mut usize,
 ) -> Result<Payload, Error> {
     // resourceFieldRef names its container here, so which one stands in for it doesn't matter.
     static NONE: std::sync::LazyLock<Container> = std::sync::LazyLock::new(Container::default);
@@ -131,14 +154,18 @@ pub fn downward(
             (None, Some(selector)) => downward::resource(pod, &NONE, selector, values)?,
             (None, None) => continue,
         };
-        payload.insert(item.path.clone(), file(text.into_bytes(), item.mode, mode));
+        payload.insert(item.path.clone(), file(text.as_bytes(), item.mode, mode, room)?);
     }
     Ok(payload)
 }
 
 /// A token is for its user: the pod's fsGroup if there is one, else the user all containers run as, else root.
 pub fn token(token: &str, mode: i32, run_as_user: Option<u32>, has_group: bool) -> File {
-    let mut file = file(token.as_bytes().to_vec(), None, mode);
+    let mut file = File {
+        data: token.as_bytes().to_vec(),
+        mode: mode as u32 & 0o7777,
+        owner: None,
+    };
     if has_group {
         file.mode = 0o600;
     } else if let Some(user) = run_as_user {
@@ -155,7 +182,29 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn an_object_that_is_named_again_and_again_is_bounded() {
+        let map: ConfigMap = serde_json::from_value(json!({"data": {"a": "x".repeat(1 << 20)}})).unwrap();
+        let items = |count: usize| -> Vec<KeyToPath> {
+            let item = |n| KeyToPath {
+                key: "a".into(),
+                path: format!("{n}"),
+                mode: None,
+            };
+            (0..count).map(item).collect()
+        };
+        let of = |count, room: &mut usize| config_map("m", Some(&map), Some(&items(count)), 0o644, false, room);
+        let mut sizes = Sizes::default();
+        let mut room = sizes.room("one");
+        assert_eq!(of(40, &mut room).unwrap().len(), 40);
+        assert_eq!(room, LIMIT - (40 << 20));
+        assert!(matches!(of(25, &mut room), Err(Error::TooLarge)));
+        sizes.set("one", 40 << 20);
+        assert_eq!((sizes.room("one"), sizes.room("two")), (LIMIT, LIMIT - (40 << 20)));
+    }
+
+    #[test]
     fn config_maps() {
+        let mut room = LIMIT;
         let map: ConfigMap =
             serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"a": "1"}, "binaryData": {"b": "Mg=="}}))
                 .unwrap();
@@ -171,12 +220,12 @@ mod tests {
                 .map(|(k, f)| (k, String::from_utf8(f.data).unwrap(), f.mode))
                 .collect()
         };
-        let all = config_map("m", Some(&map), None, 0o640, false).unwrap();
+        let all = config_map("m", Some(&map), None, 0o640, false, &mut room).unwrap();
         assert_eq!(
             files(all),
             vec![("a".into(), "1".into(), 0o640), ("b".into(), "2".into(), 0o640)]
         );
-        let one = config_map("m", Some(&map), Some(&item("b", Some(0o400))), 0o644, false).unwrap();
+        let one = config_map("m", Some(&map), Some(&item("b", Some(0o400))), 0o644, false, &mut room).unwrap();
         assert_eq!(files(one), vec![("x/y".into(), "2".into(), 0o400)]);
         for (found, key, optional, expected) in [
             (Some(&map), "no", false, Some("references non-existent config key: no")),
@@ -184,7 +233,7 @@ mod tests {
             (None, "a", false, Some("configmap \"m\" not found")),
             (None, "a", true, None),
         ] {
-            let got = config_map("m", found, Some(&item(key, None)), 0o644, optional);
+            let got = config_map("m", found, Some(&item(key, None)), 0o644, optional, &mut room);
             assert_eq!(got.err().map(|e| e.to_string()).as_deref(), expected);
         }
     }
