@@ -96,7 +96,7 @@ impl Containerd {
             let Some(entry) = Entry::of(&block)? else {
                 return Ok(index);
             };
-            let padding = entry.size.next_multiple_of(BLOCK as u64) - entry.size;
+            let padding = padding(entry.size);
             let mut body = (&mut archive).take(entry.size);
             match entry.blob_digest() {
                 Some(digest) => self.import_blob(&digest, entry.size, &mut body).await?,
@@ -190,6 +190,11 @@ impl Entry {
     }
 }
 
+/// After an entry's content, to the next whole block. The archive says its size: any number.
+fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
 /// Octal text, or base 256 where that is too small.
 fn size(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
@@ -226,5 +231,8 @@ mod tests {
         assert_eq!(size(b"00000001000\0"), Some(512));
         assert_eq!(size(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0]), Some(0x2_0000_0000));
         assert_eq!(size(b"zz\0"), None);
+        for (size, padding) in [(0_u64, 0), (1, 511), (512, 0), (513, 511), (u64::MAX, 1)] {
+            assert_eq!(super::padding(size), padding);
+        }
     }
 }
