@@ -251,7 +251,7 @@ mod tests {
             let answer = http::Response::builder()
                 .header("content-type", "application/grpc")
                 .body(BodyExt::boxed_unsync(body));
-            async move { Ok::<_, http::Error>(answer?) }
+            async move { answer }
         };
         let connect = tower::service_fn(move |_| {
             let (near, far) = tokio::io::duplex(64 << 10);

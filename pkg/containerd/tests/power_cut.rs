@@ -66,7 +66,7 @@ async fn what_was_unpacked_survives() {
     node.busybox(&client).await;
     client.ensure_pause_image().await.unwrap();
     cut(&mut node);
-    assert_eq!(says(&node, &node.client().await, "after").await, 7);
+    assert_eq!(Box::pin(says(&node, &node.client().await, "after")).await, 7);
 }
 
 /// Where a file of the image's snapshot is on the host.
@@ -107,11 +107,11 @@ async fn what_was_being_unpacked_is_unpacked_again() {
     let node = Node::start();
     let client = node.client().await;
     let busybox = node.busybox(&client).await;
-    assert_eq!(says(&node, &client, "before").await, 7);
+    assert_eq!(Box::pin(says(&node, &client, "before")).await, 7);
     let file = file_of(&node, &client, &busybox, "bin/busybox");
     File::create(&file).unwrap();
     unlabel(&node, &client, &busybox, &["mk8s.io/on-disk="]);
-    assert_eq!(says(&node, &node.client().await, "after").await, 7);
+    assert_eq!(Box::pin(says(&node, &node.client().await, "after")).await, 7);
 
     // What is not ours is taken as it is, whatever it holds.
     let file = file_of(&node, &client, &busybox, "bin/busybox");
