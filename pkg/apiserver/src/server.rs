@@ -57,9 +57,14 @@ impl ApiServer {
         &self.state
     }
 
-    /// Brings into being what the cluster has to begin with; how many objects that were.
+    /// Brings into being what the cluster has to begin with, and from then on what it can't be without whenever that is
+    /// deleted; how many objects were made.
     pub async fn bootstrap(&self, facts: &Facts) -> Result<usize, Status> {
-        startup::bootstrap(&self.state, facts).await
+        let made = startup::bootstrap(&self.state, facts).await?;
+        let (state, facts) = (self.state.clone(), facts.clone());
+        self.state
+            .keep("cluster-objects", move || startup::keep(state.clone(), facts.clone()));
+        Ok(made)
     }
 
     /// Ends connections and tasks, lets the committer finish what waits, and closes the store.

@@ -186,3 +186,33 @@ async fn those_who_choose_at_once_get_different_ones() {
     node_ports.dedup();
     assert_eq!((seen.len(), node_ports.len()), (40, 40));
 }
+
+/// Its address was free for anybody's Service until the next start.
+#[tokio::test]
+async fn the_api_s_own_service_comes_back() {
+    let api = Api::open().await;
+    let kept = [
+        "/api/v1/namespaces/default/services/kubernetes",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
+        "/api/v1/namespaces/kube-public/configmaps/cluster-info",
+    ];
+    for path in kept {
+        let (code, before) = api.get(path).await;
+        assert_eq!(code, 200, "{path}");
+        assert_eq!(api.delete(path, None).await.0, 200, "{path}");
+        let again = async {
+            loop {
+                match api.get(path).await {
+                    (200, after) => return after,
+                    _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let after = tokio::time::timeout(Duration::from_secs(20), again).await;
+        let after = after.unwrap_or_else(|_| panic!("{path} stays away"));
+        assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
+        for field in ["spec", "endpoints", "data"] {
+            assert_eq!(after[field], before[field], "{path} {field}");
+        }
+    }
+}

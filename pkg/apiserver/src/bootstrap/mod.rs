@@ -21,14 +21,37 @@ pub struct Planned {
     pub replaces: Option<u64>,
 }
 
+/// What to write where an object is there already, from what is stored and what is wanted; None: nothing.
+type Merge = fn(&Value, &Value) -> Option<Value>;
+
 /// What has to be written so that the cluster has all it begins with; empty when nothing is missing.
 pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
+    let left_alone: Merge = |_, _| None;
+    let once = objects::once(facts).into_iter().map(|object| (object, left_alone));
+    let roles = roles::upstream()
+        .into_iter()
+        .map(|object| (object, reconciled as Merge));
+    let always = objects::always(facts)
+        .into_iter()
+        .map(|object| (object, overlaid as Merge));
+    wanting(lookup, once.chain(roles).chain(always))
+}
+
+/// What of it has to be there at any time, and is missing: what every pod finds the API and the cluster's names by. Upstream
+/// looks every ten seconds. Roles come back at the next start.
+pub fn missing(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
+    let left_alone: Merge = |_, _| None;
+    let kept = objects::kept(facts).into_iter().chain(objects::always(facts));
+    wanting(lookup, kept.map(|object| (object, left_alone)))
+}
+
+fn wanting(lookup: &dyn Lookup, objects: impl Iterator<Item = (Value, Merge)>) -> Vec<Planned> {
     let mut planned = Vec::new();
-    let mut consider = |object: Value, merge: fn(&Value, &Value) -> Option<Value>| {
+    for (object, merge) in objects {
         let (group, version) = mk8s_api::meta::split_api_version(mk8s_api::meta::api_version(&object));
         let Some(resource) = registry::find_kind(group, version, mk8s_api::meta::kind(&object)) else {
             tracing::error!(%object, "the cluster begins with an object of no known kind");
-            return;
+            continue;
         };
         let (namespace, name) = (mk8s_api::meta::namespace(&object), mk8s_api::meta::name(&object));
         let (group, plural): (&'static str, &'static str) = (&resource.group, &resource.plural);
@@ -51,15 +74,6 @@ pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
                 }
             }
         }
-    };
-    for object in objects::once(facts) {
-        consider(object, |_, _| None);
-    }
-    for object in roles::upstream() {
-        consider(object, reconciled);
-    }
-    for object in objects::always(facts) {
-        consider(object, overlaid);
     }
     planned
 }

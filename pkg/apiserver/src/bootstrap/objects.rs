@@ -46,8 +46,14 @@ fn cluster_binding(name: &str, role: &str, group: &str) -> Value {
 
 /// Created when missing and left alone from then on.
 pub fn once(facts: &Facts) -> Vec<Value> {
-    let mut objects = namespaces();
+    let mut objects = kept(facts);
     objects.extend(roles());
+    objects
+}
+
+/// Of those, what is made again whenever it is gone.
+pub fn kept(facts: &Facts) -> Vec<Value> {
+    let mut objects = namespaces();
     objects.extend(addresses(facts));
     objects
 }
