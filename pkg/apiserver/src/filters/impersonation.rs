@@ -161,8 +161,8 @@ mod tests {
     use crate::filters::authz::rbac;
     use crate::lookup::MapLookup;
 
-    #[test]
-    fn only_who_may() {
+    /// Who may be joe, and any service account.
+    fn jane() -> (Authorizer, Arc<User>) {
         let lookup = Arc::new(MapLookup::default());
         lookup.put(
             rbac::GROUP,
@@ -177,8 +177,12 @@ mod tests {
             &json!({"metadata": {"name": "imp"},
             "roleRef": {"kind": "ClusterRole", "name": "imp"}, "subjects": [{"kind": "User", "name": "jane"}]}),
         );
-        let authorizer = Authorizer::new(lookup);
-        let jane = Arc::new(User::authenticated("jane", []));
+        (Authorizer::new(lookup), Arc::new(User::authenticated("jane", [])))
+    }
+
+    #[test]
+    fn only_who_may() {
+        let (authorizer, jane) = jane();
         let as_user = |pairs: &[(&'static str, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
