@@ -1,5 +1,7 @@
 //! Users and groups of an image: its /etc/passwd and /etc/group, and how a container's user is found in them.
 
+use std::collections::HashSet;
+
 use super::{Security, SpecError};
 
 /// The two files, parsed. Both may be missing in an image; then only numbers work.
@@ -146,8 +148,9 @@ impl Accounts {
         };
         let (uid, gid) = self.resolve(&asked)?;
         let mut additional_gids = vec![gid];
+        let mut known = HashSet::from([gid]);
         let mut push = |gid: u32| {
-            if !additional_gids.contains(&gid) {
+            if known.insert(gid) {
                 additional_gids.push(gid);
             }
         };

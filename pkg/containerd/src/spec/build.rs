@@ -1,6 +1,6 @@
 //! The builder itself: a config.json written down with the container's values in their places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -195,21 +195,17 @@ fn working_dir(config: &ContainerConfig) -> &str {
 /// PATH, TERM with a terminal, HOSTNAME, the image's, the pod's: a later one of the same name replaces the earlier in
 /// its place.
 fn environment(config: &ContainerConfig) -> Vec<String> {
-    let mut env: Vec<String> = vec![PATH.to_owned()];
+    let mut env: Vec<String> = Vec::new();
+    // Where each name stands: images and pods have as many as they like.
+    let mut places: HashMap<String, usize> = HashMap::new();
     let hostname = format!("HOSTNAME={}", config.hostname);
     let term = config.tty.then(|| "TERM=xterm".to_owned());
     let own = config.env.iter().map(|(name, value)| format!("{name}={value}"));
-    for entry in term
-        .into_iter()
-        .chain([hostname])
-        .chain(config.image.env.iter().cloned())
-        .chain(own)
-    {
-        let name = entry.split('=').next().unwrap_or_default().len();
-        match env
-            .iter_mut()
-            .find(|known| known.split('=').next() == Some(&entry[..name]))
-        {
+    let given = [PATH.to_owned()].into_iter().chain(term).chain([hostname]);
+    for entry in given.chain(config.image.env.iter().cloned()).chain(own) {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        let place = *places.entry(name).or_insert(env.len());
+        match env.get_mut(place) {
             Some(known) => *known = entry,
             None => env.push(entry),
         }
@@ -468,6 +464,17 @@ mod tests {
             ..config()
         };
         assert_eq!(environment(&config), ["PATH=/bin", "HOSTNAME=h", "A=pod=1", "B="]);
+    }
+
+    /// In time that grows with it: a pod and its ConfigMaps hold some hundred thousand.
+    #[test]
+    fn an_environment_may_be_large() {
+        let many = 300_000;
+        let config = ContainerConfig {
+            env: (0..many).map(|n| (format!("V{}", n / 2), String::new())).collect(),
+            ..config()
+        };
+        assert_eq!(environment(&config).len(), 3 + many / 2);
     }
 
     #[test]

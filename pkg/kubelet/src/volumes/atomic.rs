@@ -110,7 +110,7 @@ fn show(dir: &Dir, payload: &Payload, present: &str) -> Result<()> {
         let left = if hidden {
             is_stamp(&name) && name != present
         } else {
-            !visible.iter().any(|v| name == *v) && kind != Type::Directory
+            !name.to_str().is_some_and(|n| visible.contains(n)) && kind != Type::Directory
         };
         if left {
             found(dir.remove_tree(&name))?;

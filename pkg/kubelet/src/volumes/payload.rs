@@ -27,17 +27,21 @@ pub const LIMIT: usize = 64 << 20;
 
 /// What each of a pod's volumes holds.
 #[derive(Default)]
-pub struct Sizes(HashMap<String, usize>);
+pub struct Sizes {
+    by_volume: HashMap<String, usize>,
+    all: usize,
+}
 
 impl Sizes {
     /// What this one may hold beside the others.
     pub fn room(&self, volume: &str) -> usize {
-        let others = self.0.iter().filter(|(name, _)| *name != volume);
-        LIMIT.saturating_sub(others.map(|(_, size)| size).sum())
+        let own = self.by_volume.get(volume).copied().unwrap_or(0);
+        LIMIT.saturating_sub(self.all - own)
     }
 
     pub fn set(&mut self, volume: &str, size: usize) {
-        self.0.insert(volume.to_owned(), size);
+        let before = self.by_volume.insert(volume.to_owned(), size);
+        self.all = self.all + size - before.unwrap_or(0);
     }
 }
 
@@ -198,6 +202,7 @@ mod tests {
         assert_eq!(of(40, &mut room).unwrap().len(), 40);
         assert_eq!(room, LIMIT - (40 << 20));
         assert!(matches!(of(25, &mut room), Err(Error::TooLarge)));
+        sizes.set("one", 1);
         sizes.set("one", 40 << 20);
         assert_eq!((sizes.room("one"), sizes.room("two")), (LIMIT, LIMIT - (40 << 20)));
     }
