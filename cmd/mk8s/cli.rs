@@ -312,6 +312,7 @@ pub struct Version {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use clap::CommandFactory;
 
     use super::*;

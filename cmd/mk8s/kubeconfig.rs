@@ -300,7 +300,8 @@ mod tests {
         let secret = roots.join("secret");
         fs::write(&secret, "secret").unwrap();
         let long = "x".repeat(LIMIT as usize + 1);
-        let cases: [(&str, &dyn Fn(&Path)); 5] = [
+        type Case<'a> = (&'a str, &'a dyn Fn(&Path));
+        let cases: [Case<'_>; 5] = [
             ("a pipe", &|path| nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap()),
             ("a link to root's file", &|path| symlink(&secret, path).unwrap()),
             ("root's file", &|path| fs::hard_link(&secret, path).unwrap()),
