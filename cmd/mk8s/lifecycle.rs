@@ -1,7 +1,7 @@
 //! Starting and stopping what a host was set up for: a systemd unit where systemd runs, else a background process.
 
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -67,13 +67,21 @@ pub fn install() -> Result<()> {
     if own == place || same(&own, place) {
         return Ok(());
     }
-    let fresh = place.with_extension("fresh");
+    let fresh = half_installed();
     let what = format!("install {}", place.display());
     if let Some(parent) = place.parent() {
         std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
     }
-    std::fs::copy(&own, &fresh).map_err(|error| Failure::of(&what, error))?;
-    std::fs::rename(&fresh, place).map_err(|error| Failure::of(&what, error))
+    // On disk before it takes its name: after a power cut the service starts what stands there.
+    let copied = std::fs::copy(&own, &fresh).and_then(|_| std::fs::File::open(&fresh)?.sync_all());
+    copied
+        .and_then(|()| std::fs::rename(&fresh, place))
+        .map_err(|error| Failure::of(&what, error))
+}
+
+/// What an [`install`] leaves that is interrupted.
+pub fn half_installed() -> PathBuf {
+    Path::new(BINARY).with_extension("fresh")
 }
 
 fn same(one: &Path, other: &Path) -> bool {
@@ -145,8 +153,7 @@ pub fn launch(settings: &Settings) -> Result<Started> {
         crate::admin::refresh(settings, &mk8s_pki::ca::load(&settings.pki_dir(), "ca")?)?;
     }
     if has_systemd() {
-        let unit = UNIT.replace("/var/lib/mk8s", &settings.data_dir().display().to_string());
-        std::fs::write(UNIT_FILE, unit).map_err(|error| Failure::of(format!("write {UNIT_FILE}"), error))?;
+        std::fs::write(UNIT_FILE, UNIT).map_err(|error| Failure::of(format!("write {UNIT_FILE}"), error))?;
         systemctl(&["daemon-reload"])?;
         systemctl(&["enable", "--quiet", "mk8s"])?;
         systemctl(&["restart", "mk8s"])?;

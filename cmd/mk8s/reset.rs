@@ -63,6 +63,7 @@ fn remove_files(settings: &Settings) -> Result<()> {
     kubeconfig::remove_for_users(&settings.kubeconfigs);
     lifecycle::remove_file(ADMIN_CONF.as_ref())?;
     log::remove()?;
+    lifecycle::remove_file(&lifecycle::half_installed())?;
     settings.remove()?;
     footprint::remove_directories(data_dir, &settings.before);
     Ok(())

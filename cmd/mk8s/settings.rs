@@ -5,6 +5,7 @@
 //! missing have defaults and unknown ones are passed over, so that neighbours of one version more or less read each other's.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -187,7 +188,10 @@ impl Settings {
         let path = file(&data_dir);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(Failure::new(format!("only root may read {}: use sudo", path.display())));
+            }
             Err(error) => return Err(Failure::of(format!("read {}", path.display()), error)),
         };
         read(&text, data_dir).map(Some)

@@ -42,6 +42,7 @@ refuses "so is that of a copy of the data directory" "is a copy of that of /var/
 refuses "nobody else may look at the store, the keys and what pods are given" "^(ls: .*Permission denied *){3}$" on 1 bash -c \
   'for name in db pki node; do setpriv --reuid 65534 --clear-groups ls /var/lib/mk8s/$name; done 2>&1 | tr "\n" " "; exit ${PIPESTATUS[0]}'
 shows "status" "ready: +yes" on 1 mk8s status
+refuses "it wants root" "^error: only root may read .*settings.json: use sudo" on 1 setpriv --reuid 65534 --clear-groups mk8s status
 shows "what exists after init" "kube-dns .*10.96.0.10" on 1 kubectl get svc -A
 shows "anonymous may not list" "Unauthorized|forbidden" on 1 curl -sk https://10.9.0.1:6443/api/v1/pods
 shows "anonymous may see health" "ok" on 1 curl -sk https://10.9.0.1:6443/readyz

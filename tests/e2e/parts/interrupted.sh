@@ -57,6 +57,8 @@ check "which is its image" on 1 ctr -n k8s.io images rm --sync mk8s.io/pause:1
 same "and nothing else" "$work/state-cut-1" 1
 
 echo "# a reset that is killed"
+# What an init leaves that was killed while it installed the program.
+check "half a program" on 1 touch /usr/local/bin/mk8s.fresh
 for line in "Stopping mk8s" "Removing pods" "Removing the pod network" "Deleting contents"; do
   check "init" on 1 "$mk8s" init
   [ "$line" = "Stopping mk8s" ] || application
@@ -123,7 +125,10 @@ esac
 SYSTEMCTL
 on 1 sh -c 'chmod 755 /usr/local/bin/systemctl; mkdir -p /run/systemd/system'
 remember "$work/state-unit" 1
-check "init" on 1 "$mk8s" init
+# With a data directory whose name systemd would read as two.
+check "init" on 1 "$mk8s" init --data-dir "/var/lib/mk8s/a %home"
+check "stop" on 1 mk8s stop
+check "start" on 1 mk8s start
 check "stop" on 1 mk8s stop
 on 1 bash -c 'setsid busybox nc -l -p 6443 >/dev/null 2>&1 </dev/null & echo $! >/run/taken; until ss -tln | grep -q ":6443 "; do sleep 0.05; done'
 on 1 systemctl restart mk8s
@@ -132,6 +137,7 @@ ends_again() { [ "$(on 1 grep -c "^error: .*6443" /var/log/mk8s.log)" -ge 2 ]; }
 check "it ends again and again" eventually 20 ends_again
 check "nobody runs between two starts" eventually 10 between
 check "reset" on 1 mk8s reset --force
+shows "the service is stopped" "=inactive" on 1 systemctl show --property=ActiveState mk8s
 check "the port is free" on 1 sh -c 'kill "$(cat /run/taken)"; rm /run/taken'
 sleep 2
 same "nothing starts after that" "$work/state-unit" 1
