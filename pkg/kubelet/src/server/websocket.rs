@@ -225,16 +225,25 @@ async fn read(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
     use super::*;
 
+    /// In frames, of which each has its own bound.
     #[tokio::test]
     async fn a_message_is_as_long_as_may_be_kept() {
-        for (length, is_taken) in [(MESSAGE_LIMIT, true), (MESSAGE_LIMIT + 1, false)] {
+        let half = MESSAGE_LIMIT / 2;
+        for (lengths, is_taken) in [([half, half], true), ([half, half + 1], false)] {
             let (near, far) = tokio::io::duplex(1 << 20);
             let mut server = WebSocketStream::from_raw_socket(near, Role::Server, Some(limits())).await;
             let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
             let sending = job::spawn("client", async move {
-                let _ = client.send(Message::binary(vec![0; length])).await;
+                let kinds = [(Data::Binary, false), (Data::Continue, true)];
+                for (length, (kind, is_last)) in lengths.into_iter().zip(kinds) {
+                    let frame = Frame::message(vec![0; length], OpCode::Data(kind), is_last);
+                    let _ = client.send(Message::Frame(frame)).await;
+                }
                 client
             });
             assert_eq!(server.next().await.unwrap().is_ok(), is_taken);
