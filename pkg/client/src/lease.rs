@@ -239,16 +239,22 @@ impl Elector {
             ..seen.spec.clone()
         };
         let released = timeout_at(until, async {
-            let mut lease = self.api.get(&self.election.name).await?;
-            if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) != Some(&self.election.identity) {
-                return Ok(());
+            loop {
+                let mut lease = self.api.get(&self.election.name).await?;
+                if lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) != Some(&self.election.identity) {
+                    return Ok(());
+                }
+                lease.spec = Some(spec.clone());
+                let done = self
+                    .api
+                    .replace(&self.election.name, &PostParams::default(), &lease)
+                    .await;
+                match done {
+                    // By a renewal of ours that was under way when it was cancelled.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    done => return done.map(drop),
+                }
             }
-            lease.spec = Some(spec);
-            let done = self
-                .api
-                .replace(&self.election.name, &PostParams::default(), &lease)
-                .await;
-            done.map(drop)
         });
         if let Ok(Err(error)) = released.await {
             tracing::debug!(lease = self.election.name, %error, "not given back; it expires");
@@ -264,4 +270,61 @@ fn is_held(seen: &Observed, now: Instant) -> bool {
     }
     let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
     now < seen.at + Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The one lease there is, which a renewal that was given up still changes after it was read to be given back.
+    #[derive(Default)]
+    struct Server {
+        lease: Mutex<Value>,
+        late: Mutex<bool>,
+    }
+
+    async fn serve(server: Arc<Server>, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+        let (method, body) = (
+            request.method().clone(),
+            request.into_body().collect_bytes().await.unwrap(),
+        );
+        let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let mut lease = server.lease.lock();
+        let gives_back = sent["spec"]["holderIdentity"] == "";
+        let (code, answer) = if method == Method::GET {
+            (200, lease.clone())
+        } else if gives_back && std::mem::take(&mut *server.late.lock()) {
+            let conflict = json!({"status": "Failure", "message": "changed", "reason": "Conflict", "code": 409});
+            (409, conflict)
+        } else {
+            *lease = sent;
+            (200, lease.clone())
+        };
+        let answer = Body::from(answer.to_string().into_bytes());
+        Ok(Response::builder().status(code).body(answer).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_given_back_after_a_renewal_that_came_between() {
+        let server = Arc::new(Server::default());
+        *server.lease.lock() = json!({"metadata": {"name": "l", "namespace": "d"}, "spec": {}});
+        *server.late.lock() = true;
+        let served = server.clone();
+        let client = Client::new(tower::service_fn(move |request| serve(served.clone(), request)), "d");
+        let (owner, token) = (Supervisor::new(CancellationToken::new()), CancellationToken::new());
+        let ends = token.clone();
+        let election = Election::new("d", "l", "me");
+        let led = lead(client, election, owner, token, move |_| ends.cancel());
+        led.await.unwrap();
+        assert!(!*server.late.lock());
+        assert_eq!(server.lease.lock()["spec"]["holderIdentity"], "");
+    }
 }
