@@ -1,11 +1,12 @@
 //! The node agent in this process, the same on a master and on a worker: kubelet, service routing, DNS.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
-use mk8s_client::Informers;
+use mk8s_client::{EventRecorder, Informers};
 use mk8s_containerd::Containerd;
 use mk8s_kubelet::{DEFAULT_EVICTION_HARD, Kubelet, NetworkHandle, NetworkMode, NetworkSettings, Thresholds};
 use mk8s_supervisor::backoff::Backoff;
@@ -98,10 +99,16 @@ async fn run(settings: &Settings, identity: Identity, containerd: Containerd, su
         client_ca: Arc::new(roots),
     };
     let informers = identity.informers.clone();
+    let events = EventRecorder::new(
+        identity.client.clone(),
+        "kube-proxy",
+        &settings.node_name,
+        informers.owner(),
+    );
     let kubelet = Kubelet::new(config, identity.client, identity.informers, containerd)
         .map_err(|error| Failure::of("set up the node agent", error))?;
     let network = kubelet.network();
-    route_services(settings, network.clone(), informers.clone(), supervisor);
+    route_services(settings, network.clone(), informers.clone(), events, supervisor);
     answer_dns(settings, network, informers, supervisor);
     kubelet.run(supervisor).await;
     Ok(())
@@ -126,10 +133,17 @@ pub async fn containerd(settings: &Settings) -> Result<Containerd> {
         .map_err(|error| Failure::of(what, error))
 }
 
-fn route_services(settings: &Settings, network: NetworkHandle, informers: Informers, supervisor: &Supervisor) {
+fn route_services(
+    settings: &Settings,
+    network: NetworkHandle,
+    informers: Informers,
+    events: EventRecorder,
+    supervisor: &Supervisor,
+) {
     let settings = settings.clone();
     supervisor.spawn("proxy", OnExit::Restart, move |token| {
-        let (settings, network, informers) = (settings.clone(), network.clone(), informers.clone());
+        let (settings, network) = (settings.clone(), network.clone());
+        let (informers, events) = (informers.clone(), events.clone());
         async move {
             if network.get().await.is_none() {
                 return Ok(());
@@ -143,11 +157,23 @@ fn route_services(settings: &Settings, network: NetworkHandle, informers: Inform
                 cluster_cidr: settings.cluster.pod_cidr,
                 service_cidr: settings.cluster.service_cidr,
                 dns: Some(settings.cluster.dns_address()),
+                api: api_servers(&settings.endpoints),
+                api_port: settings.master.as_ref().map(|master| master.bind_port),
+                kubelet_port: KUBELET_PORT,
+                node_ports: mk8s_apiserver::config::NODE_PORTS,
             };
-            mk8s_proxy::run(node, informers, token).await;
+            mk8s_proxy::run(node, informers, events, token).await;
             Ok(())
         }
     });
+}
+
+/// Of endpoints like `https://10.0.0.1:6443`.
+fn api_servers(endpoints: &[String]) -> BTreeSet<SocketAddrV4> {
+    let addresses = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.strip_prefix("https://"));
+    addresses.filter_map(|address| address.parse().ok()).collect()
 }
 
 fn answer_dns(settings: &Settings, network: NetworkHandle, informers: Informers, supervisor: &Supervisor) {

@@ -13,6 +13,9 @@ use crate::tokens::TokenAuthority;
 /// The version that `/version` and every node report.
 pub const VERSION: &str = "v1.35.4+mk8s.1";
 
+/// The ports that Services of type NodePort and LoadBalancer get on every node.
+pub const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
+
 #[derive(Clone)]
 pub struct Config {
     /// The store's directory is `db` below it; keys and certificates are in `pki`.
@@ -38,7 +41,7 @@ impl Config {
         Config {
             data_dir: data_dir.into(),
             service_cidr: IpNet::V4(ipnet::Ipv4Net::new_assert([10, 96, 0, 0].into(), 16)),
-            node_port_range: 30_000..=32_767,
+            node_port_range: NODE_PORTS,
             cluster_domain: cluster_domain.into(),
             advertise_address,
             secure_port: 6443,

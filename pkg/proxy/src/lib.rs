@@ -1,6 +1,6 @@
 //! Service routing on a node: Services, EndpointSlices and host ports become nftables maps.
 //!
-//! `model` decides what each Service and each pod wants (pure), `tracker` merges it and tells what changes (pure), `rules` is
+//! `model` decides what each Service and each pod wants (pure), `reserved` what none of them gets (pure), `tracker` merges it and tells what changes (pure), `rules` is
 //! the table's shape and its words (pure), `run` follows the informers and applies one transaction per burst of changes.
 //!
 //! The table has no chain per Service: a destination leads by one map lookup to a chain that is shared by all Services
@@ -10,11 +10,13 @@
 mod flows;
 mod health;
 mod model;
+mod reserved;
 mod rules;
 mod run;
 mod tracker;
 
 pub use model::{Entries, Node, host_ports, service};
+pub use reserved::Reserved;
 pub use rules::{Balancer, Dest, Key, Masquerade, Proto, Value, Verdict, rebuild, transaction};
 pub use run::{Kernel, run};
 pub use tracker::{ChangeTracker, Changes, Owner};

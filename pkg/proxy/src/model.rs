@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::RangeInclusive,
 };
 
 use ipnet::Ipv4Net;
@@ -24,6 +25,22 @@ pub struct Node {
     pub service_cidr: Ipv4Net,
     /// Answered by the node itself: its Service gets no rules.
     pub dns: Option<Ipv4Addr>,
+    /// API servers, as far as the node was told; the EndpointSlice of default/kubernetes adds to them.
+    pub api: BTreeSet<SocketAddrV4>,
+    /// The port of this host's own API server, which is at all of its addresses.
+    pub api_port: Option<u16>,
+    /// Every node's.
+    pub kubelet_port: u16,
+    /// Handed out to one Service each, at every node's addresses.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+impl Node {
+    /// Whether an address may be a Service's external one. What is in the cluster's own ranges is a Service's or a pod's:
+    /// nobody takes it over by calling it external.
+    pub fn is_external(&self, ip: Ipv4Addr) -> bool {
+        !self.service_cidr.contains(&ip) && !self.cluster_cidr.contains(&ip)
+    }
 }
 
 pub type Entries = BTreeMap<Key, Value>;
@@ -76,13 +93,16 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     let balancers = balancer_ips(service);
     let ranges = source_ranges(spec.load_balancer_source_ranges.as_deref().unwrap_or_default());
-    let externals: BTreeSet<Ipv4Addr> = balancers
-        .iter()
-        .copied()
-        .chain(spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()))
-        // The cluster's own range is for its own addresses: nobody takes one over by calling it external.
-        .filter(|ip| *ip != cluster_ip && !node.service_cidr.contains(ip))
-        .collect();
+    let mut externals = external_ips(service);
+    externals.retain(|ip| *ip != cluster_ip && node.is_external(*ip));
+    if let Some((port, _)) = health(node, service, slices.clone()) {
+        let dest = Dest {
+            ip: None,
+            proto: Proto::Tcp,
+            port,
+        };
+        entries.insert(Key::Reserved(dest), Value::Member);
+    }
 
     for port in spec.ports.iter().flatten() {
         let (Some(proto), Ok(number)) = (Proto::parse(port.protocol.as_deref()), u16::try_from(port.port)) else {
@@ -143,6 +163,24 @@ fn routed_ip(node: &Node, service: &Service) -> Option<Ipv4Addr> {
     }
     let ip = spec.cluster_ip.as_deref()?.parse().ok()?;
     (Some(ip) != node.dns).then_some(ip)
+}
+
+/// All that the Service would have as external addresses.
+fn external_ips(service: &Service) -> BTreeSet<Ipv4Addr> {
+    let given = service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    let mut ips = balancer_ips(service);
+    ips.extend(given.filter_map(|ip| ip.parse::<Ipv4Addr>().ok()));
+    ips
+}
+
+/// The external addresses of a Service that is routed here which are inside the cluster's own ranges, and so not external.
+pub fn internal_ips(node: &Node, service: &Service) -> BTreeSet<Ipv4Addr> {
+    let Some(cluster_ip) = routed_ip(node, service) else {
+        return BTreeSet::new();
+    };
+    let mut ips = external_ips(service);
+    ips.retain(|ip| *ip != cluster_ip && !node.is_external(*ip));
+    ips
 }
 
 /// Session affinity, in seconds.
@@ -386,6 +424,26 @@ fn source_ranges(ranges: &[String]) -> Vec<Ipv4Net> {
 }
 
 #[cfg(test)]
+impl Node {
+    /// Node n1, which has no API server.
+    #[allow(clippy::unwrap_used)]
+    pub fn example() -> Self {
+        Self {
+            name: "n1".into(),
+            zone: Some("z1".into()),
+            pod_cidr: "10.244.1.0/24".parse().unwrap(),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            dns: Some([10, 96, 0, 10].into()),
+            api: BTreeSet::from(["10.0.0.1:6443".parse().unwrap()]),
+            api_port: None,
+            kubelet_port: 10250,
+            node_ports: 30_000..=32_767,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::{Value as Json, json};
@@ -394,14 +452,7 @@ mod tests {
     use crate::rules::{rebuild, transaction};
 
     fn node() -> Node {
-        Node {
-            name: "n1".into(),
-            zone: Some("z1".into()),
-            pod_cidr: "10.244.1.0/24".parse().unwrap(),
-            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            dns: Some([10, 96, 0, 10].into()),
-        }
+        Node::example()
     }
 
     /// The elements as nft's words, sorted, without the hairpin set.
@@ -521,8 +572,8 @@ mod tests {
                 ],
             ),
             (
-                "external addresses, one of them another Service's",
-                json!({"externalIPs": ["10.96.0.1", "192.0.2.9"]}),
+                "external addresses, one of them another Service's, one a pod's",
+                json!({"externalIPs": ["10.96.0.1", "10.244.2.9", "192.0.2.9"]}),
                 vec![gone.clone()],
                 vec!["ip-refused { 10.96.0.5 . tcp . 80, 192.0.2.9 . tcp . 80 }"],
             ),

@@ -231,6 +231,8 @@ pub enum Key {
     /// Only for the sources in `Allowed`.
     Restricted(Dest),
     Allowed(Dest, Ipv4Net),
+    /// The cluster's or the node's own: nothing takes it over.
+    Reserved(Dest),
     /// A pod of this node that may be sent back to itself.
     Hairpin(Ipv4Addr),
 }
@@ -255,6 +257,7 @@ impl Key {
             | Self::ById(dest, _)
             | Self::Refused(dest)
             | Self::Restricted(dest)
+            | Self::Reserved(dest)
             | Self::Allowed(dest, _) => Some(dest),
             Self::Hairpin(_) => None,
         }
@@ -285,6 +288,7 @@ impl Key {
             Self::Id(dest, _) => (dest, "id"),
             Self::ById(dest, _) => return format!("{}-by-id-{}", dest.space().name(), dest.proto),
             Self::Refused(dest) => (dest, "refused"),
+            Self::Reserved(dest) => (dest, "reserved"),
             Self::Restricted(_) => return "restricted".into(),
             Self::Allowed(..) => return "allowed".into(),
             Self::Hairpin(_) => return "hairpin".into(),
@@ -296,9 +300,12 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Entry(dest) | Self::Near(dest) | Self::Local(dest) | Self::Refused(dest) | Self::Restricted(dest) => {
-                write!(f, "{dest}")
-            }
+            Self::Entry(dest)
+            | Self::Near(dest)
+            | Self::Local(dest)
+            | Self::Refused(dest)
+            | Self::Restricted(dest)
+            | Self::Reserved(dest) => write!(f, "{dest}"),
             Self::Endpoint(dest, index) | Self::Id(dest, index) => write!(f, "{dest} . {index}"),
             Self::ById(dest, id) => write!(f, "{dest} . {id:#x}"),
             Self::Allowed(dest, source) => write!(f, "{dest} . {source}"),
@@ -368,9 +375,12 @@ impl Key {
     /// As the kernel has it; an interval is left to nft.
     fn bytes(&self) -> Option<Vec<u8>> {
         Some(match self {
-            Self::Entry(dest) | Self::Near(dest) | Self::Local(dest) | Self::Refused(dest) | Self::Restricted(dest) => {
-                dest.bytes()
-            }
+            Self::Entry(dest)
+            | Self::Near(dest)
+            | Self::Local(dest)
+            | Self::Refused(dest)
+            | Self::Restricted(dest)
+            | Self::Reserved(dest) => dest.bytes(),
             // Numbers and marks are in the host's order.
             Self::Endpoint(dest, number) | Self::Id(dest, number) | Self::ById(dest, number) => {
                 [dest.bytes(), number.to_ne_bytes().to_vec()].concat()
@@ -505,6 +515,7 @@ fn maps(space: Space) -> String {
   map {name}-id {{ typeof {key} . numgen random mod 2 : meta mark; }}
   map {name}-affinity {{ typeof ip saddr . {key} : meta mark; size 262144; flags dynamic,timeout; timeout 3h; }}
   set {name}-refused {{ typeof {key}; }}
+  set {name}-reserved {{ typeof {key}; }}
 "
     );
     for proto in PROTOS {
@@ -540,6 +551,13 @@ fn skeleton(node: &Node) -> String {
         .concat();
     let (ip, port) = (Space::Ip.key(), Space::Port.key());
     let own_dns = dns.map_or(String::new(), |dns| format!("    ip daddr {dns} return\n"));
+    let reserved = format!(
+        "    {ip} @ip-reserved return
+    {port} @port-reserved fib daddr type local return
+"
+    );
+    let restricted = format!("    {ip} @restricted {ip} . ip saddr != @allowed drop\n");
+    let (first, last) = (node.node_ports.start(), node.node_ports.end());
     let not_dns = dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
     format!(
         "table ip {TABLE} {{
@@ -547,9 +565,15 @@ fn skeleton(node: &Node) -> String {
 {maps}  set restricted {{ typeof {ip}; }}
   set allowed {{ typeof {ip} . ip saddr; flags interval; }}
   set hairpin {{ typeof ip saddr . ip daddr; }}
-{locals}  chain services {{
-{own_dns}    {ip} @restricted {ip} . ip saddr != @allowed drop
-    {ip} vmap @ip-entry
+{locals}  chain node-ports {{
+    # a node port that is one Service's is not taken by another's external address, not even while it has no endpoints
+    {port} @port-refused return
+    {port} vmap @port-entry
+{restricted}    {ip} vmap @ip-entry
+  }}
+  chain services {{
+{own_dns}{reserved}    th dport {first}-{last} fib daddr type local goto node-ports
+{restricted}    {ip} vmap @ip-entry
     fib daddr type local {port} vmap @port-entry
   }}
   chain prerouting {{
@@ -570,7 +594,7 @@ fn skeleton(node: &Node) -> String {
     reject
   }}
   chain unanswered {{
-    # what no entry took: an address or a port of a Service that has none
+{reserved}    # what no entry took: an address or a port of a Service that has none
     ip daddr {service_cidr}{not_dns} goto refuse
     {ip} @ip-refused goto refuse
     fib daddr type local {port} @port-refused goto refuse

@@ -10,18 +10,20 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{self as api, Pod, Service},
+    core::v1::{self as api, ObjectReference, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mk8s_client::{Event, Informer, Informers, ServiceSlices, services_of};
+use k8s_openapi::{Metadata, Resource};
+use mk8s_client::{Event, EventRecorder, Informer, Informers, ServiceSlices, services_of};
 use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     flows::Flows,
     health::HealthPorts,
-    model::{self, Entries, Node},
+    model::{self, Node},
+    reserved::{API_SERVICE, Reserved, addresses},
     tracker::{ChangeTracker, Changes, Owner},
 };
 
@@ -35,8 +37,30 @@ struct State {
     /// Those with host ports.
     pods: HashMap<Arc<str>, Arc<Pod>>,
     dirty: BTreeSet<Owner>,
+    /// None once nodes or API servers have changed.
+    reserved: Option<Arc<Reserved>>,
     tracker: ChangeTracker,
     health: HealthPorts,
+    conflicts: Conflicts,
+}
+
+/// What Services and pods were told that they don't get.
+struct Conflicts {
+    told: HashMap<Owner, String>,
+    events: EventRecorder,
+}
+
+impl Conflicts {
+    fn tell(&mut self, owner: &Owner, object: Option<ObjectReference>, reason: &str, conflict: Option<String>) {
+        let (Some(object), Some(conflict)) = (object, conflict) else {
+            self.told.remove(owner);
+            return;
+        };
+        if self.told.get(owner) != Some(&conflict) {
+            self.events.event(&object, "Warning", reason, conflict.as_str());
+            self.told.insert(owner.clone(), conflict);
+        }
+    }
 }
 
 fn key(metadata: &ObjectMeta) -> Arc<str> {
@@ -44,15 +68,34 @@ fn key(metadata: &ObjectMeta) -> Arc<str> {
     format!("{}/{}", of(&metadata.namespace), of(&metadata.name)).into()
 }
 
+/// What an event is about.
+fn reference<K: Resource + Metadata<Ty = ObjectMeta>>(object: &K) -> ObjectReference {
+    let metadata = object.metadata().clone();
+    ObjectReference {
+        api_version: Some(K::API_VERSION.to_owned()),
+        kind: Some(K::KIND.to_owned()),
+        namespace: metadata.namespace,
+        name: metadata.name,
+        uid: metadata.uid,
+        resource_version: metadata.resource_version,
+        field_path: None,
+    }
+}
+
 impl State {
-    fn new(services: &Informer<Service>, slices: &Informer<EndpointSlice>) -> Self {
+    fn new(services: &Informer<Service>, slices: &Informer<EndpointSlice>, events: EventRecorder) -> Self {
         Self {
             services: services.clone(),
             slices: ServiceSlices::of(slices),
             pods: HashMap::new(),
             dirty: BTreeSet::new(),
+            reserved: None,
             tracker: ChangeTracker::default(),
             health: HealthPorts::default(),
+            conflicts: Conflicts {
+                told: HashMap::new(),
+                events,
+            },
         }
     }
 
@@ -61,7 +104,11 @@ impl State {
     }
 
     fn slice(&mut self, event: &Event<EndpointSlice>) {
-        let services = services_of(event).into_iter();
+        let services = services_of(event);
+        if services.iter().any(|service| service == API_SERVICE) {
+            self.reserved = None;
+        }
+        let services = services.into_iter();
         self.dirty.extend(services.map(|key| Owner::Service(key.into())));
     }
 
@@ -79,24 +126,66 @@ impl State {
         }
     }
 
+    fn node(&mut self, event: &Event<api::Node>) {
+        let moved = match event {
+            Event::Applied { old: Some(old), new } => addresses(old).ne(addresses(new)),
+            Event::Applied { old: None, .. } | Event::Deleted(_) => true,
+        };
+        if moved {
+            self.reserved = None;
+        }
+    }
+
+    fn all_services(&mut self) {
+        let all = self.services.list();
+        self.dirty
+            .extend(all.iter().map(|service| Owner::Service(key(&service.metadata))));
+    }
+
+    /// What nobody takes over, and for whom that is news.
+    fn reserve(&mut self, node: &Node, nodes: &Informer<api::Node>) -> Arc<Reserved> {
+        if let Some(reserved) = &self.reserved {
+            return reserved.clone();
+        }
+        let (nodes, slices) = (nodes.list(), self.slices.get(API_SERVICE));
+        let reserved = Reserved::of(node, nodes.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref));
+        self.tracker.set(Owner::Cluster, reserved.entries());
+        self.all_services();
+        self.dirty.extend(self.pods.keys().cloned().map(Owner::Pod));
+        self.reserved.insert(Arc::new(reserved)).clone()
+    }
+
     /// Brings the tracker up to date with the objects.
-    fn settle(&mut self, node: &Node) {
+    fn settle(&mut self, node: &Node, nodes: &Informer<api::Node>) {
+        let reserved = self.reserve(node, nodes);
         for owner in std::mem::take(&mut self.dirty) {
             let entries = match &owner {
+                Owner::Cluster => continue,
                 Owner::Service(key) => {
                     let slices = self.slices.get(key);
                     let slices = slices.iter().map(AsRef::as_ref);
                     let (namespace, name) = key.split_once('/').unwrap_or_default();
                     let service = self.services.get(Some(namespace), name);
-                    let health = service
-                        .as_deref()
-                        .and_then(|service| model::health(node, service, slices.clone()));
+                    let service = service.as_deref();
+                    let health = service.and_then(|service| model::health(node, service, slices.clone()));
                     self.health.set(key, health);
-                    service.map(|service| model::service(node, &service, slices))
+                    let entries = service.map(|service| model::service(node, service, slices));
+                    let entries = entries.unwrap_or_default();
+                    let conflict = service.and_then(|service| reserved.conflict_of_service(node, service, &entries));
+                    self.conflicts
+                        .tell(&owner, service.map(reference), "ExternalIPConflict", conflict);
+                    entries
                 }
-                Owner::Pod(key) => self.pods.get(key).map(|pod| model::host_ports(node, pod)),
+                Owner::Pod(key) => {
+                    let pod = self.pods.get(key).map(AsRef::as_ref);
+                    let entries = pod.map(|pod| model::host_ports(node, pod)).unwrap_or_default();
+                    let conflict = reserved.conflict_of_pod(&entries);
+                    self.conflicts
+                        .tell(&owner, pod.map(reference), "HostPortConflict", conflict);
+                    entries
+                }
             };
-            self.tracker.set(owner, entries.unwrap_or_else(Entries::new));
+            self.tracker.set(owner, entries);
         }
     }
 }
@@ -109,21 +198,26 @@ fn has_host_ports(pod: &Pod) -> bool {
 }
 
 /// Until the token is cancelled. The rules stay then: pods go on, and so does what leads to them.
-pub async fn run(node: Node, informers: Informers, token: CancellationToken) {
+pub async fn run(node: Node, informers: Informers, events: EventRecorder, token: CancellationToken) {
     tokio::select! {
         () = token.cancelled() => {}
-        () = follow(node, &informers) => {}
+        () = follow(node, &informers, events) => {}
     }
 }
 
-async fn follow(mut node: Node, informers: &Informers) {
+async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
     let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
     let pods = informers.of_where::<Pod>(&format!("spec.nodeName={}", node.name));
     let (mut of_services, mut of_slices, mut of_pods) = (services.subscribe(), slices.subscribe(), pods.subscribe());
     let nodes = informers.of::<api::Node>();
     let mut of_nodes = nodes.subscribe();
-    tokio::join!(services.wait_synced(), slices.wait_synced(), pods.wait_synced());
-    let mut state = State::new(&services, &slices);
+    tokio::join!(
+        services.wait_synced(),
+        slices.wait_synced(),
+        pods.wait_synced(),
+        nodes.wait_synced()
+    );
+    let mut state = State::new(&services, &slices, events);
     let mut fresh = true;
     // Before the table is made, so that no loss of it goes unheard.
     let mut monitor = monitor();
@@ -138,16 +232,15 @@ async fn follow(mut node: Node, informers: &Informers) {
         while let Some(event) = of_pods.try_next() {
             state.pod(event);
         }
-        while of_nodes.try_next().is_some() {}
+        while let Some(event) = of_nodes.try_next() {
+            state.node(&event);
+        }
         let zone = nodes.get(None, &node.name).as_deref().and_then(zone);
         if zone != node.zone {
             node.zone = zone;
-            let all = services.list();
-            state
-                .dirty
-                .extend(all.iter().map(|service| Owner::Service(key(&service.metadata))));
+            state.all_services();
         }
-        state.settle(&node);
+        state.settle(&node, &nodes);
         let changes = if fresh {
             state.tracker.take_all(&node)
         } else {
@@ -166,7 +259,7 @@ async fn follow(mut node: Node, informers: &Informers) {
             event = of_services.next() => state.service(&event),
             event = of_slices.next() => state.slice(&event),
             event = of_pods.next() => state.pod(event),
-            _ = of_nodes.next() => {}
+            event = of_nodes.next() => state.node(&event),
             lost = lost(&mut monitor) => if lost {
                 tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
                 fresh = true;

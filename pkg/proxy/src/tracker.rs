@@ -19,6 +19,8 @@ use crate::{
 /// Services go before pods: a NodePort is the whole cluster's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
+    /// What nobody takes over.
+    Cluster,
     /// NAMESPACE/NAME
     Service(Arc<str>),
     /// NAMESPACE/NAME
@@ -210,12 +212,8 @@ mod tests {
 
     fn node() -> Node {
         Node {
-            name: "n1".into(),
-            zone: None,
-            pod_cidr: "10.244.1.0/24".parse().unwrap(),
-            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
             dns: None,
+            ..Node::example()
         }
     }
 

@@ -20,12 +20,13 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use mk8s_network::{Config, Mode, Network, PodAddress, netns, nft};
-use mk8s_proxy::{ChangeTracker, Kernel, Node, Owner, host_ports};
+use mk8s_proxy::{ChangeTracker, Entries, Kernel, Node, Owner, Reserved, host_ports};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use serde_json::json;
+use tokio::sync::mpsc;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -77,6 +78,10 @@ fn node() -> Node {
         cluster_cidr: "10.244.0.0/16".parse().unwrap(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         dns: Some([10, 96, 0, 10].into()),
+        api: BTreeSet::new(),
+        api_port: Some(6443),
+        kubelet_port: 10250,
+        node_ports: 30_000..=32_767,
     }
 }
 
@@ -165,10 +170,12 @@ impl Table {
     }
 
     async fn set(&mut self, owner: &str, service: &Service, slice: &EndpointSlice) {
-        self.0.set(
-            Owner::Service(owner.into()),
-            mk8s_proxy::service(&node(), service, [slice].into_iter()),
-        );
+        let entries = mk8s_proxy::service(&node(), service, [slice].into_iter());
+        self.want(Owner::Service(owner.into()), entries).await;
+    }
+
+    async fn want(&mut self, owner: Owner, entries: Entries) {
+        self.0.set(owner, entries);
         let changes = self.0.take(&node());
         let text = changes.text.clone();
         self.1
@@ -438,6 +445,127 @@ fn host_ports_and_udp() {
     });
 }
 
+/// Says so to all who come to these ports.
+fn listen(netns: Option<&Path>, word: &'static str, ports: &[u16]) {
+    for &port in ports {
+        let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let listener = match netns {
+            Some(path) => netns::enter(path, bind).unwrap(),
+            None => bind(),
+        };
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(word.as_bytes());
+            }
+        });
+    }
+}
+
+/// An account that may write Services and pods in one namespace alone takes nothing that the cluster itself needs.
+#[test]
+#[expect(clippy::too_many_lines, reason = "one story, each step on what the last one left")]
+fn nobody_takes_over_the_api_server_or_a_node() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let eve = network.attach("eve").await.unwrap();
+        serve("eve", &eve);
+        let far = Path::new("/run/netns/far");
+        sh("ip addr add 10.0.0.2/24 dev eth0");
+        let (second, other): (Ipv4Addr, Ipv4Addr) = ([10, 0, 0, 2].into(), [10, 0, 0, 9].into());
+        listen(None, "api", &[6443]);
+        listen(None, "kubelet", &[10250]);
+        listen(None, "health", &[30999]);
+        listen(Some(far), "other", &[10250]);
+        let pod = Some(eve.netns.as_path());
+        let all = [
+            (Some(far), NODE, 6443, "api"),
+            (None, NODE, 6443, "api"),
+            (pod, NODE, 6443, "api"),
+            (Some(far), second, 6443, "api"),
+            (None, LOCALHOST, 6443, "api"),
+            (Some(far), NODE, 10250, "kubelet"),
+            (None, NODE, 10250, "kubelet"),
+            (None, other, 10250, "other"),
+            (pod, other, 10250, "other"),
+        ];
+        let reach = |step: &str| {
+            for (from, ip, port, answer) in all {
+                assert_eq!(ask(from, ip, port), Ok(answer.into()), "{step}: {from:?} {ip}:{port}");
+            }
+        };
+        let mut table = Table::new().await;
+        reach("before");
+
+        let evil = |more: serde_json::Value| {
+            let mut spec = json!({"type": "ClusterIP", "externalIPs": ["10.0.0.1", "10.0.0.2", "10.0.0.9"],
+                "ports": [{"name": "t", "port": 6443}, {"name": "t", "port": 10250}]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            web(spec)
+        };
+        let (some, none) = (slice(&[(&eve, "n1")]), slice(&[]));
+        table.set("app/evil", &evil(json!({})), &some).await;
+        for (from, ip, port, _) in all.iter().filter(|(_, ip, ..)| *ip != LOCALHOST) {
+            let answer = ask(*from, *ip, *port);
+            assert!(
+                answer.is_ok_and(|text| text.starts_with("eve")),
+                "what is not reserved is hers: {ip}:{port}"
+            );
+        }
+
+        let nodes = [("n1", "10.0.0.1"), ("n2", "10.0.0.9")].map(|(name, ip)| {
+            let status = json!({"addresses": [{"type": "InternalIP", "address": ip}]});
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap()
+        });
+        let reserved = Reserved::of(&node(), nodes.iter(), std::iter::empty());
+        table.want(Owner::Cluster, reserved.entries()).await;
+        reach("a Service with external addresses");
+        table.set("app/evil", &evil(json!({})), &none).await;
+        reach("one without endpoints");
+        let mut balanced = evil(json!({"type": "LoadBalancer", "externalIPs": [],
+            "loadBalancerSourceRanges": ["192.0.2.0/24"]}));
+        let ingress = json!([{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}, {"ip": "10.0.0.9"}]);
+        balanced.status = serde_json::from_value(json!({"loadBalancer": {"ingress": ingress}})).unwrap();
+        table.set("app/evil", &balanced, &some).await;
+        reach("a load balancer's addresses");
+        table.want(Owner::Service("app/evil".into()), Entries::new()).await;
+        let hostile: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "eve"}, "status": {"podIP": eve.ip.to_string()},
+            "spec": {"containers": [{"name": "c", "ports": [
+                {"containerPort": 8080, "hostPort": 6443}, {"containerPort": 8080, "hostPort": 10250},
+                {"containerPort": 8080, "hostPort": 6443, "hostIP": "10.0.0.2"}]}]}}),
+        )
+        .unwrap();
+        table
+            .want(Owner::Pod("app/eve".into()), host_ports(&node(), &hostile))
+            .await;
+        reach("host ports");
+
+        // Another's node port, with endpoints and without, and the port that a load balancer asks for its health.
+        let victim = network.attach("victim").await.unwrap();
+        serve("victim", &victim);
+        let own = slice(&[(&victim, "n1")]);
+        let local = web(
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999,
+            "externalIPs": []}),
+        );
+        table.set("own/web", &local, &own).await;
+        let thief = evil(json!({"clusterIP": "10.96.0.66",
+            "ports": [{"name": "t", "port": 30080}, {"name": "t", "port": 30999}, {"name": "t", "port": 30081}]}));
+        table.set("app/evil", &thief, &some).await;
+        for from in [Some(far), pod, None] {
+            assert!(ask(from, NODE, 30080).unwrap().starts_with("victim"), "{from:?}");
+            assert_eq!(ask(from, NODE, 30999), Ok("health".into()), "{from:?}");
+        }
+        assert!(
+            ask(Some(far), NODE, 30081).unwrap().starts_with("eve"),
+            "nobody's node port"
+        );
+        table.set("own/web", &local, &none).await;
+        assert_eq!(ask(Some(far), NODE, 30080), Err(ErrorKind::ConnectionRefused));
+    });
+}
+
 #[test]
 #[expect(
     clippy::too_many_lines,
@@ -508,8 +636,9 @@ fn ten_thousand_services() {
     });
 }
 
-/// An API server with a Service, its slice and no pods; nothing of it changes.
-fn api(endpoint: &PodAddress) -> axum::Router {
+/// An API server with a node, a Service that would have the API server's address too, the slices of both and no pods;
+/// nothing of it changes. What it is told goes to `events`.
+fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>) -> axum::Router {
     let list = |kind: &'static str, version: &'static str, items: Vec<serde_json::Value>| {
         axum::routing::get(
             move |axum::extract::RawQuery(query): axum::extract::RawQuery| async move {
@@ -521,7 +650,15 @@ fn api(endpoint: &PodAddress) -> axum::Router {
             },
         )
     };
-    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999});
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999,
+        "externalIPs": ["10.0.0.1"], "ports": [{"name": "t", "port": 80}, {"name": "t", "port": 6443}]});
+    let own = json!({"metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}]});
+    let told = axum::routing::post(move |event: String| async move {
+        events.send(serde_json::from_str(&event).unwrap()).unwrap();
+        event
+    });
     let mut slice = serde_json::to_value(slice(&[(endpoint, "n1")])).unwrap();
     slice["metadata"]["namespace"] = "app".into();
     slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "web"});
@@ -532,8 +669,13 @@ fn api(endpoint: &PodAddress) -> axum::Router {
         )
         .route("/api/v1/pods", list("PodList", "v1", Vec::new()))
         .route(
+            "/api/v1/nodes",
+            list("NodeList", "v1", vec![json!({"metadata": {"name": "n1"}})]),
+        )
+        .route("/api/v1/namespaces/app/events", told)
+        .route(
             "/apis/discovery.k8s.io/v1/endpointslices",
-            list("EndpointSliceList", "discovery.k8s.io/v1", vec![slice]),
+            list("EndpointSliceList", "discovery.k8s.io/v1", vec![slice, own]),
         )
 }
 
@@ -546,8 +688,12 @@ fn runs_and_makes_again_what_somebody_flushed() {
         serve("a", &a);
         let token = tokio_util::sync::CancellationToken::new();
         let owner = mk8s_supervisor::Supervisor::new(token.clone());
-        let informers = mk8s_client::Informers::new(mk8s_client::in_process(api(&a), "proxy"), &owner);
-        let running = tokio::spawn(mk8s_proxy::run(node(), informers, token.clone()));
+        let (events, mut told) = mpsc::unbounded_channel();
+        let client = mk8s_client::in_process(api(&a, events), "proxy");
+        let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
+        let informers = mk8s_client::Informers::new(client, &owner);
+        listen(None, "api", &[6443]);
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, events, token.clone()));
         for _ in 0..2 {
             let start = Instant::now();
             while ask(None, VIP, 80).is_err() {
@@ -569,8 +715,19 @@ fn runs_and_makes_again_what_somebody_flushed() {
                 health.starts_with("HTTP/1.0 200") && health.contains("\"localEndpoints\":1"),
                 "{health}"
             );
+            assert_eq!(ask(None, NODE, 6443), Ok("api".into()));
             sh("nft flush ruleset");
         }
+        let event = told.recv().await.unwrap();
+        assert_eq!(
+            (&event["involvedObject"]["name"], &event["reason"], &event["message"]),
+            (
+                &json!("web"),
+                &json!("ExternalIPConflict"),
+                &json!("port 6443/tcp of 10.0.0.1 is the API server's: the Service does not get what is sent there")
+            )
+        );
+        assert!(told.try_recv().is_err(), "told once");
         token.cancel();
         running.await.unwrap();
     });
