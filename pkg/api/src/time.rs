@@ -26,7 +26,8 @@ pub fn age(at: Option<&str>, now: Timestamp) -> String {
     }
 }
 
-/// A duration as Go reads it: `1h30m`, `2.5s`, `300ms`, `0`. None where it is none, or negative.
+/// A duration as Go reads it: `1h30m`, `2.5s`, `300ms`, `0`. None where it is none, negative, or over the 292 years that Go's
+/// type holds.
 pub fn parse_go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -52,7 +53,7 @@ pub fn parse_go_duration(text: &str) -> Option<Duration> {
         total = total.checked_add(part)?;
         rest = &unit[end..];
     }
-    (!text.is_empty()).then_some(total)
+    (!text.is_empty() && i64::try_from(total.as_nanos()).is_ok()).then_some(total)
 }
 
 /// Two significant units at most, as upstream's `duration.HumanDuration`: `45s`, `2m5s`, `3h10m`, `5d`, `2y34d`.

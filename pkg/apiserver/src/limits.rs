@@ -1,8 +1,8 @@
 //! How many requests are worked on at once, and how many of them are one user's. A permit lasts until the answer's body is
 //! sent, but no longer than the request's deadline: who never reads his answer keeps his connection, not everybody else's
-//! place. Nor can he take all places at once: `system:masters` need none, as upstream exempts them; nodes and the
-//! cluster's own accounts have a quarter of them to themselves; and of the rest one user, or all service accounts of one
-//! namespace, has at most a third.
+//! place. Nor can he take all places at once: administrators need none (upstream exempts `system:masters`; here admin.conf,
+//! which is of kubeadm's group, must not be shut out either); nodes and the cluster's own accounts have a quarter of them to
+//! themselves; and of the rest one user, or all service accounts of one namespace, has at most a third.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -40,7 +40,7 @@ struct Held {
     flows: HashMap<u64, usize>,
 }
 
-/// A place, until it is dropped; `system:masters` have it without one.
+/// A place, until it is dropped; administrators work without one.
 pub struct Permit {
     place: Option<(u64, Arc<Mutex<Held>>)>,
 }
@@ -76,7 +76,7 @@ impl Pool {
         let mut of_namespace = None;
         for group in &user.groups {
             match group.as_str() {
-                "system:masters" => return None,
+                "system:masters" | "kubeadm:cluster-admins" => return None,
                 "system:nodes" | "system:serviceaccounts:kube-system" => return Some(Flow::Cluster),
                 group if group.starts_with("system:serviceaccounts:") => of_namespace = Some(group),
                 _ => {}
@@ -183,7 +183,9 @@ mod tests {
         assert!(all_of(&accounts[1]).is_empty(), "accounts of one namespace share");
         let others = ["jane", "joe", "jim"].map(|name| all_of(&user(name, &[])));
         assert_eq!(others.each_ref().map(Vec::len), [4, 4, 0]);
-        assert_eq!(all_of(&user("admin", &["system:masters"])).len(), 100);
+        for group in ["system:masters", "kubeadm:cluster-admins"] {
+            assert_eq!(all_of(&user("admin", &[group])).len(), 100);
+        }
         let node = user("system:node:a", &["system:nodes"]);
         assert_eq!(all_of(&node).len(), 4);
         drop(others);

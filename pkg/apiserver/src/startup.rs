@@ -17,28 +17,50 @@ use crate::state::State;
 use crate::watch_cache::{EventKind, Next, ResourceCache};
 use crate::write::{self, Printed, WriteError};
 
-/// Brings into being, in one transaction, what the cluster has to begin with; how many objects that were.
+/// Brings into being, in one transaction, what the cluster has to begin with; how many objects that were. What can't be made
+/// (somebody else's Service has the address by now) is told in the log, and ends no start.
 pub async fn bootstrap(state: &State, facts: &Facts) -> Result<usize, Status> {
     // First what Services hold already: the addresses below are chosen beside them.
     if let Some(stored) = state.cache().resource("", "services") {
         let lacks = services::missing(state.services(), stored.list("").iter().cloned())?;
         commit(state, lacks).await?;
     }
-    write(state, bootstrap::plan(&**state.cache(), facts)).await
+    let written = write(state, bootstrap::plan(&**state.cache(), facts)).await?;
+    Ok(written.made)
 }
 
-async fn write(state: &State, planned: Vec<Planned>) -> Result<usize, Status> {
-    let count = planned.len();
-    let mut ops = Vec::with_capacity(count + 1);
+struct Written {
+    made: usize,
+    refused: usize,
+}
+
+async fn write(state: &State, planned: Vec<Planned>) -> Result<Written, Status> {
+    let (mut ops, mut written) = (Vec::new(), Written { made: 0, refused: 0 });
     for one in planned {
-        add(state, one, &mut ops)?;
+        let object = format!("{} {}", one.plural, meta::name(&one.object));
+        match prepared(state, one) {
+            Ok(all) => {
+                ops.extend(all);
+                written.made += 1;
+            }
+            Err(status) => {
+                tracing::error!(
+                    object,
+                    error = status.message,
+                    "what the cluster begins with can't be made"
+                );
+                written.refused += 1;
+            }
+        }
     }
     commit(state, ops).await?;
-    Ok(count)
+    Ok(written)
 }
 
 /// How long what was deleted is away: nothing spins with somebody who deletes it again and again.
 const AWAY: Duration = Duration::from_secs(1);
+/// What can't be made is tried again so often, as upstream does.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// Makes again what the cluster can't be without, whenever it is deleted.
 pub async fn keep(state: Arc<State>, facts: Facts) {
@@ -57,13 +79,16 @@ pub async fn keep(state: Arc<State>, facts: Facts) {
         let planned = bootstrap::missing(&**state.cache(), &facts);
         if planned.is_empty() {
             watches.next().await;
-        } else if let Err(status) = write(&state, planned).await {
-            tracing::error!(
-                error = status.message,
-                "what the cluster begins with is missing and can't be made"
-            );
+            tokio::time::sleep(AWAY).await;
+            continue;
         }
-        tokio::time::sleep(AWAY).await;
+        let written = write(&state, planned).await;
+        if let Err(status) = &written {
+            tracing::error!(error = status.message, "what the cluster begins with can't be written");
+        }
+        if written.is_err() || written.is_ok_and(|written| written.refused > 0) {
+            tokio::time::sleep(REFUSED).await;
+        }
     }
 }
 
@@ -101,17 +126,18 @@ async fn commit(state: &State, ops: Vec<Op>) -> Result<(), Status> {
     }
 }
 
-fn add(state: &State, planned: Planned, ops: &mut Vec<Op>) -> Result<(), Status> {
+fn prepared(state: &State, planned: Planned) -> Result<Vec<Op>, Status> {
     let mut object = planned.object;
     let cache = state.cache().resource(planned.group, planned.plural);
     let cache = cache.ok_or_else(|| Status::internal(format!("no resource {}", planned.plural)))?;
     let resource = cache.resource();
     (resource.hooks.default)(&mut object);
+    let mut ops = Vec::new();
     if resource.semantics.holds_addresses && planned.replaces.is_none() {
         ops.extend(state.services().on_create(&mut object)?);
     }
     let key = cache.key(meta::namespace(&object), meta::name(&object));
     let expect = planned.replaces.map_or(Expect::Absent, Expect::Revision);
     ops.push(Printed::of(resource, &object)?.put(key, expect).0);
-    Ok(())
+    Ok(ops)
 }

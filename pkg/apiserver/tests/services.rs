@@ -216,3 +216,28 @@ async fn the_api_s_own_service_comes_back() {
         }
     }
 }
+
+/// Somebody's Service that had taken the address ended every later start, and kept the rest from being made again.
+#[tokio::test]
+async fn whose_address_is_taken_keeps_nothing_else_away() {
+    let api = Api::open().await;
+    let taken = service("taken", json!({"clusterIP": "10.96.0.10", "ports": ports()}));
+    // Within the second in which it is away.
+    loop {
+        api.delete("/api/v1/namespaces/kube-system/services/kube-dns", None)
+            .await;
+        if api.post(SERVICES, &taken).await.0 == 201 {
+            break;
+        }
+    }
+    let info = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+    assert_eq!(api.delete(info, None).await.0, 200);
+    let again = async {
+        while api.get(info).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again).await.unwrap();
+    let api = api.reopen().await;
+    assert_eq!(api.get(info).await.0, 200);
+}
