@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two tries to connect to a process that is just starting: nothing there can tell when it listens.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// How long status waits for the API server.
+const ANSWER: Duration = Duration::from_secs(10);
+
 pub fn version(arguments: &cli::Version) -> Result<()> {
     let version = mk8s_apiserver::config::VERSION;
     match arguments.output.as_deref() {
@@ -134,18 +137,61 @@ pub async fn status(arguments: &Where) -> Result<()> {
         Ok(version) => println!("containerd: {version}"),
         Err(failure) => println!("containerd: {failure}"),
     }
-    let nodes: Api<Node> = Api::all(client(&settings)?);
-    let node = tokio::time::timeout(Duration::from_secs(10), nodes.get(&settings.node_name)).await;
-    match node {
-        Ok(Ok(node)) if is_ready(&node) => println!("ready:     yes"),
-        Ok(Ok(_)) => println!("ready:     no (`kubectl describe node {}`)", settings.node_name),
-        Ok(Err(error)) => return Err(Failure::of(format!("ask {} for the node", settings.server()), error)),
+    match tokio::time::timeout(ANSWER, not_ready(&settings)).await {
+        Ok(cause) => match cause? {
+            None => println!("ready:     yes"),
+            Some(cause) => {
+                println!("ready:     no ({cause})");
+                return Err(Failure::new("mk8s is not ready"));
+            }
+        },
         Err(_) => return Err(Failure::new(format!("{} does not answer", settings.server()))),
     }
     Ok(())
 }
 
+/// What keeps the API server or the node from being ready.
+async fn not_ready(settings: &Settings) -> Result<Option<String>> {
+    let client = client(settings)?;
+    let ask = |what: &str| format!("ask {} {what}", settings.server());
+    let request = http::Request::get("/readyz").body(Vec::new())?;
+    match client.request_text(request).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(answer)) if answer.code == 500 => return Ok(Some(failed_checks(&answer.message))),
+        Err(error) => return Err(Failure::of(ask("whether it is ready"), error)),
+    }
+    let nodes: Api<Node> = Api::all(client);
+    let node = nodes.get(&settings.node_name).await;
+    let node = node.map_err(|error| Failure::of(ask("for the node"), error))?;
+    Ok((!is_ready(&node)).then(|| format!("`kubectl describe node {}`", settings.node_name)))
+}
+
+/// The checks that failed, of an answer of /readyz with a line for each: `[-]store failed: no space left`.
+fn failed_checks(answer: &str) -> String {
+    let failed: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("[-]")).collect();
+    match failed.is_empty() {
+        true => answer.trim().into(),
+        false => failed.join("; "),
+    }
+}
+
 async fn mk8s_containerd_version(settings: &Settings) -> Result<String> {
     let containerd = crate::node::containerd(settings).await?;
     Ok(containerd.version().await?.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_told_in_one_line() {
+        let answer =
+            "[+]ping ok\n[-]store failed: cannot write: No space left on device\n[+]shutdown ok\nreadyz check failed\n";
+        assert_eq!(
+            failed_checks(answer),
+            "store failed: cannot write: No space left on device"
+        );
+        assert_eq!(failed_checks("proxy says no\n"), "proxy says no");
+    }
 }
