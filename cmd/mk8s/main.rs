@@ -1,5 +1,9 @@
 //! The `mk8s` binary: picks the verb and runs it. Wiring only; what the verbs do stands in their own files and in pkg/.
 
+// First: its macros are for all that follow.
+#[macro_use]
+mod output;
+
 mod admin;
 mod cli;
 mod config;
@@ -41,7 +45,7 @@ fn main() -> ExitCode {
     if let Some(code) = mk8s_containerd::logs::run_if_writer() {
         return code;
     }
-    match parse().and_then(dispatch) {
+    match parse().and_then(dispatch).and_then(|()| output::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -57,11 +61,38 @@ fn parse() -> Result<Cli> {
     Ok(Cli::from_arg_matches(&matches)?)
 }
 
+/// The verb's name, if it can do nothing without root's rights: what it reads and writes is root's.
+fn wants_root(verb: &Verb) -> Option<&'static str> {
+    match verb {
+        Verb::Init(_) => Some("init"),
+        Verb::Join(_) => Some("join"),
+        Verb::Start(_) => Some("start"),
+        Verb::Stop(_) => Some("stop"),
+        Verb::Run(_) => Some("run"),
+        Verb::Reset(_) => Some("reset"),
+        Verb::Status(_) => Some("status"),
+        Verb::Kubeconfig(_) => Some("kubeconfig"),
+        // A token is made by whoever may write it, with a kubeconfig of their own.
+        Verb::Token(_) | Verb::Version(_) | Verb::Completion { .. } => None,
+    }
+}
+
 fn dispatch(cli: Cli) -> Result<()> {
+    if let Some(name) = wants_root(&cli.verb)
+        && !nix::unistd::Uid::effective().is_root()
+    {
+        let refused = format!("mk8s {name} has to run as root: use sudo");
+        return Err(match cli.verb {
+            Verb::Init(_) | Verb::Join(_) => Failure::preflight(refused),
+            _ => Failure::new(refused),
+        });
+    }
     let verb = match cli.verb {
         Verb::Version(arguments) => return status::version(&arguments),
         Verb::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mk8s", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mk8s", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             return Ok(());
         }
         Verb::Run(arguments) => return run::run(&arguments),

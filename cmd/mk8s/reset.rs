@@ -13,9 +13,6 @@ use crate::settings::{ADMIN_CONF, Role, Settings};
 use crate::{footprint, kubeconfig, lifecycle, log, node, preflight};
 
 pub async fn reset(arguments: &cli::Reset) -> Result<()> {
-    if !nix::unistd::Uid::effective().is_root() {
-        return Err(Failure::new("mk8s reset has to run as root: use sudo"));
-    }
     let settings = Settings::require(arguments.place.data_dir.as_deref())
         .map_err(|failure| Failure::new(format!("{failure}; nothing was changed")))?;
     if !arguments.force {
