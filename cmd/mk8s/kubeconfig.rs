@@ -167,6 +167,18 @@ fn remove(home: &Home) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a name that no certificate can have so that its holder is known by it.
+fn name_of_a_subject(name: &str) -> Result<()> {
+    // X.509's own limit is 64 characters, which nobody keeps, since nodes' names are longer.
+    const LONGEST: usize = 253;
+    if name.trim().is_empty() || name.len() > LONGEST || name.chars().any(char::is_control) {
+        return Err(Failure::new(format!(
+            "--user and --groups take names of 1 to {LONGEST} characters that can be printed"
+        )));
+    }
+    Ok(())
+}
+
 /// `mk8s kubeconfig`: the administrator's file, or one with a certificate for a user.
 pub async fn print(arguments: &cli::Kubeconfig) -> Result<()> {
     let settings = Settings::require(arguments.place.data_dir.as_deref())?;
@@ -180,6 +192,9 @@ pub async fn print(arguments: &cli::Kubeconfig) -> Result<()> {
         print!("{}", crate::remote::read(ADMIN_CONF.as_ref())?);
         return Ok(());
     };
+    for name in std::iter::once(user).chain(&arguments.groups) {
+        name_of_a_subject(name)?;
+    }
     let authority = ca::load(&settings.pki_dir(), "ca")?;
     if arguments.groups.len() > 1 {
         return Err(Failure::new(
@@ -215,6 +230,21 @@ mod tests {
     use super::*;
 
     const USER: u32 = 4242;
+
+    #[test]
+    fn a_name_that_nobody_could_log_in_by_is_refused() {
+        for (name, good) in [
+            ("jane", true),
+            ("system:serviceaccount:a:b", true),
+            ("Zoë", true),
+            ("", false),
+            (" ", false),
+            ("a\nb", false),
+            (&"x".repeat(254), false),
+        ] {
+            assert_eq!(name_of_a_subject(name).is_ok(), good, "{name:?}");
+        }
+    }
 
     /// A folder that all may look into, and a user's home and a folder of root's in it.
     fn a_home() -> (tempfile::TempDir, Home, PathBuf) {

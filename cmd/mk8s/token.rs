@@ -1,13 +1,14 @@
 //! `mk8s token`: the bootstrap tokens that hosts join with, and the command they join by.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use mk8s_client::Remote;
-use mk8s_pki::bootstrap::{SECRET_TYPE, Token};
+use mk8s_pki::bootstrap::{self, SECRET_TYPE, Token};
 use mk8s_pki::kubeconfig::Kubeconfig;
 use mk8s_pki::rotation::Holder;
 use mk8s_pki::{ca, issue};
@@ -35,16 +36,9 @@ pub async fn token(arguments: cli::Token) -> Result<()> {
                 Some(text) => text.parse()?,
                 None => Token::generate(),
             };
-            let ttl = duration(&ttl)?;
-            create(
-                &client(&arguments.kubeconfig)?,
-                &token,
-                ttl,
-                &description,
-                &usages,
-                &groups,
-            )
-            .await?;
+            check(&usages, &groups)?;
+            let secret = secret(&token, duration(&ttl)?, &description, &usages, &groups)?;
+            create(&client(&arguments.kubeconfig)?, &token, &secret).await?;
             if print_join_command {
                 println!("{}", join_command_from(&arguments.kubeconfig, &token)?);
             } else {
@@ -57,10 +51,24 @@ pub async fn token(arguments: cli::Token) -> Result<()> {
     }
 }
 
+/// Reads a kubeconfig, which may be a pipe of the shell's.
+fn kubeconfig(path: &Path) -> Result<Kubeconfig> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let path = path.display();
+            return Err(Failure::new(format!(
+                "you may not read {path}: use sudo, or a kubeconfig of your own by --kubeconfig or KUBECONFIG"
+            )));
+        }
+        Err(error) => return Err(Failure::of(format!("read {}", path.display()), error)),
+    };
+    Ok(Kubeconfig::from_yaml(&text, &path.display().to_string())?)
+}
+
 /// A client as the file's user.
 pub fn client(path: &Path) -> Result<kube::Client> {
-    let text = crate::remote::read(path)?;
-    let file = Kubeconfig::from_yaml(&text, &path.display().to_string())?;
+    let file = kubeconfig(path)?;
     let server = file.cluster().map(|cluster| cluster.server.clone()).unwrap_or_default();
     let certificate = match file.certificate()? {
         Some((certificate, key)) => Some(Holder::new(issue::certified_key(&certificate, &key)?)),
@@ -85,24 +93,55 @@ pub fn duration(text: &str) -> Result<Option<Duration>> {
         _ if units.clone().all(|unit| b"hms".contains(&unit)) => text.parse::<SignedDuration>().ok(),
         _ => None,
     };
+    // At most what Go's holds, 292 years: a date that far off can still be written.
+    let longest = Duration::from_nanos(i64::MAX as u64);
     let length = parsed.and_then(|length| Duration::try_from(length).ok());
+    let length = length.filter(|length| *length <= longest);
     let length = length.ok_or_else(|| Failure::new(format!("{text:?} is not a duration such as 24h, 90m or 0")))?;
     Ok((!length.is_zero()).then_some(length))
 }
 
-pub async fn create(
-    client: &kube::Client,
+/// Refuses what kubeadm refuses: a token of such usages or groups is of no use.
+fn check(usages: &[String], groups: &[String]) -> Result<()> {
+    if let Some(unknown) = usages.iter().find(|usage| !bootstrap::USAGES.contains(&usage.as_str())) {
+        return Err(Failure::new(format!(
+            "{unknown:?} is no usage of a token: {}",
+            bootstrap::USAGES.join(", ")
+        )));
+    }
+    match groups.iter().find(|group| !bootstrap::is_group(group)) {
+        None => Ok(()),
+        Some(other) => Err(Failure::new(format!(
+            "{other:?} is no group of tokens: system:bootstrappers: and then letters, digits, \":\" and \"-\", as {}",
+            bootstrap::NODE_GROUP
+        ))),
+    }
+}
+
+/// The Secret that makes a token known.
+pub fn secret(
     token: &Token,
     ttl: Option<Duration>,
     description: &str,
     usages: &[String],
     groups: &[String],
-) -> Result<()> {
-    let expiration = ttl.map(|ttl| Timestamp::now() + ttl);
-    let secret = token.to_secret(expiration, description, usages, groups);
-    objects::upsert(client, objects::of::<Secret>(secret)?)
-        .await
-        .map_err(|error| Failure::of("create the token", error))
+) -> Result<Secret> {
+    let expiration = ttl.map(|ttl| Timestamp::now().checked_add(ttl)).transpose()?;
+    objects::of(token.to_secret(expiration, description, usages, groups))
+}
+
+async fn create(client: &kube::Client, token: &Token, secret: &Secret) -> Result<()> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
+    match api.create(&PostParams::default(), secret).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(refusal)) if refusal.is_already_exists() => {
+            let id = &token.id;
+            Err(Failure::new(format!(
+                "a token with the id {id:?} exists already: take another, or `mk8s token delete {id}` first"
+            )))
+        }
+        Err(error) => Err(Failure::of("create the token", error)),
+    }
 }
 
 async fn list(client: &kube::Client) -> Result<()> {
@@ -140,7 +179,7 @@ async fn list(client: &kube::Client) -> Result<()> {
         } else {
             expires
         };
-        let usages: Vec<&str> = ["authentication", "signing"]
+        let usages: Vec<&str> = bootstrap::USAGES
             .into_iter()
             .filter(|usage| text(&format!("usage-bootstrap-{usage}")) == "true")
             .collect();
@@ -176,8 +215,8 @@ pub fn join_command(settings: &Settings, token: &Token) -> Result<String> {
     Ok(command(settings.server(), token, &hash))
 }
 
-fn join_command_from(kubeconfig: &Path, token: &Token) -> Result<String> {
-    let file = Kubeconfig::from_yaml(&crate::remote::read(kubeconfig)?, "")?;
+fn join_command_from(path: &Path, token: &Token) -> Result<String> {
+    let file = kubeconfig(path)?;
     let hashes = ca::hashes_of_pem(&file.ca_pem()?)?;
     let server = file.cluster().map(|cluster| cluster.server.clone()).unwrap_or_default();
     Ok(command(&server, token, hashes.first().map_or("", String::as_str)))
@@ -204,8 +243,34 @@ mod tests {
         ] {
             assert_eq!(duration(text).unwrap(), seconds.map(Duration::from_secs), "{text}");
         }
-        for text in ["", "h", "12", "1d", "-1h", "1y", "2w", "1h 2", "99999999999999999999h"] {
+        for text in [
+            "",
+            "h",
+            "12",
+            "1d",
+            "-1h",
+            "1y",
+            "2w",
+            "1h 2",
+            "99999999999999999999h",
+            "99999999h",
+        ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+        let longest = duration("2562047h").unwrap();
+        secret(&Token::generate(), longest, "", &[], &[]).unwrap();
+    }
+
+    #[test]
+    fn what_no_token_can_be_used_for_is_refused() {
+        let check = |usage: &str, group: &str| check(&[usage.to_string()], &[group.to_string()]);
+        check("signing", bootstrap::NODE_GROUP).unwrap();
+        for (usage, group) in [
+            ("foo", bootstrap::NODE_GROUP),
+            ("signing", "system:masters"),
+            ("", bootstrap::NODE_GROUP),
+        ] {
+            assert!(check(usage, group).is_err(), "{usage:?} {group:?}");
         }
     }
 }

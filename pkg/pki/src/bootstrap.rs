@@ -98,7 +98,7 @@ impl Token {
             put("description", description);
         }
         let usages: Vec<&str> = if usages.is_empty() {
-            vec!["authentication", "signing"]
+            USAGES.to_vec()
         } else {
             usages.iter().map(String::as_str).collect()
         };
@@ -119,6 +119,20 @@ impl Token {
             "data": data,
         })
     }
+}
+
+/// What a token may be used for.
+pub const USAGES: [&str; 2] = ["authentication", "signing"];
+
+/// Whether a token may put who shows it into the group: `system:bootstrappers:` and then [a-z0-9:-], at most 256, ending in a
+/// letter or digit.
+pub fn is_group(group: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    group.strip_prefix("system:bootstrappers:").is_some_and(|rest| {
+        rest.len() <= 256
+            && rest.bytes().all(|byte| plain(byte) || byte == b':' || byte == b'-')
+            && rest.bytes().last().is_some_and(plain)
+    })
 }
 
 pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -144,6 +158,27 @@ mod tests {
             "abcde-.0123456789abcdef",
         ] {
             assert_eq!(bad.parse::<Token>(), Err(Malformed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn groups() {
+        let longest = format!("system:bootstrappers:{}", "a".repeat(256));
+        for good in [NODE_GROUP, "system:bootstrappers:a", &longest] {
+            assert!(is_group(good), "{good}");
+        }
+        let longer = format!("{longest}a");
+        for bad in [
+            "",
+            "system:masters",
+            "system:bootstrappers",
+            "system:bootstrappers:",
+            "system:bootstrappers:a-",
+            "system:bootstrappers:../x",
+            "system:bootstrappers:A",
+            &longer,
+        ] {
+            assert!(!is_group(bad), "{bad}");
         }
     }
 }

@@ -184,26 +184,13 @@ impl Authenticator {
         let mut groups = vec!["system:bootstrappers".to_string()];
         let extra = data("auth-extra-groups").unwrap_or_default();
         for group in extra.split(',').map(str::trim).filter(|group| !group.is_empty()) {
-            if !bootstrap_group(group) {
+            if !mk8s_pki::bootstrap::is_group(group) {
                 return None;
             }
             groups.push(group.to_string());
         }
         Some(User::authenticated(format!("system:bootstrap:{}", token.id), groups))
     }
-}
-
-/// `system:bootstrappers:` and then [a-z0-9:-], ending in a letter or digit.
-fn bootstrap_group(group: &str) -> bool {
-    group.strip_prefix("system:bootstrappers:").is_some_and(|rest| {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':' || byte == b'-';
-        rest.len() <= 256
-            && rest.bytes().all(allowed)
-            && rest
-                .bytes()
-                .last()
-                .is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    })
 }
 
 /// Whether an object is still the one a token names; `Ok(true)` when it is on its way out (upstream's minute of grace).
