@@ -33,20 +33,35 @@ pub fn write_ca(settings: &Settings, ca_pem: &str) -> Result<()> {
     Ok(mk8s_pki::files::write(&ca_file(settings), ca_pem.as_bytes(), 0o644)?)
 }
 
+/// The CA that join verified, as PEM.
+fn own_ca(settings: &Settings) -> Result<String> {
+    let (path, pem) = (ca_file(settings), read(&ca_file(settings))?);
+    issue::certificates(&pem).map_err(|cause| damaged(&path, cause))?;
+    Ok(pem)
+}
+
+/// Of a file that only a join can make anew.
+fn damaged(path: &Path, cause: mk8s_pki::PkiError) -> Failure {
+    Failure::new(format!(
+        "{} is damaged ({cause}): bring it back from a backup, or `mk8s reset` and join again",
+        path.display()
+    ))
+}
+
 /// Whether the node has its certificate, and knows whom to show it to.
 pub fn has_identity(settings: &Settings) -> bool {
-    ca_file(settings).exists() && load(settings, CLIENT).is_ok()
+    own_ca(settings).is_ok() && load(settings, CLIENT).is_ok()
 }
 
 /// A client that acts as the node.
 pub fn node_client(settings: &Settings) -> Result<kube::Client> {
     let holder = Holder::new(load(settings, CLIENT)?);
-    client(settings, &read(&ca_file(settings))?, Some(holder))
+    client(settings, &own_ca(settings)?, Some(holder))
 }
 
 /// What the node is to its master, read from disk; certificates are renewed in the running process.
 pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Identity> {
-    let ca_pem = read(&ca_file(settings))?;
+    let ca_pem = own_ca(settings)?;
     let own = Holder::new(load(settings, CLIENT)?);
     let client = client(settings, &ca_pem, Some(own.clone()))?;
     // Its request is approved only for a node that exists, and the node is made by the agent: until then the server
@@ -233,7 +248,7 @@ fn load(settings: &Settings, name: &str) -> Result<Arc<CertifiedKey>> {
         return Ok(issue::certified_key(&certificate, &key)?);
     }
     let pair = read(&file("pem"))?;
-    issue::certified_key(&pair, &pair).map_err(|error| Failure::of(format!("read {}", file("pem").display()), error))
+    issue::certified_key(&pair, &pair).map_err(|cause| damaged(&file("pem"), cause))
 }
 
 pub fn read(path: &Path) -> Result<String> {

@@ -50,9 +50,18 @@ pub fn create(name: &str) -> Result<Authority, PkiError> {
 
 /// Reads `<dir>/<stem>.crt` and `.key`.
 pub fn load(dir: &Path, stem: &str) -> Result<Authority, PkiError> {
-    let certificate = files::read_to_string(&dir.join(format!("{stem}.crt")))?;
-    let key = files::read_to_string(&dir.join(format!("{stem}.key")))?;
-    Authority::from_pem(&certificate, &key, stem)
+    let [certificate_file, key_file] = ["crt", "key"].map(|extension| dir.join(format!("{stem}.{extension}")));
+    let (certificate, key) = (
+        files::read_to_string(&certificate_file)?,
+        files::read_to_string(&key_file)?,
+    );
+    Authority::from_pem(&certificate, &key, stem).map_err(|cause| PkiError::Damaged {
+        path: match cause {
+            PkiError::Key { .. } | PkiError::Mismatch { .. } => key_file,
+            _ => certificate_file,
+        },
+        cause: Box::new(cause),
+    })
 }
 
 impl Authority {

@@ -91,8 +91,12 @@ pub fn open(directory: &Path, names: &ServerNames) -> Result<Master, PkiError> {
     require(directory)?;
     let [ca, front_proxy_ca] = AUTHORITIES.map(|(stem, _)| ca::load(directory, stem));
     let (ca, front_proxy_ca) = (ca?, front_proxy_ca?);
-    let keys = files::read_to_string(&directory.join(SERVICE_ACCOUNT_KEY))?;
-    let service_accounts = Arc::new(Keys::from_pem(&keys)?);
+    let path = directory.join(SERVICE_ACCOUNT_KEY);
+    let keys = Keys::from_pem(&files::read_to_string(&path)?);
+    let service_accounts = Arc::new(keys.map_err(|cause| PkiError::Damaged {
+        path,
+        cause: Box::new(cause),
+    })?);
     let server = server_certificate(directory, &ca, names)?;
     let kubelet_client = kubelet_client_certificate(directory, &ca)?;
     Ok(Master {
@@ -236,6 +240,29 @@ mod tests {
             let named = dir.path().join(lost).display().to_string();
             assert!(refused.contains(&named) && refused.contains("backup"), "{refused}");
             assert_eq!(contents(dir.path()), before, "{lost}");
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_named_with_what_to_do() {
+        for damaged in ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"] {
+            let dir = tempfile::tempdir().unwrap();
+            create(dir.path(), &names(&[])).unwrap();
+            let path = dir.path().join(damaged);
+            for text in [
+                "",
+                "garbage",
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            ] {
+                std::fs::write(&path, text).unwrap();
+                let Err(refused) = open(dir.path(), &names(&[])) else {
+                    panic!("{damaged} is read");
+                };
+                let refused = refused.to_string();
+                let named = format!("{} is damaged", path.display());
+                assert!(refused.starts_with(&named) && refused.contains("backup"), "{refused}");
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            }
         }
     }
 

@@ -34,6 +34,13 @@ pub enum PkiError {
         if .0.len() == 1 { "is" } else { "are" }
     )]
     Missing(Vec<std::path::PathBuf>),
+    /// One of those that can't be read as what it is.
+    #[error("{path} is damaged ({cause}): bring it back from a backup, or end the cluster by `mk8s reset`")]
+    Damaged {
+        path: std::path::PathBuf,
+        #[source]
+        cause: Box<PkiError>,
+    },
     #[error("{what} is not valid PEM of the expected kind")]
     Pem { what: String },
     #[error("{what} can't be read as a certificate: {cause}")]
