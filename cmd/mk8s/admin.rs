@@ -1,6 +1,7 @@
 //! The administrator's kubeconfig, /etc/kubernetes/admin.conf: written by init, and its certificate renewed by the running
 //! master as every other leaf is, together with the copies that users got and did not change.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mk8s_pki::ca::Authority;
@@ -11,7 +12,7 @@ use mk8s_pki::{files, layout};
 use mk8s_supervisor::{OnExit, Supervisor, until};
 use rustls::sign::CertifiedKey;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::kubeconfig::renew_copies;
 use crate::settings::{ADMIN_CONF, Settings};
 
@@ -55,11 +56,16 @@ fn due(text: &str, ca: &Authority, now: i64) -> Result<Due> {
 
 /// Makes the file if it is missing, and renews its certificate when that is due.
 pub fn refresh(settings: &Settings, ca: &Authority) -> Result<()> {
-    match std::fs::read_to_string(ADMIN_CONF) {
-        Ok(text) if due(&text, ca, mk8s_pki::unix_now())? == Due::Certificate => renew(settings, ca, &text).map(drop),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => write(settings, ca).map(drop),
-        Err(error) => Err(error.into()),
+    if !Path::new(ADMIN_CONF).exists() {
+        return write(settings, ca).map(drop);
+    }
+    let text = files::read_to_string(ADMIN_CONF.as_ref())?;
+    match due(&text, ca, mk8s_pki::unix_now()) {
+        Ok(Due::Certificate) => renew(settings, ca, &text).map(drop),
+        Ok(Due::Nothing) => Ok(()),
+        Err(cause) => Err(Failure::new(format!(
+            "{ADMIN_CONF} is damaged ({cause}): move it away, and `mk8s start` makes it anew"
+        ))),
     }
 }
 

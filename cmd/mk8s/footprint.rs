@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use mk8s_pki::files::beside;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::failure::{Failure, Result};
-use crate::settings::SETTINGS;
+use crate::settings::{SETTINGS, SETTINGS_COPY};
 
 /// mk8s's alone, whoever made it first: a set-up that was refused leaves its lock there.
 const RUN: &str = "/run/mk8s";
@@ -27,7 +28,12 @@ const DATA: [&str; 3] = ["db", "pki", "node"];
 
 /// Whether mk8s makes an entry of this name in its data directory, or the file system does.
 pub fn is_data(name: &str) -> bool {
-    DATA.contains(&name) || [SETTINGS, "lost+found"].contains(&name)
+    let whole_files = [SETTINGS, SETTINGS_COPY];
+    let mut half_files = whole_files.iter().map(|file| beside(Path::new(file)));
+    DATA.contains(&name)
+        || whole_files.contains(&name)
+        || name == "lost+found"
+        || half_files.any(|file| file == Path::new(name))
 }
 
 /// What stands there now: the directories, and the entries of those that reset clears.
@@ -157,6 +163,16 @@ mod tests {
             51 22 0:45 / /var/lib/kubelet/pods/a\\040b\\134c rw - tmpfs tmpfs rw\n";
         let expected: Vec<PathBuf> = vec!["/".into(), "/var/lib/kubelet/pods/a b\\c".into()];
         assert_eq!(mount_points(table), expected);
+    }
+
+    #[test]
+    fn what_a_killed_set_up_left_in_the_data_directory_is_mk8ss() {
+        for name in [SETTINGS, SETTINGS_COPY, ".mk8s-new.settings.json", "db", "lost+found"] {
+            assert!(is_data(name), "{name}");
+        }
+        for name in ["mine", ".mk8s-new.mine", ".settings.json"] {
+            assert!(!is_data(name), "{name}");
+        }
     }
 
     #[test]

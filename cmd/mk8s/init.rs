@@ -64,7 +64,7 @@ async fn finish(mut settings: Settings, (first_token, ttl): (Token, Option<Durat
     status::wait_ready(&settings, &mut started).await?;
     master::mark_own_node(&settings, &client).await?;
     let text = crate::remote::read(ADMIN_CONF.as_ref())?;
-    let left = kubeconfig::install_for_users(&mut settings, &text);
+    let left = kubeconfig::install_for_users(&mut settings, &text)?;
     let settings = settings.finish()?;
     closing(&settings, &first_token, &left)
 }

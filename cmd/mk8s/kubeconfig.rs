@@ -19,7 +19,7 @@ use crate::settings::{ADMIN_CONF, Home, Role, Settings};
 /// In every home.
 const DIRECTORY: &str = ".kube";
 const COPY: &str = "config";
-/// Beside a copy: the hash of what was written, so that an unmodified copy is known again.
+/// Beside a copy: the hashes, a line each, of what was written, so that an unmodified copy is known again.
 const MARK: &str = ".mk8s-config.sha256";
 /// What is longer is no copy of mk8s's.
 const LIMIT: u64 = 1 << 20;
@@ -79,12 +79,21 @@ fn read(directory: &Dir, name: &str, home: &Home) -> Option<Vec<u8>> {
 
 fn is_ours(directory: &Dir, home: &Home) -> bool {
     let (config, mark) = (read(directory, COPY, home), read(directory, MARK, home));
-    matches!((config, mark), (Some(config), Some(mark)) if hash(&config).as_bytes() == mark.trim_ascii())
+    let (Some(config), Some(mark)) = (config, mark) else {
+        return false;
+    };
+    let own = hash(&config);
+    mark.split(|byte| *byte == b'\n').any(|known| known == own.as_bytes())
 }
 
-/// Whole or not at all, under a name that is nobody else's until it is whole.
+/// A name that is nobody else's, for what is not whole yet.
+fn fresh(name: &str) -> String {
+    format!(".mk8s-new.{name}")
+}
+
+/// Whole or not at all.
 fn write(directory: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
-    let fresh = format!(".mk8s-new.{name}");
+    let fresh = fresh(name);
     found(directory.remove_file(&fresh))?;
     let file = directory.create_file(&fresh, bytes, 0o600, None, None)?;
     let synced = file.sync_all();
@@ -92,9 +101,18 @@ fn write(directory: &Dir, name: &str, bytes: &[u8]) -> Result<()> {
     Ok(directory.rename(&fresh, name)?)
 }
 
-fn write_copy(directory: &Dir, text: &str) -> Result<()> {
-    write(directory, COPY, text.as_bytes())?;
-    write(directory, MARK, hash(text.as_bytes()).as_bytes())
+/// Writes a copy where there is none of others'. The mark first, and in it what stands there still: wherever this is
+/// interrupted, the copy is known.
+fn write_copy(directory: &Dir, home: &Home, text: &str) -> Result<()> {
+    let standing = read(directory, COPY, home);
+    let known: Vec<String> = standing
+        .iter()
+        .map(Vec::as_slice)
+        .chain([text.as_bytes()])
+        .map(hash)
+        .collect();
+    write(directory, MARK, known.join("\n").as_bytes())?;
+    write(directory, COPY, text.as_bytes())
 }
 
 /// `.kube` of a home, if there is one.
@@ -102,39 +120,44 @@ fn open(home: &Home) -> Result<Option<Dir>> {
     Ok(found(Dir::open(&home.directory)?.dir(DIRECTORY))?)
 }
 
-/// Writes a copy where there is none, or an unmodified one of mk8s's; says whether `.kube` was made for it.
-fn install(home: &Home, text: &str) -> Result<bool> {
-    let (directory, made) = Dir::open(&home.directory)?.ensure_dir(DIRECTORY, 0o700)?;
+/// Whether there is something of the name of `.kube`.
+fn has_directory(home: &Home) -> Result<bool> {
+    Ok(found(Dir::open(&home.directory)?.stat_of(DIRECTORY))?.is_some())
+}
+
+/// Writes a copy where there is none, or an unmodified one of mk8s's.
+fn install(home: &Home, text: &str) -> Result<()> {
+    let (directory, _) = Dir::open(&home.directory)?.ensure_dir(DIRECTORY, 0o700)?;
     if found(directory.stat_of(COPY))?.is_some() && !is_ours(&directory, home) {
         return Err(Failure::new("mk8s did not write it"));
     }
-    write_copy(&directory, text).map(|()| made)
+    write_copy(&directory, home, text)
 }
 
-/// Gives users a copy, and notes in the settings for whom; returns those that were left alone, and why.
-pub fn install_for_users(settings: &mut Settings, text: &str) -> Vec<(PathBuf, Failure)> {
-    let mut left = Vec::new();
+/// Gives users a copy; returns those that were left alone, and why. For whom is noted in the settings, and saved before
+/// the first is written: a reset finds those that an interrupted set-up wrote.
+pub fn install_for_users(settings: &mut Settings, text: &str) -> Result<Vec<(PathBuf, Failure)>> {
+    let earlier: Vec<u32> = settings.kubeconfigs.iter().map(|home| home.uid).collect();
     for mut home in homes().into_iter().filter(|home| home.directory.is_dir()) {
-        let made_directory = match in_home(&home, |home| install(home, text)) {
-            Ok(made) => made,
-            Err(failure) => {
-                left.push((home.directory.join(DIRECTORY).join(COPY), failure));
-                continue;
-            }
-        };
-        let noted = settings.kubeconfigs.iter_mut().find(|noted| noted.uid == home.uid);
-        if noted.is_none() {
-            home.made_directory = made_directory;
+        if !settings.kubeconfigs.iter().any(|noted| noted.uid == home.uid) {
+            home.made_directory = !in_home(&home, has_directory).unwrap_or(true);
             settings.kubeconfigs.push(home);
         }
     }
-    left
+    settings.save()?;
+    let mut left = Vec::new();
+    settings.kubeconfigs.retain(|home| {
+        let installed = in_home(home, |home| install(home, text));
+        let failed = installed.map_err(|failure| (home.directory.join(DIRECTORY).join(COPY), failure));
+        failed.map_err(|failed| left.push(failed)).is_ok() || earlier.contains(&home.uid)
+    });
+    Ok(left)
 }
 
 /// Gives the copies that their users did not change the text that admin.conf has now.
 pub fn renew_copies(homes: &[Home], text: &str) {
     let renew = |home: &Home| match open(home)? {
-        Some(directory) if is_ours(&directory, home) => write_copy(&directory, text),
+        Some(directory) if is_ours(&directory, home) => write_copy(&directory, home, text),
         _ => Ok(()),
     };
     for home in homes {
@@ -159,7 +182,9 @@ fn remove(home: &Home) -> Result<()> {
     if is_ours(&directory, home) {
         found(directory.remove_file(COPY))?;
     }
-    found(directory.remove_file(MARK))?;
+    for name in [MARK, &fresh(MARK), &fresh(COPY)] {
+        found(directory.remove_file(name))?;
+    }
     if home.made_directory {
         // Not where others have something in it: kubectl keeps its cache there.
         let _ = Dir::open(&home.directory)?.remove_dir(DIRECTORY);
@@ -273,10 +298,7 @@ mod tests {
     fn a_copy_is_the_users_until_they_change_it() {
         let (_dir, home, _) = a_home();
         let copy = home.directory.join(".kube/config");
-        assert!(
-            in_home(&home, |home| install(home, "secret")).unwrap(),
-            "the directory is made"
-        );
+        in_home(&home, |home| install(home, "secret")).unwrap();
         let written = fs::metadata(&copy).unwrap();
         assert_eq!(
             (written.uid(), written.gid(), written.mode() & 0o777),
@@ -291,12 +313,33 @@ mod tests {
         assert!(in_home(&home, |home| install(home, "again")).is_err());
         assert_eq!(fs::read_to_string(&copy).unwrap(), "changed");
         fs::remove_file(&copy).unwrap();
-        assert!(!in_home(&home, |home| install(home, "again")).unwrap());
+        in_home(&home, |home| install(home, "again")).unwrap();
         assert_eq!(
             fs::read_to_string(home.directory.join(".kube/config.new")).unwrap(),
             "mine"
         );
         fs::remove_file(home.directory.join(".kube/config.new")).unwrap();
+        remove_for_users(std::slice::from_ref(&home));
+        assert_eq!(fs::read_dir(&home.directory).unwrap().count(), 0);
+    }
+
+    /// Killed before the first, between the two, and in each of the two writes.
+    #[test]
+    fn what_a_killed_write_left_is_removed() {
+        let (_dir, home, _) = a_home();
+        let kube = home.directory.join(".kube");
+        in_home(&home, |home| install(home, "secret")).unwrap();
+        let marks = |kube: &Path| fs::read_to_string(kube.join(MARK)).unwrap();
+        // The mark of a renewal is there, and its copy is not.
+        let old = marks(&kube);
+        renew_copies(std::slice::from_ref(&home), "fresh");
+        put(&kube.join(COPY), "secret");
+        assert!(marks(&kube).contains(&old) && is_ours(&open(&home).unwrap().unwrap(), &home));
+        renew_copies(std::slice::from_ref(&home), "fresh");
+        assert_eq!(fs::read_to_string(kube.join(COPY)).unwrap(), "fresh");
+        for name in [fresh(COPY), fresh(MARK)] {
+            put(&kube.join(name), "secret");
+        }
         remove_for_users(std::slice::from_ref(&home));
         assert_eq!(fs::read_dir(&home.directory).unwrap().count(), 0);
     }
@@ -313,7 +356,7 @@ mod tests {
             symlink(target, &kube).unwrap();
             assert!(in_home(&home, |home| install(home, "secret")).is_err());
             assert_eq!(fs::read_dir(target).unwrap().count(), 0);
-            write_copy(&Dir::open(target).unwrap(), "secret").unwrap();
+            write_copy(&Dir::open(target).unwrap(), &home, "secret").unwrap();
             remove_for_users(std::slice::from_ref(&home));
             assert_eq!(fs::read_dir(target).unwrap().count(), 2);
             fs::remove_file(kube).unwrap();

@@ -13,7 +13,7 @@ use crate::settings::{ADMIN_CONF, Role, Settings};
 use crate::{footprint, kubeconfig, lifecycle, log, node, preflight};
 
 pub async fn reset(arguments: &cli::Reset) -> Result<()> {
-    let settings = Settings::require(arguments.place.data_dir.as_deref())
+    let settings = Settings::require_to_end(arguments.place.data_dir.as_deref())
         .map_err(|failure| Failure::new(format!("{failure}; nothing was changed")))?;
     if !arguments.force {
         confirm()?;
@@ -58,7 +58,7 @@ fn remove_files(settings: &Settings) -> Result<()> {
     lifecycle::remove_unit()?;
     footprint::clear(data_dir, &settings.before)?;
     kubeconfig::remove_for_users(&settings.kubeconfigs);
-    lifecycle::remove_file(ADMIN_CONF.as_ref())?;
+    mk8s_pki::files::remove(ADMIN_CONF.as_ref())?;
     log::remove()?;
     lifecycle::remove_file(&lifecycle::half_installed())?;
     settings.remove()?;

@@ -10,11 +10,12 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use mk8s_pki::{PkiError, files};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Network, NodeFlags};
 use crate::failure::{Failure, Result};
-use crate::{footprint, lifecycle};
+use crate::footprint;
 
 pub const DATA_DIR: &str = "/var/lib/mk8s";
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
@@ -25,6 +26,8 @@ pub const UNIT_FILE: &str = "/etc/systemd/system/mk8s.service";
 pub const CRI_SOCKET: &str = "/run/containerd/containerd.sock";
 /// The name of the settings' file in the data directory.
 pub const SETTINGS: &str = "settings.json";
+/// Its copy, by which this host can be stopped and reset when the file is damaged or lost.
+pub const SETTINGS_COPY: &str = "settings.copy.json";
 /// Where every verb finds a data directory that is not the default one.
 const POINTER: &str = "/etc/kubernetes/mk8s-data-dir";
 
@@ -38,6 +41,16 @@ pub enum Role {
 /// The version of the documents that this program writes, and the newest that it reads. 0 had no version, and one server
 /// in the place of the endpoints.
 const VERSION: u32 = 1;
+
+/// A document's version, by which alone it is known whether the rest can be read.
+fn version(text: &str) -> serde_json::Result<u32> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        version: u32,
+    }
+    serde_json::from_str(text).map(|Versioned { version }| version)
+}
 
 /// Refuses a document that only a newer mk8s understands.
 fn known_version(version: u32, what: &str) -> Result<()> {
@@ -77,10 +90,9 @@ impl Default for Cluster {
 impl Cluster {
     /// Reads the document that a master publishes.
     pub fn from_json(text: &str, what: &str) -> Result<Cluster> {
-        let cluster: Cluster =
-            serde_json::from_str(text).map_err(|error| Failure::of(format!("read {what}"), error))?;
-        known_version(cluster.version, what)?;
-        Ok(cluster)
+        let unread = |error| Failure::of(format!("read {what}"), error);
+        known_version(version(text).map_err(unread)?, what)?;
+        serde_json::from_str(text).map_err(unread)
     }
 
     /// The n-th address of the service range: 1 is the API, 10 is DNS.
@@ -185,16 +197,16 @@ impl Settings {
     /// The settings of this host, if it was set up.
     pub fn load(data_dir: Option<&Path>) -> Result<Option<Settings>> {
         let data_dir = find(data_dir);
-        let path = file(&data_dir);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return Err(Failure::new(format!("only root may read {}: use sudo", path.display())));
-            }
-            Err(error) => return Err(Failure::of(format!("read {}", path.display()), error)),
+        let failure = match stored(&file(&data_dir), &data_dir) {
+            Ok(None) if !copy(&data_dir).exists() => return Ok(None),
+            Ok(Some(settings)) => return Ok(Some(settings)),
+            Ok(None) => Unread::Damaged("is missing".into()),
+            Err(unread) => unread,
         };
-        read(&text, data_dir).map(Some)
+        Err(match failure {
+            Unread::Damaged(how) => Failure::new(format!("{} {how}: {}", file(&data_dir).display(), cure(&data_dir))),
+            Unread::Refused(failure) => failure,
+        })
     }
 
     /// The same, where a host that was not set up is an error.
@@ -204,6 +216,21 @@ impl Settings {
                 "this host was not set up ({} is missing): run `mk8s init` or `mk8s join` first",
                 file(&find(data_dir)).display()
             ))
+        })
+    }
+
+    /// The same, for what ends mk8s here: where the file is damaged or lost, its copy does.
+    pub fn require_to_end(data_dir: Option<&Path>) -> Result<Settings> {
+        Settings::require(data_dir).or_else(|failure| {
+            let data_dir = find(data_dir);
+            let Ok(Some(settings)) = stored(&copy(&data_dir), &data_dir) else {
+                return Err(failure);
+            };
+            eprintln!(
+                "{} can't be used: going by {SETTINGS_COPY} beside it",
+                file(&data_dir).display()
+            );
+            Ok(settings)
         })
     }
 
@@ -230,12 +257,12 @@ impl Settings {
     }
 
     pub fn save(&self) -> Result<()> {
-        let path = file(&self.data_dir);
         let text = serde_json::to_vec_pretty(self).map_err(|error| Failure::of("print the settings", error))?;
-        mk8s_pki::files::write(&path, &text, 0o600)?;
+        files::write(&file(&self.data_dir), &text, 0o600)?;
+        files::write(&copy(&self.data_dir), &text, 0o600)?;
         if self.data_dir != Path::new(DATA_DIR) {
             let directory = self.data_dir.as_os_str().as_encoded_bytes();
-            mk8s_pki::files::write(Path::new(POINTER), directory, 0o644)?;
+            files::write(Path::new(POINTER), directory, 0o644)?;
         }
         Ok(())
     }
@@ -243,8 +270,10 @@ impl Settings {
     /// Forgets that this host was set up, which is the last that reset does. The pointer goes after the settings: without
     /// it nobody would find them.
     pub fn remove(&self) -> Result<()> {
-        lifecycle::remove_file(&file(&self.data_dir))?;
-        lifecycle::remove_file(POINTER.as_ref())
+        for path in [&file(&self.data_dir), &copy(&self.data_dir), Path::new(POINTER)] {
+            files::remove(path)?;
+        }
+        Ok(())
     }
 
     /// Takes away everybody else's right to look at what is kept here: the objects of the cluster, Secrets among them, keys,
@@ -252,7 +281,7 @@ impl Settings {
     pub fn protect(&self) -> Result<()> {
         let store = (self.role == Role::Master).then(|| self.data_dir.join("db"));
         for directory in store.into_iter().chain([self.pki_dir(), self.node_dir()]) {
-            mk8s_pki::files::private_directory(&directory)?;
+            files::private_directory(&directory)?;
         }
         Ok(())
     }
@@ -266,23 +295,57 @@ impl Settings {
     }
 }
 
-fn read(text: &str, data_dir: PathBuf) -> Result<Settings> {
-    let what = file(&data_dir).display().to_string();
-    let wrong = |cause: &str| Failure::of(format!("read {what}"), cause.to_string());
-    let mut settings: Settings =
-        serde_json::from_str(text).map_err(|error| Failure::of(format!("read {what}"), error))?;
-    known_version(settings.version, &what)?;
+/// Why a file of settings is not taken.
+#[derive(Debug)]
+enum Unread {
+    /// It is not what mk8s wrote: how it is.
+    Damaged(String),
+    Refused(Failure),
+}
+
+/// What to do about a damaged file.
+fn cure(data_dir: &Path) -> String {
+    match stored(&copy(data_dir), data_dir) {
+        Ok(Some(_)) => format!(
+            "put its copy back (`cp -p {} {}`), or end all of mk8s's here by `mk8s reset`",
+            copy(data_dir).display(),
+            file(data_dir).display()
+        ),
+        _ => format!(
+            "bring it back from a backup; its copy, {}, is of no use either",
+            copy(data_dir).display()
+        ),
+    }
+}
+
+/// What a file of the data directory says; none where there is no file.
+fn stored(path: &Path, data_dir: &Path) -> std::result::Result<Option<Settings>, Unread> {
+    match files::read_to_string(path) {
+        Ok(text) => read(&text, path, data_dir.to_path_buf()).map(Some),
+        Err(PkiError::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(PkiError::File { source, .. }) if source.kind() == ErrorKind::InvalidData => {
+            Err(Unread::Damaged(format!("is damaged ({source})")))
+        }
+        Err(error) => Err(Unread::Refused(error.into())),
+    }
+}
+
+fn read(text: &str, path: &Path, data_dir: PathBuf) -> std::result::Result<Settings, Unread> {
+    let what = path.display().to_string();
+    let damaged = |cause: serde_json::Error| Unread::Damaged(format!("is damaged ({cause})"));
+    known_version(version(text).map_err(damaged)?, &what).map_err(Unread::Refused)?;
+    let mut settings: Settings = serde_json::from_str(text).map_err(damaged)?;
     if !settings.data_dir.as_os_str().is_empty() && !same_directory(&settings.data_dir, &data_dir) {
-        return Err(Failure::new(format!(
+        return Err(Unread::Refused(Failure::new(format!(
             "{what} is a copy of that of {}, which is where this host was set up",
             settings.data_dir.display()
-        )));
+        ))));
     }
     if settings.endpoints.is_empty() {
         settings.endpoints.extend(settings.server.take());
     }
     if settings.endpoints.is_empty() {
-        return Err(wrong("it names no API server"));
+        return Err(Unread::Damaged("is damaged (it names no API server)".into()));
     }
     Ok(Settings {
         version: VERSION,
@@ -306,15 +369,20 @@ fn file(data_dir: &Path) -> PathBuf {
     data_dir.join(SETTINGS)
 }
 
+fn copy(data_dir: &Path) -> PathBuf {
+    data_dir.join(SETTINGS_COPY)
+}
+
 /// The data directory: the flag's, the one a set-up recorded, or the default.
 pub fn find(data_dir: Option<&Path>) -> PathBuf {
     if let Some(data_dir) = data_dir {
         return data_dir.to_path_buf();
     }
-    match std::fs::read_to_string(POINTER) {
-        Ok(recorded) => PathBuf::from(recorded.trim_end()),
-        Err(_) => PathBuf::from(DATA_DIR),
-    }
+    let recorded = files::read_to_string(Path::new(POINTER)).ok();
+    let recorded = recorded.map(|text| PathBuf::from(text.trim_end()));
+    recorded
+        .filter(|path| path.is_absolute())
+        .unwrap_or_else(|| DATA_DIR.into())
 }
 
 #[cfg(test)]
@@ -329,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_first_form_is_read_and_the_present_one_written() {
-        let read_back = |text: &str| read(text, "/var/lib/mk8s".into());
+        let read_back = |text: &str| read(text, "settings.json".as_ref(), "/var/lib/mk8s".into());
         let settings = read_back(FIRST_FORM).unwrap();
         assert_eq!(settings.endpoints, ["https://10.9.0.1:6443"]);
         assert_eq!(settings.cluster.network, Network::Routes);
@@ -352,24 +420,77 @@ mod tests {
         assert_eq!(newer.pod_cidr, older.pod_cidr);
         let refused = cluster(r#"{"version": 2}"#).unwrap_err().to_string();
         assert!(refused.contains("version 2") && refused.contains("newer"), "{refused}");
-        let refused = read(r#"{"version": 2}"#, "/var/lib/mk8s".into());
-        assert!(refused.is_err(), "a settings file of a later form");
+    }
+
+    /// As a set-up leaves a data directory, but for the pointer to it.
+    fn set_up(data_dir: &Path) -> Settings {
+        let settings = read(FIRST_FORM, "settings.json".as_ref(), data_dir.to_path_buf()).unwrap();
+        let text = serde_json::to_string(&settings).unwrap();
+        for path in [file(data_dir), copy(data_dir)] {
+            std::fs::write(path, &text).unwrap();
+        }
+        settings
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_the_cure_and_its_copy_ends_what_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = set_up(dir.path());
+        let whole = std::fs::read_to_string(file(dir.path())).unwrap();
+        let half = &whole[..60];
+        let long = " ".repeat(2 << 20);
+        for text in ["", half, "no json", "[]", "{}", long.as_str()] {
+            std::fs::write(file(dir.path()), text).unwrap();
+            let refused = Settings::load(Some(dir.path())).unwrap_err().to_string();
+            assert!(
+                refused.contains("settings.json is damaged (")
+                    && refused.contains("settings.copy.json")
+                    && refused.contains("mk8s reset"),
+                "{refused}"
+            );
+            assert_eq!(Settings::require_to_end(Some(dir.path())).unwrap(), settings);
+        }
+        std::fs::remove_file(file(dir.path())).unwrap();
+        let refused = Settings::load(Some(dir.path())).unwrap_err().to_string();
+        assert!(
+            refused.contains("settings.json is missing: put its copy back"),
+            "{refused}"
+        );
+        assert_eq!(Settings::require_to_end(Some(dir.path())).unwrap(), settings);
+        nix::unistd::mkfifo(&file(dir.path()), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refused = Settings::load(Some(dir.path())).unwrap_err().to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
+        std::fs::remove_file(file(dir.path())).unwrap();
+        // Neither is of use: nothing is done.
+        for path in [file(dir.path()), copy(dir.path())] {
+            std::fs::write(path, half).unwrap();
+        }
+        let refused = Settings::require_to_end(Some(dir.path())).unwrap_err().to_string();
+        assert!(
+            refused.contains("is damaged (") && refused.contains("backup"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_file_of_a_later_form_is_told_by_its_version() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(file(dir.path()), r#"{"version": 99}"#).unwrap();
+        let refused = Settings::load(Some(dir.path())).unwrap_err().to_string();
+        assert!(refused.contains("version 99") && refused.contains("newer"), "{refused}");
     }
 
     #[test]
     fn a_copied_data_directory_is_not_this_hosts() {
         let own = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            data_dir: own.path().to_path_buf(),
-            ..read(FIRST_FORM, own.path().to_path_buf()).unwrap()
-        };
-        let text = serde_json::to_string(&settings).unwrap();
+        set_up(own.path());
         let copy = tempfile::tempdir().unwrap();
-        let refused = read(&text, copy.path().to_path_buf()).unwrap_err().to_string();
+        std::fs::copy(file(own.path()), file(copy.path())).unwrap();
+        let refused = Settings::load(Some(copy.path())).unwrap_err().to_string();
         assert!(refused.contains(own.path().to_str().unwrap()), "{refused}");
         // Moved behind a link it is the same one.
         let link = copy.path().join("link");
         std::os::unix::fs::symlink(own.path(), &link).unwrap();
-        read(&text, link).unwrap();
+        Settings::require(Some(&link)).unwrap();
     }
 }

@@ -20,7 +20,7 @@ pub async fn start(arguments: &Where) -> Result<()> {
 
 pub async fn stop(arguments: &Where) -> Result<()> {
     // A host that was not set up is told so, not that nothing runs.
-    Settings::require(arguments.data_dir.as_deref())?;
+    Settings::require_to_end(arguments.data_dir.as_deref())?;
     if lifecycle::halt().await? {
         println!("mk8s is stopped; its pods keep running");
     } else {

@@ -42,7 +42,14 @@ refuses "so is that of a copy of the data directory" "is a copy of that of /var/
 refuses "nobody else may look at the store, the keys and what pods are given" "^(ls: .*Permission denied *){3}$" on 1 bash -c \
   'for name in db pki node; do setpriv --reuid 65534 --clear-groups ls /var/lib/mk8s/$name; done 2>&1 | tr "\n" " "; exit ${PIPESTATUS[0]}'
 shows "status" "ready: +yes" on 1 mk8s status
-refuses "it wants root" "^error: only root may read .*settings.json: use sudo" on 1 setpriv --reuid 65534 --clear-groups mk8s status
+for verb in status start stop run kubeconfig init join reset; do
+  refuses "$verb wants root" "^error: mk8s $verb has to run as root: use sudo$" on 1 setpriv --reuid 65534 --clear-groups mk8s $verb
+done
+refuses "token wants a kubeconfig that it may read" "^error: you may not read /etc/kubernetes/admin.conf: use sudo" on 1 setpriv --reuid 65534 --clear-groups mk8s token list
+shows "output that nobody reads is no failure" "^role" on 1 bash -c 'set -o pipefail; mk8s status | head -n 1'
+on 1 mk8s token create abcdef.0123456789abcdef
+refuses "a token is made once" "^error: a token with the id .abcdef. exists already" on 1 mk8s token create abcdef.0123456789abcdef
+on 1 mk8s token delete abcdef
 shows "what exists after init" "kube-dns .*10.96.0.10" on 1 kubectl get svc -A
 shows "anonymous may not list" "Unauthorized|forbidden" on 1 curl -sk https://10.9.0.1:6443/api/v1/pods
 shows "anonymous may see health" "ok" on 1 curl -sk https://10.9.0.1:6443/readyz
