@@ -8,6 +8,7 @@
 //!
 //! Paths of problems are built on the way out, so that an input without problems pays nothing for them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -38,6 +39,10 @@ pub struct Decoded {
 
 /// Upstream stops collecting here.
 const MAX_PROBLEMS: usize = 100;
+/// Bytes of a problem's path, and of the text of all problems together. A key may be as long as a body, stands before the
+/// path of everything below it, and is printed at up to six times its length: what is told of a body stays shorter than one.
+const MAX_PATH: usize = 1 << 10;
+const MAX_TOLD: usize = 64 << 10;
 
 /// Rewrites a tree as decoding its text would: after a patch, and for trees from elsewhere.
 pub fn conform(value: Value, ty: TypeRef, validation: Validation) -> Result<Decoded, DecodeError> {
@@ -48,7 +53,7 @@ pub fn conform(value: Value, ty: TypeRef, validation: Validation) -> Result<Deco
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum ProblemKind {
     Unknown,
     Duplicate,
@@ -58,6 +63,34 @@ struct Problem {
     kind: ProblemKind,
     path: String,
 }
+
+impl Problem {
+    fn put_before(&mut self, step: &str) {
+        let separator = if self.path.starts_with('[') { "" } else { "." };
+        self.path = joined(&[step, separator, &self.path]);
+    }
+}
+
+/// The steps of a path in one; a long one is cut where it is deepest.
+fn joined(steps: &[&str]) -> String {
+    let length: usize = steps.iter().map(|step| step.len()).sum();
+    if length <= MAX_PATH {
+        return steps.concat();
+    }
+    let mut path = String::with_capacity(MAX_PATH + CUT.len());
+    for step in steps {
+        let fits = step.floor_char_boundary(MAX_PATH - path.len());
+        path.push_str(&step[..fits]);
+        if fits < step.len() {
+            break;
+        }
+    }
+    path.push_str(CUT);
+    path
+}
+
+/// Says that a path goes on.
+const CUT: &str = "…";
 
 /// A type error on its way out, before it has its path.
 struct Mismatch {
@@ -106,18 +139,24 @@ impl Context {
     }
 
     pub(super) fn finish(self, value: Value) -> Decoded {
-        let mut problems: Vec<String> = Vec::with_capacity(self.problems.len());
-        for problem in self.problems {
+        let mut problems: Vec<String> = Vec::with_capacity(self.problems.len().min(MAX_PROBLEMS));
+        let mut told = HashSet::with_capacity(self.problems.len());
+        let mut bytes = 0;
+        for problem in &self.problems {
+            if problems.len() == MAX_PROBLEMS || bytes > MAX_TOLD {
+                break;
+            }
+            if !told.insert((problem.kind, problem.path.as_str())) {
+                continue;
+            }
             let kind = match problem.kind {
                 ProblemKind::Unknown => "unknown field",
                 ProblemKind::Duplicate => "duplicate field",
             };
             let text = format!("{kind} {:?}", problem.path);
-            if !problems.contains(&text) {
-                problems.push(text);
-            }
+            bytes += text.len();
+            problems.push(text);
         }
-        problems.truncate(MAX_PROBLEMS);
         Decoded { value, problems }
     }
 
@@ -145,25 +184,22 @@ impl Context {
     fn note(&mut self, kind: ProblemKind, path: &str) {
         // Twice the limit: doubles are dropped at the end.
         if self.collect && self.problems.len() < 2 * MAX_PROBLEMS {
-            self.problems.push(Problem {
-                kind,
-                path: path.to_string(),
-            });
+            let path = joined(&[path]);
+            self.problems.push(Problem { kind, path });
         }
     }
 
     /// Puts a map's key or a field's name before the paths noted since `since`.
     fn prefix_key(&mut self, since: usize, key: &str) {
         for problem in &mut self.problems[since..] {
-            let separator = if problem.path.starts_with('[') { "" } else { "." };
-            problem.path = format!("{key}{separator}{}", problem.path);
+            problem.put_before(key);
         }
     }
 
     fn prefix_index(&mut self, since: usize, index: usize) {
+        let step = format!("[{index}]");
         for problem in &mut self.problems[since..] {
-            let separator = if problem.path.starts_with('[') { "" } else { "." };
-            problem.path = format!("[{index}]{separator}{}", problem.path);
+            problem.put_before(&step);
         }
     }
 
@@ -511,7 +547,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
 struct Seen([u64; 2]);
 
 impl Seen {
-    /// True when it was there already.
+    /// True when it was there already. No type has more fields than there are bits: `load` checks it.
     fn insert(&mut self, at: usize) -> bool {
         let (word, bit) = ((at / 64).min(1), 1u64 << (at % 64));
         let before = self.0[word] & bit != 0;
@@ -648,6 +684,32 @@ mod tests {
             let ignored = json::decode(text.as_bytes(), by_gvk("", "v1", "Pod"), Validation::Ignore).unwrap();
             assert_eq!(ignored.problems, Vec::<String>::new());
         }
+    }
+
+    /// Each of many doubles had the whole key before it: gigabytes of text, compared each with each.
+    #[test]
+    fn what_is_told_of_a_body_is_shorter_than_the_body() {
+        for key in ["\u{7f}".repeat(1 << 20), "é".repeat(1 << 19), "k".repeat(1 << 20)] {
+            let doubles: String = (0..100).map(|at| format!(r#","a{at}":0,"a{at}":0"#)).collect();
+            let text = format!(
+                r#"{{"metadata":{{"managedFields":[{{"fieldsV1":{{"{key}":{{"z":0{doubles}}}}}}}],"{key}":0}}}}"#
+            );
+            let problems = pod(&text).unwrap().problems;
+            let known = "metadata.managedFields[0].fieldsV1.";
+            assert!(
+                problems[0].starts_with(&format!("duplicate field \"{known}")),
+                "{problems:.100?}"
+            );
+            assert!(problems[1].starts_with("unknown field \"metadata."), "{problems:.100?}");
+            assert_eq!(problems.len(), 2, "what differs behind the cut alone is told once");
+            assert!(problems.iter().map(String::len).sum::<usize>() < MAX_TOLD);
+        }
+        let many: String = (0..200)
+            .map(|at| format!(r#","{at}{}":0"#, "\u{7f}".repeat(2000)))
+            .collect();
+        let problems = pod(&format!(r#"{{"kind":"Pod"{many}}}"#)).unwrap().problems;
+        let bytes: usize = problems.iter().map(String::len).sum();
+        assert!(bytes > MAX_TOLD && bytes < 2 * MAX_TOLD, "{bytes}");
     }
 
     #[test]

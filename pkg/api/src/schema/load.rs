@@ -83,11 +83,15 @@ fn indexed(types: Vec<TypeInfo>) -> Schema {
     }
 }
 
+/// The decoder marks which of a type's fields it has seen in so many bits.
+const MAX_FIELDS: usize = 128;
+
 /// Gives the last type the fields read since its line.
 fn close(types: &mut [TypeInfo], fields: &mut Vec<FieldInfo>) {
     let Some(ty) = types.last_mut() else { return };
     let mut fields = std::mem::take(fields);
     fields.sort_unstable_by_key(|field| field.name);
+    debug_assert!(fields.len() <= MAX_FIELDS, "{} has too many fields", ty.name);
     let mut wire = std::mem::take(&mut ty.wire).into_vec();
     for (at, field) in fields.iter().enumerate() {
         if field.tag != 0 && field.outer == [0, 0] {
