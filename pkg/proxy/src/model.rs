@@ -96,12 +96,7 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
     let mut externals = external_ips(service);
     externals.retain(|ip| *ip != cluster_ip && node.is_external(*ip));
     if let Some((port, _)) = health(node, service, slices.clone()) {
-        let dest = Dest {
-            ip: None,
-            proto: Proto::Tcp,
-            port,
-        };
-        entries.insert(Key::Reserved(dest), Value::Member);
+        entries.insert(Key::Reserved(Dest::of_node(Proto::Tcp, port)), Value::Member);
     }
 
     for port in spec.ports.iter().flatten() {
@@ -117,11 +112,7 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
             sticky,
         };
 
-        let dest = Dest {
-            ip: Some(cluster_ip),
-            proto,
-            port: number,
-        };
+        let dest = Dest::of(cluster_ip, proto, number);
         let reached = if internal_local { &local } else { &cluster };
         match (reached.is_empty(), cluster.is_empty()) {
             (false, _) => want.balance(Key::Entry(dest), dest, Masquerade::Foreign, reached, false),
@@ -130,14 +121,9 @@ pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = 
         }
 
         let node_port = port.node_port.and_then(|number| u16::try_from(number).ok());
-        let node_port = node_port.filter(|number| *number > 0);
-        let external = |ip: &Ipv4Addr| (Some(*ip), number);
-        let outer = externals
-            .iter()
-            .map(external)
-            .chain(node_port.map(|number| (None, number)));
-        for (ip, port) in outer {
-            let dest = Dest { ip, proto, port };
+        let node_port = node_port.filter(|number| *number > 0).into_iter();
+        let external = externals.iter().map(|ip| Dest::of(*ip, proto, number));
+        for dest in external.chain(node_port.map(|number| Dest::of_node(proto, number))) {
             want.expose(dest, &cluster, &local, external_local);
             if let (Some(ip), false) = (dest.ip, ranges.is_empty())
                 && balancers.contains(&ip)

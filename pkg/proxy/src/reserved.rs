@@ -66,23 +66,23 @@ impl Reserved {
     ) -> Self {
         let agent = [(Proto::Tcp, node.kubelet_port), (Proto::Udp, VXLAN_PORT)];
         let mut all = BTreeMap::new();
-        let mut hold = |ip, (proto, port), holder| all.insert(Dest { ip, proto, port }, holder);
+        let mut hold = |dest, holder| all.insert(dest, holder);
         for other in nodes {
             let name = other.metadata.name.clone().unwrap_or_default();
             for ip in addresses(other) {
-                for port in agent {
-                    hold(Some(ip), port, Holder::Node(name.clone()));
+                for (proto, port) in agent {
+                    hold(Dest::of(ip, proto, port), Holder::Node(name.clone()));
                 }
             }
         }
-        for port in agent {
-            hold(None, port, Holder::Node(node.name.clone()));
+        for (proto, port) in agent {
+            hold(Dest::of_node(proto, port), Holder::Node(node.name.clone()));
         }
         if let Some(port) = node.api_port {
-            hold(None, (Proto::Tcp, port), Holder::Api);
+            hold(Dest::of_node(Proto::Tcp, port), Holder::Api);
         }
         for api in node.api.iter().copied().chain(api_slices.flat_map(api_servers)) {
-            hold(Some(*api.ip()), (Proto::Tcp, api.port()), Holder::Api);
+            hold(Dest::of(*api.ip(), Proto::Tcp, api.port()), Holder::Api);
         }
         Self(all)
     }
@@ -115,7 +115,7 @@ impl Reserved {
     pub fn conflict_of_pod(&self, entries: &Entries) -> Option<String> {
         let held = destinations(entries).into_iter().filter_map(|dest| {
             // Every address that a host port names is this node's.
-            let holder = self.0.get(&Dest { ip: None, ..dest })?;
+            let holder = self.0.get(&Dest::of_node(dest.proto, dest.port))?;
             Some(holds(holder, &dest))
         });
         told(&held.collect::<Vec<_>>(), "the pod does not get what is sent there")

@@ -65,6 +65,17 @@ pub struct Dest {
 }
 
 impl Dest {
+    pub fn of(ip: Ipv4Addr, proto: Proto, port: u16) -> Self {
+        let ip = Some(ip);
+        Self { ip, proto, port }
+    }
+
+    /// At every address of this node.
+    pub fn of_node(proto: Proto, port: u16) -> Self {
+        let ip = None;
+        Self { ip, proto, port }
+    }
+
     fn space(&self) -> Space {
         if self.ip.is_some() { Space::Ip } else { Space::Port }
     }
@@ -542,30 +553,28 @@ fn local_policy(space: Space, pod_cidr: &Ipv4Net) -> String {
     )
 }
 
-/// What is always there: sets, maps, and the chains that the kernel's hooks run.
-fn skeleton(node: &Node) -> String {
-    let (service_cidr, dns) = (&node.service_cidr, node.dns);
-    let maps = [Space::Ip, Space::Port].map(maps).concat();
-    let locals = [Space::Ip, Space::Port]
-        .map(|space| local_policy(space, &node.pod_cidr))
-        .concat();
-    let (ip, port) = (Space::Ip.key(), Space::Port.key());
-    let own_dns = dns.map_or(String::new(), |dns| format!("    ip daddr {dns} return\n"));
-    let reserved = format!(
+/// What a packet's destination is before anything is looked up for it: nobody's but the cluster's own.
+fn reserved() -> String {
+    format!(
         "    {ip} @ip-reserved return
     {port} @port-reserved fib daddr type local return
-"
-    );
+",
+        ip = Space::Ip.key(),
+        port = Space::Port.key(),
+    )
+}
+
+/// The chains that choose for a new connection.
+fn services(node: &Node) -> String {
+    let own_dns = node
+        .dns
+        .map_or(String::new(), |dns| format!("    ip daddr {dns} return\n"));
+    let (ip, port) = (Space::Ip.key(), Space::Port.key());
+    let reserved = reserved();
     let restricted = format!("    {ip} @restricted {ip} . ip saddr != @allowed drop\n");
     let (first, last) = (node.node_ports.start(), node.node_ports.end());
-    let not_dns = dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
     format!(
-        "table ip {TABLE} {{
-  comment \"services and host ports of mk8s\"
-{maps}  set restricted {{ typeof {ip}; }}
-  set allowed {{ typeof {ip} . ip saddr; flags interval; }}
-  set hairpin {{ typeof ip saddr . ip daddr; }}
-{locals}  chain node-ports {{
+        "  chain node-ports {{
     # a node port that is one Service's is not taken by another's external address, not even while it has no endpoints
     {port} @port-refused return
     {port} vmap @port-entry
@@ -576,7 +585,27 @@ fn skeleton(node: &Node) -> String {
 {restricted}    {ip} vmap @ip-entry
     fib daddr type local {port} vmap @port-entry
   }}
-  chain prerouting {{
+"
+    )
+}
+
+/// What is always there: sets, maps, and the chains that the kernel's hooks run.
+fn skeleton(node: &Node) -> String {
+    let (service_cidr, dns) = (&node.service_cidr, node.dns);
+    let maps = [Space::Ip, Space::Port].map(maps).concat();
+    let locals = [Space::Ip, Space::Port]
+        .map(|space| local_policy(space, &node.pod_cidr))
+        .concat();
+    let (ip, port) = (Space::Ip.key(), Space::Port.key());
+    let (reserved, services) = (reserved(), services(node));
+    let not_dns = dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
+    format!(
+        "table ip {TABLE} {{
+  comment \"services and host ports of mk8s\"
+{maps}  set restricted {{ typeof {ip}; }}
+  set allowed {{ typeof {ip} . ip saddr; flags interval; }}
+  set hairpin {{ typeof ip saddr . ip daddr; }}
+{locals}{services}  chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     jump services
   }}

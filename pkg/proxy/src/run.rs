@@ -156,7 +156,13 @@ impl State {
     }
 
     /// Brings the tracker up to date with the objects.
-    fn settle(&mut self, node: &Node, nodes: &Informer<api::Node>) {
+    fn settle(&mut self, node: &mut Node, nodes: &Informer<api::Node>) {
+        let zone = nodes.get(None, &node.name).as_deref().and_then(zone);
+        if zone != node.zone {
+            node.zone = zone;
+            self.all_services();
+        }
+        let node = &*node;
         let reserved = self.reserve(node, nodes);
         for owner in std::mem::take(&mut self.dirty) {
             let entries = match &owner {
@@ -235,12 +241,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         while let Some(event) = of_nodes.try_next() {
             state.node(&event);
         }
-        let zone = nodes.get(None, &node.name).as_deref().and_then(zone);
-        if zone != node.zone {
-            node.zone = zone;
-            state.all_services();
-        }
-        state.settle(&node, &nodes);
+        state.settle(&mut node, &nodes);
         let changes = if fresh {
             state.tracker.take_all(&node)
         } else {
