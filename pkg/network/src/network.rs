@@ -2,10 +2,11 @@
 //!
 //! A pod has its address as a /32 and reaches everything, its neighbours on the bridge included, by the gateway: so every
 //! packet passes the node's routing and its Service rules, with or without bridge-nf-call-iptables. Hardware addresses
-//! follow from IP addresses and are entered on both sides: nobody broadcasts for them.
+//! follow from IP addresses and are entered on both sides: nobody broadcasts for them, and a pod's port of the bridge takes
+//! no other one, so that no pod speaks or listens in another's name.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     net::Ipv4Addr,
     os::fd::AsRawFd,
@@ -218,7 +219,7 @@ impl Network {
             )
         };
         futures::try_join!(
-            inner.rtnl.set_hairpin(&veth),
+            inner.rtnl.set_pod_port(&veth, mac),
             inner.rtnl.set_neighbour(inner.bridge.index, ip, mac),
             pod_side,
         )?;
@@ -243,10 +244,15 @@ impl Network {
     /// After a start: these pods run. Tells what each still has; a pod that is not in the answer has no working network
     /// and needs a new sandbox. The remains of all others are removed.
     pub async fn adopt(&self, uids: &[String]) -> Result<BTreeMap<String, PodAddress>> {
-        let links: HashSet<String> = self.0.rtnl.links().await?.into_iter().map(|link| link.name).collect();
+        let links = self.0.rtnl.links().await?.into_iter();
+        let links: HashMap<String, Link> = links.map(|link| (link.name.clone(), link)).collect();
         let mut kept = BTreeMap::new();
         for uid in uids {
-            if let (Some(address), true) = (self.address(uid), links.contains(&names::veth(uid))) {
+            if let (Some(address), Some(veth)) = (self.address(uid), links.get(&names::veth(uid))) {
+                // An earlier mk8s may have made it otherwise.
+                if let Err(error) = self.0.rtnl.set_pod_port(veth, names::pod_mac(address.ip)).await {
+                    tracing::warn!(uid, %error, "the pod's port of the bridge stays as it is");
+                }
                 kept.insert(uid.clone(), address);
             }
         }
@@ -260,7 +266,7 @@ impl Network {
         }
         let known: HashSet<String> = kept.keys().map(|uid| names::veth(uid)).collect();
         for link in links
-            .iter()
+            .keys()
             .filter(|name| name.starts_with(names::VETH_PREFIX) && !known.contains(*name))
         {
             failed = failed.or(self.0.rtnl.delete_link_named(link).await.err());
@@ -529,6 +535,11 @@ fn elements(nodes: &BTreeSet<Ipv4Addr>) -> String {
     nodes.join(", ")
 }
 
+/// A pod's hardware address as nft has it.
+fn hardware(ip: Ipv4Addr) -> String {
+    names::pod_mac(ip).map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// The node's own table, whole, with the nodes whose VXLAN packets it takes. Services have theirs.
 fn table(config: &Config, nodes: &BTreeSet<Ipv4Addr>) -> String {
     let Config {
@@ -542,6 +553,8 @@ fn table(config: &Config, nodes: &BTreeSet<Ipv4Addr>) -> String {
         true => String::new(),
         false => format!("elements = {{ {} }}", elements(nodes)),
     };
+    let pods: Vec<String> = pod_cidr.hosts().map(|ip| format!("{ip} . {}", hardware(ip))).collect();
+    let pods = pods.join(", ");
     let dns_guard = dns.map_or(String::new(), |dns| {
         format!("    # DNS is for this node and its pods alone\n    ip daddr {dns} iifname != {{ \"lo\", \"{bridge}\" }} drop\n")
     });
@@ -553,10 +566,14 @@ table ip {table} {{
   set nodes {{
     type ipv4_addr; {nodes}
   }}
+  # by their addresses, which hardware addresses follow from
+  set pods {{
+    typeof ip saddr . ether saddr; elements = {{ {pods} }}
+  }}
   chain sources {{
     type filter hook prerouting priority raw; policy accept;
-    # a pod speaks as a pod of this node, and nobody else does
-    iifname \"{bridge}\" ip saddr != {pod_cidr} drop
+    # a pod speaks as itself (its port of the bridge takes no other hardware address), and nobody else as a pod
+    iifname \"{bridge}\" ip saddr . ether saddr != @pods drop
     iifname != {{ \"lo\", \"{bridge}\" }} ip saddr {pod_cidr} drop
   }}
   chain output {{

@@ -9,7 +9,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressAttribute,
     link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
 };
 use rtnetlink::{
@@ -183,15 +183,26 @@ impl Rtnl {
         found?.ok_or_else(|| Error::Invalid(format!("link {name} went away as soon as it was made")))
     }
 
-    /// With bridge-nf-call-iptables on, a pod's connection to itself by its Service never leaves the bridge.
-    pub async fn set_hairpin(&self, link: &Link) -> Result<()> {
+    /// Makes the host side of a veth the bridge's port for this hardware address and no other. A port that learns would let
+    /// a pod take its neighbour's packets by one frame in its name; one that is locked (Linux 5.18 and later, others pass
+    /// over it) takes no such frame at all.
+    pub async fn set_pod_port(&self, link: &Link, mac: [u8; 6]) -> Result<()> {
+        let address = self
+            .0
+            .neighbours()
+            .add_bridge(link.index, &mac)
+            .flags(NeighbourFlags::Controller)
+            .state(NeighbourState::Noarp)
+            .replace();
         let port = LinkBridgePort::new(link.index)
+            .append_info_data(InfoBridgePort::Learning(false))
+            .append_info_data(InfoBridgePort::Locked(true))
+            // With bridge-nf-call-iptables on, a pod's connection to itself by its Service never leaves the bridge.
             .append_info_data(InfoBridgePort::HairpinMode(true))
             .build();
-        tried(
-            || format!("set hairpin mode on {}", link.name),
-            self.0.link().set_port(port).execute().await,
-        )
+        let (known, set) = futures::join!(address.execute(), self.0.link().set_port(port).execute());
+        tried(|| format!("make the pod's address known at {}", link.name), known)?;
+        tried(|| format!("set up {} as a port of the bridge", link.name), set)
     }
 
     pub async fn set_up(&self, link: u32) -> Result<()> {
@@ -298,7 +309,7 @@ impl Rtnl {
             .neighbours()
             .add_bridge(link, &mac)
             .destination(node.into())
-            .flags(netlink_packet_route::neighbour::NeighbourFlags::Own)
+            .flags(NeighbourFlags::Own)
             .replace();
         tried(
             || format!("set the forwarding entry of node {node}"),
@@ -311,7 +322,7 @@ impl Rtnl {
         message.header.family = AddressFamily::Bridge;
         message.header.ifindex = link;
         message.header.state = NeighbourState::Permanent;
-        message.header.flags = netlink_packet_route::neighbour::NeighbourFlags::Own;
+        message.header.flags = NeighbourFlags::Own;
         message
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mk8s_network::{Config, Mode, Network, Peer, netns, teardown};
+use mk8s_network::{Config, Mode, Network, Peer, names, netns, teardown};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -118,7 +118,7 @@ fn pods_reach_each_other_and_nothing_stays() {
         let kept = network.adopt(&["pod-b".into(), "pod-gone".into()]).await.unwrap();
         assert_eq!(kept.keys().collect::<Vec<_>>(), ["pod-b"]);
         assert_eq!(kept["pod-b"], b);
-        assert!(!netns::exists("pod-a") && !sh("ip -br link").contains(&mk8s_network::names::veth("pod-a")));
+        assert!(!netns::exists("pod-a") && !sh("ip -br link").contains(&names::veth("pod-a")));
         assert_eq!(ask(b.ip), network.gateway().to_string());
         assert_eq!(
             network.attach("pod-c").await.unwrap().ip,
@@ -165,6 +165,7 @@ fn sources_are_what_they_say() {
         };
         let gateway = network.gateway();
         assert!(heard(&a.netns, a.ip, gateway), "a pod's own address");
+        assert!(!heard(&a.netns, b.ip, gateway), "another pod of this node");
         assert!(!heard(&a.netns, [10, 244, 7, 7].into(), gateway), "another node's pod");
         assert!(!heard(&a.netns, [10, 0, 0, 9].into(), gateway), "a host outside");
         // Outside is the other end of the cable.
@@ -188,6 +189,42 @@ fn sources_are_what_they_say() {
     });
 }
 
+/// One that takes its neighbour's hardware address gets none of its packets, after a start of mk8s neither.
+#[test]
+fn no_pod_takes_its_neighbours_packets() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let (eve, victim) = (
+            network.attach("eve").await.unwrap(),
+            network.attach("victim").await.unwrap(),
+        );
+        serve(&victim.netns, victim.ip);
+        let gateway = network.gateway();
+        let mac = names::pod_mac(victim.ip).map(|byte| format!("{byte:02x}")).join(":");
+        // It goes on meanwhile: the victim itself speaks now and then.
+        let steal = || {
+            sh(&format!(
+                "nsenter --net={} sh -ec 'ip link set eth0 address {mac}
+                 timeout 3 busybox ping -q -i 0.05 {gateway} >/dev/null 2>&1 &'",
+                eve.netns.display(),
+            ));
+            std::thread::sleep(Duration::from_millis(300));
+        };
+        steal();
+        assert_eq!(ask(victim.ip), gateway.to_string());
+        // As an earlier mk8s left it.
+        sh(&format!(
+            "bridge link set dev {0} learning on; bridge link set dev {0} locked off",
+            names::veth("eve")
+        ));
+        let kept = network.adopt(&["eve".to_owned(), "victim".to_owned()]).await.unwrap();
+        assert_eq!(kept.len(), 2);
+        steal();
+        assert_eq!(ask(victim.ip), gateway.to_string());
+    });
+}
+
 #[test]
 fn remains_that_cannot_be_removed_keep_no_others() {
     isolated(async || {
@@ -196,7 +233,7 @@ fn remains_that_cannot_be_removed_keep_no_others() {
         network.attach("b").await.unwrap();
         sh("mkdir -p /run/netns/mk8s-a/in-the-way");
         network.adopt(&[]).await.unwrap_err();
-        assert!(!netns::exists("b") && !sh("ip -br link").contains(&mk8s_network::names::veth("b")));
+        assert!(!netns::exists("b") && !sh("ip -br link").contains(&names::veth("b")));
     });
 }
 
