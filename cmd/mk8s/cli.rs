@@ -103,7 +103,7 @@ pub struct Init {
     #[arg(long, value_name = "IP", env = "MK8S_APISERVER_ADVERTISE_ADDRESS")]
     pub apiserver_advertise_address: Option<Ipv4Addr>,
     /// The port that the API server listens on [default: 6443]
-    #[arg(long, value_name = "PORT", env = "MK8S_APISERVER_BIND_PORT")]
+    #[arg(long, value_name = "PORT", env = "MK8S_APISERVER_BIND_PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub apiserver_bind_port: Option<u16>,
     /// Further names and addresses in the API server's certificate
     #[arg(

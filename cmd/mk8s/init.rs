@@ -148,8 +148,29 @@ fn first_token(arguments: &cli::Init) -> Result<(Token, Option<Duration>)> {
     Ok((token, token::duration(&arguments.token_ttl)?))
 }
 
+/// Refuses names that no certificate or Service can have.
+fn check_names(arguments: &cli::Init) -> Result<()> {
+    let is_name = |name: &str| mk8s_api::names::dns_subdomain(name).is_empty();
+    let is_subject =
+        |name: &str| name.parse::<std::net::IpAddr>().is_ok() || is_name(name.strip_prefix("*.").unwrap_or(name));
+    let refuse = |flag: &str, value: &str, wanted: &str| Err(Failure::new(format!("{flag}: {value:?} is no {wanted}")));
+    if let Some(domain) = arguments
+        .service_dns_domain
+        .as_deref()
+        .filter(|domain| !is_name(domain))
+    {
+        return refuse("--service-dns-domain", domain, "domain such as cluster.local");
+    }
+    let mut names = arguments.apiserver_cert_extra_sans.iter();
+    match names.find(|name| !is_subject(name)) {
+        Some(name) => refuse("--apiserver-cert-extra-sans", name, "address or name of a server"),
+        None => Ok(()),
+    }
+}
+
 /// Flags → settings; nothing is changed yet.
 fn plan(arguments: &cli::Init) -> Result<Settings> {
+    check_names(arguments)?;
     let advertise = match arguments.apiserver_advertise_address {
         Some(address) => address,
         None => arguments.node.node_ip.map_or_else(host::advertise_address, Ok)?,

@@ -47,7 +47,10 @@ pub async fn token(arguments: cli::Token) -> Result<()> {
             Ok(())
         }
         TokenVerb::List => list(&client(&arguments.kubeconfig)?).await,
-        TokenVerb::Delete { tokens } => delete(&client(&arguments.kubeconfig)?, &tokens).await,
+        TokenVerb::Delete { tokens } => {
+            let ids = tokens.iter().map(|token| id(token)).collect::<Result<Vec<String>>>()?;
+            delete(&client(&arguments.kubeconfig)?, &ids).await
+        }
     }
 }
 
@@ -193,13 +196,21 @@ async fn list(client: &kube::Client) -> Result<()> {
     Ok(())
 }
 
-async fn delete(client: &kube::Client, tokens: &[String]) -> Result<()> {
+/// Of a token that is named by its id or whole.
+fn id(token: &str) -> Result<String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if token.len() == 6 && token.bytes().all(plain) {
+        return Ok(token.into());
+    }
+    let parsed = token.parse::<Token>();
+    parsed
+        .map(|token| token.id)
+        .map_err(|_| Failure::new("a token is named by its id, six characters of [a-z0-9], or whole"))
+}
+
+async fn delete(client: &kube::Client, ids: &[String]) -> Result<()> {
     let api: Api<Secret> = Api::namespaced(client.clone(), "kube-system");
-    for token in tokens {
-        let id = token.split('.').next().unwrap_or_default();
-        if id.len() != 6 {
-            return Err(Failure::new("a token is named by its id of six characters, or whole"));
-        }
+    for id in ids {
         let deleted = api
             .delete(&format!("bootstrap-token-{id}"), &DeleteParams::default())
             .await;

@@ -49,6 +49,20 @@ fn what_could_not_be_written_is_a_failure() {
     }
 }
 
+#[test]
+fn what_is_no_token_is_not_deleted() {
+    for token in ["a/../b", "ABCDEF", "abcdef.", "abcdef.0123456789abcde", ""] {
+        let arguments = ["token", "delete", "--kubeconfig", "/nowhere", token];
+        let (status, said) = ended(&mk8s(&arguments).output().unwrap());
+        assert_eq!(status, Some(1), "{token:?}");
+        assert!(said.starts_with("error: a token is named by"), "{said}");
+    }
+    let unread = mk8s(&["token", "delete", "--kubeconfig", "/nowhere", "abcdef"])
+        .output()
+        .unwrap();
+    assert!(ended(&unread).1.starts_with("error: cannot read /nowhere"));
+}
+
 /// Before anything is asked of a cluster: there is none behind this kubeconfig.
 #[test]
 fn a_token_of_no_use_is_not_made() {

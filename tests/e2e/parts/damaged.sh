@@ -40,6 +40,24 @@ refuses "so it does with admin.conf" "admin.conf is damaged .*makes it anew" on 
 on 1 rm /etc/kubernetes/admin.conf
 shows "start" "host1 is Ready" on 1 mk8s start
 
+check "reset" on 1 mk8s reset --force
+
+echo "# a full disk"
+on 1 mount -t tmpfs -o size=32m tmpfs /var/lib/mk8s
+check "init" on 1 "$mk8s" init
+on 1 sh -c 'dd if=/dev/zero of=/var/lib/mk8s/node/full bs=64k 2>/dev/null; head -c 900000 /dev/zero | tr "\0" x >/run/large'
+# What is there of the store's file takes a few more.
+full() { ! on 1 kubectl create configmap "large-$RANDOM$RANDOM" --from-file=/run/large; }
+check "a write fails" eventually 30 full
+refuses "status says why" "^ready: +no \(store failed: .*No space left" on 1 mk8s status
+on 1 rm /var/lib/mk8s/node/full /run/large
+ready() { has "ready: +yes" on 1 mk8s status; }
+check "with space it is ready again" eventually 30 ready
+check "reset" on 1 mk8s reset --force
+on 1 umount /var/lib/mk8s
+same "the host is as it was" "$work/state-whole-1" 1
+check "init" on 1 "$mk8s" init
+
 echo "# a join after one that was killed in its first write"
 join=$(on 1 mk8s token create --print-join-command)
 on 2 sh -c 'mkdir -p /var/lib/mk8s && echo "{" >/var/lib/mk8s/.mk8s-new.settings.json'

@@ -16,6 +16,9 @@ refuses "init refuses an unknown key of its configuration file" "pod-network-cid
 refuses "init refuses kubeadm's own configuration" "flag" on 1 bash -c \
   'printf "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n" >/tmp/kubeadm.$$; "$0" init --config /tmp/kubeadm.$$; status=$?; rm /tmp/kubeadm.$$; exit $status' "$work/mk8s"
 refuses "init refuses an eviction threshold that it does not know" "disk.available.*nodefs.available" on 1 "$work/mk8s" init --eviction-hard "disk.available<1Gi"
+refuses "init refuses a domain that is none" "^error: --service-dns-domain: .a b. is no domain" on 1 "$work/mk8s" init --service-dns-domain "a b"
+refuses "init refuses a name that no certificate can have" "^error: --apiserver-cert-extra-sans: .a b. is no address" on 1 "$work/mk8s" init --apiserver-cert-extra-sans "ok.example.org,a b"
+refuses "init refuses port 0" "apiserver-bind-port" on 1 "$work/mk8s" init --apiserver-bind-port 0
 refuses "init wants root" "root" on 1 setpriv --reuid 65534 --clear-groups "$work/mk8s" init
 refuses "init refuses a host with another cluster's admin.conf" "FileAvailable--etc-kubernetes-admin.conf" on 1 bash -c \
   'mkdir /etc/kubernetes; echo theirs >/etc/kubernetes/admin.conf; "$0" init; status=$?; cat /etc/kubernetes/admin.conf; rm -r /etc/kubernetes; exit $status' "$work/mk8s"

@@ -25,6 +25,7 @@ lacks "a refused join changes nothing" "settings|pki|bin/mk8s|table .*mk8s|mk8s[
 # shellcheck disable=SC2086
 shows "join" "This node has joined the cluster" on 2 "$work/mk8s" ${join#mk8s }
 shows "join again says that it runs" "runs" on 2 mk8s join
+shows "status of a worker" "ready: +yes" on 2 mk8s status
 shows "the second node is Ready" "host2 +Ready" on 1 kubectl get nodes
 check "scale over both" k scale deploy/web --replicas=6
 check "rollout over both" k rollout status deploy/web --timeout=60s
