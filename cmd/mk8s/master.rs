@@ -44,6 +44,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
     let config = Config {
         data_dir: settings.data_dir().into(),
         store: None,
+        begins: settings.unfinished,
         pki,
         names,
         listen: (Ipv4Addr::UNSPECIFIED, master.bind_port).into(),

@@ -113,6 +113,7 @@ pub fn config(dir: &Path, controllers: Settings) -> Config {
     Config {
         data_dir: dir.into(),
         store: None,
+        begins: true,
         pki: Arc::new(layout::create(&dir.join("pki"), &names).unwrap()),
         names,
         listen: (HOST, 0).into(),

@@ -6,7 +6,7 @@ mod identity;
 mod serving;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -19,7 +19,7 @@ use mk8s_controllers::context::Settings;
 use mk8s_pki::PkiError;
 use mk8s_pki::layout::{Master, ServerNames};
 use mk8s_pki::rotation::{self, Holder};
-use mk8s_store::Store;
+use mk8s_store::{SledStore, Store, Terms};
 use mk8s_supervisor::Supervisor;
 
 pub use identity::{READER, user};
@@ -31,6 +31,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// One that is open, and that other control planes may share. None: the embedded one.
     pub store: Option<Arc<dyn Store>>,
+    /// Whether the cluster may begin here: only then is an embedded store made that is not there.
+    pub begins: bool,
     pub pki: Arc<Master>,
     /// What the API server's certificate is renewed for.
     pub names: ServerNames,
@@ -99,10 +101,11 @@ impl ControlPlane {
         api.cluster_domain = config.cluster_domain;
         api.kubelet_client = Some(rotation::client_config(ca, Some(kubelet_client.clone()))?);
         let tls = Arc::new(rotation::server_config(serving.clone(), ca)?);
-        let server = match config.store {
-            Some(store) => ApiServer::open_on(api, store)?,
-            None => ApiServer::open(api)?,
+        let store = match config.store {
+            Some(store) => store,
+            None => embedded(&api.data_dir, config.begins, pki.ca.hash()?)?,
         };
+        let server = ApiServer::open_on(api, store)?;
         let own = || format!("https://{}", SocketAddr::new(config.advertise_address, address.port()));
         let facts = Facts {
             service_cidr: config.service_cidr,
@@ -142,6 +145,21 @@ impl ControlPlane {
     /// Ends what the API server still does, and closes the store.
     pub async fn close(&self) {
         self.server.close().await;
+    }
+}
+
+/// The store in the data directory. Its owner is the cluster whose CA has this hash: with another cluster's objects no
+/// identity that was given out would fit.
+fn embedded(data_dir: &Path, begins: bool, owner: String) -> Result<Arc<dyn Store>, OpenError> {
+    let dir = data_dir.join("db");
+    let terms = Terms {
+        begins,
+        owner,
+        ..Terms::default()
+    };
+    match SledStore::open_on(&dir, terms) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(source) => Err(OpenError::Store { dir, source }),
     }
 }
 

@@ -73,6 +73,30 @@ impl Drop for End {
     }
 }
 
+/// What an embedded store must be, and how it is kept.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Whether one that is not there yet is made. Else it must be there, with objects in it.
+    pub begins: bool,
+    /// Whose it is: a word that stays the same as long as the cluster does, without a line break. One that was another's is
+    /// not opened. Empty: not compared.
+    pub owner: String,
+    /// How often it is noted, at most, how far it has come: writes that are lost since then, by damage while nothing ran,
+    /// are not missed.
+    pub mark_every: Duration,
+}
+
+impl Default for Terms {
+    /// One that may begin, and is nobody's.
+    fn default() -> Self {
+        Terms {
+            begins: true,
+            owner: String::new(),
+            mark_every: Duration::from_secs(60),
+        }
+    }
+}
+
 /// A [`Store`] in a folder of this host, of which this process is the only writer.
 pub struct SledStore {
     queue: Arc<Queue>,
@@ -81,20 +105,36 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens or creates the store in `dir`; data of an older format is converted. Blocks for as long as reading all keys takes.
+    /// Opens or creates the store in `dir`, on the default [`Terms`].
     ///
     /// # Errors
-    /// The folder cannot be written, another process has it open, its data is damaged or of a newer version.
+    /// As [`SledStore::open_on`].
     pub fn open(dir: &Path) -> Result<SledStore, StoreError> {
-        let dir = dir.to_path_buf();
-        let first = SledEngine::open(&dir)?;
-        SledStore::start(first, Box::new(move || SledEngine::reopen(&dir)), PATIENCE)
+        SledStore::open_on(dir, Terms::default())
     }
 
-    pub(crate) fn start(first: engine::Opened, reopen: Opener, patience: Duration) -> Result<SledStore, StoreError> {
+    /// Opens the store in `dir`; data of an older format is converted. Blocks for as long as reading all of it takes.
+    ///
+    /// # Errors
+    /// The folder cannot be written, another process has it open, its data is damaged or of a newer version, it holds less
+    /// than was acknowledged, or it is not what the terms say: then it is left as it was.
+    pub fn open_on(dir: &Path, terms: Terms) -> Result<SledStore, StoreError> {
+        let dir = dir.to_path_buf();
+        let first = SledEngine::open(&dir, &terms)?;
+        let mark_every = terms.mark_every;
+        let reopen = Box::new(move || SledEngine::reopen(&dir, &terms));
+        SledStore::start(first, reopen, PATIENCE, mark_every)
+    }
+
+    pub(crate) fn start(
+        first: engine::Opened,
+        reopen: Opener,
+        patience: Duration,
+        mark_every: Duration,
+    ) -> Result<SledStore, StoreError> {
         let shown = Arc::new(Shown::new(first.engine.revision(), patience));
         let queue = Arc::new(Queue::default());
-        let committer = Committer::new(first, reopen, shown.clone());
+        let committer = Committer::new(first, reopen, shown.clone(), mark_every);
         let end = End {
             queue: queue.clone(),
             shown: shown.clone(),

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-pub use embedded::SledStore;
+pub use embedded::{SledStore, Terms};
 pub use engine::EngineError;
 pub use value::SPARE;
 

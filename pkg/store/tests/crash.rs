@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mk8s_store::{Change, Expect, Op, SledStore, Store, Txn};
+use mk8s_store::{Change, Expect, Op, SledStore, Store, Terms, Txn};
 
 const CHILD_DIR: &str = "MK8S_STORE_CRASH_CHILD";
 const WRITERS: u64 = 16;
@@ -35,7 +35,12 @@ fn child() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let store = Arc::new(SledStore::open(dir.as_ref()).unwrap());
+        // Marked so often that most ends come a moment after a mark, some in the middle of one.
+        let terms = Terms {
+            mark_every: Duration::from_millis(3),
+            ..Terms::default()
+        };
+        let store = Arc::new(SledStore::open_on(dir.as_ref(), terms).unwrap());
         let mut next = HashMap::new();
         for entry in store.load().unwrap().entries {
             let text = String::from_utf8_lossy(&entry.value).into_owned();

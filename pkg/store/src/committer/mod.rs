@@ -5,6 +5,7 @@
 //! the batch, and what the followers have not seen of it is handed to them. Until that succeeds, and the disk takes a write
 //! again, no transaction is taken; reads do not come here and go on.
 
+mod marks;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mk8s_supervisor::job;
 
@@ -24,6 +25,7 @@ use crate::engine::{Engine, EngineError, Opened, Opener, Revisions, Write, Write
 use crate::queue::{Queue, Reply, Request, Woken};
 use crate::value::splice;
 use crate::{Attachment, Change, Commit, Committed, Expect, Follower, Loaded, Op, StoreError, Txn, TxnError};
+use marks::Marks;
 use recovery::Failure;
 use trim::Trim;
 
@@ -50,6 +52,7 @@ pub(crate) struct Committer {
     /// Kept here, so that a panic does not lose it.
     batch: Batch,
     trim: Trim,
+    marks: Marks,
 }
 
 /// Transactions that passed and wait for the disk.
@@ -77,8 +80,9 @@ enum Refused {
 }
 
 impl Committer {
-    pub fn new(opened: Opened, reopen: Opener, shown: Arc<Shown>) -> Self {
+    pub fn new(opened: Opened, reopen: Opener, shown: Arc<Shown>, mark_every: Duration) -> Self {
         Committer {
+            marks: Marks::new(opened.engine.revision(), mark_every),
             revision: opened.engine.revision(),
             index: opened.index.into_iter().collect(),
             engine: Some(opened.engine),
@@ -103,8 +107,8 @@ impl Committer {
             // From all that follows the disk may not come back.
             self.shown.set_busy(true);
             match woken {
-                Woken::Closed => return,
-                Woken::Timeout if self.failed.is_none() => self.trim_slice(),
+                Woken::Closed => return self.mark_the_end(),
+                Woken::Timeout if self.trim.is_due() && self.failed.is_none() => self.trim_slice(),
                 Woken::Arrived if idle => {
                     for _ in 0..TURNS_GIVEN {
                         std::thread::yield_now();
@@ -124,6 +128,7 @@ impl Committer {
             if let Some(refused) = refused {
                 self.fail(refused);
             }
+            self.mark_if_due();
             self.shown.set_busy(false);
         }
     }
@@ -132,7 +137,10 @@ impl Committer {
     fn wakes_at(&self) -> Option<Instant> {
         match &self.failed {
             Some(failure) => Some(failure.retry_at()),
-            None => self.trim.due(),
+            None => [self.trim.due(), self.marks.due(self.revision)]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 

@@ -38,6 +38,8 @@ struct Disk {
     freed: bool,
     /// Keys that were used to give memory back.
     trimmed: usize,
+    /// The revisions that were noted, and whether with a count.
+    marks: Vec<(u64, bool)>,
 }
 
 #[derive(Clone, Default)]
@@ -90,7 +92,16 @@ impl FakeEngine {
     }
 }
 
+const MARK_EVERY: Duration = Duration::from_millis(200);
+
 impl Engine for FakeEngine {
+    fn mark(&self, content: Option<crate::engine::Content>) -> Result<(), EngineError> {
+        let mut disk = self.0.lock();
+        let revision = disk.revision;
+        disk.marks.push((revision, content.is_some()));
+        Ok(())
+    }
+
     fn revision(&self) -> u64 {
         self.0.lock().revision
     }
@@ -205,7 +216,8 @@ fn fixture() -> Fixture {
 fn fixture_that_waits(patience: Duration) -> Fixture {
     let (disk, seen) = (FakeEngine::default(), Seen::default());
     let opener = disk.clone();
-    let store = SledStore::start(disk.open().unwrap(), Box::new(move || opener.open()), patience).unwrap();
+    let reopen = Box::new(move || opener.open());
+    let store = SledStore::start(disk.open().unwrap(), reopen, patience, MARK_EVERY).unwrap();
     store.follow(0, Box::new(seen.clone())).unwrap();
     Fixture { disk, seen, store }
 }
@@ -533,4 +545,24 @@ async fn a_disk_that_hangs_is_told_at_once() {
         assert!(began.elapsed() < Duration::from_secs(20));
     }
     own.assert_same();
+}
+
+#[tokio::test]
+async fn how_far_it_has_come_is_noted_now_and_then_and_at_the_end() {
+    let own = fixture();
+    for n in 0..50 {
+        own.put("/a", &n.to_string()).await.unwrap();
+    }
+    assert!(own.disk.0.lock().marks.len() <= 2, "with each batch");
+    let began = Instant::now();
+    // Also when nobody writes any more, and once.
+    while own.disk.0.lock().marks.last() != Some(&(50, false)) {
+        assert!(began.elapsed() < Duration::from_secs(20), "no mark");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let marks = own.disk.0.lock().marks.len();
+    tokio::time::sleep(3 * MARK_EVERY).await;
+    assert_eq!(own.disk.0.lock().marks.len(), marks, "of what was noted");
+    own.store.close();
+    assert_eq!(own.disk.0.lock().marks.last(), Some(&(50, true)));
 }

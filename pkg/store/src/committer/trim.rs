@@ -38,6 +38,10 @@ impl Trim {
         }
         self.quiet_since.map(|since| since + QUIET)
     }
+
+    pub fn is_due(&self) -> bool {
+        self.due().is_some_and(|due| Instant::now() >= due)
+    }
 }
 
 impl Committer {

@@ -1,6 +1,8 @@
 //! What the committer asks of a disk: read everything at start, then write batches that are durable or failed.
 
 mod format1;
+mod inspect;
+mod mark;
 pub(crate) mod sled;
 mod sled_faults;
 
@@ -8,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::Entry;
+pub(crate) use mark::Content;
 
 /// What the committer remembers of each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,9 @@ pub(crate) trait Engine: Send {
     fn apply(&mut self, batch: &mut [Write], revision: u64) -> Result<(), EngineError>;
     /// Gives back memory that caching the records of these keys' neighbours takes, as far as it can.
     fn trim(&self, keys: &[Arc<str>]) -> Result<(), EngineError>;
+    /// Notes beside the data, durably, that its revision is reached, and what there is at it where that is known: a later
+    /// opening of less is refused.
+    fn mark(&self, content: Option<Content>) -> Result<(), EngineError>;
     /// The end of an engine that has failed: whatever state it is in, it can be opened again afterwards.
     fn abandon(self: Box<Self>);
 }
@@ -99,6 +105,16 @@ pub enum EngineError {
         /// The newest that this version knows.
         known: u64,
     },
+    /// What is there is not the database that there was, and was left as it is.
+    #[error(
+        "{path} {why}: put a copy of the folder back, remove {path}/mark to go on with what it holds, or begin anew with `mk8s reset`"
+    )]
+    Refused {
+        /// The store's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A record is not what was written.
     #[error("{path}: record {key} is damaged ({why}); restore the last backup")]
     Damaged {
@@ -109,4 +125,14 @@ pub enum EngineError {
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+impl EngineError {
+    fn newer(dir: &std::path::Path, found: u64) -> EngineError {
+        EngineError::NewerFormat {
+            path: dir.to_path_buf(),
+            found,
+            known: sled::FORMAT,
+        }
+    }
 }

@@ -15,20 +15,23 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice};
 
-use super::format1;
+use super::mark::{Content, Mark};
 use super::sled_faults::{self, FlushWatch};
 use super::{Engine, EngineError, Opened, Revisions, Write, WriteChange};
-use crate::{Entry, value};
+use super::{format1, inspect};
+use crate::{Entry, Terms, value};
 
 pub(super) const FORMAT: u64 = 2;
 pub(super) const FORMAT_KEY: &[u8] = b"m/format";
 /// The last revision, where no stored value has it: the last transaction of a batch was a delete. Any batch would do for
 /// writing it, but the leaf that it is in is written whole every few times.
 pub(super) const REVISION_KEY: &[u8] = b"m/revision";
+/// The database's own name, random.
+pub(super) const ID_KEY: &[u8] = b"m/id";
 /// Values are under `v` + key; what does not fit into the first record is under `w` + key + NUL + number. (`o` and `p`
 /// were these of format 1.)
-const VALUE: u8 = b'v';
-const CHUNK: u8 = b'w';
+pub(super) const VALUE: u8 = b'v';
+pub(super) const CHUNK: u8 = b'w';
 /// sled writes leaves whole, of up to some twenty records, and what is larger than 128 KiB into a blob file of its own, which
 /// it never syncs and seldom removes. No leaf becomes as large.
 pub(super) const CHUNK_BYTES: usize = 6 * 1024;
@@ -47,6 +50,9 @@ pub(crate) struct SledEngine {
     db: sled::Db,
     log: File,
     path: PathBuf,
+    /// As in the database, and in its mark.
+    id: String,
+    owner: String,
     revision: u64,
     /// The end of what is claimed of the disk, and the log's length when it was last looked at.
     claimed: (u64, u64),
@@ -55,9 +61,18 @@ pub(crate) struct SledEngine {
 }
 
 impl SledEngine {
-    pub fn open(dir: &Path) -> Result<Opened, EngineError> {
+    /// Opens what is there, if it is what there was; see [`inspect`].
+    pub fn open(dir: &Path, terms: &Terms) -> Result<Opened, EngineError> {
+        inspect::check(dir, terms)?;
+        let opened = SledEngine::opened(dir, terms)?;
+        let content = Content::of(opened.index.iter().map(|(key, revisions)| (key, revisions)));
+        opened.engine.mark(Some(content))?;
+        Ok(opened)
+    }
+
+    fn opened(dir: &Path, terms: &Terms) -> Result<Opened, EngineError> {
         let mut engine = SledEngine::bare(dir)?;
-        engine.prepare()?;
+        engine.prepare(terms)?;
         let index = engine.index()?;
         let newest = index.iter().map(|(_, revisions)| revisions.modified).max();
         let written = read_u64(&engine.db, REVISION_KEY).map_err(engine.failed("read the revision"))?;
@@ -73,7 +88,8 @@ impl SledEngine {
         let io = |what| io(dir, what);
         std::fs::create_dir_all(dir).map_err(io("create"))?;
         remove_unfinished_snapshots(dir).map_err(io("remove unfinished snapshots in"))?;
-        wait_for_lock(&dir.join("db"));
+        // Given back at once: sled takes it itself.
+        drop(lock(&dir.join("db")));
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
@@ -88,6 +104,8 @@ impl SledEngine {
             db,
             log,
             path: dir.to_path_buf(),
+            id: String::new(),
+            owner: String::new(),
             revision: 0,
             claimed: (0, 0),
             scratch: Vec::new(),
@@ -96,7 +114,7 @@ impl SledEngine {
 
     /// Opens what failed. What the system could not write it may still hold in memory, and forget later: only what a read
     /// from the disk finds counts.
-    pub fn reopen(dir: &Path) -> Result<Opened, EngineError> {
+    pub fn reopen(dir: &Path, terms: &Terms) -> Result<Opened, EngineError> {
         let io = |what| io(dir, what);
         // sled is asked only when the disk takes something: an attempt that fails may cost the memory of a database.
         write_scratch(dir).map_err(io("claim room in"))?;
@@ -105,26 +123,51 @@ impl SledEngine {
         log.sync_data().map_err(io("sync the log file in"))?;
         nix::fcntl::posix_fadvise(&log, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
             .map_err(|errno| io("drop what is cached of the log file in")(errno.into()))?;
-        SledEngine::open(dir)
+        let terms = Terms {
+            begins: false,
+            ..terms.clone()
+        };
+        SledEngine::opened(dir, &terms)
     }
 
-    /// Marks a new database with its format, and converts an old one.
-    fn prepare(&mut self) -> Result<(), EngineError> {
+    /// Marks a new database with its format and a name of its own, and converts an old one.
+    fn prepare(&mut self, terms: &Terms) -> Result<(), EngineError> {
         let found = read_u64(&self.db, FORMAT_KEY).map_err(self.failed("read the format"))?;
         match found {
+            None if !terms.begins => {
+                return Err(EngineError::Refused {
+                    path: self.path.clone(),
+                    why: "holds an empty database".into(),
+                });
+            }
             None => {
                 self.mark_format()?;
                 let dir = File::open(&self.path).and_then(|dir| dir.sync_all());
-                dir.map_err(io(&self.path, "sync"))
+                dir.map_err(io(&self.path, "sync"))?;
             }
-            Some(found) if found > FORMAT => Err(EngineError::NewerFormat {
-                path: self.path.clone(),
-                found,
-                known: FORMAT,
-            }),
+            Some(found) if found > FORMAT => return Err(EngineError::newer(&self.path, found)),
             // A conversion that was broken off has left the mark, and records of the old format.
-            Some(_) => format1::convert(self, &mut |_| {}),
+            Some(_) => format1::convert(self, &mut |_| {})?,
         }
+        self.id = match self.id()? {
+            Some(id) => id,
+            None => {
+                let id = uuid::Uuid::new_v4().to_string();
+                let mut named = sled::Batch::default();
+                named.insert(ID_KEY, id.as_bytes());
+                self.write(named)?;
+                id
+            }
+        };
+        self.owner.clone_from(&terms.owner);
+        Ok(())
+    }
+
+    /// The database's own name, which those of earlier versions lack.
+    pub(super) fn id(&self) -> Result<Option<String>, EngineError> {
+        let id = self.db.get(ID_KEY).map_err(self.failed("read"))?;
+        let id = id.map(|id| String::from_utf8(id.to_vec()));
+        id.transpose().map_err(|_| self.damaged(ID_KEY, "it is not UTF-8"))
     }
 
     pub(super) fn mark_format(&self) -> Result<(), EngineError> {
@@ -164,10 +207,15 @@ impl SledEngine {
         records
             .map(|record| {
                 let (key, value) = record.map_err(self.failed("read"))?;
-                let (_, trailer) = self.record(&key, &value)?;
-                Ok((self.name(&key)?, trailer.revisions))
+                self.indexed(&key, &value)
             })
             .collect()
+    }
+
+    /// What the index holds of a value's first record.
+    pub(super) fn indexed(&self, key: &[u8], value: &[u8]) -> Result<(Arc<str>, Revisions), EngineError> {
+        let (_, trailer) = self.record(key, value)?;
+        Ok((self.name(key)?, trailer.revisions))
     }
 
     /// The key that a record is of.
@@ -353,6 +401,16 @@ impl Engine for SledEngine {
         Ok(())
     }
 
+    fn mark(&self, content: Option<Content>) -> Result<(), EngineError> {
+        let mark = Mark {
+            id: self.id.clone(),
+            owner: self.owner.clone(),
+            revision: self.revision,
+            content,
+        };
+        mark.write(&self.path).map_err(io(&self.path, "write the mark in"))
+    }
+
     fn abandon(self: Box<Self>) {
         let SledEngine {
             watch,
@@ -413,7 +471,7 @@ pub(super) fn numbered(kind: u8, key: &str, number: u16) -> Vec<u8> {
     bytes
 }
 
-fn io(dir: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> EngineError {
+pub(super) fn io(dir: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> EngineError {
     let path = dir.to_path_buf();
     move |source| EngineError::Io { what, path, source }
 }
@@ -423,26 +481,26 @@ fn failed(dir: &Path, what: &'static str) -> impl FnOnce(sled::Error) -> EngineE
     move |source| EngineError::Sled { what, path, source }
 }
 
-fn read_u64(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, sled::Error> {
+pub(super) fn read_u64(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, sled::Error> {
     Ok(db
         .get(key)?
         .and_then(|value| value.as_ref().try_into().ok())
         .map(u64::from_be_bytes))
 }
 
-/// One of sled's threads may hold on to a database, and with it to the lock on its file, a moment after that was closed. Where
-/// another process holds it sled says so.
-pub(super) fn wait_for_lock(file: &Path) {
-    let Ok(file) = File::options().read(true).write(true).open(file) else {
-        return;
-    };
+/// Takes the lock that sled takes on its log; none where another process keeps it, or the file can't be had. One of sled's
+/// threads may hold on to a database, and with it to the lock, a moment after that was closed. Where another process holds
+/// it sled says so.
+pub(super) fn lock(file: &Path) -> Option<File> {
+    let file = File::options().read(true).write(true).open(file).ok()?;
     for _ in 0..100 {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
             // Closing gives it back.
-            _ => return,
+            locked => return locked.is_ok().then_some(file),
         }
     }
+    None
 }
 
 /// Writes, syncs and removes as much as is claimed for a batch.

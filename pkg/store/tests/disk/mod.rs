@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 mod ioctl {
     // Of <linux/fs.h>: _IOR('X', 125, __u32).
@@ -72,6 +73,17 @@ impl Disk {
 
     pub fn unmount(&self) {
         run("umount", &[self.path().to_str().unwrap()]);
+        // Another process's copy of our mounts may keep it a moment longer, and mounting would take up the same one again.
+        let began = Instant::now();
+        while self.is_in_use() {
+            assert!(began.elapsed() < Duration::from_secs(20), "somebody keeps the disk");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        let asked = Command::new("losetup").arg("-j").arg(self.image()).output().unwrap();
+        !asked.stdout.is_empty()
     }
 
     /// The power goes: what is on the disk now is all that there will be.

@@ -12,7 +12,7 @@ use super::sled::{SledEngine, Trailer, chunks, numbered};
 use super::{EngineError, Revisions};
 use crate::value::SPARE;
 
-const OBJECT: u8 = b'o';
+pub(super) const OBJECT: u8 = b'o';
 const CHUNK: u8 = b'p';
 /// create revision, mod revision, number of further chunks; before the text.
 const HEADER: usize = 8 + 8 + 2;

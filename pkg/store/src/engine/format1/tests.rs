@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::engine::sled::{CHUNK_BYTES, FORMAT, FORMAT_KEY};
-use crate::{Entry, SledStore, Store};
+use crate::{Entry, SledStore, Store, Terms};
 
 const CHILD_DIR: &str = "MK8S_STORE_CONVERT_CHILD";
 const CHILD_STEPS: &str = "MK8S_STORE_CONVERT_STEPS";
@@ -53,7 +53,12 @@ fn write_format1(dir: &Path) {
 }
 
 fn check(dir: &Path) {
-    let store = SledStore::open(dir).unwrap();
+    // As after an update: it has to be there.
+    let terms = Terms {
+        begins: false,
+        ..Terms::default()
+    };
+    let store = SledStore::open_on(dir, terms).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!(loaded.revision, OBJECTS + 7);
     assert_eq!(loaded.entries.len() as u64, OBJECTS);
@@ -76,7 +81,7 @@ fn check(dir: &Path) {
     }
     store.close();
     drop(store);
-    super::super::sled::wait_for_lock(&dir.join("db"));
+    drop(super::super::sled::lock(&dir.join("db")));
     // Nothing of the old format is left, and its readers refuse the data.
     let db = ::sled::Config::new().path(dir).flush_every_ms(None).open().unwrap();
     assert_eq!(db.get(FORMAT_KEY).unwrap().unwrap(), &FORMAT.to_be_bytes());
@@ -162,7 +167,7 @@ fn a_conversion_that_is_killed_at_any_moment_goes_on() {
 fn an_object_that_cannot_be_converted_is_named_and_nothing_touched() {
     let dir = tempfile::tempdir().unwrap();
     write_format1(dir.path());
-    super::super::sled::wait_for_lock(&dir.path().join("db"));
+    drop(super::super::sled::lock(&dir.path().join("db")));
     let db = ::sled::Config::new()
         .path(dir.path())
         .flush_every_ms(None)
@@ -177,7 +182,7 @@ fn an_object_that_cannot_be_converted_is_named_and_nothing_touched() {
         .unwrap_or_default();
     assert!(error.contains("/registry/core/pods/d/x"), "{error}");
     // The version that wrote it still reads all of it.
-    super::super::sled::wait_for_lock(&dir.path().join("db"));
+    drop(super::super::sled::lock(&dir.path().join("db")));
     let db = ::sled::Config::new()
         .path(dir.path())
         .flush_every_ms(None)
