@@ -6,8 +6,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use mk8s_store::{Change, EngineError, Expect, Op, SledStore, Store, StoreError, Terms, Txn};
+use mk8s_store::{Change, EngineError, Expect, Op, SledStore, Store, StoreError, Terms, Txn, TxnError};
 
 fn terms(begins: bool) -> Terms {
     Terms {
@@ -17,8 +18,8 @@ fn terms(begins: bool) -> Terms {
     }
 }
 
-async fn put(store: &SledStore, key: &str, size: usize) {
-    let op = Op {
+fn op(key: &str, size: usize) -> Op {
+    Op {
         key: Arc::from(key),
         expect: Expect::Any,
         change: Change::Put {
@@ -26,8 +27,11 @@ async fn put(store: &SledStore, key: &str, size: usize) {
             revision_at: 0,
             attachment: None,
         },
-    };
-    store.txn(Txn::one(op)).await.unwrap();
+    }
+}
+
+async fn put(store: &SledStore, key: &str, size: usize) {
+    store.txn(Txn::one(op(key, size))).await.unwrap();
 }
 
 /// A store with some objects, that was stopped.
@@ -230,4 +234,45 @@ async fn one_with_garbage_in_it_is_refused() {
     }
     println!("{refused} of {} refused", places.len() * 2);
     assert!(refused >= places.len() / 2, "{refused} of {}", places.len() * 2);
+}
+
+/// The system keeps a file that is removed while it is open, and what is written into it, until the store is closed.
+#[tokio::test]
+async fn one_that_is_taken_away_while_it_runs_takes_no_more_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let [db, elsewhere] = ["db", "elsewhere"].map(|name| dir.path().join(name));
+    let often = Terms {
+        mark_every: Duration::from_millis(50),
+        ..terms(true)
+    };
+    let store = SledStore::open_on(&db, often).unwrap();
+    put(&store, "/registry/a", 10).await;
+    std::fs::rename(&db, &elsewhere).unwrap();
+    let began = Instant::now();
+    let mut acknowledged = 1;
+    while store.health().is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it goes on");
+        if let Ok(revision) = store.txn(Txn::one(op(&format!("/registry/{acknowledged}"), 10))).await {
+            acknowledged = revision;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = store.txn(Txn::one(op("/registry/b", 10))).await;
+    assert!(matches!(refused, Err(TxnError::Unavailable(_))));
+    assert_eq!(
+        store
+            .load()
+            .err()
+            .map(|error| matches!(error, StoreError::Unavailable(_))),
+        Some(true)
+    );
+    assert!(!db.exists(), "a new one was made");
+    // Put back it goes on by itself.
+    std::fs::rename(&elsewhere, &db).unwrap();
+    while store.health().is_err() {
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", store.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    put(&store, "/registry/b", 10).await;
+    assert!(store.current_revision() > acknowledged);
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Committer;
+use super::{Committer, Refused};
 use crate::engine::{Content, EngineError};
 
 pub(super) struct Marks {
@@ -36,7 +36,11 @@ impl Committer {
             return;
         }
         let Some(engine) = &self.engine else { return };
-        tell(engine.mark(None));
+        match engine.mark(None) {
+            // What is written from here on would be nowhere at the next start.
+            Err(error @ EngineError::Refused { .. }) => self.fail(Refused::InDoubt(error.to_string())),
+            marked => tell(marked),
+        }
         self.marks.last = Instant::now();
         self.marks.revision = self.revision;
     }

@@ -64,7 +64,7 @@ pub(crate) trait Engine: Send {
     /// Gives back memory that caching the records of these keys' neighbours takes, as far as it can.
     fn trim(&self, keys: &[Arc<str>]) -> Result<(), EngineError>;
     /// Notes beside the data, durably, that its revision is reached, and what there is at it where that is known: a later
-    /// opening of less is refused.
+    /// opening of less is refused. [`EngineError::Refused`]: the data was taken away from under it.
     fn mark(&self, content: Option<Content>) -> Result<(), EngineError>;
     /// The end of an engine that has failed: whatever state it is in, it can be opened again afterwards.
     fn abandon(self: Box<Self>);

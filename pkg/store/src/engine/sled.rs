@@ -8,6 +8,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,6 +291,13 @@ impl SledEngine {
         sled::IVec::from(&self.scratch[..])
     }
 
+    /// Whether a later opening would find this very log. One that was removed or replaced takes writes all the same.
+    fn is_in_place(&self) -> bool {
+        let inode = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let found = std::fs::metadata(self.path.join("db")).map(inode);
+        matches!((found, self.log.metadata().map(inode)), (Ok(found), Ok(open)) if found == open)
+    }
+
     /// The log's length.
     fn length(&self) -> Result<u64, EngineError> {
         let metadata = self.log.metadata();
@@ -402,6 +410,12 @@ impl Engine for SledEngine {
     }
 
     fn mark(&self, content: Option<Content>) -> Result<(), EngineError> {
+        if !self.is_in_place() {
+            return Err(EngineError::Refused {
+                path: self.path.clone(),
+                why: "no longer holds the database that was opened".into(),
+            });
+        }
         let mark = Mark {
             id: self.id.clone(),
             owner: self.owner.clone(),
@@ -413,18 +427,14 @@ impl Engine for SledEngine {
 
     fn abandon(self: Box<Self>) {
         let SledEngine {
-            watch,
-            config,
-            db,
-            path,
-            ..
+            watch, config, db, log, ..
         } = *self;
         drop(watch);
         // One that knows that it has failed waits for nothing.
         if config.global_error().is_err() {
             drop(db);
         } else {
-            sled_faults::leave(db, &path.join("db"));
+            sled_faults::leave(db, log);
         }
     }
 }

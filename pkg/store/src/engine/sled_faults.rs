@@ -3,8 +3,9 @@
 //! held, for which the end of the database waits. Its locks are the process's, so that a wait for ever in one database would
 //! stop the next one too.
 
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, RawFd};
-use std::path::Path;
+use std::fs::File;
+use std::os::fd::{IntoRawFd as _, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,26 +88,29 @@ fn watch((state, wake): &(Mutex<Watched>, Condvar), config: &sled::Config, db: &
 }
 
 /// Gives up a database that may not be dropped: takes its file away from it, with the lock on that, and leaves the rest.
-pub(super) fn leave(db: sled::Db, file: &Path) {
-    if let Err(error) = take_away(file) {
+pub(super) fn leave(db: sled::Db, log: File) {
+    if let Err(error) = take_away(&log) {
         tracing::error!(%error, "store: the failed database keeps its file; it cannot be opened again before a restart");
     }
     // Whether it still writes cannot be asked; after this it writes into nothing.
     std::thread::sleep(LAST_WRITE);
     std::mem::forget(db);
+    drop(log);
 }
 
-/// Puts a file that takes no write in the place of every descriptor of `file` in this process.
-fn take_away(file: &Path) -> std::io::Result<()> {
-    let file = file.canonicalize()?;
-    let nothing = std::fs::File::open("/dev/null")?;
+/// Puts a file that takes no write in the place of every descriptor of `log`'s file in this process; the file may have
+/// another name by now, or none.
+fn take_away(log: &File) -> std::io::Result<()> {
+    let inode = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let file = inode(log.metadata()?);
+    let nothing = File::open("/dev/null")?;
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
-        let (Some(number), Ok(target)) = (number, std::fs::read_link(entry.path())) else {
+        let (Some(number), Ok(found)) = (number, std::fs::metadata(entry.path())) else {
             continue;
         };
-        if target == file && number != nothing.as_raw_fd() {
+        if inode(found) == file {
             replace(number, &nothing)?;
         }
     }
@@ -114,7 +118,7 @@ fn take_away(file: &Path) -> std::io::Result<()> {
 }
 
 #[expect(unsafe_code, reason = "sled keeps the descriptor to itself")]
-fn replace(number: RawFd, nothing: &std::fs::File) -> std::io::Result<()> {
+fn replace(number: RawFd, nothing: &File) -> std::io::Result<()> {
     // SAFETY: the descriptor stays open and its number its owner's; that its writes fail from now on is what is wanted. Its
     // owners are the database that is given up, and the handle on its log, which is dropped unused.
     let replaced = unsafe { nix::unistd::dup2_raw(nothing, number) }?;
