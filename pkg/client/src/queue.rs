@@ -1,8 +1,7 @@
 //! The work queue of a reconciler: each key at most once in it, worked on by one worker at a time, retried with back-off
 //! per key (client-go's util/workqueue semantics, its metrics too).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -95,10 +94,53 @@ struct State<K> {
     dirty: HashMap<K, Instant>,
     /// And since when.
     working: HashMap<K, Instant>,
-    delayed: BinaryHeap<Reverse<(Instant, u64)>>,
-    delayed_keys: HashMap<u64, K>,
-    sequence: u64,
+    delayed: Delayed<K>,
     failures: HashMap<K, u32>,
+}
+
+/// Keys that wait for a time, each for one: a key that keeps failing while events keep naming it would otherwise wait for one time
+/// more with each of these, and every one of them be followed by another for as long as it fails.
+struct Delayed<K> {
+    /// By when they are due; the number tells those of one instant apart.
+    keys: BTreeMap<(Instant, u64), K>,
+    due: HashMap<K, (Instant, u64)>,
+    sequence: u64,
+}
+
+impl<K: Clone + Eq + Hash> Delayed<K> {
+    fn new() -> Self {
+        Delayed {
+            keys: BTreeMap::new(),
+            due: HashMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// False if the key is due by then anyway.
+    fn insert(&mut self, key: K, at: Instant) -> bool {
+        let known = self.due.get(&key).copied();
+        if known.is_some_and(|(due, _)| due <= at) {
+            return false;
+        }
+        if let Some(known) = known {
+            self.keys.remove(&known);
+        }
+        self.sequence += 1;
+        self.due.insert(key.clone(), (at, self.sequence));
+        self.keys.insert((at, self.sequence), key);
+        true
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.keys.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<K> {
+        let first = self.keys.first_entry().filter(|first| first.key().0 <= now)?;
+        let key = first.remove();
+        self.due.remove(&key);
+        Some(key)
+    }
 }
 
 struct Inner<K> {
@@ -135,9 +177,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             ready: VecDeque::new(),
             dirty: HashMap::new(),
             working: HashMap::new(),
-            delayed: BinaryHeap::new(),
-            delayed_keys: HashMap::new(),
-            sequence: 0,
+            delayed: Delayed::new(),
             failures: HashMap::new(),
         };
         WorkQueue {
@@ -157,20 +197,16 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
-    /// Queues a key when `delay` is over. Each call counts: a key that waits for two times is queued twice.
+    /// Queues a key when `delay` is over, or before: one that waits already is queued once, at the earlier of both times.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
         let Inner { state, notify, .. } = &*self.inner;
-        let mut state = state.lock();
-        let sequence = state.sequence;
-        state.sequence += 1;
-        state.delayed.push(Reverse((Instant::now() + delay, sequence)));
-        state.delayed_keys.insert(sequence, key);
-        drop(state);
-        // A waiting worker may have to wake earlier than it planned.
-        notify.notify_one();
+        if state.lock().delayed.insert(key, Instant::now() + delay) {
+            // A waiting worker may have to wake earlier than it planned.
+            notify.notify_one();
+        }
     }
 
     /// Queues a key that failed: after 5 ms, then twice as long each time, at most 1 000 s.
@@ -219,7 +255,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                     }
                     return key;
                 }
-                state.delayed.peek().map(|Reverse((at, _))| *at)
+                state.delayed.next_due()
             };
             match wake_at {
                 Some(at) => {
@@ -263,14 +299,8 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 
     fn release_due(&mut self, now: Instant, metrics: &Metrics) {
-        while let Some(Reverse((at, sequence))) = self.delayed.peek().copied() {
-            if at > now {
-                return;
-            }
-            self.delayed.pop();
-            if let Some(key) = self.delayed_keys.remove(&sequence) {
-                self.add(key, metrics);
-            }
+        while let Some(key) = self.delayed.take_due(now) {
+            self.add(key, metrics);
         }
     }
 }
@@ -324,6 +354,49 @@ mod tests {
         }
         queue.forget(&"x");
         assert_eq!(queue.failures(&"x"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_waits_for_several_times_comes_once_at_the_earliest() {
+        let queue = WorkQueue::new("test");
+        let start = Instant::now();
+        for seconds in [3, 2, 5] {
+            queue.add_after("a", Duration::from_secs(seconds));
+        }
+        assert_eq!(queue.next().await, "a");
+        assert_eq!(start.elapsed().as_secs(), 2);
+        queue.done(&"a");
+        let again = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
+        assert!(again.is_err(), "it came again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_a_key_that_fails_make_it_fail_no_oftener() {
+        let queue = WorkQueue::new("failing");
+        let mut worked = 0;
+        // Each event has it worked on; each time it fails.
+        for _ in 0..100 {
+            queue.add("a");
+            queue.add_rate_limited(queue.next().await);
+            queue.done(&"a");
+        }
+        assert_eq!(queue.inner.state.lock().delayed.keys.len(), 1);
+        let hour = tokio::time::sleep(Duration::from_secs(3600));
+        tokio::pin!(hour);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut hour => break,
+                key = queue.next() => {
+                    worked += 1;
+                    queue.add_rate_limited(key);
+                    queue.done(&key);
+                }
+            }
+        }
+        // Every 1 000 seconds by then.
+        assert!((3..=5).contains(&worked), "{worked}");
+        assert_eq!(queue.inner.state.lock().delayed.keys.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,18 +8,16 @@
 //! When its scope ends, no further key is begun; what is under way is finished, since half a reconciliation would leave behind writes
 //! of which nobody knows. Only what takes too long is dropped. Nothing of the controller runs when `run` has returned.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use mk8s_client::{Event, Informer, Kind, WorkQueue};
 use mk8s_supervisor::{Jobs, Supervisor, job};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +120,6 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
         let worker = Arc::new(Worker {
             name: self.name,
             queue: self.queue.clone(),
-            timers: Timers::default(),
             controller,
         });
         let mut working = Jobs::default();
@@ -158,7 +155,6 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
 struct Worker<Q: Eq + Hash, C> {
     name: &'static str,
     queue: WorkQueue<Q>,
-    timers: Timers<Q>,
     controller: C,
 }
 
@@ -175,7 +171,6 @@ where
                 () = token.cancelled() => return,
                 key = self.queue.next() => key,
             };
-            self.timers.passed(&key);
             // On the heap: the futures of reconciliations are large, and most of the time there is none.
             let reconciled = AssertUnwindSafe(Box::pin(self.controller.reconcile(key.clone())));
             match reconciled.catch_unwind().await {
@@ -192,9 +187,7 @@ where
 
     fn settled(&self, key: &Q, next: Next) {
         self.queue.forget(key);
-        if let Next::After(delay) = next
-            && self.timers.set(key, delay)
-        {
+        if let Next::After(delay) = next {
             self.queue.add_after(key.clone(), delay);
         }
     }
@@ -206,37 +199,6 @@ where
             tracing::warn!(controller = self.name, %key, %error, "reconcile failed");
         }
         self.queue.add_rate_limited(key.clone());
-    }
-}
-
-/// The next timed look at each key. A key is reconciled by events too, and each time asks for a timer: without this, each of these
-/// would start a chain of its own that never ends.
-struct Timers<Q>(Mutex<HashMap<Q, Instant>>);
-
-impl<Q> Default for Timers<Q> {
-    fn default() -> Self {
-        Timers(Mutex::new(HashMap::new()))
-    }
-}
-
-impl<Q: Eq + Hash + Clone> Timers<Q> {
-    /// False if an earlier look is due anyway.
-    fn set(&self, key: &Q, delay: Duration) -> bool {
-        let at = Instant::now() + delay;
-        let mut all = self.0.lock();
-        if all.get(key).is_some_and(|known| *known <= at) {
-            return false;
-        }
-        all.insert(key.clone(), at);
-        true
-    }
-
-    /// The key is being looked at.
-    fn passed(&self, key: &Q) {
-        let mut all = self.0.lock();
-        if all.get(key).is_some_and(|at| *at <= Instant::now()) {
-            all.remove(key);
-        }
     }
 }
 
