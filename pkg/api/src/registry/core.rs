@@ -203,7 +203,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .returns_deleted()
             .holds_addresses()
             .validate(validation::service)
-            .validate_status(validation::load_balancer_status)
+            .validate_status(validation::service_status)
             .validate_update(validation::service_update)
             .columns(columns::service())
             .short(&["svc"])

@@ -53,7 +53,7 @@ pub use self::scheduling::{priority_class, priority_class_update, runtime_class,
 pub use self::service::{service, service_update};
 pub use self::status::{
     autoscaler_status, daemon_set_status, deployment_status, disruption_budget_status, load_balancer_status,
-    pod_status, replicas_status, signing_request_status, stateful_set_status,
+    pod_status, replicas_status, service_status, signing_request_status, stateful_set_status,
 };
 pub use self::storage::{
     csi_driver, csi_node, csi_storage_capacity, storage_class, storage_class_update, volume_attachment,

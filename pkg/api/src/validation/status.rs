@@ -145,8 +145,24 @@ pub fn pod_status(new: &Value, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// Of a Service and of an Ingress: where its load balancer is found.
+/// Of an Ingress: where its load balancer is found.
 pub fn load_balancer_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    balancer_ingress(new, errors, |_, _, _| {});
+}
+
+/// Of a Service: where its load balancer is found. Nodes take over what is named here, so only a Service that has a balancer
+/// may.
+pub fn service_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    if text(&new["spec"], "type") == "LoadBalancer" {
+        balancer_ingress(new, errors, ip_mode);
+    } else if each(&new["status"]["loadBalancer"], "ingress").next().is_some() {
+        let why = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden("status.loadBalancer.ingress", why));
+    }
+}
+
+/// `more` is asked about each point, at its path.
+fn balancer_ingress(new: &Value, errors: &mut Errors, more: impl Fn(&Value, &Path<'_>, &mut Errors)) {
     let path = Path::new("status");
     let path = path.child("loadBalancer");
     let path = path.child("ingress");
@@ -156,6 +172,7 @@ pub fn load_balancer_status(new: &Value, _old: &Value, errors: &mut Errors) {
         if !ip.is_empty() {
             invalid_each(errors, &path.child("ip"), ip, names::ip(ip));
         }
+        more(ingress, &path, errors);
         if !host.is_empty() {
             invalid_each(errors, &path.child("hostname"), host, names::dns_subdomain(host));
             if names::ip(host).is_empty() {
@@ -163,6 +180,19 @@ pub fn load_balancer_status(new: &Value, _old: &Value, errors: &mut Errors) {
                 errors.push(FieldError::invalid(path.child("hostname"), host, why));
             }
         }
+    }
+}
+
+fn ip_mode(ingress: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let path = path.child("ipMode");
+    let named = !text(ingress, "ip").is_empty();
+    match ingress.get("ipMode").and_then(Value::as_str) {
+        None if named => errors.push(FieldError::required(path, "must be specified when `ip` is set")),
+        Some(_) if !named => errors.push(FieldError::forbidden(path, "may not be specified when `ip` is not set")),
+        Some(mode) if !["Proxy", "VIP"].contains(&mode) => {
+            errors.push(FieldError::not_supported(path, mode, &["Proxy", "VIP"]));
+        }
+        _ => {}
     }
 }
 
@@ -261,5 +291,37 @@ mod tests {
             let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
             assert_eq!(fields, expected, "{new}");
         }
+    }
+
+    #[test]
+    fn only_a_load_balancers_service_names_where_it_is() {
+        let problems = |type_: &str, ingress: Value| {
+            let mut errors = Errors::new();
+            let service = json!({"spec": {"type": type_}, "status": {"loadBalancer": {"ingress": ingress}}});
+            service_status(&service, &Value::Null, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let ip = || json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]);
+        assert_eq!(
+            problems("ClusterIP", ip()),
+            ["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"]
+        );
+        assert_eq!(problems("NodePort", json!([])), Vec::<String>::new());
+        assert_eq!(problems("LoadBalancer", ip()), Vec::<String>::new());
+        let points = json!([{"ip": "192.0.2.1"}, {"hostname": "a.b", "ipMode": "VIP"}, {"ip": "192.0.2.1", "ipMode": "x"},
+            {"ip": "192.0.2.300", "ipMode": "Proxy"}, {"hostname": "a.b"}]);
+        let fields: Vec<String> = problems("LoadBalancer", points)
+            .iter()
+            .map(|problem| problem.split(": ").take(2).collect::<Vec<_>>().join(": "))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "status.loadBalancer.ingress[0].ipMode: Required value",
+                "status.loadBalancer.ingress[1].ipMode: Forbidden",
+                "status.loadBalancer.ingress[2].ipMode: Unsupported value",
+                "status.loadBalancer.ingress[3].ip: Invalid value",
+            ]
+        );
     }
 }
