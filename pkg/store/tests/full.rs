@@ -5,10 +5,11 @@
 mod disk;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use disk::Disk;
-use mk8s_store::{Change, Expect, Op, SledStore, Store, Txn, TxnError};
+use mk8s_store::{Change, Expect, Op, SledStore, Store, Terms, Txn, TxnError};
 
 async fn put(store: &SledStore, n: u64) -> Result<u64, TxnError> {
     let op = Op {
@@ -93,4 +94,40 @@ async fn a_full_disk_heals_where_room_is_claimed() {
 #[tokio::test]
 async fn a_full_disk_heals_where_no_room_can_be_claimed() {
     fills_up_and_heals("ext3").await;
+}
+
+/// A start may be what makes room: there a copy to check is not insisted on.
+#[tokio::test]
+async fn a_store_opens_where_there_is_no_room_for_a_copy() {
+    let disk = Disk::new("ext4", 64);
+    let dir = disk.path().join("db");
+    let open = || {
+        SledStore::open_on(
+            &dir,
+            Terms {
+                begins: false,
+                ..Terms::default()
+            },
+        )
+    };
+    let store = SledStore::open(&dir).unwrap();
+    for n in 0..300 {
+        put(&store, n).await.unwrap();
+    }
+    store.close();
+    drop(store);
+    let mark = std::fs::read(dir.join("mark")).unwrap();
+    let filler = File::options().write(true).open(disk.fill()).unwrap();
+    let length = filler.metadata().unwrap().len();
+    filler.set_len(length - (2 << 20)).unwrap();
+    filler.sync_all().unwrap();
+    let store = open().unwrap();
+    assert_eq!(store.load().unwrap().entries.len(), 300);
+    store.close();
+    drop(store);
+    // What it then does not hold is still missed.
+    let mark = String::from_utf8(mark).unwrap().replace("revision 300", "revision 400");
+    std::fs::write(dir.join("mark"), mark).unwrap();
+    let refused = open().err().unwrap().to_string();
+    assert!(refused.contains("lost acknowledged writes"), "{refused}");
 }

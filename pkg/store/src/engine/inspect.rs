@@ -15,7 +15,7 @@ use mk8s_supervisor::job;
 
 use super::mark::{Content, Mark};
 use super::sled::{FORMAT, FORMAT_KEY, REVISION_KEY, SledEngine, io, lock, read_u64};
-use super::{EngineError, format1};
+use super::{Engine as _, EngineError, format1};
 use crate::Terms;
 
 /// Where the copy is, in the store's folder.
@@ -35,8 +35,15 @@ struct Found {
     old: bool,
 }
 
+/// How a database that was not refused is to be opened.
+pub(super) enum Checked {
+    Whole,
+    /// There was no room for a copy. A start may be what makes room, so it is opened all the same, and asked then.
+    Not(Option<Mark>),
+}
+
 /// Refuses a database that is not what there was, or is not there. Leaves it as it is.
-pub(super) fn check(dir: &Path, terms: &Terms) -> Result<(), EngineError> {
+pub(super) fn check(dir: &Path, terms: &Terms) -> Result<Checked, EngineError> {
     let refused = |why: String| EngineError::Refused {
         path: dir.to_path_buf(),
         why,
@@ -48,21 +55,48 @@ pub(super) fn check(dir: &Path, terms: &Terms) -> Result<(), EngineError> {
         read => read.map_err(io(dir, "read the mark in"))?,
     };
     if mark.is_none() && terms.begins {
-        return Ok(());
+        return Ok(Checked::Whole);
     }
     let database = dir.join("db");
     if !database.try_exists().map_err(io(dir, "look for the database in"))? {
         return Err(refused("holds no database, and there was one".into()));
     }
     // Nobody writes while it is copied; where another process has it, opening it will say so.
-    let Some(locked) = lock(&database) else { return Ok(()) };
-    let copy = Copy::of(dir).map_err(io(dir, "make a copy to check in"))?;
+    let Some(locked) = lock(&database) else {
+        return Ok(Checked::Whole);
+    };
+    let copy = match Copy::of(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::warn!("store: no room for a copy of the database: it is opened unchecked");
+            return Ok(Checked::Not(mark));
+        }
+        copy => copy.map_err(io(dir, "make a copy to check in"))?,
+    };
     let found = read_whole(&copy, dir)?.map_err(refused)?;
     drop((copy, locked));
     match found.format {
         Some(format) if format > FORMAT => Err(EngineError::newer(dir, format)),
-        _ => judge(&found, mark.as_ref(), terms).map_err(refused),
+        _ => judge(&found, mark.as_ref(), terms)
+            .map_err(refused)
+            .map(|()| Checked::Whole),
     }
+}
+
+/// The same of one that is open already.
+pub(super) fn check_opened(
+    engine: &SledEngine,
+    content: Content,
+    mark: Option<&Mark>,
+    terms: &Terms,
+) -> Result<(), EngineError> {
+    let found = Found {
+        format: Some(FORMAT),
+        id: engine.id()?,
+        revision: engine.revision(),
+        content,
+        old: false,
+    };
+    judge(&found, mark, terms).map_err(|why| engine.refused(why))
 }
 
 fn judge(found: &Found, mark: Option<&Mark>, terms: &Terms) -> Result<(), String> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice};
 
+use super::inspect::Checked;
 use super::mark::{Content, Mark};
 use super::sled_faults::{self, FlushWatch};
 use super::{Engine, EngineError, Opened, Revisions, Write, WriteChange};
@@ -64,24 +65,30 @@ pub(crate) struct SledEngine {
 impl SledEngine {
     /// Opens what is there, if it is what there was; see [`inspect`].
     pub fn open(dir: &Path, terms: &Terms) -> Result<Opened, EngineError> {
-        inspect::check(dir, terms)?;
-        let opened = SledEngine::opened(dir, terms)?;
-        let content = Content::of(opened.index.iter().map(|(key, revisions)| (key, revisions)));
-        opened.engine.mark(Some(content))?;
-        Ok(opened)
+        let checked = inspect::check(dir, terms)?;
+        let (engine, index) = SledEngine::opened(dir, terms)?;
+        let content = Content::of(index.iter().map(|(key, revisions)| (key, revisions)));
+        if let Checked::Not(mark) = &checked {
+            inspect::check_opened(&engine, content, mark.as_ref(), terms)?;
+        }
+        match engine.mark(Some(content)) {
+            Err(error) if !matches!(checked, Checked::Whole) => tracing::warn!(%error, "store: no mark is written"),
+            marked => marked?,
+        }
+        Ok(Opened {
+            engine: Box::new(engine),
+            index,
+        })
     }
 
-    fn opened(dir: &Path, terms: &Terms) -> Result<Opened, EngineError> {
+    fn opened(dir: &Path, terms: &Terms) -> Result<(SledEngine, Vec<(Arc<str>, Revisions)>), EngineError> {
         let mut engine = SledEngine::bare(dir)?;
         engine.prepare(terms)?;
         let index = engine.index()?;
         let newest = index.iter().map(|(_, revisions)| revisions.modified).max();
         let written = read_u64(&engine.db, REVISION_KEY).map_err(engine.failed("read the revision"))?;
         engine.revision = newest.max(written).unwrap_or(0);
-        Ok(Opened {
-            engine: Box::new(engine),
-            index,
-        })
+        Ok((engine, index))
     }
 
     /// Whatever is there, as it is.
@@ -128,7 +135,11 @@ impl SledEngine {
             begins: false,
             ..terms.clone()
         };
-        SledEngine::opened(dir, &terms)
+        let (engine, index) = SledEngine::opened(dir, &terms)?;
+        Ok(Opened {
+            engine: Box::new(engine),
+            index,
+        })
     }
 
     /// Marks a new database with its format and a name of its own, and converts an old one.
@@ -136,10 +147,7 @@ impl SledEngine {
         let found = read_u64(&self.db, FORMAT_KEY).map_err(self.failed("read the format"))?;
         match found {
             None if !terms.begins => {
-                return Err(EngineError::Refused {
-                    path: self.path.clone(),
-                    why: "holds an empty database".into(),
-                });
+                return Err(self.refused("holds an empty database".into()));
             }
             None => {
                 self.mark_format()?;
@@ -199,6 +207,13 @@ impl SledEngine {
         EngineError::Damaged {
             path: self.path.clone(),
             key: String::from_utf8_lossy(key).into_owned(),
+            why,
+        }
+    }
+
+    pub(super) fn refused(&self, why: String) -> EngineError {
+        EngineError::Refused {
+            path: self.path.clone(),
             why,
         }
     }
@@ -411,10 +426,7 @@ impl Engine for SledEngine {
 
     fn mark(&self, content: Option<Content>) -> Result<(), EngineError> {
         if !self.is_in_place() {
-            return Err(EngineError::Refused {
-                path: self.path.clone(),
-                why: "no longer holds the database that was opened".into(),
-            });
+            return Err(self.refused("no longer holds the database that was opened".into()));
         }
         let mark = Mark {
             id: self.id.clone(),
