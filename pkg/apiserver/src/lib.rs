@@ -21,6 +21,7 @@ mod layers;
 mod limits;
 mod loan;
 pub mod lookup;
+mod memo;
 mod metadata;
 mod metrics;
 mod negotiate;

@@ -4,10 +4,18 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+/// An object as a read finds it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub json: Bytes,
+    /// The store's at the object's last change: another one means another text.
+    pub revision: u64,
+}
+
 /// Reads that never touch the disk and never wait.
 pub trait Lookup: Send + Sync + 'static {
-    /// The object's JSON. `namespace` is empty for cluster-scoped resources.
-    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes>;
+    /// An object. `namespace` is empty for cluster-scoped resources.
+    fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Found>;
     /// Every object of a resource, of one namespace or (empty) of all.
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Bytes>;
     /// The revision of the last change of any object of the resource; 0 before the first.
@@ -17,6 +25,11 @@ pub trait Lookup: Send + Sync + 'static {
     /// The pods of one namespace (or, empty, of all) whose `spec.nodeName` is `node`.
     fn pods_on_node(&self, namespace: &str, node: &str) -> Vec<Bytes>;
 
+    /// The object's JSON.
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
+        self.find(group, plural, namespace, name).map(|found| found.json)
+    }
+
     /// The object as a tree.
     fn value(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         serde_json::from_slice(&self.get(group, plural, namespace, name)?).ok()
@@ -25,10 +38,12 @@ pub trait Lookup: Send + Sync + 'static {
 
 /// The watch cache itself.
 impl Lookup for crate::watch_cache::Cache {
-    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
-        self.resource(group, plural)?
-            .get(namespace, name)
-            .map(|object| object.json.clone())
+    fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Found> {
+        let object = self.resource(group, plural)?.get(namespace, name)?;
+        Some(Found {
+            json: object.json.clone(),
+            revision: object.revision,
+        })
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Bytes> {
@@ -67,13 +82,13 @@ mod map {
     use parking_lot::RwLock;
     use serde_json::Value;
 
-    use super::Lookup;
+    use super::{Found, Lookup};
 
     #[derive(Default)]
     struct Table {
         revision: u64,
-        /// (namespace, name) → JSON
-        objects: BTreeMap<(String, String), Bytes>,
+        /// (namespace, name) → object
+        objects: BTreeMap<(String, String), Found>,
     }
 
     #[derive(Default)]
@@ -99,7 +114,11 @@ mod map {
             let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_string();
             let key = (text("namespace"), text("name"));
             self.change(group, plural, |table| {
-                table.objects.insert(key, Bytes::from(object.to_string()));
+                let found = Found {
+                    json: Bytes::from(object.to_string()),
+                    revision: table.revision,
+                };
+                table.objects.insert(key, found);
             });
         }
 
@@ -116,7 +135,7 @@ mod map {
     }
 
     impl Lookup for MapLookup {
-        fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
+        fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Found> {
             let key = (namespace.to_string(), name.to_string());
             self.read(group, plural, |table| table.objects.get(&key).cloned())
                 .flatten()
@@ -129,7 +148,7 @@ mod map {
                     .objects
                     .iter()
                     .filter(|((own, _), _)| wanted(own))
-                    .map(|(_, bytes)| bytes.clone())
+                    .map(|(_, found)| found.json.clone())
                     .collect()
             };
             self.read(group, plural, list).unwrap_or_default()

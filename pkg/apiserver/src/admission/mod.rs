@@ -4,7 +4,6 @@
 
 pub mod certificates;
 pub mod default_toleration_seconds;
-mod memo;
 pub mod namespace_lifecycle;
 pub mod namespaces;
 pub mod node_restriction;

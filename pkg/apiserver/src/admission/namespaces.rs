@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::memo::Memo;
 use super::pod_security::policy::Policy;
 use crate::lookup::Lookup;
+use crate::memo::Parsed;
 
 /// What admission reads of a namespace.
 pub struct Facts {
@@ -15,12 +15,12 @@ pub struct Facts {
 }
 
 #[derive(Default)]
-pub struct Namespaces(Memo<Facts>);
+pub struct Namespaces(Parsed<Facts>);
 
 impl Namespaces {
     pub fn get(&self, lookup: &dyn Lookup, name: &str) -> Option<Arc<Facts>> {
-        let bytes = lookup.get("", "namespaces", "", name)?;
-        Some(self.0.get(name, bytes, |bytes| {
+        let found = lookup.find("", "namespaces", "", name)?;
+        Some(self.0.get(name, found, |bytes| {
             let namespace: Value = serde_json::from_slice(bytes).unwrap_or_default();
             Facts {
                 terminating: namespace["status"]["phase"] == "Terminating",

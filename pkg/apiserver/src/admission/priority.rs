@@ -7,9 +7,9 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::memo::Memo;
 use super::{Attributes, Operation};
 use crate::lookup::Lookup;
+use crate::memo::Parsed;
 
 const GROUP: &str = "scheduling.k8s.io";
 const PLURAL: &str = "priorityclasses";
@@ -32,7 +32,7 @@ struct Metadata {
 /// The parsed classes, and which of them is the default at which revision.
 #[derive(Default)]
 pub struct Classes {
-    by_name: Memo<Class>,
+    by_name: Parsed<Class>,
     default: RwLock<Option<(u64, Option<Arc<Class>>)>>,
 }
 
@@ -83,10 +83,10 @@ pub fn admit(
                 ..Class::default()
             })
         }),
-        name => match lookup.get(GROUP, PLURAL, "", name) {
-            Some(bytes) => classes
+        name => match lookup.find(GROUP, PLURAL, "", name) {
+            Some(found) => classes
                 .by_name
-                .get(name, bytes, |bytes| serde_json::from_slice(bytes).unwrap_or_default()),
+                .get(name, found, |bytes| serde_json::from_slice(bytes).unwrap_or_default()),
             None => {
                 let why = format!("no PriorityClass with name {name} was found");
                 return Err(attributes.forbidden(Some(pod), &why));

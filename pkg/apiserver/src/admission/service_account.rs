@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Attributes;
-use super::memo::Memo;
-use crate::lookup::Lookup;
+use crate::lookup::{Found, Lookup};
+use crate::memo::Parsed;
 
 const PREFIX: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -33,7 +33,15 @@ pub struct Account {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Metadata {
-    annotations: Option<Map<String, Value>>,
+    annotations: Option<Annotations>,
+}
+
+/// Of all that there may be, the one that is asked for.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "kubernetes.io/enforce-mountable-secrets")]
+    enforces: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -43,7 +51,7 @@ struct Reference {
 }
 
 #[derive(Default)]
-pub struct Accounts(Memo<Account>);
+pub struct Accounts(Parsed<Account>);
 
 pub async fn admit(
     attributes: &Attributes<'_>,
@@ -62,14 +70,14 @@ pub async fn admit(
         .find(|name| !name.is_empty())
         .unwrap_or("default")
         .to_string();
-    let Some(bytes) = find(lookup, namespace, &name).await else {
+    let Some(found) = find(lookup, namespace, &name).await else {
         let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         return Err(attributes.forbidden(Some(pod), &why));
     };
     let key = format!("{namespace}/{name}");
     let account = accounts
         .0
-        .get(&key, bytes, |bytes| serde_json::from_slice(bytes).unwrap_or_default());
+        .get(&key, found, |bytes| serde_json::from_slice(bytes).unwrap_or_default());
 
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
         return Ok(());
@@ -100,8 +108,8 @@ pub async fn admit(
 }
 
 /// The account; the `default` one of a new namespace is waited for a moment, since a controller makes it.
-async fn find(lookup: &dyn Lookup, namespace: &str, name: &str) -> Option<bytes::Bytes> {
-    let get = || lookup.get("", "serviceaccounts", namespace, name);
+async fn find(lookup: &dyn Lookup, namespace: &str, name: &str) -> Option<Found> {
+    let get = || lookup.find("", "serviceaccounts", namespace, name);
     if let Some(found) = get() {
         return Some(found);
     }
@@ -205,7 +213,7 @@ impl Account {
     /// The (deprecated) annotation by which an account limits the secrets its pods may name.
     fn enforces_mountable_secrets(&self) -> bool {
         let annotations = self.metadata.annotations.as_ref();
-        let value = annotations.and_then(|all| all.get("kubernetes.io/enforce-mountable-secrets")?.as_str());
+        let value = annotations.and_then(|own| own.enforces.as_deref());
         matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
     }
 }

@@ -1,40 +1,50 @@
 //! Who asks: a client certificate (verified by rustls, read once per connection), a bearer token (service account or
 //! bootstrap), or nobody, who sees health, version and the one ConfigMap that join discovers the cluster by.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::HeaderMap;
 use mk8s_api::status::Status;
-use mk8s_pki::serviceaccount::{Claims, Reference, TokenError};
+use mk8s_pki::serviceaccount::{Binding, Claims, Reference, TokenError};
 use mk8s_pki::subject::Subject;
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 
 use crate::identity::User;
-use crate::lookup::Lookup;
+use crate::lookup::{Found, Lookup};
+use crate::memo::Memo;
 use crate::request::RequestInfo;
 use crate::tokens::TokenAuthority;
-
-/// Verified tokens remembered; beyond it all are verified again.
-const MAX_VERIFIED: usize = 8192;
 
 pub struct Authenticator {
     lookup: Arc<dyn Lookup>,
     authority: TokenAuthority,
-    verified: RwLock<HashMap<Box<str>, Arc<Verified>>>,
+    verified: Memo<Verified>,
 }
 
 /// A token whose signature was checked: what remains is time and whether its objects still live.
 struct Verified {
     claims: Claims,
     user: Arc<User>,
-    /// The texts in which account and bound object were last found alive: the same text needs no second reading.
-    seen: RwLock<(Bytes, Bytes)>,
+    /// The revisions at which account and bound object were last found alive: the same state needs no second reading.
+    seen: Mutex<(u64, u64)>,
+}
+
+impl Verified {
+    /// About what it takes: the claims' texts and the user made of them. Audiences are as many and as long as was asked.
+    fn bytes(&self) -> usize {
+        let texts = self.claims.aud.iter().chain(&self.user.groups);
+        let extra = self
+            .user
+            .extra
+            .iter()
+            .map(|(key, values)| key.len() + values.iter().map(String::len).sum::<usize>());
+        texts.map(|text| text.len() + 48).sum::<usize>() + extra.map(|bytes| bytes + 96).sum::<usize>() + 512
+    }
 }
 
 impl Authenticator {
@@ -42,7 +52,7 @@ impl Authenticator {
         Authenticator {
             lookup,
             authority,
-            verified: RwLock::default(),
+            verified: Memo::default(),
         }
     }
 
@@ -80,7 +90,12 @@ impl Authenticator {
             let user = self.bootstrap(&bootstrap, now).ok_or(TokenError::Foreign)?;
             return Ok((Arc::new(user), Vec::new()));
         }
-        let verified = self.verified(token)?;
+        let remembered = self.verified.get(token);
+        let known = remembered.is_some();
+        let verified = match remembered {
+            Some(verified) => verified,
+            None => Arc::new(self.verify(token)?),
+        };
         verified.claims.check_time(now)?;
         // Those of a token and of a review may be as many as a body holds.
         let wanted: HashSet<&String> = audiences.iter().collect();
@@ -93,67 +108,66 @@ impl Authenticator {
             });
         }
         self.alive(&verified, now)?;
+        // Only what is good for something is worth its place.
+        if !known {
+            self.verified.put(token, verified.clone(), verified.bytes());
+        }
         Ok((verified.user.clone(), good))
     }
 
-    fn verified(&self, token: &str) -> Result<Arc<Verified>, TokenError> {
-        if let Some(found) = self.verified.read().get(token) {
-            return Ok(found.clone());
-        }
+    fn verify(&self, token: &str) -> Result<Verified, TokenError> {
         let claims = self.authority.verify(token)?;
         let user = Arc::new(service_account_user(&claims)?);
-        let verified = Arc::new(Verified {
+        Ok(Verified {
             claims,
             user,
-            seen: RwLock::default(),
-        });
-        let mut all = self.verified.write();
-        if all.len() >= MAX_VERIFIED {
-            all.clear();
-        }
-        all.insert(token.into(), verified.clone());
-        Ok(verified)
+            seen: Mutex::default(),
+        })
     }
 
     /// A token dies with its account and with what it is bound to.
     fn alive(&self, verified: &Verified, now: i64) -> Result<(), TokenError> {
         let binding = &verified.claims.kubernetes;
         let namespace = &binding.namespace;
-        let account = &binding.serviceaccount;
+        let reference = &binding.serviceaccount;
         let gone = |what: &str| TokenError::Gone(format!("{what} has been deleted"));
-        let found = self.lookup.get("", "serviceaccounts", namespace, &account.name);
-        let account_bytes = found.ok_or_else(|| gone(&format!("service account {namespace}/{}", account.name)))?;
-        let bound = match (&binding.pod, &binding.secret, &binding.node) {
-            (Some(pod), _, _) => Some((pod, "pods", namespace.as_str())),
-            (None, Some(secret), _) => Some((secret, "secrets", namespace.as_str())),
-            (None, None, Some(node)) => Some((node, "nodes", "")),
-            (None, None, None) => None,
-        };
-        let bound_bytes = match bound {
-            None => Bytes::new(),
-            Some((reference, plural, namespace)) => self
-                .lookup
-                .get("", plural, namespace, &reference.name)
-                .ok_or_else(|| gone(&format!("bound object {plural} {:?}", reference.name)))?,
-        };
-        let same = |old: &Bytes, new: &Bytes| old.as_ptr() == new.as_ptr() && old.len() == new.len();
-        {
-            let seen = verified.seen.read();
-            if same(&seen.0, &account_bytes) && (bound.is_none() || same(&seen.1, &bound_bytes)) {
-                return Ok(());
+        let account = self.lookup.find("", "serviceaccounts", namespace, &reference.name);
+        let account = account.ok_or_else(|| gone(&format!("service account {namespace}/{}", reference.name)))?;
+        let bound = match self.bound(binding) {
+            None => None,
+            Some((reference, plural, found)) => {
+                let found = found.ok_or_else(|| gone(&format!("bound object {plural} {:?}", reference.name)))?;
+                Some((reference, plural, found))
             }
+        };
+        // No object's revision is 0.
+        let state = (account.revision, bound.as_ref().map_or(0, |(.., found)| found.revision));
+        if *verified.seen.lock() == state {
+            return Ok(());
         }
-        let account_leaves = check_alive(&account_bytes, account, now)
-            .map_err(|why| TokenError::Gone(format!("service account {namespace}/{}: {why}", account.name)))?;
+        let account_leaves = check_alive(&account.json, reference, now)
+            .map_err(|why| TokenError::Gone(format!("service account {namespace}/{}: {why}", reference.name)))?;
         let bound_leaves = match bound {
             None => false,
-            Some((reference, plural, _)) => check_alive(&bound_bytes, reference, now)
+            Some((reference, plural, found)) => check_alive(&found.json, reference, now)
                 .map_err(|why| TokenError::Gone(format!("bound object {plural} {:?}: {why}", reference.name)))?,
         };
         if !account_leaves && !bound_leaves {
-            *verified.seen.write() = (account_bytes, bound_bytes);
+            *verified.seen.lock() = state;
         }
         Ok(())
+    }
+
+    /// What a token is bound to beside its account, and whether that is there.
+    fn bound<'a>(&self, binding: &'a Binding) -> Option<(&'a Reference, &'static str, Option<Found>)> {
+        let (reference, plural, namespace) = match (&binding.pod, &binding.secret, &binding.node) {
+            (Some(pod), _, _) => (pod, "pods", binding.namespace.as_str()),
+            (None, Some(secret), _) => (secret, "secrets", binding.namespace.as_str()),
+            (None, None, Some(node)) => (node, "nodes", ""),
+            (None, None, None) => return None,
+        };
+        let found = self.lookup.find("", plural, namespace, &reference.name);
+        Some((reference, plural, found))
     }
 
     fn bootstrap(&self, token: &mk8s_pki::bootstrap::Token, now: i64) -> Option<User> {
@@ -297,7 +311,7 @@ fn service_account_user(claims: &Claims) -> Result<User, TokenError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use mk8s_pki::serviceaccount::{Binding, Keys};
+    use mk8s_pki::serviceaccount::Keys;
     use serde_json::json;
 
     use super::*;
@@ -354,6 +368,29 @@ mod tests {
         authenticator
             .authenticate(None, &headers, &info)
             .map_err(|status| status.code)
+    }
+
+    /// Any number of tokens of any size was kept, with the texts of accounts that were gone, though they were good for nothing.
+    #[test]
+    fn only_short_tokens_that_are_good_are_remembered() {
+        let (_, authenticator) = set_up();
+        let remembers = |claims: &Claims, code: Option<u16>| {
+            let token = authenticator.authority.keys.sign(claims).unwrap();
+            let answer = ask(&authenticator, "/api/v1/pods", Some(&token));
+            assert_eq!(answer.err(), code);
+            authenticator.verified.get(&token).is_some()
+        };
+        let good = claims(&authenticator);
+        assert!(remembers(&good, None));
+        let mut many = good.clone();
+        many.aud.extend((0..1000).map(|at| at.to_string()));
+        assert!(!remembers(&many, None), "it is verified each time");
+        let mut foreign = good.clone();
+        foreign.aud = vec!["vault".into()];
+        assert!(!remembers(&foreign, Some(401)));
+        let mut late = good.clone();
+        late.exp = late.iat - 3600;
+        assert!(!remembers(&late, Some(401)));
     }
 
     #[test]

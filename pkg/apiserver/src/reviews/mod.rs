@@ -156,6 +156,8 @@ mod tests {
 
         for (spec, code) in [
             (json!({"expirationSeconds": 10}), 422),
+            (json!({"audiences": vec!["a"; 10_000]}), 422),
+            (json!({"audiences": ["a".repeat(20_000)]}), 422),
             (
                 json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "none"}}),
                 404,

@@ -9,6 +9,8 @@ use crate::lookup::Lookup;
 use crate::tokens::TokenAuthority;
 
 const SHORTEST: i64 = 600;
+/// Bytes of all audiences. They are in each request that the token makes, and no server takes headers much longer.
+const MAX_AUDIENCES: usize = 16 << 10;
 
 /// Issues a token for `namespace/account`; the caller was authorized and admitted.
 pub fn issue(
@@ -22,6 +24,10 @@ pub fn issue(
     let stored = stored.ok_or_else(|| Status::not_found("", "serviceaccounts", account))?;
     let seconds = lifetime(&request)?;
     let mut audiences: Vec<String> = serde_json::from_value(request["spec"]["audiences"].clone()).unwrap_or_default();
+    if audiences.iter().map(|audience| audience.len() + 3).sum::<usize>() > MAX_AUDIENCES {
+        let error = FieldError::too_long("spec.audiences", MAX_AUDIENCES);
+        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]));
+    }
     if audiences.is_empty() {
         audiences = authority.audiences.clone();
     }
