@@ -7,6 +7,7 @@
 //! with as many endpoints, and a second lookup, by destination and a random number, to the endpoint. So the first packet
 //! costs the same however many Services there are, and a change is a handful of element updates.
 
+mod endpoints;
 mod flows;
 mod health;
 mod model;
