@@ -199,7 +199,7 @@ fn plan(arguments: &cli::Init) -> Result<Settings> {
         bind_port,
         cert_extra_sans: arguments.apiserver_cert_extra_sans.clone(),
     };
-    Ok(Settings::plan(Role::Master, node, cluster, Some(own)))
+    Settings::plan(Role::Master, node, cluster, Some(own))
 }
 
 /// What joining hosts must be able to read.

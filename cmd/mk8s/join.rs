@@ -127,7 +127,7 @@ fn plan(arguments: &cli::Join, server: &str, address: SocketAddr) -> Result<Sett
         flags: given.clone(),
     };
     // The cluster's own settings replace the defaults before anything is made of them.
-    let mut settings = Settings::plan(Role::Worker, node, Cluster::default(), None);
+    let mut settings = Settings::plan(Role::Worker, node, Cluster::default(), None)?;
     if let Some(earlier) = Settings::load(given.data_dir.as_deref())? {
         settings.before = earlier.before;
     }

@@ -58,6 +58,14 @@ fn in_home<T>(home: &Home, work: impl FnOnce(&Home) -> Result<T>) -> Result<T> {
     // The group first: who is not root any more may not change it.
     let group = setfsgid(Gid::from_raw(home.gid));
     let _back = Back(setfsuid(Uid::from_raw(home.uid)), group);
+    // Neither says whether it was done: what it is now is what another call finds.
+    let now = (setfsuid(Uid::from_raw(home.uid)), setfsgid(Gid::from_raw(home.gid)));
+    if now != (Uid::from_raw(home.uid), Gid::from_raw(home.gid)) {
+        let user = home.uid;
+        return Err(Failure::new(format!(
+            "this host can't act as the user {user}: its home is left alone"
+        )));
+    }
     work(home)
 }
 

@@ -1,6 +1,6 @@
 //! Starting and stopping what a host was set up for: a systemd unit where systemd runs, else a background process.
 
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -45,19 +45,33 @@ pub fn someone_sets_up() -> bool {
 /// Waits until no other verb sets this host up; none begins while the answer is held.
 pub async fn turn() -> Result<Flock<std::fs::File>> {
     let what = format!("lock {TURN_FILE}");
-    if let Some(parent) = Path::new(TURN_FILE).parent() {
-        std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
+    loop {
+        if let Some(parent) = Path::new(TURN_FILE).parent() {
+            std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
+        }
+        let file = turn_file().map_err(|error| Failure::of(&what, error))?;
+        let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => held,
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+                println!("Another mk8s is setting this host up or starting it: waiting for its end");
+                let waiting = job::blocking("wait-for-turn", || Flock::lock(file, FlockArg::LockExclusive));
+                let held = waiting.await.map_err(|error| Failure::of(&what, error))?;
+                held.map_err(|(_, error)| Failure::of(&what, error))?
+            }
+            Err((_, error)) => return Err(Failure::of(&what, error)),
+        };
+        // A reset removes the file while it holds it: who waited holds what nobody else will find.
+        if is_at(&held, Path::new(TURN_FILE)) {
+            return Ok(held);
+        }
     }
-    let file = turn_file().map_err(|error| Failure::of(&what, error))?;
-    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(held) => return Ok(held),
-        Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
-        Err((_, error)) => return Err(Failure::of(&what, error)),
-    };
-    println!("Another mk8s is setting this host up or starting it: waiting for its end");
-    let waiting = job::blocking("wait-for-turn", || Flock::lock(file, FlockArg::LockExclusive));
-    let held = waiting.await.map_err(|error| Failure::of(&what, error))?;
-    held.map_err(|(_, error)| Failure::of(&what, error))
+}
+
+/// Whether an open file is the one that stands there now.
+fn is_at(file: &std::fs::File, path: &Path) -> bool {
+    let same = |one: std::fs::Metadata, other: std::fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    file.metadata()
+        .is_ok_and(|open| std::fs::metadata(path).is_ok_and(|there| same(open, there)))
 }
 
 /// Copies this program to its place when another version, or none, is there.

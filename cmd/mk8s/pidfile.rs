@@ -2,10 +2,12 @@
 //!
 //! A POSIX lock, since the kernel tells who holds one: the number written in the file may be that of a process that is gone,
 //! or of another that has it now, and who only looks takes no lock that another start could meet. Such a lock is lost when
-//! its process closes any descriptor of the file, so that the running mk8s opens it once.
+//! its process closes any descriptor of the file, so that the running mk8s opens it once. Whoever may read a file may lock it,
+//! so that this one is root's alone: another could keep mk8s from starting, and be taken for it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -32,11 +34,15 @@ fn lock(kind: libc::c_int) -> libc::flock {
 /// Makes this process the host's mk8s, and writes its number down for those who read the file.
 pub fn take(path: &Path) -> Result<Held> {
     let what = format!("write {}", path.display());
+    let failed = |error: std::io::Error| Failure::of(&what, error);
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| Failure::of(&what, error))?;
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        std::fs::set_permissions(parent, Permissions::from_mode(0o700)).map_err(failed)?;
     }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    let mut file = file.map_err(|error| Failure::of(&what, error))?;
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(path);
+    let mut file = file.map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     match fcntl(&file, FcntlArg::F_SETLK(&lock(libc::F_WRLCK))) {
         Ok(_) => {}
         Err(Errno::EAGAIN | Errno::EACCES) => {
@@ -47,8 +53,8 @@ pub fn take(path: &Path) -> Result<Held> {
         }
         Err(error) => return Err(Failure::of(format!("lock {}", path.display()), error)),
     }
-    file.set_len(0).map_err(|error| Failure::of(&what, error))?;
-    writeln!(file, "{}", std::process::id()).map_err(|error| Failure::of(&what, error))?;
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(Held(file))
 }
 
@@ -145,6 +151,19 @@ mod tests {
         waits.join().unwrap().unwrap();
         // Its number stays in the file and means nothing.
         assert_eq!(holder(&path).unwrap(), None);
+    }
+
+    /// Who may open it may lock it.
+    #[test]
+    fn nobody_but_root_may_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/mk8s.pid");
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let _held = take(&path).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     }
 
     /// Many look while others start: no start is refused for that.

@@ -173,9 +173,9 @@ pub struct Master {
 
 impl Settings {
     /// Those of a set-up that begins: of the flags and this host, nothing of which is written yet.
-    pub fn plan(role: Role, node: Node, cluster: Cluster, master: Option<Master>) -> Settings {
-        let data_dir = find(node.flags.data_dir.as_deref());
-        Settings {
+    pub fn plan(role: Role, node: Node, cluster: Cluster, master: Option<Master>) -> Result<Settings> {
+        let data_dir = find(node.flags.data_dir.as_deref())?;
+        Ok(Settings {
             version: VERSION,
             role,
             node_name: node.name,
@@ -191,12 +191,12 @@ impl Settings {
             before: footprint::survey(&data_dir),
             kubeconfigs: Vec::new(),
             data_dir,
-        }
+        })
     }
 
     /// The settings of this host, if it was set up.
     pub fn load(data_dir: Option<&Path>) -> Result<Option<Settings>> {
-        let data_dir = find(data_dir);
+        let data_dir = find(data_dir)?;
         let failure = match stored(&file(&data_dir), &data_dir) {
             Ok(None) if !copy(&data_dir).exists() => return Ok(None),
             Ok(Some(settings)) => return Ok(Some(settings)),
@@ -211,18 +211,19 @@ impl Settings {
 
     /// The same, where a host that was not set up is an error.
     pub fn require(data_dir: Option<&Path>) -> Result<Settings> {
-        Settings::load(data_dir)?.ok_or_else(|| {
+        let data_dir = find(data_dir)?;
+        Settings::load(Some(&data_dir))?.ok_or_else(|| {
             Failure::new(format!(
                 "this host was not set up ({} is missing): run `mk8s init` or `mk8s join` first",
-                file(&find(data_dir)).display()
+                file(&data_dir).display()
             ))
         })
     }
 
     /// The same, for what ends mk8s here: where the file is damaged or lost, its copy does.
     pub fn require_to_end(data_dir: Option<&Path>) -> Result<Settings> {
-        Settings::require(data_dir).or_else(|failure| {
-            let data_dir = find(data_dir);
+        let data_dir = find(data_dir)?;
+        Settings::require(Some(&data_dir)).or_else(|failure| {
             let Ok(Some(settings)) = stored(&copy(&data_dir), &data_dir) else {
                 return Err(failure);
             };
@@ -257,12 +258,20 @@ impl Settings {
     }
 
     pub fn save(&self) -> Result<()> {
+        self.write_both()?;
+        record(Path::new(POINTER), &self.data_dir)
+    }
+
+    fn write_both(&self) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(|error| Failure::of("print the settings", error))?;
-        files::write(&file(&self.data_dir), &text, 0o600)?;
-        files::write(&copy(&self.data_dir), &text, 0o600)?;
-        if self.data_dir != Path::new(DATA_DIR) {
-            let directory = self.data_dir.as_os_str().as_encoded_bytes();
-            files::write(Path::new(POINTER), directory, 0o644)?;
+        // Where this ends between the two, the set-up is unfinished, whichever of them is read: a copy that is put back must
+        // never say so of a cluster that lives, whose CA could be made anew then.
+        let mut both = [file(&self.data_dir), copy(&self.data_dir)];
+        if !self.unfinished {
+            both.reverse();
+        }
+        for path in both {
+            files::write(&path, &text, 0o600)?;
         }
         Ok(())
     }
@@ -374,15 +383,41 @@ fn copy(data_dir: &Path) -> PathBuf {
 }
 
 /// The data directory: the flag's, the one a set-up recorded, or the default.
-pub fn find(data_dir: Option<&Path>) -> PathBuf {
-    if let Some(data_dir) = data_dir {
-        return data_dir.to_path_buf();
+///
+/// # Errors
+/// What was recorded can't be read: the default would be another cluster's place, or nobody's.
+pub fn find(data_dir: Option<&Path>) -> Result<PathBuf> {
+    match data_dir {
+        Some(data_dir) => Ok(data_dir.to_path_buf()),
+        None => Ok(recorded(Path::new(POINTER))?.unwrap_or_else(|| DATA_DIR.into())),
     }
-    let recorded = files::read_to_string(Path::new(POINTER)).ok();
-    let recorded = recorded.map(|text| PathBuf::from(text.trim_end()));
-    recorded
-        .filter(|path| path.is_absolute())
-        .unwrap_or_else(|| DATA_DIR.into())
+}
+
+fn recorded(pointer: &Path) -> Result<Option<PathBuf>> {
+    let text = match files::read_to_string(pointer) {
+        Ok(text) => text,
+        Err(PkiError::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let path = PathBuf::from(text.strip_suffix('\n').unwrap_or(&text));
+    if path.is_absolute() {
+        return Ok(Some(path));
+    }
+    Err(Failure::new(format!(
+        "{} names no directory: write the data directory into it, or name it by --data-dir",
+        pointer.display()
+    )))
+}
+
+/// Writes down where the settings are, for those that are not told. The default is where they look anyway, unless something
+/// else is written there.
+fn record(pointer: &Path, data_dir: &Path) -> Result<()> {
+    if data_dir == Path::new(DATA_DIR) {
+        files::remove(pointer)?;
+    } else {
+        files::write(pointer, data_dir.as_os_str().as_encoded_bytes(), 0o644)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -394,6 +429,40 @@ mod tests {
         "criSocket": "/run/containerd/containerd.sock", "registerWithTaints": [], "cluster": {"podCidr": "10.1.0.0/16",
         "serviceCidr": "10.96.0.0/16", "dnsDomain": "cluster.local", "network": "routes", "imageRepository": null},
         "master": null}"#;
+
+    #[test]
+    fn the_data_directory_is_the_one_that_was_recorded_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let pointer = dir.path().join("pointer");
+        assert_eq!(recorded(&pointer).unwrap(), None);
+        for path in ["/srv/mk8s", "/srv/ends with a blank "] {
+            record(&pointer, path.as_ref()).unwrap();
+            assert_eq!(recorded(&pointer).unwrap().unwrap(), Path::new(path));
+        }
+        record(&pointer, DATA_DIR.as_ref()).unwrap();
+        assert_eq!(recorded(&pointer).unwrap(), None, "of an earlier set-up");
+        // What can't be read is not the default.
+        for bad in [&b"not/absolute"[..], b"", b"/srv/\xff"] {
+            std::fs::write(&pointer, bad).unwrap();
+            assert!(recorded(&pointer).is_err(), "{bad:?}");
+        }
+    }
+
+    /// Killed between the two files.
+    #[test]
+    fn a_set_up_that_ends_leaves_no_copy_that_says_it_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = read(FIRST_FORM, "settings.json".as_ref(), dir.path().into()).unwrap();
+        settings.unfinished = true;
+        settings.write_both().unwrap();
+        std::fs::remove_file(file(dir.path())).unwrap();
+        std::fs::create_dir(file(dir.path())).unwrap();
+        settings.unfinished = false;
+        assert!(settings.write_both().is_err(), "the second of the two can't be written");
+        std::fs::remove_dir(file(dir.path())).unwrap();
+        std::fs::copy(copy(dir.path()), file(dir.path())).unwrap();
+        assert!(!Settings::require(Some(dir.path())).unwrap().unfinished);
+    }
 
     #[test]
     fn the_first_form_is_read_and_the_present_one_written() {
