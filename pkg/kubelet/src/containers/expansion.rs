@@ -18,13 +18,18 @@ pub struct TooLong {
 pub fn expand<'a>(input: &str, room: usize, lookup: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let mut out = String::new();
     let mut rest = input;
+    // Looked for once: where it is missing, each `$(` that follows would search all of the rest for it again.
+    let last_end = input.rfind(')');
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         let after = &rest[at + 1..];
         if let Some(tail) = after.strip_prefix('$') {
             out.push('$');
             rest = tail;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|r| r.split_once(')')) {
+        } else if let Some(named) = after.strip_prefix('(')
+            && last_end.is_some_and(|end| end >= input.len() - named.len())
+            && let Some((name, tail)) = named.split_once(')')
+        {
             match lookup(name) {
                 Some(value) => out.push_str(value),
                 None => {
@@ -83,11 +88,32 @@ mod tests {
             ("$A $", "$A $"),
             ("$(A", "$(A"),
             ("$()", "$()"),
+            ("$(A)$($$(A", "a$($(A"),
+            ("$(A)$(A)$(", "aa$("),
             ("100$", "100$"),
         ] {
             assert_eq!(expand(input, 100, lookup).as_deref(), Some(expected), "{input}");
         }
     }
+    #[test]
+    fn takes_time_that_grows_with_the_text_alone() {
+        for text in [
+            "$(".repeat(1_000_000),
+            format!("$(A){}", "$(".repeat(1_000_000)),
+            format!("{})", "$(".repeat(1_000_000)),
+        ] {
+            let started = std::time::Instant::now();
+            let expanded = expand(&text, text.len(), |_| None);
+            assert_eq!(expanded.as_deref(), Some(text.as_str()));
+            // Some milliseconds; a search of the rest at each opening takes minutes.
+            assert!(
+                started.elapsed() < std::time::Duration::from_secs(5),
+                "{:?}",
+                started.elapsed()
+            );
+        }
+    }
+
     #[test]
     fn what_comes_of_it_is_bounded() {
         assert_eq!(expand("$(A)bc", 3, |_| Some("a")).as_deref(), Some("abc"));
