@@ -39,10 +39,13 @@ pub(crate) enum WriteChange {
     Delete,
 }
 
+/// Every key, in order.
+pub(crate) type Index = Vec<(Arc<str>, Revisions)>;
+
 /// An engine and what it holds.
 pub(crate) struct Opened {
     pub engine: Box<dyn Engine>,
-    pub index: Vec<(Arc<str>, Revisions)>,
+    pub index: Index,
 }
 
 /// Opens the engine again after it failed.

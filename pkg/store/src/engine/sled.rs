@@ -19,7 +19,7 @@ use nix::fcntl::{FallocateFlags, PosixFadviseAdvice};
 use super::inspect::Checked;
 use super::mark::{Content, Mark};
 use super::sled_faults::{self, FlushWatch};
-use super::{Engine, EngineError, Opened, Revisions, Write, WriteChange};
+use super::{Engine, EngineError, Index, Opened, Revisions, Write, WriteChange};
 use super::{format1, inspect};
 use crate::{Entry, Terms, value};
 
@@ -81,7 +81,7 @@ impl SledEngine {
         })
     }
 
-    fn opened(dir: &Path, terms: &Terms) -> Result<(SledEngine, Vec<(Arc<str>, Revisions)>), EngineError> {
+    fn opened(dir: &Path, terms: &Terms) -> Result<(SledEngine, Index), EngineError> {
         let mut engine = SledEngine::bare(dir)?;
         engine.prepare(terms)?;
         let index = engine.index()?;
@@ -218,7 +218,7 @@ impl SledEngine {
         }
     }
 
-    fn index(&self) -> Result<Vec<(Arc<str>, Revisions)>, EngineError> {
+    fn index(&self) -> Result<Index, EngineError> {
         let records = self.db.scan_prefix([VALUE]);
         records
             .map(|record| {
