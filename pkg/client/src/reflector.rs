@@ -2,10 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use futures::StreamExt;
-use mk8s_supervisor::backoff::Backoff;
 use mk8s_supervisor::metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use crate::feed::{Change, Feed, FeedError, Selection};
 use crate::informer::{Key, Shared};
 use crate::kind::Kind;
+use crate::pauses::Pauses;
 
 /// By kind.
 static UNDECODABLE: LazyLock<Family<Vec<(&'static str, String)>, Counter>> = LazyLock::new(|| {
@@ -24,15 +23,15 @@ static UNDECODABLE: LazyLock<Family<Vec<(&'static str, String)>, Counter>> = Laz
 
 /// Runs for ever. Started anew after a panic, it lists again, and what did not change stays as it is.
 pub(crate) async fn reflect<K: Kind>(feed: Arc<dyn Feed>, selection: Selection, shared: Arc<Shared<K>>) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+    let mut pauses = Pauses::default();
     let mut failing = false;
     let mut place = Place::default();
     loop {
+        pauses.opened();
         let mut changes = feed.open(&selection, place.begin());
         while let Some(change) = changes.next().await {
             match change {
                 Ok(change) => {
-                    backoff.reset();
                     failing = false;
                     let object = match &change {
                         Change::Applied(object) => Some(object.clone()),
@@ -53,8 +52,8 @@ pub(crate) async fn reflect<K: Kind>(feed: Arc<dyn Feed>, selection: Selection, 
                 }
                 Err(error) => tracing::debug!(kind = %selection.kind, %error, "a watch failed again"),
             }
-            tokio::time::sleep(backoff.next_delay()).await;
         }
+        tokio::time::sleep(pauses.ended()).await;
     }
 }
 

@@ -388,3 +388,33 @@ async fn what_cannot_be_decoded_stays_as_it_was_known_and_is_counted() {
         "{text}"
     );
 }
+
+/// Lists one pod and ends, each time it is opened: without an error, or because its history is lost.
+struct Brief {
+    opened: AtomicUsize,
+    expires: bool,
+}
+
+impl Feed for Brief {
+    fn open(&self, _: &Selection, _: Option<u64>) -> Changes {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let listed = [Ok(Change::Applied(pod("a", "n", 3))), Ok(Change::UpTo(3))];
+        let end = self.expires.then_some(Err(FeedError::Expired));
+        futures::stream::iter(listed.into_iter().chain(end)).boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_ends_at_once_is_opened_seldom() {
+    for expires in [false, true] {
+        let opened = AtomicUsize::new(0);
+        let feed = Arc::new(Brief { opened, expires });
+        let token = CancellationToken::new();
+        let informers = Informers::fed(feed.clone(), &Supervisor::new(token.clone()));
+        informers.of::<Pod>().wait_synced().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let opened = feed.opened.load(Ordering::SeqCst);
+        assert!((5..=11).contains(&opened), "{opened}");
+        token.cancel();
+    }
+}
