@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
-use crate::monitor::Kind;
+use crate::monitor::{Discovered, Kind};
 
 const WORKERS: usize = 4;
 const FINALIZER: &str = "kubernetes";
@@ -103,6 +103,8 @@ struct Remaining {
     objects: BTreeMap<String, usize>,
     /// Numbers of objects by finalizer.
     finalizers: BTreeMap<String, usize>,
+    /// Where there may be kinds, and objects of them, that nobody knows of.
+    undiscovered: Vec<String>,
     /// What went wrong.
     failures: Vec<String>,
 }
@@ -120,7 +122,7 @@ impl Remaining {
     }
 
     fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.failures.is_empty()
+        self.objects.is_empty() && self.undiscovered.is_empty() && self.failures.is_empty()
     }
 }
 
@@ -131,8 +133,8 @@ impl Reconcile for Controller {
         if !known.is_some_and(|n| meta::deleting(&*n)) {
             return Ok(Next::Done);
         }
-        let kinds = self.ctx.hub.kinds();
-        if kinds.is_empty() {
+        let Discovered { kinds, failures } = self.ctx.hub.discovered();
+        if kinds.is_empty() && failures.is_empty() {
             // The first list brings it back.
             return Ok(Next::Done);
         }
@@ -149,7 +151,8 @@ impl Reconcile for Controller {
         if !finalizers.iter().any(|f| f == FINALIZER) {
             return Ok(Next::Done);
         }
-        let remaining = self.clear(name, &kinds).await;
+        let mut remaining = self.clear(name, &kinds).await;
+        remaining.undiscovered = failures;
         if set_conditions(&mut live, &remaining) {
             let updated = api.replace_status(name, &PostParams::default(), &live).await;
             match updated.tried_if_exists(|| format!("update status of namespace {name}"))? {
@@ -157,10 +160,11 @@ impl Reconcile for Controller {
                 None => return Ok(Next::Done),
             }
         }
-        if !remaining.failures.is_empty() {
+        let failures = [&*remaining.undiscovered, &*remaining.failures].concat();
+        if !failures.is_empty() {
             return Err(Error::Invalid(format!(
                 "clear namespace {name}: {}",
-                remaining.failures.join(", ")
+                failures.join(", ")
             )));
         }
         if !remaining.is_empty() {
@@ -246,6 +250,14 @@ fn trouble(type_: &str, remaining: &Remaining) -> Option<(&'static str, String)>
     };
     let (failures, objects, finalizers) = (&remaining.failures, &remaining.objects, &remaining.finalizers);
     match type_ {
+        "NamespaceDeletionDiscoveryFailure" if !remaining.undiscovered.is_empty() => {
+            let text = format!(
+                "Discovery failed for some groups, {} failing: {}",
+                remaining.undiscovered.len(),
+                remaining.undiscovered.join(", ")
+            );
+            Some(("DiscoveryFailed", text))
+        }
         "NamespaceDeletionContentFailure" if !failures.is_empty() => {
             let all = failures.join(", ");
             let text = format!(
@@ -304,7 +316,7 @@ mod tests {
         let left = Remaining {
             objects: [("pods.".to_owned(), 2)].into(),
             finalizers: [("x/y".to_owned(), 1)].into(),
-            failures: Vec::new(),
+            ..Remaining::default()
         };
         assert!(set_conditions(&mut namespace, &left));
         assert!(!set_conditions(&mut namespace, &left));
@@ -329,5 +341,28 @@ mod tests {
             .flat_map(|s| s.conditions.iter().flatten())
             .all(|c| c.status == "False");
         assert!(all_ok);
+    }
+    #[test]
+    fn what_discovery_could_not_tell_is_told_and_keeps_the_namespace() {
+        let mut namespace = Namespace::default();
+        let remaining = Remaining {
+            undiscovered: vec!["example.com/v1: nobody serves it".to_owned()],
+            ..Remaining::default()
+        };
+        assert!(!remaining.is_empty());
+        assert!(set_conditions(&mut namespace, &remaining));
+        let status = namespace.status.unwrap_or_default();
+        let failing: Vec<_> = status
+            .conditions
+            .iter()
+            .flatten()
+            .filter(|c| c.status == "True")
+            .collect();
+        let [condition] = failing.as_slice() else {
+            panic!("{failing:?}")
+        };
+        assert_eq!(condition.type_, "NamespaceDeletionDiscoveryFailure");
+        let message = condition.message.as_deref().unwrap_or_default();
+        assert!(message.contains("example.com/v1: nobody serves it"), "{message}");
     }
 }

@@ -4,29 +4,37 @@
 //! Objects come from a [`Feed`], in the API server's process from its watch cache itself: of each one's text only what stands in its
 //! metadata about owners and deletion is read.
 
+mod discovery;
 mod reading;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
-use futures::{FutureExt, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
-use kube::discovery::{ApiResource, Discovery, Scope, verbs};
+use kube::discovery::{ApiResource, verbs};
 use kube::{Api, Client};
 use mk8s_client::{Feed, Selection};
 use mk8s_supervisor::backoff::Backoff;
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
+
+pub use discovery::Discovered;
 
 /// Kinds that own nothing and are owned by nothing, and of which there are many.
 const IGNORED: &[&str] = &["events"];
 
 /// Kinds whose change means that there may be other kinds.
 const DEFINING: &[&str] = &["customresourcedefinitions", "apiservices"];
+
+/// How long all kinds together may take to list; then garbage collection begins without those that could not, as upstream's does. What it
+/// deletes it reads before, with all owners: a kind that is not seen keeps garbage, and loses nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of objects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -99,29 +107,29 @@ impl Change {
 
 /// What all controllers of the process share of the one monitor that the garbage collector runs.
 pub struct Hub {
-    kinds: RwLock<Vec<Arc<Kind>>>,
+    discovered: RwLock<Discovered>,
     gone: broadcast::Sender<String>,
 }
 
 impl Default for Hub {
     fn default() -> Self {
         Hub {
-            kinds: RwLock::default(),
+            discovered: RwLock::default(),
             gone: broadcast::Sender::new(1024),
         }
     }
 }
 
 impl Hub {
-    /// All kinds that discovery tells of, monitored or not.
-    pub fn kinds(&self) -> Vec<Arc<Kind>> {
-        self.kinds.read().clone()
+    /// What discovery told the last time; nothing before the first.
+    pub fn discovered(&self) -> Discovered {
+        self.discovered.read().clone()
     }
 
     /// The kind of these names.
     pub fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let all = self.kinds.read();
+        let all = &self.discovered.read().kinds;
         let exact = all
             .iter()
             .find(|k| k.api.api_version == api_version && k.api.kind == kind);
@@ -144,24 +152,8 @@ pub struct Monitor {
     pub feed: Arc<dyn Feed>,
     /// Kept up to date.
     pub hub: Arc<Hub>,
-    /// Becomes true when every kind was listed once.
+    /// Becomes true when every kind was listed once, or has had the time to.
     pub synced: watch::Sender<bool>,
-}
-
-async fn discover(client: &Client) -> Result<Vec<Arc<Kind>>, kube::Error> {
-    let discovery = Discovery::new(client.clone()).run().await?;
-    let kinds = discovery
-        .groups()
-        .flat_map(kube::discovery::ApiGroup::recommended_resources);
-    Ok(kinds
-        .map(|(api, caps)| {
-            Arc::new(Kind {
-                api,
-                namespaced: caps.scope == Scope::Namespaced,
-                verbs: caps.operations,
-            })
-        })
-        .collect())
 }
 
 /// A watch under way, and whether it has listed its objects. Dropped, it stops.
@@ -172,48 +164,86 @@ struct Watch {
 
 /// Keeps the hub up to date and tells of all changes, for ever.
 pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(15));
     let mut watches = Watches::default();
-    let mut rediscover = true;
+    let mut asking = Asking::default();
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
     loop {
-        // Asked when nothing else waits: many definitions that come together are one piece of news.
-        let next = match rediscover {
-            true => watches.changes.next().now_or_never().flatten(),
-            false => watches.changes.next().await,
-        };
-        let Some(change) = next else {
-            if !rediscover {
-                // Without a kind there is nothing to hear, and nothing will be.
-                return std::future::pending().await;
-            }
-            match discover(&monitor.client).await {
-                Ok(found) => {
-                    backoff.reset();
-                    rediscover = false;
-                    for kind in watches.renew(&monitor.feed, &found) {
-                        publish(&monitor.hub, Change::Unserved(kind), &mut tell);
-                    }
-                    *monitor.hub.kinds.write() = found;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "discovery failed and is tried again");
-                    tokio::time::sleep(backoff.next_delay()).await;
+        tokio::select! {
+            // Asked when nothing else waits: many definitions that come together are one piece of news.
+            biased;
+            Some(change) = watches.changes.next() => {
+                // What was told before its kind was found to be gone is no news any more.
+                if let Some(defines) = watches.hear(&change) {
+                    asking.ask(defines);
+                    publish(&monitor.hub, change, &mut tell);
                 }
             }
-            continue;
-        };
-        // What was told before its kind was found to be gone.
-        let Some(watch) = watches.of.get_mut(change.kind()) else {
-            continue;
-        };
-        let defining = DEFINING.contains(&change.kind().api.plural.as_str());
-        let first_list = matches!(change, Change::Listed(..)) && !watch.listed;
-        // Kinds found in the first discovery are not news; what changes from now on may be.
-        rediscover |= defining && watch.listed;
-        watch.listed |= first_list;
-        publish(&monitor.hub, change, &mut tell);
-        if first_list && watches.of.values().all(|watch| watch.listed) {
+            () = asking.due() => {
+                let found = discovery::discover(&monitor.client, &monitor.hub.discovered().kinds).await;
+                asking.told(&found);
+                for kind in watches.renew(&monitor.feed, &found.kinds) {
+                    publish(&monitor.hub, Change::Unserved(kind), &mut tell);
+                }
+                *monitor.hub.discovered.write() = found;
+            }
+            () = &mut patience, if !*monitor.synced.borrow() => {
+                let kinds = watches.unlisted();
+                tracing::warn!(kinds, "not all kinds could be listed: garbage collection begins without them, and they are tried further");
+                monitor.synced.send_replace(true);
+            }
+        }
+        // Also when the last kind that was waited for is gone.
+        if watches.are_listed() && !*monitor.synced.borrow() {
             monitor.synced.send_replace(true);
+        }
+    }
+}
+
+/// When the kinds are asked for next.
+struct Asking {
+    at: Option<Instant>,
+    backoff: Backoff,
+    failing: bool,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Asking {
+            at: Some(Instant::now()),
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(30)),
+            failing: false,
+        }
+    }
+}
+
+impl Asking {
+    fn ask(&mut self, now: bool) {
+        if now {
+            self.at = Some(Instant::now());
+        }
+    }
+
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What failed is asked for again, and told of once.
+    fn told(&mut self, found: &Discovered) {
+        let failures = found.failures.join(", ");
+        if failures.is_empty() {
+            self.backoff.reset();
+            (self.at, self.failing) = (None, false);
+            return;
+        }
+        self.at = Some(Instant::now() + self.backoff.next_delay());
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(failures, "discovery failed again");
+        } else {
+            tracing::warn!(failures, "discovery failed and is tried until it works");
         }
     }
 }
@@ -225,6 +255,30 @@ struct Watches {
 }
 
 impl Watches {
+    /// May there be other kinds after this change? None where its own kind is gone.
+    fn hear(&mut self, change: &Change) -> Option<bool> {
+        let watch = self.of.get_mut(change.kind())?;
+        // Kinds found in the first discovery are not news; what changes from now on may be.
+        let defines = watch.listed && DEFINING.contains(&change.kind().api.plural.as_str());
+        watch.listed |= matches!(change, Change::Listed(..));
+        Some(defines)
+    }
+
+    /// Was every kind listed once?
+    fn are_listed(&self) -> bool {
+        !self.of.is_empty() && self.of.values().all(|watch| watch.listed)
+    }
+
+    /// Those that were not.
+    fn unlisted(&self) -> String {
+        let unlisted = self.of.iter().filter(|(_, watch)| !watch.listed);
+        let mut names: Vec<String> = unlisted
+            .map(|(kind, _)| format!("{}.{}", kind.api.plural, kind.api.group))
+            .collect();
+        names.sort();
+        names.join(", ")
+    }
+
     /// Watches these kinds, and returns those that are watched no more.
     fn renew(&mut self, feed: &Arc<dyn Feed>, found: &[Arc<Kind>]) -> Vec<Arc<Kind>> {
         let unserved = self.of.extract_if(|kind, _| !found.contains(kind));

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
@@ -11,8 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use mk8s_api::codec::json;
 use mk8s_api::stored::Stored;
 use mk8s_client::feed::{self, Changes};
-use mk8s_client::{Feed, FeedError};
-use mk8s_supervisor::backoff::Backoff;
+use mk8s_client::{Feed, FeedError, Pauses};
 use mk8s_supervisor::job;
 use serde::Deserialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,7 +26,8 @@ pub(super) fn begin(feed: &Arc<dyn Feed>, kind: &Arc<Kind>) -> (DropGuard, BoxSt
         changes: None,
         after: None,
         uids: HashSet::new(),
-        backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(15)),
+        pauses: Pauses::default(),
+        failing: false,
     };
     let read = futures::stream::unfold(reading, |mut reading| async {
         let change = reading.next().await;
@@ -47,7 +46,9 @@ struct Reading {
     after: Option<u64>,
     /// What that list has named.
     uids: HashSet<String>,
-    backoff: Backoff,
+    pauses: Pauses,
+    /// That was told.
+    failing: bool,
 }
 
 impl Reading {
@@ -55,15 +56,19 @@ impl Reading {
         loop {
             match AssertUnwindSafe(self.read()).catch_unwind().await {
                 Ok(Some(Ok(change))) => {
-                    self.backoff.reset();
+                    self.failing = false;
                     match self.hear(change) {
                         Some(change) => return change,
                         None => continue,
                     }
                 }
                 Ok(Some(Err(FeedError::Expired))) => self.after = None,
+                Ok(Some(Err(error))) if self.failing => {
+                    tracing::debug!(kind = self.kind.api.kind, %error, "a metadata watch failed again");
+                }
                 Ok(Some(Err(error))) => {
-                    tracing::debug!(kind = self.kind.api.kind, %error, "a metadata watch failed and is tried again");
+                    self.failing = true;
+                    tracing::warn!(kind = self.kind.api.kind, %error, "a metadata watch failed and is tried until it works");
                 }
                 Ok(None) => {}
                 Err(panic) => {
@@ -72,7 +77,7 @@ impl Reading {
                 }
             }
             self.changes = None;
-            tokio::time::sleep(self.backoff.next_delay()).await;
+            tokio::time::sleep(self.pauses.ended()).await;
         }
     }
 
@@ -84,6 +89,7 @@ impl Reading {
                     self.uids.clear();
                 }
                 let selection = self.kind.selection();
+                self.pauses.opened();
                 self.changes.insert(self.feed.open(&selection, self.after))
             }
         };

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures::stream;
 use http::{Request, Response};
@@ -154,9 +154,129 @@ async fn a_kind_is_followed_through_panics_errors_and_lost_history() {
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("the kind is not watched any more"),
     }
     assert_eq!(*script.after.lock(), [None, None, Some(6), None]);
-    assert_eq!(hub.kinds().len(), 1);
+    assert_eq!(hub.discovered().kinds.len(), 1);
     let names: Vec<String> = std::iter::from_fn(|| gone.try_recv().ok()).collect();
     assert_eq!(names, ["", "d", ""]);
+}
+
+/// Discovery of two groups, one of which can't be asked as long as that is said.
+async fn two_groups(
+    broken: Arc<AtomicBool>,
+    request: Request<Body>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let list = |group_version: &str, plural: &str, kind: &str| {
+        json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": [
+            {"name": plural, "singularName": "", "namespaced": true, "kind": kind, "verbs": ["list", "watch", "delete"]}]})
+    };
+    let version = json!({"groupVersion": "example.com/v1", "version": "v1"});
+    let (code, body) = match request.uri().path() {
+        "/api" => (
+            200,
+            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ),
+        "/apis" => (
+            200,
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [
+            {"name": "example.com", "versions": [version], "preferredVersion": version}]}),
+        ),
+        "/api/v1" => (200, list("v1", "configmaps", "ConfigMap")),
+        _ if broken.load(Ordering::SeqCst) => (
+            503,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "message": "nobody serves it", "reason": "ServiceUnavailable", "code": 503}),
+        ),
+        _ => (200, list("example.com/v1", "widgets", "Widget")),
+    };
+    let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+    *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
+    Ok(answer)
+}
+
+/// Lists nothing of every kind but widgets, which can't be listed.
+#[derive(Default)]
+struct NoWidgets(AtomicU32);
+
+impl Feed for NoWidgets {
+    fn open(&self, selection: &Selection, _: Option<u64>) -> Changes {
+        let told = match &*selection.plural {
+            "widgets" => {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                Err(FeedError::Failed("refused".into()))
+            }
+            _ => Ok(feed::Change::UpTo(1)),
+        };
+        stream::iter([told]).chain(stream::pending()).boxed()
+    }
+}
+
+/// A monitor of the two groups, its hub, its readiness, and the number of openings of the feed of widgets.
+fn of_two_groups(broken: &Arc<AtomicBool>) -> (Monitor, Arc<Hub>, watch::Receiver<bool>, Arc<NoWidgets>) {
+    let broken = broken.clone();
+    let (synced, is_synced) = watch::channel(false);
+    let (hub, feed) = (Arc::new(Hub::default()), Arc::new(NoWidgets::default()));
+    let serve = tower::service_fn(move |request| two_groups(broken.clone(), request));
+    let monitor = Monitor {
+        client: Client::new(serve, "default"),
+        feed: feed.clone(),
+        hub: hub.clone(),
+        synced,
+    };
+    (monitor, hub, is_synced, feed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_cannot_be_listed_stops_no_other_and_is_tried_further() {
+    let (monitor, _, mut is_synced, feed) = of_two_groups(&Arc::default());
+    let start = Instant::now();
+    let begins = async {
+        is_synced.wait_for(|synced| *synced).await.unwrap();
+        let waited = start.elapsed();
+        assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
+        let tries = feed.0.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(feed.0.load(Ordering::SeqCst) > tries, "it is given up");
+    };
+    tokio::select! {
+        () = keep(monitor, |_| {}) => unreachable!("it is kept for ever"),
+        () = begins => {}
+        () = tokio::time::sleep(Duration::from_secs(600)) => panic!("nothing is ever collected"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_cannot_be_asked_hides_no_other_and_keeps_its_kinds() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let (monitor, hub, _, _) = of_two_groups(&broken);
+    let minute = || tokio::time::sleep(Duration::from_secs(60));
+    let found = || {
+        let Discovered { kinds, failures } = hub.discovered();
+        let kinds: Vec<String> = kinds.iter().map(|kind| kind.api.plural.clone()).collect();
+        (kinds, failures)
+    };
+    let asks = async {
+        minute().await;
+        let (kinds, failures) = found();
+        assert_eq!(kinds, ["configmaps"]);
+        assert!(
+            failures.len() == 1 && failures[0].starts_with("example.com/v1: "),
+            "{failures:?}"
+        );
+        broken.store(false, Ordering::SeqCst);
+        minute().await;
+        assert_eq!(found(), (vec!["configmaps".to_owned(), "widgets".to_owned()], vec![]));
+    };
+    tokio::select! {
+        () = keep(monitor, |_| {}) => unreachable!("it is kept for ever"),
+        () = asks => {}
+    }
+    broken.store(true, Ordering::SeqCst);
+    let (monitor, ..) = of_two_groups(&broken);
+    let again = discovery::discover(&monitor.client, &hub.discovered().kinds).await;
+    assert_eq!(
+        (again.kinds.len(), again.failures.len()),
+        (2, 1),
+        "its kinds are not gone"
+    );
 }
 
 /// A list of nothing, then many definitions.
