@@ -17,6 +17,7 @@ use crate::object::Object;
 use crate::request::{Query, RequestInfo};
 use crate::rows::Row;
 use crate::state::State;
+use crate::turns::Turn;
 use crate::watch_cache::ResourceCache;
 
 /// One request to a resource, after authentication and authorization.
@@ -33,6 +34,8 @@ pub struct Call {
     /// Whether its place among those that are worked on is taken when its body is here.
     pub waits_for_body: bool,
     pub place: Option<Permit>,
+    /// Its turn among long requests.
+    pub turn: Option<Turn>,
 }
 
 impl Call {
@@ -58,6 +61,7 @@ impl Call {
             deadline: self.deadline,
             dry_run,
             reads: Reads::Whole,
+            turn: self.turn.as_ref(),
         })
     }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::object::Object;
 use crate::part::Rest;
+use crate::turns::Turn;
 use crate::watch_cache::ResourceCache;
 use crate::write::{self, Printed, WriteError, timed_out};
 
@@ -35,6 +36,8 @@ pub struct Target<'a> {
     /// Everything is done but the writing.
     pub dry_run: bool,
     pub reads: Reads,
+    /// The request's turn, where its object is long: given back while the store is waited for.
+    pub turn: Option<&'a Turn>,
 }
 
 /// How much of an object is read.
@@ -101,6 +104,9 @@ impl Written {
 pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) -> Result<Done, Status> {
     let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
+        if let Some(turn) = target.turn {
+            turn.hold().await?;
+        }
         let found = target.cache.get_key(&target.key);
         let current = Current::of(found.clone(), target.reads)?;
         let step = attempts.attempt(current).await?;
@@ -108,6 +114,9 @@ pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) 
             return pretend(step, found);
         }
         let sent = Sent::of(&step);
+        if let Some(turn) = target.turn {
+            turn.give_back();
+        }
         match carry_out(&target, step, found.clone()).await {
             Ok(done) => return Ok(done),
             Err(WriteError::Status(status)) => return Err(status),

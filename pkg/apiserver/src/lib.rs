@@ -44,8 +44,10 @@ mod subresources;
 mod table;
 pub mod tokens;
 mod transport;
+mod turns;
 mod unread;
 pub mod watch_cache;
+mod whole;
 mod write;
 
 pub use config::Config;

@@ -24,7 +24,7 @@ pub struct Pool {
 
 /// Whose places they are. Two users with one hash share theirs; the hash can't be foreseen.
 #[derive(Clone, Copy)]
-enum Flow {
+pub enum Flow {
     /// Nodes, and the service accounts of kube-system.
     Cluster,
     Of(u64),
@@ -72,7 +72,8 @@ impl Pool {
         })
     }
 
-    fn flow(&self, user: &User) -> Option<Flow> {
+    /// Whose a request is; administrators' is nobody's.
+    pub fn flow(&self, user: &User) -> Option<Flow> {
         let mut of_namespace = None;
         for group in &user.groups {
             match group.as_str() {

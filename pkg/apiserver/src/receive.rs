@@ -6,8 +6,6 @@
 //! and a worker of the runtime that does it serves nobody else meanwhile. So such requests run on threads beside the
 //! runtime's, as many at once as that has workers, and keep their place among the long ones until it is their turn.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::Response;
@@ -15,13 +13,11 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use mk8s_api::status::Status;
 use mk8s_supervisor::job::{self, JobError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::call::Call;
 use crate::identity::User;
 use crate::limits::{Permit, Pool};
-use crate::write::timed_out;
 
 /// What upstream accepts of a body, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
@@ -42,22 +38,22 @@ where
     if long.is_none() && changes_long(&call) {
         long = Some(place(&state.receiving, &call.user, call.deadline)?);
     }
-    let turn = match long {
-        None => None,
-        Some(_) => Some(turn(&state.long, call.deadline).await?),
-    };
+    if long.is_some() {
+        let flow = state.receiving.flow(&call.user);
+        call.turn = Some(state.long.take(flow, call.deadline).await?);
+    }
     drop(long);
     if call.waits_for_body {
         let place = place(&state.writing, &call.user, call.deadline).inspect_err(|_| state.metrics().dropped())?;
         call.place = Some(place);
     }
-    let Some(turn) = turn else {
+    if call.turn.is_none() {
         return handle(call, bytes).await;
-    };
-    let answer = job::heavy("apiserver-long-request", async move {
-        let _turn = turn;
-        Box::pin(handle(call, bytes)).await
-    });
+    }
+    let answer = job::heavy(
+        "apiserver-long-request",
+        async move { Box::pin(handle(call, bytes)).await },
+    );
     answer.await.unwrap_or_else(|error| {
         Err(match error {
             JobError::Panicked { .. } => Status::internal("the handler of this request panicked"),
@@ -71,11 +67,6 @@ fn changes_long(call: &Call) -> bool {
     let cache = call.row.cache.as_ref().filter(|_| !call.info.name.is_empty());
     let stored = cache.and_then(|cache| cache.get(&call.info.namespace, call.info.path_name()));
     stored.is_some_and(|object| object.json.len() > SHORT)
-}
-
-async fn turn(long: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Status> {
-    let turn = tokio::time::timeout_at(deadline, long.clone().acquire_owned()).await;
-    turn.ok().and_then(Result::ok).ok_or_else(timed_out)
 }
 
 /// A place in a pool, or the 429 of who finds none.

@@ -22,7 +22,7 @@ use crate::identity::User;
 use crate::layers::Request;
 use crate::negotiate::Output;
 use crate::state::{OpenError, State};
-use crate::{dispatch, expiry, nonresource, respond, services, startup, transport};
+use crate::{dispatch, expiry, nonresource, respond, services, startup, transport, whole};
 
 /// A handle on the running server.
 pub struct ApiServer {
@@ -133,7 +133,7 @@ impl ApiServer {
             } = &request;
             nonresource::handle(state, info, parts, query, body).await?
         };
-        Ok(guard.hang_on(response))
+        Ok(whole::lend(&self.state, guard.hang_on(response)))
     }
 }
 
@@ -156,6 +156,7 @@ async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status
         deadline: request.deadline,
         waits_for_body: request.waits_for_body,
         place: None,
+        turn: None,
     };
     let result = Box::pin(dispatch::resource(call, parts, body)).await;
     let mut response = result.unwrap_or_else(|status| respond::status(&status));

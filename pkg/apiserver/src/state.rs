@@ -9,7 +9,6 @@ use std::time::Duration;
 use mk8s_api::registry;
 use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +24,7 @@ use crate::openapi::Documents;
 use crate::rows::Rows;
 use crate::services::Services;
 use crate::subresources::nodes::{self, NodeClient};
+use crate::turns::Turns;
 use crate::watch_cache::{Cache, CacheFollower};
 
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub struct State {
     /// Long bodies that are coming in at once.
     pub(crate) receiving: Pool,
     /// Long requests that are worked on at once.
-    pub(crate) long: Arc<Semaphore>,
+    pub(crate) long: Turns,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     pins_watched: AtomicBool,
@@ -101,7 +101,7 @@ impl State {
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
             receiving: Pool::new(config.max_in_flight.1),
-            long: Arc::new(Semaphore::new(turns())),
+            long: Turns::new(turns()),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             pins_watched: AtomicBool::new(false),

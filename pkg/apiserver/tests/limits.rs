@@ -184,6 +184,54 @@ async fn long_requests_are_worked_on_beside_the_runtime() {
     }
 }
 
+/// Nothing in a dry run waits for the store: all that matched was worked on in one step of the runtime's worker.
+#[tokio::test]
+async fn a_dry_run_of_many_lets_others_go_on() {
+    let api = Api::open().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for at in 0..160 {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{at}")}});
+        assert_eq!(api.post(maps, &map).await.0, 201);
+    }
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = count.clone();
+    let ticking = tokio::spawn(async move {
+        loop {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let (code, list) = api.send_json("DELETE", &format!("{maps}?dryRun=All"), &json!({})).await;
+    ticking.abort();
+    assert_eq!(code, 200, "{list}");
+    assert_eq!(list["items"].as_array().unwrap().len(), 160);
+    assert!(count.load(std::sync::atomic::Ordering::Relaxed) >= 5, "{count:?}");
+}
+
+/// An answer that was made whole stayed for as long as its client kept the connection.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_taken_back() {
+    let api = Api::open().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "long"}, "data": {"a": "v".repeat(100_000)}});
+    assert_eq!(api.post(maps, &map).await.0, 201);
+    let one = format!("{maps}/long?pretty=1");
+    let (code, whole) = api.get(&one).await;
+    assert_eq!((code, &whole["data"]), (200, &map["data"]));
+    let mut body = api
+        .send("GET", &one, "application/json", Body::empty())
+        .await
+        .into_body();
+    let length = http_body::Body::size_hint(&body).exact().unwrap();
+    let frame = http_body_util::BodyExt::frame(&mut body).await.unwrap().unwrap();
+    let first = frame.data_ref().unwrap().len() as u64;
+    assert!(first <= 16 << 10, "in pieces: {first}");
+    assert_eq!(http_body::Body::size_hint(&body).exact(), Some(length - first));
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(http_body_util::BodyExt::frame(&mut body).await.unwrap().is_err());
+}
+
 /// Unread answers of one account held all places, and a document's copy each.
 #[tokio::test]
 async fn unread_answers_of_one_account_keep_nobody_else_out() {

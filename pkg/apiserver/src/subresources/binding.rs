@@ -46,6 +46,7 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOption
         deadline: call.deadline,
         dry_run: options.dry_run,
         reads: Reads::Whole,
+        turn: call.turn.as_ref(),
     };
     let mut binding = Bind {
         call,

@@ -133,6 +133,7 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
         deadline: call.deadline,
         dry_run,
         reads: Reads::Whole,
+        turn: call.turn.as_ref(),
     };
     let ready = meta::condition_is_true(value, "Ready");
     let mut counting = Counting {
