@@ -102,6 +102,8 @@ async fn again(settings: Settings, arguments: &cli::Init) -> Result<()> {
     let settings = Settings::require(Some(settings.data_dir()))?;
     if settings.unfinished {
         println!("An earlier init did not come to its end on this host; finishing it");
+        // Whole: the earlier one may have ended between the files of the settings.
+        settings.save()?;
         return finish(settings, first_token(arguments)?).await;
     }
     drop(turn);

@@ -104,6 +104,8 @@ async fn again(settings: Settings, arguments: &cli::Join) -> Result<()> {
     let settings = Settings::require(Some(settings.data_dir()))?;
     if settings.unfinished {
         println!("An earlier join did not come to its end on this host; finishing it");
+        // Whole: the earlier one may have ended between the files of the settings.
+        settings.save()?;
         return finish(settings).await;
     }
     drop(turn);
