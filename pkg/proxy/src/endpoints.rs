@@ -1,8 +1,11 @@
 //! Which endpoints a port of a Service has, and which of them a packet may go to. Pure.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+};
 
-use k8s_openapi::api::{core::v1::ServicePort, discovery::v1::EndpointSlice};
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
 use crate::{model::Node, rules::Proto};
 
@@ -19,24 +22,27 @@ pub struct Endpoint {
     pub for_zone: Option<bool>,
 }
 
-/// Those of one port of a Service.
-pub fn endpoints<'a>(
-    node: &Node,
-    port: &ServicePort,
-    proto: Proto,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-) -> Vec<Endpoint> {
-    let wanted = port.name.as_deref().unwrap_or_default();
-    let mut found: BTreeMap<(Ipv4Addr, u16), Endpoint> = BTreeMap::new();
+/// A slice, and a port in it.
+pub type Backed<'a> = (&'a EndpointSlice, &'a EndpointPort);
+
+/// Where each of a Service's ports is served, by its name: a port is not looked for in every slice.
+pub fn by_port<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> HashMap<&'a str, Vec<Backed<'a>>> {
+    let mut all: HashMap<&str, Vec<Backed<'_>>> = HashMap::new();
     for slice in slices.filter(|slice| slice.address_type == "IPv4") {
-        for slice_port in slice.ports.iter().flatten() {
-            let number = slice_port.port.and_then(|number| u16::try_from(number).ok());
-            let (Some(number), true) = (number, slice_port.name.as_deref().unwrap_or_default() == wanted) else {
-                continue;
-            };
-            if Proto::parse(slice_port.protocol.as_deref()) != Some(proto) {
-                continue;
-            }
+        for port in slice.ports.iter().flatten() {
+            let name = port.name.as_deref().unwrap_or_default();
+            all.entry(name).or_default().push((slice, port));
+        }
+    }
+    all
+}
+
+/// Those of one port of a Service, which is served there.
+pub fn endpoints(node: &Node, proto: Proto, backed: &[Backed<'_>]) -> Vec<Endpoint> {
+    let mut found: BTreeMap<(Ipv4Addr, u16), Endpoint> = BTreeMap::new();
+    for (slice, port) in backed {
+        let number = port.port.and_then(|number| u16::try_from(number).ok());
+        if let Some(number) = number.filter(|_| Proto::parse(port.protocol.as_deref()) == Some(proto)) {
             for endpoint in &slice.endpoints {
                 // All addresses of an endpoint are the same one; only the first counts, as upstream has it.
                 let Some(ip) = endpoint.addresses.first().and_then(|ip| ip.parse().ok()) else {

@@ -16,7 +16,7 @@ mod rules;
 mod run;
 mod tracker;
 
-pub use model::{Entries, Node, host_ports, service};
+pub use model::{Entries, Node, Routed, host_ports, service};
 pub use reserved::Reserved;
 pub use rules::{Balancer, Dest, Key, Masquerade, Proto, Value, Verdict, rebuild, transaction};
 pub use run::{Kernel, run};

@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 
-use crate::endpoints::{Endpoint, endpoints, usable};
+use crate::endpoints::{Endpoint, by_port, endpoints, usable};
 use crate::rules::{Balancer, Dest, IDS, Key, Masquerade, Proto, Value, Verdict};
 
 /// The node that the rules are for.
@@ -70,60 +70,129 @@ pub fn health<'a>(
 /// Upstream's default of sessionAffinityConfig.clientIP.timeoutSeconds.
 const AFFINITY_SECONDS: u32 = 10_800;
 
-/// `slices` are all those of this Service.
-pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> Entries {
-    let mut entries = Entries::new();
-    let (Some(spec), Some(cluster_ip)) = (&service.spec, routed_ip(node, service)) else {
-        return entries;
-    };
-    let sticky = sticky(spec);
-    let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
-    let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
-    let balancers = balancer_ips(service);
-    let ranges = source_ranges(spec.load_balancer_source_ranges.as_deref().unwrap_or_default());
-    let mut externals = external_ips(service);
-    externals.retain(|ip| *ip != cluster_ip && node.is_external(*ip));
-    if let Some((port, _)) = health(node, service, slices.clone()) {
-        entries.insert(Key::Reserved(Dest::of_node(Proto::Tcp, port)), Value::Member);
-    }
+/// Elements of the table that one Service may take: some 100 MB of this process and of the kernel, and more than twenty ports of
+/// five thousand endpoints need.
+pub const MAX_ELEMENTS: usize = 1 << 17;
 
+/// What a Service comes to on this node.
+#[derive(Debug, Default)]
+pub struct Routed {
+    pub entries: Entries,
+    /// The first port for which [`MAX_ELEMENTS`] leave no room: neither it nor what comes after it is served.
+    pub beyond: Option<u16>,
+}
+
+/// `slices` are all those of this Service.
+pub fn service<'a>(node: &Node, service: &Service, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> Routed {
+    let mut routed = Routed::default();
+    let (Some(spec), Some(cluster_ip)) = (&service.spec, routed_ip(node, service)) else {
+        return routed;
+    };
+    let exposure = Exposure::of(node, service, spec, cluster_ip);
+    if let Some((port, _)) = health(node, service, slices.clone()) {
+        let own = Dest::of_node(Proto::Tcp, port);
+        routed.entries.insert(Key::Reserved(own), Value::Member);
+    }
+    let by_port = by_port(slices);
     for port in spec.ports.iter().flatten() {
         let (Some(proto), Ok(number)) = (Proto::parse(port.protocol.as_deref()), u16::try_from(port.port)) else {
             continue;
         };
-        let all = endpoints(node, port, proto, slices.clone());
-        let cluster = usable(&all, false);
-        let local = usable(&all, true);
-        let mut want = Want {
-            node,
-            entries: &mut entries,
-            sticky,
-        };
-
-        let dest = Dest::of(cluster_ip, proto, number);
-        let reached = if internal_local { &local } else { &cluster };
-        match (reached.is_empty(), cluster.is_empty()) {
-            (false, _) => want.balance(Key::Entry(dest), dest, Masquerade::Foreign, reached, false),
-            (true, true) => want.member(Key::Refused(dest)),
-            (true, false) => want.verdict(Key::Entry(dest), Verdict::Drop),
-        }
-
+        let backed = by_port.get(port.name.as_deref().unwrap_or_default());
+        let all = endpoints(node, proto, backed.map(Vec::as_slice).unwrap_or_default());
         let node_port = port.node_port.and_then(|number| u16::try_from(number).ok());
-        let node_port = node_port.filter(|number| *number > 0).into_iter();
-        let external = externals.iter().map(|ip| Dest::of(*ip, proto, number));
-        for dest in external.chain(node_port.map(|number| Dest::of_node(proto, number))) {
-            want.expose(dest, &cluster, &local, external_local);
-            if let (Some(ip), false) = (dest.ip, ranges.is_empty())
-                && balancers.contains(&ip)
-            {
+        let port = Port {
+            proto,
+            number,
+            node_port: node_port.filter(|number| *number > 0),
+            cluster: usable(&all, false),
+            local: usable(&all, true),
+        };
+        if routed.entries.len() + exposure.cost(&port) > MAX_ELEMENTS {
+            routed.beyond = Some(number);
+            break;
+        }
+        let want = Want {
+            node,
+            entries: &mut routed.entries,
+            sticky: exposure.sticky,
+        };
+        exposure.port(want, &port);
+    }
+    routed
+}
+
+/// What is the same for all ports of a Service.
+struct Exposure {
+    cluster_ip: Ipv4Addr,
+    internal_local: bool,
+    external_local: bool,
+    sticky: Option<u32>,
+    externals: BTreeSet<Ipv4Addr>,
+    /// Those of the externals for which `ranges` hold.
+    restricted: BTreeSet<Ipv4Addr>,
+    ranges: Vec<Ipv4Net>,
+}
+
+/// A port of a Service, and where it leads.
+struct Port {
+    proto: Proto,
+    number: u16,
+    node_port: Option<u16>,
+    cluster: Vec<Endpoint>,
+    local: Vec<Endpoint>,
+}
+
+impl Exposure {
+    fn of(node: &Node, service: &Service, spec: &ServiceSpec, cluster_ip: Ipv4Addr) -> Self {
+        let ranges = source_ranges(spec.load_balancer_source_ranges.as_deref().unwrap_or_default());
+        let mut externals = external_ips(service);
+        externals.retain(|ip| *ip != cluster_ip && node.is_external(*ip));
+        let mut restricted = balancer_ips(service);
+        restricted.retain(|ip| !ranges.is_empty() && externals.contains(ip));
+        Self {
+            cluster_ip,
+            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            sticky: sticky(spec),
+            externals,
+            restricted,
+            ranges,
+        }
+    }
+
+    /// As many elements as [`Exposure::port`] makes at most, known before one of them is made.
+    fn cost(&self, port: &Port) -> usize {
+        let each = if self.sticky.is_some() { 3 } else { 1 };
+        let (cluster, local) = (port.cluster.len() * each, port.local.len() * each);
+        let inside = 1 + port.cluster.len() + if self.internal_local { local } else { cluster };
+        let outside = cluster + if self.external_local { 3 + local } else { 1 };
+        let outer = self.externals.len() + usize::from(port.node_port.is_some());
+        inside + outside * outer + self.restricted.len() * (1 + self.ranges.len())
+    }
+
+    fn port(&self, mut want: Want<'_>, port: &Port) {
+        let Port { cluster, local, .. } = port;
+        let dest = |ip| Dest::of(ip, port.proto, port.number);
+        let inner = dest(self.cluster_ip);
+        let reached = if self.internal_local { local } else { cluster };
+        match (reached.is_empty(), cluster.is_empty()) {
+            (false, _) => want.balance(Key::Entry(inner), inner, Masquerade::Foreign, reached, false),
+            (true, true) => want.member(Key::Refused(inner)),
+            (true, false) => want.verdict(Key::Entry(inner), Verdict::Drop),
+        }
+        let external = self.externals.iter().copied().map(dest);
+        let outer = external.chain(port.node_port.map(|number| Dest::of_node(port.proto, number)));
+        for dest in outer {
+            want.expose(dest, cluster, local, self.external_local);
+            if dest.ip.is_some_and(|ip| self.restricted.contains(&ip)) {
                 want.member(Key::Restricted(dest));
-                for range in &ranges {
+                for range in &self.ranges {
                     want.member(Key::Allowed(dest, *range));
                 }
             }
         }
     }
-    entries
 }
 
 /// The Service's own address, where this node routes it: None and ExternalName have none, DNS is the node's own, and what
@@ -369,7 +438,7 @@ mod tests {
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         }))
         .unwrap();
-        let entries = super::service(&node(), &service, [&slice].into_iter());
+        let entries = super::service(&node(), &service, [&slice].into_iter()).entries;
         let text = transaction(&node(), &Entries::new(), BTreeSet::new(), &entries);
         text.lines()
             .filter(|line| !line.contains("hairpin"))
@@ -531,5 +600,43 @@ mod tests {
         }
         assert!(!text.contains("7007"), "{text}");
         assert!(host_ports(&node(), &pod("Succeeded")).is_empty());
+    }
+
+    /// A Service of 90 KB would be four million elements, some GB of every node's process.
+    #[test]
+    fn what_one_service_takes_is_bounded() {
+        let spec = |addresses: u16, ports: u16| {
+            let ip = |n: u16| format!("192.0.{}.{}", n >> 8, n & 0xff);
+            let port = |n: u16| json!({"name": format!("p{n}"), "port": n, "protocol": "TCP"});
+            json!({"clusterIP": "10.96.0.5", "externalIPs": (0..addresses).map(ip).collect::<Vec<_>>(),
+                "ports": (1..=ports).map(port).collect::<Vec<_>>()})
+        };
+        let with_endpoints = |spec: Json, endpoints: u16| {
+            let ports: Vec<Json> = spec["ports"].as_array().unwrap().clone();
+            let endpoint = |n: u16| json!({"addresses": [format!("10.244.{}.{}", n >> 8, n & 0xff)], "nodeName": "n2"});
+            let endpoints: Vec<Json> = (0..endpoints).map(endpoint).collect();
+            let slice =
+                json!({"metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
+            let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+            let service = json!({"metadata": {"name": "s"}, "spec": spec});
+            let service: Service = serde_json::from_value(service).unwrap();
+            super::service(&node(), &service, [&slice].into_iter())
+        };
+        for (addresses, ports, endpoints, beyond) in [
+            (2000, 2000, 0, Some(66)),
+            (1, 1000, 100, Some(649)),
+            (64, 64, 0, None),
+            (0, 20, 5000, None),
+        ] {
+            let routed = with_endpoints(spec(addresses, ports), endpoints);
+            assert_eq!(routed.beyond, beyond, "{addresses} {ports} {endpoints}");
+            assert!(routed.entries.len() <= MAX_ELEMENTS);
+            let reached = |port: u16| {
+                let at = |key: &Key| key.dest().is_some_and(|dest| dest.port == port);
+                routed.entries.keys().any(at)
+            };
+            // A port is served whole or not at all.
+            assert!(reached(beyond.map_or(ports, |port| port - 1)) && !beyond.is_some_and(reached));
+        }
     }
 }

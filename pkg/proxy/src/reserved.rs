@@ -211,7 +211,7 @@ mod tests {
             .unwrap()
             .extend(spec.as_object().unwrap().clone());
         let service: Service = serde_json::from_value(object).unwrap();
-        let entries = model::service(node, &service, std::iter::empty());
+        let entries = model::service(node, &service, std::iter::empty()).entries;
         reserved(node).conflict_of_service(node, &service, &entries)
     }
 

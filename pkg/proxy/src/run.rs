@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     flows::Flows,
     health::HealthPorts,
-    model::{self, Node},
+    model::{self, MAX_ELEMENTS, Node, Routed},
     reserved::{API_SERVICE, Reserved, addresses},
     tracker::{ChangeTracker, Changes, Owner},
 };
@@ -46,19 +46,21 @@ struct State {
 
 /// What Services and pods were told that they don't get.
 struct Conflicts {
-    told: HashMap<Owner, String>,
+    /// By the event's reason, too.
+    told: HashMap<(Owner, &'static str), String>,
     events: EventRecorder,
 }
 
 impl Conflicts {
-    fn tell(&mut self, owner: &Owner, object: Option<ObjectReference>, reason: &str, conflict: Option<String>) {
+    fn tell(&mut self, owner: &Owner, object: Option<ObjectReference>, reason: &'static str, conflict: Option<String>) {
+        let key = (owner.clone(), reason);
         let (Some(object), Some(conflict)) = (object, conflict) else {
-            self.told.remove(owner);
+            self.told.remove(&key);
             return;
         };
-        if self.told.get(owner) != Some(&conflict) {
+        if self.told.get(&key) != Some(&conflict) {
             self.events.event(&object, "Warning", reason, conflict.as_str());
-            self.told.insert(owner.clone(), conflict);
+            self.told.insert(key, conflict);
         }
     }
 }
@@ -175,8 +177,11 @@ impl State {
                     let service = service.as_deref();
                     let health = service.and_then(|service| model::health(node, service, slices.clone()));
                     self.health.set(key, health);
-                    let entries = service.map(|service| model::service(node, service, slices));
-                    let entries = entries.unwrap_or_default();
+                    let routed = service.map(|service| model::service(node, service, slices));
+                    let Routed { entries, beyond } = routed.unwrap_or_default();
+                    let beyond = beyond.filter(|_| node.api_port.is_some()).map(too_large);
+                    self.conflicts
+                        .tell(&owner, service.map(reference), "ServiceTooLarge", beyond);
                     let conflict = service.and_then(|service| reserved.conflict_of_service(node, service, &entries));
                     self.conflicts
                         .tell(&owner, service.map(reference), "ExternalIPConflict", conflict);
@@ -194,6 +199,13 @@ impl State {
             self.tracker.set(owner, entries);
         }
     }
+}
+
+/// What a Service is told by the API server's node, for all of them.
+fn too_large(port: u16) -> String {
+    format!(
+        "the Service takes more than {MAX_ELEMENTS} elements of a node's table: port {port} and those after it are not served"
+    )
 }
 
 fn has_host_ports(pod: &Pod) -> bool {

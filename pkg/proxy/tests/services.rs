@@ -170,7 +170,7 @@ impl Table {
     }
 
     async fn set(&mut self, owner: &str, service: &Service, slice: &EndpointSlice) {
-        let entries = mk8s_proxy::service(&node(), service, [slice].into_iter());
+        let entries = mk8s_proxy::service(&node(), service, [slice].into_iter()).entries;
         self.want(Owner::Service(owner.into()), entries).await;
     }
 
@@ -436,7 +436,7 @@ fn host_ports_and_udp() {
 
         // The endpoints change while mk8s is not running: the next process makes a new table, and the client follows.
         let mut next = ChangeTracker::default();
-        let service = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&a, "n1")])].into_iter());
+        let service = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&a, "n1")])].into_iter()).entries;
         next.set(Owner::Service("app/web".into()), service);
         let kernel = &mut table.1;
         kernel.apply(next.take_all(&node())).await.unwrap();
@@ -590,7 +590,7 @@ fn ten_thousand_services() {
             "ip link add mk8s0 type bridge; ip link set mk8s0 up; ip addr add 10.244.0.1/24 dev mk8s0
             ip route add 10.96.0.0/16 dev mk8s0",
         );
-        let first = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&own, "n1")])].into_iter());
+        let first = mk8s_proxy::service(&node(), &web(json!({})), [&slice(&[(&own, "n1")])].into_iter()).entries;
         tracker.set(Owner::Service("app/first".into()), first);
         nft::apply(&tracker.take_all(&node()).text).await.unwrap();
         let few = first_packets();
@@ -601,7 +601,8 @@ fn ten_thousand_services() {
             object["metadata"]["namespace"] = "app".into();
             let service: Service = serde_json::from_value(object).unwrap();
             let (a, b) = (pod([10, 244, high, low].into()), pod([10, 244, 100 + high, low].into()));
-            let entries = mk8s_proxy::service(&node(), &service, [&slice(&[(&a, "n1"), (&b, "n2")])].into_iter());
+            let entries =
+                mk8s_proxy::service(&node(), &service, [&slice(&[(&a, "n1"), (&b, "n2")])].into_iter()).entries;
             tracker.set(Owner::Service(n.to_string().into()), entries);
         }
         let start = Instant::now();
@@ -621,7 +622,8 @@ fn ten_thousand_services() {
                 &node(),
                 &service,
                 [&slice(&[(&pod([10, 244, 0, n].into()), "n1")])].into_iter(),
-            );
+            )
+            .entries;
             tracker.set(Owner::Service("app/web".into()), entries);
             let mut changes = tracker.take(&node());
             let computed = start.elapsed();
@@ -752,7 +754,7 @@ fn netlink_and_nft_say_the_same() {
             ]
             .map(|(name, spec)| {
                 let owner = Owner::Service(name.into());
-                (owner, mk8s_proxy::service(&node(), &web(spec), [&slice].into_iter()))
+                (owner, mk8s_proxy::service(&node(), &web(spec), [&slice].into_iter()).entries)
             })
         };
         let mut listings = Vec::new();

@@ -70,8 +70,32 @@ pub fn service(service: &Value, errors: &mut Errors) {
         &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
     );
     unique_ports(type_, ports, errors);
+    // One that is there already may always go.
+    if object::string(service, &["metadata", "deletionTimestamp"]).is_empty() {
+        size(spec, ports.len(), errors);
+    }
     load_balancer(spec, errors);
     traffic_policies(spec, errors);
+}
+
+/// As many as an EndpointSlice has, here and upstream.
+const MAX_PORTS: usize = 20_000;
+/// Ports times addresses: every node has a rule for each of the combinations, and some 1 KB of memory for it.
+const MAX_COMBINATIONS: usize = 4096;
+
+/// Upstream knows no bound but that of an object's bytes, and 90 KB of them can ask for four million rules. What is meant
+/// in earnest has some ten addresses, or some ten ports, or a thousand ports at a few addresses.
+fn size(spec: &Value, ports: usize, errors: &mut Errors) {
+    if ports > MAX_PORTS {
+        errors.push(FieldError::too_many("spec.ports", ports, MAX_PORTS));
+    }
+    for key in ["externalIPs", "loadBalancerSourceRanges"] {
+        let items = list(spec, key).len();
+        if items.saturating_mul(ports) > MAX_COMBINATIONS {
+            let detail = format!("for each of {ports} ports they are more than {MAX_COMBINATIONS} rules");
+            errors.push(FieldError::invalid(SPEC.child(key), format!("{items} items"), detail));
+        }
+    }
 }
 
 fn external_name(spec: &Value, errors: &mut Errors) {
@@ -467,6 +491,49 @@ mod tests {
         assert_eq!(
             errors[0].to_string(),
             "spec.clusterIPs[0]: Invalid value: [\"10.96.0.2\"]: may not change once set"
+        );
+    }
+
+    #[test]
+    fn is_no_more_than_nodes_can_hold() {
+        fn sized(spec: &mut Value, key: &str, ports: u16, items: u16) {
+            let port = |n: u16| json!({"name": format!("p{n}"), "port": n});
+            let ip = |n: u16| format!("192.0.{}.{}", n >> 8, n & 0xff);
+            spec["ports"] = (1..=ports).map(port).collect();
+            spec["type"] = "LoadBalancer".into();
+            let range = if key == "externalIPs" { "" } else { "/32" };
+            spec[key] = (0..items).map(|n| ip(n) + range).collect();
+        }
+        let none = Vec::<String>::new();
+        assert_eq!(problems(|spec| sized(spec, "externalIPs", 64, 64)), none);
+        assert_eq!(problems(|spec| sized(spec, "externalIPs", 1000, 4)), none);
+        assert_eq!(problems(|spec| sized(spec, "loadBalancerSourceRanges", 4, 1000)), none);
+        assert_eq!(
+            problems(|spec| sized(spec, "externalIPs", 2000, 2000)),
+            ["spec.externalIPs: Invalid value: \"2000 items\": for each of 2000 ports they are more than 4096 rules"]
+        );
+        assert_eq!(
+            problems(|spec| sized(spec, "loadBalancerSourceRanges", 65, 64)),
+            [
+                "spec.loadBalancerSourceRanges: Invalid value: \"64 items\": for each of 65 ports they are more than 4096 rules"
+            ]
+        );
+        assert_eq!(
+            problems(|spec| sized(spec, "externalIPs", 20_001, 0)),
+            ["spec.ports: Too many: 20001: must have at most 20000 items"]
+        );
+        // A finalizer can be taken off what was stored before there was a bound.
+        let mut going = json!({"metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"selector": {"a": "b"}}});
+        sized(&mut going["spec"], "externalIPs", 2000, 2000);
+        crate::defaults::service(&mut going);
+        let mut errors = Errors::new();
+        size(&going["spec"], 2000, &mut errors);
+        assert_eq!(errors.len(), 1);
+        errors.clear();
+        service(&going, &mut errors);
+        assert!(
+            errors.iter().all(|error| !error.to_string().contains("4096")),
+            "{errors:?}"
         );
     }
 }
