@@ -6,6 +6,7 @@
 mod connect;
 mod events;
 pub mod feed;
+mod host_ports;
 mod http_feed;
 mod informer;
 mod informers;
@@ -21,6 +22,7 @@ mod subscription;
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
 pub use events::EventRecorder;
 pub use feed::{Change, Feed, FeedError, Selection};
+pub use host_ports::lasting_containers;
 pub use http_feed::HttpFeed;
 pub use informer::{Index, Informer};
 pub use informers::Informers;

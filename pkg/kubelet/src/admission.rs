@@ -42,9 +42,7 @@ impl HostPort {
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let network = pod::host_network(pod);
-    // An init container that ends before the others begin gives its ports back, as upstream's scheduler counts.
-    let sidecars = pod::init_containers(pod).iter().filter(|c| pod::is_sidecar(c));
-    let containers = pod::containers(pod).iter().chain(sidecars);
+    let containers = pod.spec.iter().flat_map(mk8s_client::lasting_containers);
     let ports = containers.flat_map(|c| c.ports.iter().flatten());
     ports
         .filter_map(|p| {

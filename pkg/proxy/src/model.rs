@@ -11,6 +11,7 @@ use k8s_openapi::api::{
     core::v1::{Pod, Service, ServiceSpec},
     discovery::v1::EndpointSlice,
 };
+use mk8s_client::lasting_containers;
 
 use crate::endpoints::{Endpoint, by_port, endpoints, usable};
 use crate::rules::{Balancer, Dest, IDS, Key, Masquerade, Proto, Value, Verdict};
@@ -251,8 +252,7 @@ pub fn host_ports(node: &Node, pod: &Pod) -> Entries {
     let Some(pod_ip) = ip.filter(|_| !ended && spec.host_network != Some(true)) else {
         return entries;
     };
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    for port in containers.flat_map(|container| container.ports.iter().flatten()) {
+    for port in lasting_containers(spec).flat_map(|container| container.ports.iter().flatten()) {
         let number = |number: i32| u16::try_from(number).ok().filter(|number| *number > 0);
         let (Some(proto), Some(host), Some(inner)) = (
             Proto::parse(port.protocol.as_deref()),
@@ -583,15 +583,20 @@ mod tests {
                 "spec": {"containers": [{"name": "c", "ports": [
                     {"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "10.0.0.1"},
                     {"containerPort": 9}, {"containerPort": 7, "hostPort": 7007, "hostIP": "::1"},
-                    {"containerPort": 7, "hostPort": 7007, "hostIP": "nonsense"}]}]},
+                    {"containerPort": 7, "hostPort": 7007, "hostIP": "nonsense"}]}],
+                    // Counted for nobody by the scheduler: it would take the port of a pod that has it.
+                    "initContainers": [{"name": "ends", "ports": [{"containerPort": 7, "hostPort": 7007}]},
+                        {"name": "stays", "restartPolicy": "Always", "ports": [{"containerPort": 6, "hostPort": 6006}]}]},
                 "status": {"phase": phase, "podIP": "10.244.1.9"},
             }))
             .unwrap()
         };
         let text = rebuild(&node(), host_ports(&node(), &pod("Running")).iter());
         for wanted in [
-            "port-entry { tcp . 8080 : goto port-host-1 }",
-            "port-endpoint-tcp { tcp . 8080 . 0 : 10.244.1.9 . 80 }",
+            "tcp . 8080 : goto port-host-1",
+            "tcp . 6006 : goto port-host-1",
+            "tcp . 8080 . 0 : 10.244.1.9 . 80",
+            "tcp . 6006 . 0 : 10.244.1.9 . 6",
             "ip-entry { 10.0.0.1 . udp . 53 : goto ip-host-1-own }",
             "add rule ip mk8s ip-host-1-own fib daddr type != local return\n",
             "hairpin { 10.244.1.9 . 10.244.1.9 }",

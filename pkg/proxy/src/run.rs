@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
-use mk8s_client::{Event, EventRecorder, Informer, Informers, ServiceSlices, services_of};
+use mk8s_client::{Event, EventRecorder, Informer, Informers, ServiceSlices, lasting_containers, services_of};
 use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
@@ -210,8 +210,7 @@ fn too_large(port: u16) -> String {
 
 fn has_host_ports(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let mut ports = lasting_containers(spec).flat_map(|container| container.ports.iter().flatten());
     spec.host_network != Some(true) && ports.any(|port| port.host_port.is_some_and(|port| port > 0))
 }
 

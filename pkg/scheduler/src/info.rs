@@ -119,14 +119,7 @@ impl Placed {
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    spec.containers
-        .iter()
-        .chain(sidecars)
+    mk8s_client::lasting_containers(spec)
         .flat_map(|c| c.ports.iter().flatten())
         .filter_map(|port| {
             let number = port.host_port.filter(|p| *p > 0)?;
