@@ -433,7 +433,8 @@ fn step(
     }
     if let Some(error) = &record.start_error {
         let until = later(error.at, START_RETRY);
-        if record.exit().is_none() && until > now {
+        // An exit of before is no reason to hurry: by its back-off, which counts from that exit, every moment is right.
+        if !error.left_instance && until > now {
             plan.wake(until);
             return;
         }
@@ -466,7 +467,7 @@ fn step(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::record::{Health, Instance, Sandbox};
+    use crate::record::{Health, Instance, Sandbox, StartError};
     use serde_json::json;
     use std::sync::Arc;
 
@@ -611,6 +612,29 @@ mod tests {
             plan(&simple("Always"), &r, at(210)).actions,
             vec![Action::EnsureImage("a".into())]
         );
+    }
+
+    #[test]
+    fn a_start_that_left_no_instance_waits_whatever_ended_before() {
+        let error = |left_instance| StartError {
+            kind: crate::containers::FailureKind::Config,
+            message: String::new(),
+            at: at(1000),
+            left_instance,
+        };
+        let again = vec![Action::EnsureImage("a".into())];
+        let exited = || with(Some(instance("1", "s", Some(1))));
+        for (mut c, left_instance, now, expected, wake_at) in [
+            (ContainerRecord::default(), false, 1001, vec![], Some(at(1010))),
+            (exited(), false, 1001, vec![], Some(at(1010))),
+            (exited(), false, 1010, again.clone(), None),
+            (exited(), true, 1001, again.clone(), None),
+        ] {
+            c.start_error = Some(error(left_instance));
+            c.crash = Some(backoff::next(None, at(190), at(190)));
+            let p = plan(&simple("Always"), &record(sandbox("s"), vec![("a", c)]), at(now));
+            assert_eq!((p.actions, p.wake_at), (expected, wake_at), "{left_instance} {now}");
+        }
     }
 
     #[test]

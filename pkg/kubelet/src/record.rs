@@ -119,12 +119,14 @@ impl Stuck {
     }
 }
 
-/// A start that failed before there was an instance.
+/// Why the last start failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError {
     pub kind: containers::FailureKind,
     pub message: String,
     pub at: Timestamp,
+    /// It came to an instance: then that one's end says when the next try is.
+    pub left_instance: bool,
 }
 
 /// What the probes last said of the running instance.

@@ -233,6 +233,7 @@ impl PodWorker {
             kind: failure.kind,
             message: failure.message,
             at: clock::now(),
+            left_instance: failure.instance.is_some(),
         });
         let Some(instance) = failure.instance else { return };
         let dir = self.agent.pod_dir(pod::uid(&self.pod));

@@ -243,6 +243,7 @@ fn why_a_container_waits() {
             kind: FailureKind::Config,
             message: "configmap \"m\" not found".into(),
             at: at(290),
+            left_instance: false,
         }),
         ..ContainerRecord::default()
     };
