@@ -67,6 +67,12 @@ impl Api {
                 self.asked.lock().push("delete".to_owned());
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})
             }
+            // Refused: there is no token in it.
+            Method::POST if kind == "token" => {
+                self.asked.lock().push("token".to_owned());
+                assert!(self.asked.lock().len() < 1000, "a storm of requests");
+                body
+            }
             _ => {
                 let reason = body["reason"].as_str().unwrap_or_default();
                 self.asked.lock().push(format!("event {reason}"));
@@ -665,4 +671,27 @@ async fn a_lost_workers_pod_is_not_started_a_second_time() {
         .await;
     rest(0.5).await;
     assert_eq!((scene.containers(), scene.runtime.count("create")), (vec![id], made));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_renewed_is_not_asked_for_without_pause() {
+    let scene = Scene::new();
+    scene.runs().await;
+    let mut pod = scene.pod.clone();
+    let token = json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]);
+    pod.spec.as_mut().unwrap().volumes = serde_json::from_value(token).unwrap();
+    let tokens = Arc::new(volumes::live::Tokens::default());
+    let old = volumes::atomic::File {
+        data: b"old".to_vec(),
+        mode: 0o644,
+        owner: None,
+    };
+    tokens.remember("t", "token", old, clock::now());
+    let held = Arc::new(ReferencedObjects::of(&scene.agent, &pod));
+    let (_told, pod) = watch::channel(Arc::new(pod));
+    let upkeep = volumes::live::keep_fresh(scene.agent.clone(), pod, held, tokens, vec![]);
+    let _upkeep = job::spawn("upkeep", upkeep).abort_on_drop();
+    rest(95.0).await;
+    let requests = scene.api.asked.lock().iter().filter(|a| *a == "token").count();
+    assert_eq!(requests, 10, "at once, and every ten seconds");
 }

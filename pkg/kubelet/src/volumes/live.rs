@@ -267,7 +267,8 @@ pub async fn keep_fresh(
                 }
             }
         }
-        let at = [again, tokens.next_renewal()].into_iter().flatten().min();
+        // The renewal that failed stays due: by it the next try would be at once.
+        let at = again.or_else(|| tokens.next_renewal());
         let delay = at.map(|at| Duration::try_from(at.duration_since(clock::now())).unwrap_or_default());
         let timer = async {
             match delay {
@@ -311,7 +312,7 @@ impl Tokens {
         (*renew_at > clock::now()).then(|| file.clone())
     }
 
-    fn remember(&self, volume: &str, path: &str, file: File, renew_at: Timestamp) {
+    pub(crate) fn remember(&self, volume: &str, path: &str, file: File, renew_at: Timestamp) {
         self.0
             .lock()
             .insert((volume.to_owned(), path.to_owned()), (file, renew_at));
