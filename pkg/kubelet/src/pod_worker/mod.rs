@@ -179,7 +179,7 @@ impl PodWorker {
     }
 
     async fn observe_next(&mut self, wake: Option<Timestamp>) {
-        let wake = [wake, self.write_retry].into_iter().flatten().min();
+        let wake = [wake, self.write_wake()].into_iter().flatten().min();
         let timer = async {
             match wake {
                 Some(at) => {

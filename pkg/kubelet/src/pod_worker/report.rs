@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::step::{Outcome, Step};
@@ -12,10 +13,7 @@ use crate::{clock, pod, status};
 
 impl PodWorker {
     pub(super) fn report(&mut self) {
-        if self.record.gone || self.write_in_flight {
-            return;
-        }
-        if self.write_retry.is_some_and(|at| at > clock::now()) {
+        if !self.may_write() || self.write_retry.is_some_and(|at| at > clock::now()) {
             return;
         }
         self.write_retry = None;
@@ -49,6 +47,16 @@ impl PodWorker {
                 Outcome::DeletedFromApi
             });
         }
+    }
+
+    fn may_write(&self) -> bool {
+        !self.record.gone && !self.write_in_flight
+    }
+
+    /// When to try a write again. None as well where none will be made: a time that nobody acts on stays in the past, and
+    /// its worker would turn without pause.
+    pub(super) fn write_wake(&self) -> Option<Timestamp> {
+        self.write_retry.filter(|_| self.may_write())
     }
 
     /// Some(None): the API shows it as it is. None: it can't be printed.

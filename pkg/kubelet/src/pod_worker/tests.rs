@@ -695,3 +695,27 @@ async fn a_token_that_cannot_be_renewed_is_not_asked_for_without_pause() {
     let requests = scene.api.asked.lock().iter().filter(|a| *a == "token").count();
     assert_eq!(requests, 10, "at once, and every ten seconds");
 }
+
+/// A worker that nobody runs, for what one step comes to.
+fn still(scene: &Scene) -> PodWorker {
+    let (tx, mailbox) = mpsc::unbounded_channel();
+    let (view, _) = watch::channel(Arc::new(View::default()));
+    PodWorker::new(
+        scene.agent.clone(),
+        Arc::new(scene.pod.clone()),
+        Wiring { mailbox, tx, view },
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_nobody_will_try_again_wakes_nobody() {
+    let scene = Scene::new();
+    for (gone, in_flight, wakes) in [(false, false, true), (true, false, false), (false, true, false)] {
+        let mut worker = still(&scene);
+        worker.record.gone = gone;
+        worker.observe_written(Err(crate::status::writer::Error::Gone));
+        worker.write_in_flight = in_flight;
+        let woken = tokio::time::timeout(Duration::from_secs(60), worker.observe_next(None)).await;
+        assert_eq!(woken.is_ok(), wakes, "gone: {gone}, in flight: {in_flight}");
+    }
+}
