@@ -27,6 +27,10 @@ pub type Payload = BTreeMap<String, File>;
 pub enum Error {
     #[error("invalid path {0:?} in a volume: it must be relative and have no '..'")]
     Path(String),
+    #[error("path {0:?} in a volume, or a part of it, is longer than a file system takes")]
+    Length(String),
+    #[error("path {0:?} in a volume leads through what is a file there")]
+    ThroughFile(String),
     #[error(transparent)]
     Dir(#[from] mk8s_dirfd::Error),
 }
@@ -38,10 +42,22 @@ const DATA_NEW: &str = "..data_tmp";
 /// Not subject to our umask: any user of the pod has to be able to look inside.
 const DIR_MODE: u32 = 0o755;
 
-fn check(path: &str) -> Result<()> {
+/// The kernel's bounds, without the zero that ends a path.
+const NAME_MAX: usize = 255;
+const PATH_MAX: usize = 4095;
+
+/// All that can be told before the first byte is written.
+fn check(path: &str, payload: &Payload) -> Result<()> {
     let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
     if path.is_empty() || !plain || path.starts_with("..") {
         return Err(Error::Path(path.to_owned()));
+    }
+    if path.len() > PATH_MAX || path.split('/').any(|part| part.len() > NAME_MAX) {
+        return Err(Error::Length(path.to_owned()));
+    }
+    let mut parents = path.match_indices('/').map(|(end, _)| &path[..end]);
+    if parents.any(|parent| payload.contains_key(parent)) {
+        return Err(Error::ThroughFile(path.to_owned()));
     }
     Ok(())
 }
@@ -60,19 +76,34 @@ fn is_stamp(name: &OsStr) -> bool {
     date.split('_').count() == 6 && date.split('_').all(digits) && digits(number)
 }
 
-/// Makes `dir` hold exactly `payload`; `group` is the pod's fsGroup. Answers whether anything changed.
+/// Makes `dir` hold exactly `payload`; `group` is the pod's fsGroup. Answers whether anything changed. What fails leaves
+/// nothing: it is tried again and again, and each try is a whole copy.
 pub fn write(dir: &Dir, payload: &Payload, group: Option<u32>) -> Result<bool> {
     for path in payload.keys() {
-        check(path)?;
+        check(path, payload)?;
     }
     let old = found(dir.read_link(DATA)).ok().flatten().filter(|old| is_stamp(old));
-    if let Some(old) = old
-        && dir.dir(&old).is_ok_and(|present| same(&present, payload))
+    if let Some(old) = &old
+        && dir.dir(old).is_ok_and(|present| same(&present, payload))
     {
+        // The try before may have come no further than its content.
+        show(dir, payload, old)?;
         return Ok(false);
     }
+    sweep(dir, old.as_deref())?;
     let name = fresh_stamp();
-    let (fresh, _) = dir.ensure_dir(&name, DIR_MODE)?;
+    if let Err(error) = publish(dir, &name, payload, group) {
+        // The failure itself is what is told; what can't be removed now is swept by the next try.
+        let _ = dir.remove_tree(&name);
+        return Err(error);
+    }
+    show(dir, payload, OsStr::new(&name))?;
+    Ok(true)
+}
+
+/// Writes the files into `name` and makes them the present ones, as the last thing it does.
+fn publish(dir: &Dir, name: &str, payload: &Payload, group: Option<u32>) -> Result<()> {
+    let (fresh, _) = dir.ensure_dir(name, DIR_MODE)?;
     if let Some(group) = group {
         fresh.chown_group(group)?;
     }
@@ -80,14 +111,23 @@ pub fn write(dir: &Dir, payload: &Payload, group: Option<u32>) -> Result<bool> {
         put(&fresh, Path::new(path), file, group)?;
     }
     clear_way(dir, DATA_NEW)?;
-    dir.symlink(&name, DATA_NEW)?;
+    dir.symlink(name, DATA_NEW)?;
     // A rename replaces a link as such; a directory that somebody put there has to go first.
     if dir.dir(DATA).is_ok() {
         dir.remove_tree(DATA)?;
     }
     dir.rename(DATA_NEW, DATA)?;
-    show(dir, payload, &name)?;
-    Ok(true)
+    Ok(())
+}
+
+/// Directories of ours that are not the present one: a crash left them.
+fn sweep(dir: &Dir, present: Option<&OsStr>) -> Result<()> {
+    for (name, _) in dir.entries()? {
+        if is_stamp(&name) && Some(name.as_os_str()) != present {
+            found(dir.remove_tree(&name))?;
+        }
+    }
+    Ok(())
 }
 
 fn clear_way(dir: &Dir, name: &str) -> Result<()> {
@@ -96,7 +136,7 @@ fn clear_way(dir: &Dir, name: &str) -> Result<()> {
 }
 
 /// The visible names, as links through `..data`; what earlier contents left goes.
-fn show(dir: &Dir, payload: &Payload, present: &str) -> Result<()> {
+fn show(dir: &Dir, payload: &Payload, present: &OsStr) -> Result<()> {
     let visible: BTreeSet<&str> = payload.keys().filter_map(|p| p.split('/').next()).collect();
     for name in &visible {
         let through = Path::new(DATA).join(name);
@@ -106,17 +146,14 @@ fn show(dir: &Dir, payload: &Payload, present: &str) -> Result<()> {
         }
     }
     for (name, kind) in dir.entries()? {
-        let hidden = name.to_str().is_some_and(|n| n.starts_with(".."));
-        let left = if hidden {
-            is_stamp(&name) && name != present
-        } else {
-            !name.to_str().is_some_and(|n| visible.contains(n)) && kind != Type::Directory
-        };
-        if left {
+        let kept = name
+            .to_str()
+            .is_some_and(|n| n.starts_with("..") || visible.contains(n));
+        if !kept && kind != Type::Directory {
             found(dir.remove_tree(&name))?;
         }
     }
-    Ok(())
+    sweep(dir, Some(present))
 }
 
 fn put(fresh: &Dir, path: &Path, file: &File, group: Option<u32>) -> Result<()> {
@@ -225,6 +262,52 @@ mod tests {
             is_stamp(&names[0]) && names[1] == DATA && names[2] == "a" && names.len() == 3,
             "{names:?}"
         );
+    }
+
+    fn names(dir: &Dir) -> Vec<String> {
+        let mut names: Vec<_> = dir
+            .entries()
+            .unwrap()
+            .into_iter()
+            .map(|(n, _)| n.into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let long = format!("z/{}", "n".repeat(256));
+        let deep = vec!["d"; 2100].join("/");
+        for bad in [
+            &[("a", "1"), (&long, "2")][..],
+            &[("a", "1"), ("a.b", "2"), ("a/b", "3")],
+            &[("a", "1"), (&deep, "2")],
+        ] {
+            assert!(write(&dir, &payload(bad), None).is_err());
+            assert_eq!(names(&dir), Vec::<String>::new(), "{bad:?}");
+        }
+        // What only the file system knows: two names of one file.
+        let twice = [("a/b", "1"), ("a//b", "2")];
+        assert!(write(&dir, &payload(&twice), None).is_err());
+        assert_eq!(names(&dir), Vec::<String>::new());
+        write(&dir, &payload(&[("a", "1")]), None).unwrap();
+        let good = names(&dir);
+        assert!(write(&dir, &payload(&twice), None).is_err());
+        assert_eq!(names(&dir), good, "the old content stays, alone");
+        assert_eq!(fs::read_to_string(temp.path().join("a")).unwrap(), "1");
+    }
+
+    #[test]
+    fn names_that_a_failed_try_did_not_come_to_are_made_by_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        write(&dir, &payload(&[("a", "1")]), None).unwrap();
+        fs::remove_file(temp.path().join("a")).unwrap();
+        assert!(!write(&dir, &payload(&[("a", "1")]), None).unwrap());
+        assert_eq!(fs::read_to_string(temp.path().join("a")).unwrap(), "1");
     }
 
     #[test]
