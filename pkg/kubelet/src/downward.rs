@@ -120,7 +120,8 @@ pub fn resource(
             selector.divisor.as_ref().map(|d| d.0.clone()).unwrap_or_default(),
         ));
     }
-    Ok(((amount + divisor - 1) / divisor).to_string())
+    // Rounded up; a sum could pass what the number holds.
+    Ok((amount / divisor + i64::from(amount % divisor > 0)).to_string())
 }
 
 #[cfg(test)]
@@ -134,7 +135,7 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"b": "2", "a": "x\"y"}},
             "spec": {"nodeName": "node", "containers": [{"name": "c", "image": "i", "resources": {
-                "limits": {"cpu": "1500m"}, "requests": {"memory": "64Mi"}}}]},
+                "limits": {"cpu": "1500m", "ephemeral-storage": "9223372036854775807"}, "requests": {"memory": "64Mi"}}}]},
         }))
         .unwrap();
         let values = RuntimeValues {
@@ -164,6 +165,7 @@ mod tests {
             ("requests.memory", Some("1Mi"), Some("64")),
             ("limits.memory", None, Some("1073741824")),
             ("requests.cpu", None, Some("0")),
+            ("limits.ephemeral-storage", Some("2"), Some("4611686018427387904")),
             ("limits.gpu", None, None),
         ] {
             let selector = ResourceFieldSelector {

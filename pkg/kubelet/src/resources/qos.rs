@@ -27,6 +27,8 @@ const MAX_SHARES: u64 = 262_144;
 /// The length of the accounting period that a quota is a part of, in microseconds.
 pub const CPU_PERIOD: u64 = 100_000;
 const MIN_QUOTA: i64 = 1_000;
+/// The kernel refuses more, and no host has as much.
+const MAX_QUOTA: i64 = (1 << 44) - 1;
 const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
 /// The pause container dies last of the pod.
 pub const PAUSE_OOM_SCORE_ADJ: i32 = -998;
@@ -60,11 +62,11 @@ pub fn shares(milli_cpu: i64) -> u64 {
     if milli_cpu <= 0 {
         return MIN_SHARES;
     }
-    (milli_cpu as u64 * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES)
+    ((milli_cpu as u64).saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
 pub fn quota(milli_cpu: i64) -> Option<i64> {
-    (milli_cpu > 0).then(|| (milli_cpu * CPU_PERIOD as i64 / 1000).max(MIN_QUOTA))
+    (milli_cpu > 0).then(|| (milli_cpu.saturating_mul(CPU_PERIOD as i64) / 1000).clamp(MIN_QUOTA, MAX_QUOTA))
 }
 
 /// cgroup v2's weight for v1's shares, by the mapping that runc uses.
@@ -101,7 +103,7 @@ pub fn pod_limits(pod: &Pod, class: Class) -> Limits {
             .iter()
             .map(|c| limit(c, resource).filter(|v| *v > 0))
             .collect();
-        let sum = all?.into_iter().sum::<i64>();
+        let sum = all?.into_iter().fold(0, i64::saturating_add);
         let init = pod::init_containers(pod)
             .iter()
             .map(|c| limit(c, resource).filter(|v| *v > 0));
@@ -132,7 +134,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         Class::BestEffort => 1000,
         Class::Burstable => {
             let request = request(container, "memory").unwrap_or(0);
-            let adjust = 1000 - (1000 * request) / memory_capacity.max(1);
+            let adjust = 1000 - request.saturating_mul(1000) / memory_capacity.max(1);
             adjust.clamp(i64::from(1000 + GUARANTEED_OOM_SCORE_ADJ), 999) as i32
         }
     }
@@ -170,13 +172,35 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (milli, expected) in [(0, 2), (1, 2), (100, 102), (1000, 1024), (300_000_000, 262_144)] {
+        for (milli, expected) in [
+            (0, 2),
+            (1, 2),
+            (100, 102),
+            (1000, 1024),
+            (300_000_000, 262_144),
+            (i64::MAX, 262_144),
+        ] {
             assert_eq!(shares(milli), expected, "{milli}");
         }
-        for (milli, expected) in [(0, None), (1, Some(1000)), (500, Some(50_000)), (2000, Some(200_000))] {
+        for (milli, expected) in [
+            (0, None),
+            (1, Some(1000)),
+            (500, Some(50_000)),
+            (2000, Some(200_000)),
+            // A limit of 10^12 CPUs, and more than can be counted.
+            (1_000_000_000_000_000, Some(MAX_QUOTA)),
+            (i64::MAX, Some(MAX_QUOTA)),
+        ] {
             assert_eq!(quota(milli), expected, "{milli}");
         }
         assert_eq!((weight(2), weight(1024), weight(262_144)), (1, 39, 10_000));
+    }
+
+    #[test]
+    fn limits_that_no_number_holds_are_the_largest_there_is() {
+        let huge = json!({"limits": {"cpu": "1T", "memory": "7Ei"}, "requests": {"cpu": "1", "memory": "1Gi"}});
+        let limits = pod_limits(&pod(&[huge.clone(), huge]), Class::Burstable);
+        assert_eq!((limits.quota, limits.memory), (Some(MAX_QUOTA), Some(i64::MAX)));
     }
 
     #[test]
@@ -187,6 +211,7 @@ mod tests {
             (json!({"requests": {"memory": "4Gi"}}), 500),
             (json!({"requests": {"memory": "1"}}), 999),
             (json!({"requests": {"memory": "8Gi"}}), 3),
+            (json!({"requests": {"memory": "7Ei"}}), 3),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), -997),
         ] {
             let pod = pod(std::slice::from_ref(&resources));
