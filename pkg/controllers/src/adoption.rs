@@ -17,7 +17,7 @@ use crate::meta::{self, Key};
 
 /// The owner of kind `O` that manages an object.
 pub fn manager<O: kube::Resource<DynamicType = ()>>(object: &impl kube::Resource) -> Option<Key> {
-    let owner = meta::controller_of(object).filter(|owner| owner.kind == O::kind(&()))?;
+    let owner = meta::controller_of_kind::<O, _>(object)?;
     Some(Key::new(meta::namespace(object), &owner.name))
 }
 
@@ -137,9 +137,25 @@ where
 mod tests {
     #![allow(clippy::unwrap_used)]
     use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::batch::v1::Job;
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
+
+    #[test]
+    fn a_manager_of_another_group_is_another_kind() {
+        let managed_by = |api_version: &str, kind: &str| -> Pod {
+            let owner = json!({"apiVersion": api_version, "kind": kind, "name": "x", "uid": "u", "controller": true});
+            serde_json::from_value(json!({"metadata": {"namespace": "d", "ownerReferences": [owner]}})).unwrap()
+        };
+        let key = Some(Key::new("d", "x"));
+        assert_eq!(manager::<Job>(&managed_by("batch/v1", "Job")), key);
+        assert_eq!(manager::<Job>(&managed_by("batch/v1beta1", "Job")), key);
+        assert_eq!(manager::<Job>(&managed_by("batch.volcano.sh/v1", "Job")), None);
+        assert_eq!(manager::<Job>(&managed_by("v1", "Job")), None);
+        assert_eq!(manager::<ReplicaSet>(&managed_by("batch/v1", "Job")), None);
+        assert_eq!(manager::<Pod>(&managed_by("v1", "Pod")), key);
+    }
 
     #[test]
     fn dependents_follow_manager_and_selector() {

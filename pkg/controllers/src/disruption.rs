@@ -217,7 +217,7 @@ impl Scales {
         match kind {
             "ReplicaSet" => {
                 let set = self.sets.get(ns, name).filter(|s| meta::uid(&**s) == uid)?;
-                if let Some(owner) = meta::controller_of(&*set).filter(|o| o.kind == "Deployment") {
+                if let Some(owner) = meta::controller_of_kind::<Deployment, _>(&*set) {
                     let deployment = self
                         .deployments
                         .get(ns, &owner.name)

@@ -121,6 +121,18 @@ pub fn controller_of<K: kube::Resource>(object: &K) -> Option<&OwnerReference> {
         .find(|owner| owner.controller == Some(true))
 }
 
+/// The owner that manages the object, if it is of kind `O`: the kind of that name in that group, in whatever version.
+pub fn controller_of_kind<O, K>(object: &K) -> Option<&OwnerReference>
+where
+    O: kube::Resource<DynamicType = ()>,
+    K: kube::Resource,
+{
+    controller_of(object).filter(|owner| {
+        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        owner.kind == O::kind(&()) && group == O::group(&())
+    })
+}
+
 /// Is the object managed by the owner with this uid?
 pub fn controlled_by<K: kube::Resource>(object: &K, uid: &str) -> bool {
     controller_of(object).is_some_and(|owner| owner.uid == uid)

@@ -94,9 +94,7 @@ fn pod_event(event: &Event<Pod>, deployments: &Informer<Deployment>, sets: &Info
         Event::Applied { .. } => return Vec::new(),
     };
     let namespace = meta::namespace(&**ended);
-    let set = meta::controller_of(&**ended)
-        .filter(|o| o.kind == "ReplicaSet")
-        .and_then(|o| sets.get(Some(namespace), &o.name));
+    let set = meta::controller_of_kind::<ReplicaSet, _>(&**ended).and_then(|o| sets.get(Some(namespace), &o.name));
     let Some(key) = set.as_deref().and_then(manager::<Deployment>) else {
         return Vec::new();
     };

@@ -158,7 +158,7 @@ fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>, in_namespace: &Index<Job>
         }
         let orphaned = owner.is_none_or(|o| {
             let job = key.as_ref().and_then(|k| jobs.get(k.ns(), &k.name));
-            o.kind == "Job" && job.is_none_or(|j| meta::uid(&*j) != o.uid)
+            key.is_some() && job.is_none_or(|j| meta::uid(&*j) != o.uid)
         });
         if held && orphaned {
             items.push(Item::Orphan(Key::of(&**new)));
@@ -176,7 +176,7 @@ impl Controller {
         if !meta::has_finalizer(&*pod, FINALIZER) {
             return Ok(Next::Done);
         }
-        if let Some(owner) = meta::controller_of(&*pod).filter(|o| o.kind == "Job") {
+        if let Some(owner) = meta::controller_of_kind::<Job, _>(&*pod) {
             // The informer of Jobs may lag behind that of pods: ask.
             let live = self.ctx.api::<Job>(&key.namespace).get_opt(&owner.name).await;
             let live = live.tried(|| format!("get Job {}/{}", key.namespace, owner.name))?;
