@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::core::PartialObjectMeta;
 use kube::discovery::verbs;
+use kube::{Api, Client};
 use mk8s_api::conditions;
-use mk8s_client::{Event, Informer};
+use mk8s_client::{Event, Informer, WorkQueue};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::context::Context;
@@ -25,6 +27,10 @@ const WORKERS: usize = 4;
 const FINALIZER: &str = "kubernetes";
 /// Requests under way for one namespace at once.
 const PARALLEL: usize = 8;
+/// Objects in a page of a list.
+const PAGE: u32 = 500;
+/// What is left is looked at no oftener than this while it goes: each look lists it all, and may write the status.
+const PAUSE: Duration = Duration::from_millis(250);
 /// What is left is waited for by events. Kinds that can't be watched are looked at after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
@@ -60,34 +66,40 @@ const CONDITIONS: [(&str, &str, &str); 5] = [
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let namespaces = ctx.informers.of::<Namespace>();
-    let mut gone = ctx.hub.gone();
+    let gone = ctx.hub.gone();
     let mut driver = Driver::new("namespace-controller", &ctx.scope);
     driver.watch(&namespaces, |event| match event {
         Event::Applied { new, .. } if meta::deleting(&**new) => vec![Key::new("", meta::name(&**new))],
         _ => Vec::new(),
     });
-    let (queue, known) = (driver.queue.clone(), namespaces.clone());
-    let follow = async move {
-        loop {
-            let name = match gone.recv().await {
-                Ok(name) => name,
-                // Too many to follow one by one: it could have been any.
-                Err(RecvError::Lagged(_)) => String::new(),
-                Err(RecvError::Closed) => return std::future::pending().await,
-            };
-            if name.is_empty() {
-                for namespace in known.filter(meta::deleting) {
-                    queue.add(Key::of(&*namespace));
-                }
-            } else if known.get(None, &name).is_some_and(|n| meta::deleting(&*n)) {
-                queue.add(Key::new("", &name));
-            }
+    let known = namespaces.clone();
+    let ending = move |name: &str| match name {
+        "" => known.filter(meta::deleting).iter().map(|n| Key::of(&**n)).collect(),
+        name => {
+            let ending = known.get(None, name).filter(|n| meta::deleting(&**n));
+            ending.iter().map(|n| Key::of(&**n)).collect()
         }
     };
+    let follow = follow(gone, ending, driver.queue.clone());
     let work = driver.run(WORKERS, Controller { ctx, namespaces });
     tokio::select! {
         () = follow => Ok(()),
         result = work => result,
+    }
+}
+
+/// Brings back the namespaces that end and lose an object; `ending` tells which these are, of one name or (empty) of all.
+async fn follow(mut gone: Receiver<String>, ending: impl Fn(&str) -> Vec<Key>, queue: WorkQueue<Key>) {
+    loop {
+        let name = match gone.recv().await {
+            Ok(name) => name,
+            // Too many to follow one by one: it could have been any.
+            Err(RecvError::Lagged(_)) => String::new(),
+            Err(RecvError::Closed) => return std::future::pending().await,
+        };
+        for key in ending(&name) {
+            queue.add_after(key, PAUSE);
+        }
     }
 }
 
@@ -110,14 +122,14 @@ struct Remaining {
 }
 
 impl Remaining {
-    fn count(&mut self, kind: &Kind, objects: &[ObjectMeta]) {
-        if objects.is_empty() {
+    fn count(&mut self, kind: &Kind, left: Left) {
+        if left.objects == 0 {
             return;
         }
         self.objects
-            .insert(format!("{}.{}", kind.api.plural, kind.api.group), objects.len());
-        for finalizer in objects.iter().flat_map(|o| o.finalizers.iter().flatten()) {
-            *self.finalizers.entry(finalizer.clone()).or_default() += 1;
+            .insert(format!("{}.{}", kind.api.plural, kind.api.group), left.objects);
+        for (finalizer, holds) in left.finalizers {
+            *self.finalizers.entry(finalizer).or_default() += holds;
         }
     }
 
@@ -191,13 +203,13 @@ impl Controller {
             .partition(|k| k.api.group.is_empty() && k.api.plural == "pods");
         for kinds in [pods, others] {
             let results: Vec<_> = futures::stream::iter(kinds)
-                .map(|kind| async move { (kind.clone(), self.clear_kind(namespace, &kind).await) })
+                .map(|kind| async move { (kind.clone(), clear_kind(&self.ctx.client, namespace, &kind).await) })
                 .buffer_unordered(PARALLEL)
                 .collect()
                 .await;
             for (kind, result) in results {
                 match result {
-                    Ok(left) => remaining.count(&kind, &left),
+                    Ok(left) => remaining.count(&kind, left),
                     Err(error) => remaining.failures.push(error.to_string()),
                 }
             }
@@ -208,36 +220,61 @@ impl Controller {
         remaining.failures.sort();
         remaining
     }
+}
 
-    async fn clear_kind(&self, namespace: &str, kind: &Kind) -> Result<Vec<ObjectMeta>, Error> {
-        let api = kind.metadata(&self.ctx.client, namespace);
-        let what = || format!("{} in namespace {namespace}", kind.api.plural);
-        let list = || async {
-            let list = api
-                .list(&ListParams::default())
-                .await
-                .tried(|| format!("list {}", what()))?;
-            Ok::<Vec<ObjectMeta>, Error>(list.items.into_iter().map(|o| o.metadata).collect())
-        };
-        let before = list().await?;
-        if before.iter().all(|o| o.deletion_timestamp.is_some()) {
-            return Ok(before);
-        }
-        // Foreground and orphan finalizers are the garbage collector's; here everything goes anyway.
-        if kind.can("deletecollection") {
-            let done = api
-                .delete_collection(&DeleteParams::background(), &ListParams::default())
-                .await;
-            done.map(drop).tried(|| format!("delete {}", what()))?;
-        } else {
-            for object in before.iter().filter(|o| o.deletion_timestamp.is_none()) {
-                let name = object.name.as_deref().unwrap_or_default();
-                let done = api.delete(name, &DeleteParams::background()).await.map(drop);
-                done.tried_if_exists(|| format!("delete {name} of {}", what()))?;
+/// What is left of one kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Left {
+    objects: usize,
+    /// Numbers of objects by finalizer.
+    finalizers: BTreeMap<String, usize>,
+    /// Those that nobody has deleted yet.
+    staying: Vec<String>,
+}
+
+/// Reads what is left page by page: of a large namespace no more than one is ever held.
+async fn left(api: &Api<PartialObjectMeta>, what: &str) -> Result<Left, Error> {
+    let mut left = Left::default();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = api.list(&page).await.tried(|| format!("list {what}"))?;
+        for object in list.items {
+            left.objects += 1;
+            for finalizer in object.metadata.finalizers.into_iter().flatten() {
+                *left.finalizers.entry(finalizer).or_default() += 1;
+            }
+            if object.metadata.deletion_timestamp.is_none() {
+                left.staying.extend(object.metadata.name);
             }
         }
-        list().await
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => return Ok(left),
+        }
     }
+}
+
+/// Deletes what is there and tells what stays for now. While that only ends, it is listed once.
+async fn clear_kind(client: &Client, namespace: &str, kind: &Kind) -> Result<Left, Error> {
+    let api = kind.metadata(client, namespace);
+    let what = format!("{} in namespace {namespace}", kind.api.plural);
+    let before = left(&api, &what).await?;
+    if before.staying.is_empty() {
+        return Ok(before);
+    }
+    // Foreground and orphan finalizers are the garbage collector's; here everything goes anyway.
+    if kind.can("deletecollection") {
+        let done = api
+            .delete_collection(&DeleteParams::background(), &ListParams::default())
+            .await;
+        done.map(drop).tried(|| format!("delete {what}"))?;
+    } else {
+        for name in &before.staying {
+            let done = api.delete(name, &DeleteParams::background()).await.map(drop);
+            done.tried_if_exists(|| format!("delete {name} of {what}"))?;
+        }
+    }
+    left(&api, &what).await
 }
 
 /// What keeps a condition from being all right: reason and message.
@@ -308,7 +345,87 @@ fn set_conditions(namespace: &mut Namespace, remaining: &Remaining) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use kube::core::ApiResource;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_whose_objects_go_one_by_one_is_looked_at_a_few_times() {
+        let gone = tokio::sync::broadcast::Sender::new(16);
+        let queue = WorkQueue::new("ending");
+        let ending = |name: &str| vec![Key::new("", if name.is_empty() { "ns" } else { name })];
+        let follow = follow(gone.subscribe(), ending, queue.clone());
+        let looks = async {
+            let mut looks = 0;
+            while let Ok(key) = tokio::time::timeout(PAUSE * 4, queue.next()).await {
+                looks += 1;
+                queue.done(&key);
+            }
+            looks
+        };
+        // One object each millisecond, for two seconds.
+        let end = async {
+            for _ in 0..2000 {
+                gone.send("ns".to_owned()).unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = follow => unreachable!("the hub is there"),
+            () = end => unreachable!("never over"),
+            looks = looks => assert!((4..=9).contains(&looks), "{looks}"),
+        }
+    }
+
+    /// Two pages of one object each; the second has a finalizer.
+    fn page(request: &Request<Body>) -> serde_json::Value {
+        let uri = request.uri().to_string();
+        let second = uri.contains("continue=more");
+        let (name, held, more) = match second {
+            false => ("a", json!([]), "more"),
+            true => ("b", json!(["x/y"]), ""),
+        };
+        let metadata =
+            json!({"name": name, "namespace": "ns", "finalizers": held, "deletionTimestamp": "2024-01-01T00:00:00Z"});
+        json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {"continue": more},
+            "items": [{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}]})
+    }
+
+    #[tokio::test]
+    async fn what_only_ends_is_read_once_in_pages() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = asked.clone();
+        let serve = tower::service_fn(move |request: Request<Body>| {
+            heard.lock().push(format!("{} {}", request.method(), request.uri()));
+            let body = Body::from(page(&request).to_string().into_bytes());
+            async move { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let api = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+        let verbs = ["list", "delete", "deletecollection"].map(str::to_owned).to_vec();
+        let pods = Kind {
+            api,
+            namespaced: true,
+            verbs,
+        };
+        let left = clear_kind(&Client::new(serve, "default"), "ns", &pods).await.unwrap();
+        assert_eq!((left.objects, &left.finalizers), (2, &[("x/y".to_owned(), 1)].into()));
+        let asked = asked.lock();
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert!(
+            asked
+                .iter()
+                .all(|asked| asked.starts_with("GET ") && asked.contains("limit=500")),
+            "{asked:?}"
+        );
+    }
 
     #[test]
     fn conditions_tell_what_remains_and_settle() {
