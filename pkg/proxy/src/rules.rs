@@ -493,6 +493,16 @@ fn add_chains(text: &mut String, node: &Node, balancers: BTreeSet<Balancer>) {
     }
 }
 
+/// Once no element leads to them. Of two chains the one goes first that leads to the other.
+pub fn delete_chains(text: &mut String, node: &Node, balancers: &BTreeSet<Balancer>) {
+    for (name, _) in balancers
+        .iter()
+        .flat_map(|balancer| balancer.chains(node).into_iter().rev())
+    {
+        let _ = writeln!(text, "flush chain ip {TABLE} {name}\ndelete chain ip {TABLE} {name}");
+    }
+}
+
 fn add_elements<'a>(text: &mut String, elements: impl Iterator<Item = (&'a Key, &'a Value)>) {
     statements(
         text,

@@ -35,8 +35,13 @@ pub struct ChangeTracker {
     /// What changed since the last [`ChangeTracker::take`]: the value that the kernel has.
     touched: BTreeMap<Key, Option<Value>>,
     chains: BTreeSet<Balancer>,
+    /// With how many chains those that nothing leads to are looked for.
+    sweep_at: usize,
     stale: BTreeSet<Stale>,
 }
+
+/// Chains that may be there though no element leads to them.
+const UNUSED_CHAINS: usize = 256;
 
 /// UDP "connections" that the kernel would keep sending where they went before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,12 +151,31 @@ impl ChangeTracker {
             })
             .filter(|balancer| self.chains.insert(*balancer))
             .collect();
+        let elements = crate::rules::elements(&removed, &fresh, &added);
+        let mut text = transaction(node, &removed, fresh, &added);
+        let unused = self.sweep();
+        crate::rules::delete_chains(&mut text, node, &unused);
         Changes {
-            elements: crate::rules::elements(&removed, &fresh, &added),
-            text: transaction(node, &removed, fresh, &added),
+            elements: elements.filter(|_| unused.is_empty()),
+            text,
             stale,
             truth: None,
         }
+    }
+
+    /// The chains that go. A user can have them made without end, by a Service whose session affinity is now so many
+    /// seconds and now so many; most serve again, so that a few are kept.
+    fn sweep(&mut self) -> BTreeSet<Balancer> {
+        if self.chains.len() <= self.sweep_at {
+            return BTreeSet::new();
+        }
+        let wanted: Vec<Value> = self.wanted.keys().filter_map(|key| self.effective(key)).collect();
+        let mut kept = crate::rules::balancers(&wanted);
+        kept.extend(crate::rules::common());
+        let unused = self.chains.difference(&kept).copied().collect();
+        self.chains.retain(|balancer| kept.contains(balancer));
+        self.sweep_at = self.chains.len() + UNUSED_CHAINS;
+        unused
     }
 
     /// The whole table, for a start or after a transaction that failed: what flows the kernel kept from before is not known
@@ -165,6 +189,7 @@ impl ChangeTracker {
             .collect();
         self.chains = crate::rules::balancers(all.values());
         self.chains.extend(crate::rules::common());
+        self.sweep_at = self.chains.len() + UNUSED_CHAINS;
         Changes {
             text: rebuild(node, all.iter()),
             elements: None,
@@ -276,6 +301,34 @@ mod tests {
         tracker.set(web(), Entries::new());
         assert!(!tracker.take(&node()).text.contains("add"));
         assert!(tracker.wanted.is_empty() && tracker.by_owner.is_empty());
+    }
+
+    #[test]
+    fn chains_that_nothing_leads_to_go() {
+        let mut tracker = ChangeTracker::default();
+        tracker.take_all(&node());
+        let dest = Dest {
+            ip: Some([10, 96, 0, 5].into()),
+            proto: Proto::Tcp,
+            port: 80,
+        };
+        let mut there = BTreeSet::new();
+        for seconds in 1..=1000 {
+            let balancer = Balancer::new(&dest, Masquerade::Foreign, 1, false, Some(seconds));
+            let sticky = Value::Verdict(Verdict::Balancer(balancer));
+            tracker.set(web(), Entries::from([(Key::Entry(dest), sticky)]));
+            let changes = tracker.take(&node());
+            for line in changes.text.lines() {
+                if let Some(name) = line.strip_prefix("add chain ip mk8s ") {
+                    there.insert(name.to_owned());
+                } else if let Some(name) = line.strip_prefix("delete chain ip mk8s ") {
+                    assert!(changes.elements.is_none() && there.remove(name), "{name}");
+                }
+            }
+            // Two chains for each.
+            assert!(there.len() <= 2 * (UNUSED_CHAINS + 1), "{}", there.len());
+            assert!(there.contains(&format!("ip-foreign-1-sticky-{seconds}")));
+        }
     }
 
     #[test]

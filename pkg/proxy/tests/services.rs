@@ -339,6 +339,29 @@ fn affinity_holds_while_the_endpoint_does() {
 }
 
 #[test]
+fn chains_that_nothing_leads_to_go() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let a = network.attach("a").await.unwrap();
+        serve("a", &a);
+        let mut table = Table::new().await;
+        let chains = || sh("nft list chains ip").matches("-sticky-").count();
+        let mut most = 0;
+        for seconds in 1..=150 {
+            let sticky = web(json!({"sessionAffinity": "ClientIP",
+                                    "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}));
+            table.set("app/web", &sticky, &slice(&[(&a, "n1")])).await;
+            most = most.max(chains());
+        }
+        // Six for each number of seconds.
+        assert!((400..600).contains(&most), "{most}");
+        assert!(chains() < most, "the kernel has deleted some");
+        assert!(ask(None, VIP, 80).unwrap().starts_with('a'));
+    });
+}
+
+#[test]
 fn policies_local() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
