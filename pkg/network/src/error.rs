@@ -18,6 +18,11 @@ pub enum Error {
     },
     #[error("no free pod address in {0}")]
     NoFreeAddress(ipnet::Ipv4Net),
+    #[error("the node's pod range {range} is not within the cluster's, {cluster}")]
+    ForeignRange {
+        range: ipnet::Ipv4Net,
+        cluster: ipnet::Ipv4Net,
+    },
     #[error("no link of this host has the node address {0}")]
     NoLink(Ipv4Addr),
     #[error(transparent)]

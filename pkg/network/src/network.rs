@@ -94,6 +94,10 @@ const VXLAN_OVERHEAD: u32 = 50;
 impl Network {
     /// Makes the node's network, or finds it and sets right what differs. Pods that are attached stay so.
     pub async fn open(config: Config) -> Result<Self> {
+        let (range, cluster) = (config.pod_cidr, config.cluster_cidr);
+        if !cluster.contains(&range) {
+            return Err(Error::ForeignRange { range, cluster });
+        }
         let rtnl = Rtnl::open()?;
         let ipam = Ipam::open(&config.state_dir, config.pod_cidr)?;
         before::require(before::IP_FORWARD, "1")?;
@@ -311,7 +315,7 @@ impl Network {
                 tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
                 let wanted = self.0.peers.lock().await;
                 let state = match wanted.as_ref() {
-                    Some(wanted) => self.0.desired(&wanted.peers),
+                    Some(wanted) => self.0.desired(&wanted.peers).await?,
                     // Those of the last run, as at the start.
                     None => self.0.observed().await?,
                 };
@@ -355,12 +359,21 @@ impl Network {
 }
 
 impl Inner {
-    fn desired(&self, peers: &BTreeSet<Peer>) -> overlay::State {
+    async fn desired(&self, peers: &BTreeSet<Peer>) -> Result<overlay::State> {
         let own = Peer {
             node_ip: self.config.node_ip,
             pod_cidr: self.config.pod_cidr,
         };
-        overlay::desired(self.config.mode, self.overlay.index, own, peers)
+        let addresses = self.rtnl.addresses(None).await?;
+        let host: Vec<Ipv4Net> = addresses
+            .into_iter()
+            .filter_map(|(_, address, prefix)| Some(Ipv4Net::new(address, prefix).ok()?.trunc()))
+            .collect();
+        let (accepted, refused) = overlay::accepted(own, self.config.cluster_cidr, &host, peers);
+        for Peer { node_ip, pod_cidr } in refused {
+            tracing::warn!(%node_ip, %pod_cidr, "no way to a node's pods: their range is not the cluster's, or another's too");
+        }
+        Ok(overlay::desired(self.config.mode, self.overlay.index, &accepted))
     }
 
     async fn observed(&self) -> Result<overlay::State> {
@@ -369,13 +382,13 @@ impl Inner {
 
     async fn reach(&self, peers: &BTreeSet<Peer>) -> Result<()> {
         let have = self.observed().await?;
-        overlay::apply(&self.rtnl, self.overlay.index, &have, &self.desired(peers)).await
+        overlay::apply(&self.rtnl, self.overlay.index, &have, &self.desired(peers).await?).await
     }
 
     /// Takes VXLAN packets from these nodes and no others.
     async fn admit(&self, peers: &BTreeSet<Peer>) -> Result<()> {
         let table = names::TABLE;
-        let elements = elements(&self.desired(peers).nodes());
+        let elements = elements(&self.desired(peers).await?.nodes());
         nft::apply(&format!(
             "flush set ip {table} nodes\n{}",
             match elements.is_empty() {

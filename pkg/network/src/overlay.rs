@@ -37,15 +37,31 @@ impl State {
     }
 }
 
-/// `link` is the VXLAN device's, or the link that has the node's address. A peer that names this node, or whose range
-/// another peer before it has, is left out.
-pub fn desired(mode: Mode, link: u32, own: Peer, peers: &BTreeSet<Peer>) -> State {
-    let mut state = State::default();
-    let mut ranges = BTreeSet::from([own.pod_cidr]);
-    for peer in peers {
-        if peer.node_ip == own.node_ip || !ranges.insert(peer.pod_cidr) {
-            continue;
+/// The peers that a way is made to, and those that none is made to. What a Node says of its range steers every host's
+/// packets, so it is taken only inside the cluster's network, off this node's own range, the networks of the host's links
+/// and the range of a peer before it. A peer that names this node is in neither.
+pub fn accepted(own: Peer, cluster: Ipv4Net, host: &[Ipv4Net], peers: &BTreeSet<Peer>) -> (Vec<Peer>, Vec<Peer>) {
+    let mut taken = vec![own.pod_cidr];
+    taken.extend(host);
+    let others = peers.iter().copied().filter(|peer| peer.node_ip != own.node_ip);
+    others.partition(|peer| {
+        let range = peer.pod_cidr;
+        let fits = cluster.contains(&range) && !taken.iter().any(|taken| overlap(*taken, range));
+        if fits {
+            taken.push(range);
         }
+        fits
+    })
+}
+
+fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
+/// The ways to [`accepted`] peers. `link` is the VXLAN device's, or the link that has the node's address.
+pub fn desired(mode: Mode, link: u32, peers: &[Peer]) -> State {
+    let mut state = State::default();
+    for peer in peers {
         match mode {
             Mode::Vxlan => {
                 let (device, mac) = (peer.pod_cidr.network(), names::vxlan_mac(peer.node_ip));
@@ -139,8 +155,39 @@ mod tests {
     }
 
     #[test]
+    fn only_ranges_of_the_cluster_that_nobody_has() {
+        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let with = |node: u8, range: &str| Peer {
+            pod_cidr: net(range),
+            ..peer(node)
+        };
+        let host = [net("10.0.0.0/24"), net("10.244.77.0/24"), net("127.0.0.0/8")];
+        let refused = [
+            (4, "128.0.0.0/1"),
+            (5, "0.0.0.0/0"),
+            (6, "10.0.0.0/8"),
+            (7, "10.244.0.0/15"),
+            (8, "10.0.0.0/24"),
+            // This node's, a part of it, more than it; another node's; the host's own network.
+            (9, "10.244.1.0/24"),
+            (10, "10.244.1.0/25"),
+            (11, "10.244.0.0/23"),
+            (12, "10.244.2.128/25"),
+            (13, "10.244.3.0/24"),
+            (14, "10.244.76.0/23"),
+        ]
+        .map(|(node, range)| with(node, range));
+        // Itself, whatever its Node says, is no peer.
+        let own = with(1, "10.244.99.0/24");
+        let all = refused.into_iter().chain([own, peer(2), peer(3)]).collect();
+        let (accepted, others) = accepted(peer(1), net("10.244.0.0/16"), &host, &all);
+        assert_eq!(accepted, [peer(2), peer(3)]);
+        assert_eq!(others, refused);
+    }
+
+    #[test]
     fn three_entries_per_peer() {
-        let state = desired(Mode::Vxlan, 7, peer(1), &BTreeSet::from([peer(1), peer(2)]));
+        let state = desired(Mode::Vxlan, 7, &[peer(2)]);
         let route = Route {
             to: peer(2).pod_cidr,
             via: [10, 244, 2, 0].into(),
@@ -160,7 +207,7 @@ mod tests {
 
     #[test]
     fn plain_routes() {
-        let state = desired(Mode::Routes, 2, peer(1), &BTreeSet::from([peer(2)]));
+        let state = desired(Mode::Routes, 2, &[peer(2)]);
         let route = Route {
             to: peer(2).pod_cidr,
             via: [10, 0, 0, 2].into(),

@@ -371,6 +371,7 @@ impl Rtnl {
             .collect())
     }
 
+    /// Where another's route to the same range is, that one stays and this is an error.
     pub async fn set_route(&self, route: Route) -> Result<()> {
         let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(route.to.addr(), route.to.prefix_len())
@@ -380,7 +381,7 @@ impl Rtnl {
         if route.onlink {
             message = message.onlink();
         }
-        let done = self.0.route().add(message.build()).replace().execute().await;
+        let done = self.0.route().add(message.build()).execute().await;
         tried(|| format!("route {} by {}", route.to, route.via), done)
     }
 

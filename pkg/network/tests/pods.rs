@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mk8s_network::{Config, Mode, Network, Peer, names, netns, teardown};
+use mk8s_network::{Config, Error, Mode, Network, Peer, names, netns, teardown};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -403,6 +403,59 @@ fn many_pods_at_once() {
         }
         println!("40 detached: {:?}", start.elapsed());
         teardown().await.unwrap();
+    });
+}
+
+#[test]
+fn the_hosts_own_routes_stay() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        for foreign in ["128.0.0.0/1", "10.0.0.0/24"] {
+            let range = foreign.parse().unwrap();
+            let config = Config {
+                pod_cidr: range,
+                ..config(dir.path())
+            };
+            let refused = Network::open(config).await.err();
+            assert!(
+                matches!(refused, Some(Error::ForeignRange { range: found, .. }) if found == range),
+                "{foreign}: {refused:?}"
+            );
+        }
+        let before = "10.244.5.0/24 via 10.0.0.5 dev eth0";
+        sh("ip route add 10.244.5.0/24 via 10.0.0.5; ip route add default via 10.0.0.254");
+        for mode in [Mode::Vxlan, Mode::Routes] {
+            let network = Network::open(Config {
+                mode,
+                ..config(dir.path())
+            })
+            .await
+            .unwrap();
+            let own = sh("ip route");
+            let peer = |n: u8, range: &str| Peer {
+                node_ip: [10, 0, 0, n].into(),
+                pod_cidr: range.parse().unwrap(),
+            };
+            let stolen = ["0.0.0.0/0", "128.0.0.0/1", "10.0.0.0/24", "10.0.0.0/8"];
+            let peers = stolen.into_iter().zip(10..).map(|(range, n)| peer(n, range));
+            let taken = network.peers(peers.chain([peer(2, "10.244.2.0/24")]).collect()).await;
+            taken.unwrap();
+            let made: Vec<String> = sh("ip route")
+                .lines()
+                .filter(|line| !own.contains(line))
+                .map(str::to_owned)
+                .collect();
+            assert!(
+                matches!(&made[..], [one] if one.starts_with("10.244.2.0/24 ")),
+                "{made:?}"
+            );
+            // Within the cluster's range, but somebody's here: told, and left as it is.
+            let peers = BTreeSet::from([peer(2, "10.244.2.0/24"), peer(5, "10.244.5.0/24")]);
+            network.peers(peers).await.unwrap_err();
+            assert!(sh("ip route").contains(before), "{}", sh("ip route"));
+            network.peers(BTreeSet::new()).await.unwrap();
+            assert_eq!(sh("ip route"), own);
+        }
     });
 }
 
