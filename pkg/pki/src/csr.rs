@@ -1,7 +1,7 @@
 //! Certificate requests: parsing and checking them, and signing them as upstream's signers do
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/>).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use rcgen::SigningKey;
 use rustls::pki_types::CertificateSigningRequestDer;
@@ -39,7 +39,8 @@ pub struct Names {
     pub addresses: Vec<IpAddr>,
     pub emails: Vec<String>,
     pub uris: Vec<String>,
-    /// Names of other kinds (directory names, …): nobody signs these.
+    /// Names of other kinds (directory names, …): nobody signs these. An IPv4 address in IPv6's form is one, too: clients
+    /// take it for the IPv4 address, so who compares it as it stands lets through what is refused in its usual form.
     pub others: usize,
 }
 
@@ -70,7 +71,8 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
     }
-    <[u8; 16]>::try_from(bytes).ok().map(Into::into)
+    let v6 = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
+    v6.to_ipv4_mapped().is_none().then_some(v6.into())
 }
 
 /// A request whose signature has been checked.
@@ -275,6 +277,15 @@ mod tests {
         assert_eq!(crate::issue::names(&chain[0]).unwrap(), names);
         assert_eq!(Subject::of_certificate(&chain[0]).unwrap(), request.subject);
         crate::issue::certified_key(&certificate, &key).unwrap();
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6s_form_is_no_address() {
+        let names = ["::ffff:10.96.0.1", "fd00::1", "10.0.0.2"].map(String::from);
+        let (_, request) = crate::issue::request("system:node:n1", Some("system:nodes"), &names).unwrap();
+        let names = parse(request.as_bytes()).unwrap().names;
+        let expected = ["fd00::1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!((&names.addresses[..], names.others), (&expected[..], 1));
     }
 
     #[test]
