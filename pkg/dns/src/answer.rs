@@ -1,6 +1,6 @@
 //! From a query to its response, or to the decision that others have to be asked. Pure.
 
-use std::net::Ipv4Addr;
+use std::{collections::HashSet, net::Ipv4Addr};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -30,8 +30,13 @@ pub enum Decision {
     Forward,
 }
 
-/// `query` has been parsed from what a client sent.
-pub fn decide(config: &Config, index: &Index, query: &Message) -> Decision {
+/// No record is shorter: its name as a pointer, type, class, TTL, and the length of its data.
+const SHORTEST: usize = 12;
+
+/// `query` has been parsed from what a client sent, `limit` is of the response's bytes: what can't fit is not even looked up,
+/// so that a query costs what its answer does. One record more is: that is how [`fit`] sees that it has to be marked.
+pub fn decide(config: &Config, index: &Index, query: &Message, limit: usize) -> Decision {
+    let most = limit / SHORTEST + 1;
     let mut response = Message::response(query.metadata.id, query.metadata.op_code);
     response.metadata.recursion_desired = query.metadata.recursion_desired;
     response.metadata.recursion_available = true;
@@ -64,6 +69,7 @@ pub fn decide(config: &Config, index: &Index, query: &Message) -> Decision {
             config,
             index,
             domain: &domain,
+            most,
         }
         .answer(response, question, relative);
     }
@@ -72,6 +78,7 @@ pub fn decide(config: &Config, index: &Index, query: &Message) -> Decision {
             config,
             index,
             domain: &domain,
+            most,
         }
         .reverse(response, question, ip),
         None => Decision::Forward,
@@ -88,6 +95,8 @@ struct Zone<'a> {
     config: &'a Config,
     index: &'a Index,
     domain: &'a [&'a str],
+    /// Records.
+    most: usize,
 }
 
 impl Zone<'_> {
@@ -103,7 +112,7 @@ impl Zone<'_> {
             });
             return Decision::Answer(response);
         }
-        let mut found = self.index.find(relative, self.config.address);
+        let mut found = self.index.find(relative, self.config.address, self.most);
         for _ in 0..MAX_ALIASES {
             let Some(target) = found.alias.take() else { break };
             let Ok(target) = Name::from_ascii(format!("{target}.")) else {
@@ -118,7 +127,7 @@ impl Zone<'_> {
             let Some(relative) = labels.strip_suffix(self.domain) else {
                 return Decision::Chase(response, target);
             };
-            found = self.index.find(relative, self.config.address);
+            found = self.index.find(relative, self.config.address, self.most);
             owner = target;
         }
         self.fill(&mut response, owner, kind, found);
@@ -136,21 +145,21 @@ impl Zone<'_> {
                     0
                 };
                 let (late, early) = found.addresses.split_at(turn);
-                for ip in early.iter().chain(late) {
+                for ip in early.iter().chain(late).take(self.most) {
                     response.add_answer(Record::from_rdata(owner.clone(), TTL, RData::A(A(*ip))));
                 }
             }
             RecordType::SRV => {
                 let weight = (100 / found.services.len().max(1)).max(1) as u16;
+                let mut told = HashSet::new();
                 for located in &found.services {
                     let Some(target) = self.absolute(&located.target) else {
                         continue;
                     };
                     let data = SRV::new(0, weight, located.port, target.clone());
                     response.add_answer(Record::from_rdata(owner.clone(), TTL, RData::SRV(data)));
-                    let address = Record::from_rdata(target, TTL, RData::A(A(located.ip)));
-                    if !response.additionals.contains(&address) {
-                        response.add_additional(address);
+                    if told.insert((&located.target, located.ip)) {
+                        response.add_additional(Record::from_rdata(target, TTL, RData::A(A(located.ip))));
                     }
                 }
             }
@@ -177,7 +186,7 @@ impl Zone<'_> {
         response.metadata.authoritative = true;
         let known = names.peek().is_some();
         if matches!(question.query_type(), RecordType::PTR | RecordType::ANY) {
-            for name in names {
+            for name in names.take(self.most) {
                 response.add_answer(Record::from_rdata(question.name().clone(), TTL, RData::PTR(PTR(name))));
             }
         }
@@ -266,7 +275,7 @@ mod tests {
     fn ask(name: &str, kind: RecordType) -> Decision {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        decide(&config(), &sample(), &query)
+        decide(&config(), &sample(), &query, 512)
     }
 
     fn told(name: &str, kind: RecordType) -> String {
@@ -347,5 +356,25 @@ mod tests {
             "{}",
             read.answers.len()
         );
+    }
+
+    /// A thousand ports at a hundred endpoints: a query of 40 bytes was a hundred thousand records, compared each with each.
+    #[test]
+    fn no_more_is_made_than_fits() {
+        let index = crate::index::tests::wide(1000, 100);
+        let mut query = Message::query();
+        let name = Name::from_ascii("wide.app.svc.cluster.local.").unwrap();
+        query.add_query(Query::query(name, RecordType::SRV));
+        for (limit, records, addresses) in [(512, 43, 1), (65_535, 5462, 6)] {
+            let Decision::Answer(response) = decide(&config(), &index, &query, limit) else {
+                panic!()
+            };
+            assert_eq!(
+                (response.answers.len(), response.additionals.len()),
+                (records, addresses)
+            );
+            let read = Message::from_vec(&fit(response, limit).unwrap()).unwrap();
+            assert!(read.metadata.truncation && !read.answers.is_empty());
+        }
     }
 }

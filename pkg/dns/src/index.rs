@@ -202,7 +202,8 @@ impl Index {
     }
 
     /// `labels`: lower case, without the domain. `dns`: this server's own address.
-    pub fn find(&self, labels: &[&str], dns: Ipv4Addr) -> Found {
+    /// At most `most` ports.
+    pub fn find(&self, labels: &[&str], dns: Ipv4Addr, most: usize) -> Found {
         let empty = Found {
             exists: true,
             ..Found::default()
@@ -222,23 +223,23 @@ impl Index {
             [_, "pod"] => empty,
             // As with CoreDNS's `pods insecure`: the name says the address, and there need not be such a pod.
             [ip, _, "pod"] => ip.replace('-', ".").parse().map_or(Found::default(), at),
-            [name, namespace, "svc"] => self.service(name, namespace, None),
+            [name, namespace, "svc"] => self.service(name, namespace, None, most),
             [label, name, namespace, "svc"] if label.starts_with('_') => Found {
-                exists: self.service(name, namespace, None).exists,
+                exists: self.service(name, namespace, None, most).exists,
                 ..Found::default()
             },
             [port, proto, name, namespace, "svc"] => {
                 let (Some(port), Some(proto)) = (port.strip_prefix('_'), proto.strip_prefix('_')) else {
                     return Found::default();
                 };
-                self.service(name, namespace, Some((port, proto)))
+                self.service(name, namespace, Some((port, proto)), most)
             }
-            [label, name, namespace, "svc"] => self.endpoint(label, name, namespace),
+            [label, name, namespace, "svc"] => self.endpoint(label, name, namespace, most),
             _ => Found::default(),
         }
     }
 
-    fn service(&self, name: &str, namespace: &str, wanted: Option<(&str, &str)>) -> Found {
+    fn service(&self, name: &str, namespace: &str, wanted: Option<(&str, &str)>, most: usize) -> Found {
         let key = format!("{name}.{namespace}");
         let Some(entry) = self.entries.get(&key) else {
             return Found::default();
@@ -260,21 +261,23 @@ impl Index {
                     target: format!("{key}.svc"),
                     ip: *ip,
                 };
-                found.services.extend(ports.iter().filter(is_wanted).map(located));
+                found
+                    .services
+                    .extend(ports.iter().filter(is_wanted).take(most).map(located));
             }
             Kind::Headless(endpoints) => {
                 for endpoint in endpoints {
                     let target = format!("{}.{key}.svc", endpoint.label);
-                    let ports = endpoint.ports.iter().filter(is_wanted);
-                    let before = found.services.len();
-                    found.services.extend(ports.map(|port| Located {
+                    let mut ports = endpoint.ports.iter().filter(is_wanted).peekable();
+                    if wanted.is_none() || ports.peek().is_some() {
+                        found.addresses.push(endpoint.ip);
+                    }
+                    let room = most - found.services.len();
+                    found.services.extend(ports.take(room).map(|port| Located {
                         port: port.port,
                         target: target.clone(),
                         ip: endpoint.ip,
                     }));
-                    if wanted.is_none() || found.services.len() > before {
-                        found.addresses.push(endpoint.ip);
-                    }
                 }
                 found.addresses.sort();
                 found.addresses.dedup();
@@ -289,7 +292,7 @@ impl Index {
         found
     }
 
-    fn endpoint(&self, label: &str, name: &str, namespace: &str) -> Found {
+    fn endpoint(&self, label: &str, name: &str, namespace: &str, most: usize) -> Found {
         let key = format!("{name}.{namespace}");
         let mut found = Found::default();
         if let Some(Entry {
@@ -300,11 +303,14 @@ impl Index {
                 found.exists = true;
                 found.addresses.push(endpoint.ip);
                 let target = format!("{label}.{key}.svc");
-                found.services.extend(endpoint.ports.iter().map(|port| Located {
-                    port: port.port,
-                    target: target.clone(),
-                    ip: endpoint.ip,
-                }));
+                let room = most - found.services.len();
+                found
+                    .services
+                    .extend(endpoint.ports.iter().take(room).map(|port| Located {
+                        port: port.port,
+                        target: target.clone(),
+                        ip: endpoint.ip,
+                    }));
             }
         }
         found
@@ -344,9 +350,24 @@ pub(crate) mod tests {
         index
     }
 
+    /// Service app/wide without an address: so many ports, at so many endpoints each.
+    pub fn wide(ports: u16, endpoints: u8) -> Index {
+        let port = |n: u16| json!({"name": format!("p{n}"), "port": n});
+        let ports: Vec<_> = (1..=ports).map(port).collect();
+        let endpoint = |n: u8| json!({"addresses": [format!("10.244.0.{n}")]});
+        let endpoints: Vec<_> = (0..endpoints).map(endpoint).collect();
+        let slice =
+            json!({"metadata": {"name": "wide-1"}, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
+        let slice = serde_json::from_value(slice).unwrap();
+        let wide = serde_json::from_value(json!({"spec": {"clusterIP": "None", "ports": ports}})).unwrap();
+        let mut index = Index::default();
+        index.set("app", "wide", entry(&wide, [&slice].into_iter()));
+        index
+    }
+
     fn find(name: &str) -> String {
         let labels: Vec<&str> = name.split('.').collect();
-        let found = sample().find(&labels, [10, 96, 0, 10].into());
+        let found = sample().find(&labels, [10, 96, 0, 10].into(), 100);
         if !found.exists {
             return "-".into();
         }

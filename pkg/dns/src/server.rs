@@ -76,7 +76,7 @@ impl Server {
         if query.metadata.message_type == hickory_proto::op::MessageType::Response {
             return Step::Nothing;
         }
-        match decide(&self.config, &self.index.read(), &query) {
+        match decide(&self.config, &self.index.read(), &query, limit(&query, transport)) {
             Decision::Answer(response) if self.is_ready() => {
                 fit(response, limit(&query, transport)).map_or(Step::Nothing, Step::Send)
             }
@@ -89,13 +89,14 @@ impl Server {
     }
 
     /// Until the index is whole, "no such name" could be a lie, which its asker would keep: the decision waits for it.
-    async fn decided(&self, query: &Message, early: Decision) -> Option<Decision> {
+    async fn decided(&self, query: &Message, early: Decision, transport: Transport) -> Option<Decision> {
         if self.is_ready() || matches!(early, Decision::Forward) {
             return Some(early);
         }
         let mut ready = self.ready.subscribe();
         timeout(PATIENCE, ready.wait_for(|ready| *ready)).await.ok()?.ok()?;
-        Some(decide(&self.config, &self.index.read(), query))
+        let limit = limit(query, transport);
+        Some(decide(&self.config, &self.index.read(), query, limit))
     }
 
     /// What takes time: the host's resolvers, or the index's first filling. A failure is SERVFAIL.
@@ -103,7 +104,7 @@ impl Server {
         // With that many waiting, the resolvers are the ones who fail.
         let permit = self.underway.try_acquire();
         let decision = if permit.is_ok() {
-            self.decided(&query, decision).await
+            self.decided(&query, decision, transport).await
         } else {
             None
         };
