@@ -2,14 +2,15 @@
 //! has channel 2n for data and 2n+1 for an error, and each channel begins with the port's number.
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
 use hyper::upgrade::Upgraded;
 use mk8s_supervisor::job;
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::{self, Outlet, Target};
-use super::websocket::{self, Dialect, INPUT_QUEUE, QUEUE};
+use super::websocket::{self, Dialect, INPUT_QUEUE, QUEUE, Room};
 use super::{portforward, query};
 
 /// Two channels each, numbered by a byte; the last number is not a channel's.
@@ -66,11 +67,12 @@ pub async fn serve(connection: Upgraded, dialect: Dialect, ports: &[u16], target
 }
 
 async fn read(
-    mut stream: futures::stream::SplitStream<websocket::Socket>,
+    mut stream: impl Stream<Item = tungstenite::Result<Message>> + Unpin,
     dialect: Dialect,
     senders: Vec<mpsc::Sender<Bytes>>,
     gone: CancellationToken,
 ) {
+    let room = Room::new();
     while let Some(Ok(message)) = stream.next().await {
         if message.is_close() {
             break;
@@ -80,7 +82,7 @@ async fn read(
         };
         if let Some(sender) = senders.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0) {
             // A forward that has ended wants no more.
-            let _ = sender.send(data).await;
+            let _ = sender.send(room.hold(data).await).await;
         }
     }
     gone.cancel();
@@ -89,7 +91,63 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use super::*;
+
+    fn message(channel: usize, length: usize) -> Message {
+        let mut data = vec![0; length];
+        data[0] = channel as u8;
+        Message::binary(data)
+    }
+
+    /// Ports to which somebody listens who reads nothing, and messages for each of them.
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_is_bounded_over_all_ports() {
+        const LENGTH: usize = 3 << 20;
+        let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..LIMIT).map(|_| mpsc::channel(INPUT_QUEUE)).unzip();
+        let read_so_far = Arc::new(AtomicUsize::new(0));
+        let counted = read_so_far.clone();
+        let messages = (0..LIMIT).map(move |port| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(message(2 * port, LENGTH))
+        });
+        let dialect = Dialect::of(Some("v4.channel.k8s.io"));
+        let reading = read(
+            futures::stream::iter(messages),
+            dialect,
+            senders,
+            CancellationToken::new(),
+        );
+        let reader = job::spawn("reader", reading);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(
+            read_so_far.load(Ordering::SeqCst),
+            2,
+            "one is handed on, one waits for room"
+        );
+        for (port, receiver) in receivers.iter_mut().enumerate() {
+            let data = receiver.recv().await.unwrap();
+            assert_eq!(data.len(), LENGTH - 1, "port {port}");
+        }
+        reader.await.unwrap();
+
+        // Small ones pass one another, whoever does not take his.
+        let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(INPUT_QUEUE)).unzip();
+        let messages = [Ok(message(0, 1000)), Ok(message(2, 1000))];
+        let reading = read(
+            futures::stream::iter(messages),
+            dialect,
+            senders,
+            CancellationToken::new(),
+        );
+        let reader = job::spawn("reader", reading);
+        assert_eq!(receivers[1].recv().await.unwrap().len(), 999);
+        reader.await.unwrap();
+    }
 
     #[test]
     fn ports_of_a_query() {

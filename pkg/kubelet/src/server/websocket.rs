@@ -2,6 +2,7 @@
 //! first byte (or digit, with base64).
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use mk8s_supervisor::job;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -28,10 +29,43 @@ const CLOSE: u8 = 255;
 const LINGER: Duration = Duration::from_secs(10);
 /// Pieces on their way, in each direction.
 pub const QUEUE: usize = 8;
-/// Some clients send a whole file as one message. As many as wait for a command that does not read are kept in memory:
-/// of what comes from a client that is one, beside the one that is being written and the one that is being read.
+/// Some clients send a whole file as one message.
 const MESSAGE_LIMIT: usize = 16 << 20;
 pub const INPUT_QUEUE: usize = 1;
+/// Of what has come from a client and was not taken yet. Who does not read what is sent to it keeps no more than this in memory,
+/// or one longer message, beside the message that is being read.
+const UNTAKEN: usize = 1 << 20;
+
+/// The room of one connection, for all of its channels together.
+pub struct Room(Arc<Semaphore>);
+
+/// Has its part of the room until the last who holds its bytes is done with them.
+struct Held {
+    data: Bytes,
+    _part: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Room {
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(UNTAKEN)))
+    }
+
+    /// Waits until there is room. A message that is longer than all of it has it alone.
+    pub async fn hold(&self, data: Bytes) -> Bytes {
+        let part = data.len().min(UNTAKEN) as u32;
+        match self.0.clone().acquire_many_owned(part).await {
+            Ok(part) => Bytes::from_owner(Held { data, _part: part }),
+            // It is never closed.
+            Err(_) => data,
+        }
+    }
+}
 
 /// The versions differ in little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +227,7 @@ async fn read(
     sizes: mpsc::Sender<Size>,
     gone: CancellationToken,
 ) {
+    let room = Room::new();
     while let Some(Ok(message)) = stream.next().await {
         if message.is_close() {
             break;
@@ -203,7 +238,7 @@ async fn read(
         match channel {
             STDIN if !data.is_empty() => {
                 if let Some(sender) = &stdin
-                    && sender.send(data).await.is_err()
+                    && sender.send(room.hold(data).await).await.is_err()
                 {
                     stdin = None;
                 }
