@@ -58,7 +58,8 @@ pub fn channel() -> (watch::Sender<Option<Network>>, Handle) {
 }
 
 fn pod_cidr(node: &Node) -> Option<Ipv4Net> {
-    node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()
+    let range: Ipv4Net = node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()?;
+    Some(range.trunc())
 }
 
 fn internal_ip(node: &Node) -> Option<Ipv4Addr> {

@@ -39,15 +39,18 @@ pub fn namespace(namespace: &mut Value) {
 pub fn node(node: &mut Value) {
     let Value::Object(map) = node else { return };
     if let Some(spec) = object(map, "spec") {
-        match (unset(spec, "podCIDR"), unset(spec, "podCIDRs")) {
-            (false, true) if spec["podCIDR"] != "" => {
-                let cidr = spec["podCIDR"].clone();
-                spec.insert("podCIDRs".into(), json!([cidr]));
+        let one = spec
+            .get("podCIDR")
+            .and_then(Value::as_str)
+            .filter(|cidr| !cidr.is_empty());
+        let first = spec.get("podCIDRs").and_then(|cidrs| cidrs.get(0)?.as_str());
+        match (one.map(str::to_owned), first.map(str::to_owned)) {
+            // The singular counts where they differ: who knows the plural alone leaves it as it was read.
+            (Some(one), first) if first.as_ref() != Some(&one) => {
+                spec.insert("podCIDRs".into(), json!([one]));
             }
-            (true, false) => {
-                if let Some(cidr) = spec["podCIDRs"].get(0).cloned() {
-                    spec.insert("podCIDR".into(), cidr);
-                }
+            (None, Some(first)) => {
+                spec.insert("podCIDR".into(), first.into());
             }
             _ => {}
         }

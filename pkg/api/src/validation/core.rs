@@ -180,12 +180,23 @@ pub fn node(node: &Value, errors: &mut Errors) {
     }
 }
 
+/// A node's pod ranges, of which `podCIDR` is the first: where the two fields differ it counts, as in the defaults.
+fn pod_cidrs(spec: &Value) -> Vec<&str> {
+    let all: Vec<&str> = strings(spec, "podCIDRs").collect();
+    match text(spec, "podCIDR") {
+        "" => all,
+        one if all.first() == Some(&one) => all,
+        one => vec![one],
+    }
+}
+
 pub fn node_update(new: &Value, old: &Value, errors: &mut Errors) {
     let (spec, before) = (
         has(new, "spec").unwrap_or(&Value::Null),
         has(old, "spec").unwrap_or(&Value::Null),
     );
-    if !list(before, "podCIDRs").is_empty() && !same(has(spec, "podCIDRs"), has(before, "podCIDRs")) {
+    let ranges = pod_cidrs(before);
+    if !ranges.is_empty() && ranges != pod_cidrs(spec) {
         errors.push(FieldError::forbidden(
             "spec.podCIDRs",
             "node updates may not change podCIDR except from \"\" to valid",
@@ -500,6 +511,38 @@ mod tests {
         );
         assert_eq!(check(&json!({"immutable": true, "data": {"a": "c"}})), ["data"]);
         assert_eq!(check(&json!({"data": {"a": "b"}})), ["immutable"]);
+    }
+
+    /// As a write does it: what is left out is filled in before it is compared.
+    #[test]
+    fn a_nodes_pod_range_is_set_once_in_both_fields() {
+        let none = json!({});
+        let given = json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]});
+        let torn = |one: &str| json!({"podCIDR": one, "podCIDRs": ["10.244.1.0/24"]});
+        // Written when the fields could differ: its node's status must still be taken.
+        let old = torn("10.244.9.0/24");
+        let table = [
+            (&none, json!({"podCIDR": "10.244.1.0/24"}), "10.244.1.0/24", true),
+            (&none, json!({"podCIDRs": ["10.244.1.0/24"]}), "10.244.1.0/24", true),
+            (&none, torn(""), "10.244.1.0/24", true),
+            (&none, torn("10.244.9.0/24"), "10.244.9.0/24", true),
+            (&given, given.clone(), "10.244.1.0/24", true),
+            (&given, torn("128.0.0.0/1"), "128.0.0.0/1", false),
+            (&given, json!({"podCIDRs": ["10.244.1.0/25"]}), "10.244.1.0/25", false),
+            (&old, old.clone(), "10.244.9.0/24", true),
+        ];
+        for (old, spec, range, allowed) in table {
+            let text = spec.to_string();
+            let mut new = json!({"spec": spec});
+            crate::defaults::node(&mut new);
+            assert_eq!(new["spec"], json!({"podCIDR": range, "podCIDRs": [range]}), "{text}");
+            let mut errors = Errors::new();
+            node_update(&new, &json!({"spec": old}), &mut errors);
+            assert_eq!(errors.is_empty(), allowed, "{old} {text}: {errors:?}");
+        }
+        let mut errors = Errors::new();
+        node_update(&json!({"spec": {}}), &json!({"spec": given}), &mut errors);
+        assert_eq!(errors.len(), 1, "taken away: {errors:?}");
     }
 
     #[test]

@@ -218,6 +218,9 @@ fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Refusal 
                     "node {node:?} is not allowed to create pods with a non-nil configSource"
                 ));
             }
+            if pod_cidrs(object) != pod_cidrs(&Value::Null) {
+                return Some(format!("node {node:?} is not allowed to choose its podCIDR"));
+            }
             let forbidden = forbidden_labels(object, &Value::Null);
             (!forbidden.is_empty()).then(|| {
                 format!(
@@ -237,6 +240,9 @@ fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Refusal 
             if list(object, &["spec", "taints"]) != list(old, &["spec", "taints"]) {
                 return Some(format!("node {node:?} is not allowed to modify taints"));
             }
+            if pod_cidrs(object) != pod_cidrs(old) {
+                return Some(format!("node {node:?} is not allowed to modify its podCIDR"));
+            }
             if list(object, &["metadata", "ownerReferences"]) != list(old, &["metadata", "ownerReferences"]) {
                 return Some(format!("node {node:?} is not allowed to modify ownerReferences"));
             }
@@ -245,6 +251,12 @@ fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Refusal 
         }
         _ => None,
     }
+}
+
+/// The node's pod ranges by both fields. Every other host routes them to the node, so the control plane alone gives them;
+/// upstream, whose nodes' routes are others' work, lets a node set them once.
+fn pod_cidrs(node: &Value) -> (&str, &[Value]) {
+    (string(node, &["spec", "podCIDR"]), items(node, &["spec", "podCIDRs"]))
 }
 
 /// Changed labels that a node must not change itself.
@@ -458,6 +470,41 @@ mod tests {
         );
         let tainted = json!({"metadata": {"name": "one"}, "spec": {"taints": [{"key": "a"}]}});
         assert!(world.ask(nodes(Update, "one"), &plain, Some(&tainted)).is_err());
+    }
+
+    #[test]
+    fn a_node_does_not_choose_its_pods_range() {
+        let world = World::new();
+        let ask = |operation, object: &Value, old| {
+            let name = if operation == Create { "" } else { "one" };
+            let request = Request {
+                operation,
+                name,
+                ..Request::create("nodes", "")
+            };
+            world.ask(request, object, old)
+        };
+        let node = |spec: Value| json!({"metadata": {"name": "one"}, "spec": spec});
+        let plain = node(json!({"podCIDR": "", "podCIDRs": []}));
+        let given = node(json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}));
+        for chosen in [
+            json!({"podCIDR": "128.0.0.0/1"}),
+            json!({"podCIDRs": ["10.244.1.0/25"]}),
+        ] {
+            let chosen = node(chosen);
+            assert_eq!(
+                ask(Create, &chosen, None).unwrap_err(),
+                "nodes \"one\" is forbidden: node \"one\" is not allowed to choose its podCIDR"
+            );
+            for old in [&plain, &given] {
+                assert_eq!(
+                    ask(Update, &chosen, Some(old)).unwrap_err(),
+                    "nodes \"one\" is forbidden: node \"one\" is not allowed to modify its podCIDR"
+                );
+            }
+        }
+        ask(Create, &plain, None).unwrap();
+        ask(Update, &given, Some(&given)).unwrap();
     }
 
     #[test]
