@@ -1,8 +1,8 @@
 //! What a joining node asks of the controllers: certificates, and a cluster-info that it can trust.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, holds};
@@ -118,6 +118,21 @@ async fn joining_node_gets_its_certificates_and_trusts_cluster_info() {
         left.conditions.is_none() && left.certificate.is_none(),
         "an address that is not the node's own is left to a person"
     );
+    let events = cluster.api::<Event>("default");
+    cluster
+        .until("why is told of the node", || async {
+            let told = events.list(&ListParams::default()).await.unwrap().items;
+            let told: Vec<_> = told
+                .into_iter()
+                .filter(|event| event.involved_object.name.as_deref() == Some("n9"))
+                .filter(|event| event.reason.as_deref() == Some("CertificateNotApproved"))
+                .filter_map(|event| event.message)
+                .collect();
+            let refused =
+                "No certificate of kubernetes.io/kubelet-serving is approved: 10.0.0.10 is no address of the node";
+            holds(told == [refused], told)
+        })
+        .await;
 
     cluster
         .until("the token goes when it expires, and its signature with it", || async {

@@ -34,7 +34,8 @@ pub struct Settings {
     pub root_ca: String,
     /// The CA that signs certificate requests.
     pub signer: Option<Arc<Authority>>,
-    /// Names and addresses that the API server's certificate is for: only a node of the control plane gets one for such.
+    /// Names and addresses that the API server's certificate is for. The control plane issues it itself, so no request gets one
+    /// for such; the name of the control plane's node is one of them.
     pub api_names: Vec<String>,
     /// The DNS domain of the cluster's Services.
     pub cluster_domain: String,

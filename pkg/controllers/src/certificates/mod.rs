@@ -27,7 +27,7 @@ pub enum Unfit {
     NamesNotAllowed,
     #[error("a DNS or IP subjectAltName is required")]
     NamesMissing,
-    #[error("email and URI subjectAltNames are not allowed")]
+    #[error("subjectAltNames other than DNS names and addresses in their usual form are not allowed")]
     OtherNames,
     #[error("usages did not match {0}")]
     Usages(&'static str),
