@@ -20,8 +20,11 @@ use crate::settings::Settings;
 
 pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
-/// How long a signature may take: approval and signing are controllers of the master.
+/// How long a signature may take while somebody waits for the join: approval and signing are controllers of the master.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A request that the master leaves to a person is waited for as long as upstream's kubelet does: each new one stays in the
+/// cluster for a day.
+const PERSONS_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 pub fn ca_file(settings: &Settings) -> PathBuf {
     settings.pki_dir().join("ca.crt")
@@ -143,14 +146,14 @@ async fn first_serving_certificate(settings: &Settings, client: &kube::Client, h
 async fn new_serving_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
     let names = [settings.node_name.clone(), settings.node_ip.to_string()];
     let usages = ["digital signature", "server auth"];
-    let (certificate, key) = sign(settings, client, SERVING_SIGNER, &names, &usages).await?;
+    let (certificate, key) = sign(settings, client, SERVING_SIGNER, &names, &usages, PERSONS_PATIENCE).await?;
     store(settings, SERVING, &certificate, &key)
 }
 
 /// The node's own client certificate, also what a join gets first.
 pub async fn new_client_certificate(settings: &Settings, client: &kube::Client) -> Result<Arc<CertifiedKey>> {
     let usages = ["digital signature", "client auth"];
-    let (certificate, key) = sign(settings, client, CLIENT_SIGNER, &[], &usages).await?;
+    let (certificate, key) = sign(settings, client, CLIENT_SIGNER, &[], &usages, PATIENCE).await?;
     store(settings, CLIENT, &certificate, &key)
 }
 
@@ -161,6 +164,7 @@ async fn sign(
     signer: &str,
     names: &[String],
     usages: &[&str],
+    patience: Duration,
 ) -> Result<(String, String)> {
     let user = format!("system:node:{}", settings.node_name);
     let (key, request) = issue::request(&user, Some("system:nodes"), names)?;
@@ -171,11 +175,11 @@ async fn sign(
         .await;
     let created = created.map_err(|error| Failure::of(&what, error))?;
     let name = created.metadata.name.clone().unwrap_or_default();
-    let signed = tokio::time::timeout(PATIENCE, signed(&api, &created, &what)).await;
+    let signed = tokio::time::timeout(patience, signed(&api, created, &what)).await;
     let certificate = signed.map_err(|_| {
         Failure::of(
             &what,
-            format!("no answer to request {name} within {} s", PATIENCE.as_secs()),
+            format!("no answer to request {name} within {} s", patience.as_secs()),
         )
     })??;
     Ok((certificate, key))
@@ -197,32 +201,57 @@ fn signing_request(request: String, signer: &str, usages: &[&str]) -> Certificat
     }
 }
 
-/// Waits for the certificate that a request gets, or for its refusal.
+/// Waits for the certificate that a request gets, or for its refusal. A watch that ends is no answer: it is opened again.
 async fn signed(
     api: &Api<CertificateSigningRequest>,
-    created: &CertificateSigningRequest,
+    mut request: CertificateSigningRequest,
     what: &str,
 ) -> Result<String> {
     let failed = |error: kube::Error| Failure::of(what, error);
-    let name = created.metadata.name.as_deref().unwrap_or_default();
-    let version = created.metadata.resource_version.as_deref().unwrap_or_default();
+    let name = request.metadata.name.clone().unwrap_or_default();
     let watch = WatchParams::default().fields(&format!("metadata.name={name}"));
-    let mut events = api.watch(&watch, version).await.map_err(failed)?.boxed();
-    while let Some(event) = events.next().await {
-        let (WatchEvent::Added(request) | WatchEvent::Modified(request)) = event.map_err(failed)? else {
-            continue;
-        };
-        let Some(status) = request.status else { continue };
-        if let Some(certificate) = status.certificate {
-            return String::from_utf8(certificate.0).map_err(|error| Failure::of(what, error));
+    loop {
+        if let Some(certificate) = answer(&request, what)? {
+            return Ok(certificate);
         }
-        let conditions = status.conditions.unwrap_or_default().into_iter();
-        if let Some(refusal) = conditions.into_iter().find(|condition| condition.type_ != "Approved") {
-            let message = refusal.message.unwrap_or_default();
-            return Err(Failure::of(what, format!("{}: {message}", refusal.type_)));
+        let version = request.metadata.resource_version.as_deref().unwrap_or_default();
+        let mut events = api.watch(&watch, version).await.map_err(failed)?.boxed();
+        while let Some(event) = events.next().await {
+            match event.map_err(failed)? {
+                WatchEvent::Added(request) | WatchEvent::Modified(request) => {
+                    if let Some(certificate) = answer(&request, what)? {
+                        return Ok(certificate);
+                    }
+                }
+                WatchEvent::Deleted(_) => return Err(Failure::of(what, format!("request {name} was deleted"))),
+                WatchEvent::Bookmark(_) | WatchEvent::Error(_) => break,
+            }
         }
+        // A server that closes every watch at once is not asked in a circle.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        request = api.get(&name).await.map_err(failed)?;
     }
-    Err(Failure::of(what, "the master closed the watch"))
+}
+
+/// The certificate, where there is one by now; an error where there will be none.
+fn answer(request: &CertificateSigningRequest, what: &str) -> Result<Option<String>> {
+    let Some(status) = &request.status else { return Ok(None) };
+    if let Some(certificate) = &status.certificate {
+        let pem = String::from_utf8(certificate.0.clone());
+        return pem.map(Some).map_err(|error| Failure::of(what, error));
+    }
+    let refusal = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ != "Approved");
+    match refusal {
+        Some(refusal) => {
+            let message = refusal.message.as_deref().unwrap_or_default();
+            Err(Failure::of(what, format!("{}: {message}", refusal.type_)))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The node's two pairs: the names of their files in the pki directory.
@@ -265,6 +294,34 @@ mod tests {
             "criSocket": "/run/containerd/containerd.sock"}"#;
         std::fs::write(data_dir.join(crate::settings::SETTINGS), text).unwrap();
         Settings::require(Some(data_dir)).unwrap()
+    }
+
+    /// A watch that the server ends, with nothing said, is opened again, and no second request is made.
+    #[tokio::test]
+    async fn a_request_is_waited_for_over_the_ends_of_watches() {
+        use http::{Request, Response};
+        let request = |status: serde_json::Value| {
+            serde_json::json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+                "metadata": {"name": "csr-1", "resourceVersion": "1"},
+                "spec": {"request": "", "signerName": SERVING_SIGNER}, "status": status})
+        };
+        let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let log = asked.clone();
+        let service = tower::service_fn(move |call: Request<kube::client::Body>| {
+            let watch = call.uri().query().is_some_and(|query| query.contains("watch=true"));
+            log.lock()
+                .push(format!("{} {}", call.method(), if watch { "watch" } else { "one" }));
+            let body = match log.lock().len() {
+                1 | 3 => String::new(),
+                2 => request(serde_json::json!({})).to_string(),
+                _ => request(serde_json::json!({"certificate": "UEVN"})).to_string(),
+            };
+            async move { Ok::<_, std::convert::Infallible>(Response::new(kube::client::Body::from(body.into_bytes()))) }
+        });
+        let api: Api<CertificateSigningRequest> = Api::all(kube::Client::new(service, "default"));
+        let created = serde_json::from_value(request(serde_json::json!({}))).unwrap();
+        assert_eq!(signed(&api, created, "x").await.unwrap(), "PEM");
+        assert_eq!(*asked.lock(), ["GET watch", "GET one", "GET watch", "GET one"]);
     }
 
     fn pair() -> (String, String) {
