@@ -176,6 +176,10 @@ fn is_long_running(info: &RequestInfo) -> bool {
 }
 
 impl Guard {
+    pub fn of(permit: Permit) -> Self {
+        Self { permit: Some(permit) }
+    }
+
     /// Hangs it on an answer.
     pub fn hang_on(self, response: Response<Body>) -> Response<Body> {
         if self.permit.is_none() {

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::time::Duration;
 
+use mk8s_api::status::Status;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -99,6 +101,28 @@ impl Pool {
     }
 }
 
+/// Streams to each node's server at once. It takes 1000 connections, and whose stream it is it can't tell: what is left is for
+/// administrators, who work without a place.
+const STREAMS_TO_A_NODE: usize = 800;
+/// A stream has no deadline.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Places for logs, exec, attach and port-forward, node by node.
+#[derive(Default)]
+pub struct Streams(Mutex<HashMap<Box<str>, Pool>>);
+
+impl Streams {
+    /// # Errors
+    /// 429 where all are taken that the user may have at this node.
+    pub fn take(&self, node: &str, user: &User) -> Result<Permit, Status> {
+        let mut pools = self.0.lock();
+        pools.retain(|_, pool| !pool.held.lock().permits.is_empty());
+        let pool = pools.entry(node.into()).or_insert_with(|| Pool::new(STREAMS_TO_A_NODE));
+        let place = pool.take(user, Instant::now() + NEVER);
+        place.ok_or_else(|| Status::too_many_requests(format!("too many streams to node {node:?} are open"), 1))
+    }
+}
+
 impl Held {
     fn add(&mut self, deadline: Instant, flow: Flow) -> u64 {
         let number = self.next;
@@ -144,12 +168,31 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn user(name: &str, groups: &[&str]) -> User {
         User::authenticated(name, groups.iter().map(|group| (*group).to_string()))
+    }
+
+    /// The node alone would give all its connections to whoever comes first.
+    #[test]
+    fn nobody_takes_all_streams_to_a_node() {
+        let streams = Streams::default();
+        let all_of = |node: &str, user: &User| -> Vec<Permit> {
+            std::iter::from_fn(|| streams.take(node, user).ok())
+                .take(1000)
+                .collect()
+        };
+        let (jane, joe) = (user("jane", &[]), user("joe", &[]));
+        let held = all_of("a", &jane);
+        assert_eq!(held.len(), 200);
+        assert_eq!(streams.take("a", &jane).err().map(|status| status.code), Some(429));
+        assert_eq!(all_of("b", &jane).len(), 200);
+        assert_eq!(all_of("a", &joe).len(), 200);
+        assert_eq!(all_of("a", &user("admin", &["system:masters"])).len(), 1000);
+        drop(held);
+        assert!(streams.take("a", &jane).is_ok());
+        assert_eq!(streams.0.lock().len(), 1, "a node without streams is forgotten");
     }
 
     #[test]

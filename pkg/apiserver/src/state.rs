@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
-use crate::limits::Pool;
+use crate::limits::{Pool, Streams};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -64,6 +64,7 @@ pub struct State {
     pub(crate) writing: Pool,
     /// Long bodies that are coming in at once.
     pub(crate) receiving: Pool,
+    pub(crate) streams: Streams,
     /// Long requests that are worked on at once.
     pub(crate) long: Turns,
     tasks: TaskTracker,
@@ -101,6 +102,7 @@ impl State {
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
             receiving: Pool::new(config.max_in_flight.1),
+            streams: Streams::default(),
             long: Turns::new(turns()),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -19,6 +19,7 @@ use super::nodes;
 use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::filters::authz::Attributes;
+use crate::layers::Guard;
 use crate::respond;
 
 const BUFFER: usize = 32 << 10;
@@ -59,6 +60,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     if call.headers.contains_key(UPGRADE) {
         return relay(call, parts, node, &target).await;
     }
+    let place = call.server.streams.take(node, &call.user)?;
     let request = Request::get(nodes::uri(&target)?)
         .body(Body::empty())
         .map_err(|error| Status::internal(error.to_string()))?;
@@ -73,7 +75,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
         CONTENT_TYPE,
         content_type.unwrap_or(HeaderValue::from_static("text/plain")),
     );
-    Ok(response)
+    Ok(Guard::of(place).hang_on(response))
 }
 
 async fn ask(call: &Call, node: &str, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Status> {
@@ -197,6 +199,7 @@ async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Resul
     if !call.headers.contains_key(UPGRADE) {
         return Err(Status::bad_request("Upgrade request required"));
     }
+    let place = call.server.streams.take(node, &call.user)?;
     let mut request = Request::builder().method(parts.method.clone()).uri(target);
     for (key, value) in &call.headers {
         if passes(key) {
@@ -215,7 +218,10 @@ async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Resul
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    call.server.spawn("stream", splice(client_side, node_side));
+    call.server.spawn("stream", async move {
+        splice(client_side, node_side).await;
+        drop(place);
+    });
     Ok(response)
 }
 
