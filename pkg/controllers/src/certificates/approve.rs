@@ -311,45 +311,48 @@ mod tests {
 
     use super::*;
 
+    /// What it tells of itself: everything that it asks for below.
+    fn node(name: &str) -> Node {
+        let internal = [
+            "10.0.0.2",
+            "::ffff:10.0.0.3",
+            "10.96.0.1",
+            "::ffff:10.96.0.7",
+            "10.244.0.9",
+            "fd00::1",
+        ]
+        .map(|ip| json!({"type": "InternalIP", "address": ip}));
+        let hostnames = [
+            name,
+            "n1.lan",
+            "web.shop.svc",
+            "web.shop.svc.corp.example.com",
+            "kubernetes.default",
+        ]
+        .into_iter()
+        .chain([
+            "corp.example.com",
+            "n1.corp.example.com",
+            "n1.svc.corp.example.com",
+            "n1.a.pod.Corp.Example.com.",
+        ])
+        .map(|host| json!({"type": "Hostname", "address": host}));
+        let all: Vec<_> = internal.into_iter().chain(hostnames).collect();
+        // No label makes a node the control plane's.
+        let labels = json!({"node-role.kubernetes.io/control-plane": ""});
+        serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"addresses": all}}))
+            .unwrap()
+    }
+
+    fn request(names: &[&str]) -> Request {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let (_, pem) = issue::request("system:node:n1", Some("system:nodes"), &names).unwrap();
+        csr::parse(pem.as_bytes()).unwrap()
+    }
+
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table: one row a request")]
     fn node_serves_only_its_own_name_and_addresses() {
-        // What it tells of itself: everything that it asks for below.
-        let node = |name: &str| -> Node {
-            let internal = [
-                "10.0.0.2",
-                "::ffff:10.0.0.3",
-                "10.96.0.1",
-                "::ffff:10.96.0.7",
-                "10.244.0.9",
-                "fd00::1",
-            ]
-            .map(|ip| json!({"type": "InternalIP", "address": ip}));
-            let hostnames = [
-                name,
-                "n1.lan",
-                "web.shop.svc",
-                "web.shop.svc.corp.example.com",
-                "kubernetes.default",
-            ]
-            .into_iter()
-            .chain([
-                "corp.example.com",
-                "n1.corp.example.com",
-                "n1.svc.corp.example.com",
-                "n1.a.pod.Corp.Example.com.",
-            ])
-            .map(|host| json!({"type": "Hostname", "address": host}));
-            let all: Vec<_> = internal.into_iter().chain(hostnames).collect();
-            // No label makes a node the control plane's.
-            let labels = json!({"node-role.kubernetes.io/control-plane": ""});
-            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"addresses": all}}))
-                .unwrap()
-        };
-        let request = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-            let (_, pem) = issue::request("system:node:n1", Some("system:nodes"), &names).unwrap();
-            csr::parse(pem.as_bytes()).unwrap()
-        };
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let (address, shared) = (
             |text| Err(Refusal::Address(ip(text))),
