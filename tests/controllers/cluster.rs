@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use mk8s_apiserver::User;
@@ -117,6 +117,15 @@ impl Cluster {
     /// Asks again after each change of the cluster until it holds; what is found instead is printed when it never does.
     pub async fn until<F: Future<Output = Result<(), String>>>(&self, what: &str, ask: impl FnMut() -> F) {
         self.plane.until(what, ask).await;
+    }
+
+    /// Pods can be made in a namespace once it has the service account that they run as.
+    pub async fn takes_pods(&self, namespace: &str) {
+        self.until("pods may be made", || async {
+            let account = self.api::<ServiceAccount>(namespace).get_opt("default").await;
+            holds(account.unwrap().is_some(), "no service account")
+        })
+        .await;
     }
 
     pub async fn stop(self) {

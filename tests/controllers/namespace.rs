@@ -1,7 +1,7 @@
 //! A namespace goes with all that is in it.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -15,19 +15,7 @@ async fn namespace_goes_with_all_that_is_in_it() {
     let namespaces: Api<Namespace> = Api::all(cluster.admin.clone());
     let new: Namespace = serde_json::from_value(json!({"metadata": {"name": "ns"}})).unwrap();
     namespaces.create(&PostParams::default(), &new).await.unwrap();
-    cluster
-        .until("it has a service account", || async {
-            holds(
-                cluster
-                    .api::<ServiceAccount>("ns")
-                    .get_opt("default")
-                    .await
-                    .unwrap()
-                    .is_some(),
-                "none",
-            )
-        })
-        .await;
+    cluster.takes_pods("ns").await;
     cluster.create::<Deployment>("ns", deployment(2, "1")).await;
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}});
     cluster.create::<ConfigMap>("ns", held).await;

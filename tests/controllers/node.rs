@@ -1,7 +1,7 @@
 //! Nodes: room on them, taints, and what becomes of one that dies.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -17,19 +17,7 @@ async fn pods_wait_for_room_and_leave_tainted_nodes() {
         json!({"metadata": {"name": name}, "spec": {"containers": [
             {"name": "c", "image": "busybox", "resources": {"requests": {"cpu": cpu}}}]}})
     };
-    cluster
-        .until("pods may be made", || async {
-            holds(
-                cluster
-                    .api::<ServiceAccount>("default")
-                    .get_opt("default")
-                    .await
-                    .unwrap()
-                    .is_some(),
-                "none",
-            )
-        })
-        .await;
+    cluster.takes_pods("default").await;
     cluster.create::<Pod>("default", pod("first", "3")).await;
     cluster.create::<Pod>("default", pod("second", "3")).await;
     let pods = cluster.api::<Pod>("default");

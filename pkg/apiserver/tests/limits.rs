@@ -22,14 +22,19 @@ use tower::ServiceExt as _;
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-#[tokio::test]
-async fn slow_bodies_take_nobodys_place() {
-    let api = Api::open_with(|config| config.max_in_flight = (2, 2)).await;
+/// Of an account without any right.
+async fn token(api: &Api) -> String {
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
     let (code, issued) = api.post(tokens, &request).await;
     assert_eq!(code, 201, "{issued}");
-    let token = issued["status"]["token"].as_str().unwrap();
+    issued["status"]["token"].as_str().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn slow_bodies_take_nobodys_place() {
+    let api = Api::open_with(|config| config.max_in_flight = (2, 2)).await;
+    let token = token(&api).await;
     let router = api.server().router();
     let send = |body: Body| {
         let request = Request::post(REVIEWS)
@@ -236,11 +241,7 @@ async fn an_answer_that_nobody_reads_is_taken_back() {
 #[tokio::test]
 async fn unread_answers_of_one_account_keep_nobody_else_out() {
     let api = Api::open_with(|config| config.max_in_flight = (8, 8)).await;
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
-    let (code, issued) = api.post(tokens, &request).await;
-    assert_eq!(code, 201, "{issued}");
-    let token = issued["status"]["token"].as_str().unwrap();
+    let token = token(&api).await;
     let router = api.server().router();
     let ask = || {
         let request = Request::get("/openapi/v2").header("authorization", format!("Bearer {token}"));
