@@ -513,16 +513,25 @@ pub(super) fn read_u64(db: &sled::Db, key: &[u8]) -> Result<Option<u64>, sled::E
 /// Takes the lock that sled takes on its log; none where another process keeps it, or the file can't be had. One of sled's
 /// threads may hold on to a database, and with it to the lock, a moment after that was closed. Where another process holds
 /// it sled says so.
-pub(super) fn lock(file: &Path) -> Option<File> {
+pub(super) fn lock(file: &Path) -> Option<Locked> {
     let file = File::options().read(true).write(true).open(file).ok()?;
     for _ in 0..100 {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
-            // Closing gives it back.
-            locked => return locked.is_ok().then_some(file),
+            locked => return locked.is_ok().then(|| Locked(file)),
         }
     }
     None
+}
+
+/// The lock, until it is dropped.
+pub(super) struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Not by closing alone: a process that is just being started has a descriptor of it too, until it runs its program.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Writes, syncs and removes as much as is claimed for a batch.
