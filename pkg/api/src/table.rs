@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::meta;
-use crate::registry::{Resource, columns};
+use crate::registry::{Resource, Served, columns};
 
 /// What each row carries besides its cells (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,30 +27,32 @@ impl Include {
     }
 }
 
-/// The Table of some objects. `list_metadata` is the list's (or, for one object, `{resourceVersion}`).
-pub fn build<'a>(
-    resource: &Resource,
-    objects: impl IntoIterator<Item = &'a Value>,
-    include: Include,
-    list_metadata: Value,
-    now: Timestamp,
-) -> Value {
-    let rows: Vec<Value> = objects
-        .into_iter()
-        .map(|object| row(resource, object, include, now))
-        .collect();
+/// One object, as it is printed.
+#[derive(Clone, Copy)]
+pub struct Printed<'a> {
+    pub resource: &'a Resource,
+    pub served: &'a Served,
+    /// What its cells are computed from: a built-in kind's columns are those of the stored form, as upstream's are of its
+    /// internal types.
+    pub cells_of: &'a Value,
+    /// The object in the form of the request.
+    pub shown: &'a Value,
+}
+
+/// The Table of one object, with the metadata of a list.
+pub fn of_one(printed: Printed<'_>, include: Include, list_metadata: Value, now: Timestamp) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": list_metadata,
-        "columnDefinitions": definitions(resource),
-        "rows": rows,
+        "columnDefinitions": definitions(printed.served),
+        "rows": [row(printed, include, now)],
     })
 }
 
 /// `columnDefinitions`.
-pub fn definitions(resource: &Resource) -> Vec<Value> {
-    resource
+pub fn definitions(served: &Served) -> Vec<Value> {
+    served
         .columns
         .iter()
         .map(|column| {
@@ -63,27 +65,30 @@ pub fn definitions(resource: &Resource) -> Vec<Value> {
 }
 
 /// One row; a watch sends a Table with just one of these.
-pub fn row(resource: &Resource, object: &Value, include: Include, now: Timestamp) -> Value {
-    let cells: Vec<Value> = resource
-        .columns
-        .iter()
-        .map(|column| (column.cell)(object, now))
-        .collect();
+pub fn row(printed: Printed<'_>, include: Include, now: Timestamp) -> Value {
+    let Printed {
+        resource,
+        served,
+        cells_of,
+        shown,
+    } = printed;
+    let cells = served.columns.iter().map(|column| (column.cell)(cells_of, now));
+    let cells: Vec<Value> = cells.collect();
     let mut row = Map::new();
     row.insert("cells".into(), cells.into());
     if resource.group.is_empty()
         && resource.kind == "Pod"
-        && let Some(conditions) = columns::pod_conditions(object)
+        && let Some(conditions) = columns::pod_conditions(cells_of)
     {
         row.insert("conditions".into(), conditions);
     }
     let shown = match include {
         Include::None => Value::Null,
-        Include::Object => object.clone(),
+        Include::Object => shown.clone(),
         Include::Metadata => json!({
             "kind": "PartialObjectMetadata",
             "apiVersion": "meta.k8s.io/v1",
-            "metadata": meta::at(object, &["metadata"]).cloned().unwrap_or_else(|| json!({})),
+            "metadata": meta::at(shown, &["metadata"]).cloned().unwrap_or_else(|| json!({})),
         }),
     };
     row.insert("object".into(), shown);
@@ -100,7 +105,13 @@ mod tests {
         let row = crate::registry::find("", "v1", "namespaces").unwrap();
         let object = json!({"metadata": {"name": "n", "creationTimestamp": "2024-01-01T00:00:00Z"}, "status": {"phase": "Active"}});
         let now = "2024-01-01T00:01:00Z".parse().unwrap();
-        let table = build(row, [&object], Include::Metadata, json!({"resourceVersion": "7"}), now);
+        let printed = Printed {
+            resource: row,
+            served: row.stored(),
+            cells_of: &object,
+            shown: &object,
+        };
+        let table = of_one(printed, Include::Metadata, json!({"resourceVersion": "7"}), now);
         assert_eq!(table["rows"][0]["cells"], json!(["n", "Active", "60s"]));
         assert_eq!(table["columnDefinitions"][0]["format"], "name");
         assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");

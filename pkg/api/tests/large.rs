@@ -26,15 +26,15 @@ fn write(group: &str, plural: &str, what: &str, mut object: Value) -> usize {
     let resource = registry::find(group, "v1", plural).unwrap();
     object["metadata"]["name"] = "long".into();
     soon(what, || {
-        (resource.hooks.default)(&mut object);
+        (resource.stored().default)(&mut object);
         (resource.hooks.prepare_create)(&mut object);
-        let errors = validation::create(resource, &object);
+        let errors = validation::create(resource, resource.stored(), &object);
         validation::warnings(resource, &object, None);
         let count = errors.len();
         mk8s_api::status::Status::invalid(group, &resource.kind, "long", &errors);
         let mut new = object.clone();
         (resource.hooks.prepare_update)(&mut new, &object);
-        validation::update(resource, &new, &object);
+        validation::update(resource, resource.stored(), &new, &object);
         validation::update_status(resource, &new, &object);
         count
     })
@@ -159,7 +159,13 @@ fn what_is_read_of_long_objects() {
     let resource = registry::find("", "v1", "pods").unwrap();
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     soon("init containers", || {
-        table::row(resource, &pod, table::Include::None, now)
+        let printed = table::Printed {
+            resource,
+            served: resource.stored(),
+            cells_of: &pod,
+            shown: &pod,
+        };
+        table::row(printed, table::Include::None, now)
     });
     let values = (0..200_000).map(|n| n.to_string()).collect();
     let selected = selectors::Requirement::new("key", selectors::Operator::In, values).unwrap();
@@ -174,7 +180,7 @@ fn so_many_errors_are_told() {
     let labels: serde_json::Map<String, Value> = (0..100_000).map(|n| (format!("_{n}"), "".into())).collect();
     let resource = registry::find("", "v1", "configmaps").unwrap();
     let map = json!({"metadata": {"name": "a", "namespace": "a", "labels": labels}});
-    let errors = validation::create(resource, &map);
+    let errors = validation::create(resource, resource.stored(), &map);
     assert_eq!(errors.len(), 100_000);
     let status = mk8s_api::status::Status::invalid("", "ConfigMap", "a", &errors);
     assert!(status.message.ends_with(", and 99000 more]"));

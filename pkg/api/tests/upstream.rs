@@ -34,36 +34,26 @@ fn answers_are_upstreams() {
         let mut object = case["object"].clone();
         let (group, version) = meta::split_api_version(meta::api_version(&object));
         let row = registry::find_kind(group, version, meta::kind(&object)).unwrap();
-        let stored = registry::stored_row(row).unwrap_or(row);
+        let (sent, stored) = (row.serving(group, version).unwrap(), row.stored());
         let to_stored = |object: &mut Value| {
-            (row.hooks.default)(object);
-            if let Some(convert) = &row.convert {
-                (convert.to_stored)(object);
-                (stored.hooks.default)(object);
-            }
-        };
-        let shown = |object: &Value| {
-            let mut object = object.clone();
-            if let Some(convert) = &row.convert {
-                (convert.from_stored)(&mut object);
-            }
-            object
+            sent.to_stored(stored, object);
+            (stored.default)(object);
         };
         to_stored(&mut object);
         let errors = if let Some(old) = case.get("old") {
             let mut old = old.clone();
             to_stored(&mut old);
-            if let (Some(_), Some(status)) = (row.subresource("status"), old.get("status")) {
+            if let (Some(_), Some(status)) = (sent.subresource("status"), old.get("status")) {
                 object["status"] = status.clone();
             }
-            (stored.hooks.prepare_update)(&mut object, &old);
-            validation::update(row, &shown(&object), &shown(&old))
+            (row.hooks.prepare_update)(&mut object, &old);
+            validation::update(row, sent, &object, &old)
         } else {
             meta::set(&mut object, &["metadata", "uid"], "u");
-            (stored.hooks.prepare_create)(&mut object);
-            validation::create(row, &shown(&object))
+            (row.hooks.prepare_create)(&mut object);
+            validation::create(row, sent, &object)
         };
-        let object = shown(&object);
+        sent.from_stored(stored, &mut object);
         let causes: Vec<Value> = errors
             .iter()
             .map(|error| serde_json::json!([error.field, error.body()]))
@@ -121,8 +111,9 @@ fn no_shape_of_an_object_panics() {
         let mut base = case["object"].clone();
         let (group, version) = meta::split_api_version(meta::api_version(&base));
         let row = registry::find_kind(group, version, meta::kind(&base)).unwrap();
+        let sent = row.serving(group, version).unwrap();
         if index % 3 == 0 {
-            (row.hooks.default)(&mut base);
+            (sent.default)(&mut base);
         }
         let mut all = Vec::new();
         paths(&base, "", &mut all);
@@ -130,17 +121,17 @@ fn no_shape_of_an_object_panics() {
             let mut object = base.clone();
             *object.pointer_mut(path).unwrap() = odd[(number + index) % odd.len()].clone();
             let old = base.clone();
-            (row.hooks.default)(&mut object);
-            for column in &row.columns {
+            (sent.default)(&mut object);
+            for column in &sent.columns {
                 (column.cell)(&object, now);
             }
             row.selectable(&object).count();
-            validation::update(row, &object, &old);
+            validation::update(row, sent, &object, &old);
             (row.hooks.prepare_update)(&mut object, &old);
             (row.hooks.prepare_create)(&mut object);
-            validation::create(row, &object);
+            validation::create(row, sent, &object);
             validation::warnings(row, &object, None);
-            if let Some(convert) = &row.convert {
+            if let Some(convert) = &sent.convert {
                 (convert.to_stored)(&mut object);
                 (convert.from_stored)(&mut object);
             }

@@ -83,13 +83,13 @@ impl Call {
         options: Options<'a>,
     ) -> Attributes<'a> {
         let row = &self.row;
-        let subresource = row.resource.subresource(&self.info.subresource);
-        let own = (row.group(), &*row.version, row.kind());
+        let subresource = row.subresource(&self.info.subresource);
+        let own = (row.group(), row.version(), row.kind());
         Attributes {
             user: &self.user,
-            resource: row.cache.as_ref().map_or(&*row.resource, |cache| cache.resource()),
+            resource: &row.resource,
             requested_kind: subresource.and_then(|subresource| subresource.kind).unwrap_or(own),
-            requested_resource: (row.group(), &row.version, row.plural()),
+            requested_resource: (row.group(), row.version(), row.plural()),
             operation,
             namespace: &self.info.namespace,
             name,

@@ -158,8 +158,8 @@ fn groups(rows: &Rows) -> Vec<(String, Vec<String>)> {
             groups.len() - 1
         });
         let versions = &mut groups[index].1;
-        if !versions.contains(&row.version) {
-            versions.push(row.version.clone());
+        if !versions.iter().any(|own| own == row.version()) {
+            versions.push(row.version().to_string());
         }
     }
     groups
@@ -169,7 +169,7 @@ fn of<'a>(rows: &'a Rows, group: &'a str, version: &'a str) -> impl Iterator<Ite
     rows.all()
         .iter()
         .map(|row| &**row)
-        .filter(move |row| row.group() == group && row.version == version)
+        .filter(move |row| row.group() == group && row.version() == version)
 }
 
 fn described_group(group: &str, versions: &[String]) -> Value {
@@ -200,13 +200,13 @@ fn resources(row: &Row) -> Vec<Value> {
     own.insert("verbs".into(), resource.verbs.names().collect());
     put_names(&mut own, row);
     let mut all = vec![Value::Object(own)];
-    for subresource in &resource.subresources {
+    for subresource in &row.served().subresources {
         let mut entry = Map::new();
         entry.insert("name".into(), format!("{}/{}", row.plural(), subresource.name).into());
         entry.insert("singularName".into(), "".into());
         entry.insert("namespaced".into(), resource.is_namespaced().into());
         let (group, version, kind) = response_kind(row, subresource);
-        if (group, version) != (row.group(), row.version.as_str()) {
+        if (group, version) != (row.group(), row.version()) {
             if !group.is_empty() {
                 entry.insert("group".into(), group.into());
             }
@@ -222,7 +222,7 @@ fn resources(row: &Row) -> Vec<Value> {
 fn response_kind<'a>(row: &'a Row, subresource: &'a Subresource) -> (&'a str, &'a str, &'a str) {
     match subresource.kind {
         Some(kind) => kind,
-        None => (row.group(), &row.version, row.kind()),
+        None => (row.group(), row.version(), row.kind()),
     }
 }
 
@@ -252,7 +252,7 @@ fn aggregated_resource(row: &Row) -> Value {
     let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let mut entry = Map::new();
     entry.insert("resource".into(), row.plural().into());
-    entry.insert("responseKind".into(), kind((row.group(), &row.version, row.kind())));
+    entry.insert("responseKind".into(), kind((row.group(), row.version(), row.kind())));
     let scope = if resource.is_namespaced() {
         "Namespaced"
     } else {
@@ -262,8 +262,9 @@ fn aggregated_resource(row: &Row) -> Value {
     entry.insert("singularResource".into(), json!(resource.singular));
     entry.insert("verbs".into(), resource.verbs.names().collect());
     put_names(&mut entry, row);
-    if !resource.subresources.is_empty() {
-        let subresources: Vec<Value> = resource
+    if !row.served().subresources.is_empty() {
+        let subresources: Vec<Value> = row
+            .served()
             .subresources
             .iter()
             .map(|subresource| {

@@ -66,7 +66,7 @@ fn supports(call: &Call) -> bool {
 }
 
 async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
-    let Some(subresource) = call.row.resource.subresource(&call.info.subresource) else {
+    let Some(subresource) = call.row.subresource(&call.info.subresource) else {
         return Err(Status::new(
             404,
             "NotFound",

@@ -117,15 +117,14 @@ fn locate(row: &Row, label: &str) -> Option<What> {
         "metadata.namespace" if row.resource.is_namespaced() => return Some(What::Namespace),
         _ => {}
     }
-    let (_, path) = row.resource.fields.iter().find(|(own, _)| own == label)?;
-    // The cached objects' fields are those of the stored row, found by the path they share.
-    let stored = row.cache.as_ref()?.resource();
-    stored.fields.iter().position(|(_, own)| own == path).map(What::Field)
+    let fields = &row.served().fields;
+    let field = fields.iter().find(|own| own.label == label)?;
+    Some(What::Field(field.at))
 }
 
 fn unsupported(row: &Row, options: &ListOptions, field: &str) -> Status {
     let gvr = if row.group().is_empty() {
-        format!("/{}", row.version)
+        format!("/{}", row.version())
     } else {
         row.api_version.clone()
     };

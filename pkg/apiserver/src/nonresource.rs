@@ -68,7 +68,7 @@ pub async fn handle(
                     .rows()
                     .all()
                     .iter()
-                    .map(|row| ((row.group(), &*row.version, row.plural()), &row.requests)),
+                    .map(|row| ((row.group(), row.version(), row.plural()), &row.requests)),
                 server.cache(),
             ),
         )),

@@ -28,7 +28,7 @@ impl Selectable {
                 .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()))
                 .collect()
         });
-        let fields = resource.selectable(object).map(|(_, value)| Box::from(&*value));
+        let fields = resource.selectable(object).map(|value| Box::from(&*value));
         Selectable {
             labels: labels.unwrap_or_default(),
             fields: fields.collect(),
@@ -133,7 +133,7 @@ impl Object {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
             _ => {
-                let index = self.resource.fields.iter().position(|(own, _)| own == label)?;
+                let index = self.resource.index.iter().position(|own| own.label == label)?;
                 self.selectable().fields.get(index).map(|field| &**field)
             }
         }

@@ -85,8 +85,8 @@ impl Rest {
     pub fn selectable(&self, resource: &Resource, part: &Value) -> Selectable {
         let mut selectable = Selectable::of(resource, part);
         let before = &self.object.selectable().fields;
-        for ((own, before), (_, path)) in selectable.fields.iter_mut().zip(before).zip(&resource.fields) {
-            let kept = path.first().is_some_and(|first| !READ.contains(&first.as_ref()));
+        for ((own, before), field) in selectable.fields.iter_mut().zip(before).zip(&resource.index) {
+            let kept = field.path.first().is_some_and(|first| !READ.contains(&first.as_ref()));
             if kept {
                 own.clone_from(before);
             }

@@ -107,7 +107,7 @@ async fn creation(
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
     let resource = call.cache()?.resource();
-    (resource.hooks.default)(object);
+    (resource.stored().default)(object);
     let admission = call.server.admission();
     {
         let name = meta::name(object).to_string();
@@ -142,7 +142,7 @@ async fn creation(
 fn is_defaulted(resource: &Resource, object: &Value) {
     if cfg!(debug_assertions) {
         let mut again = object.clone();
-        (resource.hooks.default)(&mut again);
+        (resource.stored().default)(&mut again);
         debug_assert_eq!(&again, object, "a plugin left something without its default");
     }
 }
@@ -156,7 +156,7 @@ fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> 
 
 /// New objects have no status of the caller's, but for kinds that register with theirs.
 fn drop_status(resource: &Resource, object: &mut Value) {
-    if resource.subresource("status").is_none() || resource.semantics.registers_status {
+    if !resource.stored().has_status() || resource.semantics.registers_status {
         return;
     }
     if let Value::Object(map) = object
@@ -268,7 +268,7 @@ pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Sta
     let resource = call.cache()?.resource();
     metadata::match_namespace(resource, &call.info, new)?;
     metadata::begin_update(new, old);
-    (resource.hooks.default)(new);
+    (resource.stored().default)(new);
     Ok(())
 }
 
@@ -322,7 +322,7 @@ pub fn finish_change(call: &Call, new: Value, current: &Current, beside: Vec<Op>
 fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part) {
     match part {
         Part::Main => {
-            if resource.subresource("status").is_some() {
+            if resource.stored().has_status() {
                 copy_field(new, old, "status");
             }
             (resource.hooks.prepare_update)(new, old);

@@ -64,16 +64,16 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
             _ => {}
         }
     }
-    value(code, output, shape_one(row, output.shape, row.show(object.value()?))?)
+    value(code, output, shape_one(row, output.shape, object.value()?))
 }
 
-/// One object in the asked-for shape.
-pub fn shape_one(row: &Row, shape: Shape, object: Value) -> Result<Value, Status> {
-    Ok(match shape {
-        Shape::Object => object,
-        Shape::Metadata => table::partial_metadata(object),
-        Shape::Table => table::of_one(row, &object, table::Include::Metadata),
-    })
+/// One stored object in the row's version and the asked-for shape.
+pub fn shape_one(row: &Row, shape: Shape, stored: Value) -> Value {
+    match shape {
+        Shape::Object => row.show(stored),
+        Shape::Metadata => table::partial_metadata(row.show(stored)),
+        Shape::Table => table::of_one(row, &stored, table::Include::Metadata),
+    }
 }
 
 /// Any tree with kind and apiVersion, in the asked-for encoding (its shape is made already).

@@ -1,12 +1,11 @@
 //! The registry's rows as the handlers look them up: by group, version and plural, each with its part of the cache.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mk8s_api::meta;
-use mk8s_api::registry::{self, Resource, Support};
+use mk8s_api::registry::{self, Resource, Served, Subresource, Support};
 use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::table::Printed;
 use mk8s_api::validation::{self, Errors};
 use serde_json::Value;
 
@@ -16,8 +15,8 @@ use crate::watch_cache::{Cache, ResourceCache};
 /// One served version of a resource.
 pub struct Row {
     pub resource: Arc<Resource>,
-    /// `v1`
-    pub version: String,
+    /// Which of the resource's versions it is.
+    at: usize,
     /// `apps/v1`
     pub api_version: String,
     pub schema: Option<TypeRef>,
@@ -25,14 +24,34 @@ pub struct Row {
     pub requests: Requests,
     /// None for virtual resources.
     pub cache: Option<Arc<ResourceCache>>,
-    /// What stored objects say of themselves; differs from `api_version` where the row is another view of them.
-    pub stored_api_version: String,
 }
 
 impl Row {
-    /// `pods`, `deployments.apps`
+    fn new(resource: &Arc<Resource>, at: usize, cache: &Cache) -> Row {
+        let served = &resource.versions[at];
+        let stored = (resource.support != Support::Virtual).then(|| cache.resource(&resource.group, &resource.plural));
+        Row {
+            resource: resource.clone(),
+            at,
+            api_version: served.api_version(),
+            schema: schema::by_gvk(&served.group, &served.name, &resource.kind),
+            requests: Requests::default(),
+            cache: stored.flatten().cloned(),
+        }
+    }
+
+    pub fn served(&self) -> &Served {
+        &self.resource.versions[self.at]
+    }
+
+    /// The group that requests name.
     pub fn group(&self) -> &str {
-        &self.resource.group
+        &self.served().group
+    }
+
+    /// `v1`
+    pub fn version(&self) -> &str {
+        &self.served().name
     }
 
     pub fn plural(&self) -> &str {
@@ -43,60 +62,53 @@ impl Row {
         &self.resource.kind
     }
 
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.served().subresource(name)
+    }
+
     /// Whether stored bytes can be sent as they are.
     pub fn shows_stored(&self) -> bool {
-        self.api_version == self.stored_api_version
+        self.at == self.resource.storage
     }
 
     /// Whether metadata is the same in this row's view: a conversion may keep fields in annotations.
     pub fn shows_stored_metadata(&self) -> bool {
-        self.resource.convert.is_none()
+        self.served().convert.is_none()
     }
 
     /// A stored object as this row shows it.
     pub fn show(&self, mut stored: Value) -> Value {
-        if let Some(convert) = &self.resource.convert {
-            (convert.from_stored)(&mut stored);
-        }
-        if !self.shows_stored() {
-            meta::set(&mut stored, &["apiVersion"], self.api_version.as_str());
-        }
+        self.served().from_stored(self.resource.stored(), &mut stored);
         stored
     }
 
     /// The other way.
     pub fn to_stored(&self, shown: &mut Value) {
-        if let Some(convert) = &self.resource.convert {
-            // What a version leaves unsaid is its own matter; what the stored one adds comes after.
-            (self.resource.hooks.default)(shown);
-            (convert.to_stored)(shown);
-        }
-        if !self.shows_stored() {
-            meta::set(shown, &["apiVersion"], self.stored_api_version.as_str());
+        self.served().to_stored(self.resource.stored(), shown);
+    }
+
+    /// A stored object on its way into a table: `shown` is what `show` makes of it.
+    pub fn printed<'a>(&'a self, stored: &'a Value, shown: &'a Value) -> Printed<'a> {
+        Printed {
+            resource: &self.resource,
+            served: self.served(),
+            cells_of: stored,
+            shown,
         }
     }
 
-    /// What is wrong with a stored form, in the words and fields of this row's version.
+    /// What is wrong with a new object, in stored form.
     pub fn check_create(&self, object: &Value) -> Errors {
-        validation::create(&self.resource, &self.view(object))
+        validation::create(&self.resource, self.served(), object)
     }
 
     /// What is wrong with a change of the main resource.
     pub fn check_update(&self, new: &Value, old: &Value) -> Errors {
-        validation::update(&self.resource, &self.view(new), &self.view(old))
+        validation::update(&self.resource, self.served(), new, old)
     }
 
     pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let old = old.map(|old| self.view(old));
-        validation::warnings(&self.resource, &self.view(new), old.as_deref())
-    }
-
-    /// Hooks see objects in their row's form.
-    fn view<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
-        match self.resource.convert {
-            None => Cow::Borrowed(stored),
-            Some(_) => Cow::Owned(self.show(stored.clone())),
-        }
+        validation::warnings(&self.resource, new, old)
     }
 
     pub fn is_virtual(&self) -> bool {
@@ -116,44 +128,18 @@ impl Rows {
             groups: HashMap::new(),
             all: Vec::new(),
         };
-        for resource in resources {
-            for version in resource.versions.iter().filter(|version| version.served) {
-                rows.add(resource, &version.name, cache);
-            }
+        for (resource, at) in registry::in_order(resources) {
+            let row = Arc::new(Row::new(resource, at, cache));
+            rows.all.push(row.clone());
+            let group = rows.groups.entry(row.group().to_string()).or_default();
+            group.entry(row.plural().to_string()).or_default().push(row);
         }
         rows
     }
 
-    fn add(&mut self, resource: &Arc<Resource>, version: &str, cache: &Cache) {
-        let (group, plural) = match resource.stored_as {
-            Some((group, plural)) => (group, plural),
-            None => (&*resource.group, &*resource.plural),
-        };
-        let api_version = meta::join_api_version(&resource.group, version);
-        let stored = registry::stored_row(resource).unwrap_or(resource);
-        let row = Arc::new(Row {
-            resource: resource.clone(),
-            version: version.to_string(),
-            api_version,
-            requests: Requests::default(),
-            stored_api_version: stored.api_version(),
-            schema: schema::by_gvk(&resource.group, version, &resource.kind),
-            cache: (resource.support != Support::Virtual)
-                .then(|| cache.resource(group, plural).cloned())
-                .flatten(),
-        });
-        self.all.push(row.clone());
-        self.groups
-            .entry(resource.group.to_string())
-            .or_default()
-            .entry(resource.plural.to_string())
-            .or_default()
-            .push(row);
-    }
-
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Row>> {
         let versions = self.groups.get(group)?.get(plural)?;
-        versions.iter().find(|row| row.version == version)
+        versions.iter().find(|row| row.version() == version)
     }
 
     /// In any version.
@@ -161,7 +147,7 @@ impl Rows {
         self.groups.get(group)?.get(plural)?.first()
     }
 
-    /// In the registry's order.
+    /// In discovery's order.
     pub fn all(&self) -> &[Arc<Row>] {
         &self.all
     }

@@ -161,7 +161,7 @@ async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status
     let result = Box::pin(dispatch::resource(call, parts, body)).await;
     let mut response = result.unwrap_or_else(|status| respond::status(&status));
     counted.requests.count(verb, response.status().as_u16());
-    if let Some(warning) = counted.resource.deprecated {
+    if let Some(warning) = &counted.served().deprecated {
         respond::warn(&mut response, &[warning.to_string()]);
     }
     Ok(response)

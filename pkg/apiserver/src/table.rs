@@ -1,5 +1,7 @@
 //! The Table and PartialObjectMetadata shapes (<https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables>).
 
+use std::borrow::Cow;
+
 use mk8s_api::table;
 use serde_json::{Value, json};
 
@@ -22,17 +24,27 @@ pub fn partial_metadata(object: Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
-/// A table of one object (as the row shows it).
-pub fn of_one(row: &Row, object: &Value, include: Include) -> Value {
-    let version = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+/// A table of one stored object.
+pub fn of_one(row: &Row, stored: &Value, include: Include) -> Value {
+    let version = stored.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
     let metadata = json!({"resourceVersion": version});
-    table::build(&row.resource, [object], include, metadata, jiff::Timestamp::now())
+    let shown = shown(row, stored);
+    table::of_one(row.printed(stored, &shown), include, metadata, jiff::Timestamp::now())
 }
 
 pub fn columns(row: &Row) -> Value {
-    table::definitions(&row.resource).into()
+    table::definitions(row.served()).into()
 }
 
-pub fn row(row: &Row, object: &Value, include: Include) -> Value {
-    table::row(&row.resource, object, include, jiff::Timestamp::now())
+/// The row of one stored object.
+pub fn row(row: &Row, stored: &Value, include: Include) -> Value {
+    let shown = shown(row, stored);
+    table::row(row.printed(stored, &shown), include, jiff::Timestamp::now())
+}
+
+fn shown<'a>(row: &Row, stored: &'a Value) -> Cow<'a, Value> {
+    if row.shows_stored() {
+        return Cow::Borrowed(stored);
+    }
+    Cow::Owned(row.show(stored.clone()))
 }

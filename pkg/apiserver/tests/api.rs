@@ -587,7 +587,7 @@ async fn every_row_lists() {
         if row.support == mk8s_api::registry::Support::Virtual {
             continue;
         }
-        let version = row.storage_version();
+        let version = &row.stored().name;
         let base = if row.group.is_empty() {
             format!("/api/{version}")
         } else {

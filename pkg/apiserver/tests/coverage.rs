@@ -9,14 +9,14 @@ use std::time::Duration;
 use axum::body::Body;
 use harness::{Api, read};
 use http_body_util::BodyExt as _;
-use mk8s_api::registry::{self, Handler, Resource, Subresource, Support};
+use mk8s_api::registry::{self, Handler, Resource, Served, Subresource, Support};
 use serde_json::{Value, json};
 
 const MERGE: &str = "application/merge-patch+json";
 
 /// What a valid object of a kind holds besides its names; None where the kind is not known here.
 #[expect(clippy::too_many_lines, reason = "a table: one row a kind")]
-fn sample(row: &Resource) -> Option<Value> {
+fn sample(row: &Resource, sent: &Served) -> Option<Value> {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let selector = json!({"matchLabels": {"a": "b"}});
     let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
@@ -28,7 +28,7 @@ fn sample(row: &Resource) -> Option<Value> {
         "ConfigMap" | "Secret" | "ServiceAccount" | "Endpoints" | "Namespace" | "Node" | "LimitRange"
         | "ResourceQuota" | "Lease" | "Role" | "ClusterRole" | "SelfSubjectReview" => json!({}),
         "Binding" => json!({"target": {"kind": "Node", "name": "n"}}),
-        "Event" if row.group.is_empty() => json!({"involvedObject": reference, "reason": "R", "type": "Normal"}),
+        "Event" if sent.group.is_empty() => json!({"involvedObject": reference, "reason": "R", "type": "Normal"}),
         "Event" => json!({"regarding": reference, "reason": "R", "action": "A", "type": "Normal",
             "eventTime": "2026-01-02T03:04:05.000000Z", "reportingController": "example.org/c", "reportingInstance": "i"}),
         "PersistentVolumeClaim" => json!({"spec": claim}),
@@ -145,7 +145,7 @@ fn now() -> Value {
 struct Asked<'a> {
     api: &'a Api,
     row: &'a Resource,
-    version: &'a str,
+    sent: &'a Served,
     base: String,
     wrong: Vec<String>,
 }
@@ -164,9 +164,9 @@ impl Asked<'_> {
     }
 
     fn object(&self, index: usize) -> Option<Value> {
-        let mut object = sample(self.row)?;
-        let (group, kind) = (&self.row.group, &self.row.kind);
-        object["apiVersion"] = mk8s_api::meta::join_api_version(group, self.version).into();
+        let mut object = sample(self.row, self.sent)?;
+        let kind = &self.row.kind;
+        object["apiVersion"] = self.sent.api_version().into();
         object["kind"] = (**kind).into();
         object["metadata"] = json!({"name": name(self.row, index), "labels": {"sample": "yes"}});
         Some(object)
@@ -371,7 +371,7 @@ impl Asked<'_> {
         for verb in first {
             self.verb(verb).await;
         }
-        let mut subresources: Vec<&Subresource> = self.row.subresources.iter().collect();
+        let mut subresources: Vec<&Subresource> = self.sent.subresources.iter().collect();
         // An eviction ends the pod.
         subresources.sort_by_key(|subresource| matches!(subresource.handler, Handler::Eviction | Handler::Binding));
         for subresource in subresources {
@@ -395,15 +395,14 @@ async fn every_row_answers_every_verb_it_declares() {
     let mut wrong = Vec::new();
     for row in registry::builtin() {
         for version in row.versions.iter().filter(|version| version.served) {
-            let base = if row.group.is_empty() {
-                format!("/api/{}", version.name)
-            } else {
-                format!("/apis/{}/{}", row.group, version.name)
+            let base = match &*version.group {
+                "" => format!("/api/{}", version.name),
+                group => format!("/apis/{group}/{}", version.name),
             };
             let mut asked = Asked {
                 api: &api,
                 row,
-                version: &version.name,
+                sent: version,
                 base,
                 wrong: Vec::new(),
             };

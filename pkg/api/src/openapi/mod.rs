@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use self::definitions::{closure, definition};
 use self::descriptions::Descriptions;
 use self::paths::Path;
-use crate::registry::Resource;
+use crate::registry::{Resource, Served};
 
 /// The content type of the v2 document in protobuf.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -44,12 +44,17 @@ impl Flavor {
 
 /// Every served (group, version) of the rows, sorted.
 fn group_versions(rows: &[Arc<Resource>]) -> BTreeSet<(&str, &str)> {
-    rows.iter()
-        .flat_map(|row| {
-            let versions = row.versions.iter().filter(|version| version.served);
-            versions.map(|version| (&*row.group, &*version.name))
-        })
+    served(rows)
+        .map(|(_, version)| (&*version.group, &*version.name))
         .collect()
+}
+
+/// Every served version of the rows.
+fn served(rows: &[Arc<Resource>]) -> impl Iterator<Item = (&Resource, &Served)> {
+    rows.iter().flat_map(|row| {
+        let versions = row.versions.iter().filter(|version| version.served);
+        versions.map(move |version| (&**row, version))
+    })
 }
 
 /// Changes when the document of a group version does: what the index shows and an ETag holds.
@@ -57,13 +62,11 @@ fn hash(rows: &[Arc<Resource>], wanted: Option<(&str, &str)>) -> String {
     let mut hasher = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     crate::schema::TEXT.len().hash(&mut hasher);
-    for row in rows {
-        for version in row.versions.iter().filter(|version| version.served) {
-            if wanted.is_none_or(|wanted| wanted == (&*row.group, &*version.name)) {
-                (&row.group, &version.name, &row.plural, &row.kind, row.verbs.0).hash(&mut hasher);
-                for sub in &row.subresources {
-                    (&sub.name, sub.verbs.0, sub.kind).hash(&mut hasher);
-                }
+    for (row, version) in served(rows) {
+        if wanted.is_none_or(|wanted| wanted == (&*version.group, &*version.name)) {
+            (&version.group, &version.name, &row.plural, &row.kind, row.verbs.0).hash(&mut hasher);
+            for sub in &version.subresources {
+                (&sub.name, sub.verbs.0, sub.kind).hash(&mut hasher);
             }
         }
     }
@@ -103,10 +106,9 @@ fn find<'r>(rows: &'r [Arc<Resource>], wanted: &str) -> Option<(&'r str, &'r str
 /// The document at a place (`apis/apps/v1`).
 pub fn v3(rows: &[Arc<Resource>], wanted: &str) -> Option<Vec<u8>> {
     let (group, version) = find(rows, wanted)?;
-    let mut all: Vec<Path> = rows
-        .iter()
-        .filter(|row| row.group == group && row.serves(version))
-        .flat_map(|row| paths::of_row(row, version))
+    let mut all: Vec<Path> = served(rows)
+        .filter(|(_, own)| own.group == group && own.name == version)
+        .flat_map(|(row, own)| paths::of_row(row, own))
         .collect();
     all.sort_by(|a, b| a.path.cmp(&b.path));
     let mut out = Writer::new(r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":""#);
@@ -134,12 +136,8 @@ fn names(paths: &[Path]) -> BTreeSet<String> {
 }
 
 fn all_paths(rows: &[Arc<Resource>]) -> Vec<Path> {
-    let mut all: Vec<Path> = rows
-        .iter()
-        .flat_map(|row| {
-            let versions = row.versions.iter().filter(|version| version.served);
-            versions.flat_map(|version| paths::of_row(row, &version.name))
-        })
+    let mut all: Vec<Path> = served(rows)
+        .flat_map(|(row, version)| paths::of_row(row, version))
         .collect();
     all.sort_by(|a, b| a.path.cmp(&b.path));
     all

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Flavor;
 use super::definitions::META;
-use crate::registry::{Resource, Subresource, Verbs};
+use crate::registry::{Resource, Served, Subresource, Verbs};
 use crate::schema;
 
 /// What an operation's body or answer is.
@@ -131,7 +131,7 @@ fn capital(word: &str) -> String {
 /// What is the same for all paths of a row in one version.
 struct Row<'r> {
     row: &'r Resource,
-    version: &'r str,
+    served: &'r Served,
     /// `AppsV1`
     id: String,
     tag: String,
@@ -141,12 +141,13 @@ struct Row<'r> {
 }
 
 /// The paths of a row in one version; none for kinds whose type is not in the schema table.
-pub(super) fn of_row(row: &Resource, version: &str) -> Vec<Path> {
-    let name = |kind: &str| schema::by_gvk(&row.group, version, kind).map(|ty| ty.name().to_string());
+pub(super) fn of_row(row: &Resource, served: &Served) -> Vec<Path> {
+    let (own, version) = (&*served.group, &*served.name);
+    let name = |kind: &str| schema::by_gvk(own, version, kind).map(|ty| ty.name().to_string());
     let Some(definition) = name(&row.kind) else {
         return Vec::new();
     };
-    let group = camel(&row.group);
+    let group = camel(own);
     let mut tag = group.clone();
     if let Some(first) = tag.get_mut(..1) {
         first.make_ascii_lowercase();
@@ -157,10 +158,10 @@ pub(super) fn of_row(row: &Resource, version: &str) -> Vec<Path> {
         list: name(&row.list_kind).unwrap_or_else(|| definition.clone()),
         definition,
         row,
-        version,
+        served,
     };
     let mut paths = Vec::new();
-    let base = prefix(&row.row.group, version);
+    let base = prefix(own, version);
     let plural = &row.row.plural;
     if row.row.is_namespaced() {
         if row.row.verbs.contains(Verbs::LIST) {
@@ -224,7 +225,7 @@ impl Row<'_> {
             parameters: place.clone(),
             operations,
         });
-        for sub in &self.row.subresources {
+        for sub in &self.served.subresources {
             paths.push(Path {
                 path: format!("{collection}/{{name}}/{}", sub.name),
                 parameters: place.clone(),
@@ -253,7 +254,11 @@ impl Row<'_> {
             action,
             id: format!("{word}{}{before}{namespaced}{kind}{after}", self.id),
             tag: self.tag.clone(),
-            kind: [self.row.group.to_string(), self.version.to_string(), kind.to_string()],
+            kind: [
+                self.served.group.to_string(),
+                self.served.name.to_string(),
+                kind.to_string(),
+            ],
             parameters: Vec::new(),
             body: None,
             answer: Content::Definition(self.definition.clone()),

@@ -8,10 +8,10 @@ use super::{Convert, Resource, Support, columns};
 use crate::{defaults, meta, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
-    let hpa = |version| {
+    vec![
         row(
             "autoscaling",
-            version,
+            "v2",
             "HorizontalPodAutoscaler",
             "horizontalpodautoscalers",
         )
@@ -22,27 +22,11 @@ pub(super) fn rows() -> Vec<Resource> {
         .category("all")
         .status()
         .support(Support::StoredOnly)
-    };
-    vec![
-        hpa("v2")
-            .default(defaults::autoscaler)
-            .prepare(defaults::autoscaler_create, defaults::nothing_on_update),
-        hpa("v1")
-            .default(defaults::autoscaler_v1)
-            .validate(validate_v1)
-            .stored_as(
-                "autoscaling",
-                "horizontalpodautoscalers",
-                Convert { to_stored, from_stored },
-            ),
+        .default(defaults::autoscaler)
+        .prepare(defaults::autoscaler_create, defaults::nothing_on_update)
+        .also("autoscaling", "v1", Some(Convert { to_stored, from_stored }))
+        .default(defaults::autoscaler_v1),
     ]
-}
-
-/// v1 has metrics too, in an annotation.
-fn validate_v1(object: &Value, errors: &mut validation::Errors) {
-    let mut stored = object.clone();
-    to_stored(&mut stored);
-    validation::autoscaler(&stored, errors);
 }
 
 /// (annotation of v1, path in v2).

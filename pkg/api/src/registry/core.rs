@@ -1,7 +1,7 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
 use super::row::row;
-use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns};
+use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events};
 use crate::{defaults, validation};
 
 const EVENT_FIELDS: &[&str] = &[
@@ -45,16 +45,18 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["ep"])
             .singular("endpoints")
             .default(defaults::endpoints),
-        core("Event", "events")
-            .put_creates()
-            .dependents(Dependents::None)
-            .validate(validation::event)
-            .columns(columns::event())
-            .short(&["ev"])
-            .fields(EVENT_FIELDS)
-            .default(defaults::event)
-            .field("source", &["source", "component"])
-            .fields(&["type"]),
+        events::served(
+            core("Event", "events")
+                .put_creates()
+                .dependents(Dependents::None)
+                .validate(validation::event)
+                .columns(columns::event())
+                .short(&["ev"])
+                .fields(EVENT_FIELDS)
+                .default(defaults::event)
+                .field("source", &["source", "component"])
+                .fields(&["type"]),
+        ),
         core("LimitRange", "limitranges")
             .put_creates()
             .columns(columns::created_at())

@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::row::row;
-use super::{Convert, Dependents, Resource, columns};
+use super::{Convert, Resource};
 use crate::validation;
 
 /// (name in core/v1, name in events.k8s.io/v1); every other field has one name.
@@ -17,26 +16,22 @@ const FIELDS: [(&str, &str); 7] = [
     ("count", "deprecatedCount"),
 ];
 
-pub(super) fn rows() -> Vec<Resource> {
-    vec![
-        row("events.k8s.io", "v1", "Event", "events")
-            .put_creates()
-            .dependents(Dependents::None)
-            .validate(validation::event)
-            .columns(columns::event())
-            .short(&["ev"])
-            .field("regarding.kind", &["involvedObject", "kind"])
-            .field("regarding.namespace", &["involvedObject", "namespace"])
-            .field("regarding.name", &["involvedObject", "name"])
-            .field("regarding.uid", &["involvedObject", "uid"])
-            .field("regarding.apiVersion", &["involvedObject", "apiVersion"])
-            .field("regarding.resourceVersion", &["involvedObject", "resourceVersion"])
-            .field("regarding.fieldPath", &["involvedObject", "fieldPath"])
-            .fields(&["reason"])
-            .field("reportingController", &["reportingComponent"])
-            .fields(&["type"])
-            .stored_as("", "events", Convert { to_stored, from_stored }),
-    ]
+/// The newer version of the core group's Event.
+pub(super) fn served(core: Resource) -> Resource {
+    core.also("events.k8s.io", "v1", Some(Convert { to_stored, from_stored }))
+        .default(|_| {})
+        .validate_version(validation::newer_event)
+        .other_fields()
+        .field("regarding.kind", &["involvedObject", "kind"])
+        .field("regarding.namespace", &["involvedObject", "namespace"])
+        .field("regarding.name", &["involvedObject", "name"])
+        .field("regarding.uid", &["involvedObject", "uid"])
+        .field("regarding.apiVersion", &["involvedObject", "apiVersion"])
+        .field("regarding.resourceVersion", &["involvedObject", "resourceVersion"])
+        .field("regarding.fieldPath", &["involvedObject", "fieldPath"])
+        .fields(&["reason"])
+        .field("reportingController", &["reportingComponent"])
+        .fields(&["type"])
 }
 
 /// events.k8s.io/v1 → v1, in place.

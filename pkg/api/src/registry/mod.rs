@@ -17,6 +17,7 @@ mod rbac;
 mod resource;
 mod row;
 mod semantics;
+mod served;
 mod storage;
 
 use std::borrow::Cow;
@@ -26,8 +27,8 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 
 pub use semantics::{Deletion, Dependents, Handler, Semantics};
+pub use served::{Convert, Field, Served, newest_first};
 
-use crate::meta;
 use crate::status::FieldError;
 
 /// Whether objects of a resource live in a namespace.
@@ -84,14 +85,6 @@ impl Verbs {
     }
 }
 
-/// A served version of a resource.
-#[derive(Clone, Debug)]
-pub struct Version {
-    pub name: Cow<'static, str>,
-    pub served: bool,
-    pub storage: bool,
-}
-
 /// A subresource as discovery shows it: `status`, `scale`, `binding`, …
 #[derive(Clone, Debug)]
 pub struct Subresource {
@@ -117,11 +110,9 @@ pub struct Column {
     pub cell: fn(&Value, jiff::Timestamp) -> Value,
 }
 
-/// The few pure functions that make a kind special; the default of each does nothing.
+/// The few pure functions that make a kind special, on its stored form; the default of each does nothing.
 #[derive(Clone, Copy)]
 pub struct Hooks {
-    /// Fills in what upstream's `SetDefaults_*` fill in; runs before and after mutating admission.
-    pub default: fn(&mut Value),
     pub validate: fn(&Value, &mut Vec<FieldError>),
     /// (new, old): runs besides `validate` on update and patch.
     pub validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
@@ -137,7 +128,6 @@ pub struct Hooks {
 
 impl Hooks {
     pub const NONE: Hooks = Hooks {
-        default: |_| {},
         validate: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
@@ -171,12 +161,11 @@ pub enum Support {
     Virtual,
 }
 
-/// One row.
+/// A kind: what it is and what is stored of it, once, and the versions in which it is served.
 #[derive(Clone)]
 pub struct Resource {
     /// Empty for the core group.
     pub group: Cow<'static, str>,
-    pub versions: Vec<Version>,
     pub kind: Cow<'static, str>,
     /// `PodList`
     pub list_kind: Cow<'static, str>,
@@ -186,32 +175,18 @@ pub struct Resource {
     pub categories: Vec<Cow<'static, str>>,
     pub scope: Scope,
     pub verbs: Verbs,
-    pub subresources: Vec<Subresource>,
     /// Whether `metadata.generation` counts changes of spec.
     pub generation: bool,
     pub name_rule: NameRule,
     pub support: Support,
-    /// Selectable fields besides metadata.name and metadata.namespace: label → JSON path (`spec.nodeName`) in the
-    /// stored object. Indexed when an object enters the watch cache: see `selectable`.
-    pub fields: Vec<(Cow<'static, str>, Vec<Cow<'static, str>>)>,
-    pub columns: Vec<Column>,
     pub hooks: Hooks,
     pub semantics: Semantics,
-    /// (group, plural) of the row whose objects this one shows in another version (events.k8s.io → core events).
-    pub stored_as: Option<(&'static str, &'static str)>,
-    /// With `stored_as`: the two directions between this row's form and the stored row's (apiVersion included).
-    pub convert: Option<Convert>,
-    /// Default paths of `/scale`: (specReplicasPath, statusReplicasPath, labelSelectorPath) as JSON paths.
-    pub scale: Option<ScalePaths>,
-    /// A `Warning` for every request of a kind that is deprecated (the types' APILifecycleDeprecated).
-    pub deprecated: Option<&'static str>,
-}
-
-/// In place, both ways, without loss.
-#[derive(Clone, Copy)]
-pub struct Convert {
-    pub to_stored: fn(&mut Value),
-    pub from_stored: fn(&mut Value),
+    /// The stored one among them.
+    pub versions: Vec<Served>,
+    /// Which of `versions` is stored.
+    pub storage: usize,
+    /// The selectable fields of all versions, each place in the stored object once: what is kept beside a cached object.
+    pub index: Vec<Field>,
 }
 
 /// Where `/scale` finds its numbers.
@@ -223,43 +198,81 @@ pub struct ScalePaths {
     pub selector: &'static [&'static str],
 }
 
-/// Every built-in row, in discovery's order of groups, preferred version first, plurals sorted within a version.
+/// Every built-in resource, group by group.
 pub fn builtin() -> &'static [Arc<Resource>] {
     &TABLE.rows
 }
 
-/// Rows of which objects are stored that no request reaches.
+/// Resources of which objects are stored that no request reaches.
 pub fn unserved() -> &'static [Arc<Resource>] {
     static ROWS: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| internal::rows().into_iter().map(Arc::new).collect());
     &ROWS
 }
 
-/// The row that serves a group, version and plural.
+/// The resource that serves a group, version and plural.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Resource>> {
-    TABLE
-        .by_plural
-        .get(&(group, plural))?
+    let found = TABLE.by_plural.get(&(group, plural))?;
+    found
         .iter()
         .map(|&index| &TABLE.rows[index])
-        .find(|row| row.serves(version))
+        .find(|row| row.serving(group, version).is_some())
 }
 
-/// The row of a group, version and kind.
+/// The resource of a group, version and kind.
 pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Arc<Resource>> {
     builtin()
         .iter()
-        .find(|row| row.group == group && row.kind == kind && row.serves(version))
+        .find(|row| row.kind == kind && row.serving(group, version).is_some())
 }
 
-/// The row whose objects are in the store, for a row that shows them in another version.
-pub fn stored_row(row: &Arc<Resource>) -> Option<&'static Arc<Resource>> {
-    let (group, plural) = row.stored_as?;
-    TABLE
-        .by_plural
-        .get(&(group, plural))?
-        .iter()
-        .map(|&index| &TABLE.rows[index])
-        .find(|row| row.stored_as.is_none())
+/// A served version and the resource that it is of.
+pub type Row<'a> = (&'a Arc<Resource>, usize);
+
+/// The groups in discovery's order: that of upstream's APIServices' priorities. Those of custom resources come after them, by
+/// name; `extensions`, from which everything moved, is the last.
+const GROUPS: [&str; 21] = [
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// Every served version of some resources, in discovery's order: of groups, of versions, of plurals.
+pub fn in_order(resources: &[Arc<Resource>]) -> Vec<Row<'_>> {
+    let rank = |group: &str| match group {
+        "extensions" => usize::MAX,
+        _ => GROUPS.iter().position(|own| *own == group).unwrap_or(GROUPS.len()),
+    };
+    let mut rows: Vec<(usize, &Served, Row<'_>)> = Vec::with_capacity(resources.len());
+    for resource in resources {
+        for (at, served) in resource.versions.iter().enumerate().filter(|(_, own)| own.served) {
+            rows.push((rank(&served.group), served, (resource, at)));
+        }
+    }
+    rows.sort_by(|(a_rank, a, (a_of, _)), (b_rank, b, (b_of, _))| {
+        (a_rank, &a.group)
+            .cmp(&(b_rank, &b.group))
+            .then_with(|| newest_first(&a.name, &b.name))
+            .then_with(|| a_of.plural.cmp(&b_of.plural))
+    });
+    rows.into_iter().map(|(_, _, row)| row).collect()
 }
 
 struct Table {
@@ -268,11 +281,10 @@ struct Table {
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let groups: [fn() -> Vec<Resource>; 21] = [
+    let groups: [fn() -> Vec<Resource>; 20] = [
         core::rows,
         extensions::apiregistration,
         apps::rows,
-        events::rows,
         authentication::authentication,
         authentication::authorization,
         autoscaling::rows,
@@ -291,40 +303,40 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         resource::rows,
         policy::flowcontrol,
     ];
-    let rows: Vec<Arc<Resource>> = groups.iter().flat_map(|rows| rows()).map(Arc::new).collect();
+    let rows = groups.iter().flat_map(|rows| rows());
+    let rows: Vec<Arc<Resource>> = rows.map(|row| Arc::new(row.indexed())).collect();
     let mut by_plural: HashMap<(&'static str, &'static str), Vec<usize>> = HashMap::new();
     for (index, row) in rows.iter().enumerate() {
-        if let (Cow::Borrowed(group), Cow::Borrowed(plural)) = (&row.group, &row.plural) {
-            by_plural.entry((group, plural)).or_default().push(index);
+        let Cow::Borrowed(plural) = row.plural else { continue };
+        for served in &row.versions {
+            if let Cow::Borrowed(group) = served.group {
+                by_plural.entry((group, plural)).or_default().push(index);
+            }
         }
     }
     Table { rows, by_plural }
 });
 
 impl Resource {
-    pub fn serves(&self, version: &str) -> bool {
-        self.versions.iter().any(|own| own.served && own.name == version)
-    }
-
-    /// The version that is stored (the only one, for built-in kinds).
-    pub fn storage_version(&self) -> &str {
+    /// The version in which requests to a group and version are served.
+    pub fn serving(&self, group: &str, version: &str) -> Option<&Served> {
         self.versions
             .iter()
-            .find(|version| version.storage)
-            .or(self.versions.first())
-            .map_or("", |version| &version.name)
+            .find(|own| own.served && own.name == version && own.group == group)
     }
 
+    /// The version that is stored.
+    pub fn stored(&self) -> &Served {
+        &self.versions[self.storage]
+    }
+
+    /// `v1`, `apps/v1`: what stored objects say of themselves.
     pub fn api_version(&self) -> String {
-        meta::join_api_version(&self.group, self.storage_version())
+        self.stored().api_version()
     }
 
     pub fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
-    }
-
-    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
     /// `pods`, `deployments.apps`
@@ -332,39 +344,24 @@ impl Resource {
         crate::status::qualified(&self.group, &self.plural)
     }
 
-    /// Whether a field selector may name this field.
-    pub fn is_selectable(&self, label: &str) -> bool {
-        label == "metadata.name"
-            || (label == "metadata.namespace" && self.is_namespaced())
-            || self.fields.iter().any(|(own, _)| own == label)
+    /// The values of the fields of `index` in a stored object, in their order.
+    pub fn selectable<'a>(&'a self, object: &'a Value) -> impl Iterator<Item = Cow<'a, str>> {
+        self.index.iter().map(|field| field.value(object))
     }
 
-    /// The values of the selectable fields of a stored object, in the order of `fields`; Go's zero values count.
-    pub fn selectable<'a>(&'a self, object: &'a Value) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
-        self.fields
-            .iter()
-            .map(|(label, path)| (label.as_ref(), field_value(object, label, path)))
-    }
-}
-
-fn field_value<'a>(object: &'a Value, label: &str, path: &[Cow<'static, str>]) -> Cow<'a, str> {
-    let mut current = Some(object);
-    for key in path {
-        current = current.and_then(|value| value.as_object()?.get(key.as_ref()));
-    }
-    match current {
-        Some(Value::String(text)) if !text.is_empty() => Cow::Borrowed(text.as_str()),
-        Some(Value::Bool(true)) => Cow::Borrowed("true"),
-        Some(Value::Bool(false)) => Cow::Borrowed("false"),
-        Some(Value::Number(number)) => Cow::Owned(number.to_string()),
-        _ => Cow::Borrowed(match label {
-            "spec.hostNetwork" | "spec.unschedulable" => "false",
-            "status.replicas" | "status.successful" => "0",
-            // an event of the newer API names its source as the reporting component
-            "source" => meta::string(object, &["reportingComponent"]),
-            "reportingController" | "reportingComponent" => meta::string(object, &["source", "component"]),
-            _ => "",
-        }),
+    /// The resource with all its versions' fields in its index.
+    #[must_use]
+    pub fn indexed(mut self) -> Self {
+        let mut index: Vec<Field> = Vec::new();
+        for field in self.versions.iter_mut().flat_map(|served| &mut served.fields) {
+            let found = index.iter().position(|own| own.path == field.path);
+            field.at = found.unwrap_or(index.len());
+            if found.is_none() {
+                index.push(field.clone());
+            }
+        }
+        self.index = index;
+        self
     }
 }
 
@@ -376,22 +373,34 @@ mod tests {
     #[test]
     fn every_row_is_found_by_its_names() {
         for row in builtin() {
-            let version = row.storage_version();
-            let by_plural = find(&row.group, version, &row.plural).unwrap();
-            assert!(Arc::ptr_eq(row, by_plural), "{}", row.qualified());
-            assert!(Arc::ptr_eq(row, find_kind(&row.group, version, &row.kind).unwrap()));
-            if row.stored_as.is_some() {
-                assert!(stored_row(row).is_some());
+            for served in &row.versions {
+                let by_plural = find(&served.group, &served.name, &row.plural).unwrap();
+                assert!(Arc::ptr_eq(row, by_plural), "{}", row.qualified());
+                let by_kind = find_kind(&served.group, &served.name, &row.kind).unwrap();
+                assert!(Arc::ptr_eq(row, by_kind));
             }
         }
-        assert!(find("apps", "v1beta1", "deployments").is_none());
-        assert_eq!(builtin().len(), 66);
+        assert!(find("apps", "v1beta1", "nothings").is_none());
+        assert_eq!(builtin().len(), 64);
     }
 
     #[test]
     fn absent_fields_are_go_zero_values() {
         let nodes = find("", "v1", "nodes").unwrap();
         let values: Vec<_> = nodes.selectable(&Value::Null).collect();
-        assert_eq!(values, [("spec.unschedulable", Cow::Borrowed("false"))]);
+        assert_eq!(values, ["false"]);
+    }
+
+    #[test]
+    fn one_object_has_a_field_once_whatever_the_versions_call_it() {
+        let events = find("events.k8s.io", "v1", "events").unwrap();
+        assert!(Arc::ptr_eq(events, find("", "v1", "events").unwrap()));
+        let at = |group: &str, label: &str| {
+            let fields = &events.serving(group, "v1").unwrap().fields;
+            fields.iter().find(|field| field.label == label).map(|field| field.at)
+        };
+        assert!(at("", "involvedObject.kind").is_some());
+        assert_eq!(at("", "involvedObject.kind"), at("events.k8s.io", "regarding.kind"));
+        assert_eq!(at("", "regarding.kind"), None);
     }
 }

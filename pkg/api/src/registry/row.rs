@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Column, Convert, Deletion, Dependents, Handler, Hooks, NameRule, Resource, ScalePaths, Scope, Semantics,
-    Subresource, Support, Verbs, Version, columns,
+    Column, Convert, Deletion, Dependents, Field, Handler, Hooks, NameRule, Resource, ScalePaths, Scope, Semantics,
+    Served, Subresource, Support, Verbs,
 };
 use crate::status::FieldError;
 
@@ -15,11 +15,6 @@ const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Resource {
     Resource {
         group: group.into(),
-        versions: vec![Version {
-            name: version.into(),
-            served: true,
-            storage: true,
-        }],
         kind: kind.into(),
         list_kind: Cow::Owned(format!("{kind}List")),
         plural: plural.into(),
@@ -28,18 +23,14 @@ pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str
         categories: Vec::new(),
         scope: Scope::Namespaced,
         verbs: Verbs::ALL,
-        subresources: Vec::new(),
         generation: false,
         name_rule: NameRule::DnsSubdomain,
         support: Support::Full,
-        fields: Vec::new(),
-        columns: columns::default(),
         hooks: Hooks::NONE,
         semantics: Semantics::default(),
-        stored_as: None,
-        convert: None,
-        scale: None,
-        deprecated: None,
+        versions: vec![Served::of(group.into(), version.into())],
+        storage: 0,
+        index: Vec::new(),
     }
 }
 
@@ -47,6 +38,25 @@ pub(super) type Validate = fn(&serde_json::Value, &mut Vec<FieldError>);
 pub(super) type ValidateUpdate = fn(&serde_json::Value, &serde_json::Value, &mut Vec<FieldError>);
 
 impl Resource {
+    /// Another version of what is said so far, which is what is stored; what follows is said of the other.
+    pub(super) fn also(mut self, group: &'static str, version: &'static str, convert: Option<Convert>) -> Self {
+        let stored = self.stored().clone();
+        self.versions.push(Served {
+            group: group.into(),
+            name: version.into(),
+            convert,
+            deprecated: None,
+            ..stored
+        });
+        self
+    }
+
+    /// The version that is being written.
+    fn version(&mut self) -> &mut Served {
+        let last = self.versions.len() - 1;
+        &mut self.versions[last]
+    }
+
     pub(super) fn cluster(mut self) -> Self {
         self.scope = Scope::Cluster;
         self
@@ -112,19 +122,20 @@ impl Resource {
         verbs: Verbs,
         kind: Option<(&'static str, &'static str, &'static str)>,
     ) -> Self {
-        self.subresources.push(Subresource {
+        let subresources = &mut self.version().subresources;
+        subresources.push(Subresource {
             name: name.into(),
             handler,
             verbs,
             kind,
         });
-        self.subresources.sort_by(|a, b| a.name.cmp(&b.name));
+        subresources.sort_by(|a, b| a.name.cmp(&b.name));
         self
     }
 
     /// `/scale` on `spec.replicas` and `status.replicas`.
     pub(super) fn scale(mut self) -> Self {
-        self.scale = Some(ScalePaths {
+        self.version().scale = Some(ScalePaths {
             spec_replicas: &["spec", "replicas"],
             status_replicas: &["status", "replicas"],
             selector: &["spec", "selector"],
@@ -133,28 +144,36 @@ impl Resource {
     }
 
     /// Selectable fields whose label is their path.
-    pub(super) fn fields(mut self, labels: &[&'static str]) -> Self {
-        for &label in labels {
-            self.fields
-                .push((label.into(), label.split('.').map(Cow::Borrowed).collect()));
-        }
-        self
+    pub(super) fn fields(self, labels: &[&'static str]) -> Self {
+        labels.iter().fold(self, |row, &label| {
+            let path: Vec<&'static str> = label.split('.').collect();
+            row.field(label, &path)
+        })
     }
 
     /// A selectable field whose label differs from its path in the stored object.
     pub(super) fn field(mut self, label: &'static str, path: &[&'static str]) -> Self {
-        self.fields
-            .push((label.into(), path.iter().map(|&key| key.into()).collect()));
+        self.version().fields.push(Field {
+            label: label.into(),
+            path: path.iter().map(|&key| Cow::Borrowed(key)).collect(),
+            at: 0,
+        });
+        self
+    }
+
+    /// The version's selectable fields are other ones than the stored version's.
+    pub(super) fn other_fields(mut self) -> Self {
+        self.version().fields.clear();
         self
     }
 
     pub(super) fn columns(mut self, columns: Vec<Column>) -> Self {
-        self.columns = columns;
+        self.version().columns = columns;
         self
     }
 
     pub(super) fn default(mut self, default: fn(&mut serde_json::Value)) -> Self {
-        self.hooks.default = default;
+        self.version().default = default;
         self
     }
 
@@ -170,6 +189,12 @@ impl Resource {
 
     pub(super) fn validate(mut self, validate: Validate) -> Self {
         self.hooks.validate = validate;
+        self
+    }
+
+    /// Asked of objects that are sent in this version.
+    pub(super) fn validate_version(mut self, validate: Validate) -> Self {
+        self.version().validate = Some(validate);
         self
     }
 
@@ -228,13 +253,7 @@ impl Resource {
 
     /// What upstream warns of on every request for the kind.
     pub(super) fn deprecated(mut self, warning: &'static str) -> Self {
-        self.deprecated = Some(warning);
-        self
-    }
-
-    pub(super) fn stored_as(mut self, group: &'static str, plural: &'static str, convert: Convert) -> Self {
-        self.stored_as = Some((group, plural));
-        self.convert = Some(convert);
+        self.version().deprecated = Some(warning.into());
         self
     }
 }

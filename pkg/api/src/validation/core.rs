@@ -353,10 +353,17 @@ pub fn endpoint_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
 
 /// Either version of Event: the field's name in the core group first.
 pub fn event(event: &Value, errors: &mut Errors) {
-    let newer = object::api_version(event) == "events.k8s.io/v1";
-    let involved = if newer { "regarding" } else { "involvedObject" };
+    event_as_sent(event, false, errors);
+}
+
+/// An event (in stored form) that was sent as events.k8s.io/v1, of which more is asked.
+pub fn newer_event(event: &Value, errors: &mut Errors) {
+    event_as_sent(event, true, errors);
+}
+
+fn event_as_sent(event: &Value, newer: bool, errors: &mut Errors) {
     let namespace = object::namespace(event);
-    let about = object::string(event, &[involved, "namespace"]);
+    let about = object::string(event, &["involvedObject", "namespace"]);
     let mismatch = |errors: &mut Errors| {
         errors.push(FieldError::invalid(
             "involvedObject.namespace",
@@ -385,7 +392,7 @@ pub fn event(event: &Value, errors: &mut Errors) {
     } else {
         "reportingComponent"
     };
-    let name = text(event, controller);
+    let name = text(event, "reportingComponent");
     if name.is_empty() {
         errors.push(FieldError::required(controller, ""));
     }
@@ -399,8 +406,7 @@ pub fn event(event: &Value, errors: &mut Errors) {
             errors.push(FieldError::invalid(key, "", "can have at most 128 characters"));
         }
     }
-    let message = if newer { "note" } else { "message" };
-    if text(event, message).len() > 1024 {
+    if text(event, "message").len() > 1024 {
         errors.push(FieldError::invalid("message", "", "can have at most 1024 characters"));
     }
     if newer && !matches!(text(event, "type"), "Normal" | "Warning") {

@@ -30,7 +30,7 @@ mod workloads;
 
 use serde_json::Value;
 
-use crate::registry::{Resource, Support};
+use crate::registry::{Resource, Served, Support};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
@@ -65,19 +65,19 @@ pub use self::workloads::*;
 
 pub type Errors = Vec<FieldError>;
 
-/// Everything that is wrong with a new object, in upstream's order: metadata first.
-pub fn create(resource: &Resource, new: &Value) -> Errors {
+/// Everything that is wrong with a new object (in stored form), in upstream's order: metadata first.
+pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
     let mut errors = Errors::new();
     object_meta(resource, new, &mut errors);
-    (resource.hooks.validate)(new, &mut errors);
+    (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     errors
 }
 
 /// Everything that is wrong with a change of the main resource.
-pub fn update(resource: &Resource, new: &Value, old: &Value) -> Errors {
+pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     object_meta_update(new, old, &mut errors);
-    (resource.hooks.validate)(new, &mut errors);
+    (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     (resource.hooks.validate_update)(new, old, &mut errors);
     errors
 }

@@ -268,8 +268,8 @@ pub(crate) mod testing {
             act(&Attributes {
                 user: &self.user,
                 resource: &resource,
-                requested_kind: (self.group, resource.storage_version(), &resource.kind),
-                requested_resource: (self.group, resource.storage_version(), self.plural),
+                requested_kind: (self.group, &resource.stored().name, &resource.kind),
+                requested_resource: (self.group, &resource.stored().name, self.plural),
                 operation: self.operation,
                 namespace: self.namespace,
                 name: self.name,

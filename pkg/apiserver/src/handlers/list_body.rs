@@ -304,7 +304,7 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, objec
             return Ok(());
         }
         Item::Metadata => table::partial_metadata(row.show(object.value()?)),
-        Item::Row(include) => table::row(row, &row.show(object.value()?), *include),
+        Item::Row(include) => table::row(row, &object.value()?, *include),
     };
     layout.print(&value, chunk)
 }

@@ -29,12 +29,8 @@ pub fn answer(
     let mut response = match written {
         Written::Stored(object) => respond::object(code, &call.row, call.output, &object)?,
         Written::Tree(value) => {
-            let shown = call.row.show(value);
-            respond::value(
-                code,
-                call.output,
-                respond::shape_one(&call.row, call.output.shape, shown)?,
-            )?
+            let shaped = respond::shape_one(&call.row, call.output.shape, value);
+            respond::value(code, call.output, shaped)?
         }
     };
     respond::warn(&mut response, warnings);

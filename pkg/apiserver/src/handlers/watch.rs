@@ -362,11 +362,10 @@ impl Encoder {
         if revision != object.revision {
             mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
         }
-        let value = self.row.show(value);
         let shown = match shape {
-            Shape::Object => value,
-            Shape::Metadata => table::partial_metadata(value),
-            Shape::Table => self.table(value),
+            Shape::Object => self.row.show(value),
+            Shape::Metadata => table::partial_metadata(self.row.show(value)),
+            Shape::Table => self.table(&value),
         };
         self.put_value(chunk, kind.as_str(), &shown)
     }
@@ -383,8 +382,8 @@ impl Encoder {
         Ok(())
     }
 
-    fn table(&mut self, object: Value) -> Value {
-        let mut table = table::of_one(&self.row, &object, self.include);
+    fn table(&mut self, stored: &Value) -> Value {
+        let mut table = table::of_one(&self.row, stored, self.include);
         if self.columns_sent {
             table["columnDefinitions"] = Value::Null;
         }

@@ -21,7 +21,7 @@ use crate::pipeline::{self, Part};
 use crate::respond;
 
 pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
-    let Some(paths) = call.row.resource.scale.clone() else {
+    let Some(paths) = call.row.served().scale.clone() else {
         return Err(Status::method_not_allowed("the resource has no scale"));
     };
     if call.info.verb == "get" {

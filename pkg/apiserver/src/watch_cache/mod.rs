@@ -61,7 +61,7 @@ impl Cache {
             changed: tokio::sync::watch::Sender::new(revision),
         });
         let mut groups: HashMap<String, Group> = HashMap::new();
-        for row in rows.filter(|row| row.stored_as.is_none() && row.support != Support::Virtual) {
+        for row in rows.filter(|row| row.support != Support::Virtual) {
             let group = groups.entry(row.group.to_string()).or_default();
             let changes = group.changes.clone();
             let cache = Arc::new(ResourceCache::new(row.clone(), shared.clone(), revision, changes));

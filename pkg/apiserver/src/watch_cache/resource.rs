@@ -120,7 +120,7 @@ impl ResourceCache {
         floor: u64,
         changes: Arc<AtomicU64>,
     ) -> ResourceCache {
-        let index = resource.fields.iter().position(|(label, _)| label == INDEXED_FIELD);
+        let index = resource.index.iter().position(|field| field.label == INDEXED_FIELD);
         ResourceCache {
             prefix: key_prefix(&resource),
             resource,

@@ -69,7 +69,7 @@ impl ResourceCache {
         after: u64,
         value: Option<&str>,
     ) -> Watcher {
-        let indexed = value.filter(|_| self.resource().fields.iter().any(|(label, _)| label == INDEXED_FIELD));
+        let indexed = value.filter(|_| self.resource().index.iter().any(|field| field.label == INDEXED_FIELD));
         let Some(value) = indexed else {
             return Watcher {
                 cache: self.clone(),

@@ -318,11 +318,11 @@ fn first_three(all: impl Iterator<Item = String>) -> String {
 
 /// Who reported an event, and where it runs.
 fn reporter(event: &Value) -> String {
-    let component = match either(event, &["source", "component"], &["deprecatedSource", "component"]) {
-        "" => either(event, &["reportingComponent"], &["reportingController"]),
+    let component = match meta::string(event, &["source", "component"]) {
+        "" => meta::string(event, &["reportingComponent"]),
         component => component,
     };
-    let host = match either(event, &["source", "host"], &["deprecatedSource", "host"]) {
+    let host = match meta::string(event, &["source", "host"]) {
         "" => meta::string(event, &["reportingInstance"]),
         host => host,
     };
@@ -333,16 +333,8 @@ fn reporter(event: &Value) -> String {
     }
 }
 
-/// An event's field under either version's name.
-fn either<'a>(event: &'a Value, core: &[&str], newer: &[&str]) -> &'a str {
-    match meta::string(event, core) {
-        "" => meta::string(event, newer),
-        text => text,
-    }
-}
-
 fn first_seen(event: &Value, now: Timestamp) -> String {
-    match either(event, &["firstTimestamp"], &["deprecatedFirstTimestamp"]) {
+    match meta::string(event, &["firstTimestamp"]) {
         "" => time::age(meta::str_at(event, &["eventTime"]), now),
         at => time::age(Some(at), now),
     }
@@ -355,7 +347,7 @@ pub fn event() -> Vec<Column> {
             if let Some(at) = meta::str_at(event, &["series", "lastObservedTime"]) {
                 return time::age(Some(at), now).into();
             }
-            match either(event, &["lastTimestamp"], &["deprecatedLastTimestamp"]) {
+            match meta::string(event, &["lastTimestamp"]) {
                 "" => first_seen(event, now).into(),
                 at => time::age(Some(at), now).into(),
             }
@@ -367,19 +359,19 @@ pub fn event() -> Vec<Column> {
             meta::string(event, &["reason"]).into()
         }),
         text("Object", "What it happened to.", |event, _| {
-            let kind = either(event, &["involvedObject", "kind"], &["regarding", "kind"]).to_lowercase();
-            match either(event, &["involvedObject", "name"], &["regarding", "name"]) {
+            let kind = meta::string(event, &["involvedObject", "kind"]).to_lowercase();
+            match meta::string(event, &["involvedObject", "name"]) {
                 "" => kind.into(),
                 name => format!("{kind}/{name}").into(),
             }
         }),
         text("Subobject", "Part of the object.", |event, _| {
-            either(event, &["involvedObject", "fieldPath"], &["regarding", "fieldPath"]).into()
+            meta::string(event, &["involvedObject", "fieldPath"]).into()
         })
         .wide(),
         text("Source", "Who reported it.", |event, _| reporter(event).into()).wide(),
         text("Message", "What happened, in a sentence.", |event, _| {
-            either(event, &["message"], &["note"]).trim().into()
+            meta::string(event, &["message"]).trim().into()
         }),
         text("First Seen", "Time since it first happened.", |event, now| {
             first_seen(event, now).into()
@@ -387,11 +379,7 @@ pub fn event() -> Vec<Column> {
         .wide(),
         text("Count", "How often it happened.", |event, _| {
             let at = |path: &[&str]| meta::i64_at(event, path).filter(|&count| count != 0);
-            at(&["series", "count"])
-                .or_else(|| at(&["count"]))
-                .or_else(|| at(&["deprecatedCount"]))
-                .unwrap_or(1)
-                .into()
+            at(&["series", "count"]).or_else(|| at(&["count"])).unwrap_or(1).into()
         })
         .wide(),
         Column { priority: 1, ..name() },
