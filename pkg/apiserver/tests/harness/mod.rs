@@ -78,6 +78,25 @@ impl Api {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
+    /// With these headers and no others.
+    pub async fn send_whole(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (key, value) in headers {
+            request = request.header(*key, *value);
+        }
+        self.router
+            .clone()
+            .oneshot(request.body(body.into()).unwrap())
+            .await
+            .unwrap()
+    }
+
     pub async fn send_json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         read(self.send(method, path, "application/json", body.to_string()).await).await
     }

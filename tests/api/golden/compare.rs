@@ -1,0 +1,102 @@
+//! How two answers differ: the places, and what stands there.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::pair::Answer;
+
+#[derive(Debug)]
+pub struct Difference {
+    /// `code`, `header/content-type`, `warning`, `text`, `body/spec/x`, `events/0/object/spec/x`.
+    pub place: String,
+    /// None: nothing stands there.
+    pub expected: Option<Value>,
+    pub found: Option<Value>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |value: &Option<Value>| {
+            value
+                .as_ref()
+                .map_or("nothing".into(), |value| shortened(&value.to_string()))
+        };
+        write!(f, "{}: {} → {}", self.place, show(&self.expected), show(&self.found))
+    }
+}
+
+fn shortened(text: &str) -> String {
+    const LENGTH: usize = 300;
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+pub fn answers(expected: &Answer, found: &Answer) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    if expected.code != found.code {
+        // All else follows from it.
+        let with_message = |answer: &Answer| match answer.body.get("message").and_then(Value::as_str) {
+            Some(message) => format!("{} {message}", answer.code),
+            None => answer.code.to_string(),
+        };
+        differences.push(Difference {
+            place: "code".into(),
+            expected: Some(with_message(expected).into()),
+            found: Some(with_message(found).into()),
+        });
+        return differences;
+    }
+    let names: BTreeSet<&String> = expected.headers.keys().chain(found.headers.keys()).collect();
+    for name in names {
+        let value = |answer: &Answer| answer.headers.get(name).map(|value| value.as_str().into());
+        one(
+            &mut differences,
+            format!("header/{name}"),
+            value(expected),
+            value(found),
+        );
+    }
+    let lists = |answer: &Answer| (serde_json::json!(answer.warning), Value::Array(answer.events.clone()));
+    let ((warning, events), (found_warning, found_events)) = (lists(expected), lists(found));
+    one(&mut differences, "warning".into(), Some(warning), Some(found_warning));
+    trees(&mut differences, "body", &expected.body, &found.body);
+    trees(&mut differences, "events", &events, &found_events);
+    one(
+        &mut differences,
+        "text".into(),
+        Some((&*expected.text).into()),
+        Some((&*found.text).into()),
+    );
+    differences
+}
+
+fn one(differences: &mut Vec<Difference>, place: String, expected: Option<Value>, found: Option<Value>) {
+    if expected != found {
+        differences.push(Difference { place, expected, found });
+    }
+}
+
+fn trees(differences: &mut Vec<Difference>, place: &str, expected: &Value, found: &Value) {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => {
+            let keys: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+            for key in keys {
+                let place = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
+                match (expected.get(key), found.get(key)) {
+                    (Some(expected), Some(found)) => trees(differences, &place, expected, found),
+                    (expected, found) => one(differences, place, expected.cloned(), found.cloned()),
+                }
+            }
+        }
+        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
+            for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+                trees(differences, &format!("{place}/{index}"), expected, found);
+            }
+        }
+        (expected, found) => one(differences, place.into(), Some(expected.clone()), Some(found.clone())),
+    }
+}

@@ -1,0 +1,82 @@
+//! What differs from one run to the next, masked: the same rules as hack/update-golden/mask.go has for upstream's answers.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::{Map, Value, json};
+
+static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    [
+        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uid>"),
+        (r"20[2-9][0-9]-[01][0-9]-[0-3][0-9]T[0-9:]{8}\.[0-9]{6}Z", "<microtime>"),
+        (r"20[2-9][0-9]-[01][0-9]-[0-3][0-9]T[0-9:]{8}Z", "<time>"),
+        (r"kube-api-access-[a-z0-9]{5}\b", "kube-api-access-<5>"),
+        (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", "<token>"),
+        (r"\b10\.96\.[1-9][0-9]*\.[0-9]+\b", "<address>"),
+    ]
+    .map(|(pattern, mask)| (Regex::new(pattern).unwrap(), mask))
+    .into()
+});
+
+static AGE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^([0-9]+(ms|[smhdy]))+$").unwrap());
+
+pub fn text(text: &str) -> String {
+    let mut masked = Cow::Borrowed(text);
+    for (pattern, mask) in PATTERNS.iter() {
+        if let Cow::Owned(replaced) = pattern.replace_all(&masked, *mask) {
+            masked = Cow::Owned(replaced);
+        }
+    }
+    masked.into_owned()
+}
+
+pub fn tree(value: Value) -> Value {
+    match value {
+        Value::Object(object) => Value::Object(self::object(object)),
+        Value::Array(items) => items.into_iter().map(tree).collect(),
+        Value::String(string) => Value::String(text(&string)),
+        other => other,
+    }
+}
+
+fn object(object: Map<String, Value>) -> Map<String, Value> {
+    let prefix = object.get("generateName").and_then(Value::as_str).map(str::to_string);
+    let generated = |name: &str| {
+        let prefix = prefix.as_deref().filter(|prefix| !prefix.is_empty())?;
+        (name.strip_prefix(prefix)?.len() == 5).then(|| format!("{prefix}<5>"))
+    };
+    let mut masked = Map::new();
+    for (key, value) in object {
+        let is_text = value.as_str().unwrap_or_default();
+        let value = match &*key {
+            "resourceVersion" if is_text != "0" && is_text.parse::<u64>().is_ok() => json!("<revision>"),
+            "continue" if !is_text.is_empty() => json!("<continue>"),
+            "name" => generated(is_text).map_or_else(|| tree(value), Value::String),
+            "nodePort" if value.as_u64().is_some_and(|port| port >= 30_086) => json!("<port>"),
+            "cells" => cells(tree(value)),
+            "columnDefinitions" => without_descriptions(value),
+            _ => tree(value),
+        };
+        masked.insert(key, value);
+    }
+    masked
+}
+
+fn cells(mut cells: Value) -> Value {
+    for cell in cells.as_array_mut().into_iter().flatten() {
+        if cell.as_str().is_some_and(|text| AGE.is_match(text)) {
+            *cell = json!("<age>");
+        }
+    }
+    cells
+}
+
+fn without_descriptions(mut columns: Value) -> Value {
+    for column in columns.as_array_mut().into_iter().flatten() {
+        if let Some(column) = column.as_object_mut() {
+            column.remove("description");
+        }
+    }
+    columns
+}
