@@ -1,0 +1,88 @@
+//! The same mutated requests to two API servers, and how their answers differ, by class: upstream's is what counts.
+//!
+//!     diff --upstream KUBECONFIG --server KUBECONFIG [--seed N] [--count N] [--show N] [--only N]
+//!
+//! `hack/diff-fuzz.sh` starts both servers. A request is made of the seed and its number, so that `--seed S --only N` sends
+//! one of them again. Both servers hold the same objects when a request comes: most writes are dry runs, and after the
+//! others the objects are made anew.
+
+#![allow(clippy::unwrap_used, reason = "a comparison that cannot go on says where, and ends")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "its connections are tasks that nobody else waits for"
+)]
+
+mod cases;
+mod client;
+mod mutate;
+mod random;
+mod report;
+mod world;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use client::{Client, Failure};
+use report::Report;
+use world::World;
+
+#[derive(Parser)]
+struct Args {
+    /// The kubeconfig of an administrator of the server that is right.
+    #[arg(long)]
+    upstream: PathBuf,
+    /// And of the one that is compared.
+    #[arg(long)]
+    server: PathBuf,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[arg(long, default_value_t = 12_000)]
+    count: u64,
+    /// How many examples of each class.
+    #[arg(long, default_value_t = 1)]
+    show: usize,
+    /// This request of the seed alone, with both answers.
+    #[arg(long)]
+    only: Option<u64>,
+    /// Writes one agreeing request of each class of answers here, as lines of JSON.
+    #[arg(long)]
+    record: Option<PathBuf>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    let mut clients = [Client::of(&args.upstream).await?, Client::of(&args.server).await?];
+    let world = World::make(&mut clients).await?;
+    let mut report = Report::default();
+    let numbers = match args.only {
+        Some(only) => only..only + 1,
+        None => 0..args.count,
+    };
+    for number in numbers {
+        let draft = cases::make(&world, args.seed, number);
+        let case = draft.case();
+        // What no client can send.
+        if case.target.parse::<http::Uri>().is_err() {
+            continue;
+        }
+        let [upstream, own] = &mut clients;
+        let answers = [upstream.send(&case).await?, own.send(&case).await?];
+        if args.only.is_some() {
+            println!("{case:?}\n{:?}\n{:?}", answers[0], answers[1]);
+        }
+        let changed = answers.iter().any(|answer| (200..300).contains(&answer.code));
+        if changed
+            && draft.changes()
+            && let Some(plural) = cases::plural(&draft.path)
+        {
+            world.reset(&mut clients, plural).await?;
+        }
+        report.add(number, &case, &answers, draft.changes());
+    }
+    report.print(args.show);
+    if let Some(path) = &args.record {
+        report.record(path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Differences in classes: by status and reason, then by content type, then by the words.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use base64::Engine as _;
+use regex::Regex;
+use serde_json::json;
+
+use crate::client::{Answer, Case, Failure};
+
+#[derive(Default)]
+pub struct Report {
+    total: usize,
+    /// By level and class: numbers and texts of its cases.
+    classes: BTreeMap<(Level, String), Vec<(u64, String)>>,
+    /// By upstream's answer, one request to which both answer alike.
+    alike: BTreeMap<String, serde_json::Value>,
+    masks: Option<Masks>,
+}
+
+struct Masks {
+    number: Regex,
+    quoted: Regex,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Level {
+    Status,
+    ContentType,
+    Words,
+}
+
+/// What mk8s says where it does not do something yet.
+const REFUSED: &str = "not in this version of mk8s";
+
+impl Report {
+    pub fn add(&mut self, number: u64, case: &Case, answers: &[Answer; 2], changes: bool) {
+        self.total += 1;
+        let masks = self.masks.get_or_insert_with(|| Masks {
+            number: Regex::new("[0-9]+").unwrap(),
+            quoted: Regex::new(r#""[^"]*"|\([^)]*\)"#).unwrap(),
+        });
+        let [upstream, own] = answers;
+        let said = answers
+            .each_ref()
+            .map(|answer| masks.number.replace_all(&answer.message, "#").into_owned());
+        let classed = said.each_ref().map(|text| {
+            let masked = masks.quoted.replace_all(text, "…");
+            masked.chars().take(110).collect::<String>()
+        });
+        let kind = |answer: &Answer| answer.content_type.replace(' ', "");
+        let level = if (upstream.code, &upstream.reason) != (own.code, &own.reason) {
+            Level::Status
+        } else if upstream.code >= 300 && case.method != "HEAD" && said[0] != said[1] {
+            Level::Words
+        } else if kind(upstream) != kind(own) {
+            Level::ContentType
+        } else {
+            if upstream.code >= 400 || !changes {
+                let class = format!("{} {} {}", case.method, upstream.code, classed[0]);
+                self.alike.entry(class).or_insert_with(|| recorded(case, upstream));
+            }
+            return;
+        };
+        let class = match level {
+            Level::Status => format!(
+                "{} {} {} | {}  →  {} {} | {}",
+                case.method, upstream.code, upstream.reason, classed[0], own.code, own.reason, classed[1]
+            ),
+            Level::ContentType => format!("{} {} → {}", upstream.code, upstream.content_type, own.content_type),
+            Level::Words => format!(
+                "{} {} | {}  →  {}",
+                upstream.code, upstream.reason, classed[0], classed[1]
+            ),
+        };
+        let body: String = String::from_utf8_lossy(&case.body).chars().take(300).collect();
+        let headers = case.headers.iter().filter(|(name, value)| {
+            !matches!(
+                (&**name, &**value),
+                ("user-agent", "diff") | ("accept", "application/json")
+            )
+        });
+        let headers: Vec<String> = headers.map(|(name, value)| format!("{name}: {value}")).collect();
+        let example = format!(
+            "{} {} [{}] {body}\n         upstream: {}\n         mk8s:     {}",
+            case.method,
+            case.target,
+            headers.join(", "),
+            cut(&upstream.message),
+            cut(&own.message)
+        );
+        self.classes.entry((level, class)).or_default().push((number, example));
+    }
+
+    pub fn print(&self, show: usize) {
+        for level in [Level::Status, Level::ContentType, Level::Words] {
+            let of_level = self.classes.iter().filter(|((own, _), _)| *own == level);
+            let mut classes: Vec<_> = of_level.map(|((_, class), cases)| (class, cases)).collect();
+            classes.sort_by_key(|(_, cases)| std::cmp::Reverse(cases.len()));
+            let differ: usize = classes.iter().map(|(_, cases)| cases.len()).sum();
+            let refused: HashMap<_, _> = classes
+                .iter()
+                .filter(|(class, _)| class.contains(REFUSED))
+                .copied()
+                .collect();
+            let refused: usize = refused.values().map(|cases| cases.len()).sum();
+            println!(
+                "\n== {level:?}: {differ} of {} differ, {:.2} %; {refused} of them are refused as not in this version",
+                self.total,
+                differ as f64 * 100.0 / self.total.max(1) as f64
+            );
+            for (class, cases) in classes {
+                println!("{:5}  {class}", cases.len());
+                for (number, example) in cases.iter().take(show) {
+                    println!("       #{number} {example}");
+                }
+            }
+        }
+    }
+
+    pub fn record(&self, path: &Path) -> Result<(), Failure> {
+        let lines: String = self.alike.values().map(|case| format!("{case}\n")).collect();
+        Ok(std::fs::write(path, lines)?)
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(400).collect::<String>().replace('\n', "\\n")
+}
+
+/// A request and its answer as data. Bodies that are no text are in base64.
+fn recorded(case: &Case, answer: &Answer) -> serde_json::Value {
+    let mut line = json!({
+        "method": case.method, "target": case.target, "headers": case.headers,
+        "code": answer.code, "reason": answer.reason,
+    });
+    match std::str::from_utf8(&case.body) {
+        Ok("") => {}
+        Ok(text) => line["body"] = text.into(),
+        Err(_) => line["base64"] = base64::engine::general_purpose::STANDARD.encode(&case.body).into(),
+    }
+    line
+}

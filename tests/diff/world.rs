@@ -1,0 +1,276 @@
+//! What both servers hold: one object of every kind, in one namespace, and how that comes back after a request changed it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Failure};
+
+pub const NAMESPACE: &str = "fuzz";
+
+/// The object of a kind, as tests/diff/fixtures.jsonl has it.
+#[derive(Deserialize)]
+struct Fixture {
+    group: String,
+    kind: String,
+    name: String,
+    body: Value,
+}
+
+#[derive(Clone, Debug)]
+pub struct Resource {
+    pub group: String,
+    pub version: String,
+    pub plural: String,
+    pub kind: String,
+    pub is_namespaced: bool,
+    pub verbs: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    pub name: String,
+    /// Whole and valid; null where the kind is unknown to the fixtures.
+    pub object: Value,
+}
+
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    pub name: String,
+    pub verbs: Vec<String>,
+    /// What is written to it.
+    pub object: Value,
+}
+
+impl Resource {
+    pub fn base(&self) -> String {
+        if self.group.is_empty() {
+            "/api/v1".into()
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn collection(&self) -> String {
+        let base = self.base();
+        if self.is_namespaced {
+            format!("{base}/namespaces/{NAMESPACE}/{}", self.plural)
+        } else {
+            format!("{base}/{}", self.plural)
+        }
+    }
+
+    pub fn item(&self) -> String {
+        format!("{}/{}", self.collection(), self.name)
+    }
+
+    fn stores(&self) -> bool {
+        self.verbs.iter().any(|verb| verb == "delete") && !self.object.is_null()
+    }
+}
+
+pub struct World {
+    pub resources: Vec<Resource>,
+    /// Per server: what it holds of itself, by collection path and `namespace/name`.
+    baseline: [HashMap<String, BTreeSet<String>>; 2],
+}
+
+fn fixtures() -> HashMap<(String, String), Fixture> {
+    let lines = include_str!("fixtures.jsonl").lines();
+    let read = lines.filter_map(|line| serde_json::from_str::<Fixture>(line).ok());
+    read.map(|fixture| ((fixture.group.clone(), fixture.kind.clone()), fixture))
+        .collect()
+}
+
+fn object(fixtures: &HashMap<(String, String), Fixture>, kind: [&str; 3], name: Option<&str>) -> (String, Value) {
+    let [group, version, kind] = kind;
+    let Some(fixture) = fixtures.get(&(group.to_string(), kind.to_string())) else {
+        return ("fixed".into(), Value::Null);
+    };
+    let mut object = fixture.body.clone();
+    object["apiVersion"] = if group.is_empty() {
+        version.into()
+    } else {
+        format!("{group}/{version}").into()
+    };
+    object["kind"] = kind.into();
+    let name = name.unwrap_or(&fixture.name);
+    object["metadata"] = json!({"name": name});
+    (name.to_string(), object)
+}
+
+/// The resources that a server's discovery names.
+async fn discover(client: &mut Client) -> Result<Vec<Resource>, Failure> {
+    let fixtures = fixtures();
+    let mut found = Vec::new();
+    let (_, groups) = client.ask("GET", "/apis", None).await?;
+    let listed = groups["groups"].as_array().cloned().unwrap_or_default();
+    let mut versions = vec![(String::new(), "v1".to_string())];
+    for group in &listed {
+        for version in group["versions"].as_array().into_iter().flatten() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+            versions.push((text(&group["name"]), text(&version["version"])));
+        }
+    }
+    for (group, version) in versions {
+        let base = if group.is_empty() {
+            "/api/v1".into()
+        } else {
+            format!("/apis/{group}/{version}")
+        };
+        let (_, document) = client.ask("GET", &base, None).await?;
+        let listed = document["resources"].as_array().cloned().unwrap_or_default();
+        let verbs = |entry: &Value| -> Vec<String> {
+            let verbs = entry["verbs"].as_array().into_iter().flatten();
+            verbs.filter_map(|verb| verb.as_str().map(str::to_string)).collect()
+        };
+        for entry in &listed {
+            let (name, kind) = (
+                entry["name"].as_str().unwrap_or_default(),
+                entry["kind"].as_str().unwrap_or_default(),
+            );
+            if name.contains('/') {
+                continue;
+            }
+            let (own_name, own) = object(&fixtures, [&group, &version, kind], None);
+            let subresources = listed.iter().filter_map(|sub| {
+                let part = sub["name"].as_str()?.strip_prefix(&format!("{name}/"))?.to_string();
+                let kind = sub["kind"].as_str().unwrap_or_default();
+                let written = sub["group"].as_str().unwrap_or(&group);
+                let version = sub["version"].as_str().unwrap_or(&version);
+                let (_, object) = object(&fixtures, [written, version, kind], Some(&own_name));
+                Some(Subresource {
+                    name: part,
+                    verbs: verbs(sub),
+                    object,
+                })
+            });
+            found.push(Resource {
+                plural: name.into(),
+                kind: kind.into(),
+                is_namespaced: entry["namespaced"] == true,
+                verbs: verbs(entry),
+                subresources: subresources.collect(),
+                name: own_name,
+                object: own,
+                group: group.clone(),
+                version: version.clone(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+impl World {
+    /// Makes both servers hold the same; what only one of them serves is left out, and named.
+    pub async fn make(clients: &mut [Client; 2]) -> Result<Self, Failure> {
+        let [upstream, own] = clients;
+        let mut resources = discover(upstream).await?;
+        let served = discover(own).await?;
+        let same = |one: &Resource, other: &Resource| {
+            (&one.group, &one.version, &one.plural) == (&other.group, &other.version, &other.plural)
+        };
+        resources.retain(|resource| {
+            let both = served.iter().any(|other| same(resource, other));
+            if !both {
+                eprintln!("left out: {}/{}/{}", resource.group, resource.version, resource.plural);
+            } else if resource.object.is_null() {
+                eprintln!("no fixture: {} {}", resource.group, resource.kind);
+            }
+            both
+        });
+        let mut world = Self {
+            resources,
+            baseline: Default::default(),
+        };
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        for (index, client) in clients.iter_mut().enumerate() {
+            client.ask("POST", "/api/v1/namespaces", Some(&namespace)).await?;
+            client
+                .ask(
+                    "POST",
+                    &format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"),
+                    Some(&account),
+                )
+                .await?;
+            for resource in &world.resources {
+                if resource.stores() {
+                    let held = held(client, resource).await?;
+                    world.baseline[index].insert(resource.collection(), held);
+                }
+            }
+            for resource in &world.resources {
+                world.restore(index, client, resource, true).await?;
+            }
+        }
+        Ok(world)
+    }
+
+    /// Brings a resource back to what it began with, on both servers.
+    pub async fn reset(&self, clients: &mut [Client; 2], plural: &str) -> Result<(), Failure> {
+        // A binding changes its pod.
+        let plural = if plural == "bindings" { "pods" } else { plural };
+        for resource in self.resources.iter().filter(|resource| resource.plural == plural) {
+            for (index, client) in clients.iter_mut().enumerate() {
+                self.restore(index, client, resource, false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn restore(
+        &self,
+        index: usize,
+        client: &mut Client,
+        resource: &Resource,
+        tells: bool,
+    ) -> Result<(), Failure> {
+        if !resource.stores() {
+            return Ok(());
+        }
+        let kept = &self.baseline[index][&resource.collection()];
+        for object in held(client, resource).await? {
+            if kept.contains(&object) {
+                continue;
+            }
+            let (namespace, name) = object.split_once('/').unwrap_or_default();
+            let base = resource.base();
+            let path = match namespace {
+                "" => format!("{base}/{}/{name}", resource.plural),
+                _ => format!("{base}/namespaces/{namespace}/{}/{name}", resource.plural),
+            };
+            client
+                .ask(
+                    "DELETE",
+                    &format!("{path}?gracePeriodSeconds=0&propagationPolicy=Background"),
+                    None,
+                )
+                .await?;
+            let loose = json!({"metadata": {"finalizers": null}});
+            client.ask("PATCH", &path, Some(&loose)).await?;
+            if resource.plural == "namespaces" {
+                let empty = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {}});
+                client.ask("PUT", &format!("{path}/finalize"), Some(&empty)).await?;
+            }
+        }
+        let (code, answer) = client
+            .ask("POST", &resource.collection(), Some(&resource.object))
+            .await?;
+        if code != 201 && tells {
+            eprintln!("server {index}: no {}: {code} {}", resource.item(), answer["message"]);
+        }
+        Ok(())
+    }
+}
+
+async fn held(client: &mut Client, resource: &Resource) -> Result<BTreeSet<String>, Failure> {
+    let (_, list) = client
+        .ask("GET", &format!("{}/{}", resource.base(), resource.plural), None)
+        .await?;
+    let items = list["items"].as_array().into_iter().flatten();
+    Ok(items
+        .map(|item| {
+            let text = |key: &str| item["metadata"][key].as_str().unwrap_or_default();
+            format!("{}/{}", text("namespace"), text("name"))
+        })
+        .collect())
+}
