@@ -69,7 +69,7 @@ impl Queue {
 }
 
 pub async fn run(server: Arc<State>) {
-    let Some(events) = server.cache().resource("", "events").cloned() else {
+    let Some(events) = server.cache().resource("", "events") else {
         return;
     };
     let (snapshot, mut watcher) = events.watch_with_snapshot("", None);

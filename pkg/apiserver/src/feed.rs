@@ -97,7 +97,8 @@ impl CacheFeed {
         let Selection {
             group, version, plural, ..
         } = selection;
-        let row = self.state.rows().get(group, version, plural);
+        let registry = self.state.registry();
+        let row = registry.rows().get(group, version, plural);
         // A row that shows another version's objects has text of its own, which only a request makes.
         let row = row.filter(|row| row.shows_stored());
         let served = row.and_then(|row| Some((row, row.cache.as_ref()?)));
@@ -184,7 +185,7 @@ impl Reading {
 
     async fn watch(&mut self) -> Result<(), FeedError> {
         self.events.clear();
-        if let Next::TooOld = self.watcher.take(&mut self.events) {
+        if let Next::TooOld | Next::Ended = self.watcher.take(&mut self.events) {
             return Err(FeedError::Expired);
         }
         for event in &self.events {

@@ -32,6 +32,7 @@ mod options;
 mod part;
 mod pipeline;
 mod receive;
+mod registry;
 pub mod request;
 mod respond;
 pub mod reviews;

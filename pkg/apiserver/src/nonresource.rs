@@ -52,7 +52,7 @@ pub async fn handle(
     match path {
         "" => {
             let mut paths: Vec<String> = PATHS.iter().map(|path| (*path).to_string()).collect();
-            paths.extend(server.discovery().paths());
+            paths.extend(server.registry().discovery(server.config()).paths());
             paths.extend(health::paths());
             paths.sort();
             paths.dedup();
@@ -65,6 +65,7 @@ pub async fn handle(
             metrics::print(
                 server.metrics(),
                 server
+                    .registry()
                     .rows()
                     .all()
                     .iter()
@@ -82,8 +83,8 @@ pub async fn handle(
             let document = server.authenticator().authority().discovery(&address);
             json(document)
         }
-        _ if path.starts_with("/openapi/") => openapi::handle(server.documents(), path, parts, query).await,
-        _ => server.discovery().handle(path, parts, query),
+        _ if path.starts_with("/openapi/") => openapi::handle(server.registry().documents(), path, parts, query).await,
+        _ => server.registry().discovery(server.config()).handle(path, parts, query),
     }
 }
 

@@ -87,6 +87,17 @@ impl Object {
         }
     }
 
+    /// What the store handed on.
+    pub(crate) fn entry(&self) -> mk8s_store::Entry {
+        mk8s_store::Entry {
+            key: self.key.clone(),
+            value: self.json.clone(),
+            revision_at: self.revision_at as usize,
+            create_revision: self.create_revision,
+            mod_revision: self.revision,
+        }
+    }
+
     /// Whether this is a text as it was sent to the store, where the revision was still to be put in.
     pub fn was_printed_as(&self, text: &[u8]) -> bool {
         let at = self.revision_at as usize;

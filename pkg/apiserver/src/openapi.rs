@@ -14,7 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATIO
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use mk8s_api::openapi;
-use mk8s_api::registry::{self, Resource};
+use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use mk8s_supervisor::job;
 use parking_lot::Mutex;
@@ -23,21 +23,36 @@ use crate::negotiate::{self, Clause};
 use crate::request::Query;
 use crate::respond;
 
-/// Compressed documents by path and content type.
-#[derive(Default)]
-pub struct Documents(Mutex<HashMap<(String, &'static str), Bytes>>);
+/// The documents of some resources.
+pub struct Documents {
+    resources: Vec<Arc<Resource>>,
+    /// Compressed, by path and content type.
+    made: Mutex<HashMap<(String, &'static str), Bytes>>,
+}
 
 impl Documents {
-    fn get(&self, path: &str, content_type: &'static str, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<Bytes> {
+    pub fn new(resources: Vec<Arc<Resource>>) -> Documents {
+        Documents {
+            resources,
+            made: Mutex::default(),
+        }
+    }
+
+    fn get(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        make: impl FnOnce(&[Arc<Resource>]) -> Option<Vec<u8>>,
+    ) -> Option<Bytes> {
         let key = (path.to_string(), content_type);
-        if let Some(found) = self.0.lock().get(&key) {
+        if let Some(found) = self.made.lock().get(&key) {
             return Some(found.clone());
         }
-        let plain = make()?;
+        let plain = make(&self.resources)?;
         let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::default());
         let zipped = encoder.write_all(&plain).and_then(|()| encoder.finish()).ok()?;
         let zipped = Bytes::from(zipped);
-        self.0.lock().insert(key, zipped.clone());
+        self.made.lock().insert(key, zipped.clone());
         Some(zipped)
     }
 }
@@ -48,26 +63,21 @@ pub async fn handle(
     parts: &Parts,
     query: &Query,
 ) -> Result<Response<Body>, Status> {
-    let rows = registry::builtin();
     match path {
         "/openapi/v3" => Ok(respond::bytes(
             StatusCode::OK,
             "application/json",
-            openapi::v3_index(rows),
+            openapi::v3_index(&documents.resources),
         )),
-        "/openapi/v2" => v2(documents, rows, parts).await,
+        "/openapi/v2" => v2(documents, parts).await,
         _ => match path.strip_prefix("/openapi/v3/") {
-            Some(place) => v3(documents, rows, place, parts, query).await,
+            Some(place) => v3(documents, place, parts, query).await,
             None => Err(respond::no_such_path()),
         },
     }
 }
 
-async fn v2(
-    documents: &Arc<Documents>,
-    rows: &'static [Arc<Resource>],
-    parts: &Parts,
-) -> Result<Response<Body>, Status> {
+async fn v2(documents: &Arc<Documents>, parts: &Parts) -> Result<Response<Body>, Status> {
     let asks_protobuf = |clause: &Clause<'_>| matches!(clause.media, openapi::V2_PROTOBUF_ASKED | openapi::V2_PROTOBUF);
     let proto = negotiate::accepted(&parts.headers).iter().any(asks_protobuf);
     let content_type = if proto {
@@ -75,8 +85,8 @@ async fn v2(
     } else {
         "application/json"
     };
-    let etag = format!("\"{}\"", openapi::v2_hash(rows));
-    let mut response = document(documents, "/openapi/v2", content_type, parts, &etag, move || {
+    let etag = format!("\"{}\"", openapi::v2_hash(&documents.resources));
+    let mut response = document(documents, "/openapi/v2", content_type, parts, &etag, move |rows| {
         Some(if proto {
             openapi::v2_protobuf(rows)
         } else {
@@ -88,14 +98,8 @@ async fn v2(
     Ok(response)
 }
 
-async fn v3(
-    documents: &Arc<Documents>,
-    rows: &'static [Arc<Resource>],
-    place: &str,
-    parts: &Parts,
-    query: &Query,
-) -> Result<Response<Body>, Status> {
-    let hash = openapi::v3_hash(rows, place).ok_or_else(respond::no_such_path)?;
+async fn v3(documents: &Arc<Documents>, place: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
+    let hash = openapi::v3_hash(&documents.resources, place).ok_or_else(respond::no_such_path)?;
     let asked = query.text("hash");
     if let Some(asked) = asked.filter(|asked| *asked != hash) {
         tracing::debug!(asked, hash, place, "an OpenAPI document by an old hash");
@@ -109,7 +113,7 @@ async fn v3(
     let etag = format!("\"{hash}\"");
     let owned = place.to_string();
     let path = format!("/openapi/v3/{place}");
-    let make = move || openapi::v3(rows, &owned);
+    let make = move |rows: &[Arc<Resource>]| openapi::v3(rows, &owned);
     let mut response = document(documents, &path, "application/json", parts, &etag, make).await?;
     if asked.is_some() {
         let headers = response.headers_mut();
@@ -125,7 +129,7 @@ async fn document(
     content_type: &'static str,
     parts: &Parts,
     etag: &str,
-    make: impl FnOnce() -> Option<Vec<u8>> + Send + 'static,
+    make: impl FnOnce(&[Arc<Resource>]) -> Option<Vec<u8>> + Send + 'static,
 ) -> Result<Response<Body>, Status> {
     let etag = HeaderValue::from_str(etag).map_err(|error| Status::internal(error.to_string()))?;
     if parts.headers.get(IF_NONE_MATCH) == Some(&etag) {

@@ -86,7 +86,7 @@ impl Attempt for Creation<'_> {
 
 /// What is the same however often a creation is tried.
 fn begin_create(call: &Call, object: &mut Value) -> Result<(), Status> {
-    let resource = call.cache()?.resource();
+    let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, object)?;
     if !matches!(meta::resource_version(object), "" | "0") {
         return Err(Status::new(
@@ -106,7 +106,7 @@ async fn creation(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
-    let resource = call.cache()?.resource();
+    let resource = &call.row.resource;
     (resource.stored().default)(object);
     let admission = call.server.admission();
     {
@@ -242,7 +242,7 @@ async fn change(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
-    let resource = call.cache()?.resource();
+    let resource = &call.row.resource;
     let old = &current.value;
     begin_change(call, &mut new, old)?;
     if let Some(rest) = &current.rest {
@@ -265,7 +265,7 @@ async fn change(
 
 /// What an update can't change comes back, what it leaves out is filled in.
 pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
-    let resource = call.cache()?.resource();
+    let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, new)?;
     metadata::begin_update(new, old);
     (resource.stored().default)(new);
@@ -274,7 +274,7 @@ pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Sta
 
 /// Everything between the two phases of admission; what is to be written beside the object.
 pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> Result<Vec<Op>, Status> {
-    let resource = call.cache()?.resource();
+    let resource = &call.row.resource;
     prepare_update(resource, new, old, part);
     // An old resourceVersion in the tree would be compared below; the print leaves it out.
     let own_version = meta::at(old, &["metadata", "resourceVersion"])
@@ -299,7 +299,7 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
 
 /// What becomes of a change that was admitted.
 pub fn finish_change(call: &Call, new: Value, current: &Current, beside: Vec<Op>) -> Result<Step, Status> {
-    let resource = call.cache()?.resource();
+    let resource = &call.row.resource;
     let (old, rest) = (&current.value, current.rest.as_ref());
     if empties_finalizers(resource, &new, old) {
         let last = match rest {

@@ -29,14 +29,15 @@ pub struct Row {
 impl Row {
     fn new(resource: &Arc<Resource>, at: usize, cache: &Cache) -> Row {
         let served = &resource.versions[at];
-        let stored = (resource.support != Support::Virtual).then(|| cache.resource(&resource.group, &resource.plural));
+        let stores = resource.support != Support::Virtual;
+        let stored = stores.then(|| cache.resource(&resource.group, &resource.plural));
         Row {
             resource: resource.clone(),
             at,
             api_version: served.api_version(),
             schema: schema::by_gvk(&served.group, &served.name, &resource.kind),
             requests: Requests::default(),
-            cache: stored.flatten().cloned(),
+            cache: stored.flatten(),
         }
     }
 
@@ -123,13 +124,18 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn new(resources: &[Arc<Resource>], cache: &Cache) -> Rows {
+    /// The rows of some resources; one that `before` has is the same.
+    pub fn new(resources: &[Arc<Resource>], cache: &Cache, before: Option<&Rows>) -> Rows {
         let mut rows = Rows {
             groups: HashMap::new(),
-            all: Vec::new(),
+            all: Vec::with_capacity(resources.len()),
         };
         for (resource, at) in registry::in_order(resources) {
-            let row = Arc::new(Row::new(resource, at, cache));
+            let served = &resource.versions[at];
+            let known = before.and_then(|before| before.get(&served.group, &served.name, &resource.plural));
+            let known = known.filter(|row| Arc::ptr_eq(&row.resource, resource) && row.at == at);
+            let row = known.cloned();
+            let row = row.unwrap_or_else(|| Arc::new(Row::new(resource, at, cache)));
             rows.all.push(row.clone());
             let group = rows.groups.entry(row.group().to_string()).or_default();
             group.entry(row.plural().to_string()).or_default().push(row);

@@ -139,8 +139,10 @@ impl ApiServer {
 
 async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status> {
     let (state, info) = (&request.state, &request.info);
-    let row = state.rows().get(&info.group, &info.version, &info.resource);
+    let registry = state.registry();
+    let row = registry.rows().get(&info.group, &info.version, &info.resource);
     let row = row.ok_or_else(respond::no_such_path)?.clone();
+    drop(registry);
     let (headers, creates) = (&request.parts.headers, info.verb == "create");
     let output = Output::negotiate(headers, &request.query, !creates, row.schema.is_some())?;
     let (verb, counted) = (info.verb, row.clone());

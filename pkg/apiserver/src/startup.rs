@@ -64,7 +64,7 @@ const REFUSED: Duration = Duration::from_secs(10);
 
 /// Makes again what the cluster can't be without, whenever it is deleted.
 pub async fn keep(state: Arc<State>, facts: Facts) {
-    let cache = |group, plural| state.cache().resource(group, plural).cloned();
+    let cache = |group, plural| state.cache().resource(group, plural);
     let all = [
         cache("", "namespaces"),
         cache("", "services"),
@@ -138,6 +138,6 @@ fn prepared(state: &State, planned: Planned) -> Result<Vec<Op>, Status> {
     }
     let key = cache.key(meta::namespace(&object), meta::name(&object));
     let expect = planned.replaces.map_or(Expect::Absent, Expect::Revision);
-    ops.push(Printed::of(resource, &object)?.put(key, expect).0);
+    ops.push(Printed::of(&resource, &object)?.put(key, expect).0);
     Ok(ops)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mk8s_api::registry;
+use arc_swap::ArcSwap;
+use mk8s_api::registry as rows;
 use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
 use tokio_util::sync::CancellationToken;
@@ -14,14 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::config::Config;
-use crate::discovery::Discovery;
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
 use crate::limits::{Pool, Streams};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::openapi::Documents;
-use crate::rows::Rows;
+use crate::registry::Registry;
 use crate::services::Services;
 use crate::subresources::nodes::{self, NodeClient};
 use crate::turns::Turns;
@@ -50,14 +49,12 @@ pub struct State {
     config: Config,
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
-    rows: Rows,
+    registry: ArcSwap<Registry>,
     services: Services,
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
     admission: Admission,
     node_client: Option<NodeClient>,
-    discovery: Discovery,
-    documents: Arc<Documents>,
     metrics: Metrics,
     /// Requests that read, and those that write, at once.
     pub(crate) reading: Pool,
@@ -86,7 +83,7 @@ impl State {
             dir: config.data_dir.join("db"),
             source,
         })?);
-        let rows = Rows::new(registry::builtin(), &cache);
+        let registry = Registry::new(rows::builtin().to_vec(), &cache, None);
         let services = Services::new(config.service_cidr, config.node_port_range.clone(), &cache);
         let services = services.ok_or(OpenError::NoServices)?;
         let lookup: Arc<dyn Lookup> = cache.clone();
@@ -96,8 +93,6 @@ impl State {
             admission: Admission::new(lookup, authorizer.clone()),
             authorizer,
             node_client: config.kubelet_client.clone().map(nodes::client),
-            discovery: Discovery::new(&rows, &config),
-            documents: Arc::default(),
             metrics: Metrics::default(),
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
@@ -110,7 +105,7 @@ impl State {
             config,
             store,
             cache,
-            rows,
+            registry: ArcSwap::from_pointee(registry),
             services,
         }))
     }
@@ -127,8 +122,9 @@ impl State {
         &self.cache
     }
 
-    pub fn rows(&self) -> &Rows {
-        &self.rows
+    /// What is served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
     }
 
     pub fn services(&self) -> &Services {
@@ -145,14 +141,6 @@ impl State {
 
     pub fn admission(&self) -> &Admission {
         &self.admission
-    }
-
-    pub fn discovery(&self) -> &Discovery {
-        &self.discovery
-    }
-
-    pub fn documents(&self) -> &Arc<Documents> {
-        &self.documents
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -220,7 +208,8 @@ impl State {
         self.spawn("paging-snapshots", async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(61)).await;
-                let left = server.cache.resources().filter(|cache| cache.expire_pins()).count();
+                let left = server.cache.resources();
+                let left = left.iter().filter(|cache| cache.expire_pins()).count();
                 if left == 0 {
                     server.pins_watched.store(false, Ordering::Release);
                     return;
@@ -243,7 +232,7 @@ fn filled(store: &dyn Store) -> Result<Cache, StoreError> {
     let mut tries = 1;
     loop {
         let loaded = store.load()?;
-        let cache = Cache::new(registry::builtin().iter().chain(registry::unserved()), loaded.revision);
+        let cache = Cache::new(rows::builtin().iter().chain(rows::unserved()), loaded.revision);
         let follower = CacheFollower::new(&cache);
         for entry in loaded.entries {
             follower.load(entry);

@@ -152,7 +152,7 @@ struct Delete<'a> {
 impl Attempt for Delete<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         let Delete { call, name, options } = *self;
-        let resource = call.cache()?.resource();
+        let resource = &call.row.resource;
         let Some(object) = &current.object else {
             return Err(Status::not_found(call.row.group(), call.row.plural(), name));
         };

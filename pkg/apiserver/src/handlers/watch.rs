@@ -222,7 +222,7 @@ impl Stream {
             if let Some(chunk) = self.ready() {
                 return Some(chunk);
             }
-            if !self.events.is_empty() || self.last_words.is_some() {
+            if !self.events.is_empty() || self.last_words.is_some() || self.ended {
                 continue;
             }
             if let Some(chunk) = self.wait().await {
@@ -249,11 +249,18 @@ impl Stream {
     fn ready(&mut self) -> Option<Bytes> {
         self.events.clear();
         let watcher = self.source.as_mut()?;
-        if let Next::TooOld = watcher.take(&mut self.events) {
-            self.last_words = Some(Status::expired(
-                "the watch fell behind what is kept of the history; list again",
-            ));
-            return None;
+        match watcher.take(&mut self.events) {
+            Next::Events => {}
+            Next::Ended => {
+                self.ended = true;
+                return None;
+            }
+            Next::TooOld => {
+                self.last_words = Some(Status::expired(
+                    "the watch fell behind what is kept of the history; list again",
+                ));
+                return None;
+            }
         }
         let mut chunk = Vec::new();
         let everything = self.scope.is_everything();

@@ -41,8 +41,8 @@ pub struct Holders {
 impl Holders {
     pub fn new(cache: &Cache) -> Option<Holders> {
         Some(Holders {
-            addresses: cache.resource("networking.k8s.io", "ipaddresses")?.clone(),
-            ports: cache.resource("internal.mk8s.io", "nodeports")?.clone(),
+            addresses: cache.resource("networking.k8s.io", "ipaddresses")?,
+            ports: cache.resource("internal.mk8s.io", "nodeports")?,
         })
     }
 
@@ -66,7 +66,7 @@ impl Holders {
     pub fn take(&self, claim: Claim, service: &Value) -> Result<Op, Status> {
         let cache = self.cache(claim);
         let object = claim.object(service);
-        let printed = Printed::of(cache.resource(), &object)?;
+        let printed = Printed::of(&cache.resource(), &object)?;
         Ok(printed.put(cache.key("", &claim.name()), Expect::Absent).0)
     }
 

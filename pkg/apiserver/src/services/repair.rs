@@ -47,8 +47,8 @@ pub fn missing(services: &Services, stored: impl Iterator<Item = Arc<Object>>) -
 pub async fn run(state: Arc<State>) {
     let cache = state.cache();
     let (Some(addresses), Some(stored)) = (
-        cache.resource("networking.k8s.io", "ipaddresses").cloned(),
-        cache.resource("", "services").cloned(),
+        cache.resource("networking.k8s.io", "ipaddresses"),
+        cache.resource("", "services"),
     ) else {
         return;
     };

@@ -41,7 +41,7 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOption
     let pods = pods.ok_or_else(|| Status::internal("pods are not stored"))?;
     let target = Target {
         store: call.server.store(),
-        cache: pods,
+        cache: &pods,
         key: pods.key(&call.info.namespace, name),
         deadline: call.deadline,
         dry_run: options.dry_run,

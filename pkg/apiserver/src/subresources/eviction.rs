@@ -123,12 +123,12 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
     let Some(budgets) = budgets else {
         return Ok(Permit::Whatever);
     };
-    let Some(budget) = budget_of(budgets, pod)? else {
+    let Some(budget) = budget_of(&budgets, pod)? else {
         return Ok(Permit::Whatever);
     };
     let target = Target {
         store: call.server.store(),
-        cache: budgets,
+        cache: &budgets,
         key: budget.key.clone(),
         deadline: call.deadline,
         dry_run,

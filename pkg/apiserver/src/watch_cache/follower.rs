@@ -26,9 +26,9 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// Gives a resource its cache, with what is stored of it.
-    pub fn add(&mut self, cache: &Arc<ResourceCache>) {
-        let prefix = super::key_prefix(cache.resource());
+    /// Gives a resource its cache, with what is stored of it, read as its row reads it.
+    pub fn add(&mut self, cache: &Arc<ResourceCache>, read: &dyn Fn(Entry) -> Entry) {
+        let prefix = super::key_prefix(&cache.resource());
         for entry in self
             .unplaced
             .remove(&prefix)
@@ -36,9 +36,21 @@ impl Placement {
             .flatten()
             .map(|(_, entry)| entry)
         {
-            load(cache, entry);
+            load(cache, read(entry));
         }
         self.resources.insert(prefix, cache.clone());
+    }
+
+    /// Takes a resource's cache away, and keeps what is stored of it for a row to come.
+    pub fn remove(&mut self, cache: &ResourceCache) {
+        let prefix = super::key_prefix(&cache.resource());
+        self.resources.remove(&prefix);
+        let objects = cache.list("");
+        let entries = objects.iter().map(|object| (object.key.clone(), object.entry()));
+        let entries: BTreeMap<_, _> = entries.collect();
+        if !entries.is_empty() {
+            self.unplaced.insert(prefix, entries);
+        }
     }
 
     fn keep(&mut self, commit: Commit) {
@@ -83,8 +95,8 @@ impl CacheFollower {
     }
 }
 
-fn load(cache: &ResourceCache, entry: Entry) {
-    cache.load(Arc::new(Object::new(cache.resource().clone(), entry, None)));
+pub(super) fn load(cache: &ResourceCache, entry: Entry) {
+    cache.load(Arc::new(Object::new(cache.resource(), entry, None)));
 }
 
 /// Up to and with the third slash after the first: `/registry/core/pods/`.
@@ -146,7 +158,7 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
                 Some(note) => (Some(note.selectable), Some(note.made)),
                 None => (None, None),
             };
-            let resource = cache.resource().clone();
+            let resource = cache.resource();
             let stored = Entry {
                 key: key.clone(),
                 value,
@@ -169,6 +181,7 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
 mod tests {
     use mk8s_api::registry;
 
+    use super::super::Next;
     use super::*;
 
     fn entry(name: &str, revision: u64) -> Entry {
@@ -219,7 +232,7 @@ mod tests {
             6,
             Arc::default(),
         ));
-        cache.shared().placement.lock().add(&late);
+        cache.shared().placement.lock().add(&late, &|entry| entry);
         let shown = |cache: &ResourceCache| -> Vec<String> {
             let list = cache.list("");
             list.iter()
@@ -241,5 +254,33 @@ mod tests {
         watcher.take(&mut events);
         assert!(events.is_empty());
         assert_eq!(shown(&late), ["changed@4", "kept@7", "more@7", "new@6"]);
+    }
+
+    #[test]
+    fn a_resource_that_becomes_another_ends_its_watches_and_loses_nothing() {
+        let pods = registry::find("", "v1", "pods").expect("a row");
+        let cache = Cache::new(std::iter::once(pods), 3);
+        let mut follower = CacheFollower::new(&cache);
+        follower.load(entry("kept", 2));
+        let held = cache.resource("", "pods").expect("a cache");
+        let (_, mut watcher) = held.watch_with_snapshot("", None);
+        let reread = |mut entry: Entry| {
+            entry.value = String::from_utf8_lossy(&entry.value).replace("kept", "read").into();
+            entry
+        };
+        cache.serve(pods, &reread);
+        assert!(matches!(watcher.take(&mut Vec::new()), Next::Ended));
+        follower.committed(vec![commit(entry("more", 4), false)]);
+        // Whoever held the cache sees the same as who asks for it now.
+        let object = held.get("ns", "kept").expect("an object");
+        assert!(object.json.windows(4).any(|four| four == b"read"));
+        assert!(held.get("ns", "more").is_some());
+        assert!(held.watch_from(2, None).is_err());
+        cache.retire("", "pods");
+        assert!(cache.resource("", "pods").is_none() && held.get("ns", "more").is_none());
+        follower.committed(vec![commit(entry("more", 5), true)]);
+        cache.serve(pods, &|entry| entry);
+        let again = cache.resource("", "pods").expect("a cache");
+        assert!(again.get("ns", "kept").is_some() && again.get("ns", "more").is_none());
     }
 }

@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Support};
+use mk8s_store::Entry;
 
 pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
@@ -21,11 +23,13 @@ pub use watcher::{Next, Watcher};
 
 /// All resources' caches.
 pub struct Cache {
-    groups: HashMap<String, Group>,
+    groups: ArcSwap<Groups>,
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+type Groups = HashMap<String, Group>;
+
+#[derive(Clone, Default)]
 struct Group {
     /// plural → cache
     resources: HashMap<String, Arc<ResourceCache>>,
@@ -65,24 +69,65 @@ impl Cache {
             let group = groups.entry(row.group.to_string()).or_default();
             let changes = group.changes.clone();
             let cache = Arc::new(ResourceCache::new(row.clone(), shared.clone(), revision, changes));
-            shared.placement.lock().add(&cache);
+            shared.placement.lock().add(&cache, &|entry| entry);
             group.resources.insert(row.plural.to_string(), cache);
         }
-        Cache { groups, shared }
+        Cache {
+            groups: ArcSwap::from_pointee(groups),
+            shared,
+        }
     }
 
-    pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<ResourceCache>> {
-        self.groups.get(group)?.resources.get(plural)
+    pub fn resource(&self, group: &str, plural: &str) -> Option<Arc<ResourceCache>> {
+        self.groups.load().get(group)?.resources.get(plural).cloned()
     }
 
-    pub fn resources(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
-        self.groups.values().flat_map(|group| group.resources.values())
+    pub fn resources(&self) -> Vec<Arc<ResourceCache>> {
+        let groups = self.groups.load();
+        groups
+            .values()
+            .flat_map(|group| group.resources.values().cloned())
+            .collect()
+    }
+
+    /// Gives a resource a cache, with what is stored of it, each object as `read` makes it of its entry. Where it has one
+    /// already, the objects of that are read anew, and who watches them is ended.
+    pub fn serve(&self, resource: &Arc<Resource>, read: &dyn Fn(Entry) -> Entry) {
+        // The committer hands nothing on meanwhile: no change falls between the two.
+        let mut placement = self.shared.placement.lock();
+        let floor = self.shared.published();
+        if let Some(cache) = self.resource(&resource.group, &resource.plural) {
+            cache.reread(resource, read, floor);
+            return;
+        }
+        let mut groups = Groups::clone(&self.groups.load());
+        let group = groups.entry(resource.group.to_string()).or_default();
+        let cache = ResourceCache::new(resource.clone(), self.shared.clone(), floor, group.changes.clone());
+        let cache = Arc::new(cache);
+        placement.add(&cache, read);
+        group.resources.insert(resource.plural.to_string(), cache);
+        self.groups.store(Arc::new(groups));
+    }
+
+    /// Takes a resource's cache away; who watches it is ended.
+    pub fn retire(&self, group: &str, plural: &str) {
+        let mut placement = self.shared.placement.lock();
+        let mut groups = Groups::clone(&self.groups.load());
+        let Some(cache) = groups.get_mut(group).and_then(|group| group.resources.remove(plural)) else {
+            return;
+        };
+        self.groups.store(Arc::new(groups));
+        placement.remove(&cache);
+        drop(placement);
+        cache.clear();
     }
 
     /// Another number after each change of any object of a group: whoever keeps what he made of them asks this alone.
     pub fn changes(&self, group: &str) -> u64 {
-        let group = self.groups.get(group);
-        group.map_or(0, |group| group.changes.load(Ordering::Acquire))
+        let groups = self.groups.load();
+        groups
+            .get(group)
+            .map_or(0, |group| group.changes.load(Ordering::Acquire))
     }
 
     /// The newest revision that readers see.

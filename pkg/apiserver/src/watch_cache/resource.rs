@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Scope};
+use mk8s_store::Entry;
 use parking_lot::Mutex;
 
 use super::ring::{Event, EventKind, OF_RESOURCE, Ring};
@@ -25,7 +27,9 @@ const MAX_PINNED_BYTES: u64 = 64 << 20;
 pub(crate) const INDEXED_FIELD: &str = "spec.nodeName";
 
 pub struct ResourceCache {
-    resource: Arc<Resource>,
+    /// As it is now; what it is called and whether it is namespaced never changes.
+    resource: ArcSwap<Resource>,
+    scope: Scope,
     /// `/registry/core/pods/`
     prefix: String,
     pub(super) state: Mutex<State>,
@@ -49,6 +53,8 @@ pub(super) struct State {
     pub(super) indexed: HashMap<Box<str>, Indexed>,
     /// Keys by the indexed field's value; made when first asked for, kept from then on.
     by_value: Option<HashMap<Box<str>, BTreeSet<Arc<str>>>>,
+    /// Counts how often the resource became another: who watches what it was is ended.
+    pub(super) epoch: u64,
 }
 
 /// A snapshot kept for the pages to come.
@@ -123,7 +129,8 @@ impl ResourceCache {
         let index = resource.index.iter().position(|field| field.label == INDEXED_FIELD);
         ResourceCache {
             prefix: key_prefix(&resource),
-            resource,
+            scope: resource.scope,
+            resource: ArcSwap::new(resource),
             state: Mutex::new(State {
                 map: Map::new(),
                 revision: 0,
@@ -132,6 +139,7 @@ impl ResourceCache {
                 replaced: 0,
                 indexed: HashMap::new(),
                 by_value: None,
+                epoch: 0,
             }),
             wake: tokio::sync::watch::Sender::new(0),
             shared,
@@ -140,15 +148,19 @@ impl ResourceCache {
         }
     }
 
-    pub fn resource(&self) -> &Arc<Resource> {
-        &self.resource
+    pub fn resource(&self) -> Arc<Resource> {
+        self.resource.load_full()
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
     }
 
     /// The store's key of an object.
     pub fn key(&self, namespace: &str, name: &str) -> Arc<str> {
         let mut key = String::with_capacity(self.prefix.len() + namespace.len() + name.len() + 1);
         key.push_str(&self.prefix);
-        if self.resource.scope == Scope::Namespaced {
+        if self.is_namespaced() {
             key.push_str(namespace);
             key.push('/');
         }
@@ -181,7 +193,7 @@ impl ResourceCache {
 
     fn range(&self, namespace: &str) -> (Arc<str>, Arc<str>) {
         let mut from = self.prefix.clone();
-        if !namespace.is_empty() && self.resource.scope == Scope::Namespaced {
+        if !namespace.is_empty() && self.is_namespaced() {
             from.push_str(namespace);
             from.push('/');
         }
@@ -302,6 +314,41 @@ impl ResourceCache {
         found
     }
 
+    /// The resource is another from now on, and so are its objects. No event tells of that: a watch ends, and whoever began
+    /// it looks again. The caller holds the committer back.
+    pub(super) fn reread(&self, resource: &Arc<Resource>, read: &dyn Fn(Entry) -> Entry, floor: u64) {
+        self.resource.store(resource.clone());
+        let state = self.state.lock();
+        let objects = state.map.iter();
+        let objects = objects.map(|(key, object)| {
+            let object = Object::new(resource.clone(), read(object.entry()), None);
+            (key.clone(), Arc::new(object))
+        });
+        let map = objects.collect();
+        self.begin_again(state, map, floor);
+    }
+
+    /// Nothing is left of the resource.
+    pub(super) fn clear(&self) {
+        let state = self.state.lock();
+        let floor = self.shared.published();
+        self.begin_again(state, Map::new(), floor);
+    }
+
+    fn begin_again(&self, mut state: parking_lot::MutexGuard<'_, State>, map: Map, floor: u64) {
+        let before = std::mem::replace(&mut state.map, map);
+        let ring = std::mem::replace(&mut state.ring, Ring::new(floor, &OF_RESOURCE));
+        let pinned = std::mem::take(&mut state.pinned);
+        state.indexed.clear();
+        state.by_value = None;
+        state.epoch += 1;
+        let epoch = state.epoch;
+        drop(state);
+        drop((before, ring, pinned));
+        self.changes.fetch_add(1, Ordering::Release);
+        self.wake.send_replace(epoch);
+    }
+
     /// Fills the cache at start.
     pub(super) fn load(&self, object: Arc<Object>) {
         let mut state = self.state.lock();
@@ -416,14 +463,13 @@ impl State {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
-    use mk8s_store::Entry;
 
     use super::super::Cache;
     use super::*;
 
     fn config_maps() -> Arc<ResourceCache> {
         let cache = Cache::new(mk8s_api::registry::builtin().iter(), 0);
-        cache.resource("", "configmaps").unwrap().clone()
+        cache.resource("", "configmaps").unwrap()
     }
 
     fn put(cache: &ResourceCache, revision: u64, size: usize) {
@@ -439,7 +485,7 @@ mod tests {
             create_revision: 1,
             mod_revision: revision,
         };
-        let object = Arc::new(Object::new(cache.resource().clone(), entry, None));
+        let object = Arc::new(Object::new(cache.resource(), entry, None));
         let change = Change {
             key,
             revision,
@@ -506,7 +552,7 @@ mod tests {
     #[test]
     fn a_value_that_nothing_has_is_forgotten() {
         let cache = Cache::new(mk8s_api::registry::builtin().iter(), 0);
-        let pods = cache.resource("", "pods").unwrap().clone();
+        let pods = cache.resource("", "pods").unwrap();
         assert!(pods.list_indexed("", "n").unwrap().0.is_empty());
         let put_on = |revision: u64, node: &str| {
             let before = r#"{"metadata":{"resourceVersion":""#;
@@ -546,7 +592,7 @@ mod tests {
             create_revision: 1,
             mod_revision: 1,
         };
-        let object = Object::new(cache.resource().clone(), entry, None);
+        let object = Object::new(cache.resource(), entry, None);
         assert_eq!(object.value().unwrap_err().code, 500);
         assert_eq!(object.partial_metadata(1).unwrap_err().code, 500);
         assert_eq!(object.proto_item().unwrap_err().code, 500);

@@ -31,6 +31,8 @@ pub struct Watcher {
     /// The value of the indexed field that alone is watched.
     value: Option<Box<str>>,
     wake: tokio::sync::watch::Receiver<u64>,
+    /// The resource's when the watch began.
+    epoch: u64,
     /// Events older than the index's ring, taken when the watch began.
     backlog: Vec<Arc<Event>>,
 }
@@ -40,6 +42,8 @@ pub enum Next {
     Events,
     /// The ring went past the cursor: the client has to list again.
     TooOld,
+    /// The resource is served no more, or as another: nothing that is to come would be like what was.
+    Ended,
 }
 
 impl ResourceCache {
@@ -77,6 +81,7 @@ impl ResourceCache {
                 after,
                 value: None,
                 wake: self.wake.subscribe(),
+                epoch: state.epoch,
                 backlog: Vec::new(),
             };
         };
@@ -98,6 +103,7 @@ impl ResourceCache {
             after,
             value: Some(value.into()),
             wake: indexed.wake.subscribe(),
+            epoch: state.epoch,
             backlog,
         }
     }
@@ -113,6 +119,9 @@ impl Watcher {
         }
         self.wake.mark_unchanged();
         let state = self.cache.state.lock();
+        if state.epoch != self.epoch {
+            return Next::Ended;
+        }
         let ring = match &self.value {
             None => &state.ring,
             Some(value) => match state.indexed.get(value) {
@@ -169,7 +178,7 @@ mod tests {
 
     fn pods() -> Arc<ResourceCache> {
         let cache = Cache::new(mk8s_api::registry::builtin().iter(), 0);
-        cache.resource("", "pods").unwrap().clone()
+        cache.resource("", "pods").unwrap()
     }
 
     fn put(cache: &ResourceCache, revision: u64, node: &str, size: usize, now: Instant) {
@@ -185,7 +194,7 @@ mod tests {
             create_revision: 1,
             mod_revision: revision,
         };
-        let object = Some(Arc::new(Object::new(cache.resource().clone(), entry, None)));
+        let object = Some(Arc::new(Object::new(cache.resource(), entry, None)));
         cache.apply(std::iter::once(Change { key, revision, object }), now);
     }
 
