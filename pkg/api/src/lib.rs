@@ -1,6 +1,7 @@
 //! The object model of mk8s, without IO: the registry of resources, metadata, selectors, quantities, patches,
 //! schema, validation and codecs.
 
+pub mod apply;
 pub mod codec;
 pub mod conditions;
 pub mod defaults;

@@ -1,0 +1,348 @@
+//! FieldsV1: a set as the JSON that objects carry, and questions that are answered from that text without a tree.
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::element::{Element, ElementError};
+use super::set::{Node, Set};
+
+/// The text of a set that is empty.
+pub const EMPTY: &str = "{}";
+
+/// The canonical text of a set: what upstream prints, byte for byte.
+pub fn print(set: &Set) -> String {
+    let mut text = String::with_capacity(512);
+    let mut scratch = String::with_capacity(64);
+    print_level(set, false, &mut text, &mut scratch);
+    text
+}
+
+fn print_level(set: &Set, member: bool, text: &mut String, scratch: &mut String) {
+    text.push('{');
+    // Below a member that has members below it, `.` says that it is one itself.
+    if member && !set.is_empty() {
+        text.push_str("\".\":{}");
+    }
+    for (at, node) in set.nodes().iter().enumerate() {
+        if at > 0 || member {
+            text.push(',');
+        }
+        scratch.clear();
+        node.element.print(scratch);
+        print_key(scratch, text);
+        print_level(&node.below, node.member, text, scratch);
+    }
+    text.push('}');
+}
+
+fn print_key(key: &str, text: &mut String) {
+    if key.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        text.push_str(&serde_json::Value::from(key).to_string());
+    } else {
+        text.push('"');
+        text.push_str(key);
+        text.push('"');
+    }
+    text.push(':');
+}
+
+/// The text is no set.
+#[derive(Debug, thiserror::Error)]
+#[error("FieldsV1: {0}")]
+pub struct FieldsError(#[from] serde_json::Error);
+
+/// Deeper ones than objects are refused, as objects are.
+const MAX_DEPTH: u8 = 100;
+
+/// Reads a set from JSON in any order; steps of an unknown kind are left out.
+///
+/// # Errors
+/// It is no JSON object of JSON objects, or a step cannot be read.
+pub fn parse(text: &str) -> Result<Set, FieldsError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let (set, _) = deserializer.deserialize_map(Level(MAX_DEPTH))?;
+    deserializer.end()?;
+    Ok(set)
+}
+
+/// Reads a set from a tree.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_value(value: &serde_json::Value) -> Result<Set, FieldsError> {
+    Ok(value.deserialize_map(Level(MAX_DEPTH))?.0)
+}
+
+/// What lies below a step, and whether the step is a member itself.
+struct Level(u8);
+
+impl<'de> serde::de::DeserializeSeed<'de> for Level {
+    type Value = (Set, bool);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Level {
+    type Value = (Set, bool);
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        use serde::de::Error as _;
+        let (mut set, mut member) = (Set::default(), false);
+        let deeper = self.0.checked_sub(1).ok_or_else(|| A::Error::custom("too deep"))?;
+        while let Some(Key(key)) = map.next_key()? {
+            if key == "." {
+                member = true;
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            match Element::parse(&key) {
+                Ok(element) => {
+                    let (below, member) = map.next_value_seed(Level(deeper))?;
+                    let node = Node { element, member, below };
+                    match set.nodes().last() {
+                        Some(last) if last.element >= node.element => set.add(node),
+                        _ => set.push(node),
+                    }
+                }
+                Err(ElementError::Unknown) => drop(map.next_value::<IgnoredAny>()?),
+                Err(error) => return Err(A::Error::custom(error)),
+            }
+        }
+        let member = member || set.is_empty();
+        Ok((set, member))
+    }
+}
+
+/// A key, borrowed where the text has it as it is.
+struct Key<'a>(std::borrow::Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(text.into()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(text.to_string().into()))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// How much of a set another one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    None,
+    Some,
+    All,
+}
+
+/// How much of `set` a canonical text holds. Most writes change what their manager owns already, and nothing that another
+/// one owns: this tells so at the price of a scan.
+pub fn overlap(text: &str, set: &Set) -> Overlap {
+    let mut count = Count::default();
+    let mut scan = Scan {
+        text: text.as_bytes(),
+        at: 0,
+    };
+    scan.level(set, false, &mut count);
+    match count {
+        Count { held: 0, .. } => Overlap::None,
+        Count { missing: 0, .. } => Overlap::All,
+        _ => Overlap::Some,
+    }
+}
+
+#[derive(Default)]
+struct Count {
+    held: usize,
+    missing: usize,
+}
+
+impl Count {
+    fn none_of(&mut self, set: &Set) {
+        for node in set.nodes() {
+            self.missing += usize::from(node.member);
+            self.none_of(&node.below);
+        }
+    }
+
+    fn one(&mut self, wanted: bool, held: bool) {
+        match (wanted, held) {
+            (true, true) => self.held += 1,
+            (true, false) => self.missing += 1,
+            (false, _) => {}
+        }
+    }
+}
+
+/// Reads canonical text: no blanks, objects alone.
+struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    /// Reads an object; `wanted`: whether the step that it stands below is asked for itself.
+    fn level(&mut self, set: &Set, wanted: bool, count: &mut Count) {
+        let mut printed = String::new();
+        let mut found = 0;
+        let mut member = self.text.get(self.at + 1) == Some(&b'}');
+        self.at += 1;
+        let mut seen = vec![false; set.nodes().len()];
+        while self.at < self.text.len() && self.text[self.at] != b'}' {
+            if self.text[self.at] == b',' {
+                self.at += 1;
+            }
+            let key = self.key();
+            if key == br#"".""# {
+                member = true;
+                self.skip();
+                continue;
+            }
+            let node = if found == seen.len() {
+                None
+            } else {
+                set.nodes().iter().position(|node| {
+                    printed.clear();
+                    is_key(&node.element, key, &mut printed)
+                })
+            };
+            match node {
+                Some(at) => {
+                    found += 1;
+                    seen[at] = true;
+                    let node = &set.nodes()[at];
+                    self.level(&node.below, node.member, count);
+                }
+                None => self.skip(),
+            }
+        }
+        self.at += 1;
+        count.one(wanted, member);
+        for (node, _) in set.nodes().iter().zip(seen).filter(|(_, seen)| !seen) {
+            count.missing += usize::from(node.member);
+            count.none_of(&node.below);
+        }
+    }
+
+    /// A key with its quotes; what follows is its value.
+    fn key(&mut self) -> &[u8] {
+        let from = self.at;
+        self.string();
+        let key = &self.text[from..self.at.min(self.text.len())];
+        self.at += 1;
+        key
+    }
+
+    fn string(&mut self) {
+        self.at += 1;
+        while let Some(byte) = self.text.get(self.at) {
+            match byte {
+                b'\\' => self.at += 2,
+                b'"' => break,
+                _ => self.at += 1,
+            }
+        }
+        self.at += 1;
+    }
+
+    /// Passes over an object.
+    fn skip(&mut self) {
+        let mut depth = 0;
+        while let Some(byte) = self.text.get(self.at) {
+            match byte {
+                b'"' => {
+                    self.string();
+                    continue;
+                }
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a quoted key is that of an element.
+fn is_key(element: &Element, key: &[u8], scratch: &mut String) -> bool {
+    match (element, key) {
+        (Element::Field(name), [b'"', b'f', b':', rest @ .., b'"']) if !name.contains(['"', '\\']) => {
+            name.as_bytes() == rest
+        }
+        (_, [_, letter, ..]) if element.letter() != *letter => false,
+        _ => {
+            let mut printed = String::new();
+            element.print(&mut printed);
+            print_key(&printed, scratch);
+            scratch.as_bytes().strip_suffix(b":") == Some(key)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const TEXT: &str = r#"{"f:metadata":{"f:labels":{".":{},"f:app":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:ports":{".":{},"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}},"f:finalizers":{"v:\"a\\\"b\"":{}}}}"#;
+
+    #[test]
+    fn texts_are_read_and_printed_byte_for_byte() {
+        for text in [TEXT, EMPTY, r#"{"f:a":{}}"#, r#"{"f:a":{".":{},"f:b":{}}}"#] {
+            assert_eq!(print(&parse(text).unwrap()), text);
+            let tree: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(print(&parse_value(&tree).unwrap()), text);
+        }
+        let unsorted = r#"{"x:?":{"a":1},"f:b":{"f:d":{},"f:c":{}},"f:a":{},"f:b":{".":{}}}"#;
+        assert_eq!(
+            print(&parse(unsorted).unwrap()),
+            r#"{"f:a":{},"f:b":{".":{},"f:c":{},"f:d":{}}}"#
+        );
+        for text in ["", "[]", "1", r#"{"f:a":1}"#, r#"{"a":{}}"#, r#"{"f:a":{}"#] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let deep = format!("{}{}", r#"{"f:a":"#.repeat(200), "{}".to_string() + &"}".repeat(200));
+        assert!(parse(&deep).is_err());
+    }
+
+    #[test]
+    fn overlaps_are_those_of_the_sets() {
+        let whole = parse(TEXT).unwrap();
+        assert_eq!(overlap(TEXT, &whole), Overlap::All);
+        assert_eq!(overlap(EMPTY, &whole), Overlap::None);
+        assert_eq!(overlap(TEXT, &Set::default()), Overlap::None);
+        let mut every = Vec::new();
+        whole.each(&mut |path| every.push(path.to_vec()));
+        for path in &every {
+            let mut one = Set::default();
+            one.insert(path.clone());
+            assert_eq!(overlap(TEXT, &one), Overlap::All, "{path:?}");
+            one.insert([Element::field("zz")]);
+            assert_eq!(overlap(TEXT, &one), Overlap::Some, "{path:?}");
+            let mut below = Set::default();
+            below.insert(path.iter().cloned().chain([Element::field("zz")]));
+            assert_eq!(overlap(TEXT, &below), Overlap::None, "{path:?}");
+        }
+        let parent = Set::of_fields(&[&["spec"], &["metadata", "labels", "app", "x"]]);
+        assert_eq!(overlap(TEXT, &parent), Overlap::None);
+    }
+}
