@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -60,8 +61,21 @@ type filler struct {
 
 const depth = 9
 
+// What a removed version of CRDs says of schemas: filled as the type that it became.
+var schemaTwins = map[reflect.Type]reflect.Type{
+	reflect.TypeOf(apiextensionsv1beta1.JSONSchemaProps{}): reflect.TypeOf(apiextensionsv1.JSONSchemaProps{}),
+}
+
 func (f *filler) fill(value reflect.Value, level int) {
 	f.count++
+	if twin := schemaTwins[value.Type()]; twin != nil {
+		filled := reflect.New(twin)
+		f.fill(filled.Elem(), level)
+		printed, err := json.Marshal(filled.Interface())
+		must(err)
+		must(json.Unmarshal(printed, value.Addr().Interface()))
+		return
+	}
 	switch target := value.Addr().Interface().(type) {
 	case *metav1.TypeMeta:
 		return

@@ -1,6 +1,7 @@
 // Command update-schema writes pkg/api/data/schema.tsv: what upstream's Go types and their OpenAPI definitions say of
 // every kind that mk8s serves (field names, Go kinds, protobuf numbers, list types, merge keys, defaults). Facts only:
-// no description is kept. The format is described in pkg/api/src/schema/load.rs, which reads it.
+// no description is kept. The format is described in pkg/api/src/schema/load.rs, which reads it. A type of a removed
+// version that looks as another does is left out: what holds it names the other (see twins.go).
 //
 // With -fixtures DIR it writes, for each kind, a filled object as upstream encodes it in JSON and in protobuf, and
 // strategic merge patches with their results.
@@ -14,18 +15,21 @@ import (
 	"log"
 	"os"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/kubernetes/scheme"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/kubernetes/pkg/generated/openapi"
@@ -39,6 +43,40 @@ var served = []string{
 	"node.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1", "resource.k8s.io/v1", "scheduling.k8s.io/v1",
 	"storage.k8s.io/v1",
 	"apiextensions.k8s.io/v1", "apiregistration.k8s.io/v1", "admission.k8s.io/v1", "apidiscovery.k8s.io/v2",
+}
+
+// The versions that upstream has removed and old documents still use: of each, the kinds that are served again. Their
+// lists come with them.
+var removed = map[string][]string{
+	"extensions/v1beta1": {
+		"DaemonSet", "Deployment", "DeploymentRollback", "Ingress", "NetworkPolicy", "ReplicaSet", "Scale",
+	},
+	"apps/v1beta1":                         {"ControllerRevision", "Deployment", "DeploymentRollback", "Scale", "StatefulSet"},
+	"apps/v1beta2":                         {"ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "Scale", "StatefulSet"},
+	"admissionregistration.k8s.io/v1beta1": {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"},
+	"apiextensions.k8s.io/v1beta1":         {"CustomResourceDefinition"},
+	"apiregistration.k8s.io/v1beta1":       {"APIService"},
+	"authentication.k8s.io/v1beta1":        {"TokenReview"},
+	"authorization.k8s.io/v1beta1": {
+		"LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview",
+	},
+	"autoscaling/v2beta1":               {"HorizontalPodAutoscaler"},
+	"autoscaling/v2beta2":               {"HorizontalPodAutoscaler"},
+	"batch/v1beta1":                     {"CronJob"},
+	"certificates.k8s.io/v1beta1":       {"CertificateSigningRequest"},
+	"coordination.k8s.io/v1beta1":       {"Lease"},
+	"events.k8s.io/v1beta1":             {"Event"},
+	"networking.k8s.io/v1beta1":         {"Ingress"},
+	"policy/v1beta1":                    {"Eviction", "PodDisruptionBudget"},
+	"rbac.authorization.k8s.io/v1beta1": {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"},
+	"scheduling.k8s.io/v1beta1":         {"PriorityClass"},
+	"storage.k8s.io/v1beta1":            {"StorageClass", "VolumeAttachment"},
+}
+
+// isRemoved says whether a kind is one of `removed`, or the list of one.
+func isRemoved(gvk schema.GroupVersionKind) bool {
+	kinds := removed[gvk.GroupVersion().String()]
+	return slices.Contains(kinds, gvk.Kind) || slices.Contains(kinds, strings.TrimSuffix(gvk.Kind, "List"))
 }
 
 // Kinds of metav1 that are kinds of "v1" (the options are kinds of every group version; the reader knows that).
@@ -63,6 +101,11 @@ var special = map[reflect.Type]string{
 	reflect.TypeOf(apiextensionsv1.JSONSchemaPropsOrBool{}):        "B",
 	reflect.TypeOf(apiextensionsv1.JSONSchemaPropsOrArray{}):       "A",
 	reflect.TypeOf(apiextensionsv1.JSONSchemaPropsOrStringArray{}): "S",
+
+	reflect.TypeOf(apiextensionsv1beta1.JSON{}):                         "j",
+	reflect.TypeOf(apiextensionsv1beta1.JSONSchemaPropsOrBool{}):        "B",
+	reflect.TypeOf(apiextensionsv1beta1.JSONSchemaPropsOrArray{}):       "A",
+	reflect.TypeOf(apiextensionsv1beta1.JSONSchemaPropsOrStringArray{}): "S",
 }
 
 func init() {
@@ -78,6 +121,8 @@ type typeInfo struct {
 	goType reflect.Type
 	kinds  []schema.GroupVersionKind
 	index  int
+	// The type that stands for this one.
+	twin *typeInfo
 }
 
 type generator struct {
@@ -91,7 +136,9 @@ func main() {
 	flag.Parse()
 
 	must(apiextensionsv1.AddToScheme(scheme.Scheme))
+	must(apiextensionsv1beta1.AddToScheme(scheme.Scheme))
 	must(apiregistrationv1.AddToScheme(scheme.Scheme))
+	must(apiregistrationv1beta1.AddToScheme(scheme.Scheme))
 	must(admissionv1.AddToScheme(scheme.Scheme))
 	must(apidiscoveryv2.AddToScheme(scheme.Scheme))
 	metav1.AddMetaToScheme(scheme.Scheme)
@@ -116,7 +163,7 @@ func (g *generator) collect() []schema.GroupVersionKind {
 		isServed[gv] = true
 	}
 	for gvk, goType := range scheme.Scheme.AllKnownTypes() {
-		if !isServed[gvk.Group+"/"+gvk.Version] || strings.HasSuffix(goType.PkgPath(), "apis/meta/v1") {
+		if !isServed[gvk.Group+"/"+gvk.Version] && !isRemoved(gvk) || strings.HasSuffix(goType.PkgPath(), "apis/meta/v1") {
 			continue
 		}
 		info := g.visit(goType)
@@ -200,6 +247,11 @@ func (g *generator) write(path string) {
 	for index, info := range infos {
 		info.index = index
 	}
+	g.pair(infos)
+	infos = slices.DeleteFunc(infos, func(info *typeInfo) bool { return info.twin != nil })
+	for index, info := range infos {
+		info.index = index
+	}
 	file, err := os.Create(path)
 	must(err)
 	out := bufio.NewWriter(file)
@@ -237,7 +289,7 @@ func (g *generator) writeFields(out *bufio.Writer, goType reflect.Type, outer st
 		case name == "":
 			number := protobufNumber(field)
 			if outer == "" && number != "0" {
-				row(out, "I", number, fmt.Sprint(g.types[field.Type].index))
+				row(out, "I", number, g.reference(field.Type))
 			}
 			g.writeFields(out, field.Type, outer+number+".", definition)
 		default:
@@ -320,7 +372,7 @@ func (g *generator) kind(goType reflect.Type) string {
 	case reflect.Interface:
 		return "x"
 	case reflect.Struct:
-		return fmt.Sprint(g.types[goType].index)
+		return g.reference(goType)
 	case reflect.Slice:
 		if goType.Elem().Kind() == reflect.Uint8 {
 			return "y"
