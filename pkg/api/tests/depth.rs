@@ -3,7 +3,7 @@
 
 use mk8s_api::codec::protobuf::{self, ProtobufError};
 use mk8s_api::codec::{DecodeError, MAX_DEPTH, Validation, conform, json, yaml};
-use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::schema::{self, Schema};
 use serde_json::{Value, json};
 
 /// `["["…"]"]`: so many levels.
@@ -11,7 +11,7 @@ fn nested_text(levels: usize) -> String {
     format!("{}{}", "[".repeat(levels), "]".repeat(levels))
 }
 
-fn custom() -> Option<TypeRef> {
+fn custom() -> Option<&'static Schema> {
     Some(schema::custom())
 }
 

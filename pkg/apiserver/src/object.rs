@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mk8s_api::codec::json;
 use mk8s_api::codec::protobuf::{self, ProtobufError};
 use mk8s_api::registry::Resource;
-use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::schema::{self, Schema};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
@@ -199,7 +199,7 @@ impl Object {
         self.encode(|schema| protobuf::raw_from_json(schema, &self.json_at(revision)))
     }
 
-    fn encode(&self, encode: impl FnOnce(TypeRef) -> Result<Vec<u8>, ProtobufError>) -> Result<Vec<u8>, Status> {
+    fn encode(&self, encode: impl FnOnce(&Schema) -> Result<Vec<u8>, ProtobufError>) -> Result<Vec<u8>, Status> {
         let kind = &self.resource.kind;
         match schema::by_api_version(&self.resource.api_version(), kind) {
             Some(schema) => encode(schema).map_err(|error| self.unreadable(&error)),

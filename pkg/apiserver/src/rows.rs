@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mk8s_api::registry::{self, Resource, Served, Subresource, Support};
-use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::schema::{self, Schema};
 use mk8s_api::table::Printed;
 use mk8s_api::validation::{self, Errors};
 use serde_json::Value;
@@ -19,7 +19,7 @@ pub struct Row {
     at: usize,
     /// `apps/v1`
     pub api_version: String,
-    pub schema: Option<TypeRef>,
+    pub schema: Option<Schema>,
     /// How many requests it answered.
     pub requests: Requests,
     /// None for virtual resources.
@@ -35,7 +35,7 @@ impl Row {
             resource: resource.clone(),
             at,
             api_version: served.api_version(),
-            schema: schema::by_gvk(&served.group, &served.name, &resource.kind),
+            schema: schema::by_gvk(&served.group, &served.name, &resource.kind).cloned(),
             requests: Requests::default(),
             cache: stored.flatten(),
         }

@@ -33,7 +33,7 @@ pub fn told(problems: &[Problem]) -> String {
 }
 
 /// Looks for what a schema does not allow: other types, unknown fields, items without identity or with one that another has.
-pub fn check(node: Node, value: &Value) -> Vec<Problem> {
+pub fn check(node: Node<'_>, value: &Value) -> Vec<Problem> {
     let mut checker = Checker::default();
     checker.at(node, value);
     checker.problems
@@ -51,13 +51,13 @@ impl Checker {
         self.problems.push(Problem { path, what });
     }
 
-    fn below(&mut self, step: Element, node: Node, value: &Value) {
+    fn below(&mut self, step: Element, node: Node<'_>, value: &Value) {
         self.path.push(step);
         self.at(node, value);
         self.path.pop();
     }
 
-    fn at(&mut self, node: Node, value: &Value) {
+    fn at(&mut self, node: Node<'_>, value: &Value) {
         match (node.kind(), value) {
             (_, Value::Null) => {}
             (Kind::Scalar(scalar), _) => self.scalar(scalar, value),
@@ -98,7 +98,7 @@ impl Checker {
         self.tell(told);
     }
 
-    fn list(&mut self, node: Node, list: &[Value]) {
+    fn list(&mut self, node: Node<'_>, list: &[Value]) {
         let has_identities = node.items() != Items::Atomic;
         let mut seen = BTreeSet::new();
         for (at, item) in list.iter().enumerate() {

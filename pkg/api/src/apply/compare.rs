@@ -96,11 +96,11 @@ impl Own {
 ///
 /// # Errors
 /// An item of a list has no identity.
-pub fn compare(node: Node, old: &Value, new: &Value) -> Result<Comparison, ItemError> {
+pub fn compare(node: Node<'_>, old: &Value, new: &Value) -> Result<Comparison, ItemError> {
     Ok(at(node, Some(old), Some(new))?.0)
 }
 
-fn at(node: Node, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
+fn at(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
     match node.kind() {
         Kind::Map if !node.is_atomic() => maps(node, old, new),
         Kind::List if node.items() != Items::Atomic => lists(node, old, new),
@@ -109,7 +109,7 @@ fn at(node: Node, old: Option<&Value>, new: Option<&Value>) -> Result<(Compariso
     }
 }
 
-fn maps(node: Node, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
+fn maps(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
     let (old_fields, new_fields) = (fields_of(old), fields_of(new));
     if old_fields.is_none() && new_fields.is_none() {
         // So that null and empty are told apart.
@@ -162,7 +162,7 @@ impl<'a> Iterator for Zip<'a> {
     }
 }
 
-fn lists(node: Node, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
+fn lists(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
     let old_items = old.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let new_items = new.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     if old_items.is_empty() && new_items.is_empty() {
@@ -202,7 +202,7 @@ fn take<'a, 'v>(items: &mut &'a [Item<'v>], element: &Element) -> &'a [Item<'v>]
 
 /// All items of one identity, before and after.
 fn item(
-    node: Node,
+    node: Node<'_>,
     element: &Element,
     old: &[Item<'_>],
     new: &[Item<'_>],
@@ -248,7 +248,7 @@ fn item(
 }
 
 /// A value without a schema: maps have members, all else is a leaf. Null is a map without any beside another map.
-fn deduced(node: Node, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
+fn deduced(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(Comparison, Own), ItemError> {
     let is_map = |value: Option<&Value>| value.is_none_or(|value| value.is_object() || value.is_null());
     if is_map(old) && is_map(new) {
         return maps(node, old, new);
@@ -270,11 +270,11 @@ mod tests {
     use super::*;
     use crate::schema;
 
-    fn node(kind: &str) -> Node {
+    fn node(kind: &str) -> Node<'static> {
         Node::root(schema::by_gvk("", "v1", kind).unwrap())
     }
 
-    fn shown(node: Node, old: &Value, new: &Value) -> [String; 3] {
+    fn shown(node: Node<'_>, old: &Value, new: &Value) -> [String; 3] {
         let comparison = compare(node, old, new).unwrap();
         let sets = [&comparison.added, &comparison.modified, &comparison.removed];
         sets.map(fields_v1::print)

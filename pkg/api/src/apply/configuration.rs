@@ -181,7 +181,7 @@ impl Pruning<'_> {
             .map_or(merged, |(_, left)| left.into_owned()))
     }
 
-    fn at<'v>(&self, object: &'v Value, version: &str) -> Option<(Node, Cow<'v, Value>)> {
+    fn at<'v>(&self, object: &'v Value, version: &str) -> Option<(Node<'_>, Cow<'v, Value>)> {
         let node = self.versions.node(version)?;
         Some((node, self.versions.convert(object, version)?))
     }
@@ -214,7 +214,7 @@ impl Pruning<'_> {
 }
 
 /// The fields of an object that its last client-side apply left as they are: kubectl may take them over without force.
-pub(super) fn of_last_applied(node: Node, last: &Value, live: &Value) -> Result<Set, ItemError> {
+pub(super) fn of_last_applied(node: Node<'_>, last: &Value, live: &Value) -> Result<Set, ItemError> {
     let comparison = compare(node, last, live)?;
     let set = fields_of(node, last)?;
     let same = set.difference(&comparison.modified).difference(&comparison.added);

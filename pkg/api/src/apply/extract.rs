@@ -11,12 +11,12 @@ use super::set::{self, Set};
 ///
 /// # Errors
 /// An item of a list has no identity.
-pub fn fields_of(node: Node, object: &Value) -> Result<Set, ItemError> {
+pub fn fields_of(node: Node<'_>, object: &Value) -> Result<Set, ItemError> {
     Ok(at(node, object)?.0)
 }
 
 /// What lies below a place, and whether the place is a leaf.
-fn at(node: Node, value: &Value) -> Result<(Set, bool), ItemError> {
+fn at(node: Node<'_>, value: &Value) -> Result<(Set, bool), ItemError> {
     let leaf = (Set::default(), true);
     match node.kind() {
         Kind::Scalar(_) | Kind::Untyped => Ok(leaf),
@@ -28,7 +28,7 @@ fn at(node: Node, value: &Value) -> Result<(Set, bool), ItemError> {
     }
 }
 
-fn fields(node: Node, value: &Value) -> Result<Set, ItemError> {
+fn fields(node: Node<'_>, value: &Value) -> Result<Set, ItemError> {
     let mut set = Set::default();
     for (key, value) in value.as_object().into_iter().flatten() {
         let Some(child) = node.child(key) else { continue };
@@ -44,7 +44,7 @@ fn fields(node: Node, value: &Value) -> Result<Set, ItemError> {
     Ok(set)
 }
 
-fn items(node: Node, value: &Value) -> Result<Set, ItemError> {
+fn items(node: Node<'_>, value: &Value) -> Result<Set, ItemError> {
     let list = value.as_array().map_or(&[][..], Vec::as_slice);
     let mut set = Set::default();
     let items = items::sorted(node, list)?;

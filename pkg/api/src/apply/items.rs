@@ -27,7 +27,7 @@ pub enum ItemError {
 }
 
 /// The path element of an item. A key field that the item lacks has its default, or is no part of the element.
-pub(super) fn element(list: Node, item: &Value) -> Result<Element, ItemError> {
+pub(super) fn element(list: Node<'_>, item: &Value) -> Result<Element, ItemError> {
     let keys = match list.items() {
         Items::Map(keys) => keys,
         Items::Set => return set_element(item),
@@ -42,10 +42,10 @@ pub(super) fn element(list: Node, item: &Value) -> Result<Element, ItemError> {
         Some(value) => Some(value.clone()),
         None => list.item().default_of(key),
     };
-    let found = keys.split(' ').filter_map(|key| Some((Box::from(key), of(key)?)));
+    let found = keys.iter().filter_map(|key| Some((Box::from(key), of(key)?)));
     let mut found: Vec<(Box<str>, Value)> = found.collect();
     if found.is_empty() {
-        let quoted: Vec<String> = keys.split(' ').map(|key| format!("{key:?}")).collect();
+        let quoted: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
         return Err(ItemError::NoKeys(quoted.join(" ")));
     }
     found.sort_by(|(one, _), (two, _)| one.cmp(two));
@@ -62,7 +62,7 @@ fn set_element(item: &Value) -> Result<Element, ItemError> {
 }
 
 /// The items of a list with their elements, sorted by them; equal ones in the list's order.
-pub(super) fn sorted(list: Node, items: &[Value]) -> Result<Vec<(Element, &Value)>, ItemError> {
+pub(super) fn sorted<'a>(list: Node<'_>, items: &'a [Value]) -> Result<Vec<(Element, &'a Value)>, ItemError> {
     let elements = items.iter().map(|item| Ok((element(list, item)?, item)));
     let mut elements: Vec<_> = elements.collect::<Result<_, ItemError>>()?;
     if !elements.is_sorted_by(|(one, _), (two, _)| one <= two) {

@@ -21,12 +21,12 @@ pub enum MergeError {
 ///
 /// # Errors
 /// An item of a list has no identity, or the configuration names one twice.
-pub fn merge(node: Node, live: &Value, applied: &Value) -> Result<Value, MergeError> {
+pub fn merge(node: Node<'_>, live: &Value, applied: &Value) -> Result<Value, MergeError> {
     Ok(at(node, Some(live), Some(applied))?.unwrap_or_default())
 }
 
 /// None: nothing is left to stand there.
-fn at(node: Node, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, MergeError> {
+fn at(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, MergeError> {
     match node.kind() {
         Kind::Map if !node.is_atomic() => maps(node, live, applied),
         Kind::Deduced if is_map(live, applied) => maps(node, live, applied),
@@ -47,7 +47,7 @@ fn leaf(live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
     applied.or(live).cloned()
 }
 
-fn maps(node: Node, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, MergeError> {
+fn maps(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, MergeError> {
     let (old, new) = (fields_of(live), fields_of(applied));
     if old.is_none() && new.is_none() {
         return Ok(leaf(live, applied));
@@ -70,7 +70,7 @@ struct Indexed<'a> {
 }
 
 impl<'a> Indexed<'a> {
-    fn of(node: Node, list: Option<&'a Value>) -> Result<Indexed<'a>, ItemError> {
+    fn of(node: Node<'_>, list: Option<&'a Value>) -> Result<Indexed<'a>, ItemError> {
         let list = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let items = list.iter().map(|item| Ok((items::element(node, item)?, item)));
         let items: Vec<_> = items.collect::<Result<_, ItemError>>()?;
@@ -107,7 +107,7 @@ impl<'a> Indexed<'a> {
     }
 }
 
-fn lists(node: Node, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, MergeError> {
+fn lists(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, MergeError> {
     let is_empty = |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
     if is_empty(live) && is_empty(applied) {
         return Ok(leaf(live, applied));
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::schema;
 
-    fn pod() -> Node {
+    fn pod() -> Node<'static> {
         Node::root(schema::by_gvk("", "v1", "Pod").unwrap())
     }
 

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::schema::{Base, FieldInfo, ListType, Shape, TypeRef};
+use crate::schema::{self, Any, Field, List, ListType, Name, What};
 
 /// A place in an object, as its schema sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Node {
-    shape: Shape,
-    base: Base,
-    field: Option<&'static FieldInfo>,
+#[derive(Clone, Copy)]
+pub struct Node<'s> {
+    schema: &'s schema::Node,
+    /// The field whose value it is.
+    field: Option<&'s Field>,
 }
 
 /// What stands at a place.
@@ -36,126 +36,116 @@ pub(super) enum Scalar {
 
 /// How a list's items are told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Items {
+pub(super) enum Items<'s> {
     /// They are not: the list is one leaf.
     Atomic,
     /// By their value.
     Set,
     /// By these fields.
-    Map(&'static str),
+    Map(Keys<'s>),
 }
 
-impl Node {
+/// The names of a list's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keys<'s> {
+    names: &'s [Name],
+    /// A merge key is the only one.
+    merge: Option<&'s str>,
+}
+
+impl<'s> Keys<'s> {
+    pub(super) fn iter(self) -> impl Iterator<Item = &'s str> {
+        self.names.iter().map(Name::as_str).chain(self.merge)
+    }
+}
+
+/// What is below a place that the schema leaves open.
+static DEDUCED: schema::Node = schema::Node::new(What::Any(Any::Value));
+
+impl<'s> Node<'s> {
     /// The root of a type's objects.
-    pub fn root(ty: TypeRef) -> Node {
-        Node {
-            shape: Shape::One,
-            base: Base::Struct(ty),
-            field: None,
-        }
+    pub fn root(schema: &'s schema::Node) -> Node<'s> {
+        Node { schema, field: None }
     }
 
     pub(super) fn kind(self) -> Kind {
-        match self.shape {
-            Shape::List => return Kind::List,
-            Shape::Map => return Kind::Map,
-            Shape::One => {}
-        }
-        match self.base {
-            Base::Struct(_) => Kind::Map,
-            Base::Strings => Kind::List,
-            Base::String | Base::Bytes => Kind::Scalar(Scalar::String),
-            Base::Bool => Kind::Scalar(Scalar::Bool),
-            Base::Int32 | Base::Int64 | Base::Double => Kind::Scalar(Scalar::Number),
-            Base::Time | Base::MicroTime | Base::Quantity | Base::IntOrString => Kind::Scalar(Scalar::Any),
-            Base::RawExtension => Kind::Untyped,
-            Base::FieldsV1
-            | Base::Json
-            | Base::Any
-            | Base::SchemaOrBool
-            | Base::SchemaOrArray
-            | Base::SchemaOrStrings => Kind::Deduced,
+        use schema::Scalar as Is;
+        match &self.schema.what {
+            What::Object(_) | What::Map(_) => Kind::Map,
+            What::List(_) => Kind::List,
+            What::Scalar(scalar) => Kind::Scalar(match scalar {
+                Is::String | Is::Bytes => Scalar::String,
+                Is::Bool => Scalar::Bool,
+                Is::Int32 | Is::Int64 | Is::Double => Scalar::Number,
+                Is::Time | Is::MicroTime | Is::Quantity | Is::IntOrString => Scalar::Any,
+            }),
+            What::Any(Any::RawExtension) => Kind::Untyped,
+            What::Any(_) | What::SchemaOr(..) => Kind::Deduced,
         }
     }
 
     /// Whether a map or struct is one leaf.
     pub(super) fn is_atomic(self) -> bool {
-        if self.kind() == Kind::Untyped {
-            return true;
-        }
-        let by_field = self.field.is_some_and(|field| field.atomic);
-        let by_type = match (self.shape, self.base) {
-            (Shape::One, Base::Struct(ty)) => ty.atomic() && !self.field.is_some_and(|field| field.granular),
+        let said = self.field.and_then(|field| field.atomic);
+        match &self.schema.what {
+            What::Any(Any::RawExtension) => true,
+            What::Object(object) => said.unwrap_or(object.atomic),
+            What::Map(map) => said.unwrap_or(map.atomic),
             _ => false,
-        };
-        by_field || by_type
+        }
     }
 
     /// What stands at a key of a map or struct; none where the schema knows no such field.
-    pub(super) fn child(self, key: &str) -> Option<Node> {
-        match (self.shape, self.base) {
-            (Shape::Map, base) => Some(Node {
-                shape: Shape::One,
-                base,
-                field: None,
-            }),
-            (Shape::One, Base::Struct(ty)) => match ty.field(key) {
+    pub(super) fn child(self, key: &str) -> Option<Node<'s>> {
+        match &self.schema.what {
+            What::Map(map) => Some(Node::root(&map.values)),
+            What::Object(object) => match object.field(key) {
                 Some(field) => Some(Node {
-                    shape: field.shape,
-                    base: field.base,
+                    schema: &field.schema,
                     field: Some(field),
                 }),
-                None => ty.open().then_some(Node::DEDUCED),
+                None => object.open.then_some(Node::root(&DEDUCED)),
             },
-            _ => Some(Node::DEDUCED),
+            _ => Some(Node::root(&DEDUCED)),
         }
     }
 
     /// Whether a key is one that the schema names: owning what is below it does not own it.
     pub(super) fn names(self, key: &str) -> bool {
-        match (self.shape, self.base) {
-            (Shape::One, Base::Struct(ty)) => ty.field(key).is_some(),
-            _ => false,
-        }
+        self.schema.field(key).is_some()
     }
 
     /// What every item of a list is.
-    pub(super) fn item(self) -> Node {
-        let base = match (self.shape, self.base) {
-            (Shape::One, Base::Strings) => Base::String,
-            (_, base) => base,
-        };
-        Node {
-            shape: Shape::One,
-            base,
-            field: None,
-        }
+    pub(super) fn item(self) -> Node<'s> {
+        Node::root(match &self.schema.what {
+            What::List(list) => &list.items,
+            _ => &DEDUCED,
+        })
     }
 
-    pub(super) fn items(self) -> Items {
-        let Some(field) = self.field.filter(|_| self.shape == Shape::List) else {
+    pub(super) fn items(self) -> Items<'s> {
+        let What::List(List { list_type, keys, .. }) = &self.schema.what else {
             return Items::Atomic;
         };
-        match field.list_type {
-            ListType::Atomic => Items::Atomic,
-            ListType::Set => Items::Set,
-            ListType::Map => Items::Map(field.list_keys),
-            ListType::Unset if !field.patch_strategy.merge => Items::Atomic,
-            ListType::Unset if field.merge_key.is_empty() => Items::Set,
-            ListType::Unset => Items::Map(field.merge_key),
+        match (list_type, self.field) {
+            (ListType::Set, _) => Items::Set,
+            (ListType::Map, _) => Items::Map(Keys {
+                names: keys,
+                merge: None,
+            }),
+            (ListType::Unset, Some(field)) if field.patch_strategy.merge => match field.merge_key() {
+                "" => Items::Set,
+                key => Items::Map(Keys {
+                    names: &[],
+                    merge: Some(key),
+                }),
+            },
+            (ListType::Atomic | ListType::Unset, _) => Items::Atomic,
         }
     }
 
     /// The default of an item's key field.
     pub(super) fn default_of(self, key: &str) -> Option<Value> {
-        let Base::Struct(ty) = self.base else { return None };
-        let default = ty.field(key)?.default;
-        serde_json::from_str(default).ok()
+        serde_json::from_str(self.schema.field(key)?.default()).ok()
     }
-
-    const DEDUCED: Node = Node {
-        shape: Shape::One,
-        base: Base::Any,
-        field: None,
-    };
 }

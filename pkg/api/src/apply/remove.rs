@@ -7,14 +7,14 @@ use super::node::{Items, Kind, Node};
 use super::set::{self, Set};
 
 /// An object without what a set names. What had something below it taken away, and is empty by that, is gone too.
-pub fn remove(node: Node, object: &Value, items: &Set) -> Value {
+pub fn remove(node: Node<'_>, object: &Value, items: &Set) -> Value {
     if items.is_empty() {
         return object.clone();
     }
     at(node, object, items)
 }
 
-fn at(node: Node, value: &Value, set: &Set) -> Value {
+fn at(node: Node<'_>, value: &Value, set: &Set) -> Value {
     match (node.kind(), value) {
         (Kind::Scalar(_), _) => value.clone(),
         (Kind::Deduced, Value::Object(_)) => fields(node, value, set),
@@ -28,7 +28,7 @@ fn at(node: Node, value: &Value, set: &Set) -> Value {
     }
 }
 
-fn fields(node: Node, value: &Value, set: &Set) -> Value {
+fn fields(node: Node<'_>, value: &Value, set: &Set) -> Value {
     let mut out = Map::new();
     for (key, value) in value.as_object().into_iter().flatten() {
         let kept = match (set.field(key), node.child(key)) {
@@ -45,7 +45,7 @@ fn fields(node: Node, value: &Value, set: &Set) -> Value {
     }
 }
 
-fn list(node: Node, value: &Value, set: &Set) -> Value {
+fn list(node: Node<'_>, value: &Value, set: &Set) -> Value {
     let mut out = Vec::new();
     for item in value.as_array().into_iter().flatten() {
         let element = items::element(node, item).ok();
@@ -60,7 +60,7 @@ fn list(node: Node, value: &Value, set: &Set) -> Value {
 }
 
 /// A set with the fields that its paths lead through, as far as the schema names them.
-pub fn with_named_fields(node: Option<Node>, set: &Set) -> Set {
+pub fn with_named_fields(node: Option<Node<'_>>, set: &Set) -> Set {
     let mut out = Set::default();
     for own in set.nodes() {
         let (named, child) = match (&own.element, node.map(|node| (node, node.kind()))) {

@@ -15,7 +15,7 @@ use super::set::Set;
 /// The versions that managers may have named their fields in.
 pub trait Versions {
     /// The schema of a version; none where it is served no more.
-    fn node(&self, api_version: &str) -> Option<Node>;
+    fn node(&self, api_version: &str) -> Option<Node<'_>>;
 
     /// An object, which says what version it is in, in another version.
     fn convert<'a>(&self, object: &'a Value, api_version: &str) -> Option<Cow<'a, Value>>;
@@ -220,8 +220,8 @@ mod tests {
     struct Pods(Set);
 
     impl Versions for Pods {
-        fn node(&self, api_version: &str) -> Option<Node> {
-            schema::by_api_version(api_version, "Pod").map(Node::root)
+        fn node(&self, api_version: &str) -> Option<Node<'_>> {
+            schema::by_api_version(api_version, "Pod").map(|schema| Node::root(schema))
         }
 
         fn convert<'a>(&self, object: &'a Value, _: &str) -> Option<Cow<'a, Value>> {

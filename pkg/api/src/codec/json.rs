@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
-use crate::schema::TypeRef;
+use crate::schema::Schema;
 
 /// Decodes a body. Without a type any JSON passes as it is (patches), and only keys that come twice are noted.
 ///
@@ -17,9 +17,9 @@ use crate::schema::TypeRef;
 /// let decoded = json::decode(br#"{"a":1,"a":2}"#, None, Validation::Strict).expect("JSON");
 /// assert_eq!(decoded.problems, [r#"duplicate field "a""#]);
 /// ```
-pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, DecodeError> {
-    // Checked as a whole it is cheaper than string by string. Damaged text is mended as Go mends it.
-    let text = String::from_utf8_lossy(bytes);
+pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Result<Decoded, DecodeError> {
+    // Checked as a whole it is cheaper than string by string.
+    let text = super::scalar::mended(bytes);
     let mut context = Context::new(validation);
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let value = context

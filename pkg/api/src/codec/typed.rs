@@ -17,7 +17,7 @@ use serde_json::{Map, Number, Value};
 use super::error::{DecodeError, MAX_DEPTH};
 use super::scalar;
 use crate::quantity::QuantityError;
-use crate::schema::{Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef, Wire};
+use crate::schema::{Any, Field, Fields, Node, Object, Or, Scalar, Schema, What, WireField};
 
 /// The request's `fieldValidation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ const MAX_PATH: usize = 1 << 10;
 const MAX_TOLD: usize = 64 << 10;
 
 /// Rewrites a tree as decoding its text would: after a patch, and for trees from elsewhere.
-pub fn conform(value: Value, ty: TypeRef, validation: Validation) -> Result<Decoded, DecodeError> {
+pub fn conform(value: Value, ty: &Schema, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
     match context.seed(Some(ty)).deserialize(value) {
         Ok(value) => Ok(context.finish(value)),
@@ -123,16 +123,15 @@ impl Context {
     }
 
     /// The root's seed; without a type any JSON passes, and only doubles are noted.
-    pub(super) fn seed(&mut self, ty: Option<TypeRef>) -> Typed<'_> {
+    pub(super) fn seed<'c>(&'c mut self, ty: Option<&'c Schema>) -> Typed<'c> {
         self.seed_within(ty, MAX_DEPTH)
     }
 
     /// The seed of a tree that lies in another one, which leaves it so many levels.
-    pub(super) fn seed_within(&mut self, ty: Option<TypeRef>, levels: u8) -> Typed<'_> {
+    pub(super) fn seed_within<'c>(&'c mut self, ty: Option<&'c Schema>, levels: u8) -> Typed<'c> {
         Typed {
             context: self,
-            shape: Shape::One,
-            base: ty.map_or(Base::Any, Base::Struct),
+            node: ty.map_or(&ANY, |ty| ty),
             field: None,
             levels,
         }
@@ -204,12 +203,12 @@ impl Context {
     }
 
     /// Puts a struct's field before a type error that comes out of it.
-    fn prefix_mismatch(&mut self, structure: &'static TypeInfo, field: &FieldInfo) {
+    fn prefix_mismatch(&mut self, structure: &Object, field: &Field) {
         if let Some(mismatch) = &mut self.mismatch {
             let name = go_path(structure, field);
             if mismatch.structure.is_empty() {
                 // Go names the innermost struct without its package.
-                let go_name = structure.go_name;
+                let go_name = structure.go_name();
                 mismatch.structure = go_name.rsplit('.').next().unwrap_or(go_name);
                 mismatch.path = name;
             } else {
@@ -220,25 +219,31 @@ impl Context {
 }
 
 /// A field as Go's errors name it: behind the names of the inlined structs that it lies in.
-fn go_path(mut structure: &'static TypeInfo, field: &FieldInfo) -> String {
+fn go_path(mut structure: &Object, field: &Field) -> String {
     let mut path = String::new();
     for number in field.outer.iter().take_while(|number| **number != 0) {
-        if let Some(Wire::Inline(inner)) = structure.wire(u32::from(*number)) {
-            structure = inner.info();
-            path.push_str(structure.go_name.rsplit('.').next().unwrap_or_default());
+        if let Some(WireField::Inline(inner)) = structure.known().wire(u32::from(*number))
+            && let Some(inner) = inner.as_object()
+        {
+            structure = inner;
+            path.push_str(structure.go_name().rsplit('.').next().unwrap_or_default());
             path.push('.');
         }
     }
-    path.push_str(field.name);
+    path.push_str(&field.name);
     path
 }
 
-/// Decodes one value of a known shape.
+/// What a value is of which nothing is known.
+static ANY: Node = Node::new(What::Any(Any::Value));
+pub(super) static STRING: Node = Node::new(What::Scalar(Scalar::String));
+
+/// Decodes one value of a known type.
 pub(super) struct Typed<'c> {
     context: &'c mut Context,
-    shape: Shape,
-    base: Base,
-    field: Option<&'static FieldInfo>,
+    node: &'c Node,
+    /// The innermost field that the value lies in.
+    field: Option<&'c Field>,
     /// How many levels of objects and arrays may still begin.
     levels: u8,
 }
@@ -251,17 +256,17 @@ impl<'de> DeserializeSeed<'de> for Typed<'_> {
     }
 }
 
-impl Typed<'_> {
+impl<'c> Typed<'c> {
     fn mismatch<E: serde::de::Error>(self, what: impl Into<String>) -> E {
-        if let (Shape::One, Base::Quantity) = (self.shape, self.base) {
+        if let What::Scalar(Scalar::Quantity) = self.node.what {
             return self.own_error(QuantityError::Format.to_string());
         }
-        let go_type = match (self.field, self.shape) {
+        let go_type = match (self.field, &self.node.what) {
             // Go's Time reads a string first.
-            (_, Shape::One) if matches!(self.base, Base::Time | Base::MicroTime) => "string".into(),
-            (Some(field), shape) if shape == field.shape => field.go_name(),
-            (Some(field), Shape::One) if !field.go_type.is_empty() => field.go_type.to_string(),
-            _ => self.base.go_name().to_string(),
+            (_, What::Scalar(Scalar::Time | Scalar::MicroTime)) => "string".into(),
+            (Some(field), _) if std::ptr::eq(&*field.schema, self.node) => field.go_name(),
+            (Some(field), _) if !field.go_type().is_empty() => field.go_type().to_string(),
+            _ => self.node.go_name().to_string(),
         };
         self.context.mismatch = Some(Mismatch {
             what: what.into(),
@@ -299,19 +304,14 @@ impl Typed<'_> {
     }
 
     fn text<E: serde::de::Error>(self, text: impl Into<String> + AsRef<str>) -> Result<Value, E> {
-        if self.shape != Shape::One {
-            return Err(self.mismatch("string"));
-        }
-        let canonical = match self.base {
-            Base::String | Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1 | Base::IntOrString => {
-                return Ok(Value::String(text.into()));
-            }
-            Base::Bytes => scalar::base64(text.as_ref()),
-            Base::Time => scalar::time(text.as_ref()),
-            Base::MicroTime => scalar::micro_time(text.as_ref()),
-            Base::Quantity => scalar::quantity(text.as_ref()),
+        let canonical = match self.node.what {
+            What::Scalar(Scalar::String | Scalar::IntOrString) | What::Any(_) => return Ok(Value::String(text.into())),
+            What::Scalar(Scalar::Bytes) => scalar::base64(text.as_ref()),
+            What::Scalar(Scalar::Time) => scalar::time(text.as_ref()),
+            What::Scalar(Scalar::MicroTime) => scalar::micro_time(text.as_ref()),
+            What::Scalar(Scalar::Quantity) => scalar::quantity(text.as_ref()),
             // Go looks at the first character, and for no schema there.
-            Base::SchemaOrArray | Base::SchemaOrStrings => return Ok(Value::Null),
+            What::SchemaOr(Or::Array | Or::Strings, _) => return Ok(Value::Null),
             _ => return Err(self.mismatch("string")),
         };
         match canonical {
@@ -322,20 +322,17 @@ impl Typed<'_> {
     }
 
     fn number<E: serde::de::Error>(self, number: Number) -> Result<Value, E> {
-        if self.shape != Shape::One {
-            return Err(self.mismatch("number"));
-        }
-        match self.base {
-            Base::Int32 | Base::IntOrString => match number.as_i64() {
+        match self.node.what {
+            What::Scalar(Scalar::Int32 | Scalar::IntOrString) => match number.as_i64() {
                 Some(value) if i32::try_from(value).is_ok() => Ok(Value::Number(number)),
                 _ => Err(self.mismatch(format!("number {number}"))),
             },
-            Base::Int64 => match number.as_i64() {
+            What::Scalar(Scalar::Int64) => match number.as_i64() {
                 Some(_) => Ok(Value::Number(number)),
                 None => Err(self.mismatch(format!("number {number}"))),
             },
-            Base::Double | Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1 => Ok(Value::Number(number)),
-            Base::Quantity => match scalar::quantity(&number.to_string()) {
+            What::Scalar(Scalar::Double) | What::Any(_) => Ok(Value::Number(number)),
+            What::Scalar(Scalar::Quantity) => match scalar::quantity(&number.to_string()) {
                 Ok(Some(value)) => Ok(value),
                 Ok(None) => Ok(Value::String(number.to_string())),
                 Err(error) => Err(self.own_error(error)),
@@ -345,22 +342,21 @@ impl Typed<'_> {
     }
 
     /// Any JSON object, or a Go map.
-    fn keyed<'de, A: MapAccess<'de>>(self, base: Base, mut access: A) -> Result<Value, A::Error> {
+    fn keyed<'de, A: MapAccess<'de>>(self, values: &'c Node, mut access: A) -> Result<Value, A::Error> {
         let context = self.context;
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
             let since = context.problems.len();
             let value = access.next_value_seed(Typed {
                 context: &mut *context,
-                shape: Shape::One,
-                base,
+                node: values,
                 field: self.field,
                 levels: self.levels,
             })?;
             if context.problems.len() > since {
                 context.prefix_key(since, &key);
             }
-            let value = if value.is_null() { zero_element(base) } else { value };
+            let value = if value.is_null() { zero_element(values) } else { value };
             match map.entry(key) {
                 serde_json::map::Entry::Vacant(entry) => {
                     entry.insert(value);
@@ -374,20 +370,20 @@ impl Typed<'_> {
         Ok(Value::Object(map))
     }
 
-    fn structure<'de, A: MapAccess<'de>>(self, ty: TypeRef, mut access: A) -> Result<Value, A::Error> {
+    fn structure<'de, A: MapAccess<'de>>(self, object: &'c Object, mut access: A) -> Result<Value, A::Error> {
         let context = self.context;
-        let info = ty.info();
+        let known = object.known();
+        let fields = known.all();
         let mut map = Map::new();
         let mut seen = Seen::default();
-        while let Some(key) = access.next_key_seed(FieldName(info))? {
+        while let Some(key) = access.next_key_seed(FieldName(known))? {
             let (at, field) = match key {
-                Name::Known(at) => (at, &info.fields[at]),
-                Name::Unknown(name) if info.open => {
+                Name::Known(at) => (at, &fields[at]),
+                Name::Unknown(name) if object.open => {
                     let since = context.problems.len();
                     let value = access.next_value_seed(Typed {
                         context: &mut *context,
-                        shape: Shape::One,
-                        base: Base::Any,
+                        node: &ANY,
                         field: None,
                         levels: self.levels,
                     })?;
@@ -407,55 +403,53 @@ impl Typed<'_> {
                 }
             };
             if seen.insert(at) {
-                context.note(ProblemKind::Duplicate, field.name);
+                context.note(ProblemKind::Duplicate, &field.name);
             }
             let since = context.problems.len();
             let value = access.next_value_seed(Typed {
                 context: &mut *context,
-                shape: field.shape,
-                base: field.base,
+                node: &field.schema,
                 field: Some(field),
                 levels: self.levels,
             });
             let value = match value {
                 Ok(value) => value,
                 Err(error) => {
-                    context.prefix_mismatch(info, field);
+                    context.prefix_mismatch(object, field);
                     return Err(error);
                 }
             };
             if context.problems.len() > since {
-                context.prefix_key(since, field.name);
+                context.prefix_key(since, &field.name);
             }
             if kept(field, &value) {
                 map.insert(field.name.to_string(), value);
             } else {
-                map.remove(field.name);
+                map.remove(&*field.name);
             }
         }
-        fill(info, &mut map);
+        fill(known, &mut map);
         Ok(Value::Object(map))
     }
 
-    fn list<'de, A: SeqAccess<'de>>(self, base: Base, mut access: A) -> Result<Value, A::Error> {
+    fn list<'de, A: SeqAccess<'de>>(self, items: &'c Node, mut access: A) -> Result<Value, A::Error> {
         let context = self.context;
-        let mut items = Vec::with_capacity(access.size_hint().unwrap_or(0).min(1024));
+        let mut list = Vec::with_capacity(access.size_hint().unwrap_or(0).min(1024));
         loop {
             let since = context.problems.len();
             let item = access.next_element_seed(Typed {
                 context: &mut *context,
-                shape: Shape::One,
-                base,
+                node: items,
                 field: self.field,
                 levels: self.levels,
             })?;
             let Some(item) = item else { break };
             if context.problems.len() > since {
-                context.prefix_index(since, items.len());
+                context.prefix_index(since, list.len());
             }
-            items.push(if item.is_null() { zero_element(base) } else { item });
+            list.push(if item.is_null() { zero_element(items) } else { item });
         }
-        Ok(Value::Array(items))
+        Ok(Value::Array(list))
     }
 }
 
@@ -467,11 +461,8 @@ impl<'de> Visitor<'de> for Typed<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
-        match (self.shape, self.base) {
-            (
-                Shape::One,
-                Base::Bool | Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1 | Base::SchemaOrBool,
-            ) => Ok(Value::Bool(value)),
+        match self.node.what {
+            What::Scalar(Scalar::Bool) | What::Any(_) | What::SchemaOr(Or::Bool, _) => Ok(Value::Bool(value)),
             _ => Err(self.mismatch("bool")),
         }
     }
@@ -513,30 +504,25 @@ impl<'de> Visitor<'de> for Typed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
         let this = self.descend()?;
-        match (this.shape, this.base) {
-            (Shape::Map, base) => this.keyed(base, access),
-            (Shape::One, Base::Struct(ty)) => this.structure(ty, access),
-            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => this.keyed(Base::Any, access),
-            (Shape::One, Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings) => {
-                match SCHEMA.json_schema {
-                    Some(ty) => this.structure(ty, access),
-                    None => this.keyed(Base::Any, access),
-                }
-            }
+        match &this.node.what {
+            What::Object(object) => this.structure(object, access),
+            What::Map(map) => this.keyed(&map.values, access),
+            What::Any(_) => this.keyed(&ANY, access),
+            What::SchemaOr(_, schema) => match &schema.what {
+                What::Object(object) => this.structure(object, access),
+                _ => Err(this.mismatch("object")),
+            },
             _ => Err(this.mismatch("object")),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
         let this = self.descend()?;
-        match (this.shape, this.base) {
-            (Shape::List, base) => this.list(base, access),
-            (Shape::One, Base::Any | Base::Json | Base::RawExtension | Base::FieldsV1) => this.list(Base::Any, access),
-            (Shape::One, Base::Strings | Base::SchemaOrStrings) => this.list(Base::String, access),
-            (Shape::One, Base::SchemaOrArray) => {
-                let base = SCHEMA.json_schema.map_or(Base::Any, Base::Struct);
-                this.list(base, access)
-            }
+        match &this.node.what {
+            What::List(list) => this.list(&list.items, access),
+            What::Any(_) => this.list(&ANY, access),
+            What::SchemaOr(Or::Array, schema) => this.list(schema, access),
+            What::SchemaOr(Or::Strings, _) => this.list(&STRING, access),
             _ => Err(this.mismatch("array")),
         }
     }
@@ -562,7 +548,7 @@ pub(super) enum Name {
 }
 
 /// Looks a key up without copying it.
-pub(super) struct FieldName<'i>(pub(super) &'i TypeInfo);
+pub(super) struct FieldName<'s>(pub(super) &'s Fields);
 
 impl<'de> DeserializeSeed<'de> for FieldName<'_> {
     type Value = Name;
@@ -580,63 +566,72 @@ impl Visitor<'_> for FieldName<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Name, E> {
-        Ok(match self.0.field(name) {
-            Some((at, _)) => Name::Known(at),
+        Ok(match self.0.find(name) {
+            Some(at) => Name::Known(at),
             None => Name::Unknown(name.to_string()),
         })
     }
 }
 
 /// What a `null` among the items of a list or the values of a map becomes in Go.
-fn zero_element(base: Base) -> Value {
-    match base {
-        Base::String | Base::Bytes => Value::String(String::new()),
-        Base::Quantity => Value::from("0"),
-        Base::Bool => Value::Bool(false),
-        Base::Int32 | Base::Int64 | Base::Double | Base::IntOrString => Value::from(0),
-        Base::Struct(ty) => zero_struct(ty.info()),
+pub(super) fn zero_element(node: &Node) -> Value {
+    match &node.what {
+        What::Scalar(scalar) => zero_scalar(*scalar),
+        What::Object(object) => zero_struct(object),
         _ => Value::Null,
     }
 }
 
-fn zero_struct(info: &TypeInfo) -> Value {
+fn zero_scalar(scalar: Scalar) -> Value {
+    match scalar {
+        Scalar::String | Scalar::Bytes => Value::String(String::new()),
+        Scalar::Quantity => Value::from("0"),
+        Scalar::Bool => Value::Bool(false),
+        Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString => Value::from(0),
+        Scalar::Time | Scalar::MicroTime => Value::Null,
+    }
+}
+
+fn zero_struct(object: &Object) -> Value {
     let mut map = Map::new();
-    fill(info, &mut map);
+    fill(object.known(), &mut map);
     Value::Object(map)
 }
 
 /// Whether Go prints a field that holds `value`; what is printed even when zero is `fill`'s.
-pub(super) fn kept(field: &FieldInfo, value: &Value) -> bool {
+pub(super) fn kept(field: &Field, value: &Value) -> bool {
+    let what = &field.schema.what;
     match value {
         Value::Null => false,
         _ if field.pointer => true,
-        Value::Array(items) => field.shape == Shape::One || !items.is_empty(),
-        Value::Object(map) => field.shape == Shape::One || !map.is_empty(),
+        Value::Array(items) => !items.is_empty() || !matches!(what, What::List(list) if !list.wrapped),
+        Value::Object(map) => !map.is_empty() || !matches!(what, What::Map(_)),
         _ if !field.omitempty => true,
-        Value::String(text) => !text.is_empty() || matches!(field.base, Base::IntOrString),
-        Value::Bool(value) => *value || field.base != Base::Bool,
         // An IntOrString is a struct, which Go prints.
-        Value::Number(number) => number.as_f64() != Some(0.0) || matches!(field.base, Base::IntOrString),
+        _ if matches!(what, What::Scalar(Scalar::IntOrString)) => true,
+        Value::String(text) => !text.is_empty(),
+        Value::Bool(value) => *value || !matches!(what, What::Scalar(Scalar::Bool)),
+        Value::Number(number) => number.as_f64() != Some(0.0),
     }
 }
 
 /// Adds the fields that Go prints even when they are zero.
-pub(super) fn fill(info: &TypeInfo, map: &mut Map<String, Value>) {
-    for &at in &info.printed {
-        let field = &info.fields[usize::from(at)];
-        if map.contains_key(field.name) {
-            continue;
+pub(super) fn fill(fields: &Fields, map: &mut Map<String, Value>) {
+    for field in fields.printed() {
+        if !map.contains_key(&*field.name) {
+            map.insert(field.name.to_string(), zero_field(field));
         }
-        let zero = match (field.shape, field.base) {
-            _ if field.pointer => Value::Null,
-            (Shape::One, Base::Struct(ty)) => zero_struct(ty.info()),
-            (Shape::One, Base::Quantity) => Value::from("0"),
-            (Shape::One, Base::String | Base::Bool | Base::Int32 | Base::Int64 | Base::Double | Base::IntOrString) => {
-                zero_element(field.base)
-            }
-            _ => Value::Null,
-        };
-        map.insert(field.name.to_string(), zero);
+    }
+}
+
+fn zero_field(field: &Field) -> Value {
+    match &field.schema.what {
+        _ if field.pointer => Value::Null,
+        What::Object(inner) => zero_struct(inner),
+        // What prints as text of bytes is nil.
+        What::Scalar(Scalar::Bytes) => Value::Null,
+        What::Scalar(scalar) => zero_scalar(*scalar),
+        _ => Value::Null,
     }
 }
 

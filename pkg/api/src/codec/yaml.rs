@@ -7,10 +7,10 @@ use serde_saphyr::{DuplicateKeyPolicy, Error, Options};
 
 use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
-use crate::schema::TypeRef;
+use crate::schema::Schema;
 
 /// Decodes a YAML body of one document (server-side apply sends such, and some clients all).
-pub fn decode(bytes: &[u8], ty: Option<TypeRef>, validation: Validation) -> Result<Decoded, DecodeError> {
+pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
     let value = serde_saphyr::with_deserializer_from_slice_with_options(bytes, options(), |deserializer| {
         context.seed(ty).deserialize(deserializer)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Flavor;
 use super::descriptions::{Descriptions, unescape};
-use crate::schema::{self, Base, FieldInfo, ListType, Shape, TypeRef};
+use crate::schema::{self, Any, Field, ListType, Node, Or, Scalar, Schema, What};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const APIEXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
@@ -30,19 +30,19 @@ fn special(name: &str, flavor: Flavor) -> Option<Value> {
 }
 
 /// The name of the definition that a value refers to, if it is more than a scalar.
-fn reference(base: Base) -> Option<String> {
-    Some(match base {
-        Base::Struct(ty) => ty.name().to_string(),
-        Base::Time => format!("{META}Time"),
-        Base::MicroTime => format!("{META}MicroTime"),
-        Base::FieldsV1 => format!("{META}FieldsV1"),
-        Base::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity".into(),
-        Base::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString".into(),
-        Base::RawExtension => "io.k8s.apimachinery.pkg.runtime.RawExtension".into(),
-        Base::Json => format!("{APIEXTENSIONS}JSON"),
-        Base::SchemaOrBool => format!("{APIEXTENSIONS}JSONSchemaPropsOrBool"),
-        Base::SchemaOrArray => format!("{APIEXTENSIONS}JSONSchemaPropsOrArray"),
-        Base::SchemaOrStrings => format!("{APIEXTENSIONS}JSONSchemaPropsOrStringArray"),
+fn reference(node: &Node) -> Option<String> {
+    Some(match &node.what {
+        What::Object(ty) => ty.name().to_string(),
+        What::Scalar(Scalar::Time) => format!("{META}Time"),
+        What::Scalar(Scalar::MicroTime) => format!("{META}MicroTime"),
+        What::Any(Any::FieldsV1) => format!("{META}FieldsV1"),
+        What::Scalar(Scalar::Quantity) => "io.k8s.apimachinery.pkg.api.resource.Quantity".into(),
+        What::Scalar(Scalar::IntOrString) => "io.k8s.apimachinery.pkg.util.intstr.IntOrString".into(),
+        What::Any(Any::RawExtension) => "io.k8s.apimachinery.pkg.runtime.RawExtension".into(),
+        What::Any(Any::Json) => format!("{APIEXTENSIONS}JSON"),
+        What::SchemaOr(Or::Bool, _) => format!("{APIEXTENSIONS}JSONSchemaPropsOrBool"),
+        What::SchemaOr(Or::Array, _) => format!("{APIEXTENSIONS}JSONSchemaPropsOrArray"),
+        What::SchemaOr(Or::Strings, _) => format!("{APIEXTENSIONS}JSONSchemaPropsOrStringArray"),
         _ => return None,
     })
 }
@@ -53,7 +53,7 @@ pub(super) fn closure(roots: impl IntoIterator<Item = String>) -> BTreeSet<Strin
     let mut open: Vec<String> = roots.into_iter().collect();
     while let Some(name) = open.pop() {
         if let Some(ty) = schema::by_name(&name).filter(|_| !found.contains(&name)) {
-            open.extend(ty.fields().iter().filter_map(|field| reference(field.base)));
+            open.extend(ty.fields().iter().filter_map(|field| reference(field.schema.element())));
         }
         found.insert(name);
     }
@@ -76,7 +76,7 @@ pub(super) fn definition(name: &str, flavor: Flavor, descriptions: &Descriptions
     let words = descriptions.of_fields(name);
     let mut properties = Map::new();
     for field in ty.fields() {
-        let description = words.get(field.name).map(|text| unescape(text));
+        let description = words.get(&*field.name).map(|text| unescape(text));
         properties.insert(field.name.to_string(), property(field, flavor, description));
     }
     if !properties.is_empty() {
@@ -86,7 +86,7 @@ pub(super) fn definition(name: &str, flavor: Flavor, descriptions: &Descriptions
         .fields()
         .iter()
         .filter(|field| field.required)
-        .map(|field| field.name)
+        .map(|field| field.name.as_str())
         .collect();
     if !required.is_empty() {
         out.insert("required".into(), required.into());
@@ -101,36 +101,39 @@ pub(super) fn definition(name: &str, flavor: Flavor, descriptions: &Descriptions
     Value::Object(out)
 }
 
-fn kinds(ty: TypeRef) -> Vec<Value> {
+fn kinds(ty: &Schema) -> Vec<Value> {
     let one = |[group, version, kind]: &[&str; 3]| json!({"group": group, "version": version, "kind": kind});
-    ty.kinds().iter().map(one).collect()
+    ty.as_object()
+        .map_or(&[][..], |object| object.kinds())
+        .iter()
+        .map(one)
+        .collect()
 }
 
-fn property(field: &FieldInfo, flavor: Flavor, description: Option<String>) -> Value {
-    let mut out = match field.shape {
-        Shape::One => value(field, flavor, field_default(field, flavor)),
-        Shape::List => {
-            let mut out = Map::new();
-            out.insert("type".into(), "array".into());
-            out.insert(
-                "items".into(),
-                Value::Object(value(field, flavor, element_default(field, flavor))),
-            );
-            out
+fn property(field: &Field, flavor: Flavor, description: Option<String>) -> Value {
+    let mut out = match &field.schema.what {
+        What::List(list) if !list.wrapped => {
+            let items = value(field, &list.items, flavor, element_default(&list.items, flavor));
+            collection("array", "items", items)
         }
-        Shape::Map => {
-            let mut out = Map::new();
-            out.insert("type".into(), "object".into());
-            let element = value(field, flavor, element_default(field, flavor));
-            out.insert("additionalProperties".into(), Value::Object(element));
-            out
+        What::Map(map) => {
+            let values = value(field, &map.values, flavor, element_default(&map.values, flavor));
+            collection("object", "additionalProperties", values)
         }
+        _ => value(field, &field.schema, flavor, field_default(field, flavor)),
     };
     if let Some(description) = description {
         out.insert("description".into(), description.into());
     }
     extensions(field, &mut out);
     Value::Object(wrap(out, flavor))
+}
+
+fn collection(type_: &str, key: &str, element: Map<String, Value>) -> Map<String, Value> {
+    let mut out = Map::new();
+    out.insert("type".into(), type_.into());
+    out.insert(key.into(), Value::Object(element));
+    out
 }
 
 /// A `$ref` has no neighbours in OpenAPI v3.0.
@@ -144,25 +147,24 @@ fn wrap(mut schema: Map<String, Value>, flavor: Flavor) -> Map<String, Value> {
     schema
 }
 
-fn extensions(field: &FieldInfo, out: &mut Map<String, Value>) {
+fn extensions(field: &Field, out: &mut Map<String, Value>) {
     let mut add = |name: &str, value: Value| out.insert(format!("x-kubernetes-{name}"), value);
-    match field.list_type {
-        ListType::Unset => {}
-        ListType::Atomic => drop(add("list-type", "atomic".into())),
-        ListType::Set => drop(add("list-type", "set".into())),
-        ListType::Map => drop(add("list-type", "map".into())),
+    if let What::List(list) = &field.schema.what {
+        match list.list_type {
+            ListType::Unset => {}
+            ListType::Atomic => drop(add("list-type", "atomic".into())),
+            ListType::Set => drop(add("list-type", "set".into())),
+            ListType::Map => drop(add("list-type", "map".into())),
+        }
+        if !list.keys.is_empty() {
+            add("list-map-keys", list.keys.iter().map(|key| key.as_str()).collect());
+        }
     }
-    if !field.list_keys.is_empty() {
-        add("list-map-keys", field.list_keys.split(' ').collect());
+    if let Some(atomic) = field.atomic {
+        add("map-type", if atomic { "atomic" } else { "granular" }.into());
     }
-    if field.atomic {
-        add("map-type", "atomic".into());
-    }
-    if field.granular {
-        add("map-type", "granular".into());
-    }
-    if !field.merge_key.is_empty() {
-        add("patch-merge-key", field.merge_key.into());
+    if !field.merge_key().is_empty() {
+        add("patch-merge-key", field.merge_key().into());
     }
     let strategy = field.patch_strategy;
     let words: Vec<&str> = [
@@ -179,26 +181,26 @@ fn extensions(field: &FieldInfo, out: &mut Map<String, Value>) {
 }
 
 /// One value, the item of a list or the value of a map.
-fn value(field: &FieldInfo, flavor: Flavor, default: Option<Value>) -> Map<String, Value> {
+fn value(field: &Field, node: &Node, flavor: Flavor, default: Option<Value>) -> Map<String, Value> {
     let mut out = Map::new();
-    if let Some(name) = reference(field.base) {
+    if let Some(name) = reference(node) {
         let target = format!("{}{name}", flavor.prefix());
         out.insert("$ref".into(), target.into());
         out.extend(default.map(|default| ("default".to_string(), default)));
         return wrap(out, flavor);
     }
-    let (type_, format) = match field.base {
-        Base::Bool => ("boolean", ""),
-        Base::Int32 => ("integer", "int32"),
-        Base::Int64 => ("integer", "int64"),
-        Base::Double => ("number", "double"),
-        Base::Bytes => ("string", "byte"),
-        Base::Strings => {
+    let (type_, format) = match &node.what {
+        What::Scalar(Scalar::Bool) => ("boolean", ""),
+        What::Scalar(Scalar::Int32) => ("integer", "int32"),
+        What::Scalar(Scalar::Int64) => ("integer", "int64"),
+        What::Scalar(Scalar::Double) => ("number", "double"),
+        What::Scalar(Scalar::Bytes) => ("string", "byte"),
+        What::List(_) => {
             out.insert("type".into(), "array".into());
             out.insert("items".into(), json!({"type": "string"}));
             return out;
         }
-        Base::Any => {
+        What::Any(_) => {
             out.insert("type".into(), "object".into());
             return out;
         }
@@ -211,42 +213,40 @@ fn value(field: &FieldInfo, flavor: Flavor, default: Option<Value>) -> Map<Strin
     if let Some(default) = default {
         out.insert("default".into(), default);
     }
-    if !field.enumeration.is_empty() {
-        out.insert("enum".into(), field.enumeration.split(' ').collect());
+    if !field.enumeration().is_empty() {
+        out.insert("enum".into(), field.enumeration().split(' ').collect());
     }
     out
 }
 
 /// OpenAPI v2 of upstream has no defaults; v3 has those of the table, and the zero values of what is no pointer.
-fn field_default(field: &FieldInfo, flavor: Flavor) -> Option<Value> {
+fn field_default(field: &Field, flavor: Flavor) -> Option<Value> {
     if flavor == Flavor::V2 {
         return None;
     }
-    if !field.default.is_empty() {
-        return serde_json::from_str(field.default).ok();
+    if !field.default().is_empty() {
+        return serde_json::from_str(field.default()).ok();
     }
     if field.pointer {
         return None;
     }
-    match field.base {
-        Base::Struct(_) | Base::RawExtension | Base::Quantity | Base::IntOrString | Base::Time | Base::MicroTime => {
-            zero(field.base)
-        }
-        _ if !field.omitempty => zero(field.base),
+    match &field.schema.what {
+        What::Object(_) => zero(&field.schema),
+        _ if !field.omitempty => zero(&field.schema),
         _ => None,
     }
 }
 
-fn element_default(field: &FieldInfo, flavor: Flavor) -> Option<Value> {
-    if flavor == Flavor::V2 { None } else { zero(field.base) }
+fn element_default(element: &Node, flavor: Flavor) -> Option<Value> {
+    if flavor == Flavor::V2 { None } else { zero(element) }
 }
 
-fn zero(base: Base) -> Option<Value> {
-    Some(match base {
-        Base::Struct(_) => json!({}),
-        Base::String => "".into(),
-        Base::Bool => false.into(),
-        Base::Int32 | Base::Int64 | Base::Double => 0.into(),
+fn zero(node: &Node) -> Option<Value> {
+    Some(match &node.what {
+        What::Object(_) => json!({}),
+        What::Scalar(Scalar::String) => "".into(),
+        What::Scalar(Scalar::Bool) => false.into(),
+        What::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => 0.into(),
         _ => return None,
     })
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use bounds::Bounds;
 
-use crate::schema::TypeRef;
+use crate::schema::Schema;
 use crate::status::Status;
 
 /// Why a patch does not apply.
@@ -116,7 +116,7 @@ pub fn merge(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
 }
 
 /// Upstream's strategic merge, with all its directives, driven by the type's merge keys and strategies.
-pub fn strategic(target: &mut Value, patch: &Value, ty: TypeRef) -> Result<(), PatchError> {
+pub fn strategic(target: &mut Value, patch: &Value, ty: &Schema) -> Result<(), PatchError> {
     strategic::apply(target, patch, ty)
 }
 

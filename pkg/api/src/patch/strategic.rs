@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::PatchError;
-use crate::schema::{FieldInfo, TypeRef};
+use crate::schema::{Field, Node};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -22,7 +22,7 @@ const LIST_OF_LISTS: &str = "lists of lists are not supported";
 
 type Object = Map<String, Value>;
 
-pub(super) fn apply(target: &mut Value, patch: &Value, ty: TypeRef) -> Result<(), PatchError> {
+pub(super) fn apply(target: &mut Value, patch: &Value, ty: &Node) -> Result<(), PatchError> {
     if ty.open() {
         return Err(PatchError::Malformed(
             "strategic merge patch format is not supported".into(),
@@ -36,11 +36,11 @@ pub(super) fn apply(target: &mut Value, patch: &Value, ty: TypeRef) -> Result<()
     Ok(())
 }
 
-fn field_of(ty: Option<TypeRef>, name: &str) -> Option<&'static FieldInfo> {
+fn field_of<'s>(ty: Option<&'s Node>, name: &str) -> Option<&'s Field> {
     ty.and_then(|ty| ty.field(name))
 }
 
-fn merge_objects(mut original: Object, mut patch: Object, ty: Option<TypeRef>) -> Result<Object, PatchError> {
+fn merge_objects(mut original: Object, mut patch: Object, ty: Option<&Node>) -> Result<Object, PatchError> {
     if let Some(directive) = patch.remove(DIRECTIVE) {
         return match directive.as_str() {
             Some("replace") => Ok(patch),
@@ -67,7 +67,7 @@ fn merge_objects(mut original: Object, mut patch: Object, ty: Option<TypeRef>) -
                 if field.is_some_and(|field| field.patch_strategy.replace) {
                     Some(Value::Object(new))
                 } else {
-                    let inner = field.and_then(FieldInfo::struct_type);
+                    let inner = field.map(|field| &*field.schema);
                     Some(Value::Object(merge_objects(old, new, inner)?))
                 }
             }
@@ -139,7 +139,7 @@ fn delete_from(original: &mut Object, list: &str, value: Value) -> Result<(), Pa
 }
 
 /// `$setElementOrder/LIST` together with the patch of that list: merged, then ordered.
-fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<TypeRef>) -> Result<(), PatchError> {
+fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<&Node>) -> Result<(), PatchError> {
     let keys: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
     for key in keys {
         let Some(order) = patch.remove(&key) else { continue };
@@ -152,7 +152,7 @@ fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<TypeRef>) 
         let old = take_list(original, list)?;
         let new = take_list(patch, list)?;
         let field = field_of(ty, list);
-        let merge_key = field.map_or("", |field| field.merge_key);
+        let merge_key = field.map_or("", Field::merge_key);
         check_order(new.as_deref().unwrap_or_default(), &order, merge_key)?;
         let mut server_order = old.clone().unwrap_or_default();
         let merged = match (old, new) {
@@ -225,11 +225,7 @@ fn identity<'v>(item: &'v Value, merge_key: &str) -> Result<&'v Value, PatchErro
 }
 
 /// The merged list, and the order of the live list as upstream then knows it.
-fn merge_lists(
-    original: Vec<Value>,
-    patch: Vec<Value>,
-    field: &FieldInfo,
-) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+fn merge_lists(original: Vec<Value>, patch: Vec<Value>, field: &Field) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let Some(first) = original.first().or(patch.first()) else {
         return Ok((original, Vec::new()));
     };
@@ -257,13 +253,13 @@ fn merge_lists(
 fn merge_object_lists(
     original: Vec<Value>,
     patch: Vec<Value>,
-    field: &FieldInfo,
+    field: &Field,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
-    let merge_key = field.merge_key;
+    let merge_key = field.merge_key();
     if merge_key.is_empty() {
         return Err(PatchError::Other(format!(
             "cannot merge lists without merge key for {}",
-            field.base.go_name()
+            field.schema.element().go_name()
         )));
     }
     let directives = Directives::read(patch, merge_key)?;
@@ -283,7 +279,7 @@ fn merge_object_lists(
         }
     }
     let mut order = Vec::with_capacity(directives.items.len());
-    let inner = field.struct_type();
+    let inner = Some(field.schema.element());
     for map in directives.items {
         let wanted = map.get(merge_key).ok_or_else(|| no_merge_key(&map, merge_key))?.clone();
         let mut key = Object::new();

@@ -10,160 +10,258 @@
 
 use std::collections::HashMap;
 
-use super::{Base, FieldInfo, ListType, PatchStrategy, Schema, Shape, TypeInfo, TypeRef, Wire};
+use super::table::Table;
+use super::{Any, Field, Fields, GoType, List, ListType, Map, Node, Object, Or, PatchStrategy, Rare};
+use super::{Scalar, Schema, What};
 
 pub(crate) const TEXT: &str = include_str!("../../data/schema.tsv");
 
-pub(super) fn parse(text: &'static str) -> Schema {
-    let mut types: Vec<TypeInfo> = Vec::with_capacity(1024);
-    let mut fields: Vec<FieldInfo> = Vec::new();
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+pub(super) fn parse(text: &'static str) -> Table {
+    let mut reader = Reader::new(text);
+    let (mut at, mut fields, mut inlined) = (None, Vec::new(), Vec::new());
     for line in text.lines() {
         let mut cells = line.split('\t');
         match cells.next().unwrap_or_default() {
-            "" => {}
+            "" | "K" => {}
             "T" => {
-                close(&mut types, &mut fields);
-                let name = cells.next().unwrap_or_default();
-                let go_name = cells.next().unwrap_or_default();
-                let flags = cells.next().unwrap_or_default();
-                types.push(TypeInfo {
-                    name,
-                    go_name,
-                    fields: Box::default(),
-                    slots: Box::default(),
-                    printed: Box::default(),
-                    wire: Box::default(),
-                    open: false,
-                    atomic: flags.contains('a'),
-                    kinds: Vec::new(),
-                });
+                reader.close(at, &mut fields, &mut inlined);
+                at = Some(at.map_or(0, |at| at + 1));
             }
-            "K" => {
-                let kind = [(); 3].map(|()| cells.next().unwrap_or_default());
-                if let Some(ty) = types.last_mut() {
-                    ty.kinds.push(kind);
-                }
-            }
-            "I" => {
-                let message = number(cells.next());
-                let inner = TypeRef(number(cells.next()));
-                if let Some(ty) = types.last_mut() {
-                    let mut wire = std::mem::take(&mut ty.wire).into_vec();
-                    wire.push((message, Wire::Inline(inner)));
-                    ty.wire = wire.into_boxed_slice();
-                }
-            }
-            name => fields.push(field(name, cells)),
+            "I" => inlined.push((number(cells.next()), reader.ty(cells.next()))),
+            name => fields.push(reader.field(name, cells)),
         }
     }
-    close(&mut types, &mut fields);
-    add_custom(&mut types);
-    indexed(types)
+    reader.close(at, &mut fields, &mut inlined);
+    reader.into_table()
 }
 
-/// The schema of these types; the last of them stands for what a custom resource leaves open.
-fn indexed(types: Vec<TypeInfo>) -> Schema {
-    let mut by_name = HashMap::with_capacity(types.len());
-    let mut by_kind = HashMap::with_capacity(256);
-    for (at, ty) in types.iter().enumerate() {
-        let reference = TypeRef(at as u16);
-        by_name.insert(ty.name, reference);
-        for kind in &ty.kinds {
-            by_kind.insert(*kind, reference);
+/// A list's or map's letters, list type, keys, and whether a map is atomic.
+type NodeKey = (&'static str, &'static str, &'static str, bool);
+
+struct Reader {
+    /// In the table's order; fields name them by their place, also those that come later.
+    types: Vec<Schema>,
+    /// Of scalars, lists and maps: equal ones are one.
+    nodes: HashMap<NodeKey, Schema>,
+    json_schema: Schema,
+}
+
+impl Reader {
+    /// Knows every type, none of its fields.
+    fn new(text: &'static str) -> Reader {
+        let mut heads: Vec<(GoType, bool)> = Vec::with_capacity(1024);
+        for line in text.lines() {
+            let mut cells = line.split('\t');
+            match cells.next() {
+                Some("T") => {
+                    let mut next = || cells.next().unwrap_or_default();
+                    let (name, go_name, flags) = (next(), next(), next());
+                    let kinds = Vec::new();
+                    heads.push((GoType { name, go_name, kinds }, flags.contains('a')));
+                }
+                Some("K") => {
+                    if let Some((ty, _)) = heads.last_mut() {
+                        ty.kinds.push([(); 3].map(|()| cells.next().unwrap_or_default()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let types: Vec<Schema> = heads.into_iter().map(|(go, atomic)| object(go, atomic)).collect();
+        let json_schema = named(&types, JSON_SCHEMA);
+        Reader {
+            types,
+            nodes: HashMap::new(),
+            json_schema,
         }
     }
-    Schema {
-        json_schema: by_name
-            .get("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
-            .copied(),
-        custom: TypeRef((types.len() - 1) as u16),
-        types,
-        by_name,
-        by_kind,
+
+    fn ty(&self, index: Option<&str>) -> Schema {
+        match self.types.get(usize::from(number(index))) {
+            Some(ty) => ty.clone(),
+            None => object(GoType::default(), false),
+        }
+    }
+
+    /// Gives a type the fields read since its line.
+    fn close(&mut self, at: Option<usize>, fields: &mut Vec<Field>, inlined: &mut Vec<(u16, Schema)>) {
+        let Some(ty) = at.and_then(|at| self.types.get(at)) else {
+            return;
+        };
+        debug_assert!(fields.len() <= MAX_FIELDS, "{} has too many fields", ty.name());
+        set_fields(ty, std::mem::take(fields), std::mem::take(inlined));
+    }
+
+    fn field(&mut self, name: &'static str, mut cells: std::str::Split<'static, char>) -> Field {
+        let kind = cells.next().unwrap_or_default();
+        let flags = cells.next().unwrap_or_default();
+        let (outer, tag) = numbers(cells.next().unwrap_or_default());
+        let (mut rare, mut patch_strategy) = (Rare::default(), PatchStrategy::default());
+        let (mut list_type, mut keys) = ("", "");
+        for extra in cells {
+            let (key, value) = extra.split_once('=').unwrap_or((extra, ""));
+            match key {
+                "l" => list_type = value,
+                "k" => keys = value,
+                "m" => rare.merge_key = value,
+                "s" => {
+                    patch_strategy = PatchStrategy {
+                        merge: value.contains("merge"),
+                        retain_keys: value.contains("retainKeys"),
+                        replace: value.contains("replace"),
+                    }
+                }
+                "d" => rare.default = value,
+                "g" => rare.go_type = value,
+                "G" => rare.go_collection = value,
+                "n" => rare.enumeration = value,
+                _ => {}
+            }
+        }
+        let empty = [
+            rare.merge_key,
+            rare.default,
+            rare.go_type,
+            rare.go_collection,
+            rare.enumeration,
+        ]
+        .concat();
+        Field {
+            name: name.into(),
+            schema: self.node((kind, list_type, keys, flags.contains('a'))),
+            pointer: flags.contains('p'),
+            omitempty: flags.contains('e'),
+            omitzero: flags.contains('z'),
+            required: flags.contains('r'),
+            atomic: match flags {
+                flags if flags.contains('a') => Some(true),
+                flags if flags.contains('g') => Some(false),
+                _ => None,
+            },
+            patch_strategy,
+            tag,
+            outer,
+            rare: (!empty.is_empty()).then(|| Box::new(rare)),
+        }
+    }
+
+    fn node(&mut self, key: NodeKey) -> Schema {
+        let (kind, list_type, keys, atomic) = key;
+        if kind.parse::<u16>().is_ok() {
+            return self.ty(Some(kind));
+        }
+        if let Some(made) = self.nodes.get(&key) {
+            return made.clone();
+        }
+        let what = if let Some(items) = kind.strip_prefix("[]") {
+            What::List(List {
+                items: self.node((items, "", "", false)),
+                list_type: match list_type {
+                    "map" => ListType::Map,
+                    "set" => ListType::Set,
+                    "atomic" => ListType::Atomic,
+                    _ => ListType::Unset,
+                },
+                keys: keys.split(' ').filter(|key| !key.is_empty()).map(Into::into).collect(),
+                wrapped: false,
+            })
+        } else if let Some(values) = kind.strip_prefix("{}") {
+            let values = self.node((values, "", "", false));
+            What::Map(Map { values, atomic })
+        } else {
+            self.leaf(kind)
+        };
+        let made = Schema::new(Node::new(what));
+        self.nodes.insert(key, made.clone());
+        made
+    }
+
+    fn leaf(&mut self, letter: &str) -> What {
+        What::Scalar(match letter {
+            "s" => Scalar::String,
+            "b" => Scalar::Bool,
+            "i" => Scalar::Int32,
+            "l" => Scalar::Int64,
+            "d" => Scalar::Double,
+            "y" => Scalar::Bytes,
+            "t" => Scalar::Time,
+            "m" => Scalar::MicroTime,
+            "q" => Scalar::Quantity,
+            "o" => Scalar::IntOrString,
+            "f" => return What::Any(Any::FieldsV1),
+            "r" => return What::Any(Any::RawExtension),
+            "j" => return What::Any(Any::Json),
+            "B" => return What::SchemaOr(Or::Bool, self.json_schema.clone()),
+            "A" => return What::SchemaOr(Or::Array, self.json_schema.clone()),
+            "S" => return What::SchemaOr(Or::Strings, self.json_schema.clone()),
+            "w" => {
+                return What::List(List {
+                    items: self.node(("s", "", "", false)),
+                    list_type: ListType::Unset,
+                    keys: Box::default(),
+                    wrapped: true,
+                });
+            }
+            _ => return What::Any(Any::Value),
+        })
+    }
+
+    /// With the type that custom resources are decoded by; it is in no Go package.
+    fn into_table(mut self) -> Table {
+        let object = "s\te\t0".split('\t');
+        let mut metadata = self.field("metadata", "x\te\t0".split('\t'));
+        metadata.schema = named(&self.types, OBJECT_META);
+        metadata.pointer = true;
+        let fields = vec![
+            self.field("apiVersion", object.clone()),
+            self.field("kind", object),
+            metadata,
+        ];
+        let mut custom = Object::of_go(
+            GoType {
+                go_name: "unstructured.Unstructured",
+                ..GoType::default()
+            },
+            false,
+        );
+        custom.open = true;
+        custom.set_fields(Fields::new(fields, Vec::new()));
+        let mut by_kind: HashMap<_, Vec<_>> = HashMap::with_capacity(256);
+        let mut by_name = HashMap::with_capacity(self.types.len());
+        for ty in &self.types {
+            by_name.insert(ty.name(), ty.clone());
+            for kind in ty.as_object().map_or(&[][..], Object::kinds) {
+                let [group, version, kind] = *kind;
+                by_kind.entry(kind).or_default().push(([group, version], ty.clone()));
+            }
+        }
+        Table {
+            by_name,
+            by_kind,
+            custom: Schema::new(Node::new(What::Object(custom))),
+        }
     }
 }
 
 /// The decoder marks which of a type's fields it has seen in so many bits.
 const MAX_FIELDS: usize = 128;
 
-/// Gives the last type the fields read since its line.
-fn close(types: &mut [TypeInfo], fields: &mut Vec<FieldInfo>) {
-    let Some(ty) = types.last_mut() else { return };
-    let mut fields = std::mem::take(fields);
-    fields.sort_unstable_by_key(|field| field.name);
-    debug_assert!(fields.len() <= MAX_FIELDS, "{} has too many fields", ty.name);
-    let mut wire = std::mem::take(&mut ty.wire).into_vec();
-    for (at, field) in fields.iter().enumerate() {
-        if field.tag != 0 && field.outer == [0, 0] {
-            wire.push((field.tag, Wire::Field(at as u16)));
-        }
-    }
-    wire.sort_unstable_by_key(|(number, _)| *number);
-    ty.wire = wire.into_boxed_slice();
-    ty.printed = fields
-        .iter()
-        .enumerate()
-        .filter(|(_, field)| printed_when_zero(field))
-        .map(|(at, _)| at as u16)
-        .collect();
-    ty.fields = fields.into_boxed_slice();
-    ty.index();
+fn object(go: GoType, atomic: bool) -> Schema {
+    Schema::new(Node::new(What::Object(Object::of_go(go, atomic))))
 }
 
-/// Go's `omitempty` does not omit structs; without it everything is printed.
-fn printed_when_zero(field: &FieldInfo) -> bool {
-    if field.omitzero {
-        return false;
+fn set_fields(ty: &Schema, fields: Vec<Field>, inlined: Vec<(u16, Schema)>) {
+    if let Some(object) = ty.as_object() {
+        object.set_fields(Fields::new(fields, inlined));
     }
-    if !field.omitempty {
-        return true;
-    }
-    let is_struct = matches!(
-        field.base,
-        Base::Struct(_) | Base::Time | Base::MicroTime | Base::RawExtension | Base::Quantity
-    );
-    is_struct && field.shape == Shape::One && !field.pointer
 }
 
-fn field(name: &'static str, mut cells: std::str::Split<'static, char>) -> FieldInfo {
-    let kind = cells.next().unwrap_or_default();
-    let flags = cells.next().unwrap_or_default();
-    let tags = cells.next().unwrap_or_default();
-    let (shape, letter) = match (kind.strip_prefix("[]"), kind.strip_prefix("{}")) {
-        (Some(rest), _) => (Shape::List, rest),
-        (_, Some(rest)) => (Shape::Map, rest),
-        _ => (Shape::One, kind),
-    };
-    let (outer, tag) = numbers(tags);
-    let mut info = FieldInfo {
-        name,
-        shape,
-        base: base(letter),
-        pointer: flags.contains('p'),
-        omitempty: flags.contains('e'),
-        omitzero: flags.contains('z'),
-        required: flags.contains('r'),
-        tag,
-        outer,
-        list_type: ListType::Unset,
-        atomic: flags.contains('a'),
-        granular: flags.contains('g'),
-        list_keys: "",
-        merge_key: "",
-        patch_strategy: PatchStrategy {
-            merge: false,
-            retain_keys: false,
-            replace: false,
-        },
-        default: "",
-        go_type: "",
-        go_collection: "",
-        enumeration: "",
-    };
-    for extra in cells {
-        set_extra(&mut info, extra);
-    }
-    info
+fn named(types: &[Schema], name: &str) -> Schema {
+    let found = types.iter().find(|ty| ty.name() == name).cloned();
+    found.unwrap_or_else(|| object(GoType::default(), false))
 }
 
 /// A tag: the messages the field lies in, and its number.
@@ -179,83 +277,6 @@ fn numbers(tags: &str) -> ([u8; 2], u16) {
     (outer, tag)
 }
 
-fn set_extra(info: &mut FieldInfo, extra: &'static str) {
-    let (key, value) = extra.split_once('=').unwrap_or((extra, ""));
-    match key {
-        "l" => {
-            info.list_type = match value {
-                "map" => ListType::Map,
-                "set" => ListType::Set,
-                _ => ListType::Atomic,
-            }
-        }
-        "k" => info.list_keys = value,
-        "m" => info.merge_key = value,
-        "s" => {
-            info.patch_strategy = PatchStrategy {
-                merge: value.contains("merge"),
-                retain_keys: value.contains("retainKeys"),
-                replace: value.contains("replace"),
-            }
-        }
-        "d" => info.default = value,
-        "g" => info.go_type = value,
-        "G" => info.go_collection = value,
-        "n" => info.enumeration = value,
-        _ => {}
-    }
-}
-
-fn base(letter: &str) -> Base {
-    match letter {
-        "s" => Base::String,
-        "b" => Base::Bool,
-        "i" => Base::Int32,
-        "l" => Base::Int64,
-        "d" => Base::Double,
-        "y" => Base::Bytes,
-        "t" => Base::Time,
-        "m" => Base::MicroTime,
-        "q" => Base::Quantity,
-        "o" => Base::IntOrString,
-        "f" => Base::FieldsV1,
-        "r" => Base::RawExtension,
-        "j" => Base::Json,
-        "w" => Base::Strings,
-        "B" => Base::SchemaOrBool,
-        "A" => Base::SchemaOrArray,
-        "S" => Base::SchemaOrStrings,
-        "x" => Base::Any,
-        index => Base::Struct(TypeRef(number(Some(index)))),
-    }
-}
-
 fn number(cell: Option<&str>) -> u16 {
     cell.and_then(|cell| cell.parse().ok()).unwrap_or(0)
-}
-
-/// The type that custom resources are decoded by; it is in no Go package.
-fn add_custom(types: &mut Vec<TypeInfo>) {
-    let metadata = types
-        .iter()
-        .position(|ty| ty.name == "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-        .unwrap_or(0);
-    types.push(TypeInfo {
-        name: "",
-        go_name: "unstructured.Unstructured",
-        fields: Box::default(),
-        slots: Box::default(),
-        printed: Box::default(),
-        wire: Box::default(),
-        open: true,
-        atomic: false,
-        kinds: Vec::new(),
-    });
-    let object = "s\te\t0".split('\t');
-    let mut fields = vec![field("apiVersion", object.clone()), field("kind", object)];
-    let mut info = field("metadata", "x\te\t0".split('\t'));
-    info.base = Base::Struct(TypeRef(metadata as u16));
-    info.pointer = true;
-    fields.push(info);
-    close(types, &mut fields);
 }

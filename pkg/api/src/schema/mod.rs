@@ -1,40 +1,77 @@
-//! The schema of every built-in type as one compact table: field names, Go kinds, protobuf numbers, list types, merge
-//! keys, defaults. Codecs, strategic merge, validation of unknown fields and OpenAPI all read it; nothing else in mk8s
-//! knows the shape of a kind.
+//! The shape of every kind as a value: a tree of nodes with field names, kinds of scalar, protobuf numbers, list types,
+//! merge keys, defaults. Codecs, strategic merge, server-side apply, validation of unknown fields and OpenAPI all walk
+//! it; nothing else in mk8s knows the shape of a kind.
 //!
-//! The table is `data/schema.tsv`, written by `hack/update-schema.sh` from upstream's Go types; it is parsed once, when
-//! first asked for. Every string of it is a slice of the program's own text, so it costs some hundred KiB of memory.
+//! A built-in type's nodes come from a table (`table`), a custom kind's from its CustomResourceDefinition. Equal parts are
+//! one node, so that a schema is compared and shared by its handle. A built-in type may lie in itself (JSONSchemaProps
+//! does); those nodes live as long as the program.
 
 mod load;
+mod name;
+mod table;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use load::TEXT;
+pub use name::Name;
+pub use table::{by_api_version, by_gvk, by_name, custom};
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+/// A handle of a node; two are equal when they are of the same node.
+#[derive(Clone)]
+pub struct Schema(Arc<Node>);
 
-pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| load::parse(load::TEXT));
-
-/// A type of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TypeRef(pub(crate) u16);
-
-impl std::fmt::Debug for TypeRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
+impl Schema {
+    pub fn new(node: Node) -> Schema {
+        Schema(Arc::new(node))
     }
 }
 
-/// Whether a field holds one value, a list or a map (its keys are always strings).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    One,
-    List,
-    Map,
+impl Deref for Schema {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.0
+    }
 }
 
-/// What a field's value, or an element of its list or map, is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
+impl PartialEq for Schema {
+    fn eq(&self, other: &Schema) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Schema {}
+
+/// Not the tree: a type may lie in itself.
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.go_name())
+    }
+}
+
+/// What one value may be.
+pub struct Node {
+    pub what: What,
+}
+
+/// The form of a value.
+#[repr(u8)]
+pub enum What {
+    Scalar(Scalar),
+    /// Any JSON.
+    Any(Any),
+    Object(Object),
+    List(List),
+    /// An object whose keys are free.
+    Map(Map),
+    /// A schema (the node) or something else that may stand in its place: apiextensions' unions.
+    SchemaOr(Or, Schema),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scalar {
     String,
     Bool,
     Int32,
@@ -42,33 +79,78 @@ pub enum Base {
     Double,
     /// Base64 in JSON.
     Bytes,
-    Struct(TypeRef),
     /// RFC 3339 with seconds.
     Time,
     /// RFC 3339 with six decimals.
     MicroTime,
     Quantity,
     IntOrString,
-    /// metav1.FieldsV1: any JSON object.
+}
+
+/// The Go types that hold any JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Any {
+    /// metav1.FieldsV1.
     FieldsV1,
-    /// runtime.RawExtension: any JSON.
+    /// runtime.RawExtension.
     RawExtension,
-    /// apiextensions JSON: any JSON.
+    /// apiextensions' JSON.
     Json,
-    /// Any JSON, never in protobuf.
-    Any,
-    /// A list of strings that protobuf wraps in a message of its own (authentication's ExtraValue).
+    /// Never in protobuf.
+    Value,
+}
+
+/// What may stand in a schema's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Or {
+    Bool,
+    /// A list of schemas.
+    Array,
+    /// A list of strings.
     Strings,
-    /// apiextensions: a schema or a boolean.
-    SchemaOrBool,
-    /// apiextensions: a schema or a list of schemas.
-    SchemaOrArray,
-    /// apiextensions: a schema or a list of strings.
-    SchemaOrStrings,
+}
+
+/// An object whose fields are known.
+pub struct Object {
+    /// Set once, after the nodes of the fields are there: a type may lie in itself.
+    fields: OnceLock<Fields>,
+    /// Fields that are not named here are kept.
+    pub open: bool,
+    /// `x-kubernetes-map-type: atomic`: server-side apply replaces it as a whole.
+    pub atomic: bool,
+    go: Option<Box<GoType>>,
+}
+
+/// What a built-in type is besides its fields.
+#[derive(Default)]
+pub(crate) struct GoType {
+    /// OpenAPI's name: `io.k8s.api.core.v1.Pod`.
+    pub(crate) name: &'static str,
+    /// Go's: `v1.Pod`.
+    pub(crate) go_name: &'static str,
+    /// (group, version, kind) of those that stand for the type, at most one but for metav1's.
+    pub(crate) kinds: Vec<[&'static str; 3]>,
+}
+
+/// A list. Its items' type is the node of `items`.
+pub struct List {
+    pub items: Schema,
+    pub list_type: ListType,
+    /// `x-kubernetes-list-map-keys`
+    pub keys: Box<[Name]>,
+    /// Protobuf wraps it in a message of its own (authentication's ExtraValue).
+    pub(crate) wrapped: bool,
+}
+
+/// A map from any string to values of one type.
+pub struct Map {
+    pub values: Schema,
+    /// `x-kubernetes-map-type: atomic`: server-side apply replaces it as a whole.
+    pub atomic: bool,
 }
 
 /// How items of a list are told apart (`x-kubernetes-list-type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListType {
     Unset,
     Atomic,
@@ -77,7 +159,7 @@ pub enum ListType {
 }
 
 /// Strategic merge's word for a field (`x-kubernetes-patch-strategy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PatchStrategy {
     /// Lists merge (by `merge_key`, or as sets of scalars), instead of being replaced.
     pub merge: bool,
@@ -87,203 +169,296 @@ pub struct PatchStrategy {
     pub replace: bool,
 }
 
-/// One JSON field of a type. Fields of Go's inlined structs stand in the type that inlines them.
-#[derive(Debug)]
-pub struct FieldInfo {
-    pub name: &'static str,
-    pub shape: Shape,
-    pub base: Base,
+/// One JSON field of an object. Fields of Go's inlined structs stand in the type that inlines them.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: Name,
+    pub schema: Schema,
     /// A pointer in Go: an explicit zero is kept and printed.
     pub pointer: bool,
     pub omitempty: bool,
     pub omitzero: bool,
     /// Listed in OpenAPI's `required`.
     pub required: bool,
-    /// The protobuf field number; 0: not in protobuf.
-    pub tag: u16,
-    /// The numbers of the embedded messages that the field lies in, outermost first; 0: none.
-    pub outer: [u8; 2],
-    pub list_type: ListType,
-    /// `x-kubernetes-map-type: atomic`: the object is replaced as a whole by server-side apply.
-    pub atomic: bool,
-    /// `x-kubernetes-map-type: granular`: its fields have owners of their own, though its type is atomic.
-    pub granular: bool,
-    /// `x-kubernetes-list-map-keys`, separated by spaces.
-    pub list_keys: &'static str,
-    pub merge_key: &'static str,
+    /// `x-kubernetes-map-type` as the field says it, whatever its type does: atomic, or granular.
+    pub atomic: Option<bool>,
     pub patch_strategy: PatchStrategy,
-    /// OpenAPI's default, as JSON; empty: none.
-    pub default: &'static str,
-    /// The Go name of a named scalar (`v1.Protocol`), for error texts; else empty.
-    pub go_type: &'static str,
-    /// The Go name of a named list or map (`v1.ResourceList`); else empty.
-    pub go_collection: &'static str,
-    /// OpenAPI's enum values, separated by spaces.
-    pub enumeration: &'static str,
+    /// The protobuf field number; 0: not in protobuf.
+    pub(crate) tag: u16,
+    /// The numbers of the embedded messages that the field lies in, outermost first; 0: none.
+    pub(crate) outer: [u8; 2],
+    rare: Option<Box<Rare>>,
 }
 
-impl FieldInfo {
+/// What few fields have.
+#[derive(Clone, Debug, Default)]
+struct Rare {
+    merge_key: &'static str,
+    default: &'static str,
+    go_type: &'static str,
+    go_collection: &'static str,
+    enumeration: &'static str,
+}
+
+impl Field {
+    fn rare(&self, what: impl FnOnce(&Rare) -> &'static str) -> &'static str {
+        self.rare.as_deref().map_or("", what)
+    }
+
+    /// Strategic merge's key of a list's items; empty: none.
+    pub fn merge_key(&self) -> &'static str {
+        self.rare(|rare| rare.merge_key)
+    }
+
+    /// OpenAPI's default, as JSON; empty: none.
+    pub fn default(&self) -> &'static str {
+        self.rare(|rare| rare.default)
+    }
+
+    /// The Go name of a named scalar (`v1.Protocol`), for error texts; else empty.
+    pub fn go_type(&self) -> &'static str {
+        self.rare(|rare| rare.go_type)
+    }
+
+    /// OpenAPI's enum values, separated by spaces.
+    pub fn enumeration(&self) -> &'static str {
+        self.rare(|rare| rare.enumeration)
+    }
+
     /// The Go type as error texts print it: `[]v1.Container`, `map[string]string`.
     pub fn go_name(&self) -> String {
-        let base = if self.go_type.is_empty() {
-            self.base.go_name()
-        } else {
-            self.go_type
+        let collection = self.rare(|rare| rare.go_collection);
+        let element = match self.go_type() {
+            "" => self.schema.element().go_name(),
+            named => named,
         };
-        match self.shape {
-            _ if !self.go_collection.is_empty() => self.go_collection.to_string(),
-            Shape::One => base.to_string(),
-            Shape::List => format!("[]{base}"),
-            Shape::Map => format!("map[string]{base}"),
+        match &self.schema.what {
+            _ if !collection.is_empty() => collection.to_string(),
+            What::List(list) if !list.wrapped => format!("[]{element}"),
+            What::Map(_) => format!("map[string]{element}"),
+            _ => element.to_string(),
         }
     }
 
-    /// The type of the value, element or map value where it is a struct.
-    pub fn struct_type(&self) -> Option<TypeRef> {
-        match self.base {
-            Base::Struct(ty) => Some(ty),
+    /// Whether server-side apply replaces the value as a whole, as far as objects and maps go: lists say it themselves.
+    pub fn is_atomic(&self) -> bool {
+        self.atomic.unwrap_or(match &self.schema.what {
+            What::Object(object) => object.atomic,
+            What::Map(map) => map.atomic,
+            _ => false,
+        })
+    }
+}
+
+impl Node {
+    pub const fn new(what: What) -> Node {
+        Node { what }
+    }
+
+    pub fn as_object(&self) -> Option<&Object> {
+        match &self.what {
+            What::Object(object) => Some(object),
             _ => None,
         }
     }
+
+    /// A list's items, a map's values, else itself. A list that protobuf wraps is one value.
+    pub fn element(&self) -> &Node {
+        match &self.what {
+            What::List(list) if !list.wrapped => &list.items,
+            What::Map(map) => &map.values,
+            _ => self,
+        }
+    }
+
+    /// Sorted by name; none but an object's.
+    pub fn fields(&self) -> &[Field] {
+        self.as_object().map_or(&[], Object::fields)
+    }
+
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.as_object()?.field(name)
+    }
+
+    /// OpenAPI's name of a built-in type, `io.k8s.api.core.v1.PodSpec`; else empty.
+    pub fn name(&self) -> &'static str {
+        self.as_object().map_or("", Object::name)
+    }
+
+    /// Whether fields that the schema does not name are kept.
+    pub fn open(&self) -> bool {
+        self.as_object().is_some_and(|object| object.open)
+    }
+
+    /// `x-kubernetes-map-type: atomic` on the type itself (selectors, references).
+    pub fn atomic(&self) -> bool {
+        self.as_object().is_some_and(|object| object.atomic)
+    }
+
+    /// As Go's errors name the type: `v1.PodSpec`, `int32`.
+    pub fn go_name(&self) -> &'static str {
+        match &self.what {
+            What::Scalar(scalar) => scalar.go_name(),
+            What::Any(any) => any.go_name(),
+            What::Object(object) => object.go_name(),
+            What::List(_) => "[]string",
+            What::Map(_) => "map",
+            What::SchemaOr(Or::Bool, _) => "v1.JSONSchemaPropsOrBool",
+            What::SchemaOr(Or::Array, _) => "v1.JSONSchemaPropsOrArray",
+            What::SchemaOr(Or::Strings, _) => "v1.JSONSchemaPropsOrStringArray",
+        }
+    }
 }
 
-impl Base {
-    pub(crate) fn go_name(self) -> &'static str {
+impl Scalar {
+    fn go_name(self) -> &'static str {
         match self {
-            Base::String => "string",
-            Base::Bool => "bool",
-            Base::Int32 => "int32",
-            Base::Int64 => "int64",
-            Base::Double => "float64",
-            Base::Bytes => "[]uint8",
-            Base::Struct(ty) => ty.go_name(),
-            Base::Time => "v1.Time",
-            Base::MicroTime => "v1.MicroTime",
-            Base::Quantity => "resource.Quantity",
-            Base::IntOrString => "intstr.IntOrString",
-            Base::FieldsV1 => "v1.FieldsV1",
-            Base::RawExtension => "runtime.RawExtension",
-            Base::Json => "v1.JSON",
-            Base::Any => "interface {}",
-            Base::Strings => "[]string",
-            Base::SchemaOrBool => "v1.JSONSchemaPropsOrBool",
-            Base::SchemaOrArray => "v1.JSONSchemaPropsOrArray",
-            Base::SchemaOrStrings => "v1.JSONSchemaPropsOrStringArray",
+            Scalar::String => "string",
+            Scalar::Bool => "bool",
+            Scalar::Int32 => "int32",
+            Scalar::Int64 => "int64",
+            Scalar::Double => "float64",
+            Scalar::Bytes => "[]uint8",
+            Scalar::Time => "v1.Time",
+            Scalar::MicroTime => "v1.MicroTime",
+            Scalar::Quantity => "resource.Quantity",
+            Scalar::IntOrString => "intstr.IntOrString",
+        }
+    }
+}
+
+impl Any {
+    fn go_name(self) -> &'static str {
+        match self {
+            Any::FieldsV1 => "v1.FieldsV1",
+            Any::RawExtension => "runtime.RawExtension",
+            Any::Json => "v1.JSON",
+            Any::Value => "interface {}",
         }
     }
 }
 
 /// What a protobuf field number of a message means.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Wire {
-    /// A field of the type, by its index in the type's fields.
-    Field(u16),
+pub(crate) enum WireField<'s> {
+    Field(&'s Field),
     /// An inlined struct: its own message, whose fields belong to the outer JSON object.
-    Inline(TypeRef),
+    Inline(&'s Schema),
 }
 
-#[derive(Debug)]
-pub(crate) struct TypeInfo {
-    /// OpenAPI's name: `io.k8s.api.core.v1.Pod`.
-    pub(crate) name: &'static str,
-    /// Go's: `v1.Pod`.
-    pub(crate) go_name: &'static str,
+/// An object's fields, and how they are found.
+#[derive(Default)]
+pub(crate) struct Fields {
     /// Sorted by name.
-    pub(crate) fields: Box<[FieldInfo]>,
-    /// Where a name's field stands in `fields`: a table of open addresses, its size a power of two.
-    pub(crate) slots: Box<[u8]>,
+    all: Box<[Field]>,
+    /// Where a name's field stands in `all`: a table of open addresses, its size a power of two.
+    slots: Box<[u16]>,
     /// Indices of the fields that Go prints even when they are zero.
-    pub(crate) printed: Box<[u16]>,
-    /// By number.
-    pub(crate) wire: Box<[(u16, Wire)]>,
-    /// Unknown fields are kept (custom resources).
-    pub(crate) open: bool,
-    pub(crate) atomic: bool,
-    /// (group, version, kind) of those that stand for the type, at most one but for metav1's.
-    pub(crate) kinds: Vec<[&'static str; 3]>,
+    printed: Box<[u16]>,
+    /// By protobuf number: an index of `all`, or, with the first bit, of `inlined`.
+    numbers: Box<[u16]>,
+    inlined: Box<[Schema]>,
 }
 
-pub(crate) struct Schema {
-    pub(crate) types: Vec<TypeInfo>,
-    pub(crate) by_name: HashMap<&'static str, TypeRef>,
-    pub(crate) by_kind: HashMap<[&'static str; 3], TypeRef>,
-    pub(crate) json_schema: Option<TypeRef>,
-    pub(crate) custom: TypeRef,
-}
+const EMPTY: u16 = u16::MAX;
+const INLINED: u16 = 1 << 15;
 
-impl TypeRef {
-    pub(crate) fn info(self) -> &'static TypeInfo {
-        &SCHEMA.types[usize::from(self.0)]
-    }
-
-    /// `io.k8s.api.core.v1.PodSpec`
-    pub fn name(self) -> &'static str {
-        self.info().name
-    }
-
-    /// `v1.PodSpec`
-    pub fn go_name(self) -> &'static str {
-        self.info().go_name
-    }
-
-    /// Sorted by name.
-    pub fn fields(self) -> &'static [FieldInfo] {
-        &self.info().fields
-    }
-
-    pub fn field(self, name: &str) -> Option<&'static FieldInfo> {
-        self.info().field(name).map(|(_, field)| field)
-    }
-
-    /// Whether fields that the table does not name are kept (a custom resource's).
-    pub fn open(self) -> bool {
-        self.info().open
-    }
-
-    /// `x-kubernetes-map-type: atomic` on the type itself (selectors, references).
-    pub fn atomic(self) -> bool {
-        self.info().atomic
-    }
-
-    /// The (group, version, kind)s that are this type.
-    pub fn kinds(self) -> &'static [[&'static str; 3]] {
-        &self.info().kinds
+impl Fields {
+    /// Those of an object, in any order; `inlined` are the inlined structs by the numbers of their messages.
+    pub(crate) fn new(mut all: Vec<Field>, inlined: Vec<(u16, Schema)>) -> Fields {
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let (mut printed, mut numbers) = (Vec::new(), Vec::new());
+        let mut number = |number: u16, what: u16| {
+            let number = usize::from(number);
+            numbers.resize(numbers.len().max(number + 1), EMPTY);
+            numbers[number] = what;
+        };
+        for (at, field) in all.iter().enumerate() {
+            if field.tag != 0 && field.outer == [0, 0] {
+                number(field.tag, at as u16);
+            }
+            if field.printed_when_zero() {
+                printed.push(at as u16);
+            }
+        }
+        for (at, (of, _)) in inlined.iter().enumerate() {
+            number(*of, at as u16 | INLINED);
+        }
+        Fields {
+            slots: slots(&all),
+            all: all.into_boxed_slice(),
+            printed: printed.into_boxed_slice(),
+            numbers: numbers.into_boxed_slice(),
+            inlined: inlined.into_iter().map(|(_, ty)| ty).collect(),
+        }
     }
 }
 
-impl TypeInfo {
-    pub(crate) fn field(&self, name: &str) -> Option<(usize, &FieldInfo)> {
+impl Fields {
+    pub(crate) fn all(&self) -> &[Field] {
+        &self.all
+    }
+
+    /// A field's index.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
         // Once per key of every body: a binary search's string comparisons would be a fifth of a decode.
+        let mask = self.slots.len().wrapping_sub(1);
         let mut slot = slot(name);
         loop {
-            let at = usize::from(*self.slots.get(slot & self.slots.len().wrapping_sub(1))?);
-            let field = self.fields.get(at)?;
-            if field.name == name {
-                return Some((at, field));
+            let at = usize::from(*self.slots.get(slot & mask)?);
+            if *self.all.get(at)?.name == *name {
+                return Some(at);
             }
             slot += 1;
         }
     }
 
-    /// Fills `slots`; half of them stay empty, so that a look-up ends.
-    pub(crate) fn index(&mut self) {
-        let size = (self.fields.len() * 2).next_power_of_two();
-        let mut slots = vec![u8::MAX; if self.fields.is_empty() { 0 } else { size }];
-        for (at, field) in self.fields.iter().enumerate() {
-            let mut slot = slot(field.name);
-            while slots[slot & (size - 1)] != u8::MAX {
-                slot += 1;
-            }
-            slots[slot & (size - 1)] = at as u8;
-        }
-        self.slots = slots.into_boxed_slice();
+    /// The fields that Go prints even when they are zero.
+    pub(crate) fn printed(&self) -> impl Iterator<Item = &Field> {
+        self.printed.iter().map(|&at| &self.all[usize::from(at)])
     }
 
-    pub(crate) fn wire(&self, number: u32) -> Option<Wire> {
-        let number = u16::try_from(number).ok()?;
-        let at = self.wire.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        Some(self.wire[at].1)
+    /// What a protobuf field number means.
+    pub(crate) fn wire(&self, number: u32) -> Option<WireField<'_>> {
+        let at = *self.numbers.get(number as usize)?;
+        match self.all.get(usize::from(at)) {
+            Some(field) => Some(WireField::Field(field)),
+            // Of what is empty there is none.
+            None => self.inlined.get(usize::from(at ^ INLINED)).map(WireField::Inline),
+        }
     }
+}
+
+impl Field {
+    /// Go's `omitempty` does not omit structs; without it everything is printed.
+    fn printed_when_zero(&self) -> bool {
+        if self.omitzero {
+            return false;
+        }
+        if !self.omitempty {
+            return true;
+        }
+        let is_struct = matches!(
+            self.schema.what,
+            What::Object(_)
+                | What::Scalar(Scalar::Time | Scalar::MicroTime | Scalar::Quantity)
+                | What::Any(Any::RawExtension)
+        );
+        is_struct && !self.pointer
+    }
+}
+
+/// A table of the fields' places by their names; half of it stays empty, so that a look-up ends.
+fn slots(fields: &[Field]) -> Box<[u16]> {
+    let size = (fields.len() * 2).next_power_of_two();
+    let mut slots = vec![EMPTY; if fields.is_empty() { 0 } else { size }];
+    for (at, field) in fields.iter().enumerate() {
+        let mut slot = slot(&field.name);
+        while slots[slot & (size - 1)] != EMPTY {
+            slot += 1;
+        }
+        slots[slot & (size - 1)] = at as u16;
+    }
+    slots.into_boxed_slice()
 }
 
 /// A cheap hash: names of one type rarely share length, first, middle and last byte.
@@ -297,38 +472,46 @@ fn slot(name: &str) -> usize {
     mixed ^ (mixed >> 7)
 }
 
-/// The type of a kind; metav1's options are kinds of every group and version.
-pub fn by_gvk(group: &str, version: &str, kind: &str) -> Option<TypeRef> {
-    let schema = &*SCHEMA;
-    fn find(schema: &Schema, group: &str, version: &str, kind: &str) -> Option<TypeRef> {
-        // Covariance: a map with 'static keys may be asked with shorter ones.
-        let kinds: &HashMap<[&str; 3], TypeRef> = &schema.by_kind;
-        kinds.get(&[group, version, kind]).copied()
+impl Object {
+    /// A built-in type, whose fields are yet to be set.
+    pub(crate) fn of_go(go: GoType, atomic: bool) -> Object {
+        Object {
+            fields: OnceLock::new(),
+            open: false,
+            atomic,
+            go: Some(Box::new(go)),
+        }
     }
-    find(schema, group, version, kind).or_else(|| match kind {
-        "DeleteOptions" | "CreateOptions" | "UpdateOptions" | "PatchOptions" | "GetOptions" | "ListOptions"
-        | "WatchEvent" => find(schema, "", "v1", kind),
-        _ => None,
-    })
-}
 
-/// The type of an `apiVersion` and `kind`.
-pub fn by_api_version(api_version: &str, kind: &str) -> Option<TypeRef> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    by_gvk(group, version, kind)
-}
+    /// Only the first call counts.
+    pub(crate) fn set_fields(&self, fields: Fields) {
+        let _ = self.fields.set(fields);
+    }
 
-/// By OpenAPI's name: `io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta`.
-pub fn by_name(name: &str) -> Option<TypeRef> {
-    SCHEMA.by_name.get(name).copied()
-}
+    pub(crate) fn known(&self) -> &Fields {
+        self.fields.get_or_init(Fields::default)
+    }
 
-/// What every custom resource is: kind, apiVersion and typed metadata; all other fields are kept as they are.
-pub fn custom() -> TypeRef {
-    SCHEMA.custom
-}
+    pub fn name(&self) -> &'static str {
+        self.go.as_ref().map_or("", |go| go.name)
+    }
 
-/// Every type of the table.
-pub fn types() -> impl Iterator<Item = TypeRef> {
-    (0..SCHEMA.types.len() as u16).map(TypeRef)
+    pub fn go_name(&self) -> &'static str {
+        self.go.as_ref().map_or("", |go| go.go_name)
+    }
+
+    /// The (group, version, kind)s that are this type.
+    pub fn kinds(&self) -> &[[&'static str; 3]] {
+        self.go.as_ref().map_or(&[], |go| &go.kinds)
+    }
+
+    /// Sorted by name.
+    pub fn fields(&self) -> &[Field] {
+        &self.known().all
+    }
+
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let known = self.known();
+        known.find(name).map(|at| &known.all[at])
+    }
 }

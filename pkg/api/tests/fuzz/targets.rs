@@ -4,7 +4,7 @@
 
 use mk8s_api::codec::{MAX_DEPTH, Validation, conform, json, protobuf, yaml};
 use mk8s_api::quantity::Quantity;
-use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::schema::{self, Schema};
 use mk8s_api::selectors::{FieldSelector, LabelSelector};
 use mk8s_api::{meta, patch};
 use serde_json::Value;
@@ -34,7 +34,7 @@ fn check_depth(value: &Value) {
 }
 
 /// The type that an input is read as: what it says itself, else a Pod.
-fn type_of(value: Option<&Value>) -> TypeRef {
+fn type_of(value: Option<&Value>) -> &'static Schema {
     let named = value.and_then(|value| schema::by_api_version(meta::api_version(value), meta::kind(value)));
     named
         .or_else(|| schema::by_gvk("", "v1", "Pod"))
@@ -42,7 +42,7 @@ fn type_of(value: Option<&Value>) -> TypeRef {
 }
 
 /// A tree of a type is printed, read back as it is, and reading it once more changes nothing.
-fn check_tree(value: &Value, ty: TypeRef) {
+fn check_tree(value: &Value, ty: &Schema) {
     check_depth(value);
     let mut text = Vec::new();
     json::print(value, &mut text);
@@ -103,7 +103,7 @@ pub fn patch(data: &[u8]) {
     let ty = type_of(Some(&object));
     // Three megabytes of copies, and what the patch itself brings.
     let most = data.len() * 8 + (4 << 20);
-    type Apply = fn(&mut Value, &Value, TypeRef) -> Result<(), patch::PatchError>;
+    type Apply = fn(&mut Value, &Value, &Schema) -> Result<(), patch::PatchError>;
     let apply: [Apply; 3] = [
         |target, change, _| patch::json(target, change),
         |target, change, _| patch::merge(target, change),

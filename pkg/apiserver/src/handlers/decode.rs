@@ -3,7 +3,7 @@
 use mk8s_api::codec::protobuf::{Envelope, Kind, ProtobufError};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation};
 use mk8s_api::meta;
-use mk8s_api::schema::{self, TypeRef};
+use mk8s_api::schema::{self, Schema};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ impl From<FieldValidation> for Validation {
 pub struct Expected<'a> {
     pub api_version: &'a str,
     pub kind: &'a str,
-    pub schema: Option<TypeRef>,
+    pub schema: Option<&'a Schema>,
 }
 
 impl<'a> Expected<'a> {
@@ -33,7 +33,7 @@ impl<'a> Expected<'a> {
         Expected {
             api_version: &call.row.api_version,
             kind: call.row.kind(),
-            schema: call.row.schema,
+            schema: call.row.schema.as_ref(),
         }
     }
 

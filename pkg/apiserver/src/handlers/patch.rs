@@ -60,7 +60,7 @@ pub fn read_patch(body: &[u8]) -> Result<Value, Status> {
 
 /// Changes a tree as a patch says.
 pub fn apply(call: &Call, kind: PatchType, target: &mut Value, patch: &Value) -> Result<(), Status> {
-    let applied = match (kind, call.row.schema) {
+    let applied = match (kind, &call.row.schema) {
         (PatchType::Json, _) => patch::json(target, patch),
         (PatchType::Strategic, Some(schema)) => patch::strategic(target, patch, schema),
         _ => patch::merge(target, patch),
@@ -126,7 +126,7 @@ fn conformed(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let Some(schema) = call.row.schema else {
+    let Some(schema) = &call.row.schema else {
         return Ok(patched);
     };
     let expected = Expected::row(call);

@@ -4,9 +4,10 @@ use serde::de::DeserializeSeed as _;
 use serde_json::{Map, Value};
 
 use super::{MAGIC, ProtobufError, wire};
-use crate::codec::typed::{Context, fill, kept};
-use crate::codec::{DecodeError, MAX_DEPTH, Validation, scalar};
-use crate::schema::{self, Base, FieldInfo, SCHEMA, Shape, TypeInfo, TypeRef, Wire};
+use crate::codec::scalar as text;
+use crate::codec::typed::{Context, fill, kept, zero_element};
+use crate::codec::{DecodeError, MAX_DEPTH, Validation};
+use crate::schema::{self, Any, Field, Fields, Node, Object, Or, Scalar, What, WireField};
 
 /// What an envelope says of its object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +68,9 @@ impl<'b> Envelope<'b> {
             return Err(ProtobufError::UnknownKind { api_version, kind });
         };
         let mut map = Map::new();
-        message(ty, self.raw, &mut map, levels)?;
+        if let Some(object) = ty.as_object() {
+            message(object, self.raw, &mut map, levels)?;
+        }
         map.insert("apiVersion".into(), api_version.into());
         map.insert("kind".into(), kind.into());
         Ok(Value::Object(map))
@@ -125,7 +128,7 @@ impl<'b> Reader<'b> {
     }
 
     fn text(&mut self) -> Result<String, ProtobufError> {
-        Ok(String::from_utf8_lossy(self.bytes()?).into_owned())
+        Ok(text::mended(self.bytes()?).into_owned())
     }
 
     fn double(&mut self) -> Result<f64, ProtobufError> {
@@ -158,44 +161,53 @@ fn below(levels: u8) -> Result<u8, ProtobufError> {
 }
 
 /// A message and what Go prints besides.
-fn message(ty: TypeRef, data: &[u8], map: &mut Map<String, Value>, levels: u8) -> Result<(), ProtobufError> {
-    fields(ty.info(), data, map, below(levels)?)?;
-    fill(ty.info(), map);
+fn message(object: &Object, data: &[u8], map: &mut Map<String, Value>, levels: u8) -> Result<(), ProtobufError> {
+    let known = object.known();
+    fields(known, object.go_name(), data, map, below(levels)?)?;
+    fill(known, map);
     Ok(())
 }
 
-fn fields(info: &'static TypeInfo, data: &[u8], map: &mut Map<String, Value>, levels: u8) -> Result<(), ProtobufError> {
-    let mut reader = Reader::new(data, info.go_name);
+fn fields(
+    known: &Fields,
+    message: &'static str,
+    data: &[u8],
+    map: &mut Map<String, Value>,
+    levels: u8,
+) -> Result<(), ProtobufError> {
+    let mut reader = Reader::new(data, message);
     while let Some((number, wire_type)) = reader.key()? {
-        match info.wire(number) {
+        match known.wire(number) {
             None => reader.skip(number, wire_type)?,
             // An inlined struct's fields are the outer object's.
-            Some(Wire::Inline(inner)) => fields(inner.info(), reader.bytes()?, map, levels)?,
-            Some(Wire::Field(at)) => {
-                let field = &info.fields[usize::from(at)];
-                match field.shape {
-                    Shape::One => one(field, wire_type, &mut reader, map, levels)?,
-                    Shape::List => list(field, wire_type, &mut reader, map, levels)?,
-                    Shape::Map => entry(field, &mut reader, map, levels)?,
+            Some(WireField::Inline(inner)) => match inner.as_object() {
+                Some(inner) => fields(inner.known(), inner.go_name(), reader.bytes()?, map, levels)?,
+                None => reader.skip(number, wire_type)?,
+            },
+            Some(WireField::Field(field)) => match &field.schema.what {
+                What::List(items) if !items.wrapped => {
+                    list(field, &items.items, wire_type, &mut reader, map, levels)?;
                 }
-            }
+                What::Map(entries) => entry(field, &entries.values, &mut reader, map, levels)?,
+                _ => one(field, wire_type, &mut reader, map, levels)?,
+            },
         }
     }
     Ok(())
 }
 
 fn one(
-    field: &'static FieldInfo,
+    field: &Field,
     wire_type: u8,
     reader: &mut Reader<'_>,
     map: &mut Map<String, Value>,
     levels: u8,
 ) -> Result<(), ProtobufError> {
-    if let (Base::Struct(ty), Some(Value::Object(inner))) = (field.base, map.get_mut(field.name)) {
+    if let (What::Object(object), Some(Value::Object(inner))) = (&field.schema.what, map.get_mut(&*field.name)) {
         // A message that comes in several occurrences.
-        return message(ty, reader.bytes()?, inner, levels);
+        return message(object, reader.bytes()?, inner, levels);
     }
-    let value = item(field.base, wire_type, reader, levels)?;
+    let value = item(&field.schema, wire_type, reader, levels)?;
     if kept(field, &value) {
         map.insert(field.name.to_string(), value);
     }
@@ -203,30 +215,32 @@ fn one(
 }
 
 fn list(
-    field: &'static FieldInfo,
+    field: &Field,
+    items: &Node,
     wire_type: u8,
     reader: &mut Reader<'_>,
     map: &mut Map<String, Value>,
     levels: u8,
 ) -> Result<(), ProtobufError> {
     let levels = below(levels)?;
-    let packed = wire_type == wire::BYTES && matches!(field.base, Base::Int32 | Base::Int64 | Base::Bool);
+    let packed =
+        wire_type == wire::BYTES && matches!(items.what, What::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Bool));
     let mut values = Vec::new();
     if packed {
         let mut inner = Reader::new(reader.bytes()?, reader.message);
         while !inner.rest.is_empty() {
-            values.push(item(field.base, wire::VARINT, &mut inner, levels)?);
+            values.push(item(items, wire::VARINT, &mut inner, levels)?);
         }
     } else {
-        let value = item(field.base, wire_type, reader, levels)?;
-        if let Some(Value::Array(items)) = map.get_mut(field.name) {
-            items.push(value);
+        let value = item(items, wire_type, reader, levels)?;
+        if let Some(Value::Array(known)) = map.get_mut(&*field.name) {
+            known.push(value);
             return Ok(());
         }
         values.push(value);
     }
-    match map.get_mut(field.name) {
-        Some(Value::Array(items)) => items.append(&mut values),
+    match map.get_mut(&*field.name) {
+        Some(Value::Array(known)) => known.append(&mut values),
         _ => {
             map.insert(field.name.to_string(), Value::Array(values));
         }
@@ -235,7 +249,8 @@ fn list(
 }
 
 fn entry(
-    field: &'static FieldInfo,
+    field: &Field,
+    values: &Node,
     reader: &mut Reader<'_>,
     map: &mut Map<String, Value>,
     levels: u8,
@@ -246,23 +261,12 @@ fn entry(
     while let Some((number, wire_type)) = inner.key()? {
         match (number, wire_type) {
             (1, wire::BYTES) => name = inner.text()?,
-            (2, _) => value = Some(item(field.base, wire_type, &mut inner, levels)?),
+            (2, _) => value = Some(item(values, wire_type, &mut inner, levels)?),
             _ => inner.skip(number, wire_type)?,
         }
     }
-    let value = value.unwrap_or_else(|| match field.base {
-        Base::Struct(ty) => {
-            let mut empty = Map::new();
-            fill(ty.info(), &mut empty);
-            Value::Object(empty)
-        }
-        Base::Quantity => "0".into(),
-        Base::String | Base::Bytes => "".into(),
-        Base::Bool => false.into(),
-        Base::Int32 | Base::Int64 => 0.into(),
-        _ => Value::Null,
-    });
-    match map.get_mut(field.name) {
+    let value = value.unwrap_or_else(|| zero_element(values));
+    match map.get_mut(&*field.name) {
         Some(Value::Object(entries)) => {
             entries.insert(name, value);
         }
@@ -276,57 +280,66 @@ fn entry(
 }
 
 /// One value of a field, item of its list or value of its map.
-fn item(base: Base, wire_type: u8, reader: &mut Reader<'_>, levels: u8) -> Result<Value, ProtobufError> {
-    let expected = match base {
-        Base::Bool | Base::Int32 | Base::Int64 => wire::VARINT,
-        Base::Double => wire::FIXED64,
+fn item(node: &Node, wire_type: u8, reader: &mut Reader<'_>, levels: u8) -> Result<Value, ProtobufError> {
+    let expected = match node.what {
+        What::Scalar(Scalar::Bool | Scalar::Int32 | Scalar::Int64) => wire::VARINT,
+        What::Scalar(Scalar::Double) => wire::FIXED64,
         _ => wire::BYTES,
     };
     if wire_type != expected {
         return Err(reader.illegal(u32::from(wire_type)));
     }
-    Ok(match base {
-        Base::Bool => Value::Bool(reader.varint()? != 0),
-        Base::Int32 => Value::from(reader.varint()? as i32),
-        Base::Int64 => Value::from(reader.varint()? as i64),
-        Base::Double => Value::from(reader.double()?),
-        Base::String => Value::String(reader.text()?),
-        Base::Bytes => Value::String(scalar::encode_base64(reader.bytes()?)),
-        Base::Struct(ty) => {
+    match &node.what {
+        What::Scalar(kind) => scalar(*kind, reader),
+        What::Object(object) => {
             let mut inner = Map::new();
-            message(ty, reader.bytes()?, &mut inner, levels)?;
-            Value::Object(inner)
+            message(object, reader.bytes()?, &mut inner, levels)?;
+            Ok(Value::Object(inner))
         }
-        Base::Time | Base::MicroTime => time(base, reader.bytes()?)?,
-        Base::Quantity => {
-            let text = first_text(reader.bytes()?)?;
-            match scalar::quantity(&text) {
-                Ok(Some(canonical)) => canonical,
-                // An empty message is the zero quantity.
-                _ if text.is_empty() => Value::from("0"),
-                _ => Value::String(text),
-            }
-        }
-        Base::IntOrString => int_or_string(reader.bytes()?)?,
-        Base::FieldsV1 | Base::RawExtension | Base::Json => raw(first_bytes(reader.bytes()?)?, levels)?,
-        Base::Strings => {
-            below(levels)?;
+        What::Any(Any::Value) | What::Map(_) => Err(reader.illegal(u32::from(wire_type))),
+        What::Any(_) => raw(first_bytes(reader.bytes()?)?, levels),
+        What::List(list) => {
+            let levels = below(levels)?;
             let mut inner = Reader::new(reader.bytes()?, "ExtraValue");
             let mut items = Vec::new();
             while let Some((number, wire_type)) = inner.key()? {
                 match (number, wire_type) {
-                    (1, wire::BYTES) => items.push(Value::String(inner.text()?)),
+                    (1, wire::BYTES) => items.push(item(&list.items, wire_type, &mut inner, levels)?),
                     _ => inner.skip(number, wire_type)?,
                 }
             }
-            Value::Array(items)
+            Ok(Value::Array(items))
         }
-        Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings => schema_or(base, reader.bytes()?, levels)?,
-        Base::Any => return Err(reader.illegal(u32::from(wire_type))),
+        What::SchemaOr(or, schema) => schema_or(*or, schema, reader.bytes()?, levels),
+    }
+}
+
+fn scalar(kind: Scalar, reader: &mut Reader<'_>) -> Result<Value, ProtobufError> {
+    Ok(match kind {
+        Scalar::Bool => Value::Bool(reader.varint()? != 0),
+        Scalar::Int32 => Value::from(reader.varint()? as i32),
+        Scalar::Int64 => Value::from(reader.varint()? as i64),
+        Scalar::Double => Value::from(reader.double()?),
+        Scalar::String => Value::String(reader.text()?),
+        Scalar::Bytes => Value::String(text::encode_base64(reader.bytes()?)),
+        Scalar::Time => time(reader.bytes()?, |seconds, _| text::print_time(seconds))?,
+        Scalar::MicroTime => time(reader.bytes()?, |seconds, nanos| {
+            text::print_micro_time(seconds, (nanos / 1000).clamp(0, 999_999))
+        })?,
+        Scalar::Quantity => {
+            let quantity = first_text(reader.bytes()?)?;
+            match text::quantity(&quantity) {
+                Ok(Some(canonical)) => canonical,
+                // An empty message is the zero quantity.
+                _ if quantity.is_empty() => Value::from("0"),
+                _ => Value::String(quantity),
+            }
+        }
+        Scalar::IntOrString => int_or_string(reader.bytes()?)?,
     })
 }
 
-fn time(base: Base, data: &[u8]) -> Result<Value, ProtobufError> {
+fn time(data: &[u8], print: impl FnOnce(i64, i64) -> String) -> Result<Value, ProtobufError> {
     if data.is_empty() {
         return Ok(Value::Null);
     }
@@ -339,10 +352,7 @@ fn time(base: Base, data: &[u8]) -> Result<Value, ProtobufError> {
             _ => reader.skip(number, wire_type)?,
         }
     }
-    Ok(match base {
-        Base::MicroTime => scalar::print_micro_time(seconds, (nanos / 1000).clamp(0, 999_999)).into(),
-        _ => scalar::print_time(seconds).into(),
-    })
+    Ok(print(seconds, nanos).into())
 }
 
 /// Field 1 of a message that has only that.
@@ -359,7 +369,7 @@ fn first_bytes(data: &[u8]) -> Result<&[u8], ProtobufError> {
 }
 
 fn first_text(data: &[u8]) -> Result<String, ProtobufError> {
-    Ok(String::from_utf8_lossy(first_bytes(data)?).into_owned())
+    Ok(text::mended(first_bytes(data)?).into_owned())
 }
 
 /// Embedded objects come as JSON, or with an envelope of their own. They lie in the same tree, and within its depth.
@@ -395,33 +405,27 @@ fn int_or_string(data: &[u8]) -> Result<Value, ProtobufError> {
     Ok(if kind == 0 { number_value.into() } else { text.into() })
 }
 
-fn schema_or(base: Base, data: &[u8], levels: u8) -> Result<Value, ProtobufError> {
-    let Some(ty) = SCHEMA.json_schema else {
-        return Ok(Value::Null);
-    };
+fn schema_or(or: Or, ty: &Node, data: &[u8], levels: u8) -> Result<Value, ProtobufError> {
     let (mut allows, mut one, mut items) = (false, None, Vec::new());
     let mut reader = Reader::new(data, "JSONSchemaPropsOr");
-    let schema_number = if base == Base::SchemaOrBool { 2 } else { 1 };
+    let schema_number = if or == Or::Bool { 2 } else { 1 };
     while let Some((number, wire_type)) = reader.key()? {
         match (number, wire_type) {
             (1, wire::VARINT) => allows = reader.varint()? != 0,
             (number, wire::BYTES) if number == schema_number => {
-                one = Some(item(Base::Struct(ty), wire_type, &mut reader, levels)?);
+                one = Some(item(ty, wire_type, &mut reader, levels)?);
             }
+            (2, wire::BYTES) if or == Or::Array => items.push(item(ty, wire_type, &mut reader, below(levels)?)?),
             (2, wire::BYTES) => {
-                let inner = if base == Base::SchemaOrArray {
-                    Base::Struct(ty)
-                } else {
-                    Base::String
-                };
-                items.push(item(inner, wire_type, &mut reader, below(levels)?)?);
+                below(levels)?;
+                items.push(Value::String(reader.text()?));
             }
             _ => reader.skip(number, wire_type)?,
         }
     }
-    Ok(match (one, base) {
+    Ok(match (one, or) {
         (Some(schema), _) => schema,
-        (None, Base::SchemaOrBool) => Value::Bool(allows),
+        (None, Or::Bool) => Value::Bool(allows),
         (None, _) if items.is_empty() => Value::Null,
         (None, _) => Value::Array(items),
     })

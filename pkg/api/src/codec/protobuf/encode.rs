@@ -9,9 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::Value;
 
 use super::{MAGIC, ProtobufError, wire};
-use crate::codec::scalar;
-use crate::codec::typed::{FieldName, Name};
-use crate::schema::{self, Base, FieldInfo, SCHEMA, Shape, TypeRef};
+use crate::codec::scalar as text;
+use crate::codec::typed::{FieldName, Name, STRING};
+use crate::schema::{self, Any, Field, Node, Or, Scalar, Schema, What};
 
 /// runtime.Unknown's contentEncoding and contentType, which end every envelope: both empty.
 pub const TAIL: &[u8] = &[0x1a, 0, 0x22, 0];
@@ -28,21 +28,21 @@ pub fn encode(object: &Value) -> Result<Vec<u8>, ProtobufError> {
 }
 
 /// The message alone, from a tree.
-pub fn encode_raw(ty: TypeRef, object: &Value) -> Result<Vec<u8>, ProtobufError> {
+pub fn encode_raw(ty: &Schema, object: &Value) -> Result<Vec<u8>, ProtobufError> {
     let mut out = Vec::with_capacity(1024);
     message(&mut out, ty, object)?;
     Ok(out)
 }
 
 /// The message alone, from JSON text.
-pub fn raw_from_json(ty: TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
+pub fn raw_from_json(ty: &Schema, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
     let mut out = Vec::with_capacity(json.len());
     json_message(&mut out, ty, json)?;
     Ok(out)
 }
 
 /// The message as an item of its kind's list, from JSON text: what an object keeps for lists. `item_raw` is the message.
-pub fn item_from_json(ty: TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
+pub fn item_from_json(ty: &Schema, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
     let mut out = Vec::with_capacity(json.len());
     key(&mut out, 2, wire::BYTES);
     let start = open(&mut out);
@@ -132,21 +132,18 @@ pub fn watch_frame(event: &str, api_version: &str, kind: &str, raw: &[u8]) -> Ve
     out
 }
 
-fn json_message(out: &mut Vec<u8>, ty: TypeRef, json: &[u8]) -> Result<(), ProtobufError> {
+fn json_message(out: &mut Vec<u8>, ty: &Schema, json: &[u8]) -> Result<(), ProtobufError> {
     let text = std::str::from_utf8(json).map_err(|error| ProtobufError::Value(error.to_string()))?;
     message(out, ty, &mut serde_json::Deserializer::from_str(text))
 }
 
-fn message<'de, D: Deserializer<'de>>(out: &mut Vec<u8>, ty: TypeRef, object: D) -> Result<(), ProtobufError>
+fn message<'de, D: Deserializer<'de>>(out: &mut Vec<u8>, ty: &Schema, object: D) -> Result<(), ProtobufError>
 where
     D::Error: fmt::Display,
 {
-    Content {
-        out,
-        base: Base::Struct(ty),
-    }
-    .deserialize(object)
-    .map_err(|error| ProtobufError::Value(error.to_string()))
+    Content { out, node: ty }
+        .deserialize(object)
+        .map_err(|error| ProtobufError::Value(error.to_string()))
 }
 
 fn key(out: &mut Vec<u8>, number: u16, wire_type: u8) {
@@ -196,16 +193,16 @@ fn close(out: &mut Vec<u8>, start: usize) {
 }
 
 /// A field of a message: written with its number, once per item of a list or entry of a map.
-struct Field<'o> {
+struct Numbered<'o> {
     out: &'o mut Vec<u8>,
-    field: &'static FieldInfo,
+    field: &'o Field,
 }
 
-impl<'de> DeserializeSeed<'de> for Field<'_> {
+impl<'de> DeserializeSeed<'de> for Numbered<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Field { out, field } = self;
+        let Numbered { out, field } = self;
         let before = out.len();
         let mut starts = [0; 2];
         let depth = field.outer.iter().take_while(|number| **number != 0).count();
@@ -214,16 +211,25 @@ impl<'de> DeserializeSeed<'de> for Field<'_> {
             *start = open(out);
         }
         let inside = out.len();
-        match field.shape {
-            Shape::One => Item {
+        let number = field.tag;
+        match &field.schema.what {
+            What::List(list) if !list.wrapped => deserializer.deserialize_any(Items {
                 out,
-                number: field.tag,
-                base: field.base,
+                number,
+                node: &list.items,
+            })?,
+            What::Map(map) => deserializer.deserialize_any(Entries {
+                out,
+                number,
+                node: &map.values,
+            })?,
+            _ => Item {
+                out,
+                number,
+                node: &field.schema,
                 element: false,
             }
             .deserialize(deserializer)?,
-            Shape::List => deserializer.deserialize_any(Items { out, field })?,
-            Shape::Map => deserializer.deserialize_any(Entries { out, field })?,
         }
         if out.len() == inside {
             out.truncate(before);
@@ -239,14 +245,15 @@ impl<'de> DeserializeSeed<'de> for Field<'_> {
 /// The items of a list field.
 struct Items<'o> {
     out: &'o mut Vec<u8>,
-    field: &'static FieldInfo,
+    number: u16,
+    node: &'o Node,
 }
 
 impl<'de> Visitor<'de> for Items<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of {}", self.field.base.go_name())
+        write!(f, "a list of {}", self.node.go_name())
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
@@ -254,12 +261,12 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let (number, base) = (self.field.tag, self.field.base);
+        let (number, node) = (self.number, self.node);
         while access
             .next_element_seed(Item {
                 out: &mut *self.out,
                 number,
-                base,
+                node,
                 element: true,
             })?
             .is_some()
@@ -271,14 +278,15 @@ impl<'de> Visitor<'de> for Items<'_> {
 /// The entries of a map field: messages of key 1 and value 2.
 struct Entries<'o> {
     out: &'o mut Vec<u8>,
-    field: &'static FieldInfo,
+    number: u16,
+    node: &'o Node,
 }
 
 impl<'de> Visitor<'de> for Entries<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a map of {}", self.field.base.go_name())
+        write!(f, "a map of {}", self.node.go_name())
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
@@ -289,12 +297,12 @@ impl<'de> Visitor<'de> for Entries<'_> {
         let out = self.out;
         loop {
             let entry = out.len();
-            key(out, self.field.tag, wire::BYTES);
+            key(out, self.number, wire::BYTES);
             let start = open(out);
             let name = Item {
                 out: &mut *out,
                 number: 1,
-                base: Base::String,
+                node: &STRING,
                 element: true,
             };
             if access.next_key_seed(name)?.is_none() {
@@ -304,7 +312,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
             access.next_value_seed(Item {
                 out: &mut *out,
                 number: 2,
-                base: self.field.base,
+                node: self.node,
                 element: true,
             })?;
             close(out, start);
@@ -316,7 +324,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
 struct Item<'o> {
     out: &'o mut Vec<u8>,
     number: u16,
-    base: Base,
+    node: &'o Node,
     /// Of a list or map: a null is written as the zero value, not left out.
     element: bool,
 }
@@ -325,7 +333,7 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if matches!(self.base, Base::FieldsV1 | Base::RawExtension | Base::Json) {
+        if matches!(self.node.what, What::Any(Any::FieldsV1 | Any::RawExtension | Any::Json)) {
             return self.raw(deserializer);
         }
         deserializer.deserialize_any(self)
@@ -352,21 +360,28 @@ impl Item<'_> {
         let start = open(self.out);
         let content = Content {
             out: &mut *self.out,
-            base: self.base,
+            node: self.node,
         };
         content.deserialize(deserializer)?;
         close(self.out, start);
         Ok(())
     }
 
+    fn misplaced<E: serde::de::Error>(&self, what: &str) -> E {
+        misplaced(self.node, what)
+    }
+
     fn integer<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        match self.base {
-            Base::Int32 | Base::Int64 => {
+        let What::Scalar(scalar) = self.node.what else {
+            return Err(self.misplaced("a number"));
+        };
+        match scalar {
+            Scalar::Int32 | Scalar::Int64 => {
                 key(self.out, self.number, wire::VARINT);
                 varint(self.out, value as u64);
             }
-            Base::Double => return self.visit_f64(value as f64),
-            Base::IntOrString => {
+            Scalar::Double => return self.visit_f64(value as f64),
+            Scalar::IntOrString => {
                 key(self.out, self.number, wire::BYTES);
                 let start = open(self.out);
                 key(self.out, 1, wire::VARINT);
@@ -375,8 +390,8 @@ impl Item<'_> {
                 varint(self.out, value as u64);
                 close(self.out, start);
             }
-            Base::Quantity => return self.visit_str(&value.to_string()),
-            base => return Err(E::custom(format!("a number where {} belongs", base.go_name()))),
+            Scalar::Quantity => return self.visit_str(&value.to_string()),
+            _ => return Err(self.misplaced("a number")),
         }
         Ok(())
     }
@@ -386,17 +401,17 @@ impl<'de> Visitor<'de> for Item<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.base.go_name())
+        f.write_str(self.node.go_name())
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
         if self.element {
-            match self.base {
-                Base::Bool | Base::Int32 | Base::Int64 => {
+            match self.node.what {
+                What::Scalar(Scalar::Bool | Scalar::Int32 | Scalar::Int64) => {
                     key(self.out, self.number, wire::VARINT);
                     self.out.push(0);
                 }
-                Base::Double => {
+                What::Scalar(Scalar::Double) => {
                     key(self.out, self.number, wire::FIXED64);
                     self.out.extend_from_slice(&[0; 8]);
                 }
@@ -407,19 +422,19 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        match self.base {
-            Base::Bool => {
+        match self.node.what {
+            What::Scalar(Scalar::Bool) => {
                 key(self.out, self.number, wire::VARINT);
                 self.out.push(value.into());
             }
-            Base::SchemaOrBool => {
+            What::SchemaOr(Or::Bool, _) => {
                 key(self.out, self.number, wire::BYTES);
                 let start = open(self.out);
                 key(self.out, 1, wire::VARINT);
                 self.out.push(value.into());
                 close(self.out, start);
             }
-            base => return Err(E::custom(format!("a boolean where {} belongs", base.go_name()))),
+            _ => return Err(self.misplaced("a boolean")),
         }
         Ok(())
     }
@@ -433,26 +448,29 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        if self.base != Base::Double {
-            return Err(E::custom(format!("a decimal where {} belongs", self.base.go_name())));
-        }
+        let What::Scalar(Scalar::Double) = self.node.what else {
+            return Err(self.misplaced("a decimal"));
+        };
         key(self.out, self.number, wire::FIXED64);
         self.out.extend_from_slice(&value.to_le_bytes());
         Ok(())
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        let out = self.out;
-        match self.base {
-            Base::String => bytes(out, self.number, text.as_bytes()),
-            Base::Bytes => {
-                let decoded = scalar::decode_base64(text)
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        let What::Scalar(scalar) = self.node.what else {
+            return Err(self.misplaced("a string"));
+        };
+        let out = &mut *self.out;
+        match scalar {
+            Scalar::String => bytes(out, self.number, value.as_bytes()),
+            Scalar::Bytes => {
+                let decoded = text::decode_base64(value)
                     .map_err(|at| E::custom(format!("illegal base64 data at input byte {at}")))?;
                 bytes(out, self.number, &decoded);
             }
-            Base::Time | Base::MicroTime => {
+            Scalar::Time | Scalar::MicroTime => {
                 let (seconds, nanos) =
-                    scalar::time_parts(text).ok_or_else(|| E::custom(format!("{text:?} is no time")))?;
+                    text::time_parts(value).ok_or_else(|| E::custom(format!("{value:?} is no time")))?;
                 key(out, self.number, wire::BYTES);
                 let start = open(out);
                 key(out, 1, wire::VARINT);
@@ -461,23 +479,23 @@ impl<'de> Visitor<'de> for Item<'_> {
                 varint(out, nanos as u64);
                 close(out, start);
             }
-            Base::Quantity => {
+            Scalar::Quantity => {
                 key(out, self.number, wire::BYTES);
                 let start = open(out);
-                bytes(out, 1, text.as_bytes());
+                bytes(out, 1, value.as_bytes());
                 close(out, start);
             }
-            Base::IntOrString => {
+            Scalar::IntOrString => {
                 key(out, self.number, wire::BYTES);
                 let start = open(out);
                 key(out, 1, wire::VARINT);
                 varint(out, 1);
                 key(out, 2, wire::VARINT);
                 varint(out, 0);
-                bytes(out, 3, text.as_bytes());
+                bytes(out, 3, value.as_bytes());
                 close(out, start);
             }
-            base => return Err(E::custom(format!("a string where {} belongs", base.go_name()))),
+            _ => return Err(self.misplaced("a string")),
         }
         Ok(())
     }
@@ -491,10 +509,14 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 }
 
+fn misplaced<E: serde::de::Error>(node: &Node, what: &str) -> E {
+    E::custom(format!("{what} where {} belongs", node.go_name()))
+}
+
 /// What is inside a message, for objects and lists.
 struct Content<'o> {
     out: &'o mut Vec<u8>,
-    base: Base,
+    node: &'o Node,
 }
 
 impl<'de> DeserializeSeed<'de> for Content<'_> {
@@ -509,15 +531,15 @@ impl<'de> Visitor<'de> for Content<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.base.go_name())
+        f.write_str(self.node.go_name())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         let out = self.out;
-        let ty = match (self.base, SCHEMA.json_schema) {
-            (Base::Struct(ty), _) => ty,
-            (Base::SchemaOrBool | Base::SchemaOrArray | Base::SchemaOrStrings, Some(ty)) => {
-                let number = if self.base == Base::SchemaOrBool {
+        let known = match &self.node.what {
+            What::Object(object) => object.known(),
+            What::SchemaOr(or, schema) => {
+                let number = if *or == Or::Bool {
                     key(out, 1, wire::VARINT);
                     out.push(1);
                     2
@@ -528,27 +550,20 @@ impl<'de> Visitor<'de> for Content<'_> {
                 let start = open(out);
                 let content = Content {
                     out: &mut *out,
-                    base: Base::Struct(ty),
+                    node: schema,
                 };
                 content.visit_map(access)?;
                 close(out, start);
                 return Ok(());
             }
-            (base, _) => {
-                return Err(serde::de::Error::custom(format!(
-                    "an object where {} belongs",
-                    base.go_name()
-                )));
-            }
+            _ => return Err(misplaced(self.node, "an object")),
         };
-        let info = ty.info();
-        while let Some(name) = access.next_key_seed(FieldName(info))? {
+        let fields = known.all();
+        while let Some(name) = access.next_key_seed(FieldName(known))? {
             match name {
-                Name::Known(at) if info.fields[at].tag != 0 => {
-                    access.next_value_seed(Field {
-                        out: &mut *out,
-                        field: &info.fields[at],
-                    })?;
+                Name::Known(at) if fields[at].tag != 0 => {
+                    let field = &fields[at];
+                    access.next_value_seed(Numbered { out: &mut *out, field })?;
                 }
                 _ => {
                     access.next_value::<IgnoredAny>()?;
@@ -559,22 +574,17 @@ impl<'de> Visitor<'de> for Content<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let (number, base) = match (self.base, SCHEMA.json_schema) {
-            (Base::Strings, _) => (1, Base::String),
-            (Base::SchemaOrStrings, _) => (2, Base::String),
-            (Base::SchemaOrArray, Some(ty)) => (2, Base::Struct(ty)),
-            (base, _) => {
-                return Err(serde::de::Error::custom(format!(
-                    "a list where {} belongs",
-                    base.go_name()
-                )));
-            }
+        let (number, node) = match &self.node.what {
+            What::List(list) => (1, &*list.items),
+            What::SchemaOr(Or::Strings, _) => (2, &STRING),
+            What::SchemaOr(Or::Array, schema) => (2, &**schema),
+            _ => return Err(misplaced(self.node, "a list")),
         };
         while access
             .next_element_seed(Item {
                 out: &mut *self.out,
                 number,
-                base,
+                node,
                 element: true,
             })?
             .is_some()
