@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,7 +49,7 @@ type Kind struct {
 	Without []string `json:"without,omitempty"`
 }
 
-// An Edit changes places of an object, each a JSON pointer; null takes the place away, `-` appends.
+// An Edit changes places of an object, each a JSON pointer; null takes the place away, `-` appends; in the pointers' order.
 type Edit map[string]any
 
 func load(area string) ([]Step, error) {
@@ -73,8 +75,8 @@ func load(area string) ([]Step, error) {
 // edited is a copy with each place changed.
 func edited(object map[string]any, edit Edit) (map[string]any, error) {
 	copied := clone(object).(map[string]any)
-	for pointer, value := range edit {
-		changed, err := set(copied, split(pointer), clone(value))
+	for _, pointer := range slices.Sorted(maps.Keys(edit)) {
+		changed, err := set(copied, split(pointer), clone(edit[pointer]))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", pointer, err)
 		}

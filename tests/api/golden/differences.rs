@@ -123,9 +123,14 @@ fn words(unlisted: &[(String, &Pair, Vec<Difference>)], rows: &[Row]) -> String 
     if count > 0 {
         let _ = writeln!(words, "{count} differences (upstream → mk8s):");
     }
+    let most = if std::env::var_os("GOLDEN_ALL").is_some() {
+        usize::MAX
+    } else {
+        SHOWN
+    };
     let mut shown = 0;
     for (name, pair, differences) in unlisted {
-        if shown >= SHOWN {
+        if shown >= most {
             break;
         }
         let _ = writeln!(words, "{name}: {} {}", pair.request.method, pair.request.path);

@@ -3,6 +3,7 @@
 //! difference fails unless differences.tsv lists it with its reason; so does a row there that no difference is left for.
 //!
 //! `GOLDEN_WRITE=1` takes such rows away instead, and adds those that are missing, with the reason `?`, to be filled in.
+//! `GOLDEN_ALL=1` prints all differences, not the first forty.
 #![allow(clippy::unwrap_used)]
 
 mod compare;
@@ -59,4 +60,6 @@ macro_rules! areas {
 
 areas! {
     config
+    pods
+    rbac
 }

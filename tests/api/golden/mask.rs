@@ -13,6 +13,9 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"20[2-9][0-9]-[01][0-9]-[0-3][0-9]T[0-9:]{8}Z", "<time>"),
         (r"kube-api-access-[a-z0-9]{5}\b", "kube-api-access-<5>"),
         (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", "<token>"),
+        (r"\bsome-[a-z0-9]{5}\b", "some-<5>"),
+        (r"(?s)\n@@ .*", "\n<what differs>"),
+        (r"in record \([0-9]+\)", "in record (<revision>)"),
         (r"\b10\.96\.[1-9][0-9]*\.[0-9]+\b", "<address>"),
     ]
     .map(|(pattern, mask)| (Regex::new(pattern).unwrap(), mask))
@@ -41,18 +44,12 @@ pub fn tree(value: Value) -> Value {
 }
 
 fn object(object: Map<String, Value>) -> Map<String, Value> {
-    let prefix = object.get("generateName").and_then(Value::as_str).map(str::to_string);
-    let generated = |name: &str| {
-        let prefix = prefix.as_deref().filter(|prefix| !prefix.is_empty())?;
-        (name.strip_prefix(prefix)?.len() == 5).then(|| format!("{prefix}<5>"))
-    };
     let mut masked = Map::new();
     for (key, value) in object {
         let is_text = value.as_str().unwrap_or_default();
         let value = match &*key {
             "resourceVersion" if is_text != "0" && is_text.parse::<u64>().is_ok() => json!("<revision>"),
             "continue" if !is_text.is_empty() => json!("<continue>"),
-            "name" => generated(is_text).map_or_else(|| tree(value), Value::String),
             "nodePort" if value.as_u64().is_some_and(|port| port >= 30_086) => json!("<port>"),
             "cells" => cells(tree(value)),
             "columnDefinitions" => without_descriptions(value),

@@ -17,7 +17,7 @@ use crate::mask;
 use crate::pair::{Answer, Pair, Request};
 
 /// How long an event may take that upstream sent.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one is waited for that upstream did not send.
 const QUIET: Duration = Duration::from_millis(20);
 const HEADERS: [&str; 6] = [
