@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::handlers::{create, delete, get, list, patch, update, watch};
 use crate::pipeline::Part;
 use crate::receive;
-use crate::subresources::{binding, eviction, scale, streams, token};
+use crate::subresources::{binding, eviction, proxy, scale, streams, token};
 
 /// Runs a request to a resource.
 pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
@@ -74,7 +74,9 @@ async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Bo
         ));
     };
     let verb = call.info.verb;
-    if !subresource.verbs.names().any(|own| own == verb) {
+    // OPTIONS has no verb: to what is proxied it is a method like any other.
+    let passes_on = subresource.handler == Handler::Proxy && (verb.is_empty() && parts.method == Method::OPTIONS);
+    if !passes_on && !subresource.verbs.names().any(|own| own == verb) {
         return Err(not_allowed());
     }
     let handler = subresource.handler;
@@ -82,6 +84,7 @@ async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Bo
         Handler::NotYet => Err(call.not_in_this_version(&call.info.subresource)),
         Handler::Log => streams::log(&call, parts).await,
         Handler::Connect => streams::upgrade(&call, parts).await,
+        Handler::Proxy => proxy::proxy(&call, parts, body).await,
         _ if verb == "get" => part(call, Bytes::new(), handler).await,
         _ => receive::then(call, body, move |call, body| part(call, body, handler)).await,
     }
@@ -96,7 +99,7 @@ async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body
         Handler::Status => Part::Status,
         Handler::Finalize => Part::Finalizers,
         Handler::Approval => Part::Approval,
-        Handler::NotYet | Handler::Log | Handler::Connect | Handler::Review => {
+        Handler::NotYet | Handler::Log | Handler::Connect | Handler::Proxy | Handler::Review => {
             return Err(Status::internal("this handler takes no body of a subresource"));
         }
     };

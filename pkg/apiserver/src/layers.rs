@@ -134,7 +134,7 @@ fn authenticate(request: &mut Request) -> Result<(), Status> {
         return Ok(());
     }
     let connection = request.parts.extensions.get::<Peer>();
-    let peer = connection.and_then(|peer| peer.0.as_ref());
+    let peer = connection.and_then(|peer| peer.user.as_ref());
     let authenticator = request.state.authenticator();
     request.user = authenticator.authenticate(peer, &request.parts.headers, &request.info)?;
     Ok(())

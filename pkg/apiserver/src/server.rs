@@ -144,7 +144,11 @@ async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status
     let row = row.ok_or_else(respond::no_such_path)?.clone();
     drop(registry);
     let (headers, creates) = (&request.parts.headers, info.verb == "create");
-    let output = Output::negotiate(headers, &request.query, !creates, row.schema.is_some())?;
+    let output = Output::negotiate(headers, &request.query, !creates, row.schema.is_some());
+    let relays = row
+        .subresource(&info.subresource)
+        .is_some_and(|own| own.handler.relays());
+    let output = output.or_else(|refusal| if relays { Ok(Output::JSON) } else { Err(refusal) })?;
     let (verb, counted) = (info.verb, row.clone());
     let mut parts = request.parts;
     let call = Call {

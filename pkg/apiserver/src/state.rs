@@ -34,6 +34,8 @@ pub enum OpenError {
         #[source]
         source: StoreError,
     },
+    #[error("TLS to what is proxied: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("the registry has no kinds for the addresses and ports of services")]
     NoServices,
 }
@@ -55,6 +57,8 @@ pub struct State {
     authorizer: Arc<Authorizer>,
     admission: Admission,
     node_client: Option<NodeClient>,
+    /// To what runs on the nodes.
+    proxy_client: NodeClient,
     metrics: Metrics,
     /// Requests that read, and those that write, at once.
     pub(crate) reading: Pool,
@@ -93,6 +97,7 @@ impl State {
             admission: Admission::new(lookup, authorizer.clone()),
             authorizer,
             node_client: config.kubelet_client.clone().map(nodes::client),
+            proxy_client: nodes::proxy_client()?,
             metrics: Metrics::default(),
             reading: Pool::new(config.max_in_flight.0),
             writing: Pool::new(config.max_in_flight.1),
@@ -145,6 +150,10 @@ impl State {
 
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub fn proxy_client(&self) -> &NodeClient {
+        &self.proxy_client
     }
 
     pub fn node_client(&self) -> Option<&NodeClient> {

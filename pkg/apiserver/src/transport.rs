@@ -1,6 +1,7 @@
 //! TLS connections: h2 and HTTP/1.1 by ALPN, the client's certificate read once per connection, slow ones closed.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -41,9 +42,13 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 25 << 20;
 const STREAMS: u32 = 1000;
 
-/// Who a connection's client certificate names; in each of its requests' extensions.
+/// The other end of a connection; in each of its requests' extensions.
 #[derive(Clone)]
-pub struct Peer(pub Option<Arc<User>>);
+pub struct Peer {
+    /// Whom the client certificate names.
+    pub user: Option<Arc<User>>,
+    pub address: Option<IpAddr>,
+}
 
 pub async fn serve<H, F>(
     handle: H,
@@ -94,7 +99,10 @@ where
         Err(_) => return,
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = Peer(certificate.and_then(user_of_certificate).map(Arc::new));
+    let peer = Peer {
+        user: certificate.and_then(user_of_certificate).map(Arc::new),
+        address: stream.get_ref().0.peer_addr().ok().map(|address| address.ip()),
+    };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2(handle, peer, stream, token).await;
     } else {

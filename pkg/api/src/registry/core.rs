@@ -84,7 +84,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::node())
             .cluster()
             .short(&["no"])
-            .sub("proxy", Handler::NotYet, PROXY, Some(("", "v1", "NodeProxyOptions")))
+            .sub("proxy", Handler::Proxy, PROXY, Some(("", "v1", "NodeProxyOptions")))
             .status()
             .fields(&["spec.unschedulable"])
             .default(defaults::node),
@@ -141,7 +141,7 @@ pub(super) fn rows() -> Vec<Resource> {
                 CREATE_GET,
                 Some(("", "v1", "PodPortForwardOptions")),
             )
-            .sub("proxy", Handler::NotYet, PROXY, Some(("", "v1", "PodProxyOptions")))
+            .sub("proxy", Handler::Proxy, PROXY, Some(("", "v1", "PodProxyOptions")))
             .sub("resize", Handler::NotYet, Verbs::GET_PATCH_UPDATE, None)
             .status()
             .fields(&[
@@ -213,7 +213,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .prepare(defaults::prepare_service_create, defaults::prepare_service_update)
             .category("all")
             .named(NameRule::Dns1035Label)
-            .sub("proxy", Handler::NotYet, PROXY, Some(("", "v1", "ServiceProxyOptions")))
+            .sub("proxy", Handler::Proxy, PROXY, Some(("", "v1", "ServiceProxyOptions")))
             .status()
             .fields(&["spec.clusterIP", "spec.type"]),
     ]

@@ -18,10 +18,19 @@ pub enum Handler {
     Log,
     /// A stream to the pod: exec, attach, portforward.
     Connect,
+    /// Whatever is asked, to what runs behind the name.
+    Proxy,
     /// A question about users and tokens.
     Review,
     /// Refused: not in this version of mk8s.
     NotYet,
+}
+
+impl Handler {
+    /// Whether the answer is another server's, in whichever form the client accepts from that.
+    pub fn relays(self) -> bool {
+        matches!(self, Handler::Log | Handler::Connect | Handler::Proxy)
+    }
 }
 
 /// What a DELETE does before the object is gone.

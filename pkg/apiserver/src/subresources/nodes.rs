@@ -1,5 +1,8 @@
 //! The way to a node's own server: its address from the Node's status, TLS with the apiserver-kubelet certificate.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use http::Uri;
 use hyper_rustls::HttpsConnector;
@@ -8,9 +11,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
+use mk8s_pki::unverified;
 use serde_json::Value;
 
+use crate::state::State;
 use crate::watch_cache::Cache;
+
+/// How long something on a node may take to accept a connection: upstream's bound.
+const CONNECT: Duration = Duration::from_secs(30);
+/// A connection to a pod that nothing uses is closed.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Connections to the nodes, kept open between requests.
 pub type NodeClient = Client<HttpsConnector<HttpConnector>, Body>;
@@ -24,19 +34,52 @@ pub fn client(config: rustls::ClientConfig) -> NodeClient {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
+/// The server's own client of nodes.
+pub fn client_of(state: &State) -> Result<&NodeClient, Status> {
+    let client = state.node_client();
+    client.ok_or_else(|| Status::unavailable("this API server has no certificate for the nodes"))
+}
+
+/// For what runs on the nodes, whose certificates prove nothing: no pod has a name.
+pub fn proxy_client() -> Result<NodeClient, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(unverified::verifier())
+        .with_no_client_auth();
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(CONNECT));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(8)
+        .build(connector))
+}
+
 /// `https://ADDRESS:PORT` of a node's server.
 pub fn address(cache: &Cache, node: &str) -> Result<String, Status> {
-    let nodes = cache.resource("", "nodes");
-    let object = nodes.and_then(|nodes| nodes.get("", node));
-    let object = object.ok_or_else(|| Status::not_found("", "nodes", node))?.value()?;
-    let (host, port) = endpoint(&object).ok_or_else(|| Status::internal(format!("node {node:?} states no address")))?;
+    let (host, port) = endpoint(cache, node)?;
     if host.contains(':') {
         return Ok(format!("https://[{host}]:{port}"));
     }
     Ok(format!("https://{host}:{port}"))
 }
 
-fn endpoint(node: &Value) -> Option<(String, i64)> {
+/// Address and port of a node's server.
+pub fn endpoint(cache: &Cache, node: &str) -> Result<(String, i64), Status> {
+    let nodes = cache.resource("", "nodes");
+    let object = nodes.and_then(|nodes| nodes.get("", node));
+    let object = object.ok_or_else(|| Status::not_found("", "nodes", node))?.value()?;
+    stated(&object).ok_or_else(|| Status::internal(format!("node {node:?} states no address")))
+}
+
+fn stated(node: &Value) -> Option<(String, i64)> {
     let addresses = meta::items(node, &["status", "addresses"]);
     let find = |wanted: &str| {
         addresses
@@ -46,7 +89,7 @@ fn endpoint(node: &Value) -> Option<(String, i64)> {
     };
     let host = find("InternalIP").or_else(|| find("Hostname"))?;
     let port = meta::i64_at(node, &["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
-    Some((host, port.unwrap_or(10_250)))
+    Some((host, port.filter(|port| *port > 0).unwrap_or(10_250)))
 }
 
 pub fn uri(text: &str) -> Result<Uri, Status> {

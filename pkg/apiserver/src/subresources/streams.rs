@@ -79,10 +79,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
 }
 
 async fn ask(call: &Call, node: &str, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Status> {
-    let client = call
-        .server
-        .node_client()
-        .ok_or_else(|| Status::unavailable("this API server has no certificate for the nodes"))?;
+    let client = nodes::client_of(&call.server)?;
     client.request(request).await.map_err(|error| {
         tracing::warn!(node, %error, "a node's server does not answer");
         let cause = std::error::Error::source(&error)
@@ -190,17 +187,12 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
     relay(call, parts, node, &format!("{base}/{path}?{query}")).await
 }
 
-/// Asks the node for the same upgrade, answers as it does, and from then on only passes bytes.
-async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Result<Response<Body>, Status> {
-    let target = nodes::uri(target)?;
-    let Some(client_side) = parts.extensions.remove::<OnUpgrade>() else {
-        return Err(Status::bad_request("Upgrade request required"));
-    };
+/// Asks the node for the same upgrade.
+async fn relay(call: &Call, parts: Parts, node: &str, target: &str) -> Result<Response<Body>, Status> {
     if !call.headers.contains_key(UPGRADE) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    let place = call.server.streams.take(node, &call.user)?;
-    let mut request = Request::builder().method(parts.method.clone()).uri(target);
+    let mut request = Request::builder().method(parts.method.clone()).uri(nodes::uri(target)?);
     for (key, value) in &call.headers {
         if passes(key) {
             request = request.header(key, value);
@@ -209,20 +201,54 @@ async fn relay(call: &Call, mut parts: Parts, node: &str, target: &str) -> Resul
     let request = request
         .body(Body::empty())
         .map_err(|error| Status::internal(error.to_string()))?;
-    let mut answer = ask(call, node, request).await?;
+    splice_through(call, parts, node, request, |request| ask(call, node, request)).await
+}
+
+/// Asks a server for an upgrade, answers as it does, and from then on only passes bytes.
+pub(super) async fn splice_through<F>(
+    call: &Call,
+    mut parts: Parts,
+    server: &str,
+    request: Request<Body>,
+    ask: impl FnOnce(Request<Body>) -> F,
+) -> Result<Response<Body>, Status>
+where
+    F: Future<Output = Result<Response<hyper::body::Incoming>, Status>>,
+{
+    let Some(client_side) = parts.extensions.remove::<OnUpgrade>() else {
+        return Err(Status::bad_request("Upgrade request required"));
+    };
+    let place = call.server.streams.take(server, &call.user)?;
+    let mut answer = ask(request).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (parts, body) = answer.into_parts();
-        return Err(relayed(parts.status, body).await);
+        return refused(call, answer).await;
     }
-    let node_side = hyper::upgrade::on(&mut answer);
+    let server_side = hyper::upgrade::on(&mut answer);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
     call.server.spawn("stream", async move {
-        splice(client_side, node_side).await;
+        splice(client_side, server_side).await;
         drop(place);
     });
     Ok(response)
+}
+
+/// What a server says that does not upgrade: a node's own words as a Status, a proxied one's as they are.
+async fn refused(call: &Call, answer: Response<hyper::body::Incoming>) -> Result<Response<Body>, Status> {
+    let (parts, body) = answer.into_parts();
+    if call.info.subresource != "proxy" {
+        return Err(relayed(parts.status, body).await);
+    }
+    if parts.status.as_u16() < 400 {
+        let code = parts.status.as_u16();
+        return Err(Status::new(
+            500,
+            "",
+            format!("invalid upgrade response: status code {code}"),
+        ));
+    }
+    Ok(Response::from_parts(parts, Body::new(body)))
 }
 
 /// The node's query is the client's: command, streams, tty, ports.

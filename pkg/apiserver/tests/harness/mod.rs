@@ -40,6 +40,10 @@ impl Api {
         &self.server
     }
 
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     /// With another configuration than the default.
     pub async fn open_with(change: impl FnOnce(&mut Config)) -> Api {
         let dir = tempfile::tempdir().unwrap();
