@@ -5,6 +5,7 @@ pub mod admission;
 pub mod bootstrap;
 mod call;
 pub mod config;
+mod crd;
 mod discovery;
 mod dispatch;
 mod expiry;

@@ -88,6 +88,15 @@ impl Attempt for Creation<'_> {
 fn begin_create(call: &Call, object: &mut Value) -> Result<(), Status> {
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, object)?;
+    if call.cache()?.is_closed() {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(
+            call.row.group(),
+            call.row.plural(),
+            meta::name(object),
+            why,
+        ));
+    }
     if !matches!(meta::resource_version(object), "" | "0") {
         return Err(Status::new(
             500,
@@ -286,7 +295,7 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
     if part == Part::Main && resource.semantics.holds_addresses {
         beside = services.on_update(new, old)?;
     }
-    if resource.generation && part == Part::Main && metadata::spec_changed(new, old) {
+    if resource.generation && part == Part::Main && metadata::spec_changed(resource, new, old) {
         metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {
@@ -337,6 +346,10 @@ fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part)
                 if !matches!(key.as_str(), "metadata" | "status") {
                     map.insert(key.clone(), value.clone());
                 }
+            }
+            if resource.semantics.status_alone {
+                copy_field(new, old, "metadata");
+                return;
             }
             // Who may write a status may not thereby say whose an object is, and so whether it is collected.
             match meta::at(old, &["metadata", "ownerReferences"]) {

@@ -22,7 +22,7 @@ use crate::identity::User;
 use crate::layers::Request;
 use crate::negotiate::Output;
 use crate::state::{OpenError, State};
-use crate::{dispatch, expiry, nonresource, respond, services, startup, transport, whole};
+use crate::{crd, dispatch, expiry, nonresource, respond, services, startup, transport, whole};
 
 /// A handle on the running server.
 pub struct ApiServer {
@@ -43,6 +43,8 @@ impl ApiServer {
     fn over(state: Arc<State>) -> Arc<ApiServer> {
         let of = state.clone();
         state.keep("events-expiry", move || expiry::run(of.clone()));
+        let of = state.clone();
+        state.keep("custom-resources", move || crd::run(of.clone()));
         let of = state.clone();
         state.keep("service-addresses", move || services::repair(of.clone()));
         Arc::new(ApiServer { state })
