@@ -37,6 +37,7 @@ mod registry;
 pub mod request;
 mod respond;
 pub mod reviews;
+mod routes;
 mod rows;
 pub mod server;
 mod services;

@@ -153,6 +153,10 @@ impl Rows {
         self.groups.get(group)?.get(plural)?.first()
     }
 
+    pub fn has_group(&self, group: &str) -> bool {
+        self.groups.contains_key(group)
+    }
+
     /// In discovery's order.
     pub fn all(&self) -> &[Arc<Row>] {
         &self.all

@@ -322,7 +322,8 @@ impl Asked<'_> {
                     "delete" => "DELETE",
                     _ => "GET",
                 };
-                let got = api.send_json(method, &uri, &json!({})).await;
+                let kind = if verb == "patch" { MERGE } else { "application/json" };
+                let got = read(api.send(method, &uri, kind, "{}").await).await;
                 self.expect(&text, &got, &[403]);
                 return;
             }
@@ -337,7 +338,7 @@ impl Asked<'_> {
             // No node runs the pod: an empty log, and no one to connect to.
             Handler::Log => {
                 let response = api.send("GET", &uri, "application/json", Body::empty()).await;
-                assert_eq!(response.status(), 200, "{uri}");
+                assert_eq!(response.status(), 204, "{uri}");
                 return;
             }
             Handler::Connect => {

@@ -352,6 +352,15 @@ impl Resource {
         self.scope == Scope::Namespaced
     }
 
+    /// `*apps.DeploymentList`: what messages call a Go type of the group's internal version.
+    pub fn go_type(&self, kind: &str) -> String {
+        let package = match &*self.group {
+            "" | "events.k8s.io" => "core",
+            group => group.split('.').next().unwrap_or_default(),
+        };
+        format!("*{package}.{kind}")
+    }
+
     /// `pods`, `deployments.apps`
     pub fn qualified(&self) -> String {
         crate::status::qualified(&self.group, &self.plural)

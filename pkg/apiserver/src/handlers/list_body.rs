@@ -38,6 +38,12 @@ pub struct Page {
 
 pub fn respond_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let output = call.output;
+    if output.shape == Shape::Metadata {
+        let row = &call.row;
+        let asked = "you requested PartialObjectMetadata, but the requested object is a list";
+        let go = row.resource.go_type(&row.resource.list_kind);
+        return Err(Status::not_acceptable(format!("{asked} ({go})")));
+    }
     let layout = match (output.encoding, output.shape) {
         (Encoding::Json, _) if output.pretty => Layout::Pretty,
         (Encoding::Json, _) => Layout::Compact,
@@ -230,7 +236,7 @@ impl Lister {
         let (item, kind, api_version) = match call.output.shape {
             Shape::Object if row.shows_stored() => (Item::Json, &*row.resource.list_kind, row.api_version.as_str()),
             Shape::Object => (Item::Shown, &*row.resource.list_kind, row.api_version.as_str()),
-            Shape::Metadata => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
+            Shape::Metadata | Shape::MetadataList => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
             Shape::Table => (Item::Row(table::include(&call.query)), "Table", "meta.k8s.io/v1"),
         };
         let mut fields = vec![
