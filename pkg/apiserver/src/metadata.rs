@@ -41,7 +41,6 @@ pub fn begin_create(resource: &Resource, object: &mut Value) {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
-        "managedFields",
         "resourceVersion",
         "generation",
     ] {
@@ -74,7 +73,6 @@ pub fn begin_update(object: &mut Value, old: &Value) {
     };
     let metadata = meta::metadata_mut(object);
     metadata.remove("selfLink");
-    metadata.remove("managedFields");
     keep(metadata, old, "creationTimestamp");
     keep(metadata, old, "generation");
     if old.contains_key("deletionTimestamp") {

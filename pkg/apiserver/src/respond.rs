@@ -66,7 +66,12 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
     if row.shows_stored() && output.shape == Shape::Object {
         match output.encoding {
             Encoding::Json if !output.pretty => {
-                return Ok(compressed(code, "application/json", object.json.clone(), output));
+                return Ok(compressed(
+                    code,
+                    "application/json",
+                    object.json_at(object.revision),
+                    output,
+                ));
             }
             Encoding::Protobuf => {
                 let item = object.proto_item()?;
@@ -76,7 +81,7 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
             _ => {}
         }
     }
-    value(code, output, shape_one(row, output.shape, object.value()?)?)
+    value(code, output, shape_one(row, output.shape, object.whole()?)?)
 }
 
 /// One stored object in the row's version and the asked-for shape.

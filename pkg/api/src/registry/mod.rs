@@ -20,6 +20,7 @@ mod row;
 mod semantics;
 mod served;
 mod storage;
+mod unowned;
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -134,9 +134,9 @@ struct Removal<'a>(&'a Object);
 
 impl Attempt for Removal<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        let Some(object) = current.object else {
+        let Some(object) = current.object.clone() else {
             return Err(Status::not_found("", "", self.0.name()));
         };
-        as_planned(object.resource(), current.value, &DeleteOptions::default(), Vec::new())
+        as_planned(object.resource(), current, &DeleteOptions::default(), Vec::new())
     }
 }

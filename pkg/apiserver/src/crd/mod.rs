@@ -23,6 +23,7 @@ use conditions::Condition;
 pub use definitions::Definitions;
 
 use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
+use crate::managers;
 use crate::object::Object;
 use crate::state::State;
 use crate::watch_cache::{Cache, Next, ResourceCache};
@@ -57,7 +58,7 @@ pub fn load(cache: &Cache) -> Definitions {
     definitions
 }
 
-/// A stored object of a custom resource as its row reads it.
+/// A stored object of a custom resource as its row reads it. The value is the store's: managers lie behind the text (`stored_form`).
 fn read(_resource: &Arc<Resource>, entry: Entry) -> Entry {
     entry
 }
@@ -232,12 +233,14 @@ where
         let Some(object) = &current.object else {
             return Err(Status::not_found(&self.resource.group, &self.resource.plural, ""));
         };
-        let Some(new) = (self.next)(object)? else {
+        let Some(mut new) = (self.next)(object)? else {
             return Ok(Step::Keep);
         };
+        let managed = managers::kept_by_server(&self.resource, &current, &new);
         if meta::is_deleting(&new) && meta::finalizers(&new).next().is_none() {
+            managers::put(&mut new, &managed);
             return Ok(Step::Remove(new, Vec::new()));
         }
-        Ok(Step::Put(Printed::of(&self.resource, &new)?, Vec::new()))
+        Ok(Step::Put(Printed::of(&self.resource, &new, &managed)?, Vec::new()))
     }
 }

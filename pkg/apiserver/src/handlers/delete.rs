@@ -20,6 +20,7 @@ use crate::crd;
 use crate::filter::Filter;
 use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
+use crate::managers;
 use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::respond;
@@ -162,21 +163,25 @@ impl Attempt for Delete<'_> {
         let attributes = call.attributes(Operation::Delete, name, Some(&current.value), Options::Delete(options));
         call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
         let beside = call.server.services().on_removal(resource, &current.value);
-        as_planned(resource, current.value, options, beside)
+        as_planned(resource, current, options, beside)
     }
 }
 
 /// What a deletion does to what is stored; `beside` is done where it removes the object.
 pub fn as_planned(
     resource: &Resource,
-    object: Value,
+    current: Current,
     options: &DeleteOptions,
     beside: Vec<Op>,
 ) -> Result<Step, Status> {
-    Ok(match plan(resource, object, options, jiff::Timestamp::now()) {
+    let managed = current.managed().clone();
+    Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {
         Plan::Pending => Step::Keep,
-        Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked)?, Vec::new()),
-        Plan::Remove(last) => Step::Remove(last, beside),
+        Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked, &managed)?, Vec::new()),
+        Plan::Remove(mut last) => {
+            managers::put(&mut last, &managed);
+            Step::Remove(last, beside)
+        }
     })
 }
 

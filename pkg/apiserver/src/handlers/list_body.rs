@@ -295,22 +295,22 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, objec
     let compact = layout == Layout::Compact;
     let value = match item {
         Item::Json if compact => {
-            chunk.extend_from_slice(&object.json);
+            object.print_at(object.revision, chunk);
             return Ok(());
         }
-        Item::Json => object.value()?,
+        Item::Json => object.whole()?,
         Item::Protobuf => {
             // Encoded before the head was written: the lengths in it are of these bytes.
             chunk.extend_from_slice(&object.proto_item()?);
             return Ok(());
         }
-        Item::Shown => row.show(object.value()?),
+        Item::Shown => row.show(object.whole()?),
         Item::Metadata if compact && row.shows_stored_metadata() => {
             chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
             return Ok(());
         }
-        Item::Metadata => table::partial_metadata(row.show(object.value()?)),
-        Item::Row(include) => table::row(row, &object.value()?, *include),
+        Item::Metadata => table::partial_metadata(row.show(object.whole()?)),
+        Item::Row(include) => table::row(row, &object.whole()?, *include),
     };
     layout.print(&value, chunk)
 }

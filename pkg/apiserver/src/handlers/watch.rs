@@ -359,7 +359,7 @@ impl Encoder {
     fn put(&mut self, chunk: &mut Vec<u8>, kind: EventKind, object: &Arc<Object>, revision: u64) -> Result<(), Status> {
         let (encoding, shape) = (self.output.encoding, self.output.shape);
         if self.plain {
-            chunk.reserve(object.json.len() + 48);
+            chunk.reserve(object.sent_len() + 48);
             put_frame(chunk, kind.as_str(), |chunk| object.print_at(revision, chunk));
             return Ok(());
         }
@@ -374,7 +374,7 @@ impl Encoder {
             put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
             return Ok(());
         }
-        let mut value = object.value()?;
+        let mut value = object.whole()?;
         if revision != object.revision {
             mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
         }

@@ -96,7 +96,8 @@ impl Attempt for Scaling<'_> {
         pipeline::begin_change(call, &mut new, &current.value)?;
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
         call.validate(&attributes, &scale, &mut self.warnings).await?;
-        pipeline::finish_change(call, new, &current, beside)
+        let managed = current.managed();
+        pipeline::finish_change(call, new, managed, &current, beside)
     }
 }
 
