@@ -34,6 +34,7 @@ mod sandbox;
 mod server;
 mod status;
 mod uninstall;
+mod unsupported;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};

@@ -251,6 +251,8 @@ pub struct Verdict {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodRecord {
     pub admitted: bool,
+    /// The field for which the pod waits: what it asks for is not done here yet.
+    pub held_by: Option<String>,
     /// Refused at admission, or over its deadline: phase Failed with this reason.
     pub verdict: Option<Verdict>,
     pub start_time: Option<Timestamp>,

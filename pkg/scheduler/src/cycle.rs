@@ -7,6 +7,7 @@ use crate::filters::{self, Objection};
 use crate::info::{NodeInfo, PodInfo};
 use crate::scores;
 use crate::spread::Spread;
+use crate::unsupported;
 
 /// Below this many nodes all are looked at, and never fewer than this are.
 const MIN_FEASIBLE: usize = 100;
@@ -56,6 +57,13 @@ pub fn decide(
                 filters: filters::ANY,
             }),
             next_start: 0,
+        };
+    }
+    if let Some(field) = unsupported::field(&pod.pod) {
+        let message = format!("0/{all} nodes are available: {all} {field}: not in this version of mk8s.");
+        return Decision {
+            node: Err(Refusal { message, filters: 0 }),
+            next_start: start,
         };
     }
     let wanted = enough(all);
@@ -185,6 +193,17 @@ mod tests {
         assert_eq!(
             run(&pod("p", "1"), &Cache::default()).unwrap_err(),
             "no nodes available to schedule pods"
+        );
+    }
+
+    #[test]
+    fn what_no_decision_can_weigh_waits_and_says_so() {
+        let cache = cache(&[("a", "1", json!({})), ("b", "1", json!({}))]);
+        let spec = json!({"containers": [{"name": "c"}], "resourceClaims": [{"name": "c"}]});
+        let pod = serde_json::from_value(json!({"metadata": {"uid": "p"}, "spec": spec})).unwrap();
+        assert_eq!(
+            run(&PodInfo::new(Arc::new(pod)), &cache).unwrap_err(),
+            "0/2 nodes are available: 2 spec.resourceClaims: not in this version of mk8s."
         );
     }
 

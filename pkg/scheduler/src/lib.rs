@@ -13,6 +13,7 @@ pub mod info;
 pub mod queue;
 pub mod resources;
 pub mod spread;
+mod unsupported;
 
 mod scores;
 mod shell;

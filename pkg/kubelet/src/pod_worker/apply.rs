@@ -8,7 +8,7 @@ use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds};
 use crate::plan::Action;
 use crate::record::{Activity, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep};
-use crate::{backoff, clock, containers, images, names, persist, plan, pod, sandbox, volumes};
+use crate::{backoff, clock, containers, images, names, persist, plan, pod, sandbox, unsupported, volumes};
 
 impl PodWorker {
     pub(super) fn admit(&mut self) {
@@ -17,6 +17,9 @@ impl PodWorker {
         }
         let adopted = self.record.containers.values().any(|r| r.current.is_some());
         if pod::deleting(&self.pod) && !adopted {
+            return;
+        }
+        if !adopted && self.hold() {
             return;
         }
         let node = self.agent.node();
@@ -41,6 +44,17 @@ impl PodWorker {
                 self.record.verdict = Some(verdict);
             }
         }
+    }
+
+    /// Whether the pod asks for what is not done here yet: it waits, and an event says for which field.
+    fn hold(&mut self) -> bool {
+        let field = unsupported::field(&self.pod);
+        if let Some(field) = field.as_ref().filter(|_| field != self.record.held_by) {
+            let text = format!("{field}: not in this version of mk8s");
+            self.agent.pod_event(&self.pod, "Warning", "FailedValidation", text);
+        }
+        self.record.held_by = field;
+        self.record.held_by.is_some()
     }
 
     /// Carries out the plan until there is nothing more to do now. Answers when to look again.

@@ -1,0 +1,162 @@
+//! What a pod may ask for that this node cannot do yet: such a pod waits here, Pending, and an event names the field. A row
+//! goes when the node learns it.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+
+use crate::pod;
+
+type OfPod = (&'static str, fn(&PodSpec) -> bool);
+type OfContainer = (&'static str, fn(&Container) -> bool);
+type OfVolume = (&'static str, fn(&Volume) -> bool);
+
+const OF_POD: [OfPod; 4] = [
+    ("hostUsers", |spec| spec.host_users == Some(false)),
+    ("resourceClaims", |spec| {
+        spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())
+    }),
+    ("resources", |spec| spec.resources.is_some()),
+    ("securityContext.windowsOptions", |spec| {
+        let context = spec.security_context.as_ref();
+        context.is_some_and(|context| context.windows_options.is_some())
+    }),
+];
+
+const OF_CONTAINER: [OfContainer; 8] = [
+    ("volumeDevices", |own| {
+        own.volume_devices.as_ref().is_some_and(|d| !d.is_empty())
+    }),
+    ("restartPolicy", |own| own.restart_policy.is_some()),
+    ("restartPolicyRules", |own| {
+        own.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty())
+    }),
+    ("resources.limits[hugepages-]", |own| {
+        let limits = own
+            .resources
+            .iter()
+            .flat_map(|resources| resources.limits.iter().flatten());
+        limits.into_iter().any(|(name, _)| name.starts_with("hugepages-"))
+    }),
+    ("env.valueFrom.fileKeyRef", |own| {
+        let sources = own
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| variable.value_from.as_ref());
+        sources.into_iter().any(|source| source.file_key_ref.is_some())
+    }),
+    ("volumeMounts.recursiveReadOnly", |own| {
+        let mut mounts = own.volume_mounts.iter().flatten();
+        mounts.any(|mount| mount.recursive_read_only.as_deref() == Some("Enabled"))
+    }),
+    ("securityContext.procMount", |own| {
+        let context = own.security_context.as_ref();
+        context.is_some_and(|context| context.proc_mount.as_deref() == Some("Unmasked"))
+    }),
+    ("securityContext.windowsOptions", |own| {
+        let context = own.security_context.as_ref();
+        context.is_some_and(|context| context.windows_options.is_some())
+    }),
+];
+
+const OF_VOLUME: [OfVolume; 3] = [
+    ("emptyDir.medium", |volume| {
+        let medium = volume.empty_dir.as_ref().and_then(|source| source.medium.as_deref());
+        medium.is_some_and(|medium| medium.starts_with("HugePages"))
+    }),
+    ("projected.sources", |volume| {
+        let sources = volume.projected.iter().flat_map(|own| own.sources.iter().flatten());
+        sources
+            .into_iter()
+            .any(|source| source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some())
+    }),
+    ("", |volume| {
+        volume.empty_dir.is_none()
+            && volume.host_path.is_none()
+            && volume.config_map.is_none()
+            && volume.secret.is_none()
+            && volume.downward_api.is_none()
+            && volume.projected.is_none()
+    }),
+];
+
+/// The first field of the pod that this node cannot do, by its path.
+pub fn field(pod: &Pod) -> Option<String> {
+    let spec = pod::spec(pod);
+    if let Some((field, _)) = OF_POD.iter().find(|(_, asks)| asks(spec)) {
+        return Some(format!("spec.{field}"));
+    }
+    let of_containers = |list: &str, containers: &[Container]| {
+        let rows = |own| OF_CONTAINER.iter().find(move |(_, asks)| asks(own));
+        let mut found = containers
+            .iter()
+            .enumerate()
+            .filter_map(|(i, own)| Some((i, rows(own)?)));
+        found
+            .next()
+            .map(|(index, (field, _))| format!("spec.{list}[{index}].{field}"))
+    };
+    of_containers("initContainers", pod::init_containers(pod))
+        .or_else(|| of_containers("containers", pod::containers(pod)))
+        .or_else(|| spec.volumes.iter().flatten().enumerate().find_map(of_volume))
+}
+
+fn of_volume((index, volume): (usize, &Volume)) -> Option<String> {
+    let (field, _) = OF_VOLUME.iter().find(|(_, asks)| asks(volume))?;
+    let field = match *field {
+        "" => kind(volume),
+        field => field.to_owned(),
+    };
+    Some(format!("spec.volumes[{index}].{field}"))
+}
+
+/// What the volume is made of, in the API's word.
+fn kind(volume: &Volume) -> String {
+    let tree = serde_json::to_value(volume).unwrap_or_default();
+    let mut keys = tree.as_object().into_iter().flatten().map(|(key, _)| key);
+    keys.find(|key| *key != "name").cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn each_is_named_by_its_path() {
+        let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap());
+        let with = |container: Value| json!({"containers": [{"name": "a"}, container]});
+        let rows = [
+            (json!({"containers": [{"name": "a"}], "hostUsers": true}), None),
+            (json!({"containers": [], "hostUsers": false}), Some("spec.hostUsers")),
+            (json!({"containers": [], "resources": {}}), Some("spec.resources")),
+            (
+                with(json!({"name": "b", "restartPolicy": "Never"})),
+                Some("spec.containers[1].restartPolicy"),
+            ),
+            (
+                json!({"containers": [], "initContainers": [{"name": "s", "restartPolicy": "Always"}]}),
+                Some("spec.initContainers[0].restartPolicy"),
+            ),
+            (
+                with(
+                    json!({"name": "b", "env": [{"name": "X", "valueFrom": {"fileKeyRef": {"key": "k", "path": "p", "volumeName": "v"}}}]}),
+                ),
+                Some("spec.containers[1].env.valueFrom.fileKeyRef"),
+            ),
+            (
+                json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "nfs": {"path": "/", "server": "s"}}]}),
+                Some("spec.volumes[1].nfs"),
+            ),
+            (
+                json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {"medium": "HugePages"}}]}),
+                Some("spec.volumes[0].emptyDir.medium"),
+            ),
+        ];
+        for (spec, expected) in rows {
+            let text = spec.to_string();
+            assert_eq!(of(spec).as_deref(), expected, "{text}");
+        }
+    }
+}

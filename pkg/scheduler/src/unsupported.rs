@@ -1,0 +1,95 @@
+//! What a pod may ask for that decisions do not weigh yet: no node is right for it, and the pod's condition names the field.
+//! A row goes when the scheduler learns it.
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+type Row = (&'static str, fn(&PodSpec) -> bool);
+
+const ROWS: [Row; 7] = [
+    ("affinity.podAffinity", |spec| {
+        let affinity = spec
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.pod_affinity.as_ref());
+        affinity.is_some_and(|own| !none(&own.required_during_scheduling_ignored_during_execution))
+    }),
+    ("affinity.podAntiAffinity", |spec| {
+        let affinity = spec
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        affinity.is_some_and(|own| !none(&own.required_during_scheduling_ignored_during_execution))
+    }),
+    ("topologySpreadConstraints.whenUnsatisfiable", |spec| {
+        let mut constraints = spec.topology_spread_constraints.iter().flatten();
+        constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
+    }),
+    ("resourceClaims", |spec| !none(&spec.resource_claims)),
+    ("resources", |spec| spec.resources.is_some()),
+    ("volumes.persistentVolumeClaim", |spec| {
+        let mut volumes = spec.volumes.iter().flatten();
+        volumes.any(|volume| volume.persistent_volume_claim.is_some())
+    }),
+    ("volumes.ephemeral", |spec| {
+        spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some())
+    }),
+];
+
+fn none<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// The first field of the pod that no decision can weigh, by its path.
+pub fn field(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let (field, _) = ROWS.iter().find(|(_, asks)| asks(spec))?;
+    let of_affinity = field.starts_with("affinity.");
+    Some(match of_affinity {
+        true => format!("spec.{field}.{REQUIRED}"),
+        false => format!("spec.{field}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn each_is_named_by_its_path() {
+        let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap());
+        let terms = json!([{"topologyKey": "z"}]);
+        let spread = |action: &str| json!({"containers": [], "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": action}]});
+        let rows = [
+            (
+                json!({"containers": [], "affinity": {"podAffinity": {REQUIRED: []}}}),
+                None,
+            ),
+            (
+                json!({"containers": [], "affinity": {"podAntiAffinity": {REQUIRED: terms}}}),
+                Some("spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution"),
+            ),
+            (spread("ScheduleAnyway"), None),
+            (
+                spread("DoNotSchedule"),
+                Some("spec.topologySpreadConstraints.whenUnsatisfiable"),
+            ),
+            (
+                json!({"containers": [], "resourceClaims": [{"name": "c"}]}),
+                Some("spec.resourceClaims"),
+            ),
+            (
+                json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+                Some("spec.volumes.persistentVolumeClaim"),
+            ),
+        ];
+        for (spec, expected) in rows {
+            let text = spec.to_string();
+            assert_eq!(of(spec).as_deref(), expected, "{text}");
+        }
+    }
+}
