@@ -38,9 +38,6 @@ pub fn server_names(settings: &Settings, master: &Master) -> ServerNames {
 pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor) -> Result<ControlPlane> {
     let names = server_names(settings, master);
     let pki = Arc::new(layout::open(&settings.pki_dir(), &names)?);
-    if mk8s_containerd::spec::Host::detect().apparmor {
-        mk8s_api::validation::allow_app_armor();
-    }
     let config = Config {
         data_dir: settings.data_dir().into(),
         store: None,

@@ -24,13 +24,16 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	_ "k8s.io/kubernetes/pkg/apis/discovery/install"
 	_ "k8s.io/kubernetes/pkg/apis/events/install"
+	_ "k8s.io/kubernetes/pkg/apis/flowcontrol/install"
 	_ "k8s.io/kubernetes/pkg/apis/networking/install"
 	_ "k8s.io/kubernetes/pkg/apis/node/install"
 	_ "k8s.io/kubernetes/pkg/apis/policy/install"
 	_ "k8s.io/kubernetes/pkg/apis/rbac/install"
+	_ "k8s.io/kubernetes/pkg/apis/resource/install"
 	_ "k8s.io/kubernetes/pkg/apis/scheduling/install"
 	_ "k8s.io/kubernetes/pkg/apis/storage/install"
 	"k8s.io/kubernetes/pkg/capabilities"
+	"k8s.io/kubernetes/pkg/registry/apps/controllerrevision"
 	"k8s.io/kubernetes/pkg/registry/apps/daemonset"
 	"k8s.io/kubernetes/pkg/registry/apps/deployment"
 	"k8s.io/kubernetes/pkg/registry/apps/replicaset"
@@ -43,6 +46,7 @@ import (
 	"k8s.io/kubernetes/pkg/registry/core/configmap"
 	"k8s.io/kubernetes/pkg/registry/core/endpoint"
 	"k8s.io/kubernetes/pkg/registry/core/event"
+	"k8s.io/kubernetes/pkg/registry/core/limitrange"
 	"k8s.io/kubernetes/pkg/registry/core/namespace"
 	"k8s.io/kubernetes/pkg/registry/core/node"
 	"k8s.io/kubernetes/pkg/registry/core/persistentvolume"
@@ -50,20 +54,35 @@ import (
 	"k8s.io/kubernetes/pkg/registry/core/pod"
 	"k8s.io/kubernetes/pkg/registry/core/podtemplate"
 	"k8s.io/kubernetes/pkg/registry/core/replicationcontroller"
+	"k8s.io/kubernetes/pkg/registry/core/resourcequota"
 	"k8s.io/kubernetes/pkg/registry/core/secret"
 	"k8s.io/kubernetes/pkg/registry/core/service"
 	"k8s.io/kubernetes/pkg/registry/core/serviceaccount"
 	"k8s.io/kubernetes/pkg/registry/discovery/endpointslice"
+	"k8s.io/kubernetes/pkg/registry/flowcontrol/flowschema"
+	"k8s.io/kubernetes/pkg/registry/flowcontrol/prioritylevelconfiguration"
 	"k8s.io/kubernetes/pkg/registry/networking/ingress"
+	"k8s.io/kubernetes/pkg/registry/networking/ingressclass"
+	"k8s.io/kubernetes/pkg/registry/networking/ipaddress"
+	"k8s.io/kubernetes/pkg/registry/networking/networkpolicy"
+	"k8s.io/kubernetes/pkg/registry/networking/servicecidr"
 	"k8s.io/kubernetes/pkg/registry/node/runtimeclass"
 	"k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget"
 	"k8s.io/kubernetes/pkg/registry/rbac/clusterrole"
 	"k8s.io/kubernetes/pkg/registry/rbac/clusterrolebinding"
 	"k8s.io/kubernetes/pkg/registry/rbac/role"
 	"k8s.io/kubernetes/pkg/registry/rbac/rolebinding"
+	"k8s.io/kubernetes/pkg/registry/resource/deviceclass"
+	"k8s.io/kubernetes/pkg/registry/resource/resourceclaim"
+	"k8s.io/kubernetes/pkg/registry/resource/resourceclaimtemplate"
+	"k8s.io/kubernetes/pkg/registry/resource/resourceslice"
 	"k8s.io/kubernetes/pkg/registry/scheduling/priorityclass"
 	"k8s.io/kubernetes/pkg/registry/storage/csidriver"
+	"k8s.io/kubernetes/pkg/registry/storage/csinode"
+	"k8s.io/kubernetes/pkg/registry/storage/csistoragecapacity"
 	"k8s.io/kubernetes/pkg/registry/storage/storageclass"
+	"k8s.io/kubernetes/pkg/registry/storage/volumeattachment"
+	"k8s.io/kubernetes/pkg/registry/storage/volumeattributesclass"
 )
 
 var strategies = map[string]any{
@@ -78,6 +97,27 @@ var strategies = map[string]any{
 	"ReplicationController": replicationcontroller.Strategy, "Role": role.Strategy, "RoleBinding": rolebinding.Strategy,
 	"RuntimeClass": runtimeclass.Strategy, "Secret": secret.Strategy, "Service": service.Strategy,
 	"ServiceAccount": serviceaccount.Strategy, "StatefulSet": statefulset.Strategy, "StorageClass": storageclass.Strategy,
+	"CSINode": csinode.Strategy, "CSIStorageCapacity": csistoragecapacity.Strategy, "ControllerRevision": controllerrevision.Strategy,
+	"DeviceClass": deviceclass.Strategy, "FlowSchema": flowschema.Strategy, "IPAddress": ipaddress.Strategy,
+	"IngressClass": ingressclass.Strategy, "LimitRange": limitrange.Strategy, "NetworkPolicy": networkpolicy.Strategy,
+	"PriorityLevelConfiguration": prioritylevelconfiguration.Strategy, "ResourceClaim": resourceclaim.NewStrategy(nil),
+	"ResourceClaimTemplate": resourceclaimtemplate.NewStrategy(nil), "ResourceQuota": resourcequota.Strategy,
+	"ResourceSlice": resourceslice.Strategy, "ServiceCIDR": servicecidr.Strategy, "VolumeAttachment": volumeattachment.Strategy,
+	"VolumeAttributesClass": volumeattributesclass.Strategy,
+}
+
+// Of the status, and of other subresources.
+var statusStrategies = map[string]rest.RESTUpdateStrategy{
+	"CertificateSigningRequest": certificates.StatusStrategy, "CronJob": cronjob.StatusStrategy,
+	"DaemonSet": daemonset.StatusStrategy, "Deployment": deployment.StatusStrategy, "FlowSchema": flowschema.StatusStrategy,
+	"HorizontalPodAutoscaler": horizontalpodautoscaler.StatusStrategy, "Ingress": ingress.StatusStrategy,
+	"Job": job.StatusStrategy, "Namespace": namespace.StatusStrategy, "Node": node.StatusStrategy,
+	"PersistentVolume": persistentvolume.StatusStrategy, "PersistentVolumeClaim": persistentvolumeclaim.StatusStrategy,
+	"Pod": pod.StatusStrategy, "PodDisruptionBudget": poddisruptionbudget.StatusStrategy,
+	"PriorityLevelConfiguration": prioritylevelconfiguration.StatusStrategy, "ReplicaSet": replicaset.StatusStrategy,
+	"ReplicationController": replicationcontroller.StatusStrategy, "Service": service.StatusStrategy,
+	"ServiceCIDR": servicecidr.StatusStrategy, "StatefulSet": statefulset.StatusStrategy,
+	"VolumeAttachment": volumeattachment.StatusStrategy,
 }
 
 type line struct {
@@ -102,7 +142,7 @@ func decode(raw json.RawMessage) (runtime.Object, *schema.GroupVersionKind, erro
 }
 
 // judge runs the strategy and answers the object as it would be stored.
-func judge(l line) (any, error) {
+func judge(l line, status bool) (any, error) {
 	object, gvk, err := decode(l.Object)
 	if err != nil {
 		return nil, err
@@ -117,6 +157,9 @@ func judge(l line) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("no strategy for %s", gvk.Kind)
 	}
+	if status {
+		strategy = statusStrategies[gvk.Kind]
+	}
 	if l.Old == nil {
 		rest.FillObjectMetaSystemFields(accessor)
 		accessor.SetUID(types.UID("u"))
@@ -125,6 +168,11 @@ func judge(l line) (any, error) {
 		old, _, decodeErr := decode(l.Old)
 		if decodeErr != nil {
 			return nil, decodeErr
+		}
+		for _, one := range []runtime.Object{object, old} {
+			if accessor, err := meta.Accessor(one); err == nil && accessor.GetResourceVersion() == "" {
+				accessor.SetResourceVersion("1")
+			}
 		}
 		err = rest.BeforeUpdate(strategy.(rest.RESTUpdateStrategy), ctx, object, old)
 	}
@@ -169,6 +217,10 @@ func main() {
 	capabilities.Initialize(capabilities.Capabilities{AllowPrivileged: true})
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 1<<26)
+	if len(os.Args) > 1 && os.Args[1] == "mutate" {
+		mutate(in)
+		return
+	}
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
 	for in.Scan() {
@@ -176,7 +228,7 @@ func main() {
 		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
 			panic(err)
 		}
-		becomes, err := judge(l)
+		becomes, err := judge(l, false)
 		l.Causes, l.Becomes = nil, becomes
 		if status, ok := err.(apierrors.APIStatus); ok && status.Status().Details != nil {
 			for _, cause := range status.Status().Details.Causes {

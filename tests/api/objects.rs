@@ -176,10 +176,10 @@ async fn fields_are_validated() {
         (
             "pods",
             pod(
-                json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+                json!({"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "persistentVolumeClaim": {}}]}),
             ),
             422,
-            "spec.volumes[0].persistentVolumeClaim: Forbidden: not in this version of mk8s",
+            "spec.volumes[0].persistentVolumeClaim.claimName: Required value",
         ),
         (
             "configmaps",

@@ -95,6 +95,14 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     problems
 }
 
+/// A subdomain, or with a dash at the end the start of one.
+pub fn dns_subdomain_prefix(text: &str) -> Vec<String> {
+    match text.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => dns_subdomain(&format!("{rest}a")),
+        _ => dns_subdomain(text),
+    }
+}
+
 /// A search path of a resolver: a subdomain whose labels may hold underscores.
 pub fn dns_search(text: &str) -> Vec<String> {
     let mut problems = Vec::new();
@@ -258,6 +266,15 @@ pub fn ip(text: &str) -> Vec<String> {
     } else {
         vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_string()]
     }
+}
+
+/// An address in a field that is older than strict parsing: leading zeros are forgiven.
+pub fn legacy_ip(text: &str) -> Vec<String> {
+    let plain = |part: &str| part.parse::<u8>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if text.split('.').count() == 4 && text.split('.').all(plain) {
+        return Vec::new();
+    }
+    ip(text)
 }
 
 pub fn ipv4(text: &str) -> bool {

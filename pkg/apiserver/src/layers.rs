@@ -118,13 +118,12 @@ fn bound(request: &mut Request) -> Result<(), Status> {
     else {
         return Ok(());
     };
-    // A negative one asks for nothing, as does zero.
-    let asked = time::parse_go_duration(text.strip_prefix('-').unwrap_or(text)).ok_or_else(|| {
+    let asked = time::parse_go_duration(text).ok_or_else(|| {
         Status::bad_request(format!(
             "invalid timeout specified in the request URL - time: invalid duration {text:?}"
         ))
     })?;
-    if !asked.is_zero() && !text.starts_with('-') {
+    if !asked.is_zero() {
         request.deadline = request.deadline.min(Instant::now() + asked);
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! apps/v1.
 
-use super::row::row;
+use super::row::{CHANGED_COMPLETE, row};
 use super::{Resource, Support, columns};
 use crate::{defaults, validation};
 
@@ -9,6 +9,7 @@ pub(super) fn rows() -> Vec<Resource> {
     let apps = |kind, plural| row("apps", "v1", kind, plural);
     vec![
         apps("ControllerRevision", "controllerrevisions")
+            .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::controller_revision)
             .validate_update(validation::controller_revision_update)
             .columns(columns::controller_revision()),

@@ -1,6 +1,6 @@
 //! authentication.k8s.io, authorization.k8s.io (reviews, nothing is stored) and certificates.k8s.io.
 
-use super::row::row;
+use super::row::{COMPLETE_CHANGED, row};
 use super::{Handler, Resource, Verbs, columns};
 use crate::{defaults, validation};
 
@@ -30,6 +30,7 @@ pub(super) fn certificates() -> Vec<Resource> {
             "CertificateSigningRequest",
             "certificatesigningrequests",
         )
+        .metadata_checks(COMPLETE_CHANGED)
         .cluster()
         .short(&["csr"])
         .validate(validation::signing_request)

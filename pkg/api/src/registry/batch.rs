@@ -1,6 +1,6 @@
 //! batch/v1.
 
-use super::row::row;
+use super::row::{COMPLETE_CHANGED, row};
 use super::{Dependents, Resource, Support, columns};
 use crate::{defaults, validation};
 
@@ -18,6 +18,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         batch("Job", "jobs")
+            .metadata_checks(COMPLETE_CHANGED)
             .dependents(Dependents::Orphaned)
             .validate(validation::job)
             .validate_update(validation::job_update)

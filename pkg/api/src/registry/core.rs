@@ -1,6 +1,6 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
-use super::row::row;
+use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
 use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events};
 use crate::{defaults, validation};
 
@@ -33,11 +33,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .verbs(Verbs::GET.union(Verbs::LIST))
             .support(Support::Virtual),
         core("ConfigMap", "configmaps")
+            .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::config_map)
             .validate_update(validation::config_map_update)
             .columns(columns::config_map())
             .short(&["cm"]),
         core("Endpoints", "endpoints")
+            .metadata_checks(CHANGED_COMPLETE)
             .put_creates()
             .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             .validate(validation::endpoints)
@@ -47,6 +49,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::endpoints),
         events::served(
             core("Event", "events")
+                .metadata_checks(&[])
                 .put_creates()
                 .dependents(Dependents::None)
                 .validate(validation::event)
@@ -58,12 +61,14 @@ pub(super) fn rows() -> Vec<Resource> {
                 .fields(&["type"]),
         ),
         core("LimitRange", "limitranges")
+            .metadata_checks(COMPLETE)
             .put_creates()
             .columns(columns::created_at())
             .short(&["limits"])
             .default(defaults::limit_range)
             .support(Support::ReadOnly),
         core("Namespace", "namespaces")
+            .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .deletion(Deletion::Emptied)
             .validate(validation::namespace)
@@ -78,6 +83,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::namespace)
             .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
+            .metadata_checks(COMPLETE_CHANGED)
             .registers_status()
             .validate(validation::node)
             .validate_update(validation::node_update)
@@ -89,9 +95,11 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["spec.unschedulable"])
             .default(defaults::node),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .validate(validation::persistent_volume_claim)
             .validate_update(validation::persistent_volume_claim_update)
+            .validate_status(validation::persistent_volume_claim_status)
             .columns(columns::persistent_volume_claim())
             .short(&["pvc"])
             .default(defaults::persistent_volume_claim)
@@ -99,8 +107,10 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
+            .metadata_checks(COMPLETE_TWICE)
             .returns_deleted()
             .validate(validation::persistent_volume)
+            .validate_update(validation::persistent_volume_update)
             .columns(columns::persistent_volume())
             .cluster()
             .short(&["pv"])
@@ -109,6 +119,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")
+            .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .deletion(Deletion::Graceful)
             .validate(validation::pod)
@@ -186,12 +197,14 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::ReadOnly),
         core("Secret", "secrets")
+            .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::secret)
             .validate_update(validation::secret_update)
             .columns(columns::secret())
             .default(defaults::secret)
             .fields(&["type"]),
         core("ServiceAccount", "serviceaccounts")
+            .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .short(&["sa"])
             .sub(

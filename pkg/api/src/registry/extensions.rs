@@ -1,8 +1,7 @@
-//! apiextensions.k8s.io and apiregistration.k8s.io: what changes the API itself.
+//! apiextensions.k8s.io and apiregistration.k8s.io: what changes the API itself; refused for now.
 
 use super::row::row;
-use super::{Deletion, Resource, Support, columns};
-use crate::{defaults, validation};
+use super::{Resource, Support, columns};
 
 pub(super) fn apiextensions() -> Vec<Resource> {
     vec![
@@ -16,14 +15,9 @@ pub(super) fn apiextensions() -> Vec<Resource> {
         .short(&["crd", "crds"])
         .columns(columns::created_at())
         .category("api-extensions")
-        .validate(validation::custom_resource_definition)
-        .default(defaults::custom_resource_definition)
-        .prepare(defaults::definition_create, defaults::definition_update)
-        .deletion(Deletion::WithInstances)
-        .conditional_only()
-        .status_alone()
         .generation()
-        .status(),
+        .status()
+        .support(Support::ReadOnly),
     ]
 }
 

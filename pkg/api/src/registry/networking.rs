@@ -1,6 +1,6 @@
 //! networking.k8s.io and discovery.k8s.io.
 
-use super::row::row;
+use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, row};
 use super::{Resource, Support, columns};
 use crate::{defaults, validation};
 
@@ -8,6 +8,7 @@ pub(super) fn networking() -> Vec<Resource> {
     let networking = |kind, plural| row("networking.k8s.io", "v1", kind, plural);
     vec![
         networking("IngressClass", "ingressclasses")
+            .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::ingress_class)
             .validate_update(validation::ingress_class_update)
             .columns(columns::ingress_class())
@@ -16,6 +17,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .generation()
             .support(Support::StoredOnly),
         networking("Ingress", "ingresses")
+            .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::ingress)
             .validate_status(validation::load_balancer_status)
             .columns(columns::ingress())
@@ -26,6 +28,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         networking("IPAddress", "ipaddresses")
+            .metadata_checks(COMPLETE_CHANGED)
             .validate(validation::ip_address)
             .validate_update(validation::spec_update)
             .columns(columns::ip_address())
@@ -39,6 +42,7 @@ pub(super) fn networking() -> Vec<Resource> {
                 "spec.parentRef.name",
             ]),
         networking("NetworkPolicy", "networkpolicies")
+            .metadata_checks(COMPLETE_CHANGED)
             .columns(columns::network_policy())
             .short(&["netpol"])
             .default(defaults::network_policy)
@@ -58,6 +62,7 @@ pub(super) fn networking() -> Vec<Resource> {
 pub(super) fn discovery() -> Vec<Resource> {
     vec![
         row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+            .metadata_checks(COMPLETE)
             .validate(validation::endpoint_slice)
             .validate_update(validation::endpoint_slice_update)
             .columns(columns::endpoint_slice())

@@ -1,12 +1,13 @@
 //! Small groups: policy, scheduling.k8s.io, coordination.k8s.io, node.k8s.io, flowcontrol.apiserver.k8s.io.
 
-use super::row::row;
+use super::row::{COMPLETE, COMPLETE_CHANGED, row};
 use super::{Resource, Support, columns};
 use crate::{defaults, validation};
 
 pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+            .metadata_checks(&[])
             .conditional_only()
             .validate(validation::disruption_budget)
             .validate_status(validation::disruption_budget_status)
@@ -46,6 +47,7 @@ pub(super) fn coordination() -> Vec<Resource> {
 pub(super) fn node() -> Vec<Resource> {
     vec![
         row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
+            .metadata_checks(COMPLETE_CHANGED)
             .put_creates()
             .conditional_only()
             .validate(validation::runtime_class)
@@ -66,11 +68,13 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
     };
     vec![
         flowcontrol("FlowSchema", "flowschemas")
+            .metadata_checks(COMPLETE)
             .validate(validation::flow_schema)
             .columns(columns::flow_schema())
             .default(defaults::flow_schema)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .metadata_checks(COMPLETE)
             .validate(validation::priority_level)
             .columns(columns::priority_level())
             .default(defaults::priority_level)

@@ -1,6 +1,6 @@
 //! resource.k8s.io/v1 (dynamic resource allocation): stored, nothing acts on it yet.
 
-use super::row::row;
+use super::row::{COMPLETE_CHANGED, row};
 use super::{Resource, Support, columns};
 use crate::{defaults, validation};
 
@@ -8,11 +8,13 @@ pub(super) fn rows() -> Vec<Resource> {
     let dra = |kind, plural| row("resource.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
         dra("DeviceClass", "deviceclasses")
+            .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .cluster()
             .generation()
             .default(defaults::spec_only),
         dra("ResourceClaim", "resourceclaims")
+            .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::resource_claim)
             .validate_update(validation::spec_update)
@@ -21,6 +23,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::resource_claim)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         dra("ResourceClaimTemplate", "resourceclaimtemplates")
+            .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::resource_claim_template)
             .validate_update(validation::spec_update)

@@ -7,9 +7,16 @@ use super::{
     Served, Subresource, Support, Verbs,
 };
 use crate::status::FieldError;
+use crate::validation::MetadataCheck;
+
+/// The orders in which kinds check a changed object's metadata again.
+pub(super) const COMPLETE: &[MetadataCheck] = &[MetadataCheck::Complete];
+pub(super) const COMPLETE_TWICE: &[MetadataCheck] = &[MetadataCheck::Complete, MetadataCheck::Complete];
+pub(super) const COMPLETE_CHANGED: &[MetadataCheck] = &[MetadataCheck::Complete, MetadataCheck::Changed];
+pub(super) const CHANGED_COMPLETE: &[MetadataCheck] = &[MetadataCheck::Changed, MetadataCheck::Complete];
 
 /// (group, version, kind) of `/scale`.
-pub(super) const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// A namespaced, stored, fully supported resource with every verb and the columns Name and Age.
 pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Resource {
@@ -136,9 +143,9 @@ impl Resource {
     /// `/scale` on `spec.replicas` and `status.replicas`.
     pub(super) fn scale(mut self) -> Self {
         self.version().scale = Some(ScalePaths {
-            spec_replicas: vec!["spec".into(), "replicas".into()],
-            status_replicas: vec!["status".into(), "replicas".into()],
-            selector: vec!["spec".into(), "selector".into()],
+            spec_replicas: &["spec", "replicas"],
+            status_replicas: &["status", "replicas"],
+            selector: &["spec", "selector"],
         });
         self.sub("scale", Handler::Scale, Verbs::GET_PATCH_UPDATE, Some(SCALE))
     }
@@ -236,13 +243,13 @@ impl Resource {
         self
     }
 
-    pub(super) fn status_alone(mut self) -> Self {
-        self.semantics.status_alone = true;
+    pub(super) fn holds_addresses(mut self) -> Self {
+        self.semantics.holds_addresses = true;
         self
     }
 
-    pub(super) fn holds_addresses(mut self) -> Self {
-        self.semantics.holds_addresses = true;
+    pub(super) fn metadata_checks(mut self, checks: &'static [MetadataCheck]) -> Self {
+        self.semantics.metadata_checks = checks;
         self
     }
 

@@ -1,5 +1,7 @@
 //! What is special about a kind's writes, as data in its row: handlers ask these, never a kind's name.
 
+use crate::validation::MetadataCheck;
+
 /// What answers a request to a subresource, or the creation of a kind of which nothing is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handler {
@@ -43,8 +45,6 @@ pub enum Deletion {
     Graceful,
     /// As a Namespace's: `spec.finalizers` hold it too, and its phase says so.
     Emptied,
-    /// As a CustomResourceDefinition's: a finalizer of the server's own holds it until no object of its kind is left.
-    WithInstances,
 }
 
 /// What becomes of an object's dependents where the DELETE says nothing of them.
@@ -59,7 +59,7 @@ pub enum Dependents {
 }
 
 /// The facts of a kind; the default is what most kinds are.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Semantics {
     /// A PUT creates the object where there is none (strategies with AllowCreateOnUpdate).
     pub put_creates: bool,
@@ -69,12 +69,28 @@ pub struct Semantics {
     pub returns_deleted: bool,
     /// New objects keep the status they are sent with.
     pub registers_status: bool,
-    /// A write of the status changes nothing of metadata.
-    pub status_alone: bool,
     /// Objects hold cluster addresses and node ports.
     pub holds_addresses: bool,
     pub deletion: Deletion,
     pub dependents: Dependents,
     /// What answers the creation of a kind of which nothing is stored.
     pub answered_by: Option<Handler>,
+    /// Which checks of a changed object's metadata the kind runs again, in its order.
+    pub metadata_checks: &'static [MetadataCheck],
+}
+
+impl Default for Semantics {
+    fn default() -> Self {
+        Semantics {
+            put_creates: false,
+            conditional_only: false,
+            returns_deleted: false,
+            registers_status: false,
+            holds_addresses: false,
+            deletion: Deletion::default(),
+            dependents: Dependents::default(),
+            answered_by: None,
+            metadata_checks: &[MetadataCheck::Changed],
+        }
+    }
 }

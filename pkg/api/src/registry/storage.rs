@@ -1,6 +1,6 @@
 //! storage.k8s.io/v1: stored, nothing acts on it yet.
 
-use super::row::row;
+use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
 use super::{Resource, Support, columns};
 use crate::{defaults, validation};
 
@@ -11,21 +11,27 @@ pub(super) fn rows() -> Vec<Resource> {
             .conditional_only()
             .returns_deleted()
             .validate(validation::csi_driver)
+            .validate_update(validation::csi_driver_update)
             .columns(columns::csi_driver())
             .cluster()
             .default(defaults::csi_driver),
         storage("CSINode", "csinodes")
+            .metadata_checks(COMPLETE_TWICE)
             .conditional_only()
             .returns_deleted()
             .validate(validation::csi_node)
+            .validate_update(validation::csi_node_update)
             .columns(columns::csi_node())
             .cluster()
             .default(defaults::csi_node),
         storage("CSIStorageCapacity", "csistoragecapacities")
+            .metadata_checks(COMPLETE_CHANGED)
             .conditional_only()
             .validate(validation::csi_storage_capacity)
+            .validate_update(validation::csi_storage_capacity_update)
             .columns(columns::csi_storage_capacity()),
         storage("StorageClass", "storageclasses")
+            .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::storage_class)
             .validate_update(validation::storage_class_update)
@@ -34,16 +40,19 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["sc"])
             .default(defaults::storage_class),
         storage("VolumeAttachment", "volumeattachments")
+            .metadata_checks(COMPLETE)
             .conditional_only()
             .returns_deleted()
             .validate(validation::volume_attachment)
             .validate_update(validation::spec_update)
+            .validate_status(validation::volume_attachment_status)
             .columns(columns::volume_attachment())
             .cluster()
             .status()
             .default(defaults::volume_attachment)
             .prepare(defaults::volume_attachment_create, defaults::nothing_on_update),
         storage("VolumeAttributesClass", "volumeattributesclasses")
+            .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .validate(validation::volume_attributes_class)
             .validate_update(validation::volume_attributes_class_update)

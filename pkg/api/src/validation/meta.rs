@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Errors, NEGATIVE, Path, each, flag, has, immutable, int, invalid_each, list, strings, text};
+use super::{Errors, IMMUTABLE, NEGATIVE, Path, each, flag, has, immutable, int, invalid_each, list, strings, text};
 use crate::registry::{NameRule, Resource};
 use crate::status::FieldError;
 use crate::{meta as object, names};
@@ -14,27 +14,19 @@ const METADATA: Path<'static> = Path::new("metadata");
 
 /// Metadata of a new object.
 pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
-    let Some(metadata) = has(new, "metadata") else {
-        errors.push(FieldError::required(
-            "metadata.name",
-            "name or generateName is required",
-        ));
-        return;
-    };
-    let generate_name = text(metadata, "generateName");
-    if !generate_name.is_empty() {
-        let problems = validate_name(resource.name_rule, generate_name, true);
-        invalid_each(errors, &METADATA.child("generateName"), generate_name, problems);
-    }
+    let metadata = has(new, "metadata").unwrap_or(&Value::Null);
+    complete(resource, resource.name_rule, metadata, errors);
+    standard_finalizers(metadata, errors);
+}
+
+/// What metadata has to be by itself.
+fn complete(resource: &Resource, rule: NameRule, metadata: &Value, errors: &mut Errors) {
     match text(metadata, "name") {
         "" => errors.push(FieldError::required(
             "metadata.name",
             "name or generateName is required",
         )),
-        name => {
-            let problems = validate_name(resource.name_rule, name, false);
-            invalid_each(errors, &METADATA.child("name"), name, problems);
-        }
+        name => invalid_each(errors, &METADATA.child("name"), name, validate_name(rule, name)),
     }
     let namespace = text(metadata, "namespace");
     if resource.is_namespaced() {
@@ -79,7 +71,6 @@ fn finalizers(metadata: &Value, errors: &mut Errors) {
             "finalizer orphan and foregroundDeletion cannot be both set",
         ));
     }
-    standard_finalizers(metadata, errors);
 }
 
 fn standard_finalizers(metadata: &Value, errors: &mut Errors) {
@@ -95,11 +86,40 @@ fn standard_finalizers(metadata: &Value, errors: &mut Errors) {
     }
 }
 
+/// One of the checks of a changed object's metadata, of which upstream runs some for all kinds and each kind some again:
+/// what is wrong is told as often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataCheck {
+    /// What it has to be by itself, by the kind's rule for names.
+    Complete,
+    /// What may not change.
+    Changed,
+}
+
 /// Metadata of a changed object against the old one.
-pub fn object_meta_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let empty = Value::Null;
-    let metadata = has(new, "metadata").unwrap_or(&empty);
-    let before = has(old, "metadata").unwrap_or(&empty);
+pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors: &mut Errors) {
+    let metadata = has(new, "metadata").unwrap_or(&Value::Null);
+    let before = has(old, "metadata").unwrap_or(&Value::Null);
+    let start = errors.len();
+    complete(resource, NameRule::PathSegment, metadata, errors);
+    changed(metadata, before, errors);
+    let again = |check: &MetadataCheck, errors: &mut Errors| {
+        match check {
+            MetadataCheck::Complete => complete(resource, resource.name_rule, metadata, errors),
+            MetadataCheck::Changed => changed(metadata, before, errors),
+        }
+        standard_finalizers(metadata, errors);
+    };
+    let mut nonstandard = Errors::new();
+    standard_finalizers(metadata, &mut nonstandard);
+    // Where there is no fault the kind's own checks would find none either.
+    if errors.len() > start || !nonstandard.is_empty() {
+        let checks = resource.semantics.metadata_checks.iter();
+        checks.for_each(|check| again(check, errors));
+    }
+}
+
+fn changed(metadata: &Value, before: &Value, errors: &mut Errors) {
     if has(before, "deletionTimestamp").is_some() {
         let had: BTreeSet<&str> = strings(before, "finalizers").collect();
         let wanted: BTreeSet<&str> = strings(metadata, "finalizers").collect();
@@ -130,10 +150,12 @@ pub fn object_meta_update(new: &Value, old: &Value, errors: &mut Errors) {
             "must not be decremented",
         ));
     }
+    for key in ["name", "namespace", "uid"] {
+        if text(metadata, key) != text(before, key) {
+            errors.push(FieldError::invalid(METADATA.child(key), text(metadata, key), IMMUTABLE));
+        }
+    }
     for (key, path) in [
-        ("name", "metadata.name"),
-        ("namespace", "metadata.namespace"),
-        ("uid", "metadata.uid"),
         ("creationTimestamp", "metadata.creationTimestamp"),
         ("deletionTimestamp", "metadata.deletionTimestamp"),
         ("deletionGracePeriodSeconds", "metadata.deletionGracePeriodSeconds"),
@@ -141,19 +163,9 @@ pub fn object_meta_update(new: &Value, old: &Value, errors: &mut Errors) {
         immutable(errors, metadata, before, &[key], path);
     }
     common(metadata, errors);
-    standard_finalizers(metadata, errors);
 }
 
-/// A name, or with `prefix` the start of a generated one (whose trailing dash is no fault).
-pub fn validate_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
-    let masked;
-    let name = match name.strip_suffix('-') {
-        Some(rest) if prefix && !rest.is_empty() && rule != NameRule::PathSegment => {
-            masked = format!("{}a", rest);
-            &masked
-        }
-        _ => name,
-    };
+pub fn validate_name(rule: NameRule, name: &str) -> Vec<String> {
     match rule {
         NameRule::DnsSubdomain => names::dns_subdomain(name),
         NameRule::DnsLabel => names::dns_label(name),
@@ -306,10 +318,11 @@ mod tests {
 
     #[test]
     fn metadata_that_never_changes() {
-        let old = json!({"metadata": {"name": "a", "uid": "1", "resourceVersion": "1"}});
-        let new = json!({"metadata": {"name": "b", "uid": "1", "resourceVersion": "1"}});
+        let row = crate::registry::find("", "v1", "configmaps").unwrap();
+        let old = json!({"metadata": {"name": "a", "namespace": "n", "uid": "1", "resourceVersion": "1"}});
+        let new = json!({"metadata": {"name": "b", "namespace": "n", "uid": "1", "resourceVersion": "1"}});
         let mut errors = Errors::new();
-        object_meta_update(&new, &old, &mut errors);
+        object_meta_update(row, &new, &old, &mut errors);
         assert_eq!(
             errors[0].to_string(),
             "metadata.name: Invalid value: \"b\": field is immutable"

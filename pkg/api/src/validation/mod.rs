@@ -10,18 +10,23 @@ mod container;
 mod coordination;
 mod core;
 mod dynamic_resources;
-mod extensions;
 mod flowcontrol;
 mod meta;
+mod mounts;
 mod networking;
 mod node_selector;
 mod path;
+mod persistent;
 mod pod;
+mod pod_annotations;
+mod pod_update;
 mod policy;
 mod rbac;
-mod refused;
+mod refs;
 mod resources;
+mod rules;
 mod scheduling;
+mod security;
 mod service;
 mod status;
 mod storage;
@@ -40,28 +45,26 @@ pub use self::certificates::signing_request;
 pub use self::coordination::lease;
 pub use self::core::*;
 pub use self::dynamic_resources::{resource_claim, resource_claim_template, resource_slice};
-pub use self::extensions::custom_resource_definition;
 pub use self::flowcontrol::{flow_schema, priority_level};
 pub use self::meta::{
-    annotations, label_selector, labels, object_meta, object_meta_update, owner_references, validate_name,
+    MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,
+    validate_name,
 };
 pub use self::networking::{ingress, ingress_class, ingress_class_update, ip_address, service_cidr};
 pub use self::path::Path;
-pub use self::pod::{pod, pod_binding, pod_spec, pod_template, pod_template_object, pod_update};
+pub use self::persistent::*;
+pub use self::pod::{pod, pod_binding, pod_template, pod_template_object};
+pub use self::pod_update::pod_update;
 pub use self::policy::disruption_budget;
 pub use self::rbac::*;
-pub use self::refused::allow_app_armor;
 pub use self::scheduling::{priority_class, priority_class_update, runtime_class, runtime_class_update};
 pub use self::service::{service, service_update};
 pub use self::status::{
     autoscaler_status, daemon_set_status, deployment_status, disruption_budget_status, load_balancer_status,
     pod_status, replicas_status, service_status, signing_request_status, stateful_set_status,
 };
-pub use self::storage::{
-    csi_driver, csi_node, csi_storage_capacity, storage_class, storage_class_update, volume_attachment,
-    volume_attributes_class, volume_attributes_class_update,
-};
-pub use self::volumes::VOLUME_SOURCES;
+pub use self::storage::*;
+pub use self::volumes::sources as volume_sources;
 pub use self::warnings::{pod_template_warnings, pod_warnings};
 pub use self::workloads::*;
 
@@ -78,7 +81,7 @@ pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
 /// Everything that is wrong with a change of the main resource.
 pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
-    object_meta_update(new, old, &mut errors);
+    object_meta_update(resource, new, old, &mut errors);
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     (resource.hooks.validate_update)(new, old, &mut errors);
     errors
@@ -87,7 +90,7 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value) -> E
 /// Everything that is wrong with a change of the status, through whichever subresource.
 pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
-    object_meta_update(new, old, &mut errors);
+    object_meta_update(resource, new, old, &mut errors);
     (resource.hooks.validate_status)(new, old, &mut errors);
     errors
 }
@@ -103,9 +106,6 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
     }
     warnings
 }
-
-/// How a refusal of what mk8s cannot do yet is worded.
-pub const NOT_HERE: &str = "not in this version of mk8s";
 
 const IMMUTABLE: &str = "field is immutable";
 const NEGATIVE: &str = "must be greater than or equal to 0";
@@ -140,6 +140,51 @@ fn each<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (usize, &'a Val
 
 fn strings<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
     list(value, key).iter().map(|item| item.as_str().unwrap_or(""))
+}
+
+/// The items of a list that was reached already, with their index.
+fn numbered(value: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    value.as_array().into_iter().flatten().enumerate()
+}
+
+/// The texts of a map field with their keys.
+fn strings_of<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let map = has(value, key).and_then(Value::as_object);
+    let pairs = map.into_iter().flatten();
+    pairs.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or("")))
+}
+
+/// Whether a field is Go's zero value: absent, an empty text or list.
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// A value that says something: not absent, `null`, empty or false.
+fn says(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(_) => true,
+    }
+}
+
+/// A preemption policy that is set.
+fn preemption(policy: &str, path: &Path<'_>, errors: &mut Errors) {
+    match policy {
+        "PreemptLowerPriority" | "Never" => {}
+        "" => errors.push(FieldError::required(path, "")),
+        other => errors.push(FieldError::not_supported(
+            path,
+            other,
+            &["PreemptLowerPriority", "Never"],
+        )),
+    }
 }
 
 fn invalid_each(errors: &mut Errors, path: &Path<'_>, value: &str, problems: Vec<String>) {

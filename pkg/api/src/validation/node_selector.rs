@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::{
-    Errors, NOT_POSITIVE, Path, each, has, int, invalid_each, label_selector, list, one_of_if_set, strings, text,
+use super::rules::{
+    Rules, Scope, always, call, check, each as each_of, object, one_of_if_set, positive, required_saying, structure,
+    whole,
 };
+use super::{Errors, NOT_POSITIVE, Path, each, has, int, invalid_each, label_selector, list, numbered, strings, text};
 use crate::names;
 use crate::status::FieldError;
 
@@ -97,7 +99,113 @@ pub(super) fn node_selector(selector: &Value, path: &Path<'_>, errors: &mut Erro
     }
 }
 
-fn weight(term: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) const AFFINITY: Rules = &[
+    object(
+        "nodeAffinity",
+        &[
+            call(REQUIRED, required_nodes),
+            each_of(PREFERRED, &[whole(weight), whole(preference)]),
+        ],
+    ),
+    object("podAffinity", PODS),
+    object("podAntiAffinity", PODS),
+];
+
+const PODS: Rules = &[
+    each_of(REQUIRED, POD_TERM),
+    each_of(PREFERRED, &[whole(weight), structure("podAffinityTerm", POD_TERM)]),
+];
+
+const POD_TERM: Rules = &[
+    call("labelSelector", selector),
+    call("namespaceSelector", selector),
+    call("namespaces", namespaces),
+    whole(label_keys),
+    required_saying("topologyKey", "can not be empty"),
+    always("topologyKey", names::qualified_name),
+];
+
+fn required_nodes(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    node_selector(own, path, errors);
+}
+
+fn preference(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    term(
+        has(own, "preference").unwrap_or(&Value::Null),
+        false,
+        &path.child("preference"),
+        errors,
+    );
+}
+
+pub(super) fn selector(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    label_selector(own, path, errors);
+}
+
+/// Told as `namespace`, without an index.
+fn namespaces(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    for (_, namespace) in numbered(own) {
+        let namespace = namespace.as_str().unwrap_or("");
+        invalid_each(
+            errors,
+            &path.beside("namespace"),
+            namespace,
+            names::dns_label(namespace),
+        );
+    }
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` beside `labelSelector`.
+fn label_keys(term: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    const LISTS: [&str; 2] = ["matchLabelKeys", "mismatchLabelKeys"];
+    let selector = has(term, "labelSelector");
+    for key in LISTS {
+        let path = path.child(key);
+        let keys = list(term, key);
+        if !keys.is_empty() && selector.is_none() {
+            errors.push(FieldError::forbidden(
+                path,
+                "must not be specified when labelSelector is not set",
+            ));
+            continue;
+        }
+        for (index, key) in strings(term, key).enumerate() {
+            invalid_each(errors, &path.index(index), key, names::qualified_name(key));
+        }
+    }
+    let wanted: HashMap<&str, usize> = strings(term, LISTS[0]).zip(0..).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    if let Some(selector) = selector {
+        let labels = has(selector, "matchLabels").and_then(Value::as_object);
+        let mut known: HashSet<&str> = labels.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        for expression in list(selector, "matchExpressions") {
+            let key = text(expression, "key");
+            // The server has added what the keys mean: a key that is there already is there twice.
+            if let Some(&index) = wanted.get(key).filter(|_| known.contains(key)) {
+                errors.push(FieldError::invalid(
+                    path.index(index),
+                    key,
+                    "exists in both matchLabelKeys and labelSelector",
+                ));
+            }
+            known.insert(key);
+        }
+    }
+    let not: HashSet<&str> = strings(term, LISTS[1]).collect();
+    for (index, key) in strings(term, LISTS[0]).enumerate() {
+        if not.contains(key) {
+            errors.push(FieldError::invalid(
+                path.child(LISTS[0]).index(index),
+                key,
+                "exists in both matchLabelKeys and mismatchLabelKeys",
+            ));
+        }
+    }
+}
+
+fn weight(term: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let weight = int(term, "weight").unwrap_or(0);
     if !(1..=100).contains(&weight) {
         errors.push(FieldError::invalid(
@@ -108,64 +216,10 @@ fn weight(term: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn affinity(affinity: &Value, path: &Path<'_>, errors: &mut Errors) {
-    if let Some(node) = has(affinity, "nodeAffinity") {
-        let path = path.child("nodeAffinity");
-        if let Some(required) = has(node, REQUIRED) {
-            node_selector(required, &path.child(REQUIRED), errors);
-        }
-        let preferred = path.child(PREFERRED);
-        for (index, own) in each(node, PREFERRED) {
-            let path = preferred.index(index);
-            weight(own, &path, errors);
-            term(
-                has(own, "preference").unwrap_or(&Value::Null),
-                false,
-                &path.child("preference"),
-                errors,
-            );
-        }
-    }
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let Some(pods) = has(affinity, kind) else { continue };
-        let path = path.child(kind);
-        let required = path.child(REQUIRED);
-        for (index, own) in each(pods, REQUIRED) {
-            pod_term(own, &required.index(index), errors);
-        }
-        let preferred = path.child(PREFERRED);
-        for (index, own) in each(pods, PREFERRED) {
-            let path = preferred.index(index);
-            weight(own, &path, errors);
-            pod_term(
-                has(own, "podAffinityTerm").unwrap_or(&Value::Null),
-                &path.child("podAffinityTerm"),
-                errors,
-            );
-        }
-    }
-}
-
-fn pod_term(term: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for key in ["labelSelector", "namespaceSelector"] {
-        if let Some(selector) = has(term, key) {
-            label_selector(selector, &path.child(key), errors);
-        }
-    }
-    for namespace in strings(term, "namespaces") {
-        invalid_each(errors, &path.child("namespace"), namespace, names::dns_label(namespace));
-    }
-    let key = text(term, "topologyKey");
-    if key.is_empty() {
-        errors.push(FieldError::required(path.child("topologyKey"), "can not be empty"));
-    }
-    invalid_each(errors, &path.child("topologyKey"), key, names::qualified_name(key));
-}
-
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-pub(super) fn tolerations(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (index, toleration) in each(spec, "tolerations") {
+pub(super) fn tolerations(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    for (index, toleration) in numbered(own) {
         let path = path.index(index);
         let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
         let (value, effect) = (text(toleration, "value"), text(toleration, "effect"));
@@ -241,9 +295,9 @@ pub(super) fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn topology_spread(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     const ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
-    let constraints = list(spec, "topologySpreadConstraints");
+    let constraints = own.as_array().map_or(&[][..], Vec::as_slice);
     let pair = |constraint| (text(constraint, "topologyKey"), text(constraint, "whenUnsatisfiable"));
     let last: HashMap<_, _> = constraints.iter().map(pair).zip(0..).collect();
     for (index, constraint) in constraints.iter().enumerate() {
@@ -269,23 +323,26 @@ pub(super) fn topology_spread(spec: &Value, path: &Path<'_>, errors: &mut Errors
                 format!("{{{}, {action}}}", text(constraint, "topologyKey")),
             ));
         }
-        if let Some(domains) = int(constraint, "minDomains") {
-            if domains <= 0 {
-                errors.push(FieldError::invalid(path.child("minDomains"), domains, NOT_POSITIVE));
-            }
-            if action != "DoNotSchedule" {
-                errors.push(FieldError::invalid(
-                    path.child("minDomains"),
-                    domains,
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"),
-                ));
-            }
-        }
-        for key in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            one_of_if_set(errors, constraint, key, &path, &["Honor", "Ignore"]);
-        }
-        if let Some(selector) = has(constraint, "labelSelector") {
-            label_selector(selector, &path.child("labelSelector"), errors);
-        }
+        check(SPREAD, constraint, scope, &path, errors);
+    }
+}
+
+const SPREAD: Rules = &[
+    positive("minDomains"),
+    whole(domains_need_refusal),
+    one_of_if_set("nodeAffinityPolicy", &["Honor", "Ignore"]),
+    one_of_if_set("nodeTaintsPolicy", &["Honor", "Ignore"]),
+    whole(label_keys),
+    call("labelSelector", selector),
+];
+
+fn domains_need_refusal(constraint: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let action = text(constraint, "whenUnsatisfiable");
+    if let Some(domains) = int(constraint, "minDomains").filter(|_| action != "DoNotSchedule") {
+        errors.push(FieldError::invalid(
+            path.child("minDomains"),
+            domains,
+            format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"),
+        ));
     }
 }

@@ -16,11 +16,18 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
+    /// Of an object itself: it is told as nothing.
+    pub const ROOT: Path<'static> = Path::new("");
+
     pub const fn new(root: &'a str) -> Self {
         Path {
             parent: None,
             step: Step::Child(root),
         }
+    }
+
+    fn is_root(&self) -> bool {
+        matches!((self.parent, self.step), (None, Step::Child("")))
     }
 
     #[must_use]
@@ -39,6 +46,24 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// What this is a part of; itself where that is the root.
+    #[must_use]
+    pub fn parent(&self) -> &Path<'a> {
+        self.parent.unwrap_or(self)
+    }
+
+    /// Another field of what this is a field of.
+    #[must_use]
+    pub const fn beside<'b>(&self, name: &'b str) -> Path<'b>
+    where
+        'a: 'b,
+    {
+        Path {
+            parent: self.parent,
+            step: Step::Child(name),
+        }
+    }
+
     /// `labels[key]`
     #[must_use]
     pub const fn key<'b>(&'b self, key: &'b str) -> Path<'b> {
@@ -51,11 +76,12 @@ impl<'a> Path<'a> {
 
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent {
+        let parent = self.parent.filter(|parent| !parent.is_root());
+        if let Some(parent) = parent {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Child(name) if self.parent.is_some() => write!(f, ".{name}"),
+            Step::Child(name) if parent.is_some() => write!(f, ".{name}"),
             Step::Child(name) => f.write_str(name),
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) => write!(f, "[{key}]"),

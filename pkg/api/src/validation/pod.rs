@@ -5,68 +5,103 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::container::{self, Pod};
+use super::rules::{
+    Rules, Scope, always, call, check, each, format, format_if_set, object, one_of, range, required, texts, whole,
+};
 use super::{
-    Errors, Path, annotations, each, flag, has, int, invalid_each, labels, list, name_if_set, node_selector, one_of,
-    one_of_if_set, refused, resources, same, strings, text, volumes,
+    Errors, Path, annotations, each as each_of, flag, has, int, labels, list, node_selector, numbered, pod_annotations,
+    resources, security, strings, text, volumes,
 };
 use crate::status::FieldError;
-use crate::{meta as object, names};
+use crate::{meta as object_at, names};
 
-const SPEC: Path<'static> = Path::new("spec");
-const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+pub(super) const SPEC: Path<'static> = Path::new("spec");
+const DNS_POLICIES: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+
+/// What needs to know nothing of the pod's containers, then the containers, then all else, in upstream's order.
+const POD_SPEC: Rules = &[
+    call("resourceClaims", resources::pod_claims),
+    whole(container::containers),
+    whole(container::init_containers),
+    whole(container::ephemeral_containers),
+    call("resources", resources::of_pod),
+    whole(host_network_ports),
+    one_of("restartPolicy", &["Always", "OnFailure", "Never"]),
+    one_of("dnsPolicy", DNS_POLICIES),
+    call("nodeSelector", node_labels),
+    object("securityContext", security::POD),
+    object("affinity", node_selector::AFFINITY),
+    whole(dns_config),
+    each("readinessGates", &[always("conditionType", names::qualified_name)]),
+    call("schedulingGates", scheduling_gates),
+    call("topologySpreadConstraints", node_selector::topology_spread),
+    whole(security::windows_host_process),
+    whole(security::host_users),
+    whole(hostname_override),
+    format("serviceAccountName", names::dns_subdomain),
+    format("nodeName", names::dns_subdomain),
+    range("activeDeadlineSeconds", 1, i32::MAX as i64),
+    format("hostname", names::dns_label),
+    format("subdomain", names::dns_label),
+    call("tolerations", node_selector::tolerations),
+    each(
+        "hostAliases",
+        &[always("ip", names::legacy_ip), texts("hostnames", names::dns_subdomain)],
+    ),
+    format("priorityClassName", names::dns_subdomain),
+    format_if_set("runtimeClassName", names::dns_subdomain),
+    call("preemptionPolicy", preemption_policy),
+    call("overhead", overhead),
+    whole(security::operating_system),
+    whole(file_key_volumes),
+];
 
 /// Besides metadata.
 pub fn pod(pod: &Value, errors: &mut Errors) {
     let metadata = has(pod, "metadata").unwrap_or(&Value::Null);
-    specific_annotations(metadata, &Path::new("metadata").child("annotations"), errors);
     let spec = has(pod, "spec").unwrap_or(&Value::Null);
-    pod_spec(spec, true, &SPEC, errors);
+    pod_annotations::check(metadata, spec, &Path::new("metadata").child("annotations"), errors);
+    pod_spec(spec, Some(pod), &SPEC, errors);
     if text(spec, "serviceAccountName").is_empty() {
         token_needs_account(spec, errors);
     }
     for key in ["containers", "initContainers"] {
         let path = SPEC.child(key);
-        for (index, own) in each(spec, key) {
-            let image = text(own, "image");
-            if image.trim().len() != image.len() {
-                errors.push(FieldError::invalid(
-                    path.index(index).child("image"),
-                    image,
-                    "must not have leading or trailing whitespace",
-                ));
-            }
+        for (index, own) in each_of(spec, key) {
+            container::trimmed_image(own, &path.index(index), errors);
         }
     }
-    if object::uid(pod).is_empty() || object::at(pod, &["status", "startTime"]).is_none() {
+    if object_at::uid(pod).is_empty() || object_at::at(pod, &["status", "startTime"]).is_none() {
         create_only(pod, spec, errors);
     }
-    refused::pod_spec(spec, &SPEC, errors);
 }
 
 fn create_only(pod: &Value, spec: &Value, errors: &mut Errors) {
-    if !text(spec, "nodeName").is_empty()
-        && !list(spec, "schedulingGates").is_empty()
-        && object::resource_version(pod).is_empty()
-    {
-        errors.push(FieldError::forbidden(
-            "spec.nodeName",
-            "cannot be set until all schedulingGates have been cleared",
-        ));
+    if !object_at::resource_version(pod).is_empty() {
+        return;
     }
-    if !list(spec, "ephemeralContainers").is_empty() && object::resource_version(pod).is_empty() {
+    if !list(spec, "ephemeralContainers").is_empty() {
         errors.push(FieldError::forbidden(
             "spec.ephemeralContainers",
             "cannot be set on create",
         ));
     }
+    if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
+        errors.push(FieldError::forbidden(
+            "spec.nodeName",
+            "cannot be set until all schedulingGates have been cleared",
+        ));
+    }
+    let metadata = has(pod, "metadata").unwrap_or(&Value::Null);
+    pod_annotations::match_fields(metadata, spec, &SPEC, errors);
 }
 
 fn token_needs_account(spec: &Value, errors: &mut Errors) {
-    for (index, volume) in each(spec, "volumes") {
+    for (index, volume) in each_of(spec, "volumes") {
         let Some(projected) = has(volume, "projected") else {
             continue;
         };
-        for (source, own) in each(projected, "sources") {
+        for (source, own) in each_of(projected, "sources") {
             if has(own, "serviceAccountToken").is_some() {
                 errors.push(FieldError::forbidden(
                     format!("spec.volumes[{index}].projected.sources[{source}].serviceAccountToken"),
@@ -77,33 +112,22 @@ fn token_needs_account(spec: &Value, errors: &mut Errors) {
     }
 }
 
-/// Annotations whose value means something to the server.
-fn specific_annotations(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
-    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    if let Some(cost) = object::at(metadata, &["annotations", COST]).and_then(Value::as_str) {
-        let first_zero = cost.len() > 1 && cost.starts_with(['0', '+']);
-        if cost.parse::<i32>().is_err() || first_zero {
-            errors.push(FieldError::invalid(path.key(COST), cost, "must be a 32bit integer"));
-        }
-    }
-}
-
 /// `template` of a workload kind; `path` is the template's.
 pub fn pod_template(template: &Value, path: &Path<'_>, errors: &mut Errors) {
     let metadata = has(template, "metadata").unwrap_or(&Value::Null);
     labels(has(metadata, "labels"), &path.child("labels"), errors);
     annotations(has(metadata, "annotations"), &path.child("annotations"), errors);
-    specific_annotations(metadata, &path.child("annotations"), errors);
     let spec = has(template, "spec").unwrap_or(&Value::Null);
+    pod_annotations::check(metadata, spec, &path.child("annotations"), errors);
     let spec_path = path.child("spec");
-    pod_spec(spec, false, &spec_path, errors);
+    pod_spec(spec, None, &spec_path, errors);
+    pod_annotations::match_fields(metadata, spec, &spec_path, errors);
     if !list(spec, "ephemeralContainers").is_empty() {
         errors.push(FieldError::forbidden(
             spec_path.child("ephemeralContainers"),
             "ephemeral containers not allowed in pod template",
         ));
     }
-    refused::pod_spec(spec, &spec_path, errors);
 }
 
 /// The kind PodTemplate.
@@ -112,87 +136,52 @@ pub fn pod_template_object(object: &Value, errors: &mut Errors) {
     pod_template(template, &Path::new("template"), errors);
 }
 
-/// Upstream's checks of a pod spec. `is_pod`: of a Pod, not of a template.
-pub fn pod_spec(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
-    let grace_period = int(spec, "terminationGracePeriodSeconds");
-    if grace_period.is_none() {
-        errors.push(FieldError::required(path.child("terminationGracePeriodSeconds"), ""));
-    }
-    let pod = Pod {
-        volumes: volumes::volumes(spec, &path.child("volumes"), errors),
-        grace_period,
-        restart_policy: text(spec, "restartPolicy"),
-        host_users: object::bool_at(spec, &["hostUsers"]) != Some(false),
-    };
-    container::containers(spec, &pod, &path.child("containers"), errors);
-    container::init_containers(spec, &pod, &path.child("initContainers"), errors);
-    if flag(spec, "hostNetwork") {
-        host_network_ports(spec, is_pod, &path.child("containers"), errors);
-    }
-    one_of(errors, spec, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
-    one_of(errors, spec, "dnsPolicy", path, &DNS_POLICIES);
-    labels(has(spec, "nodeSelector"), &path.child("nodeSelector"), errors);
-    security_context(spec, path, errors);
-    if let Some(affinity) = has(spec, "affinity") {
-        node_selector::affinity(affinity, &path.child("affinity"), errors);
-    }
-    dns_config(spec, &path.child("dnsConfig"), errors);
-    gates(spec, path, errors);
-    node_selector::topology_spread(spec, &path.child("topologySpreadConstraints"), errors);
-    hostname_override(spec, path, errors);
-    name_if_set(errors, spec, "serviceAccountName", path, names::dns_subdomain);
-    name_if_set(errors, spec, "nodeName", path, names::dns_subdomain);
-    active_deadline(spec, &path.child("activeDeadlineSeconds"), errors);
-    name_if_set(errors, spec, "hostname", path, names::dns_label);
-    name_if_set(errors, spec, "subdomain", path, names::dns_label);
-    node_selector::tolerations(spec, &path.child("tolerations"), errors);
-    host_aliases(spec, &path.child("hostAliases"), errors);
-    name_if_set(errors, spec, "priorityClassName", path, names::dns_subdomain);
-    if has(spec, "runtimeClassName").is_some() {
-        let name = text(spec, "runtimeClassName");
-        invalid_each(
-            errors,
-            &path.child("runtimeClassName"),
-            name,
-            names::dns_subdomain(name),
-        );
-    }
-    one_of_if_set(
-        errors,
+/// Upstream's checks of a pod spec, of a Pod or (without one) of a template.
+fn pod_spec(spec: &Value, pod: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
+    const FIRST: Rules = &[required("terminationGracePeriodSeconds")];
+    let object = pod.unwrap_or(&Value::Null);
+    let claims = list(spec, "resourceClaims").iter().map(|claim| text(claim, "name"));
+    let mut facts = Pod {
         spec,
-        "preemptionPolicy",
-        path,
-        &["PreemptLowerPriority", "Never"],
-    );
-    if let Some(overhead) = has(spec, "overhead") {
-        resources::list(Some(overhead), &path.child("overhead").child("limits"), errors);
-    }
-    operating_system(spec, &path.child("os"), errors);
-}
-
-fn active_deadline(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let Some(seconds) = int(spec, "activeDeadlineSeconds") else {
-        return;
+        is_pod: pod.is_some(),
+        volumes: Default::default(),
+        claims: claims.filter(|name| !name.is_empty()).collect(),
     };
-    for problem in names::in_range(seconds, 1, i64::from(i32::MAX)) {
-        errors.push(FieldError::invalid(path, seconds, problem));
-    }
+    check(FIRST, spec, &Scope::of(object), path, errors);
+    let scope = Scope {
+        object,
+        pod: Some(&facts),
+    };
+    facts.volumes = volumes::volumes(spec, &scope, &path.child("volumes"), errors);
+    let scope = Scope {
+        object,
+        pod: Some(&facts),
+    };
+    check(POD_SPEC, spec, &scope, path, errors);
 }
 
-fn operating_system(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let Some(os) = has(spec, "os") else { return };
-    match text(os, "name") {
-        "linux" | "windows" => {}
-        "" => errors.push(FieldError::required(path.child("name"), "cannot be empty")),
-        other => errors.push(FieldError::not_supported(path, other, &["linux", "windows"])),
-    }
+fn node_labels(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    labels(Some(own), path, errors);
 }
 
-fn host_network_ports(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut Errors) {
-    for (index, own) in each(spec, "containers") {
+fn overhead(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    resources::overhead(own, path, errors);
+}
+
+fn preemption_policy(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    super::preemption(own.as_str().unwrap_or(""), path, errors);
+}
+
+fn host_network_ports(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    if !flag(spec, "hostNetwork") {
+        return;
+    }
+    let is_pod = scope.pod.is_some_and(|pod| pod.is_pod);
+    let path = path.child("containers");
+    for (index, own) in each_of(spec, "containers") {
         let container_path = path.index(index);
         let ports = container_path.child("ports");
-        for (index, port) in each(own, "ports") {
+        for (index, port) in each_of(own, "ports") {
             let host = int(port, "hostPort").unwrap_or(0);
             if (is_pod || host != 0) && host != int(port, "containerPort").unwrap_or(0) {
                 errors.push(FieldError::invalid(
@@ -205,96 +194,8 @@ fn host_network_ports(spec: &Value, is_pod: bool, path: &Path<'_>, errors: &mut 
     }
 }
 
-fn security_context(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let context_path = path.child("securityContext");
-    if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
-        errors.push(FieldError::invalid(
-            context_path.child("shareProcessNamespace"),
-            true,
-            "ShareProcessNamespace and HostPID cannot both be enabled",
-        ));
-    }
-    let Some(context) = has(spec, "securityContext") else {
-        return;
-    };
-    let path = context_path;
-    for key in ["fsGroup", "runAsUser", "runAsGroup"] {
-        container::user_id(context, key, &path, errors);
-    }
-    let groups = path.child("supplementalGroups");
-    for (index, group) in each(context, "supplementalGroups") {
-        let group = group.as_i64().unwrap_or(0);
-        for problem in names::in_range(group, 0, i64::from(i32::MAX)) {
-            errors.push(FieldError::invalid(groups.index(index), group, problem));
-        }
-    }
-    sysctls(spec, context, &path.child("sysctls"), errors);
-    one_of_if_set(
-        errors,
-        context,
-        "fsGroupChangePolicy",
-        &path,
-        &["Always", "OnRootMismatch"],
-    );
-    container::seccomp(context, &path, errors);
-    container::app_armor(context, &path, errors);
-    one_of_if_set(errors, context, "supplementalGroupsPolicy", &path, &["Merge", "Strict"]);
-    one_of_if_set(
-        errors,
-        context,
-        "seLinuxChangePolicy",
-        &path,
-        &["MountOption", "Recursive"],
-    );
-}
-
-fn sysctls(spec: &Value, context: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let mut seen: HashSet<&str> = HashSet::new();
-    for (index, sysctl) in each(context, "sysctls") {
-        let path = path.index(index);
-        let name = text(sysctl, "name");
-        let repeated = !seen.insert(name);
-        if name.is_empty() {
-            errors.push(FieldError::required(path.child("name"), ""));
-        } else if !is_sysctl(name) {
-            errors.push(FieldError::invalid(
-                path.child("name"),
-                name,
-                r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
-            ));
-        } else if repeated {
-            errors.push(FieldError::duplicate(path.child("name"), name));
-        }
-        let dotted = name.replace('/', ".");
-        if flag(spec, "hostNetwork") && dotted.starts_with("net.") {
-            errors.push(FieldError::invalid(
-                path.child("name"),
-                name,
-                "may not be specified when 'hostNetwork' is true",
-            ));
-        }
-        let ipc = ["kernel.sem", "kernel.msg", "kernel.shm", "fs.mqueue."];
-        if flag(spec, "hostIPC") && ipc.iter().any(|prefix| dotted.starts_with(prefix)) {
-            errors.push(FieldError::invalid(
-                path.child("name"),
-                name,
-                "may not be specified when 'hostIPC' is true",
-            ));
-        }
-    }
-}
-
-fn is_sysctl(name: &str) -> bool {
-    let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.len() <= 253
-        && name.split(['.', '/']).all(|part| {
-            let bytes = part.as_bytes();
-            matches!((bytes.first(), bytes.last()), (Some(&first), Some(&last)) if edge(first) && edge(last))
-                && bytes.iter().all(|&byte| edge(byte) || byte == b'-' || byte == b'_')
-        })
-}
-
-fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn dns_config(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let path = path.child("dnsConfig");
     let config = has(spec, "dnsConfig");
     if text(spec, "dnsPolicy") == "None" {
         match config {
@@ -325,11 +226,11 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         ));
     }
     for (index, server) in strings(config, "nameservers").enumerate() {
-        invalid_each(errors, &nameservers.index(index), server, names::ip(server));
+        super::invalid_each(errors, &nameservers.index(index), server, names::legacy_ip(server));
     }
     dns_searches(config, &path.child("searches"), errors);
     let options = path.child("options");
-    for (index, option) in each(config, "options") {
+    for (index, option) in each_of(config, "options") {
         if text(option, "name").is_empty() {
             errors.push(FieldError::required(options.index(index), "must not be empty"));
         }
@@ -356,34 +257,23 @@ fn dns_searches(config: &Value, path: &Path<'_>, errors: &mut Errors) {
     for (index, search) in strings(config, "searches").enumerate() {
         if search != "." {
             let plain = search.strip_suffix('.').unwrap_or(search);
-            invalid_each(errors, &path.index(index), plain, names::dns_search(plain));
+            super::invalid_each(errors, &path.index(index), plain, names::dns_search(plain));
         }
     }
 }
 
-fn gates(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let readiness = path.child("readinessGates");
-    for (index, gate) in each(spec, "readinessGates") {
-        let type_ = text(gate, "conditionType");
-        invalid_each(
-            errors,
-            &readiness.index(index).child("conditionType"),
-            type_,
-            names::qualified_name(type_),
-        );
-    }
-    let scheduling = path.child("schedulingGates");
+fn scheduling_gates(gates: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let mut seen: HashSet<&str> = HashSet::new();
-    for (index, gate) in each(spec, "schedulingGates") {
+    for (index, gate) in numbered(gates) {
         let name = text(gate, "name");
-        invalid_each(errors, &scheduling.index(index), name, names::qualified_name(name));
+        super::invalid_each(errors, &path.index(index), name, names::qualified_name(name));
         if !seen.insert(name) {
-            errors.push(FieldError::duplicate(scheduling.index(index), name));
+            errors.push(FieldError::duplicate(path.index(index), name));
         }
     }
 }
 
-fn hostname_override(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn hostname_override(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     if has(spec, "hostnameOverride").is_none() {
         return;
     }
@@ -404,155 +294,36 @@ fn hostname_override(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     if name.len() > 64 {
         errors.push(FieldError::too_long(own, 64));
     }
-    invalid_each(errors, &own, name, names::dns_subdomain(name));
+    super::invalid_each(errors, &own, name, names::dns_subdomain(name));
 }
 
-fn host_aliases(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (index, alias) in each(spec, "hostAliases") {
-        let path = path.index(index);
-        let ip = text(alias, "ip");
-        invalid_each(errors, &path.child("ip"), ip, names::ip(ip));
-        let hostnames = path.child("hostnames");
-        for (index, name) in strings(alias, "hostnames").enumerate() {
-            invalid_each(errors, &hostnames.index(index), name, names::dns_subdomain(name));
-        }
-    }
-}
-
-/// What may change in a pod: images, a shorter deadline, more tolerations, fewer scheduling gates.
-pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let empty = Value::Null;
-    let spec = has(new, "spec").unwrap_or(&empty);
-    let before = has(old, "spec").unwrap_or(&empty);
-    for key in ["containers", "initContainers"] {
-        if list(spec, key).len() != list(before, key).len() {
-            errors.push(FieldError::forbidden(
-                SPEC.child(key),
-                "pod updates may not add or remove containers",
-            ));
-            return;
-        }
-    }
-    match (int(spec, "activeDeadlineSeconds"), int(before, "activeDeadlineSeconds")) {
-        (Some(new), Some(old)) if old < new => {
-            errors.push(FieldError::invalid(
-                "spec.activeDeadlineSeconds",
-                new,
-                "must be less than or equal to previous value",
-            ));
-            return;
-        }
-        (None, Some(_)) => errors.push(FieldError::invalid(
-            "spec.activeDeadlineSeconds",
-            Value::Null,
-            "must not update from a positive integer to nil value",
-        )),
-        _ => {}
-    }
-    only_added_tolerations(spec, before, errors);
-    no_new_gates(spec, before, errors);
-    if same(Some(spec), Some(before)) {
-        return;
-    }
-    let munged = with_old_mutable_fields(spec, before);
-    let changed = changed_keys(&munged, before);
-    if !changed.is_empty() {
-        errors.push(FieldError::forbidden(
-            "spec",
-            format!(
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n changed: {}",
-                changed.join(", ")
-            ),
-        ));
-    }
-}
-
-fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
-    let gates = list(before, "schedulingGates").iter();
-    let known: HashSet<&str> = gates.map(|gate| text(gate, "name")).collect();
-    for (index, gate) in each(spec, "schedulingGates") {
-        let name = text(gate, "name");
-        if !known.contains(name) {
-            errors.push(FieldError::forbidden(
-                format!("spec.schedulingGates[{index}].name"),
-                format!("only deletion is allowed, but found new scheduling gate '{name}'"),
-            ));
-        }
-    }
-}
-
-/// The fields that differ: those of the new object in their order, then those that are gone.
-fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
-    let fields = |object: &'a Value| object.as_object().into_iter().flatten();
-    let differ = fields(new).filter(|(key, value)| !same(Some(value), old.get(key.as_str())));
-    let gone = fields(old).filter(|(key, value)| new.get(key.as_str()).is_none() && !same(None, Some(value)));
-    differ.chain(gone).map(|(key, _)| key.as_str()).collect()
-}
-
-fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) {
-    let without_seconds = |toleration| ["key", "operator", "value", "effect"].map(|field| has(toleration, field));
-    let new: HashSet<_> = list(spec, "tolerations").iter().map(without_seconds).collect();
-    let mut old = list(before, "tolerations").iter().map(without_seconds);
-    if !old.all(|old| new.contains(&old)) {
-        errors.push(FieldError::forbidden(
-            "spec.tolerations",
-            "existing toleration can not be modified except its tolerationSeconds",
-        ));
-    }
-}
-
-/// The new spec with everything that may change taken from the old: what still differs may not.
-fn with_old_mutable_fields(spec: &Value, before: &Value) -> Value {
-    let mut munged = spec.clone();
-    for key in ["containers", "initContainers"] {
-        let old = list(before, key);
-        for (container, old) in object::items_mut(&mut munged, &[key]).iter_mut().zip(old) {
-            match has(old, "image") {
-                Some(image) => object::set(container, &["image"], image.clone()),
-                None => {
-                    object::remove(container, &["image"]);
-                }
-            }
-        }
-    }
-    let mut restore = |key: &str| match has(before, key) {
-        Some(value) => object::set(&mut munged, &[key], value.clone()),
-        None => {
-            object::remove(&mut munged, &[key]);
-        }
+/// A file that environment variables come from is in a directory of the pod's own.
+fn file_key_volumes(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let volume = |name: &str| {
+        list(spec, "volumes")
+            .iter()
+            .rev()
+            .find(|volume| text(volume, "name") == name)
     };
-    restore("activeDeadlineSeconds");
-    restore("schedulingGates");
-    restore("tolerations");
-    let old_grace = int(before, "terminationGracePeriodSeconds");
-    if old_grace.is_some_and(|seconds| seconds < 0) && int(spec, "terminationGracePeriodSeconds") == Some(1) {
-        restore("terminationGracePeriodSeconds");
-    }
-    if !list(before, "schedulingGates").is_empty() {
-        // a gated pod's node selector may grow, its affinity may narrow
-        let grown = has(before, "nodeSelector")
-            .and_then(Value::as_object)
-            .is_none_or(|old| {
-                old.iter()
-                    .all(|(key, value)| object::at(spec, &["nodeSelector", key]) == Some(value))
-            });
-        if grown {
-            restore("nodeSelector");
-        }
-        if object::at(before, &["affinity", "nodeAffinity"]).is_none() {
-            match object::at(before, &["affinity"]) {
-                None if object::at(spec, &["affinity", "podAffinity"]).is_none()
-                    && object::at(spec, &["affinity", "podAntiAffinity"]).is_none() =>
-                {
-                    restore("affinity");
-                }
-                _ => {
-                    object::remove(&mut munged, &["affinity", "nodeAffinity"]);
-                }
+    security::visit_containers(spec, path, |container, path| {
+        let env = path.child("env");
+        for (index, variable) in each_of(container, "env") {
+            let Some(file) = object_at::at(variable, &["valueFrom", "fileKeyRef"]) else {
+                continue;
+            };
+            let name = text(file, "volumeName");
+            let own = format!("{}.valueFrom.fileKeyRef.volumeName", env.index(index));
+            match volume(name) {
+                None => errors.push(FieldError::not_found(own, name)),
+                Some(volume) if has(volume, "emptyDir").is_none() => errors.push(FieldError::invalid(
+                    own,
+                    name,
+                    "referenced volume must be of type emptyDir",
+                )),
+                Some(_) => {}
             }
         }
-    }
-    munged
+    });
 }
 
 /// `pods/binding`: what the scheduler posts.
@@ -642,7 +413,7 @@ mod tests {
             ),
             (
                 |spec| spec["volumes"] = json!([{"name": "a", "persistentVolumeClaim": {"claimName": "c"}}]),
-                &["spec.volumes[0].persistentVolumeClaim: Forbidden: not in this version of mk8s"],
+                &[],
             ),
             (
                 |spec| {
@@ -654,7 +425,7 @@ mod tests {
                 |spec| {
                     spec["initContainers"] = json!([{"name": "i", "image": "x", "restartPolicy": "Always"}]);
                 },
-                &["spec.initContainers[0].restartPolicy: Forbidden: not in this version of mk8s"],
+                &[],
             ),
             (
                 |spec| spec["tolerations"] = json!([{"operator": "Equal"}]),
@@ -688,7 +459,7 @@ mod tests {
             let mut new = old.clone();
             change(&mut new["spec"]);
             let mut errors = Errors::new();
-            pod_update(&new, &old, &mut errors);
+            super::super::pod_update(&new, &old, &mut errors);
             errors.len()
         };
         assert_eq!(update(|spec| spec["containers"][0]["image"] = "j".into()), 0);

@@ -1,13 +1,21 @@
-//! Resource requirements: names, quantities, requests against limits.
+//! Resource requirements: names, quantities, requests against limits, claims.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
-use super::{Errors, NEGATIVE, Path, has};
+use serde_json::{Map, Value};
+
+use super::rules::Scope;
+use super::{Errors, NEGATIVE, Path, has, list as items, numbered, text};
+use crate::meta as object_at;
 use crate::names;
 use crate::quantity::{self, Quantity};
 use crate::status::FieldError;
 
 const CONTAINER: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+const POD: [&str; 3] = ["cpu", "hugepages-", "memory"];
+
+/// What a resource may be called, in a container or in a pod.
+type NameCheck = fn(&str, &Path<'_>, &mut Errors);
 
 fn is_hugepage(name: &str) -> bool {
     name.starts_with("hugepages-")
@@ -25,34 +33,69 @@ fn overcommit_allowed(name: &str) -> bool {
     is_native(name) && !is_hugepage(name)
 }
 
-fn resource_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
-    if CONTAINER.contains(&name) {
-        return;
-    }
+/// What is a resource anywhere: of containers, of quotas, of claims.
+fn is_standard(name: &str) -> bool {
+    const STANDARD: [&str; 20] = [
+        "configmaps",
+        "cpu",
+        "ephemeral-storage",
+        "limits.cpu",
+        "limits.ephemeral-storage",
+        "limits.memory",
+        "memory",
+        "persistentvolumeclaims",
+        "pods",
+        "replicationcontrollers",
+        "requests.cpu",
+        "requests.ephemeral-storage",
+        "requests.memory",
+        "requests.storage",
+        "resourcequotas",
+        "secrets",
+        "services",
+        "services.loadbalancers",
+        "services.nodeports",
+        "storage",
+    ];
+    STANDARD.contains(&name) || is_hugepage(name) || name.starts_with("requests.hugepages-")
+}
+
+fn resource_name(name: &str, path: &Path<'_>, errors: &mut Errors) -> bool {
     let problems = names::qualified_name(name);
-    if !problems.is_empty() {
-        super::invalid_each(errors, path, name, problems);
-    } else if !name.contains('/') && !is_hugepage(name) {
+    let mut good = problems.is_empty();
+    super::invalid_each(errors, path, name, problems);
+    if good && !name.contains('/') && !is_standard(name) {
+        good = false;
         errors.push(FieldError::invalid(
             path,
             name,
             "must be a standard resource type or fully qualified",
         ));
     }
-    if !name.contains('/') {
-        if !is_hugepage(name) {
-            errors.push(FieldError::invalid(
-                path,
-                name,
-                "must be a standard resource for containers",
-            ));
+    good
+}
+
+fn container_resource(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if CONTAINER.contains(&name) {
+        return;
+    }
+    resource_name(name, path, errors);
+    let why = if !name.contains('/') {
+        if is_hugepage(name) {
+            return;
         }
-    } else if !is_native(name) && !is_extended(name) {
-        errors.push(FieldError::invalid(
-            path,
-            name,
-            "doesn't follow extended resource name standard",
-        ));
+        "must be a standard resource for containers"
+    } else if is_native(name) || is_extended(name) {
+        return;
+    } else {
+        "doesn't follow extended resource name standard"
+    };
+    errors.push(FieldError::invalid(path, name, why));
+}
+
+fn pod_resource(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if resource_name(name, path, errors) && !matches!(name, "cpu" | "memory") && !is_hugepage(name) {
+        errors.push(FieldError::not_supported(path, name, &POD));
     }
 }
 
@@ -70,26 +113,56 @@ fn quantity_value(name: &str, value: &Value, path: &Path<'_>, errors: &mut Error
     if is_extended(name) && !quantity.is_whole() {
         errors.push(FieldError::invalid(path, quantity.to_string(), "must be an integer"));
     }
+    if is_hugepage(name) && !whole_pages(name, &quantity) {
+        errors.push(FieldError::invalid(
+            path,
+            quantity.to_string(),
+            format!("{quantity} is not positive integer multiple of {name}"),
+        ));
+    }
     Some(quantity)
 }
 
-/// `limits` and `requests` of a container (or of a pod's overhead, as limits).
-pub(super) fn requirements(resources: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let limits_path = path.child("limits");
-    let requests_path = path.child("requests");
-    let limits = has(resources, "limits").and_then(Value::as_object);
-    for (name, value) in limits.into_iter().flatten() {
-        let path = limits_path.key(name);
-        resource_name(name, &path, errors);
+fn whole_pages(name: &str, quantity: &Quantity) -> bool {
+    let page = name
+        .strip_prefix("hugepages-")
+        .and_then(|size| Quantity::parse(size).ok());
+    page.is_some_and(|page| page.signum() > 0 && page.is_whole() && quantity.value() % page.value() == 0)
+}
+
+fn quantities<'a>(resources: &'a Value, key: &str) -> Option<&'a Map<String, Value>> {
+    has(resources, key).and_then(Value::as_object)
+}
+
+/// `resources` of a container.
+pub(super) fn of_container(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    requirements(resources, container_resource, path, errors);
+    claims(resources, scope, &path.child("claims"), errors);
+}
+
+/// A pod's overhead, which is told as limits.
+pub(super) fn overhead(own: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let limits = path.child("limits");
+    for (name, value) in own.as_object().into_iter().flatten() {
+        let path = limits.key(name);
+        container_resource(name, &path, errors);
         quantity_value(name, value, &path, errors);
     }
-    for (name, value) in has(resources, "requests")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+}
+
+/// `limits` and `requests`.
+fn requirements(resources: &Value, name_check: NameCheck, path: &Path<'_>, errors: &mut Errors) {
+    let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
+    let limits = quantities(resources, "limits");
+    let requests = quantities(resources, "requests");
+    for (name, value) in limits.into_iter().flatten() {
+        let path = limits_path.key(name);
+        name_check(name, &path, errors);
+        quantity_value(name, value, &path, errors);
+    }
+    for (name, value) in requests.into_iter().flatten() {
         let path = requests_path.key(name);
-        resource_name(name, &path, errors);
+        name_check(name, &path, errors);
         let Some(request) = quantity_value(name, value, &path, errors) else {
             continue;
         };
@@ -114,11 +187,167 @@ pub(super) fn requirements(resources: &Value, path: &Path<'_>, errors: &mut Erro
             _ => {}
         }
     }
+    let names = || limits.into_iter().chain(requests).flat_map(Map::keys);
+    if names().any(|name| is_hugepage(name)) && !names().any(|name| matches!(name.as_str(), "cpu" | "memory")) {
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+    }
+}
+
+/// `claims` of a container: each of the pod's, as a whole or one request of it, and none twice.
+fn claims(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let Some(pod) = scope.pod else { return };
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
+    let mut named: HashSet<&str> = HashSet::new();
+    for (index, claim) in items(resources, "claims").iter().enumerate() {
+        let path = path.index(index);
+        let (name, request) = (text(claim, "name"), text(claim, "request"));
+        if name.is_empty() {
+            errors.push(FieldError::required(path, ""));
+            continue;
+        }
+        if seen.contains(&(name, "")) {
+            errors.push(FieldError::duplicate(path, name));
+        } else {
+            if !request.is_empty() {
+                super::invalid_each(errors, &path.child("request"), request, names::dns_label(request));
+            }
+            if !seen.insert((name, request)) {
+                errors.push(FieldError::duplicate(path, format!("{name}/{request}")));
+            } else if request.is_empty() && named.contains(name) {
+                errors.push(FieldError::duplicate(path, name));
+            }
+            named.insert(name);
+        }
+        if !pod.claims.contains(name) {
+            let mut known: Vec<&str> = pod.claims.iter().copied().collect();
+            known.sort_unstable();
+            let mut error = FieldError::not_found(path, name);
+            error.detail = "must be one of the names in pod.spec.resourceClaims".into();
+            error.detail += &match known.as_slice() {
+                [] => " which is empty".to_string(),
+                known => format!(": {}", known.join(", ")),
+            };
+            errors.push(error);
+        }
+    }
+}
+
+/// `resources` of a pod itself: what its containers ask for has to fit.
+pub(super) fn of_pod(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let Some(pod) = scope.pod else { return };
+    if object_at::str_at(pod.spec, &["os", "name"]) == Some("windows") {
+        return errors.push(FieldError::forbidden(path, "may not be set for a windows pod"));
+    }
+    if has(resources, "claims").is_some() {
+        errors.push(FieldError::forbidden(
+            path.child("claims"),
+            "claims may not be set for Resources at pod-level",
+        ));
+    }
+    requirements(resources, pod_resource, path, errors);
+    for (key, only_pages) in [("requests", false), ("limits", true)] {
+        let own_path = path.child(key);
+        for (name, value) in quantities(resources, key).into_iter().flatten() {
+            let (Ok(own), Some(sum)) = (quantity::from_json(value), aggregate(pod.spec, key, name)) else {
+                continue;
+            };
+            if sum > own && (is_hugepage(name) || !only_pages) {
+                errors.push(FieldError::invalid(
+                    own_path.key(name),
+                    own.to_string(),
+                    format!("must be greater than or equal to aggregate container {key} of {sum}"),
+                ));
+            }
+        }
+    }
+    let containers = path.child("containers");
+    for (index, container) in items(pod.spec, "containers").iter().enumerate() {
+        let limits = object_at::map_at(container, &["resources", "limits"]);
+        for (name, value) in limits.into_iter().flatten() {
+            let limit = object_at::at(resources, &["limits", name]).and_then(|limit| quantity::from_json(limit).ok());
+            let (Ok(own), Some(limit)) = (quantity::from_json(value), limit) else {
+                continue;
+            };
+            if own > limit {
+                errors.push(FieldError::invalid(
+                    containers.index(index).key(name).child("limits"),
+                    own.to_string(),
+                    format!("must be less than or equal to pod limits of {limit}"),
+                ));
+            }
+        }
+    }
+}
+
+/// What a pod's containers need at once of a resource: all that run beside each other, or one that runs before them.
+fn aggregate(spec: &Value, key: &str, name: &str) -> Option<Quantity> {
+    let of = |container: &Value| {
+        let own = object_at::at(container, &["resources", key, name])?;
+        quantity::from_json(own).ok()
+    };
+    let add = |a: Option<Quantity>, b: Option<Quantity>| match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
+    let mut running = items(spec, "containers").iter().map(of).fold(None, add);
+    let (mut sidecars, mut most) = (None, None);
+    for container in items(spec, "initContainers") {
+        let at_once = add(of(container), sidecars);
+        if text(container, "restartPolicy") == "Always" {
+            running = add(running, of(container));
+            sidecars = at_once;
+        }
+        if at_once > most {
+            most = at_once;
+        }
+    }
+    if most > running { most } else { running }
 }
 
 /// A resource list of a node or a quota: quantities must not be negative.
 pub(super) fn list(resources: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
     for (name, value) in resources.and_then(Value::as_object).into_iter().flatten() {
         quantity_value(name, value, &path.key(name), errors);
+    }
+}
+
+/// `resourceClaims` of a pod.
+pub(super) fn pod_claims(claims: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let is_pod = scope.pod.is_some_and(|pod| pod.is_pod);
+    let mirrored = is_pod && object_at::annotation(scope.object, super::pod_annotations::MIRROR).is_some();
+    let mut seen: HashSet<&str> = HashSet::new();
+    for (index, claim) in numbered(claims) {
+        if mirrored {
+            errors.push(FieldError::forbidden("", "static pods do not support resource claims"));
+            continue;
+        }
+        pod_claim(claim, &mut seen, &path.index(index), errors);
+    }
+}
+
+fn pod_claim<'a>(claim: &'a Value, seen: &mut HashSet<&'a str>, path: &Path<'_>, errors: &mut Errors) {
+    const KINDS: [&str; 2] = ["resourceClaimName", "resourceClaimTemplateName"];
+    let name = text(claim, "name");
+    if name.is_empty() {
+        errors.push(FieldError::required(path.child("name"), ""));
+    } else if !seen.insert(name) {
+        errors.push(FieldError::duplicate(path.child("name"), name));
+    } else {
+        super::invalid_each(errors, &path.child("name"), name, names::dns_label(name));
+    }
+    let why = match KINDS.map(|kind| has(claim, kind).is_some()) {
+        [true, true] => Some("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+        [false, false] => Some("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        // shown as upstream's own type has it
+        let shown = serde_json::json!({"Name": name, "ResourceClaimName": has(claim, KINDS[0]), "ResourceClaimTemplateName": has(claim, KINDS[1])});
+        errors.push(FieldError::invalid(path, shown, why));
+    }
+    for kind in KINDS {
+        if let Some(own) = has(claim, kind).and_then(Value::as_str) {
+            super::invalid_each(errors, &path.child(kind), own, names::dns_subdomain(own));
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! scheduling.k8s.io and node.k8s.io: priority and runtime classes.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use super::{Errors, Path, flag, has, immutable, int, invalid_each, labels, node_selector, resources, text};
+use super::rules::{Rules, Scope, always, call, check, check_object};
+use super::{Errors, Path, flag, has, immutable, int, labels, node_selector, numbered, resources, text};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
@@ -36,14 +39,8 @@ pub fn priority_class(class: &Value, errors: &mut Errors) {
             format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"),
         ));
     }
-    if let Some(policy) = has(class, "preemptionPolicy").and_then(Value::as_str)
-        && !matches!(policy, "PreemptLowerPriority" | "Never")
-    {
-        errors.push(FieldError::not_supported(
-            "preemptionPolicy",
-            policy,
-            &["PreemptLowerPriority", "Never"],
-        ));
+    if let Some(policy) = has(class, "preemptionPolicy").and_then(Value::as_str) {
+        super::preemption(policy, &Path::new("preemptionPolicy"), errors);
     }
 }
 
@@ -54,19 +51,37 @@ pub fn priority_class_update(new: &Value, old: &Value, errors: &mut Errors) {
     immutable(errors, new, old, &["preemptionPolicy"], "preemptionPolicy");
 }
 
+const RUNTIME_CLASS: Rules = &[
+    always("handler", names::dns_label),
+    call("overhead", overhead),
+    call("scheduling", placement),
+];
+
 pub fn runtime_class(class: &Value, errors: &mut Errors) {
-    let handler = text(class, "handler");
-    invalid_each(errors, &Path::new("handler"), handler, names::dns_label(handler));
-    let overhead = Path::new("overhead");
-    resources::list(
-        object::at(class, &["overhead", "podFixed"]),
-        &overhead.child("limits"),
-        errors,
-    );
-    if let Some(scheduling) = has(class, "scheduling") {
-        let path = Path::new("scheduling");
-        labels(has(scheduling, "nodeSelector"), &path.child("nodeSelector"), errors);
-        node_selector::tolerations(scheduling, &path.child("tolerations"), errors);
+    check_object(RUNTIME_CLASS, class, errors);
+}
+
+/// Told as limits of the overhead itself.
+fn overhead(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    resources::overhead(has(own, "podFixed").unwrap_or(&Value::Null), path, errors);
+}
+
+fn placement(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    const TOLERATIONS: Rules = &[
+        call("tolerations", node_selector::tolerations),
+        call("tolerations", distinct),
+    ];
+    labels(has(own, "nodeSelector"), &path.child("nodeSelector"), errors);
+    check(TOLERATIONS, own, scope, path, errors);
+}
+
+fn distinct(tolerations: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (index, toleration) in numbered(tolerations) {
+        let fields = ["key", "operator", "value", "effect"].map(|field| text(toleration, field));
+        if !seen.insert((fields, int(toleration, "tolerationSeconds"))) {
+            errors.push(FieldError::duplicate(path.index(index), toleration.clone()));
+        }
     }
 }
 

@@ -923,8 +923,10 @@ mod tests {
             ["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""]
         );
         assert_eq!(
-            problems(|spec| spec["template"]["spec"]["volumes"] = json!([{"name": "a", "nfs": {}}])),
-            ["spec.template.spec.volumes[0].nfs: Forbidden: not in this version of mk8s"]
+            problems(
+                |spec| spec["template"]["spec"]["volumes"] = json!([{"name": "a", "glusterfs": {"endpoints": "e"}}])
+            ),
+            ["spec.template.spec.volumes[0].glusterfs.path: Required value"]
         );
         let old = base();
         let mut new = base();

@@ -20,6 +20,7 @@ use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::filters::authz::Attributes;
 use crate::layers::Guard;
+use crate::respond;
 
 const BUFFER: usize = 32 << 10;
 /// How long a client may stay after its node has ended the stream.
@@ -31,9 +32,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
         // Nothing has run yet: an empty log.
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        return Ok(response);
+        return Ok(respond::bytes(StatusCode::OK, "text/plain", ""));
     }
     let query: String = [
         "follow",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mk8s_api::meta::{bool_at, i64_at, items, str_at, string};
-use mk8s_api::validation::VOLUME_SOURCES;
+use mk8s_api::validation::volume_sources;
 use serde_json::Value;
 
 use super::{Level, LevelVersion, Violation};
@@ -642,13 +642,7 @@ fn restricted_volumes(pod: &Value, _: u32) -> Option<Violation> {
         return None;
     }
     let names: Vec<String> = bad.iter().map(|volume| name(volume)).collect();
-    let kind = |volume: &&Value| {
-        VOLUME_SOURCES
-            .iter()
-            .find(|kind| has(volume, kind))
-            .copied()
-            .unwrap_or("unknown")
-    };
+    let kind = |volume: &&Value| volume_sources().find(|kind| has(volume, kind)).unwrap_or("unknown");
     let types: BTreeSet<&str> = bad.iter().map(kind).collect();
     violation(
         "restricted volume types",
