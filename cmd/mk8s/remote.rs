@@ -110,12 +110,14 @@ pub async fn identity(settings: &Settings, supervisor: &Supervisor) -> Result<Id
 /// A client of the settings' server that trusts `ca_pem` alone.
 pub fn client(settings: &Settings, ca_pem: &str, certificate: Option<Holder>) -> Result<kube::Client> {
     let ca = issue::certificates(ca_pem)?;
+    // Who has a node's certificate writes as its node agent.
+    let program = if certificate.is_some() { "kubelet" } else { "mk8s" };
     let remote = Remote {
         servers: settings.endpoints.clone(),
         ca,
         certificate: certificate.map(|holder| Arc::new(holder) as Arc<dyn rustls::client::ResolvesClientCert>),
         token: None,
-        user_agent: format!("mk8s/{}", mk8s_apiserver::config::VERSION),
+        user_agent: format!("{program}/{}", mk8s_apiserver::config::VERSION),
     };
     Ok(mk8s_client::remote(remote)?)
 }

@@ -72,7 +72,7 @@ pub fn row(printed: Printed<'_>, include: Include, now: Timestamp) -> Value {
         cells_of,
         shown,
     } = printed;
-    let cells = served.columns.iter().map(|column| (column.cell)(cells_of, now));
+    let cells = served.columns.iter().map(|column| column.of(cells_of, now));
     let cells: Vec<Value> = cells.collect();
     let mut row = Map::new();
     row.insert("cells".into(), cells.into());

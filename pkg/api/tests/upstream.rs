@@ -123,7 +123,7 @@ fn no_shape_of_an_object_panics() {
             let old = base.clone();
             (sent.default)(&mut object);
             for column in &sent.columns {
-                (column.cell)(&object, now);
+                column.of(&object, now);
             }
             row.selectable(&object).count();
             validation::update(row, sent, &object, &old);

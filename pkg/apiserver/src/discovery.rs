@@ -79,7 +79,29 @@ impl Discovery {
         self.plain.keys().cloned()
     }
 
-    pub fn handle(&self, path: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
+    /// `/apis`
+    pub fn groups(&self, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
+        self.all("/apis", parts, query)
+    }
+
+    /// `/api`
+    pub fn versions(&self, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
+        self.all("/api", parts, query)
+    }
+
+    /// `/apis/GROUP`, with or without a slash after it.
+    pub fn group(&self, path: &str) -> Option<&Value> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let group = path.strip_prefix("/apis/")?;
+        (!group.contains('/')).then(|| self.plain.get(path)).flatten()
+    }
+
+    /// `/api`, `/api/VERSION`, `/apis/GROUP/VERSION`
+    pub fn version(&self, path: &str) -> Option<&Value> {
+        self.plain.get(path)
+    }
+
+    fn all(&self, path: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
         let document = self.plain.get(path).ok_or_else(respond::no_such_path)?;
         let accept = negotiate::accepted(&parts.headers);
         if let Some((body, etag)) = self.aggregated.get(path) {
@@ -88,18 +110,11 @@ impl Discovery {
                 Accepts::Plain => Some(false),
                 Accepts::Other => None,
             });
-            match wanted {
-                Some(true) => return Ok(aggregated_response(body, etag, parts)),
-                None if !accept.is_empty() => {
-                    return Err(Status::not_acceptable(
-                        "only the following media types are accepted: application/json, \
-                         application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-                    ));
-                }
-                _ => {}
+            if wanted == Some(true) {
+                return Ok(aggregated_response(body, etag, parts));
             }
         }
-        let output = Output::negotiate(&parts.headers, query, false, false).unwrap_or(Output::JSON);
+        let output = Output::negotiate(&parts.headers, query, false, true)?;
         respond::value(StatusCode::OK, output, document.clone())
     }
 }

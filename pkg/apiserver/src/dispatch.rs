@@ -2,31 +2,36 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::Response;
 use http::request::Parts;
-use http::{Method, Response};
-use mk8s_api::registry::Handler;
+use mk8s_api::registry::{Handler, Verbs};
 use mk8s_api::status::Status;
 
 use crate::call::Call;
 use crate::handlers::{create, delete, get, list, patch, update, watch};
 use crate::pipeline::Part;
 use crate::receive;
+use crate::respond;
+use crate::routes::{self, Place};
 use crate::subresources::{binding, eviction, proxy, scale, streams, token};
 
-/// Runs a request to a resource.
-pub async fn resource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
-    if !call.info.subresource.is_empty() {
-        return subresource(call, parts, body).await;
+/// Runs a request to a resource, which its route allows.
+pub async fn resource(call: Call, place: Place, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+    let is_named = matches!(place, Place::Item | Place::Part(_));
+    if is_named && call.info.path_name().is_empty() {
+        return Err(Status::bad_request("name must be provided"));
     }
-    if !supports(&call) {
-        return Err(not_allowed());
+    if let Place::Part(name) = &place {
+        return subresource(call, name, parts, body).await;
     }
     match call.info.verb {
         "get" => get::get(&call),
         "list" => list::list(&call).await,
-        // By its path's prefix it may come with any method.
-        "watch" if parts.method == Method::GET => watch::watch(&call).await,
-        "watch" => Err(not_allowed()),
+        "watch" if !call.row.resource.verbs.contains(Verbs::WATCH) => Err(Status::method_not_allowed(format!(
+            "watch is not supported on resources of kind {:?}",
+            call.row.resource.qualified()
+        ))),
+        "watch" => watch::watch(&call).await,
         _ => receive::then(call, body, write).await,
     }
 }
@@ -38,47 +43,13 @@ async fn write(call: Call, body: Bytes) -> Result<Response<Body>, Status> {
         "patch" => patch::patch(&call, body).await,
         "delete" => delete::delete(&call, body).await,
         "deletecollection" => delete::delete_collection(&call, body).await,
-        _ => Err(not_allowed()),
+        _ => Err(routes::not_allowed()),
     }
 }
 
-fn not_allowed() -> Status {
-    Status::method_not_allowed("the server does not allow this method on the requested resource")
-}
-
-fn supports(call: &Call) -> bool {
-    // A namespaced resource is written in a namespace only.
-    if call.row.resource.is_namespaced()
-        && call.info.namespace.is_empty()
-        && !matches!(call.info.verb, "list" | "watch")
-        && !(call.info.verb == "create" && call.row.is_virtual())
-    {
-        return false;
-    }
-    let needs_name = matches!(call.info.verb, "update" | "patch" | "delete");
-    if needs_name && call.info.name.is_empty() {
-        return false;
-    }
-    if call.info.verb == "create" && !call.info.name.is_empty() {
-        return false;
-    }
-    call.row.resource.verbs.names().any(|verb| verb == call.info.verb)
-}
-
-async fn subresource(call: Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
-    let Some(subresource) = call.row.subresource(&call.info.subresource) else {
-        return Err(Status::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        ));
-    };
+async fn subresource(call: Call, name: &str, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
+    let subresource = call.row.subresource(name).ok_or_else(respond::no_such_path)?;
     let verb = call.info.verb;
-    // OPTIONS has no verb: to what is proxied it is a method like any other.
-    let passes_on = subresource.handler == Handler::Proxy && (verb.is_empty() && parts.method == Method::OPTIONS);
-    if !passes_on && !subresource.verbs.names().any(|own| own == verb) {
-        return Err(not_allowed());
-    }
     let handler = subresource.handler;
     match handler {
         Handler::NotYet => Err(call.not_in_this_version(&call.info.subresource)),
@@ -107,6 +78,6 @@ async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body
         "get" => get::get(&call),
         "update" => update::update_part(&call, body, part).await,
         "patch" => patch::patch_part(&call, body, part).await,
-        _ => Err(not_allowed()),
+        _ => Err(routes::not_allowed()),
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mk8s_api::apply::Managed;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
 use mk8s_store::{Expect, Op, Store};
@@ -64,7 +65,7 @@ pub enum Step {
     Keep,
     /// Store this (in place of what was found), and in the same transaction do that beside it.
     Put(Printed, Vec<Op>),
-    /// Remove what was found, of which this is the last state, and do that beside it.
+    /// Remove what was found, of which this is the last state as clients see it, and do that beside it.
     Remove(Value, Vec<Op>),
 }
 
@@ -94,7 +95,7 @@ impl Written {
     /// The tree as stored (dry-run: as it would be).
     pub fn value(&self) -> Result<Value, Status> {
         match self {
-            Written::Stored(object) => object.value(),
+            Written::Stored(object) => object.whole(),
             Written::Tree(value) => Ok(value.clone()),
         }
     }
@@ -142,7 +143,7 @@ fn revision(object: &Option<Arc<Object>>) -> Option<u64> {
 
 /// What is looked for where the store could not say whether it took a write.
 enum Sent {
-    Text(Vec<u8>),
+    Text(Vec<u8>, Managed),
     Removal,
     Nothing,
 }
@@ -151,7 +152,7 @@ impl Sent {
     fn of(step: &Step) -> Sent {
         match step {
             Step::Keep => Sent::Nothing,
-            Step::Put(printed, _) => Sent::Text(printed.text().to_vec()),
+            Step::Put(printed, _) => Sent::Text(printed.text().to_vec(), printed.managed().clone()),
             Step::Remove(..) => Sent::Removal,
         }
     }
@@ -171,11 +172,11 @@ async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) ->
         return Ok(None);
     }
     match (sent, now) {
-        (Sent::Text(text), Some(object)) if object.was_printed_as(&text) => {
+        (Sent::Text(text, managed), Some(object)) if object.was_printed_as(&text, &managed) => {
             Ok(Some(Done::Written(Written::Stored(object))))
         }
         (Sent::Removal, None) => {
-            let last = Current::of(found, Reads::Whole)?.value;
+            let last = found.map_or(Ok(Value::Null), |found| found.whole())?;
             Ok(Some(Done::Removed(last, Some(target.store.current_revision()))))
         }
         // Something else is there: before ours, after it, or in its place. Trying again could do it twice.
@@ -186,6 +187,12 @@ async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) ->
 }
 
 impl Current {
+    /// Who owns what of it.
+    pub fn managed(&self) -> &Managed {
+        static NOBODY: Managed = Managed::NOBODY;
+        self.object.as_ref().map_or(&NOBODY, |object| &object.managed)
+    }
+
     fn of(object: Option<Arc<Object>>, reads: Reads) -> Result<Current, Status> {
         let Some(found) = &object else {
             return Ok(Current {
@@ -241,7 +248,7 @@ fn pretend(step: Step, found: Option<Arc<Object>>) -> Result<Done, Status> {
         (Step::Keep, Some(kept)) => Done::Written(Written::Stored(kept)),
         (Step::Keep, None) => return Err(Status::internal("an attempt keeps what is not there")),
         (Step::Put(printed, _), found) => {
-            let mut value = printed.value()?;
+            let mut value = printed.whole()?;
             match found {
                 Some(found) => meta::set(&mut value, &["metadata", "resourceVersion"], found.revision.to_string()),
                 None => drop(meta::remove(&mut value, &["metadata", "resourceVersion"])),

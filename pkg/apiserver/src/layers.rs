@@ -118,12 +118,13 @@ fn bound(request: &mut Request) -> Result<(), Status> {
     else {
         return Ok(());
     };
-    let asked = time::parse_go_duration(text).ok_or_else(|| {
+    // A negative one asks for nothing, as does zero.
+    let asked = time::parse_go_duration(text.strip_prefix('-').unwrap_or(text)).ok_or_else(|| {
         Status::bad_request(format!(
             "invalid timeout specified in the request URL - time: invalid duration {text:?}"
         ))
     })?;
-    if !asked.is_zero() {
+    if !asked.is_zero() && !text.starts_with('-') {
         request.deadline = request.deadline.min(Instant::now() + asked);
     }
     Ok(())

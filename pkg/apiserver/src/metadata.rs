@@ -41,7 +41,6 @@ pub fn begin_create(resource: &Resource, object: &mut Value) {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
-        "managedFields",
         "resourceVersion",
         "generation",
     ] {
@@ -74,7 +73,6 @@ pub fn begin_update(object: &mut Value, old: &Value) {
     };
     let metadata = meta::metadata_mut(object);
     metadata.remove("selfLink");
-    metadata.remove("managedFields");
     keep(metadata, old, "creationTimestamp");
     keep(metadata, old, "generation");
     if old.contains_key("deletionTimestamp") {
@@ -94,12 +92,17 @@ fn keep(metadata: &mut Map<String, Value>, old: &Map<String, Value>, key: &str) 
     };
 }
 
-/// Whether anything but metadata and status differs.
-pub fn spec_changed(new: &Value, old: &Value) -> bool {
+/// Whether anything but metadata and the status, where that is written apart, differs.
+pub fn spec_changed(resource: &Resource, new: &Value, old: &Value) -> bool {
+    let status_apart = resource.stored().has_status();
     let (Value::Object(new), Value::Object(old)) = (new, old) else {
         return true;
     };
-    let of_spec = |key: &&String| !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion");
+    let of_spec = |key: &&String| match key.as_str() {
+        "metadata" | "kind" | "apiVersion" => false,
+        "status" => !status_apart,
+        _ => true,
+    };
     new.keys().filter(of_spec).any(|key| old.get(key) != new.get(key))
         || old.keys().filter(of_spec).any(|key| !new.contains_key(key))
 }
@@ -116,6 +119,7 @@ mod tests {
 
     #[test]
     fn spec_changes_are_seen() {
+        let resource = mk8s_api::registry::find("apps", "v1", "deployments").expect("a row");
         let old = json!({"kind": "X", "metadata": {"a": 1}, "spec": {"r": 1}, "status": {"x": 1}});
         let rows = [
             (
@@ -127,7 +131,7 @@ mod tests {
             (json!({"kind": "X", "spec": {"r": 1}, "data": {}}), true),
         ];
         for (new, changed) in rows {
-            assert_eq!(spec_changed(&new, &old), changed, "{new}");
+            assert_eq!(spec_changed(resource, &new, &old), changed, "{new}");
         }
     }
 }

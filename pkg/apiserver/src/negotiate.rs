@@ -32,8 +32,10 @@ impl Encoding {
 pub enum Shape {
     Object,
     Table,
-    /// PartialObjectMetadata, or its list.
+    /// PartialObjectMetadata.
     Metadata,
+    /// PartialObjectMetadataList.
+    MetadataList,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,9 @@ impl Output {
     };
 
     /// The first clause of Accept that can be answered; `shapes` says whether Table and metadata are possible here.
+    ///
+    /// # Errors
+    /// 406: there is none.
     pub fn negotiate(headers: &HeaderMap, query: &Query, shapes: bool, protobuf: bool) -> Result<Output, Status> {
         let mut output = Output {
             pretty: wants_pretty(headers, query),
@@ -60,28 +65,100 @@ impl Output {
             ..Output::JSON
         };
         match headers.get(ACCEPT).map(HeaderValue::as_bytes) {
-            None | Some(b"application/json" | b"*/*") => return Ok(output),
+            None | Some(b"application/json" | b"*/*" | b"") => return Ok(output),
             Some(_) => {}
         }
         for clause in &accepted(headers) {
             if let Some((encoding, shape)) = clause.answer(shapes, protobuf) {
                 output.encoding = encoding;
                 output.shape = shape;
+                output.pretty |= clause.pretty;
                 return Ok(output);
             }
         }
-        Err(Status::not_acceptable(if protobuf {
-            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
-        } else {
-            "only the following media types are accepted: application/json, application/yaml"
-        }))
+        let kinds = if protobuf { KINDS } else { &KINDS[..2] };
+        Err(Status::not_acceptable(format!(
+            "only the following media types are accepted: {}",
+            kinds.join(", ")
+        )))
     }
+
+    /// How a refusal is told: as the client likes it, or in JSON.
+    pub fn of_refusal(headers: &HeaderMap, query: &Query) -> Output {
+        Output::negotiate(headers, query, false, true).unwrap_or(Output::JSON)
+    }
+}
+
+/// In the order in which they are offered.
+pub const KINDS: &[&str] = &[JSON, YAML, PROTOBUF];
+/// A list may be a watch.
+pub const LISTED: &[&str] = &[JSON, YAML, PROTOBUF, STREAMS[0], STREAMS[1]];
+pub const STREAMS: &[&str] = &[
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+
+/// A container's log is text, and a refusal an object.
+pub const LOG: &[&str] = &["text/plain", JSON, YAML, PROTOBUF];
+
+/// What a patch may be.
+const PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+/// The look at Content-Type that the route of a patch takes; a kind without a Go type knows no strategic merge.
+///
+/// # Errors
+/// 415: it is none.
+pub fn takes_patch(headers: &HeaderMap, strategic: bool) -> Result<(), Status> {
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media = |text: &str| text.split(';').next().unwrap_or_default().trim_matches(' ').to_string();
+    let known = |media: &str| PATCHES.contains(&media) && (strategic || !media.contains("strategic"));
+    if !text.split(',').any(|one| known(&media(one))) {
+        return Err(Status::unsupported_media_type("415: Unsupported Media Type"));
+    }
+    // Of several one is enough for the route, and none for its handler.
+    if known(text.split(';').next().unwrap_or_default()) {
+        return Ok(());
+    }
+    Err(Status::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        PATCHES.join(", ")
+    )))
+}
+
+/// The look at Accept that a route takes before its handler does, by media types alone.
+///
+/// # Errors
+/// 406: none of what the route has is among them.
+pub fn offers(headers: &HeaderMap, kinds: &[&str]) -> Result<(), Status> {
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let fits = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default().trim_matches(' ');
+        media == "*/*" || kinds.contains(&media)
+    };
+    if accept.is_empty() || accept.split(',').any(fits) {
+        return Ok(());
+    }
+    Err(Status::not_acceptable(format!(
+        "406: Not Acceptable\n\nAvailable representations: {}",
+        kinds.join(", ")
+    )))
 }
 
 /// Browsers and curl get indented JSON, as upstream gives them.
 fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
-    if query.get("pretty").is_some() {
-        return query.flag("pretty");
+    if let Some(asked) = query.text("pretty") {
+        return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     agent
@@ -91,11 +168,15 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
 /// The clauses of Accept, the most wanted first.
 pub fn accepted(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut clauses: Vec<Clause<'_>> = values
-        .flat_map(|value| value.split(','))
-        .filter_map(Clause::parse)
-        .collect();
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    let mut clauses: Vec<Clause<'_>> = Vec::new();
+    for clause in values.flat_map(|value| value.split(',')).filter_map(Clause::parse) {
+        // Not an order that a sort could take: what says `*` comes after its neighbours, whatever it is worth.
+        let mut at = clauses.len();
+        while at > 0 && clause.precedes(&clauses[at - 1]) {
+            at -= 1;
+        }
+        clauses.insert(at, clause);
+    }
     clauses
 }
 
@@ -111,71 +192,122 @@ pub struct Clause<'a> {
     pub as_: Option<&'a str>,
     pub group: Option<&'a str>,
     pub version: Option<&'a str>,
+    stream: &'a str,
+    server_version: &'a str,
+    pretty: bool,
     quality: f32,
 }
 
 impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Option<Clause<'a>> {
-        let mut parts = text.split(';').map(str::trim);
+        let mut parts = text.split(';').map(|part| part.trim_matches(' '));
+        let media = parts
+            .next()
+            .filter(|media| *media == "*" || media.split('/').count() == 2)?;
         let mut clause = Clause {
-            media: parts.next().filter(|media| !media.is_empty())?,
+            media: if media == "*" { "*/*" } else { media },
             as_: None,
             group: None,
             version: None,
+            stream: "",
+            server_version: "",
+            pretty: false,
             quality: 1.0,
         };
         for part in parts {
-            let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            match key {
+            let Some((key, value)) = part.split_once('=').filter(|(_, value)| !value.is_empty()) else {
+                continue;
+            };
+            match key.trim_matches(' ') {
                 "as" => clause.as_ = Some(value),
                 "g" => clause.group = Some(value),
                 "v" => clause.version = Some(value),
                 "q" => clause.quality = value.parse().unwrap_or(0.0),
+                "stream" => clause.stream = value,
+                "sv" => clause.server_version = value,
+                "pretty" => clause.pretty = value == "1",
                 _ => {}
             }
         }
         Some(clause)
     }
 
+    fn precedes(&self, other: &Clause<'_>) -> bool {
+        let any = |clause: &Clause<'_>| (clause.media.starts_with("*/"), clause.media.ends_with("/*"));
+        let (own, others) = (any(self), any(other));
+        self.quality > other.quality || (!own.0 && others.0) || (!own.1 && others.1)
+    }
+
     fn answer(&self, shapes: bool, protobuf: bool) -> Option<(Encoding, Shape)> {
-        let encoding = match self.media {
-            "application/json" | "*/*" | "application/*" => Encoding::Json,
-            "application/yaml" => Encoding::Yaml,
-            "application/vnd.kubernetes.protobuf" if protobuf => Encoding::Protobuf,
+        let all: &[Encoding] = match self.media {
+            JSON => &[Encoding::Json],
+            YAML => &[Encoding::Yaml],
+            PROTOBUF if protobuf => &[Encoding::Protobuf],
+            "*/*" | "application/*" if protobuf => &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf],
+            "*/*" | "application/*" => &[Encoding::Json, Encoding::Yaml],
             _ => return None,
         };
-        let shape = match self.as_ {
-            None => Shape::Object,
-            Some(as_) => {
-                if !shapes || self.group != Some("meta.k8s.io") || self.version != Some("v1") {
-                    return None;
-                }
-                match as_ {
-                    "Table" if encoding != Encoding::Protobuf => Shape::Table,
-                    "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
-                    _ => return None,
-                }
-            }
-        };
-        Some((encoding, shape))
+        let found = all
+            .iter()
+            .find_map(|encoding| Some((*encoding, self.shape(*encoding, shapes)?)))?;
+        Some(found)
+    }
+
+    /// The shape that is asked for, where an encoding can have it here.
+    fn shape(&self, encoding: Encoding, shapes: bool) -> Option<Shape> {
+        let streams = self.stream.is_empty() || (self.stream == "watch" && encoding != Encoding::Yaml);
+        let serves = self.server_version.is_empty() || (shapes && self.server_version == "v1");
+        if !streams || !serves {
+            return None;
+        }
+        if (self.as_, self.group, self.version) == (None, None, None) {
+            return Some(Shape::Object);
+        }
+        if !shapes || self.group != Some("meta.k8s.io") || !matches!(self.version, Some("v1" | "v1beta1")) {
+            return None;
+        }
+        match self.as_ {
+            Some("Table") if encoding != Encoding::Protobuf => Some(Shape::Table),
+            Some("PartialObjectMetadata") => Some(Shape::Metadata),
+            Some("PartialObjectMetadataList") => Some(Shape::MetadataList),
+            _ => None,
+        }
     }
 }
 
 /// The encoding of a request's body.
+///
+/// # Errors
+/// 415: what a body of another kind is answered.
 pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
+    let Some(value) = headers.get(CONTENT_TYPE).filter(|value| !value.is_empty()) else {
         return Ok(Encoding::Json);
     };
-    let text = value.to_str().unwrap_or_default();
-    let media = text.split(';').next().unwrap_or_default().trim();
-    match media {
-        "" | "application/json" | "*/*" => Ok(Encoding::Json),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Encoding::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
-        other => Err(Status::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other:?})"
+    match media_type(value.to_str().unwrap_or_default()).as_deref() {
+        Some(JSON) => Ok(Encoding::Json),
+        Some(YAML) => Ok(Encoding::Yaml),
+        Some(PROTOBUF) => Ok(Encoding::Protobuf),
+        _ => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            KINDS.join(", ")
         ))),
     }
+}
+
+/// A media type without its parameters, in small letters; None where they are none.
+fn media_type(text: &str) -> Option<String> {
+    let (media, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let is_parameter = |text: &str| {
+        let text = text.trim();
+        text.is_empty()
+            || text
+                .split_once('=')
+                .is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
+    };
+    parameters
+        .split(';')
+        .all(is_parameter)
+        .then(|| media.trim().to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -201,13 +333,17 @@ mod tests {
             (Some("APIGroupDiscoveryList"), Some("v2"))
         );
         assert_eq!(clauses[1].as_, None);
+        // A media type stands before `*` even where it is worth less.
+        let mut other = HeaderMap::new();
+        other.insert(ACCEPT, "*/*,text/html;q=0.1".parse().unwrap());
+        assert_eq!(accepted(&other)[0].media, "text/html");
     }
 
     #[test]
     fn accepts() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         type Answer = Option<(Encoding, Shape)>;
-        let rows: [(&str, bool, bool, Answer); 9] = [
+        let rows: [(&str, bool, bool, Answer); 15] = [
             ("application/json", true, true, Some((Encoding::Json, Shape::Object))),
             (table, true, true, Some((Encoding::Json, Shape::Table))),
             (table, false, true, Some((Encoding::Json, Shape::Object))),
@@ -227,8 +363,24 @@ mod tests {
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
                 true,
                 true,
-                Some((Encoding::Protobuf, Shape::Metadata)),
+                Some((Encoding::Protobuf, Shape::MetadataList)),
             ),
+            ("application/*", true, true, Some((Encoding::Json, Shape::Object))),
+            (
+                "application/json;q=0",
+                true,
+                true,
+                Some((Encoding::Json, Shape::Object)),
+            ),
+            (
+                "application/json;stream=watch",
+                true,
+                true,
+                Some((Encoding::Json, Shape::Object)),
+            ),
+            ("application/json;stream=other", true, true, None),
+            ("application/json;v=v1", true, true, None),
+            ("garbage", true, true, None),
             ("application/yaml", true, true, Some((Encoding::Yaml, Shape::Object))),
             (
                 "text/html;q=0.9,*/*;q=0.8",

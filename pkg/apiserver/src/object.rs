@@ -1,15 +1,18 @@
-//! One stored object as the watch cache holds it: the bytes clients receive, and what selectors ask of it.
+//! One stored object as the watch cache holds it: the bytes clients receive, its managers, and what selectors ask of it.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use mk8s_api::apply::{self, Managed};
 use mk8s_api::codec::json;
 use mk8s_api::codec::protobuf::{self, ProtobufError};
 use mk8s_api::registry::Resource;
 use mk8s_api::schema::{self, Schema};
 use mk8s_api::status::Status;
 use serde_json::Value;
+
+use crate::{managers, stored_form};
 
 /// Labels and selectable fields: made by the task of the request that wrote the object, or on first use after a start.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,8 +48,10 @@ impl Selectable {
 pub struct Object {
     /// The store's key.
     pub key: Arc<str>,
-    /// JSON text with apiVersion, kind and metadata.resourceVersion: stored = cached = sent.
+    /// JSON text with apiVersion, kind and metadata.resourceVersion: stored = cached = sent, but for managedFields, which
+    /// are put in when it is sent.
     pub json: Bytes,
+    pub managed: Managed,
     pub revision: u64,
     pub create_revision: u64,
     /// Where in `json` the digits of the revision stand.
@@ -59,14 +64,19 @@ pub struct Object {
 }
 
 impl Object {
-    pub(crate) fn new(resource: Arc<Resource>, stored: mk8s_store::Entry, selectable: Option<Selectable>) -> Object {
+    pub(crate) fn new(resource: Arc<Resource>, stored: mk8s_store::Entry, noted: Option<Noted>) -> Object {
+        let (selectable, managed) = match noted {
+            Some(noted) => (Some(noted.selectable), Some(noted.managed)),
+            None => (None, None),
+        };
         let mk8s_store::Entry {
             key,
-            value: json,
+            value,
             revision_at,
             create_revision,
             mod_revision: revision,
         } = stored;
+        let (json, managed) = parts(&key, value, managed);
         let (namespace, name_from) = split_key(&key, resource.scope);
         let cell = OnceLock::new();
         if let Some(selectable) = selectable {
@@ -77,6 +87,7 @@ impl Object {
             revision_at: u32::try_from(revision_at).unwrap_or(u32::MAX),
             key,
             json,
+            managed,
             revision,
             create_revision,
             namespace,
@@ -91,15 +102,28 @@ impl Object {
     pub(crate) fn entry(&self) -> mk8s_store::Entry {
         mk8s_store::Entry {
             key: self.key.clone(),
-            value: self.json.clone(),
+            value: self.stored(),
             revision_at: self.revision_at as usize,
             create_revision: self.create_revision,
             mod_revision: self.revision,
         }
     }
 
+    /// The value as the store has it.
+    fn stored(&self) -> Bytes {
+        if self.managed.is_empty() {
+            return self.json.clone();
+        }
+        let mut value = self.json.to_vec();
+        stored_form::append(&mut value, &self.managed);
+        value.into()
+    }
+
     /// Whether this is a text as it was sent to the store, where the revision was still to be put in.
-    pub fn was_printed_as(&self, text: &[u8]) -> bool {
+    pub fn was_printed_as(&self, text: &[u8], managed: &Managed) -> bool {
+        if self.managed != *managed {
+            return false;
+        }
         let at = self.revision_at as usize;
         let after = at + decimal_len(self.revision);
         at <= text.len() && self.json.get(..at) == Some(&text[..at]) && self.json.get(after..) == Some(&text[at..])
@@ -117,8 +141,15 @@ impl Object {
         &self.resource
     }
 
-    /// The object as a tree. Costs a parse: for writers and slow paths. What is stored is JSON unless it was damaged;
-    /// nobody may go on with nothing in its place.
+    /// The object as a tree, with its managers: as clients see it.
+    pub fn whole(&self) -> Result<Value, Status> {
+        let mut value = self.value()?;
+        managers::put(&mut value, &self.managed);
+        Ok(value)
+    }
+
+    /// The object as a tree, without its managers. Costs a parse: for writers and slow paths. What is stored is JSON unless
+    /// it was damaged; nobody may go on with nothing in its place.
     pub fn value(&self) -> Result<Value, Status> {
         serde_json::from_slice(&self.json).map_err(|error| self.unreadable(&error))
     }
@@ -150,24 +181,37 @@ impl Object {
         }
     }
 
-    /// The text with another resourceVersion: what a DELETED event shows.
+    /// The text as it is sent, with a resourceVersion: a DELETED event shows another.
     pub fn json_at(&self, revision: u64) -> Bytes {
-        if revision == self.revision {
+        if revision == self.revision && self.managed.is_empty() {
             return self.json.clone();
         }
-        let mut text = Vec::with_capacity(self.json.len() + 4);
+        let mut text = Vec::with_capacity(self.sent_len());
         self.print_at(revision, &mut text);
         text.into()
     }
 
+    /// Bytes of that text, about.
+    pub fn sent_len(&self) -> usize {
+        self.json.len() + self.managed.printed_len() + 32
+    }
+
     /// Appends that text.
     pub fn print_at(&self, revision: u64, into: &mut Vec<u8>) {
+        let at = self.revision_at as usize;
+        let mut from = 0;
+        if !self.managed.is_empty()
+            && let Some(field) = at.checked_sub(REVISION.len())
+        {
+            into.extend_from_slice(&self.json[..field]);
+            apply::print_field(&self.managed, into);
+            from = field;
+        }
         if revision == self.revision {
-            into.extend_from_slice(&self.json);
+            into.extend_from_slice(&self.json[from..]);
             return;
         }
-        let at = self.revision_at as usize;
-        into.extend_from_slice(&self.json[..at]);
+        into.extend_from_slice(&self.json[from..at]);
         into.extend_from_slice(itoa::Buffer::new().format(revision).as_bytes());
         into.extend_from_slice(&self.json[at + decimal_len(self.revision)..]);
     }
@@ -188,7 +232,7 @@ impl Object {
     /// The object in Kubernetes protobuf, in its stored version, framed as a list's item; made once.
     pub fn proto_item(&self) -> Result<Bytes, Status> {
         let made = self.proto.get_or_init(|| {
-            let item = self.encode(|schema| protobuf::item_from_json(schema, &self.json));
+            let item = self.encode(|schema| protobuf::item_from_json(schema, &self.json_at(self.revision)));
             item.map(Bytes::from).map_err(Box::new)
         });
         made.clone().map_err(|status| *status)
@@ -210,12 +254,12 @@ impl Object {
     /// Approximate bytes held by now: with the protobuf form where somebody asked for one.
     pub fn weight(&self) -> usize {
         let proto = self.proto.get().and_then(|made| made.as_ref().ok());
-        self.json.len() + 256 + proto.map_or(0, Bytes::len)
+        self.json.len() + self.managed.weight() + 256 + proto.map_or(0, Bytes::len)
     }
 
-    /// Approximate bytes that it may come to hold: the protobuf form is hardly longer than the text.
+    /// Approximate bytes that it may come to hold: the protobuf form is hardly longer than the text that is sent.
     pub fn most(&self) -> usize {
-        2 * self.json.len() + 256
+        self.json.len() + self.managed.weight() + self.sent_len() + 256
     }
 }
 
@@ -223,6 +267,30 @@ impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.key, self.revision)
     }
+}
+
+/// What the request's task knows of an object that it writes.
+pub(crate) struct Noted {
+    pub selectable: Selectable,
+    pub managed: Managed,
+}
+
+/// What stands before the revision's digits: managers are put in before it.
+const REVISION: &str = r#""resourceVersion":""#;
+
+/// A stored value's text and managers. The text is a value of its own: behind it stands what other objects have too.
+fn parts(key: &str, value: Bytes, managed: Option<Managed>) -> (Bytes, Managed) {
+    let (text, list) = stored_form::split(&value);
+    if list.is_empty() {
+        return (value, Managed::default());
+    }
+    let managed = managed.unwrap_or_else(|| {
+        Managed::parse(&value[list]).unwrap_or_else(|error| {
+            tracing::error!(key, %error, "a stored object's managers can't be read");
+            Managed::default()
+        })
+    });
+    (Bytes::copy_from_slice(&value[..text]), managed)
 }
 
 fn decimal_len(number: u64) -> usize {

@@ -72,7 +72,7 @@ pub async fn handle(
         "/openapi/v2" => v2(documents, parts).await,
         _ => match path.strip_prefix("/openapi/v3/") {
             Some(place) => v3(documents, place, parts, query).await,
-            None => Err(respond::no_such_path()),
+            None => Ok(respond::no_such_page()),
         },
     }
 }
@@ -99,7 +99,11 @@ async fn v2(documents: &Arc<Documents>, parts: &Parts) -> Result<Response<Body>,
 }
 
 async fn v3(documents: &Arc<Documents>, place: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
-    let hash = openapi::v3_hash(&documents.resources, place).ok_or_else(respond::no_such_path)?;
+    let Some(hash) = openapi::v3_hash(&documents.resources, place) else {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
+    };
     let asked = query.text("hash");
     if let Some(asked) = asked.filter(|asked| *asked != hash) {
         tracing::debug!(asked, hash, place, "an OpenAPI document by an old hash");

@@ -132,16 +132,24 @@ fn invalid(errors: &[FieldError]) -> Status {
     Status::invalid("meta.k8s.io", "ListOptions", "", errors)
 }
 
+/// A parameter that is a number; an empty one is none.
+fn integer(query: &Query, key: &str) -> Result<Option<i64>, Status> {
+    let Some(text) = query.get(key) else {
+        return Ok(None);
+    };
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if is_number {
+        "value out of range"
+    } else {
+        "invalid syntax"
+    };
+    let failed = |_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"));
+    text.parse().map(Some).map_err(failed)
+}
+
 fn number(query: &Query, key: &str) -> Result<Option<u64>, Status> {
-    match query.text(key) {
-        None => Ok(None),
-        Some(text) => match text.parse::<i64>() {
-            Ok(number) => Ok(u64::try_from(number).ok()),
-            Err(_) => Err(Status::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: invalid syntax"
-            ))),
-        },
-    }
+    Ok(integer(query, key)?.and_then(|number| u64::try_from(number).ok()))
 }
 
 /// How unknown and duplicate fields are met.
@@ -179,18 +187,12 @@ impl WriteOptions {
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, Status> {
-    let mut dry = false;
-    for value in values {
-        match value {
-            "" => {}
-            "All" => dry = true,
-            other => {
-                let error = FieldError::not_supported("dryRun", other, &["All"]);
-                return Err(Status::invalid("meta.k8s.io", kind, "", &[error]));
-            }
-        }
+    let values: Vec<&str> = values.collect();
+    if values.iter().all(|value| *value == "All") {
+        return Ok(!values.is_empty());
     }
-    Ok(dry)
+    let error = FieldError::not_supported("dryRun", serde_json::json!(values), &["All"]);
+    Err(Status::invalid("meta.k8s.io", kind, "", &[error]))
 }
 
 /// metav1.DeleteOptions.
@@ -245,13 +247,7 @@ impl DeleteOptions {
     }
 
     fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
-        let grace_period = match query.text("gracePeriodSeconds") {
-            None => None,
-            Some(text) => Some(
-                text.parse()
-                    .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?,
-            ),
-        };
+        let grace_period = integer(query, "gracePeriodSeconds")?;
         Ok(DeleteOptions {
             grace_period,
             orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),

@@ -130,8 +130,11 @@ mod tests {
             value["spec"]["nodeName"] = "n".into();
         }
         rest.trim(&mut part);
-        let printed = Printed::of_part(resource, &part, &rest).unwrap();
-        assert_eq!(printed.text(), Printed::of(resource, &pod).unwrap().text());
+        let printed = Printed::of_part(resource, &part, &rest, &object.managed).unwrap();
+        assert_eq!(
+            printed.text(),
+            Printed::of(resource, &pod, &object.managed).unwrap().text()
+        );
         assert_eq!(rest.selectable(resource, &part), Selectable::of(resource, &pod));
         assert_eq!(rest.whole(part).unwrap(), pod);
     }

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 
+use mk8s_api::apply::Managed;
 use mk8s_api::registry::{Deletion, Resource};
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
@@ -14,9 +15,9 @@ use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, guaranteed_update};
-use crate::metadata;
 use crate::options::WriteOptions;
 use crate::write::Printed;
+use crate::{managers, metadata};
 
 /// Tried so often where a generated name is taken, as upstream does.
 const NAME_TRIES: usize = 8;
@@ -41,7 +42,7 @@ pub async fn create(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Written, Status> {
-    begin_create(call, &mut object)?;
+    let managed = begin_create(call, &mut object)?;
     let generated = metadata::wants_generated_name(&object);
     for attempt in 1.. {
         if generated {
@@ -51,6 +52,7 @@ pub async fn create(
         let mut creation = Creation {
             call,
             object: &mut object,
+            managed: &managed,
             options,
             warnings,
         };
@@ -67,6 +69,7 @@ pub async fn create(
 struct Creation<'a> {
     call: &'a Call,
     object: &'a mut Value,
+    managed: &'a Managed,
     options: WriteOptions,
     warnings: &'a mut Vec<String>,
 }
@@ -74,7 +77,7 @@ struct Creation<'a> {
 impl Attempt for Creation<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         // Admission first: who may not create it does not learn that it is there.
-        let step = creation(self.call, self.object, self.options, self.warnings).await?;
+        let step = creation(self.call, self.object, self.managed, self.options, self.warnings).await?;
         if current.object.is_none() {
             return Ok(step);
         }
@@ -84,10 +87,20 @@ impl Attempt for Creation<'_> {
     }
 }
 
-/// What is the same however often a creation is tried.
-fn begin_create(call: &Call, object: &mut Value) -> Result<(), Status> {
+/// What is the same however often a creation is tried; who owns the object's fields. What admission adds is nobody's.
+fn begin_create(call: &Call, object: &mut Value) -> Result<Managed, Status> {
+    let sent = managers::take(object);
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, object)?;
+    if call.cache()?.is_closed() {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(
+            call.row.group(),
+            call.row.plural(),
+            meta::name(object),
+            why,
+        ));
+    }
     if !matches!(meta::resource_version(object), "" | "0") {
         return Err(Status::new(
             500,
@@ -96,18 +109,19 @@ fn begin_create(call: &Call, object: &mut Value) -> Result<(), Status> {
         ));
     }
     metadata::begin_create(resource, object);
-    Ok(())
+    (resource.stored().default)(object);
+    Ok(managers::created(call, object, sent.as_ref()))
 }
 
 /// One attempt to create; a further one begins with what this one left in `object`.
 async fn creation(
     call: &Call,
     object: &mut Value,
+    managed: &Managed,
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
     let resource = &call.row.resource;
-    (resource.stored().default)(object);
     let admission = call.server.admission();
     {
         let name = meta::name(object).to_string();
@@ -135,7 +149,7 @@ async fn creation(
     // A further attempt finds most of them again.
     let mut known: HashSet<String> = warnings.iter().cloned().collect();
     warnings.extend(notes.into_iter().filter(|note| known.insert(note.clone())));
-    Ok(Step::Put(Printed::of(resource, object)?, beside))
+    Ok(Step::Put(Printed::of(resource, object, managed)?, beside))
 }
 
 /// What admission's own plugins add has its defaults already: a second pass over each object would find nothing.
@@ -226,8 +240,8 @@ where
         self.created = current.object.is_none();
         let mut new = (self.next)(&current, self.warnings)?;
         if self.created {
-            begin_create(self.call, &mut new)?;
-            return creation(self.call, &mut new, self.options, self.warnings).await;
+            let managed = begin_create(self.call, &mut new)?;
+            return creation(self.call, &mut new, &managed, self.options, self.warnings).await;
         }
         change(self.call, self.part, &current, new, self.options, self.warnings).await
     }
@@ -244,10 +258,12 @@ async fn change(
 ) -> Result<Step, Status> {
     let resource = &call.row.resource;
     let old = &current.value;
+    let sent = managers::take(&mut new);
     begin_change(call, &mut new, old)?;
     if let Some(rest) = &current.rest {
         rest.trim(&mut new);
     }
+    let managed = managers::changed(call, current, &new, sent.as_ref());
     let admission = call.server.admission();
     let mut attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
     attributes.stored = current.object.as_deref();
@@ -260,7 +276,7 @@ async fn change(
     if part == Part::Main {
         warnings.extend(call.row.warnings(&new, Some(old)));
     }
-    finish_change(call, new, current, beside)
+    finish_change(call, new, &managed, current, beside)
 }
 
 /// What an update can't change comes back, what it leaves out is filled in.
@@ -286,7 +302,7 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
     if part == Part::Main && resource.semantics.holds_addresses {
         beside = services.on_update(new, old)?;
     }
-    if resource.generation && part == Part::Main && metadata::spec_changed(new, old) {
+    if resource.generation && part == Part::Main && metadata::spec_changed(resource, new, old) {
         metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {
@@ -298,23 +314,30 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
 }
 
 /// What becomes of a change that was admitted.
-pub fn finish_change(call: &Call, new: Value, current: &Current, beside: Vec<Op>) -> Result<Step, Status> {
+pub fn finish_change(
+    call: &Call,
+    new: Value,
+    managed: &Managed,
+    current: &Current,
+    beside: Vec<Op>,
+) -> Result<Step, Status> {
     let resource = &call.row.resource;
     let (old, rest) = (&current.value, current.rest.as_ref());
     if empties_finalizers(resource, &new, old) {
-        let last = match rest {
+        let mut last = match rest {
             None => new,
             Some(rest) => rest.whole(new)?,
         };
+        managers::put(&mut last, managed);
         let beside = call.server.services().on_removal(resource, &last);
         return Ok(Step::Remove(last, beside));
     }
-    if new == *old {
+    if new == *old && managed == current.managed() {
         return Ok(Step::Keep);
     }
     let printed = match rest {
-        None => Printed::of(resource, &new)?,
-        Some(rest) => Printed::of_part(resource, &new, rest)?,
+        None => Printed::of(resource, &new, managed)?,
+        Some(rest) => Printed::of_part(resource, &new, rest, managed)?,
     };
     Ok(Step::Put(printed, beside))
 }
@@ -337,6 +360,10 @@ fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part)
                 if !matches!(key.as_str(), "metadata" | "status") {
                     map.insert(key.clone(), value.clone());
                 }
+            }
+            if resource.semantics.status_alone {
+                copy_field(new, old, "metadata");
+                return;
             }
             // Who may write a status may not thereby say whose an object is, and so whether it is collected.
             match meta::at(old, &["metadata", "ownerReferences"]) {

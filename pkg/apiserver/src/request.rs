@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 pub struct RequestInfo {
     /// Whether the path names a resource (else only `path` and `verb` mean something).
     pub is_resource: bool,
+    /// Decoded.
     pub path: String,
     /// `get list watch create update patch delete deletecollection`; for non-resource paths the lower-cased method.
     pub verb: &'static str,
@@ -33,32 +34,28 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// Reads method, path and query as upstream's RequestInfoFactory does.
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
+        let path = decode(path);
         let mut info = RequestInfo {
-            path: path.to_string(),
             verb: method_verb(method),
             ..RequestInfo::default()
         };
-        let mut rest = path.split('/').filter(|part| !part.is_empty());
-        let parts: &mut dyn Iterator<Item = &str> = &mut rest;
-        match parts.next() {
-            Some("api") => {}
-            Some("apis") => match parts.next() {
-                Some(group) => info.group = decode(group),
-                None => return info,
-            },
-            _ => return info,
-        }
-        let Some(version) = parts.next() else {
-            info.group.clear();
-            return info;
+        let trimmed = path.trim_matches('/');
+        let mut parts: Vec<&str> = trimmed.split('/').collect();
+        let before = match parts[0] {
+            "api" => 2,
+            "apis" => 3,
+            _ => usize::MAX,
         };
-        let mut parts: Vec<&str> = parts.collect();
-        if parts.is_empty() {
-            info.group.clear();
+        if parts.len() <= before {
+            info.path = path;
             return info;
         }
+        if before == 3 {
+            info.group = parts[1].to_string();
+        }
+        info.version = parts[before - 1].to_string();
+        parts.drain(..before);
         info.is_resource = true;
-        info.version = decode(version);
         info.verb = resource_verb(method);
         // The old /watch/ prefix: still in client libraries. As upstream it makes the verb, whatever the method.
         let prefixed_watch = parts[0] == "watch" && parts.len() > 1;
@@ -68,18 +65,18 @@ impl RequestInfo {
         }
         if parts[0] == "namespaces" {
             if let Some(namespace) = parts.get(1) {
-                info.namespace = decode(namespace);
+                info.namespace = (*namespace).to_string();
             }
             if parts.len() > 2 && !matches!(parts[2], "finalize" | "status") {
                 parts.drain(..2);
             }
         }
-        info.resource = decode(parts[0]);
+        info.resource = parts[0].to_string();
         if let Some(name) = parts.get(1) {
-            info.name = decode(name);
+            info.name = (*name).to_string();
         }
         if let Some(subresource) = parts.get(2) {
-            info.subresource = decode(subresource);
+            info.subresource = (*subresource).to_string();
         }
         if parts.len() > 3 {
             info.subpath = parts[3..].join("/");
@@ -87,6 +84,7 @@ impl RequestInfo {
         info.is_named = !info.name.is_empty();
         info.refine_verb(query);
         info.select(prefixed_watch, query);
+        info.path = path;
         info
     }
 
@@ -158,6 +156,18 @@ fn method_verb(method: &Method) -> &'static str {
     }
 }
 
+/// Whether each `%` of a path begins two digits.
+pub fn is_escaped_well(path: &str) -> bool {
+    let mut rest = path.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        rest = &rest[at + 1..];
+        if rest.len() < 2 || !rest[..2].iter().all(u8::is_ascii_hexdigit) {
+            return false;
+        }
+    }
+    true
+}
+
 fn decode(segment: &str) -> String {
     if segment.contains('%') {
         percent_decode_str(segment).decode_utf8_lossy().into_owned()
@@ -175,7 +185,9 @@ impl Query {
         let Some(query) = query else {
             return Query::default();
         };
-        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        // What is no pair is none of it.
+        let is_pair = |pair: &&str| !pair.is_empty() && !pair.contains(';') && is_escaped_well(pair);
+        let pairs = query.split('&').filter(is_pair).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (form_decode(key), form_decode(value))
         });
@@ -202,7 +214,8 @@ impl Query {
 
     /// Upstream's reading of booleans: anything but absent, `0` and `false` is true.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|value| !matches!(value, "0" | "false"))
+        self.get(key)
+            .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 use mk8s_api::codec::protobuf;
 use mk8s_api::status::Status;
@@ -19,6 +19,8 @@ use crate::table;
 /// Bodies above this are compressed where the client takes it, as upstream does.
 const COMPRESS_FROM: usize = 128 << 10;
 
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
 pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = code;
@@ -28,17 +30,27 @@ pub fn bytes(code: StatusCode, content_type: &'static str, body: impl Into<Bytes
     response
 }
 
-/// A refusal, as JSON: every client reads the answer by its content type.
-pub fn status(status: &Status) -> Response<Body> {
+/// A refusal.
+pub fn status(status: &Status, output: Output) -> Response<Body> {
     if status.code == 500 {
         tracing::warn!(reason = %status.reason, message = %status.message, "a request failed");
     }
-    let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = bytes(code, "application/json", body);
+    let mut response = value(code, output, status.to_value()).unwrap_or_else(|_| {
+        let text = serde_json::to_vec(&status.to_value()).unwrap_or_default();
+        bytes(code, "application/json", text)
+    });
     if let Some(seconds) = status.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
+}
+
+/// Of a path outside of every API.
+pub fn no_such_page() -> Response<Body> {
+    let mut response = bytes(StatusCode::NOT_FOUND, TEXT, "404 page not found\n");
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 
@@ -54,7 +66,12 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
     if row.shows_stored() && output.shape == Shape::Object {
         match output.encoding {
             Encoding::Json if !output.pretty => {
-                return Ok(compressed(code, "application/json", object.json.clone(), output));
+                return Ok(compressed(
+                    code,
+                    "application/json",
+                    object.json_at(object.revision),
+                    output,
+                ));
             }
             Encoding::Protobuf => {
                 let item = object.proto_item()?;
@@ -64,16 +81,24 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
             _ => {}
         }
     }
-    value(code, output, shape_one(row, output.shape, object.value()?))
+    value(code, output, shape_one(row, output.shape, object.whole()?)?)
 }
 
 /// One stored object in the row's version and the asked-for shape.
-pub fn shape_one(row: &Row, shape: Shape, stored: Value) -> Value {
-    match shape {
+///
+/// # Errors
+/// 406: the shape of a list.
+pub fn shape_one(row: &Row, shape: Shape, stored: Value) -> Result<Value, Status> {
+    Ok(match shape {
         Shape::Object => row.show(stored),
         Shape::Metadata => table::partial_metadata(row.show(stored)),
+        Shape::MetadataList => {
+            let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
+            let go = row.resource.go_type(row.kind());
+            return Err(Status::not_acceptable(format!("{asked} ({go})")));
+        }
         Shape::Table => table::of_one(row, &stored, table::Include::Metadata),
-    }
+    })
 }
 
 /// Any tree with kind and apiVersion, in the asked-for encoding (its shape is made already).

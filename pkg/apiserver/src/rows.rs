@@ -1,7 +1,7 @@
 //! The registry's rows as the handlers look them up: by group, version and plural, each with its part of the cache.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mk8s_api::registry::{self, Resource, Served, Subresource, Support};
 use mk8s_api::schema::{self, Schema};
@@ -9,6 +9,7 @@ use mk8s_api::table::Printed;
 use mk8s_api::validation::{self, Errors};
 use serde_json::Value;
 
+use crate::managers;
 use crate::metrics::Requests;
 use crate::watch_cache::{Cache, ResourceCache};
 
@@ -22,6 +23,8 @@ pub struct Row {
     pub schema: Option<Schema>,
     /// How many requests it answered.
     pub requests: Requests,
+    /// An object of this version without a field.
+    empty: OnceLock<Option<Value>>,
     /// None for virtual resources.
     pub cache: Option<Arc<ResourceCache>>,
 }
@@ -37,12 +40,21 @@ impl Row {
             api_version: served.api_version(),
             schema: schema::by_gvk(&served.group, &served.name, &resource.kind).cloned(),
             requests: Requests::default(),
+            empty: OnceLock::new(),
             cache: stored.flatten(),
         }
     }
 
     pub fn served(&self) -> &Served {
         &self.resource.versions[self.at]
+    }
+
+    /// An object of this version without a field: what its type has from the start.
+    pub fn empty(&self) -> Option<&Value> {
+        let empty = self
+            .empty
+            .get_or_init(|| managers::empty(&self.resource, self.served()));
+        empty.as_ref()
     }
 
     /// The group that requests name.
@@ -151,6 +163,10 @@ impl Rows {
     /// In any version.
     pub fn any(&self, group: &str, plural: &str) -> Option<&Arc<Row>> {
         self.groups.get(group)?.get(plural)?.first()
+    }
+
+    pub fn has_group(&self, group: &str) -> bool {
+        self.groups.contains_key(group)
     }
 
     /// In discovery's order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use mk8s_api::status::Status;
 use mk8s_client::Feed;
@@ -21,8 +21,10 @@ use crate::feed::CacheFeed;
 use crate::identity::User;
 use crate::layers::Request;
 use crate::negotiate::Output;
+use crate::request::is_escaped_well;
+use crate::routes::{self, Route};
 use crate::state::{OpenError, State};
-use crate::{dispatch, expiry, nonresource, respond, services, startup, transport, whole};
+use crate::{crd, dispatch, expiry, nonresource, respond, services, startup, transport, whole};
 
 /// A handle on the running server.
 pub struct ApiServer {
@@ -43,6 +45,8 @@ impl ApiServer {
     fn over(state: Arc<State>) -> Arc<ApiServer> {
         let of = state.clone();
         state.keep("events-expiry", move || expiry::run(of.clone()));
+        let of = state.clone();
+        state.keep("custom-resources", move || crd::run(of.clone()));
         let of = state.clone();
         state.keep("service-addresses", move || services::repair(of.clone()));
         Arc::new(ApiServer { state })
@@ -105,51 +109,56 @@ impl ApiServer {
 
     /// One request, whatever carried it.
     pub async fn handle(self: Arc<Self>, request: http::Request<Body>) -> Response<Body> {
-        let run = std::panic::AssertUnwindSafe(self.run(request)).catch_unwind();
+        let (parts, body) = request.into_parts();
+        if !is_escaped_well(parts.uri.path()) {
+            return respond::bytes(StatusCode::BAD_REQUEST, respond::TEXT, "400 Bad Request");
+        }
+        let request = Request::new(self.state.clone(), parts, !body.is_end_stream());
+        let refusal = Output::of_refusal(&request.parts.headers, &request.query);
+        let run = std::panic::AssertUnwindSafe(self.run(request, body)).catch_unwind();
         match run.await {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => respond::status(&status),
+            Ok(Err(status)) => respond::status(&status, refusal),
             Err(panic) => {
                 job::record_panic("apiserver-request", &*panic);
-                respond::status(&Status::internal("the handler of this request panicked"))
+                let status = Status::internal("the handler of this request panicked");
+                respond::status(&status, refusal)
             }
         }
     }
 
-    async fn run(self: &Arc<Self>, request: http::Request<Body>) -> Result<Response<Body>, Status> {
-        let (parts, body) = request.into_parts();
-        let mut request = Request::new(self.state.clone(), parts, !body.is_end_stream());
+    async fn run(self: &Arc<Self>, mut request: Request, body: Body) -> Result<Response<Body>, Status> {
         request.pass()?;
         let guard = std::mem::take(&mut request.guard);
-        let response = if request.info.is_resource {
-            resource(request, body).await?
-        } else {
-            let Request {
-                state,
-                info,
-                parts,
-                query,
-                ..
-            } = &request;
-            nonresource::handle(state, info, parts, query, body).await?
+        let route = routes::find(self.state.registry().rows(), &request.parts.method, &request.info.path)?;
+        let response = match route {
+            Some(route) => resource(request, route, body).await?,
+            None => {
+                let Request {
+                    state,
+                    info,
+                    parts,
+                    query,
+                    ..
+                } = &request;
+                nonresource::handle(state, info, parts, query).await?
+            }
         };
         Ok(whole::lend(&self.state, guard.hang_on(response)))
     }
 }
 
-async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status> {
-    let (state, info) = (&request.state, &request.info);
-    let registry = state.registry();
-    let row = registry.rows().get(&info.group, &info.version, &info.resource);
-    let row = row.ok_or_else(respond::no_such_path)?.clone();
-    drop(registry);
-    let (headers, creates) = (&request.parts.headers, info.verb == "create");
-    let output = Output::negotiate(headers, &request.query, !creates, row.schema.is_some());
-    let relays = row
-        .subresource(&info.subresource)
-        .is_some_and(|own| own.handler.relays());
-    let output = output.or_else(|refusal| if relays { Ok(Output::JSON) } else { Err(refusal) })?;
-    let (verb, counted) = (info.verb, row.clone());
+async fn resource(request: Request, route: Route, body: Body) -> Result<Response<Body>, Status> {
+    let (headers, verb) = (&request.parts.headers, request.info.verb);
+    route.negotiate(&request.parts.method, headers)?;
+    let output = match route.relays() {
+        // The other end answers as it likes.
+        true => Output::JSON,
+        false => Output::negotiate(headers, &request.query, true, route.row.schema.is_some())?,
+    };
+    let refusal = Output::of_refusal(headers, &request.query);
+    let Route { row, place } = route;
+    let counted = row.clone();
     let mut parts = request.parts;
     let call = Call {
         server: request.state,
@@ -164,8 +173,8 @@ async fn resource(request: Request, body: Body) -> Result<Response<Body>, Status
         place: None,
         turn: None,
     };
-    let result = Box::pin(dispatch::resource(call, parts, body)).await;
-    let mut response = result.unwrap_or_else(|status| respond::status(&status));
+    let result = Box::pin(dispatch::resource(call, place, parts, body)).await;
+    let mut response = result.unwrap_or_else(|status| respond::status(&status, refusal));
     counted.requests.count(verb, response.status().as_u16());
     if let Some(warning) = &counted.served().deprecated {
         respond::warn(&mut response, &[warning.to_string()]);

@@ -12,6 +12,7 @@ use mk8s_store::{Expect, Op};
 use smallvec::SmallVec;
 
 use crate::bootstrap::{self, Facts, Planned};
+use crate::managers;
 use crate::services;
 use crate::state::State;
 use crate::watch_cache::{EventKind, Next, ResourceCache};
@@ -138,6 +139,7 @@ fn prepared(state: &State, planned: Planned) -> Result<Vec<Op>, Status> {
     }
     let key = cache.key(meta::namespace(&object), meta::name(&object));
     let expect = planned.replaces.map_or(Expect::Absent, Expect::Revision);
-    ops.push(Printed::of(&resource, &object)?.put(key, expect).0);
+    let managed = managers::begun(&resource, &object);
+    ops.push(Printed::of(&resource, &object, &managed)?.put(key, expect).0);
     Ok(ops)
 }

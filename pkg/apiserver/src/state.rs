@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mk8s_api::registry as rows;
+use mk8s_api::registry::{self as rows, Resource};
 use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::config::Config;
+use crate::crd::{self, Definitions};
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
 use crate::limits::{Pool, Streams};
@@ -52,6 +54,7 @@ pub struct State {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
     registry: ArcSwap<Registry>,
+    definitions: Mutex<Definitions>,
     services: Services,
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
@@ -87,7 +90,8 @@ impl State {
             dir: config.data_dir.join("db"),
             source,
         })?);
-        let registry = Registry::new(rows::builtin().to_vec(), &cache, None);
+        let definitions = crd::load(&cache);
+        let registry = Registry::new(served(definitions.resources()), &cache, None);
         let services = Services::new(config.service_cidr, config.node_port_range.clone(), &cache);
         let services = services.ok_or(OpenError::NoServices)?;
         let lookup: Arc<dyn Lookup> = cache.clone();
@@ -111,6 +115,7 @@ impl State {
             store,
             cache,
             registry: ArcSwap::from_pointee(registry),
+            definitions: Mutex::new(definitions),
             services,
         }))
     }
@@ -125,6 +130,17 @@ impl State {
 
     pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
+    }
+
+    /// The definitions of custom resources, as they are known.
+    pub(crate) fn definitions(&self) -> &Mutex<Definitions> {
+        &self.definitions
+    }
+
+    /// Serves these custom resources, and no others, beside what is built in.
+    pub(crate) fn serve<'a>(&self, custom: impl Iterator<Item = &'a Arc<Resource>>) {
+        let next = Registry::new(served(custom), &self.cache, Some(&self.registry()));
+        self.registry.store(Arc::new(next));
     }
 
     /// What is served now.
@@ -226,6 +242,11 @@ impl State {
             }
         });
     }
+}
+
+/// Everything that is served: what is built in, and custom resources.
+fn served<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>) -> Vec<Arc<Resource>> {
+    rows::builtin().iter().chain(custom).cloned().collect()
 }
 
 /// Half of the cores and at least two, as the runtime has workers.

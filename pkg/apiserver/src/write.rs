@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use mk8s_api::apply::Managed;
 use mk8s_api::codec::json;
 use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
@@ -12,9 +13,10 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::object::{Object, Selectable};
+use crate::object::{Noted, Object, Selectable};
 use crate::part::Rest;
 use crate::watch_cache::Note;
+use crate::{managers, stored_form};
 
 /// Why a write did not come about.
 #[derive(Debug)]
@@ -51,36 +53,50 @@ fn translate(error: TxnError) -> WriteError {
 pub type Made = Arc<OnceLock<Arc<Object>>>;
 
 /// An object as the store takes it: its JSON text with an empty `metadata.resourceVersion`, where in it the digits belong,
-/// and what selectors ask of it.
+/// its managers behind it, and what selectors ask of it.
 pub struct Printed {
-    text: Vec<u8>,
+    value: Vec<u8>,
+    /// Bytes of the text.
+    text: usize,
     hole: usize,
-    selectable: Selectable,
+    noted: Noted,
 }
 
 impl Printed {
-    pub fn of(resource: &Resource, object: &Value) -> Result<Printed, Status> {
-        let (text, hole) = print(object, None)?;
+    pub fn of(resource: &Resource, object: &Value, managed: &Managed) -> Result<Printed, Status> {
         let selectable = Selectable::of(resource, object);
-        Ok(Printed { text, hole, selectable })
+        Ok(Printed::new(print(object, None)?, selectable, managed))
     }
 
     /// Of a part of an object, and the rest as it was.
-    pub fn of_part(resource: &Resource, part: &Value, rest: &Rest) -> Result<Printed, Status> {
-        let (text, hole) = print(part, Some(rest))?;
+    pub fn of_part(resource: &Resource, part: &Value, rest: &Rest, managed: &Managed) -> Result<Printed, Status> {
         let selectable = rest.selectable(resource, part);
-        Ok(Printed { text, hole, selectable })
+        Ok(Printed::new(print(part, Some(rest))?, selectable, managed))
+    }
+
+    fn new((mut value, hole): (Vec<u8>, usize), selectable: Selectable, managed: &Managed) -> Printed {
+        let text = value.len();
+        stored_form::append(&mut value, managed);
+        // Of the size in which the object is kept, so that nobody copies it after this task.
+        value.shrink_to(value.len() + SPARE);
+        let managed = managed.clone();
+        Printed {
+            value,
+            text,
+            hole,
+            noted: Noted { selectable, managed },
+        }
     }
 
     /// The operation that stores it, and where the cached object is found afterwards.
     pub fn put(self, key: Arc<str>, expect: Expect) -> (Op, Made) {
         let made = Made::default();
         let note = Note {
-            selectable: self.selectable,
+            noted: self.noted,
             made: made.clone(),
         };
         let change = Change::Put {
-            value: self.text,
+            value: self.value,
             revision_at: self.hole,
             attachment: Some(Box::new(note)),
         };
@@ -89,12 +105,19 @@ impl Printed {
 
     /// The text, with an empty resourceVersion.
     pub fn text(&self) -> &[u8] {
-        &self.text
+        &self.value[..self.text]
     }
 
-    /// The tree again (with an empty resourceVersion).
-    pub fn value(&self) -> Result<Value, Status> {
-        serde_json::from_slice(&self.text).map_err(|error| Status::internal(format!("a printed object: {error}")))
+    pub fn managed(&self) -> &Managed {
+        &self.noted.managed
+    }
+
+    /// The tree again (with an empty resourceVersion), as clients see it.
+    pub fn whole(&self) -> Result<Value, Status> {
+        let value = serde_json::from_slice(self.text());
+        let mut value = value.map_err(|error| Status::internal(format!("a printed object: {error}")))?;
+        managers::put(&mut value, self.managed());
+        Ok(value)
     }
 }
 
@@ -124,11 +147,7 @@ fn print(object: &Value, rest: Option<&Rest>) -> Result<(Vec<u8>, usize), Status
     }
     text.push(b'}');
     match hole {
-        Some(hole) => {
-            // Of the size in which the object is kept, so that nobody copies it after this task.
-            text.shrink_to(text.len() + SPARE);
-            Ok((text, hole))
-        }
+        Some(hole) => Ok((text, hole)),
         None => Err(Status::internal("an object without metadata")),
     }
 }

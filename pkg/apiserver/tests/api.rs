@@ -573,8 +573,13 @@ async fn what_is_not_here_is_refused() {
     );
     let (code, list) = api.get("/apis/networking.k8s.io/v1/networkpolicies").await;
     assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(0)));
-    let (code, _) = api.get("/apis/nothing.example.com/v1/things").await;
-    assert_eq!(code, 404);
+    // Outside of every API the answer is text, within one it is an object.
+    let (code, text) = api
+        .accept("/apis/nothing.example.com/v1/things", "application/json")
+        .await;
+    assert_eq!((code, &*text), (404, &b"404 page not found\n"[..]));
+    let (code, status) = api.get("/apis/apps/v1/things").await;
+    assert_eq!((code, status["reason"].as_str()), (404, Some("NotFound")));
     let (code, _) = api.send_json("PUT", CMS, &json!({})).await;
     assert_eq!(code, 405);
 }

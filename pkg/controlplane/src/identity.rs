@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mk8s_apiserver::{ApiServer, User};
+use mk8s_apiserver::{ApiServer, User, config};
 
 /// Reads for the controllers' and the scheduler's informers: it may list and watch, and nothing else.
 pub const READER: &str = "system:mk8s:informers";
@@ -23,5 +23,17 @@ pub fn user(name: &str) -> User {
 
 /// A client of `server` that acts as `name`.
 pub(crate) fn client(server: &Arc<ApiServer>, name: &str) -> kube::Client {
-    mk8s_client::in_process(server.router_as(user(name)), &format!("mk8s/{name}"))
+    mk8s_client::in_process(server.router_as(user(name)), &agent(name))
+}
+
+/// What a component calls itself, and so the manager of the fields that it writes: as upstream's are called.
+fn agent(name: &str) -> String {
+    let program = match name {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:kube-controller-manager" => "kube-controller-manager",
+        _ if name.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        _ if name.starts_with("system:node:") => "kubelet",
+        _ => "mk8s",
+    };
+    format!("{program}/{} {name}", config::VERSION)
 }

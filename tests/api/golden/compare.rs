@@ -80,6 +80,14 @@ fn one(differences: &mut Vec<Difference>, place: String, expected: Option<Value>
     }
 }
 
+/// Managers in an order that does not hang on the second in which each of them wrote.
+fn managers(list: &Value) -> Value {
+    let mut entries = list.as_array().cloned().unwrap_or_default();
+    let key = |entry: &Value| ["operation", "manager", "apiVersion", "subresource"].map(|key| entry[key].to_string());
+    entries.sort_by_key(key);
+    entries.into()
+}
+
 fn trees(differences: &mut Vec<Difference>, place: &str, expected: &Value, found: &Value) {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
@@ -87,6 +95,9 @@ fn trees(differences: &mut Vec<Difference>, place: &str, expected: &Value, found
             for key in keys {
                 let place = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
                 match (expected.get(key), found.get(key)) {
+                    (Some(expected), Some(found)) if key == "managedFields" => {
+                        trees(differences, &place, &managers(expected), &managers(found));
+                    }
                     (Some(expected), Some(found)) => trees(differences, &place, expected, found),
                     (expected, found) => one(differences, place, expected.cloned(), found.cloned()),
                 }

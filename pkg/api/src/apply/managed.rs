@@ -183,6 +183,8 @@ pub enum ManagedError {
 }
 
 impl Managed {
+    pub const NOBODY: Managed = Managed(None);
+
     /// Of entries in any order, of which those that own nothing are left out.
     pub(super) fn of(mut entries: Vec<Entry>) -> Managed {
         entries.retain(|entry| !entry.owns_nothing());

@@ -604,6 +604,8 @@ pub(super) fn kept(field: &Field, value: &Value) -> bool {
     match value {
         Value::Null => false,
         _ if field.pointer => true,
+        // No managers, which a client may ask for, are not the same as none named.
+        Value::Array(items) if items.is_empty() && &*field.name == "managedFields" => true,
         Value::Array(items) => !items.is_empty() || !matches!(what, What::List(list) if !list.wrapped),
         Value::Object(map) => !map.is_empty() || !matches!(what, What::Map(_)),
         _ if !field.omitempty => true,

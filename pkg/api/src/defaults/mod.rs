@@ -6,6 +6,7 @@ mod autoscaling;
 mod batch;
 mod core;
 mod dynamic_resources;
+mod extensions;
 mod flowcontrol;
 mod networking;
 mod pod;
@@ -25,6 +26,7 @@ pub use self::core::{
     endpoints, event, limit_range, namespace, node, persistent_volume, persistent_volume_claim, resource_quota, secret,
 };
 pub use self::dynamic_resources::{resource_claim, resource_claim_template};
+pub use self::extensions::{custom_resource_definition, definition_create, definition_update};
 pub use self::flowcontrol::{flow_schema, priority_level};
 pub use self::networking::{endpoint_slice, ingress, ingress_class, network_policy};
 pub use self::pod::{pod, pod_spec, pod_template, pod_template_object, qos_class};

@@ -1,7 +1,8 @@
-//! apiextensions.k8s.io and apiregistration.k8s.io: what changes the API itself; refused for now.
+//! apiextensions.k8s.io and apiregistration.k8s.io: what changes the API itself.
 
 use super::row::row;
-use super::{Resource, Support, columns};
+use super::{Deletion, Resource, Support, columns};
+use crate::{defaults, validation};
 
 pub(super) fn apiextensions() -> Vec<Resource> {
     vec![
@@ -15,9 +16,14 @@ pub(super) fn apiextensions() -> Vec<Resource> {
         .short(&["crd", "crds"])
         .columns(columns::created_at())
         .category("api-extensions")
+        .validate(validation::custom_resource_definition)
+        .default(defaults::custom_resource_definition)
+        .prepare(defaults::definition_create, defaults::definition_update)
+        .deletion(Deletion::WithInstances)
+        .conditional_only()
+        .status_alone()
         .generation()
-        .status()
-        .support(Support::ReadOnly),
+        .status(),
     ]
 }
 

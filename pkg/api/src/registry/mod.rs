@@ -8,6 +8,7 @@ mod autoscaling;
 mod batch;
 pub mod columns;
 mod core;
+pub mod custom;
 pub mod events;
 mod extensions;
 mod internal;
@@ -19,6 +20,7 @@ mod row;
 mod semantics;
 mod served;
 mod storage;
+mod unowned;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -29,6 +31,7 @@ use serde_json::Value;
 pub use semantics::{Deletion, Dependents, Handler, Semantics};
 pub use served::{Convert, Field, Served, newest_first};
 
+use crate::json_path::JsonPath;
 use crate::status::FieldError;
 
 /// Whether objects of a resource live in a namespace.
@@ -100,14 +103,22 @@ pub struct Subresource {
 pub struct Column {
     pub name: Cow<'static, str>,
     /// `string`, `integer`, `number`, `boolean` or `date`.
-    pub type_: &'static str,
-    /// `name` for the first column, else empty.
-    pub format: &'static str,
+    pub type_: Cow<'static, str>,
+    /// `name` for the first column; what a custom resource's column says.
+    pub format: Cow<'static, str>,
     pub description: Cow<'static, str>,
     /// 0: always shown; 1: only with `-o wide`.
     pub priority: i32,
+    pub cell: Cell,
+}
+
+/// How a cell is computed.
+#[derive(Clone)]
+pub enum Cell {
     /// Object and the time of printing → cell.
-    pub cell: fn(&Value, jiff::Timestamp) -> Value,
+    Of(fn(&Value, jiff::Timestamp) -> Value),
+    /// What a path leads to, printed as the column's type; None where the path is none.
+    At(Option<JsonPath>),
 }
 
 /// The few pure functions that make a kind special, on its stored form; the default of each does nothing.
@@ -189,13 +200,16 @@ pub struct Resource {
     pub index: Vec<Field>,
 }
 
+/// The fields that lead from an object to a value.
+pub type Path = Vec<Cow<'static, str>>;
+
 /// Where `/scale` finds its numbers.
 #[derive(Clone, Debug)]
 pub struct ScalePaths {
-    pub spec_replicas: &'static [&'static str],
-    pub status_replicas: &'static [&'static str],
-    /// A metav1.LabelSelector, a map or a string.
-    pub selector: &'static [&'static str],
+    pub spec_replicas: Path,
+    pub status_replicas: Path,
+    /// A metav1.LabelSelector, a map or a string; empty: there is none.
+    pub selector: Path,
 }
 
 /// Every built-in resource, group by group.
@@ -337,6 +351,15 @@ impl Resource {
 
     pub fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    /// `*apps.DeploymentList`: what messages call a Go type of the group's internal version.
+    pub fn go_type(&self, kind: &str) -> String {
+        let package = match &*self.group {
+            "" | "events.k8s.io" => "core",
+            group => group.split('.').next().unwrap_or_default(),
+        };
+        format!("*{package}.{kind}")
     }
 
     /// `pods`, `deployments.apps`

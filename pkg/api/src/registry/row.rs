@@ -16,7 +16,7 @@ pub(super) const COMPLETE_CHANGED: &[MetadataCheck] = &[MetadataCheck::Complete,
 pub(super) const CHANGED_COMPLETE: &[MetadataCheck] = &[MetadataCheck::Changed, MetadataCheck::Complete];
 
 /// (group, version, kind) of `/scale`.
-const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+pub(super) const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// A namespaced, stored, fully supported resource with every verb and the columns Name and Age.
 pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Resource {
@@ -143,9 +143,9 @@ impl Resource {
     /// `/scale` on `spec.replicas` and `status.replicas`.
     pub(super) fn scale(mut self) -> Self {
         self.version().scale = Some(ScalePaths {
-            spec_replicas: &["spec", "replicas"],
-            status_replicas: &["status", "replicas"],
-            selector: &["spec", "selector"],
+            spec_replicas: vec!["spec".into(), "replicas".into()],
+            status_replicas: vec!["status".into(), "replicas".into()],
+            selector: vec!["spec".into(), "selector".into()],
         });
         self.sub("scale", Handler::Scale, Verbs::GET_PATCH_UPDATE, Some(SCALE))
     }
@@ -240,6 +240,11 @@ impl Resource {
 
     pub(super) fn registers_status(mut self) -> Self {
         self.semantics.registers_status = true;
+        self
+    }
+
+    pub(super) fn status_alone(mut self) -> Self {
+        self.semantics.status_alone = true;
         self
     }
 

@@ -45,6 +45,8 @@ pub enum Deletion {
     Graceful,
     /// As a Namespace's: `spec.finalizers` hold it too, and its phase says so.
     Emptied,
+    /// As a CustomResourceDefinition's: a finalizer of the server's own holds it until no object of its kind is left.
+    WithInstances,
 }
 
 /// What becomes of an object's dependents where the DELETE says nothing of them.
@@ -69,6 +71,8 @@ pub struct Semantics {
     pub returns_deleted: bool,
     /// New objects keep the status they are sent with.
     pub registers_status: bool,
+    /// A write of the status changes nothing of metadata.
+    pub status_alone: bool,
     /// Objects hold cluster addresses and node ports.
     pub holds_addresses: bool,
     pub deletion: Deletion,

@@ -48,7 +48,7 @@ pub struct Field {
     /// As field selectors name it.
     pub label: Cow<'static, str>,
     /// Where it stands in the stored object.
-    pub path: Vec<Cow<'static, str>>,
+    pub path: super::Path,
     /// Where it stands among the fields of `Resource::index`.
     pub at: usize,
 }

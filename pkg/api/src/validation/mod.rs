@@ -10,6 +10,7 @@ mod container;
 mod coordination;
 mod core;
 mod dynamic_resources;
+mod extensions;
 mod flowcontrol;
 mod meta;
 mod mounts;
@@ -45,6 +46,7 @@ pub use self::certificates::signing_request;
 pub use self::coordination::lease;
 pub use self::core::*;
 pub use self::dynamic_resources::{resource_claim, resource_claim_template, resource_slice};
+pub use self::extensions::custom_resource_definition;
 pub use self::flowcontrol::{flow_schema, priority_level};
 pub use self::meta::{
     MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,

@@ -27,9 +27,10 @@ pub fn apply(authorizer: &Authorizer, user: &Arc<User>, headers: &HeaderMap) -> 
         if asked.uid.is_empty() && asked.groups.is_empty() && asked.extra.is_empty() {
             return Ok(user.clone());
         }
-        return Err(Status::internal(
-            "requested impersonation of groups, uid or extra without impersonating a user",
-        ));
+        return Err(Status::bad_request(format!(
+            "requested [{}] without impersonating a user",
+            asked.references().join(" ")
+        )));
     }
     asked.authorize(authorizer, user)?;
     Ok(Arc::new(asked.user()))
@@ -73,6 +74,18 @@ impl Asked {
             groups: groups.collect::<Result<_, _>>()?,
             extra,
         })
+    }
+
+    /// Each thing but the name, as an ObjectReference is printed.
+    fn references(&self) -> Vec<String> {
+        const VERSION: &str = "authentication.k8s.io/v1";
+        let groups = self.groups.iter().map(|group| format!("{{Group  {group}    }}"));
+        let extra = self.extra.iter().flat_map(|(key, values)| {
+            let of = move |value| format!("{{UserExtra  {value}  {VERSION}  {key}}}");
+            values.iter().map(of)
+        });
+        let uid = (!self.uid.is_empty()).then(|| format!("{{UID  {}  {VERSION}  }}", self.uid));
+        groups.chain(extra).chain(uid).collect()
     }
 
     /// Namespace and name where a service account is asked for. What can be no service account's name is a user's, for
@@ -224,7 +237,7 @@ mod tests {
                 refused.message
             );
         }
-        assert_eq!(as_user(&[(GROUP, "x")]).unwrap_err().code, 500);
+        assert_eq!(as_user(&[(GROUP, "x")]).unwrap_err().code, 400);
         // Beyond ASCII it is a name like any other.
         assert_eq!(as_user(&[(USER, "josé")]).unwrap_err().code, 403);
         for more in [

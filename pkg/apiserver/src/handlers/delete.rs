@@ -9,15 +9,18 @@ use http::{Response, StatusCode};
 use mk8s_api::registry::{Deletion, Dependents, Resource};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
+use mk8s_store::Op;
 use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
 use super::{answer, decode};
 use crate::admission::{Operation, Options};
 use crate::call::Call;
+use crate::crd;
 use crate::filter::Filter;
 use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
+use crate::managers;
 use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::respond;
@@ -159,15 +162,27 @@ impl Attempt for Delete<'_> {
         check_preconditions(call, object, &current.value, options)?;
         let attributes = call.attributes(Operation::Delete, name, Some(&current.value), Options::Delete(options));
         call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
-        Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {
-            Plan::Pending => Step::Keep,
-            Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked)?, Vec::new()),
-            Plan::Remove(last) => {
-                let beside = call.server.services().on_removal(resource, &last);
-                Step::Remove(last, beside)
-            }
-        })
+        let beside = call.server.services().on_removal(resource, &current.value);
+        as_planned(resource, current, options, beside)
     }
+}
+
+/// What a deletion does to what is stored; `beside` is done where it removes the object.
+pub fn as_planned(
+    resource: &Resource,
+    current: Current,
+    options: &DeleteOptions,
+    beside: Vec<Op>,
+) -> Result<Step, Status> {
+    let managed = current.managed().clone();
+    Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {
+        Plan::Pending => Step::Keep,
+        Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked, &managed)?, Vec::new()),
+        Plan::Remove(mut last) => {
+            managers::put(&mut last, &managed);
+            Step::Remove(last, beside)
+        }
+    })
 }
 
 fn check_preconditions(call: &Call, object: &Object, value: &Value, options: &DeleteOptions) -> Result<(), Status> {
@@ -213,8 +228,13 @@ enum Plan {
 /// What a deletion comes to.
 fn plan(resource: &Resource, mut object: Value, options: &DeleteOptions, now: jiff::Timestamp) -> Plan {
     let deletion = resource.semantics.deletion;
-    if deletion == Deletion::Emptied {
-        return plan_namespace(object, options, now);
+    match deletion {
+        Deletion::Emptied => return plan_namespace(object, options, now),
+        Deletion::WithInstances if !meta::is_deleting(&object) => {
+            crd::mark_deleted(&mut object, now);
+            return Plan::Mark(object);
+        }
+        _ => {}
     }
     let mut grace = 0;
     if deletion == Deletion::Graceful {

@@ -38,6 +38,12 @@ pub struct Page {
 
 pub fn respond_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     let output = call.output;
+    if output.shape == Shape::Metadata {
+        let row = &call.row;
+        let asked = "you requested PartialObjectMetadata, but the requested object is a list";
+        let go = row.resource.go_type(&row.resource.list_kind);
+        return Err(Status::not_acceptable(format!("{asked} ({go})")));
+    }
     let layout = match (output.encoding, output.shape) {
         (Encoding::Json, _) if output.pretty => Layout::Pretty,
         (Encoding::Json, _) => Layout::Compact,
@@ -230,7 +236,7 @@ impl Lister {
         let (item, kind, api_version) = match call.output.shape {
             Shape::Object if row.shows_stored() => (Item::Json, &*row.resource.list_kind, row.api_version.as_str()),
             Shape::Object => (Item::Shown, &*row.resource.list_kind, row.api_version.as_str()),
-            Shape::Metadata => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
+            Shape::Metadata | Shape::MetadataList => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
             Shape::Table => (Item::Row(table::include(&call.query)), "Table", "meta.k8s.io/v1"),
         };
         let mut fields = vec![
@@ -289,22 +295,22 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, objec
     let compact = layout == Layout::Compact;
     let value = match item {
         Item::Json if compact => {
-            chunk.extend_from_slice(&object.json);
+            object.print_at(object.revision, chunk);
             return Ok(());
         }
-        Item::Json => object.value()?,
+        Item::Json => object.whole()?,
         Item::Protobuf => {
             // Encoded before the head was written: the lengths in it are of these bytes.
             chunk.extend_from_slice(&object.proto_item()?);
             return Ok(());
         }
-        Item::Shown => row.show(object.value()?),
+        Item::Shown => row.show(object.whole()?),
         Item::Metadata if compact && row.shows_stored_metadata() => {
             chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
             return Ok(());
         }
-        Item::Metadata => table::partial_metadata(row.show(object.value()?)),
-        Item::Row(include) => table::row(row, &object.value()?, *include),
+        Item::Metadata => table::partial_metadata(row.show(object.whole()?)),
+        Item::Row(include) => table::row(row, &object.whole()?, *include),
     };
     layout.print(&value, chunk)
 }

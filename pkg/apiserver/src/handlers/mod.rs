@@ -29,7 +29,7 @@ pub fn answer(
     let mut response = match written {
         Written::Stored(object) => respond::object(code, &call.row, call.output, &object)?,
         Written::Tree(value) => {
-            let shaped = respond::shape_one(&call.row, call.output.shape, value);
+            let shaped = respond::shape_one(&call.row, call.output.shape, value)?;
             respond::value(code, call.output, shaped)?
         }
     };

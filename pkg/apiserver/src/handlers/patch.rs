@@ -15,6 +15,7 @@ use super::decode::{self, Expected};
 use super::update::check_version;
 use crate::call::Call;
 use crate::guaranteed_update::Reads;
+use crate::managers;
 use crate::options::{FieldValidation, WriteOptions};
 use crate::part;
 use crate::pipeline::{self, Part};
@@ -103,11 +104,15 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         Part::Status if part::decides(&call.row) && kind != PatchType::Json && part::suffices(&change) => Reads::Part,
         _ => Reads::Whole,
     };
+    let with_managers = kind == PatchType::Json && reaches_managers(&change);
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, warnings| {
         if current.object.is_none() {
             return Err(call.not_found());
         }
         let mut shown = call.row.show(current.value.clone());
+        if with_managers {
+            managers::put(&mut shown, current.managed());
+        }
         apply(call, kind, &mut shown, &change)?;
         let mut new = conformed(call, shown, &change, options, warnings)?;
         check_identity(call, &new)?;
@@ -116,6 +121,15 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         Ok(new)
     });
     answer(call, StatusCode::OK, updated.await?.written, &warnings)
+}
+
+/// Whether an operation of a JSON patch names managers, or what they lie in: to others they need not be there.
+fn reaches_managers(patch: &Value) -> bool {
+    const PATH: &str = "/metadata/managedFields";
+    let operations = patch.as_array().into_iter().flatten();
+    let mut paths =
+        operations.flat_map(|operation| [meta::string(operation, &["path"]), meta::string(operation, &["from"])]);
+    paths.any(|path| path.starts_with(PATH) || path == "/metadata")
 }
 
 /// The patched tree as decoding its text would leave it.

@@ -18,7 +18,7 @@ use super::list;
 use crate::call::Call;
 use crate::filter::Filter;
 use crate::loan::Loan;
-use crate::negotiate::{Encoding, Output, Shape};
+use crate::negotiate::{Encoding, Output, STREAMS, Shape};
 use crate::object::Object;
 use crate::options::ListOptions;
 use crate::respond;
@@ -32,6 +32,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
+    if call.output.encoding == Encoding::Yaml {
+        return Err(Status::not_acceptable(format!(
+            "only the following media types are accepted: {}",
+            STREAMS.join(", ")
+        )));
+    }
     let filter = Filter::new(&call.row, &call.info, &options)?;
     let encoder = Encoder::new(call);
     let timeout = match options.timeout_seconds {
@@ -353,25 +359,28 @@ impl Encoder {
     fn put(&mut self, chunk: &mut Vec<u8>, kind: EventKind, object: &Arc<Object>, revision: u64) -> Result<(), Status> {
         let (encoding, shape) = (self.output.encoding, self.output.shape);
         if self.plain {
-            chunk.reserve(object.json.len() + 48);
+            chunk.reserve(object.sent_len() + 48);
             put_frame(chunk, kind.as_str(), |chunk| object.print_at(revision, chunk));
             return Ok(());
         }
         if encoding == Encoding::Protobuf && shape == Shape::Object && self.row.shows_stored() {
             return self.put_protobuf(chunk, kind, object, revision);
         }
-        if encoding != Encoding::Protobuf && shape == Shape::Metadata && self.row.shows_stored_metadata() {
+        if encoding != Encoding::Protobuf
+            && matches!(shape, Shape::Metadata | Shape::MetadataList)
+            && self.row.shows_stored_metadata()
+        {
             let text = object.partial_metadata(revision)?;
             put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
             return Ok(());
         }
-        let mut value = object.value()?;
+        let mut value = object.whole()?;
         if revision != object.revision {
             mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
         }
         let shown = match shape {
             Shape::Object => self.row.show(value),
-            Shape::Metadata => table::partial_metadata(self.row.show(value)),
+            Shape::Metadata | Shape::MetadataList => table::partial_metadata(self.row.show(value)),
             Shape::Table => self.table(&value),
         };
         self.put_value(chunk, kind.as_str(), &shown)
@@ -419,7 +428,7 @@ impl Encoder {
         }
         let value = match self.output.shape {
             Shape::Object => json!({"kind": self.row.kind(), "apiVersion": self.row.api_version, "metadata": metadata}),
-            Shape::Metadata => {
+            Shape::Metadata | Shape::MetadataList => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
             Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",

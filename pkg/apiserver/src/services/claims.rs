@@ -14,6 +14,7 @@ use mk8s_api::time;
 use mk8s_store::{Expect, Op};
 use serde_json::{Value, json};
 
+use crate::managers;
 use crate::object::Object;
 use crate::watch_cache::{Cache, ResourceCache};
 use crate::write::{self, Printed};
@@ -66,7 +67,8 @@ impl Holders {
     pub fn take(&self, claim: Claim, service: &Value) -> Result<Op, Status> {
         let cache = self.cache(claim);
         let object = claim.object(service);
-        let printed = Printed::of(&cache.resource(), &object)?;
+        let resource = cache.resource();
+        let printed = Printed::of(&resource, &object, &managers::begun(&resource, &object))?;
         Ok(printed.put(cache.key("", &claim.name()), Expect::Absent).0)
     }
 

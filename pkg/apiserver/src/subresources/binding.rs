@@ -77,7 +77,7 @@ impl Attempt for Bind<'_> {
         let Some(pod) = &current.object else {
             return Err(Status::not_found("", "pods", name));
         };
-        let resource = pod.resource().clone();
+        let (resource, managed) = (pod.resource().clone(), pod.managed.clone());
         let admission = call.server.admission();
         let attributes = call.attributes(Operation::Create, name, None, Options::Write(self.options));
         let mut binding = self.binding.clone();
@@ -90,7 +90,7 @@ impl Attempt for Bind<'_> {
             validation::annotations(annotations, &ANNOTATIONS, errors)
         })?;
         call.validate(&attributes, &binding, &mut self.warnings).await?;
-        Ok(Step::Put(Printed::of(&resource, &pod)?, Vec::new()))
+        Ok(Step::Put(Printed::of(&resource, &pod, &managed)?, Vec::new()))
     }
 }
 

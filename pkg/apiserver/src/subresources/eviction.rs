@@ -163,7 +163,7 @@ impl Attempt for Counting<'_> {
         let (permit, step) = match decide(&current.value, self.pod, self.ready)? {
             Verdict::Free => (Permit::AsItIs, Step::Keep),
             Verdict::Counted(counted) => {
-                let printed = Printed::of(budget.resource(), &counted)?;
+                let printed = Printed::of(budget.resource(), &counted, &budget.managed)?;
                 (Permit::Whatever, Step::Put(printed, Vec::new()))
             }
         };

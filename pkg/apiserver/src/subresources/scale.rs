@@ -3,7 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use mk8s_api::registry::ScalePaths;
+use mk8s_api::registry::{Path, ScalePaths};
 use mk8s_api::schema;
 use mk8s_api::selectors::LabelSelector;
 use mk8s_api::status::{FieldError, Status};
@@ -92,11 +92,12 @@ impl Attempt for Scaling<'_> {
             return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
         }
         let mut new = current.value.clone();
-        meta::set(&mut new, paths.spec_replicas, replicas);
+        meta::set(&mut new, &keys(&paths.spec_replicas), replicas);
         pipeline::begin_change(call, &mut new, &current.value)?;
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
         call.validate(&attributes, &scale, &mut self.warnings).await?;
-        pipeline::finish_change(call, new, &current, beside)
+        let managed = current.managed();
+        pipeline::finish_change(call, new, managed, &current, beside)
     }
 }
 
@@ -121,9 +122,13 @@ impl Change {
     }
 }
 
+fn keys(path: &Path) -> Vec<&str> {
+    path.iter().map(|key| &**key).collect()
+}
+
 fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
     let text = |key: &str| meta::at(object, &["metadata", key]).cloned().unwrap_or_default();
-    let selector = match meta::at(object, paths.selector) {
+    let selector = match meta::at(object, &keys(&paths.selector)).filter(|_| !paths.selector.is_empty()) {
         Some(Value::String(text)) => text.clone(),
         Some(selector) if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() => {
             LabelSelector::from_json(selector)
@@ -133,11 +138,11 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
         Some(map) => LabelSelector::from_map(map).to_string(),
         None => String::new(),
     };
-    let mut status = json!({"replicas": meta::i64_at(object, paths.status_replicas).unwrap_or(0)});
+    let mut status = json!({"replicas": meta::i64_at(object, &keys(&paths.status_replicas)).unwrap_or(0)});
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
-    let replicas = meta::i64_at(object, paths.spec_replicas).unwrap_or(0);
+    let replicas = meta::i64_at(object, &keys(&paths.spec_replicas)).unwrap_or(0);
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {

@@ -20,7 +20,6 @@ use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::filters::authz::Attributes;
 use crate::layers::Guard;
-use crate::respond;
 
 const BUFFER: usize = 32 << 10;
 /// How long a client may stay after its node has ended the stream.
@@ -32,7 +31,9 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
         // Nothing has run yet: an empty log.
-        return Ok(respond::bytes(StatusCode::OK, "text/plain", ""));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
     }
     let query: String = [
         "follow",

@@ -8,11 +8,11 @@ use mk8s_store::{Commit, Committed, Entry, Follower};
 
 use super::resource::{Change, ResourceCache};
 use super::{Cache, Shared};
-use crate::object::{Object, Selectable};
+use crate::object::{Noted, Object};
 
 /// What a request's task sends along with its write, and where it finds the cached object afterwards.
 pub(crate) struct Note {
-    pub selectable: Selectable,
+    pub noted: Noted,
     pub made: Arc<OnceLock<Arc<Object>>>,
 }
 
@@ -154,8 +154,8 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
             attachment,
         } => {
             let note = attachment.and_then(|attachment| attachment.downcast::<Note>().ok());
-            let (selectable, made) = match note {
-                Some(note) => (Some(note.selectable), Some(note.made)),
+            let (noted, made) = match note {
+                Some(note) => (Some(note.noted), Some(note.made)),
                 None => (None, None),
             };
             let resource = cache.resource();
@@ -166,7 +166,7 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
                 create_revision,
                 mod_revision: revision,
             };
-            let object = Object::new(resource, stored, selectable);
+            let object = Object::new(resource, stored, noted);
             let object = Arc::new(object);
             if let Some(made) = made {
                 let _ = made.set(object.clone());

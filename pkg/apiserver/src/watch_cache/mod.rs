@@ -109,6 +109,13 @@ impl Cache {
         self.groups.store(Arc::new(groups));
     }
 
+    /// Lets no object of a resource begin any more.
+    pub fn close(&self, group: &str, plural: &str) {
+        if let Some(cache) = self.resource(group, plural) {
+            cache.close();
+        }
+    }
+
     /// Takes a resource's cache away; who watches it is ended.
     pub fn retire(&self, group: &str, plural: &str) {
         let mut placement = self.shared.placement.lock();

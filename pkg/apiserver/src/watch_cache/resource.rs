@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -30,6 +30,8 @@ pub struct ResourceCache {
     /// As it is now; what it is called and whether it is namespaced never changes.
     resource: ArcSwap<Resource>,
     scope: Scope,
+    /// No object begins any more.
+    closed: AtomicBool,
     /// `/registry/core/pods/`
     prefix: String,
     pub(super) state: Mutex<State>,
@@ -130,6 +132,7 @@ impl ResourceCache {
         ResourceCache {
             prefix: key_prefix(&resource),
             scope: resource.scope,
+            closed: AtomicBool::new(false),
             resource: ArcSwap::new(resource),
             state: Mutex::new(State {
                 map: Map::new(),
@@ -150,6 +153,14 @@ impl ResourceCache {
 
     pub fn resource(&self) -> Arc<Resource> {
         self.resource.load_full()
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub fn is_namespaced(&self) -> bool {

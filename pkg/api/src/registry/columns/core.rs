@@ -594,10 +594,7 @@ mod tests {
 
     fn line(columns: &[Column], object: &Value) -> String {
         let now = "2024-01-01T00:05:00Z".parse().unwrap();
-        let cells: Vec<String> = columns
-            .iter()
-            .map(|column| scalar(&(column.cell)(object, now)))
-            .collect();
+        let cells: Vec<String> = columns.iter().map(|column| scalar(&column.of(object, now))).collect();
         cells.join("|")
     }
 

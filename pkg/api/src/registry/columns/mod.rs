@@ -11,10 +11,13 @@ mod rbac;
 mod storage;
 mod workloads;
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::Column;
+use super::{Cell, Column};
+use crate::json_path::JsonPath;
 use crate::{meta, time};
 
 pub use self::certificates::signing_request;
@@ -30,37 +33,48 @@ pub use self::storage::{
 };
 pub use self::workloads::*;
 
-type Cell = fn(&Value, Timestamp) -> Value;
+type Function = fn(&Value, Timestamp) -> Value;
 
 /// Name and Age: what a kind without columns of its own shows.
 pub fn default() -> Vec<Column> {
     vec![name(), age()]
 }
 
-fn column(name: &'static str, type_: &'static str, description: &'static str, cell: Cell) -> Column {
+fn column(name: &'static str, type_: &'static str, description: &'static str, cell: Function) -> Column {
     Column {
         name: name.into(),
-        type_,
-        format: "",
+        type_: type_.into(),
+        format: Cow::Borrowed(""),
         description: description.into(),
         priority: 0,
-        cell,
+        cell: Cell::Of(cell),
     }
 }
 
-fn text(name: &'static str, description: &'static str, cell: Cell) -> Column {
+fn text(name: &'static str, description: &'static str, cell: Function) -> Column {
     column(name, "string", description, cell)
 }
 
-fn integer(name: &'static str, description: &'static str, cell: Cell) -> Column {
+fn integer(name: &'static str, description: &'static str, cell: Function) -> Column {
     column(name, "integer", description, cell)
 }
 
-fn boolean(name: &'static str, description: &'static str, cell: Cell) -> Column {
+fn boolean(name: &'static str, description: &'static str, cell: Function) -> Column {
     column(name, "boolean", description, cell)
 }
 
 impl Column {
+    /// The cell of an object.
+    pub fn of(&self, object: &Value, now: Timestamp) -> Value {
+        match &self.cell {
+            Cell::Of(function) => function(object, now),
+            Cell::At(path) => {
+                let found = path.as_ref().and_then(|path| path.first(object));
+                found.map_or(Value::Null, |value| printed(&self.type_, value, now))
+            }
+        }
+    }
+
     /// Only with `-o wide`.
     fn wide(mut self) -> Self {
         self.priority = 1;
@@ -68,9 +82,27 @@ impl Column {
     }
 }
 
-fn name() -> Column {
+/// A column of a custom resource.
+pub(super) fn custom_column(column: &Value) -> Column {
+    let text = |key: &str| meta::string(column, &[key]).to_string();
+    let path = text("jsonPath");
+    let description = match text("description") {
+        own if own.is_empty() => format!("Custom resource definition column (in JSONPath format): {path}"),
+        own => own,
+    };
     Column {
-        format: "name",
+        name: text("name").into(),
+        type_: text("type").into(),
+        format: text("format").into(),
+        description: description.into(),
+        priority: meta::i64_at(column, &["priority"]).unwrap_or(0) as i32,
+        cell: Cell::At(JsonPath::parse(&path)),
+    }
+}
+
+pub(super) fn name() -> Column {
+    Column {
+        format: "name".into(),
         ..text(
             "Name",
             "Name of the object, unique among its kind and namespace.",
@@ -83,6 +115,26 @@ fn age() -> Column {
     text("Age", "Time since the object was created.", |object, now| {
         time::age(meta::str_at(object, &["metadata", "creationTimestamp"]), now).into()
     })
+}
+
+/// A value as a column of a type prints it; null where it is of another type.
+fn printed(type_: &str, value: &Value, now: Timestamp) -> Value {
+    match (type_, value) {
+        ("string", Value::String(_)) => value.clone(),
+        ("string", Value::Null) => "<nil>".into(),
+        ("string", other) => other.to_string().into(),
+        ("integer", Value::Number(number)) => number
+            .as_i64()
+            .or_else(|| number.as_f64().map(|number| number as i64))
+            .into(),
+        ("number", Value::Number(number)) => number.as_f64().into(),
+        ("boolean", Value::Bool(_)) => value.clone(),
+        ("date", Value::String(text)) => match time::parse(text) {
+            Some(_) => time::age(Some(text), now).into(),
+            None => "<invalid>".into(),
+        },
+        _ => Value::Null,
+    }
 }
 
 /// The string at a path, or the words for its absence.

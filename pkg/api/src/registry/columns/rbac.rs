@@ -52,7 +52,7 @@ pub fn created_at() -> Vec<Column> {
     vec![
         name(),
         Column {
-            type_: "date",
+            type_: "date".into(),
             ..text("Created At", "When the object was created.", |object, _| {
                 meta::string(object, &["metadata", "creationTimestamp"]).into()
             })

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::super::Column;
+use super::super::{Cell, Column};
 use super::{age, boolean, integer, join, name, scalar, text};
 use crate::meta;
 
 pub fn storage_class() -> Vec<Column> {
     vec![
         Column {
-            cell: |object, _| {
+            cell: Cell::Of(|object, _| {
                 let is_default = [
                     "storageclass.kubernetes.io/is-default-class",
                     "storageclass.beta.kubernetes.io/is-default-class",
@@ -18,7 +18,7 @@ pub fn storage_class() -> Vec<Column> {
                 .any(|key| meta::annotation(object, key) == Some("true"));
                 let suffix = if is_default { " (default)" } else { "" };
                 format!("{}{suffix}", meta::name(object)).into()
-            },
+            }),
             ..name()
         },
         text("Provisioner", "Who makes its volumes.", |object, _| {
@@ -51,7 +51,7 @@ pub fn volume_attachment() -> Vec<Column> {
     vec![
         name(),
         Column {
-            format: "name",
+            format: "name".into(),
             ..text("Attacher", "Its driver.", |object, _| {
                 meta::string(object, &["spec", "attacher"]).into()
             })

@@ -1,0 +1,189 @@
+//! The row of a custom resource, made of its CustomResourceDefinition (in its stored form, apiextensions.k8s.io/v1). Handlers
+//! can't tell it from a built-in one.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::columns::{self, custom_column};
+use super::{
+    Field, Handler, Hooks, NameRule, Path, Resource, ScalePaths, Scope, Semantics, Served, Subresource, Support, Verbs,
+};
+use crate::meta;
+
+/// The resource that a definition stands for, by the names that were accepted; None where it has no stored version, which
+/// validation lets nobody write.
+pub fn resource(definition: &Value) -> Option<Resource> {
+    let group: Cow<'static, str> = meta::string(definition, &["spec", "group"]).to_string().into();
+    let name = |key: &str| -> Cow<'static, str> {
+        let accepted = meta::string(definition, &["status", "acceptedNames", key]);
+        accepted.to_string().into()
+    };
+    let names = |key: &str| -> Vec<Cow<'static, str>> {
+        let accepted = meta::items(definition, &["status", "acceptedNames", key]);
+        let texts = accepted.iter().filter_map(Value::as_str);
+        texts.map(|text| text.to_string().into()).collect()
+    };
+    let versions = meta::items(definition, &["spec", "versions"]);
+    let storage = versions.iter().position(|version| version["storage"] == true)?;
+    let versions = versions
+        .iter()
+        .map(|version| served(definition, group.clone(), version));
+    let resource = Resource {
+        group: group.clone(),
+        kind: name("kind"),
+        list_kind: name("listKind"),
+        plural: name("plural"),
+        singular: name("singular"),
+        short_names: names("shortNames"),
+        categories: names("categories"),
+        scope: if meta::string(definition, &["spec", "scope"]) == "Namespaced" {
+            Scope::Namespaced
+        } else {
+            Scope::Cluster
+        },
+        verbs: Verbs::ALL,
+        generation: true,
+        name_rule: NameRule::DnsSubdomain,
+        support: Support::Full,
+        hooks: Hooks::NONE,
+        semantics: Semantics {
+            conditional_only: true,
+            status_alone: true,
+            ..Semantics::default()
+        },
+        versions: versions.collect(),
+        storage,
+        index: Vec::new(),
+    };
+    Some(resource.indexed())
+}
+
+fn served(definition: &Value, group: Cow<'static, str>, version: &Value) -> Served {
+    let name = meta::string(version, &["name"]).to_string();
+    let subresources = &version["subresources"];
+    let mut all = Vec::new();
+    let paths = subresources.get("scale").map(scale);
+    if paths.is_some() {
+        all.push(subresource("scale", Handler::Scale, Some(super::row::SCALE)));
+    }
+    if subresources.get("status").is_some() {
+        all.push(subresource("status", Handler::Status, None));
+    }
+    let deprecated = (version["deprecated"] == true).then(|| match meta::str_at(version, &["deprecationWarning"]) {
+        Some(own) => own.to_string().into(),
+        None => {
+            let kind = meta::string(definition, &["spec", "names", "kind"]);
+            Cow::Owned(format!("{group}/{name} {kind} is deprecated"))
+        }
+    });
+    Served {
+        served: version["served"] == true,
+        subresources: all,
+        columns: columns_of(version),
+        fields: meta::items(version, &["selectableFields"])
+            .iter()
+            .map(|field| selectable(meta::string(field, &["jsonPath"])))
+            .collect(),
+        scale: paths,
+        deprecated,
+        ..Served::of(group, name.into())
+    }
+}
+
+fn subresource(
+    name: &'static str,
+    handler: Handler,
+    kind: Option<(&'static str, &'static str, &'static str)>,
+) -> Subresource {
+    Subresource {
+        name: name.into(),
+        handler,
+        verbs: Verbs::GET_PATCH_UPDATE,
+        kind,
+    }
+}
+
+fn columns_of(version: &Value) -> Vec<super::Column> {
+    let own = meta::items(version, &["additionalPrinterColumns"]);
+    if own.is_empty() {
+        return columns::default();
+    }
+    let own = own.iter().map(custom_column);
+    std::iter::once(columns::name()).chain(own).collect()
+}
+
+fn scale(scale: &Value) -> ScalePaths {
+    let at = |key: &str| fields(meta::string(scale, &[key]));
+    ScalePaths {
+        spec_replicas: at("specReplicasPath"),
+        status_replicas: at("statusReplicasPath"),
+        selector: at("labelSelectorPath"),
+    }
+}
+
+fn selectable(json_path: &str) -> Field {
+    Field {
+        label: json_path.trim_start_matches('.').to_string().into(),
+        path: fields(json_path),
+        at: 0,
+    }
+}
+
+/// `.spec.replicas` as a path of fields: the simple paths that definitions name fields by.
+fn fields(json_path: &str) -> Path {
+    let names = json_path.split('.').filter(|name| !name.is_empty());
+    names.map(|name| name.to_string().into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_definition_is_a_row() {
+        let definition = json!({
+            "spec": {
+                "group": "example.org", "scope": "Namespaced", "names": {"kind": "Car", "plural": "cars"},
+                "versions": [
+                    {"name": "v1beta1", "served": true, "storage": false, "deprecated": true},
+                    {"name": "v1", "served": true, "storage": true,
+                     "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n"}},
+                     "selectableFields": [{"jsonPath": ".spec.color"}],
+                     "additionalPrinterColumns": [
+                        {"name": "N", "type": "integer", "jsonPath": ".spec.n", "priority": 1},
+                        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]},
+                    {"name": "v0", "served": false, "storage": false}]},
+            "status": {"acceptedNames": {
+                "kind": "Car", "plural": "cars", "singular": "car", "listKind": "CarList", "shortNames": ["c"], "categories": ["all"]}},
+        });
+        let resource = resource(&definition).unwrap();
+        assert_eq!(resource.api_version(), "example.org/v1");
+        assert_eq!((&*resource.list_kind, &*resource.singular), ("CarList", "car"));
+        assert_eq!(
+            (&resource.short_names[..], &resource.categories[..]),
+            (&["c".into()][..], &["all".into()][..])
+        );
+        assert!(resource.serving("example.org", "v0").is_none());
+        let beta = resource.serving("example.org", "v1beta1").unwrap();
+        assert_eq!(
+            beta.deprecated.as_deref(),
+            Some("example.org/v1beta1 Car is deprecated")
+        );
+        assert!(!beta.has_status() && resource.stored().has_status());
+        let object = json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"n": 3, "color": "red"}});
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let cells: Vec<Value> = resource
+            .stored()
+            .columns
+            .iter()
+            .map(|column| column.of(&object, now))
+            .collect();
+        assert_eq!(cells, [json!("a"), json!(3), json!("60s")]);
+        assert_eq!(resource.selectable(&object).collect::<Vec<_>>(), ["red"]);
+        assert_eq!(resource.stored().scale.as_ref().unwrap().spec_replicas, ["spec", "n"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! The end of a custom resource: its objects go first, each when its finalizers let it, then its definition.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use mk8s_api::meta;
+use mk8s_api::status::Status;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::conditions::Condition;
+use super::{AGAIN, CLEANUP, PATIENCE, change, definitions};
+use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
+use crate::handlers::delete::as_planned;
+use crate::object::Object;
+use crate::options::DeleteOptions;
+use crate::state::State;
+use crate::watch_cache::{Next, ResourceCache};
+
+/// How many objects are deleted at once: they share the committer's fsync.
+const AT_ONCE: usize = 32;
+
+const TERMINATING: &str = "Terminating";
+
+/// Begins to clean up after a definition, where that is not under way.
+pub fn begin(state: &Arc<State>, stored: &Arc<ResourceCache>, name: String) {
+    if !state.definitions().lock().begins_cleanup(&name) {
+        return;
+    }
+    let (of, stored) = (state.clone(), stored.clone());
+    state.spawn("custom-resource-cleanup", async move {
+        while let Err(status) = clean_up(&of, &stored, &name).await {
+            tracing::warn!(
+                name,
+                error = status.message,
+                "objects of a custom resource are not removed yet"
+            );
+            tokio::time::sleep(AGAIN).await;
+        }
+        of.definitions().lock().ends_cleanup(&name);
+    });
+}
+
+async fn clean_up(state: &State, stored: &Arc<ResourceCache>, name: &str) -> Result<(), Status> {
+    let say = |condition: Condition, ends: bool| {
+        change(state, stored, name, move |object| {
+            let mut definition = object.value()?;
+            if !meta::is_deleting(&definition) {
+                return Ok(None);
+            }
+            condition.put(&mut definition);
+            if ends {
+                remove_finalizer(&mut definition);
+            }
+            Ok(Some(definition))
+        })
+    };
+    let Some(object) = stored.get("", name) else {
+        return Ok(());
+    };
+    let message = "CustomResource deletion is in progress";
+    say(
+        Condition::new(TERMINATING, true, "InstanceDeletionInProgress", message),
+        false,
+    )
+    .await?;
+    let ended = if definitions::overlaps(&object.value()?) {
+        let message = "instances overlap with built-in resources in storage";
+        Condition::new(TERMINATING, false, "OverlappingBuiltInResource", message)
+    } else {
+        let resource = state.definitions().lock().resource(name);
+        let instances = resource.and_then(|resource| state.cache().resource(&resource.group, &resource.plural));
+        match instances {
+            Some(instances) => {
+                remove_all(state, &instances).await?;
+                Condition::new(TERMINATING, false, "InstanceDeletionCompleted", "removed all instances")
+            }
+            None => Condition::new(TERMINATING, false, "NeverEstablished", "resource was never established"),
+        }
+    };
+    say(ended, true).await
+}
+
+fn remove_finalizer(definition: &mut Value) {
+    let left: Vec<Value> = meta::finalizers(definition)
+        .filter(|own| *own != CLEANUP)
+        .map(Value::from)
+        .collect();
+    meta::set(definition, &["metadata", "finalizers"], left);
+}
+
+/// Deletes every object, and waits until the last one is gone.
+async fn remove_all(state: &State, instances: &Arc<ResourceCache>) -> Result<(), Status> {
+    let (snapshot, mut watcher) = instances.watch_with_snapshot("", None);
+    let all: Vec<Arc<Object>> = snapshot.iter().cloned().collect();
+    drop(snapshot);
+    let mut deletions = futures::stream::iter(all)
+        .map(|object| remove(state, instances, object))
+        .buffer_unordered(AT_ONCE);
+    while let Some(done) = deletions.next().await {
+        done?;
+    }
+    let mut events = Vec::new();
+    while !instances.is_empty() {
+        events.clear();
+        match watcher.take(&mut events) {
+            Next::Events if events.is_empty() => watcher.changed().await,
+            Next::Events => {}
+            Next::TooOld => (_, watcher) = instances.watch_with_snapshot("", None),
+            Next::Ended => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn remove(state: &State, instances: &Arc<ResourceCache>, object: Arc<Object>) -> Result<(), Status> {
+    let target = Target {
+        store: state.store(),
+        cache: instances,
+        key: object.key.clone(),
+        deadline: Instant::now() + PATIENCE,
+        dry_run: false,
+        reads: Reads::Whole,
+        turn: None,
+    };
+    let removed = guaranteed_update(target, &mut Removal(&object)).await;
+    match removed {
+        Err(status) if status.code == 404 => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+struct Removal<'a>(&'a Object);
+
+impl Attempt for Removal<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let Some(object) = current.object.clone() else {
+            return Err(Status::not_found("", "", self.0.name()));
+        };
+        as_planned(object.resource(), current, &DeleteOptions::default(), Vec::new())
+    }
+}

@@ -1,0 +1,246 @@
+//! Custom resources: what follows from CustomResourceDefinitions. One task follows them: it accepts their names, serves what
+//! they define, and says so in their status, in this order, so that whoever sees a definition established finds its kind
+//! served. One more task for each that is deleted removes the objects of its kind first
+//! (<https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>).
+
+mod cleanup;
+mod conditions;
+mod definitions;
+mod names;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mk8s_api::registry::Resource;
+use mk8s_api::status::Status;
+use mk8s_api::{meta, time};
+use mk8s_store::Entry;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use conditions::Condition;
+pub use definitions::Definitions;
+
+use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
+use crate::managers;
+use crate::object::Object;
+use crate::state::State;
+use crate::watch_cache::{Cache, Next, ResourceCache};
+use crate::write::Printed;
+
+const GROUP: &str = "apiextensions.k8s.io";
+const PLURAL: &str = "customresourcedefinitions";
+
+/// The finalizer that holds a definition while objects of its kind are left.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// How long a write of a status is tried, and how soon what failed is looked at again.
+const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is served for the definitions that are stored when the server starts.
+pub fn load(cache: &Cache) -> Definitions {
+    let mut definitions = Definitions::default();
+    let Some(stored) = cache.resource(GROUP, PLURAL) else {
+        return definitions;
+    };
+    for object in stored.list("").iter() {
+        match object.value() {
+            Ok(definition) => drop(definitions.changed(&definition, cache)),
+            Err(status) => tracing::error!(
+                name = object.name(),
+                error = status.message,
+                "a definition is not served"
+            ),
+        }
+    }
+    definitions
+}
+
+/// A stored object of a custom resource as its row reads it. The value is the store's: managers lie behind the text (`stored_form`).
+fn read(_resource: &Arc<Resource>, entry: Entry) -> Entry {
+    entry
+}
+
+/// The first deletion of a definition marks it, and lets no object of its kind begin.
+pub fn mark_deleted(definition: &mut Value, now: jiff::Timestamp) {
+    let mut finalizers: Vec<Value> = meta::finalizers(definition).map(Value::from).collect();
+    if !finalizers.iter().any(|own| own == CLEANUP) {
+        finalizers.push(CLEANUP.into());
+    }
+    let metadata = meta::metadata_mut(definition);
+    metadata.insert("deletionTimestamp".into(), time::rfc3339(now).into());
+    metadata.insert("finalizers".into(), finalizers.into());
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    Condition::new("Terminating", true, "InstanceDeletionPending", message).put(definition);
+}
+
+/// Follows the definitions until the server stops.
+pub async fn run(state: Arc<State>) {
+    let Some(stored) = state.cache().resource(GROUP, PLURAL) else {
+        return;
+    };
+    let (snapshot, mut watcher) = stored.watch_with_snapshot("", None);
+    let mut dirty: Vec<String> = snapshot.iter().map(|object| object.name().to_string()).collect();
+    drop(snapshot);
+    let mut events = Vec::new();
+    loop {
+        if !dirty.is_empty() {
+            dirty = settle(&state, &stored, dirty).await;
+            if !dirty.is_empty() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        events.clear();
+        match watcher.take(&mut events) {
+            Next::Events => {}
+            Next::TooOld | Next::Ended => {
+                let (snapshot, fresh) = stored.watch_with_snapshot("", None);
+                dirty.extend(snapshot.iter().map(|object| object.name().to_string()));
+                dirty.extend(state.definitions().lock().names());
+                watcher = fresh;
+                continue;
+            }
+        }
+        dirty.extend(events.iter().map(|event| event.object.name().to_string()));
+        if dirty.is_empty() {
+            watcher.changed().await;
+        }
+    }
+}
+
+/// Does what follows from some definitions; those that are to be looked at again.
+async fn settle(state: &Arc<State>, stored: &Arc<ResourceCache>, dirty: Vec<String>) -> Vec<String> {
+    let found = look(state, stored, dirty);
+    for name in found.cleans_up {
+        cleanup::begin(state, stored, name);
+    }
+    let writes = found
+        .statuses
+        .into_iter()
+        .map(|(name, revision, definition)| async move {
+            let written = write_status(state, stored, &name, revision, definition).await;
+            let failed = written.inspect_err(|status| {
+                tracing::warn!(name, error = status.message, "a definition's status is not written");
+            });
+            failed.is_err().then_some(name)
+        });
+    futures::future::join_all(writes).await.into_iter().flatten().collect()
+}
+
+#[derive(Default)]
+struct Found {
+    /// Name, revision that was looked at, and the definition with its status.
+    statuses: Vec<(String, u64, Value)>,
+    cleans_up: Vec<String>,
+}
+
+/// Looks at some definitions, and at those of their groups whose names they freed, and serves what they define.
+fn look(state: &Arc<State>, stored: &Arc<ResourceCache>, dirty: Vec<String>) -> Found {
+    let mut found = Found::default();
+    let mut definitions = state.definitions().lock();
+    let mut open: Vec<String> = dirty;
+    let (mut seen, mut serves_other) = (BTreeSet::new(), false);
+    open.reverse();
+    while let Some(name) = open.pop() {
+        if !seen.insert(name.clone()) {
+            continue;
+        }
+        let Some(object) = stored.get("", &name) else {
+            if let Some((served, group)) = definitions.removed(&name, state.cache()) {
+                serves_other |= served;
+                let freed = definitions.others(&group, &name);
+                seen.retain(|name| !freed.contains(name));
+                open.extend(freed);
+            }
+            continue;
+        };
+        let definition = match object.value() {
+            Ok(definition) => definition,
+            Err(status) => {
+                tracing::error!(name, error = status.message, "a definition is not served");
+                continue;
+            }
+        };
+        let told = definitions.changed(&definition, state.cache());
+        serves_other |= told.serves_other;
+        if told.cleans_up {
+            found.cleans_up.push(name.clone());
+        }
+        found
+            .statuses
+            .extend(told.status.map(|now| (name, object.revision, now)));
+    }
+    if serves_other {
+        state.serve(definitions.resources());
+    }
+    found
+}
+
+/// Writes a definition's status, where the definition is still the one that was looked at.
+async fn write_status(
+    state: &State,
+    stored: &Arc<ResourceCache>,
+    name: &str,
+    revision: u64,
+    definition: Value,
+) -> Result<(), Status> {
+    change(state, stored, name, |current| {
+        let same = current.revision == revision;
+        Ok(same.then(|| definition.clone()))
+    })
+    .await
+}
+
+/// Changes a definition (or any other object that the server writes for itself); None keeps it as it is, which is also what
+/// becomes of one that is there no more.
+async fn change(
+    state: &State,
+    stored: &Arc<ResourceCache>,
+    name: &str,
+    next: impl FnMut(&Object) -> Result<Option<Value>, Status> + Send,
+) -> Result<(), Status> {
+    let target = Target {
+        store: state.store(),
+        cache: stored,
+        key: stored.key("", name),
+        deadline: Instant::now() + PATIENCE,
+        dry_run: false,
+        reads: Reads::Whole,
+        turn: None,
+    };
+    let mut own = Own {
+        resource: stored.resource(),
+        next,
+    };
+    match guaranteed_update(target, &mut own).await {
+        Err(status) if status.code == 404 => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+struct Own<N> {
+    resource: Arc<Resource>,
+    next: N,
+}
+
+impl<N> Attempt for Own<N>
+where
+    N: FnMut(&Object) -> Result<Option<Value>, Status> + Send,
+{
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let Some(object) = &current.object else {
+            return Err(Status::not_found(&self.resource.group, &self.resource.plural, ""));
+        };
+        let Some(mut new) = (self.next)(object)? else {
+            return Ok(Step::Keep);
+        };
+        let managed = managers::kept_by_server(&self.resource, &current, &new);
+        if meta::is_deleting(&new) && meta::finalizers(&new).next().is_none() {
+            managers::put(&mut new, &managed);
+            return Ok(Step::Remove(new, Vec::new()));
+        }
+        Ok(Step::Put(Printed::of(&self.resource, &new, &managed)?, Vec::new()))
+    }
+}

@@ -1,0 +1,237 @@
+//! Who owns what of an object that a request writes: the call's side of `mk8s_api::apply`. A tree that is worked on never
+//! holds `metadata.managedFields`; they go beside it, from the object that was found to the one that is printed.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header::USER_AGENT;
+use mk8s_api::apply::{self, Managed, Node, Operation, Owner, Set, Time, Versions, Writer};
+use mk8s_api::registry::{Resource, Served};
+use mk8s_api::schema;
+use mk8s_api::{meta, time};
+use serde_json::Value;
+
+use crate::call::Call;
+use crate::guaranteed_update::Current;
+use crate::request::Query;
+use crate::rows::Row;
+
+/// Bytes of a manager's name.
+pub const MAX_NAME: usize = 128;
+
+/// What the server's own writes are by, as upstream's call themselves.
+const SERVER: &str = "kube-apiserver";
+
+/// Who a request's fields will be owned by: as it says, else as its client calls itself.
+pub fn name(query: &Query, headers: &HeaderMap) -> String {
+    if let Some(name) = query.text("fieldManager") {
+        return name.to_string();
+    }
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+    let printable: String = agent.chars().filter(|letter| !letter.is_control()).collect();
+    match &printable[..printable.floor_char_boundary(MAX_NAME)] {
+        "" => "unknown".into(),
+        name => name.into(),
+    }
+}
+
+/// Now, to the second.
+pub fn now() -> Time {
+    let text = time::rfc3339(jiff::Timestamp::now());
+    text.as_bytes().try_into().unwrap_or(*b"1970-01-01T00:00:00Z")
+}
+
+/// Takes what a tree says of managers out of it.
+pub fn take(object: &mut Value) -> Option<Value> {
+    match object.get_mut("metadata") {
+        Some(Value::Object(metadata)) => metadata.remove("managedFields"),
+        _ => None,
+    }
+}
+
+/// Puts managers into a tree that is shown.
+pub fn put(object: &mut Value, managed: &Managed) {
+    if !managed.is_empty() {
+        meta::metadata_mut(object).insert("managedFields".into(), managed.to_value());
+    }
+}
+
+/// The managers that a write starts from: the object's own, unless the request names others, or none.
+fn starting_from(own: &Managed, sent: Option<&Value>) -> Managed {
+    let Some(sent) = sent else { return own.clone() };
+    if apply::is_reset(sent) {
+        return Managed::default();
+    }
+    match Managed::from_value(sent) {
+        Ok(sent) if !sent.is_empty() => sent,
+        // Clients that do not understand them do not take them away.
+        _ => own.clone(),
+    }
+}
+
+/// The managers of an object that is created. `object` is in stored form, with its defaults.
+pub fn created(call: &Call, object: &Value, sent: Option<&Value>) -> Managed {
+    let before = starting_from(&Managed::default(), sent);
+    let writer = writer(call, Operation::Update);
+    let shown = view(&call.row, object);
+    let Some(empty) = call.row.empty() else {
+        return before;
+    };
+    record(&before, empty, &shown, &writer, &Resourceful::of(call))
+}
+
+/// The managers of an object that is changed; both states are in stored form.
+pub fn changed(call: &Call, current: &Current, new: &Value, sent: Option<&Value>) -> Managed {
+    let own = current.managed();
+    // Through a subresource nobody edits them.
+    let sent = sent.filter(|_| call.info.subresource.is_empty());
+    let before = starting_from(own, sent);
+    if before.is_empty() {
+        // What nobody was said to own so far belongs to nobody until it is applied.
+        return before;
+    }
+    let writer = writer(call, Operation::Update);
+    let (old, new) = (view(&call.row, &current.value), view(&call.row, new));
+    record(&before, &old, &new, &writer, &Resourceful::of(call))
+}
+
+/// The managers of an object that the cluster begins with.
+pub fn begun(resource: &Resource, object: &Value) -> Managed {
+    match empty(resource, resource.stored()) {
+        Some(empty) => by_server(resource, &Managed::default(), &empty, object, ""),
+        None => Managed::default(),
+    }
+}
+
+/// The managers of an object whose status the server itself writes.
+pub fn kept_by_server(resource: &Resource, current: &Current, new: &Value) -> Managed {
+    match current.managed() {
+        none if none.is_empty() => Managed::default(),
+        before => by_server(resource, before, &current.value, new, "status"),
+    }
+}
+
+fn by_server(resource: &Resource, before: &Managed, old: &Value, new: &Value, subresource: &str) -> Managed {
+    let writer = Writer {
+        owner: Owner {
+            manager: SERVER.into(),
+            operation: Operation::Update,
+            api_version: resource.api_version().into(),
+            subresource: subresource.into(),
+        },
+        now: now(),
+    };
+    let versions = Resourceful {
+        resource,
+        ignored: resource.unowned(subresource),
+    };
+    record(before, old, new, &writer, &versions)
+}
+
+fn record(before: &Managed, old: &Value, new: &Value, writer: &Writer, versions: &dyn Versions) -> Managed {
+    match apply::update(before, old, new, writer, versions) {
+        Ok(managed) => managed,
+        // Nobody owns what has no identity; validation is going to refuse it.
+        Err(error) => {
+            tracing::debug!(%error, "managers of an object are not known");
+            Managed::default()
+        }
+    }
+}
+
+pub fn writer(call: &Call, operation: Operation) -> Writer {
+    Writer {
+        owner: Owner {
+            manager: name(&call.query, &call.headers).into(),
+            operation,
+            api_version: call.row.api_version.as_str().into(),
+            subresource: call.info.subresource.as_str().into(),
+        },
+        now: now(),
+    }
+}
+
+/// A stored tree as the row shows it.
+fn view<'a>(row: &Row, stored: &'a Value) -> Cow<'a, Value> {
+    match row.shows_stored() {
+        true => Cow::Borrowed(stored),
+        false => Cow::Owned(row.show(stored.clone())),
+    }
+}
+
+/// An object of a version without a field: what its type has from the start.
+pub fn empty(resource: &Resource, served: &Served) -> Option<Value> {
+    use mk8s_api::codec::{Validation, conform};
+    let schema = schema::by_gvk(&served.group, &served.name, &resource.kind)?;
+    let own = serde_json::json!({"apiVersion": served.api_version(), "kind": resource.kind});
+    conform(own, schema, Validation::Ignore)
+        .ok()
+        .map(|decoded| decoded.value)
+}
+
+/// The versions of a resource, to whoever compares objects in them.
+pub struct Resourceful<'a> {
+    resource: &'a Resource,
+    ignored: &'static Set,
+}
+
+impl<'a> Resourceful<'a> {
+    pub fn of(call: &'a Call) -> Resourceful<'a> {
+        Resourceful {
+            resource: &call.row.resource,
+            ignored: call.row.resource.unowned(&call.info.subresource),
+        }
+    }
+
+    fn served(&self, api_version: &str) -> Option<&'a Served> {
+        let (group, version) = meta::split_api_version(api_version);
+        let mut versions = self.resource.versions.iter();
+        versions.find(|served| served.name == version && served.group == group)
+    }
+}
+
+impl Versions for Resourceful<'_> {
+    fn node(&self, api_version: &str) -> Option<Node<'_>> {
+        let served = self.served(api_version)?;
+        schema::by_gvk(&served.group, &served.name, &self.resource.kind).map(|schema| Node::root(schema))
+    }
+
+    fn convert<'a>(&self, object: &'a Value, api_version: &str) -> Option<Cow<'a, Value>> {
+        let own = meta::api_version(object);
+        if own == api_version {
+            return Some(Cow::Borrowed(object));
+        }
+        let (from, to) = (self.served(own)?, self.served(api_version)?);
+        let mut object = object.clone();
+        from.to_stored(self.resource.stored(), &mut object);
+        to.from_stored(self.resource.stored(), &mut object);
+        Some(Cow::Owned(object))
+    }
+
+    fn ignored(&self, _: &str) -> &Set {
+        self.ignored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_called_as_they_call_themselves() {
+        let of = |query: &str, agent: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(agent) = agent {
+                headers.insert(USER_AGENT, agent.parse().expect("a header"));
+            }
+            name(&Query::parse(Some(query)), &headers)
+        };
+        assert_eq!(of("", Some("kubectl/v1.35.4 (linux/amd64) kubernetes/0")), "kubectl");
+        assert_eq!(of("fieldManager=me", Some("kubectl/v1.35.4")), "me");
+        assert_eq!(of("fieldManager=", Some("curl")), "curl");
+        assert_eq!(of("", None), "unknown");
+        assert_eq!(of("", Some("/x")), "unknown");
+        assert_eq!(of("", Some(&"a".repeat(200))).len(), MAX_NAME);
+    }
+}

@@ -1,0 +1,246 @@
+//! Custom resources through the whole server: a definition comes, changes and goes, and its kind is served like any other.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Api, events_until};
+use serde_json::{Value, json};
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const CARS: &str = "/apis/example.org/v1/namespaces/default/cars";
+const MERGE: &str = "application/merge-patch+json";
+
+fn definition() -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "cars.example.org"},
+        "spec": {
+            "group": "example.org", "scope": "Namespaced",
+            "names": {"plural": "cars", "kind": "Car", "shortNames": ["c"], "categories": ["all"]},
+            "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": schema,
+                 "subresources": {"status": {}, "scale": {
+                    "specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n", "labelSelectorPath": ".status.selector"}},
+                 "selectableFields": [{"jsonPath": ".spec.color"}],
+                 "additionalPrinterColumns": [{"name": "Wheels", "type": "integer", "jsonPath": ".spec.n"}]},
+                {"name": "v1beta1", "served": true, "storage": false, "schema": schema, "deprecated": true}]},
+    })
+}
+
+fn car(name: &str, color: &str) -> Value {
+    json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": name}, "spec": {"color": color, "n": 4}})
+}
+
+/// Waits until a definition says something of itself.
+async fn until(api: &Api, name: &str, condition: &str, status: &str) -> Value {
+    for _ in 0..500 {
+        let (code, definition) = api.get(&format!("{CRDS}/{name}")).await;
+        let all = definition["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        if code == 200
+            && all
+                .iter()
+                .any(|own| own["type"] == condition && own["status"] == status)
+        {
+            return definition;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{name} is not {condition}={status}");
+}
+
+async fn gone(api: &Api, path: &str) {
+    for _ in 0..500 {
+        if api.get(path).await.0 == 404 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{path} is still there");
+}
+
+#[tokio::test]
+async fn a_definition_makes_a_kind_like_any_other() {
+    let api = Api::open().await;
+    let (code, created) = api.post(CRDS, &definition()).await;
+    assert_eq!(
+        (code, &created["spec"]["names"]["listKind"]),
+        (201, &json!("CarList")),
+        "{created}"
+    );
+    assert_eq!(created["status"]["storedVersions"], json!(["v1"]));
+    let established = until(&api, "cars.example.org", "Established", "True").await;
+    assert_eq!(established["status"]["acceptedNames"]["shortNames"], json!(["c"]));
+
+    let (code, made) = api.post(CARS, &car("a", "red")).await;
+    assert_eq!((code, &made["metadata"]["generation"]), (201, &json!(1)), "{made}");
+    assert_eq!(api.post(CARS, &car("b", "blue")).await.0, 201);
+    let (_, list) = api.get(&format!("{CARS}?fieldSelector=spec.color%3Dblue")).await;
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["metadata"]["name"]),
+        (&json!("CarList"), &json!("b"))
+    );
+    let (_, table) = api.accept(CARS, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let table: Value = serde_json::from_slice(&table).unwrap();
+    assert_eq!(table["rows"][0]["cells"], json!(["a", 4]));
+
+    // Another version of the same objects.
+    let beta = "/apis/example.org/v1beta1/namespaces/default/cars/a";
+    let response = api
+        .send("GET", beta, "application/json", axum::body::Body::empty())
+        .await;
+    let warning = response.headers()["warning"].to_str().unwrap().to_string();
+    assert_eq!(warning, r#"299 - "example.org/v1beta1 Car is deprecated""#);
+    assert_eq!(api.get(beta).await.1["apiVersion"], "example.org/v1beta1");
+    let (code, changed) = api.patch(beta, MERGE, &json!({"spec": {"n": 5}})).await;
+    assert_eq!(
+        (code, &changed["metadata"]["generation"]),
+        (200, &json!(2)),
+        "{changed}"
+    );
+
+    // All of it is there after a restart.
+    let api = api.reopen().await;
+    let (code, car) = api.get(&format!("{CARS}/a")).await;
+    assert_eq!((code, &car["spec"]["n"]), (200, &json!(5)));
+    let kept = api.get(&format!("{CRDS}/cars.example.org")).await.1;
+    assert_eq!(
+        kept["metadata"]["resourceVersion"],
+        established["metadata"]["resourceVersion"]
+    );
+}
+
+#[tokio::test]
+async fn subresources_and_discovery_are_those_of_the_definition() {
+    let api = Api::open().await;
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    api.post(CARS, &car("a", "red")).await;
+    // The status is written apart, and metadata is not written with it.
+    let status = json!({"metadata": {"labels": {"a": "b"}}, "status": {"n": 3, "selector": "x=y"}, "spec": {"n": 9}});
+    let (code, changed) = api.patch(&format!("{CARS}/a/status"), MERGE, &status).await;
+    assert_eq!(
+        (code, &changed["spec"]["n"], &changed["status"]["n"]),
+        (200, &json!(4), &json!(3))
+    );
+    assert!(changed["metadata"].get("labels").is_none() && changed["metadata"]["generation"] == 1);
+    let (code, scale) = api
+        .patch(&format!("{CARS}/a/scale"), MERGE, &json!({"spec": {"replicas": 7}}))
+        .await;
+    assert_eq!(
+        (code, &scale["spec"]["replicas"], &scale["status"]),
+        (200, &json!(7), &json!({"replicas": 3, "selector": "x=y"}))
+    );
+
+    let (_, groups) = api.get("/apis/example.org").await;
+    let versions: Vec<&Value> = groups["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["version"])
+        .collect();
+    assert_eq!(versions, ["v1", "v1beta1"]);
+    let (code, refused) = api
+        .patch(
+            &format!("{CARS}/a"),
+            "application/strategic-merge-patch+json",
+            &json!({}),
+        )
+        .await;
+    assert_eq!((code, &refused["reason"]), (415, &json!("UnsupportedMediaType")));
+}
+
+#[tokio::test]
+async fn what_changes_in_a_definition_changes_what_is_served_and_ends_no_other_watch() {
+    let api = Api::open().await;
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    api.post(CARS, &car("a", "red")).await;
+    let other = api
+        .watch("/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0")
+        .await;
+    let own = api.watch(&format!("{CARS}?watch=1")).await;
+    let unserved = json!([
+        {"op": "replace", "path": "/spec/versions/1/served", "value": false},
+        {"op": "replace", "path": "/spec/versions/0/additionalPrinterColumns/0/name", "value": "N"}]);
+    let path = format!("{CRDS}/cars.example.org");
+    assert_eq!(api.patch(&path, "application/json-patch+json", &unserved).await.0, 200);
+    gone(&api, "/apis/example.org/v1beta1/namespaces/default/cars/a").await;
+    // The watch of what changed ends by itself.
+    let ended = tokio::time::timeout(Duration::from_secs(5), events_until(own, |_| false))
+        .await
+        .unwrap();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    api.post(
+        "/api/v1/namespaces/default/configmaps",
+        &json!({"metadata": {"name": "x"}}),
+    )
+    .await;
+    let seen = events_until(other, |event| event["object"]["metadata"]["name"] == "x").await;
+    assert_eq!(seen.last().unwrap()["type"], "ADDED");
+    let (_, table) = api.accept(CARS, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let table: Value = serde_json::from_slice(&table).unwrap();
+    assert_eq!(table["columnDefinitions"][1]["name"], "N");
+}
+
+#[tokio::test]
+async fn a_definition_goes_when_the_last_of_its_objects_has() {
+    let api = Api::open().await;
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut held = car("held", "red");
+    held["metadata"]["finalizers"] = json!(["example.org/hold"]);
+    api.post(CARS, &held).await;
+    api.post(CARS, &car("b", "red")).await;
+    let path = format!("{CRDS}/cars.example.org");
+    let (code, marked) = api.delete(&path, None).await;
+    assert_eq!(
+        (code, &marked["metadata"]["finalizers"]),
+        (200, &json!(["customresourcecleanup.apiextensions.k8s.io"]))
+    );
+    gone(&api, &format!("{CARS}/b")).await;
+    let (code, refused) = api.post(CARS, &car("c", "red")).await;
+    let why = "cars.example.org \"c\" is forbidden: create not allowed while custom resource definition is terminating";
+    assert_eq!((code, &refused["message"]), (403, &json!(why)));
+    until(&api, "cars.example.org", "Terminating", "True").await;
+    let api = api.reopen().await;
+    assert_eq!(
+        api.patch(
+            &format!("{CARS}/held"),
+            MERGE,
+            &json!({"metadata": {"finalizers": null}})
+        )
+        .await
+        .0,
+        200
+    );
+    gone(&api, &path).await;
+    gone(&api, CARS).await;
+    assert_eq!(api.get("/apis/example.org").await.0, 404);
+    // It comes again with nothing of what it had.
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    assert_eq!(api.get(CARS).await.1["items"], json!([]));
+}
+
+#[tokio::test]
+async fn names_are_whose_they_were_first() {
+    let api = Api::open().await;
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut second = definition();
+    second["metadata"]["name"] = "autos.example.org".into();
+    second["spec"]["names"]["plural"] = "autos".into();
+    assert_eq!(api.post(CRDS, &second).await.0, 201);
+    let refused = until(&api, "autos.example.org", "NamesAccepted", "False").await;
+    assert_eq!(refused["status"]["acceptedNames"]["plural"], "autos");
+    assert_eq!(api.get("/apis/example.org/v1/autos").await.0, 404);
+    api.delete(&format!("{CRDS}/cars.example.org"), None).await;
+    until(&api, "autos.example.org", "Established", "True").await;
+    assert_eq!(api.get("/apis/example.org/v1/autos").await.0, 200);
+}
