@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::admission::{Attributes, Notes, Operation, Options};
+use crate::crd::conversion;
 use crate::guaranteed_update::{Reads, Target};
 use crate::identity::User;
 use crate::limits::Permit;
@@ -49,6 +50,13 @@ impl Call {
         let cache = self.row.cache.as_ref().ok_or_else(|| self.not_found())?;
         let found = cache.get(&self.info.namespace, self.info.path_name());
         found.ok_or_else(|| self.not_found())
+    }
+
+    /// The same in the form of the row's version.
+    pub async fn shown_object(&self) -> Result<Arc<Object>, Status> {
+        let found = vec![self.object()?];
+        let shown = conversion::objects(&self.server, &self.row, found).await?;
+        shown.into_iter().next().ok_or_else(|| self.not_found())
     }
 
     /// An object of the call's resource, to be changed.

@@ -25,7 +25,7 @@ pub async fn resource(call: Call, place: Place, parts: Parts, body: Body) -> Res
         return subresource(call, name, parts, body).await;
     }
     match call.info.verb {
-        "get" => get::get(&call),
+        "get" => get::get(&call).await,
         "list" => list::list(&call).await,
         "watch" if !call.row.resource.verbs.contains(Verbs::WATCH) => Err(Status::method_not_allowed(format!(
             "watch is not supported on resources of kind {:?}",
@@ -75,7 +75,7 @@ async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body
         }
     };
     match call.info.verb {
-        "get" => get::get(&call),
+        "get" => get::get(&call).await,
         "update" => update::update_part(&call, body, part).await,
         "patch" => patch::patch_part(&call, body, part).await,
         _ => Err(routes::not_allowed()),

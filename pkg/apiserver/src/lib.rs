@@ -52,6 +52,7 @@ mod transport;
 mod turns;
 mod unread;
 pub mod watch_cache;
+mod webhook;
 mod whole;
 mod write;
 

@@ -30,7 +30,7 @@ pub fn suffices(change: &Value) -> bool {
 
 /// Whether a write of a row's status decides from the part alone. What a Namespace waits for at its end stands in its spec.
 pub fn decides(row: &Row) -> bool {
-    row.shows_stored() && row.resource.semantics.deletion != Deletion::Emptied
+    row.shows_stored() && row.webhook().is_none() && row.resource.semantics.deletion != Deletion::Emptied
 }
 
 impl Rest {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::admission::{Operation, Options};
 use crate::call::Call;
+use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, guaranteed_update};
 use crate::options::WriteOptions;
@@ -149,7 +150,25 @@ async fn creation(
     // A further attempt finds most of them again.
     let mut known: HashSet<String> = warnings.iter().cloned().collect();
     warnings.extend(notes.into_iter().filter(|note| known.insert(note.clone())));
-    Ok(Step::Put(Printed::of(resource, object, managed)?, beside))
+    Ok(Step::Put(printed(call, object, managed).await?, beside))
+}
+
+/// The text of an object that is whole, in the stored version.
+async fn printed(call: &Call, object: &Value, managed: &Managed) -> Result<Printed, Status> {
+    let row = &call.row;
+    if row.webhook().is_none() {
+        return Printed::of(&row.resource, object, managed);
+    }
+    let stored = conversion::tree(&call.server, row, object.clone(), Form::Stored).await?;
+    Printed::of(&row.resource, &stored, managed)
+}
+
+/// What an attempt found, in the form of the row's version where a webhook makes that.
+pub async fn in_form(call: &Call, mut current: Current) -> Result<Current, Status> {
+    if call.row.webhook().is_some() && current.object.is_some() {
+        current.value = conversion::tree(&call.server, &call.row, current.value, Form::Row).await?;
+    }
+    Ok(current)
 }
 
 /// What admission's own plugins add has its defaults already: a second pass over each object would find nothing.
@@ -238,6 +257,7 @@ where
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         self.before.clone_into(self.warnings);
         self.created = current.object.is_none();
+        let current = in_form(self.call, current).await?;
         let mut new = (self.next)(&current, self.warnings)?;
         if self.created {
             let managed = begin_create(self.call, &mut new)?;
@@ -276,7 +296,7 @@ async fn change(
     if part == Part::Main {
         warnings.extend(call.row.warnings(&new, Some(old)));
     }
-    finish_change(call, new, &managed, current, beside)
+    finish_change(call, new, &managed, current, beside).await
 }
 
 /// What an update can't change comes back, what it leaves out is filled in.
@@ -314,7 +334,7 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
 }
 
 /// What becomes of a change that was admitted.
-pub fn finish_change(
+pub async fn finish_change(
     call: &Call,
     new: Value,
     managed: &Managed,
@@ -336,7 +356,7 @@ pub fn finish_change(
         return Ok(Step::Keep);
     }
     let printed = match rest {
-        None => Printed::of(resource, &new, managed)?,
+        None => printed(call, &new, managed).await?,
         Some(rest) => Printed::of_part(resource, &new, rest, managed)?,
     };
     Ok(Step::Put(printed, beside))

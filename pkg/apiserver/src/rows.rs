@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use mk8s_api::registry::custom::Webhook;
 use mk8s_api::registry::{self, Resource, Served, Subresource, Support};
 use mk8s_api::schema::{self, Schema};
 use mk8s_api::table::Printed;
@@ -79,9 +80,15 @@ impl Row {
         self.served().subresource(name)
     }
 
+    /// The webhook that makes this version's form of what is stored, and the other way. What handlers of such a row are given
+    /// was converted before (`crd::conversion`): to them it is what is stored.
+    pub fn webhook(&self) -> Option<&Webhook> {
+        self.resource.webhook.as_ref()
+    }
+
     /// Whether stored bytes can be sent as they are.
     pub fn shows_stored(&self) -> bool {
-        self.at == self.resource.storage
+        self.at == self.resource.storage || self.webhook().is_some()
     }
 
     /// Whether metadata is the same in this row's view: a conversion may keep fields in annotations.
@@ -91,12 +98,18 @@ impl Row {
 
     /// A stored object as this row shows it.
     pub fn show(&self, mut stored: Value) -> Value {
+        if self.webhook().is_some() {
+            return stored;
+        }
         self.served().from_stored(self.resource.stored(), &mut stored);
         stored
     }
 
     /// The other way.
     pub fn to_stored(&self, shown: &mut Value) {
+        if self.webhook().is_some() {
+            return;
+        }
         self.served().to_stored(self.resource.stored(), shown);
     }
 

@@ -27,6 +27,7 @@ use crate::services::Services;
 use crate::subresources::nodes::{self, NodeClient};
 use crate::turns::Turns;
 use crate::watch_cache::{Cache, CacheFollower};
+use crate::webhook::Webhooks;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -55,6 +56,7 @@ pub struct State {
     cache: Arc<Cache>,
     registry: ArcSwap<Registry>,
     definitions: Mutex<Definitions>,
+    webhooks: Webhooks,
     services: Services,
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
@@ -91,6 +93,7 @@ impl State {
             source,
         })?);
         let definitions = crd::load(&cache);
+        let webhooks = Webhooks::new(cache.clone());
         let registry = Registry::new(served(definitions.resources()), &cache, None);
         let services = Services::new(config.service_cidr, config.node_port_range.clone(), &cache);
         let services = services.ok_or(OpenError::NoServices)?;
@@ -116,6 +119,7 @@ impl State {
             cache,
             registry: ArcSwap::from_pointee(registry),
             definitions: Mutex::new(definitions),
+            webhooks,
             services,
         }))
     }
@@ -135,6 +139,10 @@ impl State {
     /// The definitions of custom resources, as they are known.
     pub(crate) fn definitions(&self) -> &Mutex<Definitions> {
         &self.definitions
+    }
+
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// Serves these custom resources, and no others, beside what is built in.

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::columns::{self, custom_column};
@@ -10,6 +12,54 @@ use super::{
     Field, Handler, Hooks, NameRule, Path, Resource, ScalePaths, Scope, Semantics, Served, Subresource, Support, Verbs,
 };
 use crate::meta;
+
+/// Where a webhook listens, and who vouches for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    pub endpoint: Endpoint,
+    /// Certificates of authorities in PEM; empty: the public ones.
+    pub authorities: Vec<u8>,
+    /// The versions of ConversionReview that it reads, the preferred one first.
+    pub review_versions: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Endpoint {
+    Url(String),
+    Service {
+        namespace: String,
+        name: String,
+        port: i64,
+        path: String,
+    },
+}
+
+/// The webhook that converts between the versions; None where they differ in `apiVersion` alone.
+fn webhook(definition: &Value) -> Option<Webhook> {
+    let conversion = meta::at(definition, &["spec", "conversion"])?;
+    if meta::string(conversion, &["strategy"]) != "Webhook" {
+        return None;
+    }
+    let webhook = conversion.get("webhook")?;
+    let client = webhook.get("clientConfig")?;
+    let text = |value: &Value, key: &str| meta::string(value, &[key]).to_string();
+    let endpoint = match client.get("service") {
+        Some(service) => Endpoint::Service {
+            namespace: text(service, "namespace"),
+            name: text(service, "name"),
+            port: meta::i64_at(service, &["port"]).unwrap_or(443),
+            path: text(service, "path"),
+        },
+        None => Endpoint::Url(text(client, "url")),
+    };
+    let bundle = STANDARD.decode(meta::string(client, &["caBundle"])).unwrap_or_default();
+    let versions = meta::items(webhook, &["conversionReviewVersions"]);
+    Some(Webhook {
+        endpoint,
+        authorities: bundle.trim_ascii().to_vec(),
+        review_versions: versions.iter().filter_map(Value::as_str).map(str::to_string).collect(),
+    })
+}
 
 /// The resource that a definition stands for, by the names that were accepted; None where it has no stored version, which
 /// validation lets nobody write.
@@ -55,6 +105,7 @@ pub fn resource(definition: &Value) -> Option<Resource> {
         versions: versions.collect(),
         storage,
         index: Vec::new(),
+        webhook: webhook(definition),
     };
     Some(resource.indexed())
 }

@@ -198,6 +198,8 @@ pub struct Resource {
     pub storage: usize,
     /// The selectable fields of all versions, each place in the stored object once: what is kept beside a cached object.
     pub index: Vec<Field>,
+    /// What converts a custom resource between its versions, where that is a webhook.
+    pub webhook: Option<custom::Webhook>,
 }
 
 /// The fields that lead from an object to a value.

@@ -38,6 +38,7 @@ pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str
         versions: vec![Served::of(group.into(), version.into())],
         storage: 0,
         index: Vec::new(),
+        webhook: None,
     }
 }
 

@@ -90,6 +90,7 @@ impl Default for Semantics {
             conditional_only: false,
             returns_deleted: false,
             registers_status: false,
+            status_alone: false,
             holds_addresses: false,
             deletion: Deletion::default(),
             dependents: Dependents::default(),

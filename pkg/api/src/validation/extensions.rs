@@ -6,17 +6,9 @@ use super::{Errors, Path};
 use crate::meta;
 use crate::status::FieldError;
 
-/// What a definition asks for that is not held yet is refused: schemas that say more than that anything goes, and
-/// conversion by webhooks.
+/// What a definition asks for that is not held yet is refused: schemas that say more than that anything goes.
 pub fn custom_resource_definition(definition: &Value, errors: &mut Errors) {
     let spec = Path::new("spec");
-    if meta::string(definition, &["spec", "conversion", "strategy"]) == "Webhook" {
-        let conversion = spec.child("conversion");
-        errors.push(FieldError::forbidden(
-            conversion.child("strategy"),
-            "not in this version of mk8s",
-        ));
-    }
     let versions = spec.child("versions");
     for (at, version) in meta::items(definition, &["spec", "versions"]).iter().enumerate() {
         let version_path = versions.index(at);

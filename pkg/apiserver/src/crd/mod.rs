@@ -5,6 +5,7 @@
 
 mod cleanup;
 mod conditions;
+pub mod conversion;
 mod definitions;
 mod names;
 

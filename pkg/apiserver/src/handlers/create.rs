@@ -27,7 +27,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     }
     call.row.to_stored(&mut object);
     let written = pipeline::create(call, object, options, &mut warnings).await?;
-    answer(call, StatusCode::CREATED, written, &warnings)
+    answer(call, StatusCode::CREATED, written, &warnings).await
 }
 
 /// Answers a review: a question of which nothing is stored.

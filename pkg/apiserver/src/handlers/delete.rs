@@ -16,7 +16,7 @@ use super::list_body::{Page, Source, respond_list};
 use super::{answer, decode};
 use crate::admission::{Operation, Options};
 use crate::call::Call;
-use crate::crd;
+use crate::crd::{self, conversion};
 use crate::filter::Filter;
 use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
@@ -35,7 +35,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
     match delete_object(call, &call.info.namespace, call.info.path_name(), &options).await? {
         Outcome::Gone(last) if call.row.resource.semantics.returns_deleted => {
-            answer(call, StatusCode::OK, Written::Tree(last), &[])
+            answer(call, StatusCode::OK, Written::Tree(last), &[]).await
         }
         Outcome::Gone(last) => {
             let mut status = Status::new(200, "", "");
@@ -54,7 +54,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
             } else {
                 StatusCode::OK
             };
-            answer(call, code, written, &[])
+            answer(call, code, written, &[]).await
         }
     }
 }
@@ -98,6 +98,7 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
             Err(status) => return Err(status),
         }
     }
+    let items = conversion::objects(&call.server, &call.row, items).await?;
     let page = Page {
         revision: snapshot.revision,
         source: Source::Items(items.into_iter()),

@@ -7,8 +7,8 @@ use mk8s_api::status::Status;
 use crate::call::Call;
 use crate::{respond, table};
 
-pub fn get(call: &Call) -> Result<Response<Body>, Status> {
-    let object = call.object()?;
+pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
+    let object = call.shown_object().await?;
     if call.output.shape == crate::negotiate::Shape::Table {
         let value = table::of_one(&call.row, &object.whole()?, table::include(&call.query));
         return respond::value(StatusCode::OK, call.output, value);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
 use crate::call::Call;
+use crate::crd::conversion;
 use crate::filter::Filter;
 use crate::object::Object;
 use crate::options::{ListOptions, Match};
@@ -58,6 +59,10 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
             cache.pin(&snapshot);
             call.server.schedule_pin_expiry();
         }
+    }
+    if call.row.webhook().is_some() {
+        let shown = conversion::objects(&call.server, &call.row, page.source.collect()).await?;
+        page.source = Source::Items(shown.into_iter());
     }
     respond_list(call, page)
 }

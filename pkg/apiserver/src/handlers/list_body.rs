@@ -140,7 +140,7 @@ impl Default for Source {
 }
 
 impl Source {
-    fn collect(self) -> Vec<Arc<Object>> {
+    pub fn collect(self) -> Vec<Arc<Object>> {
         match self {
             Source::Items(items) => items.collect(),
             Source::Snapshot {

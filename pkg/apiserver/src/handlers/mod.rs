@@ -16,17 +16,24 @@ use http::Response;
 use mk8s_api::status::Status;
 
 use crate::call::Call;
+use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::Written;
 use crate::respond;
 
 /// Answers a write, with its warnings.
-pub fn answer(
+pub async fn answer(
     call: &Call,
     code: http::StatusCode,
     written: Written,
     warnings: &[String],
 ) -> Result<Response<Body>, Status> {
     let mut response = match written {
+        // What a webhook shows of it is what is stored, to all that follows.
+        written if call.row.webhook().is_some() => {
+            let shown = conversion::tree(&call.server, &call.row, written.value()?, Form::Row).await?;
+            let shaped = respond::shape_one(&call.row, call.output.shape, shown)?;
+            respond::value(code, call.output, shaped)?
+        }
         Written::Stored(object) => respond::object(code, &call.row, call.output, &object)?,
         Written::Tree(value) => {
             let shaped = respond::shape_one(&call.row, call.output.shape, value)?;

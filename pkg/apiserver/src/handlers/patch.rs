@@ -120,7 +120,7 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         check_version(call, &new, current)?;
         Ok(new)
     });
-    answer(call, StatusCode::OK, updated.await?.written, &warnings)
+    answer(call, StatusCode::OK, updated.await?.written, &warnings).await
 }
 
 /// Whether an operation of a JSON patch names managers, or what they lie in: to others they need not be there.

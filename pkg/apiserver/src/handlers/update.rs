@@ -44,7 +44,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     });
     let Updated { written, created } = updated.await?;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
-    answer(call, code, written, &warnings)
+    answer(call, code, written, &warnings).await
 }
 
 /// A PUT of what is not there: who may only update is not let create, and a uid is one of something that was there.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::list;
 use crate::call::Call;
+use crate::crd::conversion;
 use crate::filter::Filter;
 use crate::loan::Loan;
 use crate::negotiate::{Encoding, Output, STREAMS, Shape};
@@ -23,6 +24,7 @@ use crate::object::Object;
 use crate::options::ListOptions;
 use crate::respond;
 use crate::rows::Row;
+use crate::state::State;
 use crate::table::{self, Include};
 use crate::watch_cache::{Event, EventKind, Next, ResourceCache, Snapshot, Watcher};
 
@@ -56,6 +58,7 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
         ended: false,
         // A namespace's watch of another resource gets bookmarks of the same revision space.
         allow_bookmarks: options.allow_bookmarks,
+        converts: call.row.webhook().map(|_| call.server.clone()),
     };
     if options.allow_bookmarks {
         stream.bookmark = Some(Box::pin(tokio::time::sleep(BOOKMARK_EVERY)));
@@ -100,6 +103,7 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
     }
     if with_snapshot {
         let (snapshot, watcher) = cache.watch_with_snapshot(namespace, indexed.as_deref());
+        let snapshot = converted(call, snapshot).await?;
         let initial = Initial {
             snapshot,
             after: None,
@@ -117,6 +121,16 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
         },
     }
     Ok(())
+}
+
+/// What there is, in the form of the row's version where a webhook makes that.
+async fn converted(call: &Call, snapshot: Snapshot) -> Result<Snapshot, Status> {
+    if call.row.webhook().is_none() {
+        return Ok(snapshot);
+    }
+    let all = snapshot.iter().cloned().collect();
+    let shown = conversion::objects(&call.server, &call.row, all).await?;
+    Ok(snapshot.with(shown))
 }
 
 fn too_old(revision: u64, oldest: u64) -> Status {
@@ -206,6 +220,8 @@ struct Stream {
     last_words: Option<Status>,
     ended: bool,
     allow_bookmarks: bool,
+    /// What the webhook is called by that makes the row's form of each object; None where there is none to call.
+    converts: Option<Arc<State>>,
 }
 
 impl Stream {
@@ -223,6 +239,11 @@ impl Stream {
                 if !chunk.is_empty() {
                     return Some(chunk.into());
                 }
+                continue;
+            }
+            self.take();
+            if let Err(status) = self.convert().await {
+                self.last_words = Some(status);
                 continue;
             }
             if let Some(chunk) = self.ready() {
@@ -251,23 +272,45 @@ impl Stream {
         chunk
     }
 
-    /// What can be sent without waiting. Leaves `events` non-empty when events were taken, shown or not.
-    fn ready(&mut self) -> Option<Bytes> {
+    /// Takes what there is; leaves `events` non-empty when events were taken, shown or not.
+    fn take(&mut self) {
         self.events.clear();
-        let watcher = self.source.as_mut()?;
+        let Some(watcher) = &mut self.source else { return };
         match watcher.take(&mut self.events) {
             Next::Events => {}
-            Next::Ended => {
-                self.ended = true;
-                return None;
-            }
+            Next::Ended => self.ended = true,
             Next::TooOld => {
                 self.last_words = Some(Status::expired(
                     "the watch fell behind what is kept of the history; list again",
                 ));
-                return None;
             }
         }
+    }
+
+    /// Events of objects that only a webhook can show are told in the form it gives them, what was before as well: by it is
+    /// decided whether the client saw it.
+    async fn convert(&mut self) -> Result<(), Status> {
+        let Some(state) = &self.converts else { return Ok(()) };
+        for event in &mut self.events {
+            let mut both = vec![event.object.clone()];
+            both.extend(event.old.iter().filter(|old| !Arc::ptr_eq(old, &event.object)).cloned());
+            let shown = conversion::objects(state, &self.encoder.row, both).await?;
+            let mut shown = shown.into_iter();
+            let object = shown.next().unwrap_or_else(|| event.object.clone());
+            let old = shown.next().or_else(|| event.old.as_ref().map(|_| object.clone()));
+            *event = Arc::new(Event::new(
+                event.kind,
+                event.revision,
+                object,
+                old,
+                std::time::Instant::now(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What can be sent of the events that were taken.
+    fn ready(&mut self) -> Option<Bytes> {
         let mut chunk = Vec::new();
         let everything = self.scope.is_everything();
         for event in &self.events {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::admission::{Operation, Options};
 use crate::call::Call;
+use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::patch::{PatchType, read_patch};
@@ -25,7 +26,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         return Err(Status::method_not_allowed("the resource has no scale"));
     };
     if call.info.verb == "get" {
-        let scale = scale_of(&call.object()?.value()?, &paths);
+        let scale = scale_of(&call.shown_object().await?.value()?, &paths);
         return respond::value(StatusCode::OK, call.output, scale);
     }
     call.refuse_unsupported()?;
@@ -57,7 +58,8 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         Done::Written(written) => written,
         Done::Removed(..) => return Err(call.not_found()),
     };
-    let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written.value()?, &paths))?;
+    let written = conversion::tree(&call.server, &call.row, written.value()?, Form::Row).await?;
+    let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written, &paths))?;
     respond::warn(&mut response, &scaling.warnings);
     Ok(response)
 }
@@ -79,6 +81,7 @@ impl Attempt for Scaling<'_> {
             return Err(call.not_found());
         }
         self.warnings.clone_from(&self.before);
+        let current = pipeline::in_form(call, current).await?;
         let old_scale = scale_of(&current.value, paths);
         let mut scale = self.change.apply(call, old_scale.clone())?;
         let name = meta::name(&current.value);
@@ -97,7 +100,7 @@ impl Attempt for Scaling<'_> {
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
         call.validate(&attributes, &scale, &mut self.warnings).await?;
         let managed = current.managed();
-        pipeline::finish_change(call, new, managed, &current, beside)
+        pipeline::finish_change(call, new, managed, &current, beside).await
     }
 }
 

@@ -103,6 +103,15 @@ impl Snapshot {
         self.map.get(key)
     }
 
+    /// The same moment with other forms of its objects.
+    pub fn with(&self, objects: Vec<Arc<Object>>) -> Snapshot {
+        let objects = objects.into_iter().map(|object| (object.key.clone(), object));
+        Snapshot {
+            map: objects.collect(),
+            ..self.clone()
+        }
+    }
+
     /// How many objects follow a key, without looking at them one by one where the whole resource is meant.
     pub fn count_after(&self, after: Option<&str>) -> usize {
         self.iter_after(after).count()

@@ -1,0 +1,230 @@
+//! Conversion of custom resources between their versions by a webhook: all objects that are not in the wanted version, in one
+//! question (apiextensions.k8s.io ConversionReview,
+//! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#webhook-conversion>).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mk8s_api::meta;
+use mk8s_api::registry::custom::Webhook;
+use mk8s_api::status::Status;
+use serde_json::{Map, Value, json};
+
+use crate::object::Object;
+use crate::rows::Row;
+use crate::state::State;
+use crate::webhook::Webhooks;
+use crate::write;
+
+/// How long a webhook may take: a request's own deadline is not much later.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A stored object in the row's form, or the other way, where a webhook makes it; else as it is.
+pub async fn tree(state: &State, row: &Row, object: Value, form: Form) -> Result<Value, Status> {
+    let Some(webhook) = row.webhook() else {
+        return Ok(object);
+    };
+    let wanted = match form {
+        Form::Row => &row.api_version,
+        Form::Stored => &row.resource.api_version(),
+    };
+    let mut converted = convert(state.webhooks(), webhook, vec![object], wanted).await?;
+    converted.pop().ok_or_else(|| failure("no object is left".into()))
+}
+
+/// Which form an object is wanted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Row,
+    Stored,
+}
+
+/// Cached objects in the row's form, where a webhook makes it; else as they are.
+pub async fn objects(state: &State, row: &Row, found: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>, Status> {
+    let Some(webhook) = row.webhook() else {
+        return Ok(found);
+    };
+    let trees: Result<Vec<Value>, Status> = found.iter().map(|object| object.value()).collect();
+    let converted = convert(state.webhooks(), webhook, trees?, &row.api_version).await?;
+    let both = found.into_iter().zip(converted);
+    let shown = both.map(|(stored, tree)| {
+        let (resource, key) = (row.resource.clone(), stored.key.clone());
+        let object = write::object_at(resource, key, &tree, stored.revision, stored.create_revision)?;
+        Ok(Arc::new(object))
+    });
+    shown.collect()
+}
+
+/// The objects in a version (`example.org/v1`), in the same order; those that are in it already stay as they are.
+pub async fn convert(
+    webhooks: &Webhooks,
+    webhook: &Webhook,
+    mut objects: Vec<Value>,
+    wanted: &str,
+) -> Result<Vec<Value>, Status> {
+    let places: Vec<usize> = (0..objects.len())
+        .filter(|at| meta::api_version(&objects[*at]) != wanted)
+        .collect();
+    let Some(first) = places.first().map(|at| &objects[*at]) else {
+        return Ok(objects);
+    };
+    let what = described(first);
+    let Some(version) = webhook
+        .review_versions
+        .iter()
+        .find(|own| matches!(own.as_str(), "v1" | "v1beta1"))
+    else {
+        return Err(failure("no supported conversion review versions".into()));
+    };
+    let uid = uuid::Uuid::new_v4().to_string();
+    let sent: Vec<&Value> = places.iter().map(|at| &objects[*at]).collect();
+    let question = json!({
+        "kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{version}"),
+        "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": sent},
+    });
+    let answer = webhooks.call(webhook, &question, PATIENCE).await;
+    let answer = answer.map_err(|error| failure(format!("conversion webhook for {what} failed: {error}")))?;
+    let uid = (version == "v1").then_some(uid.as_str());
+    let converted = answered(&answer, uid);
+    let converted = converted.map_err(|why| failure(format!("conversion webhook for {what} failed: {why}")))?;
+    if converted.len() != places.len() {
+        let (got, expected) = (converted.len(), places.len());
+        return Err(failure(format!(
+            "conversion webhook for {what} returned {got} objects, expected {expected}"
+        )));
+    }
+    for (index, (at, new)) in places.into_iter().zip(converted).enumerate() {
+        let settled = settled(&objects[at], new, wanted);
+        let settled = settled.map_err(|why| {
+            failure(format!(
+                "conversion webhook for {what} returned invalid converted object at index {index}: {why}"
+            ))
+        })?;
+        objects[at] = settled;
+    }
+    Ok(objects)
+}
+
+/// `example.org/v1, Kind=Car`
+fn described(object: &Value) -> String {
+    format!("{}, Kind={}", meta::api_version(object), meta::kind(object))
+}
+
+fn failure(message: String) -> Status {
+    Status::new(500, "", message)
+}
+
+/// The objects of an answer that says it went well.
+fn answered(answer: &Value, uid: Option<&str>) -> Result<Vec<Value>, String> {
+    if let Some(uid) = uid {
+        let (version, kind) = (meta::api_version(answer), meta::kind(answer));
+        if (version, kind) != ("apiextensions.k8s.io/v1", "ConversionReview") {
+            return Err(format!(
+                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got {version}, Kind={kind}"
+            ));
+        }
+        let own = meta::string(answer, &["response", "uid"]);
+        if answer["response"].is_object() && own != uid {
+            return Err(format!("expected response.uid={uid:?}, got {own:?}"));
+        }
+    }
+    let response = answer["response"].as_object().ok_or("no response provided")?;
+    let result = response.get("result").unwrap_or(&Value::Null);
+    let status = meta::string(result, &["status"]);
+    if status != "Success" {
+        return Err(match meta::string(result, &["message"]) {
+            "" => format!("response.result.status was '{status}', not 'Success'"),
+            message => message.to_string(),
+        });
+    }
+    let converted = response.get("convertedObjects").and_then(Value::as_array);
+    Ok(converted.cloned().unwrap_or_default())
+}
+
+/// A converted object, with the metadata that no webhook may change.
+fn settled(before: &Value, mut now: Value, wanted: &str) -> Result<Value, String> {
+    let version = meta::api_version(&now);
+    if version != wanted {
+        return Err(format!("invalid groupVersion (expected {wanted}, received {version})"));
+    }
+    if meta::kind(before) != meta::kind(&now) {
+        let (expected, received) = (meta::kind(before), meta::kind(&now));
+        return Err(format!("invalid kind (expected {expected}, received {received})"));
+    }
+    for (what, of) in [
+        ("name", meta::name as fn(&Value) -> &str),
+        ("namespace", meta::namespace),
+        ("UID", meta::uid),
+    ] {
+        let (expected, received) = (of(before), of(&now));
+        if expected != received {
+            return Err(format!("must have the same {what}: {expected} != {received}"));
+        }
+    }
+    let mut metadata = before["metadata"].as_object().cloned().unwrap_or_default();
+    let told = now["metadata"]
+        .as_object()
+        .ok_or("missing metadata in converted object")?;
+    for field in ["labels", "annotations"] {
+        match told.get(field) {
+            None | Some(Value::Null) => drop(metadata.remove(field)),
+            Some(Value::Object(texts)) => {
+                all_texts(field, texts)?;
+                metadata.insert(field.into(), Value::Object(texts.clone()));
+            }
+            Some(_) => return Err(format!("invalid metadata.{field} in converted object")),
+        }
+    }
+    now["metadata"] = Value::Object(metadata);
+    Ok(now)
+}
+
+fn all_texts(field: &str, texts: &Map<String, Value>) -> Result<(), String> {
+    match texts.iter().find(|(_, value)| !value.is_string()) {
+        None => Ok(()),
+        Some((key, _)) => Err(format!("metadata.{field}[{key}] must be a string in converted object")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_changes_no_more_of_metadata_than_labels_and_annotations() {
+        let before = json!({"apiVersion": "e/v1", "kind": "K", "metadata": {
+            "name": "a", "uid": "u", "labels": {"a": "b"}, "resourceVersion": "7", "finalizers": ["f"]}});
+        let mut now = json!({"apiVersion": "e/v2", "kind": "K", "metadata": {
+            "name": "a", "uid": "u", "annotations": {"c": "d"}, "resourceVersion": "8"}, "spec": {}});
+        let settled_now = settled(&before, now.clone(), "e/v2").expect("an object");
+        let metadata =
+            json!({"name": "a", "uid": "u", "annotations": {"c": "d"}, "resourceVersion": "7", "finalizers": ["f"]});
+        assert_eq!(settled_now["metadata"], metadata);
+        now["metadata"]["uid"] = "other".into();
+        assert_eq!(
+            settled(&before, now.clone(), "e/v2"),
+            Err("must have the same UID: u != other".into())
+        );
+        let why = "invalid groupVersion (expected e/v3, received e/v2)";
+        assert_eq!(settled(&before, now, "e/v3"), Err(why.into()));
+    }
+
+    #[test]
+    fn an_answer_is_one_to_the_question() {
+        let answer = |uid: &str, status: &str| {
+            json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+                "response": {"uid": uid, "result": {"status": status}, "convertedObjects": [1]}})
+        };
+        assert_eq!(answered(&answer("a", "Success"), Some("a")), Ok(vec![json!(1)]));
+        assert_eq!(
+            answered(&answer("b", "Success"), Some("a")),
+            Err(r#"expected response.uid="a", got "b""#.into())
+        );
+        let why = "response.result.status was 'Failed', not 'Success'";
+        assert_eq!(answered(&answer("a", "Failed"), Some("a")), Err(why.into()));
+        assert_eq!(
+            answered(&json!({"response": null}), None),
+            Err("no response provided".into())
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! Calls of webhooks: a POST of JSON to a Service of the cluster or to a URL, whose certificate a bundle of the
+//! configuration's own vouches for, or the public authorities where there is none; never nobody.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioExecutor;
+use mk8s_api::meta;
+use mk8s_api::registry::custom::{Endpoint, Webhook};
+use parking_lot::Mutex;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
+
+use crate::watch_cache::Cache;
+
+/// The longest answer that is read: a list of objects may be as long as many requests.
+const LONGEST: usize = 64 << 20;
+/// How long a webhook may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How many bundles have a client that is kept.
+const MOST_CLIENTS: usize = 64;
+/// A connection that nothing uses is closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Why a call has no answer, in words that go on after the webhook's name.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("unable to load root certificates: {0}")]
+    Bundle(String),
+    #[error("Post {uri:?}: {why}")]
+    Sent { uri: String, why: String },
+    #[error("Post {uri:?}: context deadline exceeded")]
+    TimedOut { uri: String },
+    #[error("the server responded with the status code {code} but did not return more information")]
+    Code { code: u16 },
+    #[error("the answer is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+type Connection = Client<HttpsConnector<HttpConnector<Addresses>>, Body>;
+
+/// The clients of webhooks, one for each bundle of authorities.
+pub struct Webhooks {
+    cache: Arc<Cache>,
+    clients: Mutex<HashMap<Vec<u8>, Connection>>,
+}
+
+impl Webhooks {
+    pub fn new(cache: Arc<Cache>) -> Webhooks {
+        Webhooks {
+            cache,
+            clients: Mutex::default(),
+        }
+    }
+
+    /// Sends a question, and reads the answer.
+    pub async fn call(&self, webhook: &Webhook, question: &Value, patience: Duration) -> Result<Value, CallError> {
+        let uri = uri(&webhook.endpoint);
+        let client = self.client(&webhook.authorities)?;
+        let failed = |why: String| CallError::Sent { uri: uri.clone(), why };
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&uri)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, */*")
+            .body(Body::from(question.to_string()))
+            .map_err(|error| failed(error.to_string()))?;
+        let answer = async {
+            let response = client.request(request).await.map_err(|error| failed(causes(&error)))?;
+            let code = response.status();
+            let body = http_body_util::Limited::new(response.into_body(), LONGEST);
+            let body = body.collect().await.map_err(|error| failed(error.to_string()))?;
+            if !code.is_success() {
+                return Err(CallError::Code { code: code.as_u16() });
+            }
+            Ok(serde_json::from_slice(&body.to_bytes())?)
+        };
+        let in_time = tokio::time::timeout(patience, answer).await;
+        in_time.unwrap_or_else(|_| Err(CallError::TimedOut { uri: uri.clone() }))
+    }
+
+    fn client(&self, authorities: &[u8]) -> Result<Connection, CallError> {
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(authorities) {
+            return Ok(client.clone());
+        }
+        let client = connect(authorities, Addresses(self.cache.clone()))?;
+        if clients.len() >= MOST_CLIENTS {
+            // Of bundles that nobody names any more, too.
+            clients.clear();
+        }
+        clients.insert(authorities.to_vec(), client.clone());
+        Ok(client)
+    }
+}
+
+fn connect(authorities: &[u8], addresses: Addresses) -> Result<Connection, CallError> {
+    let refused = |error: &dyn std::fmt::Display| CallError::Bundle(error.to_string());
+    let mut roots = RootCertStore::empty();
+    if authorities.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        let certificate = certificate.map_err(|error| refused(&error))?;
+        roots.add(certificate).map_err(|error| refused(&error))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| refused(&error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut connector = HttpConnector::new_with_resolver(addresses);
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(CONNECT));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector))
+}
+
+fn uri(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Url(url) => url.clone(),
+        Endpoint::Service {
+            namespace,
+            name,
+            port,
+            path,
+        } => {
+            let path = path.trim_start_matches('/');
+            format!("https://{name}.{namespace}.svc:{port}/{path}")
+        }
+    }
+}
+
+/// An error and what it comes from: hyper tells of the outermost alone.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Finds the addresses of hosts: of `NAME.NAMESPACE.svc` the Service's own, as the cluster's DNS would, which is not asked.
+#[derive(Clone)]
+struct Addresses(Arc<Cache>);
+
+impl Addresses {
+    fn of_service(&self, name: &str, namespace: &str) -> Result<Place, std::io::Error> {
+        let none = |why: String| std::io::Error::new(std::io::ErrorKind::NotFound, why);
+        let services = self.0.resource("", "services");
+        let service = services.and_then(|services| services.get(namespace, name));
+        let service = service.ok_or_else(|| none(format!("service {name:?} not found")))?;
+        let service = service.value().map_err(|status| none(status.message))?;
+        if meta::string(&service, &["spec", "type"]) == "ExternalName" {
+            return Ok(Place::Host(
+                meta::string(&service, &["spec", "externalName"]).to_string(),
+            ));
+        }
+        let address = meta::string(&service, &["spec", "clusterIP"]).parse::<IpAddr>();
+        let address = address.map_err(|_| none(format!("service {name:?} has no cluster address")))?;
+        Ok(Place::At(address))
+    }
+}
+
+enum Place {
+    At(IpAddr),
+    Host(String),
+}
+
+impl tower_service::Service<Name> for Addresses {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, host: Name) -> Self::Future {
+        let own = self.clone();
+        Box::pin(async move {
+            let host = host.as_str();
+            let service = host.strip_suffix(".svc").and_then(|rest| rest.split_once('.'));
+            let place = match service {
+                Some((name, namespace)) => own.of_service(name, namespace)?,
+                None => Place::Host(host.to_string()),
+            };
+            let found: Vec<SocketAddr> = match place {
+                Place::At(address) => vec![SocketAddr::new(address, 0)],
+                Place::Host(host) => tokio::net::lookup_host((host, 0)).await?.collect(),
+            };
+            Ok(found.into_iter())
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! A custom resource in two versions between which a webhook converts: a real one, over TLS, whose certificate the
+//! definition's own bundle vouches for.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use harness::{Api, events_until};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const NEW: &str = "/apis/example.org/v2/namespaces/default/cars";
+const OLD: &str = "/apis/example.org/v1/namespaces/default/cars";
+const MERGE: &str = "application/merge-patch+json";
+
+/// v1 says `spec.color`, v2 says `spec.paint.color`.
+fn convert(review: &Value, fails: bool) -> Value {
+    let wanted = review["request"]["desiredAPIVersion"].clone();
+    let objects = review["request"]["objects"].as_array().unwrap().iter();
+    let converted = objects.map(|object| {
+        let mut object = object.clone();
+        object["apiVersion"] = wanted.clone();
+        let spec = object["spec"].as_object_mut().unwrap();
+        if wanted == "example.org/v2" {
+            let color = spec.remove("color").unwrap();
+            spec.insert("paint".into(), json!({"color": color}));
+        } else {
+            let paint = spec.remove("paint").unwrap();
+            spec.insert("color".into(), paint["color"].clone());
+        }
+        object["metadata"]["uid"].as_str().unwrap();
+        object
+    });
+    let result = if fails {
+        json!({"status": "Failure", "message": "no paint today"})
+    } else {
+        json!({"status": "Success"})
+    };
+    json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": {
+        "uid": review["request"]["uid"], "result": result, "convertedObjects": converted.collect::<Vec<_>>()}})
+}
+
+/// A webhook; its URL, and the certificate that vouches for it. It fails while the switch is on.
+async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![key.cert.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()).into(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/convert", listener.local_addr().unwrap().port());
+    let answer = move |body: axum::body::Bytes| {
+        let fails = fails.load(Ordering::Acquire);
+        async move { convert(&serde_json::from_slice(&body).unwrap(), fails).to_string() }
+    };
+    let router = axum::Router::new().route("/convert", axum::routing::post(answer));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, router) = (acceptor.clone(), router.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = hyper_util::service::TowerToHyperService::new(router);
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (url, key.cert.pem())
+}
+
+fn definition(url: &str, bundle: &str) -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let version = |name: &str, storage: bool| {
+        json!({
+        "name": name, "served": true, "storage": storage, "schema": schema,
+        "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n"}}})
+    };
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "cars.example.org"},
+        "spec": {
+            "group": "example.org", "scope": "Namespaced", "names": {"plural": "cars", "kind": "Car"},
+            "versions": [version("v1", true), version("v2", false)],
+            "conversion": {"strategy": "Webhook", "webhook": {
+                "conversionReviewVersions": ["v1"],
+                "clientConfig": {"url": url, "caBundle": STANDARD.encode(bundle)}}}},
+    })
+}
+
+async fn served(api: &Api) {
+    for _ in 0..500 {
+        if api.get(OLD).await.0 == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the kind is not served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_version_shows_and_takes_the_same_objects() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let (url, bundle) = webhook(fails.clone()).await;
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red", "n": 1}});
+    assert_eq!(api.post(OLD, &car).await.0, 201);
+    let car = json!({"apiVersion": "example.org/v2", "kind": "Car", "metadata": {"name": "b"}, "spec": {"paint": {"color": "blue"}}});
+    let (code, made) = api.post(NEW, &car).await;
+    assert_eq!((code, &made["spec"]), (201, &car["spec"]), "{made}");
+    // Both in both.
+    let (_, list) = api.get(NEW).await;
+    let colors: Vec<&Value> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|car| &car["spec"]["paint"]["color"])
+        .collect();
+    assert_eq!(colors, ["red", "blue"]);
+    assert_eq!(api.get(&format!("{OLD}/b")).await.1["spec"], json!({"color": "blue"}));
+
+    // A watch that goes on in its own version.
+    let watch = api.watch(&format!("{NEW}?watch=1")).await;
+    let (code, changed) = api
+        .patch(
+            &format!("{NEW}/a"),
+            MERGE,
+            &json!({"spec": {"paint": {"color": "green"}}}),
+        )
+        .await;
+    assert_eq!(
+        (code, &changed["spec"]["paint"], &changed["metadata"]["generation"]),
+        (200, &json!({"color": "green"}), &json!(2))
+    );
+    let (code, _) = api
+        .patch(&format!("{NEW}/a/status"), MERGE, &json!({"status": {"n": 3}}))
+        .await;
+    assert_eq!(code, 200);
+    let (code, scale) = api
+        .patch(&format!("{NEW}/a/scale"), MERGE, &json!({"spec": {"replicas": 5}}))
+        .await;
+    assert_eq!(
+        (code, &scale["spec"]["replicas"], &scale["status"]["replicas"]),
+        (200, &json!(5), &json!(3))
+    );
+    let (code, gone) = api.delete(&format!("{NEW}/a"), None).await;
+    assert_eq!(code, 200, "{gone}");
+    let seen = events_until(watch, |event| event["type"] == "DELETED").await;
+    let told: Vec<(&Value, &Value, &Value)> = seen
+        .iter()
+        .map(|event| {
+            (
+                &event["type"],
+                &event["object"]["metadata"]["name"],
+                &event["object"]["spec"]["paint"]["color"],
+            )
+        })
+        .collect();
+    let (a, green) = (json!("a"), json!("green"));
+    assert_eq!(
+        told[..2],
+        [
+            (&json!("ADDED"), &a, &json!("red")),
+            (&json!("ADDED"), &json!("b"), &json!("blue"))
+        ]
+    );
+    assert!(
+        told[2..].iter().all(|event| (event.1, event.2) == (&a, &green)),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 6);
+
+    // Its failure is told, and nothing is written.
+    fails.store(true, Ordering::Release);
+    let (code, failed) = api.patch(&format!("{NEW}/b"), MERGE, &json!({"spec": {"n": 2}})).await;
+    let why = "conversion webhook for example.org/v1, Kind=Car failed: no paint today";
+    assert_eq!((code, &failed["message"]), (500, &json!(why)));
+    assert_eq!(api.get(&format!("{OLD}/b")).await.1["metadata"]["generation"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_nobody_vouches_for_is_not_asked() {
+    let (url, _) = webhook(Arc::default()).await;
+    let (_, other) = webhook(Arc::default()).await;
+    let api = Api::open().await;
+    api.post(CRDS, &definition(&url, &other)).await;
+    served(&api).await;
+    let car =
+        json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red"}});
+    assert_eq!(api.post(OLD, &car).await.0, 201);
+    let (code, failed) = api.get(&format!("{NEW}/a")).await;
+    let message = failed["message"].as_str().unwrap();
+    assert_eq!(code, 500, "{failed}");
+    assert!(message.contains("certificate"), "{message}");
+}
