@@ -5,6 +5,7 @@ pub mod apply;
 pub mod codec;
 pub mod conditions;
 pub mod defaults;
+mod float;
 pub mod json_path;
 pub mod meta;
 pub mod names;

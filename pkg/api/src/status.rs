@@ -5,6 +5,9 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::codec::json;
+use crate::float;
+
 /// Upstream's field error types, with the words clients compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -108,7 +111,7 @@ impl FieldError {
             ErrorKind::TooLong,
             field,
             None,
-            format!("may not be more than {max} bytes"),
+            format!("may not be more than {max} byte{}", plural(max)),
         )
     }
 
@@ -118,7 +121,7 @@ impl FieldError {
             ErrorKind::TooMany,
             field,
             Some(actual.into()),
-            format!("must have at most {max} items"),
+            format!("must have at most {max} item{}", plural(max)),
         )
     }
 
@@ -133,7 +136,14 @@ impl FieldError {
             text.push_str(": ");
             match value {
                 Value::String(string) => text.push_str(&format!("{string:?}")),
-                other => text.push_str(&other.to_string()),
+                Value::Number(number) if number.is_f64() => {
+                    text.push_str(&float::plain(number.as_f64().unwrap_or_default()));
+                }
+                other => {
+                    let mut printed = Vec::new();
+                    json::print(other, &mut printed);
+                    text.push_str(&String::from_utf8_lossy(&printed));
+                }
             }
         }
         if !self.detail.is_empty() {
@@ -142,6 +152,10 @@ impl FieldError {
         }
         text
     }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 impl std::fmt::Display for FieldError {

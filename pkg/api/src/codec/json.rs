@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
+use crate::float;
 use crate::schema::Schema;
 
 /// Decodes a body. Without a type any JSON passes as it is (patches), and only keys that come twice are noted.
@@ -103,16 +104,17 @@ pub fn split<'a>(object: &'a [u8], read: &[&str]) -> Option<(Value, Vec<(String,
     Some((Value::Object(tree), others.collect()))
 }
 
-/// Appends a tree's text, byte for byte as serde_json prints it. Every write prints an object: what takes serde_json's
+/// Appends a tree's text, byte for byte as serde_json prints it, but for floats, which are Go's. Every write prints an object: what takes serde_json's
 /// generic writer a call per comma and a look at each byte of each string is a copy here.
 pub fn print(value: &Value, text: &mut Vec<u8>) {
     match value {
         Value::Null => text.extend_from_slice(b"null"),
         Value::Bool(true) => text.extend_from_slice(b"true"),
         Value::Bool(false) => text.extend_from_slice(b"false"),
-        Value::Number(number) => match number.as_i64() {
-            Some(number) => text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-            None => text.extend_from_slice(number.to_string().as_bytes()),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(number), _) => text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+            (None, Some(float)) if number.is_f64() => text.extend_from_slice(float::json(float).as_bytes()),
+            _ => text.extend_from_slice(number.to_string().as_bytes()),
         },
         Value::String(string) => print_string(string, text),
         Value::Array(items) => {
@@ -189,9 +191,16 @@ mod tests {
     }
 
     #[test]
+    fn floats_are_printed_as_go_does() {
+        let mut printed = Vec::new();
+        print(&serde_json::json!([1.0, 1e100, 0.5, -1e-7]), &mut printed);
+        assert_eq!(String::from_utf8_lossy(&printed), "[1,1e+100,0.5,-1e-7]");
+    }
+
+    #[test]
     fn printing_is_serde_jsons() {
         let texts = [
-            r#"{"":{},"a":[],"b":[1,-2,18446744073709551615,0.5,1e100,null,true,false],"c":{"d":{"e":"f"}}}"#,
+            r#"{"":{},"a":[],"b":[1,-2,18446744073709551615,0.5,null,true,false],"c":{"d":{"e":"f"}}}"#,
             r#"{"a\"b\\c\n":"tab\t quote\" back\\slash \u0001\u001f","long":"0123456789012345678901234567890123456789\""}"#,
             r#"["é","\u007f","日本語 / <&>"]"#,
         ];

@@ -131,7 +131,12 @@ impl Context {
     pub(super) fn seed_within<'c>(&'c mut self, ty: Option<&'c Schema>, levels: u8) -> Typed<'c> {
         Typed {
             context: self,
-            node: ty.map_or(&ANY, |ty| ty),
+            // A custom kind's other fields are checked, not decoded.
+            node: match ty {
+                Some(ty) if ty.is_custom() => crate::schema::custom(),
+                Some(ty) => ty,
+                None => &ANY,
+            },
             field: None,
             levels,
         }

@@ -23,7 +23,7 @@ const LIST_OF_LISTS: &str = "lists of lists are not supported";
 type Object = Map<String, Value>;
 
 pub(super) fn apply(target: &mut Value, patch: &Value, ty: &Node) -> Result<(), PatchError> {
-    if ty.open() {
+    if ty.open() || ty.is_custom() {
         return Err(PatchError::Malformed(
             "strategic merge patch format is not supported".into(),
         ));

@@ -6,6 +6,8 @@
 //! one node, so that a schema is compared and shared by its handle. A built-in type may lie in itself (JSONSchemaProps
 //! does); those nodes live as long as the program.
 
+mod constraints;
+pub mod custom;
 mod load;
 mod name;
 mod table;
@@ -14,6 +16,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
+pub use constraints::{Checks, Constraints, Pattern, Type};
 pub(crate) use load::TEXT;
 pub use name::Name;
 pub use table::{by_api_version, by_gvk, by_name, custom};
@@ -54,6 +57,8 @@ impl fmt::Debug for Schema {
 /// What one value may be.
 pub struct Node {
     pub what: What,
+    /// What a custom kind's schema says beside the form; none for built-in types.
+    pub constraints: Option<Box<Constraints>>,
 }
 
 /// The form of a value.
@@ -201,6 +206,23 @@ struct Rare {
 }
 
 impl Field {
+    /// A custom kind's.
+    pub(crate) fn custom(name: Name, schema: Schema, required: bool) -> Field {
+        Field {
+            name,
+            schema,
+            pointer: false,
+            omitempty: true,
+            omitzero: false,
+            required,
+            atomic: None,
+            patch_strategy: PatchStrategy::default(),
+            tag: 0,
+            outer: [0, 0],
+            rare: None,
+        }
+    }
+
     fn rare(&self, what: impl FnOnce(&Rare) -> &'static str) -> &'static str {
         self.rare.as_deref().map_or("", what)
     }
@@ -252,7 +274,15 @@ impl Field {
 
 impl Node {
     pub const fn new(what: What) -> Node {
-        Node { what }
+        Node {
+            what,
+            constraints: None,
+        }
+    }
+
+    /// Of a custom kind.
+    pub fn is_custom(&self) -> bool {
+        self.constraints.is_some()
     }
 
     pub fn as_object(&self) -> Option<&Object> {
@@ -480,6 +510,16 @@ impl Object {
             open: false,
             atomic,
             go: Some(Box::new(go)),
+        }
+    }
+
+    /// A custom kind's.
+    pub(crate) fn custom(fields: Vec<Field>, open: bool, atomic: bool) -> Object {
+        Object {
+            fields: OnceLock::from(Fields::new(fields, Vec::new())),
+            open,
+            atomic,
+            go: None,
         }
     }
 

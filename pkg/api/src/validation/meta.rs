@@ -46,18 +46,38 @@ fn complete(resource: &Resource, rule: NameRule, metadata: &Value, errors: &mut 
     if let Some(generation) = int(metadata, "generation").filter(|&generation| generation < 0) {
         errors.push(FieldError::invalid("metadata.generation", generation, NEGATIVE));
     }
-    common(metadata, errors);
-    finalizers(metadata, errors);
+    common(metadata, &METADATA, errors);
+    finalizers(metadata, &METADATA, errors);
 }
 
-fn common(metadata: &Value, errors: &mut Errors) {
-    labels(has(metadata, "labels"), &METADATA.child("labels"), errors);
-    annotations(has(metadata, "annotations"), &METADATA.child("annotations"), errors);
-    owner_references(metadata, &METADATA.child("ownerReferences"), errors);
+/// Metadata of an object that lies in another one, at `path`.
+pub(crate) fn embedded(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for key in ["generateName", "name"] {
+        let name = text(metadata, key);
+        if !name.is_empty() {
+            invalid_each(errors, &path.child(key), name, names::path_segment(name));
+        }
+    }
+    let namespace = text(metadata, "namespace");
+    if !namespace.is_empty() {
+        let problems = names::dns_label(namespace);
+        invalid_each(errors, &path.child("namespace"), namespace, problems);
+    }
+    if let Some(generation) = int(metadata, "generation").filter(|&generation| generation < 0) {
+        errors.push(FieldError::invalid(path.child("generation"), generation, NEGATIVE));
+    }
+    common(metadata, path, errors);
+    finalizers(metadata, path, errors);
 }
 
-fn finalizers(metadata: &Value, errors: &mut Errors) {
-    let path = METADATA.child("finalizers");
+fn common(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
+    labels(has(metadata, "labels"), &path.child("labels"), errors);
+    annotations(has(metadata, "annotations"), &path.child("annotations"), errors);
+    owner_references(metadata, &path.child("ownerReferences"), errors);
+}
+
+fn finalizers(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let path = path.child("finalizers");
     for finalizer in strings(metadata, "finalizers") {
         invalid_each(errors, &path, finalizer, names::qualified_name(finalizer));
     }
@@ -162,7 +182,7 @@ fn changed(metadata: &Value, before: &Value, errors: &mut Errors) {
     ] {
         immutable(errors, metadata, before, &[key], path);
     }
-    common(metadata, errors);
+    common(metadata, &METADATA, errors);
 }
 
 pub fn validate_name(rule: NameRule, name: &str) -> Vec<String> {

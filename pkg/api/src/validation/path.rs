@@ -26,7 +26,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         matches!((self.parent, self.step), (None, Step::Child("")))
     }
 
