@@ -45,6 +45,8 @@ type Kind struct {
 	Selectors []string `json:"selectors,omitempty"`
 	// Names are given by rule: nothing is generated, nothing put to names of the corpus' own.
 	Named bool `json:"named,omitempty"`
+	// Updates have to say which revision they are of.
+	Versioned bool `json:"versioned,omitempty"`
 	// Steps that the kind's nature rules out.
 	Without []string `json:"without,omitempty"`
 }

@@ -181,17 +181,34 @@ func (e *expansion) change() {
 	e.step("strategic-patch", "PATCH", at, merged(e.kind.Strategic, "strategic"), "Content-Type", strategic)
 	e.step("patch-nothing", "PATCH", at, map[string]any{}, "Content-Type", mergeType)
 	e.step("patch-none", "PATCH", e.collection+"/none", label("x"), "Content-Type", mergeType)
-	e.step("put", "PUT", at, e.edit(full, Edit(e.kind.Update)))
-	e.step("put-again", "PUT", at, e.edit(full, Edit(e.kind.Update)))
+	e.revision("put")
+	e.step("put", "PUT", at, e.next(e.edit(full, Edit(e.kind.Update))))
+	e.step("put-again", "PUT", at, e.next(e.edit(full, Edit(e.kind.Update))))
 	e.step("put-stale", "PUT", at, e.edit(full, Edit{"/metadata/resourceVersion": "1"}))
 	e.step("put-other-uid", "PUT", at, e.edit(full, Edit{"/metadata/uid": "5ca1ab1e-0000-4000-8000-000000000000"}))
 	e.step("put-misnamed", "PUT", at, e.edit(full, Edit{"/metadata/name": "another"}))
 	if !e.kind.Named {
 		e.step("put-none", "PUT", e.collection+"/none?dryRun=All", e.renamed(least, "none"))
 	}
+	e.revision("change")
 	for _, name := range slices.Sorted(maps.Keys(e.kind.Change)) {
-		e.step("change/"+name, "PUT", at+"?dryRun=All", e.edit(full, e.kind.Change[name]))
+		e.step("change/"+name, "PUT", at+"?dryRun=All", e.next(e.edit(full, e.kind.Change[name])))
 	}
+}
+
+// revision keeps the object's present one for the updates that follow, where they have to name it.
+func (e *expansion) revision(before string) {
+	if e.kind.Versioned {
+		e.step("revision-for-"+before, "GET", e.at(e.kind.Full), nil)
+		e.steps[len(e.steps)-1].Keep = map[string]string{"revision": "/metadata/resourceVersion"}
+	}
+}
+
+func (e *expansion) next(object map[string]any) map[string]any {
+	if !e.kind.Versioned {
+		return object
+	}
+	return e.edit(object, Edit{"/metadata/resourceVersion": "${revision}"})
 }
 
 // validation asks for the three ways to take fields that are unknown or there twice.
@@ -232,7 +249,8 @@ func (e *expansion) subresources() {
 	if e.kind.Status != nil {
 		at := e.at(full) + "/status"
 		filled := e.edit(full, Edit{"/status": e.kind.Status})
-		e.step("status-put", "PUT", at, filled)
+		e.revision("status")
+		e.step("status-put", "PUT", at, e.next(filled))
 		e.step("status-get", "GET", at, nil)
 		e.step("status-of-object", "PUT", e.at(full), e.edit(full, Edit{"/status": map[string]any{}}))
 		e.step("status-merge", "PATCH", at, map[string]any{
@@ -241,8 +259,9 @@ func (e *expansion) subresources() {
 		e.step("status-apply", "PATCH", at+"?fieldManager=status&force=true", map[string]any{
 			"apiVersion": full["apiVersion"], "kind": full["kind"], "status": e.kind.Status,
 		}, "Content-Type", applyType)
+		e.revision("status-changes")
 		for _, name := range slices.Sorted(maps.Keys(e.kind.ChangeStatus)) {
-			e.step("status/"+name, "PUT", at+"?dryRun=All", e.edit(filled, e.kind.ChangeStatus[name]))
+			e.step("status/"+name, "PUT", at+"?dryRun=All", e.next(e.edit(filled, e.kind.ChangeStatus[name])))
 		}
 		e.step("table-of-status", "GET", e.at(full), nil, "Accept", asTable)
 	}
@@ -276,6 +295,8 @@ func (e *expansion) remove() {
 		map[string]any{"op": "add", "path": "/metadata/finalizers", "value": []any{"example.org/hold"}},
 	}, "Content-Type", jsonType)
 	e.step("delete-held", "DELETE", e.at(full)+"?propagationPolicy=Foreground", nil)
+	// A patch begins with what its cache has, which may not know of the deletion yet.
+	e.steps[len(e.steps)-1].Settle = true
 	e.step("get-held", "GET", e.at(full), nil)
 	e.step("held-finalizer", "PATCH", e.at(full), []any{
 		map[string]any{"op": "add", "path": "/metadata/finalizers/-", "value": "example.org/another"},

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,9 +24,9 @@ var patterns = []struct {
 	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+`), "<token>"},
 	// The corpus has objects named after this alone.
 	{regexp.MustCompile(`\bsome-[a-z0-9]{5}\b`), "some-<5>"},
+	{regexp.MustCompile(`(resourceVersion\W{1,8}|in object meta: |current: |in record \()[0-9]+`), "${1}<revision>"},
 	// Of upstream's own types, which nobody else has.
 	{regexp.MustCompile(`(?s)\n@@ .*`), "\n<what differs>"},
-	{regexp.MustCompile(`in record \([0-9]+\)`), "in record (<revision>)"},
 	// What is given out of itself; the corpus asks for addresses and ports below.
 	{regexp.MustCompile(`\b10\.96\.[1-9][0-9]*\.[0-9]+\b`), "<address>"},
 }
@@ -39,6 +44,9 @@ func maskText(text string) string {
 func mask(tree any) any {
 	switch value := tree.(type) {
 	case map[string]any:
+		if value["swagger"] != nil || value["openapi"] != nil {
+			return digested(value)
+		}
 		return maskObject(value)
 	case []any:
 		out := make([]any, len(value))
@@ -63,6 +71,11 @@ func maskObject(value map[string]any) map[string]any {
 			out[key] = "<continue>"
 		case key == "nodePort" && isDynamicPort(item):
 			out[key] = "<port>"
+		case key == "finalizers":
+			// Some of them come out of a set.
+			out[key] = sorted(mask(item), func(finalizer any) string { text, _ := finalizer.(string); return text })
+		case key == "managedFields":
+			out[key] = sorted(mask(item), manager)
 		case key == "cells":
 			out[key] = maskCells(item)
 		case key == "columnDefinitions":
@@ -72,6 +85,65 @@ func maskObject(value map[string]any) map[string]any {
 		}
 	}
 	return out
+}
+
+// manager is what no two entries of managedFields share; their order is that of time, in seconds.
+func manager(entry any) string {
+	fields, _ := entry.(map[string]any)
+	text := func(name string) string { value, _ := fields[name].(string); return value }
+	return strings.Join([]string{text("manager"), text("operation"), text("apiVersion"), text("subresource")}, "\n")
+}
+
+func sorted(list any, key func(any) string) any {
+	items, _ := list.([]any)
+	slices.SortStableFunc(items, func(a, b any) int { return strings.Compare(key(a), key(b)) })
+	return list
+}
+
+// digested is an OpenAPI document, too long to be kept, with a digest in each item's place: of its JSON without prose.
+func digested(document map[string]any) map[string]any {
+	digests := func(items any) any {
+		out := map[string]any{}
+		named, _ := items.(map[string]any)
+		for name, item := range named {
+			var text bytes.Buffer
+			encoder := json.NewEncoder(&text)
+			encoder.SetEscapeHTML(false)
+			must(encoder.Encode(withoutProse(item)))
+			out[name] = fmt.Sprintf("%x", sha256.Sum256(bytes.TrimSpace(text.Bytes())))[:12]
+		}
+		return out
+	}
+	out := maps.Clone(document)
+	for _, place := range []string{"definitions", "paths", "parameters"} {
+		if items, ok := out[place]; ok {
+			out[place] = digests(items)
+		}
+	}
+	if components, ok := out["components"].(map[string]any); ok {
+		out["components"] = map[string]any{"schemas": digests(components["schemas"]), "securitySchemes": components["securitySchemes"]}
+	}
+	return out
+}
+
+func withoutProse(tree any) any {
+	switch value := tree.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for key, item := range value {
+			if _, prose := item.(string); !prose || key != "description" {
+				out[key] = withoutProse(item)
+			}
+		}
+		return out
+	case []any:
+		out := make([]any, len(value))
+		for i, item := range value {
+			out[i] = withoutProse(item)
+		}
+		return out
+	}
+	return tree
 }
 
 // maskCells is a table's row without ages.

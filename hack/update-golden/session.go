@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	apidiscovery "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -19,6 +21,11 @@ import (
 
 // The headers of an answer that are compared.
 var kept = []string{"Content-Type", "Allow", "Location", "Retry-After", "Www-Authenticate", "Content-Encoding"}
+
+func init() {
+	must(metav1.AddMetaToScheme(scheme.Scheme))
+	must(apidiscovery.AddToScheme(scheme.Scheme))
+}
 
 const protobufType = "application/vnd.kubernetes.protobuf"
 
@@ -83,7 +90,7 @@ func (s *Session) run(step Step) (Pair, error) {
 		return pair, err
 	}
 	if step.Settle {
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 	}
 	return pair, s.keep(&pair, body)
 }

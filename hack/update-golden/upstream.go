@@ -38,7 +38,7 @@ func start(script string, port int) (*Upstream, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(read("ca.crt")))
 	up.client = &http.Client{
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableCompression: true},
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return up, nil

@@ -59,7 +59,15 @@ macro_rules! areas {
 }
 
 areas! {
+    cluster
     config
+    devices
+    discovery
+    network
     pods
     rbac
+    reading
+    requests
+    storage
+    workloads
 }
