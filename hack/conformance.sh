@@ -55,7 +55,7 @@ prepare() {
 stop() {
   local host
   for host in 1 2; do on $host cat /var/log/mk8s.log >"$out/host-$host.log" 2>/dev/null || true; done
-  [ "${registry_pid:-}" ] && kill "$registry_pid"
+  [ -z "$registry_pid" ] || kill "$registry_pid" 2>/dev/null || true
   hack/hosts.sh down
   rm -rf "$work"
 }
@@ -66,10 +66,13 @@ start() {
   chmod 755 "$work"
   install -m755 "$binary" "$work/mk8s"
   hack/hosts.sh down
+  registry_pid=
   trap stop EXIT
   hack/hosts.sh up 2
-  "${in_lan[@]}" hack/conformance/images.sh serve "$cache" $registry &
+  "${in_lan[@]}" hack/conformance/images.sh serve "$cache" $registry >"$out/registry.log" 2>&1 &
   registry_pid=$!
+  "${in_lan[@]}" curl -fsS --retry 20 --retry-connrefused --retry-delay 1 "http://$registry/v2/" >/dev/null ||
+    { echo "error: no registry: see $out/registry.log" >&2; exit 1; }
   # How full the machine's disk is is no matter of these tests.
   export MK8S_EVICTION_HARD="memory.available<10Mi,nodefs.available<10Mi"
   for host in 1 2; do

@@ -17,7 +17,7 @@ serve() { # serve ADDRESS
   mkdir -p "$cache/registry/data"
   exec docker-registry serve /dev/fd/3 3<<Y
 version: 0.1
-log: {level: fatal, accesslog: {disabled: true}}
+log: {level: error, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: $cache/registry/data}}
 http: {addr: "$1"}
 Y
@@ -149,7 +149,7 @@ fill() {
   for name in "${images[@]}"; do stored "$name" || missing=yes; done
   [ "$missing" ] || return 0
   work=$(mktemp -d) local_registry=127.0.0.1:5112
-  serve $local_registry & registry=$!
+  serve $local_registry >/dev/null 2>&1 & registry=$!
   trap 'kill $registry; rm -rf "$work"' EXIT
   for _ in $(seq 100); do curl -fsS "http://$local_registry/v2/" >/dev/null 2>&1 && break; sleep 0.1; done
   build

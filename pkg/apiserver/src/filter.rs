@@ -51,7 +51,7 @@ impl Filter {
         filter.name_in_path(info.path_name(), fields)?;
         for term in &fields.terms {
             let Some(what) = locate(row, &term.field) else {
-                return Err(unsupported(row, options, &term.field));
+                return Err(unsupported(row, &term.field));
             };
             if term.field == INDEXED_FIELD && term.equals {
                 filter.indexed = Some(term.value.clone());
@@ -122,16 +122,19 @@ fn locate(row: &Row, label: &str) -> Option<What> {
     Some(What::Field(field.at))
 }
 
-fn unsupported(row: &Row, options: &ListOptions, field: &str) -> Status {
-    let gvr = if row.group().is_empty() {
-        format!("/{}", row.version())
-    } else {
-        row.api_version.clone()
-    };
-    Status::bad_request(format!(
-        "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {field}",
-        format!("{gvr}, Resource={}", row.plural()),
-        options.label_selector,
-        options.field_selector,
-    ))
+/// Each of upstream's ways to say it: kinds with fields of their own have a function that says so.
+fn unsupported(row: &Row, field: &str) -> Status {
+    Status::bad_request(match (row.group(), row.kind()) {
+        ("batch", "Job") => format!("field label {field:?} not supported for Job"),
+        ("resource.k8s.io", "ResourceSlice") => {
+            format!(
+                "field label not supported for {}, Kind=ResourceSlice: {field}",
+                row.api_version
+            )
+        }
+        _ if row.served().fields.is_empty() => {
+            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+        _ => format!("field label not supported: {field}"),
+    })
 }

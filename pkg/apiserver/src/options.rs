@@ -1,5 +1,7 @@
 //! The options of each verb, as the query (and for delete the body) states them.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
@@ -9,7 +11,6 @@ use crate::request::Query;
 #[derive(Clone, Debug, Default)]
 pub struct ListOptions {
     pub label_selector: String,
-    pub field_selector: String,
     pub resource_version: String,
     pub version_match: Match,
     pub limit: usize,
@@ -19,117 +20,152 @@ pub struct ListOptions {
     pub send_initial_events: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Match {
     #[default]
     Unset,
     Exact,
     NotOlderThan,
+    Other(String),
+}
+
+impl Match {
+    fn parse(text: &str) -> Match {
+        match text {
+            "" => Match::Unset,
+            "Exact" => Match::Exact,
+            "NotOlderThan" => Match::NotOlderThan,
+            other => Match::Other(other.to_string()),
+        }
+    }
 }
 
 impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
         let text = |key: &str| query.get(key).unwrap_or_default().to_string();
-        let version_match = match query.text("resourceVersionMatch") {
-            None => Match::Unset,
-            Some("Exact") => Match::Exact,
-            Some("NotOlderThan") => Match::NotOlderThan,
-            Some(other) => {
-                return Err(invalid(&[FieldError::not_supported(
-                    "resourceVersionMatch",
-                    other,
-                    &["Exact", "NotOlderThan", ""],
-                )]));
-            }
-        };
-        let options = ListOptions {
+        let mut options = ListOptions {
             label_selector: text("labelSelector"),
-            field_selector: text("fieldSelector"),
             resource_version: text("resourceVersion"),
-            version_match,
+            version_match: Match::parse(query.get("resourceVersionMatch").unwrap_or_default()),
             limit: number(query, "limit")?.unwrap_or(0) as usize,
             continue_token: text("continue"),
             timeout_seconds: number(query, "timeoutSeconds")?,
             allow_bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
         };
-        if watch {
-            options.check_watch()?
+        let problems = if watch {
+            options.default_watch();
+            options.check_watch()
         } else {
-            options.check_list()?
+            options.check_list()
+        };
+        if !problems.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &problems));
+        }
+        // At any revision all is shown at once: what is at hand, without a look at how much it is.
+        if options.resource_version == "0" {
+            options.limit = 0;
         }
         Ok(options)
     }
 
-    fn check_list(&self) -> Result<(), Status> {
+    fn check_list(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if self.send_initial_events.is_some() {
-            errors.push(FieldError::forbidden(
-                "sendInitialEvents",
-                "sendInitialEvents is forbidden for list",
-            ));
-        }
+        let forbid = |why| FieldError::forbidden("resourceVersionMatch", why);
         if self.version_match != Match::Unset {
-            let forbid = |why| FieldError::forbidden("resourceVersionMatch", why);
             if self.resource_version.is_empty() {
                 errors.push(forbid(
                     "resourceVersionMatch is forbidden unless resourceVersion is provided",
                 ));
             }
             if !self.continue_token.is_empty() {
-                errors.push(forbid("resourceVersionMatch is forbidden when continue is provided"));
-            }
-            if self.version_match == Match::Exact && self.resource_version == "0" {
-                errors.push(forbid(
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                ));
+                errors.push(forbid(NOT_WITH_CONTINUE));
             }
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(invalid(&errors))
+        match &self.version_match {
+            Match::Other(other) => {
+                errors.push(unsupported_match(other, &["Exact", "NotOlderThan", ""]));
+            }
+            Match::Exact if self.resource_version == "0" => errors.push(forbid(
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            )),
+            _ => {}
+        }
+        if self.send_initial_events.is_some() {
+            errors.push(FieldError::forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            ));
+        }
+        errors
+    }
+
+    /// A watch from any revision begins with what there is.
+    fn default_watch(&mut self) {
+        let anywhere = matches!(self.resource_version.as_str(), "" | "0");
+        if anywhere && self.send_initial_events.is_none() && self.version_match == Match::Unset {
+            self.send_initial_events = Some(true);
+            self.version_match = Match::NotOlderThan;
         }
     }
 
-    fn check_watch(&self) -> Result<(), Status> {
+    fn check_watch(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        match (self.send_initial_events, self.version_match) {
-            (Some(_), Match::NotOlderThan) | (None, Match::Unset) => {}
-            (Some(_), _) => errors.push(FieldError::forbidden(
-                "resourceVersionMatch",
+        let forbid = |why| FieldError::forbidden("resourceVersionMatch", why);
+        let initial = self.send_initial_events.is_some();
+        if initial && self.version_match != Match::NotOlderThan {
+            errors.push(forbid(
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )),
-            (None, _) => errors.push(FieldError::forbidden(
-                "resourceVersionMatch",
+            ));
+        }
+        if self.version_match == Match::Unset {
+            return errors;
+        }
+        if !initial {
+            errors.push(forbid(
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )),
+            ));
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(invalid(&errors))
+        match &self.version_match {
+            Match::Exact => errors.push(unsupported_match("Exact", &["NotOlderThan"])),
+            Match::Other(other) => errors.push(unsupported_match(other, &["NotOlderThan"])),
+            _ => {}
         }
+        if !self.continue_token.is_empty() {
+            errors.push(forbid(NOT_WITH_CONTINUE));
+        }
+        errors
     }
 
     /// The revision asked for; None where none (or "0": any) was named.
     pub fn revision(&self) -> Result<Option<u64>, Status> {
-        match self.resource_version.as_str() {
-            "" | "0" => Ok(None),
-            text => match text.parse() {
-                Ok(revision) => Ok(Some(revision)),
-                Err(_) => Err(invalid(&[FieldError::invalid(
-                    "resourceVersion",
-                    text,
-                    "strconv.ParseUint: parsing: invalid syntax",
-                )])),
-            },
-        }
+        revision(&self.resource_version)
     }
 }
 
-fn invalid(errors: &[FieldError]) -> Status {
-    Status::invalid("meta.k8s.io", "ListOptions", "", errors)
+const NOT_WITH_CONTINUE: &str = "resourceVersionMatch is forbidden when continue is provided";
+
+fn unsupported_match(value: &str, supported: &[&str]) -> FieldError {
+    FieldError::not_supported("resourceVersionMatch", value, supported)
+}
+
+/// The revision that a `resourceVersion` names; None where it names none, or "0": any.
+pub fn revision(text: &str) -> Result<Option<u64>, Status> {
+    if matches!(text, "" | "0") {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        let error = FieldError::invalid(
+            "resourceVersion",
+            text,
+            format!("strconv.ParseUint: parsing {text:?}: {why}"),
+        );
+        Status::bad_request(format!("invalid resource version: {}: {}", error.field, error.body()))
+    })
 }
 
 /// A parameter that is a number; an empty one is none.

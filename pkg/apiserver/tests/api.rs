@@ -190,7 +190,7 @@ async fn selectors_choose() {
         refused["message"]
             .as_str()
             .unwrap()
-            .contains("field label not supported: spec.x")
+            .contains("\"spec.x\" is not a known field selector")
     );
 }
 

@@ -70,7 +70,7 @@ async fn a_revision_that_never_was_is_too_large() {
         );
         let message = status["message"].as_str().unwrap();
         assert!(
-            message.starts_with("Too large resource version: 999999, current: "),
+            message.starts_with("Timeout: Too large resource version: 999999, current: "),
             "{message}"
         );
         assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");

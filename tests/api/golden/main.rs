@@ -63,6 +63,7 @@ areas! {
     config
     devices
     discovery
+    lists
     network
     pods
     rbac

@@ -4,10 +4,15 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use mk8s_api::status::Status;
 
+use super::list;
 use crate::call::Call;
-use crate::{respond, table};
+use crate::{options, respond, table};
 
+/// At the revision that is asked for at least.
 pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
+    if let Some(revision) = options::revision(call.query.get("resourceVersion").unwrap_or_default())? {
+        list::wait_for(call, revision).await?;
+    }
     let object = call.shown_object().await?;
     if call.output.shape == crate::negotiate::Shape::Table {
         let value = table::of_one(&call.row, &object.whole()?, table::include(&call.query));

@@ -28,7 +28,7 @@ impl Layout {
                 .iter()
                 .map(|(name, value)| format!("\"{name}\":{value},"))
                 .collect();
-            return Ok((format!("{{{fields}\"{items}\":[").into_bytes(), b"}\n".to_vec()));
+            return Ok((format!("{{{fields}\"{items}\":").into_bytes(), b"}\n".to_vec()));
         }
         let (before, after): (Vec<_>, Vec<_>) = fields.into_iter().partition(|(name, _)| *name < items);
         let before = self.text(&of(before))?;
@@ -44,7 +44,7 @@ impl Layout {
                 let rest = after.strip_prefix('{');
                 let comma = if rest.is_some() { "," } else { "" };
                 (
-                    format!("{open},\n  \"{items}\": ["),
+                    format!("{open},\n  \"{items}\": "),
                     format!("{comma}{}\n", rest.unwrap_or("\n}")),
                 )
             }
@@ -54,20 +54,22 @@ impl Layout {
 
     pub fn before_item(self, first: bool) -> &'static str {
         match (self, first) {
-            (Layout::Compact, true) | (Layout::Protobuf, _) => "",
+            (Layout::Protobuf, _) => "",
+            (Layout::Compact, true) => "[",
             (Layout::Compact, false) => ",",
-            (Layout::Pretty, true) => "\n    ",
+            (Layout::Pretty, true) => "[\n    ",
             (Layout::Pretty, false) => ",\n    ",
             (Layout::Yaml, _) => "\n- ",
         }
     }
 
-    pub fn after_items(self, none: bool) -> &'static str {
+    /// `empty` is what stands for none at all.
+    pub fn after_items(self, none: bool, empty: &'static str) -> &'static str {
         match (self, none) {
             (Layout::Protobuf, _) | (Layout::Yaml, false) => "",
-            (Layout::Compact, _) | (Layout::Pretty, true) => "]",
+            (_, true) => empty,
+            (Layout::Compact, false) => "]",
             (Layout::Pretty, false) => "\n  ]",
-            (Layout::Yaml, true) => " []",
         }
     }
 

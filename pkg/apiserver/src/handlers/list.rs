@@ -15,7 +15,7 @@ use crate::crd::conversion;
 use crate::filter::Filter;
 use crate::object::Object;
 use crate::options::{ListOptions, Match};
-use crate::watch_cache::Snapshot;
+use crate::watch_cache::{KEEP_SNAPSHOT, Snapshot};
 
 /// How long a list waits for a revision that is still to come.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,33 +30,38 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     if let Some(page) = by_index(call, &options, &filter) {
         return respond_list(call, page);
     }
-    let (snapshot, after, left) = if options.continue_token.is_empty() {
+    let from = if options.continue_token.is_empty() {
         let snapshot = match snapshot_for(call, &options).await? {
             Some(revision) => cache.at(namespace, revision).ok_or_else(too_old)?,
             None => cache.list(namespace),
         };
-        (snapshot, None, None)
+        Resumed {
+            snapshot,
+            after: None,
+            left: None,
+            since: now(),
+        }
     } else {
         resume(call, &options)?
     };
     let mut page = Page {
-        revision: snapshot.revision,
+        revision: from.snapshot.revision,
         ..Page::default()
     };
     if let (Some(name), false) = (filter.name(), namespace.is_empty() && call.row.resource.is_namespaced()) {
         let key = cache.key(namespace, name);
-        let found = snapshot.get(&key).filter(|object| filter.matches(object)).cloned();
+        let found = from.snapshot.get(&key).filter(|object| filter.matches(object)).cloned();
         page.source = Source::Items(found.into_iter().collect::<Vec<_>>().into_iter());
     } else if options.limit == 0 {
         page.source = Source::Snapshot {
-            snapshot,
-            after,
+            snapshot: from.snapshot,
+            after: from.after,
             filter,
         };
     } else {
-        take_page(&mut page, &snapshot, after, &filter, options.limit, left);
+        take_page(&mut page, &from, &filter, options.limit);
         if !page.continue_token.is_empty() {
-            cache.pin(&snapshot);
+            cache.pin(&from.snapshot);
             call.server.schedule_pin_expiry();
         }
     }
@@ -88,21 +93,32 @@ async fn snapshot_for(call: &Call, options: &ListOptions) -> Result<Option<u64>,
     let Some(revision) = options.revision()? else {
         return Ok(None);
     };
-    let cache = call.server.cache();
-    if revision > cache.revision() && !cache.wait_for(revision, PATIENCE).await {
-        return Err(too_new(revision, cache.revision()));
-    }
+    wait_for(call, revision).await?;
     let exact = match options.version_match {
         Match::Exact => true,
-        Match::NotOlderThan => false,
         // Upstream's legacy rule: a limit makes an unset match exact.
         Match::Unset => options.limit > 0,
+        Match::NotOlderThan | Match::Other(_) => false,
     };
     Ok(exact.then_some(revision))
 }
 
-pub fn too_new(revision: u64, current: u64) -> Status {
-    let mut status = Status::timeout(format!("Too large resource version: {revision}, current: {current}"));
+/// Waits for a revision that is still to come, as another server may have shown it.
+///
+/// # Errors
+/// 504 where it does not come.
+pub async fn wait_for(call: &Call, revision: u64) -> Result<(), Status> {
+    let cache = call.server.cache();
+    if revision > cache.revision() && !cache.wait_for(revision, PATIENCE).await {
+        return Err(too_new(revision, cache.revision()));
+    }
+    Ok(())
+}
+
+fn too_new(revision: u64, current: u64) -> Status {
+    let mut status = Status::timeout(format!(
+        "Timeout: Too large resource version: {revision}, current: {current}"
+    ));
     status.retry_after = Some(1);
     status.details = Some(json!({
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
@@ -115,8 +131,16 @@ fn too_old() -> Status {
     Status::expired("The resourceVersion for the provided list is too old.")
 }
 
-/// Where a continue token leads: snapshot, last key seen, objects left.
-type Resumed = (Snapshot, Option<Arc<str>>, Option<usize>);
+/// Where a list goes on, or begins.
+struct Resumed {
+    snapshot: Snapshot,
+    /// The last key that was shown.
+    after: Option<Arc<str>>,
+    /// How many objects are left.
+    left: Option<usize>,
+    /// When the first page was shown.
+    since: u64,
+}
 
 fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
     if !matches!(options.resource_version.as_str(), "" | "0") {
@@ -124,34 +148,30 @@ fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
             "specifying resource version is not allowed when using continue",
         ));
     }
-    let token = Token::decode(&options.continue_token).ok_or_else(|| {
-        Status::bad_request("continue key is not valid: illegal base64 data or not a token of this server")
-    })?;
+    let token = Token::decode(&options.continue_token)
+        .map_err(|error| Status::bad_request(format!("invalid continue token: continue key is not valid: {error}")))?;
     let cache = call.cache()?;
     let namespace = call.info.namespace.as_str();
     let Some(revision) = token.revision else {
         let snapshot = cache.list(namespace);
         let after = after_key(&snapshot, &token.start);
-        return Ok((snapshot, after, None));
+        return Ok(Resumed {
+            snapshot,
+            after,
+            left: None,
+            since: now(),
+        });
     };
-    let Some(snapshot) = cache.at(namespace, revision) else {
-        let mut status = Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
-             the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
-             Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
-             deleted between the time the first chunk was returned and now may show up in the list.",
-        );
-        status.continue_token = Some(
-            Token {
-                revision: None,
-                ..token
-            }
-            .encode(),
-        );
-        return Err(status);
+    let Some(snapshot) = cache.at(namespace, revision).filter(|_| !token.is_over()) else {
+        return Err(over(token));
     };
     let after = after_key(&snapshot, &token.start);
-    Ok((snapshot, after, token.left))
+    Ok(Resumed {
+        snapshot,
+        after,
+        left: token.left,
+        since: token.since,
+    })
 }
 
 fn after_key(snapshot: &Snapshot, start: &str) -> Option<Arc<str>> {
@@ -159,13 +179,49 @@ fn after_key(snapshot: &Snapshot, start: &str) -> Option<Arc<str>> {
     Some(format!("{}{start}", snapshot.prefix()).into())
 }
 
-/// The continue token, in upstream's form with one field more.
+/// The 410 of a token whose time is over, with one that leads on inconsistently.
+fn over(token: Token) -> Status {
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    let inconsistent = Token {
+        revision: None,
+        left: None,
+        ..token
+    };
+    status.continue_token = Some(inconsistent.encode());
+    status
+}
+
+/// The continue token, in upstream's form with two fields more.
 struct Token {
     /// None: inconsistent, the rest as it is now.
     revision: Option<u64>,
     /// What follows the list's prefix in the last key shown, and a NUL.
     start: String,
     left: Option<usize>,
+    /// When the first page was shown, in seconds since 1970.
+    since: u64,
+}
+
+/// Why a text is no continue token.
+#[derive(Debug, thiserror::Error)]
+enum TokenError {
+    #[error("{0}")]
+    Base64(#[from] base64::DecodeError),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("server does not recognize this encoded version {0}")]
+    Version(String),
+    #[error("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")]
+    NoRevision,
+    #[error("encoded start key empty (version meta.k8s.io/v1)")]
+    NoStart,
+    #[error("{0}")]
+    Climbs(String),
 }
 
 impl Token {
@@ -173,44 +229,58 @@ impl Token {
         let revision = self
             .revision
             .map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX));
-        let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.start});
+        let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.start, "since": self.since});
         if let Some(left) = self.left {
             token["left"] = left.into();
         }
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
-    fn decode(text: &str) -> Option<Token> {
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
-        let token: Value = serde_json::from_slice(&bytes.ok()?).ok()?;
-        (token["v"] == "meta.k8s.io/v1").then_some(())?;
-        let start = token["start"].as_str()?;
-        (!start.contains("..")).then_some(())?;
-        Some(Token {
-            revision: u64::try_from(token["rv"].as_i64()?).ok(),
+    fn decode(text: &str) -> Result<Token, TokenError> {
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('='))?;
+        let token: Value = serde_json::from_slice(&bytes)?;
+        let version = token["v"].as_str().unwrap_or_default();
+        if version != "meta.k8s.io/v1" {
+            return Err(TokenError::Version(version.to_string()));
+        }
+        let revision = token["rv"].as_i64().filter(|revision| *revision != 0);
+        let revision = revision.ok_or(TokenError::NoRevision)?;
+        let start = token["start"].as_str().filter(|start| !start.is_empty());
+        let start = start.ok_or(TokenError::NoStart)?;
+        let segments = start.strip_prefix('/').unwrap_or(start).split('/');
+        if segments.into_iter().any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(TokenError::Climbs(start.to_string()));
+        }
+        Ok(Token {
+            revision: u64::try_from(revision).ok(),
             start: start.to_string(),
             left: token["left"].as_u64().and_then(|left| usize::try_from(left).ok()),
+            since: token["since"].as_u64().unwrap_or_default(),
         })
+    }
+
+    /// Whether its snapshot may be gone: who pages so slowly hears it also where nothing happened to change.
+    fn is_over(&self) -> bool {
+        now().saturating_sub(self.since) > KEEP_SNAPSHOT.as_secs()
     }
 }
 
-fn take_page(
-    page: &mut Page,
-    snapshot: &Snapshot,
-    after: Option<Arc<str>>,
-    filter: &Filter,
-    limit: usize,
-    left: Option<usize>,
-) {
+fn now() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed();
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn take_page(page: &mut Page, from: &Resumed, filter: &Filter, limit: usize) {
+    let snapshot = &from.snapshot;
     let mut matching = snapshot
-        .iter_after(after.as_deref())
+        .iter_after(from.after.as_deref())
         .filter(|object| filter.matches(object));
     let items: Vec<Arc<Object>> = matching.by_ref().take(limit).cloned().collect();
     if matching.next().is_some() {
         let start = items.last().map_or("", |last| &last.key[snapshot.prefix().len()..]);
         // With a selector upstream does not count either.
         let left = filter.is_everything().then(|| {
-            let before = left.unwrap_or_else(|| snapshot.count_after(after.as_deref()));
+            let before = from.left.unwrap_or_else(|| snapshot.count_after(from.after.as_deref()));
             before.saturating_sub(items.len())
         });
         page.remaining = left.map(|left| left as u64);
@@ -218,6 +288,7 @@ fn take_page(
             revision: Some(snapshot.revision),
             start: format!("{start}\0"),
             left,
+            since: from.since,
         }
         .encode();
     }
@@ -235,17 +306,35 @@ mod tests {
             revision: Some(7),
             start: "ns/a\0".into(),
             left: Some(3),
+            since: now(),
         };
         let back = Token::decode(&token.encode()).unwrap();
         assert_eq!(
-            (back.revision, back.start.as_str(), back.left),
-            (Some(7), "ns/a\0", Some(3))
+            (back.revision, back.start.as_str(), back.left, back.is_over()),
+            (Some(7), "ns/a\0", Some(3), false)
         );
         let inconsistent = Token {
             revision: None,
             ..token
         };
         assert_eq!(Token::decode(&inconsistent.encode()).unwrap().revision, None);
-        assert!(Token::decode("rubbish").is_none());
+        assert!(Token::decode("rubbish").is_err());
+    }
+
+    /// Where nothing changed the snapshot would still be at hand, but clients expect to hear that they were slow.
+    #[test]
+    fn tokens_end_with_their_time() {
+        let of = |since| Token {
+            revision: Some(7),
+            start: "a\0".into(),
+            left: Some(3),
+            since,
+        };
+        assert!(!of(now() - 299).is_over());
+        assert!(of(now() - 301).is_over());
+        assert!(!of(now() + 60).is_over(), "a clock that was set back");
+        let status = over(of(0));
+        let next = Token::decode(&status.continue_token.unwrap()).unwrap();
+        assert_eq!((status.code, next.revision, next.left), (410, None, None));
     }
 }

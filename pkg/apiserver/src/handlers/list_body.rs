@@ -211,6 +211,18 @@ enum Item {
     Protobuf,
 }
 
+impl Item {
+    /// How no item at all is written: in metadata alone, which upstream makes one by one, as Go's nil.
+    fn none(&self, layout: Layout) -> &'static str {
+        match (self, layout) {
+            (Item::Metadata, Layout::Yaml) => " null",
+            (Item::Metadata, _) => "null",
+            (_, Layout::Yaml) => " []",
+            _ => "[]",
+        }
+    }
+}
+
 /// Writes a list chunk by chunk.
 struct Lister {
     source: Source,
@@ -283,7 +295,7 @@ impl Lister {
             return Err(status);
         }
         if !more {
-            chunk.extend_from_slice(layout.after_items(self.first).as_bytes());
+            chunk.extend_from_slice(layout.after_items(self.first, self.item.none(layout)).as_bytes());
             chunk.append(&mut self.tail);
             self.state = State::Done;
         }

@@ -30,7 +30,6 @@ use crate::watch_cache::{Event, EventKind, Next, ResourceCache, Snapshot, Watche
 
 const CHUNK: usize = 64 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
@@ -96,10 +95,7 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
     if let Some(revision) = revision {
         // One that does not come is of another store's history, as after the restore of an older backup: events of this
         // one would be taken for known. The client lists again.
-        let all = call.server.cache();
-        if !all.wait_for(revision, PATIENCE).await {
-            return Err(list::too_new(revision, all.revision()));
-        }
+        list::wait_for(call, revision).await?;
     }
     if with_snapshot {
         let (snapshot, watcher) = cache.watch_with_snapshot(namespace, indexed.as_deref());
@@ -464,8 +460,8 @@ impl Encoder {
         Ok(())
     }
 
-    fn bookmark(&self, chunk: &mut Vec<u8>, revision: u64, initial_end: bool) -> Result<(), Status> {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    fn bookmark(&mut self, chunk: &mut Vec<u8>, revision: u64, initial_end: bool) -> Result<(), Status> {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -474,10 +470,11 @@ impl Encoder {
             Shape::Metadata | Shape::MetadataList => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
-            Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
-                "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": null,
-                "rows": [{"cells": [], "object": {
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}]}),
+            // A row like any other, of an object that is nothing else.
+            Shape::Table => {
+                let object = json!({"kind": self.row.kind(), "apiVersion": self.row.api_version, "metadata": metadata});
+                self.table(&object)
+            }
         };
         self.put_value(chunk, "BOOKMARK", &value)
     }

@@ -17,7 +17,7 @@ use mk8s_store::Entry;
 pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
 pub(crate) use resource::INDEXED_FIELD;
-pub use resource::{ResourceCache, Snapshot};
+pub use resource::{KEEP_SNAPSHOT, ResourceCache, Snapshot};
 pub use ring::{Event, EventKind};
 pub use watcher::{Next, Watcher};
 

@@ -18,7 +18,7 @@ use crate::object::Object;
 pub(super) type Map = imbl::OrdMap<Arc<str>, Arc<Object>>;
 
 /// How long a snapshot that a continue token names is kept.
-const KEEP_SNAPSHOT: Duration = Duration::from_secs(300);
+pub const KEEP_SNAPSHOT: Duration = Duration::from_secs(300);
 /// How many of them at once, and how much of what was replaced since they may keep in memory.
 const MAX_PINS: usize = 256;
 const MAX_PINNED_BYTES: u64 = 64 << 20;
