@@ -3,6 +3,9 @@
 
 use serde_json::{Map, Value};
 
+/// The annotation that asks for a Deployment's return to a revision, and was a field once; its controller takes it away.
+pub const DEPLOYMENT_ROLLBACK: &str = "deprecated.deployment.rollback.to";
+
 /// The value at a path of keys, if it is there and not `null`.
 pub fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     let mut current = value;
@@ -92,6 +95,20 @@ fn as_object_mut(value: &mut Value) -> &mut Map<String, Value> {
 pub fn remove(value: &mut Value, path: &[&str]) -> Option<Value> {
     let (last, parents) = path.split_last()?;
     at_mut(value, parents)?.as_object_mut()?.remove(*last)
+}
+
+/// Moves what is at one path to another; a `null` goes nowhere.
+pub fn relocate(value: &mut Value, from: &[&str], to: &[&str]) {
+    if let Some(found) = remove(value, from).filter(|found| !found.is_null()) {
+        set(value, to, found);
+    }
+}
+
+/// Takes away what is Go's zero value, where it is not printed.
+pub fn remove_zero(value: &mut Value, path: &[&str]) {
+    if at(value, path).is_some_and(|found| found == "" || found == 0 || *found == false) {
+        remove(value, path);
+    }
 }
 
 pub fn name(object: &Value) -> &str {

@@ -13,7 +13,7 @@ use crate::pipeline::Part;
 use crate::receive;
 use crate::respond;
 use crate::routes::{self, Place};
-use crate::subresources::{binding, eviction, proxy, scale, streams, token};
+use crate::subresources::{binding, eviction, proxy, rollback, scale, streams, token};
 
 /// Runs a request to a resource, which its route allows.
 pub async fn resource(call: Call, place: Place, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
@@ -67,6 +67,7 @@ async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body
         Handler::Eviction => return eviction::create(&call, body).await,
         Handler::Token => return token::create(&call, body).await,
         Handler::Scale => return scale::dispatch(&call, body).await,
+        Handler::Rollback => return rollback::create(&call, body).await,
         Handler::Status => Part::Status,
         Handler::Finalize => Part::Finalizers,
         Handler::Approval => Part::Approval,

@@ -84,7 +84,7 @@ impl Attempt for Creation<'_> {
         }
         let row = &self.call.row;
         let name = meta::name(self.object);
-        Err(Status::already_exists(row.group(), row.plural(), name))
+        Err(Status::already_exists(&row.resource.group, row.plural(), name))
     }
 }
 
@@ -184,7 +184,7 @@ fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> 
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(call.row.group(), call.row.kind(), name, errors))
+    Err(Status::invalid(&call.row.resource.group, call.row.kind(), name, errors))
 }
 
 /// New objects have no status of the caller's, but for kinds that register with theirs.

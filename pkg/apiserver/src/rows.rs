@@ -86,6 +86,12 @@ impl Row {
         self.resource.webhook.as_ref()
     }
 
+    /// What every request to it, or to a subresource, is warned of.
+    pub fn deprecated(&self, subresource: &str) -> Option<&str> {
+        let own = self.subresource(subresource).and_then(|own| own.deprecated.as_ref());
+        own.or(self.served().deprecated.as_ref()).map(|warning| &**warning)
+    }
+
     /// Whether stored bytes can be sent as they are.
     pub fn shows_stored(&self) -> bool {
         self.at == self.resource.storage || self.webhook().is_some()

@@ -159,6 +159,7 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
     let refusal = Output::of_refusal(headers, &request.query);
     let Route { row, place } = route;
     let counted = row.clone();
+    let subresource = request.info.subresource.clone();
     let mut parts = request.parts;
     let call = Call {
         server: request.state,
@@ -176,7 +177,7 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
     let result = Box::pin(dispatch::resource(call, place, parts, body)).await;
     let mut response = result.unwrap_or_else(|status| respond::status(&status, refusal));
     counted.requests.count(verb, response.status().as_u16());
-    if let Some(warning) = &counted.served().deprecated {
+    if let Some(warning) = counted.deprecated(&subresource) {
         respond::warn(&mut response, &[warning.to_string()]);
     }
     Ok(response)

@@ -23,9 +23,18 @@ pub fn deployment(deployment: &mut Value) {
             value(rolling, "maxUnavailable", "25%");
             value(rolling, "maxSurge", "25%");
         }
+        numbers_of(strategy);
     }
     value(spec, "revisionHistoryLimit", 10);
     value(spec, "progressDeadlineSeconds", 600);
+}
+
+/// Go prints both, whatever the strategy's type.
+fn numbers_of(strategy: &mut Object) {
+    if let Some(rolling) = super::get(strategy, "rollingUpdate") {
+        value(rolling, "maxUnavailable", 0);
+        value(rolling, "maxSurge", 0);
+    }
 }
 
 pub fn replica_set(replica_set: &mut Value) {
@@ -74,6 +83,7 @@ pub fn daemon_set(daemon_set: &mut Value) {
             value(rolling, "maxUnavailable", 1);
             value(rolling, "maxSurge", 0);
         }
+        numbers_of(strategy);
     }
     value(spec, "revisionHistoryLimit", 10);
 }

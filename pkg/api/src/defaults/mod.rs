@@ -13,6 +13,7 @@ mod pod;
 mod policy;
 mod prepare;
 mod rbac;
+pub(crate) mod removed;
 mod scheduling;
 mod service;
 mod storage;

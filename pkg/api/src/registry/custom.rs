@@ -152,6 +152,7 @@ fn subresource(
         handler,
         verbs: Verbs::GET_PATCH_UPDATE,
         kind,
+        deprecated: None,
     }
 }
 

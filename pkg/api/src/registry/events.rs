@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Convert, Resource};
-use crate::validation;
+use crate::{meta, validation};
 
 /// (name in core/v1, name in events.k8s.io/v1); every other field has one name.
 const FIELDS: [(&str, &str); 7] = [
@@ -36,27 +36,29 @@ pub(super) fn served(core: Resource) -> Resource {
 
 /// events.k8s.io/v1 → v1, in place.
 pub fn to_stored(object: &mut Value) {
-    rename(object, "v1", |(core, new)| (new, core));
+    rename(object, |(core, new)| (new, core));
     if let Value::Object(map) = object {
         // both are always there in the core form
         for key in ["involvedObject", "source"] {
             map.entry(key).or_insert_with(|| Value::Object(Map::new()));
         }
     }
+    meta::remove_zero(object, &["series", "count"]);
 }
 
 /// v1 → events.k8s.io/v1, in place.
 pub fn from_stored(object: &mut Value) {
-    rename(object, "events.k8s.io/v1", |(core, new)| (core, new));
+    rename(object, |(core, new)| (core, new));
+    for key in ["reportingController", "reportingInstance"] {
+        meta::remove_zero(object, &[key]);
+    }
+    if let Some(Value::Object(series)) = meta::at_mut(object, &["series"]) {
+        series.entry("count").or_insert_with(|| 0.into());
+    }
 }
 
-fn rename(
-    object: &mut Value,
-    api_version: &str,
-    order: fn((&'static str, &'static str)) -> (&'static str, &'static str),
-) {
+fn rename(object: &mut Value, order: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
     let Value::Object(map) = object else { return };
-    map.insert("apiVersion".into(), api_version.into());
     for pair in FIELDS {
         let (from, to) = order(pair);
         if let Some(value) = map.remove(from) {
@@ -74,7 +76,7 @@ mod tests {
     #[test]
     fn both_ways_without_loss() {
         let core = json!({
-            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "message": "m", "reason": "r", "type": "Normal",
+            "kind": "Event", "metadata": {"name": "e"}, "message": "m", "reason": "r", "type": "Normal",
             "involvedObject": {"kind": "Pod"}, "source": {"component": "kubelet"}, "count": 3,
             "firstTimestamp": "2024-01-01T00:00:00Z", "lastTimestamp": null, "eventTime": null,
             "reportingComponent": "kubelet", "reportingInstance": "n1"});

@@ -15,6 +15,7 @@ mod internal;
 mod networking;
 mod policy;
 mod rbac;
+mod removed;
 mod resource;
 mod row;
 mod semantics;
@@ -96,6 +97,8 @@ pub struct Subresource {
     pub verbs: Verbs,
     /// Kind of the request and answer when it is not the parent's: (group, version, kind), e.g. ("autoscaling", "v1", "Scale").
     pub kind: Option<(&'static str, &'static str, &'static str)>,
+    /// A `Warning` for every request, where it is not that of the version it is in.
+    pub deprecated: Option<Cow<'static, str>>,
 }
 
 /// A printed column (metav1.TableColumnDefinition) and how its cell is computed.
@@ -320,7 +323,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         policy::flowcontrol,
     ];
     let rows = groups.iter().flat_map(|rows| rows());
-    let rows: Vec<Arc<Resource>> = rows.map(|row| Arc::new(row.indexed())).collect();
+    let rows: Vec<Arc<Resource>> = rows.map(|row| Arc::new(removed::with_removed(row).indexed())).collect();
     let mut by_plural: HashMap<(&'static str, &'static str), Vec<usize>> = HashMap::new();
     for (index, row) in rows.iter().enumerate() {
         let Cow::Borrowed(plural) = row.plural else { continue };

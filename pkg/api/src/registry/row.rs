@@ -136,6 +136,7 @@ impl Resource {
             handler,
             verbs,
             kind,
+            deprecated: None,
         });
         subresources.sort_by(|a, b| a.name.cmp(&b.name));
         self

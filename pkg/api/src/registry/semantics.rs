@@ -12,6 +12,8 @@ pub enum Handler {
     /// A certificate request's conditions.
     Approval,
     Scale,
+    /// A Deployment's return to an earlier revision.
+    Rollback,
     Binding,
     Eviction,
     /// A service account's token.

@@ -35,7 +35,7 @@ pub struct Served {
     pub deprecated: Option<Cow<'static, str>>,
 }
 
-/// In place, both ways, without loss; `apiVersion` included.
+/// In place, both ways, without loss. Who calls it sets `apiVersion`.
 #[derive(Clone, Copy)]
 pub struct Convert {
     pub to_stored: fn(&mut Value),
@@ -112,10 +112,10 @@ impl Served {
             return;
         }
         (self.default)(object);
-        match &self.convert {
-            Some(convert) => (convert.to_stored)(object),
-            None => meta::set(object, &["apiVersion"], stored.api_version()),
+        if let Some(convert) = &self.convert {
+            (convert.to_stored)(object);
         }
+        meta::set(object, &["apiVersion"], stored.api_version());
     }
 
     /// The other way.
@@ -123,10 +123,10 @@ impl Served {
         if self.is_stored_as(stored) {
             return;
         }
-        match &self.convert {
-            Some(convert) => (convert.from_stored)(object),
-            None => meta::set(object, &["apiVersion"], self.api_version()),
+        if let Some(convert) = &self.convert {
+            (convert.from_stored)(object);
         }
+        meta::set(object, &["apiVersion"], self.api_version());
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {

@@ -20,12 +20,12 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut warnings = Vec::new();
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
+    call.row.to_stored(&mut object);
     match call.row.resource.semantics.answered_by {
         Some(Handler::Binding) => return subresources::binding::bind(call, object, options).await,
         Some(_) => return review(call, object, options, warnings).await,
         None => {}
     }
-    call.row.to_stored(&mut object);
     let written = pipeline::create(call, object, options, &mut warnings).await?;
     answer(call, StatusCode::CREATED, written, &warnings).await
 }
@@ -50,7 +50,7 @@ async fn review(
         &info.namespace,
         object,
     )?;
-    let mut response = respond::value(StatusCode::CREATED, call.output, answer)?;
+    let mut response = respond::value(StatusCode::CREATED, call.output, call.row.show(answer))?;
     respond::warn(&mut response, &warnings);
     Ok(response)
 }

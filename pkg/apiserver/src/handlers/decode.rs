@@ -26,6 +26,8 @@ pub struct Expected<'a> {
     pub api_version: &'a str,
     pub kind: &'a str,
     pub schema: Option<&'a Schema>,
+    /// Another version in which it may come, and looks the same.
+    pub alias: Option<&'a str>,
 }
 
 impl<'a> Expected<'a> {
@@ -34,6 +36,7 @@ impl<'a> Expected<'a> {
             api_version: &call.row.api_version,
             kind: call.row.kind(),
             schema: call.row.schema.as_ref(),
+            alias: None,
         }
     }
 
@@ -42,6 +45,7 @@ impl<'a> Expected<'a> {
             api_version,
             kind,
             schema: schema::by_gvk(group, version, kind),
+            alias: None,
         }
     }
 }
@@ -172,7 +176,8 @@ fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>) -> Result
             expected.kind, expected.api_version, expected.kind,
         )));
     }
-    if !api_version.is_empty() && api_version != expected.api_version {
+    let is_expected = api_version == expected.api_version || expected.alias == Some(api_version);
+    if !api_version.is_empty() && !is_expected {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",
             expected.api_version

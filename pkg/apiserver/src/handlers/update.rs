@@ -89,7 +89,7 @@ pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(
         "" | "0" if call.row.resource.semantics.conditional_only => {
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
             Err(Status::invalid(
-                call.row.group(),
+                &call.row.resource.group,
                 call.row.plural(),
                 old.name(),
                 &[error],
@@ -100,7 +100,7 @@ pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(
             Ok(version) if version == old.revision => Ok(()),
             Ok(_) => Err(call.conflict()),
             Err(_) => Err(Status::invalid(
-                call.row.group(),
+                &call.row.resource.group,
                 call.row.kind(),
                 old.name(),
                 &[FieldError::invalid(
@@ -115,7 +115,7 @@ pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(
 
 fn precondition_uid(call: &Call, wanted: &str, own: &str) -> Status {
     Status::conflict(
-        call.row.group(),
+        &call.row.resource.group,
         call.row.plural(),
         &call.info.name,
         &format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {own}"),

@@ -29,7 +29,10 @@ const MAX_DISRUPTED: usize = 2000;
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut warnings = Vec::new();
-    let expected = Expected::kind("policy", "v1", "policy/v1", "Eviction");
+    let expected = Expected {
+        alias: Some("policy/v1beta1"),
+        ..Expected::kind("policy", "v1", "policy/v1", "Eviction")
+    };
     let eviction = decode::object(call, &body, &expected, options, &mut warnings)?;
     let name = meta::name(&eviction);
     if !name.is_empty() && name != call.info.name {

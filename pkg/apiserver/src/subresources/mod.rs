@@ -4,6 +4,7 @@ pub mod binding;
 pub mod eviction;
 pub mod nodes;
 pub mod proxy;
+pub mod rollback;
 pub mod scale;
 pub mod streams;
 pub mod token;

@@ -1,4 +1,4 @@
-//! /scale: an autoscaling/v1 Scale made of the paths that the row names.
+//! /scale: a Scale made of the paths that the row names; autoscaling/v1's, or in versions that upstream has removed their own.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,11 +22,16 @@ use crate::pipeline::{self, Part};
 use crate::respond;
 
 pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
-    let Some(paths) = call.row.served().scale.clone() else {
+    let subresource = call.row.subresource(&call.info.subresource);
+    let (Some(paths), Some(kind)) = (
+        call.row.served().scale.as_ref(),
+        subresource.and_then(|subresource| subresource.kind),
+    ) else {
         return Err(Status::method_not_allowed("the resource has no scale"));
     };
+    let form = Scale::of(kind, paths);
     if call.info.verb == "get" {
-        let scale = scale_of(&call.shown_object().await?.value()?, &paths);
+        let scale = form.show(&call.shown_object().await?.value()?);
         return respond::value(StatusCode::OK, call.output, scale);
     }
     call.refuse_unsupported()?;
@@ -40,7 +45,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         },
     )?;
     let change = if call.info.verb == "update" {
-        let expected = Expected::kind("autoscaling", "v1", "autoscaling/v1", "Scale");
+        let expected = Expected::kind(form.group, form.version, &form.api_version, "Scale");
         Change::Put(decode::object(call, &body, &expected, options, &mut warnings)?)
     } else {
         Change::Patch(PatchType::of(call)?, read_patch(&body)?)
@@ -49,7 +54,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     let mut scaling = Scaling {
         call,
         change,
-        paths: &paths,
+        form: &form,
         options,
         before: warnings.clone(),
         warnings,
@@ -59,7 +64,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         Done::Removed(..) => return Err(call.not_found()),
     };
     let written = conversion::tree(&call.server, &call.row, written.value()?, Form::Row).await?;
-    let mut response = respond::value(StatusCode::OK, call.output, scale_of(&written, &paths))?;
+    let mut response = respond::value(StatusCode::OK, call.output, form.show(&written))?;
     respond::warn(&mut response, &scaling.warnings);
     Ok(response)
 }
@@ -67,7 +72,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
 struct Scaling<'a> {
     call: &'a Call,
     change: Change,
-    paths: &'a ScalePaths,
+    form: &'a Scale<'a>,
     options: WriteOptions,
     before: Vec<String>,
     warnings: Vec<String>,
@@ -76,14 +81,14 @@ struct Scaling<'a> {
 /// Admission sees the Scale, the object's own rules see the object.
 impl Attempt for Scaling<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        let (call, paths) = (self.call, self.paths);
+        let (call, form) = (self.call, self.form);
         if current.object.is_none() {
             return Err(call.not_found());
         }
         self.warnings.clone_from(&self.before);
         let current = pipeline::in_form(call, current).await?;
-        let old_scale = scale_of(&current.value, paths);
-        let mut scale = self.change.apply(call, old_scale.clone())?;
+        let old_scale = form.show(&current.value);
+        let mut scale = self.change.apply(call, form, old_scale.clone())?;
         let name = meta::name(&current.value);
         let admission = call.server.admission();
         let attributes = call.attributes(Operation::Update, name, Some(&old_scale), Options::Write(self.options));
@@ -95,7 +100,7 @@ impl Attempt for Scaling<'_> {
             return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
         }
         let mut new = current.value.clone();
-        meta::set(&mut new, &keys(&paths.spec_replicas), replicas);
+        meta::set(&mut new, &keys(&form.paths.spec_replicas), replicas);
         pipeline::begin_change(call, &mut new, &current.value)?;
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
         call.validate(&attributes, &scale, &mut self.warnings).await?;
@@ -110,11 +115,11 @@ enum Change {
 }
 
 impl Change {
-    fn apply(&self, call: &Call, mut scale: Value) -> Result<Value, Status> {
+    fn apply(&self, call: &Call, form: &Scale<'_>, mut scale: Value) -> Result<Value, Status> {
         match self {
             Change::Put(new) => return Ok(new.clone()),
             Change::Patch(PatchType::Json, change) => patch::json(&mut scale, change),
-            Change::Patch(PatchType::Strategic, change) => match schema::by_gvk("autoscaling", "v1", "Scale") {
+            Change::Patch(PatchType::Strategic, change) => match schema::by_gvk(form.group, form.version, "Scale") {
                 Some(schema) => patch::strategic(&mut scale, change, schema),
                 None => patch::merge(&mut scale, change),
             },
@@ -129,9 +134,62 @@ fn keys(path: &Path) -> Vec<&str> {
     path.iter().map(|key| &**key).collect()
 }
 
-fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
-    let text = |key: &str| meta::at(object, &["metadata", key]).cloned().unwrap_or_default();
-    let selector = match meta::at(object, &keys(&paths.selector)).filter(|_| !paths.selector.is_empty()) {
+/// A Scale in one version, and where an object has what it shows.
+struct Scale<'a> {
+    group: &'static str,
+    version: &'static str,
+    api_version: String,
+    paths: &'a ScalePaths,
+}
+
+impl<'a> Scale<'a> {
+    fn of((group, version, _): (&'static str, &'static str, &'static str), paths: &'a ScalePaths) -> Scale<'a> {
+        Scale {
+            group,
+            version,
+            api_version: meta::join_api_version(group, version),
+            paths,
+        }
+    }
+
+    fn show(&self, object: &Value) -> Value {
+        let text = |key: &str| meta::at(object, &["metadata", key]).cloned().unwrap_or_default();
+        let replicas = meta::i64_at(object, &keys(&self.paths.spec_replicas)).unwrap_or(0);
+        json!({
+            "kind": "Scale", "apiVersion": self.api_version,
+            "metadata": {
+                "name": text("name"), "namespace": text("namespace"), "uid": text("uid"),
+                "resourceVersion": text("resourceVersion"), "creationTimestamp": text("creationTimestamp"),
+            },
+            "spec": if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) },
+            "status": self.status(object),
+        })
+    }
+
+    fn status(&self, object: &Value) -> Value {
+        let selector = &self.paths.selector;
+        let own = meta::at(object, &keys(selector)).filter(|_| !selector.is_empty());
+        let selector = selector_text(own);
+        let mut status = json!({"replicas": meta::i64_at(object, &keys(&self.paths.status_replicas)).unwrap_or(0)});
+        if selector.is_empty() {
+            return status;
+        }
+        if self.group == "autoscaling" {
+            status["selector"] = selector.into();
+            return status;
+        }
+        // The older form: labels, where they say it all, and the text beside them.
+        status["targetSelector"] = selector.into();
+        let labels = own.filter(|own| meta::items(own, &["matchExpressions"]).is_empty());
+        if let Some(labels) = labels.and_then(|own| own.get("matchLabels")) {
+            status["selector"] = labels.clone();
+        }
+        status
+    }
+}
+
+fn selector_text(selector: Option<&Value>) -> String {
+    match selector {
         Some(Value::String(text)) => text.clone(),
         Some(selector) if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() => {
             LabelSelector::from_json(selector)
@@ -140,19 +198,5 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
         }
         Some(map) => LabelSelector::from_map(map).to_string(),
         None => String::new(),
-    };
-    let mut status = json!({"replicas": meta::i64_at(object, &keys(&paths.status_replicas)).unwrap_or(0)});
-    if !selector.is_empty() {
-        status["selector"] = selector.into();
     }
-    let replicas = meta::i64_at(object, &keys(&paths.spec_replicas)).unwrap_or(0);
-    json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {
-            "name": text("name"), "namespace": text("namespace"), "uid": text("uid"),
-            "resourceVersion": text("resourceVersion"), "creationTimestamp": text("creationTimestamp"),
-        },
-        "spec": if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) },
-        "status": status,
-    })
 }

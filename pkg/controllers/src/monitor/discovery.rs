@@ -34,6 +34,7 @@ pub(super) async fn discover(client: &Client, known: &[Arc<Kind>]) -> Discovered
             Ok(group) => group
                 .recommended_resources()
                 .into_iter()
+                .filter(|(api, _)| !is_shown_elsewhere(api))
                 .for_each(|(api, can)| found.add(Arc::new(kind(api, can)))),
             Err(error) => {
                 let before = known.iter().filter(|kind| kind.api.api_version == name);
@@ -59,6 +60,12 @@ async fn versions(client: &Client) -> Result<Vec<GroupVersion>, kube::Error> {
         }
     }
     Ok(all)
+}
+
+/// Whether the objects are another group's, which this one shows too.
+fn is_shown_elsewhere(api: &ApiResource) -> bool {
+    let known = mk8s_api::registry::find_kind(&api.group, &api.version, &api.kind);
+    known.is_some_and(|resource| resource.group != api.group)
 }
 
 fn kind(api: ApiResource, can: ApiCapabilities) -> Kind {

@@ -1,0 +1,85 @@
+//! apiextensions.k8s.io/v1beta1: what all versions of a CRD have in common stands above them, a conversion's webhook stands
+//! in the conversion itself, and a column's path is spelled `JSONPath`.
+
+use serde_json::{Map, Value};
+
+use crate::meta;
+
+/// (field above the versions, field of a version).
+const SHARED: [(&str, &str); 4] = [
+    ("subresources", "subresources"),
+    ("validation", "schema"),
+    ("additionalPrinterColumns", "additionalPrinterColumns"),
+    ("selectableFields", "selectableFields"),
+];
+
+/// (path in v1beta1, path in v1), both in `spec.conversion`.
+const CONVERSION: [(&str, [&str; 2]); 2] = [
+    ("webhookClientConfig", ["webhook", "clientConfig"]),
+    ("conversionReviewVersions", ["webhook", "conversionReviewVersions"]),
+];
+
+pub(super) fn to_stored(definition: &mut Value) {
+    meta::remove(definition, &["spec", "version"]);
+    for (above, own) in SHARED {
+        let shared = meta::remove(definition, &["spec", above]).filter(|shared| !shared.is_null());
+        let Some(shared) = shared else { continue };
+        for version in meta::items_mut(definition, &["spec", "versions"]) {
+            meta::set(version, &[own], shared.clone());
+        }
+    }
+    rename_columns(definition, "JSONPath", "jsonPath");
+    if let Some(conversion) = meta::at_mut(definition, &["spec", "conversion"]) {
+        for (old, path) in CONVERSION {
+            meta::relocate(conversion, &[old], &path);
+        }
+        if let Some(Value::Object(webhook)) = meta::at_mut(conversion, &["webhook"]) {
+            // Go prints it whatever it is.
+            webhook.entry("conversionReviewVersions").or_insert(Value::Null);
+        }
+    }
+    // A plain bool there.
+    if meta::bool_at(definition, &["spec", "preserveUnknownFields"]) == Some(false) {
+        meta::remove(definition, &["spec", "preserveUnknownFields"]);
+    }
+}
+
+pub(super) fn from_stored(definition: &mut Value) {
+    meta::set_default(definition, &["spec", "preserveUnknownFields"], false);
+    if let Some(conversion) = meta::at_mut(definition, &["spec", "conversion"]) {
+        for (old, path) in CONVERSION {
+            meta::relocate(conversion, &path, &[old]);
+        }
+        meta::remove(conversion, &["webhook"]);
+    }
+    rename_columns(definition, "jsonPath", "JSONPath");
+    let Some(Value::Object(spec)) = meta::at_mut(definition, &["spec"]) else {
+        return;
+    };
+    let Some(Value::Array(versions)) = spec.get_mut("versions") else {
+        return;
+    };
+    let mut above = Map::new();
+    if let Some(name) = versions.first().and_then(|first| first.get("name")) {
+        above.insert("version".into(), name.clone());
+    }
+    for (shared, own) in SHARED {
+        let first = versions.first().and_then(|first| first.get(own)).cloned();
+        if !versions.iter().all(|version| version.get(own) == first.as_ref()) {
+            continue;
+        }
+        for version in versions.iter_mut() {
+            meta::remove(version, &[own]);
+        }
+        above.extend(first.map(|first| (shared.to_string(), first)));
+    }
+    spec.append(&mut above);
+}
+
+fn rename_columns(definition: &mut Value, from: &str, to: &str) {
+    for version in meta::items_mut(definition, &["spec", "versions"]) {
+        for column in meta::items_mut(version, &["additionalPrinterColumns"]) {
+            meta::relocate(column, &[from], &[to]);
+        }
+    }
+}
