@@ -53,7 +53,8 @@ async fn every_answer_carries_the_managers_and_a_restart_keeps_them() {
             "{accept}"
         );
         let all = format!("{CMS}?fieldSelector=metadata.name%3Dc");
-        let shown = list(&api.accept(&all, accept).await.1)["items"][0].clone();
+        let of_list = accept.replace("PartialObjectMetadata", "PartialObjectMetadataList");
+        let shown = list(&api.accept(&all, &of_list).await.1)["items"][0].clone();
         assert_eq!(managers(&shown), expected, "{accept}");
     }
     let table = api
