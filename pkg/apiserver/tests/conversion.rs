@@ -1,7 +1,10 @@
 //! A custom resource in two versions between which a webhook converts: a real one, over TLS, whose certificate the
 //! definition's own bundle vouches for.
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::disallowed_methods, reason = "the webhook's own tasks; where one panics, its caller has no answer")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the webhook's own tasks; where one panics, its caller has no answer"
+)]
 
 mod harness;
 
