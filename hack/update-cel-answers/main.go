@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,15 +21,19 @@ import (
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	crdvalidation "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	schemacel "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/model"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/common"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/apiserver/pkg/cel/library"
+	"k8s.io/apiserver/pkg/warning"
 )
 
 // The schemas that expressions are in, by name, with values for self and oldSelf.
@@ -265,6 +270,58 @@ func expression(request map[string]json.RawMessage) map[string]any {
 	return answers
 }
 
+// What rules make of an object and of what it was, or of the definition that they are in.
 func rules(request map[string]json.RawMessage) map[string]any {
-	return nil
+	raw := request["schema"]
+	if _, ok := request["object"]; !ok {
+		return map[string]any{"causes": causes(definition(raw))}
+	}
+	s := structural(raw)
+	validator := schemacel.NewValidator(s, true, celconfig.PerCallLimit)
+	recorder := &warnings{}
+	ctx := warning.WithWarningRecorder(context.Background(), recorder)
+	object := decode(request["object"])
+	var old any
+	var options []schemacel.Option
+	if raw, ok := request["old"]; ok {
+		old = decode(raw)
+		options = append(options, schemacel.WithRatcheting(common.NewCorrelatedObject(object, old, &model.Structural{Structural: s})))
+	}
+	errs, _ := validator.Validate(ctx, nil, s, object, old, celconfig.RuntimeCELCostBudget, options...)
+	answers := map[string]any{"causes": causes(errs)}
+	if len(recorder.texts) > 0 {
+		sort.Strings(recorder.texts)
+		answers["warnings"] = recorder.texts
+	}
+	return answers
+}
+
+type warnings struct{ texts []string }
+
+func (w *warnings) AddWarning(_, text string) { w.texts = append(w.texts, text) }
+
+func definition(schema json.RawMessage) field.ErrorList {
+	text := fmt.Sprintf(`{"metadata":{"name":"things.example.org"},"spec":{"group":"example.org","scope":"Namespaced",
+		"names":{"plural":"things","singular":"thing","kind":"Thing","listKind":"ThingList"},
+		"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":%s}}]}}`, schema)
+	var external apiextensionsv1.CustomResourceDefinition
+	check(json.Unmarshal([]byte(text), &external))
+	apiextensionsv1.SetDefaults_CustomResourceDefinition(&external)
+	apiextensionsv1.SetDefaults_CustomResourceDefinitionSpec(&external.Spec)
+	external.Status.StoredVersions = []string{"v1"}
+	var internal apiextensions.CustomResourceDefinition
+	check(apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(&external, &internal, nil))
+	return crdvalidation.ValidateCustomResourceDefinition(context.Background(), &internal)
+}
+
+// Upstream walks maps at random.
+func causes(errs field.ErrorList) [][2]string {
+	all := [][2]string{}
+	for _, err := range errs {
+		all = append(all, [2]string{err.Field, selfType.ReplaceAllString(err.ErrorBody(), "selfType")})
+	}
+	sort.Slice(all, func(i, j int) bool {
+		return all[i][0] < all[j][0] || all[i][0] == all[j][0] && all[i][1] < all[j][1]
+	})
+	return all
 }

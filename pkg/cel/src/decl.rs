@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use crate::names;
 use crate::types::Type;
 
@@ -84,43 +82,65 @@ impl Object {
     }
 }
 
+/// What is asked of a schema, in OpenAPI's words.
+pub trait Source {
+    /// `type`; empty where there is none.
+    fn word(&self) -> &str;
+    /// `format`; empty where there is none.
+    fn format(&self) -> &str;
+    /// `x-kubernetes-int-or-string`
+    fn is_int_or_string(&self) -> bool;
+    /// `nullable`
+    fn is_nullable(&self) -> bool;
+    /// `x-kubernetes-preserve-unknown-fields`
+    fn preserves_unknown(&self) -> bool;
+    /// `x-kubernetes-embedded-resource`
+    fn is_embedded(&self) -> bool;
+    fn has_default(&self) -> bool;
+    /// `maxLength`, `maxItems` or `maxProperties`, whichever the type has.
+    fn max(&self) -> Option<i64>;
+    /// Bytes of the longest text of an `enum`.
+    fn longest_choice(&self) -> Option<usize>;
+    fn requires(&self, property: &str) -> bool;
+    /// `items`
+    fn items(&self) -> Option<&dyn Source>;
+    /// `additionalProperties`, where it is a schema.
+    fn values(&self) -> Option<&dyn Source>;
+    /// `properties` with their names.
+    fn properties(&self) -> Option<Vec<(&str, &dyn Source)>>;
+    /// `x-kubernetes-list-type`
+    fn list_type(&self) -> &str;
+    /// `x-kubernetes-list-map-keys`
+    fn list_keys(&self) -> Vec<&str>;
+}
+
+/// What a value is, its largest size and its least length as JSON.
+type Read = (What, i64, i64);
+
 impl Decl {
-    /// Reads an OpenAPI v3 schema as a CRD has it; `root` for a schema of whole objects, which have names even where the
-    /// schema does not say so.
-    pub fn from_schema(schema: &Json, root: bool) -> Arc<Decl> {
-        let flag = |name: &str| schema[name].as_bool().unwrap_or(false);
-        let nullable = flag("nullable");
-        let schema_type: Box<str> = schema["type"].as_str().unwrap_or_default().into();
-        let max = |name: &str| schema[name].as_i64().map(|max| max.max(0));
-        let string = |what, max_size: i64, min_serialized| (what, max_size, min_serialized);
-        let (what, max_size, min_serialized) = if flag("x-kubernetes-int-or-string") {
-            (
-                What::IntOrString,
-                max("maxLength").map_or(LARGEST_REQUEST - 2, |max| max * 4),
-                1,
-            )
+    /// Reads a schema; `root` for one of whole objects, which have names even where the schema does not say so.
+    pub fn new(schema: &dyn Source, root: bool) -> Arc<Decl> {
+        let (what, max_size, min_serialized) = if schema.is_int_or_string() {
+            (What::IntOrString, longest(schema, 4), 1)
         } else {
-            match &*schema_type {
-                "array" => list(schema, max("maxItems")),
-                "object" => object(
-                    schema,
-                    root || flag("x-kubernetes-embedded-resource"),
-                    max("maxProperties"),
-                ),
-                "string" => match schema["format"].as_str().unwrap_or_default() {
-                    "byte" => string(What::Bytes, max("maxLength").unwrap_or(LARGEST_REQUEST - 2), 2),
-                    "duration" => string(What::Duration, 32, 3),
-                    "date" => string(What::Date, 12, 12),
-                    "date-time" => string(What::DateTime, 32, 21),
-                    _ => string(What::String, longest_string(schema, max("maxLength")), 2),
+            match schema.word() {
+                "array" => list(schema),
+                "object" => object(schema, root || schema.is_embedded()),
+                "string" => match schema.format() {
+                    "byte" => (What::Bytes, longest(schema, 1), 2),
+                    "duration" => (What::Duration, 32, 3),
+                    "date" => (What::Date, 12, 12),
+                    "date-time" => (What::DateTime, 32, 21),
+                    _ => (What::String, longest_string(schema), 2),
                 },
                 "boolean" => (What::Bool, 0, 4),
                 "number" => (What::Double, 0, 1),
                 "integer" => (What::Int, 0, 1),
-                _ if flag("x-kubernetes-preserve-unknown-fields") => (What::Unknown, 0, 0),
+                _ if schema.preserves_unknown() => (What::Unknown, 0, 0),
                 _ => (What::Invalid, 0, 0),
             }
         };
+        let (nullable, schema_type) = (schema.is_nullable(), schema.word().into());
         Arc::new(Decl {
             what,
             nullable,
@@ -163,7 +183,7 @@ impl Decl {
     }
 
     /// Whether expressions can speak of it.
-    pub(crate) fn is_typed(&self) -> bool {
+    pub fn is_typed(&self) -> bool {
         match &self.what {
             What::List { items: inner, .. } | What::Map(inner) => inner.is_typed(),
             What::Unknown | What::Invalid => false,
@@ -191,59 +211,50 @@ impl Decl {
     }
 }
 
-type Read = (What, i64, i64);
+/// Where no length is declared, a text is as long as a request.
+fn longest(schema: &dyn Source, bytes: i64) -> i64 {
+    max(schema).map_or(LARGEST_REQUEST - 2, |max| max * bytes)
+}
 
-fn longest_string(schema: &Json, max_length: Option<i64>) -> i64 {
-    if let Some(max) = max_length {
-        return max * 4;
-    }
-    match schema["enum"].as_array().filter(|values| !values.is_empty()) {
-        Some(values) => values.iter().filter_map(Json::as_str).map(str::len).max().unwrap_or(0) as i64,
-        None => LARGEST_REQUEST - 2,
+fn max(schema: &dyn Source) -> Option<i64> {
+    schema.max().map(|max| max.clamp(0, i64::MAX / 4))
+}
+
+fn longest_string(schema: &dyn Source) -> i64 {
+    match (max(schema), schema.longest_choice()) {
+        (None, Some(choice)) => choice as i64,
+        _ => longest(schema, 4),
     }
 }
 
-fn list(schema: &Json, max_items: Option<i64>) -> Read {
-    let Some(items) = schema.get("items").filter(|items| items.is_object()) else {
+fn list(schema: &dyn Source) -> Read {
+    let Some(items) = schema.items() else {
         return (What::Invalid, 0, 0);
     };
-    let items = Decl::from_schema(items, false);
-    let list = match schema["x-kubernetes-list-type"].as_str() {
-        Some("set") => ListType::Set,
-        Some("map") => {
-            let keys = schema["x-kubernetes-list-map-keys"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Json::as_str);
-            ListType::Map(
-                keys.map(|key| names::escape(key).map_or_else(|| key.into(), String::into_boxed_str))
-                    .collect(),
-            )
+    let items = Decl::new(items, false);
+    let list = match schema.list_type() {
+        "set" => ListType::Set,
+        "map" => {
+            let named = |key: &str| names::escape(key).unwrap_or_else(|| key.into()).into_boxed_str();
+            ListType::Map(schema.list_keys().into_iter().map(named).collect())
         }
         _ => ListType::Atomic,
     };
-    let max = max_items.unwrap_or((LARGEST_REQUEST - 2) / (items.min_serialized + 1));
+    let max = max(schema).unwrap_or((LARGEST_REQUEST - 2) / (items.min_serialized + 1));
     (What::List { items, list }, max, 2)
 }
 
-fn object(schema: &Json, named: bool, max_properties: Option<i64>) -> Read {
-    if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
-        let values = Decl::from_schema(values, false);
-        let max = max_properties.unwrap_or((LARGEST_REQUEST - 2) / (values.min_serialized + 6));
+fn object(schema: &dyn Source, named: bool) -> Read {
+    if let Some(values) = schema.values() {
+        let values = Decl::new(values, false);
+        let max = max(schema).unwrap_or((LARGEST_REQUEST - 2) / (values.min_serialized + 6));
         return (What::Map(values), max, 2);
     }
-    let required: Vec<&str> = schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Json::as_str)
-        .collect();
     let mut min_serialized = 2;
     let mut fields = Vec::new();
-    let mut add = |property: &str, schema: &Json| {
-        let decl = Decl::from_schema(schema, false);
-        if decl.is_typed() && required.contains(&property) && schema.get("default").is_none() {
+    let mut add = |property: &str, of: &dyn Source| {
+        let decl = Decl::new(of, false);
+        if decl.is_typed() && schema.requires(property) && !of.has_default() {
             min_serialized += property.len() as i64 + decl.min_serialized + 4;
         }
         fields.push(Field {
@@ -252,17 +263,22 @@ fn object(schema: &Json, named: bool, max_properties: Option<i64>) -> Read {
             decl,
         });
     };
-    let own = schema["properties"].as_object();
-    let meta = named
-        .then(type_and_object_meta)
-        .filter(|_| !has_type_and_object_meta(schema));
-    for (property, schema) in own.into_iter().flatten() {
-        if meta.as_ref().is_none_or(|meta| meta.get(property).is_none()) {
-            add(property, schema);
+    let own = schema.properties();
+    let meta = named && !has_type_and_object_meta(own.as_deref().unwrap_or_default());
+    for (property, of) in own.iter().flatten() {
+        if !(meta && META.contains(property)) {
+            add(property, *of);
         }
     }
-    for (property, schema) in meta.iter().filter_map(Json::as_object).flatten() {
-        add(property, schema);
+    if meta {
+        for property in META {
+            add(
+                property,
+                &OfMeta {
+                    metadata: property == "metadata",
+                },
+            );
+        }
     }
     fields.sort_by(|a, b| a.name.cmp(&b.name));
     (
@@ -276,17 +292,89 @@ fn object(schema: &Json, named: bool, max_properties: Option<i64>) -> Read {
 }
 
 /// What every object has, whatever its schema says.
-fn type_and_object_meta() -> Json {
-    let string = || serde_json::json!({"type": "string"});
-    let metadata = serde_json::json!({"type": "object", "properties": {"name": string(), "generateName": string()}});
-    serde_json::json!({"kind": string(), "apiVersion": string(), "metadata": metadata})
+const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// The schema of one of them: texts, and metadata with two.
+struct OfMeta {
+    metadata: bool,
 }
 
-fn has_type_and_object_meta(schema: &Json) -> bool {
-    let is = |path: &str, of: &str| schema.pointer(path).and_then(Json::as_str) == Some(of);
-    is("/properties/kind/type", "string")
-        && is("/properties/apiVersion/type", "string")
-        && is("/properties/metadata/type", "object")
-        && is("/properties/metadata/properties/name/type", "string")
-        && is("/properties/metadata/properties/generateName/type", "string")
+impl Source for OfMeta {
+    fn word(&self) -> &str {
+        if self.metadata { "object" } else { "string" }
+    }
+
+    fn format(&self) -> &str {
+        ""
+    }
+
+    fn is_int_or_string(&self) -> bool {
+        false
+    }
+
+    fn is_nullable(&self) -> bool {
+        false
+    }
+
+    fn preserves_unknown(&self) -> bool {
+        false
+    }
+
+    fn is_embedded(&self) -> bool {
+        false
+    }
+
+    fn has_default(&self) -> bool {
+        false
+    }
+
+    fn max(&self) -> Option<i64> {
+        None
+    }
+
+    fn longest_choice(&self) -> Option<usize> {
+        None
+    }
+
+    fn requires(&self, _property: &str) -> bool {
+        false
+    }
+
+    fn items(&self) -> Option<&dyn Source> {
+        None
+    }
+
+    fn values(&self) -> Option<&dyn Source> {
+        None
+    }
+
+    fn properties(&self) -> Option<Vec<(&str, &dyn Source)>> {
+        const TEXT: OfMeta = OfMeta { metadata: false };
+        self.metadata
+            .then(|| vec![("name", &TEXT as &dyn Source), ("generateName", &TEXT)])
+    }
+
+    fn list_type(&self) -> &str {
+        ""
+    }
+
+    fn list_keys(&self) -> Vec<&str> {
+        Vec::new()
+    }
+}
+
+fn has_type_and_object_meta(properties: &[(&str, &dyn Source)]) -> bool {
+    let find = |properties: &[(&str, &dyn Source)], name: &str, word: &str| {
+        properties.iter().any(|(own, of)| *own == name && of.word() == word)
+    };
+    let inside = properties
+        .iter()
+        .find(|(own, _)| *own == "metadata")
+        .and_then(|(_, of)| of.properties());
+    let inside = inside.unwrap_or_default();
+    find(properties, "kind", "string")
+        && find(properties, "apiVersion", "string")
+        && find(properties, "metadata", "object")
+        && find(&inside, "name", "string")
+        && find(&inside, "generateName", "string")
 }

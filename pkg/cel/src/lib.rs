@@ -19,13 +19,14 @@ mod functions;
 mod json;
 mod library;
 mod names;
+mod openapi;
 mod parse;
 mod program;
 mod source;
 mod types;
 mod value;
 
-pub use decl::Decl;
+pub use decl::{Decl, Source};
 pub use env::Env;
 pub use estimate::Range;
 pub use names::{escape, unescape};

@@ -22,7 +22,7 @@ fn schemas() -> BTreeMap<String, In> {
     let schemas: Map<String, Value> =
         serde_json::from_str(include_str!("schemas.json")).expect("schemas.json is an object");
     let read = |(name, mut given): (String, Value)| {
-        let decl = Decl::from_schema(&given["schema"], given["root"] == true);
+        let decl = Decl::new(&given["schema"], given["root"] == true);
         let env = Env::default()
             .with_declared("self", "selfType", &decl, false)
             .with_declared("oldSelf", "selfType", &decl, false);

@@ -100,7 +100,7 @@ fn no_text_panics_or_takes_long() {
         "m": {"type": "object", "additionalProperties": {"type": "integer"}},
     }});
     let value = json!({"a": 1, "s": "text", "l": ["a", "b"], "m": {"k": 2}});
-    let decl = Decl::from_schema(&schema, false);
+    let decl = Decl::new(&schema, false);
     let env = Env::default()
         .with_declared("self", "selfType", &decl, false)
         .with_declared("oldSelf", "selfType", &decl, false);

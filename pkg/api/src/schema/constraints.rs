@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::{Number, Value};
 
-use super::custom::pattern;
+use super::custom::{Rules, pattern};
 use super::{Name, Schema};
 
 /// Every node of a custom kind has them, no node of a built-in type.
@@ -22,8 +22,10 @@ pub struct Constraints {
     pub default: Option<Value>,
     /// What the schema says of `metadata` where its form is ObjectMeta's: restrictions of names.
     pub metadata: Option<Schema>,
-    /// `x-kubernetes-validations`, as it was written.
-    pub rules: Option<Value>,
+    /// `x-kubernetes-validations`.
+    pub rules: Option<Rules>,
+    /// It or a part of it has rules.
+    pub ruled: bool,
     pub checks: Option<Box<Checks>>,
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::rules::Rules;
 use super::{formats, intern};
 use crate::schema::{
     Any, Checks, Constraints, Field, List, ListType, Map as MapOf, Name, Node, Object, Pattern, Scalar, Schema, Type,
@@ -120,18 +121,19 @@ impl Below {
         })
     }
 
-    fn schemas(&self) -> impl Iterator<Item = &Schema> {
+    /// What is said of a value's parts.
+    fn values(&self) -> impl Iterator<Item = &Schema> {
         let additional = match &self.additional {
             Additional::Of(schema) => Some(schema),
             _ => None,
         };
-        let lists = [&self.all_of, &self.any_of, &self.one_of].into_iter().flatten();
         let properties = self.properties.iter().map(|(_, schema)| schema);
-        properties
-            .chain(&self.items)
-            .chain(additional)
-            .chain(lists)
-            .chain(&self.not)
+        properties.chain(&self.items).chain(additional)
+    }
+
+    fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        let lists = [&self.all_of, &self.any_of, &self.one_of].into_iter().flatten();
+        self.values().chain(lists).chain(&self.not)
     }
 }
 
@@ -165,6 +167,10 @@ fn text<'v>(props: &'v Map<String, Value>, key: &str) -> &'v str {
     props.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
+fn is_ruled(node: &Node) -> bool {
+    node.constraints.as_ref().is_some_and(|constraints| constraints.ruled)
+}
+
 fn make(props: &Map<String, Value>, mut below: Below, place: Place) -> Node {
     let types = match text(props, "type") {
         _ if flag(props, "x-kubernetes-int-or-string") => Some(Type::IntOrString),
@@ -178,10 +184,8 @@ fn make(props: &Map<String, Value>, mut below: Below, place: Place) -> Node {
         embedded,
         default: props.get("default").filter(|default| !default.is_null()).cloned(),
         metadata: None,
-        rules: props
-            .get("x-kubernetes-validations")
-            .filter(|rules| rules.is_array())
-            .cloned(),
+        ruled: props.contains_key("x-kubernetes-validations") || below.values().any(|schema| is_ruled(schema)),
+        rules: Rules::new(props.get("x-kubernetes-validations")),
         checks: None,
     };
     let mut checks = checks(props);

@@ -17,6 +17,10 @@ impl<'v> Old<'v> {
         Old(value)
     }
 
+    pub(super) fn value(&self) -> &'v Value {
+        self.0
+    }
+
     pub(super) fn field(&self, key: &str) -> Option<Old<'v>> {
         self.0.as_object()?.get(key).map(Old)
     }

@@ -19,12 +19,14 @@ mod metadata;
 mod numbers;
 pub(super) mod pattern;
 mod prune;
+mod rules;
 
 pub use check::{check_create, check_status, check_update};
 pub use compile::{CompileError, compile};
 pub use defaults::default;
 pub use metadata::check_embedded;
 pub use prune::admit;
+pub use rules::{Rules, Ruling, check_definition, check_rules, check_words};
 
 use super::{Constraints, Node, What};
 
