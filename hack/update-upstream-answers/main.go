@@ -183,6 +183,13 @@ func judge(l line, status bool) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// As it is read from where it was stored: that defaults it once more.
+	if object, _, err = decode(out); err != nil {
+		return nil, err
+	}
+	if out, err = runtime.Encode(legacyscheme.Codecs.LegacyCodec(gvk.GroupVersion()), object); err != nil {
+		return nil, err
+	}
 	var tree map[string]any
 	if err := json.Unmarshal(out, &tree); err != nil {
 		return nil, err
@@ -190,6 +197,13 @@ func judge(l line, status bool) (any, error) {
 	if metadata, ok := tree["metadata"].(map[string]any); ok {
 		for _, key := range []string{"uid", "creationTimestamp", "resourceVersion", "generation"} {
 			delete(metadata, key)
+		}
+	}
+	if status, ok := tree["status"].(map[string]any); ok {
+		delete(status, "lastPhaseTransitionTime")
+		conditions, _ := status["conditions"].([]any)
+		for _, condition := range conditions {
+			delete(condition.(map[string]any), "lastTransitionTime")
 		}
 	}
 	return withoutNulls(tree), nil

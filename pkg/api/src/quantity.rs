@@ -421,6 +421,31 @@ fn is_canonical_integer(text: &str) -> bool {
         && !text.ends_with("000")
 }
 
+/// What a pod's containers need at once of a resource: all that run beside each other, or one that runs before them.
+pub fn aggregate(spec: &serde_json::Value, key: &str, name: &str) -> Option<Quantity> {
+    let of = |container: &serde_json::Value| {
+        let own = crate::meta::at(container, &["resources", key, name])?;
+        from_json(own).ok()
+    };
+    let add = |a: Option<Quantity>, b: Option<Quantity>| match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    };
+    let mut running = crate::meta::items(spec, &["containers"]).iter().map(of).fold(None, add);
+    let (mut sidecars, mut most) = (None, None);
+    for container in crate::meta::items(spec, &["initContainers"]) {
+        let at_once = add(of(container), sidecars);
+        if crate::meta::string(container, &["restartPolicy"]) == "Always" {
+            running = add(running, of(container));
+            sidecars = at_once;
+        }
+        if at_once > most {
+            most = at_once;
+        }
+    }
+    if most > running { most } else { running }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -27,13 +27,13 @@ fn write(group: &str, plural: &str, what: &str, mut object: Value) -> usize {
     object["metadata"]["name"] = "long".into();
     soon(what, || {
         (resource.stored().default)(&mut object);
-        (resource.hooks.prepare_create)(&mut object);
+        resource.prepare_create(&mut object);
         let errors = validation::create(resource, resource.stored(), &object);
         validation::warnings(resource, &object, None);
         let count = errors.len();
         mk8s_api::status::Status::invalid(group, &resource.kind, "long", &errors);
         let mut new = object.clone();
-        (resource.hooks.prepare_update)(&mut new, &object);
+        resource.prepare_update(&mut new, &object);
         validation::update(resource, resource.stored(), &new, &object);
         validation::update_status(resource, &new, &object);
         count

@@ -99,10 +99,13 @@ fn judge(row: &Resource, sent: &Served, way: &str, object: &Value, base: &Value)
         (stored.default)(&mut object);
         object
     };
-    let mut object = ready(object);
-    let errors = if way == "create" {
+    let mut object = object.clone();
+    if way == "create" && object["metadata"].is_object() {
         meta::set(&mut object, &["metadata", "uid"], "u");
-        (row.hooks.prepare_create)(&mut object);
+    }
+    object = ready(&object);
+    let errors = if way == "create" {
+        row.prepare_create(&mut object);
         validation::create(row, sent, &object)
     } else {
         let mut old = ready(base);
@@ -115,7 +118,7 @@ fn judge(row: &Resource, sent: &Served, way: &str, object: &Value, base: &Value)
             if let (true, Some(status)) = (stored.has_status(), old.get("status")) {
                 object["status"] = status.clone();
             }
-            (row.hooks.prepare_update)(&mut object, &old);
+            row.prepare_update(&mut object, &old);
             validation::update(row, sent, &object, &old)
         }
     };

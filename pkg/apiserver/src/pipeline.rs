@@ -131,7 +131,7 @@ async fn creation(
     }
     is_defaulted(resource, object);
     drop_status(resource, object);
-    (resource.hooks.prepare_create)(object);
+    resource.prepare_create(object);
     // Addresses are chosen anew in another attempt.
     let mut claimed = None;
     let mut beside = Vec::new();
@@ -176,6 +176,8 @@ fn is_defaulted(resource: &Resource, object: &Value) {
     if cfg!(debug_assertions) {
         let mut again = object.clone();
         (resource.stored().default)(&mut again);
+        // A name that was made up just now may be what a label defaults to, which is filled in where the object is prepared.
+        again["metadata"] = object["metadata"].clone();
         debug_assert_eq!(&again, object, "a plugin left something without its default");
     }
 }
@@ -368,7 +370,7 @@ fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part)
             if resource.stored().has_status() {
                 copy_field(new, old, "status");
             }
-            (resource.hooks.prepare_update)(new, old);
+            resource.prepare_update(new, old);
         }
         Part::Status => {
             // All but status and metadata stays as it was.
@@ -381,6 +383,7 @@ fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part)
                     map.insert(key.clone(), value.clone());
                 }
             }
+            resource.drop_disabled(new, Some(old));
             if resource.semantics.status_alone {
                 copy_field(new, old, "metadata");
                 return;

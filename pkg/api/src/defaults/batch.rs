@@ -1,10 +1,16 @@
 //! Jobs and CronJobs.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Object, each, get, object, pod_template, text, unset, value};
 
 pub fn job(job: &mut Value) {
+    // A job without labels has its template's, with those that the server adds to them.
+    let unlabelled = crate::meta::labels(job).is_none_or(Map::is_empty);
+    let templates = crate::meta::map_at(job, &["spec", "template", "metadata", "labels"]);
+    if unlabelled && templates.is_some_and(|labels| !labels.is_empty()) {
+        super::prepare::generated_labels(job);
+    }
     let Value::Object(map) = job else { return };
     object(map, "status");
     let labels = object(map, "spec").and_then(|spec| {

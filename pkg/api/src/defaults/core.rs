@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{Object, each, get, object, resource_list, text, unset, value};
+use super::{Object, each, object, resource_list, text, unset, value};
 
 pub fn secret(secret: &mut Value) {
     let Value::Object(map) = secret else { return };
@@ -119,9 +119,7 @@ pub fn persistent_volume(volume: &mut Value) {
         text(spec, "persistentVolumeReclaimPolicy", "Retain");
         value(spec, "volumeMode", "Filesystem");
         resource_list(spec, "capacity");
-        if let Some(path) = get(spec, "hostPath") {
-            value(path, "type", "");
-        }
+        super::pod::source_defaults(spec);
     }
 }
 

@@ -25,6 +25,7 @@ pub fn pod(pod: &mut Value) {
             }
         }
     }
+    pod_resources(spec);
     value(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
         for list in ["containers", "initContainers"] {
@@ -208,8 +209,11 @@ fn volume_defaults(volume: &mut Object) {
             }
         }
     }
-    if let Some(source) = get(volume, "hostPath") {
-        value(source, "type", "");
+    source_defaults(volume);
+    if let Some(claim) = get(volume, "ephemeral").and_then(|source| get(source, "volumeClaimTemplate"))
+        && let Some(spec) = get(claim, "spec")
+    {
+        value(spec, "volumeMode", "Filesystem");
     }
     if let Some(source) = get(volume, "emptyDir")
         && let Some(limit) = source.get_mut("sizeLimit")
@@ -223,6 +227,93 @@ fn volume_defaults(volume: &mut Object) {
             "IfNotPresent"
         };
         text(source, "pullPolicy", policy);
+    }
+}
+
+/// What a volume is made of: (source, field, what it is where nobody says). Of pods and of PersistentVolumes.
+const SOURCES: [(&str, &str, &str); 8] = [
+    ("azureDisk", "cachingMode", "ReadWrite"),
+    ("azureDisk", "fsType", "ext4"),
+    ("azureDisk", "kind", "Shared"),
+    ("iscsi", "iscsiInterface", "default"),
+    ("rbd", "keyring", "/etc/ceph/keyring"),
+    ("rbd", "pool", "rbd"),
+    ("rbd", "user", "admin"),
+    ("scaleIO", "storageMode", "ThinProvisioned"),
+];
+
+pub(super) fn source_defaults(holder: &mut Object) {
+    if let Some(source) = get(holder, "hostPath") {
+        value(source, "type", "");
+    }
+    if holder.len() == 2 && (holder.contains_key("emptyDir") || holder.contains_key("projected")) {
+        return;
+    }
+    for (source, field, default) in SOURCES {
+        if let Some(source) = get(holder, source) {
+            text(source, field, default);
+        }
+    }
+    if let Some(source) = get(holder, "azureDisk") {
+        value(source, "readOnly", false);
+    }
+    if let Some(source) = get(holder, "scaleIO") {
+        text(source, "fsType", "xfs");
+    }
+}
+
+/// A pod's own limits and requests, filled in from its containers' and from each other.
+fn pod_resources(spec: &mut Object) {
+    let empty = |spec: &Object, key: &str| {
+        let own = spec.get("resources").and_then(|own| own.get(key)?.as_object());
+        own.is_none_or(Map::is_empty)
+    };
+    if unset(spec, "resources") || (empty(spec, "limits") && empty(spec, "requests")) {
+        return;
+    }
+    let supported = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
+    let names = |spec: &Object, key: &str| -> Vec<String> {
+        let of = |list: &str| spec.get(list).and_then(Value::as_array).into_iter().flatten();
+        let containers = of("containers").chain(of("initContainers"));
+        let maps = containers.filter_map(|own| meta::map_at(own, &["resources", key]));
+        maps.flat_map(Map::keys)
+            .filter(|name| supported(name))
+            .cloned()
+            .collect()
+    };
+    let fill = |spec: &mut Object, key: &str, name: String, value: Value| {
+        if let Some(own) = get(spec, "resources").and_then(|own| object(own, key)) {
+            own.entry(name).or_insert(value);
+        }
+    };
+    let total = |spec: &Object, key: &str, name: &str| {
+        quantity::aggregate(&Value::Object(spec.clone()), key, name).map(|sum| Value::from(sum.to_string()))
+    };
+    for name in names(spec, "limits")
+        .into_iter()
+        .filter(|name| name.starts_with("hugepages-"))
+    {
+        let asked = meta::at(&spec["resources"], &["requests", &name]).is_some();
+        if let Some(sum) = total(spec, "limits", &name).filter(|_| !asked) {
+            fill(spec, "limits", name, sum);
+        }
+    }
+    if empty(spec, "limits") {
+        return;
+    }
+    for name in names(spec, "requests")
+        .into_iter()
+        .filter(|name| !name.starts_with("hugepages-"))
+    {
+        if let Some(sum) = total(spec, "requests", &name) {
+            fill(spec, "requests", name, sum);
+        }
+    }
+    let limits = meta::map_at(&spec["resources"], &["limits"])
+        .cloned()
+        .unwrap_or_default();
+    for (name, limit) in limits.into_iter().filter(|(name, _)| supported(name)) {
+        fill(spec, "requests", name, limit);
     }
 }
 

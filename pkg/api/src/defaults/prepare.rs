@@ -31,10 +31,102 @@ pub fn pod_create(pod: &mut Value) {
         }]);
     }
     meta::set(pod, &["status"], status);
+    label_keys_to_selectors(pod);
+    app_armor_fields(pod);
 }
 
-/// The server keeps the finalizer that makes deletion empty the namespace first.
+/// The annotation that came before the field is copied into it.
+fn app_armor_fields(pod: &mut Value) {
+    const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+    const FIELD: [&str; 2] = ["securityContext", "appArmorProfile"];
+    let annotations: Vec<(String, String)> = meta::annotations(pod)
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_string(), value.as_str()?.to_string())))
+        .collect();
+    if annotations.is_empty() || meta::string(pod, &["spec", "os", "name"]) == "windows" {
+        return;
+    }
+    let of_pod = meta::at(pod, &["spec", FIELD[0], FIELD[1]]).cloned();
+    for (name, value) in annotations {
+        let profile = match (value.as_str(), value.strip_prefix("localhost/")) {
+            ("unconfined", _) => json!({"type": "Unconfined"}),
+            ("runtime/default", _) => json!({"type": "RuntimeDefault"}),
+            (_, Some(file)) if !file.is_empty() && file.trim() == file => {
+                json!({"type": "Localhost", "localhostProfile": file})
+            }
+            _ => continue,
+        };
+        for list in ["containers", "initContainers", "ephemeralContainers"] {
+            for container in meta::items_mut(pod, &["spec", list]) {
+                let own = meta::at(container, &FIELD).is_some();
+                if meta::string(container, &["name"]) == name && !own && of_pod.as_ref() != Some(&profile) {
+                    meta::set(container, &FIELD, profile.clone());
+                }
+            }
+        }
+    }
+}
+
+/// The older field for an endpoint's place is not written through this version.
+pub fn slice_create(slice: &mut Value) {
+    for endpoint in meta::items_mut(slice, &["endpoints"]) {
+        meta::remove(endpoint, &["deprecatedTopology"]);
+    }
+}
+
+pub fn slice_update(slice: &mut Value, old: &Value) {
+    if meta::items(slice, &["endpoints"]) != meta::items(old, &["endpoints"]) {
+        slice_create(slice);
+    }
+}
+
+/// What `matchLabelKeys` and `mismatchLabelKeys` mean for this pod becomes a part of the selectors beside them.
+fn label_keys_to_selectors(pod: &mut Value) {
+    const TERMS: [&str; 2] = [
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "preferredDuringSchedulingIgnoredDuringExecution",
+    ];
+    let labels = meta::labels(pod).cloned().unwrap_or_default();
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        for terms in TERMS {
+            for term in meta::items_mut(pod, &["spec", "affinity", kind, terms]) {
+                let weighted = term.get("podAffinityTerm").is_some();
+                let term = if weighted { &mut term["podAffinityTerm"] } else { term };
+                add_label_keys(term, &labels);
+            }
+        }
+    }
+    for constraint in meta::items_mut(pod, &["spec", "topologySpreadConstraints"]) {
+        add_label_keys(constraint, &labels);
+    }
+}
+
+/// A selector that is not there selects nothing, and goes on doing so.
+fn add_label_keys(term: &mut Value, labels: &Map<String, Value>) {
+    let mut added: Vec<Value> = Vec::new();
+    for (list, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in meta::items(term, &[list]).iter().filter_map(Value::as_str) {
+            if let Some(value) = labels.get(key) {
+                added.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    if added.is_empty() {
+        return;
+    }
+    if let Some(Value::Object(selector)) = meta::at_mut(term, &["labelSelector"]) {
+        let own = selector.entry("matchExpressions").or_insert_with(|| json!([]));
+        if let Value::Array(own) = own {
+            own.extend(added);
+        }
+    }
+}
+
+/// The server keeps the finalizer that makes deletion empty the namespace first, and its name as a label, which may have been
+/// made up since its defaults.
 pub fn namespace_create(namespace: &mut Value) {
+    super::namespace(namespace);
     meta::set(namespace, &["status"], json!({"phase": "Active"}));
     let mut finalizers = meta::items(namespace, &["spec", "finalizers"]).to_vec();
     if !finalizers.iter().any(|finalizer| finalizer == "kubernetes") {
@@ -59,7 +151,23 @@ pub fn job_create(job: &mut Value) {
     if meta::bool_at(job, &["spec", "manualSelector"]) == Some(true) {
         return;
     }
+    generated_labels(job);
+    let uid = meta::uid(job).to_string();
+    meta::set_default(
+        job,
+        &["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"],
+        uid,
+    );
+    let labels = meta::at(job, &["spec", "template", "metadata", "labels"]).cloned();
+    super::apps::labels_from(job, labels.unwrap_or_default());
+}
+
+/// The labels by which the server finds a job's pods, unless it selects them by others.
+pub(super) fn generated_labels(job: &mut Value) {
     let (name, uid) = (meta::name(job).to_string(), meta::uid(job).to_string());
+    if uid.is_empty() || meta::bool_at(job, &["spec", "manualSelector"]) == Some(true) {
+        return;
+    }
     let labels = meta::object_mut(job, &["spec", "template", "metadata", "labels"]);
     for (key, value) in [
         ("job-name", &name),
@@ -69,13 +177,6 @@ pub fn job_create(job: &mut Value) {
     ] {
         labels.entry(key).or_insert_with(|| value.as_str().into());
     }
-    let labels = Value::Object(labels.clone());
-    meta::set_default(
-        job,
-        &["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"],
-        uid,
-    );
-    super::apps::labels_from(job, labels);
 }
 
 /// A change of annotations alone is a new generation of a Deployment too.
@@ -136,6 +237,37 @@ pub fn ingress_create(ingress: &mut Value) {
 
 pub fn claim_create(claim: &mut Value) {
     meta::set(claim, &["status"], json!({"phase": "Pending"}));
+    claim_sources(claim, &Value::Null);
+}
+
+pub fn claim_update(claim: &mut Value, old: &Value) {
+    claim_sources(claim, old);
+}
+
+/// What a claim is filled from, in both of its fields. The older one drops silently what it never knew, and a source in
+/// another namespace is behind a gate that is off.
+fn claim_sources(claim: &mut Value, old: &Value) {
+    let had = |field| meta::at(old, &["spec", field]).is_some();
+    let far = !meta::string(claim, &["spec", "dataSourceRef", "namespace"]).is_empty();
+    if far && !had("dataSourceRef") {
+        meta::remove(claim, &["spec", "dataSourceRef"]);
+    }
+    if !had("dataSource") && meta::at(claim, &["spec", "dataSourceRef"]).is_none() {
+        let source = |field| meta::string(claim, &["spec", "dataSource", field]);
+        let known = matches!(
+            (source("apiGroup"), source("kind")),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        );
+        if !known {
+            meta::remove(claim, &["spec", "dataSource"]);
+        }
+    }
+    for (from, to) in [("dataSource", "dataSourceRef"), ("dataSourceRef", "dataSource")] {
+        let far = !meta::string(claim, &["spec", from, "namespace"]).is_empty();
+        if let Some(source) = meta::at(claim, &["spec", from]).cloned().filter(|_| !far) {
+            meta::set_default(claim, &["spec", to], source);
+        }
+    }
 }
 
 pub fn volume_create(volume: &mut Value) {

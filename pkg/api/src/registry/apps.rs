@@ -1,7 +1,7 @@
 //! apps/v1.
 
 use super::row::{CHANGED_COMPLETE, row};
-use super::{Resource, Support, columns};
+use super::{Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 #[expect(clippy::too_many_lines, reason = "a table: one row a kind")]
@@ -14,6 +14,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .validate_update(validation::controller_revision_update)
             .columns(columns::controller_revision()),
         apps("DaemonSet", "daemonsets")
+            .gates(gates::TEMPLATE)
             .validate(validation::daemon_set)
             .validate_status(validation::daemon_set_status)
             .validate_update(validation::selector_update)
@@ -27,6 +28,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         apps("Deployment", "deployments")
+            .gates(gates::TEMPLATE)
             .validate(validation::deployment)
             .validate_status(validation::deployment_status)
             .validate_update(validation::selector_update)
@@ -40,6 +42,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .scale()
             .status(),
         apps("ReplicaSet", "replicasets")
+            .gates(gates::TEMPLATE)
             .validate(validation::replica_set)
             .validate_status(validation::replicas_status)
             .validate_update(validation::selector_update)
@@ -54,6 +57,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .fields(&["status.replicas"]),
         apps("StatefulSet", "statefulsets")
+            .gates(gates::STATEFUL)
             .validate(validation::stateful_set)
             .validate_status(validation::stateful_set_status)
             .validate_update(validation::stateful_set_update)

@@ -1,13 +1,14 @@
 //! batch/v1.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{Dependents, Resource, Support, columns};
+use super::{Dependents, Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let batch = |kind, plural| row("batch", "v1", kind, plural);
     vec![
         batch("CronJob", "cronjobs")
+            .gates(gates::CRON_JOB)
             .validate(validation::cron_job)
             .columns(columns::cron_job())
             .short(&["cj"])
@@ -18,6 +19,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         batch("Job", "jobs")
+            .gates(gates::TEMPLATE)
             .metadata_checks(COMPLETE_CHANGED)
             .dependents(Dependents::Orphaned)
             .validate(validation::job)

@@ -1,7 +1,7 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
-use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events};
+use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events, gates};
 use crate::{defaults, validation};
 
 const EVENT_FIELDS: &[&str] = &[
@@ -83,6 +83,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::namespace)
             .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
+            .gates(gates::NODES)
             .metadata_checks(COMPLETE_CHANGED)
             .registers_status()
             .validate(validation::node)
@@ -103,7 +104,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::persistent_volume_claim())
             .short(&["pvc"])
             .default(defaults::persistent_volume_claim)
-            .prepare(defaults::claim_create, defaults::nothing_on_update)
+            .prepare(defaults::claim_create, defaults::claim_update)
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
@@ -119,6 +120,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("Pod", "pods")
+            .gates(gates::PODS)
             .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .deletion(Deletion::Graceful)
@@ -169,12 +171,14 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::pod)
             .prepare(defaults::pod_create, defaults::nothing_on_update),
         core("PodTemplate", "podtemplates")
+            .gates(gates::POD_TEMPLATE)
             .returns_deleted()
             .validate(validation::pod_template_object)
             .columns(columns::pod_template())
             .generation()
             .default(defaults::pod_template_object),
         core("ReplicationController", "replicationcontrollers")
+            .gates(gates::TEMPLATE)
             .dependents(Dependents::Orphaned)
             .validate(validation::replication_controller)
             .validate_status(validation::replicas_status)
@@ -194,6 +198,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::resource_quota())
             .short(&["quota"])
             .default(defaults::resource_quota)
+            .prepare(defaults::reset_status, defaults::nothing_on_update)
             .status()
             .support(Support::ReadOnly),
         core("Secret", "secrets")

@@ -11,6 +11,7 @@ mod core;
 pub mod custom;
 pub mod events;
 mod extensions;
+mod gates;
 mod internal;
 mod networking;
 mod policy;
@@ -352,6 +353,25 @@ impl Resource {
     /// `v1`, `apps/v1`: what stored objects say of themselves.
     pub fn api_version(&self) -> String {
         self.stored().api_version()
+    }
+
+    /// What the server makes of a new object before it is validated.
+    pub fn prepare_create(&self, new: &mut Value) {
+        self.drop_disabled(new, None);
+        (self.hooks.prepare_create)(new);
+    }
+
+    /// What the server makes of a changed object before it is validated.
+    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
+        (self.hooks.prepare_update)(new, old);
+        self.drop_disabled(new, Some(old));
+    }
+
+    /// Fields that upstream's defaults leave off go, also from a status.
+    pub fn drop_disabled(&self, new: &mut Value, old: Option<&Value>) {
+        for part in self.semantics.gates {
+            part.drop_disabled(new, old);
+        }
     }
 
     pub fn is_namespaced(&self) -> bool {

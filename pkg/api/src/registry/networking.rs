@@ -52,7 +52,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .validate(validation::service_cidr)
             .columns(columns::service_cidr())
             .default(defaults::spec_and_status)
-            .prepare(defaults::reset_status, defaults::nothing_on_update)
+            .registers_status()
             .cluster()
             .status()
             .support(Support::StoredOnly),
@@ -67,6 +67,7 @@ pub(super) fn discovery() -> Vec<Resource> {
             .validate_update(validation::endpoint_slice_update)
             .columns(columns::endpoint_slice())
             .generation()
-            .default(defaults::endpoint_slice),
+            .default(defaults::endpoint_slice)
+            .prepare(defaults::slice_create, defaults::slice_update),
     ]
 }

@@ -1,7 +1,7 @@
 //! Small groups: policy, scheduling.k8s.io, coordination.k8s.io, node.k8s.io, flowcontrol.apiserver.k8s.io.
 
 use super::row::{COMPLETE, COMPLETE_CHANGED, row};
-use super::{Resource, Support, columns};
+use super::{Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn policy() -> Vec<Resource> {
@@ -36,6 +36,7 @@ pub(super) fn scheduling() -> Vec<Resource> {
 pub(super) fn coordination() -> Vec<Resource> {
     vec![
         row("coordination.k8s.io", "v1", "Lease", "leases")
+            .gates(gates::LEASES)
             .put_creates()
             .conditional_only()
             .validate(validation::lease)

@@ -1,19 +1,21 @@
 //! resource.k8s.io/v1 (dynamic resource allocation): stored, nothing acts on it yet.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{Resource, Support, columns};
+use super::{Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let dra = |kind, plural| row("resource.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
         dra("DeviceClass", "deviceclasses")
+            .gates(gates::DEVICE_CLASSES)
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .cluster()
             .generation()
             .default(defaults::spec_only),
         dra("ResourceClaim", "resourceclaims")
+            .gates(gates::CLAIMS)
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::resource_claim)
@@ -23,12 +25,14 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::resource_claim)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         dra("ResourceClaimTemplate", "resourceclaimtemplates")
+            .gates(gates::CLAIM_TEMPLATES)
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::resource_claim_template)
             .validate_update(validation::spec_update)
             .default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
+            .gates(gates::RESOURCE_SLICES)
             .returns_deleted()
             .validate(validation::resource_slice)
             .columns(columns::resource_slice())

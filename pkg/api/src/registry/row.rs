@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::gates::Part;
 use super::{
     Column, Convert, Deletion, Dependents, Field, Handler, Hooks, NameRule, Resource, ScalePaths, Scope, Semantics,
     Served, Subresource, Support, Verbs,
@@ -252,6 +253,12 @@ impl Resource {
 
     pub(super) fn holds_addresses(mut self) -> Self {
         self.semantics.holds_addresses = true;
+        self
+    }
+
+    /// Fields that are dropped, as upstream's defaults have it.
+    pub(super) fn gates(mut self, gates: &'static [Part]) -> Self {
+        self.semantics.gates = gates;
         self
     }
 

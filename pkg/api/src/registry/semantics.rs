@@ -1,5 +1,6 @@
 //! What is special about a kind's writes, as data in its row: handlers ask these, never a kind's name.
 
+use super::gates::Part;
 use crate::validation::MetadataCheck;
 
 /// What answers a request to a subresource, or the creation of a kind of which nothing is stored.
@@ -83,6 +84,8 @@ pub struct Semantics {
     pub answered_by: Option<Handler>,
     /// Which checks of a changed object's metadata the kind runs again, in its order.
     pub metadata_checks: &'static [MetadataCheck],
+    /// Fields that are dropped, as upstream's defaults have it.
+    pub gates: &'static [Part],
 }
 
 impl Default for Semantics {
@@ -98,6 +101,7 @@ impl Default for Semantics {
             dependents: Dependents::default(),
             answered_by: None,
             metadata_checks: &[MetadataCheck::Changed],
+            gates: &[],
         }
     }
 }

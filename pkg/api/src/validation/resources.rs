@@ -248,7 +248,7 @@ pub(super) fn of_pod(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, erro
     for (key, only_pages) in [("requests", false), ("limits", true)] {
         let own_path = path.child(key);
         for (name, value) in quantities(resources, key).into_iter().flatten() {
-            let (Ok(own), Some(sum)) = (quantity::from_json(value), aggregate(pod.spec, key, name)) else {
+            let (Ok(own), Some(sum)) = (quantity::from_json(value), quantity::aggregate(pod.spec, key, name)) else {
                 continue;
             };
             if sum > own && (is_hugepage(name) || !only_pages) {
@@ -277,31 +277,6 @@ pub(super) fn of_pod(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, erro
             }
         }
     }
-}
-
-/// What a pod's containers need at once of a resource: all that run beside each other, or one that runs before them.
-fn aggregate(spec: &Value, key: &str, name: &str) -> Option<Quantity> {
-    let of = |container: &Value| {
-        let own = object_at::at(container, &["resources", key, name])?;
-        quantity::from_json(own).ok()
-    };
-    let add = |a: Option<Quantity>, b: Option<Quantity>| match (a, b) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
-    };
-    let mut running = items(spec, "containers").iter().map(of).fold(None, add);
-    let (mut sidecars, mut most) = (None, None);
-    for container in items(spec, "initContainers") {
-        let at_once = add(of(container), sidecars);
-        if text(container, "restartPolicy") == "Always" {
-            running = add(running, of(container));
-            sidecars = at_once;
-        }
-        if at_once > most {
-            most = at_once;
-        }
-    }
-    if most > running { most } else { running }
 }
 
 /// A resource list of a node or a quota: quantities must not be negative.
