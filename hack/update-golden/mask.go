@@ -25,6 +25,8 @@ var patterns = []struct {
 	// The corpus has objects named after this alone.
 	{regexp.MustCompile(`\bsome-[a-z0-9]{5}\b`), "some-<5>"},
 	{regexp.MustCompile(`(resourceVersion\W{1,8}|in object meta: |current: |in record \()[0-9]+`), "${1}<revision>"},
+	// A place in its store, which is another's own.
+	{regexp.MustCompile(`Key: /registry/[^,]*`), "Key: <key>"},
 	// Of upstream's own types, which nobody else has.
 	{regexp.MustCompile(`(?s)\n@@ .*`), "\n<what differs>"},
 	// What is given out of itself; the corpus asks for addresses and ports below.

@@ -42,12 +42,12 @@ pub fn begin_create(resource: &Resource, object: &mut Value) {
         "deletionGracePeriodSeconds",
         "selfLink",
         "resourceVersion",
-        "generation",
     ] {
         metadata.remove(key);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".into(), time::rfc3339(jiff::Timestamp::now()).into());
+    // A kind that does not count keeps what it is given, as upstream does.
     if generation {
         metadata.insert("generation".into(), 1.into());
     }

@@ -198,12 +198,26 @@ impl Object {
 
     /// Appends that text.
     pub fn print_at(&self, revision: u64, into: &mut Vec<u8>) {
+        self.print_from(0, revision, into);
+    }
+
+    /// Appends it without its first fields, `{"apiVersion":…,"kind":…,`, which a list says for all of its items; false
+    /// where it does not begin with those.
+    pub fn print_item(&self, first: &[u8], into: &mut Vec<u8>) -> bool {
+        let begins = self.json.starts_with(first);
+        if begins {
+            into.push(b'{');
+            self.print_from(first.len(), self.revision, into);
+        }
+        begins
+    }
+
+    fn print_from(&self, mut from: usize, revision: u64, into: &mut Vec<u8>) {
         let at = self.revision_at as usize;
-        let mut from = 0;
         if !self.managed.is_empty()
             && let Some(field) = at.checked_sub(REVISION.len())
         {
-            into.extend_from_slice(&self.json[..field]);
+            into.extend_from_slice(&self.json[from..field]);
             apply::print_field(&self.managed, into);
             from = field;
         }

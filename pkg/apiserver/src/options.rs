@@ -256,8 +256,8 @@ impl Propagation {
             "Background" => Ok(Propagation::Background),
             "Foreground" => Ok(Propagation::Foreground),
             other => {
-                let error =
-                    FieldError::not_supported("propagationPolicy", other, &["Background", "Foreground", "Orphan"]);
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                let error = FieldError::not_supported("propagationPolicy", other, &supported);
                 Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]))
             }
         }

@@ -121,8 +121,11 @@ impl Printed {
     }
 }
 
+/// What stands first in an object's text, so that a list can leave it out.
+const FIRST: [&str; 2] = ["apiVersion", "kind"];
+
 /// The text of an object (with `rest`: of a part of it, and the other fields' own text in between), in the order of the
-/// fields' names.
+/// fields' names but for the first two.
 fn print(object: &Value, rest: Option<&Rest>) -> Result<(Vec<u8>, usize), Status> {
     let Value::Object(map) = object else {
         return Err(Status::internal("an object that is no JSON object"));
@@ -130,7 +133,13 @@ fn print(object: &Value, rest: Option<&Rest>) -> Result<(Vec<u8>, usize), Status
     let mut text = Vec::with_capacity(4096);
     let mut hole = None;
     let mut others = rest.into_iter().flat_map(Rest::fields).peekable();
-    for (key, value) in map {
+    for key in FIRST {
+        if let Some(value) = map.get(key) {
+            begin_field(&mut text, key);
+            json::print(value, &mut text);
+        }
+    }
+    for (key, value) in map.iter().filter(|(key, _)| !FIRST.contains(&key.as_str())) {
         while let Some((key, raw)) = others.next_if(|(other, _)| *other < key.as_str()) {
             begin_field(&mut text, key);
             text.extend_from_slice(raw);

@@ -18,6 +18,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
             r"(resourceVersion\W{1,8}|in object meta: |current: |in record \()[0-9]+",
             "${1}<revision>",
         ),
+        (r"Key: /registry/[^,]*", "Key: <key>"),
         (r"(?s)\n@@ .*", "\n<what differs>"),
         (r"\b10\.96\.[1-9][0-9]*\.[0-9]+\b", "<address>"),
     ]

@@ -4,7 +4,7 @@
 mod bounds;
 mod strategic;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use bounds::Bounds;
 
@@ -33,11 +33,15 @@ impl From<PatchError> for Status {
         match error {
             PatchError::Malformed(text) => Status::bad_request(text),
             PatchError::TooLarge(text) => Status::too_large(text),
-            PatchError::Unprocessable(text) => Status::new(
-                422,
-                "Invalid",
-                format!("the server rejected our request due to an error in our request: {text}"),
-            ),
+            // Which error it was, upstream keeps to itself.
+            PatchError::Unprocessable(_) => Status {
+                details: Some(Value::Object(Map::new())),
+                ..Status::new(
+                    422,
+                    "Invalid",
+                    "the server rejected our request due to an error in our request",
+                )
+            },
             PatchError::Other(text) => Status::new(500, "", text),
         }
     }

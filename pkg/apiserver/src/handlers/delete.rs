@@ -38,15 +38,16 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
             answer(call, StatusCode::OK, Written::Tree(last), &[]).await
         }
         Outcome::Gone(last) => {
-            let mut status = Status::new(200, "", "");
             let mut details = json!({
                 "name": meta::name(&last), "kind": call.row.plural(), "uid": meta::uid(&last),
             });
             if !call.row.resource.group.is_empty() {
                 details["group"] = json!(call.row.resource.group);
             }
-            status.details = Some(details);
-            respond::value(StatusCode::OK, call.output, status.to_value())
+            // It names no code, as the status of nothing else.
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            respond::value(StatusCode::OK, call.output, status)
         }
         Outcome::Waits(written) => {
             let code = if options.orphan_dependents == Some(false) {
@@ -187,33 +188,34 @@ pub fn as_planned(
 }
 
 fn check_preconditions(call: &Call, object: &Object, value: &Value, options: &DeleteOptions) -> Result<(), Status> {
-    let refuse = |why: String| {
-        Err(Status::conflict(
+    let own = [meta::uid(value), &object.revision.to_string()];
+    let asked = [options.uid.as_deref(), options.resource_version.as_deref()];
+    let Some(differs) = (0..2).find(|&index| asked[index].is_some_and(|asked| asked != own[index])) else {
+        return Ok(());
+    };
+    let (asked, own) = (asked[differs].unwrap_or_default(), own[differs]);
+    let what = ["UID", "ResourceVersion"][differs];
+    // Namespaces are looked at before the others are, in words of their own.
+    if call.row.resource.semantics.deletion == Deletion::Emptied {
+        let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {own}");
+        return Err(Status::conflict(
             &call.row.resource.group,
             call.row.plural(),
             object.name(),
             &why,
-        ))
-    };
-    if let Some(uid) = &options.uid {
-        let own = meta::uid(value);
-        if uid != own {
-            return refuse(format!(
-                "the UID in the precondition ({uid}) does not match the UID in record ({own}). \
-                 The object might have been deleted and then recreated"
-            ));
-        }
+        ));
     }
-    if let Some(version) = &options.resource_version {
-        let own = object.revision.to_string();
-        if *version != own {
-            return refuse(format!(
-                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({own}). \
-                 The object might have been modified"
-            ));
-        }
-    }
-    Ok(())
+    let happened = ["deleted and then recreated", "modified"][differs];
+    let why = format!(
+        "the {what} in the precondition ({asked}) does not match the {what} in record ({own}). \
+         The object might have been {happened}"
+    );
+    Err(Status::conflict(
+        &call.row.resource.group,
+        call.row.kind(),
+        object.name(),
+        &why,
+    ))
 }
 
 #[derive(Debug, PartialEq)]

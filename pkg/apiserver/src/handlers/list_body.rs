@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use mk8s_api::codec::protobuf;
 use mk8s_api::status::Status;
-use serde_json::json as tree;
+use serde_json::{Value, json as tree};
 
 use super::layout::Layout;
 use crate::call::Call;
@@ -202,8 +202,8 @@ enum State {
 
 /// How one object is written.
 enum Item {
-    /// The stored bytes.
-    Json,
+    /// The stored bytes, without what they begin with.
+    Json(Vec<u8>),
     /// As the row shows it.
     Shown,
     Metadata,
@@ -246,7 +246,11 @@ impl Lister {
             meta["remainingItemCount"] = remaining.into();
         }
         let (item, kind, api_version) = match call.output.shape {
-            Shape::Object if row.shows_stored() => (Item::Json, &*row.resource.list_kind, row.api_version.as_str()),
+            Shape::Object if row.shows_stored() => (
+                Item::Json(first(row)),
+                &*row.resource.list_kind,
+                row.api_version.as_str(),
+            ),
             Shape::Object => (Item::Shown, &*row.resource.list_kind, row.api_version.as_str()),
             Shape::Metadata | Shape::MetadataList => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
             Shape::Table => (Item::Row(table::include(&call.query)), "Table", "meta.k8s.io/v1"),
@@ -303,20 +307,32 @@ impl Lister {
     }
 }
 
+/// What every item's text begins with: the list has said it, where all is of one built-in type.
+fn first(row: &Row) -> Vec<u8> {
+    match row.schema {
+        Some(_) => format!("{{\"apiVersion\":{:?},\"kind\":{:?},", row.api_version, row.kind()).into_bytes(),
+        None => b"{".to_vec(),
+    }
+}
+
+fn untyped(row: &Row, mut item: Value) -> Value {
+    if let (Some(_), Value::Object(fields)) = (&row.schema, &mut item) {
+        fields.retain(|key, _| key != "apiVersion" && key != "kind");
+    }
+    item
+}
+
 fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, object: &Arc<Object>) -> Result<(), Status> {
     let compact = layout == Layout::Compact;
     let value = match item {
-        Item::Json if compact => {
-            object.print_at(object.revision, chunk);
-            return Ok(());
-        }
-        Item::Json => object.whole()?,
+        Item::Json(first) if compact && object.print_item(first, chunk) => return Ok(()),
+        Item::Json(_) => untyped(row, object.whole()?),
         Item::Protobuf => {
             // Encoded before the head was written: the lengths in it are of these bytes.
             chunk.extend_from_slice(&object.proto_item()?);
             return Ok(());
         }
-        Item::Shown => row.show(object.whole()?),
+        Item::Shown => untyped(row, row.show(object.whole()?)),
         Item::Metadata if compact && row.shows_stored_metadata() => {
             chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
             return Ok(());

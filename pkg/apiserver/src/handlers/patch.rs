@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use mk8s_api::codec::{Validation, conform, json, yaml};
 use mk8s_api::meta;
-use mk8s_api::patch::{self, PatchError};
+use mk8s_api::patch;
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
@@ -66,27 +66,7 @@ pub fn apply(call: &Call, kind: PatchType, target: &mut Value, patch: &Value) ->
         (PatchType::Strategic, Some(schema)) => patch::strategic(target, patch, schema),
         _ => patch::merge(target, patch),
     };
-    applied.map_err(|error| patch_failed(call, kind, error))
-}
-
-fn patch_failed(call: &Call, kind: PatchType, error: PatchError) -> Status {
-    match (kind, error) {
-        // The patch is well-formed but does not fit the object.
-        (PatchType::Json, PatchError::Unprocessable(text)) => {
-            let mut status = Status::new(
-                422,
-                "Invalid",
-                "the server rejected our request due to an error in our request",
-            );
-            status.details = Some(serde_json::json!({
-                "name": call.info.name, "kind": call.row.plural(),
-                "causes": [{"reason": "FieldValueInvalid", "message": text, "field": "patch"}],
-            }));
-            status.message = format!("the server rejected our request due to an error in our request: {text}");
-            status
-        }
-        (_, error) => Status::from(error),
-    }
+    applied.map_err(Status::from)
 }
 
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {

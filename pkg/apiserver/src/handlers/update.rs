@@ -118,6 +118,11 @@ fn precondition_uid(call: &Call, wanted: &str, own: &str) -> Status {
         &call.row.resource.group,
         call.row.plural(),
         &call.info.name,
-        &format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {own}"),
+        &format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {wanted}, UID in object meta: {own}",
+            call.row.plural(),
+            call.info.name
+        ),
     )
 }
