@@ -6,6 +6,7 @@ pub mod codec;
 pub mod conditions;
 pub mod defaults;
 mod float;
+pub mod go;
 pub mod json_path;
 pub mod meta;
 pub mod names;

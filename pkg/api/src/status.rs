@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::codec::json;
 use crate::float;
+use crate::go;
 
 /// Upstream's field error types, with the words clients compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +136,7 @@ impl FieldError {
         if let (true, Some(value)) = (shows_value, &self.value) {
             text.push_str(": ");
             match value {
-                Value::String(string) => text.push_str(&format!("{string:?}")),
+                Value::String(string) => text.push_str(&go::quoted(string)),
                 Value::Number(number) if number.is_f64() => {
                     text.push_str(&float::plain(number.as_f64().unwrap_or_default()));
                 }

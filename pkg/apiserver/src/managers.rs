@@ -2,12 +2,13 @@
 //! holds `metadata.managedFields`; they go beside it, from the object that was found to the one that is printed.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use http::HeaderMap;
 use http::header::USER_AGENT;
-use mk8s_api::apply::{self, Managed, Node, Operation, Owner, Set, Time, Versions, Writer};
+use mk8s_api::apply::{self, Element, Managed, Node, Operation, Owner, Set, Time, Versions, Writer};
 use mk8s_api::registry::{Resource, Served};
-use mk8s_api::schema;
+use mk8s_api::schema::{self, Schema};
 use mk8s_api::{meta, time};
 use serde_json::Value;
 
@@ -73,7 +74,7 @@ fn starting_from(own: &Managed, sent: Option<&Value>) -> Managed {
 /// The managers of an object that is created. `object` is in stored form, with its defaults.
 pub fn created(call: &Call, object: &Value, sent: Option<&Value>) -> Managed {
     let before = starting_from(&Managed::default(), sent);
-    let writer = writer(call, Operation::Update);
+    let writer = writer(call, &call.row.api_version, Operation::Update);
     let shown = view(&call.row, object);
     let Some(empty) = call.row.empty() else {
         return before;
@@ -91,7 +92,7 @@ pub fn changed(call: &Call, current: &Current, new: &Value, sent: Option<&Value>
         // What nobody was said to own so far belongs to nobody until it is applied.
         return before;
     }
-    let writer = writer(call, Operation::Update);
+    let writer = writer(call, &call.row.api_version, Operation::Update);
     let (old, new) = (view(&call.row, &current.value), view(&call.row, new));
     record(&before, &old, &new, &writer, &Resourceful::of(call))
 }
@@ -140,12 +141,13 @@ fn record(before: &Managed, old: &Value, new: &Value, writer: &Writer, versions:
     }
 }
 
-pub fn writer(call: &Call, operation: Operation) -> Writer {
+/// Who writes by a call, in a version.
+pub fn writer(call: &Call, api_version: &str, operation: Operation) -> Writer {
     Writer {
         owner: Owner {
             manager: name(&call.query, &call.headers).into(),
             operation,
-            api_version: call.row.api_version.as_str().into(),
+            api_version: api_version.into(),
             subresource: call.info.subresource.as_str().into(),
         },
         now: now(),
@@ -153,7 +155,7 @@ pub fn writer(call: &Call, operation: Operation) -> Writer {
 }
 
 /// A stored tree as the row shows it.
-fn view<'a>(row: &Row, stored: &'a Value) -> Cow<'a, Value> {
+pub fn view<'a>(row: &Row, stored: &'a Value) -> Cow<'a, Value> {
     match row.shows_stored() {
         true => Cow::Borrowed(stored),
         false => Cow::Owned(row.show(stored.clone())),
@@ -163,11 +165,64 @@ fn view<'a>(row: &Row, stored: &'a Value) -> Cow<'a, Value> {
 /// An object of a version without a field: what its type has from the start.
 pub fn empty(resource: &Resource, served: &Served) -> Option<Value> {
     use mk8s_api::codec::{Validation, conform};
-    let schema = schema::by_gvk(&served.group, &served.name, &resource.kind)?;
     let own = serde_json::json!({"apiVersion": served.api_version(), "kind": resource.kind});
-    conform(own, schema, Validation::Ignore)
+    conform(own, schema(resource, served), Validation::Ignore)
         .ok()
         .map(|decoded| decoded.value)
+}
+
+/// What a version's objects are; of custom ones metadata alone is known.
+fn schema(resource: &Resource, served: &Served) -> &'static Schema {
+    let known = schema::by_gvk(&served.group, &served.name, &resource.kind);
+    known.unwrap_or_else(schema::custom)
+}
+
+/// Scales, of whichever version.
+pub struct Scales;
+
+impl Versions for Scales {
+    fn node(&self, api_version: &str) -> Option<Node<'_>> {
+        schema::by_api_version(api_version, "Scale").map(|schema| Node::root(schema))
+    }
+
+    fn convert<'a>(&self, object: &'a Value, _: &str) -> Option<Cow<'a, Value>> {
+        Some(Cow::Borrowed(object))
+    }
+
+    fn ignored(&self, _: &str) -> &Set {
+        static NONE: LazyLock<Set> = LazyLock::new(Set::default);
+        &NONE
+    }
+}
+
+/// The managers of an object's Scale.
+pub fn of_scale(call: &Call, scale_version: &str, object: &Managed) -> Managed {
+    apply::to_scale(object, scale_version, &|api_version| replicas(call, api_version))
+}
+
+/// The managers of an object whose Scale has these by now.
+pub fn from_scale(call: &Call, object: &Managed, scale: &Managed) -> Managed {
+    let path = |api_version: &str| replicas(call, api_version);
+    apply::from_scale(object, scale, &call.row.api_version, &path)
+}
+
+/// Where a version of the call's kind has its replicas.
+fn replicas(call: &Call, api_version: &str) -> Option<Set> {
+    let served = Resourceful::of(call).served(api_version)?;
+    let mut set = Set::default();
+    if let Some(scale) = &served.scale {
+        set.insert(scale.spec_replicas.iter().map(|name| Element::field(name)));
+    }
+    Some(set)
+}
+
+/// The managers of a Scale that is changed.
+pub fn scaled(call: &Call, scale_version: &str, before: &Managed, old: &Value, new: &Value) -> Managed {
+    if before.is_empty() {
+        return Managed::default();
+    }
+    let writer = writer(call, scale_version, Operation::Update);
+    record(before, old, new, &writer, &Scales)
 }
 
 /// The versions of a resource, to whoever compares objects in them.
@@ -194,7 +249,7 @@ impl<'a> Resourceful<'a> {
 impl Versions for Resourceful<'_> {
     fn node(&self, api_version: &str) -> Option<Node<'_>> {
         let served = self.served(api_version)?;
-        schema::by_gvk(&served.group, &served.name, &self.resource.kind).map(|schema| Node::root(schema))
+        Some(Node::root(schema(self.resource, served)))
     }
 
     fn convert<'a>(&self, object: &'a Value, api_version: &str) -> Option<Cow<'a, Value>> {

@@ -5,6 +5,8 @@ use std::num::{IntErrorKind, ParseIntError};
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
+use crate::handlers::patch::PatchType;
+use crate::managers;
 use crate::request::Query;
 
 /// metav1.ListOptions, checked.
@@ -206,29 +208,74 @@ pub struct WriteOptions {
 
 impl WriteOptions {
     pub fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
+        Self::checked(query, kind, Vec::new())
+    }
+
+    /// Of a patch: who applies says as whom, and only he may force it.
+    pub fn of_patch(query: &Query, patch: PatchType) -> Result<WriteOptions, Status> {
+        let applies = patch == PatchType::Apply;
+        let error = if applies && query.text("fieldManager").is_none() {
+            Some(FieldError::required("fieldManager", "is required for apply patch"))
+        } else if !applies && query.get("force").is_some() {
+            Some(FieldError::forbidden(
+                "force",
+                "may not be specified for non-apply patch",
+            ))
+        } else {
+            None
+        };
+        Self::checked(query, "PatchOptions", error.into_iter().collect())
+    }
+
+    fn checked(query: &Query, kind: &str, mut errors: Vec<FieldError>) -> Result<WriteOptions, Status> {
+        check_manager(query.get("fieldManager").unwrap_or_default(), &mut errors);
+        let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let field_validation = match query.text("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
             Some("Strict") => FieldValidation::Strict,
             Some("Ignore") => FieldValidation::Ignore,
             Some(other) => {
-                let error = FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn", ""]);
-                return Err(Status::invalid("meta.k8s.io", kind, "", &[error]));
+                let supported = &["Ignore", "Strict", "Warn", ""];
+                errors.push(FieldError::not_supported("fieldValidation", other, supported));
+                FieldValidation::Warn
             }
         };
+        if !errors.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", kind, "", &errors));
+        }
         Ok(WriteOptions {
-            dry_run: dry_run(query.all("dryRun"), kind)?,
+            dry_run,
             field_validation,
         })
     }
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, Status> {
-    let values: Vec<&str> = values.collect();
-    if values.iter().all(|value| *value == "All") {
-        return Ok(!values.is_empty());
+/// A manager's name is short, and can be printed.
+fn check_manager(name: &str, errors: &mut Vec<FieldError>) {
+    if name.len() > managers::MAX_NAME {
+        errors.push(FieldError::too_long("fieldManager", managers::MAX_NAME));
     }
-    let error = FieldError::not_supported("dryRun", serde_json::json!(values), &["All"]);
-    Err(Status::invalid("meta.k8s.io", kind, "", &[error]))
+    for (at, letter) in name.char_indices().filter(|(_, letter)| letter.is_control()) {
+        let why = format!("invalid character U+{:04X} (at position {at})", letter as u32);
+        errors.push(FieldError::invalid("fieldManager", name, why));
+    }
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
+    let values: Vec<&str> = values.collect();
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported("dryRun", serde_json::json!(values), &["All"]));
+    }
+    !values.is_empty()
+}
+
+fn dry_run_of_delete<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
+    let mut errors = Vec::new();
+    let dry = dry_run(values, &mut errors);
+    match errors.is_empty() {
+        true => Ok(dry),
+        false => Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)),
+    }
 }
 
 /// metav1.DeleteOptions.
@@ -288,7 +335,7 @@ impl DeleteOptions {
             grace_period,
             orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
             propagation: query.text("propagationPolicy").map(Propagation::parse).transpose()?,
-            dry_run: dry_run(query.all("dryRun"), "DeleteOptions")?,
+            dry_run: dry_run_of_delete(query.all("dryRun"))?,
             ..DeleteOptions::default()
         })
     }
@@ -307,7 +354,7 @@ impl DeleteOptions {
             resource_version: precondition("resourceVersion"),
             orphan_dependents: body.get("orphanDependents").and_then(Value::as_bool),
             propagation: propagation.map(Propagation::parse).transpose()?,
-            dry_run: dry_run(dry, "DeleteOptions")?,
+            dry_run: dry_run_of_delete(dry)?,
         })
     }
 }

@@ -209,6 +209,19 @@ pub struct Updated {
     pub created: bool,
 }
 
+/// What an attempt makes of what is stored.
+pub struct Next {
+    pub object: Value,
+    /// Who owns what of it, where that is known already.
+    pub owned: Option<Managed>,
+}
+
+impl From<Value> for Next {
+    fn from(object: Value) -> Next {
+        Next { object, owned: None }
+    }
+}
+
 /// Updates the object that the call names, or creates it where `next` allows that. `next` makes of what is stored what is to
 /// be stored (in stored form, as the client means it), and checks what the client named of it.
 pub async fn update<N>(
@@ -220,7 +233,7 @@ pub async fn update<N>(
     next: N,
 ) -> Result<Updated, Status>
 where
-    N: FnMut(&Current, &mut Vec<String>) -> Result<Value, Status> + Send,
+    N: FnMut(&Current, &mut Vec<String>) -> Result<Next, Status> + Send,
 {
     let mut target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
     target.reads = reads;
@@ -254,18 +267,19 @@ struct Update<'a, N> {
 
 impl<N> Attempt for Update<'_, N>
 where
-    N: FnMut(&Current, &mut Vec<String>) -> Result<Value, Status> + Send,
+    N: FnMut(&Current, &mut Vec<String>) -> Result<Next, Status> + Send,
 {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         self.before.clone_into(self.warnings);
         self.created = current.object.is_none();
         let current = in_form(self.call, current).await?;
-        let mut new = (self.next)(&current, self.warnings)?;
+        let mut next = (self.next)(&current, self.warnings)?;
         if self.created {
-            let managed = begin_create(self.call, &mut new)?;
-            return creation(self.call, &mut new, &managed, self.options, self.warnings).await;
+            let managed = begin_create(self.call, &mut next.object)?;
+            let managed = next.owned.unwrap_or(managed);
+            return creation(self.call, &mut next.object, &managed, self.options, self.warnings).await;
         }
-        change(self.call, self.part, &current, new, self.options, self.warnings).await
+        change(self.call, self.part, &current, next, self.options, self.warnings).await
     }
 }
 
@@ -274,18 +288,19 @@ async fn change(
     call: &Call,
     part: Part,
     current: &Current,
-    mut new: Value,
+    next: Next,
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
     let resource = &call.row.resource;
     let old = &current.value;
+    let Next { object: mut new, owned } = next;
     let sent = managers::take(&mut new);
     begin_change(call, &mut new, old)?;
     if let Some(rest) = &current.rest {
         rest.trim(&mut new);
     }
-    let managed = managers::changed(call, current, &new, sent.as_ref());
+    let managed = owned.unwrap_or_else(|| managers::changed(call, current, &new, sent.as_ref()));
     let admission = call.server.admission();
     let mut attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
     attributes.stored = current.object.as_deref();

@@ -43,9 +43,12 @@ async fn every_answer_carries_the_managers_and_a_restart_keeps_them() {
     assert_eq!(managers(&made), expected);
     let list = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
     assert_eq!(managers(&api.get(&path).await.1), expected);
-    for accept in [
-        "application/json",
-        "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+    for (accept, of_list) in [
+        ("application/json", "application/json"),
+        (
+            "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+        ),
     ] {
         assert_eq!(
             managers(&list(&api.accept(&path, accept).await.1)),
@@ -53,8 +56,7 @@ async fn every_answer_carries_the_managers_and_a_restart_keeps_them() {
             "{accept}"
         );
         let all = format!("{CMS}?fieldSelector=metadata.name%3Dc");
-        let of_list = accept.replace("PartialObjectMetadata", "PartialObjectMetadataList");
-        let shown = list(&api.accept(&all, &of_list).await.1)["items"][0].clone();
+        let shown = list(&api.accept(&all, of_list).await.1)["items"][0].clone();
         assert_eq!(managers(&shown), expected, "{accept}");
     }
     let table = api
@@ -162,4 +164,176 @@ async fn a_status_has_managers_of_its_own() {
         .patch(&path, MERGE, &json!({"metadata": {"managedFields": []}}))
         .await;
     assert_eq!(managers(&kept), managers(&patched));
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+fn deployment() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "j"}]}}}})
+}
+
+#[tokio::test]
+async fn what_is_applied_is_made_shared_taken_and_given_up() {
+    let api = Api::open().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/d";
+    let apply = async |query: &str, body: &Value| api.patch(&format!("{path}?{query}"), APPLY, body).await;
+    let (code, made) = apply("fieldManager=one", &deployment()).await;
+    assert_eq!(code, 201, "{made}");
+    // The same again changes nothing.
+    let (code, again) = apply("fieldManager=one", &deployment()).await;
+    assert_eq!((code, &again), (200, &made));
+
+    let mut other = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3}});
+    let (code, conflict) = apply("fieldManager=two", &other).await;
+    assert_eq!(
+        (code, conflict["reason"].as_str()),
+        (409, Some("Conflict")),
+        "{conflict}"
+    );
+    assert_eq!(
+        conflict["message"],
+        "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas"
+    );
+    let (code, forced) = apply("fieldManager=two&force=true", &other).await;
+    assert_eq!((code, &forced["spec"]["replicas"]), (200, &json!(3)));
+    assert_eq!(managers(&forced)[1], r#"two Apply  {"f:spec":{"f:replicas":{}}}"#);
+
+    // One container less: it goes, and what nobody else owns of it. The replicas are the other's now.
+    let mut less = deployment();
+    less["spec"]["template"]["spec"]["containers"]
+        .as_array_mut()
+        .unwrap()
+        .pop();
+    less["spec"].as_object_mut().unwrap().remove("replicas");
+    let (code, pruned) = apply("fieldManager=one", &less).await;
+    assert_eq!(code, 200, "{pruned}");
+    assert_eq!(
+        pruned["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(pruned["spec"]["replicas"], 3);
+    // Given up by its last owner it has its default again.
+    other.as_object_mut().unwrap().remove("spec");
+    let (_, left) = apply("fieldManager=two", &other).await;
+    assert_eq!(left["spec"]["replicas"], 1);
+    assert_eq!(managers(&left).len(), 1);
+}
+
+#[tokio::test]
+async fn kubectl_takes_what_it_applied_before() {
+    let api = Api::open().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/d";
+    let mut old = deployment();
+    let last = old.to_string();
+    old["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": last});
+    let made = api
+        .post(
+            "/apis/apps/v1/namespaces/default/deployments?fieldManager=kubectl-client-side-apply",
+            &old,
+        )
+        .await;
+    assert_eq!(made.0, 201);
+    let mut new = deployment();
+    new["spec"]["replicas"] = 5.into();
+    let refused = api.patch(&format!("{path}?fieldManager=else"), APPLY, &new).await;
+    assert_eq!(refused.0, 409);
+    let (code, applied) = api.patch(&format!("{path}?fieldManager=kubectl"), APPLY, &new).await;
+    assert_eq!((code, &applied["spec"]["replicas"]), (200, &json!(5)), "{applied}");
+    let noted = &applied["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"];
+    assert_eq!(serde_json::from_str::<Value>(noted.as_str().unwrap()).unwrap(), new);
+}
+
+#[tokio::test]
+async fn replicas_change_hands_through_the_scale() {
+    let api = Api::open().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/d";
+    let (code, made) = api
+        .patch(&format!("{path}?fieldManager=one"), APPLY, &deployment())
+        .await;
+    assert_eq!(code, 201, "{made}");
+    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "spec": {"replicas": 4}});
+    let at = format!("{path}/scale?fieldManager=two");
+    let (code, conflict) = api.patch(&at, APPLY, &scale).await;
+    assert_eq!(code, 409, "{conflict}");
+    let (code, scaled) = api.patch(&format!("{at}&force=true"), APPLY, &scale).await;
+    assert_eq!((code, &scaled["spec"]["replicas"]), (200, &json!(4)), "{scaled}");
+    let (_, object) = api.get(path).await;
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    assert_eq!(entries[0]["manager"], "two");
+    assert_eq!(entries[0]["subresource"], "scale");
+    assert_eq!(entries[0]["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(entries[1]["fieldsV1"]["f:spec"].get("f:replicas"), None);
+}
+
+#[tokio::test]
+async fn bad_applies_are_refused_in_upstreams_words() {
+    let api = Api::open().await;
+    let path = format!("{CMS}/c");
+    let good = config_map().to_string();
+    let rows: [(&str, &str, u16, &str); 9] = [
+        (
+            "",
+            &good,
+            422,
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ),
+        (
+            "fieldManager=m",
+            "[1]",
+            400,
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        ("fieldManager=m", "", 400, "invalid object type: /, Kind="),
+        (
+            "fieldManager=m",
+            "{apiVersion: v1, kind: Secret}",
+            400,
+            "invalid object type: /v1, Kind=Secret",
+        ),
+        (
+            "fieldManager=m",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {managedFields: []}}",
+            400,
+            "metadata.managedFields must be nil",
+        ),
+        (
+            "fieldManager=m",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: 1}, x: 1}",
+            500,
+            "failed to create typed patch object (/c; /v1, Kind=ConfigMap): errors:\n  .data.a: expected string, got &value.valueUnstructured{Value:1}\n  .x: field not declared in schema",
+        ),
+        (
+            "fieldManager=m",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: d}}",
+            400,
+            "the name of the object (d) does not match the name on the URL (c)",
+        ),
+        (
+            "fieldManager=m",
+            "{apiVersion: v1, kind: ConfigMap}",
+            400,
+            "the name of the object (c based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            "fieldManager=m",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, uid: u}}",
+            409,
+            "Operation cannot be fulfilled on configmaps \"c\": uid mismatch: the provided object specified uid u, and no existing object was found",
+        ),
+    ];
+    for (query, body, code, message) in rows {
+        let response = api
+            .send("PATCH", &format!("{path}?{query}"), APPLY, body.to_string())
+            .await;
+        let (found, refused) = harness::read(response).await;
+        assert_eq!((found, refused["message"].as_str().unwrap()), (code, message), "{body}");
+    }
+    let (code, refused) = api.patch(&format!("{path}?force=true"), MERGE, &json!({})).await;
+    let forced = "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
+    assert_eq!((code, refused["message"].as_str()), (422, Some(forced)));
 }

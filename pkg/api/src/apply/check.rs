@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::element::Element;
 use super::items;
 use super::node::{Items, Kind, Node, Scalar};
+use crate::go;
 
 /// What is wrong at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Checker {
             (_, Value::Null) => {}
             (Kind::Scalar(scalar), _) => self.scalar(scalar, value),
             (Kind::List, Value::Array(items)) => self.list(node, items),
-            (Kind::List, _) => self.tell(format!("expected list, got &{{{}}}", go(value))),
+            (Kind::List, _) => self.tell(format!("expected list, got &{{{}}}", plain(value))),
             (Kind::Map, Value::Object(fields)) => {
                 for (key, value) in fields {
                     match node.child(key) {
@@ -76,7 +77,7 @@ impl Checker {
                     }
                 }
             }
-            (Kind::Map, _) => self.tell(format!("expected map, got &{{{}}}", go(value))),
+            (Kind::Map, _) => self.tell(format!("expected map, got &{{{}}}", plain(value))),
             (Kind::Deduced | Kind::Untyped, _) => {}
         }
     }
@@ -92,8 +93,8 @@ impl Checker {
                 "expected string, got &value.valueUnstructured{{Value:{}}}",
                 go_syntax(value)
             ),
-            (Scalar::Bool, _) => format!("expected boolean, got &{{{}}}", go(value)),
-            (Scalar::Any, _) => format!("expected any scalar, got &{{{}}}", go(value)),
+            (Scalar::Bool, _) => format!("expected boolean, got &{{{}}}", plain(value)),
+            (Scalar::Any, _) => format!("expected any scalar, got &{{{}}}", plain(value)),
         };
         self.tell(told);
     }
@@ -119,15 +120,15 @@ impl Checker {
 }
 
 /// A value as Go prints it with %v.
-fn go(value: &Value) -> String {
+fn plain(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go).collect::<Vec<_>>().join(" ")),
+        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(fields) => {
             let fields: Vec<String> = fields
                 .iter()
-                .map(|(key, value)| format!("{key}:{}", go(value)))
+                .map(|(key, value)| format!("{key}:{}", plain(value)))
                 .collect();
             format!("map[{}]", fields.join(" "))
         }
@@ -152,7 +153,7 @@ fn go_type(value: &Value) -> &'static str {
 fn go_syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".into(),
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => go::quoted(text),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(go_syntax).collect();
             format!("[]interface {{}}{{{}}}", items.join(", "))

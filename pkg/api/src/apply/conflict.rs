@@ -5,6 +5,7 @@ use std::fmt;
 use super::element::Element;
 use super::managed::{Operation, Owner};
 use super::set::Set;
+use crate::go;
 
 /// A field, and who owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Conflict {
 impl Conflict {
     /// How an owner is called.
     pub(super) fn manager(owner: &Owner) -> String {
-        let mut told = format!("{:?}", owner.manager);
+        let mut told = go::quoted(&owner.manager);
         if !owner.subresource.is_empty() {
             told.push_str(&format!(" with subresource {:?}", owner.subresource));
         }

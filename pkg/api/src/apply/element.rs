@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::{Number, Value};
 
 use crate::codec::json;
+use crate::go;
 
 /// A step of a path. Ordered as clients see sets printed: fields, keys, values, indices.
 #[derive(Clone, Debug)]
@@ -168,7 +169,7 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::Null => f.write_str("null"),
-            Value::String(text) => write!(f, "{text:?}"),
+            Value::String(text) => f.write_str(&go::quoted(text)),
             Value::Number(number) => {
                 let mut text = String::new();
                 print_number(number, &mut text);

@@ -18,6 +18,7 @@ mod managed;
 mod merge;
 mod node;
 mod remove;
+mod scale;
 mod set;
 mod update;
 
@@ -31,5 +32,6 @@ pub use last_applied::apply;
 pub use managed::{Entry, Managed, ManagedError, Operation, Owner, Time, is_reset, print_field};
 pub use merge::MergeError;
 pub use node::Node;
+pub use scale::{ReplicasPath, from_scale, to_scale};
 pub use set::Set;
 pub use update::{Versions, Writer, update};

@@ -18,6 +18,19 @@ fn now() -> String {
 
 pub fn nothing(_object: &mut Value) {}
 
+/// Of the secrets that an account names only the names count.
+pub fn service_account(account: &mut Value) {
+    for secret in meta::items_mut(account, &["secrets"]) {
+        if let Value::Object(reference) = secret {
+            reference.retain(|field, _| field == "name");
+        }
+    }
+}
+
+pub fn service_account_update(account: &mut Value, _old: &Value) {
+    service_account(account);
+}
+
 pub fn nothing_on_update(_new: &mut Value, _old: &Value) {}
 
 pub fn pod_create(pod: &mut Value) {

@@ -209,6 +209,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::secret)
             .fields(&["type"]),
         core("ServiceAccount", "serviceaccounts")
+            .prepare(defaults::service_account, defaults::service_account_update)
             .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .short(&["sa"])

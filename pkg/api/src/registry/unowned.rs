@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Handler, Resource};
+use super::Resource;
 use crate::apply::Set;
 
 type Paths = &'static [&'static [&'static str]];
@@ -56,14 +56,9 @@ impl Resource {
             return own;
         }
         match subresource {
-            "" if self.writes_status() => &STATUS,
+            "" if self.stored().has_status() => &STATUS,
             "status" => &SPEC,
             _ => &NONE,
         }
-    }
-
-    fn writes_status(&self) -> bool {
-        let mut subresources = self.stored().subresources.iter();
-        subresources.any(|subresource| subresource.handler == Handler::Status)
     }
 }

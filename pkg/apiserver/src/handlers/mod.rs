@@ -1,5 +1,6 @@
 //! One file per verb, generic over the registry's rows.
 
+pub mod apply;
 pub mod create;
 pub mod decode;
 pub mod delete;

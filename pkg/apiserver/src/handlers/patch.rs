@@ -10,9 +10,9 @@ use mk8s_api::patch;
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
-use super::answer;
 use super::decode::{self, Expected};
 use super::update::check_version;
+use super::{answer, apply as server_side};
 use crate::call::Call;
 use crate::guaranteed_update::Reads;
 use crate::managers;
@@ -20,12 +20,13 @@ use crate::options::{FieldValidation, WriteOptions};
 use crate::part;
 use crate::pipeline::{self, Part};
 
-/// The three ways to say what changes.
+/// The ways to say what changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
     Json,
     Merge,
     Strategic,
+    Apply,
 }
 
 impl PatchType {
@@ -36,12 +37,10 @@ impl PatchType {
             "application/json-patch+json" => Ok(PatchType::Json),
             "application/merge-patch+json" => Ok(PatchType::Merge),
             "application/strategic-merge-patch+json" if call.row.schema.is_some() => Ok(PatchType::Strategic),
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(Status::unsupported_media_type(
-                "server-side apply (application/apply-patch+yaml) is not in this version of mk8s: use client-side apply",
-            )),
+            "application/apply-patch+yaml" => Ok(PatchType::Apply),
             other => Err(Status::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (got {other:?})"
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml (got {other:?})"
             ))),
         }
     }
@@ -76,8 +75,11 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
 /// PATCH of the object or of its status.
 pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response<Body>, Status> {
     call.refuse_unsupported()?;
-    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let kind = PatchType::of(call)?;
+    let options = WriteOptions::of_patch(&call.query, kind)?;
+    if kind == PatchType::Apply {
+        return server_side::apply_part(call, body, options, part).await;
+    }
     let change = read_patch(&body)?;
     let mut warnings = Vec::new();
     let reads = match part {
@@ -93,12 +95,12 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         if with_managers {
             managers::put(&mut shown, current.managed());
         }
-        apply(call, kind, &mut shown, &change)?;
+        self::apply(call, kind, &mut shown, &change)?;
         let mut new = conformed(call, shown, &change, options, warnings)?;
         check_identity(call, &new)?;
         call.row.to_stored(&mut new);
         check_version(call, &new, current)?;
-        Ok(new)
+        Ok(new.into())
     });
     answer(call, StatusCode::OK, updated.await?.written, &warnings).await
 }
@@ -113,7 +115,7 @@ fn reaches_managers(patch: &Value) -> bool {
 }
 
 /// The patched tree as decoding its text would leave it.
-fn conformed(
+pub fn conformed(
     call: &Call,
     patched: Value,
     change: &Value,
@@ -138,7 +140,7 @@ fn conformed(
     Ok(decoded.value)
 }
 
-fn check_identity(call: &Call, new: &Value) -> Result<(), Status> {
+pub fn check_identity(call: &Call, new: &Value) -> Result<(), Status> {
     if meta::kind(new) != call.row.kind() || meta::api_version(new) != call.row.api_version {
         return Err(Status::bad_request(format!(
             "a patch can't change kind or apiVersion: {} {} is not {} {}",

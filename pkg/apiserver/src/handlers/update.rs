@@ -40,7 +40,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
             None if creates => may_create(call, &object)?,
             _ => check_version(call, &object, current)?,
         }
-        Ok(object.clone())
+        Ok(object.clone().into())
     });
     let Updated { written, created } = updated.await?;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
@@ -48,7 +48,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
 }
 
 /// A PUT of what is not there: who may only update is not let create, and a uid is one of something that was there.
-fn may_create(call: &Call, object: &Value) -> Result<(), Status> {
+pub fn may_create(call: &Call, object: &Value) -> Result<(), Status> {
     let asked = Attributes::of_request(&call.user, &call.info);
     call.server.authorizer().check(&Attributes {
         verb: "create",

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use mk8s_api::apply::{Applied, Managed};
 use mk8s_api::registry::{Path, ScalePaths};
 use mk8s_api::schema;
 use mk8s_api::selectors::LabelSelector;
@@ -14,9 +15,11 @@ use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
+use crate::handlers::apply::Applying;
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::patch::{PatchType, read_patch};
 use crate::handlers::update::check_version;
+use crate::managers::{self, Scales};
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part};
 use crate::respond;
@@ -36,20 +39,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     }
     call.refuse_unsupported()?;
     let mut warnings = Vec::new();
-    let options = WriteOptions::parse(
-        &call.query,
-        if call.info.verb == "update" {
-            "UpdateOptions"
-        } else {
-            "PatchOptions"
-        },
-    )?;
-    let change = if call.info.verb == "update" {
-        let expected = Expected::kind(form.group, form.version, &form.api_version, "Scale");
-        Change::Put(decode::object(call, &body, &expected, options, &mut warnings)?)
-    } else {
-        Change::Patch(PatchType::of(call)?, read_patch(&body)?)
-    };
+    let (options, change) = read(call, &form, &body, &mut warnings)?;
     let target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
     let mut scaling = Scaling {
         call,
@@ -67,6 +57,28 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     let mut response = respond::value(StatusCode::OK, call.output, form.show(&written))?;
     respond::warn(&mut response, &scaling.warnings);
     Ok(response)
+}
+
+/// What a request wants of a Scale.
+fn read(
+    call: &Call,
+    form: &Scale<'_>,
+    body: &[u8],
+    warnings: &mut Vec<String>,
+) -> Result<(WriteOptions, Change), Status> {
+    if call.info.verb == "update" {
+        let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+        let expected = Expected::kind(form.group, form.version, &form.api_version, "Scale");
+        let new = decode::object(call, body, &expected, options, warnings)?;
+        return Ok((options, Change::Put(new)));
+    }
+    let kind = PatchType::of(call)?;
+    let options = WriteOptions::of_patch(&call.query, kind)?;
+    let change = match kind {
+        PatchType::Apply => Change::Apply(Applying::read(call, &form.api_version, "Scale", body)?),
+        kind => Change::Patch(kind, read_patch(body)?),
+    };
+    Ok((options, change))
 }
 
 struct Scaling<'a> {
@@ -88,7 +100,13 @@ impl Attempt for Scaling<'_> {
         self.warnings.clone_from(&self.before);
         let current = pipeline::in_form(call, current).await?;
         let old_scale = form.show(&current.value);
-        let mut scale = self.change.apply(call, form, old_scale.clone())?;
+        let own = current.managed();
+        let before = managers::of_scale(call, &form.api_version, own);
+        let made = self
+            .change
+            .apply(call, form, &before, &old_scale, self.options, &mut self.warnings);
+        let (mut scale, owned) = made?;
+        let managed = managers::from_scale(call, own, &owned);
         let name = meta::name(&current.value);
         let admission = call.server.admission();
         let attributes = call.attributes(Operation::Update, name, Some(&old_scale), Options::Write(self.options));
@@ -104,18 +122,40 @@ impl Attempt for Scaling<'_> {
         pipeline::begin_change(call, &mut new, &current.value)?;
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value)?;
         call.validate(&attributes, &scale, &mut self.warnings).await?;
-        let managed = current.managed();
-        pipeline::finish_change(call, new, managed, &current, beside).await
+        pipeline::finish_change(call, new, &managed, &current, beside).await
     }
 }
 
 enum Change {
     Put(Value),
     Patch(PatchType, Value),
+    Apply(Applying),
 }
 
 impl Change {
-    fn apply(&self, call: &Call, form: &Scale<'_>, mut scale: Value) -> Result<Value, Status> {
+    /// The Scale that is wanted, and its managers.
+    fn apply(
+        &self,
+        call: &Call,
+        form: &Scale<'_>,
+        before: &Managed,
+        old: &Value,
+        options: WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Value, Managed), Status> {
+        if let Change::Apply(applying) = self {
+            let empty = json!({"apiVersion": form.api_version, "kind": "Scale", "metadata": {}, "spec": {},
+                "status": {"replicas": 0}});
+            let Applied { object, managed } = applying.apply(before, old, &empty, &Scales)?;
+            applying.note_problems(options.field_validation, warnings)?;
+            return Ok((object.unwrap_or_else(|| old.clone()), managed));
+        }
+        let new = self.changed(call, form, old.clone())?;
+        let managed = managers::scaled(call, &form.api_version, before, old, &new);
+        Ok((new, managed))
+    }
+
+    fn changed(&self, call: &Call, form: &Scale<'_>, mut scale: Value) -> Result<Value, Status> {
         match self {
             Change::Put(new) => return Ok(new.clone()),
             Change::Patch(PatchType::Json, change) => patch::json(&mut scale, change),
@@ -123,7 +163,8 @@ impl Change {
                 Some(schema) => patch::strategic(&mut scale, change, schema),
                 None => patch::merge(&mut scale, change),
             },
-            Change::Patch(PatchType::Merge, change) => patch::merge(&mut scale, change),
+            Change::Patch(_, change) => patch::merge(&mut scale, change),
+            Change::Apply(_) => Ok(()),
         }
         .map_err(|error| Status::bad_request(format!("{}: {error}", call.info.name)))?;
         Ok(scale)

@@ -1,0 +1,216 @@
+//! Server-side apply: a patch that says what its manager wants of an object, whether it is there or not
+//! (<https://kubernetes.io/docs/reference/using-api/server-side-apply/>).
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use mk8s_api::apply::{self, Applied, ApplyError, Configuration, Conflicts, Managed, Operation, Versions, Writer};
+use mk8s_api::codec::{Decoded, Validation, json, yaml};
+use mk8s_api::meta;
+use mk8s_api::status::Status;
+use serde_json::Value;
+
+use super::answer;
+use super::patch::{check_identity, conformed};
+use super::update::{check_version, may_create};
+use crate::call::Call;
+use crate::guaranteed_update::{Current, Reads};
+use crate::managers::{self, Resourceful};
+use crate::options::{FieldValidation, WriteOptions};
+use crate::pipeline::{self, Next, Part, Updated};
+
+/// What a request applies.
+pub struct Applying {
+    pub configuration: Value,
+    pub writer: Writer,
+    pub force: bool,
+    /// Keys that come twice.
+    problems: Vec<String>,
+}
+
+impl Applying {
+    /// Reads a request's body, whose object says that it is what the URL names.
+    pub fn read(call: &Call, api_version: &str, kind: &str, body: &[u8]) -> Result<Applying, Status> {
+        let Decoded { value, problems } = decode(body)?;
+        let own = gvk(meta::api_version(&value), meta::kind(&value));
+        if own != gvk(api_version, kind) {
+            return Err(Status::bad_request(format!("invalid object type: {own}")));
+        }
+        if meta::at(&value, &["metadata", "managedFields"]).is_some_and(Value::is_array) {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        Ok(Applying {
+            configuration: value,
+            writer: managers::writer(call, api_version, Operation::Apply),
+            force: call.query.flag("force"),
+            problems,
+        })
+    }
+
+    /// Applies it to what there is, in the version that it is in. A type's empty object stands for what is not there.
+    pub fn apply(
+        &self,
+        before: &Managed,
+        live: &Value,
+        empty: &Value,
+        versions: &dyn Versions,
+    ) -> Result<Applied, Status> {
+        let (version, configuration) = (&*self.writer.owner.api_version, &self.configuration);
+        let node = versions.node(version).ok_or_else(|| untyped(version))?;
+        let problems = apply::check(node, configuration);
+        if !problems.is_empty() {
+            let (namespace, name) = (meta::namespace(configuration), meta::name(configuration));
+            let what = gvk(version, meta::kind(configuration));
+            let told = apply::told(&problems);
+            let text = format!("failed to create typed patch object ({namespace}/{name}; {what}): {told}");
+            return Err(Status::new(500, "", text));
+        }
+        let configuration = Configuration {
+            before,
+            live,
+            empty,
+            applied: configuration,
+            writer: &self.writer,
+            force: self.force,
+        };
+        apply::apply(&configuration, versions).map_err(|error| match error {
+            ApplyError::Conflicts(conflicts) => conflict(&conflicts),
+            ApplyError::NoSuchVersion => untyped(version),
+            other => Status::new(500, "", other.to_string()),
+        })
+    }
+
+    /// What strict decoding has against the body, once it was applied.
+    pub fn note_problems(&self, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<(), Status> {
+        match validation {
+            FieldValidation::Strict if !self.problems.is_empty() => {
+                let problems = self.problems.join(", ");
+                Err(Status::bad_request(format!("error strict decoding YAML: {problems}")))
+            }
+            FieldValidation::Warn => {
+                warnings.extend(self.problems.iter().cloned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A body that is an object; none at all is an empty one.
+fn decode(body: &[u8]) -> Result<Decoded, Status> {
+    let decoded = match body.trim_ascii_start().first() {
+        None => Ok(Decoded {
+            value: Value::Object(serde_json::Map::new()),
+            problems: Vec::new(),
+        }),
+        // Most of them are JSON, which is YAML too.
+        Some(b'{') => match json::decode(body, None, Validation::Strict) {
+            Ok(decoded) => Ok(decoded),
+            Err(_) => yaml::decode(body, None, Validation::Strict),
+        },
+        Some(_) => yaml::decode(body, None, Validation::Strict),
+    };
+    let decoded = decoded.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    let found = match &decoded.value {
+        Value::Object(_) => return Ok(decoded),
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+    };
+    Err(Status::bad_request(format!(
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+    )))
+}
+
+/// `apps/v1, Kind=Deployment`
+fn gvk(api_version: &str, kind: &str) -> String {
+    let (group, version) = meta::split_api_version(api_version);
+    format!("{group}/{version}, Kind={kind}")
+}
+
+fn untyped(version: &str) -> Status {
+    Status::internal(format!("objects of {version} have no schema to apply by"))
+}
+
+fn conflict(conflicts: &Conflicts) -> Status {
+    let causes = conflicts.iter().map(|conflict| {
+        serde_json::json!({
+            "reason": "FieldManagerConflict",
+            "message": format!("conflict with {}", conflict.manager),
+            "field": conflict.field(),
+        })
+    });
+    let mut status = Status::new(409, "Conflict", conflicts.to_string());
+    status.details = Some(serde_json::json!({"causes": causes.collect::<Vec<_>>()}));
+    status
+}
+
+/// Applies to the object, or through a subresource.
+pub async fn apply_part(call: &Call, body: Bytes, options: WriteOptions, part: Part) -> Result<Response<Body>, Status> {
+    let applying = Applying::read(call, &call.row.api_version, call.row.kind(), &body)?;
+    let mut warnings = Vec::new();
+    let updated = pipeline::update(call, part, Reads::Whole, options, &mut warnings, |current, warnings| {
+        applied(call, part, &applying, current, options, warnings)
+    });
+    let Updated { written, created } = updated.await?;
+    let code = if created { StatusCode::CREATED } else { StatusCode::OK };
+    answer(call, code, written, &warnings).await
+}
+
+/// What is to be stored in place of what is.
+fn applied(
+    call: &Call,
+    part: Part,
+    applying: &Applying,
+    current: &Current,
+    options: WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Next, Status> {
+    if current.object.is_none() && part != Part::Main {
+        return Err(call.not_found());
+    }
+    let empty = call.row.empty().ok_or_else(|| untyped(&call.row.api_version))?;
+    let live = match &current.object {
+        Some(_) => managers::view(&call.row, &current.value),
+        None => Cow::Borrowed(empty),
+    };
+    let Applied { object, managed } = applying.apply(current.managed(), &live, empty, &Resourceful::of(call))?;
+    applying.note_problems(options.field_validation, warnings)?;
+    let mut new = match object {
+        Some(object) => conformed(call, object, &applying.configuration, options, warnings)?,
+        None => live.into_owned(),
+    };
+    if current.object.is_none() {
+        begin(call, &mut new)?;
+    }
+    check_identity(call, &new)?;
+    call.row.to_stored(&mut new);
+    if current.object.is_some() {
+        check_version(call, &new, current)?;
+    }
+    Ok(Next {
+        object: new,
+        owned: Some(managed),
+    })
+}
+
+/// What is not there yet is created by those who may, under the name on the URL.
+fn begin(call: &Call, new: &mut Value) -> Result<(), Status> {
+    let name = call.info.path_name();
+    let uid = meta::uid(new);
+    if !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Status::conflict(call.row.group(), call.row.plural(), name, &why));
+    }
+    if meta::name(new).is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    meta::remove(new, &["metadata", "resourceVersion"]);
+    may_create(call, new)
+}
