@@ -48,6 +48,8 @@ pub async fn create(
     for attempt in 1.. {
         if generated {
             metadata::generate_name(&mut object);
+            // Some defaults are made of the name.
+            (call.row.resource.stored().default)(&mut object);
         }
         let target = call.target(meta::namespace(&object), meta::name(&object), options.dry_run)?;
         let mut creation = Creation {
