@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::{Number, Value};
 
-use super::custom::{Rules, pattern};
+use super::custom::Rules;
 use super::{Name, Schema};
 
 /// Every node of a custom kind has them, no node of a built-in type.
@@ -117,7 +117,7 @@ impl Pattern {
 
     /// The expression, or what is wrong with it.
     pub fn compiled(&self) -> Result<&Regex, &str> {
-        let compiled = self.compiled.get_or_init(|| pattern::compile(&self.text));
+        let compiled = self.compiled.get_or_init(|| mk8s_cel::compile_pattern(&self.text));
         compiled.as_ref().map_err(String::as_str)
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use plan::{Base, By, Chain, Loop, Node, Selection};
 
+use regex::Regex;
+
 use crate::ast::Expr;
 use crate::env::Env;
 use crate::library;
@@ -98,7 +100,8 @@ impl<'p, 'a> Run<'p, '_, 'a> {
                 function,
                 overload,
                 args,
-            } => self.call(function, overload, args),
+                regex,
+            } => self.call(function, overload, args, regex.as_deref()),
             Node::NotFalse(inner) => {
                 let inner = self.eval(inner);
                 self.charge(1)?;
@@ -166,7 +169,13 @@ impl<'p, 'a> Run<'p, '_, 'a> {
         outcome
     }
 
-    fn call(&mut self, function: &'static str, overload: &'static str, nodes: &'p [Node]) -> Outcome<'a> {
+    fn call(
+        &mut self,
+        function: &'static str,
+        overload: &'static str,
+        nodes: &'p [Node],
+        regex: Option<&Regex>,
+    ) -> Outcome<'a> {
         if matches!(function, "_+_" | "cel.@mapInsert")
             && let [
                 Node::Chain(Chain {
@@ -193,7 +202,10 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             }
         }
         let values: Result<Vec<Value<'a>>, Failure> = args.iter().cloned().collect();
-        let outcome = values.and_then(|values| library::call(function, overload, &values));
+        let outcome = values.and_then(|values| match regex {
+            None => library::call(function, overload, &values),
+            Some(_) => library::worded(function, &values, library::regex::call(function, &values, regex)),
+        });
         self.charge(cost::call(function, overload, &args, &outcome))?;
         outcome
     }

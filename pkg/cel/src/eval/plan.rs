@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use regex::Regex;
+
 use crate::ast::{Call, Expr, Fold, Kind, Literal, Name};
 use crate::check::runtime_name;
 use crate::env::{self, Env};
 use crate::functions;
-use crate::library::{self, regex};
+use crate::library::{self, regex as patterns};
 use crate::parse::ACCUMULATOR;
 use crate::types::Type;
 use crate::value::{Entries, Failure, List, Map, Text, Value};
@@ -35,6 +37,8 @@ pub(super) enum Node {
         function: &'static str,
         overload: &'static str,
         args: Vec<Node>,
+        /// The pattern that the expression says.
+        regex: Option<Box<Regex>>,
     },
     /// Whether the loop of a quantifier goes on: errors do not end it.
     NotFalse(Box<Node>),
@@ -372,7 +376,13 @@ fn optimized(function: &'static str, overload: &'static str, mut args: Vec<Node>
             }
         }
         [_, Node::Const(Value::String(pattern)), ..] if matches!(function, "matches" | "find" | "findAll") => {
-            regex::compile(pattern).map_err(|error| Failure::Error(Arc::from(error)))?;
+            let regex = patterns::compile_pattern(pattern).map_err(|error| Failure::Error(Arc::from(error)))?;
+            return Ok(Node::Call {
+                function,
+                overload,
+                args,
+                regex: Some(Box::new(regex)),
+            });
         }
         _ => {}
     }
@@ -380,5 +390,6 @@ fn optimized(function: &'static str, overload: &'static str, mut args: Vec<Node>
         function,
         overload,
         args,
+        regex: None,
     })
 }

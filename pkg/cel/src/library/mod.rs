@@ -27,7 +27,12 @@ const LARGEST_TEXT: usize = 16 << 20;
 
 /// Calls a function. `overload` is the one that the checker found, or nothing where several fit.
 pub(crate) fn call<'a>(function: &'static str, overload: &'static str, args: &[Value<'a>]) -> Outcome<'a> {
-    match dispatch(function, overload, args) {
+    worded(function, args, dispatch(function, overload, args))
+}
+
+/// What a function came to, with its arguments' types where it is for no such arguments.
+pub(crate) fn worded<'a>(function: &str, args: &[Value<'a>], outcome: Outcome<'a>) -> Outcome<'a> {
+    match outcome {
         Err(Failure::NoOverload) => {
             let types: Vec<&str> = args.iter().map(Value::type_name).collect();
             Err(Failure::new(format!(
@@ -64,9 +69,7 @@ fn dispatch<'a>(function: &'static str, overload: &'static str, args: &[Value<'a
         "timestamp" => convert::to_timestamp(args),
         "type" => convert::type_of(args),
         "uint" => convert::to_uint(args),
-        "matches" => regex::matches(args),
-        "find" => regex::find(args),
-        "findAll" => regex::find_all(args),
+        "matches" | "find" | "findAll" => regex::call(function, args, None),
         "cel.@mapInsert" => lists::map_insert(args),
         "optional.none" => Ok(Value::Optional(None)),
         "optional.of" => lists::some(args),

@@ -1,4 +1,4 @@
-//! Regular expressions of the RE2 family. They are compiled once: a rule runs for every object.
+//! Regular expressions of the RE2 family. One that an expression says is compiled with it; one that it makes is kept a while.
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,24 +9,32 @@ use super::operators::unfit;
 use crate::value::{Failure, List, Outcome, Value};
 
 /// Compiled patterns that are kept.
-const KEPT: usize = 1_000;
+const KEPT: usize = 64;
 /// Bytes that a compiled pattern may take.
-const LARGEST: usize = 4 << 20;
+const LARGEST: usize = 2 << 20;
 
 type Kept = std::collections::HashMap<Box<str>, Arc<Regex>>;
 static COMPILED: LazyLock<RwLock<Kept>> = LazyLock::new(RwLock::default);
+
+/// Compiles a pattern of the RE2 family.
+///
+/// # Errors
+/// What is wrong with it, as Go's engine words it as far as this one knows.
+pub fn compile_pattern(pattern: &str) -> Result<Regex, String> {
+    let translated = translate(pattern)?;
+    let built = RegexBuilder::new(&translated)
+        .size_limit(LARGEST)
+        .dfa_size_limit(LARGEST)
+        .build();
+    built.map_err(|error| wording(pattern, &error))
+}
 
 /// Compiles a pattern, or takes it from those that are; the error is worded for the user.
 pub(crate) fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
     if let Some(regex) = COMPILED.read().get(pattern) {
         return Ok(regex.clone());
     }
-    let translated = translate(pattern)?;
-    let regex = RegexBuilder::new(&translated)
-        .size_limit(LARGEST)
-        .dfa_size_limit(LARGEST)
-        .build();
-    let regex = Arc::new(regex.map_err(|error| wording(pattern, &error))?);
+    let regex = Arc::new(compile_pattern(pattern)?);
     let mut kept = COMPILED.write();
     if kept.len() >= KEPT {
         kept.clear();
@@ -185,37 +193,61 @@ fn escape(rest: &str, in_class: bool, out: &mut String) -> Result<usize, String>
     Ok(c.len_utf8())
 }
 
-fn compiled(pattern: &str) -> Result<Arc<Regex>, Failure> {
-    compile(pattern).map_err(Failure::new)
-}
-
-pub(super) fn matches<'a>(args: &[Value<'a>]) -> Outcome<'a> {
-    match args {
-        [Value::String(text), Value::String(pattern)] => Ok(Value::Bool(compiled(pattern)?.is_match(text))),
-        _ => Err(unfit(&args[0], "matches", |_| false)),
-    }
-}
-
-pub(super) fn find<'a>(args: &[Value<'a>]) -> Outcome<'a> {
-    let [Value::String(text), Value::String(pattern)] = args else {
-        return Err(Failure::NoOverload);
-    };
-    let regex = compile(pattern).map_err(|error| Failure::new(format!("Illegal regex: {error}")))?;
-    Ok(Value::text(regex.find(text).map_or("", |found| found.as_str())))
-}
-
-pub(super) fn find_all<'a>(args: &[Value<'a>]) -> Outcome<'a> {
+/// `matches`, `find` and `findAll`; `compiled` where the expression says the pattern.
+pub(crate) fn call<'a>(function: &str, args: &[Value<'a>], compiled: Option<&Regex>) -> Outcome<'a> {
     let (text, pattern, most) = match args {
-        [Value::String(text), Value::String(pattern)] => (text, pattern, usize::MAX),
-        [Value::String(text), Value::String(pattern), Value::Int(most)] => {
-            (text, pattern, usize::try_from(*most).unwrap_or(usize::MAX))
+        [Value::String(text), Value::String(pattern)] => (text, pattern, None),
+        [Value::String(text), Value::String(pattern), Value::Int(most)] if function == "findAll" => {
+            (text, pattern, Some(*most))
         }
+        _ if function == "matches" => return Err(unfit(&args[0], "matches", |_| false)),
         _ => return Err(Failure::NoOverload),
     };
-    let regex = compile(pattern).map_err(|error| Failure::new(format!("Illegal regex: {error}")))?;
-    let found = regex
-        .find_iter(text)
-        .take(most)
-        .map(|found| Value::text(found.as_str()));
-    Ok(Value::List(List::new(found.collect())))
+    let made;
+    let regex = match compiled {
+        Some(regex) => regex,
+        None => {
+            let illegal = if function == "matches" { "" } else { "Illegal regex: " };
+            made = compile(pattern).map_err(|error| Failure::new(format!("{illegal}{error}")))?;
+            &made
+        }
+    };
+    Ok(match function {
+        "matches" => Value::Bool(regex.is_match(text)),
+        "find" => Value::text(regex.find(text).map_or("", |found| found.as_str())),
+        _ => {
+            // A negative number is as good as none.
+            let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+            let found = regex.find_iter(text).take(most);
+            Value::List(List::new(found.map(|found| Value::text(found.as_str())).collect()))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compile_pattern as compile;
+
+    #[test]
+    fn patterns_are_gos() {
+        let cases = [
+            (r"^\d+$", "12", true),
+            (r"^\d+$", "١", false),
+            (r"^[\w.-]+$", "a_b.c-d", true),
+            (r"^[^\s]+$", "a b", false),
+            (r"^[]a]+$", "a]", true),
+            (r"^[a[]$", "[", true),
+            (r"\bfoo\b", "a foo b", true),
+            (r"^[[:alpha:]]+$", "ab", true),
+            (r"^.{3}$", "éab", true),
+        ];
+        for (pattern, text, expected) in cases {
+            let compiled = compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+            assert_eq!(compiled.is_match(text), expected, "{pattern} {text}");
+        }
+        assert_eq!(
+            compile("(a").map(|_| ()),
+            Err("error parsing regexp: missing closing ): `(a`".into())
+        );
+    }
 }

@@ -17,7 +17,6 @@ mod intern;
 mod lists;
 mod metadata;
 mod numbers;
-pub(super) mod pattern;
 mod prune;
 mod rules;
 
