@@ -268,6 +268,26 @@ pub fn ip(text: &str) -> Vec<String> {
     }
 }
 
+/// An address in the one form that it has.
+pub fn strict_ip(text: &str) -> Vec<String> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let padded = legacy_ip(text).is_empty();
+        return if padded {
+            vec!["must not have leading 0s".to_string()]
+        } else {
+            ip(text)
+        };
+    };
+    if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        return vec!["must not be an IPv4-mapped IPv6 address".to_string()];
+    }
+    let canonical = address.to_string();
+    if canonical == text {
+        return Vec::new();
+    }
+    vec![format!("must be in canonical form ({canonical:?})")]
+}
+
 /// An address in a field that is older than strict parsing: leading zeros are forgiven.
 pub fn legacy_ip(text: &str) -> Vec<String> {
     let plain = |part: &str| part.parse::<u8>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -372,6 +392,27 @@ pub fn safe_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_one_form() {
+        for (text, wrong) in [
+            ("10.0.0.1", None),
+            ("fd00::1", None),
+            ("fe80::42:1dff:fe84:f9e2", None),
+            ("010.0.0.1", Some("leading 0s")),
+            ("::ffff:10.0.0.1", Some("IPv4-mapped")),
+            ("FD00::1", Some("canonical form (\"fd00::1\")")),
+            ("fd00:0::1", Some("canonical form (\"fd00::1\")")),
+            ("host", Some("must be a valid IP address")),
+            ("", Some("must be a valid IP address")),
+        ] {
+            let found = strict_ip(text);
+            match wrong {
+                None => assert!(found.is_empty(), "{text}: {found:?}"),
+                Some(words) => assert!(found.len() == 1 && found[0].contains(words), "{text}: {found:?}"),
+            }
+        }
+    }
 
     #[test]
     fn names() {

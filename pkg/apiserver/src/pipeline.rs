@@ -423,7 +423,9 @@ fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part)
         }
         Part::Approval => {
             let conditions = meta::at(new, &["status", "conditions"]).cloned();
+            let metadata = meta::at(new, &["metadata"]).cloned().unwrap_or_default();
             *new = old.clone();
+            meta::set(new, &["metadata"], metadata);
             match conditions {
                 Some(conditions) => meta::set(new, &["status", "conditions"], conditions),
                 None => drop(meta::remove(new, &["status", "conditions"])),

@@ -257,3 +257,27 @@ async fn discovery_and_openapi() {
     let (code, version) = api.get("/version").await;
     assert_eq!((code, version["minor"].as_str()), (200, Some("35")));
 }
+
+#[tokio::test]
+async fn who_approves_may_say_so_in_metadata_too() {
+    use base64::Engine as _;
+    let api = Api::open().await;
+    let pem = rcgen::KeyPair::generate()
+        .and_then(|key| rcgen::CertificateParams::default().serialize_request(&key))
+        .and_then(|request| request.pem())
+        .unwrap();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
+    let csrs = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let csr = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "a"},
+        "spec": {"signerName": "example.org/a", "request": encoded, "usages": ["digital signature"]}});
+    let (code, made) = api.post(csrs, &csr).await;
+    assert_eq!(code, 201, "{made}");
+    let patch = json!({"metadata": {"annotations": {"by": "jane"}}, "spec": {"signerName": "example.org/b"},
+        "status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r"}], "certificate": "YQ=="}});
+    let (code, approved) = api.patch(&format!("{csrs}/a/approval"), MERGE, &patch).await;
+    assert_eq!(code, 200, "{approved}");
+    assert_eq!(approved["metadata"]["annotations"]["by"], "jane");
+    assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
+    assert_eq!(approved["spec"]["signerName"], "example.org/a");
+    assert!(approved["status"].get("certificate").is_none());
+}

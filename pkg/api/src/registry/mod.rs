@@ -159,6 +159,8 @@ pub enum NameRule {
     DnsLabel,
     /// RFC 1035 label (Services before relaxed validation).
     Dns1035Label,
+    /// An IP address as it is printed.
+    Address,
     /// Any path segment (RBAC roles and the like: no `/` or `%`, not `.` or `..`).
     PathSegment,
 }

@@ -1,7 +1,7 @@
 //! networking.k8s.io and discovery.k8s.io.
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, row};
-use super::{Resource, Support, columns};
+use super::{NameRule, Resource, Support, columns};
 use crate::{defaults, validation};
 
 pub(super) fn networking() -> Vec<Resource> {
@@ -28,6 +28,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         networking("IPAddress", "ipaddresses")
+            .named(NameRule::Address)
             .metadata_checks(COMPLETE_CHANGED)
             .validate(validation::ip_address)
             .validate_update(validation::spec_update)

@@ -190,6 +190,7 @@ pub fn validate_name(rule: NameRule, name: &str) -> Vec<String> {
         NameRule::DnsSubdomain => names::dns_subdomain(name),
         NameRule::DnsLabel => names::dns_label(name),
         NameRule::Dns1035Label => names::dns_1035_label(name),
+        NameRule::Address => names::strict_ip(name),
         NameRule::PathSegment => names::path_segment(name),
     }
 }

@@ -120,10 +120,6 @@ pub fn ingress_class_update(new: &Value, old: &Value, errors: &mut Errors) {
 }
 
 pub fn ip_address(address: &Value, errors: &mut Errors) {
-    let name = object::name(address);
-    if name.parse::<std::net::IpAddr>().is_err() {
-        errors.push(FieldError::invalid("metadata.name", name, "must be a valid IP address"));
-    }
     match has(spec_of(address), "parentRef") {
         None => errors.push(FieldError::required("spec.parentRef", "")),
         Some(parent) => {

@@ -18,7 +18,7 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Names who keeps a slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Us.
-pub const MANAGER: &str = "endpointslice-controller.eps.k8s.io";
+pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 /// No more endpoints than this in a slice: a change of one is sent with all its neighbours.
 const MAX_PER_SLICE: usize = 100;
