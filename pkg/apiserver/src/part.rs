@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mk8s_api::codec::json;
-use mk8s_api::registry::{Deletion, Resource};
+use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
@@ -28,9 +28,9 @@ pub fn suffices(change: &Value) -> bool {
     fields.is_some_and(|fields| fields.keys().all(|key| READ.contains(&key.as_str())))
 }
 
-/// Whether a write of a row's status decides from the part alone. What a Namespace waits for at its end stands in its spec.
+/// Whether a write of a row's status decides from the part alone.
 pub fn decides(row: &Row) -> bool {
-    row.shows_stored() && row.webhook().is_none() && row.resource.semantics.deletion != Deletion::Emptied
+    row.shows_stored() && row.resource.semantics.status_by_itself
 }
 
 impl Rest {

@@ -241,3 +241,19 @@ async fn whose_address_is_taken_keeps_nothing_else_away() {
     let api = api.reopen().await;
     assert_eq!(api.get(info).await.0, 200);
 }
+
+/// A write of the status was judged without the spec, which says that there is a balancer.
+#[tokio::test]
+async fn a_balancer_says_where_it_is() {
+    let api = Api::open().await;
+    for (name, kind, code) in [("a", "LoadBalancer", 200), ("b", "ClusterIP", 422)] {
+        let made = api
+            .post(SERVICES, &service(name, json!({"type": kind, "ports": ports()})))
+            .await;
+        assert_eq!(made.0, 201, "{}", made.1);
+        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}});
+        let path = format!("{SERVICES}/{name}/status");
+        let (got, answer) = api.patch(&path, "application/merge-patch+json", &status).await;
+        assert_eq!(got, code, "{kind}: {answer}");
+    }
+}

@@ -251,6 +251,11 @@ impl Resource {
         self
     }
 
+    pub(super) fn status_by_itself(mut self) -> Self {
+        self.semantics.status_by_itself = true;
+        self
+    }
+
     pub(super) fn holds_addresses(mut self) -> Self {
         self.semantics.holds_addresses = true;
         self

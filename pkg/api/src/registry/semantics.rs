@@ -76,6 +76,8 @@ pub struct Semantics {
     pub registers_status: bool,
     /// A write of the status changes nothing of metadata.
     pub status_alone: bool,
+    /// What a status may be is told by metadata and the status alone: a write of it reads no more of the object.
+    pub status_by_itself: bool,
     /// Objects hold cluster addresses and node ports.
     pub holds_addresses: bool,
     pub deletion: Deletion,
@@ -96,6 +98,7 @@ impl Default for Semantics {
             returns_deleted: false,
             registers_status: false,
             status_alone: false,
+            status_by_itself: false,
             holds_addresses: false,
             deletion: Deletion::default(),
             dependents: Dependents::default(),

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::{
     Errors, Path, SPEC, each, has, immutable, int, invalid_each, list, one_of, required, spec_of, strings, text,
 };
+use crate::names;
 use crate::status::FieldError;
-use crate::{meta as object, names};
 
 pub fn ingress(ingress: &Value, errors: &mut Errors) {
     let spec = spec_of(ingress);
