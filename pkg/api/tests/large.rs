@@ -34,8 +34,8 @@ fn write(group: &str, plural: &str, what: &str, mut object: Value) -> usize {
         mk8s_api::status::Status::invalid(group, &resource.kind, "long", &errors);
         let mut new = object.clone();
         resource.prepare_update(&mut new, &object);
-        validation::update(resource, resource.stored(), &new, &object);
-        validation::update_status(resource, &new, &object);
+        validation::update(resource, resource.stored(), &new, &object, &mut Vec::new());
+        validation::update_status(resource, resource.stored(), &new, &object, &mut Vec::new());
         count
     })
 }

@@ -113,13 +113,13 @@ fn judge(row: &Resource, sent: &Served, way: &str, object: &Value, base: &Value)
             meta::set(one, &["metadata", "resourceVersion"], "1");
         }
         if way == "status" {
-            validation::update_status(row, &object, &old)
+            validation::update_status(row, stored, &object, &old, &mut Vec::new())
         } else {
             if let (true, Some(status)) = (stored.has_status(), old.get("status")) {
                 object["status"] = status.clone();
             }
             row.prepare_update(&mut object, &old);
-            validation::update(row, sent, &object, &old)
+            validation::update(row, sent, &object, &old, &mut Vec::new())
         }
     };
     errors.iter().map(told).collect()

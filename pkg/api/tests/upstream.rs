@@ -54,7 +54,7 @@ fn answers_are_upstreams() {
                 object["status"] = status.clone();
             }
             row.prepare_update(&mut object, &old);
-            validation::update(row, sent, &object, &old)
+            validation::update(row, sent, &object, &old, &mut Vec::new())
         } else {
             row.prepare_create(&mut object);
             validation::create(row, sent, &object)
@@ -132,7 +132,7 @@ fn no_shape_of_an_object_panics() {
                 column.of(&object, now);
             }
             row.selectable(&object).count();
-            validation::update(row, sent, &object, &old);
+            validation::update(row, sent, &object, &old, &mut Vec::new());
             row.prepare_update(&mut object, &old);
             row.prepare_create(&mut object);
             validation::create(row, sent, &object);

@@ -171,10 +171,9 @@ pub fn empty(resource: &Resource, served: &Served) -> Option<Value> {
         .map(|decoded| decoded.value)
 }
 
-/// What a version's objects are; of custom ones metadata alone is known.
-fn schema(resource: &Resource, served: &Served) -> &'static Schema {
-    let known = schema::by_gvk(&served.group, &served.name, &resource.kind);
-    known.unwrap_or_else(schema::custom)
+/// What a version's objects are; of custom ones without a schema metadata alone is known.
+fn schema<'a>(resource: &Resource, served: &'a Served) -> &'a Schema {
+    served.schema(&resource.kind).unwrap_or_else(|| schema::custom())
 }
 
 /// Scales, of whichever version.

@@ -1,6 +1,6 @@
 //! What the server itself says in every object's metadata, whatever its kind.
 
-use mk8s_api::registry::Resource;
+use mk8s_api::registry::{Resource, Served};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, names, time};
 use serde_json::{Map, Value};
@@ -93,8 +93,8 @@ fn keep(metadata: &mut Map<String, Value>, old: &Map<String, Value>, key: &str) 
 }
 
 /// Whether anything but metadata and the status, where that is written apart, differs.
-pub fn spec_changed(resource: &Resource, new: &Value, old: &Value) -> bool {
-    let status_apart = resource.stored().has_status();
+pub fn spec_changed(working: &Served, new: &Value, old: &Value) -> bool {
+    let status_apart = working.has_status();
     let (Value::Object(new), Value::Object(old)) = (new, old) else {
         return true;
     };
@@ -131,7 +131,7 @@ mod tests {
             (json!({"kind": "X", "spec": {"r": 1}, "data": {}}), true),
         ];
         for (new, changed) in rows {
-            assert_eq!(spec_changed(resource, &new, &old), changed, "{new}");
+            assert_eq!(spec_changed(resource.stored(), &new, &old), changed, "{new}");
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use mk8s_api::apply::Managed;
-use mk8s_api::registry::{Deletion, Resource};
+use mk8s_api::registry::{Deletion, Resource, Served};
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
 use mk8s_store::Op;
@@ -112,7 +112,7 @@ fn begin_create(call: &Call, object: &mut Value) -> Result<Managed, Status> {
         ));
     }
     metadata::begin_create(resource, object);
-    (resource.stored().default)(object);
+    call.row.working().fill(object);
     Ok(managers::created(call, object, sent.as_ref()))
 }
 
@@ -131,8 +131,8 @@ async fn creation(
         let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
         admission.mutate(&attributes, object).await?;
     }
-    is_defaulted(resource, object);
-    drop_status(resource, object);
+    is_defaulted(call.row.working(), object);
+    drop_status(call, object);
     resource.prepare_create(object);
     // Addresses are chosen anew in another attempt.
     let mut claimed = None;
@@ -174,10 +174,10 @@ pub async fn in_form(call: &Call, mut current: Current) -> Result<Current, Statu
 }
 
 /// What admission's own plugins add has its defaults already: a second pass over each object would find nothing.
-fn is_defaulted(resource: &Resource, object: &Value) {
+fn is_defaulted(working: &Served, object: &Value) {
     if cfg!(debug_assertions) {
         let mut again = object.clone();
-        (resource.stored().default)(&mut again);
+        working.fill(&mut again);
         // A name that was made up just now may be what a label defaults to, which is filled in where the object is prepared.
         again["metadata"] = object["metadata"].clone();
         debug_assert_eq!(&again, object, "a plugin left something without its default");
@@ -192,13 +192,14 @@ fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> 
 }
 
 /// New objects have no status of the caller's, but for kinds that register with theirs.
-fn drop_status(resource: &Resource, object: &mut Value) {
-    if !resource.stored().has_status() || resource.semantics.registers_status {
+fn drop_status(call: &Call, object: &mut Value) {
+    if !call.row.working().has_status() || call.row.resource.semantics.registers_status {
         return;
     }
-    if let Value::Object(map) = object
-        && let Some(status) = map.get_mut("status")
-    {
+    let Value::Object(map) = object else { return };
+    if call.row.served().custom.is_some() {
+        map.remove("status");
+    } else if let Some(status) = map.get_mut("status") {
         *status = Value::Object(Map::new());
     }
 }
@@ -294,7 +295,6 @@ async fn change(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
-    let resource = &call.row.resource;
     let old = &current.value;
     let Next { object: mut new, owned } = next;
     let sent = managers::take(&mut new);
@@ -308,9 +308,9 @@ async fn change(
     attributes.stored = current.object.as_deref();
     admission.mutate(&attributes, &mut new).await?;
     if current.rest.is_none() {
-        is_defaulted(resource, &new);
+        is_defaulted(call.row.working(), &new);
     }
-    let beside = prepare_change(call, part, &mut new, old)?;
+    let beside = prepare_change(call, part, &mut new, old, warnings)?;
     call.validate(&attributes, &new, warnings).await?;
     if part == Part::Main {
         warnings.extend(call.row.warnings(&new, Some(old)));
@@ -323,14 +323,20 @@ pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Sta
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, new)?;
     metadata::begin_update(new, old);
-    (resource.stored().default)(new);
+    call.row.working().fill(new);
     Ok(())
 }
 
 /// Everything between the two phases of admission; what is to be written beside the object.
-pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> Result<Vec<Op>, Status> {
+pub fn prepare_change(
+    call: &Call,
+    part: Part,
+    new: &mut Value,
+    old: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Op>, Status> {
     let resource = &call.row.resource;
-    prepare_update(resource, new, old, part);
+    prepare_update(call, new, old, part);
     // An old resourceVersion in the tree would be compared below; the print leaves it out.
     let own_version = meta::at(old, &["metadata", "resourceVersion"])
         .cloned()
@@ -341,12 +347,12 @@ pub fn prepare_change(call: &Call, part: Part, new: &mut Value, old: &Value) -> 
     if part == Part::Main && resource.semantics.holds_addresses {
         beside = services.on_update(new, old)?;
     }
-    if resource.generation && part == Part::Main && metadata::spec_changed(resource, new, old) {
+    if resource.generation && part == Part::Main && metadata::spec_changed(call.row.working(), new, old) {
         metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {
-        Part::Main => call.row.check_update(new, old),
-        _ => validation::update_status(resource, new, old),
+        Part::Main => call.row.check_update(new, old, warnings),
+        _ => validation::update_status(resource, call.row.served(), new, old, warnings),
     };
     refuse(call, meta::name(old), &errors)?;
     Ok(beside)
@@ -381,10 +387,11 @@ pub async fn finish_change(
     Ok(Step::Put(printed, beside))
 }
 
-fn prepare_update(resource: &Resource, new: &mut Value, old: &Value, part: Part) {
+fn prepare_update(call: &Call, new: &mut Value, old: &Value, part: Part) {
+    let resource = &call.row.resource;
     match part {
         Part::Main => {
-            if resource.stored().has_status() {
+            if call.row.working().has_status() {
                 copy_field(new, old, "status");
             }
             resource.prepare_update(new, old);

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use mk8s_api::registry::custom::Webhook;
 use mk8s_api::registry::{self, Resource, Served, Subresource, Support};
 use mk8s_api::schema::{self, Schema};
+use mk8s_api::status::FieldError;
 use mk8s_api::table::Printed;
 use mk8s_api::validation::{self, Errors};
 use serde_json::Value;
@@ -58,6 +59,15 @@ impl Row {
         empty.as_ref()
     }
 
+    /// The version by which a write of this row is filled in and checked: a built-in kind's stored one; of a custom kind, which
+    /// no version is the internal form of, the request's.
+    pub fn working(&self) -> &Served {
+        match self.served().custom {
+            Some(_) => self.served(),
+            None => self.resource.stored(),
+        }
+    }
+
     /// The group that requests name.
     pub fn group(&self) -> &str {
         &self.served().group
@@ -74,6 +84,30 @@ impl Row {
 
     pub fn kind(&self) -> &str {
         &self.resource.kind
+    }
+
+    /// By which bodies are decoded: a custom kind's by what every object has, and by its own schema afterwards (`admit`).
+    pub fn form(&self) -> Option<&Schema> {
+        match self.served().custom {
+            Some(_) => Some(schema::custom()),
+            None => self.schema.as_ref(),
+        }
+    }
+
+    /// Takes what the schema of a custom kind lacks out of an object that was decoded: the problems that strict decoding
+    /// has with it.
+    ///
+    /// # Errors
+    /// Metadata of an object in it is malformed.
+    pub fn admit(&self, object: &mut Value) -> Result<Vec<String>, FieldError> {
+        let Some(custom) = &self.served().custom else {
+            return Ok(Vec::new());
+        };
+        let pruned = custom.admit(object)?;
+        Ok(pruned
+            .into_iter()
+            .map(|path| format!("unknown field {path:?}"))
+            .collect())
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
@@ -135,8 +169,8 @@ impl Row {
     }
 
     /// What is wrong with a change of the main resource.
-    pub fn check_update(&self, new: &Value, old: &Value) -> Errors {
-        validation::update(&self.resource, self.served(), new, old)
+    pub fn check_update(&self, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
+        validation::update(&self.resource, self.served(), new, old, warnings)
     }
 
     pub fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {

@@ -214,6 +214,14 @@ pub fn object_at(
     Ok(Object::new(resource, entry, None))
 }
 
+/// A cached object in another form: with its revision, and its managers.
+pub fn in_form(found: &Object, resource: Arc<Resource>, form: &Value) -> Result<Object, Status> {
+    let key = found.key.clone();
+    let mut shown = object_at(resource, key, form, found.revision, found.create_revision)?;
+    shown.managed = found.managed.clone();
+    Ok(shown)
+}
+
 /// The operation that removes a key.
 pub fn removal(key: Arc<str>, expect: Expect) -> Op {
     Op {

@@ -116,6 +116,7 @@ async fn served(api: &Api) {
     panic!("the kind is not served");
 }
 
+#[expect(clippy::too_many_lines, reason = "one story: each request stands on the one before")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_version_shows_and_takes_the_same_objects() {
     let fails = Arc::new(AtomicBool::new(false));

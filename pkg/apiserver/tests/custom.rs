@@ -244,3 +244,100 @@ async fn names_are_whose_they_were_first() {
     until(&api, "autos.example.org", "Established", "True").await;
     assert_eq!(api.get("/apis/example.org/v1/autos").await.0, 200);
 }
+
+fn strict() -> Value {
+    let mut definition = definition();
+    let version = &mut definition["spec"]["versions"][0];
+    version["schema"]["openAPIV3Schema"] = json!({
+        "type": "object", "required": ["spec"],
+        "properties": {
+            "spec": {"type": "object", "required": ["color"], "properties": {
+                "color": {"type": "string", "enum": ["red", "blue"]},
+                "n": {"type": "integer", "minimum": 1, "default": 4}}},
+            "status": {"type": "object", "properties": {"n": {"type": "integer"}}}}});
+    definition["spec"]["versions"].as_array_mut().unwrap().truncate(1);
+    definition
+}
+
+#[tokio::test]
+async fn a_schema_prunes_fills_in_and_refuses() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &strict()).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red", "x": {}}});
+    let (code, made) = api.post(CARS, &car).await;
+    assert_eq!((code, &made["spec"]), (201, &json!({"color": "red", "n": 4})), "{made}");
+    car["metadata"]["name"] = "b".into();
+    let (code, refused) = api.post(&format!("{CARS}?fieldValidation=Strict"), &car).await;
+    let why = r#"strict decoding error: unknown field "spec.x""#;
+    assert_eq!(code, 400);
+    assert!(refused["message"].as_str().unwrap().ends_with(why), "{refused}");
+    car["spec"] = json!({"color": "green", "n": 0});
+    let (code, refused) = api.post(CARS, &car).await;
+    let fields: Vec<&Value> = refused["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cause| &cause["field"])
+        .collect();
+    assert_eq!(
+        (code, fields),
+        (422, vec![&json!("spec.color"), &json!("spec.n")]),
+        "{refused}"
+    );
+    let (code, refused) = api
+        .patch(&format!("{CARS}/a/status"), MERGE, &json!({"status": {"n": "x"}}))
+        .await;
+    assert_eq!(
+        (code, &refused["details"]["causes"][0]["field"]),
+        (422, &json!("status.n")),
+        "{refused}"
+    );
+
+    // A default that comes later is shown of what was stored before; a field that goes is shown no more.
+    let path = format!("{CRDS}/cars.example.org");
+    let change = json!([
+        {"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/n"},
+        {"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/doors",
+         "value": {"type": "integer", "default": 5}}]);
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &change).await;
+    assert_eq!(code, 200, "{changed}");
+    for _ in 0..500 {
+        if api.get(&format!("{CARS}/a")).await.1["spec"] == json!({"color": "red", "doors": 5}) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (_, shown) = api.get(&format!("{CARS}/a")).await;
+    assert_eq!(shown["spec"], json!({"color": "red", "doors": 5}));
+    assert!(shown["metadata"]["managedFields"].is_array());
+    let api = api.reopen().await;
+    assert_eq!(api.get(&format!("{CARS}/a")).await.1["spec"], shown["spec"]);
+}
+
+#[tokio::test]
+async fn rules_are_checked_when_they_are_written_and_when_objects_are() {
+    let api = Api::open().await;
+    let mut wrong = strict();
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let rules = |rule: &str| json!([{"rule": rule, "message": "a car keeps its color"}]);
+    wrong.pointer_mut(spec).unwrap()["x-kubernetes-validations"] = rules("self.colour == oldSelf.color");
+    let (code, refused) = api.post(CRDS, &wrong).await;
+    assert_eq!(code, 422);
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("undefined field 'colour'"),
+        "{refused}"
+    );
+    wrong.pointer_mut(spec).unwrap()["x-kubernetes-validations"] = rules("self.color == oldSelf.color");
+    assert_eq!(api.post(CRDS, &wrong).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    assert_eq!(api.post(CARS, &car("a", "red")).await.0, 201);
+    let (code, refused) = api
+        .patch(&format!("{CARS}/a"), MERGE, &json!({"spec": {"color": "blue"}}))
+        .await;
+    let why = "Car.example.org \"a\" is invalid: spec: Invalid value: a car keeps its color";
+    assert_eq!((code, &refused["message"]), (422, &json!(why)), "{refused}");
+}

@@ -2,6 +2,7 @@
 //! can't tell it from a built-in one.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +13,100 @@ use super::{
     Field, Handler, Hooks, NameRule, Path, Resource, ScalePaths, Scope, Semantics, Served, Subresource, Support, Verbs,
 };
 use crate::meta;
+use crate::schema::{Schema, custom};
+use crate::status::FieldError;
+use crate::validation::Errors;
+
+/// The schema of a version's objects, compiled when first used: of many definitions few have objects.
+pub struct Custom {
+    text: Box<str>,
+    /// Unknown fields are not pruned and defaults not filled in: a definition of apiextensions.k8s.io/v1beta1 may say so.
+    preserves: bool,
+    compiled: OnceLock<Option<Schema>>,
+}
+
+impl Custom {
+    fn of(definition: &Value, version: &Value) -> Option<Custom> {
+        let schema = version.get("schema")?.get("openAPIV3Schema")?;
+        Some(Custom {
+            text: schema.to_string().into(),
+            preserves: meta::bool_at(definition, &["spec", "preserveUnknownFields"]) == Some(true),
+            compiled: OnceLock::new(),
+        })
+    }
+
+    /// None where it is none that an object can be checked by, which validation lets nobody write.
+    pub fn schema(&self) -> Option<&Schema> {
+        let compiled = self.compiled.get_or_init(|| {
+            let tree: Value = serde_json::from_str(&self.text).ok()?;
+            custom::compile(&tree).ok()
+        });
+        compiled.as_ref()
+    }
+
+    /// What a write leaves of an object that was decoded; the paths of what went.
+    ///
+    /// # Errors
+    /// Metadata of an embedded object is malformed.
+    pub fn admit(&self, object: &mut Value) -> Result<Vec<String>, FieldError> {
+        match self.schema() {
+            Some(schema) if !self.preserves => custom::admit(object, schema, false),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    pub fn fill(&self, object: &mut Value) {
+        if let Some(schema) = self.schema().filter(|_| !self.preserves) {
+            custom::default(object, schema);
+        }
+    }
+
+    /// What is shown of an object that is stored.
+    pub fn read(&self, object: &mut Value) {
+        if let Some(schema) = self.schema().filter(|_| !self.preserves) {
+            // Told of nobody: who wrote it was, if it was so then.
+            let _ = custom::admit(object, schema, true);
+            custom::default(object, schema);
+        }
+    }
+
+    /// What is wrong with a new object.
+    pub fn check_create(&self, new: &Value) -> Errors {
+        let Some(schema) = self.schema() else {
+            return Errors::new();
+        };
+        let mut errors = custom::check_create(new, schema);
+        errors.extend(custom::check_embedded(new, schema));
+        errors.extend(custom::check_rules(new, None, schema, &errors).errors);
+        errors
+    }
+
+    /// What is wrong with a changed object; `warnings` are of what was as wrong before.
+    pub fn check_update(&self, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
+        let Some(schema) = self.schema() else {
+            return Errors::new();
+        };
+        let mut errors = custom::check_update(new, old, schema);
+        errors.extend(custom::check_embedded(new, schema));
+        self.rule(new, old, schema, errors, warnings)
+    }
+
+    /// What is wrong with a changed status, of which the object's own rules are asked too.
+    pub fn check_status(&self, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
+        let Some(schema) = self.schema() else {
+            return Errors::new();
+        };
+        let errors = custom::check_status(new, old, schema);
+        self.rule(new, old, schema, errors, warnings)
+    }
+
+    fn rule(&self, new: &Value, old: &Value, schema: &Schema, mut errors: Errors, told: &mut Vec<String>) -> Errors {
+        let ruling = custom::check_rules(new, Some(old), schema, &errors);
+        errors.extend(ruling.errors);
+        told.extend(ruling.warnings);
+        errors
+    }
+}
 
 /// Where a webhook listens, and who vouches for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +232,7 @@ fn served(definition: &Value, group: Cow<'static, str>, version: &Value) -> Serv
             .map(|field| selectable(meta::string(field, &["jsonPath"])))
             .collect(),
         scale: paths,
+        custom: Custom::of(definition, version).map(Arc::new),
         deprecated,
         ..Served::of(group, name.into())
     }

@@ -2,11 +2,14 @@
 //! it names, converted to the stored one, and answered in its own again.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::custom::Custom;
 use super::{Column, Handler, ScalePaths, Subresource};
 use crate::meta;
+use crate::schema::{self, Schema};
 use crate::status::FieldError;
 
 /// See the module.
@@ -31,6 +34,8 @@ pub struct Served {
     /// What is wrong with an object (in stored form) that is sent in this version, where upstream asks that of the
     /// version; None: what the resource's hooks say.
     pub validate: Option<fn(&Value, &mut Vec<FieldError>)>,
+    /// A custom resource's schema.
+    pub custom: Option<Arc<Custom>>,
     /// A `Warning` for every request (the types' APILifecycleDeprecated, a CRD's deprecationWarning).
     pub deprecated: Option<Cow<'static, str>>,
 }
@@ -91,6 +96,7 @@ impl Served {
             default: |_| {},
             convert: None,
             validate: None,
+            custom: None,
             deprecated: None,
         }
     }
@@ -98,6 +104,22 @@ impl Served {
     /// `v1`, `apps/v1`
     pub fn api_version(&self) -> String {
         meta::join_api_version(&self.group, &self.name)
+    }
+
+    /// The shape of its objects; `kind` is the resource's.
+    pub fn schema(&self, kind: &str) -> Option<&Schema> {
+        match &self.custom {
+            Some(custom) => custom.schema(),
+            None => schema::by_gvk(&self.group, &self.name, kind),
+        }
+    }
+
+    /// Fills in what an object of this version leaves unsaid.
+    pub fn fill(&self, object: &mut Value) {
+        (self.default)(object);
+        if let Some(custom) = &self.custom {
+            custom.fill(object);
+        }
     }
 
     /// Whether its objects look as the stored ones of that version do.
@@ -111,7 +133,7 @@ impl Served {
         if self.is_stored_as(stored) {
             return;
         }
-        (self.default)(object);
+        self.fill(object);
         if let Some(convert) = &self.convert {
             (convert.to_stored)(object);
         }

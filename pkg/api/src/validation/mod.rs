@@ -76,23 +76,38 @@ pub type Errors = Vec<FieldError>;
 pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
     let mut errors = Errors::new();
     object_meta(resource, new, &mut errors);
+    if let Some(custom) = &sent.custom {
+        errors.extend(custom.check_create(new));
+    }
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     errors
 }
 
-/// Everything that is wrong with a change of the main resource.
-pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value) -> Errors {
+/// Everything that is wrong with a change of the main resource; `warnings` are of what was as wrong before.
+pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
     let mut errors = Errors::new();
     object_meta_update(resource, new, old, &mut errors);
+    if let Some(custom) = &sent.custom {
+        errors.extend(custom.check_update(new, old, warnings));
+    }
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     (resource.hooks.validate_update)(new, old, &mut errors);
     errors
 }
 
 /// Everything that is wrong with a change of the status, through whichever subresource.
-pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Errors {
+pub fn update_status(
+    resource: &Resource,
+    sent: &Served,
+    new: &Value,
+    old: &Value,
+    warnings: &mut Vec<String>,
+) -> Errors {
     let mut errors = Errors::new();
     object_meta_update(resource, new, old, &mut errors);
+    if let Some(custom) = &sent.custom {
+        errors.extend(custom.check_status(new, old, warnings));
+    }
     (resource.hooks.validate_status)(new, old, &mut errors);
     errors
 }

@@ -48,8 +48,7 @@ pub async fn objects(state: &State, row: &Row, found: Vec<Arc<Object>>) -> Resul
     let converted = convert(state.webhooks(), webhook, trees?, &row.api_version).await?;
     let both = found.into_iter().zip(converted);
     let shown = both.map(|(stored, tree)| {
-        let (resource, key) = (row.resource.clone(), stored.key.clone());
-        let object = write::object_at(resource, key, &tree, stored.revision, stored.create_revision)?;
+        let object = write::in_form(&stored, row.resource.clone(), &tree)?;
         Ok(Arc::new(object))
     });
     shown.collect()

@@ -106,7 +106,7 @@ impl Definitions {
             resource = is_served(&now).then(|| custom::resource(&now).map(Arc::new)).flatten();
             consequence.serves_other |= resource.is_some();
             if let Some(resource) = &resource {
-                cache.serve(resource, &|entry| read(resource, entry));
+                cache.serve(resource, &read);
             }
         }
         consequence.cleans_up = meta::is_deleting(definition) && meta::finalizers(definition).any(|own| own == CLEANUP);

@@ -13,10 +13,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mk8s_api::registry::Resource;
+use mk8s_api::registry::{Resource, Served};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
-use mk8s_store::Entry;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -28,7 +27,7 @@ use crate::managers;
 use crate::object::Object;
 use crate::state::State;
 use crate::watch_cache::{Cache, Next, ResourceCache};
-use crate::write::Printed;
+use crate::write::{self, Printed};
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";
@@ -59,9 +58,41 @@ pub fn load(cache: &Cache) -> Definitions {
     definitions
 }
 
-/// A stored object of a custom resource as its row reads it. The value is the store's: managers lie behind the text (`stored_form`).
-fn read(_resource: &Arc<Resource>, entry: Entry) -> Entry {
-    entry
+/// A stored object of a custom resource as it is read: in the stored version, where no webhook makes that, without fields
+/// that the schema lacks, and with its defaults.
+fn read(object: Object) -> Object {
+    let resource = object.resource().clone();
+    let read = read_tree(&resource, &object).and_then(|read| match read {
+        Some(tree) => write::in_form(&object, resource, &tree).map(Some),
+        None => Ok(None),
+    });
+    match read {
+        Ok(read) => read.unwrap_or(object),
+        Err(status) => {
+            tracing::error!(key = %object.key, error = status.message, "a stored object is shown as it is");
+            object
+        }
+    }
+}
+
+/// The tree of what is read, where it is another than what is stored.
+fn read_tree(resource: &Resource, object: &Object) -> Result<Option<Value>, Status> {
+    let stored = object.value()?;
+    let mut tree = stored.clone();
+    let served = match resource.webhook {
+        None => {
+            meta::set(&mut tree, &["apiVersion"], resource.api_version());
+            resource.stored()
+        }
+        Some(_) => {
+            let of = |served: &&Served| served.api_version() == meta::api_version(&stored);
+            resource.versions.iter().find(of).unwrap_or(resource.stored())
+        }
+    };
+    if let Some(custom) = &served.custom {
+        custom.read(&mut tree);
+    }
+    Ok((tree != stored).then_some(tree))
 }
 
 /// The first deletion of a definition marks it, and lets no object of its kind begin.

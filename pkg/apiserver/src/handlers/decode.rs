@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::call::Call;
 use crate::negotiate::{Encoding, body_encoding};
 use crate::options::{FieldValidation, WriteOptions};
+use crate::rows::Row;
 
 impl From<FieldValidation> for Validation {
     fn from(own: FieldValidation) -> Validation {
@@ -28,6 +29,8 @@ pub struct Expected<'a> {
     pub schema: Option<&'a Schema>,
     /// Another version in which it may come, and looks the same.
     pub alias: Option<&'a str>,
+    /// The row whose objects are expected: of a custom kind its schema has a word too.
+    pub row: Option<&'a Row>,
 }
 
 impl<'a> Expected<'a> {
@@ -35,7 +38,8 @@ impl<'a> Expected<'a> {
         Expected {
             api_version: &call.row.api_version,
             kind: call.row.kind(),
-            schema: call.row.schema.as_ref(),
+            schema: call.row.form(),
+            row: Some(&call.row),
             alias: None,
         }
     }
@@ -46,6 +50,7 @@ impl<'a> Expected<'a> {
             kind,
             schema: schema::by_gvk(group, version, kind),
             alias: None,
+            row: None,
         }
     }
 }
@@ -59,8 +64,15 @@ pub fn object(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let encoding = body_encoding(&call.headers)?;
-    let Decoded { mut value, problems } = decode(encoding, body, expected, options.field_validation)?;
+    let Decoded {
+        mut value,
+        mut problems,
+    } = decode(encoding, body, expected, options.field_validation)?;
     check_kind(&mut value, expected)?;
+    if let Some(row) = expected.row {
+        let more = row.admit(&mut value);
+        problems.extend(more.map_err(|error| cannot_be_handled(expected, &error.to_string()))?);
+    }
     note_problems(problems, expected, options.field_validation, warnings)?;
     Ok(value)
 }

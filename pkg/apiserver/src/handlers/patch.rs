@@ -122,12 +122,15 @@ pub fn conformed(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let Some(schema) = &call.row.schema else {
+    let Some(schema) = call.row.form() else {
         return Ok(patched);
     };
     let expected = Expected::row(call);
-    let decoded = conform(patched, schema, options.field_validation.into())
-        .map_err(|error| decode::cannot_be_handled(&expected, &error.to_string()))?;
+    let refused = |why: &dyn std::fmt::Display| decode::cannot_be_handled(&expected, &why.to_string());
+    let decoded = conform(patched, schema, options.field_validation.into());
+    let mut decoded = decoded.map_err(|error| refused(&error))?;
+    let more = call.row.admit(&mut decoded.value);
+    decoded.problems.extend(more.map_err(|error| refused(&error))?);
     match options.field_validation {
         FieldValidation::Strict if !decoded.problems.is_empty() => {
             let why = format!("strict decoding error: {}", decoded.problems.join(", "));

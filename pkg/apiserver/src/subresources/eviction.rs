@@ -30,6 +30,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let mut warnings = Vec::new();
     let expected = Expected {
+        row: None,
         alias: Some("policy/v1beta1"),
         ..Expected::kind("policy", "v1", "policy/v1", "Eviction")
     };

@@ -27,7 +27,7 @@ pub(super) struct Placement {
 
 impl Placement {
     /// Gives a resource its cache, with what is stored of it, read as its row reads it.
-    pub fn add(&mut self, cache: &Arc<ResourceCache>, read: &dyn Fn(Entry) -> Entry) {
+    pub fn add(&mut self, cache: &Arc<ResourceCache>, read: &dyn Fn(Object) -> Object) {
         let prefix = super::key_prefix(&cache.resource());
         for entry in self
             .unplaced
@@ -36,7 +36,7 @@ impl Placement {
             .flatten()
             .map(|(_, entry)| entry)
         {
-            load(cache, read(entry));
+            cache.load(Arc::new(read(Object::new(cache.resource(), entry, None))));
         }
         self.resources.insert(prefix, cache.clone());
     }
@@ -95,7 +95,7 @@ impl CacheFollower {
     }
 }
 
-pub(super) fn load(cache: &ResourceCache, entry: Entry) {
+fn load(cache: &ResourceCache, entry: Entry) {
     cache.load(Arc::new(Object::new(cache.resource(), entry, None)));
 }
 
@@ -232,7 +232,7 @@ mod tests {
             6,
             Arc::default(),
         ));
-        cache.shared().placement.lock().add(&late, &|entry| entry);
+        cache.shared().placement.lock().add(&late, &|object| object);
         let shown = |cache: &ResourceCache| -> Vec<String> {
             let list = cache.list("");
             list.iter()
@@ -264,9 +264,10 @@ mod tests {
         follower.load(entry("kept", 2));
         let held = cache.resource("", "pods").expect("a cache");
         let (_, mut watcher) = held.watch_with_snapshot("", None);
-        let reread = |mut entry: Entry| {
+        let reread = |object: Object| {
+            let mut entry = object.entry();
             entry.value = String::from_utf8_lossy(&entry.value).replace("kept", "read").into();
-            entry
+            Object::new(object.resource().clone(), entry, None)
         };
         cache.serve(pods, &reread);
         assert!(matches!(watcher.take(&mut Vec::new()), Next::Ended));
@@ -279,7 +280,7 @@ mod tests {
         cache.retire("", "pods");
         assert!(cache.resource("", "pods").is_none() && held.get("ns", "more").is_none());
         follower.committed(vec![commit(entry("more", 5), true)]);
-        cache.serve(pods, &|entry| entry);
+        cache.serve(pods, &|object| object);
         let again = cache.resource("", "pods").expect("a cache");
         assert!(again.get("ns", "kept").is_some() && again.get("ns", "more").is_none());
     }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Support};
-use mk8s_store::Entry;
 
 pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
@@ -69,7 +68,7 @@ impl Cache {
             let group = groups.entry(row.group.to_string()).or_default();
             let changes = group.changes.clone();
             let cache = Arc::new(ResourceCache::new(row.clone(), shared.clone(), revision, changes));
-            shared.placement.lock().add(&cache, &|entry| entry);
+            shared.placement.lock().add(&cache, &|object| object);
             group.resources.insert(row.plural.to_string(), cache);
         }
         Cache {
@@ -90,9 +89,9 @@ impl Cache {
             .collect()
     }
 
-    /// Gives a resource a cache, with what is stored of it, each object as `read` makes it of its entry. Where it has one
+    /// Gives a resource a cache, with what is stored of it, each object as `read` makes it of the stored one. Where it has one
     /// already, the objects of that are read anew, and who watches them is ended.
-    pub fn serve(&self, resource: &Arc<Resource>, read: &dyn Fn(Entry) -> Entry) {
+    pub fn serve(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object) {
         // The committer hands nothing on meanwhile: no change falls between the two.
         let mut placement = self.shared.placement.lock();
         let floor = self.shared.published();

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Scope};
-use mk8s_store::Entry;
 use parking_lot::Mutex;
 
 use super::ring::{Event, EventKind, OF_RESOURCE, Ring};
@@ -336,12 +335,12 @@ impl ResourceCache {
 
     /// The resource is another from now on, and so are its objects. No event tells of that: a watch ends, and whoever began
     /// it looks again. The caller holds the committer back.
-    pub(super) fn reread(&self, resource: &Arc<Resource>, read: &dyn Fn(Entry) -> Entry, floor: u64) {
+    pub(super) fn reread(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object, floor: u64) {
         self.resource.store(resource.clone());
         let state = self.state.lock();
         let objects = state.map.iter();
         let objects = objects.map(|(key, object)| {
-            let object = Object::new(resource.clone(), read(object.entry()), None);
+            let object = read(Object::new(resource.clone(), object.entry(), None));
             (key.clone(), Arc::new(object))
         });
         let map = objects.collect();
@@ -483,6 +482,7 @@ impl State {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
+    use mk8s_store::Entry;
 
     use super::super::Cache;
     use super::*;
