@@ -341,3 +341,33 @@ async fn rules_are_checked_when_they_are_written_and_when_objects_are() {
     let why = "Car.example.org \"a\" is invalid: spec: Invalid value: a car keeps its color";
     assert_eq!((code, &refused["message"]), (422, &json!(why)), "{refused}");
 }
+
+#[tokio::test]
+async fn custom_objects_are_applied_on_the_server() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &strict()).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let path = format!("{CARS}/a?fieldManager=one");
+    let apply = "application/apply-patch+yaml";
+    let (code, made) = api.patch(&path, apply, &car("a", "red")).await;
+    assert_eq!((code, &made["spec"]), (201, &json!({"color": "red", "n": 4})), "{made}");
+    let (code, refused) = api
+        .patch(&format!("{CARS}/a?fieldManager=two"), apply, &car("a", "blue"))
+        .await;
+    assert_eq!(
+        (code, &refused["details"]["causes"][0]["field"]),
+        (409, &json!(".spec.color")),
+        "{refused}"
+    );
+    let mut unknown = car("a", "red");
+    unknown["spec"]["x"] = 1.into();
+    let (code, refused) = api.patch(&path, apply, &unknown).await;
+    assert!(code >= 400, "{refused}");
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains(".spec.x: field not declared in schema"),
+        "{refused}"
+    );
+}
