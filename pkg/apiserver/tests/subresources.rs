@@ -51,6 +51,16 @@ async fn evictions_ask_the_budget() {
     assert_eq!(counted["status"]["disruptionsAllowed"], 0);
     let (_, pod) = api.get(&format!("{PODS}/p")).await;
     assert!(pod["metadata"]["deletionTimestamp"].is_string());
+    // What a Job's failure policy asks about.
+    let marks = pod["status"]["conditions"].as_array().unwrap();
+    let mark = marks
+        .iter()
+        .find(|condition| condition["type"] == "DisruptionTarget")
+        .unwrap();
+    assert_eq!(
+        (&mark["status"], &mark["reason"]),
+        (&json!("True"), &json!("EvictionByEvictionAPI"))
+    );
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ pub fn as_planned(
     })
 }
 
-fn check_preconditions(call: &Call, object: &Object, value: &Value, options: &DeleteOptions) -> Result<(), Status> {
+pub fn check_preconditions(call: &Call, object: &Object, value: &Value, options: &DeleteOptions) -> Result<(), Status> {
     let own = [meta::uid(value), &object.revision.to_string()];
     let asked = [options.uid.as_deref(), options.resource_version.as_deref()];
     let Some(differs) = (0..2).find(|&index| asked[index].is_some_and(|asked| asked != own[index])) else {

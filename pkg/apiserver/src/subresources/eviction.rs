@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::admission::{Operation, Options};
 use crate::call::Call;
-use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
+use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, Target, Written, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
-use crate::handlers::delete::delete_object;
+use crate::handlers::delete::{check_preconditions, delete_object};
 use crate::object::Object;
 use crate::options::{DeleteOptions, WriteOptions};
 use crate::request::Query;
@@ -68,12 +68,12 @@ async fn evict(call: &Call, mut pod: Arc<Object>, delete: &DeleteOptions) -> Res
         };
         let uid = meta::uid(&value);
         let options = guarded(delete, uid, pod.revision, permit);
-        let outcome = delete_object(call, pod.namespace(), pod.name(), &options).await;
+        let outcome = mark_and_delete(call, &pod, options).await;
         let refused = match outcome {
             Err(status) if status.code == 409 && permit == Permit::AsItIs && delete.resource_version.is_none() => {
                 status
             }
-            outcome => return outcome.map(drop),
+            outcome => return outcome,
         };
         let now = call.object()?;
         let in_vain = now.revision == pod.revision || delete.uid.as_deref().is_some_and(|wanted| wanted != uid);
@@ -82,6 +82,71 @@ async fn evict(call: &Call, mut pod: Arc<Object>, delete: &DeleteOptions) -> Res
         }
         pod = now;
     }
+}
+
+/// Says of the pod that it is about to be disrupted, which a Job's failure policy asks about, and deletes it.
+async fn mark_and_delete(call: &Call, pod: &Object, mut options: DeleteOptions) -> Result<(), Status> {
+    let target = call.target(pod.namespace(), pod.name(), options.dry_run)?;
+    let mut marking = Marking {
+        call,
+        options: &options,
+    };
+    let marked = guaranteed_update(target, &mut marking).await?;
+    if let (Some(wanted), Done::Written(Written::Stored(marked))) = (&mut options.resource_version, marked) {
+        *wanted = marked.revision.to_string();
+    }
+    delete_object(call, pod.namespace(), pod.name(), &options).await?;
+    Ok(())
+}
+
+struct Marking<'a> {
+    call: &'a Call,
+    options: &'a DeleteOptions,
+}
+
+impl Attempt for Marking<'_> {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let object = current.object.ok_or_else(|| self.call.not_found())?;
+        check_preconditions(self.call, &object, &current.value, self.options)?;
+        let mut pod = current.value;
+        if !mark(&mut pod) {
+            return Ok(Step::Keep);
+        }
+        let printed = Printed::of(object.resource(), &pod, &object.managed)?;
+        Ok(Step::Put(printed, Vec::new()))
+    }
+}
+
+/// Sets the condition; whether it was another.
+fn mark(pod: &mut Value) -> bool {
+    const TYPE: &str = "DisruptionTarget";
+    let (reason, message) = ("EvictionByEvictionAPI", "Eviction API: evicting");
+    let before = meta::condition(pod, TYPE);
+    let is_true = before.is_some_and(|before| meta::string(before, &["status"]) == "True");
+    let same = |before: &Value| {
+        is_true && meta::string(before, &["reason"]) == reason && meta::string(before, &["message"]) == message
+    };
+    if before.is_some_and(same) {
+        return false;
+    }
+    let since = before
+        .filter(|_| is_true)
+        .map(|before| before["lastTransitionTime"].clone());
+    let condition = json!({
+        "type": TYPE, "status": "True", "reason": reason, "message": message,
+        "lastProbeTime": null, "lastTransitionTime": since.unwrap_or_else(|| time::rfc3339(jiff::Timestamp::now()).into()),
+    });
+    let conditions = meta::object_mut(pod, &["status"])
+        .entry("conditions")
+        .or_insert_with(|| json!([]));
+    let Value::Array(conditions) = conditions else {
+        return false;
+    };
+    match conditions.iter_mut().find(|own| own["type"] == TYPE) {
+        Some(own) => *own = condition,
+        None => conditions.push(condition),
+    }
+    true
 }
 
 /// Why a pod may go.
