@@ -53,6 +53,11 @@ const LINES: &[(&str, &str)] = &[
         r"NAME\s+READY\s+UP-TO-DATE\s+AVAILABLE\s+AGE\s+CONTAINERS\s+IMAGES\s+SELECTOR\nweb\s+0/0\s+0\s+0\s+\S+\s+nginx\s+nginx\s+app=web",
     ),
     ("kubectl get all", r"service/web\s+ClusterIP\s+10\.96\."),
+    // Once, though two groups show it.
+    (
+        "kubectl get all -o name | grep web | sort",
+        r"^deployment.apps/web\nreplicaset.apps/web-\S+\nservice/web$",
+    ),
     ("kubectl get svc web -o yaml", r"targetPort: 8080"),
     ("kubectl get pods -l job-name=once -o name", "pod/once-"),
     (
@@ -195,15 +200,16 @@ fn kubectl(version: &str) -> Option<PathBuf> {
     Some(built.join(format!("kubectl.{version}"))).filter(|path| path.exists())
 }
 
-async fn run(version: &str) {
+/// Runs lines with a kubectl, in a folder with a file, on a cluster of their own.
+pub async fn run(version: &str, (file, text): (&str, &str), lines: &[(&str, &str)]) {
     let program = kubectl(version).unwrap_or_else(|| panic!("no kubectl {version}: hack/build-kubectl.sh makes one"));
     let cluster = Cluster::start().await;
     let work = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(program, work.path().join("kubectl")).unwrap();
-    std::fs::write(work.path().join("app.yaml"), APP).unwrap();
+    std::fs::write(work.path().join(file), text).unwrap();
     let path = format!("{}:{}", work.path().display(), std::env::var("PATH").unwrap());
     let mut failures = Vec::new();
-    for (line, pattern) in LINES {
+    for (line, pattern) in lines {
         let command = tokio::process::Command::new("bash")
             .args(["-c", &format!("exec 2>&1; {line}")])
             .current_dir(work.path())
@@ -227,10 +233,10 @@ async fn run(version: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_kubectl() {
-    run("1.27").await;
+    run("1.27", ("app.yaml", APP), LINES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_kubectl() {
-    run("1.35").await;
+    run("1.35", ("app.yaml", APP), LINES).await;
 }

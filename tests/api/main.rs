@@ -7,5 +7,6 @@ mod cluster;
 mod harness;
 mod kubectl;
 mod objects;
+mod old_versions;
 mod reading;
 mod who;

@@ -42,9 +42,13 @@ fn plain(mut object: Value) -> Value {
     object
 }
 
-/// Upstream's conversion of v2beta1 forgets the container of a container's metric; a field that was sent is kept here.
-fn is_forgotten(path: &str) -> bool {
-    path.contains("v2beta1") && path.ends_with(".containerResource.container")
+/// Where upstream answers something else, with the reason.
+fn is_known(path: &str, own: &Value, upstream: &Value) -> bool {
+    // Its conversion of v2beta1 forgets the container of a container's metric; a field that was sent is kept here.
+    let forgotten = path.contains("v2beta1") && path.ends_with(".containerResource.container");
+    // Shown, it would have kubectl change a manifest that leaves it out each time it is applied.
+    let unsaid = path.ends_with(".pathType") && own.is_null() && upstream == "ImplementationSpecific";
+    forgotten || unsaid && path.contains(": shown: ")
 }
 
 /// The paths at which two values differ, with both.
@@ -60,7 +64,9 @@ fn difference(own: &Value, upstream: &Value, path: &str, wrong: &mut Vec<String>
                 difference(own, upstream, &format!("{path}[{index}]"), wrong);
             }
         }
-        _ if own != upstream && !is_forgotten(path) => wrong.push(format!("{path}: {own}, upstream {upstream}")),
+        _ if own != upstream && !is_known(path, own, upstream) => {
+            wrong.push(format!("{path}: {own}, upstream {upstream}"))
+        }
         _ => {}
     }
 }

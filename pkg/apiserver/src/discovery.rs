@@ -196,6 +196,9 @@ fn described_group(group: &str, versions: &[String]) -> Value {
 }
 
 fn put_names(into: &mut Map<String, Value>, row: &Row) {
+    if !row.served().aliased {
+        return;
+    }
     if !row.resource.short_names.is_empty() {
         into.insert("shortNames".into(), json!(row.resource.short_names));
     }

@@ -19,6 +19,9 @@ pub struct Served {
     pub group: Cow<'static, str>,
     /// `v1`
     pub name: Cow<'static, str>,
+    /// Whether discovery gives the resource's short names and categories to it: kubectl warns of a short name that two
+    /// groups have, and shows twice what two groups have of a category.
+    pub aliased: bool,
     /// Whether requests reach it: a custom resource may be stored in a version that is served no more.
     pub served: bool,
     pub subresources: Vec<Subresource>,
@@ -88,6 +91,7 @@ impl Served {
         Served {
             group,
             name,
+            aliased: true,
             served: true,
             subresources: Vec::new(),
             columns: super::columns::default(),

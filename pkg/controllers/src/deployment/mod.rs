@@ -6,6 +6,7 @@
 mod plan;
 mod progress;
 mod revision;
+mod rollback;
 
 use std::sync::Arc;
 
@@ -146,6 +147,8 @@ impl Reconcile for Controller {
         };
         if meta::deleting(&*deployment) {
             rollout.write_status().await
+        } else if let Some(asked) = rollback::asked(&deployment).filter(|_| spec.paused != Some(true)) {
+            rollout.roll_back(asked).await
         } else if rollout.sets.desired_changed(&rollout.deployment) || spec.paused == Some(true) {
             rollout.scale_only().await
         } else if Strategy::of(&deployment).recreate {
@@ -182,6 +185,22 @@ impl Rollout<'_> {
         let changed = progress::set_paused(&mut self.deployment, paused);
         let status = progress::status(&self.deployment, &self.sets);
         self.write(status, changed).await?;
+        Ok(Next::Done)
+    }
+
+    /// Only the template changes here: what follows from it is the next run's.
+    async fn roll_back(&mut self, asked: i64) -> Result<Next, Error> {
+        self.ensure_new(true).await?;
+        let outcome = rollback::roll_back(&mut self.deployment, &self.sets, asked);
+        let api = self.controller.ctx.api::<Deployment>(&self.key.namespace);
+        let updated = api
+            .replace(&self.key.name, &PostParams::default(), &self.deployment)
+            .await;
+        updated.tried(|| format!("roll back Deployment {}", self.key))?;
+        let (kind, reason, text) = outcome.event(&self.key.name);
+        self.controller
+            .recorder
+            .event(&meta::reference(&self.deployment), kind, reason, &text);
         Ok(Next::Done)
     }
 

@@ -24,8 +24,17 @@ const NOT_COPIED: &[&str] = &[
     HISTORY,
     DESIRED,
     MAX,
-    "deprecated.deployment.rollback.to",
+    mk8s_api::meta::DEPLOYMENT_ROLLBACK,
 ];
+
+/// Gives a Deployment that goes back to a set's template that set's annotations, or the set would get the Deployment's.
+pub fn restore(deployment: &mut ObjectMeta, set: &ObjectMeta) {
+    let annotations = deployment.annotations.get_or_insert_default();
+    annotations.retain(|key, _| NOT_COPIED.contains(&key.as_str()));
+    let of_set = set.annotations.iter().flatten();
+    let copied = of_set.filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()));
+    annotations.extend(copied.map(|(key, value)| (key.clone(), value.clone())));
+}
 
 /// Brings the set's annotations up to date with the Deployment's and with the revision; true when that changed something.
 pub fn annotate(deployment: &Deployment, set: &mut ObjectMeta, revision: i64, exists: bool) -> bool {

@@ -128,7 +128,10 @@ impl Hub {
 
     /// The kind of these names.
     pub fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
-        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let (group, version) = mk8s_api::meta::split_api_version(api_version);
+        // A group may show what another one stores, and is monitored there.
+        let stored = mk8s_api::registry::find_kind(group, version, kind);
+        let group = stored.map_or(group, |resource| &resource.group);
         let all = &self.discovered.read().kinds;
         let exact = all
             .iter()

@@ -1,8 +1,14 @@
 //! Ingress of extensions/v1beta1 and networking.k8s.io/v1beta1: a backend names a Service and its port in two fields.
+//!
+//! What a path leaves out of `pathType` is not shown: 2018 had no such field, and kubectl, which compares a manifest's paths
+//! as a whole with those it is shown, would change the object each time it is applied.
 
 use serde_json::{Value, json};
 
 use crate::meta;
+
+/// The default of both versions.
+const UNSAID: &str = "ImplementationSpecific";
 
 pub(super) fn to_stored(ingress: &mut Value) {
     meta::relocate(ingress, &["spec", "backend"], &["spec", "defaultBackend"]);
@@ -25,6 +31,13 @@ pub(super) fn to_stored(ingress: &mut Value) {
 }
 
 pub(super) fn from_stored(ingress: &mut Value) {
+    for rule in meta::items_mut(ingress, &["spec", "rules"]) {
+        for path in meta::items_mut(rule, &["http", "paths"]) {
+            if meta::string(path, &["pathType"]) == UNSAID {
+                meta::remove(path, &["pathType"]);
+            }
+        }
+    }
     each_backend(ingress, |backend| {
         let mut service = meta::remove(backend, &["service"]).unwrap_or_default();
         let name = meta::remove(&mut service, &["name"]).filter(|name| name.as_str() != Some(""));

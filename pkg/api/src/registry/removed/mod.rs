@@ -136,6 +136,7 @@ fn serve(mut resource: Resource, removed: &Removed) -> Resource {
     let mut served = resource.versions[like.unwrap_or(resource.storage)].clone();
     served.group = group.into();
     served.name = version.into();
+    served.aliased = like.is_some();
     served.convert = removed.convert;
     served.default = removed.default.unwrap_or(resource.stored().default);
     let instead = (removed.kind != "Event").then(|| resource.api_version());
