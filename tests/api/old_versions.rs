@@ -102,7 +102,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "kubectl get deployments.v1beta1.extensions none 2>&1 | grep -v Warning",
-        r#"\(NotFound\): deployments.apps "none" not found"#,
+        r#"\(NotFound\): deployments.extensions "none" not found"#,
     ),
     (
         "kubectl explain deployment --api-version=extensions/v1beta1 | grep -A1 -i '^version\\|^kind'",

@@ -74,12 +74,12 @@ impl Call {
     }
 
     pub fn not_found(&self) -> Status {
-        Status::not_found(&self.row.resource.group, self.row.plural(), &self.info.name)
+        Status::not_found(self.row.group(), self.row.plural(), &self.info.name)
     }
 
     pub fn conflict(&self) -> Status {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
-        Status::conflict(&self.row.resource.group, self.row.plural(), &self.info.name, why)
+        Status::conflict(self.row.group(), self.row.plural(), &self.info.name, why)
     }
 
     /// What admission sees of the call.

@@ -86,7 +86,7 @@ impl Attempt for Creation<'_> {
         }
         let row = &self.call.row;
         let name = meta::name(self.object);
-        Err(Status::already_exists(&row.resource.group, row.plural(), name))
+        Err(Status::already_exists(row.group(), row.plural(), name))
     }
 }
 

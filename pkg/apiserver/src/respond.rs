@@ -91,7 +91,7 @@ pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>)
 pub fn shape_one(row: &Row, shape: Shape, stored: Value) -> Result<Value, Status> {
     Ok(match shape {
         Shape::Object => row.show(stored),
-        Shape::Metadata => table::partial_metadata(row.show(stored)),
+        Shape::Metadata => table::partial_metadata(stored),
         Shape::MetadataList => {
             let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
             let go = row.resource.go_type(row.kind());

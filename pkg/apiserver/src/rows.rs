@@ -131,11 +131,6 @@ impl Row {
         self.at == self.resource.storage || self.webhook().is_some()
     }
 
-    /// Whether metadata is the same in this row's view: a conversion may keep fields in annotations.
-    pub fn shows_stored_metadata(&self) -> bool {
-        self.served().convert.is_none()
-    }
-
     /// A stored object as this row shows it.
     pub fn show(&self, mut stored: Value) -> Value {
         if self.webhook().is_some() {

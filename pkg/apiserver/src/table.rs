@@ -15,7 +15,8 @@ pub fn include(query: &Query) -> Include {
     Include::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default()
 }
 
-/// metadata alone, as meta.k8s.io/v1 PartialObjectMetadata.
+/// A stored object's metadata alone, as meta.k8s.io/v1 PartialObjectMetadata: the same in every version, which carry what they
+/// have no field for in annotations.
 pub fn partial_metadata(object: Value) -> Value {
     let metadata = match object {
         Value::Object(mut map) => map.remove("metadata").unwrap_or_default(),
@@ -28,7 +29,7 @@ pub fn partial_metadata(object: Value) -> Value {
 pub fn of_one(row: &Row, stored: &Value, include: Include) -> Value {
     let version = stored.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
     let metadata = json!({"resourceVersion": version});
-    let shown = shown(row, stored);
+    let shown = shown(row, stored, include);
     table::of_one(row.printed(stored, &shown), include, metadata, jiff::Timestamp::now())
 }
 
@@ -38,12 +39,12 @@ pub fn columns(row: &Row) -> Value {
 
 /// The row of one stored object.
 pub fn row(row: &Row, stored: &Value, include: Include) -> Value {
-    let shown = shown(row, stored);
+    let shown = shown(row, stored, include);
     table::row(row.printed(stored, &shown), include, jiff::Timestamp::now())
 }
 
-fn shown<'a>(row: &Row, stored: &'a Value) -> Cow<'a, Value> {
-    if row.shows_stored() {
+fn shown<'a>(row: &Row, stored: &'a Value, include: Include) -> Cow<'a, Value> {
+    if row.shows_stored() || include != Include::Object {
         return Cow::Borrowed(stored);
     }
     Cow::Owned(row.show(stored.clone()))

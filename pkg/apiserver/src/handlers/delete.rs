@@ -41,8 +41,8 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
             let mut details = json!({
                 "name": meta::name(&last), "kind": call.row.plural(), "uid": meta::uid(&last),
             });
-            if !call.row.resource.group.is_empty() {
-                details["group"] = json!(call.row.resource.group);
+            if !call.row.group().is_empty() {
+                details["group"] = call.row.group().into();
             }
             // It names no code, as the status of nothing else.
             let status =
@@ -159,7 +159,7 @@ impl Attempt for Delete<'_> {
         let Delete { call, name, options } = *self;
         let resource = &call.row.resource;
         let Some(object) = &current.object else {
-            return Err(Status::not_found(&call.row.resource.group, call.row.plural(), name));
+            return Err(Status::not_found(call.row.group(), call.row.plural(), name));
         };
         check_preconditions(call, object, &current.value, options)?;
         let attributes = call.attributes(Operation::Delete, name, Some(&current.value), Options::Delete(options));

@@ -333,11 +333,11 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, objec
             return Ok(());
         }
         Item::Shown => untyped(row, row.show(object.whole()?)),
-        Item::Metadata if compact && row.shows_stored_metadata() => {
+        Item::Metadata if compact => {
             chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
             return Ok(());
         }
-        Item::Metadata => table::partial_metadata(row.show(object.whole()?)),
+        Item::Metadata => table::partial_metadata(object.whole()?),
         Item::Row(include) => table::row(row, &object.whole()?, *include),
     };
     layout.print(&value, chunk)

@@ -115,7 +115,7 @@ pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(
 
 fn precondition_uid(call: &Call, wanted: &str, own: &str) -> Status {
     Status::conflict(
-        &call.row.resource.group,
+        call.row.group(),
         call.row.plural(),
         &call.info.name,
         &format!(

@@ -405,10 +405,7 @@ impl Encoder {
         if encoding == Encoding::Protobuf && shape == Shape::Object && self.row.shows_stored() {
             return self.put_protobuf(chunk, kind, object, revision);
         }
-        if encoding != Encoding::Protobuf
-            && matches!(shape, Shape::Metadata | Shape::MetadataList)
-            && self.row.shows_stored_metadata()
-        {
+        if encoding != Encoding::Protobuf && matches!(shape, Shape::Metadata | Shape::MetadataList) {
             let text = object.partial_metadata(revision)?;
             put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
             return Ok(());
@@ -419,7 +416,7 @@ impl Encoder {
         }
         let shown = match shape {
             Shape::Object => self.row.show(value),
-            Shape::Metadata | Shape::MetadataList => table::partial_metadata(self.row.show(value)),
+            Shape::Metadata | Shape::MetadataList => table::partial_metadata(value),
             Shape::Table => self.table(&value),
         };
         self.put_value(chunk, kind.as_str(), &shown)
