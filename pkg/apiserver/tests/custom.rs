@@ -371,3 +371,22 @@ async fn custom_objects_are_applied_on_the_server() {
         "{refused}"
     );
 }
+
+/// Somebody's status stood, the kind was served without being established, and was still served when its definition was gone.
+#[tokio::test]
+async fn a_status_that_says_nothing_of_the_names_is_set_right() {
+    let api = Api::open().await;
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    let status = json!({"status": {"conditions": [{"type": "Mine", "status": "True", "reason": "r", "message": "m",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let path = format!("{CRDS}/cars.example.org");
+    assert_eq!(api.patch(&format!("{path}/status"), MERGE, &status).await.0, 200);
+    until(&api, "cars.example.org", "NamesAccepted", "True").await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    until(&api, "cars.example.org", "Mine", "True").await;
+    assert_eq!(api.post(CARS, &car("a", "red")).await.0, 201);
+    api.delete(&path, None).await;
+    gone(&api, &path).await;
+    gone(&api, CARS).await;
+}

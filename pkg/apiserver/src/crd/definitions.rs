@@ -104,9 +104,12 @@ impl Definitions {
         let mut resource = before.and_then(|known| known.resource.clone());
         if before.is_none_or(|known| known.fingerprint != fingerprint) {
             resource = is_served(&now).then(|| custom::resource(&now).map(Arc::new)).flatten();
-            consequence.serves_other |= resource.is_some();
-            if let Some(resource) = &resource {
-                cache.serve(resource, &read);
+            let before = before.and_then(|known| known.resource.as_ref());
+            consequence.serves_other |= resource.is_some() || before.is_some();
+            match (&resource, before) {
+                (Some(resource), _) => cache.serve(resource, &read),
+                (None, Some(before)) => cache.retire(&before.group, &before.plural),
+                (None, None) => {}
             }
         }
         consequence.cleans_up = meta::is_deleting(definition) && meta::finalizers(definition).any(|own| own == CLEANUP);
@@ -134,7 +137,8 @@ impl Definitions {
         let wanted = &definition["spec"]["names"];
         let mut told = Vec::new();
         // A name that was accepted stays so while the definition asks for it.
-        if !same_names(wanted, &definition["status"]["acceptedNames"]) {
+        let judged = meta::condition(definition, "NamesAccepted").is_some();
+        if !judged || !same_names(wanted, &definition["status"]["acceptedNames"]) {
             let mut taken = Taken::default();
             let own = meta::name(definition);
             for (name, known) in &self.known {
