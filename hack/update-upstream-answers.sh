@@ -7,3 +7,5 @@ cd "$(dirname "$0")/update-upstream-answers"
 CASES=../../pkg/api/tests/upstream.jsonl
 CGO_ENABLED=0 go run . < "$CASES" > "$CASES.new"
 mv "$CASES.new" "$CASES"
+MUTATIONS=../../pkg/api/tests/mutations
+CGO_ENABLED=0 go run . mutate < "$MUTATIONS/bases.jsonl" > "$MUTATIONS/answers.txt"

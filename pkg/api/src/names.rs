@@ -12,6 +12,7 @@ const DNS_1035_WORDS: &str = "a DNS-1035 label must consist of lower case alphan
 const DNS_1035_REGEX: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED_WORDS: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const QUALIFIED_REGEX: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+const WILDCARD_WORDS: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
 const LABEL_VALUE_WORDS: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const LABEL_VALUE_REGEX: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
@@ -91,6 +92,22 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     }
     if !text.split('.').all(|part| is_label(part.as_bytes())) {
         problems.push(regex_error(DNS_SUBDOMAIN_WORDS, DNS_SUBDOMAIN_REGEX, &["example.com"]));
+    }
+    problems
+}
+
+/// `*.example.com`
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if text.len() > MAX_SUBDOMAIN {
+        problems.push(max_len_error(MAX_SUBDOMAIN));
+    }
+    if !text
+        .strip_prefix("*.")
+        .is_some_and(|rest| rest.split('.').all(|part| is_label(part.as_bytes())))
+    {
+        let regex = format!("\\*\\.{DNS_SUBDOMAIN_REGEX}");
+        problems.push(regex_error(WILDCARD_WORDS, &regex, &["*.example.com"]));
     }
     problems
 }
@@ -303,6 +320,51 @@ pub fn ipv4(text: &str) -> bool {
 
 pub fn ipv6(text: &str) -> bool {
     text.parse::<Ipv6Addr>().is_ok()
+}
+
+/// A range as it is printed: nothing is set behind its prefix.
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    match text.parse::<ipnet::IpNet>() {
+        Err(_) => cidr(text),
+        Ok(net) if net.trunc() != net => vec!["must not have bits set beyond the prefix length".to_string()],
+        Ok(net) if net.to_string() != text => vec![format!("must be in canonical form ({:?})", net.to_string())],
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// A name in a program.
+pub fn c_identifier(text: &str) -> Vec<String> {
+    let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let mut bytes = text.bytes();
+    if bytes.next().is_some_and(letter) && bytes.all(|byte| letter(byte) || byte.is_ascii_digit()) {
+        return Vec::new();
+    }
+    vec![regex_error(
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'",
+        "[A-Za-z_][A-Za-z0-9_]*",
+        &["my_name", "MY_NAME", "MyName"],
+    )]
+}
+
+/// `1.2.3-rc.1+build`, as semver.org has it.
+pub fn semantic_version(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |part: &str| digits(part) && (part == "0" || !part.starts_with('0'));
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let (rest, build) = text
+        .split_once('+')
+        .map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, before) = rest
+        .split_once('-')
+        .map_or((rest, None), |(core, before)| (core, Some(before)));
+    core.split('.').count() == 3
+        && core.split('.').all(number)
+        && before.is_none_or(|before| {
+            before
+                .split('.')
+                .all(|part| word(part) && (!digits(part) || number(part)))
+        })
+        && build.is_none_or(|build| build.split('.').all(word))
 }
 
 /// `10.0.0.0/8`

@@ -1,7 +1,7 @@
 //! apps/v1.
 
 use super::row::{CHANGED_COMPLETE, row};
-use super::{Resource, Support, columns, gates};
+use super::{NameRule, Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 #[expect(clippy::too_many_lines, reason = "a table: one row a kind")]
@@ -57,6 +57,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .fields(&["status.replicas"]),
         apps("StatefulSet", "statefulsets")
+            .named(NameRule::DnsLabel)
             .gates(gates::STATEFUL)
             .validate(validation::stateful_set)
             .validate_status(validation::stateful_set_status)

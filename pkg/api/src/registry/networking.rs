@@ -31,7 +31,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .named(NameRule::Address)
             .metadata_checks(COMPLETE_CHANGED)
             .validate(validation::ip_address)
-            .validate_update(validation::spec_update)
+            .validate_update(validation::ip_address_update)
             .columns(columns::ip_address())
             .cluster()
             .short(&["ip"])
@@ -44,6 +44,8 @@ pub(super) fn networking() -> Vec<Resource> {
             ]),
         networking("NetworkPolicy", "networkpolicies")
             .metadata_checks(COMPLETE_CHANGED)
+            .validate(validation::network_policy)
+            .validate_update(validation::network_policy_update)
             .columns(columns::network_policy())
             .short(&["netpol"])
             .default(defaults::network_policy)
@@ -51,6 +53,8 @@ pub(super) fn networking() -> Vec<Resource> {
             .support(Support::ReadOnly),
         networking("ServiceCIDR", "servicecidrs")
             .validate(validation::service_cidr)
+            .validate_update(validation::service_cidr_update)
+            .changes_alone()
             .columns(columns::service_cidr())
             .default(defaults::spec_and_status)
             .registers_status()

@@ -71,12 +71,14 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
         flowcontrol("FlowSchema", "flowschemas")
             .metadata_checks(COMPLETE)
             .validate(validation::flow_schema)
+            .validate_status(validation::flow_control_status)
             .columns(columns::flow_schema())
             .default(defaults::flow_schema)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations")
             .metadata_checks(COMPLETE)
             .validate(validation::priority_level)
+            .validate_status(validation::flow_control_status)
             .columns(columns::priority_level())
             .default(defaults::priority_level)
             .prepare(defaults::reset_status, defaults::nothing_on_update),

@@ -11,6 +11,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .gates(gates::DEVICE_CLASSES)
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
+            .validate(validation::device_class)
             .cluster()
             .generation()
             .default(defaults::spec_only),
@@ -20,6 +21,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .returns_deleted()
             .validate(validation::resource_claim)
             .validate_update(validation::spec_update)
+            .changes_alone()
             .columns(columns::resource_claim())
             .status()
             .default(defaults::resource_claim)
@@ -35,6 +37,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .gates(gates::RESOURCE_SLICES)
             .returns_deleted()
             .validate(validation::resource_slice)
+            .validate_update(validation::resource_slice_update)
             .columns(columns::resource_slice())
             .cluster()
             .generation()

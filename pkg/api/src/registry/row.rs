@@ -267,6 +267,11 @@ impl Resource {
         self
     }
 
+    pub(super) fn changes_alone(mut self) -> Self {
+        self.semantics.changes_alone = true;
+        self
+    }
+
     pub(super) fn metadata_checks(mut self, checks: &'static [MetadataCheck]) -> Self {
         self.semantics.metadata_checks = checks;
         self

@@ -86,6 +86,8 @@ pub struct Semantics {
     pub answered_by: Option<Handler>,
     /// Which checks of a changed object's metadata the kind runs again, in its order.
     pub metadata_checks: &'static [MetadataCheck],
+    /// Of a changed object only the change is checked.
+    pub changes_alone: bool,
     /// Fields that are dropped, as upstream's defaults have it.
     pub gates: &'static [Part],
 }
@@ -104,6 +106,7 @@ impl Default for Semantics {
             dependents: Dependents::default(),
             answered_by: None,
             metadata_checks: &[MetadataCheck::Changed],
+            changes_alone: false,
             gates: &[],
         }
     }

@@ -45,14 +45,14 @@ pub use self::autoscaling::autoscaler;
 pub use self::certificates::signing_request;
 pub use self::coordination::lease;
 pub use self::core::*;
-pub use self::dynamic_resources::{resource_claim, resource_claim_template, resource_slice};
+pub use self::dynamic_resources::*;
 pub use self::extensions::custom_resource_definition;
-pub use self::flowcontrol::{flow_schema, priority_level};
+pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
 pub use self::meta::{
     MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,
     validate_name,
 };
-pub use self::networking::{ingress, ingress_class, ingress_class_update, ip_address, service_cidr};
+pub use self::networking::*;
 pub use self::path::Path;
 pub use self::persistent::*;
 pub use self::pod::{pod, pod_binding, pod_template, pod_template_object};
@@ -90,7 +90,9 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_update(new, old, warnings));
     }
-    (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
+    if !resource.semantics.changes_alone {
+        (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
+    }
     (resource.hooks.validate_update)(new, old, &mut errors);
     errors
 }

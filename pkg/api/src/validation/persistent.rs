@@ -188,6 +188,8 @@ fn without_class(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Erro
 }
 
 pub fn persistent_volume_update(new: &Value, old: &Value, errors: &mut Errors) {
+    // Upstream checks it twice, and tells it twice.
+    persistent_volume(new, errors);
     let (mut source, before) = (source_of(new), source_of(old));
     const EXPAND: [&str; 3] = ["spec", "csi", "controllerExpandSecretRef"];
     if let Some(csi) = source.get_mut("csi")
@@ -233,7 +235,7 @@ pub fn persistent_volume_claim(claim: &Value, errors: &mut Errors) {
     claim_spec(spec, &Scope::of(claim), &SPEC, errors);
 }
 
-fn claim_spec(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn claim_spec(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     const ACCESS: &str = "at least 1 access mode is required";
     if list(spec, "accessModes").is_empty() {
         errors.push(FieldError::required(path.child("accessModes"), ACCESS));
@@ -430,7 +432,7 @@ fn capacity(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
         errors.push(FieldError::required(path, ""));
     }
     if count != 1 || own.is_some_and(|own| !own.contains_key("storage")) {
-        let shown = Value::Object(own.cloned().unwrap_or_default());
+        let shown = own.cloned().map_or(Value::Null, Value::Object);
         errors.push(FieldError::not_supported(path, shown, &["storage"]));
     }
     for (name, value) in own.into_iter().flatten() {
@@ -562,5 +564,6 @@ fn both_sources(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Error
     } else {
         return;
     };
-    errors.push(FieldError::invalid(path, path.child("dataSource").to_string(), why));
+    // Upstream means to show the field's path.
+    errors.push(FieldError::invalid(path, Map::new(), why));
 }

@@ -12,7 +12,7 @@ pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Of a pod or a template.
 pub(super) fn check(metadata: &Value, spec: &Value, path: &Path<'_>, errors: &mut Errors) {

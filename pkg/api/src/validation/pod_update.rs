@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::pod::SPEC;
-use super::{Errors, each, has, int, list, same, text};
+use super::pod_annotations::{APP_ARMOR, MIRROR};
+use super::rules::Scope;
+use super::{Errors, Path, container, each, has, int, list, node_selector, pod_annotations, same, strings_of, text};
 use crate::meta as object;
 use crate::status::FieldError;
 
@@ -14,6 +16,7 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
     let empty = Value::Null;
     let spec = has(new, "spec").unwrap_or(&empty);
     let before = has(old, "spec").unwrap_or(&empty);
+    annotation_changes(new, old, errors);
     for key in ["containers", "initContainers"] {
         if list(spec, key).len() != list(before, key).len() {
             errors.push(FieldError::forbidden(
@@ -22,27 +25,30 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
             ));
             return;
         }
-    }
-    match (int(spec, "activeDeadlineSeconds"), int(before, "activeDeadlineSeconds")) {
-        (Some(new), Some(old)) if old < new => {
-            errors.push(FieldError::invalid(
-                "spec.activeDeadlineSeconds",
-                new,
-                "must be less than or equal to previous value",
-            ));
-            return;
+        let path = SPEC.child(key);
+        for (index, own) in each(spec, key) {
+            let path = path.index(index);
+            if text(own, "image").is_empty() {
+                errors.push(FieldError::required(path.child("image"), ""));
+            }
+            container::trimmed_image(own, &path, errors);
         }
-        (None, Some(_)) => errors.push(FieldError::invalid(
-            "spec.activeDeadlineSeconds",
-            Value::Null,
-            "must not update from a positive integer to nil value",
-        )),
-        _ => {}
     }
-    only_added_tolerations(spec, before, errors);
+    if !deadline_only_shrinks(spec, before, errors) {
+        return;
+    }
+    if only_added_tolerations(spec, before, errors)
+        && let Some(tolerations) = has(spec, "tolerations")
+    {
+        let scope = Scope::of(new);
+        node_selector::tolerations(tolerations, &scope, &SPEC.child("tolerations"), errors);
+    }
     no_new_gates(spec, before, errors);
     if same(Some(spec), Some(before)) {
         return;
+    }
+    if !list(before, "schedulingGates").is_empty() {
+        gated_changes(spec, before, errors);
     }
     let munged = with_old_mutable_fields(spec, before);
     let changed = changed_keys(&munged, before);
@@ -55,6 +61,112 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
             ),
         ));
     }
+}
+
+/// False: nothing else is told.
+fn deadline_only_shrinks(spec: &Value, before: &Value, errors: &mut Errors) -> bool {
+    let path = SPEC.child("activeDeadlineSeconds");
+    match (int(spec, "activeDeadlineSeconds"), int(before, "activeDeadlineSeconds")) {
+        (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
+            let why = "must be between 0 and 2147483647, inclusive";
+            errors.push(FieldError::invalid(path, new, why));
+            false
+        }
+        (Some(new), Some(old)) if old < new => {
+            let why = "must be less than or equal to previous value";
+            errors.push(FieldError::invalid(path, new, why));
+            false
+        }
+        (None, Some(_)) => {
+            let why = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid(path, Value::Null, why));
+            true
+        }
+        _ => true,
+    }
+}
+
+/// Two annotations never change; all are looked at once more.
+pub(super) fn annotation_changes(new: &Value, old: &Value, errors: &mut Errors) {
+    let metadata = |object| has(object, "metadata").unwrap_or(&Value::Null);
+    let path = Path::new("metadata");
+    let path = path.child("annotations");
+    let fixed = |key: &str| match key {
+        MIRROR => Some("mirror pod annotation"),
+        _ if key.starts_with(APP_ARMOR) => Some("AppArmor annotations"),
+        _ => None,
+    };
+    for (key, value) in strings_of(metadata(old), "annotations") {
+        if object::annotation(new, key) != Some(value)
+            && let Some(what) = fixed(key)
+        {
+            errors.push(FieldError::forbidden(
+                path.key(key),
+                format!("may not remove or update {what}"),
+            ));
+        }
+    }
+    for (key, _) in strings_of(metadata(new), "annotations") {
+        if object::annotation(old, key).is_none()
+            && let Some(what) = fixed(key)
+        {
+            errors.push(FieldError::forbidden(path.key(key), format!("may not add {what}")));
+        }
+    }
+    let spec = has(new, "spec").unwrap_or(&Value::Null);
+    pod_annotations::check(metadata(new), spec, &path, errors);
+}
+
+/// Where a gated pod may run can only be narrowed.
+fn gated_changes(spec: &Value, before: &Value, errors: &mut Errors) {
+    let grown = strings_of(before, "nodeSelector")
+        .all(|(key, value)| object::str_at(spec, &["nodeSelector", key]) == Some(value));
+    if !grown {
+        errors.push(FieldError::invalid(
+            "spec.nodeSelector",
+            has(spec, "nodeSelector").cloned().unwrap_or_default(),
+            "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+        ));
+    }
+    const TERMS: [&str; 4] = [
+        "affinity",
+        "nodeAffinity",
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "nodeSelectorTerms",
+    ];
+    let (new_terms, old_terms) = (object::items(spec, &TERMS), object::items(before, &TERMS));
+    let path = format!("spec.{}", TERMS.join("."));
+    if old_terms.is_empty() {
+        return;
+    }
+    if old_terms.len() != new_terms.len() {
+        errors.push(FieldError::invalid(
+            path,
+            new_terms.to_vec(),
+            "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
+        ));
+        return;
+    }
+    for (index, (new, old)) in new_terms.iter().zip(old_terms).enumerate() {
+        if !only_adds(new, old) {
+            errors.push(FieldError::invalid(
+                format!("{path}[{index}]"),
+                new.clone(),
+                "only additions are allowed (no mutations or deletions)",
+            ));
+        }
+    }
+}
+
+fn only_adds(new: &Value, old: &Value) -> bool {
+    const LISTS: [&str; 2] = ["matchExpressions", "matchFields"];
+    if LISTS.iter().all(|key| list(old, key).is_empty()) {
+        return LISTS.iter().all(|key| list(new, key).is_empty());
+    }
+    LISTS.iter().all(|key| {
+        let (new, old) = (list(new, key), list(old, key));
+        new.len() >= old.len() && new.iter().zip(old).all(|(new, old)| same(Some(new), Some(old)))
+    })
 }
 
 fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
@@ -79,16 +191,18 @@ fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
     differ.chain(gone).map(|(key, _)| key.as_str()).collect()
 }
 
-fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) {
+fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) -> bool {
     let without_seconds = |toleration| ["key", "operator", "value", "effect"].map(|field| has(toleration, field));
     let new: HashSet<_> = list(spec, "tolerations").iter().map(without_seconds).collect();
     let mut old = list(before, "tolerations").iter().map(without_seconds);
-    if !old.all(|old| new.contains(&old)) {
+    let kept = old.all(|old| new.contains(&old));
+    if !kept {
         errors.push(FieldError::forbidden(
             "spec.tolerations",
             "existing toleration can not be modified except its tolerationSeconds",
         ));
     }
+    kept
 }
 
 /// The new spec with everything that may change taken from the old: what still differs may not.
@@ -119,27 +233,16 @@ fn with_old_mutable_fields(spec: &Value, before: &Value) -> Value {
         restore("terminationGracePeriodSeconds");
     }
     if !list(before, "schedulingGates").is_empty() {
-        // a gated pod's node selector may grow, its affinity may narrow
-        let grown = has(before, "nodeSelector")
-            .and_then(Value::as_object)
-            .is_none_or(|old| {
-                old.iter()
-                    .all(|(key, value)| object::at(spec, &["nodeSelector", key]) == Some(value))
-            });
-        if grown {
-            restore("nodeSelector");
+        // what of it may change was looked at before
+        restore("nodeSelector");
+        let old = object::at(before, &["affinity", "nodeAffinity"]).cloned();
+        match old {
+            Some(old) => object::set(&mut munged, &["affinity", "nodeAffinity"], old),
+            None => drop(object::remove(&mut munged, &["affinity", "nodeAffinity"])),
         }
-        if object::at(before, &["affinity", "nodeAffinity"]).is_none() {
-            match object::at(before, &["affinity"]) {
-                None if object::at(spec, &["affinity", "podAffinity"]).is_none()
-                    && object::at(spec, &["affinity", "podAntiAffinity"]).is_none() =>
-                {
-                    restore("affinity");
-                }
-                _ => {
-                    object::remove(&mut munged, &["affinity", "nodeAffinity"]);
-                }
-            }
+        let emptied = object::map_at(&munged, &["affinity"]).is_some_and(|map| map.is_empty());
+        if emptied && has(before, "affinity").is_none() {
+            object::remove(&mut munged, &["affinity"]);
         }
     }
     munged

@@ -24,7 +24,11 @@ pub fn cluster_role(role: &Value, errors: &mut Errors) {
             ));
         }
         for (index, selector) in each(aggregation, "clusterRoleSelectors") {
-            label_selector(selector, &path.index(index), errors);
+            let (path, before) = (path.index(index), errors.len());
+            label_selector(selector, &path, errors);
+            if errors.len() > before {
+                errors.push(FieldError::invalid(path, Value::Null, "invalid label selector."));
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ fn resource_name(name: &str, path: &Path<'_>, errors: &mut Errors) -> bool {
     good
 }
 
-fn container_resource(name: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn container_resource(name: &str, path: &Path<'_>, errors: &mut Errors) {
     if CONTAINER.contains(&name) {
         return;
     }

@@ -1,7 +1,10 @@
 //! What is wrong with a status that a component reports: counts that cannot be, addresses that are none, decisions taken back.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
+use super::rules::{self, Rules, Scope};
 use super::{Errors, IMMUTABLE, Path, certificates, each, int, invalid_each, non_negative, text};
 use crate::meta as object;
 use crate::names;
@@ -131,16 +134,121 @@ pub fn autoscaler_status(new: &Value, _old: &Value, errors: &mut Errors) {
 /// A Pod's addresses are addresses, and its class of quality of service is what it was created with.
 pub fn pod_status(new: &Value, old: &Value, errors: &mut Errors) {
     let (path, status) = (Path::new("status"), &new["status"]);
+    pod_conditions(status, &path.child("conditions"), errors);
+    let nominated = text(status, "nominatedNodeName");
+    if !nominated.is_empty() && nominated != object::string(old, &["status", "nominatedNodeName"]) {
+        let path = path.child("nominatedNodeName");
+        invalid_each(errors, &path, nominated, names::dns_subdomain(nominated));
+        if !object::string(old, &["spec", "nodeName"]).is_empty() {
+            errors.push(FieldError::forbidden(
+                path,
+                "may not be set on pods that are already bound to a node",
+            ));
+        }
+    }
+    observed(status, &path, errors);
     let class = text(status, "qosClass");
     let before = object::string(old, &["status", "qosClass"]);
     if !before.is_empty() && class != before {
         errors.push(FieldError::invalid(path.child("qosClass"), class, IMMUTABLE));
     }
-    for list in ["podIPs", "hostIPs"] {
-        let path = path.child(list);
-        for (index, address) in each(status, list) {
-            let ip = text(address, "ip");
-            invalid_each(errors, &path.index(index), ip, names::ip(ip));
+    let spec = &old["spec"];
+    claim_statuses(status, spec, &path.child("resourceClaimStatuses"), errors);
+    addresses(status, &old["status"], "podIPs", &path, errors);
+    if let Some((_, first)) = each(status, "hostIPs").next()
+        && text(first, "ip") != text(status, "hostIP")
+    {
+        errors.push(FieldError::invalid(
+            path.child("hostIPs").index(0).child("ip"),
+            text(first, "ip"),
+            "must be equal to `hostIP`",
+        ));
+    }
+    addresses(status, &old["status"], "hostIPs", &path, errors);
+    if !matches!(object::string(spec, &["os", "name"]), "windows") {
+        rules::check(USERS, status, &Scope::of(new), &path, errors);
+    }
+}
+
+const USERS: Rules = &[
+    rules::each("containerStatuses", USER),
+    rules::each("initContainerStatuses", USER),
+    rules::each("ephemeralContainerStatuses", USER),
+];
+
+const USER: Rules = &[rules::object(
+    "user",
+    &[rules::object(
+        "linux",
+        &[
+            rules::range("uid", 0, MAX_ID),
+            rules::range("gid", 0, MAX_ID),
+            rules::numbers("supplementalGroups", 0, MAX_ID),
+        ],
+    )],
+)];
+
+const MAX_ID: i64 = 2_147_483_647;
+
+fn pod_conditions(status: &Value, path: &Path<'_>, errors: &mut Errors) {
+    const KNOWN: [&str; 3] = ["PodScheduled", "Ready", "Initialized"];
+    for (index, condition) in each(status, "conditions") {
+        let path = path.index(index);
+        observed(condition, &path, errors);
+        let kind = text(condition, "type");
+        if !KNOWN.contains(&kind) {
+            invalid_each(errors, &path.child("Type"), kind, names::qualified_name(kind));
+        }
+    }
+}
+
+fn observed(own: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(generation) = int(own, "observedGeneration").filter(|&generation| generation < 0) {
+        errors.push(FieldError::invalid(
+            path.child("observedGeneration"),
+            generation,
+            "must be a non-negative integer",
+        ));
+    }
+}
+
+/// Of a pod or its node: those it had may stay, and of each family there is one.
+fn addresses(status: &Value, before: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+    let path = path.child(field);
+    let own: Vec<&str> = each(status, field).map(|(_, address)| text(address, "ip")).collect();
+    for (index, ip) in own.iter().enumerate() {
+        if !each(before, field).any(|(_, had)| text(had, "ip") == *ip) {
+            invalid_each(errors, &path.index(index), ip, names::legacy_ip(ip));
+        }
+    }
+    let sixes = own.iter().filter(|ip| names::ipv6(ip)).count();
+    if own.len() > 2 || (own.len() == 2 && sixes != 1) {
+        errors.push(FieldError::invalid(
+            path,
+            status[field].clone(),
+            "may specify no more than one IP for each IP family",
+        ));
+    }
+}
+
+fn claim_statuses(status: &Value, spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (index, own) in each(status, "resourceClaimStatuses") {
+        let path = path.index(index);
+        let path = path.child("name");
+        let name = text(own, "name");
+        if !each(spec, "resourceClaims").any(|(_, claim)| text(claim, "name") == name) {
+            errors.push(FieldError::invalid(
+                path,
+                name,
+                "must match the name of an entry in `spec.resourceClaims`",
+            ));
+        }
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(path, name));
+        }
+        if let Some(claim) = own.get("resourceClaimName").and_then(Value::as_str) {
+            invalid_each(errors, &path, claim, names::dns_subdomain(claim));
         }
     }
 }
@@ -259,7 +367,7 @@ mod tests {
                 pod_status,
                 json!({"qosClass": "Burstable", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "x"}]}),
                 json!({"qosClass": "BestEffort"}),
-                &["status.qosClass", "status.podIPs[1]"],
+                &["status.qosClass", "status.podIPs[1]", "status.podIPs"],
             ),
             (
                 pod_status,

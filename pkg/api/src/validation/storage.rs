@@ -352,6 +352,8 @@ fn node_id(id: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
 
 /// A driver that is there may change what it can hold, nothing else.
 pub fn csi_node_update(new: &Value, old: &Value, errors: &mut Errors) {
+    // Upstream checks it twice, and tells it twice.
+    csi_node(new, errors);
     let before = spec_of(old);
     for (_, was) in each_of(before, "drivers") {
         for is in list(spec_of(new), "drivers")

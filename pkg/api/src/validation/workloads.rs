@@ -1,9 +1,12 @@
 //! Deployment, ReplicaSet, Job and the other kinds that hold a pod template.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
+use super::networking::domain_prefixed_path;
+use super::persistent::claim_spec;
+use super::rules::Scope;
 use super::{
     Errors, NEGATIVE, Path, at_most_100_percent, each, flag, has, immutable, int, int_or_percent, int_or_percent_value,
     label_selector, list, non_negative, one_of, one_of_if_set, pod_template, same, text,
@@ -272,10 +275,22 @@ pub fn stateful_set(stateful_set: &Value, errors: &mut Errors) {
             "must be 'RollingUpdate' or 'OnDelete'",
         )),
     }
+    // These never change: what an older version let in stays.
+    let new = object::string(stateful_set, &["metadata", "resourceVersion"]).is_empty();
     if let Some(policy) = has(spec, "persistentVolumeClaimRetentionPolicy") {
         let path = SPEC.child("persistentVolumeClaimRetentionPolicy");
         for key in ["whenDeleted", "whenScaled"] {
-            one_of_if_set(errors, policy, key, &path, &["Delete", "Retain"]);
+            let own = text(policy, key);
+            if !matches!(own, "Retain" | "Delete") {
+                errors.push(FieldError::not_supported(path.child(key), own, &["Retain", "Delete"]));
+            }
+        }
+    }
+    if new {
+        let path = SPEC.child("volumeClaimTemplates");
+        for (index, claim) in each(spec, "volumeClaimTemplates") {
+            let path = path.index(index);
+            claim_spec(spec_of(claim), &Scope::of(claim), &path.child("spec"), errors);
         }
     }
     non_negative(errors, spec, "replicas", &SPEC);
@@ -283,23 +298,40 @@ pub fn stateful_set(stateful_set: &Value, errors: &mut Errors) {
     if let Some(ordinals) = has(spec, "ordinals") {
         non_negative(errors, ordinals, "start", &SPEC.child("ordinals"));
     }
-    super::name_if_set(errors, spec, "serviceName", &SPEC, names::dns_label);
+    if new {
+        super::name_if_set(errors, spec, "serviceName", &SPEC, names::dns_label);
+    }
     selector(spec, "statefulset", true, &SPEC, errors);
+    set_template(spec, errors);
+    restarts_always(spec, "StatefulSet", &SPEC, errors);
+}
+
+/// The template of a StatefulSet's pods, each of which has a name and volumes of its own.
+fn set_template(spec: &Value, errors: &mut Errors) {
+    let own = has(spec, "selector").unwrap_or(&Value::Null);
+    if LabelSelector::from_json(own).is_err() {
+        return errors.push(FieldError::invalid("spec.selector", own.clone(), ""));
+    }
     selects_template(spec, &SPEC, errors);
     let mut template = template_of(spec).clone();
-    // mounts may name the claims' volumes
+    object::remove(&mut template, &["spec", "subdomain"]);
+    object::remove(&mut template, &["spec", "hostname"]);
     let claims = list(spec, "volumeClaimTemplates");
     if !claims.is_empty() {
-        let mut volumes: Vec<Value> = object::items(&template, &["spec", "volumes"]).to_vec();
-        for claim in claims {
-            let name = object::name(claim);
-            volumes.retain(|volume| text(volume, "name") != name);
-            volumes.push(serde_json::json!({"name": name, "emptyDir": {}}));
-        }
+        let names: BTreeSet<&str> = claims.iter().map(object::name).collect();
+        let of_claim = |name: &&str| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        let mut volumes: Vec<Value> = names.iter().map(of_claim).collect();
+        let others = object::items(&template, &["spec", "volumes"]).iter();
+        volumes.extend(others.filter(|volume| !names.contains(text(volume, "name"))).cloned());
         object::set(&mut template, &["spec", "volumes"], volumes);
     }
-    pod_template(&template, &SPEC.child("template"), errors);
-    restarts_always(spec, "StatefulSet", &SPEC, errors);
+    let path = SPEC.child("template");
+    pod_template(&template, &path, errors);
+    let metadata = has(&template, "metadata").unwrap_or(&Value::Null);
+    super::labels(has(metadata, "labels"), &path.child("labels"), errors);
+    let path = path.child("annotations");
+    super::annotations(has(metadata, "annotations"), &path, errors);
+    super::pod_annotations::check(metadata, spec_of(&template), &path, errors);
 }
 
 pub fn stateful_set_update(new: &Value, old: &Value, errors: &mut Errors) {
@@ -349,17 +381,7 @@ pub fn controller_revision_update(new: &Value, old: &Value, errors: &mut Errors)
 pub fn job(job: &Value, errors: &mut Errors) {
     let spec = spec_of(job);
     generated_selector(job, spec, errors);
-    job_spec(spec, &SPEC, errors);
-    selector(spec, "", true, &SPEC, errors);
-    if let Ok(selector) = LabelSelector::from_json(has(spec, "selector").unwrap_or(&Value::Null))
-        && !selector.matches_object(template_of(spec))
-    {
-        errors.push(FieldError::invalid(
-            "spec.template.metadata.labels",
-            template_labels(spec),
-            "`selector` does not match template `labels`",
-        ));
-    }
+    selecting_job(spec, errors);
     if text(spec, "completionMode") == "Indexed"
         && let Some(completions) = int(spec, "completions").filter(|&number| number > 0)
     {
@@ -371,6 +393,21 @@ pub fn job(job: &Value, errors: &mut Errors) {
                 format!("will not able to create pod with invalid DNS label: {host}"),
             ));
         }
+    }
+}
+
+/// A job's spec with what it selects.
+fn selecting_job(spec: &Value, errors: &mut Errors) {
+    job_spec(spec, &SPEC, errors);
+    selector(spec, "", true, &SPEC, errors);
+    if let Ok(selector) = LabelSelector::from_json(has(spec, "selector").unwrap_or(&Value::Null))
+        && !selector.matches_object(template_of(spec))
+    {
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            template_labels(spec),
+            "`selector` does not match template `labels`",
+        ));
     }
 }
 
@@ -512,16 +549,7 @@ fn indexed_job(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn managed_by(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let Some(manager) = has(spec, "managedBy").and_then(Value::as_str) {
-        let valid = manager
-            .split_once('/')
-            .is_some_and(|(domain, rest)| !rest.is_empty() && names::dns_subdomain(domain).is_empty());
-        if !valid {
-            errors.push(FieldError::invalid(
-                path.child("managedBy"),
-                manager,
-                "must be a domain-prefixed path (such as \"acme.io/foo\")",
-            ));
-        }
+        domain_prefixed_path(manager, &path.child("managedBy"), errors);
         if manager.len() > 63 {
             errors.push(FieldError::too_long(path.child("managedBy"), 63));
         }
@@ -742,6 +770,8 @@ fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
 
 pub fn job_update(new: &Value, old: &Value, errors: &mut Errors) {
     let (spec, before) = (spec_of(new), spec_of(old));
+    // Upstream checks it twice, and tells it twice.
+    selecting_job(spec, errors);
     if text(spec, "completionMode") == "Indexed" {
         let completions = int(spec, "completions");
         if completions != int(before, "completions") && completions.is_some() && completions != int(spec, "parallelism")
@@ -957,8 +987,8 @@ mod tests {
         );
         errors.clear();
         job_update(&always, &object, &mut errors);
-        assert_eq!(errors[0].field, "spec.template");
-        assert!(errors[0].detail.contains("field is immutable"));
+        assert_eq!(errors[1].field, "spec.template");
+        assert!(errors[1].detail.contains("field is immutable"));
         assert_eq!(count_indexes("1,3-5", 6), Ok(4));
         assert!(count_indexes("3,1", 6).is_err());
     }
