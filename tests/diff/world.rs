@@ -207,16 +207,21 @@ impl World {
     pub async fn reset(&self, clients: &mut [Client; 2], plural: &str) -> Result<(), Failure> {
         // A binding changes its pod.
         let plural = if plural == "bindings" { "pods" } else { plural };
-        // A Service takes its Endpoints along.
-        let of = |resource: &&Resource| {
-            resource.plural == plural || (plural == "services" && resource.plural == "endpoints")
+        // A Service takes its Endpoints along, which come back after it.
+        let plurals = match plural {
+            "services" => vec!["services", "endpoints"],
+            plural => vec![plural],
         };
-        for resource in self.resources.iter().filter(of) {
+        for resource in plurals.iter().flat_map(|plural| self.named(plural)) {
             for (index, client) in clients.iter_mut().enumerate() {
                 self.restore(index, client, resource).await?;
             }
         }
         Ok(())
+    }
+
+    fn named<'a>(&'a self, plural: &'a str) -> impl Iterator<Item = &'a Resource> {
+        self.resources.iter().filter(move |resource| resource.plural == plural)
     }
 
     async fn restore(&self, index: usize, client: &mut Client, resource: &Resource) -> Result<(), Failure> {

@@ -48,6 +48,7 @@ impl Call {
     /// The stored object that the path names.
     pub fn object(&self) -> Result<Arc<Object>, Status> {
         let cache = self.row.cache.as_ref().ok_or_else(|| self.not_found())?;
+        self.check_key()?;
         let found = cache.get(&self.info.namespace, self.info.path_name());
         found.ok_or_else(|| self.not_found())
     }
@@ -57,6 +58,26 @@ impl Call {
         let found = vec![self.object()?];
         let shown = conversion::objects(&self.server, &self.row, found).await?;
         shown.into_iter().next().ok_or_else(|| self.not_found())
+    }
+
+    /// The object that the path names, to be changed.
+    pub fn named_target(&self, dry_run: bool) -> Result<Target<'_>, Status> {
+        self.check_key()?;
+        self.target(&self.info.namespace, self.info.path_name(), dry_run)
+    }
+
+    /// Whether something could be stored under the names in the path.
+    pub fn check_key(&self) -> Result<(), Status> {
+        let name = self.info.path_name();
+        if self.row.resource.is_namespaced() && self.info.namespace.is_empty() {
+            return Err(Status::bad_request("Namespace parameter required."));
+        }
+        let why = match name {
+            "." | ".." => format!("may not be '{name}'"),
+            _ if name.contains('%') => "may not contain '%'".to_string(),
+            _ => return Ok(()),
+        };
+        Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {why}")))
     }
 
     /// An object of the call's resource, to be changed.

@@ -173,7 +173,8 @@ fn authorize(request: &mut Request) -> Result<(), Status> {
 }
 
 fn is_long_running(info: &RequestInfo) -> bool {
-    info.verb == "watch" || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    matches!(info.verb, "watch" | "proxy")
+        || matches!(&*info.subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
 impl Guard {

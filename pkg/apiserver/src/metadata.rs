@@ -25,7 +25,7 @@ pub fn match_namespace(resource: &Resource, info: &RequestInfo, object: &mut Val
         return Ok(());
     }
     if wanted.is_empty() {
-        // A namespace on a cluster-scoped object is left for validation to refuse.
+        meta::metadata_mut(object).remove("namespace");
         return Ok(());
     }
     Err(Status::bad_request(

@@ -298,16 +298,14 @@ pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
 fn media_type(text: &str) -> Option<String> {
     let (media, parameters) = text.split_once(';').unwrap_or((text, ""));
     let is_parameter = |text: &str| {
-        let text = text.trim();
-        text.is_empty()
-            || text
-                .split_once('=')
-                .is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
+        let pair = text.trim().split_once('=');
+        pair.is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
     };
-    parameters
-        .split(';')
-        .all(is_parameter)
-        .then(|| media.trim().to_ascii_lowercase())
+    // One semicolon more than parameters is no fault.
+    let parameters = parameters.trim_end();
+    let parameters = parameters.strip_suffix(';').unwrap_or(parameters);
+    let fits = text.find(";;").is_none() && (parameters.trim().is_empty() || parameters.split(';').all(is_parameter));
+    fits.then(|| media.trim().to_ascii_lowercase())
 }
 
 #[cfg(test)]

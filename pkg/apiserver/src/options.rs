@@ -43,7 +43,11 @@ impl Match {
 }
 
 impl ListOptions {
-    pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
+    /// Those of a list, or of a watch that the query asks for.
+    ///
+    /// # Errors
+    /// 400: what is no number; 422: what does not go together.
+    pub fn parse(query: &Query) -> Result<ListOptions, Status> {
         let text = |key: &str| query.get(key).unwrap_or_default().to_string();
         let mut options = ListOptions {
             label_selector: text("labelSelector"),
@@ -55,15 +59,13 @@ impl ListOptions {
             allow_bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
         };
-        let problems = if watch {
+        let problems = if query.flag("watch") {
             options.default_watch();
             options.check_watch()
         } else {
             options.check_list()
         };
-        if !problems.is_empty() {
-            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &problems));
-        }
+        refuse(problems, "ListOptions")?;
         // At any revision all is shown at once: what is at hand, without a look at how much it is.
         if options.resource_version == "0" {
             options.limit = 0;
@@ -170,6 +172,14 @@ pub fn revision(text: &str) -> Result<Option<u64>, Status> {
     })
 }
 
+/// Options that do not hold.
+fn refuse(errors: Vec<FieldError>, kind: &str) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid("meta.k8s.io", kind, "", &errors))
+}
+
 /// A parameter that is a number; an empty one is none.
 fn integer(query: &Query, key: &str) -> Result<Option<i64>, Status> {
     let Some(text) = query.get(key) else {
@@ -240,9 +250,7 @@ impl WriteOptions {
                 FieldValidation::Warn
             }
         };
-        if !errors.is_empty() {
-            return Err(Status::invalid("meta.k8s.io", kind, "", &errors));
-        }
+        refuse(errors, kind)?;
         Ok(WriteOptions {
             dry_run,
             field_validation,
@@ -269,15 +277,6 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldErro
     !values.is_empty()
 }
 
-fn dry_run_of_delete<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
-    let mut errors = Vec::new();
-    let dry = dry_run(values, &mut errors);
-    match errors.is_empty() {
-        true => Ok(dry),
-        false => Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)),
-    }
-}
-
 /// metav1.DeleteOptions.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
@@ -297,15 +296,15 @@ pub enum Propagation {
 }
 
 impl Propagation {
-    fn parse(text: &str) -> Result<Propagation, Status> {
+    fn parse(text: &str, errors: &mut Vec<FieldError>) -> Option<Propagation> {
         match text {
-            "Orphan" => Ok(Propagation::Orphan),
-            "Background" => Ok(Propagation::Background),
-            "Foreground" => Ok(Propagation::Foreground),
+            "Orphan" => Some(Propagation::Orphan),
+            "Background" => Some(Propagation::Background),
+            "Foreground" => Some(Propagation::Foreground),
             other => {
-                let supported = ["Foreground", "Background", "Orphan", "nil"];
-                let error = FieldError::not_supported("propagationPolicy", other, &supported);
-                Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]))
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported("propagationPolicy", other, &known));
+                None
             }
         }
     }
@@ -313,48 +312,58 @@ impl Propagation {
 
 impl DeleteOptions {
     /// From the body where there is one, else from the query.
+    ///
+    /// # Errors
+    /// 400: what is no number; 422: what is not known, or does not go together.
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<DeleteOptions, Status> {
+        let mut errors = Vec::new();
         let options = match body {
-            Some(body) => Self::from_body(body)?,
-            None => Self::from_query(query)?,
+            Some(body) => Self::from_body(body, &mut errors),
+            None => Self::from_query(query, &mut errors)?,
         };
-        if options.orphan_dependents.is_some() && options.propagation.is_some() {
-            let error = FieldError::invalid(
-                "propagationPolicy",
-                Value::Null,
-                "orphanDependents and deletionPropagation cannot be both set",
-            );
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
-        }
+        refuse(errors, "DeleteOptions")?;
         Ok(options)
     }
 
-    fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
-        let grace_period = integer(query, "gracePeriodSeconds")?;
+    /// In the order in which what is wrong is told.
+    fn checked(orphan: Option<bool>, propagation: Option<&str>, errors: &mut Vec<FieldError>) -> Option<Propagation> {
+        let propagation = propagation?;
+        if orphan.is_some() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid("propagationPolicy", propagation, why));
+        }
+        Propagation::parse(propagation, errors)
+    }
+
+    fn from_query(query: &Query, errors: &mut Vec<FieldError>) -> Result<DeleteOptions, Status> {
+        let text = |key: &str| query.text(key).map(str::to_string);
+        let orphan_dependents = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
         Ok(DeleteOptions {
-            grace_period,
-            orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
-            propagation: query.text("propagationPolicy").map(Propagation::parse).transpose()?,
-            dry_run: dry_run_of_delete(query.all("dryRun"))?,
-            ..DeleteOptions::default()
+            grace_period: integer(query, "gracePeriodSeconds")?,
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            orphan_dependents,
+            propagation: Self::checked(orphan_dependents, query.get("propagationPolicy"), errors),
+            dry_run: dry_run(query.all("dryRun"), errors),
         })
     }
 
-    fn from_body(body: &Value) -> Result<DeleteOptions, Status> {
+    fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> DeleteOptions {
         let precondition = |key: &str| {
             let found = body.get("preconditions").and_then(|all| all.get(key));
             found.and_then(Value::as_str).map(str::to_string)
         };
         let dry = body.get("dryRun").and_then(Value::as_array);
         let dry = dry.into_iter().flatten().filter_map(Value::as_str);
+        let orphan_dependents = body.get("orphanDependents").and_then(Value::as_bool);
         let propagation = body.get("propagationPolicy").and_then(Value::as_str);
-        Ok(DeleteOptions {
+        DeleteOptions {
             grace_period: body.get("gracePeriodSeconds").and_then(Value::as_i64),
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
-            orphan_dependents: body.get("orphanDependents").and_then(Value::as_bool),
-            propagation: propagation.map(Propagation::parse).transpose()?,
-            dry_run: dry_run_of_delete(dry)?,
-        })
+            orphan_dependents,
+            propagation: Self::checked(orphan_dependents, propagation, errors),
+            dry_run: dry_run(dry, errors),
+        }
     }
 }

@@ -43,7 +43,7 @@ pub async fn create(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Written, Status> {
-    let managed = begin_create(call, &mut object)?;
+    let managed = begin_create(call, &mut object, options)?;
     let generated = metadata::wants_generated_name(&object);
     for attempt in 1.. {
         if generated {
@@ -91,7 +91,7 @@ impl Attempt for Creation<'_> {
 }
 
 /// What is the same however often a creation is tried; who owns the object's fields. What admission adds is nobody's.
-fn begin_create(call: &Call, object: &mut Value) -> Result<Managed, Status> {
+fn begin_create(call: &Call, object: &mut Value, options: WriteOptions) -> Result<Managed, Status> {
     let sent = managers::take(object);
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, object)?;
@@ -104,7 +104,11 @@ fn begin_create(call: &Call, object: &mut Value) -> Result<Managed, Status> {
             why,
         ));
     }
-    if !matches!(meta::resource_version(object), "" | "0") {
+    // What is no revision says nothing, and a dry run asks no store.
+    let names_revision = meta::resource_version(object)
+        .parse::<u64>()
+        .is_ok_and(|revision| revision > 0);
+    if names_revision && !options.dry_run {
         return Err(Status::new(
             500,
             "InternalError",
@@ -238,7 +242,7 @@ pub async fn update<N>(
 where
     N: FnMut(&Current, &mut Vec<String>) -> Result<Next, Status> + Send,
 {
-    let mut target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
+    let mut target = call.named_target(options.dry_run)?;
     target.reads = reads;
     let mut update = Update {
         call,
@@ -278,7 +282,7 @@ where
         let current = in_form(self.call, current).await?;
         let mut next = (self.next)(&current, self.warnings)?;
         if self.created {
-            let managed = begin_create(self.call, &mut next.object)?;
+            let managed = begin_create(self.call, &mut next.object, self.options)?;
             let managed = next.owned.unwrap_or(managed);
             return creation(self.call, &mut next.object, &managed, self.options, self.warnings).await;
         }

@@ -59,9 +59,11 @@ impl RequestInfo {
         info.verb = resource_verb(method);
         // The old /watch/ prefix: still in client libraries. As upstream it makes the verb, whatever the method.
         let prefixed_watch = parts[0] == "watch" && parts.len() > 1;
-        if prefixed_watch {
+        if parts.len() > 1
+            && let Some(verb) = ["watch", "proxy"].into_iter().find(|verb| *verb == parts[0])
+        {
             parts.remove(0);
-            info.verb = "watch";
+            info.verb = verb;
         }
         if parts[0] == "namespaces" {
             if let Some(namespace) = parts.get(1) {

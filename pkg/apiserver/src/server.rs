@@ -21,6 +21,7 @@ use crate::feed::CacheFeed;
 use crate::identity::User;
 use crate::layers::Request;
 use crate::negotiate::Output;
+use crate::options::ListOptions;
 use crate::request::is_escaped_well;
 use crate::routes::{self, Route};
 use crate::state::{OpenError, State};
@@ -154,7 +155,14 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
     let output = match route.relays() {
         // The other end answers as it likes.
         true => Output::JSON,
-        false => Output::negotiate(headers, &request.query, true, route.row.schema.is_some())?,
+        false => {
+            let output = Output::negotiate(headers, &request.query, true, route.row.schema.is_some());
+            if output.is_err() && matches!(verb, "list" | "watch") {
+                // Whose options are judged first.
+                ListOptions::parse(&request.query)?;
+            }
+            output?
+        }
     };
     let refusal = Output::of_refusal(headers, &request.query);
     let Route { row, place } = route;

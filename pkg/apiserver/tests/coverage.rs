@@ -173,7 +173,10 @@ impl Asked<'_> {
         let kind = &self.row.kind;
         object["apiVersion"] = self.sent.api_version().into();
         object["kind"] = (**kind).into();
-        object["metadata"] = json!({"name": name(self.row, index), "labels": {"sample": "yes"}});
+        // A question about access is no object, and has no name.
+        if *self.row.group != *"authorization.k8s.io" {
+            object["metadata"] = json!({"name": name(self.row, index), "labels": {"sample": "yes"}});
+        }
         if **kind == *"CustomResourceDefinition" {
             object["spec"]["names"] = json!({"plural": format!("samples{index}"), "kind": format!("Sample{index}")});
         }

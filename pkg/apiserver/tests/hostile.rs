@@ -138,7 +138,7 @@ async fn a_watch_of_one_name_shows_that_one_alone() {
     let watched = "/api/v1/watch/namespaces/default/secrets";
     for selector in ["", "&fieldSelector=metadata.name%3Down"] {
         let uri = format!(
-            "{watched}/own?allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan{selector}"
+            "{watched}/own?watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan{selector}"
         );
         let response = get(&router, &uri).await;
         assert_eq!(response.status(), 200);

@@ -13,8 +13,8 @@ use mk8s_api::status::Status;
 use serde_json::Value;
 
 use super::answer;
-use super::patch::{check_identity, conformed};
-use super::update::{check_version, may_create};
+use super::patch::conformed;
+use super::update::{check_name, check_version, may_create};
 use crate::call::Call;
 use crate::guaranteed_update::{Current, Reads};
 use crate::managers::{self, Resourceful};
@@ -187,7 +187,7 @@ fn applied(
     if current.object.is_none() {
         begin(call, &mut new)?;
     }
-    check_identity(call, &new)?;
+    check_name(call, &new)?;
     call.row.to_stored(&mut new);
     if current.object.is_some() {
         check_version(call, &new, current)?;

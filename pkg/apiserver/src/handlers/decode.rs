@@ -203,12 +203,17 @@ pub fn delete_options(call: &Call, body: &[u8]) -> Result<Option<Value>, Status>
     if body.is_empty() {
         return Ok(None);
     }
-    let value = match body_encoding(&call.headers)? {
-        Encoding::Json => codec::json::decode(body, None, Validation::Ignore),
-        Encoding::Yaml => codec::yaml::decode(body, None, Validation::Ignore),
+    let schema = schema::by_gvk("", "v1", "DeleteOptions");
+    let decoded = match body_encoding(&call.headers)? {
+        Encoding::Json => codec::json::decode(body, schema, Validation::Ignore),
+        Encoding::Yaml => codec::yaml::decode(body, schema, Validation::Ignore),
         Encoding::Protobuf => return protobuf_delete_options(body).map(Some),
     };
-    let value = value.map_err(|error| Status::bad_request(error.to_string()))?.value;
+    let value = decoded.map_err(|error| Status::bad_request(error.to_string()))?.value;
+    if meta::api_version(&value).matches('/').count() > 1 {
+        let why = format!("unexpected GroupVersion string: {}", meta::api_version(&value));
+        return Err(Status::bad_request(why));
+    }
     check_delete_options(meta::kind(&value))?;
     Ok(Some(value))
 }

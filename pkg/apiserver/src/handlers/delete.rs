@@ -33,6 +33,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     call.refuse_unsupported()?;
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
+    call.check_key()?;
     match delete_object(call, &call.info.namespace, call.info.path_name(), &options).await? {
         Outcome::Gone(last) if call.row.resource.semantics.returns_deleted => {
             answer(call, StatusCode::OK, Written::Tree(last), &[]).await
@@ -61,10 +62,11 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
 }
 
 pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
+    let list = ListOptions::parse(&call.query)?;
+    let filter = Filter::new(&call.row, &call.info, &list)?;
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
-    let list = ListOptions::parse(&call.query, false)?;
-    let filter = Filter::new(&call.row, &call.info, &list)?;
+    list.revision()?;
     let snapshot = call.cache()?.list(&call.info.namespace);
     let mut matching: Vec<Arc<Object>> = snapshot
         .iter()

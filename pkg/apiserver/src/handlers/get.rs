@@ -10,6 +10,11 @@ use crate::{options, respond, table};
 
 /// At the revision that is asked for at least.
 pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
+    if call.query.flag("export") {
+        return Err(Status::bad_request(
+            "the export parameter, deprecated since v1.14, is no longer supported",
+        ));
+    }
     if let Some(revision) = options::revision(call.query.get("resourceVersion").unwrap_or_default())? {
         list::wait_for(call, revision).await?;
     }

@@ -21,7 +21,7 @@ use crate::watch_cache::{KEEP_SNAPSHOT, Snapshot};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
-    let options = ListOptions::parse(&call.query, false)?;
+    let options = ListOptions::parse(&call.query)?;
     let Some(cache) = &call.row.cache else {
         return respond_list(call, Page::default());
     };

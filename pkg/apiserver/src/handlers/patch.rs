@@ -4,14 +4,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
-use mk8s_api::codec::{Validation, conform, json, yaml};
+use mk8s_api::codec::{Validation, conform, json};
 use mk8s_api::meta;
 use mk8s_api::patch;
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
-use super::decode::{self, Expected};
-use super::update::check_version;
+use super::update::{check_name, check_version};
 use super::{answer, apply as server_side};
 use crate::call::Call;
 use crate::guaranteed_update::Reads;
@@ -48,19 +47,17 @@ impl PatchType {
 
 /// A patch's body.
 pub fn read_patch(body: &[u8]) -> Result<Value, Status> {
-    let decoded = match json::decode(body, None, Validation::Ignore) {
-        Ok(decoded) => decoded,
-        Err(why) => yaml::decode(body, None, Validation::Ignore)
-            .ok()
-            .filter(|decoded| decoded.value.is_object() || decoded.value.is_array())
-            .ok_or_else(|| Status::bad_request(format!("error decoding patch: {why}")))?,
-    };
-    Ok(decoded.value)
+    match json::decode(body, None, Validation::Ignore) {
+        Ok(decoded) => Ok(decoded.value),
+        Err(why) => Err(Status::bad_request(format!("error decoding patch: {why}"))),
+    }
 }
 
 /// Changes a tree as a patch says.
 pub fn apply(call: &Call, kind: PatchType, target: &mut Value, patch: &Value) -> Result<(), Status> {
     let applied = match (kind, &call.row.schema) {
+        // A map of nothing.
+        (PatchType::Strategic, Some(_)) if patch.is_null() => Ok(()),
         (PatchType::Json, _) => patch::json(target, patch),
         (PatchType::Strategic, Some(schema)) => patch::strategic(target, patch, schema),
         _ => patch::merge(target, patch),
@@ -80,24 +77,30 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
     if kind == PatchType::Apply {
         return server_side::apply_part(call, body, options, part).await;
     }
-    let change = read_patch(&body)?;
+    // Whether there is something to patch is told before what is wrong with the patch.
+    let change = read_patch(&body);
     let mut warnings = Vec::new();
     let reads = match part {
-        Part::Status if part::decides(&call.row) && kind != PatchType::Json && part::suffices(&change) => Reads::Part,
+        Part::Status if part::decides(&call.row) && kind != PatchType::Json => match &change {
+            Ok(change) if part::suffices(change) => Reads::Part,
+            _ => Reads::Whole,
+        },
         _ => Reads::Whole,
     };
-    let with_managers = kind == PatchType::Json && reaches_managers(&change);
+    let with_managers = kind == PatchType::Json && change.as_ref().is_ok_and(reaches_managers);
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, warnings| {
         if current.object.is_none() {
             return Err(call.not_found());
         }
+        let change = change.as_ref().map_err(Clone::clone)?;
         let mut shown = call.row.show(current.value.clone());
         if with_managers {
             managers::put(&mut shown, current.managed());
         }
-        self::apply(call, kind, &mut shown, &change)?;
-        let mut new = conformed(call, shown, &change, options, warnings)?;
-        check_identity(call, &new)?;
+        self::apply(call, kind, &mut shown, change)?;
+        settle_identity(call, kind, &mut shown)?;
+        let mut new = conformed(call, shown, change, options, warnings)?;
+        check_name(call, &new)?;
         call.row.to_stored(&mut new);
         check_version(call, &new, current)?;
         Ok(new.into())
@@ -125,8 +128,7 @@ pub fn conformed(
     let Some(schema) = call.row.form() else {
         return Ok(patched);
     };
-    let expected = Expected::row(call);
-    let refused = |why: &dyn std::fmt::Display| decode::cannot_be_handled(&expected, &why.to_string());
+    let refused = |why: &dyn std::fmt::Display| unfit(change, why.to_string());
     let decoded = conform(patched, schema, options.field_validation.into());
     let mut decoded = decoded.map_err(|error| refused(&error))?;
     let more = call.row.admit(&mut decoded.value);
@@ -134,8 +136,7 @@ pub fn conformed(
     match options.field_validation {
         FieldValidation::Strict if !decoded.problems.is_empty() => {
             let why = format!("strict decoding error: {}", decoded.problems.join(", "));
-            let error = FieldError::invalid("patch", change.to_string(), why);
-            return Err(Status::invalid("", "", "", &[error]));
+            return Err(unfit(change, why));
         }
         FieldValidation::Warn => warnings.extend(decoded.problems),
         _ => {}
@@ -143,22 +144,31 @@ pub fn conformed(
     Ok(decoded.value)
 }
 
-pub fn check_identity(call: &Call, new: &Value) -> Result<(), Status> {
-    if meta::kind(new) != call.row.kind() || meta::api_version(new) != call.row.api_version {
-        return Err(Status::bad_request(format!(
-            "a patch can't change kind or apiVersion: {} {} is not {} {}",
-            meta::api_version(new),
-            meta::kind(new),
-            call.row.api_version,
-            call.row.kind(),
-        )));
-    }
-    let name = meta::name(new);
-    if name != call.info.path_name() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.info.path_name()
-        )));
+/// A patch after which the object is none of its kind.
+fn unfit(change: &Value, why: String) -> Status {
+    Status::invalid("", "", "", &[FieldError::invalid("patch", change.to_string(), why)])
+}
+
+/// What a patched object says of its kind. A strategic merge goes into the kind whatever it says; other patches make a text,
+/// which is decoded as what it says.
+fn settle_identity(call: &Call, kind: PatchType, new: &mut Value) -> Result<(), Status> {
+    let Value::Object(fields) = new else {
+        return Ok(());
+    };
+    for (key, own) in [("apiVersion", &*call.row.api_version), ("kind", call.row.kind())] {
+        let said = fields.get(key).and_then(Value::as_str).unwrap_or_default();
+        if said == own {
+            continue;
+        }
+        if kind != PatchType::Strategic && !said.is_empty() {
+            let why = format!(
+                "no {key} {said:?} is known for an object of {} {}",
+                call.row.api_version,
+                call.row.kind()
+            );
+            return Err(unfit(&Value::Object(fields.clone()), why));
+        }
+        fields.insert(key.into(), own.into());
     }
     Ok(())
 }

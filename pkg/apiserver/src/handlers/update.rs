@@ -26,7 +26,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let mut warnings = Vec::new();
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
-    check_name(call, &mut object)?;
+    check_name(call, &object)?;
     call.row.to_stored(&mut object);
     let creates = part == Part::Main && call.row.resource.semantics.put_creates;
     // What a PUT of the status says of anything else is looked at by NodeRestriction alone.
@@ -60,13 +60,14 @@ pub fn may_create(call: &Call, object: &Value) -> Result<(), Status> {
     }
 }
 
-/// The name in the body must be the URL's; an absent one is filled in.
-pub fn check_name(call: &Call, object: &mut Value) -> Result<(), Status> {
+/// The name in an object must be the URL's.
+pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
     let name = meta::name(object);
     let wanted = call.info.path_name();
     if name.is_empty() {
-        meta::metadata_mut(object).insert("name".into(), wanted.into());
-        return Ok(());
+        return Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if name != wanted {
         return Err(Status::bad_request(format!(

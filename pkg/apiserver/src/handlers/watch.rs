@@ -32,7 +32,7 @@ const CHUNK: usize = 64 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
-    let options = ListOptions::parse(&call.query, true)?;
+    let options = ListOptions::parse(&call.query)?;
     if call.output.encoding == Encoding::Yaml {
         return Err(Status::not_acceptable(format!(
             "only the following media types are accepted: {}",

@@ -10,7 +10,9 @@ use crate::identity::User;
 
 pub fn of_self(authorizer: &Authorizer, user: &User, object: &Value) -> Result<Value, Status> {
     let spec = &object["spec"];
-    refuse("SelfSubjectAccessReview", questions(spec))?;
+    let mut errors = questions(spec);
+    unnamed(object, false, &mut errors);
+    refuse(errors)?;
     Ok(decide(authorizer, user, spec))
 }
 
@@ -25,11 +27,7 @@ pub fn of_subject(authorizer: &Authorizer, object: &Value, namespace: Option<&st
             "at least one of user or group must be specified",
         ));
     }
-    let kind = if namespace.is_some() {
-        "LocalSubjectAccessReview"
-    } else {
-        "SubjectAccessReview"
-    };
+    unnamed(object, namespace.is_some(), &mut errors);
     if let Some(namespace) = namespace {
         if spec["resourceAttributes"].is_null() {
             errors.push(FieldError::invalid(
@@ -42,7 +40,7 @@ pub fn of_subject(authorizer: &Authorizer, object: &Value, namespace: Option<&st
             return Err(Status::bad_request(why));
         }
     }
-    refuse(kind, errors)?;
+    refuse(errors)?;
     let extra = spec["extra"].as_object().into_iter().flatten();
     let user = User {
         name: string(spec, &["user"]).to_string(),
@@ -51,6 +49,33 @@ pub fn of_subject(authorizer: &Authorizer, object: &Value, namespace: Option<&st
         extra: extra.map(|(key, values)| (key.to_lowercase(), texts(values))).collect(),
     };
     Ok(decide(authorizer, &user, spec))
+}
+
+/// A question is no object, and has no name.
+fn unnamed(object: &Value, in_namespace: bool, errors: &mut Vec<FieldError>) {
+    let mut metadata = object["metadata"].clone();
+    if let Value::Object(fields) = &mut metadata {
+        // What the server sets, or drops, itself.
+        let own = [
+            "managedFields",
+            "creationTimestamp",
+            "uid",
+            "resourceVersion",
+            "generation",
+            "selfLink",
+        ];
+        fields.retain(|key, value| {
+            !own.contains(&key.as_str()) && !value.is_null() && *value != "" && (!in_namespace || key != "namespace")
+        });
+        if !fields.is_empty() {
+            let why = if in_namespace {
+                "must be empty except for namespace"
+            } else {
+                "must be empty"
+            };
+            errors.push(FieldError::invalid("metadata", object["metadata"].clone(), why));
+        }
+    }
 }
 
 /// Exactly one question.
@@ -73,11 +98,11 @@ fn questions(spec: &Value) -> Vec<FieldError> {
     }
 }
 
-fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
+fn refuse(errors: Vec<FieldError>) -> Result<(), Status> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(Status::invalid("authorization.k8s.io", kind, "", &errors))
+        Err(Status::invalid("authorization.k8s.io", "", "", &errors))
     }
 }
 

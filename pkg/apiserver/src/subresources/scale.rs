@@ -40,7 +40,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     call.refuse_unsupported()?;
     let mut warnings = Vec::new();
     let (options, change) = read(call, &form, &body, &mut warnings)?;
-    let target = call.target(&call.info.namespace, call.info.path_name(), options.dry_run)?;
+    let target = call.named_target(options.dry_run)?;
     let mut scaling = Scaling {
         call,
         change,
