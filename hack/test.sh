@@ -50,12 +50,12 @@ first_build() {
   rm -rf "$home"
   return $status
 }
-# What the binary may weigh: 30 MiB, see Cargo.toml's profile.
+# What the binary may weigh: 32 MiB, see Cargo.toml's profile.
 small_enough() {
   local size
   size=$(stat -c %s "$CARGO_TARGET_DIR/release/mk8s") || return 1
   echo "the binary has $((size / 1024)) KiB"
-  ((size <= 30 * 1024 * 1024))
+  ((size <= 32 * 1024 * 1024))
 }
 # Adds up what cargo's test runners say of themselves.
 count_tests() {
