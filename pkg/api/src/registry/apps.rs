@@ -1,7 +1,7 @@
 //! apps/v1.
 
 use super::row::{CHANGED_COMPLETE, row};
-use super::{NameRule, Resource, Support, columns, gates};
+use super::{ChangeOrder, NameRule, Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 #[expect(clippy::too_many_lines, reason = "a table: one row a kind")]
@@ -18,6 +18,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .validate(validation::daemon_set)
             .validate_status(validation::daemon_set_status)
             .validate_update(validation::selector_update)
+            .change_order(ChangeOrder::ChangeFirst)
             .warnings(validation::pod_template_warnings)
             .columns(columns::daemon_set())
             .short(&["ds"])

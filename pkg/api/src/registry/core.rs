@@ -1,7 +1,7 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
-use super::{Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events, gates};
+use super::{ChangeOrder, Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events, gates};
 use crate::{defaults, validation};
 
 const EVENT_FIELDS: &[&str] = &[
@@ -207,6 +207,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::secret)
             .validate_update(validation::secret_update)
+            .change_order(ChangeOrder::ChangeFirst)
             .columns(columns::secret())
             .default(defaults::secret)
             .fields(&["type"]),

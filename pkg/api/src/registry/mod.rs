@@ -30,7 +30,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
-pub use semantics::{Deletion, Dependents, Handler, Semantics};
+pub use semantics::{ChangeOrder, Deletion, Dependents, Handler, Semantics};
 pub use served::{Convert, Field, Served, newest_first};
 
 use crate::json_path::JsonPath;

@@ -1,7 +1,7 @@
 //! networking.k8s.io and discovery.k8s.io.
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, row};
-use super::{NameRule, Resource, Support, columns};
+use super::{ChangeOrder, NameRule, Resource, Support, columns};
 use crate::{defaults, validation};
 
 pub(super) fn networking() -> Vec<Resource> {
@@ -11,6 +11,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::ingress_class)
             .validate_update(validation::ingress_class_update)
+            .change_order(ChangeOrder::ChangeFirst)
             .columns(columns::ingress_class())
             .default(defaults::ingress_class)
             .cluster()
@@ -54,7 +55,7 @@ pub(super) fn networking() -> Vec<Resource> {
         networking("ServiceCIDR", "servicecidrs")
             .validate(validation::service_cidr)
             .validate_update(validation::service_cidr_update)
-            .changes_alone()
+            .change_order(ChangeOrder::ChangeAlone)
             .columns(columns::service_cidr())
             .default(defaults::spec_and_status)
             .registers_status()

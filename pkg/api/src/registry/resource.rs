@@ -1,7 +1,7 @@
 //! resource.k8s.io/v1 (dynamic resource allocation): stored, nothing acts on it yet.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{Resource, Support, columns, gates};
+use super::{ChangeOrder, Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -21,7 +21,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .returns_deleted()
             .validate(validation::resource_claim)
             .validate_update(validation::spec_update)
-            .changes_alone()
+            .change_order(ChangeOrder::ChangeAlone)
             .columns(columns::resource_claim())
             .status()
             .default(defaults::resource_claim)

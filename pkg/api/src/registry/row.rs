@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::gates::Part;
 use super::{
-    Column, Convert, Deletion, Dependents, Field, Handler, Hooks, NameRule, Resource, ScalePaths, Scope, Semantics,
-    Served, Subresource, Support, Verbs,
+    ChangeOrder, Column, Convert, Deletion, Dependents, Field, Handler, Hooks, NameRule, Resource, ScalePaths, Scope,
+    Semantics, Served, Subresource, Support, Verbs,
 };
 use crate::status::FieldError;
 use crate::validation::MetadataCheck;
@@ -267,8 +267,8 @@ impl Resource {
         self
     }
 
-    pub(super) fn changes_alone(mut self) -> Self {
-        self.semantics.changes_alone = true;
+    pub(super) fn change_order(mut self, order: ChangeOrder) -> Self {
+        self.semantics.change_order = order;
         self
     }
 

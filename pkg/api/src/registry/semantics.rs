@@ -63,6 +63,14 @@ pub enum Dependents {
     None,
 }
 
+/// What is checked of a changed object, in the order in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeOrder {
+    WholeFirst,
+    ChangeFirst,
+    ChangeAlone,
+}
+
 /// The facts of a kind; the default is what most kinds are.
 #[derive(Clone, Copy, Debug)]
 pub struct Semantics {
@@ -86,8 +94,7 @@ pub struct Semantics {
     pub answered_by: Option<Handler>,
     /// Which checks of a changed object's metadata the kind runs again, in its order.
     pub metadata_checks: &'static [MetadataCheck],
-    /// Of a changed object only the change is checked.
-    pub changes_alone: bool,
+    pub change_order: ChangeOrder,
     /// Fields that are dropped, as upstream's defaults have it.
     pub gates: &'static [Part],
 }
@@ -106,7 +113,7 @@ impl Default for Semantics {
             dependents: Dependents::default(),
             answered_by: None,
             metadata_checks: &[MetadataCheck::Changed],
-            changes_alone: false,
+            change_order: ChangeOrder::WholeFirst,
             gates: &[],
         }
     }

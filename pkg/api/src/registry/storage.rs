@@ -1,7 +1,7 @@
 //! storage.k8s.io/v1: stored, nothing acts on it yet.
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
-use super::{Resource, Support, columns};
+use super::{ChangeOrder, Resource, Support, columns};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -56,6 +56,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .returns_deleted()
             .validate(validation::volume_attributes_class)
             .validate_update(validation::volume_attributes_class_update)
+            .change_order(ChangeOrder::ChangeFirst)
             .columns(columns::volume_attributes_class())
             .cluster()
             .short(&["vac"]),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::rules::{
-    Rules, Scope, call, check, check_object, each, name, object, one_of_if_set, required_saying, structure, whole,
+    Rules, Scope, all, call, check, check_object, each, name, object, one_of_if_set, required_saying, structure, whole,
 };
 use super::{Errors, NEGATIVE, Path, has, int, resources, text};
 use crate::quantity;
@@ -15,11 +15,13 @@ const AUTOSCALER: Rules = &[structure(
     "spec",
     &[
         whole(replicas),
-        structure("scaleTargetRef", REFERENCE),
+        structure("scaleTargetRef", SCALED),
         each("metrics", METRIC),
         object("behavior", &[object("scaleUp", SCALING), object("scaleDown", SCALING)]),
     ],
 )];
+
+const SCALED: Rules = &[all(REFERENCE), whole(target_group)];
 
 const REFERENCE: Rules = &[
     name("kind", names::path_segment),
@@ -132,6 +134,19 @@ fn group_version(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Error
     if own.matches('/').count() > 1 {
         let why = format!("unexpected GroupVersion string: {own}");
         errors.push(FieldError::invalid(path, own, why));
+    }
+}
+
+/// Only one kind that scales is of the core group; an older autoscaler may name what it wants.
+fn target_group(target: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let version = text(target, "apiVersion");
+    let new = object_at::string(scope.object, &["metadata", "resourceVersion"]).is_empty();
+    if new && !version.contains('/') && text(target, "kind") != "ReplicationController" {
+        errors.push(FieldError::invalid(
+            path.child("apiVersion"),
+            version,
+            "apiVersion must specify API group",
+        ));
     }
 }
 

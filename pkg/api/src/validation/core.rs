@@ -7,9 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::rules::{Format, Rules, Scope, all, check, format_if_set, object as within, whole};
 use super::{
-    Errors, Path, each, flag, has, immutable, int, invalid_each, list, node_selector, one_of, resources, same, strings,
-    text,
+    Errors, Path, each, flag, has, immutable, immutable_text, int, invalid_each, list, node_selector, one_of,
+    resources, same, strings, text,
 };
 use crate::status::FieldError;
 use crate::{meta as object, names};
@@ -195,6 +196,14 @@ pub fn node_update(new: &Value, old: &Value, errors: &mut Errors) {
         has(new, "spec").unwrap_or(&Value::Null),
         has(old, "spec").unwrap_or(&Value::Null),
     );
+    let status = Path::new("status");
+    let status = status.child("addresses");
+    let mut seen = HashSet::new();
+    for (index, address) in each(&new["status"], "addresses") {
+        if !seen.insert((text(address, "type"), text(address, "address"))) {
+            errors.push(FieldError::duplicate(status.index(index), address.clone()));
+        }
+    }
     let ranges = pod_cidrs(before);
     if !ranges.is_empty() && ranges != pod_cidrs(spec) {
         errors.push(FieldError::forbidden(
@@ -209,6 +218,8 @@ pub fn node_update(new: &Value, old: &Value, errors: &mut Errors) {
             "node updates may not change providerID except from \"\" to valid",
         ));
     }
+    // Upstream checks them twice, and tells them twice.
+    node_selector::taints(spec, &Path::new("metadata").child("taints"), errors);
 }
 
 /// What an endpoint's address may not be.
@@ -264,7 +275,7 @@ pub fn endpoints(endpoints: &Value, errors: &mut Errors) {
                 let ip = text(address, "ip");
                 invalid_each(errors, &path.child("ip"), ip, names::ip(ip));
                 super::name_if_set(errors, address, "hostname", &path, names::dns_label);
-                super::name_if_set(errors, address, "nodeName", &path, names::dns_subdomain);
+                check(NODE, address, &Scope::of(endpoints), &path, errors);
                 endpoint_ip(ip, &path.child("ip"), errors);
             }
         }
@@ -282,6 +293,36 @@ pub fn endpoints(endpoints: &Value, errors: &mut Errors) {
                 errors.push(FieldError::invalid(path.child("port"), number, problem));
             }
             one_of(errors, port, "protocol", &path, &PROTOCOLS);
+            check(APP_PROTOCOL, port, &Scope::of(endpoints), &path, errors);
+        }
+    }
+}
+
+const NODE: Rules = &[format_if_set("nodeName", names::dns_subdomain)];
+const APP_PROTOCOL: Rules = &[format_if_set("appProtocol", names::qualified_name)];
+const PLACE: Rules = &[
+    all(NODE),
+    format_if_set("hostname", names::dns_label),
+    within("hints", &[whole(hints)]),
+];
+
+/// For whom an endpoint is: a double is told before what is wrong with it.
+fn hints(hints: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    const MOST: usize = 8;
+    let forms: [(&str, Format); 2] = [("forZones", names::label_value), ("forNodes", names::dns_subdomain)];
+    for (field, form) in forms {
+        let (path, count) = (path.child(field), list(hints, field).len());
+        if count > MOST {
+            return errors.push(FieldError::too_many(path, count, MOST));
+        }
+        let mut seen = HashSet::new();
+        for (index, own) in each(hints, field) {
+            let path = path.index(index);
+            let (path, name) = (path.child("name"), text(own, "name"));
+            if !seen.insert(name) {
+                errors.push(FieldError::duplicate(path, name));
+            }
+            invalid_each(errors, &path, name, form(name));
         }
     }
 }
@@ -308,7 +349,14 @@ pub fn endpoint_slice(slice: &Value, errors: &mut Errors) {
         if !known.insert(name) {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
-        one_of(errors, port, "protocol", &path, &PROTOCOLS);
+        match has(port, "protocol").and_then(Value::as_str) {
+            None => errors.push(FieldError::required(path.child("protocol"), "")),
+            Some(own) if !PROTOCOLS.contains(&own) => {
+                errors.push(FieldError::not_supported(path.child("protocol"), own, &PROTOCOLS));
+            }
+            Some(_) => {}
+        }
+        check(APP_PROTOCOL, port, &Scope::of(slice), &path, errors);
     }
     let endpoints = Path::new("endpoints");
     if list(slice, "endpoints").len() > 1000 {
@@ -316,39 +364,42 @@ pub fn endpoint_slice(slice: &Value, errors: &mut Errors) {
         return;
     }
     for (index, endpoint) in each(slice, "endpoints") {
-        let path = endpoints.index(index);
-        let addresses = path.child("addresses");
-        match list(endpoint, "addresses").len() {
-            0 => errors.push(FieldError::required(addresses, "must contain at least 1 address")),
-            count if count > 100 => errors.push(FieldError::too_many(addresses, count, 100)),
-            _ => {}
-        }
-        for (index, address) in strings(endpoint, "addresses").enumerate() {
-            let path = addresses.index(index);
-            if type_ == "FQDN" {
-                invalid_each(errors, &path, address, names::dns_subdomain(address));
-                continue;
-            }
-            let problems = names::ip(address);
-            if !problems.is_empty() {
-                invalid_each(errors, &path, address, problems);
-                continue;
-            }
-            if type_ == "IPv4" && !names::ipv4(address) {
-                errors.push(FieldError::invalid(addresses, address, "must be an IPv4 address"));
-            }
-            if type_ == "IPv6" && !names::ipv6(address) {
-                errors.push(FieldError::invalid(addresses, address, "must be an IPv6 address"));
-            }
-            endpoint_ip(address, &path, errors);
-        }
-        super::name_if_set(errors, endpoint, "nodeName", &path, names::dns_subdomain);
-        super::name_if_set(errors, endpoint, "hostname", &path, names::dns_label);
+        endpoint_of(type_, endpoint, &endpoints.index(index), errors);
     }
 }
 
+/// One endpoint of a slice whose addresses are of a type.
+fn endpoint_of(type_: &str, endpoint: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let addresses = path.child("addresses");
+    match list(endpoint, "addresses").len() {
+        0 => errors.push(FieldError::required(addresses, "must contain at least 1 address")),
+        count if count > 100 => errors.push(FieldError::too_many(addresses, count, 100)),
+        _ => {}
+    }
+    for (index, address) in strings(endpoint, "addresses").enumerate() {
+        let path = addresses.index(index);
+        if type_ == "FQDN" {
+            invalid_each(errors, &path, address, names::dns_subdomain(address));
+            continue;
+        }
+        let problems = names::ip(address);
+        if !problems.is_empty() {
+            invalid_each(errors, &path, address, problems);
+            continue;
+        }
+        if type_ == "IPv4" && !names::ipv4(address) {
+            errors.push(FieldError::invalid(addresses, address, "must be an IPv4 address"));
+        }
+        if type_ == "IPv6" && !names::ipv6(address) {
+            errors.push(FieldError::invalid(addresses, address, "must be an IPv6 address"));
+        }
+        endpoint_ip(address, &path, errors);
+    }
+    check(PLACE, endpoint, &Scope::of(endpoint), path, errors);
+}
+
 pub fn endpoint_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
-    immutable(errors, new, old, &["addressType"], "addressType");
+    immutable_text(errors, new, old, &["addressType"], "addressType");
 }
 
 /// Either version of Event: the field's name in the core group first.

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::node_selector::node_selector;
 use super::rules::{Rules, Scope, all, always, call, check, check_object, name, structure, whole};
 use super::volumes::{csi_driver, driver_name};
-use super::{Errors, Path, SPEC, flag, has, immutable, int, invalid_each, list, numbered, spec_of, strings, text};
+use super::{
+    Errors, Path, SPEC, flag, has, immutable, immutable_text, int, invalid_each, list, numbered, spec_of, strings, text,
+};
 use crate::status::FieldError;
 use crate::{meta, names};
 
@@ -294,10 +296,10 @@ pub fn resource_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
     for (at, path) in [
         (&["spec", "pool", "name"][..], "spec.pool.name"),
         (&["spec", "driver"], "spec.driver"),
-        (&["spec", "nodeName"], "spec.nodeName"),
     ] {
-        immutable(errors, new, old, at, path);
+        immutable_text(errors, new, old, at, path);
     }
+    immutable(errors, new, old, &["spec", "nodeName"], "spec.nodeName");
 }
 
 fn pool(pool: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {

@@ -37,7 +37,7 @@ mod workloads;
 
 use serde_json::Value;
 
-use crate::registry::{Resource, Served, Support};
+use crate::registry::{ChangeOrder, Resource, Served, Support};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
@@ -90,10 +90,15 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_update(new, old, warnings));
     }
-    if !resource.semantics.changes_alone {
-        (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
+    let whole = |errors: &mut Errors| (sent.validate.unwrap_or(resource.hooks.validate))(new, errors);
+    let order = resource.semantics.change_order;
+    if order == ChangeOrder::WholeFirst {
+        whole(&mut errors);
     }
     (resource.hooks.validate_update)(new, old, &mut errors);
+    if order == ChangeOrder::ChangeFirst {
+        whole(&mut errors);
+    }
     errors
 }
 
@@ -267,6 +272,14 @@ fn immutable(errors: &mut Errors, new: &Value, old: &Value, at: &[&str], path: &
             new_value.cloned().unwrap_or(Value::Null),
             IMMUTABLE,
         ));
+    }
+}
+
+/// The same of a text that Go has always: an absent one is empty.
+fn immutable_text(errors: &mut Errors, new: &Value, old: &Value, at: &[&str], path: &str) {
+    let own = object::string(new, at);
+    if own != object::string(old, at) {
+        errors.push(FieldError::invalid(path, own, IMMUTABLE));
     }
 }
 

@@ -10,7 +10,10 @@ use super::rules::{
     Rules, Scope, all, call, check_object, each, format, format_if_set, name, object, one_of_if_set, required,
     structure, whole,
 };
-use super::{Errors, IMMUTABLE, Path, SPEC, has, immutable, int, invalid_each, list, numbered, spec_of, strings, text};
+use super::{
+    Errors, IMMUTABLE, Path, SPEC, has, immutable, immutable_text, int, invalid_each, list, numbered, spec_of, strings,
+    text,
+};
 use crate::status::FieldError;
 use crate::{meta, names};
 
@@ -230,7 +233,7 @@ fn parameters_scope(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Er
 }
 
 pub fn ingress_class_update(new: &Value, old: &Value, errors: &mut Errors) {
-    immutable(errors, new, old, &["spec", "controller"], "spec.controller");
+    immutable_text(errors, new, old, &["spec", "controller"], "spec.controller");
 }
 
 const NETWORK_POLICY: Rules = &[structure(

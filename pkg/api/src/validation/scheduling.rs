@@ -86,5 +86,5 @@ fn distinct(tolerations: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Er
 }
 
 pub fn runtime_class_update(new: &Value, old: &Value, errors: &mut Errors) {
-    immutable(errors, new, old, &["handler"], "handler");
+    super::immutable_text(errors, new, old, &["handler"], "handler");
 }

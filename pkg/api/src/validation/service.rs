@@ -387,6 +387,11 @@ fn traffic_policies(spec: &Value, errors: &mut Errors) {
             "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
         ));
     }
+    if health != 0 && needs_health {
+        for problem in names::port_number(health) {
+            errors.push(FieldError::invalid("spec.healthCheckNodePort", health, problem));
+        }
+    }
     if matches!(text(spec, "type"), "ClusterIP" | "NodePort" | "LoadBalancer")
         && has(spec, "internalTrafficPolicy").is_none()
     {

@@ -388,5 +388,5 @@ fn not_negative(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors
 
 pub fn csi_storage_capacity_update(new: &Value, old: &Value, errors: &mut Errors) {
     immutable(errors, new, old, &["nodeTopology"], "nodeTopology");
-    immutable(errors, new, old, &["storageClassName"], "storageClassName");
+    super::immutable_text(errors, new, old, &["storageClassName"], "storageClassName");
 }

@@ -205,7 +205,7 @@ pub fn replication_controller(controller: &Value, errors: &mut Errors) {
 
 pub fn daemon_set(daemon_set: &Value, errors: &mut Errors) {
     let spec = spec_of(daemon_set);
-    selector(spec, "daemonset", true, &SPEC, errors);
+    selector(spec, "daemonset", false, &SPEC, errors);
     selects_template(spec, &SPEC, errors);
     always_template(spec, "DaemonSet", &SPEC, errors);
     non_negative(errors, spec, "minReadySeconds", &SPEC);
