@@ -4,14 +4,21 @@
 //! them again.
 #![allow(clippy::unwrap_used)]
 
-use mk8s_api::codec;
 use mk8s_api::schema::custom;
 use mk8s_api::status::FieldError;
+use mk8s_api::{codec, registry, validation};
 use serde_json::{Value, json};
 
 fn causes(errors: &[FieldError]) -> Value {
     let mut causes: Vec<[String; 2]> = errors.iter().map(|error| [error.field.clone(), error.body()]).collect();
     causes.sort();
+    causes.dedup();
+    // Upstream prints versions with all of Go's own fields, in Go's order.
+    for [field, body] in &mut causes {
+        if field == "spec.versions" {
+            *body = body.rsplit("]: ").next().unwrap().to_string();
+        }
+    }
     json!(causes)
 }
 
@@ -35,19 +42,42 @@ fn object_answer(case: &Value) -> Value {
     json!({"unknown": unknown, "becomes": object, "causes": causes(&errors)})
 }
 
+fn definition_answer(case: &Value) -> Value {
+    let row = registry::find_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let defaulted = |key: &str| {
+        let mut definition = case.get(key)?.clone();
+        (row.stored().default)(&mut definition);
+        Some(definition)
+    };
+    let new = defaulted("crd").unwrap();
+    let errors = match defaulted("oldCRD") {
+        Some(old) => validation::update(row, row.stored(), &new, &old, &mut Vec::new()),
+        None => validation::create(row, row.stored(), &new),
+    };
+    json!({"causes": causes(&errors)})
+}
+
 #[test]
 fn answers_are_upstreams() {
     let (mut wrong, mut all) = (0, 0);
     for line in include_str!("custom.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
-        if case.get("crd").is_some() {
-            continue;
-        }
         all += 1;
-        let answer = object_answer(&case);
+        let answer = match case.get("crd") {
+            Some(_) => definition_answer(&case),
+            None => object_answer(&case),
+        };
         for key in ["refused", "unknown", "becomes", "causes"] {
             let empty = |value: Option<&Value>| value.cloned().filter(|value| value != &json!([])).unwrap_or_default();
-            let (expected, found) = (empty(case.get(key)), empty(answer.get(key)));
+            let (mut expected, found) = (empty(case.get(key)), empty(answer.get(key)));
+            for cause in expected
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+                .filter(|cause| cause[0] == "spec.versions")
+            {
+                cause[1] = cause[1].as_str().unwrap().rsplit("]: ").next().unwrap().into();
+            }
             if expected != found {
                 wrong += 1;
                 eprintln!("{}: {key}\n  upstream: {expected}\n  here:     {found}", case["name"]);

@@ -13,7 +13,10 @@ const CARS: &str = "/apis/example.org/v1/namespaces/default/cars";
 const MERGE: &str = "application/merge-patch+json";
 
 fn definition() -> Value {
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let spec = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {"color": {"type": "string"}, "n": {"type": "integer"}}});
+    let schema = json!({"openAPIV3Schema": {
+        "type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"spec": spec}}});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "cars.example.org"},
@@ -26,7 +29,8 @@ fn definition() -> Value {
                     "specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n", "labelSelectorPath": ".status.selector"}},
                  "selectableFields": [{"jsonPath": ".spec.color"}],
                  "additionalPrinterColumns": [{"name": "Wheels", "type": "integer", "jsonPath": ".spec.n"}]},
-                {"name": "v1beta1", "served": true, "storage": false, "schema": schema, "deprecated": true}]},
+                {"name": "v1beta1", "served": true, "storage": false, "schema": schema, "deprecated": true,
+                 "selectableFields": [{"jsonPath": ".spec.color"}]}]},
     })
 }
 

@@ -208,6 +208,11 @@ impl Resource {
         self
     }
 
+    pub(super) fn validate_create(mut self, validate: fn(&Served, &serde_json::Value, &mut Vec<FieldError>)) -> Self {
+        self.hooks.validate_create = validate;
+        self
+    }
+
     pub(super) fn validate_update(mut self, validate: ValidateUpdate) -> Self {
         self.hooks.validate_update = validate;
         self

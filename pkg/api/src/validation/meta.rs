@@ -16,7 +16,9 @@ const METADATA: Path<'static> = Path::new("metadata");
 pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
     complete(resource, resource.name_rule, metadata, errors);
-    standard_finalizers(metadata, errors);
+    if resource.stored().custom.is_none() {
+        standard_finalizers(metadata, errors);
+    }
 }
 
 /// What metadata has to be by itself.
@@ -123,15 +125,21 @@ pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors:
     let start = errors.len();
     complete(resource, NameRule::PathSegment, metadata, errors);
     changed(metadata, before, errors);
+    // Of a custom kind's objects such names are warned of.
+    let is_built_in = resource.stored().custom.is_none();
     let again = |check: &MetadataCheck, errors: &mut Errors| {
         match check {
             MetadataCheck::Complete => complete(resource, resource.name_rule, metadata, errors),
             MetadataCheck::Changed => changed(metadata, before, errors),
         }
-        standard_finalizers(metadata, errors);
+        if is_built_in {
+            standard_finalizers(metadata, errors);
+        }
     };
     let mut nonstandard = Errors::new();
-    standard_finalizers(metadata, &mut nonstandard);
+    if is_built_in {
+        standard_finalizers(metadata, &mut nonstandard);
+    }
     // Where there is no fault the kind's own checks would find none either.
     if errors.len() > start || !nonstandard.is_empty() {
         let checks = resource.semantics.metadata_checks.iter();

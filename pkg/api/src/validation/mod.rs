@@ -9,8 +9,9 @@ mod certificates;
 mod container;
 mod coordination;
 mod core;
+mod custom;
+mod definitions;
 mod dynamic_resources;
-mod extensions;
 mod flowcontrol;
 pub(crate) mod meta;
 mod mounts;
@@ -45,8 +46,11 @@ pub use self::autoscaling::autoscaler;
 pub use self::certificates::signing_request;
 pub use self::coordination::lease;
 pub use self::core::*;
+pub use self::definitions::{
+    custom_resource_definition, custom_resource_definition_create, custom_resource_definition_status,
+    custom_resource_definition_update,
+};
 pub use self::dynamic_resources::*;
-pub use self::extensions::custom_resource_definition;
 pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
 pub use self::meta::{
     MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,
@@ -78,8 +82,10 @@ pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
     object_meta(resource, new, &mut errors);
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_create(new));
+        custom::scale(sent, new, &mut errors);
     }
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
+    (resource.hooks.validate_create)(sent, new, &mut errors);
     errors
 }
 
@@ -89,6 +95,7 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
     object_meta_update(resource, new, old, &mut errors);
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_update(new, old, warnings));
+        custom::scale(sent, new, &mut errors);
     }
     let whole = |errors: &mut Errors| (sent.validate.unwrap_or(resource.hooks.validate))(new, errors);
     let order = resource.semantics.change_order;
@@ -114,6 +121,7 @@ pub fn update_status(
     object_meta_update(resource, new, old, &mut errors);
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_status(new, old, warnings));
+        custom::scale_status(sent, new, &mut errors);
     }
     (resource.hooks.validate_status)(new, old, &mut errors);
     errors
@@ -122,6 +130,9 @@ pub fn update_status(
 /// The `Warning` texts of a write: the kind's own, and that nothing acts on a kind yet.
 pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut warnings = (resource.hooks.warnings)(new, old);
+    if resource.stored().custom.is_some() {
+        warnings.extend(custom::finalizer_warnings(new, old));
+    }
     if resource.support == Support::StoredOnly {
         warnings.push(format!(
             "{}: stored, but nothing acts on this kind in this version of mk8s",

@@ -41,6 +41,11 @@ pub fn check_status(new: &Value, old: &Value, schema: &Node) -> Errors {
     finished(at(status, of_status, &Path::ROOT, old), Some("status"))
 }
 
+/// What is wrong with a value by its part of a schema; `place` is where it stands.
+pub(super) fn check_part(value: &Value, schema: &Node, place: &str) -> Errors {
+    finished(at(value, schema, &Path::ROOT, None), Some(place))
+}
+
 /// What the checks of one value found.
 #[derive(Default)]
 struct Found {

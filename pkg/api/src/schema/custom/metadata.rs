@@ -108,7 +108,7 @@ pub fn check_embedded(value: &Value, schema: &Node) -> Errors {
     errors
 }
 
-fn check(value: &Value, node: &Node, path: &Path<'_>, root: bool, errors: &mut Errors) {
+pub(super) fn check(value: &Value, node: &Node, path: &Path<'_>, root: bool, errors: &mut Errors) {
     let Some((_, constraints)) = parts(node) else { return };
     match value {
         Value::Object(map) => {

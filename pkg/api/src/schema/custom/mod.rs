@@ -11,6 +11,7 @@
 mod check;
 mod compile;
 mod correlate;
+mod default_checks;
 mod defaults;
 mod formats;
 mod intern;
@@ -22,6 +23,7 @@ mod rules;
 
 pub use check::{check_create, check_status, check_update};
 pub use compile::{CompileError, compile};
+pub(crate) use default_checks::check_defaults;
 pub use defaults::default;
 pub use metadata::check_embedded;
 pub use prune::admit;

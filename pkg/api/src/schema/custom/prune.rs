@@ -35,7 +35,7 @@ fn take_meta(object: &mut Value) -> Vec<(String, Value)> {
     meta.iter().filter_map(|key| object.remove_entry(*key)).collect()
 }
 
-fn prune(value: &mut Value, node: &Node, path: &Path<'_>, pruned: &mut Vec<String>) {
+pub(super) fn prune(value: &mut Value, node: &Node, path: &Path<'_>, pruned: &mut Vec<String>) {
     let Some((what, constraints)) = parts(node) else {
         return prune_all(value, path, pruned);
     };
