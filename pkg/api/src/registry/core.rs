@@ -63,6 +63,7 @@ pub(super) fn rows() -> Vec<Resource> {
         core("LimitRange", "limitranges")
             .metadata_checks(COMPLETE)
             .put_creates()
+            .validate(validation::limit_range)
             .columns(columns::created_at())
             .short(&["limits"])
             .default(defaults::limit_range)
@@ -197,6 +198,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .support(Support::StoredOnly),
         core("ResourceQuota", "resourcequotas")
             .returns_deleted()
+            .validate(validation::resource_quota)
+            .validate_update(validation::resource_quota_update)
             .columns(columns::resource_quota())
             .short(&["quota"])
             .default(defaults::resource_quota)

@@ -13,6 +13,7 @@ mod custom;
 mod definitions;
 mod dynamic_resources;
 mod flowcontrol;
+mod limits;
 pub(crate) mod meta;
 mod mounts;
 mod networking;
@@ -52,6 +53,7 @@ pub use self::definitions::{
 };
 pub use self::dynamic_resources::*;
 pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
+pub use self::limits::*;
 pub use self::meta::{
     MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,
     validate_name,
