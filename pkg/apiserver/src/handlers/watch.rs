@@ -324,7 +324,12 @@ impl Stream {
                 break;
             }
         }
-        (!chunk.is_empty()).then(|| chunk.into())
+        if chunk.is_empty() {
+            return None;
+        }
+        // Who reads slowly holds on to his chunk, not to the objects that it was made of.
+        self.events.clear();
+        Some(chunk.into())
     }
 
     async fn wait(&mut self) -> Option<Bytes> {
