@@ -1,6 +1,6 @@
 //! What a schema says of a value, as far as expressions need it: its type, how large it can be, and how its JSON is read.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::names;
 use crate::types::Type;
@@ -38,11 +38,22 @@ pub(crate) enum What {
     },
     Map(Arc<Decl>),
     Object(Object),
+    /// JSON without a schema: what it says itself.
+    Raw,
     /// A value that is kept as it is and that no expression can look into.
     Unknown,
     /// A schema that is none: reading its value is an error.
     Invalid,
 }
+
+/// What optionals hold is JSON as it is: names are not escaped, times are texts. So it is upstream.
+pub(crate) static RAW: LazyLock<Decl> = LazyLock::new(|| Decl {
+    what: What::Raw,
+    nullable: true,
+    max_size: 0,
+    min_serialized: 0,
+    schema_type: "".into(),
+});
 
 /// What makes two lists equal, and what adding to one does.
 #[derive(Debug)]
@@ -165,7 +176,7 @@ impl Decl {
             What::Bytes => Type::Bytes,
             What::Duration => Type::Duration,
             What::Date | What::DateTime => Type::Timestamp,
-            What::IntOrString => Type::Dyn,
+            What::IntOrString | What::Raw => Type::Dyn,
             What::List { items, .. } => Type::list(items.type_named(&format!("{name}.@idx"))?),
             What::Map(values) => Type::map(Type::String, values.type_named(&format!("{name}.@elem"))?),
             What::Object(_) => Type::Object(name.into(), self.clone()),

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use serde_json::{Map as Object, Value as Json};
 
-use crate::decl::{Decl, What};
+use crate::decl::{Decl, RAW, What};
 use crate::library::time::{self, Time};
 use crate::names;
 use crate::value::{Failure, Items, List, Map, Outcome, Text, Value};
@@ -48,6 +48,7 @@ pub(crate) fn read<'a>(json: &'a Json, decl: &'a Decl) -> Outcome<'a> {
         What::Int => json.as_i64().map(Value::Int).ok_or_else(|| unfit("int", json)),
         What::Bool => json.as_bool().map(Value::Bool).ok_or_else(|| unfit("bool", json)),
         What::Unknown => Ok(Value::Unknown(json)),
+        What::Raw => Ok(raw(json)),
         What::Invalid if &*decl.schema_type == "array" => Err(Failure::new(
             "invalid array type, expected Items with a non-empty Schema",
         )),
@@ -55,6 +56,42 @@ pub(crate) fn read<'a>(json: &'a Json, decl: &'a Decl) -> Outcome<'a> {
             "invalid type, expected object, array, number, integer, boolean or string, or no type with x-kubernetes-int-or-string or x-kubernetes-preserve-unknown-fields is true, got {}",
             decl.schema_type
         ))),
+    }
+}
+
+/// The value of JSON that nothing is said of.
+fn raw(json: &Json) -> Value<'_> {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match number.as_i64() {
+            Some(integer) => Value::Int(integer),
+            None => Value::Double(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::String(Text::Borrowed(text)),
+        Json::Array(items) => Value::List(List {
+            items: Items::Json(items, &RAW),
+            declared: None,
+        }),
+        Json::Object(object) => Value::Map(Map::Json(object, &RAW)),
+    }
+}
+
+/// A value as an optional holds it: without what a schema says of it.
+pub(crate) fn plain(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::Map(Map::Json(object, _)) => Value::Map(Map::Json(object, &RAW)),
+        Value::List(List {
+            items: Items::Json(items, _),
+            ..
+        }) => Value::List(List {
+            items: Items::Json(items, &RAW),
+            declared: None,
+        }),
+        Value::List(List { items, .. }) => Value::List(List { items, declared: None }),
+        Value::Optional(Some(inner)) => plain((*inner).clone()),
+        Value::Optional(None) => Value::Null,
+        value => value,
     }
 }
 
@@ -108,6 +145,7 @@ fn string<'a>(text: &'a str, what: &What) -> Outcome<'a> {
 fn declared<'a>(decl: &'a Decl, property: &str) -> Option<&'a Decl> {
     match &decl.what {
         What::Map(values) => Some(values),
+        What::Raw => Some(decl),
         What::Object(object) => object.property(property).map(|field| &*field.decl),
         _ => None,
     }
@@ -168,8 +206,9 @@ pub(crate) fn equals<'a>(object: &'a Object<String, Json>, decl: &'a Decl, other
                 _ => return Ok(false),
             }
         } else {
-            let Map::Json(other, _) = other else {
-                return Err(Failure::no_overload());
+            let other = match other {
+                Map::Json(found, _) if other.is_declared() => found,
+                _ => return Err(Failure::no_overload()),
             };
             if other.get(property).is_some_and(|found| found != value) {
                 return Ok(false);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::decl::{Decl, ListType};
+use crate::decl::{Decl, ListType, What};
 use crate::json;
 use crate::library::named_format::NamedFormat;
 use crate::library::quantity::Quantity;
@@ -148,15 +148,19 @@ impl<'a> List<'a> {
         failure.map_or(Ok(false), Err)
     }
 
-    fn list_type(&self) -> Option<&'a ListType> {
+    pub(crate) fn list_type(&self) -> Option<&'a ListType> {
         match &self.declared?.what {
-            crate::decl::What::List { list, .. } => Some(list),
+            What::List { list, .. } => Some(list),
             _ => None,
         }
     }
 
     /// The two lists together; sets and lists of keyed items have no item twice.
     pub(crate) fn concat(self, other: &List<'a>) -> Outcome<'a> {
+        // Nothing and a list are that list, with what makes it equal to others.
+        if self.declared.is_none() && (self.len() == 0 || other.len() == 0) {
+            return Ok(Value::List(if self.len() == 0 { other.clone() } else { self }));
+        }
         let mut values = match self.items {
             Items::Values(values) => values,
             Items::Json(..) => Arc::new(self.values()?),
@@ -325,6 +329,11 @@ impl<'a> Map<'a> {
         Map::Entries(Arc::new(entries))
     }
 
+    /// Whether a schema says what it has.
+    pub(crate) fn is_declared(&self) -> bool {
+        matches!(self, Map::Json(_, decl) if !matches!(decl.what, What::Raw))
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Map::Json(object, _) => object.len(),
@@ -355,10 +364,11 @@ impl<'a> Map<'a> {
             return Ok(false);
         }
         match self {
-            Map::Json(object, decl) => json::equals(object, decl, other),
-            Map::Entries(entries) => {
-                for (name, value) in &entries.entries {
-                    match other.find(name) {
+            Map::Json(object, decl) if self.is_declared() => json::equals(object, decl, other),
+            _ => {
+                for name in self.keys() {
+                    let Some(value) = self.find(&name)? else { continue };
+                    match other.find(&name) {
                         Ok(Some(found)) if value.equals(&found) != Ok(false) => {}
                         _ => return Ok(false),
                     }
@@ -414,9 +424,8 @@ impl<'a> Value<'a> {
             (Value::Type(a), Value::Type(b)) => a == b,
             (Value::List(a), Value::List(b)) => return a.equals(b),
             (Value::Map(a), Value::Map(b)) => return a.equals(b),
-            (Value::List(List { declared: Some(_), .. }) | Value::Map(Map::Json(..)), _) => {
-                return Err(Failure::no_overload());
-            }
+            (Value::List(List { declared: Some(_), .. }), _) => return Err(Failure::no_overload()),
+            (Value::Map(map), _) if map.is_declared() => return Err(Failure::no_overload()),
             (Value::Optional(None), Value::Optional(None)) => true,
             (Value::Optional(Some(a)), Value::Optional(Some(b))) => return a.equals(b),
             (Value::Ip(a), Value::Ip(b)) => a == b,

@@ -11,8 +11,8 @@ use regex::Regex;
 
 use crate::ast::Expr;
 use crate::env::Env;
-use crate::library;
 use crate::value::{Entries, Failure, List, Map, Outcome, Value};
+use crate::{json, library};
 
 /// An expression that can be evaluated.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
     fn branch(&mut self, node: &'p Node) -> Outcome<'a> {
         match node {
             Node::Chain(chain) => self.chain(chain),
-            node => self.eval(node),
+            node => self.eval(node).map(plain),
         }
     }
 
@@ -195,7 +195,9 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             if matches!(args.last(), Some(Err(Failure::Cost))) {
                 return Err(Failure::Cost);
             }
-            if nodes.len() > 2
+            // Of more than two, none is worked out after one that fails; nothing is charged for the call then.
+            if (nodes.len() > 2 || regex.is_some())
+                && args.len() < nodes.len()
                 && let Some(Err(error)) = args.last()
             {
                 return Err(error.clone());
@@ -214,15 +216,24 @@ impl<'p, 'a> Run<'p, '_, 'a> {
     fn grow(&mut self, function: &'static str, overload: &'static str, slot: usize, nodes: &'p [Node]) -> Outcome<'a> {
         let mut args = vec![self.slot(slot)];
         self.charge(1)?;
+        if let (Err(error), true) = (&args[0], nodes.len() > 1) {
+            return Err(error.clone());
+        }
         // Nobody can name the slot but the step that is being taken, and its result replaces what was there.
         self.slots[slot] = Slot::Empty;
         for node in nodes {
             args.push(self.eval(node));
+            if nodes.len() > 1
+                && args.len() <= nodes.len()
+                && let Some(Err(error)) = args.last()
+            {
+                return Err(error.clone());
+            }
         }
         let cost = cost::call(function, overload, &args, &Ok(Value::Null));
         if let Some(error) = args.iter().find_map(|arg| arg.as_ref().err()) {
             let error = error.clone();
-            if args.len() <= 2 && error != Failure::Cost {
+            if error != Failure::Cost {
                 self.charge(cost)?;
             }
             return Err(error);
@@ -348,13 +359,13 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             (other, None) => {
                 return Err(Failure::new(format!(
                     "got '{}', expected iterable type",
-                    implementation(other)
+                    plan::implementation(other)
                 )));
             }
             (other, Some(_)) => {
                 return Err(Failure::new(format!(
                     "unsupported comprehension range type: {}",
-                    implementation(other)
+                    plan::implementation(other)
                 )));
             }
         }
@@ -389,7 +400,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             Base::Node(node) => self.eval(node)?,
         };
         if chain.selections.is_empty() {
-            return Ok(base);
+            return Ok(plain(base));
         }
         self.selections(chain, base)
     }
@@ -398,7 +409,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
         let (mut value, mut optional) = match base {
             Value::Optional(None) if chain.test => return Ok(Value::Bool(false)),
             Value::Optional(None) => return Ok(Value::Optional(None)),
-            Value::Optional(Some(value)) => ((*value).clone(), true),
+            Value::Optional(Some(value)) => (json::plain((*value).clone()), true),
             value => (value, false),
         };
         let last = chain.selections.len() - 1;
@@ -406,9 +417,9 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             let test = chain.test && i == last;
             optional |= selection.optional;
             let found = self.find(&value, selection, optional || test);
-            let observed = test || !optional || !matches!(found, Ok(None));
+            let observed = test || !optional || matches!(found, Ok(Some(_)));
             if observed && !matches!(found, Err(Failure::Cost)) {
-                self.charge(own_cost(selection))?;
+                self.charge(1)?;
             }
             match found? {
                 found if test => return Ok(Value::Bool(found.is_some())),
@@ -434,6 +445,12 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             By::Const(by) => by.clone(),
             By::Node(node) => self.branch(node)?,
         };
+        if !matches!(
+            by,
+            Value::String(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Bool(_)
+        ) {
+            return Err(plan::no_selection(&by));
+        }
         let (found, missing) = match value {
             Value::Map(map) => (map.find(&by)?, "no such key"),
             Value::List(list) => {
@@ -450,35 +467,11 @@ impl<'p, 'a> Run<'p, '_, 'a> {
     }
 }
 
-/// What the type of a value is called where these two errors come from.
-fn implementation(value: &Value<'_>) -> &'static str {
+/// What an optional holds, as it is.
+fn plain(value: Value<'_>) -> Value<'_> {
     match value {
-        Value::Null => "types.Null",
-        Value::Bool(_) => "types.Bool",
-        Value::Int(_) => "types.Int",
-        Value::Uint(_) => "types.Uint",
-        Value::Double(_) => "types.Double",
-        Value::String(_) => "types.String",
-        Value::Bytes(_) => "types.Bytes",
-        Value::Duration(_) => "types.Duration",
-        Value::Timestamp(_) => "types.Timestamp",
-        Value::Type(_) => "*types.Type",
-        Value::Optional(_) => "*types.Optional",
-        Value::Ip(_) => "cel.IP",
-        Value::Cidr(..) => "cel.CIDR",
-        Value::Quantity(_) => "cel.Quantity",
-        Value::Url(_) => "cel.URL",
-        Value::Semver(_) => "cel.Semver",
-        Value::Format(_) => "cel.Format",
-        Value::List(_) | Value::Map(_) | Value::Unknown(_) => "*common.unknownPreserved",
-    }
-}
-
-/// What a selection costs beside what it is selected by.
-fn own_cost(selection: &Selection) -> u64 {
-    match &selection.by {
-        By::Node(Node::If { .. }) => 0,
-        By::Const(_) | By::Node(_) => 1,
+        Value::Optional(Some(held)) => Value::Optional(Some(Arc::new(json::plain((*held).clone())))),
+        value => value,
     }
 }
 

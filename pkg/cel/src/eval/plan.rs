@@ -6,6 +6,7 @@ use regex::Regex;
 
 use crate::ast::{Call, Expr, Fold, Kind, Literal, Name};
 use crate::check::runtime_name;
+use crate::decl::ListType;
 use crate::env::{self, Env};
 use crate::functions;
 use crate::library::{self, regex as patterns};
@@ -254,6 +255,12 @@ fn operation(function: &'static str, overload: &'static str, mut args: Vec<Node>
         }
         ("_[_]" | "_[?_]" | "_?._", 2) => {
             let by = match args.remove(1) {
+                Node::Const(value @ (Value::Null | Value::Bytes(_) | Value::Duration(_) | Value::Timestamp(_))) => {
+                    return Err(no_selection(&value));
+                }
+                Node::Const(value @ (Value::List(_) | Value::Map(_) | Value::Type(_))) => {
+                    return Err(no_selection(&value));
+                }
                 Node::Const(value) => By::Const(value),
                 node => By::Node(node),
             };
@@ -392,4 +399,41 @@ fn optimized(function: &'static str, overload: &'static str, mut args: Vec<Node>
         args,
         regex: None,
     })
+}
+
+/// What the type of a value is called where a few errors come from.
+pub(super) fn implementation(value: &Value<'_>) -> &'static str {
+    match value {
+        Value::Null => "types.Null",
+        Value::Bool(_) => "types.Bool",
+        Value::Int(_) => "types.Int",
+        Value::Uint(_) => "types.Uint",
+        Value::Double(_) => "types.Double",
+        Value::String(_) => "types.String",
+        Value::Bytes(_) => "types.Bytes",
+        Value::Duration(_) => "types.Duration",
+        Value::Timestamp(_) => "types.Timestamp",
+        Value::Type(_) => "*types.Type",
+        Value::Optional(_) => "*types.Optional",
+        Value::Ip(_) => "cel.IP",
+        Value::Cidr(..) => "cel.CIDR",
+        Value::Quantity(_) => "cel.Quantity",
+        Value::Url(_) => "cel.URL",
+        Value::Semver(_) => "cel.Semver",
+        Value::Format(_) => "cel.Format",
+        Value::List(List { declared: None, .. }) => "*types.baseList",
+        Value::List(list) => match list.list_type() {
+            Some(ListType::Map(_)) => "*common.unstructuredMapList",
+            Some(ListType::Set) => "*common.unstructuredSetList",
+            _ => "*common.unstructuredList",
+        },
+        Value::Map(map) if map.is_declared() => "*common.unstructuredMap",
+        Value::Map(_) => "*types.baseMap",
+        Value::Unknown(_) => "*common.unknownPreserved",
+    }
+}
+
+/// What cannot be selected by.
+pub(super) fn no_selection(by: &Value<'_>) -> Failure {
+    Failure::new(format!("invalid qualifier type: {}", implementation(by)))
 }

@@ -277,7 +277,8 @@ pub(super) fn some_unless_zero<'a>(args: &[Value<'a>]) -> Outcome<'a> {
         Value::Null | Value::Bool(false) | Value::Int(0) | Value::Uint(0) | Value::Duration(0) => true,
         Value::Double(number) => *number == 0.0,
         // A list or map of the JSON is never taken for empty.
-        Value::List(List { declared: Some(_), .. }) | Value::Map(Map::Json(..)) => false,
+        Value::List(List { declared: Some(_), .. }) => false,
+        Value::Map(map) if map.is_declared() => false,
         Value::String(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => value.size() == Some(0),
         _ => false,
     };
