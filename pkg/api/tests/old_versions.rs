@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use mk8s_api::codec::{Validation, conform};
 use mk8s_api::registry::{self, Resource, Served};
-use mk8s_api::{meta, schema};
+use mk8s_api::{meta, schema, validation};
 use serde_json::{Value, json};
 
 /// Absent and `null` are the same; what an annotation carries is compared as what it says.
@@ -169,4 +169,32 @@ fn every_request_to_a_removed_version_warns_in_upstreams_words() {
         }
     }
     assert_eq!(checked, 37);
+}
+
+#[test]
+fn what_is_asked_of_an_object_depends_on_the_version_it_comes_in() {
+    let pem = "-----BEGIN CERTIFICATE REQUEST-----\nMA==\n-----END CERTIFICATE REQUEST-----\n";
+    let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+    let spec = json!({"request": request, "usages": ["client auth"], "signerName": "kubernetes.io/legacy-unknown"});
+    let csr = json!({"kind": "CertificateSigningRequest", "metadata": {"name": "a"}, "spec": spec});
+    let regarding = json!({"kind": "Pod", "namespace": "default", "name": "p"});
+    let event =
+        json!({"kind": "Event", "metadata": {"name": "e", "namespace": "default"}, "involvedObject": regarding});
+    for (group, plural, object, newer) in [
+        (
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+            csr,
+            "spec.signerName",
+        ),
+        ("events.k8s.io", "events", event, "eventTime"),
+    ] {
+        let errors = |version: &str| {
+            let resource = registry::find(group, version, plural).unwrap();
+            let errors = validation::create(resource, resource.serving(group, version).unwrap(), &object);
+            errors.into_iter().map(|error| error.field).collect::<Vec<_>>()
+        };
+        assert_eq!(errors("v1").first().map(String::as_str), Some(newer), "{plural}");
+        assert!(errors("v1beta1").is_empty(), "{plural}: {:?}", errors("v1beta1"));
+    }
 }

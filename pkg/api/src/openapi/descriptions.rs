@@ -39,8 +39,11 @@ impl Descriptions {
         Descriptions { text, parts }
     }
 
+    /// Types of removed versions are described as those that they became.
     fn lines(&self, type_name: &str) -> impl Iterator<Item = &str> {
-        let (start, end) = self.parts.get(type_name).copied().unwrap_or((0, 0));
+        let own = || self.parts.get(type_name);
+        let part = own().or_else(|| successors(type_name).find_map(|name| self.parts.get(&name)));
+        let (start, end) = part.copied().unwrap_or((0, 0));
         self.text[start..end].lines()
     }
 
@@ -57,6 +60,27 @@ impl Descriptions {
             .filter_map(|line| line.split_once('\t'))
             .collect()
     }
+}
+
+/// `io.k8s.api.extensions.v1beta1.Ingress` → `io.k8s.api.networking.v1.Ingress`, and what else it may be.
+fn successors(type_name: &str) -> impl Iterator<Item = String> {
+    const MOVES: [(&str, &str); 5] = [
+        (".extensions.v1beta1.", ".apps.v1."),
+        (".extensions.v1beta1.", ".networking.v1."),
+        (".v1beta1.", ".v1."),
+        (".v1beta2.", ".v1."),
+        (".v2beta", ".v2."),
+    ];
+    MOVES.into_iter().filter_map(move |(old, new)| {
+        let (head, tail) = type_name.split_once(old)?;
+        // v2beta1, v2beta2
+        let tail = if old == ".v2beta" {
+            tail.split_once('.')?.1
+        } else {
+            tail
+        };
+        Some(format!("{head}{new}{tail}"))
+    })
 }
 
 pub(super) fn unescape(text: &str) -> String {
@@ -86,5 +110,14 @@ mod tests {
         let pod = descriptions.of_type("io.k8s.api.core.v1.Pod").unwrap_or_default();
         assert!(pod.starts_with("Pod is a collection of containers"), "{pod}");
         assert!(descriptions.of_fields("io.k8s.api.core.v1.Pod").contains_key("spec"));
+        for old in [
+            "apps.v1beta2.DeploymentSpec",
+            "autoscaling.v2beta1.HorizontalPodAutoscalerSpec",
+            "extensions.v1beta1.DaemonSet",
+            "extensions.v1beta1.IngressSpec",
+        ] {
+            let name = format!("io.k8s.api.{old}");
+            assert!(descriptions.of_type(&name).is_some(), "{name}");
+        }
     }
 }

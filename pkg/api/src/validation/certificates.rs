@@ -36,7 +36,19 @@ const USAGES: [&str; 23] = [
     "timestamping",
 ];
 
+/// Signs what no other signer is named for; nobody may ask for it but through the version that names it by itself.
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
+
 pub fn signing_request(request: &Value, errors: &mut Errors) {
+    as_sent(request, true, errors);
+}
+
+/// One that was sent as certificates.k8s.io/v1beta1.
+pub fn signing_request_v1beta1(request: &Value, errors: &mut Errors) {
+    as_sent(request, false, errors);
+}
+
+fn as_sent(request: &Value, newer: bool, errors: &mut Errors) {
     let spec = spec_of(request);
     if required(errors, spec, "request", &SPEC) && !is_certificate_request(text(spec, "request")) {
         errors.push(FieldError::invalid(
@@ -45,8 +57,14 @@ pub fn signing_request(request: &Value, errors: &mut Errors) {
             "PEM block type must be CERTIFICATE REQUEST",
         ));
     }
-    signer_name(text(spec, "signerName"), errors);
     usages(spec, errors);
+    signer_name(text(spec, "signerName"), errors);
+    // One that is there already keeps it.
+    let is_new = object::resource_version(request).is_empty();
+    if newer && is_new && text(spec, "signerName") == LEGACY {
+        let why = "the legacy signerName is not allowed via this API version";
+        errors.push(FieldError::invalid("spec.signerName", LEGACY, why));
+    }
     if let Some(seconds) = int(spec, "expirationSeconds").filter(|&seconds| seconds < 600) {
         errors.push(FieldError::invalid(
             "spec.expirationSeconds",

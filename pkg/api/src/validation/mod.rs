@@ -44,7 +44,7 @@ use crate::status::FieldError;
 use crate::{meta as object, names};
 
 pub use self::autoscaling::autoscaler;
-pub use self::certificates::signing_request;
+pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::coordination::lease;
 pub use self::core::*;
 pub use self::definitions::{
@@ -437,7 +437,7 @@ mod tests {
                 signing_request,
                 &json!({"spec": {"request": "eA==", "signerName": "x", "usages": ["a"]}})
             ),
-            ["spec.request", "spec.signerName", "spec.usages[0]"]
+            ["spec.request", "spec.usages[0]", "spec.signerName"]
         );
     }
 }

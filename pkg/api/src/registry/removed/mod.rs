@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::{Convert, Handler, Resource, Subresource, Verbs, autoscaling, events};
 use crate::defaults::removed as defaults;
-use crate::meta;
+use crate::status::FieldError;
+use crate::{meta, validation};
 
 /// A version of a kind that is served again.
 struct Removed {
@@ -29,6 +30,8 @@ struct Removed {
     default: Option<fn(&mut Value)>,
     /// None: it differs in name alone.
     convert: Option<Convert>,
+    /// None: what is asked of the stored version.
+    validate: Option<fn(&Value, &mut Vec<FieldError>)>,
 }
 
 const fn removed(api_version: &'static str, kind: &'static str, of: &'static str, lived: (u8, u8)) -> Removed {
@@ -39,12 +42,18 @@ const fn removed(api_version: &'static str, kind: &'static str, of: &'static str
         lived,
         default: None,
         convert: None,
+        validate: None,
     }
 }
 
 impl Removed {
     const fn default(mut self, default: fn(&mut Value)) -> Removed {
         self.default = Some(default);
+        self
+    }
+
+    const fn validate(mut self, validate: fn(&Value, &mut Vec<FieldError>)) -> Removed {
+        self.validate = Some(validate);
         self
     }
 
@@ -98,7 +107,7 @@ const TABLE: &[Removed] = &[
         .convert(autoscaling::v2beta2_to_stored, autoscaling::v2beta2_from_stored),
     removed("batch/v1beta1", "CronJob", "batch", (21, 25)),
     removed("certificates.k8s.io/v1beta1", "CertificateSigningRequest", "certificates.k8s.io", (19, 22))
-        .default(defaults::signing_request),
+        .default(defaults::signing_request).validate(validation::signing_request_v1beta1),
     removed("coordination.k8s.io/v1beta1", "Lease", "coordination.k8s.io", (19, 22)),
     removed("events.k8s.io/v1beta1", "Event", "", (22, 25)).default(|_| {}).convert(events::to_stored, events::from_stored),
     removed(EXTENSIONS, "DaemonSet", "apps", (8, 16))
@@ -138,6 +147,7 @@ fn serve(mut resource: Resource, removed: &Removed) -> Resource {
     served.name = version.into();
     served.aliased = like.is_some();
     served.convert = removed.convert;
+    served.validate = removed.validate;
     served.default = removed.default.unwrap_or(resource.stored().default);
     let instead = (removed.kind != "Event").then(|| resource.api_version());
     served.deprecated = Some(deprecation(removed, removed.kind, removed.lived, instead.as_deref()).into());
