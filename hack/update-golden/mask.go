@@ -27,6 +27,7 @@ var patterns = []struct {
 	{regexp.MustCompile(`(resourceVersion\W{1,8}|in object meta: |current: |in record \()[0-9]+`), "${1}<revision>"},
 	// A place in its store, which is another's own.
 	{regexp.MustCompile(`Key: /registry/[^,]*`), "Key: <key>"},
+	{regexp.MustCompile(`192\.0\.2\.1:[0-9]+`), "192.0.2.1:<port>"},
 	// Of upstream's own types, which nobody else has.
 	{regexp.MustCompile(`(?s)\n@@ .*`), "\n<what differs>"},
 	// What is given out of itself; the corpus asks for addresses and ports below.

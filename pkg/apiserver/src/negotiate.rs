@@ -121,7 +121,9 @@ pub fn takes_patch(headers: &HeaderMap, strategic: bool) -> Result<(), Status> {
     let media = |text: &str| text.split(';').next().unwrap_or_default().trim_matches(' ').to_string();
     let known = |media: &str| PATCHES.contains(&media) && (strategic || !media.contains("strategic"));
     if !text.split(',').any(|one| known(&media(one))) {
-        return Err(Status::unsupported_media_type("415: Unsupported Media Type"));
+        return Err(said_by_router(Status::unsupported_media_type(
+            "415: Unsupported Media Type",
+        )));
     }
     // Of several one is enough for the route, and none for its handler.
     if known(text.split(';').next().unwrap_or_default()) {
@@ -149,10 +151,10 @@ pub fn offers(headers: &HeaderMap, kinds: &[&str]) -> Result<(), Status> {
     if accept.is_empty() || accept.split(',').any(fits) {
         return Ok(());
     }
-    Err(Status::not_acceptable(format!(
+    Err(said_by_router(Status::not_acceptable(format!(
         "406: Not Acceptable\n\nAvailable representations: {}",
         kinds.join(", ")
-    )))
+    ))))
 }
 
 /// Browsers and curl get indented JSON, as upstream gives them.
@@ -306,6 +308,14 @@ fn media_type(text: &str) -> Option<String> {
     let parameters = parameters.strip_suffix(';').unwrap_or(parameters);
     let fits = text.find(";;").is_none() && (parameters.trim().is_empty() || parameters.split(';').all(is_parameter));
     fits.then(|| media.trim().to_ascii_lowercase())
+}
+
+/// What upstream's router refuses has details, and nothing in them.
+fn said_by_router(status: Status) -> Status {
+    Status {
+        details: Some(serde_json::json!({})),
+        ..status
+    }
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ impl WriteOptions {
             Some("Strict") => FieldValidation::Strict,
             Some("Ignore") => FieldValidation::Ignore,
             Some(other) => {
-                let supported = &["Ignore", "Strict", "Warn", ""];
+                let supported = &["", "Ignore", "Strict", "Warn"];
                 errors.push(FieldError::not_supported("fieldValidation", other, supported));
                 FieldValidation::Warn
             }

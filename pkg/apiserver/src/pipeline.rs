@@ -351,7 +351,8 @@ pub fn prepare_change(
     if part == Part::Main && resource.semantics.holds_addresses {
         beside = services.on_update(new, old)?;
     }
-    if resource.generation && part == Part::Main && metadata::spec_changed(call.row.working(), new, old) {
+    let counts = resource.generation && !resource.semantics.generation_stays;
+    if counts && part == Part::Main && metadata::spec_changed(call.row.working(), new, old) {
         metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {

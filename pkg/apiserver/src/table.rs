@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use mk8s_api::status::{FieldError, Status};
 use mk8s_api::table;
 use serde_json::{Value, json};
 
@@ -11,8 +12,13 @@ use crate::request::Query;
 use crate::rows::Row;
 
 /// `includeObject`
-pub fn include(query: &Query) -> Include {
-    Include::parse(query.get("includeObject").unwrap_or_default()).unwrap_or_default()
+pub fn include(query: &Query) -> Result<Include, Status> {
+    let asked = query.get("includeObject").unwrap_or_default();
+    Include::parse(asked).ok_or_else(|| {
+        let why = "must be 'Metadata', 'Object', 'None', or empty";
+        let error = FieldError::invalid("includeObject", asked, why);
+        Status::bad_request(format!("Unable to convert to Table as requested: {error}"))
+    })
 }
 
 /// A stored object's metadata alone, as meta.k8s.io/v1 PartialObjectMetadata: the same in every version, which carry what they

@@ -19,6 +19,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
             "${1}<revision>",
         ),
         (r"Key: /registry/[^,]*", "Key: <key>"),
+        (r"192\.0\.2\.1:[0-9]+", "192.0.2.1:<port>"),
         (r"(?s)\n@@ .*", "\n<what differs>"),
         (r"\b10\.96\.[1-9][0-9]*\.[0-9]+\b", "<address>"),
     ]

@@ -1,7 +1,7 @@
 //! authentication.k8s.io, authorization.k8s.io (reviews, nothing is stored) and certificates.k8s.io.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{Handler, Resource, Verbs, columns};
+use super::{Handler, NameRule, Resource, Verbs, columns};
 use crate::{defaults, validation};
 
 pub(super) fn authentication() -> Vec<Resource> {
@@ -31,6 +31,7 @@ pub(super) fn certificates() -> Vec<Resource> {
             "certificatesigningrequests",
         )
         .metadata_checks(COMPLETE_CHANGED)
+        .named(NameRule::PathSegment)
         .cluster()
         .short(&["csr"])
         .validate(validation::signing_request)

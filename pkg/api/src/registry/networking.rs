@@ -61,6 +61,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .registers_status()
             .cluster()
             .status()
+            .status_alone()
             .support(Support::StoredOnly),
     ]
 }

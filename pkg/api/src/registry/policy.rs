@@ -1,13 +1,14 @@
 //! Small groups: policy, scheduling.k8s.io, coordination.k8s.io, node.k8s.io, flowcontrol.apiserver.k8s.io.
 
 use super::row::{COMPLETE, COMPLETE_CHANGED, row};
-use super::{Resource, Support, columns, gates};
+use super::{NameRule, Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
             .metadata_checks(&[])
+            .named(NameRule::PathSegment)
             .conditional_only()
             .validate(validation::disruption_budget)
             .validate_status(validation::disruption_budget_status)
@@ -29,7 +30,8 @@ pub(super) fn scheduling() -> Vec<Resource> {
             .cluster()
             .short(&["pc"])
             .default(defaults::priority_class)
-            .generation(),
+            .generation()
+            .generation_stays(),
     ]
 }
 
@@ -81,6 +83,7 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
             .validate_status(validation::flow_control_status)
             .columns(columns::priority_level())
             .default(defaults::priority_level)
+            .status_alone()
             .prepare(defaults::reset_status, defaults::nothing_on_update),
     ]
 }

@@ -24,6 +24,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .change_order(ChangeOrder::ChangeAlone)
             .columns(columns::resource_claim())
             .status()
+            .status_alone()
             .default(defaults::resource_claim)
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         dra("ResourceClaimTemplate", "resourceclaimtemplates")

@@ -251,6 +251,11 @@ impl Resource {
         self
     }
 
+    pub(super) fn generation_stays(mut self) -> Self {
+        self.semantics.generation_stays = true;
+        self
+    }
+
     pub(super) fn status_alone(mut self) -> Self {
         self.semantics.status_alone = true;
         self

@@ -86,6 +86,8 @@ pub struct Semantics {
     pub status_alone: bool,
     /// What a status may be is told by metadata and the status alone: a write of it reads no more of the object.
     pub status_by_itself: bool,
+    /// Of a kind with a generation: it is 1, and no change counts.
+    pub generation_stays: bool,
     /// Objects hold cluster addresses and node ports.
     pub holds_addresses: bool,
     pub deletion: Deletion,
@@ -108,6 +110,7 @@ impl Default for Semantics {
             registers_status: false,
             status_alone: false,
             status_by_itself: false,
+            generation_stays: false,
             holds_addresses: false,
             deletion: Deletion::default(),
             dependents: Dependents::default(),

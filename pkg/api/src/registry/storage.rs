@@ -29,7 +29,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .conditional_only()
             .validate(validation::csi_storage_capacity)
             .validate_update(validation::csi_storage_capacity_update)
-            .columns(columns::csi_storage_capacity()),
+            .columns(columns::created_at()),
         storage("StorageClass", "storageclasses")
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
@@ -49,6 +49,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::volume_attachment())
             .cluster()
             .status()
+            .status_alone()
             .default(defaults::volume_attachment)
             .prepare(defaults::volume_attachment_create, defaults::nothing_on_update),
         storage("VolumeAttributesClass", "volumeattributesclasses")

@@ -20,7 +20,7 @@ pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
     }
     let object = call.shown_object().await?;
     if call.output.shape == crate::negotiate::Shape::Table {
-        let value = table::of_one(&call.row, &object.whole()?, table::include(&call.query));
+        let value = table::of_one(&call.row, &object.whole()?, table::include(&call.query)?);
         return respond::value(StatusCode::OK, call.output, value);
     }
     respond::object(StatusCode::OK, &call.row, call.output, &object)

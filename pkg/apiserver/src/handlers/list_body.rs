@@ -253,7 +253,7 @@ impl Lister {
             ),
             Shape::Object => (Item::Shown, &*row.resource.list_kind, row.api_version.as_str()),
             Shape::Metadata | Shape::MetadataList => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
-            Shape::Table => (Item::Row(table::include(&call.query)), "Table", "meta.k8s.io/v1"),
+            Shape::Table => (Item::Row(table::include(&call.query)?), "Table", "meta.k8s.io/v1"),
         };
         let mut fields = vec![
             ("kind", kind.into()),

@@ -40,7 +40,7 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
         )));
     }
     let filter = Filter::new(&call.row, &call.info, &options)?;
-    let encoder = Encoder::new(call);
+    let encoder = Encoder::new(call)?;
     let timeout = match options.timeout_seconds {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
         _ => Duration::from_secs(1800 + u64::from(rand::random::<u16>()) % 1800),
@@ -387,16 +387,20 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new(call: &Call) -> Encoder {
-        Encoder {
+    fn new(call: &Call) -> Result<Encoder, Status> {
+        let include = match call.output.shape {
+            Shape::Table => table::include(&call.query)?,
+            _ => table::Include::default(),
+        };
+        Ok(Encoder {
             row: call.row.clone(),
             output: call.output,
-            include: table::include(&call.query),
+            include,
             plain: call.output.encoding != Encoding::Protobuf
                 && call.output.shape == Shape::Object
                 && call.row.shows_stored(),
             columns_sent: false,
-        }
+        })
     }
 
     /// Writes an event as the row shows it.

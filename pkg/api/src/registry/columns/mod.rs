@@ -28,9 +28,7 @@ pub use self::flowcontrol::{flow_schema, priority_level};
 pub use self::networking::{ingress_class, ip_address, network_policy, service_cidr};
 pub use self::pod::{pod, pod_conditions};
 pub use self::rbac::{created_at, role_binding};
-pub use self::storage::{
-    csi_driver, csi_node, csi_storage_capacity, storage_class, volume_attachment, volume_attributes_class,
-};
+pub use self::storage::{csi_driver, csi_node, storage_class, volume_attachment, volume_attributes_class};
 pub use self::workloads::*;
 
 type Function = fn(&Value, Timestamp) -> Value;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::{Cell, Column};
-use super::{age, boolean, integer, join, name, scalar, text};
+use super::{age, boolean, integer, join, name, text};
 use crate::meta;
 
 pub fn storage_class() -> Vec<Column> {
@@ -125,17 +125,5 @@ pub fn csi_driver() -> Vec<Column> {
             }
         }),
         age(),
-    ]
-}
-
-pub fn csi_storage_capacity() -> Vec<Column> {
-    vec![
-        name(),
-        text("StorageClassName", "Its class.", |object, _| {
-            meta::string(object, &["storageClassName"]).into()
-        }),
-        text("Capacity", "What is left.", |object, _| {
-            meta::at(object, &["capacity"]).map_or_else(|| "<unset>".into(), |size| scalar(size).into())
-        }),
     ]
 }
