@@ -21,15 +21,11 @@ impl Comparison {
     }
 
     /// Leaves out paths and all that is below them.
-    pub fn without(self, ignored: &Set) -> Comparison {
-        if ignored.is_empty() || self.is_same() {
-            return self;
+    pub fn without(mut self, ignored: &Set) -> Comparison {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.lose_all(ignored);
         }
-        Comparison {
-            added: self.added.without(ignored),
-            modified: self.modified.without(ignored),
-            removed: self.removed.without(ignored),
-        }
+        self
     }
 
     /// Adds what comes after all that is there.

@@ -66,7 +66,8 @@ impl Configuration<'_> {
             true => Cow::Owned(self.first_owner(versions)?),
             false => Cow::Borrowed(self.before),
         };
-        let set = fields_of(node, self.applied)?.without(versions.ignored(version));
+        let mut set = fields_of(node, self.applied)?;
+        set.lose_all(versions.ignored(version));
         let is_own = |entry: &Entry| entry.owner().is_same(&self.writer.owner);
         let last = before.entries().iter().find(|entry| is_own(entry));
         let others: Vec<Entry> = before
@@ -91,7 +92,7 @@ impl Configuration<'_> {
             true => Some(self.writer.now),
             false => last.and_then(|last| last.time),
         };
-        let owned = strip(&set);
+        let owned = strip(set);
         if !owned.is_empty() {
             entries.push(Entry::new(self.writer.owner.clone(), &owned, time));
         }

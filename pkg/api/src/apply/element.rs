@@ -81,16 +81,6 @@ impl Element {
         }
     }
 
-    /// The letter before the colon.
-    pub(super) fn letter(&self) -> u8 {
-        match self {
-            Element::Field(_) => b'f',
-            Element::Key(_) => b'k',
-            Element::Value(_) => b'v',
-            Element::Index(_) => b'i',
-        }
-    }
-
     fn rank(&self) -> u8 {
         match self {
             Element::Field(_) => 0,

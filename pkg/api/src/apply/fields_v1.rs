@@ -35,11 +35,21 @@ fn print_level(set: &Set, member: bool, text: &mut String, scratch: &mut String)
 }
 
 fn print_key(key: &str, text: &mut String) {
-    if key.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    if key.bytes().any(|byte| byte < 0x20) {
         text.push_str(&serde_json::Value::from(key).to_string());
     } else {
         text.push('"');
-        text.push_str(key);
+        for part in key.split_inclusive(['"', '\\']) {
+            // What is escaped ends its part.
+            match part.strip_suffix(['"', '\\']) {
+                Some(before) => {
+                    text.push_str(before);
+                    text.push('\\');
+                    text.push_str(&part[before.len()..]);
+                }
+                None => text.push_str(part),
+            }
+        }
         text.push('"');
     }
     text.push(':');
@@ -196,14 +206,13 @@ struct Scan<'a> {
     at: usize,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
     /// Reads an object; `wanted`: whether the step that it stands below is asked for itself.
     fn level(&mut self, set: &Set, wanted: bool, count: &mut Count) {
-        let mut printed = String::new();
-        let mut found = 0;
         let mut member = self.text.get(self.at + 1) == Some(&b'}');
         self.at += 1;
-        let mut seen = vec![false; set.nodes().len()];
+        // Both are sorted, but not as texts: each of those that are left may come next.
+        let mut left: Vec<(&Node, String)> = set.nodes().iter().map(|node| (node, quoted(node))).collect();
         while self.at < self.text.len() && self.text[self.at] != b'}' {
             if self.text[self.at] == b',' {
                 self.at += 1;
@@ -214,19 +223,9 @@ impl Scan<'_> {
                 self.skip();
                 continue;
             }
-            let node = if found == seen.len() {
-                None
-            } else {
-                set.nodes().iter().position(|node| {
-                    printed.clear();
-                    is_key(&node.element, key, &mut printed)
-                })
-            };
-            match node {
+            match left.iter().position(|(_, own)| own.as_bytes() == key) {
                 Some(at) => {
-                    found += 1;
-                    seen[at] = true;
-                    let node = &set.nodes()[at];
+                    let (node, _) = left.swap_remove(at);
                     self.level(&node.below, node.member, count);
                 }
                 None => self.skip(),
@@ -234,14 +233,14 @@ impl Scan<'_> {
         }
         self.at += 1;
         count.one(wanted, member);
-        for (node, _) in set.nodes().iter().zip(seen).filter(|(_, seen)| !seen) {
+        for (node, _) in left {
             count.missing += usize::from(node.member);
             count.none_of(&node.below);
         }
     }
 
     /// A key with its quotes; what follows is its value.
-    fn key(&mut self) -> &[u8] {
+    fn key(&mut self) -> &'a [u8] {
         let from = self.at;
         self.string();
         let key = &self.text[from..self.at.min(self.text.len())];
@@ -282,20 +281,13 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a quoted key is that of an element.
-fn is_key(element: &Element, key: &[u8], scratch: &mut String) -> bool {
-    match (element, key) {
-        (Element::Field(name), [b'"', b'f', b':', rest @ .., b'"']) if !name.contains(['"', '\\']) => {
-            name.as_bytes() == rest
-        }
-        (_, [_, letter, ..]) if element.letter() != *letter => false,
-        _ => {
-            let mut printed = String::new();
-            element.print(&mut printed);
-            print_key(&printed, scratch);
-            scratch.as_bytes().strip_suffix(b":") == Some(key)
-        }
-    }
+/// The key of a node as it stands in a text.
+fn quoted(node: &Node) -> String {
+    let (mut element, mut key) = (String::new(), String::new());
+    node.element.print(&mut element);
+    print_key(&element, &mut key);
+    key.pop();
+    key
 }
 
 #[cfg(test)]

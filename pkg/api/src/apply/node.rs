@@ -146,6 +146,8 @@ impl<'s> Node<'s> {
 
     /// The default of an item's key field.
     pub(super) fn default_of(self, key: &str) -> Option<Value> {
-        serde_json::from_str(self.schema.field(key)?.default()).ok()
+        let field = self.schema.field(key)?;
+        let of_custom = || field.schema.constraints.as_ref()?.default.clone();
+        serde_json::from_str(field.default()).ok().or_else(of_custom)
     }
 }

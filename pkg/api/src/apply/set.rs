@@ -167,40 +167,59 @@ impl Set {
         out
     }
 
+    /// What is in either, of two that are not needed any more.
+    pub(super) fn joined(self, other: Set) -> Set {
+        match (self.is_empty(), other.is_empty()) {
+            (true, _) => other,
+            (_, true) => self,
+            _ => self.union(&other),
+        }
+    }
+
     /// What is in this one alone. What lies below a path of the other stays.
     pub fn difference(&self, other: &Set) -> Set {
-        if other.is_empty() {
-            return self.clone();
-        }
-        let mut out = Set::default();
-        zip(self, other, |one, two| match (one, two) {
-            (Some(one), Some(two)) => out.push(Node {
-                element: one.element.clone(),
-                member: one.member && !two.member,
-                below: one.below.difference(&two.below),
-            }),
-            (Some(one), None) => out.push(one.clone()),
-            _ => {}
-        });
+        let mut out = self.clone();
+        out.lose(other);
         out
     }
 
-    /// What is in this one, and neither in the other nor below a path of it.
-    pub fn without(&self, other: &Set) -> Set {
-        if other.is_empty() {
-            return self.clone();
-        }
-        let mut out = Set::default();
-        zip(self, other, |one, two| match (one, two) {
-            (Some(one), Some(two)) if !two.member => out.push(Node {
-                element: one.element.clone(),
-                member: one.member,
-                below: one.below.without(&two.below),
-            }),
-            (Some(one), None) => out.push(one.clone()),
-            _ => {}
+    /// Takes away what is in another one.
+    pub(super) fn lose(&mut self, other: &Set) {
+        self.meet(other, |own, other| {
+            own.member &= !other.member;
+            own.below.lose(&other.below);
         });
-        out
+    }
+
+    /// Takes away what is in another one, and what is below a path of it.
+    pub(super) fn lose_all(&mut self, other: &Set) {
+        self.meet(other, |own, other| {
+            own.below.lose_all(&other.below);
+            if other.member {
+                own.member = false;
+                own.below = Set::default();
+            }
+        });
+    }
+
+    /// Changes the nodes that another set has too; those that hold nothing afterwards go.
+    fn meet(&mut self, other: &Set, change: impl Fn(&mut Node, &Node)) {
+        let mut emptied = false;
+        let mut from = 0;
+        for other in &other.0 {
+            match self.0[from..].binary_search_by(|own| own.element.cmp(&other.element)) {
+                Ok(at) => {
+                    let own = &mut self.0[from + at];
+                    change(own, other);
+                    emptied |= own.is_empty();
+                    from += at + 1;
+                }
+                Err(at) => from += at,
+            }
+        }
+        if emptied {
+            self.0.retain(|node| !node.is_empty());
+        }
     }
 
     /// Calls `each` for every path that is in the set: those of one level first, then what lies below each of them.
@@ -259,7 +278,9 @@ mod tests {
         );
         assert_eq!(one.intersection(&two), set(&[&["a"]]));
         assert_eq!(one.difference(&two), set(&[&["a", "b"], &["c", "d", "e"], &["f"]]));
-        assert_eq!(one.without(&two), set(&[&["f"]]));
+        let mut left = one.clone();
+        left.lose_all(&two);
+        assert_eq!(left, set(&[&["f"]]));
         assert!(one.difference(&one).is_empty());
         assert!(one.intersection(&set(&[&["c"]])).is_empty());
         assert!(one.has(&[Element::field("c"), Element::field("d"), Element::field("e")]));

@@ -54,8 +54,9 @@ static SERVERS: LazyLock<Set> = LazyLock::new(|| {
 });
 
 /// A set without what is the server's.
-pub(super) fn strip(set: &Set) -> Set {
-    set.difference(&SERVERS)
+pub(super) fn strip(mut set: Set) -> Set {
+    set.lose(&SERVERS);
+    set
 }
 
 /// The managers of an object that a write changes from one state to another. Both are in the writer's version.
@@ -71,11 +72,12 @@ pub fn update(
 ) -> Result<Managed, ItemError> {
     let own_version = &*writer.owner.api_version;
     let mut changes = Changes::new(versions, old, new);
-    let Some(change) = changes.in_version(own_version)?.cloned() else {
+    if changes.in_version(own_version)?.is_none() {
         return Ok(before.clone());
-    };
-    let mut entries = give_up(before.entries(), &mut changes)?;
-    let gained = strip(&change.modified.union(&change.added));
+    }
+    let mut entries = give_up(before.entries(), &writer.owner, &mut changes)?;
+    let change = changes.take(own_version);
+    let gained = strip(change.modified.joined(change.added));
     if gained.is_empty() {
         return Ok(Managed::of(entries));
     }
@@ -92,13 +94,16 @@ pub fn update(
     Ok(Managed::of(entries))
 }
 
-/// What managers keep when fields get other values or go. (A writer's own come back with what he gains.)
-fn give_up(entries: &[Entry], changes: &mut Changes<'_>) -> Result<Vec<Entry>, ItemError> {
+/// What managers keep when fields get other values or go. The writer keeps what he changes.
+fn give_up(entries: &[Entry], writer: &Owner, changes: &mut Changes<'_>) -> Result<Vec<Entry>, ItemError> {
     let mut kept = Vec::with_capacity(entries.len() + 1);
     for entry in entries {
         // A version that is served no more has no fields.
         if let Some(change) = changes.in_version(&entry.owner().api_version)? {
-            kept.push(without(entry, &[&change.modified, &change.added, &change.removed]));
+            kept.push(match entry.owner().is_same(writer) {
+                true => without(entry, &[&change.removed]),
+                false => without(entry, &[&change.modified, &change.added, &change.removed]),
+            });
         }
     }
     Ok(kept)
@@ -112,7 +117,10 @@ pub(super) fn without(entry: &Entry, sets: &[&Set]) -> Entry {
     if !lost {
         return entry.clone();
     }
-    let left = sets.iter().fold(entry.set(), |left, set| left.difference(set));
+    let mut left = entry.set();
+    for set in sets {
+        left.lose(set);
+    }
     entry.with(&left)
 }
 
@@ -145,6 +153,13 @@ impl<'a> Changes<'a> {
             }
         };
         Ok(self.compared[at].1.as_ref())
+    }
+
+    /// The change in a version that was asked for before.
+    fn take(self, api_version: &str) -> Comparison {
+        let mut compared = self.compared.into_iter();
+        let found = compared.find(|(own, _)| **own == *api_version);
+        found.and_then(|(_, comparison)| comparison).unwrap_or_default()
     }
 
     fn compare(&self, api_version: &str) -> Result<Option<Comparison>, ItemError> {
