@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD work=$PWD/target/fuzz seconds=${2:-300}
-all=(protobuf json yaml patch selectors quantity)
+all=(protobuf json yaml patch apply selectors quantity)
 targets=("${all[@]}")
 [ $# -eq 0 ] || targets=("$1")
 

@@ -102,8 +102,32 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "kubectl apply --server-side -f app.yaml",
-        r"(?i)UnsupportedMediaType|apply.*not in this version",
+        r"deployment.apps/app serverside-applied",
     ),
+    // What kubectl applied in the old manner is its own in the new one.
+    (
+        "kubectl get deploy app -o yaml --show-managed-fields",
+        r"manager: kubectl\n    operation: Apply",
+    ),
+    (
+        "printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ssa}\ndata: {a: x}\n' > ssa.yaml; kubectl apply --server-side -f ssa.yaml",
+        "configmap/ssa serverside-applied",
+    ),
+    (
+        "sed 's/a: x/a: z/' ssa.yaml | kubectl apply --server-side --field-manager=other -f -",
+        r#"Apply failed with 1 conflict: conflict with "kubectl": \.data\.a"#,
+    ),
+    (
+        "sed 's/a: x/a: z/' ssa.yaml | kubectl apply --server-side --field-manager=other --force-conflicts -f -",
+        "configmap/ssa serverside-applied",
+    ),
+    (
+        "kubectl get cm ssa -o jsonpath='{.metadata.managedFields[*].manager} {.data.a}' --show-managed-fields",
+        "^other z$",
+    ),
+    ("kubectl delete cm ssa", "deleted"),
+    // The annotation of what was applied last is the server's now; kubectl words it otherwise.
+    ("kubectl apply -f app.yaml", "deployment.apps/app configured"),
     (
         "kubectl apply --prune -l app=app -f app.yaml",
         r"deployment.apps/app unchanged",

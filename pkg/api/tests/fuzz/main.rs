@@ -29,6 +29,14 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
             .split("\n---\n")
             .map(|document| document.as_bytes().to_vec())
             .collect(),
+        "apply" => objects()
+            .map(|cells| [cells[2], cells[2]].join("\n").into_bytes())
+            .chain(
+                include_str!("corpus/apply.txt")
+                    .lines()
+                    .map(|line| line.replace('\t', "\n").into_bytes()),
+            )
+            .collect(),
         "patch" => include_str!("../fixtures/patches.tsv")
             .lines()
             .map(|line| line.splitn(3, '\t').take(2).collect::<Vec<_>>().join("\n").into_bytes())
@@ -171,10 +179,13 @@ macro_rules! each {
     )* };
 }
 
-each!(protobuf json yaml patch selectors quantity);
+each!(protobuf json yaml patch apply selectors quantity);
 
 #[test]
 fn every_target_runs() {
     let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["protobuf", "json", "yaml", "patch", "selectors", "quantity"]);
+    assert_eq!(
+        names,
+        ["protobuf", "json", "yaml", "patch", "apply", "selectors", "quantity"]
+    );
 }

@@ -2,20 +2,24 @@
 //! another step then takes for something else. They say nothing of which input is refused. The test beside them runs them
 //! over a corpus and mutations of it; hack/fuzz.sh gives the same functions to libFuzzer.
 
+use std::borrow::Cow;
+
+use mk8s_api::apply::{self, Configuration, Managed, Node, Operation, Owner, Set, Versions, Writer};
 use mk8s_api::codec::{MAX_DEPTH, Validation, conform, json, protobuf, yaml};
 use mk8s_api::quantity::Quantity;
 use mk8s_api::schema::{self, Schema};
 use mk8s_api::selectors::{FieldSelector, LabelSelector};
 use mk8s_api::{meta, patch};
-use serde_json::Value;
+use serde_json::{Value, json as tree};
 
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("protobuf", protobuf),
     ("json", json),
     ("yaml", yaml),
     ("patch", patch),
+    ("apply", apply),
     ("selectors", selectors),
     ("quantity", quantity),
 ];
@@ -118,6 +122,79 @@ pub fn patch(data: &[u8]) {
             assert!(text.len() <= most, "{} bytes", text.len());
             let _ = conform(target, ty, Validation::Warn);
         }
+    }
+}
+
+/// One type, whatever version is asked for.
+struct One(&'static Schema, Set);
+
+impl Versions for One {
+    fn node(&self, _: &str) -> Option<Node<'_>> {
+        Some(Node::root(self.0))
+    }
+
+    fn convert<'a>(&self, object: &'a Value, _: &str) -> Option<Cow<'a, Value>> {
+        Some(Cow::Borrowed(object))
+    }
+
+    fn ignored(&self, _: &str) -> &Set {
+        &self.1
+    }
+}
+
+/// A line of what is there, and the rest what is applied over it, twice, and by somebody else by force.
+pub fn apply(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let mut read = || {
+        json::decode(parts.next()?, None, Validation::Ignore)
+            .ok()
+            .map(|decoded| decoded.value)
+    };
+    let (Some(live), Some(applied)) = (read(), read()) else {
+        return;
+    };
+    let sent = meta::at(&live, &["metadata", "managedFields"]);
+    if let Some(Ok(managed)) = sent.map(Managed::from_value) {
+        let again = Managed::from_value(&managed.to_value());
+        assert_eq!(again.unwrap_or_default(), managed, "printed and read");
+    }
+    let ty = type_of(Some(&applied));
+    if !apply::check(Node::root(ty), &applied).is_empty() {
+        return;
+    }
+    let versions = One(ty, Set::default());
+    let (mut live, mut before) = (live, Managed::default());
+    for (manager, force) in [("a", false), ("a", false), ("b", true)] {
+        let writer = Writer {
+            owner: Owner {
+                manager: manager.into(),
+                operation: Operation::Apply,
+                api_version: "v1".into(),
+                subresource: "".into(),
+            },
+            now: *b"2026-01-01T00:00:00Z",
+        };
+        let configuration = Configuration {
+            before: &before,
+            live: &live,
+            empty: &tree!({}),
+            applied: &applied,
+            writer: &writer,
+            force,
+        };
+        let Ok(done) = apply::apply(&configuration, &versions) else {
+            return;
+        };
+        let mut text = Vec::new();
+        done.managed.print(&mut text);
+        let again = Managed::parse(&text).expect("what is printed can be read");
+        assert_eq!(again, done.managed, "printed and read");
+        assert!(text.len() <= data.len() * 16 + 4096, "{} bytes of managers", text.len());
+        if let Some(object) = done.object {
+            check_depth(&object);
+            live = object;
+        }
+        before = done.managed;
     }
 }
 
