@@ -394,3 +394,34 @@ async fn a_status_that_says_nothing_of_the_names_is_set_right() {
     gone(&api, &path).await;
     gone(&api, CARS).await;
 }
+
+#[tokio::test]
+async fn openapi_says_what_definitions_say() {
+    let api = Api::open().await;
+    let before = api.get("/openapi/v3").await.1["paths"].clone();
+    assert_eq!(api.post(CRDS, &strict()).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let (_, index) = api.get("/openapi/v3").await;
+    let hashed = &index["paths"]["apis/example.org/v1"]["serverRelativeURL"];
+    assert_eq!(index["paths"]["apis/apps/v1"], before["apis/apps/v1"]);
+    let (_, document) = api.get(hashed.as_str().unwrap()).await;
+    let car = &document["components"]["schemas"]["org.example.v1.Car"];
+    assert_eq!(
+        car["properties"]["spec"]["properties"]["color"]["enum"],
+        json!(["red", "blue"])
+    );
+    assert_eq!(car["x-kubernetes-group-version-kind"][0]["kind"], "Car");
+    let one = &document["paths"]["/apis/example.org/v1/namespaces/{namespace}/cars/{name}"]["patch"];
+    assert_eq!(one["operationId"], "patchExampleOrgV1NamespacedCar");
+    assert!(
+        one["requestBody"]["content"]
+            .get("application/strategic-merge-patch+json")
+            .is_none()
+    );
+    let (_, document) = api.get("/openapi/v2").await;
+    assert!(document["definitions"]["org.example.v1.CarList"].is_object());
+    assert!(document["definitions"]["org.example.v1.Car"]["properties"]["metadata"]["$ref"].is_string());
+    api.delete(&format!("{CRDS}/cars.example.org"), None).await;
+    gone(&api, CARS).await;
+    assert_eq!(api.get("/openapi/v3").await.1["paths"], before);
+}

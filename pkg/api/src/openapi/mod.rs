@@ -3,6 +3,7 @@
 //! A document is made when it is asked for, definition by definition, straight into its bytes: no tree of the whole
 //! ever exists, and nothing stays in memory.
 
+mod custom;
 mod definitions;
 mod descriptions;
 mod gnostic;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use self::custom::Customs;
 use self::definitions::{closure, definition};
 use self::descriptions::Descriptions;
 use self::paths::Path;
@@ -68,6 +70,7 @@ fn hash(rows: &[Arc<Resource>], wanted: Option<(&str, &str)>) -> String {
             for sub in &version.subresources {
                 (&sub.name, sub.verbs.0, sub.kind).hash(&mut hasher);
             }
+            version.custom.as_ref().map(|custom| custom.digest()).hash(&mut hasher);
         }
     }
     format!("{:016X}", hasher.finish())
@@ -115,19 +118,25 @@ pub fn v3(rows: &[Arc<Resource>], wanted: &str) -> Option<Vec<u8>> {
     out.raw(VERSION);
     out.raw(r#""},"paths":"#);
     out.object(all.iter().map(|path| (path.path.clone(), path.render(Flavor::V3))));
-    let descriptions = Descriptions::unpack();
     out.raw(r#","components":{"schemas":"#);
-    out.object(
-        names(&all)
-            .into_iter()
-            .map(|name| (name.clone(), definition(&name, Flavor::V3, &descriptions))),
-    );
+    out.object(define(rows, &all, Flavor::V3));
     out.raw(r#","securitySchemes":{"BearerToken":{"type":"apiKey","description":"Bearer Token authentication","name":"authorization","in":"header"}}}}"#);
     Some(out.bytes)
 }
 
+/// The definitions that some paths need, by their names.
+fn define(rows: &[Arc<Resource>], paths: &[Path], flavor: Flavor) -> impl Iterator<Item = (String, Value)> {
+    let (customs, words) = (Customs::of(rows), Descriptions::unpack());
+    names(paths).into_iter().map(move |name| {
+        let custom = customs.definition(&name, flavor, &words);
+        let schema = custom.unwrap_or_else(|| definition(&name, flavor, &words));
+        (name, schema)
+    })
+}
+
 fn names(paths: &[Path]) -> BTreeSet<String> {
     let mut roots = BTreeSet::new();
+    roots.extend(["ObjectMeta", "ListMeta"].map(|of| format!("{}{of}", definitions::META)));
     for path in paths {
         path.definitions(&mut roots);
     }
@@ -151,17 +160,12 @@ pub fn v2_hash(rows: &[Arc<Resource>]) -> String {
 /// `/openapi/v2` in JSON.
 pub fn v2_json(rows: &[Arc<Resource>]) -> Vec<u8> {
     let all = all_paths(rows);
-    let descriptions = Descriptions::unpack();
     let mut out = Writer::new(r#"{"swagger":"2.0","info":{"title":"Kubernetes","version":""#);
     out.raw(VERSION);
     out.raw(r#""},"paths":"#);
     out.object(all.iter().map(|path| (path.path.clone(), path.render(Flavor::V2))));
     out.raw(r#","definitions":"#);
-    out.object(
-        names(&all)
-            .into_iter()
-            .map(|name| (name.clone(), definition(&name, Flavor::V2, &descriptions))),
-    );
+    out.object(define(rows, &all, Flavor::V2));
     out.raw(r#","securityDefinitions":{"BearerToken":{"description":"Bearer Token authentication","type":"apiKey","name":"authorization","in":"header"}},"security":[{"BearerToken":[]}]}"#);
     out.bytes
 }
@@ -169,15 +173,9 @@ pub fn v2_json(rows: &[Arc<Resource>]) -> Vec<u8> {
 /// `/openapi/v2` in gnostic's protobuf (openapi.v2.Document).
 pub fn v2_protobuf(rows: &[Arc<Resource>]) -> Vec<u8> {
     let all = all_paths(rows);
-    let descriptions = Descriptions::unpack();
     let mut document = gnostic::Document::new(VERSION);
     document.paths(all.iter().map(|path| (path.path.as_str(), path.render(Flavor::V2))));
-    document.definitions(
-        names(&all)
-            .into_iter()
-            .map(|name| (definition(&name, Flavor::V2, &descriptions), name))
-            .map(|(schema, name)| (name, schema)),
-    );
+    document.definitions(define(rows, &all, Flavor::V2));
     document.finish()
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::Flavor;
+use super::custom::model_name;
 use super::definitions::META;
 use crate::registry::{Resource, Served, Subresource, Verbs};
 use crate::schema;
@@ -25,6 +26,8 @@ pub(super) struct Operation {
     id: String,
     tag: String,
     kind: [String; 3],
+    /// Of a custom kind, which has no merge keys.
+    custom: bool,
     parameters: Vec<Parameter>,
     body: Option<(String, bool)>,
     answer: Content,
@@ -143,7 +146,10 @@ struct Row<'r> {
 /// The paths of a row in one version; none for kinds whose type is not in the schema table.
 pub(super) fn of_row(row: &Resource, served: &Served) -> Vec<Path> {
     let (own, version) = (&*served.group, &*served.name);
-    let name = |kind: &str| schema::by_gvk(own, version, kind).map(|ty| ty.name().to_string());
+    let name = |kind: &str| match served.custom {
+        Some(_) => Some(model_name(own, version, kind)),
+        None => schema::by_gvk(own, version, kind).map(|ty| ty.name().to_string()),
+    };
     let Some(definition) = name(&row.kind) else {
         return Vec::new();
     };
@@ -259,6 +265,7 @@ impl Row<'_> {
                 self.served.name.to_string(),
                 kind.to_string(),
             ],
+            custom: self.served.custom.is_some(),
             parameters: Vec::new(),
             body: None,
             answer: Content::Definition(self.definition.clone()),
@@ -424,6 +431,18 @@ const PATCH_TYPES: &[&str] = &[
 ];
 
 impl Operation {
+    /// The media types of its body.
+    fn takes(&self) -> Vec<&'static str> {
+        match self.method {
+            "patch" => {
+                let all = PATCH_TYPES.iter().copied();
+                all.filter(|media| !(self.custom && media.contains("strategic")))
+                    .collect()
+            }
+            _ => vec!["*/*"],
+        }
+    }
+
     fn render(&self, flavor: Flavor) -> Value {
         let mut out = Map::new();
         let [group, version, kind] = &self.kind;
@@ -444,7 +463,7 @@ impl Operation {
                     }
                     parameters.insert(0, body);
                 }
-                let consumes = if self.method == "patch" { PATCH_TYPES } else { &["*/*"] };
+                let consumes = self.takes();
                 out.insert("consumes".into(), consumes.into());
                 let produces = if self.action == "connect" {
                     &["*/*"][..]
@@ -456,8 +475,8 @@ impl Operation {
             }
             Flavor::V3 => {
                 if let Some((name, required)) = &self.body {
-                    let types = if self.method == "patch" { PATCH_TYPES } else { &["*/*"] };
-                    let mut body = json!({"content": content(types, &reference(name, flavor))});
+                    let types = self.takes();
+                    let mut body = json!({"content": content(&types, &reference(name, flavor))});
                     if *required {
                         body["required"] = true.into();
                     }

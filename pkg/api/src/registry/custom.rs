@@ -2,6 +2,7 @@
 //! can't tell it from a built-in one.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
@@ -20,6 +21,7 @@ use crate::validation::Errors;
 /// The schema of a version's objects, compiled when first used: of many definitions few have objects.
 pub struct Custom {
     text: Box<str>,
+    digest: u64,
     /// Unknown fields are not pruned and defaults not filled in: a definition of apiextensions.k8s.io/v1beta1 may say so.
     preserves: bool,
     compiled: OnceLock<Option<Schema>>,
@@ -28,11 +30,25 @@ pub struct Custom {
 impl Custom {
     fn of(definition: &Value, version: &Value) -> Option<Custom> {
         let schema = version.get("schema")?.get("openAPIV3Schema")?;
+        let text = schema.to_string();
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
         Some(Custom {
-            text: schema.to_string().into(),
+            digest: hasher.finish(),
+            text: text.into(),
             preserves: meta::bool_at(definition, &["spec", "preserveUnknownFields"]) == Some(true),
             compiled: OnceLock::new(),
         })
+    }
+
+    /// What the definition says, as it was written.
+    pub fn said(&self) -> Option<Value> {
+        serde_json::from_str(&self.text).ok()
+    }
+
+    /// Changes with what it says.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// None where it is none that an object can be checked by, which validation lets nobody write.
