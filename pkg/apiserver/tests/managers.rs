@@ -270,63 +270,64 @@ async fn replicas_change_hands_through_the_scale() {
     assert_eq!(entries[1]["fieldsV1"]["f:spec"].get("f:replicas"), None);
 }
 
+/// Query, body, code and message of what is not applied.
+const BAD: [(&str, &str, u16, &str); 9] = [
+    (
+        "",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}",
+        422,
+        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+    ),
+    (
+        "fieldManager=m",
+        "[1]",
+        400,
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}",
+    ),
+    ("fieldManager=m", "", 400, "invalid object type: /, Kind="),
+    (
+        "fieldManager=m",
+        "{apiVersion: v1, kind: Secret}",
+        400,
+        "invalid object type: /v1, Kind=Secret",
+    ),
+    (
+        "fieldManager=m",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {managedFields: []}}",
+        400,
+        "metadata.managedFields must be nil",
+    ),
+    (
+        "fieldManager=m",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: 1}, x: 1}",
+        500,
+        "failed to create typed patch object (/c; /v1, Kind=ConfigMap): errors:\n  .data.a: expected string, got &value.valueUnstructured{Value:1}\n  .x: field not declared in schema",
+    ),
+    (
+        "fieldManager=m",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: d}}",
+        400,
+        "the name of the object (d) does not match the name on the URL (c)",
+    ),
+    (
+        "fieldManager=m",
+        "{apiVersion: v1, kind: ConfigMap}",
+        400,
+        "the name of the object (c based on URL) was undeterminable: name must be provided",
+    ),
+    (
+        "fieldManager=m",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, uid: u}}",
+        409,
+        "Operation cannot be fulfilled on configmaps \"c\": uid mismatch: the provided object specified uid u, and no existing object was found",
+    ),
+];
+
 #[tokio::test]
 async fn bad_applies_are_refused_in_upstreams_words() {
     let api = Api::open().await;
     let path = format!("{CMS}/c");
-    let good = config_map().to_string();
-    let rows: [(&str, &str, u16, &str); 9] = [
-        (
-            "",
-            &good,
-            422,
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ),
-        (
-            "fieldManager=m",
-            "[1]",
-            400,
-            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}",
-        ),
-        ("fieldManager=m", "", 400, "invalid object type: /, Kind="),
-        (
-            "fieldManager=m",
-            "{apiVersion: v1, kind: Secret}",
-            400,
-            "invalid object type: /v1, Kind=Secret",
-        ),
-        (
-            "fieldManager=m",
-            "{apiVersion: v1, kind: ConfigMap, metadata: {managedFields: []}}",
-            400,
-            "metadata.managedFields must be nil",
-        ),
-        (
-            "fieldManager=m",
-            "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: 1}, x: 1}",
-            500,
-            "failed to create typed patch object (/c; /v1, Kind=ConfigMap): errors:\n  .data.a: expected string, got &value.valueUnstructured{Value:1}\n  .x: field not declared in schema",
-        ),
-        (
-            "fieldManager=m",
-            "{apiVersion: v1, kind: ConfigMap, metadata: {name: d}}",
-            400,
-            "the name of the object (d) does not match the name on the URL (c)",
-        ),
-        (
-            "fieldManager=m",
-            "{apiVersion: v1, kind: ConfigMap}",
-            400,
-            "the name of the object (c based on URL) was undeterminable: name must be provided",
-        ),
-        (
-            "fieldManager=m",
-            "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, uid: u}}",
-            409,
-            "Operation cannot be fulfilled on configmaps \"c\": uid mismatch: the provided object specified uid u, and no existing object was found",
-        ),
-    ];
-    for (query, body, code, message) in rows {
+    for (query, body, code, message) in BAD {
         let response = api
             .send("PATCH", &format!("{path}?{query}"), APPLY, body.to_string())
             .await;
