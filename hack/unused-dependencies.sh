@@ -14,6 +14,8 @@ mentioned() {
 for manifest in Cargo.toml pkg/*/Cargo.toml; do
   directory=$(dirname "$manifest")
   if [ "$directory" = . ]; then code=(cmd) tests=(tests cmd); else code=("$directory/src") tests=("$directory/tests" "$directory/examples" "$directory/benches" "$directory/src"); fi
+  # Tests of the package that lie elsewhere.
+  for path in $(sed -n "s#^path = \"\(\.\./.*\)/[^/]*\.rs\"#\1#p" "$manifest"); do tests+=("$directory/$path"); done
   for name in $(dependencies "$manifest" dependencies); do
     mentioned "$name" "${code[@]}" || { echo "$manifest: nothing in ${code[*]} uses $name"; found=1; }
   done

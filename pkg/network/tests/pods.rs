@@ -151,7 +151,15 @@ fn sources_are_what_they_say() {
         let (a, b) = (network.attach("a").await.unwrap(), network.attach("b").await.unwrap());
         // Received by the node itself, whatever the answer would be.
         let heard = |netns: &Path, from: Ipv4Addr, to: Ipv4Addr| {
-            let socket = UdpSocket::bind((to, 7)).unwrap();
+            // A program that another test starts holds a copy of the socket before, until it runs.
+            let bind = || UdpSocket::bind((to, 7)).ok();
+            let mut tries = (0..100).map(|_| {
+                bind().or_else(|| {
+                    std::thread::sleep(Duration::from_millis(10));
+                    None
+                })
+            });
+            let socket = tries.find_map(|socket| socket).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
             sh(&format!(
                 "nsenter --net={} ip addr add {from}/32 dev lo || true",
