@@ -146,7 +146,7 @@ pub enum Endpoint {
 }
 
 /// The webhook that converts between the versions; None where they differ in `apiVersion` alone.
-fn webhook(definition: &Value) -> Option<Webhook> {
+pub fn webhook(definition: &Value) -> Option<Webhook> {
     let conversion = meta::at(definition, &["spec", "conversion"])?;
     if meta::string(conversion, &["strategy"]) != "Webhook" {
         return None;
@@ -210,6 +210,7 @@ pub fn resource(definition: &Value) -> Option<Resource> {
         hooks: Hooks::NONE,
         semantics: Semantics {
             conditional_only: true,
+            free_finalizers: true,
             status_alone: true,
             ..Semantics::default()
         },

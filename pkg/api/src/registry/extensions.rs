@@ -24,6 +24,7 @@ pub(super) fn apiextensions() -> Vec<Resource> {
         .prepare(defaults::definition_create, defaults::definition_update)
         .deletion(Deletion::WithInstances)
         .conditional_only()
+        .free_finalizers()
         .status_alone()
         .generation()
         .status(),
@@ -36,6 +37,7 @@ pub(super) fn apiregistration() -> Vec<Resource> {
             .columns(columns::api_service())
             .cluster()
             .category("api-extensions")
+            .free_finalizers()
             .status()
             .support(Support::ReadOnly),
     ]

@@ -256,6 +256,11 @@ impl Resource {
         self
     }
 
+    pub(super) fn free_finalizers(mut self) -> Self {
+        self.semantics.free_finalizers = true;
+        self
+    }
+
     pub(super) fn status_alone(mut self) -> Self {
         self.semantics.status_alone = true;
         self

@@ -82,6 +82,8 @@ pub struct Semantics {
     pub returns_deleted: bool,
     /// New objects keep the status they are sent with.
     pub registers_status: bool,
+    /// A finalizer without a domain is any name: kinds that are not judged by the core group's rules for metadata.
+    pub free_finalizers: bool,
     /// A write of the status changes nothing of metadata.
     pub status_alone: bool,
     /// What a status may be is told by metadata and the status alone: a write of it reads no more of the object.
@@ -108,6 +110,7 @@ impl Default for Semantics {
             conditional_only: false,
             returns_deleted: false,
             registers_status: false,
+            free_finalizers: false,
             status_alone: false,
             status_by_itself: false,
             generation_stays: false,

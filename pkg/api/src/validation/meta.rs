@@ -16,7 +16,7 @@ const METADATA: Path<'static> = Path::new("metadata");
 pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
     complete(resource, resource.name_rule, metadata, errors);
-    if resource.stored().custom.is_none() {
+    if !resource.semantics.free_finalizers {
         standard_finalizers(metadata, errors);
     }
 }
@@ -125,19 +125,18 @@ pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors:
     let start = errors.len();
     complete(resource, NameRule::PathSegment, metadata, errors);
     changed(metadata, before, errors);
-    // Of a custom kind's objects such names are warned of.
-    let is_built_in = resource.stored().custom.is_none();
+    let judged = !resource.semantics.free_finalizers;
     let again = |check: &MetadataCheck, errors: &mut Errors| {
         match check {
             MetadataCheck::Complete => complete(resource, resource.name_rule, metadata, errors),
             MetadataCheck::Changed => changed(metadata, before, errors),
         }
-        if is_built_in {
+        if judged {
             standard_finalizers(metadata, errors);
         }
     };
     let mut nonstandard = Errors::new();
-    if is_built_in {
+    if judged {
         standard_finalizers(metadata, &mut nonstandard);
     }
     // Where there is no fault the kind's own checks would find none either.

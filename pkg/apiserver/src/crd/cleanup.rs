@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
+use mk8s_supervisor::job;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -29,12 +30,19 @@ pub fn begin(state: &Arc<State>, stored: &Arc<ResourceCache>, name: String) {
     }
     let (of, stored) = (state.clone(), stored.clone());
     state.spawn("custom-resource-cleanup", async move {
-        while let Err(status) = clean_up(&of, &stored, &name).await {
-            tracing::warn!(
-                name,
-                error = status.message,
-                "objects of a custom resource are not removed yet"
-            );
+        loop {
+            let (state, stored, own) = (of.clone(), stored.clone(), name.clone());
+            let work = async move { clean_up(&state, &stored, &own).await };
+            match job::spawn("custom-resource-cleanup", work).abort_on_drop().await {
+                Ok(Ok(())) => break,
+                Ok(Err(status)) => tracing::warn!(
+                    name,
+                    error = status.message,
+                    "objects of a custom resource are not removed yet"
+                ),
+                // A panic, which is counted and told of.
+                Err(_) => {}
+            }
             tokio::time::sleep(AGAIN).await;
         }
         of.definitions().lock().ends_cleanup(&name);
@@ -106,8 +114,8 @@ async fn remove_all(state: &State, instances: &Arc<ResourceCache>) -> Result<(),
         match watcher.take(&mut events) {
             Next::Events if events.is_empty() => watcher.changed().await,
             Next::Events => {}
-            Next::TooOld => (_, watcher) = instances.watch_with_snapshot("", None),
-            Next::Ended => return Ok(()),
+            // Also where the definition changed: what its objects are called now, they are still there.
+            Next::TooOld | Next::Ended => (_, watcher) = instances.watch_with_snapshot("", None),
         }
     }
     Ok(())
