@@ -108,6 +108,12 @@ impl Webhooks {
     }
 }
 
+/// Whether it is nothing, or certificates in PEM.
+pub fn is_bundle(authorities: &[u8]) -> bool {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(authorities).collect();
+    authorities.is_empty() || certificates.is_ok_and(|certificates| !certificates.is_empty())
+}
+
 fn connect(authorities: &[u8], addresses: Addresses) -> Result<Connection, CallError> {
     let refused = |error: &dyn std::fmt::Display| CallError::Bundle(error.to_string());
     let mut roots = RootCertStore::empty();

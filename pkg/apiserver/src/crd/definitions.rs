@@ -13,6 +13,7 @@ use super::conditions::{self, Condition};
 use super::names::{self, Taken};
 use super::{CLEANUP, read};
 use crate::watch_cache::Cache;
+use crate::webhook;
 
 /// The definitions by their names.
 #[derive(Default)]
@@ -165,11 +166,24 @@ impl Definitions {
             }
         }
         if meta::condition_is_true(&now, "NamesAccepted") && !meta::condition_is_true(&now, "Established") {
-            let message = "the initial names have been accepted";
-            Condition::new("Established", true, "InitialNamesAccepted", message).put(&mut now);
+            let established = established(definition);
+            if !established.stands_in(&now) {
+                established.put(&mut now);
+            }
         }
         now
     }
+}
+
+/// What becomes of a definition whose names are accepted.
+fn established(definition: &Value) -> Condition {
+    let webhook = custom::webhook(definition);
+    if webhook.is_some_and(|webhook| !webhook::is_bundle(&webhook.authorities)) {
+        let message = "The conversion webhook CABundle is invalid";
+        return Condition::new("Established", false, "InvalidCABundle", message);
+    }
+    let message = "the initial names have been accepted";
+    Condition::new("Established", true, "InitialNamesAccepted", message)
 }
 
 /// Whether requests reach its objects. Kinds that are built in stay what they are.
