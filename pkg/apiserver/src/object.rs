@@ -54,6 +54,8 @@ pub struct Object {
     pub managed: Managed,
     pub revision: u64,
     pub create_revision: u64,
+    /// What the store has, where that is read as another text: an object of a custom kind, whose schema says more now.
+    original: Option<Box<mk8s_store::Entry>>,
     /// Where in `json` the digits of the revision stand.
     revision_at: u32,
     namespace: (u16, u16),
@@ -90,6 +92,7 @@ impl Object {
             managed,
             revision,
             create_revision,
+            original: None,
             namespace,
             name_from,
             resource,
@@ -98,8 +101,27 @@ impl Object {
         }
     }
 
+    /// The same object as it is read for another resource, or for the same in another shape.
+    pub(crate) fn read_as(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object) -> Object {
+        read(Object::new(resource.clone(), self.entry(), None))
+    }
+
+    /// The object in the form in which it is read, of what the store has.
+    pub(crate) fn read_from(mut self, stored: &Object) -> Object {
+        self.original = Some(Box::new(stored.entry()));
+        self
+    }
+
+    /// Whether the store has another text, which the next write mends though it changes nothing.
+    pub fn is_stale(&self) -> bool {
+        self.original.is_some()
+    }
+
     /// What the store handed on.
     pub(crate) fn entry(&self) -> mk8s_store::Entry {
+        if let Some(original) = &self.original {
+            return mk8s_store::Entry::clone(original);
+        }
         mk8s_store::Entry {
             key: self.key.clone(),
             value: self.stored(),
@@ -265,15 +287,19 @@ impl Object {
         }
     }
 
+    fn original_len(&self) -> usize {
+        self.original.as_ref().map_or(0, |original| original.value.len())
+    }
+
     /// Approximate bytes held by now: with the protobuf form where somebody asked for one.
     pub fn weight(&self) -> usize {
         let proto = self.proto.get().and_then(|made| made.as_ref().ok());
-        self.json.len() + self.managed.weight() + 256 + proto.map_or(0, Bytes::len)
+        self.json.len() + self.managed.weight() + self.original_len() + 256 + proto.map_or(0, Bytes::len)
     }
 
     /// Approximate bytes that it may come to hold: the protobuf form is hardly longer than the text that is sent.
     pub fn most(&self) -> usize {
-        self.json.len() + self.managed.weight() + self.sent_len() + 256
+        self.json.len() + self.managed.weight() + self.original_len() + self.sent_len() + 256
     }
 }
 

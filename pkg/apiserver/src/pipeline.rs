@@ -363,6 +363,13 @@ pub fn prepare_change(
     Ok(beside)
 }
 
+/// Whether what is stored is to be written though nothing changes: so objects of a custom kind come into its storage version.
+fn is_stale(call: &Call, current: &Current) -> bool {
+    let Some(object) = &current.object else { return false };
+    let other_version = |stored: Value| meta::api_version(&stored) != call.row.resource.api_version();
+    object.is_stale() || (call.row.webhook().is_some() && object.value().is_ok_and(other_version))
+}
+
 /// What becomes of a change that was admitted.
 pub async fn finish_change(
     call: &Call,
@@ -382,7 +389,7 @@ pub async fn finish_change(
         let beside = call.server.services().on_removal(resource, &last);
         return Ok(Step::Remove(last, beside));
     }
-    if new == *old && managed == current.managed() {
+    if new == *old && managed == current.managed() && !is_stale(call, current) {
         return Ok(Step::Keep);
     }
     let printed = match rest {

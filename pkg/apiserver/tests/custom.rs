@@ -425,3 +425,118 @@ async fn openapi_says_what_definitions_say() {
     gone(&api, CARS).await;
     assert_eq!(api.get("/openapi/v3").await.1["paths"], before);
 }
+
+/// Waits until an object says this at a place.
+async fn shows(api: &Api, path: &str, at: &str, value: &Value) {
+    for _ in 0..500 {
+        if api.get(path).await.1.pointer(at) == Some(value) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{path} does not show {value}: {}", api.get(path).await.1);
+}
+
+#[tokio::test]
+async fn what_is_read_is_made_of_what_is_stored_however_often_the_schema_changes() {
+    let api = Api::open().await;
+    let mut open = definition();
+    let versions = open["spec"]["versions"].as_array_mut().unwrap();
+    versions.truncate(1);
+    versions[0].as_object_mut().unwrap().remove("selectableFields");
+    assert_eq!(api.post(CRDS, &open).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    assert_eq!(api.post(CARS, &car("a", "red")).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
+    let schema = |properties: &Value| {
+        json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": {
+            "type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}}])
+    };
+    let doors = |default: u8| json!({"doors": {"type": "integer", "default": default}});
+    for (properties, shown) in [
+        (doors(3), json!({"doors": 3})),
+        (doors(5), json!({"doors": 5})),
+        (
+            json!({"color": {"type": "string"}, "n": {"type": "integer"}}),
+            json!({"color": "red", "n": 4}),
+        ),
+    ] {
+        let changed = api
+            .patch(&path, "application/json-patch+json", &schema(&properties))
+            .await;
+        assert_eq!(changed.0, 200, "{}", changed.1);
+        shows(&api, &one, "/spec", &shown).await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_changes_nothing_brings_an_object_into_the_storage_version() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition()).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let (_, made) = api.post(CARS, &car("a", "red")).await;
+    let one = format!("{CARS}/a");
+    let revision = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    let (_, kept) = api.put(&one, &made).await;
+    assert_eq!(revision(&kept), revision(&made));
+    let moved = json!([
+        {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": true}]);
+    let path = format!("{CRDS}/cars.example.org");
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &moved).await;
+    assert_eq!(
+        (code, &changed["status"]["storedVersions"]),
+        (200, &json!(["v1", "v1beta1"]))
+    );
+    let mut rewritten = made.clone();
+    for _ in 0..500 {
+        rewritten = api.put(&one, &made).await.1;
+        if revision(&rewritten) != revision(&made) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_ne!(revision(&rewritten), revision(&made));
+    // Once is enough.
+    assert_eq!(revision(&api.put(&one, &rewritten).await.1), revision(&rewritten));
+}
+
+#[tokio::test]
+async fn a_definition_that_changes_while_it_goes_still_waits_for_its_objects() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition()).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut held = car("held", "red");
+    held["metadata"]["finalizers"] = json!(["example.org/hold"]);
+    assert_eq!(api.post(CARS, &held).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/held"));
+    assert_eq!(api.delete(&path, None).await.0, 200);
+    until(&api, "cars.example.org", "Terminating", "True").await;
+    shows(&api, &one, "/metadata/deletionGracePeriodSeconds", &json!(0)).await;
+    let renamed = json!([{"op": "replace", "path": "/spec/versions/0/additionalPrinterColumns/0/name", "value": "N"}]);
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &renamed).await;
+    assert_eq!(code, 200, "{changed}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!((api.get(&path).await.0, api.get(&one).await.0), (200, 200));
+    assert_eq!(
+        api.patch(&one, MERGE, &json!({"metadata": {"finalizers": null}}))
+            .await
+            .0,
+        200
+    );
+    gone(&api, &path).await;
+}
+
+#[tokio::test]
+async fn a_webhooks_bundle_that_is_none_is_told_of() {
+    let api = Api::open().await;
+    let mut converted = definition();
+    converted["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": "https://localhost:1/", "caBundle": "bm90aGluZw=="}}});
+    assert_eq!(api.post(CRDS, &converted).await.0, 201);
+    let told = until(&api, "cars.example.org", "Established", "False").await;
+    let all = told["status"]["conditions"].as_array().unwrap();
+    let reasons: Vec<&Value> = all.iter().map(|own| &own["reason"]).collect();
+    assert!(reasons.contains(&&json!("InvalidCABundle")), "{reasons:?}");
+}

@@ -16,6 +16,7 @@ use std::time::Duration;
 use mk8s_api::registry::{Resource, Served};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
+use mk8s_supervisor::job;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -67,7 +68,8 @@ fn read(object: Object) -> Object {
         None => Ok(None),
     });
     match read {
-        Ok(read) => read.unwrap_or(object),
+        Ok(Some(read)) => read.read_from(&object),
+        Ok(None) => object,
         Err(status) => {
             tracing::error!(key = %object.key, error = status.message, "a stored object is shown as it is");
             object
@@ -144,7 +146,10 @@ pub async fn run(state: Arc<State>) {
 
 /// Does what follows from some definitions; those that are to be looked at again.
 async fn settle(state: &Arc<State>, stored: &Arc<ResourceCache>, dirty: Vec<String>) -> Vec<String> {
-    let found = look(state, stored, dirty);
+    // It may read all objects of a kind: not on a thread that serves requests.
+    let (of, definitions, again) = (state.clone(), stored.clone(), dirty.clone());
+    let looked = job::blocking("custom-resources", move || look(&of, &definitions, dirty)).await;
+    let Ok(found) = looked else { return again };
     for name in found.cleans_up {
         cleanup::begin(state, stored, name);
     }

@@ -92,11 +92,14 @@ impl Cache {
     /// Gives a resource a cache, with what is stored of it, each object as `read` makes it of the stored one. Where it has one
     /// already, the objects of that are read anew, and who watches them is ended.
     pub fn serve(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object) {
+        let known = self.resource(&resource.group, &resource.plural);
+        // Every write waits while the committer is held back: what there is by now is read before.
+        let early = known.map(|cache| cache.read_early(resource, read));
         // The committer hands nothing on meanwhile: no change falls between the two.
         let mut placement = self.shared.placement.lock();
         let floor = self.shared.published();
         if let Some(cache) = self.resource(&resource.group, &resource.plural) {
-            cache.reread(resource, read, floor);
+            cache.reread(resource, read, &early.unwrap_or_default(), floor);
             return;
         }
         let mut groups = Groups::clone(&self.groups.load());

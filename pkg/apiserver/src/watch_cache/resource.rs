@@ -333,15 +333,25 @@ impl ResourceCache {
         found
     }
 
-    /// The resource is another from now on, and so are its objects. No event tells of that: a watch ends, and whoever began
-    /// it looks again. The caller holds the committer back.
-    pub(super) fn reread(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object, floor: u64) {
+    /// The objects that there are, as another resource reads them.
+    pub(super) fn read_early(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object) -> Map {
+        let map = self.state.lock().map.clone();
+        let objects = map.iter();
+        objects
+            .map(|(key, object)| (key.clone(), Arc::new(object.read_as(resource, read))))
+            .collect()
+    }
+
+    /// The resource is another from now on, and so are its objects, of which `early` were read already. No event tells of
+    /// that: a watch ends, and whoever began it looks again. The caller holds the committer back.
+    pub(super) fn reread(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object, early: &Map, floor: u64) {
         self.resource.store(resource.clone());
         let state = self.state.lock();
         let objects = state.map.iter();
         let objects = objects.map(|(key, object)| {
-            let object = read(Object::new(resource.clone(), object.entry(), None));
-            (key.clone(), Arc::new(object))
+            let known = early.get(key).filter(|early| early.revision == object.revision);
+            let anew = || Arc::new(object.read_as(resource, read));
+            (key.clone(), known.cloned().unwrap_or_else(anew))
         });
         let map = objects.collect();
         self.begin_again(state, map, floor);
