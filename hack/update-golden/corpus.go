@@ -47,8 +47,9 @@ type Kind struct {
 	Named bool `json:"named,omitempty"`
 	// Updates have to say which revision they are of.
 	Versioned bool `json:"versioned,omitempty"`
-	// Steps that the kind's nature rules out.
+	// Steps that the kind's nature rules out, or the patterns of those that alone are wanted.
 	Without []string `json:"without,omitempty"`
+	Only    []string `json:"only,omitempty"`
 }
 
 // An Edit changes places of an object, each a JSON pointer; null takes the place away, `-` appends; in the pointers' order.

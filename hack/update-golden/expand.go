@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 )
@@ -57,11 +58,11 @@ func (e *expansion) at(object map[string]any) string {
 	return e.collection + "/" + nameOf(object)
 }
 
-func (e *expansion) step(name, method, path string, body any, headers ...string) {
-	if slices.Contains(e.kind.Without, name) {
-		return
+func (e *expansion) step(name, method, at string, body any, headers ...string) *Step {
+	if !e.kind.wants(name) {
+		return &Step{}
 	}
-	step := Step{Name: e.name + "/" + name, Request: Request{Method: method, Path: path}}
+	step := Step{Name: e.name + "/" + name, Request: Request{Method: method, Path: at}}
 	if method == "GET" {
 		step.Method = ""
 	}
@@ -76,6 +77,16 @@ func (e *expansion) step(name, method, path string, body any, headers ...string)
 		step.Headers = with(step.Headers, headers[i], headers[i+1])
 	}
 	e.steps = append(e.steps, step)
+	return &e.steps[len(e.steps)-1]
+}
+
+func (kind *Kind) wants(step string) bool {
+	fits := func(pattern string) bool {
+		found, err := path.Match(pattern, step)
+		must(err)
+		return found
+	}
+	return !slices.ContainsFunc(kind.Without, fits) && (kind.Only == nil || slices.ContainsFunc(kind.Only, fits))
 }
 
 func (e *expansion) edit(object map[string]any, edit Edit) map[string]any {
@@ -100,10 +111,7 @@ func (e *expansion) create() {
 	e.step("create-least", "POST", e.collection, least)
 	e.step("create-again", "POST", e.collection, least)
 	e.step("create-full", "POST", e.collection, full)
-	e.step("create-protobuf", "POST", e.collection+"?dryRun=All", e.renamed(full, "binary"), "Accept", protobufType)
-	if last := len(e.steps) - 1; strings.HasSuffix(e.steps[last].Name, "/create-protobuf") {
-		e.steps[last].Protobuf = true
-	}
+	e.step("create-protobuf", "POST", e.collection+"?dryRun=All", e.renamed(full, "binary"), "Accept", protobufType).Protobuf = true
 	if !e.kind.Named {
 		generated := e.edit(least, Edit{"/metadata/name": nil, "/metadata/generateName": "some-"})
 		e.step("create-generated", "POST", e.collection+"?dryRun=All", generated)
@@ -199,8 +207,7 @@ func (e *expansion) change() {
 // revision keeps the object's present one for the updates that follow, where they have to name it.
 func (e *expansion) revision(before string) {
 	if e.kind.Versioned {
-		e.step("revision-for-"+before, "GET", e.at(e.kind.Full), nil)
-		e.steps[len(e.steps)-1].Keep = map[string]string{"revision": "/metadata/resourceVersion"}
+		e.step("revision-for-"+before, "GET", e.at(e.kind.Full), nil).Keep = map[string]string{"revision": "/metadata/resourceVersion"}
 	}
 }
 
@@ -294,9 +301,8 @@ func (e *expansion) remove() {
 	e.step("hold", "PATCH", e.at(full), []any{
 		map[string]any{"op": "add", "path": "/metadata/finalizers", "value": []any{"example.org/hold"}},
 	}, "Content-Type", jsonType)
-	e.step("delete-held", "DELETE", e.at(full)+"?propagationPolicy=Foreground", nil)
 	// A patch begins with what its cache has, which may not know of the deletion yet.
-	e.steps[len(e.steps)-1].Settle = true
+	e.step("delete-held", "DELETE", e.at(full)+"?propagationPolicy=Foreground", nil).Settle = true
 	e.step("get-held", "GET", e.at(full), nil)
 	e.step("held-finalizer", "PATCH", e.at(full), []any{
 		map[string]any{"op": "add", "path": "/metadata/finalizers/-", "value": "example.org/another"},

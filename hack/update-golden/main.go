@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-var works = regexp.MustCompile(`/(create-(least|full|protobuf)|(merge|json|strategic)-patch|put|status-put|apply-create)$`)
+var works = regexp.MustCompile(`(^|/)(define|stricter|create-(least|full|protobuf)|(merge|json|strategic)-patch|put|status-put|apply-create)$`)
 
 func main() {
 	log.SetFlags(0)

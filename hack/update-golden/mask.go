@@ -129,6 +129,16 @@ func digested(document map[string]any) map[string]any {
 	return out
 }
 
+// picked are the places of a document that pointers point at; null where there is nothing.
+func picked(tree any, pointers []string) any {
+	out := map[string]any{}
+	for _, pointer := range pointers {
+		value, _ := find(tree, pointer)
+		out[pointer] = withoutProse(value)
+	}
+	return out
+}
+
 func withoutProse(tree any) any {
 	switch value := tree.(type) {
 	case map[string]any:

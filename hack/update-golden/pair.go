@@ -16,6 +16,11 @@ type Request struct {
 	// Opens a watch of this name and goes on; `await` reads what has come of it since and `close` ends it.
 	Open  string `json:"open,omitempty"`
 	Await string `json:"await,omitempty"`
+	// Sent again until the answer has these values at these places, as JSON pointers: what follows from a write may take a
+	// moment. ANY stands for any value, null for none; at the place "" is the whole answer, where it is text.
+	Until map[string]any `json:"until,omitempty"`
+	// Of the answer's tree, what these JSON pointers point at alone is kept, by pointer, without prose: parts of long documents.
+	Pick []string `json:"pick,omitempty"`
 }
 
 // An Answer as it is kept: what differs from one run to the next is masked.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apidiscovery "k8s.io/api/apidiscovery/v2"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
@@ -25,6 +26,7 @@ var kept = []string{"Content-Type", "Allow", "Location", "Retry-After", "Www-Aut
 func init() {
 	must(metav1.AddMetaToScheme(scheme.Scheme))
 	must(apidiscovery.AddToScheme(scheme.Scheme))
+	must(apiextensions.AddToScheme(scheme.Scheme))
 }
 
 const protobufType = "application/vnd.kubernetes.protobuf"
@@ -45,7 +47,37 @@ func newSession(up *Upstream) *Session {
 	return &Session{up: up, values: map[string]string{}, watches: map[string]*watch{}}
 }
 
+// run sends a step until its answer is what is waited for; most wait for none.
 func (s *Session) run(step Step) (Pair, error) {
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		pair, err := s.send(step)
+		if err != nil || pair.Answer.holds(step.Until) {
+			return pair, err
+		}
+		if time.Now().After(deadline) {
+			return pair, fmt.Errorf("%v does not come: %d %.2000v", step.Until, pair.Answer.Code, pair.Answer.Body)
+		}
+	}
+}
+
+// holds says whether an answer has the values, as Request.Until names them.
+func (answer Answer) holds(values map[string]any) bool {
+	for pointer, wanted := range values {
+		value, there := find(answer.Body, pointer)
+		if parts, ok := answer.Body.(map[string]any); ok && !there {
+			value, there = parts[pointer]
+		}
+		if pointer == "" {
+			value, there = answer.Text, true
+		}
+		if there != (wanted != nil) || wanted != nil && wanted != "ANY" && fmt.Sprint(value) != fmt.Sprint(wanted) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Session) send(step Step) (Pair, error) {
 	if step.Protobuf {
 		encoded, err := encodeProtobuf(s.fill(string(step.Body)))
 		if err != nil {
@@ -161,6 +193,9 @@ func (s *Session) keep(pair *Pair, body []byte) error {
 			return fmt.Errorf("there is no %s to keep in %s", pointer, body)
 		}
 		s.values[name] = fmt.Sprint(value)
+	}
+	if pair.Request.Pick != nil {
+		trees[0] = picked(trees[0], pair.Request.Pick)
 	}
 	pair.Answer.Body = mask(trees[0])
 	return nil

@@ -61,6 +61,8 @@ macro_rules! areas {
 areas! {
     cluster
     config
+    custom
+    definitions
     devices
     discovery
     lists

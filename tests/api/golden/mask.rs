@@ -114,6 +114,16 @@ fn digests(items: &mut Value) {
     }
 }
 
+/// The places of a document that pointers point at; null where there is nothing.
+pub fn picked(tree: &Value, pointers: &[String]) -> Value {
+    let part = |pointer: &String| {
+        let mut part = tree.pointer(pointer).cloned().unwrap_or_default();
+        drop_prose(&mut part);
+        (pointer.clone(), part)
+    };
+    Value::Object(pointers.iter().map(part).collect())
+}
+
 fn drop_prose(tree: &mut Value) {
     match tree {
         Value::Object(object) => {

@@ -34,6 +34,11 @@ pub struct Request {
     /// What such a watch has got since; no request.
     #[serde(rename = "await")]
     pub awaited: Option<String>,
+    /// Sent again until the answer has these values at these places; `ANY` is any, null none, and the place "" a text.
+    #[serde(default)]
+    pub until: BTreeMap<String, Value>,
+    /// What these pointers point at, by pointer, is what is kept of the answer's tree.
+    pub pick: Option<Vec<String>>,
 }
 
 fn get() -> String {
@@ -55,4 +60,16 @@ pub struct Answer {
     /// Of a watch.
     #[serde(default)]
     pub events: Vec<Value>,
+}
+
+impl Answer {
+    pub fn holds(&self, values: &BTreeMap<String, Value>) -> bool {
+        values.iter().all(|(pointer, wanted)| match pointer.as_str() {
+            "" => *wanted == *self.text,
+            pointer => match self.body.pointer(pointer).or_else(|| self.body.get(pointer)) {
+                Some(value) => value == wanted || wanted == "ANY",
+                None => wanted.is_null(),
+            },
+        })
+    }
 }

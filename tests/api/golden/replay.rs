@@ -1,7 +1,7 @@
 //! Sends an area's requests, in order, and says how each answer differs from the one that is recorded.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream};
 use base64::Engine as _;
@@ -20,6 +20,8 @@ use crate::pair::{Answer, Pair, Request};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one is waited for that upstream did not send.
 const QUIET: Duration = Duration::from_millis(20);
+/// How long what follows from a write may take.
+const SETTLED: Duration = Duration::from_secs(5);
 const HEADERS: [&str; 6] = [
     "content-type",
     "allow",
@@ -39,7 +41,7 @@ pub async fn run(pairs: &[Pair]) -> Vec<Vec<Difference>> {
     };
     let mut found = Vec::new();
     for pair in pairs {
-        let answer = session.answer(pair).await;
+        let answer = session.settled(pair).await;
         found.push(compare::answers(&pair.answer, &answer));
     }
     found
@@ -57,6 +59,18 @@ struct Watch {
 }
 
 impl Session {
+    /// The answer that is waited for, or what there is when it does not come.
+    async fn settled(&mut self, pair: &Pair) -> Answer {
+        let end = Instant::now() + SETTLED;
+        loop {
+            let answer = self.answer(pair).await;
+            if answer.holds(&pair.request.until) || Instant::now() > end {
+                return answer;
+            }
+            tokio::time::sleep(QUIET).await;
+        }
+    }
+
     async fn answer(&mut self, pair: &Pair) -> Answer {
         let expected = pair.answer.events.len();
         if let Some(name) = &pair.request.awaited {
@@ -94,7 +108,10 @@ impl Session {
                     });
                     self.values.insert(name.clone(), kept.unwrap_or_default());
                 }
-                answer.body = mask::tree(tree);
+                answer.body = mask::tree(match &pair.request.pick {
+                    Some(pointers) => mask::picked(&tree, pointers),
+                    None => tree,
+                });
             }
             None => answer.text = mask::text(&String::from_utf8_lossy(&body)),
         }
