@@ -23,6 +23,7 @@ hack/build-kubectl.sh 1.27.16 1.35.4 || exit 1
 mkdir -p "$kubectl_dir/bin"
 ln -sf ../kubectl.1.35 "$kubectl_dir/bin/kubectl"
 export PATH="$kubectl_dir/bin:$PATH"
+hack/build-helm.sh 3.22.0 4.3.1 || exit 1
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
 passed=0 failed=0
