@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use mk8s_api::status::Status;
@@ -96,16 +97,17 @@ impl ApiServer {
         })
     }
 
-    /// TLS, h2 and HTTP/1.1, until the token is cancelled.
-    pub async fn serve(
+    /// TLS, h2 and HTTP/1.1, until the token is cancelled. A box, so that all of it is compiled here, for speed: the body of
+    /// an async function is compiled where it is awaited, and with it what it calls, as that crate is.
+    pub fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
         tls: Arc<rustls::ServerConfig>,
         token: CancellationToken,
-    ) -> std::io::Result<()> {
+    ) -> BoxFuture<'static, std::io::Result<()>> {
         let server = self.clone();
         let handle = move |request| server.clone().handle(request);
-        transport::serve(handle, listener, tls, token).await
+        transport::serve(handle, listener, tls, token).boxed()
     }
 
     /// One request, whatever carried it.
