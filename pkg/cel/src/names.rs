@@ -1,28 +1,9 @@
 //! Names of properties as expressions can write them: what is no identifier, or a word of the language, is escaped.
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parse::RESERVED;
+
+/// The language's words besides those that no variable can have.
+const WORDS: [&str; 4] = ["true", "false", "null", "in"];
 
 /// What stands for what inside of a name.
 const ESCAPES: [(&str, &str); 4] = [
@@ -32,12 +13,16 @@ const ESCAPES: [(&str, &str); 4] = [
     ("/", "__slash__"),
 ];
 
+fn is_word(name: &str) -> bool {
+    WORDS.contains(&name) || RESERVED.contains(&name)
+}
+
 /// The name of a property in expressions; `None` where it has none.
 pub fn escape(property: &str) -> Option<String> {
     if property.is_empty() || property.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&property) {
+    if is_word(property) {
         return Some(format!("__{property}__"));
     }
     let mut escaped = String::with_capacity(property.len());
@@ -76,7 +61,7 @@ pub fn unescape(name: &str) -> Option<String> {
                 property.push_str(&rest[..start]);
                 match ESCAPES.iter().find(|(_, stands)| stands.trim_matches('_') == word) {
                     Some((plain, _)) => property.push_str(plain),
-                    None if RESERVED.contains(&word) && name.len() == word.len() + 4 => property.push_str(word),
+                    None if is_word(word) && name.len() == word.len() + 4 => property.push_str(word),
                     None => return None,
                 }
                 rest = &inside[word.len() + 2..];

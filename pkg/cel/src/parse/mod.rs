@@ -20,7 +20,7 @@ const DEEPEST: u16 = 250;
 const DEEPEST_BRACKETS: u16 = 100;
 
 /// Names that no variable can have.
-const RESERVED: [&str; 17] = [
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
