@@ -14,7 +14,9 @@ import (
 	apidiscovery "k8s.io/api/apidiscovery/v2"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
@@ -25,6 +27,7 @@ var kept = []string{"Content-Type", "Allow", "Location", "Retry-After", "Www-Aut
 
 func init() {
 	must(metav1.AddMetaToScheme(scheme.Scheme))
+	must(metav1beta1.AddMetaToScheme(scheme.Scheme))
 	must(apidiscovery.AddToScheme(scheme.Scheme))
 	must(apiextensions.AddToScheme(scheme.Scheme))
 }
@@ -289,7 +292,14 @@ func encodeProtobuf(body string) ([]byte, error) {
 }
 
 func decodeProtobuf(body []byte) (any, error) {
-	object, _, err := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Decode(body, nil, nil)
+	serializer := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
+	object, _, err := serializer.Decode(body, nil, nil)
+	if runtime.IsMissingVersion(err) {
+		// Discovery's documents of old do not say that they are v1's.
+		if object, _, err = serializer.Decode(body, &schema.GroupVersionKind{Version: "v1"}, nil); err == nil {
+			object.GetObjectKind().SetGroupVersionKind(object.GetObjectKind().GroupVersionKind().GroupKind().WithVersion(""))
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

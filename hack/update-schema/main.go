@@ -24,6 +24,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
@@ -180,6 +181,9 @@ func (g *generator) collect() []schema.GroupVersionKind {
 		info := g.visit(goType)
 		info.kinds = append(info.kinds, schema.GroupVersionKind{Group: "meta.k8s.io", Version: "v1", Kind: goType.Name()})
 	}
+	// In JSON the same as v1's; its fields have other numbers.
+	list := g.visit(reflect.TypeOf(metav1beta1.PartialObjectMetadataList{}))
+	list.kinds = append(list.kinds, metav1beta1.SchemeGroupVersion.WithKind("PartialObjectMetadataList"))
 	g.visit(reflect.TypeOf(version.Info{}))
 	g.visit(reflect.TypeOf(apiextensionsv1.JSONSchemaProps{}))
 	sort.Slice(kinds, func(i, j int) bool { return kinds[i].String() < kinds[j].String() })

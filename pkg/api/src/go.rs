@@ -1,6 +1,11 @@
 //! Texts as Go's `fmt` prints them, where clients see them in upstream's words.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::float;
 
 /// A string with `%q`.
 pub fn quoted(text: &str) -> String {
@@ -26,9 +31,35 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// A tree with `%v`, as Go's maps and slices of anything are printed.
+pub fn printed(value: &Value) -> String {
+    let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<String>>().join(" ");
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", list(&mut items.iter().map(printed))),
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, &Value> = fields.iter().collect();
+            let mut fields = fields.iter().map(|(name, value)| format!("{name}:{}", printed(value)));
+            format!("map[{}]", list(&mut fields))
+        }
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => float::json(float),
+            _ => number.to_string(),
+        },
+        Value::Bool(_) => value.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trees_are_printed_as_go_does() {
+        let tree = serde_json::json!({"b": [1, 2.5, null, true], "a": {"x": "y z", "e": {}}});
+        assert_eq!(printed(&tree), "map[a:map[e:map[] x:y z] b:[1 2.5 <nil> true]]");
+    }
 
     #[test]
     fn strings_are_quoted_as_go_does() {

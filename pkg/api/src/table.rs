@@ -27,6 +27,15 @@ impl Include {
     }
 }
 
+/// How what is shown in a shape of meta.k8s.io looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// `meta.k8s.io/v1`, or `meta.k8s.io/v1beta1`, which is the same under another name.
+    pub api_version: &'static str,
+    /// Of a Table's rows.
+    pub include: Include,
+}
+
 /// One object, as it is printed.
 #[derive(Clone, Copy)]
 pub struct Printed<'a> {
@@ -40,13 +49,13 @@ pub struct Printed<'a> {
 }
 
 /// The Table of one object, with the metadata of a list.
-pub fn of_one(printed: Printed<'_>, include: Include, list_metadata: Value, now: Timestamp) -> Value {
+pub fn of_one(printed: Printed<'_>, look: Look, list_metadata: Value, now: Timestamp) -> Value {
     json!({
         "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": look.api_version,
         "metadata": list_metadata,
         "columnDefinitions": definitions(printed.served),
-        "rows": [row(printed, include, now)],
+        "rows": [row(printed, look, now)],
     })
 }
 
@@ -65,7 +74,7 @@ pub fn definitions(served: &Served) -> Vec<Value> {
 }
 
 /// One row; a watch sends a Table with just one of these.
-pub fn row(printed: Printed<'_>, include: Include, now: Timestamp) -> Value {
+pub fn row(printed: Printed<'_>, look: Look, now: Timestamp) -> Value {
     let Printed {
         resource,
         served,
@@ -82,12 +91,12 @@ pub fn row(printed: Printed<'_>, include: Include, now: Timestamp) -> Value {
     {
         row.insert("conditions".into(), conditions);
     }
-    let shown = match include {
+    let shown = match look.include {
         Include::None => Value::Null,
         Include::Object => shown.clone(),
         Include::Metadata => json!({
             "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
+            "apiVersion": look.api_version,
             "metadata": meta::at(shown, &["metadata"]).cloned().unwrap_or_else(|| json!({})),
         }),
     };
@@ -111,9 +120,18 @@ mod tests {
             cells_of: &object,
             shown: &object,
         };
-        let table = of_one(printed, Include::Metadata, json!({"resourceVersion": "7"}), now);
+        let look = Look {
+            api_version: "meta.k8s.io/v1beta1",
+            include: Include::Metadata,
+        };
+        let table = of_one(printed, look, json!({"resourceVersion": "7"}), now);
         assert_eq!(table["rows"][0]["cells"], json!(["n", "Active", "60s"]));
         assert_eq!(table["columnDefinitions"][0]["format"], "name");
-        assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+        let object = &table["rows"][0]["object"];
+        assert_eq!(object["kind"], "PartialObjectMetadata");
+        assert_eq!(
+            [&object["apiVersion"], &table["apiVersion"]],
+            ["meta.k8s.io/v1beta1"; 2]
+        );
     }
 }

@@ -158,6 +158,10 @@ fn what_is_read_of_long_objects() {
     let pod = json!({"metadata": {"name": "a"}, "spec": {"initContainers": many(30_000, named)}, "status": statuses});
     let resource = registry::find("", "v1", "pods").unwrap();
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let look = table::Look {
+        api_version: "meta.k8s.io/v1",
+        include: table::Include::None,
+    };
     soon("init containers", || {
         let printed = table::Printed {
             resource,
@@ -165,7 +169,7 @@ fn what_is_read_of_long_objects() {
             cells_of: &pod,
             shown: &pod,
         };
-        table::row(printed, table::Include::None, now)
+        table::row(printed, look, now)
     });
     let values = (0..200_000).map(|n| n.to_string()).collect();
     let selected = selectors::Requirement::new("key", selectors::Operator::In, values).unwrap();

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ETAG, IF_NONE_MATCH, VARY};
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use mk8s_api::meta;
@@ -14,18 +16,29 @@ use mk8s_api::status::Status;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::negotiate::{self, Clause, Output};
+use crate::negotiate::{self, Clause, Encoding, Output};
 use crate::request::Query;
 use crate::respond;
 use crate::rows::{Row, Rows};
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// The aggregated form's media type in each encoding.
+macro_rules! aggregated {
+    ($media:literal) => {
+        concat!($media, ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
+    };
+}
 
 pub struct Discovery {
     /// By path.
     plain: HashMap<String, Value>,
-    /// `/api` and `/apis`, with their ETag.
-    aggregated: HashMap<&'static str, (Bytes, HeaderValue)>,
+    /// `/api` and `/apis`.
+    aggregated: HashMap<&'static str, Aggregated>,
+}
+
+/// What is asked for by every client, as it is sent.
+struct Aggregated {
+    json: Bytes,
+    etag: HeaderValue,
 }
 
 impl Discovery {
@@ -49,10 +62,12 @@ impl Discovery {
                     (format!("/apis/{group}/{version}"), format!("{group}/{version}"))
                 };
                 let resources: Vec<Value> = of(rows, group, version).flat_map(resources).collect();
-                plain.insert(
-                    path,
-                    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources}),
-                );
+                let mut list = json!({"kind": "APIResourceList", "groupVersion": api_version, "resources": resources});
+                // As it was before groups, and is told so still.
+                if !group.is_empty() {
+                    meta::set(&mut list, &["apiVersion"], "v1");
+                }
+                plain.insert(path, list);
             }
             if group.is_empty() {
                 continue;
@@ -70,8 +85,8 @@ impl Discovery {
         );
         let (core, named): (Vec<_>, Vec<_>) = groups.iter().partition(|(group, _)| group.is_empty());
         let mut aggregated = HashMap::new();
-        aggregated.insert("/api", etagged(&aggregate(rows, &core)));
-        aggregated.insert("/apis", etagged(&aggregate(rows, &named)));
+        aggregated.insert("/api", Aggregated::of(&aggregate(rows, &core)));
+        aggregated.insert("/apis", Aggregated::of(&aggregate(rows, &named)));
         Discovery { plain, aggregated }
     }
 
@@ -104,15 +119,10 @@ impl Discovery {
     fn all(&self, path: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
         let document = self.plain.get(path).ok_or_else(respond::no_such_path)?;
         let accept = negotiate::accepted(&parts.headers);
-        if let Some((body, etag)) = self.aggregated.get(path) {
-            let wanted = accept.iter().find_map(|clause| match kind_of(clause) {
-                Accepts::Aggregated => Some(true),
-                Accepts::Plain => Some(false),
-                Accepts::Other => None,
-            });
-            if wanted == Some(true) {
-                return Ok(aggregated_response(body, etag, parts));
-            }
+        if let Some(aggregated) = self.aggregated.get(path)
+            && let Some(Accepts::Aggregated(encoding)) = accept.iter().find_map(accepts)
+        {
+            return aggregated.answer(encoding, parts);
         }
         let output = Output::negotiate(&parts.headers, query, false, true)?;
         respond::value(StatusCode::OK, output, document.clone())
@@ -120,41 +130,80 @@ impl Discovery {
 }
 
 enum Accepts {
-    Aggregated,
+    Aggregated(Encoding),
     Plain,
-    Other,
 }
 
-fn kind_of(clause: &Clause<'_>) -> Accepts {
-    match (clause.media, clause.as_) {
-        ("application/json" | "*/*" | "application/*" | "application/yaml", None) => Accepts::Plain,
-        ("application/json", Some("APIGroupDiscoveryList"))
-            if clause.group == Some("apidiscovery.k8s.io") && clause.version == Some("v2") =>
-        {
-            Accepts::Aggregated
+/// What a clause of Accept asks for that there is.
+fn accepts(clause: &Clause<'_>) -> Option<Accepts> {
+    let encoding = match clause.media {
+        negotiate::JSON | "*/*" | "application/*" => Encoding::Json,
+        negotiate::YAML => Encoding::Yaml,
+        negotiate::PROTOBUF => Encoding::Protobuf,
+        _ => return None,
+    };
+    let asked = (clause.as_, clause.group, clause.version);
+    match asked {
+        (None, ..) => Some(Accepts::Plain),
+        (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Some(Accepts::Aggregated(encoding)),
+        _ => None,
+    }
+}
+
+impl Aggregated {
+    fn of(document: &Value) -> Aggregated {
+        let json = Bytes::from(format!("{document}\n"));
+        let etag = HeaderValue::from_str(&format!("\"{}\"", hash(&json)));
+        Aggregated {
+            etag: etag.unwrap_or(HeaderValue::from_static("\"\"")),
+            json,
         }
-        _ => Accepts::Other,
+    }
+
+    fn answer(&self, encoding: Encoding, parts: &Parts) -> Result<Response<Body>, Status> {
+        if parts.headers.get(IF_NONE_MATCH) == Some(&self.etag) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response.headers_mut().insert(ETAG, self.etag.clone());
+            return Ok(response);
+        }
+        let mut response = match encoding {
+            Encoding::Json => respond::bytes(StatusCode::OK, aggregated!("application/json"), self.json.clone()),
+            // Asked for by nobody's default.
+            other => {
+                let document =
+                    serde_json::from_slice(&self.json).map_err(|error| Status::internal(error.to_string()))?;
+                let output = Output {
+                    encoding: other,
+                    ..Output::JSON
+                };
+                let mut response = respond::value(StatusCode::OK, output, document)?;
+                let media = match other {
+                    Encoding::Yaml => aggregated!("application/yaml"),
+                    _ => aggregated!("application/vnd.kubernetes.protobuf"),
+                };
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+                response
+            }
+        };
+        response.headers_mut().insert(ETAG, self.etag.clone());
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        Ok(response)
     }
 }
 
-fn aggregated_response(body: &Bytes, etag: &HeaderValue, parts: &Parts) -> Response<Body> {
-    if parts.headers.get(IF_NONE_MATCH) == Some(etag) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response.headers_mut().insert(ETAG, etag.clone());
-        return response;
+/// By which clients see that a kind came to be stored in another version; None where none is, or is not served.
+fn storage_version_hash(row: &Row) -> Option<String> {
+    let resource = &row.resource;
+    let stored = resource.stored();
+    if row.cache.is_none() || !stored.served {
+        return None;
     }
-    let mut response = respond::bytes(StatusCode::OK, AGGREGATED, body.clone());
-    response.headers_mut().insert(ETAG, etag.clone());
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    response
-}
-
-fn etagged(value: &Value) -> (Bytes, HeaderValue) {
-    let body = Bytes::from(value.to_string());
-    let etag = format!("\"{}\"", hash(&body));
-    let etag = HeaderValue::from_str(&etag).unwrap_or(HeaderValue::from_static("\"\""));
-    (body, etag)
+    let kind = format!("{}/{}/{}", stored.group, stored.name, resource.kind);
+    let digest = ring::digest::digest(&ring::digest::SHA256, kind.as_bytes());
+    Some(STANDARD.encode(&digest.as_ref()[..8]))
 }
 
 /// SHA-256 in upper-case hex, as upstream's ETags.
@@ -217,6 +266,9 @@ fn resources(row: &Row) -> Vec<Value> {
     own.insert("kind".into(), row.kind().into());
     own.insert("verbs".into(), resource.verbs.names().collect());
     put_names(&mut own, row);
+    if let Some(hash) = storage_version_hash(row) {
+        own.insert("storageVersionHash".into(), hash.into());
+    }
     let mut all = vec![Value::Object(own)];
     for subresource in &row.served().subresources {
         let mut entry = Map::new();
@@ -255,7 +307,7 @@ fn aggregate(rows: &Rows, groups: &[&(String, Vec<String>)]) -> Value {
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let mut metadata = json!({"creationTimestamp": null});
+            let mut metadata = json!({});
             if !group.is_empty() {
                 metadata["name"] = group.as_str().into();
             }
@@ -267,7 +319,13 @@ fn aggregate(rows: &Rows, groups: &[&(String, Vec<String>)]) -> Value {
 
 fn aggregated_resource(row: &Row) -> Value {
     let resource = &row.resource;
-    let kind = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    // Of a built-in kind, what is the version's own is told by two empty texts.
+    let own = (row.group(), row.version());
+    let kind = |(group, version, kind): (&str, &str, &str)| {
+        let implied = row.served().custom.is_none() && (group, version) == own;
+        let (group, version) = if implied { ("", "") } else { (group, version) };
+        json!({"group": group, "version": version, "kind": kind})
+    };
     let mut entry = Map::new();
     entry.insert("resource".into(), row.plural().into());
     entry.insert("responseKind".into(), kind((row.group(), row.version(), row.kind())));

@@ -42,6 +42,8 @@ pub enum Shape {
 pub struct Output {
     pub encoding: Encoding,
     pub shape: Shape,
+    /// The version of meta.k8s.io that is asked for with a shape.
+    pub shaped_in: &'static str,
     pub pretty: bool,
     pub gzip: bool,
 }
@@ -50,6 +52,7 @@ impl Output {
     pub const JSON: Output = Output {
         encoding: Encoding::Json,
         shape: Shape::Object,
+        shaped_in: SHAPES_IN[0],
         pretty: false,
         gzip: false,
     };
@@ -72,6 +75,8 @@ impl Output {
             if let Some((encoding, shape)) = clause.answer(shapes, protobuf) {
                 output.encoding = encoding;
                 output.shape = shape;
+                let version = SHAPES_IN.iter().find(|name| name.rsplit('/').next() == clause.version);
+                output.shaped_in = version.unwrap_or(&SHAPES_IN[0]);
                 output.pretty |= clause.pretty;
                 return Ok(output);
             }
@@ -88,6 +93,9 @@ impl Output {
         Output::negotiate(headers, query, false, true).unwrap_or(Output::JSON)
     }
 }
+
+/// What Table and PartialObjectMetadata are versions of.
+const SHAPES_IN: [&str; 2] = ["meta.k8s.io/v1", "meta.k8s.io/v1beta1"];
 
 /// In the order in which they are offered.
 pub const KINDS: &[&str] = &[JSON, YAML, PROTOBUF];
@@ -185,7 +193,7 @@ pub fn accepted(headers: &HeaderMap) -> Vec<Clause<'_>> {
 /// Whether a client takes a compressed answer.
 pub fn takes_gzip(headers: &HeaderMap) -> bool {
     let value = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| value.split(',').any(|coding| coding.trim().starts_with("gzip")))
+    value.is_some_and(|value| value.split(',').any(|coding| coding.trim() == "gzip"))
 }
 
 /// `media;as=KIND;g=GROUP;v=VERSION;q=QUALITY`

@@ -252,14 +252,18 @@ impl Object {
         into.extend_from_slice(&self.json[at + decimal_len(self.revision)..]);
     }
 
-    /// The object's metadata alone, in JSON as meta.k8s.io/v1 PartialObjectMetadata: its text, found without a tree. That
+    /// The object's metadata alone, in JSON as PartialObjectMetadata of that version: its text, found without a tree. That
     /// of every object of the cluster is sent to those who watch owners.
-    pub fn partial_metadata(&self, revision: u64) -> Result<Vec<u8>, Status> {
+    pub fn partial_metadata(&self, revision: u64, api_version: &str) -> Result<Vec<u8>, Status> {
         let json = self.json_at(revision);
         let metadata = json::metadata(&json).ok_or_else(|| self.unreadable(&"it has no metadata"))?;
-        let head = br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#;
-        let mut text = Vec::with_capacity(head.len() + metadata.len() + 1);
-        text.extend_from_slice(head);
+        let head = [
+            br#"{"apiVersion":""#,
+            api_version.as_bytes(),
+            br#"","kind":"PartialObjectMetadata","metadata":"#,
+        ];
+        let mut text = Vec::with_capacity(80 + metadata.len());
+        head.iter().for_each(|part| text.extend_from_slice(part));
         text.extend_from_slice(metadata.as_bytes());
         text.push(b'}');
         Ok(text)
@@ -374,7 +378,7 @@ mod tests {
         };
         let object = Object::new(resource.expect("a row"), stored, None);
         for revision in [7, 11] {
-            let text = object.partial_metadata(revision).expect("JSON");
+            let text = object.partial_metadata(revision, "meta.k8s.io/v1").expect("JSON");
             let expected = serde_json::json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
                 "metadata": {"labels": {"metadata": "}"}, "resourceVersion": revision.to_string()}});
             assert_eq!(serde_json::from_slice::<Value>(&text).expect("JSON"), expected);

@@ -11,9 +11,9 @@ use mk8s_api::codec::protobuf;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
-use crate::negotiate::{Encoding, Output, Shape};
+use crate::call::Call;
+use crate::negotiate::{self, Encoding, Output, Shape};
 use crate::object::Object;
-use crate::rows::Row;
 use crate::table;
 
 /// Bodies above this are compressed where the client takes it, as upstream does.
@@ -62,42 +62,43 @@ pub fn no_such_path() -> Status {
 }
 
 /// A cached object to one client.
-pub fn object(code: StatusCode, row: &Row, output: Output, object: &Arc<Object>) -> Result<Response<Body>, Status> {
+pub fn object(code: StatusCode, call: &Call, object: &Arc<Object>) -> Result<Response<Body>, Status> {
+    let (row, output) = (&call.row, call.output);
     if row.shows_stored() && output.shape == Shape::Object {
         match output.encoding {
             Encoding::Json if !output.pretty => {
-                return Ok(compressed(
-                    code,
-                    "application/json",
-                    object.json_at(object.revision),
-                    output,
-                ));
+                let mut text = Vec::with_capacity(object.sent_len() + 1);
+                object.print_at(object.revision, &mut text);
+                text.push(b'\n');
+                return Ok(compressed(code, negotiate::JSON, text.into(), output));
             }
             Encoding::Protobuf => {
                 let item = object.proto_item()?;
                 let body = protobuf::envelope(&row.api_version, row.kind(), protobuf::item_raw(&item));
-                return Ok(bytes(code, Encoding::Protobuf.content_type(), body));
+                return Ok(compressed(code, Encoding::Protobuf.content_type(), body.into(), output));
             }
             _ => {}
         }
     }
-    value(code, output, shape_one(row, output.shape, object.whole()?)?)
+    value(code, output, shape_one(call, object.whole()?)?)
 }
 
 /// One stored object in the row's version and the asked-for shape.
 ///
 /// # Errors
-/// 406: the shape of a list.
-pub fn shape_one(row: &Row, shape: Shape, stored: Value) -> Result<Value, Status> {
-    Ok(match shape {
+/// 406: the shape of a list; 400: a table of rows that there are none of.
+pub fn shape_one(call: &Call, stored: Value) -> Result<Value, Status> {
+    let row = &call.row;
+    let look = table::look(call.output, &call.query)?;
+    Ok(match call.output.shape {
         Shape::Object => row.show(stored),
-        Shape::Metadata => table::partial_metadata(stored),
+        Shape::Metadata => table::partial_metadata(stored, look),
         Shape::MetadataList => {
             let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
             let go = row.resource.go_type(row.kind());
             return Err(Status::not_acceptable(format!("{asked} ({go})")));
         }
-        Shape::Table => table::of_one(row, &stored, table::Include::Metadata),
+        Shape::Table => table::of_one(row, &stored, look),
     })
 }
 
@@ -105,10 +106,9 @@ pub fn shape_one(row: &Row, shape: Shape, stored: Value) -> Result<Value, Status
 pub fn value(code: StatusCode, output: Output, value: Value) -> Result<Response<Body>, Status> {
     let failed = |error: String| Status::internal(format!("encoding the answer: {error}"));
     let body = match output.encoding {
+        // For eyes, and as upstream without the line's end.
         Encoding::Json if output.pretty => {
-            let mut text = serde_json::to_vec_pretty(&value).map_err(|error| failed(error.to_string()))?;
-            text.push(b'\n');
-            text
+            serde_json::to_vec_pretty(&value).map_err(|error| failed(error.to_string()))?
         }
         Encoding::Json => {
             let mut text = serde_json::to_vec(&value).map_err(|error| failed(error.to_string()))?;

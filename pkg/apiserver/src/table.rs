@@ -6,37 +6,51 @@ use mk8s_api::status::{FieldError, Status};
 use mk8s_api::table;
 use serde_json::{Value, json};
 
-pub use mk8s_api::table::Include;
+pub use mk8s_api::table::{Include, Look};
 
+use crate::negotiate::{Output, Shape};
 use crate::request::Query;
 use crate::rows::Row;
 
-/// `includeObject`
-pub fn include(query: &Query) -> Result<Include, Status> {
+/// What Accept and `includeObject` say.
+///
+/// # Errors
+/// 400: of a Table, where the latter is not one of its values.
+pub fn look(output: Output, query: &Query) -> Result<Look, Status> {
+    let look = |include| Look {
+        api_version: output.shaped_in,
+        include,
+    };
+    if output.shape != Shape::Table {
+        return Ok(look(Include::default()));
+    }
     let asked = query.get("includeObject").unwrap_or_default();
-    Include::parse(asked).ok_or_else(|| {
+    Include::parse(asked).map(look).ok_or_else(|| {
         let why = "must be 'Metadata', 'Object', 'None', or empty";
         let error = FieldError::invalid("includeObject", asked, why);
         Status::bad_request(format!("Unable to convert to Table as requested: {error}"))
     })
 }
 
-/// A stored object's metadata alone, as meta.k8s.io/v1 PartialObjectMetadata: the same in every version, which carry what they
+/// A stored object's metadata alone, as PartialObjectMetadata: the same in every version, which carry what they
 /// have no field for in annotations.
-pub fn partial_metadata(object: Value) -> Value {
+pub fn partial_metadata(object: Value, look: Look) -> Value {
     let metadata = match object {
         Value::Object(mut map) => map.remove("metadata").unwrap_or_default(),
         _ => Value::Null,
     };
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": look.api_version, "metadata": metadata})
 }
 
 /// A table of one stored object.
-pub fn of_one(row: &Row, stored: &Value, include: Include) -> Value {
-    let version = stored.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-    let metadata = json!({"resourceVersion": version});
-    let shown = shown(row, stored, include);
-    table::of_one(row.printed(stored, &shown), include, metadata, jiff::Timestamp::now())
+pub fn of_one(row: &Row, stored: &Value, look: Look) -> Value {
+    let mut metadata = json!({});
+    // A dry run has none.
+    if let Some(version) = stored.pointer("/metadata/resourceVersion") {
+        metadata["resourceVersion"] = version.clone();
+    }
+    let shown = shown(row, stored, look.include);
+    table::of_one(row.printed(stored, &shown), look, metadata, jiff::Timestamp::now())
 }
 
 pub fn columns(row: &Row) -> Value {
@@ -44,9 +58,9 @@ pub fn columns(row: &Row) -> Value {
 }
 
 /// The row of one stored object.
-pub fn row(row: &Row, stored: &Value, include: Include) -> Value {
-    let shown = shown(row, stored, include);
-    table::row(row.printed(stored, &shown), include, jiff::Timestamp::now())
+pub fn row(row: &Row, stored: &Value, look: Look) -> Value {
+    let shown = shown(row, stored, look.include);
+    table::row(row.printed(stored, &shown), look, jiff::Timestamp::now())
 }
 
 fn shown<'a>(row: &Row, stored: &'a Value, include: Include) -> Cow<'a, Value> {

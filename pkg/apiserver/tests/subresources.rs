@@ -8,6 +8,7 @@ use std::io::Read as _;
 
 use futures::StreamExt as _;
 use harness::{Api, events_until, read};
+use http_body_util::BodyExt as _;
 use serde_json::json;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -191,10 +192,7 @@ async fn lists_in_other_prints_say_the_same() {
             let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
             let plain = aged(json(&read("", "application/json").await));
             let pretty = read("?pretty=true", "application/json").await;
-            assert_eq!(
-                pretty,
-                format!("{}\n", serde_json::to_string_pretty(&json(&pretty)).unwrap())
-            );
+            assert_eq!(pretty, serde_json::to_string_pretty(&json(&pretty)).unwrap());
             assert_eq!(aged(json(&pretty)), plain);
             let yaml = read("", "application/yaml").await;
             let decoded = mk8s_api::codec::yaml::decode(yaml.as_bytes(), None, mk8s_api::codec::Validation::Warn);
@@ -255,6 +253,26 @@ async fn discovery_and_openapi() {
         .send_with("GET", "/apis", &[("accept", aggregated), ("if-none-match", &etag)])
         .await;
     assert_eq!(response.status(), 304);
+    for media in ["application/yaml", "application/vnd.kubernetes.protobuf"] {
+        let asked = aggregated.replace("application/json;", &format!("{media};"));
+        let response = api.send_with("GET", "/apis", &[("accept", &asked)]).await;
+        let told = response.headers()["content-type"].to_str().unwrap().to_string();
+        assert_eq!(
+            told,
+            format!("{media};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
+        );
+        assert_eq!(response.headers()["etag"].to_str().unwrap(), etag);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let read = match media {
+            "application/yaml" => {
+                mk8s_api::codec::yaml::decode(&body, None, mk8s_api::codec::Validation::Ignore)
+                    .unwrap()
+                    .value
+            }
+            _ => mk8s_api::codec::protobuf::decode(&body).unwrap(),
+        };
+        assert_eq!(read["items"][1]["versions"], groups["items"][1]["versions"], "{media}");
+    }
     let old = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
     assert_eq!(api.send_with("GET", "/api", &[("accept", old)]).await.status(), 406);
     let (code, plain) = api.get("/apis/apps/v1").await;

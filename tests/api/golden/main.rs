@@ -65,6 +65,7 @@ areas! {
     definitions
     devices
     discovery
+    encodings
     lists
     network
     pods

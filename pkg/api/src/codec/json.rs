@@ -6,8 +6,8 @@ use serde::de::{DeserializeSeed as _, Deserializer as _, IgnoredAny, MapAccess, 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
+use super::{DecodeError, syntax};
 use crate::float;
 use crate::schema::Schema;
 
@@ -29,7 +29,11 @@ pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Resu
         .and_then(|value| deserializer.end().map(|()| value));
     match value {
         Ok(value) => Ok(context.finish(value)),
-        Err(error) => Err(context.error(&error)),
+        // A text that is none is told so, even where a value of the wrong type stands before its fault.
+        Err(error) => Err(match context.error(&error) {
+            DecodeError::TooDeep => DecodeError::TooDeep,
+            own => syntax::fault(text.as_bytes()).map_or(own, DecodeError::Syntax),
+        }),
     }
 }
 

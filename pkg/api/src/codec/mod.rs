@@ -5,6 +5,7 @@ mod error;
 pub mod json;
 pub mod protobuf;
 mod scalar;
+pub mod syntax;
 mod typed;
 pub mod yaml;
 

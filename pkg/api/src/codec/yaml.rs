@@ -9,20 +9,43 @@ use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
 use crate::schema::Schema;
 
-/// Decodes a YAML body of one document (server-side apply sends such, and some clients all).
+/// Decodes a YAML body (server-side apply sends such, and some clients all). Of several documents it is the first, as
+/// Go's reader has it.
 pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
-    let value = serde_saphyr::with_deserializer_from_slice_with_options(bytes, options(), |deserializer| {
-        context.seed(ty).deserialize(deserializer)
-    });
+    let value =
+        serde_saphyr::with_deserializer_from_slice_with_options(first_document(bytes), options(), |deserializer| {
+            context.seed(ty).deserialize(deserializer)
+        });
     match value {
         Ok(value) => Ok(context.finish(value)),
         Err(Error::Budget {
             breach: BudgetBreach::Depth { .. },
             ..
         }) => Err(DecodeError::TooDeep),
-        Err(error) => Err(context.error(&format_args!("error converting YAML to JSON: yaml: {error}"))),
+        Err(error) => Err(context.error(&format_args!("yaml: {error}"))),
     }
+}
+
+/// A stream's bytes up to where its second document begins.
+fn first_document(bytes: &[u8]) -> &[u8] {
+    let (mut at, mut begun) = (0, false);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let marks = |mark: &[u8]| {
+            let rest = line.strip_prefix(mark);
+            rest.is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
+        };
+        if marks(b"---") && begun {
+            return &bytes[..at];
+        }
+        at += line.len();
+        if marks(b"...") {
+            return &bytes[..at];
+        }
+        let blank = matches!(line.trim_ascii_start(), b"" | [b'#', ..]) || line.starts_with(b"%");
+        begun |= !blank;
+    }
+    bytes
 }
 
 /// Fewer levels than in other formats: a level takes this reader 20 KB of stack where nothing is optimized, and a request
@@ -100,7 +123,26 @@ spec:
     }
 
     #[test]
-    fn wrong_types_and_two_documents_are_refused() {
+    fn a_stream_is_its_first_document() {
+        for (stream, first) in [
+            ("a: 1\n---\nb: [\n", "a: 1\n"),
+            ("# x\n\n---\na: 1\n--- {}\n", "# x\n\n---\na: 1\n"),
+            (
+                "%YAML 1.1\n---\na: |\n  ---\n  b\n",
+                "%YAML 1.1\n---\na: |\n  ---\n  b\n",
+            ),
+            ("a: 1\n...\nb: 2", "a: 1\n...\n"),
+            ("---\n---\na: 1", "---\n"),
+            ("----: 1\n---", "----: 1\n"),
+        ] {
+            assert_eq!(first_document(stream.as_bytes()), first.as_bytes(), "{stream}");
+        }
+        let decoded = decode(b"a: 1\n---\nb: [\n", None, Validation::Warn).unwrap();
+        assert_eq!(decoded.value, json!({"a": 1}));
+    }
+
+    #[test]
+    fn wrong_types_are_refused() {
         let number = b"metadata:\n  labels:\n    a: 1\n";
         assert_eq!(
             decode(number, by_gvk("", "v1", "Pod"), Validation::Warn),
@@ -108,7 +150,6 @@ spec:
                 "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string".into()
             ))
         );
-        assert!(decode(b"a: 1\n---\nb: 2\n", None, Validation::Warn).is_err());
         let quoted = decode(b"a: 'yes'\nb: 2001-01-01\nc: ~\n8080: x\n", None, Validation::Warn).unwrap();
         assert_eq!(
             quoted.value,

@@ -29,8 +29,14 @@ pub fn by_gvk(group: &str, version: &str, kind: &str) -> Option<&'static Schema>
     })
 }
 
-/// The type of an `apiVersion` and `kind`.
+/// The type of an `apiVersion` and `kind`. Discovery's documents of old name no version; meta.k8s.io/v1beta1 is another
+/// name of v1, but for the list, which has the type of its own.
 pub fn by_api_version(api_version: &str, kind: &str) -> Option<&'static Schema> {
+    let api_version = match (api_version, kind) {
+        ("", _) => "v1",
+        ("meta.k8s.io/v1beta1", "PartialObjectMetadata" | "Table") => "meta.k8s.io/v1",
+        _ => api_version,
+    };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     by_gvk(group, version, kind)
 }

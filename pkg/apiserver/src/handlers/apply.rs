@@ -13,7 +13,8 @@ use mk8s_api::status::Status;
 use serde_json::Value;
 
 use super::answer;
-use super::patch::conformed;
+use super::decode::go_kind;
+use super::patch::{conformed, unfit};
 use super::update::{check_name, check_version, may_create};
 use crate::call::Call;
 use crate::guaranteed_update::{Current, Reads};
@@ -112,15 +113,12 @@ fn decode(body: &[u8]) -> Result<Decoded, Status> {
         },
         Some(_) => yaml::decode(body, None, Validation::Strict),
     };
-    let decoded = decoded.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
-    let found = match &decoded.value {
-        Value::Object(_) => return Ok(decoded),
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-    };
+    let why = |error| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"));
+    let decoded = decoded.map_err(why)?;
+    if decoded.value.is_object() {
+        return Ok(decoded);
+    }
+    let found = go_kind(&decoded.value);
     Err(Status::bad_request(format!(
         "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
     )))
@@ -181,7 +179,10 @@ fn applied(
     let Applied { object, managed } = applying.apply(current.managed(), &live, empty, &Resourceful::of(call))?;
     applying.note_problems(options.field_validation, warnings)?;
     let mut new = match object {
-        Some(object) => conformed(call, object, &applying.configuration, options, warnings)?,
+        Some(object) => {
+            let refused = |why| unfit(&applying.configuration.to_string(), why);
+            conformed(call, object, &[], refused, options, warnings)?
+        }
         None => live.into_owned(),
     };
     if current.object.is_none() {

@@ -1,6 +1,6 @@
 //! A request's body: decoded once, and checked for being what the URL says.
 
-use mk8s_api::codec::protobuf::{Envelope, Kind, ProtobufError};
+use mk8s_api::codec::protobuf::{Envelope, Kind, MAGIC, ProtobufError};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation};
 use mk8s_api::meta;
 use mk8s_api::schema::{self, Schema};
@@ -68,7 +68,7 @@ pub fn object(
         mut value,
         mut problems,
     } = decode(encoding, body, expected, options.field_validation)?;
-    check_kind(&mut value, expected)?;
+    check_kind(&mut value, expected, body)?;
     if let Some(row) = expected.row {
         let more = row.admit(&mut value);
         problems.extend(more.map_err(|error| cannot_be_handled(expected, &error.to_string()))?);
@@ -112,63 +112,133 @@ fn decode(
     expected: &Expected<'_>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    if body.is_empty() {
-        return Err(unrecognized(
-            expected,
-            "couldn't get version/kind; json parse error: unexpected end of JSON input",
-            body,
-        ));
-    }
-    let decoded = match encoding {
-        Encoding::Json => codec::json::decode(body, expected.schema, validation.into()),
+    let read = |body: &[u8]| match encoding {
         Encoding::Yaml => codec::yaml::decode(body, expected.schema, validation.into()),
-        Encoding::Protobuf => return protobuf(body, expected),
+        _ => codec::json::decode(body, expected.schema, validation.into()),
     };
-    decoded.map_err(|error| failed(expected, error, body))
+    if encoding == Encoding::Protobuf {
+        return protobuf(body, expected);
+    }
+    match read(body) {
+        // Nothing at all is an object without fields.
+        Ok(decoded) if decoded.value.is_null() => read(b"{}").map_err(|error| failed(encoding, expected, error, body)),
+        Ok(decoded) => Ok(decoded),
+        Err(error) => Err(failed(encoding, expected, error, body)),
+    }
 }
 
 /// A body in protobuf, whose bytes are read as whatever kind they name: what is no object of the expected kind is refused
 /// before that.
 fn protobuf(body: &[u8], expected: &Expected<'_>) -> Result<Decoded, Status> {
-    let failed = |error: ProtobufError| failed(expected, error.into(), body);
-    let mut envelope = Envelope::open(body).map_err(failed)?;
+    let none = match body {
+        b"" => Some("empty data"),
+        _ if body == MAGIC => Some("empty body"),
+        _ => None,
+    };
+    if let Some(why) = none {
+        return Err(unrecognized(expected, why, body));
+    }
+    let mut envelope = Envelope::open(body).map_err(|error| unrecognized(expected, &error.to_string(), body))?;
     let Kind { api_version, kind } = &mut envelope.kind;
-    check_names(api_version, kind, expected)?;
+    check_names(api_version, kind, expected, body)?;
     *api_version = expected.api_version.into();
     *kind = expected.kind.into();
     Ok(Decoded {
-        value: envelope.decode().map_err(failed)?,
+        value: envelope
+            .decode()
+            .map_err(|error| cannot_be_handled(expected, &DecodeError::from(error).to_string()))?,
         problems: Vec::new(),
     })
 }
 
-fn failed(expected: &Expected<'_>, error: DecodeError, body: &[u8]) -> Status {
+/// Why a text is no object of the expected kind: the text's own faults first, then what it says that it is.
+fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body: &[u8]) -> Status {
+    const NO_KIND: &str = "couldn't get version/kind; json parse error";
     match error {
-        DecodeError::Type(_) | DecodeError::TooDeep => cannot_be_handled(expected, &error.to_string()),
-        DecodeError::Syntax(why) => {
-            let why = format!("couldn't get version/kind; json parse error: {why}");
-            unrecognized(expected, &why, body)
+        DecodeError::Syntax(why) if encoding == Encoding::Yaml => unrecognized(expected, &why, body),
+        DecodeError::Syntax(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
+        DecodeError::TooDeep => cannot_be_handled(expected, &error.to_string()),
+        DecodeError::Type(why) => match what_it_says(encoding, body) {
+            Err(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
+            Ok((api_version, kind)) => match check_names(&api_version, &kind, expected, body) {
+                Err(other) => other,
+                Ok(()) => cannot_be_handled(expected, &why),
+            },
+        },
+    }
+}
+
+/// The version and kind that a text names, or why Go finds neither.
+fn what_it_says(encoding: Encoding, body: &[u8]) -> Result<(String, String), String> {
+    const LOOKED_FOR: &str =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let decoded = match encoding {
+        Encoding::Yaml => codec::yaml::decode(body, None, Validation::Ignore),
+        _ => codec::json::decode(body, None, Validation::Ignore),
+    };
+    let value = decoded.map_err(|error| error.to_string())?.value;
+    let Value::Object(fields) = &value else {
+        let found = go_kind(&value);
+        return Err(format!(
+            "json: cannot unmarshal {found} into Go value of type {LOOKED_FOR}"
+        ));
+    };
+    let text = |name: &str| match fields.get(name) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => {
+            let found = go_kind(other);
+            Err(format!(
+                "json: cannot unmarshal {found} into Go struct field .{name} of type string"
+            ))
         }
+    };
+    Ok((text("apiVersion")?, text("kind")?))
+}
+
+/// What Go's reader calls a value.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
 fn unrecognized(expected: &Expected<'_>, why: &str, body: &[u8]) -> Status {
-    let shown = String::from_utf8_lossy(&body[..body.len().min(30)]);
-    let dots = if body.len() > 30 { " ..." } else { "" };
     Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {}): {why} ({shown}{dots})",
-        expected.kind
+        "the object provided is unrecognized (must be of type {}): {why} ({})",
+        expected.kind,
+        summary(body)
     ))
 }
 
+/// The beginning of a body: as text where it may be JSON.
+fn summary(body: &[u8]) -> String {
+    const LENGTH: usize = 30;
+    let shown = &body[..body.len().min(LENGTH)];
+    let dots = if body.len() > LENGTH { " ..." } else { "" };
+    match shown {
+        b"" => "<empty>".into(),
+        [b'{', ..] => format!("{}{dots}", String::from_utf8_lossy(shown)),
+        _ => {
+            let hex: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{hex}{dots}")
+        }
+    }
+}
+
 /// An absent kind or apiVersion is filled in; another one is refused.
-fn check_kind(value: &mut Value, expected: &Expected<'_>) -> Result<(), Status> {
+fn check_kind(value: &mut Value, expected: &Expected<'_>, body: &[u8]) -> Result<(), Status> {
     let Value::Object(map) = value else {
         return Err(unrecognized(expected, "couldn't get version/kind: not an object", b""));
     };
     let text = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    check_names(api_version, kind, expected)?;
+    check_names(api_version, kind, expected, body)?;
     let (no_version, no_kind) = (api_version.is_empty(), kind.is_empty());
     if no_version {
         map.insert("apiVersion".into(), expected.api_version.into());
@@ -180,22 +250,62 @@ fn check_kind(value: &mut Value, expected: &Expected<'_>) -> Result<(), Status> 
 }
 
 /// What a body says that it is; empty where it does not say.
-fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>) -> Result<(), Status> {
-    if !kind.is_empty() && kind != expected.kind {
-        let (_, version) = meta::split_api_version(api_version);
-        return Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: converting ({api_version}, Kind={kind}) to ({}, Kind={}): unknown conversion",
-            expected.kind, expected.api_version, expected.kind,
-        )));
+fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>, body: &[u8]) -> Result<(), Status> {
+    let names_kind = kind.is_empty() || kind == expected.kind;
+    let names_version =
+        api_version.is_empty() || api_version == expected.api_version || expected.alias == Some(api_version);
+    if names_kind && names_version {
+        return Ok(());
     }
-    let is_expected = api_version == expected.api_version || expected.alias == Some(api_version);
-    if !api_version.is_empty() && !is_expected {
-        return Err(Status::bad_request(format!(
+    if api_version.matches('/').count() > 1 {
+        let why = format!("unexpected GroupVersion string: {api_version}");
+        return Err(unrecognized(expected, &why, body));
+    }
+    let said = (
+        if api_version.is_empty() {
+            expected.api_version
+        } else {
+            api_version
+        },
+        if kind.is_empty() { expected.kind } else { kind },
+    );
+    Err(other_kind(said, expected))
+}
+
+/// Of an object of another version or kind.
+fn other_kind((api_version, kind): (&str, &str), expected: &Expected<'_>) -> Status {
+    let (group, version) = meta::split_api_version(api_version);
+    let no_object = |why: &str| {
+        Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: {why}",
+            expected.kind
+        ))
+    };
+    // The words of a scheme, which knows built-in kinds alone.
+    let built_in = expected.row.is_none_or(|row| row.schema.is_some());
+    if built_in && schema::by_gvk(group, version, kind).is_none() {
+        let why = format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
+        );
+        return no_object(&why);
+    }
+    if kind == expected.kind {
+        return Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",
             expected.api_version
-        )));
+        ));
     }
-    Ok(())
+    let own = match expected.row {
+        Some(row) if built_in => row.resource.go_type(expected.kind),
+        _ => format!("{}, Kind={}", expected.api_version, expected.kind),
+    };
+    let own = own.trim_start_matches('*');
+    let said = if built_in {
+        format!("{version}.{kind}")
+    } else {
+        format!("{api_version}, Kind={kind}")
+    };
+    no_object(&format!("converting ({said}) to ({own}): unknown conversion"))
 }
 
 /// DeleteOptions from a body, if there is one.
@@ -214,7 +324,7 @@ pub fn delete_options(call: &Call, body: &[u8]) -> Result<Option<Value>, Status>
         let why = format!("unexpected GroupVersion string: {}", meta::api_version(&value));
         return Err(Status::bad_request(why));
     }
-    check_delete_options(meta::kind(&value))?;
+    check_delete_options(meta::api_version(&value), meta::kind(&value))?;
     Ok(Some(value))
 }
 
@@ -222,7 +332,7 @@ pub fn delete_options(call: &Call, body: &[u8]) -> Result<Option<Value>, Status>
 fn protobuf_delete_options(body: &[u8]) -> Result<Value, Status> {
     let failed = |error: ProtobufError| Status::bad_request(error.to_string());
     let mut envelope = Envelope::open(body).map_err(failed)?;
-    check_delete_options(&envelope.kind.kind)?;
+    check_delete_options(&envelope.kind.api_version, &envelope.kind.kind)?;
     envelope.kind = Kind {
         api_version: "v1".into(),
         kind: "DeleteOptions".into(),
@@ -230,11 +340,15 @@ fn protobuf_delete_options(body: &[u8]) -> Result<Value, Status> {
     envelope.decode().map_err(failed)
 }
 
-fn check_delete_options(kind: &str) -> Result<(), Status> {
+/// What is not even a kind of the group's own that deletes would understand is not registered with them.
+fn check_delete_options(api_version: &str, kind: &str) -> Result<(), Status> {
     match kind {
         "" | "DeleteOptions" => Ok(()),
-        _ => Err(Status::bad_request(
-            "decoded object cannot be converted to DeleteOptions",
-        )),
+        "GetOptions" | "ListOptions" | "CreateOptions" | "UpdateOptions" | "PatchOptions" | "WatchEvent" => Err(
+            Status::bad_request("decoded object cannot be converted to DeleteOptions"),
+        ),
+        _ => Err(Status::bad_request(format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
+        ))),
     }
 }

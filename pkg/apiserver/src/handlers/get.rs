@@ -6,7 +6,7 @@ use mk8s_api::status::Status;
 
 use super::list;
 use crate::call::Call;
-use crate::{options, respond, table};
+use crate::{options, respond};
 
 /// At the revision that is asked for at least.
 pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
@@ -19,9 +19,5 @@ pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
         list::wait_for(call, revision).await?;
     }
     let object = call.shown_object().await?;
-    if call.output.shape == crate::negotiate::Shape::Table {
-        let value = table::of_one(&call.row, &object.whole()?, table::include(&call.query)?);
-        return respond::value(StatusCode::OK, call.output, value);
-    }
-    respond::object(StatusCode::OK, &call.row, call.output, &object)
+    respond::object(StatusCode::OK, call, &object)
 }

@@ -45,7 +45,7 @@ impl Layout {
                 let comma = if rest.is_some() { "," } else { "" };
                 (
                     format!("{open},\n  \"{items}\": "),
-                    format!("{comma}{}\n", rest.unwrap_or("\n}")),
+                    format!("{comma}{}", rest.unwrap_or("\n}")),
                 )
             }
         };

@@ -21,7 +21,7 @@ use crate::negotiate::{Encoding, Shape};
 use crate::object::Object;
 use crate::respond;
 use crate::rows::Row;
-use crate::table::{self, Include};
+use crate::table::{self, Look};
 use crate::watch_cache::Snapshot;
 
 /// A chunk of a list's body. Big enough that its cost is the copy, small enough to be reused by the allocator.
@@ -206,8 +206,8 @@ enum Item {
     Json(Vec<u8>),
     /// As the row shows it.
     Shown,
-    Metadata,
-    Row(Include),
+    Metadata(Look),
+    Row(Look),
     Protobuf,
 }
 
@@ -215,8 +215,8 @@ impl Item {
     /// How no item at all is written: in metadata alone, which upstream makes one by one, as Go's nil.
     fn none(&self, layout: Layout) -> &'static str {
         match (self, layout) {
-            (Item::Metadata, Layout::Yaml) => " null",
-            (Item::Metadata, _) => "null",
+            (Item::Metadata(_), Layout::Yaml) => " null",
+            (Item::Metadata(_), _) => "null",
             (_, Layout::Yaml) => " []",
             _ => "[]",
         }
@@ -245,6 +245,7 @@ impl Lister {
         if let Some(remaining) = page.remaining {
             meta["remainingItemCount"] = remaining.into();
         }
+        let look = table::look(call.output, &call.query)?;
         let (item, kind, api_version) = match call.output.shape {
             Shape::Object if row.shows_stored() => (
                 Item::Json(first(row)),
@@ -252,8 +253,10 @@ impl Lister {
                 row.api_version.as_str(),
             ),
             Shape::Object => (Item::Shown, &*row.resource.list_kind, row.api_version.as_str()),
-            Shape::Metadata | Shape::MetadataList => (Item::Metadata, "PartialObjectMetadataList", "meta.k8s.io/v1"),
-            Shape::Table => (Item::Row(table::include(&call.query)?), "Table", "meta.k8s.io/v1"),
+            Shape::Metadata | Shape::MetadataList => {
+                (Item::Metadata(look), "PartialObjectMetadataList", look.api_version)
+            }
+            Shape::Table => (Item::Row(look), "Table", look.api_version),
         };
         let mut fields = vec![
             ("kind", kind.into()),
@@ -333,12 +336,12 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, objec
             return Ok(());
         }
         Item::Shown => untyped(row, row.show(object.whole()?)),
-        Item::Metadata if compact => {
-            chunk.extend_from_slice(&object.partial_metadata(object.revision)?);
+        Item::Metadata(look) if compact => {
+            chunk.extend_from_slice(&object.partial_metadata(object.revision, look.api_version)?);
             return Ok(());
         }
-        Item::Metadata => table::partial_metadata(object.whole()?),
-        Item::Row(include) => table::row(row, &object.whole()?, *include),
+        Item::Metadata(look) => table::partial_metadata(object.whole()?, *look),
+        Item::Row(look) => table::row(row, &object.whole()?, *look),
     };
     layout.print(&value, chunk)
 }

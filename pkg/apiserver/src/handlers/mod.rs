@@ -32,12 +32,12 @@ pub async fn answer(
         // What a webhook shows of it is what is stored, to all that follows.
         written if call.row.webhook().is_some() => {
             let shown = conversion::tree(&call.server, &call.row, written.value()?, Form::Row).await?;
-            let shaped = respond::shape_one(&call.row, call.output.shape, shown)?;
+            let shaped = respond::shape_one(call, shown)?;
             respond::value(code, call.output, shaped)?
         }
-        Written::Stored(object) => respond::object(code, &call.row, call.output, &object)?,
+        Written::Stored(object) => respond::object(code, call, &object)?,
         Written::Tree(value) => {
-            let shaped = respond::shape_one(&call.row, call.output.shape, value)?;
+            let shaped = respond::shape_one(call, value)?;
             respond::value(code, call.output, shaped)?
         }
     };

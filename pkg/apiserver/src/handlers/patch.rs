@@ -4,12 +4,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
-use mk8s_api::codec::{Validation, conform, json};
+use mk8s_api::codec::{Decoded, conform, json};
+use mk8s_api::go;
 use mk8s_api::meta;
 use mk8s_api::patch;
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
+use super::decode::go_kind;
 use super::update::{check_name, check_version};
 use super::{answer, apply as server_side};
 use crate::call::Call;
@@ -46,18 +48,74 @@ impl PatchType {
 }
 
 /// A patch's body.
-pub fn read_patch(body: &[u8]) -> Result<Value, Status> {
-    match json::decode(body, None, Validation::Ignore) {
-        Ok(decoded) => Ok(decoded.value),
-        Err(why) => Err(Status::bad_request(format!("error decoding patch: {why}"))),
+pub struct Patch {
+    pub kind: PatchType,
+    pub change: Value,
+    /// What strict decoding has against the patch itself.
+    problems: Vec<String>,
+}
+
+impl Patch {
+    /// # Errors
+    /// 400: it is no JSON, or (where anything is made of that) not the kind of value that such a patch is.
+    pub fn read(kind: PatchType, body: &[u8], validation: FieldValidation) -> Result<Patch, Status> {
+        let told = |why: String| match kind {
+            PatchType::Strategic => Status::bad_request(why),
+            _ => Status::bad_request(format!("error decoding patch: {why}")),
+        };
+        let decoded = json::decode(body, None, validation.into()).map_err(|why| told(why.to_string()))?;
+        let Decoded { value, mut problems } = decoded;
+        let looks = validation != FieldValidation::Ignore;
+        let found = go_kind(&value);
+        let unfit = |wanted| format!("json: cannot unmarshal {found} into Go value of type {wanted}");
+        match (kind, &value) {
+            (_, Value::Null) | (PatchType::Json, Value::Array(_)) => {}
+            (PatchType::Json, _) if looks => return Err(told(unfit("[]handlers.jsonPatchOp"))),
+            (PatchType::Json, _) => return Err(Status::bad_request(unfit("jsonpatch.Patch"))),
+            (_, Value::Object(_)) => {}
+            (PatchType::Strategic, _) => return Err(told(unfit("map[string]interface {}"))),
+            _ if looks => return Err(told(unfit("map[string]interface {}"))),
+            _ => {}
+        }
+        if kind == PatchType::Json && looks {
+            problems.extend(unknown_of_operations(&value));
+            problems
+                .iter_mut()
+                .for_each(|problem| problem.insert_str(0, "json patch "));
+        }
+        Ok(Patch {
+            kind,
+            change: value,
+            problems,
+        })
+    }
+
+    /// As messages show it.
+    fn shown(&self) -> String {
+        match self.kind {
+            PatchType::Strategic => go::printed(&self.change),
+            _ => self.change.to_string(),
+        }
     }
 }
 
+/// The fields of a JSON patch's operations that none has.
+fn unknown_of_operations(patch: &Value) -> impl Iterator<Item = String> {
+    let operations = patch.as_array().into_iter().flatten().enumerate();
+    operations.flat_map(|(index, operation)| {
+        let names = operation.as_object().into_iter().flat_map(|fields| fields.keys());
+        names
+            .filter(|name| !["op", "path", "from", "value"].contains(&name.as_str()))
+            .map(move |name| format!("unknown field \"[{index}].{name}\""))
+    })
+}
+
 /// Changes a tree as a patch says.
-pub fn apply(call: &Call, kind: PatchType, target: &mut Value, patch: &Value) -> Result<(), Status> {
+fn apply(call: &Call, patch: &Patch, target: &mut Value) -> Result<(), Status> {
+    let (kind, patch) = (patch.kind, &patch.change);
     let applied = match (kind, &call.row.schema) {
-        // A map of nothing.
-        (PatchType::Strategic, Some(_)) if patch.is_null() => Ok(()),
+        // A map of nothing, and no operation.
+        (PatchType::Strategic, Some(_)) | (PatchType::Json, _) if patch.is_null() => Ok(()),
         (PatchType::Json, _) => patch::json(target, patch),
         (PatchType::Strategic, Some(schema)) => patch::strategic(target, patch, schema),
         _ => patch::merge(target, patch),
@@ -78,28 +136,29 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         return server_side::apply_part(call, body, options, part).await;
     }
     // Whether there is something to patch is told before what is wrong with the patch.
-    let change = read_patch(&body);
+    let patch = Patch::read(kind, &body, options.field_validation);
     let mut warnings = Vec::new();
     let reads = match part {
-        Part::Status if part::decides(&call.row) && kind != PatchType::Json => match &change {
-            Ok(change) if part::suffices(change) => Reads::Part,
+        Part::Status if part::decides(&call.row) && kind != PatchType::Json => match &patch {
+            Ok(patch) if part::suffices(&patch.change) => Reads::Part,
             _ => Reads::Whole,
         },
         _ => Reads::Whole,
     };
-    let with_managers = kind == PatchType::Json && change.as_ref().is_ok_and(reaches_managers);
+    let with_managers = kind == PatchType::Json && patch.as_ref().is_ok_and(|patch| reaches_managers(&patch.change));
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, warnings| {
         if current.object.is_none() {
             return Err(call.not_found());
         }
-        let change = change.as_ref().map_err(Clone::clone)?;
+        let patch = patch.as_ref().map_err(Clone::clone)?;
         let mut shown = call.row.show(current.value.clone());
         if with_managers {
             managers::put(&mut shown, current.managed());
         }
-        self::apply(call, kind, &mut shown, change)?;
+        self::apply(call, patch, &mut shown)?;
         settle_identity(call, kind, &mut shown)?;
-        let mut new = conformed(call, shown, change, options, warnings)?;
+        let refused = |why| unfit(&patch.shown(), why);
+        let mut new = conformed(call, shown, &patch.problems, refused, options, warnings)?;
         check_name(call, &new)?;
         call.row.to_stored(&mut new);
         check_version(call, &new, current)?;
@@ -117,36 +176,36 @@ fn reaches_managers(patch: &Value) -> bool {
     paths.any(|path| path.starts_with(PATH) || path == "/metadata")
 }
 
-/// The patched tree as decoding its text would leave it.
+/// The patched tree as decoding its text would leave it; `problems` were found on the way to it.
 pub fn conformed(
     call: &Call,
     patched: Value,
-    change: &Value,
+    problems: &[String],
+    refused: impl Fn(String) -> Status,
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let Some(schema) = call.row.form() else {
         return Ok(patched);
     };
-    let refused = |why: &dyn std::fmt::Display| unfit(change, why.to_string());
     let decoded = conform(patched, schema, options.field_validation.into());
-    let mut decoded = decoded.map_err(|error| refused(&error))?;
+    let mut decoded = decoded.map_err(|error| refused(error.to_string()))?;
     let more = call.row.admit(&mut decoded.value);
-    decoded.problems.extend(more.map_err(|error| refused(&error))?);
+    let more = more.map_err(|error| refused(error.to_string()))?;
+    let all: Vec<String> = problems.iter().cloned().chain(decoded.problems).chain(more).collect();
     match options.field_validation {
-        FieldValidation::Strict if !decoded.problems.is_empty() => {
-            let why = format!("strict decoding error: {}", decoded.problems.join(", "));
-            return Err(unfit(change, why));
+        FieldValidation::Strict if !all.is_empty() => {
+            return Err(refused(format!("strict decoding error: {}", all.join(", "))));
         }
-        FieldValidation::Warn => warnings.extend(decoded.problems),
+        FieldValidation::Warn => warnings.extend(all),
         _ => {}
     }
     Ok(decoded.value)
 }
 
 /// A patch after which the object is none of its kind.
-fn unfit(change: &Value, why: String) -> Status {
-    Status::invalid("", "", "", &[FieldError::invalid("patch", change.to_string(), why)])
+pub fn unfit(shown: &str, why: String) -> Status {
+    Status::invalid("", "", "", &[FieldError::invalid("patch", shown, why)])
 }
 
 /// What a patched object says of its kind. A strategic merge goes into the kind whatever it says; other patches make a text,
@@ -166,7 +225,7 @@ fn settle_identity(call: &Call, kind: PatchType, new: &mut Value) -> Result<(), 
                 call.row.api_version,
                 call.row.kind()
             );
-            return Err(unfit(&Value::Object(fields.clone()), why));
+            return Err(unfit(&Value::Object(fields.clone()).to_string(), why));
         }
         fields.insert(key.into(), own.into());
     }

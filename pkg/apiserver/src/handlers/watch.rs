@@ -25,7 +25,7 @@ use crate::options::ListOptions;
 use crate::respond;
 use crate::rows::Row;
 use crate::state::State;
-use crate::table::{self, Include};
+use crate::table::{self, Look};
 use crate::watch_cache::{Event, EventKind, Next, ResourceCache, Snapshot, Watcher};
 
 const CHUNK: usize = 64 << 10;
@@ -379,7 +379,7 @@ impl Stream {
 struct Encoder {
     row: Arc<Row>,
     output: Output,
-    include: Include,
+    look: Look,
     /// Shared JSON frames can be sent as they are.
     plain: bool,
     /// Column definitions are sent with the first table only, as upstream does.
@@ -388,14 +388,10 @@ struct Encoder {
 
 impl Encoder {
     fn new(call: &Call) -> Result<Encoder, Status> {
-        let include = match call.output.shape {
-            Shape::Table => table::include(&call.query)?,
-            _ => table::Include::default(),
-        };
         Ok(Encoder {
             row: call.row.clone(),
             output: call.output,
-            include,
+            look: table::look(call.output, &call.query)?,
             plain: call.output.encoding != Encoding::Protobuf
                 && call.output.shape == Shape::Object
                 && call.row.shows_stored(),
@@ -415,7 +411,7 @@ impl Encoder {
             return self.put_protobuf(chunk, kind, object, revision);
         }
         if encoding != Encoding::Protobuf && matches!(shape, Shape::Metadata | Shape::MetadataList) {
-            let text = object.partial_metadata(revision)?;
+            let text = object.partial_metadata(revision, self.look.api_version)?;
             put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
             return Ok(());
         }
@@ -425,7 +421,7 @@ impl Encoder {
         }
         let shown = match shape {
             Shape::Object => self.row.show(value),
-            Shape::Metadata | Shape::MetadataList => table::partial_metadata(value),
+            Shape::Metadata | Shape::MetadataList => table::partial_metadata(value, self.look),
             Shape::Table => self.table(&value),
         };
         self.put_value(chunk, kind.as_str(), &shown)
@@ -444,7 +440,7 @@ impl Encoder {
     }
 
     fn table(&mut self, stored: &Value) -> Value {
-        let mut table = table::of_one(&self.row, stored, self.include);
+        let mut table = table::of_one(&self.row, stored, self.look);
         if self.columns_sent {
             table["columnDefinitions"] = Value::Null;
         }
@@ -474,7 +470,7 @@ impl Encoder {
         let value = match self.output.shape {
             Shape::Object => json!({"kind": self.row.kind(), "apiVersion": self.row.api_version, "metadata": metadata}),
             Shape::Metadata | Shape::MetadataList => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+                json!({"kind": "PartialObjectMetadata", "apiVersion": self.look.api_version, "metadata": metadata})
             }
             // A row like any other, of an object that is nothing else.
             Shape::Table => {

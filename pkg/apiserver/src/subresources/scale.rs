@@ -17,7 +17,7 @@ use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::apply::Applying;
 use crate::handlers::decode::{self, Expected};
-use crate::handlers::patch::{PatchType, read_patch};
+use crate::handlers::patch::{Patch, PatchType};
 use crate::handlers::update::check_version;
 use crate::managers::{self, Scales};
 use crate::options::WriteOptions;
@@ -76,7 +76,7 @@ fn read(
     let options = WriteOptions::of_patch(&call.query, kind)?;
     let change = match kind {
         PatchType::Apply => Change::Apply(Applying::read(call, &form.api_version, "Scale", body)?),
-        kind => Change::Patch(kind, read_patch(body)?),
+        kind => Change::Patch(Patch::read(kind, body, options.field_validation)?),
     };
     Ok((options, change))
 }
@@ -128,7 +128,7 @@ impl Attempt for Scaling<'_> {
 
 enum Change {
     Put(Value),
-    Patch(PatchType, Value),
+    Patch(Patch),
     Apply(Applying),
 }
 
@@ -158,12 +158,13 @@ impl Change {
     fn changed(&self, call: &Call, form: &Scale<'_>, mut scale: Value) -> Result<Value, Status> {
         match self {
             Change::Put(new) => return Ok(new.clone()),
-            Change::Patch(PatchType::Json, change) => patch::json(&mut scale, change),
-            Change::Patch(PatchType::Strategic, change) => match schema::by_gvk(form.group, form.version, "Scale") {
-                Some(schema) => patch::strategic(&mut scale, change, schema),
-                None => patch::merge(&mut scale, change),
-            },
-            Change::Patch(_, change) => patch::merge(&mut scale, change),
+            Change::Patch(Patch { kind, change, .. }) => {
+                match (kind, schema::by_gvk(form.group, form.version, "Scale")) {
+                    (PatchType::Json, _) => patch::json(&mut scale, change),
+                    (PatchType::Strategic, Some(schema)) => patch::strategic(&mut scale, change, schema),
+                    _ => patch::merge(&mut scale, change),
+                }
+            }
             Change::Apply(_) => Ok(()),
         }
         .map_err(|error| Status::bad_request(format!("{}: {error}", call.info.name)))?;

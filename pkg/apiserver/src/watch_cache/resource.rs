@@ -624,7 +624,7 @@ mod tests {
         };
         let object = Object::new(cache.resource(), entry, None);
         assert_eq!(object.value().unwrap_err().code, 500);
-        assert_eq!(object.partial_metadata(1).unwrap_err().code, 500);
+        assert_eq!(object.partial_metadata(1, "meta.k8s.io/v1").unwrap_err().code, 500);
         assert_eq!(object.proto_item().unwrap_err().code, 500);
     }
 }

@@ -71,7 +71,9 @@ impl<'b> Envelope<'b> {
         if let Some(object) = ty.as_object() {
             message(object, self.raw, &mut map, levels)?;
         }
-        map.insert("apiVersion".into(), api_version.into());
+        if !api_version.is_empty() {
+            map.insert("apiVersion".into(), api_version.into());
+        }
         map.insert("kind".into(), kind.into());
         Ok(Value::Object(map))
     }
@@ -97,7 +99,7 @@ impl<'b> Reader<'b> {
                 return Ok(value);
             }
         }
-        Err(ProtobufError::Truncated(self.message))
+        Err(ProtobufError::Truncated)
     }
 
     /// The next field's number and wire type; None at the end.
@@ -114,10 +116,7 @@ impl<'b> Reader<'b> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'b [u8], ProtobufError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(ProtobufError::Truncated(self.message))?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(ProtobufError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }

@@ -26,8 +26,8 @@ pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 pub enum ProtobufError {
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     Magic,
-    #[error("unexpected EOF in message {0}")]
-    Truncated(&'static str),
+    #[error("unexpected EOF")]
+    Truncated,
     #[error("proto: {message}: illegal tag or wire type {number}")]
     Wire { message: &'static str, number: u32 },
     #[error("{}", DecodeError::TooDeep)]
