@@ -175,11 +175,16 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
         .is_some_and(|agent| agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla/5.0"))
 }
 
+/// How many clauses of Accept are read: no client has a tenth of it, and each is compared with those before it, for anybody
+/// who can connect.
+const MOST_CLAUSES: usize = 64;
+
 /// The clauses of Accept, the most wanted first.
 pub fn accepted(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut clauses: Vec<Clause<'_>> = Vec::new();
-    for clause in values.flat_map(|value| value.split(',')).filter_map(Clause::parse) {
+    let parsed = values.flat_map(|value| value.split(',')).filter_map(Clause::parse);
+    for clause in parsed.take(MOST_CLAUSES) {
         // Not an order that a sort could take: what says `*` comes after its neighbours, whatever it is worth.
         let mut at = clauses.len();
         while at > 0 && clause.precedes(&clauses[at - 1]) {
@@ -330,6 +335,15 @@ fn said_by_router(status: Status) -> Status {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// It is looked at before anybody has said who he is.
+    #[test]
+    fn a_long_accept_is_read_in_part() {
+        let mut headers = HeaderMap::new();
+        headers.append(ACCEPT, "a/b;q=0.1,".repeat(50_000).parse().unwrap());
+        headers.append(ACCEPT, "application/yaml".parse().unwrap());
+        assert_eq!(accepted(&headers).len(), MOST_CLAUSES);
+    }
 
     #[test]
     fn clauses_come_by_how_much_they_are_wanted() {
