@@ -116,12 +116,14 @@ impl<F: Fn(&str) -> Option<String>> Page<F> {
             out.push(b'<');
             return 1;
         }
+        let text = &text[..text.len().min(LONGEST_TAG)];
         let Some(tag) = Tag::read(text) else {
             if text.len() < LONGEST_TAG {
                 return 0;
             }
-            out.push(b'<');
-            return 1;
+            // All that was read for nothing, or a page of `<a` would be read anew from each of them.
+            out.extend_from_slice(text);
+            return text.len();
         };
         self.rewritten(&tag, &text[..tag.length], out);
         if RAW.contains(&&*tag.name) {
@@ -301,5 +303,15 @@ mod tests {
             page.take(b"<a href=\"", &mut out);
             assert!(page.pending.len() <= LONGEST_TAG + 8192, "{}", page.pending.len());
         }
+    }
+
+    /// What a few KiB unpack to comes in one piece.
+    #[test]
+    fn tags_that_never_end_are_read_once() {
+        let page = "<a b=\"".repeat(600_000);
+        let (mut passing, mut out) = (Page::new(shout), Vec::new());
+        passing.take(page.as_bytes(), &mut out);
+        passing.end(&mut out);
+        assert!(out == page.as_bytes(), "the page is another");
     }
 }
