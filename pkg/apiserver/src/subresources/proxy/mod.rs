@@ -8,12 +8,12 @@ mod links;
 mod target;
 
 use axum::body::Body;
-use http::header::{CONNECTION, HOST, LOCATION, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TE, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use mk8s_api::status::Status;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use self::links::Links;
@@ -124,7 +124,7 @@ fn to_directory(uri: &Uri) -> Result<Response<Body>, Status> {
     Ok(response)
 }
 
-/// The two halves of a request's path, decoded.
+/// The two halves of a request's path.
 struct Paths {
     /// What leads to the proxy.
     prepend: String,
@@ -133,16 +133,15 @@ struct Paths {
 }
 
 impl Paths {
+    /// Of a request's info, which are decoded.
     fn of(path: &str, subpath: &str) -> Paths {
-        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let (path, subpath) = (decode(path), decode(subpath));
         let server = match (subpath.is_empty(), path.ends_with('/')) {
             (true, false) => String::new(),
             (true, true) => "/".to_string(),
-            (false, false) => links::join("", &subpath),
+            (false, false) => links::join("", subpath),
             (false, true) => links::join("", &format!("{subpath}/")),
         };
-        let prepend = path.strip_suffix(&server).unwrap_or(&path).to_string();
+        let prepend = path.strip_suffix(&server).unwrap_or(path).to_string();
         Paths { prepend, server }
     }
 }
@@ -177,12 +176,16 @@ fn headers(call: &Call, parts: &Parts, links: &Links, upgrades: bool) -> Result<
         ) || name.starts_with("impersonate-")
             || name.starts_with("x-remote-extra-")
     });
-    if !upgrades {
-        let trailers = header_tokens(&headers, &TE).any(|token| token == "trailers");
-        remove_hop_headers(&mut headers);
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
+    let trailers = header_tokens(&headers, &TE).any(|token| token == "trailers");
+    let protocols: Vec<HeaderValue> = headers.get_all(UPGRADE).iter().cloned().collect();
+    remove_hop_headers(&mut headers);
+    if upgrades {
+        // No body goes along: a length that is promised would be taken out of the next request on this connection.
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.extend(protocols.into_iter().map(|protocol| (UPGRADE, protocol)));
+    } else if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     if !links.host.is_empty() {
         set(&mut headers, "host", &links.host)?;
@@ -268,7 +271,8 @@ mod tests {
             ("/", "", "/"),
             ("/a", "a", "/a"),
             ("/a/", "a", "/a/"),
-            ("/a%20b/c", "a%20b/c", "/a b/c"),
+            ("/a b/c", "a b/c", "/a b/c"),
+            ("/a%41", "a%41", "/a%41"),
         ] {
             let paths = Paths::of(&format!("{base}{rest}"), subpath);
             assert_eq!((&*paths.server, &*paths.prepend), (server, base), "{rest}");
