@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -31,8 +31,8 @@ use crate::watch_cache::Cache;
 const LONGEST: usize = 64 << 20;
 /// How long a webhook may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How many bundles have a client that is kept.
-const MOST_CLIENTS: usize = 64;
+/// How many bundles have a client that is kept: those of so many operators.
+const MOST_CLIENTS: usize = 512;
 /// A connection that nothing uses is closed.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -53,10 +53,16 @@ pub enum CallError {
 
 type Connection = Client<HttpsConnector<HttpConnector<Addresses>>, Body>;
 
+/// A client, and when it was asked for last.
+struct Used {
+    client: Connection,
+    last: Instant,
+}
+
 /// The clients of webhooks, one for each bundle of authorities.
 pub struct Webhooks {
     cache: Arc<Cache>,
-    clients: Mutex<HashMap<Vec<u8>, Connection>>,
+    clients: Mutex<HashMap<Vec<u8>, Used>>,
 }
 
 impl Webhooks {
@@ -95,15 +101,22 @@ impl Webhooks {
 
     fn client(&self, authorities: &[u8]) -> Result<Connection, CallError> {
         let mut clients = self.clients.lock();
-        if let Some(client) = clients.get(authorities) {
-            return Ok(client.clone());
+        let last = Instant::now();
+        if let Some(used) = clients.get_mut(authorities) {
+            used.last = last;
+            return Ok(used.client.clone());
         }
         let client = connect(authorities, Addresses(self.cache.clone()))?;
         if clients.len() >= MOST_CLIENTS {
             // Of bundles that nobody names any more, too.
-            clients.clear();
+            let oldest = clients
+                .iter()
+                .min_by_key(|(_, used)| used.last)
+                .map(|(key, _)| key.clone());
+            oldest.map(|key| clients.remove(&key));
         }
-        clients.insert(authorities.to_vec(), client.clone());
+        let kept = client.clone();
+        clients.insert(authorities.to_vec(), Used { client: kept, last });
         Ok(client)
     }
 }
