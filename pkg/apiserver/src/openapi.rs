@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -23,11 +23,14 @@ use crate::negotiate::{self, Clause};
 use crate::request::Query;
 use crate::respond;
 
+type Made = Arc<OnceLock<Option<Bytes>>>;
+
 /// The documents of some resources.
 pub struct Documents {
     resources: Vec<Arc<Resource>>,
-    /// Compressed, by path and content type.
-    made: Mutex<HashMap<(String, &'static str), Bytes>>,
+    /// Compressed, by path and content type. Whoever asks while one is made waits for it: after a change of a definition
+    /// all clients ask at once.
+    made: Mutex<HashMap<(String, &'static str), Made>>,
 }
 
 impl Documents {
@@ -44,16 +47,19 @@ impl Documents {
         content_type: &'static str,
         make: impl FnOnce(&[Arc<Resource>]) -> Option<Vec<u8>>,
     ) -> Option<Bytes> {
-        let key = (path.to_string(), content_type);
-        if let Some(found) = self.made.lock().get(&key) {
-            return Some(found.clone());
-        }
-        let plain = make(&self.resources)?;
-        let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::default());
-        let zipped = encoder.write_all(&plain).and_then(|()| encoder.finish()).ok()?;
-        let zipped = Bytes::from(zipped);
-        self.made.lock().insert(key, zipped.clone());
-        Some(zipped)
+        let made = self
+            .made
+            .lock()
+            .entry((path.to_string(), content_type))
+            .or_default()
+            .clone();
+        let zipped = made.get_or_init(|| {
+            let plain = make(&self.resources)?;
+            let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::default());
+            let zipped = encoder.write_all(&plain).and_then(|()| encoder.finish()).ok()?;
+            Some(Bytes::from(zipped))
+        });
+        zipped.clone()
     }
 }
 
