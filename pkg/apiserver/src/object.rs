@@ -315,6 +315,8 @@ impl fmt::Debug for Object {
 
 /// What the request's task knows of an object that it writes.
 pub(crate) struct Noted {
+    /// What the writer took the resource for.
+    pub resource: Arc<Resource>,
     pub selectable: Selectable,
     pub managed: Managed,
 }

@@ -172,6 +172,12 @@ impl Row {
         validation::warnings(&self.resource, new, old)
     }
 
+    /// Whether the cache is another resource's by now, or nobody's: another registry is about to be in place.
+    pub fn is_past(&self) -> bool {
+        let cache = self.cache.as_ref().filter(|_| self.served().custom.is_some());
+        cache.is_some_and(|cache| !cache.is_of(&self.resource))
+    }
+
     pub fn is_virtual(&self) -> bool {
         self.cache.is_none()
     }

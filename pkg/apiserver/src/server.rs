@@ -130,10 +130,25 @@ impl ApiServer {
         }
     }
 
+    /// Where a request leads. What a definition changed is in the cache a moment before it is in the registry.
+    async fn route(&self, request: &Request) -> Result<Option<Route>, Status> {
+        loop {
+            let swapped = self.state.swapped();
+            let route = routes::find(self.state.registry().rows(), &request.parts.method, &request.info.path)?;
+            if !route.as_ref().is_some_and(|route| route.row.is_past()) {
+                return Ok(route);
+            }
+            let waiting = tokio::time::timeout_at(request.deadline, swapped);
+            waiting
+                .await
+                .map_err(|_| Status::timeout("the definition of this resource is changing"))?;
+        }
+    }
+
     async fn run(self: &Arc<Self>, mut request: Request, body: Body) -> Result<Response<Body>, Status> {
         request.pass()?;
         let guard = std::mem::take(&mut request.guard);
-        let route = routes::find(self.state.registry().rows(), &request.parts.method, &request.info.path)?;
+        let route = self.route(&request).await?;
         let response = match route {
             Some(route) => resource(request, route, body).await?,
             None => {

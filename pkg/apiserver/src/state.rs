@@ -11,6 +11,8 @@ use mk8s_api::registry::{self as rows, Resource};
 use mk8s_store::{SledStore, Store, StoreError};
 use mk8s_supervisor::job;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +57,7 @@ pub struct State {
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
     registry: ArcSwap<Registry>,
+    swapped: Notify,
     definitions: Mutex<Definitions>,
     webhooks: Webhooks,
     services: Services,
@@ -118,6 +121,7 @@ impl State {
             store,
             cache,
             registry: ArcSwap::from_pointee(registry),
+            swapped: Notify::new(),
             definitions: Mutex::new(definitions),
             webhooks,
             services,
@@ -149,6 +153,13 @@ impl State {
     pub(crate) fn serve<'a>(&self, custom: impl Iterator<Item = &'a Arc<Resource>>) {
         let next = Registry::new(served(custom), &self.cache, Some(&self.registry()));
         self.registry.store(Arc::new(next));
+        self.swapped.notify_waiters();
+        self.cache.tell_ended();
+    }
+
+    /// Ends when another registry is in place than was when this was called.
+    pub(crate) fn swapped(&self) -> Notified<'_> {
+        self.swapped.notified()
     }
 
     /// What is served now.

@@ -63,18 +63,23 @@ pub struct Printed {
 }
 
 impl Printed {
-    pub fn of(resource: &Resource, object: &Value, managed: &Managed) -> Result<Printed, Status> {
+    pub fn of(resource: &Arc<Resource>, object: &Value, managed: &Managed) -> Result<Printed, Status> {
         let selectable = Selectable::of(resource, object);
-        Ok(Printed::new(print(object, None)?, selectable, managed))
+        Ok(Printed::new(resource, print(object, None)?, selectable, managed))
     }
 
     /// Of a part of an object, and the rest as it was.
-    pub fn of_part(resource: &Resource, part: &Value, rest: &Rest, managed: &Managed) -> Result<Printed, Status> {
+    pub fn of_part(resource: &Arc<Resource>, part: &Value, rest: &Rest, managed: &Managed) -> Result<Printed, Status> {
         let selectable = rest.selectable(resource, part);
-        Ok(Printed::new(print(part, Some(rest))?, selectable, managed))
+        Ok(Printed::new(resource, print(part, Some(rest))?, selectable, managed))
     }
 
-    fn new((mut value, hole): (Vec<u8>, usize), selectable: Selectable, managed: &Managed) -> Printed {
+    fn new(
+        resource: &Arc<Resource>,
+        (mut value, hole): (Vec<u8>, usize),
+        selectable: Selectable,
+        managed: &Managed,
+    ) -> Printed {
         let text = value.len();
         stored_form::append(&mut value, managed);
         // Of the size in which the object is kept, so that nobody copies it after this task.
@@ -84,7 +89,11 @@ impl Printed {
             value,
             text,
             hole,
-            noted: Noted { selectable, managed },
+            noted: Noted {
+                resource: resource.clone(),
+                selectable,
+                managed,
+            },
         }
     }
 

@@ -192,6 +192,71 @@ async fn what_changes_in_a_definition_changes_what_is_served_and_ends_no_other_w
     assert_eq!(table["columnDefinitions"][1]["name"], "N");
 }
 
+/// Whose watch is ended comes back at once: to what the definition says by then, and not to what it said.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_when_a_watch_is_ended_is_shown_the_version_that_he_asks_for() {
+    let api = Api::open().await;
+    api.post(CRDS, &definition()).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    api.post(CARS, &car("a", "red")).await;
+    let path = format!("{CRDS}/cars.example.org");
+    for turn in 0..20 {
+        let own = api.watch(&format!("{CARS}?watch=1&resourceVersion=0")).await;
+        let moved = json!([
+            {"op": "replace", "path": "/spec/versions/0/storage", "value": turn % 2 == 1},
+            {"op": "replace", "path": "/spec/versions/1/storage", "value": turn % 2 == 0}]);
+        assert_eq!(api.patch(&path, "application/json-patch+json", &moved).await.0, 200);
+        let ended = tokio::time::timeout(Duration::from_secs(20), events_until(own, |_| false));
+        assert_eq!(ended.await.unwrap().len(), 1);
+        let again = api.watch(&format!("{CARS}?watch=1&resourceVersion=0")).await;
+        let shown = events_until(again, |_| true).await;
+        assert_eq!(shown[0]["object"]["apiVersion"], "example.org/v1", "{shown:?}");
+    }
+}
+
+/// It is the name of the pods' indexed field, and none of a custom kind is indexed: which fields it has may change.
+#[tokio::test]
+async fn a_selectable_field_of_any_name_may_come_and_move() {
+    let api = Api::open().await;
+    let mut placed = definition();
+    placed["spec"]["versions"].as_array_mut().unwrap().truncate(1);
+    let properties = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/nodeName";
+    api.post(CRDS, &placed).await;
+    until(&api, "cars.example.org", "Established", "True").await;
+    let path = format!("{CRDS}/cars.example.org");
+    let one = |name: &str| {
+        let mut one = car(name, "red");
+        one["spec"]["nodeName"] = "x".into();
+        one
+    };
+    let selected = format!("{CARS}?fieldSelector=spec.nodeName%3Dx");
+    for (turn, fields) in [[".spec.nodeName", ".spec.color"], [".spec.color", ".spec.nodeName"]]
+        .iter()
+        .enumerate()
+    {
+        let change = json!([
+            {"op": "add", "path": properties, "value": {"type": "string"}},
+            {"op": "replace", "path": "/spec/versions/0/selectableFields",
+             "value": fields.map(|path| json!({"jsonPath": path}))}]);
+        let (code, changed) = api.patch(&path, "application/json-patch+json", &change).await;
+        assert_eq!(code, 200, "{changed}");
+        for _ in 0..500 {
+            if api.get(&selected).await.0 == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let name = format!("c{turn}");
+        let watch = api.watch(&format!("{selected}&watch=1")).await;
+        assert_eq!(api.post(CARS, &one(&name)).await.0, 201);
+        let seen = events_until(watch, |event| event["object"]["metadata"]["name"] == name.as_str());
+        let seen = tokio::time::timeout(Duration::from_secs(20), seen).await;
+        assert!(seen.is_ok(), "{fields:?}");
+        let (_, list) = api.get(&selected).await;
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(turn + 1), "{fields:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_definition_goes_when_the_last_of_its_objects_has() {
     let api = Api::open().await;

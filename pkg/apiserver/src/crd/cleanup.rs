@@ -50,10 +50,19 @@ pub fn begin(state: &Arc<State>, stored: &Arc<ResourceCache>, name: String) {
 }
 
 async fn clean_up(state: &State, stored: &Arc<ResourceCache>, name: &str) -> Result<(), Status> {
+    let Some(object) = stored.get("", name) else {
+        return Ok(());
+    };
+    let deleted = object.value()?;
+    if !meta::is_deleting(&deleted) {
+        // Another of the name: the one that was deleted is gone.
+        return Ok(());
+    }
+    let uid = meta::uid(&deleted);
     let say = |condition: Condition, ends: bool| {
         change(state, stored, name, move |object| {
             let mut definition = object.value()?;
-            if !meta::is_deleting(&definition) {
+            if meta::uid(&definition) != uid {
                 return Ok(None);
             }
             condition.put(&mut definition);
@@ -63,20 +72,17 @@ async fn clean_up(state: &State, stored: &Arc<ResourceCache>, name: &str) -> Res
             Ok(Some(definition))
         })
     };
-    let Some(object) = stored.get("", name) else {
-        return Ok(());
-    };
     let message = "CustomResource deletion is in progress";
     say(
         Condition::new(TERMINATING, true, "InstanceDeletionInProgress", message),
         false,
     )
     .await?;
-    let ended = if definitions::overlaps(&object.value()?) {
+    let ended = if definitions::overlaps(&deleted) {
         let message = "instances overlap with built-in resources in storage";
         Condition::new(TERMINATING, false, "OverlappingBuiltInResource", message)
     } else {
-        let resource = state.definitions().lock().resource(name);
+        let resource = state.definitions().lock().resource(name, uid);
         let instances = resource.and_then(|resource| state.cache().resource(&resource.group, &resource.plural));
         match instances {
             Some(instances) => {

@@ -51,8 +51,10 @@ impl Definitions {
         self.known.values().filter_map(|known| known.resource.as_ref())
     }
 
-    pub fn resource(&self, name: &str) -> Option<Arc<Resource>> {
-        self.known.get(name)?.resource.clone()
+    /// What is served for a definition, which others of the same name may follow.
+    pub fn resource(&self, name: &str, uid: &str) -> Option<Arc<Resource>> {
+        let known = self.known.get(name).filter(|known| known.uid == uid);
+        known?.resource.clone()
     }
 
     pub fn names(&self) -> impl Iterator<Item = String> {

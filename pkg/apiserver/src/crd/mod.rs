@@ -61,7 +61,7 @@ pub fn load(cache: &Cache) -> Definitions {
 
 /// A stored object of a custom resource as it is read: in the stored version, where no webhook makes that, without fields
 /// that the schema lacks, and with its defaults.
-fn read(object: Object) -> Object {
+pub(crate) fn read(object: Object) -> Object {
     let resource = object.resource().clone();
     let read = read_tree(&resource, &object).and_then(|read| match read {
         Some(tree) => write::in_form(&object, resource, &tree).map(Some),

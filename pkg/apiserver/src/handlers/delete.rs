@@ -173,7 +173,7 @@ impl Attempt for Delete<'_> {
 
 /// What a deletion does to what is stored; `beside` is done where it removes the object.
 pub fn as_planned(
-    resource: &Resource,
+    resource: &Arc<Resource>,
     current: Current,
     options: &DeleteOptions,
     beside: Vec<Op>,

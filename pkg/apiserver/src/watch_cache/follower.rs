@@ -8,6 +8,7 @@ use mk8s_store::{Commit, Committed, Entry, Follower};
 
 use super::resource::{Change, ResourceCache};
 use super::{Cache, Shared};
+use crate::crd;
 use crate::object::{Noted, Object};
 
 /// What a request's task sends along with its write, and where it finds the cached object afterwards.
@@ -166,7 +167,13 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
                 create_revision,
                 mod_revision: revision,
             };
-            let object = Object::new(resource, stored, noted);
+            let current = noted.filter(|noted| Arc::ptr_eq(&noted.resource, &resource));
+            let is_past = current.is_none() && resource.stored().custom.is_some();
+            let mut object = Object::new(resource, stored, current);
+            if is_past {
+                // Its request began before the definition was what it is now.
+                object = crd::read(object);
+            }
             let object = Arc::new(object);
             if let Some(made) = made {
                 let _ = made.set(object.clone());

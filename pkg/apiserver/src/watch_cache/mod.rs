@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use mk8s_api::registry::{Resource, Support};
+use mk8s_api::registry::{Resource, Scope, Support};
 
 pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
@@ -24,6 +24,8 @@ pub use watcher::{Next, Watcher};
 pub struct Cache {
     groups: ArcSwap<Groups>,
     shared: Arc<Shared>,
+    /// What became another resource's, or nobody's, and whose watchers do not know yet.
+    ended: parking_lot::Mutex<Vec<Arc<ResourceCache>>>,
 }
 
 type Groups = HashMap<String, Group>;
@@ -74,6 +76,7 @@ impl Cache {
         Cache {
             groups: ArcSwap::from_pointee(groups),
             shared,
+            ended: parking_lot::Mutex::default(),
         }
     }
 
@@ -90,9 +93,14 @@ impl Cache {
     }
 
     /// Gives a resource a cache, with what is stored of it, each object as `read` makes it of the stored one. Where it has one
-    /// already, the objects of that are read anew, and who watches them is ended.
+    /// already, the objects of that are read anew, and who watches them is ended (`tell_ended`).
     pub fn serve(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object) {
-        let known = self.resource(&resource.group, &resource.plural);
+        let mut known = self.resource(&resource.group, &resource.plural);
+        // Keys are formed by the scope.
+        let namespaced = resource.scope == Scope::Namespaced;
+        if known.take_if(|known| known.is_namespaced() != namespaced).is_some() {
+            self.retire(&resource.group, &resource.plural);
+        }
         // Every write waits while the committer is held back: what there is by now is read before.
         let early = known.map(|cache| cache.read_early(resource, read));
         // The committer hands nothing on meanwhile: no change falls between the two.
@@ -100,6 +108,7 @@ impl Cache {
         let floor = self.shared.published();
         if let Some(cache) = self.resource(&resource.group, &resource.plural) {
             cache.reread(resource, read, &early.unwrap_or_default(), floor);
+            self.ended.lock().push(cache);
             return;
         }
         let mut groups = Groups::clone(&self.groups.load());
@@ -118,7 +127,7 @@ impl Cache {
         }
     }
 
-    /// Takes a resource's cache away; who watches it is ended.
+    /// Takes a resource's cache away; who watches it is ended (`tell_ended`).
     pub fn retire(&self, group: &str, plural: &str) {
         let mut placement = self.shared.placement.lock();
         let mut groups = Groups::clone(&self.groups.load());
@@ -129,6 +138,14 @@ impl Cache {
         placement.remove(&cache);
         drop(placement);
         cache.clear();
+        self.ended.lock().push(cache);
+    }
+
+    /// Wakes those whose watch was ended: not before there is what they are to look at instead.
+    pub fn tell_ended(&self) {
+        for cache in std::mem::take(&mut *self.ended.lock()) {
+            cache.wake_all();
+        }
     }
 
     /// Another number after each change of any object of a group: whoever keeps what he made of them asks this alone.

@@ -31,6 +31,8 @@ pub struct ResourceCache {
     scope: Scope,
     /// No object begins any more.
     closed: AtomicBool,
+    /// It belongs to no resource any more: nothing feeds it.
+    retired: AtomicBool,
     /// `/registry/core/pods/`
     prefix: String,
     pub(super) state: Mutex<State>,
@@ -39,7 +41,7 @@ pub struct ResourceCache {
     /// The group's count of changes.
     changes: Arc<AtomicU64>,
     /// Where in the row's fields the indexed one stands.
-    index: Option<usize>,
+    pub(super) index: Option<usize>,
 }
 
 pub(super) struct State {
@@ -136,11 +138,15 @@ impl ResourceCache {
         floor: u64,
         changes: Arc<AtomicU64>,
     ) -> ResourceCache {
-        let index = resource.index.iter().position(|field| field.label == INDEXED_FIELD);
+        // Never a custom kind's: which fields it has, and in which order, may change.
+        let built_in = resource.stored().custom.is_none();
+        let mut fields = resource.index.iter().take_while(|_| built_in);
+        let index = fields.position(|field| field.label == INDEXED_FIELD);
         ResourceCache {
             prefix: key_prefix(&resource),
             scope: resource.scope,
             closed: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             resource: ArcSwap::new(resource),
             state: Mutex::new(State {
                 map: Map::new(),
@@ -169,6 +175,11 @@ impl ResourceCache {
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether it is a resource's now, as whoever was served it knows the resource.
+    pub fn is_of(&self, resource: &Arc<Resource>) -> bool {
+        Arc::ptr_eq(&self.resource.load(), resource) && !self.retired.load(Ordering::Acquire)
     }
 
     pub fn is_namespaced(&self) -> bool {
@@ -343,7 +354,7 @@ impl ResourceCache {
     }
 
     /// The resource is another from now on, and so are its objects, of which `early` were read already. No event tells of
-    /// that: a watch ends, and whoever began it looks again. The caller holds the committer back.
+    /// that: a watch ends (`wake_all`), and whoever began it looks again. The caller holds the committer back.
     pub(super) fn reread(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object, early: &Map, floor: u64) {
         self.resource.store(resource.clone());
         let state = self.state.lock();
@@ -359,6 +370,7 @@ impl ResourceCache {
 
     /// Nothing is left of the resource.
     pub(super) fn clear(&self) {
+        self.retired.store(true, Ordering::Release);
         let state = self.state.lock();
         let floor = self.shared.published();
         self.begin_again(state, Map::new(), floor);
@@ -371,11 +383,14 @@ impl ResourceCache {
         state.indexed.clear();
         state.by_value = None;
         state.epoch += 1;
-        let epoch = state.epoch;
         drop(state);
         drop((before, ring, pinned));
         self.changes.fetch_add(1, Ordering::Release);
-        self.wake.send_replace(epoch);
+    }
+
+    /// Lets every watcher look.
+    pub(super) fn wake_all(&self) {
+        self.wake.send_modify(|_| {});
     }
 
     /// Fills the cache at start.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::resource::{INDEXED_FIELD, Indexed, ResourceCache, Snapshot};
+use super::resource::{Indexed, ResourceCache, Snapshot};
 use super::ring::{Event, OF_VALUE, Ring};
 
 /// How much a watcher takes at once: so many events, and no more after so many bytes.
@@ -73,7 +73,7 @@ impl ResourceCache {
         after: u64,
         value: Option<&str>,
     ) -> Watcher {
-        let indexed = value.filter(|_| self.resource().index.iter().any(|field| field.label == INDEXED_FIELD));
+        let indexed = value.filter(|_| self.index.is_some());
         let Some(value) = indexed else {
             return Watcher {
                 cache: self.clone(),
