@@ -96,18 +96,28 @@ impl Filter {
             .map(|term| term.value.as_str())
     }
 
+    /// Whether its name and namespace are right, which are the same in all of its versions.
+    pub fn may_match(&self, object: &Object) -> bool {
+        let mut terms = self.terms.iter().filter(|term| !matches!(term.what, What::Field(_)));
+        terms.all(|term| term.matches(object))
+    }
+
     pub fn matches(&self, object: &Object) -> bool {
-        for term in &self.terms {
-            let value = match term.what {
-                What::Name => object.name(),
-                What::Namespace => object.namespace(),
-                What::Field(index) => object.selectable().fields.get(index).map_or("", |value| value),
-            };
-            if (value == term.value) != term.equals {
-                return false;
-            }
+        if !self.terms.iter().all(|term| term.matches(object)) {
+            return false;
         }
         self.labels.is_everything() || self.labels.matches(|key| object.label(key))
+    }
+}
+
+impl Term {
+    fn matches(&self, object: &Object) -> bool {
+        let value = match self.what {
+            What::Name => object.name(),
+            What::Namespace => object.namespace(),
+            What::Field(index) => object.selectable().fields.get(index).map_or("", |value| value),
+        };
+        (value == self.value) == self.equals
     }
 }
 

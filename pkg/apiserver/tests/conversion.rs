@@ -214,3 +214,70 @@ async fn a_webhook_that_nobody_vouches_for_is_not_asked() {
     assert_eq!(code, 500, "{failed}");
     assert!(message.contains("certificate"), "{message}");
 }
+
+/// What `definition` says, with fields that selectors may name in each version.
+fn selectable(url: &str, bundle: &str) -> Value {
+    let mut definition = definition(url, bundle);
+    let object = |properties: Value| json!({"type": "object", "properties": properties});
+    let text = json!({"type": "string"});
+    let schemas = [json!({"color": text}), json!({"paint": object(json!({"color": text}))})];
+    let paths = [".spec.color", ".spec.paint.color"];
+    for (at, (spec, path)) in schemas.into_iter().zip(paths).enumerate() {
+        let version = &mut definition["spec"]["versions"][at];
+        version["schema"]["openAPIV3Schema"] = object(json!({"spec": object(spec)}));
+        version["selectableFields"] = json!([{"jsonPath": path}]);
+        version.as_object_mut().unwrap().remove("subresources");
+    }
+    definition
+}
+
+/// Where a webhook makes the form that is shown, selectors are asked of that, not of what is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn selectors_are_asked_of_what_is_shown() {
+    let (url, bundle) = webhook(Arc::default()).await;
+    let api = Api::open().await;
+    let (code, made) = api.post(CRDS, &selectable(&url, &bundle)).await;
+    assert_eq!(code, 201, "{made}");
+    served(&api).await;
+    let reds = format!("{NEW}?fieldSelector=spec.paint.color%3Dred");
+    let watch = api.watch(&format!("{reds}&watch=1")).await;
+    for (name, color) in [("a", "red"), ("b", "blue"), ("c", "red"), ("d", "red")] {
+        let car = json!({"apiVersion": "example.org/v2", "kind": "Car", "metadata": {"name": name},
+            "spec": {"paint": {"color": color}}});
+        assert_eq!(api.post(NEW, &car).await.0, 201);
+    }
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .map(|car| car["metadata"]["name"].as_str().unwrap().to_string())
+            .collect()
+    };
+    assert_eq!(names(&api.get(&reds).await.1), ["a", "c", "d"]);
+    let (_, old) = api.get(&format!("{OLD}?fieldSelector=spec.color%3Dred")).await;
+    assert_eq!(names(&old), ["a", "c", "d"]);
+    let (_, first) = api.get(&format!("{reds}&limit=2")).await;
+    assert_eq!(names(&first), ["a", "c"]);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let (_, rest) = api.get(&format!("{reds}&limit=2&continue={token}")).await;
+    assert_eq!(
+        (names(&rest), &rest["metadata"]["continue"]),
+        (vec!["d".into()], &Value::Null)
+    );
+
+    // One that is no longer selected goes, for who watches.
+    let blue = json!({"spec": {"paint": {"color": "blue"}}});
+    assert_eq!(api.patch(&format!("{NEW}/a"), MERGE, &blue).await.0, 200);
+    let seen = events_until(watch, |event| event["type"] == "DELETED").await;
+    let told: Vec<(&str, &str)> = seen
+        .iter()
+        .map(|event| {
+            let name = event["object"]["metadata"]["name"].as_str().unwrap();
+            (event["type"].as_str().unwrap(), name)
+        })
+        .collect();
+    assert_eq!(told, [("ADDED", "a"), ("ADDED", "c"), ("ADDED", "d"), ("DELETED", "a")]);
+
+    let (code, gone) = api.delete(&reds, None).await;
+    assert_eq!((code, names(&gone)), (200, vec!["c".into(), "d".into()]));
+    assert_eq!(names(&api.get(NEW).await.1), ["a", "b"]);
+}

@@ -39,19 +39,34 @@ pub enum Form {
     Stored,
 }
 
-/// Cached objects in the row's form, where a webhook makes it; else as they are.
-pub async fn objects(state: &State, row: &Row, found: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>, Status> {
+/// How many bytes of objects a webhook is asked about at once, about.
+const QUESTION: usize = 1 << 20;
+
+/// Cached objects in the row's form, where a webhook makes it; else, and where they are in it already, as they are.
+pub async fn objects(state: &State, row: &Row, mut found: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>, Status> {
     let Some(webhook) = row.webhook() else {
         return Ok(found);
     };
-    let trees: Result<Vec<Value>, Status> = found.iter().map(|object| object.value()).collect();
-    let converted = convert(state.webhooks(), webhook, trees?, &row.api_version).await?;
-    let both = found.into_iter().zip(converted);
-    let shown = both.map(|(stored, tree)| {
-        let object = write::in_form(&stored, row.resource.clone(), &tree)?;
-        Ok(Arc::new(object))
-    });
-    shown.collect()
+    let first = format!("{{\"apiVersion\":\"{}\",", row.api_version);
+    let differs = |at: &usize| !found[*at].json.starts_with(first.as_bytes());
+    let places: Vec<usize> = (0..found.len()).filter(differs).collect();
+    let mut rest = places.as_slice();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |at: &&usize| {
+            let fits = bytes < QUESTION;
+            bytes += found[**at].json.len();
+            fits
+        };
+        let asked;
+        (asked, rest) = rest.split_at(rest.iter().take_while(fits).count());
+        let trees: Result<Vec<Value>, Status> = asked.iter().map(|at| found[*at].value()).collect();
+        let converted = convert(state.webhooks(), webhook, trees?, &row.api_version).await?;
+        for (at, tree) in asked.iter().zip(converted) {
+            found[*at] = Arc::new(write::in_form(&found[*at], row.resource.clone(), &tree)?);
+        }
+    }
+    Ok(found)
 }
 
 /// The objects in a version (`example.org/v1`), in the same order; those that are in it already stay as they are.

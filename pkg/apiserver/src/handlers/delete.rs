@@ -13,7 +13,7 @@ use mk8s_store::Op;
 use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
-use super::{answer, decode};
+use super::{answer, decode, list};
 use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::crd::{self, conversion};
@@ -62,20 +62,19 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
 }
 
 pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
-    let list = ListOptions::parse(&call.query)?;
-    let filter = Filter::new(&call.row, &call.info, &list)?;
+    let query = ListOptions::parse(&call.query)?;
+    let filter = Filter::new(&call.row, &call.info, &query)?;
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
-    list.revision()?;
+    query.revision()?;
     let snapshot = call.cache()?.list(&call.info.namespace);
-    let mut matching: Vec<Arc<Object>> = snapshot
-        .iter()
-        .filter(|object| filter.matches(object))
-        .cloned()
-        .collect();
-    if list.limit > 0 {
-        matching.truncate(list.limit);
-    }
+    let matching: Vec<Arc<Object>> = if call.row.webhook().is_some() {
+        list::converted(call, &snapshot, None, &filter, query.limit).await?.0
+    } else {
+        let most = if query.limit > 0 { query.limit } else { usize::MAX };
+        let matching = snapshot.iter().filter(|object| filter.matches(object));
+        matching.take(most).cloned().collect()
+    };
     if !matching.is_empty() {
         call.refuse_unsupported()?;
     }

@@ -48,7 +48,10 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
         revision: from.snapshot.revision,
         ..Page::default()
     };
-    if let (Some(name), false) = (filter.name(), namespace.is_empty() && call.row.resource.is_namespaced()) {
+    if call.row.webhook().is_some() {
+        let (items, more) = converted(call, &from.snapshot, from.after.as_deref(), &filter, options.limit).await?;
+        cut(call, &mut page, &from, &filter, items, more)?;
+    } else if let (Some(name), false) = (filter.name(), namespace.is_empty() && call.row.resource.is_namespaced()) {
         let key = cache.key(namespace, name);
         let found = from.snapshot.get(&key).filter(|object| filter.matches(object)).cloned();
         page.source = Source::Items(found.into_iter().collect::<Vec<_>>().into_iter());
@@ -59,17 +62,47 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
             filter,
         };
     } else {
-        take_page(&mut page, &from, &filter, options.limit);
-        if !page.continue_token.is_empty() {
-            cache.pin(&from.snapshot);
-            call.server.schedule_pin_expiry();
-        }
-    }
-    if call.row.webhook().is_some() {
-        let shown = conversion::objects(&call.server, &call.row, page.source.collect()).await?;
-        page.source = Source::Items(shown.into_iter());
+        let matching = from.snapshot.iter_after(from.after.as_deref());
+        let mut matching = matching.filter(|object| filter.matches(object));
+        let items = matching.by_ref().take(options.limit).cloned().collect();
+        cut(call, &mut page, &from, &filter, items, matching.next().is_some())?;
     }
     respond_list(call, page)
+}
+
+/// How many objects are looked at for one page of those that a webhook has to convert first.
+const LOOK: usize = 500;
+
+/// What selectors pick of a snapshot where a webhook makes the objects' form, which is what they are asked of: up to
+/// `limit` (0: all) of them, and whether there are more.
+pub async fn converted(
+    call: &Call,
+    snapshot: &Snapshot,
+    after: Option<&str>,
+    filter: &Filter,
+    limit: usize,
+) -> Result<(Vec<Arc<Object>>, bool), Status> {
+    let mut rest = snapshot.iter_after(after).filter(|object| filter.may_match(object));
+    let wanted = match limit {
+        0 => usize::MAX,
+        limit => limit.saturating_add(1),
+    };
+    let mut picked = Vec::new();
+    while picked.len() < wanted {
+        let most = if filter.is_everything() {
+            wanted - picked.len()
+        } else {
+            LOOK
+        };
+        let found: Vec<Arc<Object>> = rest.by_ref().take(most.min(LOOK)).cloned().collect();
+        if found.is_empty() {
+            return Ok((picked, false));
+        }
+        let shown = conversion::objects(&call.server, &call.row, found).await?;
+        picked.extend(shown.into_iter().filter(|object| filter.matches(object)));
+    }
+    picked.truncate(limit);
+    Ok((picked, true))
 }
 
 /// A node's own pods, now: by the index, without a look at all the others.
@@ -270,13 +303,17 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-fn take_page(page: &mut Page, from: &Resumed, filter: &Filter, limit: usize) {
-    let snapshot = &from.snapshot;
-    let mut matching = snapshot
-        .iter_after(from.after.as_deref())
-        .filter(|object| filter.matches(object));
-    let items: Vec<Arc<Object>> = matching.by_ref().take(limit).cloned().collect();
-    if matching.next().is_some() {
+/// Makes a page of some objects; where there are more, with what leads on to them.
+fn cut(
+    call: &Call,
+    page: &mut Page,
+    from: &Resumed,
+    filter: &Filter,
+    items: Vec<Arc<Object>>,
+    more: bool,
+) -> Result<(), Status> {
+    if more {
+        let snapshot = &from.snapshot;
         let start = items.last().map_or("", |last| &last.key[snapshot.prefix().len()..]);
         // With a selector upstream does not count either.
         let left = filter.is_everything().then(|| {
@@ -291,8 +328,11 @@ fn take_page(page: &mut Page, from: &Resumed, filter: &Filter, limit: usize) {
             since: from.since,
         }
         .encode();
+        call.cache()?.pin(snapshot);
+        call.server.schedule_pin_expiry();
     }
     page.source = Source::Items(items.into_iter());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -154,13 +154,19 @@ impl Scope {
         self.prefix.is_none() && self.filter.is_everything()
     }
 
+    fn is_in_namespace(&self, object: &Object) -> bool {
+        self.prefix
+            .as_ref()
+            .is_none_or(|prefix| object.key.starts_with(&**prefix))
+    }
+
+    /// Whether it can be about an object, whatever a webhook makes of it.
+    fn may_cover(&self, object: &Object) -> bool {
+        self.is_in_namespace(object) && self.filter.may_match(object)
+    }
+
     pub(crate) fn covers(&self, object: &Object) -> bool {
-        if let Some(prefix) = &self.prefix
-            && !object.key.starts_with(&**prefix)
-        {
-            return false;
-        }
-        self.filter.matches(object)
+        self.is_in_namespace(object) && self.filter.matches(object)
     }
 
     /// What an event is to this watcher: entering a selector is ADDED, leaving it DELETED with the last object seen.
@@ -287,20 +293,21 @@ impl Stream {
     /// decided whether the client saw it.
     async fn convert(&mut self) -> Result<(), Status> {
         let Some(state) = &self.converts else { return Ok(()) };
+        let scope = &self.scope;
+        self.events.retain(|event| scope.may_cover(&event.object));
+        let before = |event: &Event| event.old.clone().filter(|old| !Arc::ptr_eq(old, &event.object));
+        let all = self.events.iter();
+        let all = all.flat_map(|event| std::iter::once(event.object.clone()).chain(before(event)));
+        let shown = conversion::objects(state, &self.encoder.row, all.collect()).await?;
+        let mut shown = shown.into_iter();
         for event in &mut self.events {
-            let mut both = vec![event.object.clone()];
-            both.extend(event.old.iter().filter(|old| !Arc::ptr_eq(old, &event.object)).cloned());
-            let shown = conversion::objects(state, &self.encoder.row, both).await?;
-            let mut shown = shown.into_iter();
             let object = shown.next().unwrap_or_else(|| event.object.clone());
-            let old = shown.next().or_else(|| event.old.as_ref().map(|_| object.clone()));
-            *event = Arc::new(Event::new(
-                event.kind,
-                event.revision,
-                object,
-                old,
-                std::time::Instant::now(),
-            ));
+            let old = match before(event) {
+                Some(_) => shown.next(),
+                None => event.old.as_ref().map(|_| object.clone()),
+            };
+            let at = std::time::Instant::now();
+            *event = Arc::new(Event::new(event.kind, event.revision, object, old, at));
         }
         Ok(())
     }
