@@ -1,6 +1,7 @@
 //! Bytes ↔ the tree: JSON, YAML and Kubernetes protobuf. Decoding finds unknown and duplicate fields, checks Go's types
 //! and leaves the tree as upstream would print it; all three formats share that one pass.
 
+mod doubles;
 mod error;
 pub mod json;
 pub mod protobuf;

@@ -142,6 +142,13 @@ impl Context {
         }
     }
 
+    /// Forgets which keys came twice; whether there were any.
+    pub(super) fn takes_doubles(&mut self) -> bool {
+        let before = self.problems.len();
+        self.problems.retain(|problem| problem.kind != ProblemKind::Duplicate);
+        self.problems.len() < before
+    }
+
     pub(super) fn finish(self, value: Value) -> Decoded {
         let mut problems: Vec<String> = Vec::with_capacity(self.problems.len().min(MAX_PROBLEMS));
         let mut told = HashSet::with_capacity(self.problems.len());

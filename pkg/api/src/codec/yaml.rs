@@ -5,8 +5,8 @@ use serde::de::DeserializeSeed as _;
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Error, Options};
 
-use super::DecodeError;
 use super::typed::{Context, Decoded, Validation};
+use super::{DecodeError, doubles};
 use crate::schema::Schema;
 
 /// Decodes a YAML body (server-side apply sends such, and some clients all). Of several documents it is the first, as
@@ -18,7 +18,20 @@ pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Resu
             context.seed(ty).deserialize(deserializer)
         });
     match value {
-        Ok(value) => Ok(context.finish(value)),
+        Ok(value) => {
+            let text = context
+                .takes_doubles()
+                .then(|| std::str::from_utf8(bytes).ok())
+                .flatten();
+            let mut decoded = context.finish(value);
+            let mut doubles = text.map(doubles::of).unwrap_or_default();
+            // Where they are refused, all of them are one error.
+            if validation == Validation::Strict && !doubles.is_empty() {
+                doubles = vec![format!("yaml: unmarshal errors:\n  {}", doubles.join("\n  "))];
+            }
+            decoded.problems.splice(..0, doubles);
+            Ok(decoded)
+        }
         Err(Error::Budget {
             breach: BudgetBreach::Depth { .. },
             ..
@@ -116,8 +129,8 @@ spec:
         assert_eq!(
             decoded.problems,
             [
+                "yaml: unmarshal errors:\n  line 22: key \"priority\" already set in map",
                 r#"unknown field "spec.containers[0].imgae""#,
-                r#"duplicate field "spec.priority""#
             ]
         );
     }

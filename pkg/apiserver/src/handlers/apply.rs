@@ -27,14 +27,21 @@ pub struct Applying {
     pub configuration: Value,
     pub writer: Writer,
     pub force: bool,
+    validation: FieldValidation,
     /// Keys that come twice.
     problems: Vec<String>,
 }
 
 impl Applying {
     /// Reads a request's body, whose object says that it is what the URL names.
-    pub fn read(call: &Call, api_version: &str, kind: &str, body: &[u8]) -> Result<Applying, Status> {
-        let Decoded { value, problems } = decode(body)?;
+    pub fn read(
+        call: &Call,
+        api_version: &str,
+        kind: &str,
+        body: &[u8],
+        validation: FieldValidation,
+    ) -> Result<Applying, Status> {
+        let Decoded { value, problems } = decode(body, validation.into())?;
         let own = gvk(meta::api_version(&value), meta::kind(&value));
         if own != gvk(api_version, kind) {
             return Err(Status::bad_request(format!("invalid object type: {own}")));
@@ -46,6 +53,7 @@ impl Applying {
             configuration: value,
             writer: managers::writer(call, api_version, Operation::Apply),
             force: call.query.flag("force"),
+            validation,
             problems,
         })
     }
@@ -84,11 +92,12 @@ impl Applying {
     }
 
     /// What strict decoding has against the body, once it was applied.
-    pub fn note_problems(&self, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<(), Status> {
-        match validation {
+    pub fn note_problems(&self, warnings: &mut Vec<String>) -> Result<(), Status> {
+        match self.validation {
             FieldValidation::Strict if !self.problems.is_empty() => {
                 let problems = self.problems.join(", ");
-                Err(Status::bad_request(format!("error strict decoding YAML: {problems}")))
+                let text = format!("error strict decoding YAML: error converting YAML to JSON: {problems}");
+                Err(Status::bad_request(text))
             }
             FieldValidation::Warn => {
                 warnings.extend(self.problems.iter().cloned());
@@ -100,18 +109,18 @@ impl Applying {
 }
 
 /// A body that is an object; none at all is an empty one.
-fn decode(body: &[u8]) -> Result<Decoded, Status> {
+fn decode(body: &[u8], validation: Validation) -> Result<Decoded, Status> {
     let decoded = match body.trim_ascii_start().first() {
         None => Ok(Decoded {
             value: Value::Object(serde_json::Map::new()),
             problems: Vec::new(),
         }),
         // Most of them are JSON, which is YAML too.
-        Some(b'{') => match json::decode(body, None, Validation::Strict) {
-            Ok(decoded) => Ok(decoded),
-            Err(_) => yaml::decode(body, None, Validation::Strict),
+        Some(b'{') => match json::decode(body, None, validation) {
+            Ok(decoded) if decoded.problems.is_empty() => Ok(decoded),
+            _ => yaml::decode(body, None, validation),
         },
-        Some(_) => yaml::decode(body, None, Validation::Strict),
+        Some(_) => yaml::decode(body, None, validation),
     };
     let why = |error| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"));
     let decoded = decoded.map_err(why)?;
@@ -149,7 +158,13 @@ fn conflict(conflicts: &Conflicts) -> Status {
 
 /// Applies to the object, or through a subresource.
 pub async fn apply_part(call: &Call, body: Bytes, options: WriteOptions, part: Part) -> Result<Response<Body>, Status> {
-    let applying = Applying::read(call, &call.row.api_version, call.row.kind(), &body)?;
+    let applying = Applying::read(
+        call,
+        &call.row.api_version,
+        call.row.kind(),
+        &body,
+        options.field_validation,
+    )?;
     let mut warnings = Vec::new();
     let updated = pipeline::update(call, part, Reads::Whole, options, &mut warnings, |current, warnings| {
         applied(call, part, &applying, current, options, warnings)
@@ -177,7 +192,7 @@ fn applied(
         None => Cow::Borrowed(empty),
     };
     let Applied { object, managed } = applying.apply(current.managed(), &live, empty, &Resourceful::of(call))?;
-    applying.note_problems(options.field_validation, warnings)?;
+    applying.note_problems(warnings)?;
     let mut new = match object {
         Some(object) => {
             let refused = |why| unfit(&applying.configuration.to_string(), why);

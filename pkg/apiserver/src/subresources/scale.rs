@@ -75,7 +75,10 @@ fn read(
     let kind = PatchType::of(call)?;
     let options = WriteOptions::of_patch(&call.query, kind)?;
     let change = match kind {
-        PatchType::Apply => Change::Apply(Applying::read(call, &form.api_version, "Scale", body)?),
+        PatchType::Apply => {
+            let validation = options.field_validation;
+            Change::Apply(Applying::read(call, &form.api_version, "Scale", body, validation)?)
+        }
         kind => Change::Patch(Patch::read(kind, body, options.field_validation)?),
     };
     Ok((options, change))
@@ -147,7 +150,7 @@ impl Change {
             let empty = json!({"apiVersion": form.api_version, "kind": "Scale", "metadata": {}, "spec": {},
                 "status": {"replicas": 0}});
             let Applied { object, managed } = applying.apply(before, old, &empty, &Scales)?;
-            applying.note_problems(options.field_validation, warnings)?;
+            applying.note_problems(warnings)?;
             return Ok((object.unwrap_or_else(|| old.clone()), managed));
         }
         let new = self.changed(call, form, old.clone())?;
