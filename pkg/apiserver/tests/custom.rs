@@ -476,6 +476,14 @@ async fn openapi_says_what_definitions_say() {
         json!(["red", "blue"])
     );
     assert_eq!(car["x-kubernetes-group-version-kind"][0]["kind"], "Car");
+    for (field, words) in [
+        ("apiVersion", "APIVersion defines the versioned schema"),
+        ("kind", "Kind is a string value"),
+        ("metadata", "Standard object's metadata."),
+    ] {
+        let said = car["properties"][field]["description"].as_str().unwrap();
+        assert!(said.starts_with(words), "{field}: {said}");
+    }
     let one = &document["paths"]["/apis/example.org/v1/namespaces/{namespace}/cars/{name}"]["patch"];
     assert_eq!(one["operationId"], "patchExampleOrgV1NamespacedCar");
     assert!(

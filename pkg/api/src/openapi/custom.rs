@@ -106,13 +106,9 @@ fn is_open(schema: &Value) -> bool {
 
 /// Puts in the fields that every object, or list, has.
 fn with_meta(out: &mut Map<String, Value>, of: &str, flavor: Flavor, words: &Descriptions) {
-    let whole = if of == "ObjectMeta" {
-        "PartialObjectMetadata"
-    } else {
-        "PartialObjectMetadataList"
-    };
-    let name = format!("{META}{whole}");
-    let said = words.of_fields(&name);
+    // Built-in kinds have them in the same words.
+    let like = if of == "ObjectMeta" { "Pod" } else { "PodList" };
+    let said = words.of_fields(&format!("io.k8s.api.core.v1.{like}"));
     let described = |key: &str| said.get(key).map(|text| super::descriptions::unescape(text));
     let mut properties = match out.remove("properties") {
         Some(Value::Object(properties)) => properties,
