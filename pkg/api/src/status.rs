@@ -189,6 +189,20 @@ impl std::error::Error for Status {}
 /// How many errors of one object are told, each with a cause: a body of 3 MiB may have 400 000, which in words are a gigabyte.
 const MOST_CAUSES: usize = 1000;
 
+/// Several errors in one text, each once, as upstream tells of them.
+pub fn told(errors: &[FieldError]) -> String {
+    aggregate(errors.iter().map(ToString::to_string).collect())
+}
+
+fn aggregate(mut texts: Vec<String>) -> String {
+    let mut seen = HashSet::new();
+    texts.retain(|text| seen.insert(text.clone()));
+    match texts.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Status {
@@ -249,17 +263,11 @@ impl Status {
     /// 422 with one cause per error: `Pod "x" is invalid: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let (told, rest) = errors.split_at(errors.len().min(MOST_CAUSES));
-        let mut seen = HashSet::new();
-        let texts = told.iter().map(ToString::to_string);
-        let mut texts: Vec<String> = texts.filter(|text| seen.insert(text.clone())).collect();
+        let mut texts: Vec<String> = told.iter().map(ToString::to_string).collect();
         if !rest.is_empty() {
             texts.push(format!("and {} more", rest.len()));
         }
-        let list = match texts.as_slice() {
-            [] => "[]".to_string(),
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
+        let list = aggregate(texts);
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));
         let mut status = Self::named(422, "Invalid", group, kind, name, message);
         let causes: Vec<Value> = told

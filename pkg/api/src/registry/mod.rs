@@ -129,8 +129,8 @@ pub enum Cell {
 #[derive(Clone, Copy)]
 pub struct Hooks {
     pub validate: fn(&Value, &mut Vec<FieldError>),
-    /// Runs besides `validate` on create, of the version that the object is sent in.
-    pub validate_create: fn(&Served, &Value, &mut Vec<FieldError>),
+    /// (version that the object is sent in, new, old): runs besides `validate` on every write of the main resource.
+    pub validate_write: fn(&Served, &Value, Option<&Value>, &mut Vec<FieldError>),
     /// (new, old): runs besides `validate` on update and patch.
     pub validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
     /// (new, old): what is wrong with a status, written through a subresource.
@@ -146,7 +146,7 @@ pub struct Hooks {
 impl Hooks {
     pub const NONE: Hooks = Hooks {
         validate: |_, _| {},
-        validate_create: |_, _, _| {},
+        validate_write: |_, _, _, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
         prepare_create: |_| {},

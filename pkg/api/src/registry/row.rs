@@ -44,7 +44,8 @@ pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str
 }
 
 pub(super) type Validate = fn(&serde_json::Value, &mut Vec<FieldError>);
-pub(super) type ValidateUpdate = fn(&serde_json::Value, &serde_json::Value, &mut Vec<FieldError>);
+pub(super) type ValidateWrite = fn(&Served, &serde_json::Value, Option<&serde_json::Value>, &mut Vec<FieldError>);
+type ValidateUpdate = fn(&serde_json::Value, &serde_json::Value, &mut Vec<FieldError>);
 
 impl Resource {
     /// Another version of what is said so far, which is what is stored; what follows is said of the other.
@@ -208,8 +209,8 @@ impl Resource {
         self
     }
 
-    pub(super) fn validate_create(mut self, validate: fn(&Served, &serde_json::Value, &mut Vec<FieldError>)) -> Self {
-        self.hooks.validate_create = validate;
+    pub(super) fn validate_write(mut self, validate: ValidateWrite) -> Self {
+        self.hooks.validate_write = validate;
         self
     }
 

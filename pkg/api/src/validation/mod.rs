@@ -47,10 +47,7 @@ pub use self::autoscaling::autoscaler;
 pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::coordination::lease;
 pub use self::core::*;
-pub use self::definitions::{
-    custom_resource_definition, custom_resource_definition_create, custom_resource_definition_status,
-    custom_resource_definition_update,
-};
+pub use self::definitions::{custom_resource_definition, custom_resource_definition_status, non_structural};
 pub use self::dynamic_resources::*;
 pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
 pub use self::limits::*;
@@ -87,7 +84,7 @@ pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
         custom::scale(sent, new, &mut errors);
     }
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
-    (resource.hooks.validate_create)(sent, new, &mut errors);
+    (resource.hooks.validate_write)(sent, new, None, &mut errors);
     errors
 }
 
@@ -108,6 +105,7 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
     if order == ChangeOrder::ChangeFirst {
         whole(&mut errors);
     }
+    (resource.hooks.validate_write)(sent, new, Some(old), &mut errors);
     errors
 }
 

@@ -27,6 +27,7 @@ pub(crate) use default_checks::check_defaults;
 pub use defaults::default;
 pub use metadata::check_embedded;
 pub use prune::admit;
+pub(crate) use rules::{FoundField, resolve_field};
 pub use rules::{Rules, Ruling, check_definition, check_rules, check_words};
 
 use super::{Constraints, Node, What};

@@ -1,13 +1,17 @@
 //! How a definition's versions are converted. Upstream names the webhook's fields by its own form.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use x509_parser::pem::Pem;
 
 use super::super::{Errors, Path, has, list, strings, text};
+use super::asked::Asked;
 use super::{SPEC, one_of, open_api};
-use crate::names;
 use crate::status::FieldError;
+use crate::{meta, names};
 
-pub(super) fn check(conversion: &Value, preserves: bool, errors: &mut Errors) {
+pub(super) fn check(conversion: &Value, preserves: bool, asked: &Asked<'_>, errors: &mut Errors) {
     let path = SPEC.child("conversion");
     let strategy = text(conversion, "strategy");
     if strategy != "None" && preserves {
@@ -42,10 +46,35 @@ pub(super) fn check(conversion: &Value, preserves: bool, errors: &mut Errors) {
             )),
         },
     }
-    review_versions(webhook, &versions, errors);
+    if let Some(error) = bundle_error(conversion).filter(|_| asked.bundle) {
+        errors.push(error);
+    }
+    review_versions(webhook, asked.known_review, &versions, errors);
 }
 
-fn review_versions(webhook: &Value, path: &Path<'_>, errors: &mut Errors) {
+/// Whether the webhook reads a version of the question that is spoken here, or says of none that it does.
+pub(super) fn reads_a_known_review(conversion: &Value) -> bool {
+    let versions = || strings(&conversion["webhook"], "conversionReviewVersions");
+    versions().next().is_none() || versions().any(|version| REVIEWS.contains(&version))
+}
+
+const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
+
+/// What is wrong with the certificates that vouch for the webhook.
+pub(super) fn bundle_error(conversion: &Value) -> Option<FieldError> {
+    let said = meta::string(conversion, &["webhook", "clientConfig", "caBundle"]);
+    let bytes = STANDARD.decode(said).unwrap_or_default();
+    let mut read = Pem::iter_from_buffer(&bytes);
+    if bytes.is_empty() || read.any(|block| block.is_ok_and(|block| block.parse_x509().is_ok())) {
+        return None;
+    }
+    let why = "unable to load root certificates: unable to parse bytes as PEM block";
+    let at = SPEC.child("conversion");
+    let at = at.child("webhookClientConfig");
+    Some(FieldError::invalid(at.child("caBundle"), said, why))
+}
+
+fn review_versions(webhook: &Value, known: bool, path: &Path<'_>, errors: &mut Errors) {
     let all: Vec<&str> = strings(webhook, "conversionReviewVersions").collect();
     if all.is_empty() {
         errors.push(FieldError::required(path, ""));
@@ -60,7 +89,7 @@ fn review_versions(webhook: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.push(FieldError::invalid(path.index(index), *version, why));
         }
     }
-    if !all.iter().any(|version| matches!(*version, "v1" | "v1beta1")) {
+    if known && !all.iter().any(|version| REVIEWS.contains(version)) {
         let shown: Vec<Value> = all.iter().map(|version| (*version).into()).collect();
         errors.push(FieldError::invalid(
             path,

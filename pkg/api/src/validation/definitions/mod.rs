@@ -1,13 +1,17 @@
 //! CustomResourceDefinitions. Upstream checks a form of them in which what all versions have in common stands at the top
 //! (`spec.validation`), and names fields by that form: so does this.
 
+mod asked;
 mod conversion;
-mod field_path;
 mod open_api;
+mod parts;
+mod root;
 mod structural;
 
 use serde_json::Value;
 
+use self::asked::{Asked, has_defaults, has_extensions};
+use self::parts::{MOST_SELECTABLE, check_names, columns, selectable_fields, subresources};
 use super::{Errors, IMMUTABLE, Path, each, flag, has, list, strings, text};
 use crate::meta;
 use crate::names;
@@ -18,19 +22,57 @@ use crate::status::FieldError;
 const SPEC: Path<'static> = Path::new("spec");
 const APPROVED: &str = "api-approved.kubernetes.io";
 
-/// A new definition, and the whole of a changed one.
-pub fn custom_resource_definition(definition: &Value, errors: &mut Errors) {
-    let spec = has(definition, "spec").unwrap_or(&Value::Null);
-    check_spec(spec, errors);
-    let status = has(definition, "status").unwrap_or(&Value::Null);
-    if let Some(accepted) = has(status, "acceptedNames") {
-        check_names(accepted, &Path::new("status").child("acceptedNames"), errors);
+/// A definition that is created or changed, as it is stored; `sent` is the version in which it came.
+pub fn custom_resource_definition(sent: &Served, new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    if old.is_none() {
+        check_name(new, errors);
     }
-    stored_versions(spec, status, errors);
+    let spec = has(new, "spec").unwrap_or(&Value::Null);
+    let start = errors.len();
+    let asked = Asked::of(sent, old);
+    check_spec(spec, &asked, errors);
+    if old.is_some() && errors.len() > start {
+        errors.truncate(start);
+        check_spec(spec, &asked.but_for_old(), errors);
+    }
+    if let Some(old) = old {
+        check_change(new, old, errors);
+    }
+    custom_resource_definition_status(new, &Value::Null, errors);
+    stored_versions(spec, has(new, "status").unwrap_or(&Value::Null), errors);
+    if sent.name != "v1" {
+        return;
+    }
+    if old.is_none_or(|old| approval_of(new) != approval_of(old)) {
+        approval(new, errors);
+    }
+    if !old.is_some_and(|old| flag(&old["spec"], "preserveUnknownFields")) {
+        pruning(new, errors);
+    }
 }
 
-/// What is asked of a new definition alone.
-pub fn custom_resource_definition_create(sent: &Served, definition: &Value, errors: &mut Errors) {
+/// What is not structural of a stored definition (<https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>),
+/// in its own version's paths.
+pub fn non_structural(definition: &Value) -> Errors {
+    let (spec, mut errors) = (&definition["spec"], Errors::new());
+    if flag(spec, "preserveUnknownFields") {
+        errors.push(FieldError::invalid(
+            SPEC.child("preserveUnknownFields"),
+            true,
+            "must be false",
+        ));
+    }
+    let versions = SPEC.child("versions");
+    for (index, version) in each(spec, "versions") {
+        if let Some(schema) = meta::at(version, &["schema", "openAPIV3Schema"]) {
+            let at = versions.index(index);
+            errors.extend(structural::check(schema, &at.child("schema").child("openAPIV3Schema")));
+        }
+    }
+    errors
+}
+
+fn check_name(definition: &Value, errors: &mut Errors) {
     let name = meta::string(definition, &["metadata", "name"]);
     let (plural, group) = (
         meta::string(definition, &["spec", "names", "plural"]),
@@ -39,10 +81,6 @@ pub fn custom_resource_definition_create(sent: &Served, definition: &Value, erro
     if !name.is_empty() && name != format!("{plural}.{group}") {
         let why = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", name, why));
-    }
-    if sent.name == "v1" {
-        approval(definition, errors);
-        pruning(definition, errors);
     }
 }
 
@@ -54,20 +92,14 @@ fn pruning(definition: &Value, errors: &mut Errors) {
     }
 }
 
-/// What a change may not change; what was wrong before may stay so.
-pub fn custom_resource_definition_update(new: &Value, old: &Value, errors: &mut Errors) {
-    if approval_of(new) != approval_of(old) {
-        approval(new, errors);
-    }
-    if !flag(&old["spec"], "preserveUnknownFields") {
-        pruning(new, errors);
-    }
-    let conditions = meta::items(old, &["status", "conditions"]);
-    let established = conditions
-        .iter()
-        .any(|condition| text(condition, "type") == "Established" && text(condition, "status") == "True");
+fn is_established(definition: &Value) -> bool {
+    meta::condition_is_true(definition, "Established")
+}
+
+/// What a change may not change.
+fn check_change(new: &Value, old: &Value, errors: &mut Errors) {
     let always: &[&[&str]] = &[&["group"], &["names", "plural"]];
-    let once: &[&[&str]] = if established {
+    let once: &[&[&str]] = if is_established(old) {
         &[&["scope"], &["names", "kind"]]
     } else {
         &[]
@@ -122,7 +154,7 @@ fn each_part<'v>(spec: &'v Value, key: &str, at: &str, mut check: impl FnMut(Opt
     }
 }
 
-fn check_spec(spec: &Value, errors: &mut Errors) {
+fn check_spec(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
     let group = text(spec, "group");
     let wrong = names::dns_subdomain(group);
     match group {
@@ -135,7 +167,7 @@ fn check_spec(spec: &Value, errors: &mut Errors) {
         _ => {}
     }
     one_of(spec, "scope", &["Cluster", "Namespaced"], &SPEC, errors);
-    check_versions(spec, errors);
+    check_versions(spec, asked, errors);
     let (own, at) = (has(spec, "names").unwrap_or(&Value::Null), SPEC.child("names"));
     for key in ["plural", "singular", "kind", "listKind"] {
         if text(own, key).is_empty() {
@@ -145,7 +177,7 @@ fn check_spec(spec: &Value, errors: &mut Errors) {
     check_names(own, &at, errors);
     if let Common::All(Some(_)) = common(spec, "schema") {
         each_part(spec, "schema", "validation", |at, schema, path| {
-            check_schema(spec, at, schema, path, errors)
+            check_schema(spec, at, schema, asked, path, errors)
         });
     }
     if let Common::All(Some(_)) = common(spec, "subresources") {
@@ -161,10 +193,11 @@ fn check_spec(spec: &Value, errors: &mut Errors) {
             .first()
             .and_then(|version| has(version, "schema"));
         let lacking = "may only be set when validations.schema is included";
-        selectable_fields(own, schema, lacking, &SPEC.child("selectableFields"), errors);
+        let most = most_selectable(asked, None, own);
+        selectable_fields(own, schema, lacking, most, &SPEC.child("selectableFields"), errors);
     }
     if let Some(conversion) = has(spec, "conversion") {
-        conversion::check(conversion, flag(spec, "preserveUnknownFields"), errors);
+        conversion::check(conversion, flag(spec, "preserveUnknownFields"), asked, errors);
     }
 }
 
@@ -176,16 +209,35 @@ fn one_of(value: &Value, key: &str, known: &[&str], path: &Path<'_>, errors: &mu
     }
 }
 
-fn check_versions(spec: &Value, errors: &mut Errors) {
-    let path = SPEC.child("versions");
-    let open_api = |version: &Value| meta::at(version, &["schema", "openAPIV3Schema"]).is_some();
-    let lacking = each(spec, "versions").filter(|(_, version)| !open_api(version));
-    let pruned = !flag(spec, "preserveUnknownFields");
-    for (index, version) in lacking.filter(|_| pruned) {
-        let _ = version;
-        let at = path.index(index);
-        errors.push(FieldError::required(at.child("schema").child("openAPIV3Schema"), ""));
+fn most_selectable(asked: &Asked<'_>, version: Option<&str>, fields: &Value) -> usize {
+    match asked.were_selectable(version, fields) {
+        true => usize::MAX,
+        false => MOST_SELECTABLE,
     }
+}
+
+/// That there are schemas where there have to be, and what needs them.
+fn check_forms(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
+    let (path, preserves) = (SPEC.child("versions"), flag(spec, "preserveUnknownFields"));
+    let open_api = |version: &Value| meta::at(version, &["schema", "openAPIV3Schema"]).is_some();
+    for (index, version) in each(spec, "versions").filter(|(_, version)| !open_api(version)) {
+        let why = match asked.schemas {
+            true => "",
+            false if !preserves && flag(version, "served") => "because otherwise all fields are pruned",
+            false => continue,
+        };
+        let at = path.index(index);
+        errors.push(FieldError::required(at.child("schema").child("openAPIV3Schema"), why));
+    }
+    if asked.no_defaults.is_none() && preserves && has_defaults(spec) {
+        let why = "must be false in order to use defaults in the schema";
+        errors.push(FieldError::invalid(SPEC.child("preserveUnknownFields"), true, why));
+    }
+}
+
+fn check_versions(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
+    check_forms(spec, asked, errors);
+    let path = SPEC.child("versions");
     for (index, version) in each(spec, "versions") {
         let at = path.index(index);
         let (name, wrong) = (text(version, "name"), names::dns_1035_label(text(version, "name")));
@@ -196,7 +248,7 @@ fn check_versions(spec: &Value, errors: &mut Errors) {
             let shown = has(version, "deprecationWarning").cloned().unwrap_or_default();
             errors.push(FieldError::invalid(at.child("deprecationWarning"), shown, why));
         }
-        own_parts(spec, index, version, &at, errors);
+        own_parts(spec, index, version, asked, &at, errors);
     }
     let all = || shown_versions(spec);
     let mut names_seen: Vec<&str> = list(spec, "versions")
@@ -225,10 +277,10 @@ fn check_versions(spec: &Value, errors: &mut Errors) {
 }
 
 /// What a version has that others have not.
-fn own_parts(spec: &Value, index: usize, version: &Value, at: &Path<'_>, errors: &mut Errors) {
+fn own_parts(spec: &Value, index: usize, version: &Value, asked: &Asked<'_>, at: &Path<'_>, errors: &mut Errors) {
     let own = |key: &str| has(version, key).filter(|_| matches!(common(spec, key), Common::Each));
     if let Some(schema) = own("schema") {
-        check_schema(spec, Some(index), schema, &at.child("schema"), errors);
+        check_schema(spec, Some(index), schema, asked, &at.child("schema"), errors);
     }
     if let Some(own) = own("subresources") {
         subresources(own, &at.child("subresources"), errors);
@@ -240,7 +292,8 @@ fn own_parts(spec: &Value, index: usize, version: &Value, at: &Path<'_>, errors:
         // The schema of all versions stands above them, where upstream does not look for it.
         let schema = has(version, "schema").filter(|_| matches!(common(spec, "schema"), Common::Each));
         let lacking = "may only be set when `version.schema.openAPIV3Schema` is not included";
-        selectable_fields(own, schema, lacking, &at.child("selectableFields"), errors);
+        let most = most_selectable(asked, Some(text(version, "name")), own);
+        selectable_fields(own, schema, lacking, most, &at.child("selectableFields"), errors);
     }
 }
 
@@ -282,49 +335,20 @@ fn deprecation(version: &Value) -> Vec<String> {
     wrong
 }
 
-fn check_names(own: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (key, mixed) in [
-        ("plural", false),
-        ("singular", false),
-        ("kind", true),
-        ("listKind", true),
-    ] {
-        let name = text(own, key);
-        let wrong = names::dns_1035_label(&if mixed { name.to_lowercase() } else { name.into() });
-        if name.is_empty() || wrong.is_empty() {
-            continue;
-        }
-        let why = match mixed {
-            true => format!("may have mixed case, but should otherwise match: {}", wrong.join(",")),
-            false => wrong.join(","),
-        };
-        errors.push(FieldError::invalid(path.child(key), name, why));
-    }
-    let labels = |key: &str, errors: &mut Errors| {
-        let at = path.child(key);
-        for (index, name) in strings(own, key).enumerate() {
-            let wrong = names::dns_1035_label(name);
-            if !wrong.is_empty() {
-                errors.push(FieldError::invalid(at.index(index), name, wrong.join(",")));
-            }
-        }
-    };
-    labels("shortNames", errors);
-    let (kind, list_kind) = (text(own, "kind"), text(own, "listKind"));
-    if !kind.is_empty() && kind == list_kind {
-        let why = "kind and listKind may not be the same";
-        errors.push(FieldError::invalid(path.child("listKind"), list_kind, why));
-    }
-    labels("categories", errors);
-}
-
 fn has_status(version: &Value) -> bool {
     meta::at(version, &["subresources", "status"]).is_some()
 }
 
 /// `schema` of the version at `at`, or of all of them.
-fn check_schema(spec: &Value, at: Option<usize>, schema: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let Some(schema) = has(schema, "openAPIV3Schema") else {
+fn check_schema(
+    spec: &Value,
+    at: Option<usize>,
+    said: &Value,
+    asked: &Asked<'_>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
+    let Some(schema) = has(said, "openAPIV3Schema") else {
         return;
     };
     let versions = list(spec, "versions");
@@ -333,30 +357,36 @@ fn check_schema(spec: &Value, at: Option<usize>, schema: &Value, path: &Path<'_>
         None => versions.iter().any(has_status),
     };
     if with_status {
-        root_with_status(schema, path, errors);
+        root::with_status(schema, path, errors);
     }
     if flag(schema, "nullable") {
         let at = path.child("openAPIV3Schema.nullable");
         errors.push(FieldError::forbidden(at, "nullable cannot be true at the root"));
     }
+    let name = versions.get(at.unwrap_or_default());
+    let unchanged = name.is_some_and(|version| asked.is_unchanged(text(version, "name"), said));
     let at = path.child("openAPIV3Schema");
     let start = errors.len();
     let mut unread: Option<CompileError> = None;
-    let structural = !flag(spec, "preserveUnknownFields");
+    let structural = asked.structural
+        || !flag(spec, "preserveUnknownFields")
+        || (asked.no_defaults.is_none() && has_defaults(spec))
+        || has_extensions(spec);
     if structural {
         match custom::compile(schema) {
             Err(error) => unread = Some(error),
             Ok(compiled) => {
                 let mut wrong = structural::check(schema, &at);
                 if wrong.is_empty() {
-                    custom::check_defaults(&compiled, &at, &mut wrong);
+                    custom::check_defaults(&compiled, &at, asked.pruned_defaults, &mut wrong);
                 }
                 errors.append(&mut wrong);
             }
         }
     }
     let place = open_api::Place {
-        no_defaults: None,
+        asked,
+        no_defaults: asked.no_defaults,
         inside_meta: false,
         root: true,
     };
@@ -364,184 +394,7 @@ fn check_schema(spec: &Value, at: Option<usize>, schema: &Value, path: &Path<'_>
     if let (Some(error), true) = (&unread, errors.len() == start) {
         errors.push(FieldError::invalid(at, "", error.to_string()));
     } else if structural && errors.len() == start {
-        errors.extend(custom::check_definition(schema, &at.to_string(), false));
-    }
-}
-
-/// What the root may say where the status is checked by itself, in the order of Go's struct, and what it may not.
-const ROOT: [(&str, &str, bool); 36] = [
-    ("id", "ID", false),
-    ("$schema", "Schema", false),
-    ("$ref", "Ref", false),
-    ("description", "Description", true),
-    ("type", "Type", true),
-    ("nullable", "Nullable", false),
-    ("format", "Format", true),
-    ("title", "Title", true),
-    ("default", "Default", false),
-    ("maximum", "Maximum", true),
-    ("exclusiveMaximum", "ExclusiveMaximum", true),
-    ("minimum", "Minimum", true),
-    ("exclusiveMinimum", "ExclusiveMinimum", true),
-    ("maxLength", "MaxLength", true),
-    ("minLength", "MinLength", true),
-    ("pattern", "Pattern", true),
-    ("maxItems", "MaxItems", true),
-    ("minItems", "MinItems", true),
-    ("uniqueItems", "UniqueItems", true),
-    ("multipleOf", "MultipleOf", true),
-    ("enum", "Enum", false),
-    ("maxProperties", "MaxProperties", false),
-    ("minProperties", "MinProperties", false),
-    ("required", "Required", true),
-    ("items", "Items", true),
-    ("allOf", "AllOf", false),
-    ("oneOf", "OneOf", false),
-    ("anyOf", "AnyOf", false),
-    ("not", "Not", false),
-    ("properties", "Properties", true),
-    ("additionalProperties", "AdditionalProperties", false),
-    ("externalDocs", "ExternalDocs", true),
-    ("example", "Example", true),
-    ("x-kubernetes-preserve-unknown-fields", "XPreserveUnknownFields", true),
-    ("x-kubernetes-embedded-resource", "XEmbeddedResource", false),
-    ("x-kubernetes-validations", "XValidations", true),
-];
-
-fn root_with_status(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let says = |key: &str| match has(schema, key) {
-        None | Some(Value::Bool(false)) => false,
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Array(list)) => !list.is_empty(),
-        Some(_) => true,
-    };
-    let own = text(schema, "type");
-    for (key, _, allowed) in ROOT.iter().filter(|(key, ..)| says(key)) {
-        if *key == "type" && own != "object" {
-            let why =
-                "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
-            errors.push(FieldError::invalid(path.child("openAPIV3Schema.type"), own, why));
-            return;
-        }
-        if !allowed {
-            let words: Vec<&str> = ROOT
-                .iter()
-                .filter(|(.., allowed)| *allowed)
-                .map(|(_, go, _)| *go)
-                .collect();
-            let what = "fields are allowed at the root of the schema if the status subresource is enabled";
-            let why = format!("only [{}] {what}", words.join(" "));
-            errors.push(FieldError::invalid(path.child("openAPIV3Schema"), schema.clone(), why));
-            return;
-        }
-    }
-}
-
-fn subresources(own: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let Some(scale) = has(own, "scale") else { return };
-    let under = |key: &str, roots: &[&str], why: &str, errors: &mut Errors| {
-        let (json_path, field) = (text(scale, key), format!("scale.{key}"));
-        let at = path.child(&field);
-        if let Some(error) = simple_json_path(json_path, &at) {
-            errors.push(error);
-        } else if !roots.iter().any(|root| json_path.starts_with(root)) {
-            errors.push(FieldError::invalid(at, json_path, why));
-        }
-    };
-    for (key, root) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
-        if text(scale, key).is_empty() {
-            errors.push(FieldError::required(path.child(&format!("scale.{key}")), ""));
-        } else {
-            let why = format!("should be a json path under {}", root.trim_end_matches('.'));
-            under(key, &[root], &why, errors);
-        }
-    }
-    if !text(scale, "labelSelectorPath").is_empty() {
-        let why = "should be a json path under either .spec or .status";
-        under("labelSelectorPath", &[".spec.", ".status."], why, errors);
-    }
-}
-
-fn simple_json_path(json_path: &str, path: &Path<'_>) -> Option<FieldError> {
-    let why = "must be a simple json path starting with .";
-    (!json_path.starts_with('.')).then(|| FieldError::invalid(path, json_path, why))
-}
-
-fn columns(own: &Value, path: &Path<'_>, errors: &mut Errors) {
-    const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-    const FORMATS: [&str; 8] = [
-        "byte",
-        "date",
-        "date-time",
-        "double",
-        "float",
-        "int32",
-        "int64",
-        "password",
-    ];
-    let must = |known: &[&str]| format!("must be one of {}", known.join(","));
-    for (index, column) in own.as_array().into_iter().flatten().enumerate() {
-        let at = path.index(index);
-        if text(column, "name").is_empty() {
-            errors.push(FieldError::required(at.child("name"), ""));
-        }
-        match text(column, "type") {
-            "" => errors.push(FieldError::required(at.child("type"), must(&TYPES))),
-            own if !TYPES.contains(&own) => errors.push(FieldError::invalid(at.child("type"), own, must(&TYPES))),
-            _ => {}
-        }
-        let format = text(column, "format");
-        if !format.is_empty() && !FORMATS.contains(&format) {
-            errors.push(FieldError::invalid(at.child("format"), format, must(&FORMATS)));
-        }
-        match text(column, "jsonPath") {
-            "" => errors.push(FieldError::required(at.child("JSONPath"), "")),
-            json_path => errors.extend(simple_json_path(json_path, &at.child("JSONPath"))),
-        }
-    }
-}
-
-const MOST_SELECTABLE: usize = 8;
-
-fn selectable_fields(own: &Value, schema: Option<&Value>, lacking: &str, path: &Path<'_>, errors: &mut Errors) {
-    let Some(schema) = schema.and_then(|schema| has(schema, "openAPIV3Schema")) else {
-        errors.push(FieldError::invalid(path, "", lacking));
-        return;
-    };
-    let mut seen: Vec<Vec<String>> = Vec::new();
-    for (index, field) in own.as_array().into_iter().flatten().enumerate() {
-        let (json_path, at) = (text(field, "jsonPath"), path.index(index));
-        let at = at.child("jsonPath");
-        if json_path.is_empty() {
-            errors.push(FieldError::required(at, ""));
-            continue;
-        }
-        let (names, found) = match field_path::resolve(json_path, schema, false) {
-            Ok(found) => found,
-            Err(why) => {
-                errors.push(FieldError::invalid(at, json_path, format!("is an invalid path: {why}")));
-                continue;
-            }
-        };
-        if names.first().is_some_and(|name| name == "metadata") {
-            errors.push(FieldError::invalid(
-                at,
-                json_path,
-                "must not point to fields in metadata",
-            ));
-        }
-        if !matches!(text(found, "type"), "string" | "boolean" | "integer") {
-            let why = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
-            errors.push(FieldError::invalid(at, json_path, why));
-        }
-        if seen.contains(&names) {
-            errors.push(FieldError::duplicate(at, json_path));
-        } else {
-            seen.push(names);
-        }
-    }
-    if seen.len() > MOST_SELECTABLE {
-        errors.push(FieldError::too_many(path, seen.len(), MOST_SELECTABLE));
+        errors.extend(custom::check_definition(schema, &at.to_string(), unchanged));
     }
 }
 

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::super::{Errors, Path, flag, has, int, list, strings, text};
+use super::asked::Asked;
 use super::structural::{fields, schema_at};
 use crate::schema::custom;
 use crate::status::FieldError;
@@ -11,6 +12,7 @@ use crate::status::FieldError;
 /// What holds for a part of a schema by where it lies.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'p> {
+    pub(super) asked: &'p Asked<'p>,
     /// Why nothing has a default here; none where it may.
     pub(super) no_defaults: Option<&'p str>,
     pub(super) inside_meta: bool,
@@ -18,6 +20,12 @@ pub(super) struct Place<'p> {
 }
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+
+/// Whether a schema may say this `type`, or says none.
+pub(super) fn is_type(word: &str) -> bool {
+    word.is_empty() || TYPES.contains(&word)
+}
+
 pub(super) fn check(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut Errors) {
     words(schema, place, path, errors);
     if flag(schema, "uniqueItems") {
@@ -50,7 +58,7 @@ pub(super) fn check(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &
         Some(items) => check(items, inside, &at, errors),
         None => {}
     }
-    topology(schema, path, errors);
+    topology(schema, place.asked, path, errors);
     if !list(schema, "x-kubernetes-validations").is_empty() {
         errors.extend(custom::check_words(schema, &path.to_string()));
     }
@@ -59,7 +67,7 @@ pub(super) fn check(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &
 /// Words of JSON Schema that are not supported here.
 fn words(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut Errors) {
     let own = text(schema, "type");
-    if !own.is_empty() && !TYPES.contains(&own) {
+    if place.asked.types && !is_type(own) {
         errors.push(FieldError::not_supported(path.child("type"), own, &TYPES));
     }
     if let (Some(_), Some(why)) = (has(schema, "default"), place.no_defaults) {
@@ -131,13 +139,14 @@ fn properties(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut Er
                 .filter(|_| is_meta && place.root)
                 .or(place.no_defaults),
             root: false,
+            ..place
         };
         check(field, place, &at.key(name), errors);
     }
 }
 
 /// How lists and maps are told to merge.
-fn topology(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+fn topology(schema: &Value, asked: &Asked<'_>, path: &Path<'_>, errors: &mut Errors) {
     let open = "x-kubernetes-preserve-unknown-fields";
     if has(schema, open) == Some(&Value::Bool(false)) {
         errors.push(FieldError::invalid(
@@ -157,7 +166,7 @@ fn topology(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
         match text(schema, "type") {
             "" => errors.push(FieldError::required(at, why)),
             other if other != needs => errors.push(FieldError::invalid(at, other, why)),
-            _ if own == "set" => set_of_atoms(schema, path, errors),
+            _ if own == "set" && asked.atomic_sets => set_of_atoms(schema, path, errors),
             _ => {}
         }
         if !known.contains(&own) {
@@ -165,11 +174,14 @@ fn topology(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
     }
     list_map(schema, path, errors);
-    map_keys(schema, path, errors);
+    if asked.whole_keys {
+        map_keys(schema, path, errors);
+    }
 }
 
-fn set_of_atoms(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let Some(items) = schema_at(schema, "items") else {
+/// The items of a set are compared as a whole.
+pub(super) fn set_of_atoms(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let Some(items) = schema_at(schema, "items").filter(|_| text(schema, "x-kubernetes-list-type") == "set") else {
         return;
     };
     let why = "must be atomic as item of a list with x-kubernetes-list-type=set";
@@ -251,7 +263,7 @@ fn list_map(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// Items that are told apart are there, and so are the keys that tell them apart.
-fn map_keys(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn map_keys(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     let Some(own @ ("set" | "map")) = has(schema, "x-kubernetes-list-type").and_then(Value::as_str) else {
         return;
     };

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{Errors, Path, flag, has, list, text};
+use crate::schema::custom;
 use crate::status::FieldError;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -20,6 +21,11 @@ pub(super) fn check(schema: &Value, path: &Path<'_>) -> Errors {
     values_complete(schema, Some(schema), path, path, &mut errors);
     errors.sort_by_cached_key(ToString::to_string);
     errors
+}
+
+/// Whether a schema is structural.
+pub(super) fn holds(schema: &Value) -> bool {
+    custom::compile(schema).is_ok() && check(schema, &Path::ROOT).is_empty()
 }
 
 pub(super) fn fields<'v>(schema: &'v Value, key: &str) -> impl Iterator<Item = (&'v String, &'v Value)> {

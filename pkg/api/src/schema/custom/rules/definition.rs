@@ -69,7 +69,7 @@ fn check_field_path(path: &str, schema: &Value, at: &Path<'_>, errors: &mut Erro
     if has_line_breaks(path) {
         complain("must not contain line breaks");
     }
-    if field_path::normalized(path, schema).is_err() {
+    if field_path::resolve(path, schema, true).is_err() {
         complain("must be a valid path");
     }
 }

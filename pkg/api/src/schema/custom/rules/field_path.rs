@@ -1,69 +1,109 @@
-//! `fieldPath`: the field that a rule's error is about, relative to the rule's own: `.spec.name`, `.labels['a.b']`.
+//! Paths by which a definition names a field of its objects: `.spec.name`, `.labels['a.b']`.
 
 use mk8s_cel::Source;
 
-/// The path as errors show it; what is wrong with it where it leads to no field of the schema.
-pub(super) fn normalized(path: &str, schema: &dyn Source) -> Result<String, &'static str> {
+/// Where a path leads to.
+pub(crate) struct Found<'s> {
+    pub(crate) names: Vec<String>,
+    /// The path as errors show it.
+    pub(crate) shown: String,
+    pub(crate) schema: &'s dyn Source,
+}
+
+const ENDED: &str = "unexpected end of JSON path";
+
+/// Follows a path from a schema; why it leads nowhere. `brackets`: names may stand in them.
+pub(crate) fn resolve<'s>(path: &str, schema: &'s dyn Source, brackets: bool) -> Result<Found<'s>, String> {
     const NOWHERE: &str = "does not refer to a valid field";
     let mut rest = path;
-    let mut shown = String::new();
-    let mut at = schema;
+    let mut found = Found {
+        names: Vec::new(),
+        shown: String::new(),
+        schema,
+    };
     while !rest.is_empty() {
-        let (name, after) = step(rest)?;
-        rest = after;
-        match (at.properties(), at.values()) {
+        let name;
+        (name, rest) = step(rest, brackets)?;
+        match (found.schema.properties(), found.schema.values()) {
             (Some(properties), _) => {
-                let found = properties.into_iter().find(|(own, _)| *own == name);
-                if !shown.is_empty() {
-                    shown.push('.');
+                let field = properties.into_iter().find(|(own, _)| *own == name);
+                if !found.shown.is_empty() {
+                    found.shown.push('.');
                 }
-                shown.push_str(&name);
-                at = found.ok_or(NOWHERE)?.1;
+                found.shown.push_str(&name);
+                found.schema = field.ok_or(NOWHERE)?.1;
             }
             (None, Some(values)) => {
-                shown.push_str(&format!("[{name}]"));
-                at = values;
+                found.shown.push_str(&format!("[{name}]"));
+                found.schema = values;
             }
-            (None, None) => return Err(NOWHERE),
+            (None, None) => return Err(NOWHERE.into()),
         }
+        found.names.push(name);
     }
-    Ok(shown)
+    Ok(found)
 }
 
 /// The first step of a path, and what is after it.
-fn step(path: &str) -> Result<(String, &str), &'static str> {
-    const ENDED: &str = "unexpected end of JSON path";
+fn step(path: &str, brackets: bool) -> Result<(String, &str), String> {
     if let Some(rest) = path.strip_prefix('.') {
-        let end = rest.find(['.', '[', ']']).unwrap_or(rest.len());
-        return if end == 0 {
-            Err(ENDED)
-        } else {
-            Ok((rest[..end].to_string(), &rest[end..]))
+        return match token(rest) {
+            ("", _) => Err(ENDED.into()),
+            (name, rest) => Ok((name.to_string(), rest)),
         };
     }
-    let quoted = path.strip_prefix('[').ok_or("expected [ or .")?;
-    let inside = quoted.strip_prefix('\'').ok_or("expected single quoted string")?;
-    let mut name = String::new();
-    let mut chars = inside.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '\'' => {
-                let rest = inside[at + 1..].strip_prefix(']').ok_or("expected ]")?;
-                return Ok((name, rest));
-            }
-            '\\' => name.push(match chars.next().ok_or(ENDED)?.1 {
-                'a' => '\u{7}',
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                'v' => '\u{b}',
-                c @ ('\'' | '\\') => c,
-                _ => return Err("invalid string literal"),
-            }),
-            c => name.push(c),
-        }
+    let Some(inside) = path.strip_prefix('[') else {
+        return Err(format!("expected [ or . but got: {}", token(path).0));
+    };
+    if !brackets {
+        return Err("array notation is not allowed".into());
     }
-    Err(ENDED)
+    let (name, rest) = token(inside);
+    let text = name.strip_prefix('\'').and_then(|name| name.strip_suffix('\''));
+    let text = match text {
+        Some(text) => unescaped(text)?,
+        None if name.is_empty() => return Err(ENDED.into()),
+        None => return Err(format!("expected single quoted string but got {name}")),
+    };
+    match token(rest) {
+        ("]", rest) => Ok((text, rest)),
+        ("", _) => Err(ENDED.into()),
+        (other, _) => Err(format!("expected ] but got {other}")),
+    }
+}
+
+/// Up to the next delimiter; a delimiter itself; or a quoted text.
+fn token(text: &str) -> (&str, &str) {
+    if let Some(quoted) = text.strip_prefix('\'') {
+        let mut ends = quoted.match_indices('\'').map(|(at, _)| at);
+        let end = ends.find(|&at| !quoted[..at].ends_with('\\')).map(|at| at + 2);
+        return text.split_at(end.unwrap_or(text.len()));
+    }
+    match text.find(['.', '[', ']']) {
+        Some(0) => text.split_at(1),
+        Some(end) => text.split_at(end),
+        None => (text, ""),
+    }
+}
+
+fn unescaped(text: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '\\' => match chars.next() {
+                Some('a') => '\u{7}',
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some('v') => '\u{b}',
+                Some(c @ ('\'' | '\\')) => c,
+                _ => return Err("invalid string literal".into()),
+            },
+            c => c,
+        });
+    }
+    Ok(out)
 }

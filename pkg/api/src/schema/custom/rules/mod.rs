@@ -17,6 +17,8 @@ use mk8s_cel::{Decl, Source};
 use serde_json::Value;
 
 pub use definition::{check_definition, check_words};
+pub(crate) use field_path::{Found as FoundField, resolve as resolve_field};
+pub(super) use run::{BUDGET, check_default_rules};
 pub use run::{Ruling, check_rules};
 
 use super::super::Node;
@@ -83,7 +85,10 @@ impl Rules {
     /// The rules, for values of the node that has them.
     fn compiled(&self, node: &Node) -> &Compiled {
         self.compiled.get_or_init(|| {
-            let path = |rule: &Rule| field_path::normalized(&rule.field_path, node).unwrap_or_default();
+            let path = |rule: &Rule| {
+                let found = field_path::resolve(&rule.field_path, node, true);
+                found.map_or_else(|_| String::new(), |found| found.shown)
+            };
             let decl = Decl::new(node, node.is_embedded());
             Compiled {
                 rules: compile::all(&self.said, &decl),

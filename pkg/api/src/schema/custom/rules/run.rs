@@ -12,7 +12,7 @@ use crate::validation::Errors;
 use crate::validation::path::Path;
 
 /// What all rules of an object may cost together, and one run of one.
-const BUDGET: u64 = 10_000_000;
+pub(in crate::schema::custom) const BUDGET: u64 = 10_000_000;
 const PER_CALL: u64 = 1_000_000;
 /// Bytes of a message that an expression makes.
 const LONGEST_MESSAGE: usize = 5 * 1024;
@@ -60,6 +60,36 @@ pub fn check_rules(new: &Value, old: Option<&Value>, schema: &Node, found: &[Fie
     };
     let _ = run.at(&place, &Path::ROOT);
     run.ruling
+}
+
+/// Runs the rules of a default, as of a value that stays and as of one that is new, at a cost that all defaults of a schema
+/// share: what is wrong, and what is left of that; none where it was too little.
+pub(in crate::schema::custom) fn check_default_rules(
+    default: &Value,
+    schema: &Node,
+    path: &Path<'_>,
+    budget: u64,
+) -> (Errors, Option<u64>) {
+    let mut left = budget;
+    for old in [Some(default), None] {
+        let mut run = Run {
+            budget,
+            ruling: Ruling::default(),
+        };
+        let place = Place {
+            node: schema,
+            value: default,
+            old,
+            before: None,
+            around: None,
+        };
+        let stopped = run.at(&place, path).is_err();
+        left = left.min(run.budget);
+        if stopped || !run.ruling.errors.is_empty() {
+            return (run.ruling.errors, (!stopped).then_some(left));
+        }
+    }
+    (Errors::new(), Some(left))
 }
 
 fn is_ruled(node: &Node) -> bool {
