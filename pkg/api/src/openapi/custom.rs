@@ -67,8 +67,10 @@ impl<'r> Customs<'r> {
 
 impl Custom<'_> {
     fn object(&self, flavor: Flavor, words: &Descriptions) -> Map<String, Value> {
-        let said = self.served.custom.as_ref().and_then(|custom| custom.said());
-        let Some(mut schema) = said.filter(|said| !(flavor == Flavor::V2 && is_open(said))) else {
+        let custom = self.served.custom.as_ref();
+        let said = custom.and_then(|custom| custom.said());
+        let preserves = custom.is_some_and(|custom| custom.preserves());
+        let Some(mut schema) = said.filter(|said| flavor != Flavor::V2 || !(preserves || is_open(said))) else {
             // kubectl would take named fields for all there are.
             return Map::from_iter([("type".to_string(), json!("object"))]);
         };

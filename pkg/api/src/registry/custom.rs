@@ -7,43 +7,89 @@ use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::columns::{self, custom_column};
 use super::{
     Field, Handler, Hooks, NameRule, Path, Resource, ScalePaths, Scope, Semantics, Served, Subresource, Support, Verbs,
 };
-use crate::meta;
-use crate::schema::{Schema, custom};
+use crate::schema::{self, Schema, custom};
 use crate::status::FieldError;
 use crate::validation::Errors;
+use crate::{meta, validation};
 
 /// The schema of a version's objects, compiled when first used: of many definitions few have objects.
 pub struct Custom {
-    text: Box<str>,
+    /// None: a definition of apiextensions.k8s.io/v1beta1 may have no schema.
+    text: Option<Box<str>>,
     digest: u64,
-    /// Unknown fields are not pruned and defaults not filled in: a definition of apiextensions.k8s.io/v1beta1 may say so.
+    /// Unknown fields are not pruned and defaults not filled in: such a definition may say so, and its schema need not be
+    /// structural then. Objects are checked by it all the same.
     preserves: bool,
-    compiled: OnceLock<Option<Schema>>,
+    compiled: OnceLock<Compiled>,
+}
+
+struct Compiled {
+    /// By which objects are checked.
+    checks: Option<Schema>,
+    /// By which they are merged.
+    form: Schema,
+}
+
+/// A schema in which every object may have other fields too.
+fn opened(mut schema: Value) -> Value {
+    fn open(schema: &mut Value) {
+        for key in ["items", "additionalProperties"] {
+            if let Some(part) = schema.get_mut(key) {
+                open(part);
+            }
+        }
+        let Some(map) = schema.as_object_mut() else { return };
+        if let Some(Value::Object(fields)) = map.get_mut("properties") {
+            fields.values_mut().for_each(open);
+        }
+        if map.get("type").is_some_and(|own| own == "object") {
+            map.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
+        }
+    }
+    open(&mut schema);
+    schema
 }
 
 impl Custom {
-    fn of(definition: &Value, version: &Value) -> Option<Custom> {
-        let schema = version.get("schema")?.get("openAPIV3Schema")?;
-        let text = schema.to_string();
+    fn of(definition: &Value, version: &Value) -> Custom {
+        let schema = meta::at(version, &["schema", "openAPIV3Schema"]);
+        let text = schema.map(|schema| Box::<str>::from(schema.to_string()));
+        let preserves = meta::bool_at(definition, &["spec", "preserveUnknownFields"]) == Some(true);
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        Some(Custom {
+        (&text, preserves).hash(&mut hasher);
+        Custom {
             digest: hasher.finish(),
-            text: text.into(),
-            preserves: meta::bool_at(definition, &["spec", "preserveUnknownFields"]) == Some(true),
+            text,
+            preserves,
             compiled: OnceLock::new(),
-        })
+        }
     }
 
     /// What the definition says, as it was written.
+    fn tree(&self) -> Option<Value> {
+        serde_json::from_str(self.text.as_deref()?).ok()
+    }
+
+    /// What the definition says to clients: nothing, where it is not structural.
     pub fn said(&self) -> Option<Value> {
-        serde_json::from_str(&self.text).ok()
+        self.tree()
+            .filter(|said| !self.preserves || validation::is_structural(said))
+    }
+
+    /// Whether objects keep the fields that nothing is said of.
+    pub fn preserves(&self) -> bool {
+        self.preserves
+    }
+
+    /// The form of its objects, by which they are merged.
+    pub fn form(&self) -> &Schema {
+        &self.compiled().form
     }
 
     /// Changes with what it says.
@@ -51,13 +97,21 @@ impl Custom {
         self.digest
     }
 
-    /// None where it is none that an object can be checked by, which validation lets nobody write.
-    pub fn schema(&self) -> Option<&Schema> {
-        let compiled = self.compiled.get_or_init(|| {
-            let tree: Value = serde_json::from_str(&self.text).ok()?;
-            custom::compile(&tree).ok()
-        });
-        compiled.as_ref()
+    /// By which objects are checked; None where there is none.
+    fn schema(&self) -> Option<&Schema> {
+        self.compiled().checks.as_ref()
+    }
+
+    fn compiled(&self) -> &Compiled {
+        self.compiled.get_or_init(|| {
+            let checks = self.tree().and_then(|said| custom::compile(&said).ok());
+            let form = match (&checks, self.preserves) {
+                (Some(checks), false) => Ok(checks.clone()),
+                _ => custom::compile(&opened(self.said().unwrap_or_else(|| json!({"type": "object"})))),
+            };
+            let form = form.unwrap_or_else(|_| schema::custom().clone());
+            Compiled { checks, form }
+        })
     }
 
     /// What a write leaves of an object that was decoded; the paths of what went.
@@ -249,7 +303,7 @@ fn served(definition: &Value, group: Cow<'static, str>, version: &Value) -> Serv
             .map(|field| selectable(meta::string(field, &["jsonPath"])))
             .collect(),
         scale: paths,
-        custom: Custom::of(definition, version).map(Arc::new),
+        custom: Some(Arc::new(Custom::of(definition, version))),
         deprecated,
         ..Served::of(group, name.into())
     }

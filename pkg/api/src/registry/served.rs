@@ -113,7 +113,7 @@ impl Served {
     /// The shape of its objects; `kind` is the resource's.
     pub fn schema(&self, kind: &str) -> Option<&Schema> {
         match &self.custom {
-            Some(custom) => custom.schema(),
+            Some(custom) => Some(custom.form()),
             None => schema::by_gvk(&self.group, &self.name, kind),
         }
     }

@@ -47,7 +47,9 @@ pub use self::autoscaling::autoscaler;
 pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::coordination::lease;
 pub use self::core::*;
-pub use self::definitions::{custom_resource_definition, custom_resource_definition_status, non_structural};
+pub use self::definitions::{
+    custom_resource_definition, custom_resource_definition_status, is_structural, non_structural,
+};
 pub use self::dynamic_resources::*;
 pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
 pub use self::limits::*;

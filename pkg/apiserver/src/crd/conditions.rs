@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use mk8s_api::{meta, time};
+use mk8s_api::{meta, status, time, validation};
 use serde_json::{Value, json};
 
 /// What one condition says, without its time.
@@ -60,6 +60,25 @@ impl Condition {
             None => all.push(new),
         }
         meta::set(definition, &["status", "conditions"], all);
+    }
+}
+
+/// What is said of a definition whose schemas are not structural, or whose objects are not pruned.
+pub const NON_STRUCTURAL: &str = "NonStructuralSchema";
+
+/// None where there is nothing to say. Only a definition that preserves unknown fields may be so.
+pub fn non_structural(definition: &Value) -> Option<Condition> {
+    if definition["spec"]["preserveUnknownFields"] != true {
+        return None;
+    }
+    let wrong = validation::non_structural(definition);
+    Some(Condition::new(NON_STRUCTURAL, true, "Violations", status::told(&wrong)))
+}
+
+/// Takes what a condition says out of a definition's status.
+pub fn remove(definition: &mut Value, type_: &str) {
+    if let Some(Value::Array(all)) = definition.pointer_mut("/status/conditions") {
+        all.retain(|own| own["type"] != type_);
     }
 }
 

@@ -162,7 +162,11 @@ impl Definitions {
             }
             told.insert(0, condition);
         }
-        for condition in told.into_iter().chain(conditions::approval(definition)) {
+        let form = conditions::non_structural(definition);
+        if form.is_none() {
+            conditions::remove(&mut now, conditions::NON_STRUCTURAL);
+        }
+        for condition in told.into_iter().chain(conditions::approval(definition)).chain(form) {
             if !condition.stands_in(&now) {
                 condition.put(&mut now);
             }

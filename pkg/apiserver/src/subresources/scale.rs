@@ -105,9 +105,7 @@ impl Attempt for Scaling<'_> {
         let old_scale = form.show(&current.value);
         let own = current.managed();
         let before = managers::of_scale(call, &form.api_version, own);
-        let made = self
-            .change
-            .apply(call, form, &before, &old_scale, self.options, &mut self.warnings);
+        let made = self.change.apply(call, form, &before, &old_scale, &mut self.warnings);
         let (mut scale, owned) = made?;
         let managed = managers::from_scale(call, own, &owned);
         let name = meta::name(&current.value);
@@ -143,7 +141,6 @@ impl Change {
         form: &Scale<'_>,
         before: &Managed,
         old: &Value,
-        options: WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<(Value, Managed), Status> {
         if let Change::Apply(applying) = self {

@@ -1,7 +1,7 @@
 //! apiextensions.k8s.io/v1beta1: what all versions of a CRD have in common stands above them, a conversion's webhook stands
 //! in the conversion itself, and a column's path is spelled `JSONPath`.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::meta;
 
@@ -19,9 +19,22 @@ const CONVERSION: [(&str, [&str; 2]); 2] = [
     ("conversionReviewVersions", ["webhook", "conversionReviewVersions"]),
 ];
 
+/// What contradicts itself stays where it stood, and validation refuses it.
 pub(super) fn to_stored(definition: &mut Value) {
-    meta::remove(definition, &["spec", "version"]);
+    let first = meta::items(definition, &["spec", "versions"]).first();
+    let version = meta::string(definition, &["spec", "version"]);
+    if version.is_empty() || first.is_some_and(|first| meta::string(first, &["name"]) == version) {
+        meta::remove(definition, &["spec", "version"]);
+    }
     for (above, own) in SHARED {
+        let says = |version: &Value| {
+            version
+                .get(own)
+                .is_some_and(|said| !said.is_null() && *said != json!([]))
+        };
+        if meta::items(definition, &["spec", "versions"]).iter().any(says) {
+            continue;
+        }
         let shared = meta::remove(definition, &["spec", above]).filter(|shared| !shared.is_null());
         let Some(shared) = shared else { continue };
         for version in meta::items_mut(definition, &["spec", "versions"]) {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use self::asked::{Asked, has_defaults, has_extensions};
 use self::parts::{MOST_SELECTABLE, check_names, columns, selectable_fields, subresources};
+pub use self::structural::holds as is_structural;
 use super::{Errors, IMMUTABLE, Path, each, flag, has, list, strings, text};
 use crate::meta;
 use crate::names;
@@ -250,6 +251,7 @@ fn check_versions(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
         }
         own_parts(spec, index, version, asked, &at, errors);
     }
+    contradictions(spec, errors);
     let all = || shown_versions(spec);
     let mut names_seen: Vec<&str> = list(spec, "versions")
         .iter()
@@ -273,6 +275,25 @@ fn check_versions(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
         if !first.is_empty() && !wrong.is_empty() {
             errors.push(FieldError::invalid(SPEC.child("version"), first, wrong.join(",")));
         }
+    }
+}
+
+/// What apiextensions.k8s.io/v1beta1 says both above the versions and in them, and so has no form in v1.
+fn contradictions(spec: &Value, errors: &mut Errors) {
+    for (above, what) in [
+        ("validation", "schemas"),
+        ("subresources", "subresources"),
+        ("additionalPrinterColumns", "additionalPrinterColumns"),
+        ("selectableFields", "selectableFields"),
+    ] {
+        if has(spec, above).is_some() {
+            let why = format!("top-level and per-version {what} are mutually exclusive");
+            errors.push(FieldError::forbidden(SPEC.child(above), why));
+        }
+    }
+    if let Some(version) = has(spec, "version") {
+        let why = "must match the first version in spec.versions";
+        errors.push(FieldError::invalid(SPEC.child("version"), version.clone(), why));
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn check(schema: &Value, path: &Path<'_>) -> Errors {
 }
 
 /// Whether a schema is structural.
-pub(super) fn holds(schema: &Value) -> bool {
+pub fn holds(schema: &Value) -> bool {
     custom::compile(schema).is_ok() && check(schema, &Path::ROOT).is_empty()
 }
 

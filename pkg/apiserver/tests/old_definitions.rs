@@ -1,0 +1,269 @@
+//! Definitions of apiextensions.k8s.io/v1beta1, which may have no schema or one that is not structural: what is asked of
+//! them, what is asked of their objects, and how they look in v1.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::Api;
+use serde_json::{Value, json};
+
+const OLD: &str = "/apis/apiextensions.k8s.io/v1beta1/customresourcedefinitions";
+const NOW: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const CARS: &str = "/apis/example.org/v1/namespaces/default/cars";
+const MERGE: &str = "application/merge-patch+json";
+
+fn definition(plural: &str, kind: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.example.org")},
+        "spec": {"group": "example.org", "version": "v1", "names": {"plural": plural, "kind": kind}},
+    })
+}
+
+/// As in documents of 2018: nothing says what the object is, only what its fields are.
+fn loose() -> Value {
+    let mut definition = definition("cars", "Car");
+    definition["spec"]["validation"] = json!({"openAPIV3Schema": {"required": ["spec"], "properties": {"spec": {
+        "required": ["color"], "properties": {
+            "color": {"type": "string", "enum": ["red", "blue"]}, "n": {"type": "integer", "minimum": 1}}}}}});
+    definition["spec"]["additionalPrinterColumns"] =
+        json!([{"name": "Color", "type": "string", "JSONPath": ".spec.color"}]);
+    definition
+}
+
+async fn established(api: &Api, name: &str) -> Value {
+    for _ in 0..500 {
+        let (_, definition) = api.get(&format!("{NOW}/{name}")).await;
+        if condition(&definition, "Established")["status"] == "True" {
+            return definition;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{name} is not established");
+}
+
+fn condition(definition: &Value, type_: &str) -> Value {
+    let all = definition["status"]["conditions"].as_array().into_iter().flatten();
+    all.filter(|own| own["type"] == type_)
+        .next_back()
+        .cloned()
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn objects_of_a_loose_schema_are_checked_and_kept_as_they_are() {
+    let api = Api::open().await;
+    let (code, made) = api.post(OLD, &loose()).await;
+    assert_eq!(
+        (code, &made["spec"]["preserveUnknownFields"]),
+        (201, &json!(true)),
+        "{made}"
+    );
+    let shown = established(&api, "cars.example.org").await;
+    assert_eq!(shown["spec"]["preserveUnknownFields"], true);
+    assert_eq!(
+        shown["spec"]["versions"][0]["additionalPrinterColumns"][0]["jsonPath"],
+        ".spec.color"
+    );
+    let said = condition(&shown, "NonStructuralSchema");
+    let at = "spec.versions[0].schema.openAPIV3Schema";
+    let causes = [
+        "spec.preserveUnknownFields: Invalid value: true: must be false".to_string(),
+        format!("{at}.properties[spec].properties[color].type"),
+    ];
+    assert_eq!(
+        (&said["status"], &said["reason"]),
+        (&json!("True"), &json!("Violations")),
+        "{said}"
+    );
+    let message = said["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("[{}, ", causes[0])), "{message}");
+    for path in [format!("{at}.properties[spec].type"), format!("{at}.type")] {
+        assert!(
+            message.contains(&format!("{path}: Required value: must not be empty")),
+            "{message}"
+        );
+    }
+    assert!(!message.contains(&causes[1]), "{message}");
+
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"},
+        "spec": {"color": "red", "odd": {"x": 1}}, "top": [1]});
+    let (code, made) = api.post(&format!("{CARS}?fieldValidation=Strict"), &car).await;
+    assert_eq!(
+        (code, &made["spec"], &made["top"]),
+        (201, &car["spec"], &car["top"]),
+        "{made}"
+    );
+    let green = json!({"spec": {"color": "green", "n": 0}});
+    let (code, refused) = api.patch(&format!("{CARS}/a"), MERGE, &green).await;
+    let fields: Vec<&Value> = refused["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["field"])
+        .collect();
+    assert_eq!(
+        (code, fields),
+        (422, vec![&json!("spec.color"), &json!("spec.n")]),
+        "{refused}"
+    );
+    // Lists of what nobody declared are applied as a whole.
+    let apply = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red"}, "more": {"l": [1, 2]}});
+    let path = format!("{CARS}/a?fieldManager=one&force=true");
+    let (code, applied) = api.patch(&path, "application/apply-patch+yaml", &apply).await;
+    assert_eq!(
+        (code, &applied["more"], &applied["top"]),
+        (200, &apply["more"], &car["top"]),
+        "{applied}"
+    );
+    // Clients are told of no schema.
+    let (_, document) = api.get("/openapi/v3/apis/example.org/v1").await;
+    assert_eq!(
+        document["components"]["schemas"]["org.example.v1.Car"]["properties"],
+        Value::Null
+    );
+}
+
+#[tokio::test]
+async fn a_definition_becomes_structural_and_its_objects_are_pruned() {
+    let api = Api::open().await;
+    assert_eq!(api.post(OLD, &loose()).await.0, 201);
+    established(&api, "cars.example.org").await;
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red", "odd": 1}});
+    assert_eq!(api.post(CARS, &car).await.0, 201);
+    // In v1 it may be changed, and stay as it is.
+    let path = format!("{NOW}/cars.example.org");
+    let (code, _) = api
+        .patch(&path, MERGE, &json!({"metadata": {"labels": {"a": "b"}}}))
+        .await;
+    assert_eq!(code, 200);
+    let (code, refused) = api
+        .patch(&path, MERGE, &json!({"spec": {"preserveUnknownFields": false}}))
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    let text = json!({"type": "string"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "color": text, "n": {"type": "integer", "default": 2}}}}}});
+    let versions = json!([{"name": "v1", "served": true, "storage": true, "schema": schema}]);
+    let change = json!({"spec": {"preserveUnknownFields": false, "versions": versions}});
+    let (code, changed) = api.patch(&path, MERGE, &change).await;
+    assert_eq!(code, 200, "{changed}");
+    let pruned = json!({"color": "red", "n": 2});
+    for _ in 0..500 {
+        let (_, shown) = api.get(&path).await;
+        if api.get(&format!("{CARS}/a")).await.1["spec"] == pruned && condition(&shown, "NonStructuralSchema").is_null()
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} {}", api.get(&format!("{CARS}/a")).await.1, api.get(&path).await.1);
+}
+
+#[tokio::test]
+async fn a_definition_without_a_schema_serves_anything() {
+    let api = Api::open().await;
+    assert_eq!(api.post(OLD, &definition("cars", "Car")).await.0, 201);
+    let shown = established(&api, "cars.example.org").await;
+    assert_eq!(
+        shown["spec"]["versions"],
+        json!([{"name": "v1", "served": true, "storage": true}])
+    );
+    let message = "spec.preserveUnknownFields: Invalid value: true: must be false";
+    assert_eq!(condition(&shown, "NonStructuralSchema")["message"], message);
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": [1, {"a": null}], "status": {"x": 1}});
+    let (code, made) = api.post(CARS, &car).await;
+    assert_eq!(
+        (code, &made["spec"], &made["status"]),
+        (201, &car["spec"], &car["status"]),
+        "{made}"
+    );
+    let apply =
+        json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "b"}, "spec": {"l": [{"a": 1}]}});
+    let path = format!("{CARS}/b?fieldManager=one");
+    let (code, applied) = api.patch(&path, "application/apply-patch+yaml", &apply).await;
+    assert_eq!((code, &applied["spec"]), (201, &apply["spec"]), "{applied}");
+    // As v1 stands, no new one is made so.
+    let mut fresh = shown;
+    fresh["metadata"] = json!({"name": "vans.example.org"});
+    fresh["spec"]["names"] = json!({"plural": "vans", "kind": "Van"});
+    let (code, refused) = api.post(NOW, &fresh).await;
+    let fields: Vec<&Value> = refused["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["field"])
+        .collect();
+    let expected = [
+        json!("spec.versions[0].schema.openAPIV3Schema"),
+        json!("spec.preserveUnknownFields"),
+    ];
+    assert_eq!((code, fields), (422, expected.iter().collect()), "{refused}");
+}
+
+/// What v1.21 refused of them.
+#[tokio::test]
+async fn what_contradicts_itself_is_refused() {
+    let api = Api::open().await;
+    let refuses = async |change: Value, field: &str, why: &str| {
+        let mut definition = loose();
+        json_patch(&mut definition["spec"], change);
+        let (code, refused) = api.post(OLD, &definition).await;
+        let causes = refused["details"]["causes"].as_array().cloned().unwrap_or_default();
+        let told = causes
+            .iter()
+            .any(|own| own["field"] == field && own["message"].as_str().unwrap().contains(why));
+        assert!(code == 422 && told, "{field}: {refused}");
+    };
+    let object = json!({"openAPIV3Schema": {"type": "object"}});
+    let version = json!([{"name": "v1", "served": true, "storage": true, "schema": object}]);
+    refuses(
+        json!({"versions": version}),
+        "spec.validation",
+        "top-level and per-version schemas are mutually exclusive",
+    )
+    .await;
+    let other = json!([{"name": "v2", "served": true, "storage": true}]);
+    refuses(
+        json!({"versions": other}),
+        "spec.version",
+        "must match the first version in spec.versions",
+    )
+    .await;
+    let default = json!({"openAPIV3Schema": {"properties": {"a": {"type": "string", "default": "x"}}}});
+    let why = "must not be set (cannot set default values in apiextensions.k8s.io/v1beta1 CRDs";
+    refuses(
+        json!({"validation": default}),
+        "spec.validation.openAPIV3Schema.properties[a].default",
+        why,
+    )
+    .await;
+    let pruned = "spec.validation.openAPIV3Schema.type";
+    refuses(
+        json!({"preserveUnknownFields": false}),
+        pruned,
+        "must not be empty at the root",
+    )
+    .await;
+    let webhook = json!({"strategy": "Webhook", "conversionReviewVersions": ["v1beta1"],
+        "webhookClientConfig": {"url": "https://example.org/"}});
+    let why = "must be None if spec.preserveUnknownFields is true";
+    refuses(json!({"conversion": webhook}), "spec.conversion.strategy", why).await;
+    let array = json!({"openAPIV3Schema": {"properties": {"a": {"items": [{"type": "string"}]}}}});
+    let items = "spec.validation.openAPIV3Schema.properties[a].items";
+    refuses(
+        json!({"validation": array}),
+        items,
+        "items must be a schema object and not an array",
+    )
+    .await;
+}
+
+fn json_patch(spec: &mut Value, change: Value) {
+    let (Value::Object(spec), Value::Object(change)) = (spec, change) else {
+        return;
+    };
+    spec.extend(change);
+}
