@@ -284,7 +284,8 @@ impl Watches {
 
     /// Watches these kinds, and returns those that are watched no more.
     fn renew(&mut self, feed: &Arc<dyn Feed>, found: &[Arc<Kind>]) -> Vec<Arc<Kind>> {
-        let unserved = self.of.extract_if(|kind, _| !found.contains(kind));
+        let served: HashSet<&Arc<Kind>> = found.iter().collect();
+        let unserved = self.of.extract_if(|kind, _| !served.contains(kind));
         let unserved = unserved.map(|(kind, _)| kind).collect();
         for kind in found.iter().filter(|k| k.is_monitored()) {
             self.of.entry(kind.clone()).or_insert_with(|| {

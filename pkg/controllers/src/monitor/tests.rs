@@ -41,17 +41,28 @@ impl Server {
 }
 
 async fn serve(server: Server, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
-    let body: Value = match request.uri().path() {
-        "/api" => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+    let body = match request.uri().path() {
+        "/api" => groups(&[group("", &version("v1", &[(server.plural, server.kind)]))]),
         "/apis" => {
             server.discoveries.fetch_add(1, Ordering::SeqCst);
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})
+            groups(&[])
         }
-        _ => json!({"kind": "APIResourceList", "groupVersion": "v1", "resources": [
-            {"name": server.plural, "singularName": "", "namespaced": true, "kind": server.kind,
-             "verbs": ["list", "watch", "delete"]}]}),
+        other => panic!("{other} is asked for"),
     };
     Ok(Response::new(Body::from(body.to_string().into_bytes())))
+}
+
+fn groups(all: &[Value]) -> Value {
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": all})
+}
+
+fn group(name: &str, version: &Value) -> Value {
+    json!({"metadata": {"name": name}, "versions": [version]})
+}
+
+fn version(name: &str, kinds: &[(&str, &str)]) -> Value {
+    let resource = |(plural, kind): &(&str, &str)| json!({"resource": plural, "responseKind": {"kind": kind}, "scope": "Namespaced", "verbs": ["list", "watch", "delete"]});
+    json!({"version": name, "freshness": "Current", "resources": kinds.iter().map(resource).collect::<Vec<_>>()})
 }
 
 struct Text(&'static str, u64, String);
@@ -159,37 +170,19 @@ async fn a_kind_is_followed_through_panics_errors_and_lost_history() {
     assert_eq!(names, ["", "d", ""]);
 }
 
-/// Discovery of two groups, one of which can't be asked as long as that is said.
+/// Discovery of two groups, one of which does not answer as long as that is said.
 async fn two_groups(
     broken: Arc<AtomicBool>,
     request: Request<Body>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
-    let list = |group_version: &str, plural: &str, kind: &str| {
-        json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": [
-            {"name": plural, "singularName": "", "namespaced": true, "kind": kind, "verbs": ["list", "watch", "delete"]}]})
+    let body = match request.uri().path() {
+        "/api" => groups(&[group("", &version("v1", &[("configmaps", "ConfigMap")]))]),
+        _ if broken.load(Ordering::SeqCst) => {
+            groups(&[group("example.com", &json!({"version": "v1", "freshness": "Stale"}))])
+        }
+        _ => groups(&[group("example.com", &version("v1", &[("widgets", "Widget")]))]),
     };
-    let version = json!({"groupVersion": "example.com/v1", "version": "v1"});
-    let (code, body) = match request.uri().path() {
-        "/api" => (
-            200,
-            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
-        ),
-        "/apis" => (
-            200,
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [
-            {"name": "example.com", "versions": [version], "preferredVersion": version}]}),
-        ),
-        "/api/v1" => (200, list("v1", "configmaps", "ConfigMap")),
-        _ if broken.load(Ordering::SeqCst) => (
-            503,
-            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-            "message": "nobody serves it", "reason": "ServiceUnavailable", "code": 503}),
-        ),
-        _ => (200, list("example.com/v1", "widgets", "Widget")),
-    };
-    let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
-    *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
-    Ok(answer)
+    Ok(Response::new(Body::from(body.to_string().into_bytes())))
 }
 
 /// Lists nothing of every kind but widgets, which can't be listed.
