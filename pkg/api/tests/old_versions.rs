@@ -48,7 +48,17 @@ fn is_known(path: &str, own: &Value, upstream: &Value) -> bool {
     let forgotten = path.contains("v2beta1") && path.ends_with(".containerResource.container");
     // Shown, it would have kubectl change a manifest that leaves it out each time it is applied.
     let unsaid = path.ends_with(".pathType") && own.is_null() && upstream == "ImplementationSpecific";
-    forgotten || unsaid && path.contains(": shown: ")
+    // What a definition says twice, of all versions and of each, is kept beside them to be refused.
+    let both = path.contains("CustomResourceDefinition") && upstream.is_null() && path.contains(": stored: ");
+    let above = [
+        ".version",
+        ".validation",
+        ".subresources",
+        ".additionalPrinterColumns",
+        ".selectableFields",
+    ];
+    let twice = both && above.iter().any(|key| path.ends_with(&format!(".spec{key}")));
+    forgotten || twice || unsaid && path.contains(": shown: ")
 }
 
 /// The paths at which two values differ, with both.

@@ -32,10 +32,12 @@ pub(super) fn to_stored(definition: &mut Value) {
                 .get(own)
                 .is_some_and(|said| !said.is_null() && *said != json!([]))
         };
-        if meta::items(definition, &["spec", "versions"]).iter().any(says) {
-            continue;
+        let both = meta::items(definition, &["spec", "versions"]).iter().any(says);
+        let shared = meta::at(definition, &["spec", above]).filter(|shared| !shared.is_null());
+        let shared = shared.cloned();
+        if !both || shared.is_none() {
+            meta::remove(definition, &["spec", above]);
         }
-        let shared = meta::remove(definition, &["spec", above]).filter(|shared| !shared.is_null());
         let Some(shared) = shared else { continue };
         for version in meta::items_mut(definition, &["spec", "versions"]) {
             meta::set(version, &[own], shared.clone());
