@@ -2,6 +2,7 @@
 //! schema, validation and codecs.
 
 pub mod apply;
+mod bounded;
 pub mod codec;
 pub mod conditions;
 pub mod defaults;

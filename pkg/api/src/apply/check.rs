@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::element::Element;
+use super::element::{Element, told_path};
 use super::items;
 use super::node::{Items, Kind, Node, Scalar};
+use crate::bounded::MOST_FINDINGS;
 use crate::go;
 
 /// What is wrong at one place.
@@ -48,8 +49,13 @@ struct Checker {
 
 impl Checker {
     fn tell(&mut self, what: String) {
-        let path = self.path.iter().map(ToString::to_string).collect();
+        let path = told_path(&self.path);
         self.problems.push(Problem { path, what });
+    }
+
+    /// Nothing more is looked for where so much is wrong.
+    fn is_full(&self) -> bool {
+        self.problems.len() >= MOST_FINDINGS
     }
 
     fn below(&mut self, step: Element, node: Node<'_>, value: &Value) {
@@ -59,6 +65,9 @@ impl Checker {
     }
 
     fn at(&mut self, node: Node<'_>, value: &Value) {
+        if self.is_full() {
+            return;
+        }
         match (node.kind(), value) {
             (_, Value::Null) => {}
             (Kind::Scalar(scalar), _) => self.scalar(scalar, value),
@@ -103,6 +112,9 @@ impl Checker {
         let has_identities = node.items() != Items::Atomic;
         let mut seen = BTreeSet::new();
         for (at, item) in list.iter().enumerate() {
+            if self.is_full() {
+                return;
+            }
             if !has_identities {
                 self.below(Element::Index(at as i64), node.item(), item);
                 continue;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::compare::compare;
-use super::conflict::{Conflict, Conflicts};
+use super::conflict::Conflicts;
 use super::element::equal;
 use super::extract::fields_of;
 use super::fields_v1::{Overlap, overlap};
@@ -86,7 +86,7 @@ impl Configuration<'_> {
             };
             object = pruning.prune(object, &set, &others)?;
         }
-        let mut entries = self.take_over(others, &object, versions)?;
+        let mut entries = self.take_over(&others, &object, versions)?;
         let changed = !equal(self.live, &object);
         let time = match changed {
             true => Some(self.writer.now),
@@ -117,28 +117,22 @@ impl Configuration<'_> {
     }
 
     /// What others keep; that they keep all of it where nothing is forced.
-    fn take_over(&self, others: Vec<Entry>, object: &Value, versions: &dyn Versions) -> Result<Vec<Entry>, ApplyError> {
+    fn take_over(&self, others: &[Entry], object: &Value, versions: &dyn Versions) -> Result<Vec<Entry>, ApplyError> {
         let mut changes = Changes::new(versions, self.live, object);
-        let (mut kept, mut conflicts) = (Vec::with_capacity(others.len() + 1), Vec::new());
+        let (mut kept, mut lost) = (Vec::with_capacity(others.len() + 1), Vec::new());
         for entry in others {
             let Some(change) = changes.in_version(&entry.owner().api_version)? else {
                 continue;
             };
             let taken = change.modified.union(&change.added);
             if !self.force && overlap(&entry.fields, &taken) != Overlap::None {
-                let manager = Conflict::manager(entry.owner());
-                entry.set().intersection(&taken).each(&mut |path| {
-                    conflicts.push(Conflict {
-                        manager: manager.clone(),
-                        path: path.to_vec(),
-                    });
-                });
+                lost.push((entry.owner(), entry.set().intersection(&taken)));
             }
-            kept.push(without(&entry, &[&taken, &change.removed]));
+            kept.push(without(entry, &[&taken, &change.removed]));
         }
-        match conflicts.is_empty() {
-            true => Ok(kept),
-            false => Err(ApplyError::Conflicts(Conflicts::of(conflicts))),
+        match Conflicts::of(lost) {
+            None => Ok(kept),
+            Some(conflicts) => Err(ApplyError::Conflicts(conflicts)),
         }
     }
 }

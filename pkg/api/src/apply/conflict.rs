@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::element::Element;
+use super::element::told_path;
 use super::managed::{Operation, Owner};
 use super::set::Set;
+use crate::bounded::{MOST_FINDINGS, step};
 use crate::go;
 
 /// A field, and who owns it.
@@ -12,67 +13,83 @@ use crate::go;
 pub struct Conflict {
     /// `"kubectl" using apps/v1`
     pub manager: String,
-    pub path: Vec<Element>,
-}
-
-impl Conflict {
-    /// How an owner is called.
-    pub(super) fn manager(owner: &Owner) -> String {
-        let mut told = go::quoted(&owner.manager);
-        if !owner.subresource.is_empty() {
-            told.push_str(&format!(" with subresource {:?}", owner.subresource));
-        }
-        if owner.operation == Operation::Update {
-            told.push_str(&format!(" using {}", owner.api_version));
-        }
-        told
-    }
-
     /// `.spec.replicas`
-    pub fn field(&self) -> String {
-        self.path.iter().map(ToString::to_string).collect()
-    }
+    pub field: String,
 }
 
 /// All conflicts of an apply; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflicts(Vec<Conflict>);
+pub struct Conflicts(Vec<(String, Set)>);
 
 impl Conflicts {
-    pub(super) fn of(mut conflicts: Vec<Conflict>) -> Conflicts {
-        conflicts.sort_by(|one, two| one.manager.cmp(&two.manager));
-        Conflicts(conflicts)
+    /// Of what each owner, in order, would lose; none where that is nothing.
+    pub(super) fn of(mut lost: Vec<(&Owner, Set)>) -> Option<Conflicts> {
+        lost.retain(|(_, fields)| !fields.is_empty());
+        let mut named: Vec<_> = lost
+            .into_iter()
+            .map(|(owner, fields)| (called(owner), fields))
+            .collect();
+        named.sort_by(|one, two| one.0.cmp(&two.0));
+        (!named.is_empty()).then_some(Conflicts(named))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Conflict> {
-        self.0.iter()
+    /// Those that are told: the first ones, where there are very many.
+    pub fn told(&self) -> Vec<Conflict> {
+        let mut told = Vec::new();
+        for (manager, fields) in &self.0 {
+            fields.each(&mut |path| {
+                if told.len() < MOST_FINDINGS {
+                    told.push(Conflict {
+                        manager: manager.clone(),
+                        field: told_path(path),
+                    });
+                }
+            });
+        }
+        told
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(|(_, fields)| fields.count()).sum()
     }
 
     /// Those whose field is not in a set; none where all are.
-    pub(super) fn outside(self, set: &Set) -> Option<Conflicts> {
-        let left: Vec<Conflict> = self.0.into_iter().filter(|conflict| !set.has(&conflict.path)).collect();
-        (!left.is_empty()).then_some(Conflicts(left))
+    pub(super) fn outside(mut self, set: &Set) -> Option<Conflicts> {
+        self.0.iter_mut().for_each(|(_, fields)| fields.lose(set));
+        self.0.retain(|(_, fields)| !fields.is_empty());
+        (!self.0.is_empty()).then_some(self)
     }
+}
+
+/// How an owner is called.
+fn called(owner: &Owner) -> String {
+    let mut told = go::quoted(step(&owner.manager));
+    if !owner.subresource.is_empty() {
+        told.push_str(&format!(" with subresource {:?}", step(&owner.subresource)));
+    }
+    if owner.operation == Operation::Update {
+        told.push_str(&format!(" using {}", step(&owner.api_version)));
+    }
+    told
 }
 
 impl fmt::Display for Conflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [only] = &self.0[..] {
-            let Conflict { manager, .. } = only;
-            return write!(
-                f,
-                "Apply failed with 1 conflict: conflict with {manager}: {}",
-                only.field()
-            );
+        let (count, told) = (self.count(), self.told());
+        if let ([Conflict { manager, field }], 1) = (&told[..], count) {
+            return write!(f, "Apply failed with 1 conflict: conflict with {manager}: {field}");
         }
-        write!(f, "Apply failed with {} conflicts:", self.0.len())?;
-        for (at, same) in self.0.chunk_by(|one, two| one.manager == two.manager).enumerate() {
+        write!(f, "Apply failed with {count} conflicts:")?;
+        for (at, same) in told.chunk_by(|one, two| one.manager == two.manager).enumerate() {
             let separator = if at == 0 { ' ' } else { '\n' };
             write!(f, "{separator}conflicts with {}:", same[0].manager)?;
             for conflict in same {
-                write!(f, "\n- {}", conflict.field())?;
+                write!(f, "\n- {}", conflict.field)?;
             }
         }
-        Ok(())
+        match count - told.len() {
+            0 => Ok(()),
+            rest => write!(f, "\nand {rest} more"),
+        }
     }
 }

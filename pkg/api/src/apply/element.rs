@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::{Number, Value};
 
+use crate::bounded;
 use crate::codec::json;
 use crate::go;
 
@@ -152,6 +153,16 @@ impl fmt::Display for Element {
     }
 }
 
+/// A path as conflicts name it: `.spec.containers[name="a"]`.
+pub(super) fn told_path(path: &[Element]) -> String {
+    let mut told = String::new();
+    // Writing to a string does not fail.
+    let _ = bounded::path(&mut told, |to| {
+        path.iter().try_for_each(|element| write!(to, "{element}"))
+    });
+    told
+}
+
 /// A value inside a path: strings quoted as Go quotes them.
 struct Shown<'a>(&'a Value);
 
@@ -159,7 +170,7 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::Null => f.write_str("null"),
-            Value::String(text) => f.write_str(&go::quoted(text)),
+            Value::String(text) => f.write_str(&go::quoted(bounded::step(text))),
             Value::Number(number) => {
                 let mut text = String::new();
                 print_number(number, &mut text);

@@ -222,6 +222,12 @@ impl Set {
         }
     }
 
+    /// How many paths are in the set.
+    pub fn count(&self) -> usize {
+        let nodes = self.0.iter();
+        nodes.map(|node| usize::from(node.member) + node.below.count()).sum()
+    }
+
     /// Calls `each` for every path that is in the set: those of one level first, then what lies below each of them.
     pub fn each(&self, each: &mut impl FnMut(&[Element])) {
         self.each_below(&mut Vec::new(), each);

@@ -16,6 +16,7 @@ use serde_json::{Map, Number, Value};
 
 use super::error::{DecodeError, MAX_DEPTH};
 use super::scalar;
+use crate::bounded;
 use crate::quantity::QuantityError;
 use crate::schema::{Any, Field, Fields, Node, Object, Or, Scalar, Schema, What, WireField};
 
@@ -39,9 +40,7 @@ pub struct Decoded {
 
 /// Upstream stops collecting here.
 const MAX_PROBLEMS: usize = 100;
-/// Bytes of a problem's path, and of the text of all problems together. A key may be as long as a body, stands before the
-/// path of everything below it, and is printed at up to six times its length: what is told of a body stays shorter than one.
-const MAX_PATH: usize = 1 << 10;
+/// Bytes of all problems together: a key is printed at up to six times its length.
 const MAX_TOLD: usize = 64 << 10;
 
 /// Rewrites a tree as decoding its text would: after a patch, and for trees from elsewhere.
@@ -73,24 +72,11 @@ impl Problem {
 
 /// The steps of a path in one; a long one is cut where it is deepest.
 fn joined(steps: &[&str]) -> String {
-    let length: usize = steps.iter().map(|step| step.len()).sum();
-    if length <= MAX_PATH {
-        return steps.concat();
-    }
-    let mut path = String::with_capacity(MAX_PATH + CUT.len());
-    for step in steps {
-        let fits = step.floor_char_boundary(MAX_PATH - path.len());
-        path.push_str(&step[..fits]);
-        if fits < step.len() {
-            break;
-        }
-    }
-    path.push_str(CUT);
+    let mut path = String::new();
+    // Writing to a string does not fail.
+    let _ = bounded::path(&mut path, |to| steps.iter().try_for_each(|step| to.write_str(step)));
     path
 }
-
-/// Says that a path goes on.
-const CUT: &str = "…";
 
 /// A type error on its way out, before it has its path.
 struct Mismatch {

@@ -1,6 +1,8 @@
-//! A field's path as a chain on the stack: it becomes text only when something is wrong.
+//! A field's path as a chain on the stack: it becomes text only when something is wrong, and one that is bounded.
 
 use std::fmt;
+
+use crate::bounded;
 
 #[derive(Clone, Copy)]
 pub struct Path<'a> {
@@ -74,18 +76,24 @@ impl<'a> Path<'a> {
     }
 }
 
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Path<'_> {
+    fn print(&self, to: &mut dyn fmt::Write) -> fmt::Result {
         let parent = self.parent.filter(|parent| !parent.is_root());
         if let Some(parent) = parent {
-            parent.fmt(f)?;
+            parent.print(to)?;
         }
         match self.step {
-            Step::Child(name) if parent.is_some() => write!(f, ".{name}"),
-            Step::Child(name) => f.write_str(name),
-            Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => write!(f, "[{key}]"),
+            Step::Child(name) if parent.is_some() => write!(to, ".{name}"),
+            Step::Child(name) => to.write_str(name),
+            Step::Index(index) => write!(to, "[{index}]"),
+            Step::Key(key) => write!(to, "[{key}]"),
         }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        bounded::path(f, |to| self.print(to))
     }
 }
 

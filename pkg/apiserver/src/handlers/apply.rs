@@ -144,11 +144,11 @@ fn untyped(version: &str) -> Status {
 }
 
 fn conflict(conflicts: &Conflicts) -> Status {
-    let causes = conflicts.iter().map(|conflict| {
+    let causes = conflicts.told().into_iter().map(|conflict| {
         serde_json::json!({
             "reason": "FieldManagerConflict",
             "message": format!("conflict with {}", conflict.manager),
-            "field": conflict.field(),
+            "field": conflict.field,
         })
     });
     let mut status = Status::new(409, "Conflict", conflicts.to_string());

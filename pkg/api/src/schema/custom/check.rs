@@ -7,6 +7,7 @@ use serde_json::{Number, Value};
 
 use super::correlate::Old;
 use super::{declared, formats, items, lists, numbers, parts};
+use crate::bounded::MOST_FINDINGS;
 use crate::float;
 use crate::schema::{Checks, Node, Schema, Type};
 use crate::status::{ErrorKind, FieldError};
@@ -57,8 +58,18 @@ struct Found {
 
 impl Found {
     fn merge(&mut self, other: Found) {
-        self.errors.extend(other.errors);
+        self.tell(other.errors);
         self.passed += other.passed;
+    }
+
+    fn tell(&mut self, errors: impl IntoIterator<Item = FieldError>) {
+        let room = MOST_FINDINGS.saturating_sub(self.errors.len());
+        self.errors.extend(errors.into_iter().take(room));
+    }
+
+    /// Nothing more is looked for where so much is wrong.
+    fn is_full(&self) -> bool {
+        self.errors.len() >= MOST_FINDINGS
     }
 
     fn is_valid(&self) -> bool {
@@ -343,6 +354,9 @@ fn array(list: &[Value], node: &Node, checks: &Checks, path: &Path<'_>, old: Opt
     if let Some(child) = items(node) {
         let before = old.map(|old| old.list(node));
         for (index, item) in list.iter().enumerate() {
+            if found.is_full() {
+                break;
+            }
             let old = before.as_ref().and_then(|before| before.item(item));
             found.merge(at(item, child, &path.index(index), old));
         }
@@ -385,20 +399,23 @@ fn object(value: &Value, node: &Node, checks: &Checks, path: &Path<'_>, old: Opt
     }
     let is_named = |key: &str| node.field(key).is_some();
     if checks.closed {
-        for key in map.keys().filter(|key| !is_named(key)) {
+        let unnamed = map.keys().filter(|key| !is_named(key));
+        found.tell(unnamed.map(|key| {
             let what = format!("{path}.{key} in body is a forbidden property");
-            found.errors.push(FieldError::invalid(path, key.as_str(), what));
-        }
+            FieldError::invalid(path, key.as_str(), what)
+        }));
     }
     let may_ratchet = |key: &str| !(path.is_root() && matches!(key, "apiVersion" | "kind"));
     for (key, value) in map {
+        if found.is_full() {
+            break;
+        }
         if let Some(child) = declared(node, key) {
             let old = old.filter(|_| may_ratchet(key)).and_then(|old| old.field(key));
             found.merge(at(value, child, &path.child(key), old));
         }
     }
-    for name in checks.required.iter().filter(|name| !map.contains_key(name.as_str())) {
-        found.errors.push(FieldError::required(path.child(name), ""));
-    }
+    let missing = checks.required.iter().filter(|name| !map.contains_key(name.as_str()));
+    found.tell(missing.map(|name| FieldError::required(path.child(name), "")));
     found
 }

@@ -6,12 +6,16 @@ use serde_json::{Map, Value};
 
 use super::metadata::step;
 use super::{declared, items};
+use crate::bounded::MOST_FINDINGS;
 use crate::schema::{ListType, Name, Node, What};
 use crate::status::FieldError;
 use crate::validation::Errors;
 use crate::validation::path::Path;
 
 pub(super) fn check(value: &Value, node: &Node, path: &Path<'_>, errors: &mut Errors) {
+    if errors.len() >= MOST_FINDINGS {
+        return;
+    }
     match value {
         Value::Object(map) => {
             for (key, value) in map {
@@ -66,7 +70,7 @@ fn doubles<'v>(list: impl ExactSizeIterator<Item = &'v Value>) -> Vec<usize> {
     for (index, item) in list.enumerate() {
         let times = seen.entry(item).or_default();
         *times += 1;
-        if *times == 2 {
+        if *times == 2 && doubles.len() < MOST_FINDINGS {
             doubles.push(index);
         }
     }

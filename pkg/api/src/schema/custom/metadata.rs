@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use super::prune::note;
 use super::{declared, items, parts};
+use crate::bounded::MOST_FINDINGS;
 use crate::codec::{Validation, conform};
 use crate::names;
 use crate::schema::{Node, Schema, by_name};
@@ -83,7 +85,7 @@ fn coerce_embedded(
     for problem in &read.problems {
         // `unknown field "labels.x"`
         let field = problem.split('"').nth(1).unwrap_or_default();
-        unknown.push(at.child(field).to_string());
+        note(&at.child(field), unknown);
     }
     map.insert("metadata".into(), read.value);
     Ok(())
@@ -109,7 +111,9 @@ pub fn check_embedded(value: &Value, schema: &Node) -> Errors {
 }
 
 pub(super) fn check(value: &Value, node: &Node, path: &Path<'_>, root: bool, errors: &mut Errors) {
-    let Some((_, constraints)) = parts(node) else { return };
+    let Some((_, constraints)) = parts(node).filter(|_| errors.len() < MOST_FINDINGS) else {
+        return;
+    };
     match value {
         Value::Object(map) => {
             if constraints.embedded && !root {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{declared, is_meta, items, metadata, parts};
+use crate::bounded::MOST_FINDINGS;
 use crate::schema::{Node, What};
 use crate::status::FieldError;
 use crate::validation::path::Path;
@@ -54,7 +55,7 @@ pub(super) fn prune(value: &mut Value, node: &Node, path: &Path<'_>, pruned: &mu
                 (None, What::Map(_)) => prune_all(value, &path, pruned),
                 (None, _) if is_closed(node) => prune_all(value, &path, pruned),
                 (None, _) => {
-                    pruned.push(path.to_string());
+                    note(&path, pruned);
                     return false;
                 }
             }
@@ -72,6 +73,13 @@ pub(super) fn prune(value: &mut Value, node: &Node, path: &Path<'_>, pruned: &mu
     }
 }
 
+/// That a field went.
+pub(super) fn note(path: &Path<'_>, pruned: &mut Vec<String>) {
+    if pruned.len() < MOST_FINDINGS {
+        pruned.push(path.to_string());
+    }
+}
+
 /// `additionalProperties: false`: what it refuses is told, not pruned.
 fn is_closed(node: &Node) -> bool {
     let checks = node
@@ -85,7 +93,7 @@ fn is_closed(node: &Node) -> bool {
 fn prune_all(value: &mut Value, path: &Path<'_>, pruned: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            pruned.extend(map.keys().map(|key| path.child(key).to_string()));
+            map.keys().for_each(|key| note(&path.child(key), pruned));
             map.clear();
         }
         Value::Array(list) => {

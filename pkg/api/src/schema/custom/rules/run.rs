@@ -1,11 +1,14 @@
 //! Runs the rules of an object, from its root down, at a bounded cost for all of them.
 
+use std::collections::HashMap;
+
 use mk8s_cel::{Answer, Binding, Failure};
 use serde_json::Value;
 
 use super::super::correlate::Old;
 use super::super::{declared, items, parts};
 use super::{Compiled, Rule, Rules, compile};
+use crate::bounded::MOST_FINDINGS;
 use crate::schema::{Node, What};
 use crate::status::{ErrorKind, FieldError};
 use crate::validation::Errors;
@@ -31,10 +34,7 @@ pub struct Ruling {
 /// Runs the rules of an object, new or changed from `old`. `found` is what is wrong with it otherwise: where that is about
 /// its form, no rule is run.
 pub fn check_rules(new: &Value, old: Option<&Value>, schema: &Node, found: &[FieldError]) -> Ruling {
-    let mut run = Run {
-        budget: BUDGET,
-        ruling: Ruling::default(),
-    };
+    let mut run = Run::new(BUDGET);
     if !is_ruled(schema) {
         return run.ruling;
     }
@@ -72,10 +72,7 @@ pub(in crate::schema::custom) fn check_default_rules(
 ) -> (Errors, Option<u64>) {
     let mut left = budget;
     for old in [Some(default), None] {
-        let mut run = Run {
-            budget,
-            ruling: Ruling::default(),
-        };
+        let mut run = Run::new(budget);
         let place = Place {
             node: schema,
             value: default,
@@ -114,23 +111,25 @@ struct Before<'v> {
     node: &'v Node,
 }
 
-impl Place<'_> {
-    /// Whether the value, or where it is new what it is in, is what it was.
-    fn is_unchanged(&self) -> bool {
-        let before = self.before.or(self.around);
-        before.is_some_and(|before| before.old.is_unchanged(before.value, before.node))
-    }
-}
-
 /// No further rule is run.
 struct Stop;
 
 struct Run {
     budget: u64,
     ruling: Ruling,
+    /// Whether a value is what it was: all new items of a list ask that of the list.
+    unchanged: HashMap<*const Value, bool>,
 }
 
 impl Run {
+    fn new(budget: u64) -> Run {
+        Run {
+            budget,
+            ruling: Ruling::default(),
+            unchanged: HashMap::new(),
+        }
+    }
+
     fn at(&mut self, place: &Place<'_>, path: &Path<'_>) -> Result<(), Stop> {
         if place.value.is_null() || !is_ruled(place.node) {
             return Ok(());
@@ -205,12 +204,31 @@ impl Run {
                 return Err(Stop);
             }
             self.rule(rule, program, field, compiled, place, path)?;
+            self.more()?;
         }
         Ok(())
     }
 
+    /// Whether the value, or where it is new what it is in, is what it was.
+    fn is_unchanged(&mut self, place: &Place<'_>) -> bool {
+        let Some(Before { old, value, node }) = place.before.or(place.around) else {
+            return false;
+        };
+        let known = self.unchanged.entry(std::ptr::from_ref(value));
+        *known.or_insert_with(|| old.is_unchanged(value, node))
+    }
+
     fn error(&mut self, error: FieldError) {
         self.ruling.errors.push(error);
+    }
+
+    /// Where so much is wrong, nothing more is looked for.
+    fn more(&self) -> Result<(), Stop> {
+        if self.ruling.errors.len() < MOST_FINDINGS {
+            Ok(())
+        } else {
+            Err(Stop)
+        }
     }
 
     fn rule(
@@ -297,7 +315,7 @@ impl Run {
             };
         }
         let at = if at.is_empty() { "<nil>".to_string() } else { at };
-        let tolerated = !compiled.uses_old && place.is_unchanged();
+        let tolerated = !compiled.uses_old && self.is_unchanged(place);
         let mut message = None;
         if let Some(Ok((program, _))) = &compiled.message {
             match self.message(&rule.message_expression, program, bindings) {
@@ -336,10 +354,10 @@ impl Run {
 
     /// An error, or a warning of what was so before.
     fn tell(&mut self, error: FieldError, tolerated: bool) {
-        if tolerated {
-            self.ruling.warnings.push(error.to_string());
-        } else {
-            self.error(error);
+        match tolerated {
+            true if self.ruling.warnings.len() < MOST_FINDINGS => self.ruling.warnings.push(error.to_string()),
+            true => {}
+            false => self.error(error),
         }
     }
 

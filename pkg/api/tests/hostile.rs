@@ -1,0 +1,158 @@
+//! Bodies that are made to cost much more than they are long. What they would come to is counted where it can be; where
+//! only time tells, they took minutes.
+#![allow(clippy::unwrap_used)]
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use mk8s_api::apply::{self, Configuration, Managed, Node, Operation, Owner, Set, Versions, Writer};
+use mk8s_api::schema::{self, custom};
+use mk8s_api::status::FieldError;
+use mk8s_api::validation::Path;
+use serde_json::{Value, json};
+
+/// Much more than any of them takes, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(20);
+
+fn soon<T>(what: &str, act: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let made = act();
+    assert!(begun.elapsed() < SOON, "{what}: {:?}", begun.elapsed());
+    made
+}
+
+/// Objects of one kind in one version, all of whose fields may be owned.
+struct OfKind(&'static str, Set);
+
+impl Versions for OfKind {
+    fn node(&self, api_version: &str) -> Option<Node<'_>> {
+        schema::by_api_version(api_version, self.0).map(|schema| Node::root(schema))
+    }
+
+    fn convert<'a>(&self, object: &'a Value, _: &str) -> Option<Cow<'a, Value>> {
+        Some(Cow::Borrowed(object))
+    }
+
+    fn ignored(&self, _: &str) -> &Set {
+        &self.1
+    }
+}
+
+fn writer(manager: &str, operation: Operation) -> Writer {
+    Writer {
+        owner: Owner {
+            manager: manager.into(),
+            operation,
+            api_version: "v1".into(),
+            subresource: "".into(),
+        },
+        now: *b"2026-01-01T00:00:00Z",
+    }
+}
+
+fn bytes_of(errors: &[FieldError]) -> usize {
+    errors.iter().map(|error| error.field.len() + error.body().len()).sum()
+}
+
+/// Each of very many findings had a key as long as the body before it.
+#[test]
+fn a_long_key_does_not_stand_before_each_of_very_many_findings() {
+    let long = "k".repeat(1 << 20);
+    // Thousands of paths of a kilobyte.
+    let few_megabytes = 8 << 20;
+
+    let env: Value = (0..20_000)
+        .map(|at| json!({"name": format!("a{at}"), "value": 1}))
+        .collect();
+    let pod = json!({"spec": {"containers": [{"name": long, "env": env}]}});
+    let node = Node::root(schema::by_gvk("", "v1", "Pod").unwrap());
+    let problems = soon("apply", || apply::check(node, &pod));
+    assert!(problems[0].path.starts_with(r#".spec.containers[name="kkk"#) && problems.len() == 1000);
+    assert!(apply::told(&problems).len() < few_megabytes);
+
+    let object = |properties: Value| json!({"type": "object", "properties": properties});
+    let item = object(json!({"n": {"type": "integer"}}));
+    let schema = custom::compile(&object(json!({"m": {"type": "object", "additionalProperties":
+        {"type": "array", "items": item}}, "s": {"type": "object", "additionalProperties":
+        {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}},
+        "e": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "object",
+        "x-kubernetes-embedded-resource": true}}}})))
+    .unwrap();
+    let many = |item: &dyn Fn(usize) -> Value| (0..20_000).map(item).collect::<Value>();
+    let mut unknown = json!({"m": {&long: many(&|_| json!({"x": 1}))}});
+    let went = soon("unknown", || custom::admit(&mut unknown, &schema, false)).unwrap();
+    assert!(went[0].starts_with("m.kkk") && went.len() == 1000);
+    assert!(went.iter().map(String::len).sum::<usize>() < few_megabytes);
+    assert_eq!(
+        unknown["m"][&long][19_999],
+        json!({}),
+        "what is not told goes all the same"
+    );
+    let ill_typed = |key: &str| json!({"m": {key: many(&|_| json!({"n": "x"}))}});
+    let doubles = json!({"s": {&long: many(&|at| (at / 2).to_string().into())}});
+    // What differs behind the cut alone is told once.
+    for (object, told) in [(ill_typed(&long), 1), (ill_typed(&long[..900]), 1000), (doubles, 1000)] {
+        let errors = soon("wrong", || custom::check_create(&object, &schema));
+        assert!(
+            errors.len() == told && bytes_of(&errors) < few_megabytes,
+            "{}",
+            errors.len()
+        );
+    }
+    let nameless = json!({"e": {&long: many(&|_| json!({}))}});
+    let errors = soon("embedded", || custom::check_embedded(&nameless, &schema));
+    assert!(
+        errors.len() < 1010 && bytes_of(&errors) < few_megabytes,
+        "{}",
+        errors.len()
+    );
+
+    let path = Path::new(&long).child("x").to_string();
+    assert!(path.len() < 1100 && path.ends_with("k…"));
+}
+
+#[test]
+fn very_many_broken_rules_are_told_to_a_bound() {
+    let schema = custom::compile(&json!({"type": "object", "properties": {"l": {"type": "array", "items":
+        {"type": "object", "x-kubernetes-validations": [{"rule": "false", "message": "m"}]}}}}))
+    .unwrap();
+    let many = json!({"l": (0..20_000).map(|_| json!({})).collect::<Value>()});
+    let new = custom::check_rules(&many, None, &schema, &[]);
+    assert_eq!((new.errors.len(), new.warnings.len()), (1000, 0));
+    // What was as wrong before is told too.
+    let kept = custom::check_rules(&many, Some(&many), &schema, &[]);
+    assert_eq!((kept.errors.len(), kept.warnings.len()), (0, 1000));
+}
+
+/// Each conflict had its path, and a cause of its own.
+#[test]
+fn very_many_conflicts_are_told_to_a_bound() {
+    let data = |value: &str| {
+        let data: Value = (0..20_000)
+            .map(|at| (format!("k{at}"), Value::from(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
+    };
+    let versions = OfKind("ConfigMap", Set::default());
+    let empty = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}});
+    let (live, applied) = (data("a"), data("b"));
+    let owner = writer(&"m".repeat(1 << 20), Operation::Update);
+    let before = apply::update(&Managed::default(), &empty, &live, &owner, &versions).unwrap();
+    let configuration = Configuration {
+        before: &before,
+        live: &live,
+        empty: &empty,
+        applied: &applied,
+        writer: &writer("other", Operation::Apply),
+        force: false,
+    };
+    let refused = soon("conflicts", || configuration.apply(&versions)).unwrap_err();
+    let apply::ApplyError::Conflicts(conflicts) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(conflicts.told().len(), 1000);
+    let text = refused.to_string();
+    assert!(text.starts_with("Apply failed with 20000 conflicts: conflicts with \"mmm") && text.len() < 1 << 20);
+    assert!(text.ends_with("\nand 19000 more"));
+}
