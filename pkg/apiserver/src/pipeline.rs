@@ -165,14 +165,14 @@ async fn printed(call: &Call, object: &Value, managed: &Managed) -> Result<Print
     if row.webhook().is_none() {
         return Printed::of(&row.resource, object, managed);
     }
-    let stored = conversion::tree(&call.server, row, object.clone(), Form::Stored).await?;
+    let stored = conversion::tree(call, object.clone(), Form::Stored).await?;
     Printed::of(&row.resource, &stored, managed)
 }
 
 /// What an attempt found, in the form of the row's version where a webhook makes that.
 pub async fn in_form(call: &Call, mut current: Current) -> Result<Current, Status> {
     if call.row.webhook().is_some() && current.object.is_some() {
-        current.value = conversion::tree(&call.server, &call.row, current.value, Form::Row).await?;
+        current.value = conversion::tree(call, current.value, Form::Row).await?;
     }
     Ok(current)
 }

@@ -88,8 +88,9 @@ impl Turn {
         Ok(())
     }
 
-    pub fn give_back(&self) {
-        *self.held.lock() = None;
+    /// Whether it was held.
+    pub fn give_back(&self) -> bool {
+        self.held.lock().take().is_some()
     }
 }
 

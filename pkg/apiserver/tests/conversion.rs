@@ -23,6 +23,9 @@ const NEW: &str = "/apis/example.org/v2/namespaces/default/cars";
 const OLD: &str = "/apis/example.org/v1/namespaces/default/cars";
 const MERGE: &str = "application/merge-patch+json";
 
+/// Lets go of questions about objects whose generated name begins with `slow-`.
+static SLOW: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
 /// v1 says `spec.color`, v2 says `spec.paint.color`.
 fn convert(review: &Value, fails: bool) -> Value {
     let wanted = review["request"]["desiredAPIVersion"].clone();
@@ -67,7 +70,13 @@ async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
     let url = format!("https://localhost:{}/convert", listener.local_addr().unwrap().port());
     let answer = move |body: axum::body::Bytes| {
         let fails = fails.load(Ordering::Acquire);
-        async move { convert(&serde_json::from_slice(&body).unwrap(), fails).to_string() }
+        async move {
+            let review: Value = serde_json::from_slice(&body).unwrap();
+            if review["request"]["objects"][0]["metadata"]["generateName"] == "slow-" {
+                let _ = SLOW.acquire().await;
+            }
+            convert(&review, fails).to_string()
+        }
     };
     let router = axum::Router::new().route("/convert", axum::routing::post(answer));
     tokio::spawn(async move {
@@ -280,4 +289,29 @@ async fn selectors_are_asked_of_what_is_shown() {
     let (code, gone) = api.delete(&reds, None).await;
     assert_eq!((code, names(&gone)), (200, vec!["c".into(), "d".into()]));
     assert_eq!(names(&api.get(NEW).await.1), ["a", "b"]);
+}
+
+/// Long requests take turns, but not while a webhook has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_webhook_keeps_nobody_from_his_turn() {
+    let api = Api::open().await;
+    let (url, bundle) = webhook(Arc::default()).await;
+    assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    let long = "x".repeat(100 << 10);
+    let car = json!({"apiVersion": "example.org/v2", "kind": "Car", "metadata": {"generateName": "slow-"},
+        "spec": {"paint": {"color": long}}});
+    let slow = futures::future::join_all((0..64).map(|_| api.post(NEW, &car)));
+    let map = json!({"metadata": {"generateName": "m-"}, "data": {"a": long}});
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let answered = api.post("/api/v1/namespaces/default/configmaps", &map);
+        let answered = tokio::time::timeout(Duration::from_secs(15), answered).await;
+        SLOW.add_permits(64 * 4);
+        answered.map(|(code, _)| code)
+    };
+    let (slow, other) = tokio::join!(slow, other);
+    assert_eq!(other, Ok(201));
+    let codes: Vec<u16> = slow.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, [201; 64]);
 }

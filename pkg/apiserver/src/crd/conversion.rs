@@ -10,6 +10,7 @@ use mk8s_api::registry::custom::Webhook;
 use mk8s_api::status::Status;
 use serde_json::{Map, Value, json};
 
+use crate::call::Call;
 use crate::object::Object;
 use crate::rows::Row;
 use crate::state::State;
@@ -19,8 +20,9 @@ use crate::write;
 /// How long a webhook may take: a request's own deadline is not much later.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A stored object in the row's form, or the other way, where a webhook makes it; else as it is.
-pub async fn tree(state: &State, row: &Row, object: Value, form: Form) -> Result<Value, Status> {
+/// A stored object in the form of a request's row, or the other way, where a webhook makes it; else as it is.
+pub async fn tree(call: &Call, object: Value, form: Form) -> Result<Value, Status> {
+    let row = &call.row;
     let Some(webhook) = row.webhook() else {
         return Ok(object);
     };
@@ -28,7 +30,17 @@ pub async fn tree(state: &State, row: &Row, object: Value, form: Form) -> Result
         Form::Row => &row.api_version,
         Form::Stored => &row.resource.api_version(),
     };
-    let mut converted = convert(state.webhooks(), webhook, vec![object], wanted).await?;
+    if meta::api_version(&object) == wanted {
+        return Ok(object);
+    }
+    // A webhook takes as long as it likes: who waits for a turn does not wait for it.
+    let turn = call.turn.as_ref().filter(|turn| turn.give_back());
+    let converting = convert(call.server.webhooks(), webhook, vec![object], wanted);
+    let converted = tokio::time::timeout_at(call.deadline, converting).await;
+    let mut converted = converted.map_err(|_| write::timed_out())??;
+    if let Some(turn) = turn {
+        turn.hold().await?;
+    }
     converted.pop().ok_or_else(|| failure("no object is left".into()))
 }
 

@@ -31,7 +31,7 @@ pub async fn answer(
     let mut response = match written {
         // What a webhook shows of it is what is stored, to all that follows.
         written if call.row.webhook().is_some() => {
-            let shown = conversion::tree(&call.server, &call.row, written.value()?, Form::Row).await?;
+            let shown = conversion::tree(call, written.value()?, Form::Row).await?;
             let shaped = respond::shape_one(call, shown)?;
             respond::value(code, call.output, shaped)?
         }

@@ -53,7 +53,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         Done::Written(written) => written,
         Done::Removed(..) => return Err(call.not_found()),
     };
-    let written = conversion::tree(&call.server, &call.row, written.value()?, Form::Row).await?;
+    let written = conversion::tree(call, written.value()?, Form::Row).await?;
     let mut response = respond::value(StatusCode::OK, call.output, form.show(&written))?;
     respond::warn(&mut response, &scaling.warnings);
     Ok(response)
