@@ -176,6 +176,8 @@ pub struct Status {
     pub retry_after: Option<u32>,
     /// How to go on with a list whose own token expired.
     pub continue_token: Option<String>,
+    /// What is warned of all the same.
+    pub warnings: Option<Box<Vec<String>>>,
 }
 
 impl std::fmt::Display for Status {
@@ -212,7 +214,17 @@ impl Status {
             details: None,
             retry_after: None,
             continue_token: None,
+            warnings: None,
         }
+    }
+
+    /// The same, with what was warned of before it came to this.
+    #[must_use]
+    pub fn warned(mut self, warnings: &[String]) -> Self {
+        if !warnings.is_empty() {
+            self.warnings.get_or_insert_default().extend_from_slice(warnings);
+        }
+        self
     }
 
     fn named(code: u16, reason: &'static str, group: &str, resource: &str, name: &str, message: String) -> Self {

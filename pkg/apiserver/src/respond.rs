@@ -43,6 +43,9 @@ pub fn status(status: &Status, output: Output) -> Response<Body> {
     if let Some(seconds) = status.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(warnings) = &status.warnings {
+        warn(&mut response, warnings);
+    }
     response
 }
 
@@ -137,6 +140,16 @@ fn compressed(code: StatusCode, content_type: &'static str, body: Bytes, output:
     headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.insert(http::header::VARY, HeaderValue::from_static("Accept-Encoding"));
     response
+}
+
+/// Puts a warning before those that are there.
+pub fn warn_first(response: &mut Response<Body>, warning: &str) {
+    let others: Vec<HeaderValue> = response.headers().get_all(WARNING).iter().cloned().collect();
+    response.headers_mut().remove(WARNING);
+    warn(response, &[warning.to_string()]);
+    for other in others {
+        response.headers_mut().append(WARNING, other);
+    }
 }
 
 /// Adds `Warning: 299 - "…"` for each text once, within upstream's bound of 4 KiB.

@@ -203,7 +203,7 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
     let mut response = result.unwrap_or_else(|status| respond::status(&status, refusal));
     counted.requests.count(verb, response.status().as_u16());
     if let Some(warning) = counted.deprecated(&subresource) {
-        respond::warn(&mut response, &[warning.to_string()]);
+        respond::warn_first(&mut response, warning);
     }
     Ok(response)
 }

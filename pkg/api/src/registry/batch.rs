@@ -1,13 +1,16 @@
 //! batch/v1.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{Dependents, Resource, Support, columns, gates};
+use super::{Resource, Support, columns, gates};
 use crate::{defaults, validation};
+
+const ORPHANED: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 pub(super) fn rows() -> Vec<Resource> {
     let batch = |kind, plural| row("batch", "v1", kind, plural);
     vec![
         batch("CronJob", "cronjobs")
+            .warnings(validation::cron_job_warnings)
             .gates(gates::CRON_JOB)
             .validate(validation::cron_job)
             .columns(columns::cron_job())
@@ -21,10 +24,10 @@ pub(super) fn rows() -> Vec<Resource> {
         batch("Job", "jobs")
             .gates(gates::TEMPLATE)
             .metadata_checks(COMPLETE_CHANGED)
-            .dependents(Dependents::Orphaned)
+            .orphans_with(ORPHANED)
             .validate(validation::job)
             .validate_update(validation::job_update)
-            .warnings(validation::pod_template_warnings)
+            .warnings(validation::job_warnings)
             .columns(columns::job())
             .default(defaults::job)
             .prepare(defaults::job_create, defaults::nothing_on_update)

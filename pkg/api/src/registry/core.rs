@@ -39,6 +39,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .columns(columns::config_map())
             .short(&["cm"]),
         core("Endpoints", "endpoints")
+            .warnings(validation::endpoints_warnings)
             .metadata_checks(CHANGED_COMPLETE)
             .put_creates()
             .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
@@ -84,6 +85,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::namespace)
             .prepare(defaults::namespace_create, defaults::namespace_update),
         core("Node", "nodes")
+            .warnings(validation::node_warnings)
             .gates(gates::NODES)
             .metadata_checks(COMPLETE_CHANGED)
             .registers_status()
@@ -98,6 +100,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["spec.unschedulable"])
             .default(defaults::node),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .warnings(validation::claim_warnings)
             .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
             .validate(validation::persistent_volume_claim)
@@ -110,6 +113,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::StoredOnly),
         core("PersistentVolume", "persistentvolumes")
+            .warnings(validation::persistent_volume_warnings)
             .metadata_checks(COMPLETE_TWICE)
             .returns_deleted()
             .validate(validation::persistent_volume)
@@ -174,6 +178,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::pod)
             .prepare(defaults::pod_create, defaults::nothing_on_update),
         core("PodTemplate", "podtemplates")
+            .warnings(validation::pod_template_object_warnings)
             .gates(gates::POD_TEMPLATE)
             .returns_deleted()
             .validate(validation::pod_template_object)
@@ -185,7 +190,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .dependents(Dependents::Orphaned)
             .validate(validation::replication_controller)
             .validate_status(validation::replicas_status)
-            .warnings(validation::pod_template_warnings)
+            .warnings(validation::named_template_warnings)
             .columns(columns::replication_controller())
             .short(&["rc"])
             .default(defaults::replication_controller)
@@ -197,6 +202,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(&["status.replicas"])
             .support(Support::StoredOnly),
         core("ResourceQuota", "resourcequotas")
+            .warnings(validation::resource_quota_warnings)
             .returns_deleted()
             .validate(validation::resource_quota)
             .validate_update(validation::resource_quota_update)
@@ -207,6 +213,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .support(Support::ReadOnly),
         core("Secret", "secrets")
+            .warnings(validation::secret_warnings)
             .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::secret)
             .validate_update(validation::secret_update)
@@ -215,6 +222,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .default(defaults::secret)
             .fields(&["type"]),
         core("ServiceAccount", "serviceaccounts")
+            .warnings(validation::service_account_warnings)
             .prepare(defaults::service_account, defaults::service_account_update)
             .metadata_checks(CHANGED_COMPLETE)
             .returns_deleted()
@@ -226,6 +234,7 @@ pub(super) fn rows() -> Vec<Resource> {
                 Some(("authentication.k8s.io", "v1", "TokenRequest")),
             ),
         core("Service", "services")
+            .warnings(validation::service_warnings)
             .put_creates()
             .returns_deleted()
             .holds_addresses()

@@ -4,6 +4,13 @@ use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, row};
 use super::{ChangeOrder, NameRule, Resource, Support, columns};
 use crate::{defaults, validation};
 
+const PARENT: [&str; 4] = [
+    "spec.parentRef.group",
+    "spec.parentRef.resource",
+    "spec.parentRef.namespace",
+    "spec.parentRef.name",
+];
+
 pub(super) fn networking() -> Vec<Resource> {
     let networking = |kind, plural| row("networking.k8s.io", "v1", kind, plural);
     vec![
@@ -18,6 +25,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .generation()
             .support(Support::StoredOnly),
         networking("Ingress", "ingresses")
+            .warnings(validation::ingress_warnings)
             .metadata_checks(CHANGED_COMPLETE)
             .validate(validation::ingress)
             .validate_status(validation::load_balancer_status)
@@ -37,13 +45,9 @@ pub(super) fn networking() -> Vec<Resource> {
             .cluster()
             .short(&["ip"])
             .support(Support::StoredOnly)
-            .fields(&[
-                "spec.parentRef.group",
-                "spec.parentRef.resource",
-                "spec.parentRef.namespace",
-                "spec.parentRef.name",
-            ]),
+            .fields(&PARENT),
         networking("NetworkPolicy", "networkpolicies")
+            .warnings(validation::network_policy_warnings)
             .metadata_checks(COMPLETE_CHANGED)
             .validate(validation::network_policy)
             .validate_update(validation::network_policy_update)
@@ -69,6 +73,7 @@ pub(super) fn networking() -> Vec<Resource> {
 pub(super) fn discovery() -> Vec<Resource> {
     vec![
         row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
+            .warnings(validation::endpoint_slice_warnings)
             .metadata_checks(COMPLETE)
             .validate(validation::endpoint_slice)
             .validate_update(validation::endpoint_slice_update)

@@ -50,6 +50,7 @@ pub(super) fn coordination() -> Vec<Resource> {
 pub(super) fn node() -> Vec<Resource> {
     vec![
         row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
+            .warnings(validation::runtime_class_warnings)
             .metadata_checks(COMPLETE_CHANGED)
             .put_creates()
             .conditional_only()

@@ -35,6 +35,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .validate_update(validation::spec_update)
             .default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
+            .warnings(validation::resource_slice_warnings)
             .gates(gates::RESOURCE_SLICES)
             .returns_deleted()
             .validate(validation::resource_slice)

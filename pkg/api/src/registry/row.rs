@@ -303,6 +303,12 @@ impl Resource {
         self
     }
 
+    /// Dependents are orphaned by a DELETE that says nothing of them, and it is warned of that.
+    pub(super) fn orphans_with(mut self, warning: &'static str) -> Self {
+        self.semantics.dependents_warning = Some(warning);
+        self.dependents(Dependents::Orphaned)
+    }
+
     /// What upstream warns of on every request for the kind.
     pub(super) fn deprecated(mut self, warning: &'static str) -> Self {
         self.version().deprecated = Some(warning.into());

@@ -94,6 +94,8 @@ pub struct Semantics {
     pub holds_addresses: bool,
     pub deletion: Deletion,
     pub dependents: Dependents,
+    /// What a DELETE is warned of that says nothing of dependents.
+    pub dependents_warning: Option<&'static str>,
     /// What answers the creation of a kind of which nothing is stored.
     pub answered_by: Option<Handler>,
     /// Which checks of a changed object's metadata the kind runs again, in its order.
@@ -117,6 +119,7 @@ impl Default for Semantics {
             holds_addresses: false,
             deletion: Deletion::default(),
             dependents: Dependents::default(),
+            dependents_warning: None,
             answered_by: None,
             metadata_checks: &[MetadataCheck::Changed],
             change_order: ChangeOrder::WholeFirst,

@@ -8,6 +8,7 @@ pub(super) fn rows() -> Vec<Resource> {
     let storage = |kind, plural| row("storage.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
         storage("CSIDriver", "csidrivers")
+            .warnings(validation::csi_driver_warnings)
             .conditional_only()
             .returns_deleted()
             .validate(validation::csi_driver)
@@ -25,12 +26,14 @@ pub(super) fn rows() -> Vec<Resource> {
             .cluster()
             .default(defaults::csi_node),
         storage("CSIStorageCapacity", "csistoragecapacities")
+            .warnings(validation::storage_capacity_warnings)
             .metadata_checks(COMPLETE_CHANGED)
             .conditional_only()
             .validate(validation::csi_storage_capacity)
             .validate_update(validation::csi_storage_capacity_update)
             .columns(columns::created_at()),
         storage("StorageClass", "storageclasses")
+            .warnings(validation::storage_class_warnings)
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::storage_class)

@@ -72,7 +72,7 @@ pub use self::status::{
 };
 pub use self::storage::*;
 pub use self::volumes::sources as volume_sources;
-pub use self::warnings::{pod_template_warnings, pod_warnings};
+pub use self::warnings::*;
 pub use self::workloads::*;
 
 pub type Errors = Vec<FieldError>;

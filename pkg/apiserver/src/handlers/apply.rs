@@ -169,7 +169,8 @@ pub async fn apply_part(call: &Call, body: Bytes, options: WriteOptions, part: P
     let updated = pipeline::update(call, part, Reads::Whole, options, &mut warnings, |current, warnings| {
         applied(call, part, &applying, current, options, warnings)
     });
-    let Updated { written, created } = updated.await?;
+    let updated = updated.await.map_err(|status| status.warned(&warnings))?;
+    let Updated { written, created } = updated;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     answer(call, code, written, &warnings).await
 }

@@ -26,7 +26,8 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
         Some(_) => return review(call, object, options, warnings).await,
         None => {}
     }
-    let written = pipeline::create(call, object, options, &mut warnings).await?;
+    let written = pipeline::create(call, object, options, &mut warnings).await;
+    let written = written.map_err(|status| status.warned(&warnings))?;
     answer(call, StatusCode::CREATED, written, &warnings).await
 }
 

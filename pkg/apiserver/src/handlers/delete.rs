@@ -34,7 +34,27 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
     call.check_key()?;
-    match delete_object(call, &call.info.namespace, call.info.path_name(), &options).await? {
+    with_warning(call, &options, named(call, &options).await)
+}
+
+/// Tells of dependents that are left behind, whatever came of the request.
+fn with_warning(
+    call: &Call,
+    options: &DeleteOptions,
+    result: Result<Response<Body>, Status>,
+) -> Result<Response<Body>, Status> {
+    let said = options.propagation.is_some() || options.orphan_dependents.is_some();
+    let Some(warning) = call.row.resource.semantics.dependents_warning.filter(|_| !said) else {
+        return result;
+    };
+    let warnings = [warning.to_string()];
+    let mut response = result.map_err(|status| status.warned(&warnings))?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+async fn named(call: &Call, options: &DeleteOptions) -> Result<Response<Body>, Status> {
+    match delete_object(call, &call.info.namespace, call.info.path_name(), options).await? {
         Outcome::Gone(last) if call.row.resource.semantics.returns_deleted => {
             answer(call, StatusCode::OK, Written::Tree(last), &[]).await
         }
@@ -67,9 +87,18 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
     query.revision()?;
+    with_warning(call, &options, collection(call, &query, &filter, &options).await)
+}
+
+async fn collection(
+    call: &Call,
+    query: &ListOptions,
+    filter: &Filter,
+    options: &DeleteOptions,
+) -> Result<Response<Body>, Status> {
     let snapshot = call.cache()?.list(&call.info.namespace);
     let matching: Vec<Arc<Object>> = if call.row.webhook().is_some() {
-        list::converted(call, &snapshot, None, &filter, query.limit).await?.0
+        list::converted(call, &snapshot, None, filter, query.limit).await?.0
     } else {
         let most = if query.limit > 0 { query.limit } else { usize::MAX };
         let matching = snapshot.iter().filter(|object| filter.matches(object));
@@ -78,7 +107,6 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
     if !matching.is_empty() {
         call.refuse_unsupported()?;
     }
-    let options = &options;
     let results: Vec<Result<Arc<Object>, Status>> = futures::stream::iter(matching)
         .map(|object| async move {
             if options.dry_run {

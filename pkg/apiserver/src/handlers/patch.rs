@@ -164,7 +164,8 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         check_version(call, &new, current)?;
         Ok(new.into())
     });
-    answer(call, StatusCode::OK, updated.await?.written, &warnings).await
+    let updated = updated.await.map_err(|status| status.warned(&warnings))?;
+    answer(call, StatusCode::OK, updated.written, &warnings).await
 }
 
 /// Whether an operation of a JSON patch names managers, or what they lie in: to others they need not be there.

@@ -42,7 +42,8 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
         }
         Ok(object.clone().into())
     });
-    let Updated { written, created } = updated.await?;
+    let updated = updated.await.map_err(|status| status.warned(&warnings))?;
+    let Updated { written, created } = updated;
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     answer(call, code, written, &warnings).await
 }
