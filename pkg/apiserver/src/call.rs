@@ -91,6 +91,7 @@ impl Call {
             dry_run,
             reads: Reads::Whole,
             turn: self.turn.as_ref(),
+            writing: cache.write_token(),
         })
     }
 

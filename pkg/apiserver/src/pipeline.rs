@@ -95,15 +95,7 @@ fn begin_create(call: &Call, object: &mut Value, options: WriteOptions) -> Resul
     let sent = managers::take(object);
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, object)?;
-    if call.cache()?.is_closed() {
-        let why = "create not allowed while custom resource definition is terminating";
-        return Err(Status::forbidden(
-            call.row.group(),
-            call.row.plural(),
-            meta::name(object),
-            why,
-        ));
-    }
+    may_begin(call, object)?;
     // What is no revision says nothing, and a dry run asks no store.
     let names_revision = meta::resource_version(object)
         .parse::<u64>()
@@ -120,6 +112,16 @@ fn begin_create(call: &Call, object: &mut Value, options: WriteOptions) -> Resul
     Ok(managers::created(call, object, sent.as_ref()))
 }
 
+/// Whether objects of the kind may begin.
+fn may_begin(call: &Call, object: &Value) -> Result<(), Status> {
+    if !call.cache()?.is_closed() {
+        return Ok(());
+    }
+    let (group, plural) = (call.row.group(), call.row.plural());
+    let why = "create not allowed while custom resource definition is terminating";
+    Err(Status::forbidden(group, plural, meta::name(object), why))
+}
+
 /// One attempt to create; a further one begins with what this one left in `object`.
 async fn creation(
     call: &Call,
@@ -128,6 +130,8 @@ async fn creation(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
+    // Again: from here on the end of the kind waits for this one.
+    may_begin(call, object)?;
     let resource = &call.row.resource;
     let admission = call.server.admission();
     {

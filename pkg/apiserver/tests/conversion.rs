@@ -17,14 +17,16 @@ use base64::engine::general_purpose::STANDARD;
 use harness::{Api, events_until};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const NEW: &str = "/apis/example.org/v2/namespaces/default/cars";
 const OLD: &str = "/apis/example.org/v1/namespaces/default/cars";
 const MERGE: &str = "application/merge-patch+json";
 
-/// Lets go of questions about objects whose generated name begins with `slow-`.
-static SLOW: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+/// Let go of questions about objects whose generated name begins with `slow-`, or `late-`.
+static SLOW: Semaphore = Semaphore::const_new(0);
+static LATE: Semaphore = Semaphore::const_new(0);
 
 /// v1 says `spec.color`, v2 says `spec.paint.color`.
 fn convert(review: &Value, fails: bool) -> Value {
@@ -72,8 +74,10 @@ async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
         let fails = fails.load(Ordering::Acquire);
         async move {
             let review: Value = serde_json::from_slice(&body).unwrap();
-            if review["request"]["objects"][0]["metadata"]["generateName"] == "slow-" {
-                let _ = SLOW.acquire().await;
+            let generated = review["request"]["objects"][0]["metadata"]["generateName"].as_str();
+            let held = [("slow-", &SLOW), ("late-", &LATE)];
+            if let Some((_, until)) = held.iter().find(|(prefix, _)| generated == Some(prefix)) {
+                let _ = until.acquire().await;
             }
             convert(&review, fails).to_string()
         }
@@ -314,4 +318,39 @@ async fn a_slow_webhook_keeps_nobody_from_his_turn() {
     assert_eq!(other, Ok(201));
     let codes: Vec<u16> = slow.iter().map(|(code, _)| *code).collect();
     assert_eq!(codes, [201; 64]);
+}
+
+/// What had begun when its definition was deleted is removed too, and nothing of it is left for another definition to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_is_late_is_waited_for() {
+    let api = Api::open().await;
+    let (url, bundle) = webhook(Arc::default()).await;
+    let definition = definition(&url, &bundle);
+    assert_eq!(api.post(CRDS, &definition).await.0, 201);
+    served(&api).await;
+    let path = format!("{CRDS}/cars.example.org");
+    let car = json!({"apiVersion": "example.org/v2", "kind": "Car", "metadata": {"generateName": "late-"},
+        "spec": {"paint": {"color": "red"}}});
+    let late = api.post(NEW, &car);
+    let deleted = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(api.delete(&path, None).await.0, 200);
+        for _ in 0..100 {
+            // As long as somebody could think that nothing is left.
+            assert_eq!(api.get(&path).await.0, 200, "it did not wait");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        LATE.add_permits(4);
+    };
+    let ((code, _), ()) = tokio::join!(late, deleted);
+    assert_eq!(code, 201);
+    for _ in 0..500 {
+        if api.get(&path).await.0 == 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(api.post(CRDS, &definition).await.0, 201);
+    served(&api).await;
+    assert_eq!(api.get(OLD).await.1["items"], json!([]));
 }

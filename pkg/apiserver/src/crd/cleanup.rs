@@ -103,8 +103,9 @@ fn remove_finalizer(definition: &mut Value) {
     meta::set(definition, &["metadata", "finalizers"], left);
 }
 
-/// Deletes every object, and waits until the last one is gone.
+/// Deletes every object, and waits until the last one is gone: also those whose creation had begun before.
 async fn remove_all(state: &State, instances: &Arc<ResourceCache>) -> Result<(), Status> {
+    instances.close_and_wait().await;
     let (snapshot, mut watcher) = instances.watch_with_snapshot("", None);
     let all: Vec<Arc<Object>> = snapshot.iter().cloned().collect();
     drop(snapshot);
@@ -136,6 +137,7 @@ async fn remove(state: &State, instances: &Arc<ResourceCache>, object: Arc<Objec
         dry_run: false,
         reads: Reads::Whole,
         turn: None,
+        writing: None,
     };
     let removed = guaranteed_update(target, &mut Removal(&object)).await;
     match removed {

@@ -246,6 +246,7 @@ async fn change(
         dry_run: false,
         reads: Reads::Whole,
         turn: None,
+        writing: None,
     };
     let mut own = Own {
         resource: stored.resource(),

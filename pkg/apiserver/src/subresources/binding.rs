@@ -47,6 +47,7 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOption
         dry_run: options.dry_run,
         reads: Reads::Whole,
         turn: call.turn.as_ref(),
+        writing: None,
     };
     let mut binding = Bind {
         call,

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Scope};
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ring::{Event, EventKind, OF_RESOURCE, Ring};
 use super::{Shared, key_prefix};
@@ -29,8 +31,8 @@ pub struct ResourceCache {
     /// As it is now; what it is called and whether it is namespaced never changes.
     resource: ArcSwap<Resource>,
     scope: Scope,
-    /// No object begins any more.
-    closed: AtomicBool,
+    /// Writes of a custom kind's objects that are under way; closed when no object begins any more.
+    writes: TaskTracker,
     /// It belongs to no resource any more: nothing feeds it.
     retired: AtomicBool,
     /// `/registry/core/pods/`
@@ -145,7 +147,7 @@ impl ResourceCache {
         ResourceCache {
             prefix: key_prefix(&resource),
             scope: resource.scope,
-            closed: AtomicBool::new(false),
+            writes: TaskTracker::new(),
             retired: AtomicBool::new(false),
             resource: ArcSwap::new(resource),
             state: Mutex::new(State {
@@ -170,11 +172,24 @@ impl ResourceCache {
     }
 
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.writes.close();
     }
 
+    /// Whether no object begins any more. Who asks while he holds a token is waited for.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.writes.is_closed()
+    }
+
+    /// For as long as a write of a custom kind's object is under way; others need none.
+    pub fn write_token(&self) -> Option<TaskTrackerToken> {
+        let is_custom = self.resource.load().stored().custom.is_some();
+        is_custom.then(|| self.writes.token())
+    }
+
+    /// Lets no object begin any more, and waits until those have that did.
+    pub async fn close_and_wait(&self) {
+        self.close();
+        self.writes.wait().await;
     }
 
     /// Whether it is a resource's now, as whoever was served it knows the resource.
