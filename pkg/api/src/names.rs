@@ -152,6 +152,25 @@ pub fn dns_1035_label(text: &str) -> Vec<String> {
     problems
 }
 
+/// Why a condition is as it is.
+pub fn condition_reason(text: &str) -> Vec<String> {
+    const WORDS: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    const REGEX: &str = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?";
+    let bytes = text.as_bytes();
+    let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let good = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(word)
+        && bytes.iter().all(|byte| word(byte) || b",:".contains(byte));
+    if good {
+        return Vec::new();
+    }
+    vec![regex_error(
+        WORDS,
+        REGEX,
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 /// `[prefix/]name`: keys of labels and annotations, resource names, finalizers.
 pub fn qualified_name(text: &str) -> Vec<String> {
     let mut problems = Vec::new();

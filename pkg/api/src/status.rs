@@ -80,12 +80,21 @@ impl FieldError {
         Self::with(ErrorKind::Invalid, field, Some(value.into()), detail)
     }
 
+    /// Invalid, without what it is.
+    pub fn invalid_unshown(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::with(ErrorKind::Invalid, field, None, detail)
+    }
+
     pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::with(ErrorKind::Required, field, None, detail)
     }
 
     pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::with(ErrorKind::Forbidden, field, None, detail)
+    }
+
+    pub fn internal(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::with(ErrorKind::Internal, field, None, detail)
     }
 
     pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {

@@ -100,7 +100,7 @@ fn judge(row: &Resource, sent: &Served, way: &str, object: &Value, base: &Value)
         object
     };
     let mut object = object.clone();
-    if way == "create" && object["metadata"].is_object() {
+    if way == "create" {
         meta::set(&mut object, &["metadata", "uid"], "u");
     }
     object = ready(&object);
@@ -113,6 +113,7 @@ fn judge(row: &Resource, sent: &Served, way: &str, object: &Value, base: &Value)
             meta::set(one, &["metadata", "resourceVersion"], "1");
         }
         if way == "status" {
+            row.prepare_status(&mut object, &old);
             validation::update_status(row, stored, &object, &old, &mut Vec::new())
         } else {
             if let (true, Some(status)) = (stored.has_status(), old.get("status")) {

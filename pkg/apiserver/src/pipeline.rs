@@ -147,7 +147,7 @@ async fn creation(
     let mut beside = Vec::new();
     if resource.semantics.holds_addresses {
         let object = claimed.insert(object.clone());
-        beside = call.server.services().on_create(object)?;
+        beside = call.server.services().on_create(object, options.dry_run)?;
     }
     let object = claimed.as_ref().unwrap_or(object);
     refuse(call, meta::name(object), &call.row.check_create(object))?;
@@ -361,7 +361,8 @@ pub fn prepare_change(
     }
     let errors = match part {
         Part::Main => call.row.check_update(new, old, warnings),
-        _ => validation::update_status(resource, call.row.served(), new, old, warnings),
+        Part::Approval => validation::update_approval(resource, new, old),
+        Part::Status | Part::Finalizers => validation::update_status(resource, call.row.served(), new, old, warnings),
     };
     refuse(call, meta::name(old), &errors)?;
     Ok(beside)
@@ -423,7 +424,7 @@ fn prepare_update(call: &Call, new: &mut Value, old: &Value, part: Part) {
                     map.insert(key.clone(), value.clone());
                 }
             }
-            resource.drop_disabled(new, Some(old));
+            resource.prepare_status(new, old);
             if resource.semantics.status_alone {
                 copy_field(new, old, "metadata");
                 return;
@@ -445,6 +446,7 @@ fn prepare_update(call: &Call, new: &mut Value, old: &Value, part: Part) {
             }
         }
         Part::Approval => {
+            (resource.hooks.prepare_approval)(new, old);
             let conditions = meta::at(new, &["status", "conditions"]).cloned();
             let metadata = meta::at(new, &["metadata"]).cloned().unwrap_or_default();
             *new = old.clone();

@@ -135,7 +135,7 @@ fn prepared(state: &State, planned: Planned) -> Result<Vec<Op>, Status> {
     resource.stored().fill(&mut object);
     let mut ops = Vec::new();
     if resource.semantics.holds_addresses && planned.replaces.is_none() {
-        ops.extend(state.services().on_create(&mut object)?);
+        ops.extend(state.services().on_create(&mut object, false)?);
     }
     let key = cache.key(meta::namespace(&object), meta::name(&object));
     let expect = planned.replaces.map_or(Expect::Absent, Expect::Revision);

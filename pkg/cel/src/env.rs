@@ -11,6 +11,7 @@ pub struct Env {
     pub(crate) variables: Vec<Variable>,
     /// What sizes are looked up in: the declaration that paths begin at.
     pub(crate) root: Option<Arc<Decl>>,
+    pub(crate) binds: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -24,6 +25,13 @@ impl Env {
     #[must_use]
     pub fn with(mut self, name: &str, of: Type) -> Env {
         self.variables.push(Variable { name: name.into(), of });
+        self
+    }
+
+    /// Lets expressions name what they need more than once: `cel.bind(name, value, expression)`.
+    #[must_use]
+    pub fn with_bindings(mut self) -> Env {
+        self.binds = true;
         self
     }
 

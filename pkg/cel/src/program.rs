@@ -39,7 +39,7 @@ impl Env {
     /// What is wrong with its syntax or its types, as users of the language know it.
     pub fn compile(&self, expression: &str) -> Result<Compiled, Invalid> {
         let invalid = |issues| Invalid(source::display(expression, issues));
-        let mut expr = parse::parse(expression).map_err(invalid)?;
+        let mut expr = parse::parse(expression, self.binds).map_err(invalid)?;
         check::check(&mut expr, self).map_err(invalid)?;
         let cost = estimate::cost(&expr, self);
         Ok(Compiled {

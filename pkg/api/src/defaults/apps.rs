@@ -90,7 +90,9 @@ pub fn daemon_set(daemon_set: &mut Value) {
 
 pub fn replication_controller(controller: &mut Value) {
     let Some(spec) = spec(controller) else { return };
-    pod_template(spec);
+    if !unset(spec, "template") {
+        pod_template(spec);
+    }
     value(spec, "replicas", 1);
     let labels = spec
         .get("template")

@@ -231,16 +231,16 @@ fn volume_defaults(volume: &mut Object) {
 }
 
 /// What a volume is made of: (source, field, what it is where nobody says). Of pods and of PersistentVolumes.
-const SOURCES: [(&str, &str, &str); 8] = [
-    ("azureDisk", "cachingMode", "ReadWrite"),
-    ("azureDisk", "fsType", "ext4"),
-    ("azureDisk", "kind", "Shared"),
+const SOURCES: [(&str, &str, &str); 5] = [
     ("iscsi", "iscsiInterface", "default"),
     ("rbd", "keyring", "/etc/ceph/keyring"),
     ("rbd", "pool", "rbd"),
     ("rbd", "user", "admin"),
     ("scaleIO", "storageMode", "ThinProvisioned"),
 ];
+
+/// The same of pointers, of which an empty text is none's.
+const AZURE_DISK: [(&str, &str); 3] = [("cachingMode", "ReadWrite"), ("fsType", "ext4"), ("kind", "Shared")];
 
 pub(super) fn source_defaults(holder: &mut Object) {
     if let Some(source) = get(holder, "hostPath") {
@@ -255,6 +255,9 @@ pub(super) fn source_defaults(holder: &mut Object) {
         }
     }
     if let Some(source) = get(holder, "azureDisk") {
+        for (field, default) in AZURE_DISK {
+            value(source, field, default);
+        }
         value(source, "readOnly", false);
     }
     if let Some(source) = get(holder, "scaleIO") {
@@ -355,8 +358,17 @@ fn requests_from_limits(resources: &mut Object) {
     }
 }
 
-/// `podIP` is the first of `podIPs`, `hostIP` the first of `hostIPs`: either alone makes the other.
+/// `podIP` is the first of `podIPs`, `hostIP` the first of `hostIPs`: either alone makes the other. Where they differ `podIP`
+/// counts.
 fn status_addresses(status: &mut Object) {
+    if let Some(Value::String(one)) = status.get("podIP")
+        && !one.is_empty()
+        && let Some(first) = status.get("podIPs").and_then(|many| many.get(0))
+        && meta::string(first, &["ip"]) != one
+    {
+        let address = json!([{"ip": one}]);
+        status.insert("podIPs".into(), address);
+    }
     for (one, many) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
         match (unset(status, one), unset(status, many)) {
             (false, true) if status[one] != "" => {

@@ -48,6 +48,32 @@ pub fn pod_create(pod: &mut Value) {
     app_armor_fields(pod);
 }
 
+/// A status that leaves out the class and which generations it is of keeps them.
+pub fn pod_status(new: &mut Value, old: &Value) {
+    let keep = |new: &mut Value, old: &Value, field: &str| {
+        let unset = matches!(new.get(field), None | Some(Value::Null)) || new[field] == "" || new[field] == 0;
+        if let (true, Value::Object(map), Some(before)) = (unset, new, old.get(field)) {
+            map.insert(field.into(), before.clone());
+        }
+    };
+    let Some(status) = new.get_mut("status") else { return };
+    let before = &old["status"];
+    keep(status, before, "qosClass");
+    keep(status, before, "observedGeneration");
+    // There may be several of a type: each takes the next.
+    let mut seen: Vec<String> = Vec::new();
+    for own in meta::items_mut(status, &["conditions"]) {
+        let kind = meta::string(own, &["type"]).to_string();
+        let nth = seen.iter().filter(|other| **other == kind).count();
+        let same_kind = |condition: &&Value| meta::string(condition, &["type"]) == kind;
+        let earlier = meta::items(before, &["conditions"]).iter().filter(same_kind).nth(nth);
+        if let Some(earlier) = earlier {
+            keep(own, earlier, "observedGeneration");
+        }
+        seen.push(kind);
+    }
+}
+
 /// The annotation that came before the field is copied into it.
 fn app_armor_fields(pod: &mut Value) {
     const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -298,6 +324,36 @@ pub fn volume_attachment_create(attachment: &mut Value) {
 /// The requestor's name and groups are set by admission; a new request carries no decision.
 pub fn signing_request_create(request: &mut Value) {
     reset_status(request);
+}
+
+/// The decision is not the signer's to change.
+pub fn signing_request_status(new: &mut Value, old: &Value) {
+    for decision in ["Approved", "Denied"] {
+        let decides = |condition: &&Value| meta::string(condition, &["type"]) == decision;
+        let before = meta::items(old, &["status", "conditions"]).iter().filter(decides);
+        let own = meta::items_mut(new, &["status", "conditions"]);
+        let own: Vec<&mut Value> = own.iter_mut().filter(|own| decides(&&**own)).collect();
+        if own.len() == before.clone().count() {
+            own.into_iter()
+                .zip(before)
+                .for_each(|(own, before)| own.clone_from(before));
+        }
+    }
+    signing_request_approval(new, old);
+}
+
+/// When a condition came about, where nobody says.
+pub fn signing_request_approval(new: &mut Value, old: &Value) {
+    let now = now();
+    for own in meta::items_mut(new, &["status", "conditions"]) {
+        let same = |field, other: &Value| meta::string(other, &[field]) == meta::string(own, &[field]);
+        let before = meta::items(old, &["status", "conditions"]).iter();
+        let mut before = before.filter(|other| same("type", other) && same("status", other));
+        let since = before.find_map(|other| meta::str_at(other, &["lastTransitionTime"]));
+        let since = since.unwrap_or(&now).to_string();
+        meta::set_default(own, &["lastUpdateTime"], now.as_str());
+        meta::set_default(own, &["lastTransitionTime"], since);
+    }
 }
 
 /// The request itself never changes.

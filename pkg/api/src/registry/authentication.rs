@@ -36,11 +36,14 @@ pub(super) fn certificates() -> Vec<Resource> {
         .short(&["csr"])
         .validate(validation::signing_request)
         .validate_status(validation::signing_request_status)
+        .validate_approval(validation::signing_request_approval)
         .columns(columns::signing_request())
         .sub("approval", Handler::Approval, Verbs::GET_PATCH_UPDATE, None)
         .status()
         .fields(&["spec.signerName"])
         .default(defaults::spec_and_status)
+        .preparing_status(defaults::signing_request_status)
+        .preparing_approval(defaults::signing_request_approval)
         .prepare(defaults::signing_request_create, defaults::signing_request_update),
     ]
 }

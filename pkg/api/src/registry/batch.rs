@@ -1,6 +1,6 @@
 //! batch/v1.
 
-use super::row::{COMPLETE_CHANGED, row};
+use super::row::{COMPLETE, row};
 use super::{Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
@@ -23,10 +23,11 @@ pub(super) fn rows() -> Vec<Resource> {
             .support(Support::StoredOnly),
         batch("Job", "jobs")
             .gates(gates::TEMPLATE)
-            .metadata_checks(COMPLETE_CHANGED)
+            .metadata_checks(COMPLETE)
             .orphans_with(ORPHANED)
             .validate(validation::job)
             .validate_update(validation::job_update)
+            .validate_status(validation::job_status)
             .warnings(validation::job_warnings)
             .columns(columns::job())
             .default(defaults::job)

@@ -21,6 +21,7 @@ pub(super) fn served(core: Resource) -> Resource {
     core.also("events.k8s.io", "v1", Some(Convert { to_stored, from_stored }))
         .default(|_| {})
         .validate_version(validation::newer_event)
+        .validate_version_update(validation::newer_event_update)
         .other_fields()
         .field("regarding.kind", &["involvedObject", "kind"])
         .field("regarding.namespace", &["involvedObject", "namespace"])

@@ -62,7 +62,11 @@ pub const CLAIM_TEMPLATES: &[Part] = &[claim_spec(&["spec", "spec"])];
 
 const STATEFUL_SET: &[Gate] = &[gate(&[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]])];
 
-const NODE: &[Gate] = &[gate(&[&["status", "declaredFeatures"]])];
+const NODE: &[Gate] = &[
+    gate(&[&["status", "declaredFeatures"]]),
+    gate(&[&["spec", "configSource"]]),
+    gate(&[&["status", "config"]]),
+];
 
 const LEASE: &[Gate] = &[gate(&[&["spec", "strategy"]]), gate(&[&["spec", "preferredHolder"]])];
 

@@ -1,7 +1,7 @@
 //! Small groups: policy, scheduling.k8s.io, coordination.k8s.io, node.k8s.io, flowcontrol.apiserver.k8s.io.
 
 use super::row::{COMPLETE, COMPLETE_CHANGED, row};
-use super::{NameRule, Resource, Support, columns, gates};
+use super::{ChangeOrder, NameRule, Resource, Support, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn policy() -> Vec<Resource> {
@@ -26,6 +26,7 @@ pub(super) fn scheduling() -> Vec<Resource> {
         row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
             .validate(validation::priority_class)
             .validate_update(validation::priority_class_update)
+            .change_order(ChangeOrder::ChangeAlone)
             .columns(columns::priority_class())
             .cluster()
             .short(&["pc"])

@@ -40,6 +40,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .returns_deleted()
             .validate(validation::resource_slice)
             .validate_update(validation::resource_slice_update)
+            .change_order(ChangeOrder::ChangeAlone)
             .columns(columns::resource_slice())
             .cluster()
             .generation()

@@ -209,6 +209,27 @@ impl Resource {
         self
     }
 
+    /// Of the version that is being written, instead of the hooks'.
+    pub(super) fn validate_version_update(mut self, validate: ValidateUpdate) -> Self {
+        self.version().validate_update = Some(validate);
+        self
+    }
+
+    pub(super) fn validate_approval(mut self, validate: ValidateUpdate) -> Self {
+        self.hooks.validate_approval = validate;
+        self
+    }
+
+    pub(super) fn preparing_approval(mut self, prepare: fn(&mut serde_json::Value, &serde_json::Value)) -> Self {
+        self.hooks.prepare_approval = prepare;
+        self
+    }
+
+    pub(super) fn preparing_status(mut self, prepare: fn(&mut serde_json::Value, &serde_json::Value)) -> Self {
+        self.hooks.prepare_status = prepare;
+        self
+    }
+
     pub(super) fn validate_write(mut self, validate: ValidateWrite) -> Self {
         self.hooks.validate_write = validate;
         self
@@ -285,6 +306,11 @@ impl Resource {
 
     pub(super) fn change_order(mut self, order: ChangeOrder) -> Self {
         self.semantics.change_order = order;
+        self
+    }
+
+    pub(super) fn metadata_last(mut self) -> Self {
+        self.semantics.metadata_last = true;
         self
     }
 

@@ -101,6 +101,8 @@ pub struct Semantics {
     /// Which checks of a changed object's metadata the kind runs again, in its order.
     pub metadata_checks: &'static [MetadataCheck],
     pub change_order: ChangeOrder,
+    /// The kind does not look at a new object's metadata: what every kind's has to be is told where nothing else is wrong.
+    pub metadata_last: bool,
     /// Fields that are dropped, as upstream's defaults have it.
     pub gates: &'static [Part],
 }
@@ -123,6 +125,7 @@ impl Default for Semantics {
             answered_by: None,
             metadata_checks: &[MetadataCheck::Changed],
             change_order: ChangeOrder::WholeFirst,
+            metadata_last: false,
             gates: &[],
         }
     }

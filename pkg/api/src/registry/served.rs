@@ -37,6 +37,8 @@ pub struct Served {
     /// What is wrong with an object (in stored form) that is sent in this version, where upstream asks that of the
     /// version; None: what the resource's hooks say.
     pub validate: Option<fn(&Value, &mut Vec<FieldError>)>,
+    /// (new, old): the same of a change, where it is another question.
+    pub validate_update: Option<fn(&Value, &Value, &mut Vec<FieldError>)>,
     /// A custom resource's schema.
     pub custom: Option<Arc<Custom>>,
     /// A `Warning` for every request (the types' APILifecycleDeprecated, a CRD's deprecationWarning).
@@ -100,6 +102,7 @@ impl Served {
             default: |_| {},
             convert: None,
             validate: None,
+            validate_update: None,
             custom: None,
             deprecated: None,
         }

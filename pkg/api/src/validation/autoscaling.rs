@@ -141,12 +141,35 @@ fn group_version(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Error
 fn target_group(target: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let version = text(target, "apiVersion");
     let new = object_at::string(scope.object, &["metadata", "resourceVersion"]).is_empty();
-    if new && !version.contains('/') && text(target, "kind") != "ReplicationController" {
+    if new {
+        names_group(target, version, path, errors);
+    }
+}
+
+fn names_group(target: &Value, version: &str, path: &Path<'_>, errors: &mut Errors) {
+    if !version.contains('/') && text(target, "kind") != "ReplicationController" {
         errors.push(FieldError::invalid(
             path.child("apiVersion"),
             version,
             "apiVersion must specify API group",
         ));
+    }
+}
+
+/// What is scaled may be changed to what names its group.
+pub fn autoscaler_update(new: &Value, old: &Value, errors: &mut Errors) {
+    let target = |object| object_at::at(object, &["spec", "scaleTargetRef"]).unwrap_or(&Value::Null);
+    let (own, before) = (target(new), target(old));
+    let changed = ["apiVersion", "kind"]
+        .iter()
+        .any(|field| text(own, field) != text(before, field));
+    if changed {
+        names_group(
+            own,
+            text(own, "apiVersion"),
+            &super::SPEC.child("scaleTargetRef"),
+            errors,
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{Errors, Path, SPEC, int, list, required, spec_of, strings, text};
+use super::{Errors, Path, SPEC, has, int, list, spec_of, strings, text};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
@@ -50,12 +50,10 @@ pub fn signing_request_v1beta1(request: &Value, errors: &mut Errors) {
 
 fn as_sent(request: &Value, newer: bool, errors: &mut Errors) {
     let spec = spec_of(request);
-    if required(errors, spec, "request", &SPEC) && !is_certificate_request(text(spec, "request")) {
-        errors.push(FieldError::invalid(
-            "spec.request",
-            text(spec, "request"),
-            "PEM block type must be CERTIFICATE REQUEST",
-        ));
+    if !is_certificate_request(text(spec, "request")) {
+        let own = has(spec, "request").cloned().unwrap_or_default();
+        let why = "PEM block type must be CERTIFICATE REQUEST";
+        errors.push(FieldError::invalid("spec.request", own, why));
     }
     usages(spec, errors);
     signer_name(text(spec, "signerName"), errors);

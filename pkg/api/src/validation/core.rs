@@ -157,13 +157,47 @@ pub fn namespace(namespace: &Value, errors: &mut Errors) {
     }
 }
 
+pub fn namespace_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    let (phase, is) = match object::is_deleting(new) {
+        false => ("Active", "is empty"),
+        true => ("Terminating", "is not empty"),
+    };
+    let own = object::string(new, &["status", "phase"]);
+    if own != phase {
+        let why = format!("may only be '{phase}' if `deletionTimestamp` {is}");
+        errors.push(FieldError::invalid("status.Phase", own, why));
+    }
+}
+
+/// What a node has, and where it is found.
+pub fn node_status(new: &Value, _old: &Value, errors: &mut Errors) {
+    let path = Path::new("status");
+    let status = has(new, "status").unwrap_or(&Value::Null);
+    for key in ["capacity", "allocatable"] {
+        let path = path.child(key);
+        for (name, value) in object::map_at(status, &[key]).into_iter().flatten() {
+            resources::quantity_value(name, value, &path.child(name), errors);
+        }
+    }
+    let path = path.child("addresses");
+    let mut seen = HashSet::new();
+    for (index, address) in each(status, "addresses") {
+        if !seen.insert((text(address, "type"), text(address, "address"))) {
+            errors.push(FieldError::duplicate(path.index(index), address.clone()));
+        }
+    }
+}
+
 pub fn node(node: &Value, errors: &mut Errors) {
     let metadata = Path::new("metadata");
     let spec = has(node, "spec").unwrap_or(&Value::Null);
     node_selector::taints(spec, &metadata.child("taints"), errors);
     let status = Path::new("status");
     for key in ["capacity", "allocatable"] {
-        resources::list(object::at(node, &["status", key]), &status.child(key), errors);
+        let path = status.child(key);
+        for (name, value) in object::map_at(node, &["status", key]).into_iter().flatten() {
+            resources::quantity_value(name, value, &path.child(name), errors);
+        }
     }
     let root = Path::new("spec");
     let cidrs = root.child("podCIDRs");
@@ -402,73 +436,6 @@ pub fn endpoint_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
     immutable_text(errors, new, old, &["addressType"], "addressType");
 }
 
-/// Either version of Event: the field's name in the core group first.
-pub fn event(event: &Value, errors: &mut Errors) {
-    event_as_sent(event, false, errors);
-}
-
-/// An event (in stored form) that was sent as events.k8s.io/v1, of which more is asked.
-pub fn newer_event(event: &Value, errors: &mut Errors) {
-    event_as_sent(event, true, errors);
-}
-
-fn event_as_sent(event: &Value, newer: bool, errors: &mut Errors) {
-    let namespace = object::namespace(event);
-    let about = object::string(event, &["involvedObject", "namespace"]);
-    let mismatch = |errors: &mut Errors| {
-        errors.push(FieldError::invalid(
-            "involvedObject.namespace",
-            about,
-            "does not match event.namespace",
-        ));
-    };
-    if has(event, "eventTime").is_none() {
-        if about.is_empty() {
-            if !matches!(namespace, "" | "default") {
-                mismatch(errors);
-            }
-        } else if about != namespace {
-            mismatch(errors);
-        }
-        if newer {
-            errors.push(FieldError::required("eventTime", ""));
-        }
-        return;
-    }
-    if about.is_empty() && !matches!(namespace, "default" | "kube-system") {
-        mismatch(errors);
-    }
-    let controller = if newer {
-        "reportingController"
-    } else {
-        "reportingComponent"
-    };
-    let name = text(event, "reportingComponent");
-    if name.is_empty() {
-        errors.push(FieldError::required(controller, ""));
-    }
-    invalid_each(errors, &Path::new(controller), name, names::qualified_name(name));
-    for key in ["reportingInstance", "action", "reason"] {
-        let value = text(event, key);
-        if value.is_empty() {
-            errors.push(FieldError::required(key, ""));
-        }
-        if value.len() > 128 {
-            errors.push(FieldError::invalid(key, "", "can have at most 128 characters"));
-        }
-    }
-    if text(event, "message").len() > 1024 {
-        errors.push(FieldError::invalid("message", "", "can have at most 1024 characters"));
-    }
-    if newer && !matches!(text(event, "type"), "Normal" | "Warning") {
-        errors.push(FieldError::invalid(
-            "type",
-            "",
-            format!("has invalid value: {}", text(event, "type")),
-        ));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -541,18 +508,5 @@ mod tests {
             Vec::<String>::new()
         );
         assert_eq!(decoded_len("eA=="), 1);
-    }
-
-    #[test]
-    fn events_name_their_namespace() {
-        let mut errors = Errors::new();
-        event(
-            &json!({"metadata": {"namespace": "a"}, "involvedObject": {"namespace": "b"}}),
-            &mut errors,
-        );
-        assert_eq!(
-            errors[0].to_string(),
-            "involvedObject.namespace: Invalid value: \"b\": does not match event.namespace"
-        );
     }
 }

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::device_selector;
 use super::node_selector::node_selector;
-use super::rules::{Rules, Scope, all, always, call, check, check_object, name, structure, whole};
+use super::rules::{Rules, Scope, all, always, call, check, check_object, check_spec, name, structure, whole};
 use super::volumes::{csi_driver, driver_name};
 use super::{
     Errors, Path, SPEC, flag, has, immutable, immutable_text, int, invalid_each, list, numbered, spec_of, strings, text,
@@ -133,7 +134,6 @@ fn allocation(request: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Erro
     }
 }
 
-/// What stands in their expressions is not compiled here.
 fn selectors(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     const LONGEST: usize = 10 * 1024;
     if !few(numbered(own).count(), MOST, path, errors) {
@@ -147,7 +147,7 @@ fn selectors(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
             Some(cel) if text(cel, "expression").len() > LONGEST => {
                 errors.push(FieldError::too_long(path.child("expression"), LONGEST));
             }
-            Some(_) => {}
+            Some(cel) => device_selector::check(text(cel, "expression"), &path.child("expression"), errors),
         }
     }
 }
@@ -278,21 +278,17 @@ fn parameters(opaque: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Error
     }
 }
 
-const SLICE: Rules = &[structure(
-    "spec",
-    &[
-        whole(csi_driver),
-        structure("pool", &[whole(pool)]),
-        whole(nodes),
-        whole(devices),
-    ],
-)];
+const SLICE_POOL: Rules = &[whole(csi_driver), structure("pool", &[whole(pool)])];
+const SLICE_DEVICES: Rules = &[whole(nodes), whole(devices)];
 
 pub fn resource_slice(slice: &Value, errors: &mut Errors) {
-    check_object(SLICE, slice, errors);
+    check_spec(SLICE_POOL, slice, errors);
+    check_spec(SLICE_DEVICES, slice, errors);
 }
 
+/// What may not change is told in the midst of the rest.
 pub fn resource_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
+    check_spec(SLICE_POOL, new, errors);
     for (at, path) in [
         (&["spec", "pool", "name"][..], "spec.pool.name"),
         (&["spec", "driver"], "spec.driver"),
@@ -300,6 +296,7 @@ pub fn resource_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
         immutable_text(errors, new, old, at, path);
     }
     immutable(errors, new, old, &["spec", "nodeName"], "spec.nodeName");
+    check_spec(SLICE_DEVICES, new, errors);
 }
 
 fn pool(pool: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {

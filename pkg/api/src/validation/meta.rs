@@ -15,14 +15,34 @@ const METADATA: Path<'static> = Path::new("metadata");
 /// Metadata of a new object.
 pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
-    complete(resource, resource.name_rule, metadata, errors);
+    complete(resource.is_namespaced(), resource.name_rule, metadata, errors);
     if !resource.semantics.free_finalizers {
         standard_finalizers(metadata, errors);
     }
 }
 
+/// Metadata of a new object of a kind that does not look at it.
+pub(super) fn any_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
+    let metadata = has(new, "metadata").unwrap_or(&Value::Null);
+    complete(resource.is_namespaced(), NameRule::PathSegment, metadata, errors);
+}
+
+/// Metadata of a new object, as the kinds of the core group and their like check it themselves.
+pub(super) fn complete_and_standard(namespaced: bool, rule: NameRule, object: &Value, errors: &mut Errors) {
+    let metadata = has(object, "metadata").unwrap_or(&Value::Null);
+    complete(namespaced, rule, metadata, errors);
+    standard_finalizers(metadata, errors);
+}
+
+/// The same of a change.
+pub(super) fn changed_and_standard(new: &Value, old: &Value, errors: &mut Errors) {
+    let metadata = |object| has(object, "metadata").unwrap_or(&Value::Null);
+    changed(metadata(new), metadata(old), errors);
+    standard_finalizers(metadata(new), errors);
+}
+
 /// What metadata has to be by itself.
-fn complete(resource: &Resource, rule: NameRule, metadata: &Value, errors: &mut Errors) {
+fn complete(namespaced: bool, rule: NameRule, metadata: &Value, errors: &mut Errors) {
     match text(metadata, "name") {
         "" => errors.push(FieldError::required(
             "metadata.name",
@@ -31,7 +51,7 @@ fn complete(resource: &Resource, rule: NameRule, metadata: &Value, errors: &mut 
         name => invalid_each(errors, &METADATA.child("name"), name, validate_name(rule, name)),
     }
     let namespace = text(metadata, "namespace");
-    if resource.is_namespaced() {
+    if namespaced {
         if namespace.is_empty() {
             errors.push(FieldError::required("metadata.namespace", ""));
         } else {
@@ -123,12 +143,12 @@ pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors:
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
     let before = has(old, "metadata").unwrap_or(&Value::Null);
     let start = errors.len();
-    complete(resource, NameRule::PathSegment, metadata, errors);
+    complete(resource.is_namespaced(), NameRule::PathSegment, metadata, errors);
     changed(metadata, before, errors);
     let judged = !resource.semantics.free_finalizers;
     let again = |check: &MetadataCheck, errors: &mut Errors| {
         match check {
-            MetadataCheck::Complete => complete(resource, resource.name_rule, metadata, errors),
+            MetadataCheck::Complete => complete(resource.is_namespaced(), resource.name_rule, metadata, errors),
             MetadataCheck::Changed => changed(metadata, before, errors),
         }
         if judged {

@@ -5,14 +5,19 @@
 //! error shows the whole list.
 
 mod autoscaling;
+mod batch;
 mod certificates;
 mod container;
 mod coordination;
 mod core;
 mod custom;
 mod definitions;
+mod device_selector;
 mod dynamic_resources;
+mod events;
 mod flowcontrol;
+mod indexes;
+mod job_status;
 mod limits;
 pub(crate) mod meta;
 mod mounts;
@@ -28,6 +33,7 @@ mod rbac;
 mod refs;
 mod resources;
 mod rules;
+mod schedule;
 mod scheduling;
 mod security;
 mod service;
@@ -43,7 +49,8 @@ use crate::registry::{ChangeOrder, Resource, Served, Support};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
-pub use self::autoscaling::autoscaler;
+pub use self::autoscaling::{autoscaler, autoscaler_update};
+pub use self::batch::{cron_job, job, job_update};
 pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::coordination::lease;
 pub use self::core::*;
@@ -51,7 +58,9 @@ pub use self::definitions::{
     custom_resource_definition, custom_resource_definition_status, is_structural, non_structural,
 };
 pub use self::dynamic_resources::*;
+pub use self::events::{event, newer_event, newer_event_update};
 pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
+pub use self::job_status::job_status;
 pub use self::limits::*;
 pub use self::meta::{
     MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,
@@ -65,10 +74,10 @@ pub use self::pod_update::pod_update;
 pub use self::policy::disruption_budget;
 pub use self::rbac::*;
 pub use self::scheduling::{priority_class, priority_class_update, runtime_class, runtime_class_update};
-pub use self::service::{service, service_update};
+pub use self::service::{service, service_addresses, service_families, service_update};
 pub use self::status::{
     autoscaler_status, daemon_set_status, deployment_status, disruption_budget_status, load_balancer_status,
-    pod_status, replicas_status, service_status, signing_request_status, stateful_set_status,
+    pod_status, replicas_status, service_status, signing_request_approval, signing_request_status, stateful_set_status,
 };
 pub use self::storage::*;
 pub use self::volumes::sources as volume_sources;
@@ -80,13 +89,19 @@ pub type Errors = Vec<FieldError>;
 /// Everything that is wrong with a new object (in stored form), in upstream's order: metadata first.
 pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
     let mut errors = Errors::new();
-    object_meta(resource, new, &mut errors);
+    let own_metadata = !resource.semantics.metadata_last;
+    if own_metadata {
+        object_meta(resource, new, &mut errors);
+    }
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_create(new));
         custom::scale(sent, new, &mut errors);
     }
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     (resource.hooks.validate_write)(sent, new, None, &mut errors);
+    if !own_metadata && errors.is_empty() {
+        meta::any_meta(resource, new, &mut errors);
+    }
     errors
 }
 
@@ -94,6 +109,10 @@ pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
 pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
     let mut errors = Errors::new();
     object_meta_update(resource, new, old, &mut errors);
+    if let Some(change) = sent.validate_update {
+        change(new, old, &mut errors);
+        return errors;
+    }
     if let Some(custom) = &sent.custom {
         errors.extend(custom.check_update(new, old, warnings));
         custom::scale(sent, new, &mut errors);
@@ -111,7 +130,15 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
     errors
 }
 
-/// Everything that is wrong with a change of the status, through whichever subresource.
+/// Everything that is wrong with a decision about an object.
+pub fn update_approval(resource: &Resource, new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    object_meta_update(resource, new, old, &mut errors);
+    (resource.hooks.validate_approval)(new, old, &mut errors);
+    errors
+}
+
+/// Everything that is wrong with a change of the status.
 pub fn update_status(
     resource: &Resource,
     sent: &Served,
@@ -230,12 +257,6 @@ fn invalid_each(errors: &mut Errors, path: &Path<'_>, value: &str, problems: Vec
     }
 }
 
-fn non_negative(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>) {
-    if let Some(number) = int(value, key).filter(|&number| number < 0) {
-        errors.push(FieldError::invalid(path.child(key), number, NEGATIVE));
-    }
-}
-
 /// A string field that must be one of some; empty is "required".
 fn one_of(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, supported: &[&str]) {
     let own = text(value, key);
@@ -244,28 +265,6 @@ fn one_of(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, suppor
     } else if !supported.contains(&own) {
         errors.push(FieldError::not_supported(path.child(key), own, supported));
     }
-}
-
-/// Like `one_of`, for a field that may be absent.
-fn one_of_if_set(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, supported: &[&str]) {
-    if let Some(own) = has(value, key).and_then(Value::as_str)
-        && !supported.contains(&own)
-    {
-        errors.push(FieldError::not_supported(path.child(key), own, supported));
-    }
-}
-
-fn required(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>) -> bool {
-    let missing = match has(value, key) {
-        None => true,
-        Some(Value::String(text)) => text.is_empty(),
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(_) => false,
-    };
-    if missing {
-        errors.push(FieldError::required(path.child(key), ""));
-    }
-    !missing
 }
 
 /// A DNS label or subdomain in a field, if it is set.
@@ -333,7 +332,7 @@ fn port_or_name(errors: &mut Errors, value: Option<&Value>, path: &Path<'_>) {
 }
 
 /// A non-negative number or a percentage.
-fn int_or_percent(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+fn int_or_percent(value: &Value, _: &rules::Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     match value {
         Value::String(text) => invalid_each(errors, path, text, names::percent(text)),
         other => {
@@ -344,7 +343,7 @@ fn int_or_percent(errors: &mut Errors, value: &Value, path: &Path<'_>) {
     }
 }
 
-fn at_most_100_percent(errors: &mut Errors, value: &Value, path: &Path<'_>) {
+fn at_most_100_percent(value: &Value, _: &rules::Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     if percent_value(value).is_some_and(|percent| percent > 100) {
         errors.push(FieldError::invalid(
             path,

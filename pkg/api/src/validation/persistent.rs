@@ -120,7 +120,7 @@ const DATA_SOURCE: Rules = &[
     required("name"),
     required("kind"),
     whole(source_group),
-    format("apiGroup", names::dns_subdomain),
+    whole(new_group),
     format("namespace", names::dns_label),
 ];
 
@@ -206,7 +206,11 @@ pub fn persistent_volume_update(new: &Value, old: &Value, errors: &mut Errors) {
     }
     super::immutable(errors, new, old, &["spec", "volumeMode"], "volumeMode");
     let affinity = |object| object_at::at(object, &["spec", "nodeAffinity"]);
-    if affinity(old).is_some() && !same(affinity(new), affinity(old)) {
+    let (mut own, before) = (affinity(new).cloned(), affinity(old));
+    if let Some(own) = &mut own {
+        beta_keys(own, before);
+    }
+    if before.is_some() && !same(own.as_ref(), before) {
         errors.push(FieldError::invalid(
             "nodeAffinity",
             affinity(new).cloned().unwrap_or_default(),
@@ -219,6 +223,37 @@ pub fn persistent_volume_update(new: &Value, old: &Value, errors: &mut Errors) {
             "spec.volumeAttributesClassName",
             "update from non-nil value to nil is forbidden",
         ));
+    }
+}
+
+/// Labels that were renamed when they became stable may be renamed in what asks for them. Upstream takes a key that is
+/// none for the new name of every key that never was renamed.
+fn beta_keys(own: &mut Value, before: Option<&Value>) {
+    const TERMS: [&str; 2] = ["required", "nodeSelectorTerms"];
+    const RENAMED: [(&str, &str); 5] = [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        (
+            "failure-domain.beta.kubernetes.io/region",
+            "topology.kubernetes.io/region",
+        ),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ];
+    let terms = before.map_or(&[][..], |before| object_at::items(before, &TERMS));
+    for (term, had) in object_at::items_mut(own, &TERMS).iter_mut().zip(terms) {
+        for field in ["matchExpressions", "matchFields"] {
+            for (own, had) in object_at::items_mut(term, &[field]).iter_mut().zip(list(had, field)) {
+                let key = text(had, "key");
+                let stable = RENAMED
+                    .iter()
+                    .find(|(beta, _)| *beta == key)
+                    .map_or("", |(_, stable)| stable);
+                if text(own, "key") == stable {
+                    object_at::set(own, &["key"], key);
+                }
+            }
+        }
     }
 }
 
@@ -281,9 +316,13 @@ pub fn persistent_volume_claim_update(new: &Value, old: &Value, errors: &mut Err
     let size =
         |object: &Value, path: &[&str]| object_at::at(object, path).and_then(|own| quantity::from_json(own).ok());
     const REQUEST: [&str; 4] = ["spec", "resources", "requests", "storage"];
-    if let (Some(own), Some(previous)) = (size(new, &REQUEST), size(old, &REQUEST))
-        && own < previous
-        && size(old, &["status", "capacity", "storage"]).is_some_and(|held| own <= held)
+    // A request that is gone is one of nothing.
+    let own = size(new, &REQUEST);
+    let at_most = |limit: &Quantity| own.as_ref().is_none_or(|own| own <= limit);
+    if let (Some(previous), Some(held)) = (size(old, &REQUEST), size(old, &["status", "capacity", "storage"]))
+        && at_most(&previous)
+        && own.as_ref() != Some(&previous)
+        && at_most(&held)
     {
         errors.push(FieldError::forbidden(
             "spec.resources.requests.storage",
@@ -546,6 +585,14 @@ fn source_group(source: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Err
             kind,
             "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
         ));
+    }
+}
+
+/// A claim that is there may have been let in with any group; it never changes.
+fn new_group(source: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    const GROUP: Rules = &[format("apiGroup", names::dns_subdomain)];
+    if object_at::resource_version(scope.object).is_empty() {
+        check(GROUP, source, scope, path, errors);
     }
 }
 

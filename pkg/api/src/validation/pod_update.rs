@@ -142,7 +142,7 @@ fn gated_changes(spec: &Value, before: &Value, errors: &mut Errors) {
     if old_terms.len() != new_terms.len() {
         errors.push(FieldError::invalid(
             path,
-            new_terms.to_vec(),
+            object::at(spec, &TERMS).cloned().unwrap_or_default(),
             "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
         ));
         return;
@@ -185,10 +185,17 @@ fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
 
 /// The fields that differ: those of the new object in their order, then those that are gone.
 fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
-    let fields = |object: &'a Value| object.as_object().into_iter().flatten();
-    let differ = fields(new).filter(|(key, value)| !same(Some(value), old.get(key.as_str())));
-    let gone = fields(old).filter(|(key, value)| new.get(key.as_str()).is_none() && !same(None, Some(value)));
-    differ.chain(gone).map(|(key, _)| key.as_str()).collect()
+    let differs = |key: &str| {
+        let (own, had) = (new.get(key), old.get(key));
+        match key {
+            // Plain flags, of which false is no value.
+            "hostNetwork" | "hostPID" | "hostIPC" => super::says(own) != super::says(had),
+            _ => !same(own, had),
+        }
+    };
+    let keys = |object: &'a Value| object.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    let gone = keys(old).filter(|key| new.get(key).is_none());
+    keys(new).chain(gone).filter(|key| differs(key)).collect()
 }
 
 fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) -> bool {

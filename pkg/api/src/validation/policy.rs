@@ -2,32 +2,27 @@
 
 use serde_json::Value;
 
-use super::{Errors, SPEC, at_most_100_percent, has, int_or_percent, label_selector, one_of_if_set, spec_of};
+use super::node_selector::selector;
+use super::rules::{Rules, Scope, call, check_spec, object, one_of_if_set, whole};
+use super::{Errors, Path, at_most_100_percent, has, int_or_percent};
 use crate::status::FieldError;
 
+const BUDGET: Rules = &[
+    whole(one_of_both),
+    object("minAvailable", PERCENT),
+    object("maxUnavailable", PERCENT),
+    call("selector", selector),
+    one_of_if_set("unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"]),
+];
+const PERCENT: Rules = &[whole(int_or_percent), whole(at_most_100_percent)];
+
 pub fn disruption_budget(budget: &Value, errors: &mut Errors) {
-    let spec = spec_of(budget);
+    check_spec(BUDGET, budget, errors);
+}
+
+fn one_of_both(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     if has(spec, "minAvailable").is_some() && has(spec, "maxUnavailable").is_some() {
-        errors.push(FieldError::invalid(
-            "spec",
-            spec.clone(),
-            "minAvailable and maxUnavailable cannot be both set",
-        ));
+        let why = "minAvailable and maxUnavailable cannot be both set";
+        errors.push(FieldError::invalid(path, spec.clone(), why));
     }
-    for key in ["minAvailable", "maxUnavailable"] {
-        if let Some(value) = has(spec, key) {
-            int_or_percent(errors, value, &SPEC.child(key));
-            at_most_100_percent(errors, value, &SPEC.child(key));
-        }
-    }
-    if let Some(selector) = has(spec, "selector") {
-        label_selector(selector, &SPEC.child("selector"), errors);
-    }
-    one_of_if_set(
-        errors,
-        spec,
-        "unhealthyPodEvictionPolicy",
-        &SPEC,
-        &["AlwaysAllow", "IfHealthyBudget"],
-    );
 }

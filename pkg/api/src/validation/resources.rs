@@ -99,7 +99,7 @@ fn pod_resource(name: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn quantity_value(name: &str, value: &Value, path: &Path<'_>, errors: &mut Errors) -> Option<Quantity> {
+pub(super) fn quantity_value(name: &str, value: &Value, path: &Path<'_>, errors: &mut Errors) -> Option<Quantity> {
     let quantity = match quantity::from_json(value) {
         Ok(quantity) => quantity,
         Err(error) => {
@@ -276,13 +276,6 @@ pub(super) fn of_pod(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, erro
                 ));
             }
         }
-    }
-}
-
-/// A resource list of a node or a quota: quantities must not be negative.
-pub(super) fn list(resources: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
-    for (name, value) in resources.and_then(Value::as_object).into_iter().flatten() {
-        quantity_value(name, value, &path.key(name), errors);
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) type Format = fn(&str) -> Vec<String>;
 /// A check of its own: of a field that is there, or of the whole value.
 pub(super) type Call = fn(&Value, &Scope<'_>, &Path<'_>, &mut Errors);
 
+/// The same with a word of the table's.
+pub(super) type Told = fn(&Value, &Scope<'_>, &Path<'_>, &mut Errors, &'static str);
+
 /// One check of one field; of the whole value where the field's name is empty.
 pub(super) struct Rule {
     field: &'static str,
@@ -41,8 +44,10 @@ enum Check {
     Texts(Format),
     /// Each number of a list in a range.
     Numbers(i64, i64),
-    /// One of these; empty or absent is "required".
-    Enum(&'static [&'static str]),
+    /// One of these; empty or absent is "required", saying this.
+    Enum(&'static [&'static str], &'static str),
+    /// One of these, of which an empty or absent one is none.
+    Among(&'static [&'static str]),
     /// One of these, if it is there.
     EnumIfSet(&'static [&'static str]),
     /// If it is there.
@@ -51,6 +56,8 @@ enum Check {
     Positive,
     /// If it is there.
     Range(i64, i64),
+    /// In a range, in which an absent one is 0.
+    Number(i64, i64),
     /// The struct, if it is there.
     Object(Rules),
     /// The struct; an absent one is empty, as Go has it.
@@ -63,6 +70,8 @@ enum Check {
     Union(&'static Union),
     /// If it is there.
     Call(Call),
+    /// If it is there.
+    Told(Told, &'static str),
 }
 
 /// A value of which one of several fields is set: the first is checked, each further one forbidden.
@@ -146,7 +155,16 @@ pub(super) const fn texts(field: &'static str, form: Format) -> Rule {
 }
 
 pub(super) const fn one_of(field: &'static str, values: &'static [&'static str]) -> Rule {
-    let check = Check::Enum(values);
+    one_of_saying(field, values, "")
+}
+
+pub(super) const fn one_of_saying(field: &'static str, values: &'static [&'static str], missing: &'static str) -> Rule {
+    let check = Check::Enum(values, missing);
+    Rule { field, check }
+}
+
+pub(super) const fn among(field: &'static str, values: &'static [&'static str]) -> Rule {
+    let check = Check::Among(values);
     Rule { field, check }
 }
 
@@ -167,6 +185,11 @@ pub(super) const fn positive(field: &'static str) -> Rule {
 
 pub(super) const fn range(field: &'static str, low: i64, high: i64) -> Rule {
     let check = Check::Range(low, high);
+    Rule { field, check }
+}
+
+pub(super) const fn number(field: &'static str, low: i64, high: i64) -> Rule {
+    let check = Check::Number(low, high);
     Rule { field, check }
 }
 
@@ -200,6 +223,11 @@ pub(super) const fn call(field: &'static str, own: Call) -> Rule {
     Rule { field, check }
 }
 
+pub(super) const fn told(field: &'static str, own: Told, word: &'static str) -> Rule {
+    let check = Check::Told(own, word);
+    Rule { field, check }
+}
+
 /// The checks of another type too.
 pub(super) const fn all(rules: Rules) -> Rule {
     structure("", rules)
@@ -213,6 +241,12 @@ pub(super) const fn whole(own: Call) -> Rule {
 /// Runs the checks of a kind on an object, whose fields have no path before them.
 pub(super) fn check_object(rules: Rules, object: &Value, errors: &mut Errors) {
     check(rules, object, &Scope::of(object), &Path::ROOT, errors);
+}
+
+/// Runs the checks of a kind's spec.
+pub(super) fn check_spec(rules: Rules, object: &Value, errors: &mut Errors) {
+    let spec = super::spec_of(object);
+    check(rules, spec, &Scope::of(object), &super::SPEC, errors);
 }
 
 /// Runs a type's checks on a value.
@@ -237,8 +271,16 @@ impl Check {
                 }
             }
             Check::Struct(rules) => check(rules, own.unwrap_or(&Value::Null), scope, path, errors),
-            Check::Name(_) | Check::Enum(_) if is_empty(own) => errors.push(FieldError::required(path, "")),
+            Check::Name(_) if is_empty(own) => errors.push(FieldError::required(path, "")),
+            Check::Enum(_, missing) if is_empty(own) => errors.push(FieldError::required(path, *missing)),
+            Check::Among(values) => {
+                let own = own.and_then(Value::as_str).unwrap_or("");
+                if !values.contains(&own) {
+                    errors.push(FieldError::not_supported(path, own, values));
+                }
+            }
             Check::Format(_) if is_empty(own) => {}
+            Check::Number(low, high) => in_range(own.unwrap_or(&Value::Null), *low, *high, path, errors),
             Check::Always(form) => formed(*form, own.and_then(Value::as_str).unwrap_or(""), path, errors),
             _ => {
                 if let Some(own) = own {
@@ -256,7 +298,7 @@ impl Check {
             Check::Name(form) | Check::Format(form) | Check::Always(form) | Check::FormatIfSet(form) => {
                 formed(*form, text(), path, errors);
             }
-            Check::Enum(values) | Check::EnumIfSet(values) if !values.contains(&text()) => {
+            Check::Enum(values, _) | Check::EnumIfSet(values) if !values.contains(&text()) => {
                 errors.push(FieldError::not_supported(path, text(), values));
             }
             Check::NonNegative if number() < 0 => errors.push(FieldError::invalid(path, number(), NEGATIVE)),
@@ -269,6 +311,7 @@ impl Check {
             }
             Check::Union(one) => one.check(own, scope, path, errors),
             Check::Call(own_check) => own_check(own, scope, path, errors),
+            Check::Told(own_check, word) => own_check(own, scope, path, errors, word),
             _ => {}
         }
     }

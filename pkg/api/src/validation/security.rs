@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::rules::{Rules, Scope, call, format_if_set, numbers, object, one_of_if_set, range, required_saying, whole};
+use super::rules::{
+    Rules, Scope, call, check, format_if_set, numbers, object, one_of_if_set, range, required_saying, whole,
+};
 use super::{Errors, Path, each, flag, has, list, says, text, volumes};
 use crate::meta as object_at;
 use crate::names;
@@ -25,8 +27,16 @@ pub(super) const POD: Rules = &[
     object("windowsOptions", WINDOWS),
     object("appArmorProfile", APP_ARMOR),
     one_of_if_set("supplementalGroupsPolicy", &["Merge", "Strict"]),
-    one_of_if_set("seLinuxChangePolicy", &["Recursive"]),
+    whole(change_policy),
 ];
+
+/// A pod that mounts with its label may have been let in when that could be done.
+fn change_policy(context: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    const NEW: Rules = &[one_of_if_set("seLinuxChangePolicy", &["Recursive"])];
+    const ANY: Rules = &[one_of_if_set("seLinuxChangePolicy", &["MountOption", "Recursive"])];
+    let new = object_at::resource_version(scope.object).is_empty();
+    check(if new { NEW } else { ANY }, context, scope, path, errors);
+}
 
 pub(super) const CONTAINER: Rules = &[
     range("runAsUser", 0, MAX_ID),

@@ -4,15 +4,51 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::rules::{Rules, Scope, call, check, check_spec, format_if_set, number, one_of, one_of_if_set, whole};
 use super::{
-    Errors, Path, endpoint_ip, has, int, invalid_each, labels, list, one_of, one_of_if_set, port_or_name, same,
-    strings, text,
+    Errors, Path, SPEC, endpoint_ip, has, int, invalid_each, labels, list, numbered, port_or_name, spec_of, strings,
+    text,
 };
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
-const SPEC: Path<'static> = Path::new("spec");
-const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const SERVICE: Rules = &[
+    whole(some_ports),
+    whole(by_type),
+    whole(ports),
+    call("selector", selector),
+    one_of("sessionAffinity", &["ClientIP", "None"]),
+    whole(affinity_config),
+    whole(addresses),
+    call("externalIPs", external_ips),
+    one_of("type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]),
+    whole(unique_ports),
+    whole(size),
+    whole(load_balancer),
+    whole(traffic_policies),
+    one_of_if_set(
+        "trafficDistribution",
+        &["PreferClose", "PreferSameZone", "PreferSameNode"],
+    ),
+];
+
+const PORT: Rules = &[
+    number("port", 1, 65_535),
+    one_of("protocol", &["SCTP", "TCP", "UDP"]),
+    whole(target_port),
+    format_if_set("appProtocol", names::qualified_name),
+];
+
+const POLICY: Rules = &[one_of_if_set(
+    "ipFamilyPolicy",
+    &["PreferDualStack", "RequireDualStack", "SingleStack"],
+)];
+const EXTERNAL: Rules = &[one_of("externalTrafficPolicy", &["Cluster", "Local"])];
+const INTERNAL: Rules = &[one_of_if_set("internalTrafficPolicy", &["Cluster", "Local"])];
+
+pub fn service(service: &Value, errors: &mut Errors) {
+    check_spec(SERVICE, service, errors);
+}
 
 fn is_headless(spec: &Value) -> bool {
     let ips = list(spec, "clusterIPs");
@@ -27,55 +63,65 @@ fn externally_accessible(spec: &Value) -> bool {
     }
 }
 
-pub fn service(service: &Value, errors: &mut Errors) {
-    let spec = has(service, "spec").unwrap_or(&Value::Null);
-    let type_ = text(spec, "type");
-    let headless = is_headless(spec);
-    let ports = list(spec, "ports");
-    if ports.is_empty() && !headless && type_ != "ExternalName" {
-        errors.push(FieldError::required("spec.ports", ""));
+fn some_ports(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    if list(spec, "ports").is_empty() && !is_headless(spec) && text(spec, "type") != "ExternalName" {
+        errors.push(FieldError::required(path.child("ports"), ""));
     }
-    match type_ {
-        "LoadBalancer" | "NodePort" if headless => errors.push(FieldError::invalid(
-            "spec.clusterIPs[0]",
-            "None",
-            format!("may not be set to 'None' for {type_} services"),
-        )),
+}
+
+fn by_type(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    match text(spec, "type") {
+        own @ ("LoadBalancer" | "NodePort") if is_headless(spec) => {
+            let why = format!("may not be set to 'None' for {own} services");
+            errors.push(FieldError::invalid(path.child("clusterIPs").index(0), "None", why));
+        }
         "ExternalName" => external_name(spec, errors),
         _ => {}
     }
-    let ports_path = SPEC.child("ports");
+}
+
+fn ports(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let path = path.child("ports");
+    let ports = list(spec, "ports");
     let mut known: HashSet<&str> = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
-        service_port(port, ports.len() > 1, &mut known, &ports_path.index(index), errors);
+        let path = path.index(index);
+        let own = path.child("name");
+        match text(port, "name") {
+            "" if ports.len() > 1 => errors.push(FieldError::required(own, "")),
+            "" => {}
+            name => {
+                invalid_each(errors, &own, name, names::dns_label(name));
+                if !known.insert(name) {
+                    errors.push(FieldError::duplicate(own, name));
+                }
+            }
+        }
+        check(PORT, port, scope, &path, errors);
     }
-    labels(has(spec, "selector"), &SPEC.child("selector"), errors);
-    session_affinity(spec, errors);
-    cluster_ips(spec, errors);
-    let external = SPEC.child("externalIPs");
-    for (index, ip) in strings(spec, "externalIPs").enumerate() {
-        let path = external.index(index);
+}
+
+fn target_port(port: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    port_or_name(errors, has(port, "targetPort"), &path.child("targetPort"));
+}
+
+fn selector(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    labels(Some(own), path, errors);
+}
+
+fn addresses(_: &Value, scope: &Scope<'_>, _: &Path<'_>, errors: &mut Errors) {
+    service_addresses(scope.object, errors);
+}
+
+fn external_ips(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    for (index, ip) in numbered(own) {
+        let (path, ip) = (path.index(index), ip.as_str().unwrap_or(""));
         let problems = names::ip(ip);
         if problems.is_empty() {
             endpoint_ip(ip, &path, errors);
-        } else {
-            invalid_each(errors, &path, ip, problems);
         }
+        invalid_each(errors, &path, ip, problems);
     }
-    one_of(
-        errors,
-        spec,
-        "type",
-        &SPEC,
-        &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
-    );
-    unique_ports(type_, ports, errors);
-    // One that is there already may always go.
-    if object::string(service, &["metadata", "deletionTimestamp"]).is_empty() {
-        size(spec, ports.len(), errors);
-    }
-    load_balancer(spec, errors);
-    traffic_policies(spec, errors);
 }
 
 /// As many as an EndpointSlice has, here and upstream.
@@ -85,15 +131,20 @@ const MAX_COMBINATIONS: usize = 4096;
 
 /// Upstream knows no bound but that of an object's bytes, and 90 KB of them can ask for four million rules. What is meant
 /// in earnest has some ten addresses, or some ten ports, or a thousand ports at a few addresses.
-fn size(spec: &Value, ports: usize, errors: &mut Errors) {
+fn size(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let ports = list(spec, "ports").len();
+    // One that is there already may always go.
+    if object::is_deleting(scope.object) {
+        return;
+    }
     if ports > MAX_PORTS {
-        errors.push(FieldError::too_many("spec.ports", ports, MAX_PORTS));
+        errors.push(FieldError::too_many(path.child("ports"), ports, MAX_PORTS));
     }
     for key in ["externalIPs", "loadBalancerSourceRanges"] {
         let items = list(spec, key).len();
         if items.saturating_mul(ports) > MAX_COMBINATIONS {
             let detail = format!("for each of {ports} ports they are more than {MAX_COMBINATIONS} rules");
-            errors.push(FieldError::invalid(SPEC.child(key), format!("{items} items"), detail));
+            errors.push(FieldError::invalid(path.child(key), format!("{items} items"), detail));
         }
     }
 }
@@ -116,69 +167,32 @@ fn external_name(spec: &Value, errors: &mut Errors) {
     }
 }
 
-fn service_port<'a>(
-    port: &'a Value,
-    require_name: bool,
-    known: &mut HashSet<&'a str>,
-    path: &Path<'_>,
-    errors: &mut Errors,
-) {
-    let name = text(port, "name");
-    if name.is_empty() {
-        if require_name {
-            errors.push(FieldError::required(path.child("name"), ""));
-        }
-    } else {
-        invalid_each(errors, &path.child("name"), name, names::dns_label(name));
-        if !known.insert(name) {
-            errors.push(FieldError::duplicate(path.child("name"), name));
-        }
-    }
-    let number = int(port, "port").unwrap_or(0);
-    for problem in names::port_number(number) {
-        errors.push(FieldError::invalid(path.child("port"), number, problem));
-    }
-    one_of(errors, port, "protocol", path, &PROTOCOLS);
-    port_or_name(errors, has(port, "targetPort"), &path.child("targetPort"));
-    if let Some(protocol) = has(port, "appProtocol").and_then(Value::as_str) {
-        invalid_each(
-            errors,
-            &path.child("appProtocol"),
-            protocol,
-            names::qualified_name(protocol),
-        );
-    }
-}
-
-fn session_affinity(spec: &Value, errors: &mut Errors) {
-    one_of(errors, spec, "sessionAffinity", &SPEC, &["ClientIP", "None"]);
+fn affinity_config(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let config = has(spec, "sessionAffinityConfig");
+    let path = path.child("sessionAffinityConfig");
     match text(spec, "sessionAffinity") {
-        "ClientIP" => {
-            let timeout = config.and_then(|config| object::i64_at(config, &["clientIP", "timeoutSeconds"]));
-            match timeout {
-                None => errors.push(FieldError::required(
-                    "spec.sessionAffinityConfig",
-                    "when session affinity type is ClientIP",
-                )),
-                Some(seconds) if !(1..=86_400).contains(&seconds) => errors.push(FieldError::invalid(
-                    "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
-                    seconds,
-                    "must be greater than 0 and less than 86400",
-                )),
-                Some(_) => {}
+        "ClientIP" => match config.and_then(|config| object::i64_at(config, &["clientIP", "timeoutSeconds"])) {
+            None => errors.push(FieldError::required(path, "when session affinity type is ClientIP")),
+            Some(seconds) if !(1..=86_400).contains(&seconds) => {
+                let client = path.child("clientIP");
+                let why = "must be greater than 0 and less than 86400";
+                errors.push(FieldError::invalid(client.child("timeoutSeconds"), seconds, why));
             }
+            Some(_) => {}
+        },
+        "None" if config.is_some() => {
+            errors.push(FieldError::forbidden(
+                path,
+                "must not be set when session affinity is None",
+            ));
         }
-        "None" if config.is_some() => errors.push(FieldError::forbidden(
-            "spec.sessionAffinityConfig",
-            "must not be set when session affinity is None",
-        )),
         _ => {}
     }
 }
 
-/// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`; a cluster with one family answers as upstream does.
-fn cluster_ips(spec: &Value, errors: &mut Errors) {
+/// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy`: whoever chooses addresses asks it before all else.
+pub fn service_addresses(service: &Value, errors: &mut Errors) {
+    let spec = spec_of(service);
     if text(spec, "type") == "ExternalName" {
         return;
     }
@@ -187,48 +201,51 @@ fn cluster_ips(spec: &Value, errors: &mut Errors) {
     let shown = || Value::Array(list(spec, "clusterIPs").to_vec());
     match (text(spec, "clusterIP"), ips.first()) {
         ("", None) => {}
-        ("", Some(_)) => errors.push(FieldError::invalid(
-            ips_path,
-            shown(),
-            "must be empty when `clusterIP` is not specified",
-        )),
+        ("", Some(_)) => {
+            let why = "must be empty when `clusterIP` is not specified";
+            errors.push(FieldError::invalid(ips_path, shown(), why));
+        }
         (_, None) => errors.push(FieldError::required(ips_path, "")),
-        (own, Some(first)) if own != *first => errors.push(FieldError::invalid(
-            ips_path,
-            shown(),
-            "first value must match `clusterIP`",
-        )),
+        (own, Some(first)) if own != *first => {
+            let why = "first value must match `clusterIP`";
+            errors.push(FieldError::invalid(ips_path, shown(), why));
+        }
         _ => {}
     }
     let families = ip_families(spec, &SPEC.child("ipFamilies"), errors);
-    one_of_if_set(
-        errors,
-        spec,
-        "ipFamilyPolicy",
-        &SPEC,
-        &["PreferDualStack", "RequireDualStack", "SingleStack"],
-    );
+    check(POLICY, spec, &Scope::of(service), &SPEC, errors);
     let before = errors.len();
     for (index, ip) in ips.iter().enumerate() {
         if index == 0 && *ip == "None" {
             if ips.len() > 1 {
-                errors.push(FieldError::invalid(
-                    ips_path,
-                    shown(),
-                    "'None' must be the first and only value",
-                ));
+                let why = "'None' must be the first and only value";
+                errors.push(FieldError::invalid(ips_path, shown(), why));
             }
             continue;
         }
         invalid_each(errors, &ips_path.index(index), ip, names::ip(ip));
     }
+    let well_formed = errors.len() == before;
     if ips.len() > 2 {
         errors.push(FieldError::invalid(ips_path, shown(), "may only hold up to 2 values"));
     }
-    if errors.len() > before {
+    if !well_formed {
         return;
     }
-    single_stack(spec, &ips, &families, errors);
+    let sixes = ips.iter().filter(|ip| names::ipv6(ip)).count();
+    if ips.len() > 1 && (sixes == 0 || sixes == ips.len()) {
+        let why = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid(ips_path, shown(), why));
+    }
+    if ips == ["None"] {
+        return;
+    }
+    for (index, (ip, family)) in ips.iter().zip(families).enumerate() {
+        if matches!(family, "IPv4" | "IPv6") && names::ipv6(ip) != (family == "IPv6") {
+            let why = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
+            errors.push(FieldError::invalid(ips_path.index(index), *ip, why));
+        }
+    }
 }
 
 /// Every family that is named, in order.
@@ -247,68 +264,50 @@ fn ip_families<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut Errors) -> Vec
     families
 }
 
-/// There is one address family, IPv4.
-fn single_stack(spec: &Value, ips: &[&str], families: &[&str], errors: &mut Errors) {
-    let headless_selectorless =
-        ips == ["None"] && object::map_at(spec, &["selector"]).is_none_or(|selector| selector.is_empty());
-    for (index, ip) in ips.iter().enumerate() {
-        if *ip == "None" {
-            continue;
-        }
-        match families.get(index) {
-            Some(&"IPv4") if names::ipv6(ip) => errors.push(FieldError::invalid(
-                SPEC.child("clusterIPs").index(index),
-                *ip,
-                format!("expected an IPv4 value as indicated by `ipFamilies[{index}]`"),
-            )),
-            Some(&"IPv6") if !names::ipv6(ip) => errors.push(FieldError::invalid(
-                SPEC.child("clusterIPs").index(index),
-                *ip,
-                format!("expected an IPv6 value as indicated by `ipFamilies[{index}]`"),
-            )),
-            None if names::ipv6(ip) => errors.push(FieldError::invalid(
-                SPEC.child("clusterIPs").index(index),
-                Value::Array(list(spec, "clusterIPs").to_vec()),
-                "IPv6 is not configured on this cluster",
-            )),
-            _ => {}
+/// What a cluster of the one family `own` cannot give.
+pub fn service_families(service: &Value, own: &str, errors: &mut Errors) {
+    let spec = spec_of(service);
+    let ips: Vec<&str> = strings(spec, "clusterIPs").collect();
+    let families: Vec<&str> = strings(spec, "ipFamilies").collect();
+    let policy = text(spec, "ipFamilyPolicy");
+    let path = SPEC.child("ipFamilyPolicy");
+    for (count, what) in [(ips.len(), "cluster IPs"), (families.len(), "IP families")] {
+        if policy == "SingleStack" && count == 2 {
+            let why = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+            errors.push(FieldError::invalid(path, policy, why));
         }
     }
-    if headless_selectorless {
+    let addresses = ips.iter().take_while(|ip| **ip != "None").enumerate();
+    for (index, ip) in addresses.skip(families.len()) {
+        let family = if names::ipv6(ip) { "IPv6" } else { "IPv4" };
+        if family != own {
+            let shown = list(spec, "clusterIPs").to_vec();
+            let why = format!("{family} is not configured on this cluster");
+            errors.push(FieldError::invalid(SPEC.child("clusterIPs").index(index), shown, why));
+        }
+    }
+    // Without a selector both families may be asked for whatever the cluster has.
+    let selectorless = object::map_at(spec, &["selector"]).is_none_or(|selector| selector.is_empty());
+    if !errors.is_empty() || (ips == ["None"] && selectorless) {
         return;
     }
-    let policy = text(spec, "ipFamilyPolicy");
-    if policy == "SingleStack" {
-        for (count, what) in [(ips.len(), "cluster IPs"), (families.len(), "IP families")] {
-            if count == 2 {
-                errors.push(FieldError::invalid(
-                    "spec.ipFamilyPolicy",
-                    policy,
-                    format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"),
-                ));
-            }
-        }
-    }
     if policy == "RequireDualStack" {
-        errors.push(FieldError::invalid(
-            "spec.ipFamilyPolicy",
-            policy,
-            "this cluster is not configured for dual-stack services",
-        ));
+        let why = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid(path, policy, why));
     }
-    for (index, family) in families.iter().enumerate() {
-        if *family == "IPv6" {
-            errors.push(FieldError::invalid(
-                SPEC.child("ipFamilies").index(index),
-                *family,
-                "not configured on this cluster",
-            ));
-        }
+    for (index, family) in families.iter().enumerate().filter(|(_, family)| **family != own) {
+        let path = SPEC.child("ipFamilies");
+        errors.push(FieldError::invalid(
+            path.index(index),
+            *family,
+            "not configured on this cluster",
+        ));
     }
 }
 
-fn unique_ports(type_: &str, ports: &[Value], errors: &mut Errors) {
-    let ports_path = SPEC.child("ports");
+fn unique_ports(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let (type_, ports) = (text(spec, "type"), list(spec, "ports"));
+    let ports_path = path.child("ports");
     let node_port = |port: &Value| int(port, "nodePort").unwrap_or(0);
     if type_ == "ClusterIP" {
         for (index, port) in ports.iter().enumerate() {
@@ -338,113 +337,120 @@ fn unique_ports(type_: &str, ports: &[Value], errors: &mut Errors) {
     }
 }
 
-fn load_balancer(spec: &Value, errors: &mut Errors) {
-    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
+
+fn load_balancer(spec: &Value, _: &Scope<'_>, _: &Path<'_>, errors: &mut Errors) {
     let balanced = text(spec, "type") == "LoadBalancer";
     let ranges = SPEC.child("LoadBalancerSourceRanges");
     if !list(spec, "loadBalancerSourceRanges").is_empty() {
         if !balanced {
-            errors.push(FieldError::forbidden(ranges, ONLY));
+            errors.push(FieldError::forbidden(ranges, ONLY_BALANCED));
         }
         for (index, range) in strings(spec, "loadBalancerSourceRanges").enumerate() {
             invalid_each(errors, &ranges.index(index), range, names::cidr(range.trim()));
         }
     }
     if !balanced && has(spec, "allocateLoadBalancerNodePorts").is_some() {
-        errors.push(FieldError::forbidden("spec.allocateLoadBalancerNodePorts", ONLY));
+        errors.push(FieldError::forbidden(
+            "spec.allocateLoadBalancerNodePorts",
+            ONLY_BALANCED,
+        ));
     }
-    if let Some(class) = has(spec, "loadBalancerClass").and_then(Value::as_str) {
-        if balanced {
-            invalid_each(
-                errors,
-                &SPEC.child("loadBalancerClass"),
-                class,
-                names::qualified_name(class),
-            );
-        } else {
-            errors.push(FieldError::forbidden("spec.loadBalancerClass", ONLY));
-        }
+    balancer_class(spec, errors);
+}
+
+fn balancer_class(spec: &Value, errors: &mut Errors) {
+    let Some(class) = has(spec, "loadBalancerClass").and_then(Value::as_str) else {
+        return;
+    };
+    let path = SPEC.child("loadBalancerClass");
+    if text(spec, "type") == "LoadBalancer" {
+        invalid_each(errors, &path, class, names::qualified_name(class));
+    } else {
+        errors.push(FieldError::forbidden(path, ONLY_BALANCED));
     }
 }
 
-fn traffic_policies(spec: &Value, errors: &mut Errors) {
+fn traffic_policies(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let external = text(spec, "externalTrafficPolicy");
     if externally_accessible(spec) {
-        one_of(errors, spec, "externalTrafficPolicy", &SPEC, &["Cluster", "Local"]);
+        check(EXTERNAL, spec, scope, path, errors);
     } else if !external.is_empty() {
-        errors.push(FieldError::invalid(
-            "spec.externalTrafficPolicy",
-            external,
-            "may only be set for externally-accessible services",
-        ));
+        let why = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid(path.child("externalTrafficPolicy"), external, why));
     }
     let health = int(spec, "healthCheckNodePort").unwrap_or(0);
-    let needs_health = text(spec, "type") == "LoadBalancer" && external == "Local";
-    if health != 0 && !needs_health {
-        errors.push(FieldError::invalid(
-            "spec.healthCheckNodePort",
-            health,
-            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
-        ));
-    }
-    if health != 0 && needs_health {
-        for problem in names::port_number(health) {
-            errors.push(FieldError::invalid("spec.healthCheckNodePort", health, problem));
+    let at = path.child("healthCheckNodePort");
+    match (health, text(spec, "type") == "LoadBalancer" && external == "Local") {
+        (0, true) => errors.push(FieldError::required(at, "")),
+        (_, true) => {
+            for problem in names::port_number(health) {
+                errors.push(FieldError::invalid(at, health, problem));
+            }
+        }
+        (0, false) => {}
+        (_, false) => {
+            let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.push(FieldError::invalid(at, health, why));
         }
     }
-    if matches!(text(spec, "type"), "ClusterIP" | "NodePort" | "LoadBalancer")
-        && has(spec, "internalTrafficPolicy").is_none()
-    {
-        errors.push(FieldError::required("spec.internalTrafficPolicy", ""));
+    let internal = has(spec, "internalTrafficPolicy");
+    if internal.is_none() && matches!(text(spec, "type"), "ClusterIP" | "NodePort" | "LoadBalancer") {
+        errors.push(FieldError::required(path.child("internalTrafficPolicy"), ""));
     }
-    one_of_if_set(errors, spec, "internalTrafficPolicy", &SPEC, &["Cluster", "Local"]);
-    one_of_if_set(
-        errors,
-        spec,
-        "trafficDistribution",
-        &SPEC,
-        &["PreferClose", "PreferSameZone", "PreferSameNode"],
-    );
+    check(INTERNAL, spec, scope, path, errors);
 }
 
 pub fn service_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let (spec, before) = (
-        has(new, "spec").unwrap_or(&Value::Null),
-        has(old, "spec").unwrap_or(&Value::Null),
-    );
-    let external = |spec: &Value| text(spec, "type") == "ExternalName";
-    if !external(spec) && !external(before) {
-        let (own, was) = (list(spec, "clusterIPs").first(), list(before, "clusterIPs").first());
-        if was.is_some() && own != was {
-            errors.push(FieldError::invalid(
-                "spec.clusterIPs[0]",
-                Value::Array(list(spec, "clusterIPs").to_vec()),
-                "may not change once set",
-            ));
+    let (spec, before) = (spec_of(new), spec_of(old));
+    let any = |is: fn(&Value) -> bool| is(spec) || is(before);
+    if !any(|spec| text(spec, "type") == "ExternalName") {
+        if !(is_headless(spec) && is_headless(before)) {
+            kept(spec, before, "clusterIPs", "primary clusterIP can not be unset", errors);
         }
-        let (own, was) = (list(spec, "ipFamilies").first(), list(before, "ipFamilies").first());
-        if was.is_some() && own.is_some() && own != was {
-            errors.push(FieldError::invalid(
-                "spec.ipFamilies[0]",
-                Value::Array(list(spec, "ipFamilies").to_vec()),
-                "may not change once set",
-            ));
+        if !any(is_headless) {
+            kept(spec, before, "ipFamilies", "primary ipFamily can not be unset", errors);
         }
     }
     let balanced = |spec: &Value| text(spec, "type") == "LoadBalancer";
-    if balanced(spec) && balanced(before) {
-        if !same(has(spec, "loadBalancerClass"), has(before, "loadBalancerClass")) {
-            errors.push(FieldError::invalid(
-                "spec.loadBalancerClass",
-                has(spec, "loadBalancerClass").cloned().unwrap_or(Value::Null),
-                "may not change once set",
-            ));
+    if balanced(spec) && balanced(before) && has(spec, "loadBalancerClass") != has(before, "loadBalancerClass") {
+        errors.push(FieldError::invalid(
+            "spec.loadBalancerClass",
+            has(spec, "loadBalancerClass").cloned().unwrap_or(Value::Null),
+            "may not change once set",
+        ));
+    }
+    // Upstream checks it twice, and tells it twice.
+    balancer_class(spec, errors);
+    let local = |spec: &Value| balanced(spec) && text(spec, "externalTrafficPolicy") == "Local";
+    let port = |spec: &Value| int(spec, "healthCheckNodePort").unwrap_or(0);
+    if local(spec) && local(before) && port(spec) != port(before) {
+        errors.push(FieldError::forbidden("spec.healthCheckNodePort", "field is immutable"));
+    }
+}
+
+/// Of addresses or families: the first stays; a second may come and go.
+fn kept(spec: &Value, before: &Value, field: &str, unset: &str, errors: &mut Errors) {
+    let path = SPEC.child(field);
+    let (own, had) = (list(spec, field), list(before, field));
+    let shown = || has(spec, field).cloned().unwrap_or_default();
+    let mut changed = |index| {
+        errors.push(FieldError::invalid(
+            path.index(index),
+            shown(),
+            "may not change once set",
+        ))
+    };
+    if own.len() == had.len() {
+        for (index, _) in own.iter().zip(had).enumerate().filter(|(_, (own, had))| own != had) {
+            changed(if field == "ipFamilies" { 0 } else { index });
         }
-        let local = |spec: &Value| text(spec, "externalTrafficPolicy") == "Local";
-        let port = |spec: &Value| int(spec, "healthCheckNodePort").unwrap_or(0);
-        if local(spec) && local(before) && port(spec) != port(before) {
-            errors.push(FieldError::forbidden("spec.healthCheckNodePort", "field is immutable"));
+    } else if let (Some(own), Some(had)) = (own.first(), had.first()) {
+        if own != had {
+            changed(0);
         }
+    } else if own.is_empty() {
+        errors.push(FieldError::invalid(path.index(0), shown(), unset));
     }
 }
 
@@ -484,9 +490,15 @@ mod tests {
                 "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\""
             ]
         );
+        let mut errors = Errors::new();
+        service_families(
+            &json!({"spec": {"ipFamilies": ["IPv6"], "selector": {"a": "b"}}}),
+            "IPv4",
+            &mut errors,
+        );
         assert_eq!(
-            problems(|spec| spec["ipFamilies"] = json!(["IPv6"])),
-            ["spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"]
+            errors[0].to_string(),
+            "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"
         );
         assert_eq!(problems(|spec| spec["clusterIP"] = "None".into()), Vec::<String>::new());
         let old = json!({"spec": {"clusterIPs": ["10.96.0.1"]}});
@@ -532,9 +544,6 @@ mod tests {
         sized(&mut going["spec"], "externalIPs", 2000, 2000);
         crate::defaults::service(&mut going);
         let mut errors = Errors::new();
-        size(&going["spec"], 2000, &mut errors);
-        assert_eq!(errors.len(), 1);
-        errors.clear();
         service(&going, &mut errors);
         assert!(
             errors.iter().all(|error| !error.to_string().contains("4096")),

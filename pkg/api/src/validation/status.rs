@@ -1,134 +1,189 @@
 //! What is wrong with a status that a component reports: counts that cannot be, addresses that are none, decisions taken back.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::rules::{self, Rules, Scope};
-use super::{Errors, IMMUTABLE, Path, certificates, each, int, invalid_each, non_negative, text};
+use super::rules::{self, Rules, Scope, always, among, call, name, non_negative, required, whole};
+use super::{Errors, IMMUTABLE, Path, certificates, each, int, invalid_each, text};
 use crate::meta as object;
 use crate::names;
 use crate::status::FieldError;
 
-/// Counts of a status: none is negative, and some are parts of others (the part, the whole, how the whole is called).
-struct Counts {
-    fields: &'static [&'static str],
-    parts: &'static [(&'static str, &'static str, &'static str)],
-}
+/// Of which some are parts of others (the part, the whole, how the whole is called).
+type Parts = &'static [(&'static str, &'static str, &'static str)];
 
-impl Counts {
-    fn check(&self, new: &Value, errors: &mut Errors) {
-        let (path, status) = (Path::new("status"), &new["status"]);
-        for field in self.fields {
-            non_negative(errors, status, field, &path);
-        }
-        for (part, whole, name) in self.parts {
-            let own = int(status, part).unwrap_or(0);
-            if own > int(status, whole).unwrap_or(0) {
-                let why = format!("cannot be greater than {name}");
-                errors.push(FieldError::invalid(path.child(part), own, why));
-            }
+const DEPLOYMENT: Rules = &[
+    non_negative("observedGeneration"),
+    non_negative("replicas"),
+    non_negative("updatedReplicas"),
+    non_negative("readyReplicas"),
+    non_negative("availableReplicas"),
+    non_negative("unavailableReplicas"),
+    non_negative("terminatingReplicas"),
+    non_negative("collisionCount"),
+];
+const DEPLOYMENT_PARTS: Parts = &[
+    ("updatedReplicas", "replicas", "status.replicas"),
+    ("readyReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "readyReplicas", "readyReplicas"),
+];
+
+const REPLICAS: Rules = &[
+    non_negative("replicas"),
+    non_negative("fullyLabeledReplicas"),
+    non_negative("readyReplicas"),
+    non_negative("availableReplicas"),
+    non_negative("terminatingReplicas"),
+    non_negative("observedGeneration"),
+];
+const REPLICAS_PARTS: Parts = &[
+    ("fullyLabeledReplicas", "replicas", "status.replicas"),
+    ("readyReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "readyReplicas", "readyReplicas"),
+];
+
+const STATEFUL: Rules = &[
+    non_negative("replicas"),
+    non_negative("readyReplicas"),
+    non_negative("currentReplicas"),
+    non_negative("updatedReplicas"),
+    non_negative("availableReplicas"),
+    non_negative("observedGeneration"),
+    non_negative("collisionCount"),
+];
+const STATEFUL_PARTS: Parts = &[
+    ("readyReplicas", "replicas", "status.replicas"),
+    ("currentReplicas", "replicas", "status.replicas"),
+    ("updatedReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "readyReplicas", "status.readyReplicas"),
+];
+
+const DAEMONS: Rules = &[
+    non_negative("currentNumberScheduled"),
+    non_negative("numberMisscheduled"),
+    non_negative("desiredNumberScheduled"),
+    non_negative("numberReady"),
+    non_negative("observedGeneration"),
+    non_negative("updatedNumberScheduled"),
+    non_negative("numberAvailable"),
+    non_negative("numberUnavailable"),
+    non_negative("collisionCount"),
+];
+
+const BUDGET: Rules = &[
+    call("conditions", conditions),
+    non_negative("disruptionsAllowed"),
+    non_negative("currentHealthy"),
+    non_negative("desiredHealthy"),
+    non_negative("expectedPods"),
+];
+
+const AUTOSCALER: Rules = &[non_negative("currentReplicas"), non_negative("desiredReplicas")];
+
+const CONDITION: Rules = &[
+    always("type", names::qualified_name),
+    among("status", &["False", "True", "Unknown"]),
+    whole(observed_at_all),
+    required("lastTransitionTime"),
+    name("reason", names::condition_reason),
+    call("reason", reason_length),
+    call("message", message_length),
+];
+
+const STATUS: Path<'static> = Path::new("status");
+
+fn checked(rules: Rules, parts: Parts, new: &Value, errors: &mut Errors) {
+    let status = &new["status"];
+    rules::check(rules, status, &Scope::of(new), &STATUS, errors);
+    for (part, whole, name) in parts {
+        let own = int(status, part).unwrap_or(0);
+        if own > int(status, whole).unwrap_or(0) {
+            let why = format!("cannot be greater than {name}");
+            errors.push(FieldError::invalid(STATUS.child(part), own, why));
         }
     }
 }
 
-pub fn deployment_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    Counts {
-        fields: &[
-            "observedGeneration",
-            "replicas",
-            "updatedReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "unavailableReplicas",
-            "terminatingReplicas",
-            "collisionCount",
-        ],
-        parts: &[
-            ("updatedReplicas", "replicas", "status.replicas"),
-            ("readyReplicas", "replicas", "status.replicas"),
-            ("availableReplicas", "replicas", "status.replicas"),
-            ("availableReplicas", "readyReplicas", "readyReplicas"),
-        ],
+/// What names of a kind's revisions begin with only ever grows.
+fn collisions(new: &Value, old: &Value, errors: &mut Errors) {
+    let count = |object: &Value| int(&object["status"], "collisionCount");
+    if let Some(before) = count(old)
+        && count(new).is_none_or(|own| own < before)
+    {
+        let own = count(new).unwrap_or(0);
+        errors.push(FieldError::invalid(
+            STATUS.child("collisionCount"),
+            own,
+            "cannot be decremented",
+        ));
     }
-    .check(new, errors);
+}
+
+pub fn deployment_status(new: &Value, old: &Value, errors: &mut Errors) {
+    checked(DEPLOYMENT, DEPLOYMENT_PARTS, new, errors);
+    collisions(new, old, errors);
 }
 
 /// Of a ReplicaSet and of a ReplicationController.
 pub fn replicas_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    Counts {
-        fields: &[
-            "replicas",
-            "fullyLabeledReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "terminatingReplicas",
-            "observedGeneration",
-        ],
-        parts: &[
-            ("fullyLabeledReplicas", "replicas", "status.replicas"),
-            ("readyReplicas", "replicas", "status.replicas"),
-            ("availableReplicas", "replicas", "status.replicas"),
-            ("availableReplicas", "readyReplicas", "readyReplicas"),
-        ],
-    }
-    .check(new, errors);
+    checked(REPLICAS, REPLICAS_PARTS, new, errors);
 }
 
-pub fn stateful_set_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    Counts {
-        fields: &[
-            "replicas",
-            "readyReplicas",
-            "currentReplicas",
-            "updatedReplicas",
-            "availableReplicas",
-            "observedGeneration",
-            "collisionCount",
-        ],
-        parts: &[
-            ("readyReplicas", "replicas", "status.replicas"),
-            ("currentReplicas", "replicas", "status.replicas"),
-            ("updatedReplicas", "replicas", "status.replicas"),
-            ("availableReplicas", "replicas", "status.replicas"),
-            ("availableReplicas", "readyReplicas", "status.readyReplicas"),
-        ],
-    }
-    .check(new, errors);
+pub fn stateful_set_status(new: &Value, old: &Value, errors: &mut Errors) {
+    checked(STATEFUL, STATEFUL_PARTS, new, errors);
+    collisions(new, old, errors);
 }
 
-pub fn daemon_set_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    Counts {
-        fields: &[
-            "currentNumberScheduled",
-            "numberMisscheduled",
-            "desiredNumberScheduled",
-            "numberReady",
-            "observedGeneration",
-            "updatedNumberScheduled",
-            "numberAvailable",
-            "numberUnavailable",
-            "collisionCount",
-        ],
-        parts: &[],
-    }
-    .check(new, errors);
+pub fn daemon_set_status(new: &Value, old: &Value, errors: &mut Errors) {
+    checked(DAEMONS, &[], new, errors);
+    collisions(new, old, errors);
 }
 
 pub fn disruption_budget_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    Counts {
-        fields: &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"],
-        parts: &[],
-    }
-    .check(new, errors);
+    checked(BUDGET, &[], new, errors);
 }
 
 pub fn autoscaler_status(new: &Value, _old: &Value, errors: &mut Errors) {
-    Counts {
-        fields: &["currentReplicas", "desiredReplicas"],
-        parts: &[],
+    checked(AUTOSCALER, &[], new, errors);
+}
+
+/// Conditions as `metav1.Condition` has them.
+fn conditions(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (index, condition) in super::numbered(own) {
+        let path = path.index(index);
+        let kind = text(condition, "type");
+        if !seen.insert(kind) {
+            errors.push(FieldError::duplicate(path.child("type"), kind));
+        }
+        rules::check(CONDITION, condition, scope, &path, errors);
     }
-    .check(new, errors);
+}
+
+fn observed_at_all(condition: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(generation) = int(condition, "observedGeneration").filter(|&generation| generation < 0) {
+        let why = "must be greater than or equal to zero";
+        errors.push(FieldError::invalid(path.child("observedGeneration"), generation, why));
+    }
+}
+
+fn reason_length(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    no_longer(own, 1024, path, errors);
+}
+
+fn message_length(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    no_longer(own, 32 * 1024, path, errors);
+}
+
+fn no_longer(own: &Value, most: usize, path: &Path<'_>, errors: &mut Errors) {
+    if own.as_str().is_some_and(|own| own.len() > most) {
+        errors.push(FieldError::too_long(path, most));
+    }
 }
 
 /// A Pod's addresses are addresses, and its class of quality of service is what it was created with.
@@ -149,7 +204,8 @@ pub fn pod_status(new: &Value, old: &Value, errors: &mut Errors) {
     observed(status, &path, errors);
     let class = text(status, "qosClass");
     let before = object::string(old, &["status", "qosClass"]);
-    if !before.is_empty() && class != before {
+    // A status that names none keeps it.
+    if !before.is_empty() && !class.is_empty() && class != before {
         errors.push(FieldError::invalid(path.child("qosClass"), class, IMMUTABLE));
     }
     let spec = &old["spec"];
@@ -220,6 +276,12 @@ fn addresses(status: &Value, before: &Value, field: &str, path: &Path<'_>, error
         if !each(before, field).any(|(_, had)| text(had, "ip") == *ip) {
             invalid_each(errors, &path.index(index), ip, names::legacy_ip(ip));
         }
+    }
+    if own.len() > 1
+        && let Some((index, ip)) = own.iter().enumerate().find(|(_, ip)| !names::legacy_ip(ip).is_empty())
+    {
+        let why = format!("failed to check for dual stack with error:invalid IP[{index}]: {ip}");
+        errors.push(FieldError::internal(path, why));
     }
     let sixes = own.iter().filter(|ip| names::ipv6(ip)).count();
     if own.len() > 2 || (own.len() == 2 && sixes != 1) {
@@ -304,8 +366,39 @@ fn ip_mode(ingress: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// A signing request's conditions, through /status and /approval: none contradicts another, and no decision is taken back.
+/// A signing request's status, as whoever signs it writes it: the decision is another's.
 pub fn signing_request_status(new: &Value, old: &Value, errors: &mut Errors) {
+    signing_request_approval(new, old, errors);
+    for decision in ["Approved", "Denied"] {
+        let own = |request: &Value| -> Vec<Value> {
+            let conditions = object::items(request, &["status", "conditions"]).iter();
+            conditions
+                .filter(|condition| text(condition, "type") == decision)
+                .cloned()
+                .collect()
+        };
+        let (now, before) = (own(new), own(old));
+        let what = match now.len().cmp(&before.len()) {
+            // It was told before.
+            Ordering::Less => continue,
+            Ordering::Greater => "add",
+            Ordering::Equal if now != before => "modify",
+            Ordering::Equal => continue,
+        };
+        errors.push(FieldError::forbidden(
+            STATUS.child("conditions"),
+            format!("updates may not {what} a condition of type {decision:?}"),
+        ));
+    }
+    let certificate = |request| object::string(request, &["status", "certificate"]);
+    if !certificate(old).is_empty() && certificate(new) != certificate(old) {
+        let why = "updates may not modify existing certificate content";
+        errors.push(FieldError::forbidden(STATUS.child("certificate"), why));
+    }
+}
+
+/// A signing request's conditions, through /approval: none contradicts another, and no decision is taken back.
+pub fn signing_request_approval(new: &Value, old: &Value, errors: &mut Errors) {
     certificates::conditions(new, errors);
     for decision in ["Approved", "Denied", "Failed"] {
         let count = |request: &Value| {
@@ -367,7 +460,7 @@ mod tests {
                 pod_status,
                 json!({"qosClass": "Burstable", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "x"}]}),
                 json!({"qosClass": "BestEffort"}),
-                &["status.qosClass", "status.podIPs[1]", "status.podIPs"],
+                &["status.qosClass", "status.podIPs[1]", "status.podIPs", "status.podIPs"],
             ),
             (
                 pod_status,
@@ -384,9 +477,9 @@ mod tests {
                     "status.loadBalancer.ingress[1].hostname",
                 ],
             ),
-            (signing_request_status, approved.clone(), json!({}), &[]),
+            (signing_request_approval, approved.clone(), json!({}), &[]),
             (
-                signing_request_status,
+                signing_request_approval,
                 both,
                 approved.clone(),
                 &["status.conditions[1].type"],

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::rules::{
-    Rules, Scope, always, call, check, check_object, each_unique, non_negative, object, one_of_if_set, required,
+    Rules, Scope, always, among, call, check, check_object, each_unique, non_negative, object, one_of_if_set, required,
     structure, whole,
 };
 use super::{
@@ -24,8 +24,7 @@ const CLASS: Rules = &[
     call("provisioner", driver),
     call("parameters", parameters),
     call("reclaimPolicy", reclaim_policy),
-    required("volumeBindingMode"),
-    one_of_if_set("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]),
+    among("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]),
     call("allowedTopologies", topologies),
 ];
 
@@ -54,7 +53,8 @@ fn frozen(new: &Value, old: &Value, fields: &[&str], errors: &mut Errors) {
 fn driver(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let own = own.as_str().unwrap_or("");
     if !own.is_empty() {
-        invalid_each(errors, path, own, names::qualified_name(&own.to_lowercase()));
+        let lower = own.to_lowercase();
+        invalid_each(errors, path, &lower, names::qualified_name(&lower));
     }
 }
 
@@ -102,7 +102,8 @@ fn topologies(terms: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Er
             .map(ToString::to_string)
             .collect();
         shape.sort_unstable();
-        if !seen.insert(shape.join(" ")) {
+        // Upstream compares each with as many empty ones, too.
+        if !seen.insert(shape.join(" ")) || shape.is_empty() {
             errors.push(FieldError::duplicate(path.child("matchLabelExpressions"), ""));
         }
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use mk8s_api::meta;
 use mk8s_api::registry::Resource;
 use mk8s_api::status::{FieldError, Status};
+use mk8s_api::validation;
 use mk8s_store::Op;
 use serde_json::{Value, json};
 
@@ -86,6 +87,9 @@ fn ports_of(service: &Value) -> HashSet<u16> {
 struct Wanted {
     claims: HashSet<Claim>,
     errors: Vec<FieldError>,
+    /// Nothing will be written: what is named is not looked for, and an address that is not is shown as upstream shows it,
+    /// as the range's first.
+    dry: bool,
 }
 
 /// Who has a node port already, by what may be shared: of each the first protocol, and the first that is another one.
@@ -125,8 +129,11 @@ impl Services {
     }
 
     /// Chooses what a new Service needs; what is to be written with it.
-    pub fn on_create(&self, service: &mut Value) -> Result<Vec<Op>, Status> {
-        let mut wanted = Wanted::default();
+    pub fn on_create(&self, service: &mut Value, dry: bool) -> Result<Vec<Op>, Status> {
+        let mut wanted = Wanted {
+            dry,
+            ..Wanted::default()
+        };
         self.families(service, &mut wanted.errors);
         if wanted.errors.is_empty() {
             self.want_address(service, &mut wanted);
@@ -178,32 +185,15 @@ impl Services {
     /// ipFamilies and ipFamilyPolicy, as a single-stack cluster has them.
     fn families(&self, service: &mut Value, errors: &mut Vec<FieldError>) {
         if !needs_address(service) {
-            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                meta::remove(service, &["spec", key]);
-            }
-            return;
-        }
-        // Without a selector upstream asks for both families whatever the cluster has: nobody routes to it here.
-        if is_headless(service) && meta::at(service, &["spec", "selector"]).is_none() {
             return;
         }
         let own = if self.cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
-        if meta::string(service, &["spec", "ipFamilyPolicy"]) == "RequireDualStack" {
-            errors.push(FieldError::invalid(
-                "spec.ipFamilyPolicy",
-                "RequireDualStack",
-                "this cluster is not configured for dual-stack services",
-            ));
-            return;
+        validation::service_addresses(service, errors);
+        if errors.is_empty() {
+            validation::service_families(service, own, errors);
         }
-        for (index, family) in meta::items(service, &["spec", "ipFamilies"]).iter().enumerate() {
-            if family != own {
-                errors.push(FieldError::invalid(
-                    format!("spec.ipFamilies[{index}]"),
-                    family.clone(),
-                    "not configured on this cluster",
-                ));
-            }
+        if is_headless(service) && meta::at(service, &["spec", "selector"]).is_none() {
+            return;
         }
         meta::set_default(service, &["spec", "ipFamilyPolicy"], "SingleStack");
         if meta::items(service, &["spec", "ipFamilies"]).is_empty() {
@@ -222,9 +212,10 @@ impl Services {
         }
         let named = addresses_of(service).first().copied();
         let chosen = match named {
-            Some(address) => self.named_address(address),
+            Some(address) => self.named_address(address, wanted.dry),
             // Not an address: validation says so.
             None if meta::at(service, &["spec", "clusterIP"]).is_some_and(|text| text != "") => return,
+            None if wanted.dry => Ok(self.cidr.network()),
             None => {
                 let free = |address| self.holders.is_free(Claim::Address(address));
                 let full = "failed to allocate a serviceIP: range is full";
@@ -242,14 +233,14 @@ impl Services {
         }
     }
 
-    fn named_address(&self, address: IpAddr) -> Result<IpAddr, FieldError> {
+    fn named_address(&self, address: IpAddr, dry: bool) -> Result<IpAddr, FieldError> {
         let why = if !self.cidr.contains(&address) || address == self.cidr.network() || address == self.cidr.broadcast()
         {
             format!(
                 "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
                 self.cidr
             )
-        } else if !self.holders.is_free(Claim::Address(address)) {
+        } else if !dry && !self.holders.is_free(Claim::Address(address)) {
             "provided IP is already allocated".to_string()
         } else {
             return Ok(address);
@@ -307,6 +298,7 @@ impl Services {
         };
         let (low, high) = (self.ports.start(), self.ports.end());
         let chosen = match named {
+            Some(port) if wanted.dry && !wanted.claims.contains(&Claim::Port(port)) => Ok(port),
             Some(port) if !self.ports.contains(&port) => Err(FieldError::invalid(
                 field,
                 port,
@@ -411,19 +403,20 @@ mod tests {
     fn a_service_gets_what_it_needs() {
         let services = services();
         let mut named = json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.10", "ports": []}});
-        let ops = services.on_create(&mut named).unwrap();
+        mk8s_api::defaults::prepare_service_create(&mut named);
+        let ops = services.on_create(&mut named, false).unwrap();
         assert_eq!(named["spec"]["clusterIPs"], json!(["10.96.0.10"]));
         let keys: Vec<&str> = ops.iter().map(|op| &*op.key).collect();
         assert_eq!(keys, ["/registry/networking.k8s.io/ipaddresses/10.96.0.10"]);
         let mut any = json!({"metadata": {"name": "b"}, "spec": {"type": "NodePort", "ports": [
             {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}});
-        let ops = services.on_create(&mut any).unwrap();
+        let ops = services.on_create(&mut any, false).unwrap();
         assert_eq!(ops.len(), 2, "an address, and one port for both protocols");
         assert!(any["spec"]["clusterIP"].as_str().unwrap().starts_with("10.96.0."));
         let ports = &any["spec"]["ports"];
         assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
         let mut outside = json!({"metadata": {"name": "c"}, "spec": {"clusterIP": "10.97.0.1"}});
-        assert_eq!(services.on_create(&mut outside).err().unwrap().code, 422);
+        assert_eq!(services.on_create(&mut outside, false).err().unwrap().code, 422);
     }
 
     #[test]
@@ -433,12 +426,12 @@ mod tests {
         let of = |ports: Vec<Value>| json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": ports}});
         // More than there are: one error says it.
         let mut many = of((0..100_000).map(|n| json!({"port": n})).collect());
-        let refused = services.on_create(&mut many).err().unwrap();
+        let refused = services.on_create(&mut many, false).err().unwrap();
         assert_eq!(refused.code, 422);
         assert_eq!(refused.details.unwrap()["causes"].as_array().map(Vec::len), Some(1));
         // All of one port, which is the service's own.
         let mut old = of(vec![json!({"port": 1, "nodePort": 30_000})]);
-        services.on_create(&mut old).unwrap();
+        services.on_create(&mut old, false).unwrap();
         let mut one = of((0..100_000).map(|n| json!({"port": n, "nodePort": 30_000})).collect());
         assert_eq!(services.on_update(&mut one, &old).unwrap().len(), 0);
         // Many that are to keep what as many others have.
@@ -452,7 +445,7 @@ mod tests {
         assert_eq!(services.on_update(&mut new, &old).err().unwrap().code, 422);
         let addresses: Vec<String> = (0..200_000u32).map(|n| IpAddr::V4(n.into()).to_string()).collect();
         let mut far = json!({"metadata": {"name": "a"}, "spec": {"clusterIPs": addresses}});
-        assert_eq!(services.on_create(&mut far).err().unwrap().code, 422);
+        assert_eq!(services.on_create(&mut far, false).err().unwrap().code, 422);
         assert_eq!(addresses_of(&json!({"spec": {"clusterIPs": addresses}})).len(), 2);
         assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
     }
@@ -463,13 +456,13 @@ mod tests {
         let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [
             {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "SCTP"},
             {"port": 54, "protocol": "TCP", "nodePort": 30_000}, {"port": 55, "protocol": "UDP", "nodePort": 30_000}]}});
-        assert_eq!(services.on_create(&mut service).unwrap().len(), 3);
+        assert_eq!(services.on_create(&mut service, false).unwrap().len(), 3);
         let ports = &service["spec"]["ports"];
         assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
         assert_eq!(ports[0]["nodePort"], ports[2]["nodePort"]);
         let mut twice = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [
             {"port": 54, "nodePort": 30_001}, {"port": 55, "nodePort": 30_001}]}});
-        assert_eq!(services.on_create(&mut twice).err().unwrap().code, 422);
+        assert_eq!(services.on_create(&mut twice, false).err().unwrap().code, 422);
     }
 
     #[test]
@@ -495,7 +488,7 @@ mod tests {
     fn updates_keep_what_they_do_not_name() {
         let services = services();
         let mut old = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
-        services.on_create(&mut old).unwrap();
+        services.on_create(&mut old, false).unwrap();
         let mut new =
             json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 80}, {"port": 81}]}});
         assert_eq!(services.on_update(&mut new, &old).unwrap().len(), 1);
@@ -503,6 +496,7 @@ mod tests {
         assert_eq!(new["spec"]["ports"][0]["nodePort"], old["spec"]["ports"][0]["nodePort"]);
         assert!(new["spec"]["ports"][1]["nodePort"].is_number());
         let mut external = json!({"metadata": {"name": "a"}, "spec": {"type": "ExternalName", "externalName": "x", "clusterIP": old["spec"]["clusterIP"], "ports": [{"port": 80, "nodePort": old["spec"]["ports"][0]["nodePort"]}]}});
+        mk8s_api::defaults::prepare_service_update(&mut external, &old);
         services.on_update(&mut external, &old).unwrap();
         assert!(external["spec"].get("clusterIP").is_none());
         assert!(external["spec"]["ports"][0].get("nodePort").is_none());

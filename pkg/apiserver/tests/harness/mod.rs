@@ -159,7 +159,9 @@ async fn begin(server: Arc<ApiServer>) -> (Arc<ApiServer>, Router) {
         server_url: "https://127.0.0.1:6443".into(),
     };
     server.bootstrap(&facts).await.unwrap();
-    let admin = User::authenticated("admin", ["system:masters".to_string()]);
+    let mut admin = User::authenticated("admin", ["system:masters".to_string()]);
+    // As the recorded answers' user has it.
+    admin.uid = "admin".into();
     let router = server.router_as(admin);
     (server, router)
 }

@@ -337,6 +337,21 @@ fn binding(at: u32, name: Name, init: Expr, result: Expr) -> Expr {
     Expr::new(at, Kind::Fold(Box::new(fold)))
 }
 
+/// Whether a call is `cel.bind(name, value, expression)`.
+pub(super) fn binds(namespace: &Expr, function: &str, args: &[Expr]) -> bool {
+    function == "bind" && args.len() == 3 && matches!(&namespace.kind, Kind::Ident(name) if &**name == "cel")
+}
+
+/// What such a call is.
+pub(super) fn bind(at: u32, args: Vec<Expr>) -> Result<Expr, Issue> {
+    let mut args = args.into_iter();
+    let (Some(name), Some(init), Some(result)) = (args.next(), args.next(), args.next()) else {
+        return Err(Issue::at(at, "cel.bind() has three arguments"));
+    };
+    let name = variable(&name, "cel.bind() variable names must be simple identifiers")?;
+    Ok(binding(at, name, init, result))
+}
+
 fn optional_map(at: u32, target: Expr, mut args: Vec<Expr>, function: &str) -> Result<Expr, Issue> {
     let name = variable(
         &args[0],

@@ -52,7 +52,7 @@ const MAP_START: &str = "{'[', '{', '}', '(', '.', ',', '-', '!', '?', 'true', '
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub(crate) fn parse(source: &str) -> Result<Expr, Vec<Issue>> {
+pub(crate) fn parse(source: &str, binds: bool) -> Result<Expr, Vec<Issue>> {
     let length = source.chars().count();
     if length > LONGEST {
         let message = format!("expression code point size exceeds limit: size: {length}, limit {LONGEST}");
@@ -65,6 +65,7 @@ pub(crate) fn parse(source: &str) -> Result<Expr, Vec<Issue>> {
         next: 0,
         nested: 0,
         copied: 0,
+        binds,
         issues,
     };
     let parsed = parser.whole();
@@ -96,6 +97,8 @@ struct Parser<'s> {
     next: usize,
     nested: u16,
     copied: usize,
+    /// Whether `cel.bind` is a macro.
+    binds: bool,
     issues: Vec<Issue>,
 }
 
@@ -332,7 +335,11 @@ impl<'s> Parser<'s> {
     }
 
     fn call_or_macro(&mut self, at: u32, function: &str, target: Option<Expr>, args: Vec<Expr>) -> Expr {
-        match macros::expand(at, function, target, args, &mut self.copied) {
+        let expanded = match target {
+            Some(namespace) if self.binds && macros::binds(&namespace, function, &args) => macros::bind(at, args),
+            target => macros::expand(at, function, target, args, &mut self.copied),
+        };
+        match expanded {
             Ok(expr) => expr,
             Err(issue) => {
                 self.issues.push(issue);

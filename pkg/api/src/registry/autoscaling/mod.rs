@@ -22,6 +22,7 @@ pub(super) fn rows() -> Vec<Resource> {
         )
         .short(&["hpa"])
         .validate(validation::autoscaler)
+        .validate_update(validation::autoscaler_update)
         .validate_status(validation::autoscaler_status)
         .columns(columns::autoscaler())
         .category("all")
