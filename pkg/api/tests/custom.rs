@@ -30,10 +30,9 @@ fn object_answer(case: &Value) -> Value {
         Err(refused) => return json!({"refused": refused.to_string()}),
     };
     custom::default(&mut object, &schema);
-    let mut errors = match case.get("old") {
-        None => custom::check_create(&object, &schema),
-        Some(old) => custom::check_update(&object, old, &schema),
-    };
+    let old = case.get("old");
+    let mut errors = custom::check(&object, old, &schema);
+    errors.extend(custom::check_lists(&object, old, &schema));
     errors.extend(custom::check_embedded(&object, &schema));
     // As it is stored: whole floats are integers from then on.
     let mut printed = Vec::new();

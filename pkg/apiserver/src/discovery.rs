@@ -256,6 +256,23 @@ fn put_names(into: &mut Map<String, Value>, row: &Row) {
     }
 }
 
+/// In alphabetical order; of custom kinds in one of their own.
+fn verbs(row: &Row) -> Value {
+    match row.schema {
+        Some(_) => row.resource.verbs.names().collect(),
+        None => json!([
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "create",
+            "update",
+            "watch"
+        ]),
+    }
+}
+
 /// A resource and its subresources as APIResources.
 fn resources(row: &Row) -> Vec<Value> {
     let resource = &row.resource;
@@ -264,7 +281,7 @@ fn resources(row: &Row) -> Vec<Value> {
     own.insert("singularName".into(), json!(resource.singular));
     own.insert("namespaced".into(), resource.is_namespaced().into());
     own.insert("kind".into(), row.kind().into());
-    own.insert("verbs".into(), resource.verbs.names().collect());
+    own.insert("verbs".into(), verbs(row));
     put_names(&mut own, row);
     if let Some(hash) = storage_version_hash(row) {
         own.insert("storageVersionHash".into(), hash.into());
@@ -336,7 +353,7 @@ fn aggregated_resource(row: &Row) -> Value {
     };
     entry.insert("scope".into(), scope.into());
     entry.insert("singularResource".into(), json!(resource.singular));
-    entry.insert("verbs".into(), resource.verbs.names().collect());
+    entry.insert("verbs".into(), verbs(row));
     put_names(&mut entry, row);
     if !row.served().subresources.is_empty() {
         let subresources: Vec<Value> = row

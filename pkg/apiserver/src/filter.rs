@@ -142,7 +142,7 @@ fn unsupported(row: &Row, field: &str) -> Status {
                 row.api_version
             )
         }
-        _ if row.served().fields.is_empty() => {
+        _ if row.served().fields.is_empty() && row.schema.is_some() => {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         }
         _ => format!("field label not supported: {field}"),

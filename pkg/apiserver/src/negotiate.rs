@@ -57,7 +57,8 @@ impl Output {
         gzip: false,
     };
 
-    /// The first clause of Accept that can be answered; `shapes` says whether Table and metadata are possible here.
+    /// The first clause of Accept that can be answered; `shapes` says whether Table and metadata are possible here, `protobuf`
+    /// whether the object itself has that form: its metadata always has.
     ///
     /// # Errors
     /// 406: there is none.
@@ -81,10 +82,9 @@ impl Output {
                 return Ok(output);
             }
         }
-        let kinds = if protobuf { KINDS } else { &KINDS[..2] };
         Err(Status::not_acceptable(format!(
             "only the following media types are accepted: {}",
-            kinds.join(", ")
+            KINDS.join(", ")
         )))
     }
 
@@ -128,7 +128,8 @@ pub fn takes_patch(headers: &HeaderMap, strategic: bool) -> Result<(), Status> {
         .unwrap_or_default();
     let media = |text: &str| text.split(';').next().unwrap_or_default().trim_matches(' ').to_string();
     let known = |media: &str| PATCHES.contains(&media) && (strategic || !media.contains("strategic"));
-    if !text.split(',').any(|one| known(&media(one))) {
+    // Custom kinds have no route that would look.
+    if strategic && !text.split(',').any(|one| known(&media(one))) {
         return Err(said_by_router(Status::unsupported_media_type(
             "415: Unsupported Media Type",
         )));
@@ -137,9 +138,11 @@ pub fn takes_patch(headers: &HeaderMap, strategic: bool) -> Result<(), Status> {
     if known(text.split(';').next().unwrap_or_default()) {
         return Ok(());
     }
+    let mut kinds = PATCHES.to_vec();
+    kinds.retain(|kind| strategic || !kind.contains("strategic"));
     Err(Status::unsupported_media_type(format!(
         "the body of the request was in an unknown format - accepted media types include: {}",
-        PATCHES.join(", ")
+        kinds.join(", ")
     )))
 }
 
@@ -257,15 +260,15 @@ impl<'a> Clause<'a> {
         let all: &[Encoding] = match self.media {
             JSON => &[Encoding::Json],
             YAML => &[Encoding::Yaml],
-            PROTOBUF if protobuf => &[Encoding::Protobuf],
-            "*/*" | "application/*" if protobuf => &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf],
-            "*/*" | "application/*" => &[Encoding::Json, Encoding::Yaml],
+            PROTOBUF => &[Encoding::Protobuf],
+            "*/*" | "application/*" => &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf],
             _ => return None,
         };
-        let found = all
-            .iter()
-            .find_map(|encoding| Some((*encoding, self.shape(*encoding, shapes)?)))?;
-        Some(found)
+        all.iter().find_map(|encoding| {
+            let shape = self.shape(*encoding, shapes)?;
+            let has_form = protobuf || *encoding != Encoding::Protobuf || shape != Shape::Object;
+            has_form.then_some((*encoding, shape))
+        })
     }
 
     /// The shape that is asked for, where an encoding can have it here.

@@ -108,7 +108,7 @@ fn is_of_a_service(rows: &Rows, path: &str) -> bool {
     };
     let group = path.strip_prefix("/apis/").and_then(|rest| rest.split('/').next());
     below("/api")
-        || group.is_some_and(|group| !group.is_empty() && rows.has_group(group))
+        || group.is_some_and(|group| !group.is_empty() && rows.has_own(group))
         || SERVICES.into_iter().any(below)
 }
 

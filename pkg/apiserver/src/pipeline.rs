@@ -167,7 +167,15 @@ async fn creation(
 async fn printed(call: &Call, object: &Value, managed: &Managed) -> Result<Printed, Status> {
     let row = &call.row;
     if row.webhook().is_none() {
-        return Printed::of(&row.resource, object, managed);
+        return match &row.resource.stored().custom {
+            // What the version of the request has and the stored one lacks is not kept.
+            Some(custom) if !row.shows_stored() => {
+                let mut stored = object.clone();
+                custom.read(&mut stored);
+                Printed::of(&row.resource, &stored, managed)
+            }
+            _ => Printed::of(&row.resource, object, managed),
+        };
     }
     let stored = conversion::tree(call, object.clone(), Form::Stored).await?;
     Printed::of(&row.resource, &stored, managed)
@@ -206,7 +214,9 @@ fn drop_status(call: &Call, object: &mut Value) {
     }
     let Value::Object(map) = object else { return };
     if call.row.served().custom.is_some() {
-        map.remove("status");
+        if map.remove("status").is_some() {
+            call.row.working().fill(object);
+        }
     } else if let Some(status) = map.get_mut("status") {
         *status = Value::Object(Map::new());
     }

@@ -66,9 +66,9 @@ const PROXIED: [(Method, Verbs); 7] = [
 /// The route of a request; None where nothing is served at its path.
 ///
 /// # Errors
-/// 405 where the path is served for other methods.
+/// 405 where the path is served for other methods, 404 where a custom object has no such subresource.
 pub fn find(rows: &Rows, method: &Method, path: &str) -> Result<Option<Route>, Status> {
-    let Some(route) = locate(rows, path) else {
+    let Some(route) = locate(rows, path)? else {
         return Ok(None);
     };
     let mut is_served = false;
@@ -78,7 +78,12 @@ pub fn find(rows: &Rows, method: &Method, path: &str) -> Result<Option<Route>, S
             return Ok(Some(route));
         }
     }
-    if is_served { Err(not_allowed()) } else { Ok(None) }
+    match &route.place {
+        _ if !is_served => Ok(None),
+        _ if route.row.schema.is_some() => Err(not_allowed()),
+        Place::Everywhere | Place::WatchedCollection => Ok(None),
+        _ => Err(route.not_supported(method)),
+    }
 }
 
 /// What a path that is served says to another method.
@@ -89,59 +94,82 @@ pub fn not_allowed() -> Status {
 }
 
 /// The row and the place that a path names. Slashes after it are none of it; others stand for empty names.
-fn locate(rows: &Rows, path: &str) -> Option<Route> {
+fn locate(rows: &Rows, path: &str) -> Result<Option<Route>, Status> {
     let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
     let (group, version, rest) = match parts.as_slice() {
         ["", "api", version, rest @ ..] => ("", *version, rest),
         ["", "apis", group, version, rest @ ..] => (*group, *version, rest),
-        _ => return None,
+        _ => return Ok(None),
     };
     let (is_watched, rest) = match rest {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
         _ => (false, rest),
     };
-    let found = |plural: &str| rows.get(group, version, plural).cloned();
-    let (row, place) = match rest {
-        ["namespaces", _, plural, of @ ..] if found(plural).is_some_and(|row| row.resource.is_namespaced()) => {
-            let row = found(plural)?;
-            let place = Place::within(&row, of)?;
-            (row, place)
-        }
-        [plural, of @ ..] => {
-            let row = found(plural)?;
-            let place = match (row.resource.is_namespaced(), of) {
-                (true, []) => Place::Everywhere,
-                (true, _) => return None,
-                (false, of) => Place::within(&row, of)?,
-            };
-            (row, place)
-        }
-        [] => return None,
+    let namespaced = |plural: &str| {
+        let row = rows.get(group, version, plural);
+        row.filter(|row| row.resource.is_namespaced())
+    };
+    let (row, of, is_within) = match rest {
+        ["namespaces", _, plural, of @ ..] if namespaced(plural).is_some() => (namespaced(plural), of, true),
+        [plural, of @ ..] => (rows.get(group, version, plural), of, false),
+        [] => return Ok(None),
+    };
+    let Some(row) = row else { return Ok(None) };
+    let place = match (row.resource.is_namespaced() && !is_within, of) {
+        (true, []) => Some(Place::Everywhere),
+        (true, _) => None,
+        (false, of) => Place::within(row, of)?,
     };
     let place = match (is_watched, place) {
         (false, place) => place,
-        (true, Place::Everywhere | Place::Collection) => Place::WatchedCollection,
-        (true, Place::Item) => Place::WatchedItem,
-        (true, _) => return None,
+        (true, Some(Place::Everywhere | Place::Collection)) => Some(Place::WatchedCollection),
+        (true, Some(Place::Item)) => Some(Place::WatchedItem),
+        (true, _) => None,
     };
-    Some(Route { row, place })
+    let row = row.clone();
+    Ok(place.map(|place| Route { row, place }))
 }
 
 impl Place {
     /// By what follows the resource in a path.
-    fn within(row: &Row, of: &[&str]) -> Option<Place> {
-        match of {
+    fn within(row: &Row, of: &[&str]) -> Result<Option<Place>, Status> {
+        Ok(match of {
             [] => Some(Place::Collection),
             [_] => Some(Place::Item),
-            [_, name, rest @ ..] => {
-                let part = row.subresource(name)?;
-                (rest.is_empty() || part.handler == Handler::Proxy).then(|| Place::Part((*name).to_string()))
-            }
-        }
+            [object, name, rest @ ..] => match row.subresource(name) {
+                Some(part) => {
+                    (rest.is_empty() || part.handler == Handler::Proxy).then(|| Place::Part((*name).to_string()))
+                }
+                None if row.schema.is_none() => return Err(Status::not_found(row.group(), row.plural(), object)),
+                None => None,
+            },
+        })
     }
 }
 
 impl Route {
+    /// What a custom kind's path says to another method.
+    fn not_supported(&self, method: &Method) -> Status {
+        let is_collection = matches!(self.place, Place::Collection | Place::WatchedCollection);
+        let verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if is_collection => "deletecollection",
+            Method::DELETE => "delete",
+            Method::GET | Method::HEAD if is_collection => "list",
+            Method::GET | Method::HEAD => "get",
+            _ => "",
+        };
+        let (group, plural) = (self.row.group(), self.row.plural());
+        let mut status = Status::method_not_allowed(format!(
+            "{verb} is not supported on resources of kind {:?}",
+            self.row.resource.qualified()
+        ));
+        status.details = Some(serde_json::json!({"group": group, "kind": plural}));
+        status
+    }
+
     fn methods(&self) -> impl Iterator<Item = (&'static Method, Verbs)> + use<> {
         let of_place: &'static [(Method, Verbs)] = match &self.place {
             Place::Everywhere => &EVERYWHERE,
@@ -164,8 +192,12 @@ impl Route {
         if self.relays() && !is_log {
             return Ok(());
         }
+        let is_built_in = self.row.schema.is_some();
         if method == Method::PATCH {
-            negotiate::takes_patch(headers, self.row.schema.is_some())?;
+            negotiate::takes_patch(headers, is_built_in)?;
+        }
+        if !is_built_in {
+            return Ok(());
         }
         let kinds = match &self.place {
             _ if is_log => negotiate::LOG,

@@ -219,8 +219,10 @@ impl Rows {
         self.groups.get(group)?.get(plural)?.first()
     }
 
-    pub fn has_group(&self, group: &str) -> bool {
-        self.groups.contains_key(group)
+    /// Whether a group has kinds that are built in.
+    pub fn has_own(&self, group: &str) -> bool {
+        let rows = self.groups.get(group).into_iter().flat_map(HashMap::values).flatten();
+        rows.into_iter().any(|row| row.schema.is_some())
     }
 
     /// In discovery's order.

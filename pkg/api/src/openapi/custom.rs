@@ -57,6 +57,11 @@ impl<'r> Customs<'r> {
             &custom.resource.kind
         };
         let (group, version) = (&custom.served.group, &custom.served.name);
+        let fields = custom.served.fields.iter();
+        let fields: Vec<Value> = fields.map(|field| json!({"fieldPath": field.label})).collect();
+        if !fields.is_empty() {
+            out.insert("x-kubernetes-selectable-fields".into(), fields.into());
+        }
         out.insert(
             "x-kubernetes-group-version-kind".into(),
             json!([{"group": group, "version": version, "kind": kind}]),
@@ -126,7 +131,7 @@ fn with_meta(out: &mut Map<String, Value>, of: &str, flavor: Flavor, words: &Des
     let reference = format!("{}{META}{of}", flavor.prefix());
     let mut metadata = match flavor {
         Flavor::V2 => json!({"$ref": reference}),
-        Flavor::V3 => json!({"allOf": [{"$ref": reference}], "default": {}}),
+        Flavor::V3 => json!({"allOf": [{"$ref": reference}]}),
     };
     if let Some(description) = described("metadata") {
         metadata["description"] = description.into();
@@ -138,7 +143,7 @@ fn with_meta(out: &mut Map<String, Value>, of: &str, flavor: Flavor, words: &Des
 /// What upstream's structural form of a schema has no place for.
 const DROPPED: [&str; 4] = ["example", "externalDocs", "id", "$schema"];
 /// What version 2 has no word for.
-const NOT_IN_V2: [&str; 4] = ["allOf", "anyOf", "oneOf", "not"];
+const NOT_IN_V2: [&str; 5] = ["allOf", "anyOf", "oneOf", "not", "default"];
 
 /// Makes of what a definition says what is published, from a node down.
 fn settle(schema: &mut Value, flavor: Flavor, words: &Descriptions) {

@@ -140,42 +140,49 @@ impl Custom {
         }
     }
 
-    /// What is wrong with a new object.
-    pub fn check_create(&self, new: &Value) -> Errors {
+    /// What is wrong with an object, changed from `old` or new, goes to `errors` and, where it was as wrong before, to
+    /// `warnings`. `scale` says what is wrong with what `/scale` reads, and rules are asked unless too much was wrong already.
+    pub fn check(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        scale: impl FnOnce(&mut Errors),
+        errors: &mut Errors,
+        warnings: &mut Vec<String>,
+    ) {
         let Some(schema) = self.schema() else {
-            return Errors::new();
+            return scale(errors);
         };
-        let mut errors = custom::check_create(new, schema);
+        errors.extend(custom::check(new, old, schema));
+        scale(errors);
         errors.extend(custom::check_embedded(new, schema));
-        errors.extend(custom::check_rules(new, None, schema, &errors).errors);
-        errors
+        errors.extend(custom::check_lists(new, old, schema));
+        rule(new, old, schema, errors, warnings);
     }
 
-    /// What is wrong with a changed object; `warnings` are of what was as wrong before.
-    pub fn check_update(&self, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
+    /// The same of a changed status, of which the object's own rules are asked too.
+    pub fn check_status(
+        &self,
+        new: &Value,
+        old: &Value,
+        scale: impl FnOnce(&mut Errors),
+        errors: &mut Errors,
+        warnings: &mut Vec<String>,
+    ) {
         let Some(schema) = self.schema() else {
-            return Errors::new();
+            return scale(errors);
         };
-        let mut errors = custom::check_update(new, old, schema);
-        errors.extend(custom::check_embedded(new, schema));
-        self.rule(new, old, schema, errors, warnings)
+        errors.extend(custom::check_status(new, old, schema));
+        scale(errors);
+        errors.extend(custom::check_lists(new, Some(old), schema));
+        rule(new, Some(old), schema, errors, warnings);
     }
+}
 
-    /// What is wrong with a changed status, of which the object's own rules are asked too.
-    pub fn check_status(&self, new: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
-        let Some(schema) = self.schema() else {
-            return Errors::new();
-        };
-        let errors = custom::check_status(new, old, schema);
-        self.rule(new, old, schema, errors, warnings)
-    }
-
-    fn rule(&self, new: &Value, old: &Value, schema: &Schema, mut errors: Errors, told: &mut Vec<String>) -> Errors {
-        let ruling = custom::check_rules(new, Some(old), schema, &errors);
-        errors.extend(ruling.errors);
-        told.extend(ruling.warnings);
-        errors
-    }
+fn rule(new: &Value, old: Option<&Value>, schema: &Schema, errors: &mut Errors, warnings: &mut Vec<String>) {
+    let ruling = custom::check_rules(new, old, schema, errors);
+    errors.extend(ruling.errors);
+    warnings.extend(ruling.warnings);
 }
 
 /// Where a webhook listens, and who vouches for it.
@@ -281,11 +288,11 @@ fn served(definition: &Value, group: Cow<'static, str>, version: &Value) -> Serv
     let subresources = &version["subresources"];
     let mut all = Vec::new();
     let paths = subresources.get("scale").map(scale);
-    if paths.is_some() {
-        all.push(subresource("scale", Handler::Scale, Some(super::row::SCALE)));
-    }
     if subresources.get("status").is_some() {
         all.push(subresource("status", Handler::Status, None));
+    }
+    if paths.is_some() {
+        all.push(subresource("scale", Handler::Scale, Some(super::row::SCALE)));
     }
     let deprecated = (version["deprecated"] == true).then(|| match meta::str_at(version, &["deprecationWarning"]) {
         Some(own) => own.to_string().into(),
@@ -326,7 +333,7 @@ fn subresource(
 fn columns_of(version: &Value) -> Vec<super::Column> {
     let own = meta::items(version, &["additionalPrinterColumns"]);
     if own.is_empty() {
-        return columns::default();
+        return columns::custom_default();
     }
     let own = own.iter().map(custom_column);
     std::iter::once(columns::name()).chain(own).collect()

@@ -94,8 +94,8 @@ pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {
         object_meta(resource, new, &mut errors);
     }
     if let Some(custom) = &sent.custom {
-        errors.extend(custom.check_create(new));
-        custom::scale(sent, new, &mut errors);
+        let scale = |errors: &mut Errors| custom::scale(sent, new, errors);
+        custom.check(new, None, scale, &mut errors, &mut Vec::new());
     }
     (sent.validate.unwrap_or(resource.hooks.validate))(new, &mut errors);
     (resource.hooks.validate_write)(sent, new, None, &mut errors);
@@ -114,8 +114,8 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
         return errors;
     }
     if let Some(custom) = &sent.custom {
-        errors.extend(custom.check_update(new, old, warnings));
-        custom::scale(sent, new, &mut errors);
+        let scale = |errors: &mut Errors| custom::scale(sent, new, errors);
+        custom.check(new, Some(old), scale, &mut errors, warnings);
     }
     let whole = |errors: &mut Errors| (sent.validate.unwrap_or(resource.hooks.validate))(new, errors);
     let order = resource.semantics.change_order;
@@ -149,8 +149,8 @@ pub fn update_status(
     let mut errors = Errors::new();
     object_meta_update(resource, new, old, &mut errors);
     if let Some(custom) = &sent.custom {
-        errors.extend(custom.check_status(new, old, warnings));
-        custom::scale_status(sent, new, &mut errors);
+        let scale = |errors: &mut Errors| custom::scale_status(sent, new, errors);
+        custom.check_status(new, old, scale, &mut errors, warnings);
     }
     (resource.hooks.validate_status)(new, old, &mut errors);
     errors

@@ -4,13 +4,16 @@ use mk8s_api::codec::protobuf::{Envelope, Kind, MAGIC, ProtobufError};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation};
 use mk8s_api::meta;
 use mk8s_api::schema::{self, Schema};
-use mk8s_api::status::Status;
+use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
 use crate::call::Call;
 use crate::negotiate::{Encoding, body_encoding};
 use crate::options::{FieldValidation, WriteOptions};
 use crate::rows::Row;
+
+/// How much of a body without a kind is told, which upstream bounds by nothing.
+const SHOWN: usize = 64 << 10;
 
 impl From<FieldValidation> for Validation {
     fn from(own: FieldValidation) -> Validation {
@@ -68,10 +71,16 @@ pub fn object(
         mut value,
         mut problems,
     } = decode(encoding, body, expected, options.field_validation)?;
-    check_kind(&mut value, expected, body)?;
+    match expected.row {
+        Some(row) if row.served().custom.is_some() => check_custom(&value, row, expected, body)?,
+        _ => check_kind(&mut value, expected, body)?,
+    }
     if let Some(row) = expected.row {
         let more = row.admit(&mut value);
         problems.extend(more.map_err(|error| cannot_be_handled(expected, &error.to_string()))?);
+        if row.schema.is_none() {
+            problems.sort_by_key(|problem| !problem.starts_with("duplicate"));
+        }
     }
     note_problems(problems, expected, options.field_validation, warnings)?;
     Ok(value)
@@ -162,6 +171,10 @@ fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body:
             Err(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
             Ok((api_version, kind)) => match check_names(&api_version, &kind, expected, body) {
                 Err(other) => other,
+                // A custom object's metadata is read by itself.
+                Ok(()) if expected.row.is_some_and(|row| row.schema.is_none()) => {
+                    cannot_be_handled(expected, &why.replace("ObjectMeta.metadata.", "ObjectMeta."))
+                }
                 Ok(()) => cannot_be_handled(expected, &why),
             },
         },
@@ -231,6 +244,31 @@ fn summary(body: &[u8]) -> String {
     }
 }
 
+/// A custom object is whatever it says, and then not what is wanted.
+pub fn another_kind(row: &Row, kind: &str, name: &str) -> Status {
+    let error = FieldError::invalid("kind", kind, format!("must be {}", row.kind()));
+    Status::invalid(row.group(), kind, name, &[error])
+}
+
+/// What a custom object has to say of itself, which nobody fills in.
+fn check_custom(value: &Value, row: &Row, expected: &Expected<'_>, body: &[u8]) -> Result<(), Status> {
+    let kind = meta::kind(value);
+    if kind.is_empty() {
+        let shown = &body[..body.len().min(SHOWN)];
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(shown));
+        return Err(unrecognized(expected, &why, body));
+    }
+    let api_version = meta::api_version(value);
+    check_names(api_version, row.kind(), expected, body)?;
+    if api_version.is_empty() {
+        return Err(other_version("", expected));
+    }
+    if kind != row.kind() {
+        return Err(another_kind(row, kind, meta::name(value)));
+    }
+    Ok(())
+}
+
 /// An absent kind or apiVersion is filled in; another one is refused.
 fn check_kind(value: &mut Value, expected: &Expected<'_>, body: &[u8]) -> Result<(), Status> {
     let Value::Object(map) = value else {
@@ -290,10 +328,7 @@ fn other_kind((api_version, kind): (&str, &str), expected: &Expected<'_>) -> Sta
         return no_object(&why);
     }
     if kind == expected.kind {
-        return Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            expected.api_version
-        ));
+        return other_version(api_version, expected);
     }
     let own = match expected.row {
         Some(row) if built_in => row.resource.go_type(expected.kind),
@@ -306,6 +341,13 @@ fn other_kind((api_version, kind): (&str, &str), expected: &Expected<'_>) -> Sta
         format!("{api_version}, Kind={kind}")
     };
     no_object(&format!("converting ({said}) to ({own}): unknown conversion"))
+}
+
+fn other_version(api_version: &str, expected: &Expected<'_>) -> Status {
+    Status::bad_request(format!(
+        "the API version in the data ({api_version}) does not match the expected API version ({})",
+        expected.api_version
+    ))
 }
 
 /// DeleteOptions from a body, if there is one.

@@ -239,7 +239,9 @@ impl Lister {
     fn text(call: &Call, page: Page, layout: Layout) -> Result<Lister, Status> {
         let row = &call.row;
         let mut meta = tree!({"resourceVersion": page.revision.to_string()});
-        if !page.continue_token.is_empty() {
+        // Lists of custom objects say that they end.
+        let says_end = row.schema.is_none() && call.output.shape == Shape::Object;
+        if says_end || !page.continue_token.is_empty() {
             meta["continue"] = page.continue_token.into();
         }
         if let Some(remaining) = page.remaining {

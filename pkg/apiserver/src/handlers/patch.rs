@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::decode::go_kind;
 use super::update::{check_name, check_version};
-use super::{answer, apply as server_side};
+use super::{answer, apply as server_side, decode};
 use crate::call::Call;
-use crate::guaranteed_update::Reads;
+use crate::guaranteed_update::{Current, Reads};
 use crate::managers;
 use crate::options::{FieldValidation, WriteOptions};
 use crate::part;
@@ -90,12 +90,16 @@ impl Patch {
         })
     }
 
-    /// As messages show it.
-    fn shown(&self) -> String {
-        match self.kind {
-            PatchType::Strategic => go::printed(&self.change),
-            _ => self.change.to_string(),
+    /// What messages show of it: a strategic merge patch itself, of others what they made of an object.
+    fn shown(&self, call: &Call, current: &Current) -> String {
+        if self.kind == PatchType::Strategic {
+            return go::printed(&self.change);
         }
+        let mut patched = call.row.show(current.value.clone());
+        managers::put(&mut patched, current.managed());
+        // It went well before.
+        let _ = apply(call, self, &mut patched);
+        patched.to_string()
     }
 }
 
@@ -157,7 +161,7 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         }
         self::apply(call, patch, &mut shown)?;
         settle_identity(call, kind, &mut shown)?;
-        let refused = |why| unfit(&patch.shown(), why);
+        let refused = |why| unfit(&patch.shown(call, current), why);
         let mut new = conformed(call, shown, &patch.problems, refused, options, warnings)?;
         check_name(call, &new)?;
         call.row.to_stored(&mut new);
@@ -219,6 +223,9 @@ fn settle_identity(call: &Call, kind: PatchType, new: &mut Value) -> Result<(), 
         let said = fields.get(key).and_then(Value::as_str).unwrap_or_default();
         if said == own {
             continue;
+        }
+        if key == "kind" && !said.is_empty() && call.row.schema.is_none() {
+            return Err(decode::another_kind(&call.row, said, call.info.path_name()));
         }
         if kind != PatchType::Strategic && !said.is_empty() {
             let why = format!(

@@ -112,9 +112,12 @@ impl Attempt for Scaling<'_> {
         let admission = call.server.admission();
         let attributes = call.attributes(Operation::Update, name, Some(&old_scale), Options::Write(self.options));
         admission.mutate(&attributes, &mut scale).await?;
-        check_version(call, &scale, &current)?;
+        if !matches!(meta::resource_version(&scale), "" | "0") || !meta::uid(&scale).is_empty() {
+            check_version(call, &scale, &current)?;
+        }
         let replicas = meta::i64_at(&scale, &["spec", "replicas"]).unwrap_or(0);
-        if replicas < 0 {
+        // A custom object's own checks say so of the field that it is.
+        if replicas < 0 && call.row.schema.is_some() {
             let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
             return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
         }

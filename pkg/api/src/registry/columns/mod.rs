@@ -80,6 +80,15 @@ impl Column {
     }
 }
 
+/// What a custom resource without columns of its own shows.
+pub(super) fn custom_default() -> Vec<Column> {
+    let age = Column {
+        type_: "date".into(),
+        ..age()
+    };
+    vec![name(), age]
+}
+
 /// A column of a custom resource.
 pub(super) fn custom_column(column: &Value) -> Column {
     let text = |key: &str| meta::string(column, &[key]).to_string();

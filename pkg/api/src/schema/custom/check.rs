@@ -14,23 +14,22 @@ use crate::status::{ErrorKind, FieldError};
 use crate::validation::Errors;
 use crate::validation::path::Path;
 
-/// What is wrong with a new object.
-pub fn check_create(new: &Value, schema: &Node) -> Errors {
-    let mut errors = finished(at(new, schema, &Path::ROOT, None), None);
-    lists::check(new, schema, &Path::ROOT, &mut errors);
-    errors
+/// What is wrong with an object; where it is known what it was before, what was not so wrong then.
+pub fn check(new: &Value, old: Option<&Value>, schema: &Node) -> Errors {
+    finished(at(new, schema, &Path::ROOT, old.map(Old::root)), None)
 }
 
-/// What is wrong with a changed object, and was not so before.
-pub fn check_update(new: &Value, old: &Value, schema: &Node) -> Errors {
-    let found = at(new, schema, &Path::ROOT, Some(Old::root(old)));
-    let mut errors = finished(found, None);
-    let mut before = Errors::new();
-    lists::check(old, schema, &Path::ROOT, &mut before);
-    if before.is_empty() {
-        lists::check(new, schema, &Path::ROOT, &mut errors);
+/// Which items its lists have twice, where none had before.
+pub fn check_lists(new: &Value, old: Option<&Value>, schema: &Node) -> Errors {
+    let twice = |value: &Value| {
+        let mut errors = Errors::new();
+        lists::check(value, schema, &Path::ROOT, &mut errors);
+        errors
+    };
+    match old {
+        Some(old) if !twice(old).is_empty() => Errors::new(),
+        _ => twice(new),
     }
-    errors
 }
 
 /// What is wrong with a changed status, and was not so before; `schema` is the object's.
@@ -163,7 +162,8 @@ fn type_of(value: &Value) -> (&'static str, &'static str) {
         Value::Null => ("null", ""),
         Value::Bool(_) => ("boolean", ""),
         Value::String(_) => ("string", ""),
-        Value::Number(number) if number.is_f64() => ("number", "float64"),
+        // One that no int64 holds is read as a float.
+        Value::Number(number) if !number.is_i64() => ("number", "float64"),
         Value::Number(_) => ("integer", "int64"),
         Value::Array(_) => ("array", ""),
         Value::Object(_) => ("object", ""),

@@ -21,7 +21,7 @@ mod numbers;
 mod prune;
 mod rules;
 
-pub use check::{check_create, check_status, check_update};
+pub use check::{check, check_lists, check_status};
 pub use compile::{CompileError, compile};
 pub(crate) use default_checks::check_defaults;
 pub use defaults::default;

@@ -81,7 +81,9 @@ fn check_name(definition: &Value, errors: &mut Errors) {
     );
     if !name.is_empty() && name != format!("{plural}.{group}") {
         let why = "must be spec.names.plural+\".\"+spec.group";
-        errors.push(FieldError::invalid("metadata.name", name, why));
+        // Beside what else is wrong with it, before all others.
+        let at = errors.iter().take_while(|error| error.field == "metadata.name").count();
+        errors.insert(at, FieldError::invalid("metadata.name", name, why));
     }
 }
 
@@ -324,6 +326,9 @@ fn shown_versions(spec: &Value) -> Value {
         let own = has(version, key).filter(|_| matches!(common(spec, key), Common::Each));
         own.cloned().unwrap_or_default()
     };
+    if spec.get("versions").is_none() {
+        return Value::Null;
+    }
     let shown = list(spec, "versions").iter().map(|version| {
         serde_json::json!({"Name": text(version, "name"), "Served": flag(version, "served"), "Storage": flag(version, "storage"),
             "Deprecated": flag(version, "deprecated"), "DeprecationWarning": own(version, "deprecationWarning"),
