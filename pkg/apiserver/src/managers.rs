@@ -9,6 +9,7 @@ use http::header::USER_AGENT;
 use mk8s_api::apply::{self, Element, Managed, Node, Operation, Owner, Set, Time, Versions, Writer};
 use mk8s_api::registry::{Resource, Served};
 use mk8s_api::schema::{self, Schema};
+use mk8s_api::validation::MAX_MANAGER;
 use mk8s_api::{meta, time};
 use serde_json::Value;
 
@@ -16,9 +17,6 @@ use crate::call::Call;
 use crate::guaranteed_update::Current;
 use crate::request::Query;
 use crate::rows::Row;
-
-/// Bytes of a manager's name.
-pub const MAX_NAME: usize = 128;
 
 /// What the server's own writes are by, as upstream's call themselves.
 const SERVER: &str = "kube-apiserver";
@@ -31,7 +29,7 @@ pub fn name(query: &Query, headers: &HeaderMap) -> String {
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     let agent = agent.unwrap_or_default().split('/').next().unwrap_or_default();
     let printable: String = agent.chars().filter(|letter| !letter.is_control()).collect();
-    match &printable[..printable.floor_char_boundary(MAX_NAME)] {
+    match &printable[..printable.floor_char_boundary(MAX_MANAGER)] {
         "" => "unknown".into(),
         name => name.into(),
     }
@@ -58,22 +56,21 @@ pub fn put(object: &mut Value, managed: &Managed) {
     }
 }
 
-/// The managers that a write starts from: the object's own, unless the request names others, or none.
-fn starting_from(own: &Managed, sent: Option<&Value>) -> Managed {
-    let Some(sent) = sent else { return own.clone() };
+/// The managers that a write starts from: the object's own, unless the request names others, who may own nothing. None
+/// where there are none, or none are wanted.
+fn starting_from(own: &Managed, sent: Option<&Value>) -> Option<Managed> {
+    let known = |managed: &Managed| Some(managed.clone()).filter(|managed| !managed.is_empty());
+    let Some(sent) = sent else { return known(own) };
     if apply::is_reset(sent) {
-        return Managed::default();
+        return None;
     }
-    match Managed::from_value(sent) {
-        Ok(sent) if !sent.is_empty() => sent,
-        // Clients that do not understand them do not take them away.
-        _ => own.clone(),
-    }
+    // Clients that do not understand them do not take them away.
+    Managed::from_value(sent).ok().or_else(|| known(own))
 }
 
 /// The managers of an object that is created. `object` is in stored form, with its defaults.
 pub fn created(call: &Call, object: &Value, sent: Option<&Value>) -> Managed {
-    let before = starting_from(&Managed::default(), sent);
+    let before = starting_from(&Managed::NOBODY, sent).unwrap_or_default();
     let writer = writer(call, &call.row.api_version, Operation::Update);
     let shown = view(&call.row, object);
     let Some(empty) = call.row.empty() else {
@@ -87,11 +84,10 @@ pub fn changed(call: &Call, current: &Current, new: &Value, sent: Option<&Value>
     let own = current.managed();
     // Through a subresource nobody edits them.
     let sent = sent.filter(|_| call.info.subresource.is_empty());
-    let before = starting_from(own, sent);
-    if before.is_empty() {
+    let Some(before) = starting_from(own, sent) else {
         // What nobody was said to own so far belongs to nobody until it is applied.
-        return before;
-    }
+        return Managed::NOBODY;
+    };
     let writer = writer(call, &call.row.api_version, Operation::Update);
     let (old, new) = (view(&call.row, &current.value), view(&call.row, new));
     record(&before, &old, &new, &writer, &Resourceful::of(call))
@@ -286,6 +282,6 @@ mod tests {
         assert_eq!(of("fieldManager=", Some("curl")), "curl");
         assert_eq!(of("", None), "unknown");
         assert_eq!(of("", Some("/x")), "unknown");
-        assert_eq!(of("", Some(&"a".repeat(200))).len(), MAX_NAME);
+        assert_eq!(of("", Some(&"a".repeat(200))).len(), MAX_MANAGER);
     }
 }

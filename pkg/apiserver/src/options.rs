@@ -3,10 +3,10 @@
 use std::num::{IntErrorKind, ParseIntError};
 
 use mk8s_api::status::{FieldError, Status};
+use mk8s_api::validation::{self, Path};
 use serde_json::Value;
 
 use crate::handlers::patch::PatchType;
-use crate::managers;
 use crate::request::Query;
 
 /// metav1.ListOptions, checked.
@@ -238,7 +238,8 @@ impl WriteOptions {
     }
 
     fn checked(query: &Query, kind: &str, mut errors: Vec<FieldError>) -> Result<WriteOptions, Status> {
-        check_manager(query.get("fieldManager").unwrap_or_default(), &mut errors);
+        let manager = query.get("fieldManager").unwrap_or_default();
+        validation::manager(manager, &Path::new("fieldManager"), &mut errors);
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let field_validation = match query.text("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
@@ -255,17 +256,6 @@ impl WriteOptions {
             dry_run,
             field_validation,
         })
-    }
-}
-
-/// A manager's name is short, and can be printed.
-fn check_manager(name: &str, errors: &mut Vec<FieldError>) {
-    if name.len() > managers::MAX_NAME {
-        errors.push(FieldError::too_long("fieldManager", managers::MAX_NAME));
-    }
-    for (at, letter) in name.char_indices().filter(|(_, letter)| letter.is_control()) {
-        let why = format!("invalid character U+{:04X} (at position {at})", letter as u32);
-        errors.push(FieldError::invalid("fieldManager", name, why));
     }
 }
 

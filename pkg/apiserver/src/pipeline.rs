@@ -321,6 +321,13 @@ async fn change(
         rest.trim(&mut new);
     }
     let managed = owned.unwrap_or_else(|| managers::changed(call, current, &new, sent.as_ref()));
+    if sent.is_some() {
+        refuse(
+            call,
+            meta::name(old),
+            &validation::managers(&call.row.resource, &managed),
+        )?;
+    }
     let admission = call.server.admission();
     let mut attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
     attributes.stored = current.object.as_deref();

@@ -67,6 +67,7 @@ areas! {
     discovery
     encodings
     lists
+    managers
     network
     pods
     rbac

@@ -66,11 +66,11 @@ impl Printed {
             r#"{{"apiVersion":{},"fieldsType":"FieldsV1","fieldsV1":"#,
             quoted(&owner.api_version)
         );
-        let mut tail = format!(
-            r#","manager":{},"operation":"{}""#,
-            quoted(&owner.manager),
-            owner.operation.as_str()
-        );
+        let mut tail = String::new();
+        if !owner.manager.is_empty() {
+            tail = format!(r#","manager":{}"#, quoted(&owner.manager));
+        }
+        tail.push_str(&format!(r#","operation":"{}""#, owner.operation.as_str()));
         if !owner.subresource.is_empty() {
             tail.push_str(r#","subresource":"#);
             tail.push_str(&quoted(&owner.subresource));
@@ -261,6 +261,7 @@ impl Managed {
             api_version: Box<str>,
             #[serde(borrow, rename = "fieldsV1")]
             fields_v1: &'a RawValue,
+            #[serde(default)]
             manager: Box<str>,
             operation: Box<str>,
             #[serde(default)]

@@ -79,6 +79,7 @@ pub fn update(
     let change = changes.take(own_version);
     let gained = strip(change.modified.joined(change.added));
     if gained.is_empty() {
+        cap(&mut entries);
         return Ok(Managed::of(entries));
     }
     match entries.iter_mut().find(|entry| entry.owner().is_same(&writer.owner)) {

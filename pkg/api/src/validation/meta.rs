@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Errors, IMMUTABLE, NEGATIVE, Path, each, flag, has, immutable, int, invalid_each, list, strings, text};
+use crate::apply::Managed;
 use crate::registry::{NameRule, Resource};
 use crate::status::FieldError;
 use crate::{meta as object, names};
@@ -163,6 +164,40 @@ pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors:
     if errors.len() > start || !nonstandard.is_empty() {
         let checks = resource.semantics.metadata_checks.iter();
         checks.for_each(|check| again(check, errors));
+    }
+}
+
+/// Bytes of the name of one who owns fields, and of the subresource that he writes through.
+pub const MAX_MANAGER: usize = 128;
+const MAX_SUBRESOURCE: usize = 256;
+
+/// Of those who own the fields of a changed object, whom a client may name as it likes; told as often as upstream looks.
+pub fn managers(resource: &Resource, managed: &Managed) -> Errors {
+    let mut once = Errors::new();
+    let path = Path::new("metadata.managedFields");
+    for (index, entry) in managed.entries().iter().enumerate() {
+        let (path, owner) = (path.index(index), entry.owner());
+        manager(&owner.manager, &path.child("manager"), &mut once);
+        if owner.subresource.len() > MAX_SUBRESOURCE {
+            once.push(FieldError::too_long(path.child("subresource"), MAX_SUBRESOURCE));
+        }
+    }
+    let times = if once.is_empty() {
+        0
+    } else {
+        2 + resource.semantics.metadata_checks.len()
+    };
+    std::iter::repeat_n(once, times).flatten().collect()
+}
+
+/// A manager's name is short, and can be printed.
+pub fn manager(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if name.len() > MAX_MANAGER {
+        errors.push(FieldError::too_long(path, MAX_MANAGER));
+    }
+    for (at, letter) in name.char_indices().filter(|(_, letter)| letter.is_control()) {
+        let why = format!("invalid character U+{:04X} (at position {at})", letter as u32);
+        errors.push(FieldError::invalid(path, name, why));
     }
 }
 

@@ -63,8 +63,8 @@ pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
 pub use self::job_status::job_status;
 pub use self::limits::*;
 pub use self::meta::{
-    MetadataCheck, annotations, label_selector, labels, object_meta, object_meta_update, owner_references,
-    validate_name,
+    MAX_MANAGER, MetadataCheck, annotations, label_selector, labels, manager, managers, object_meta,
+    object_meta_update, owner_references, validate_name,
 };
 pub use self::networking::*;
 pub use self::path::Path;

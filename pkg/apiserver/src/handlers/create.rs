@@ -13,7 +13,7 @@ use super::decode::{self, Expected};
 use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::options::WriteOptions;
-use crate::{pipeline, respond, reviews, subresources};
+use crate::{managers, pipeline, respond, reviews, subresources};
 
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     call.refuse_unsupported()?;
@@ -41,9 +41,11 @@ async fn review(
     let name = meta::name(&object).to_string();
     let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
     call.admit(&attributes, &mut object, &mut warnings).await?;
+    let sent = managers::take(&mut object);
+    let managed = managers::created(call, &object, sent.as_ref());
     let (server, info) = (&call.server, &call.info);
     let plural = call.row.plural();
-    let answer = reviews::answer(
+    let mut answer = reviews::answer(
         server.authenticator(),
         server.authorizer(),
         &call.user,
@@ -51,6 +53,7 @@ async fn review(
         &info.namespace,
         object,
     )?;
+    managers::put(&mut answer, &managed);
     let mut response = respond::value(StatusCode::CREATED, call.output, call.row.show(answer))?;
     respond::warn(&mut response, &warnings);
     Ok(response)
