@@ -160,3 +160,68 @@ fn very_many_conflicts_are_told_to_a_bound() {
     assert!(text.starts_with("Apply failed with 20000 conflicts: conflicts with \"mmm") && text.len() < 1 << 20);
     assert!(text.ends_with("\nand 19000 more"));
 }
+
+fn config_map(data: impl Iterator<Item = String>) -> Value {
+    let data: serde_json::Map<String, Value> = data.map(|key| (key, "".into())).collect();
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
+}
+
+fn manager(name: &str, operation: &str, version: &str, fields: Value) -> Value {
+    json!({"manager": name, "operation": operation, "apiVersion": version, "fieldsType": "FieldsV1", "fieldsV1": fields,
+        "time": "2026-01-01T00:00:00Z"})
+}
+
+/// Managers that a client sends were compared each with each: one with another, their fields with what is written.
+#[test]
+fn managers_that_a_client_sends_are_read_in_proportion() {
+    let versions = OfKind("ConfigMap", Set::default());
+    let empty = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}});
+    let write = |what: &str, managers: Value, object: &Value| {
+        soon(what, || {
+            let before = Managed::from_value(&managers).unwrap();
+            apply::update(&before, &empty, object, &writer("me", Operation::Update), &versions).unwrap()
+        })
+    };
+
+    let owned: Value = (0..50_000)
+        .map(|at| (format!("f:a{at}"), json!({})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let others = config_map((0..50_000).map(|at| format!("b{at}")));
+    let sent = json!([manager("m", "Update", "v1", json!({"f:data": owned}))]);
+    assert_eq!(write("others' keys", sent, &others).entries().len(), 2);
+
+    // As texts they are not in the order that they have as numbers.
+    let values: Value = (0..150_000)
+        .map(|at| (format!("v:{at}"), json!({})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let sent = json!([manager("m", "Update", "v1", json!({"f:x": values}))]);
+    write("values", sent, &empty);
+    // One value in many spellings.
+    let spelled = (0..50_000).map(|at| {
+        (
+            format!("v:1.0e{}0", "0".repeat(at % 300)),
+            json!({"f:a": {}, format!("f:{at}"): {}}),
+        )
+    });
+    let spelled: Value = spelled.collect::<serde_json::Map<_, _>>().into();
+    write(
+        "spellings",
+        json!([manager("m", "Update", "v1", json!({"f:x": spelled}))]),
+        &empty,
+    );
+
+    let many = |operation: &'static str, version: fn(usize) -> String| {
+        let fields = |at: usize| json!({"f:data": {format!("f:b{at}"): {}}});
+        let managers = (0..20_000).map(|at| manager(&format!("m{at}"), operation, &version(at), fields(at)));
+        managers.collect::<Value>()
+    };
+    let other = config_map(std::iter::once("c".into()));
+    let left = write("updaters", many("Update", |_| "v1".into()), &other);
+    assert_eq!(left.entries().len(), 10, "the oldest are counted together");
+    let left = write("of many versions", many("Update", |at| format!("v{at}")), &others);
+    assert_eq!(left.entries().len(), 1, "what is not served owns nothing");
+    let left = write("who apply", many("Apply", |_| "v1".into()), &others);
+    assert_eq!(left.entries().len(), 1, "all of it was changed by somebody else");
+}

@@ -295,15 +295,15 @@ impl Object {
         self.original.as_ref().map_or(0, |original| original.value.len())
     }
 
-    /// Approximate bytes held by now: with the protobuf form where somebody asked for one.
+    /// Approximate bytes held by now: with the protobuf form where somebody asked for one, and as if nobody else had its managers.
     pub fn weight(&self) -> usize {
         let proto = self.proto.get().and_then(|made| made.as_ref().ok());
-        self.json.len() + self.managed.weight() + self.original_len() + 256 + proto.map_or(0, Bytes::len)
+        self.json.len() + self.managed.printed_len() + self.original_len() + 256 + proto.map_or(0, Bytes::len)
     }
 
     /// Approximate bytes that it may come to hold: the protobuf form is hardly longer than the text that is sent.
     pub fn most(&self) -> usize {
-        self.json.len() + self.managed.weight() + self.original_len() + self.sent_len() + 256
+        self.json.len() + self.managed.printed_len() + self.original_len() + self.sent_len() + 256
     }
 }
 
@@ -362,6 +362,31 @@ fn split_key(key: &str, scope: mk8s_api::registry::Scope) -> ((u16, u16), u16) {
 mod tests {
     use super::*;
     use mk8s_api::registry::Scope;
+
+    /// Rings and pins are bounded by what their objects weigh.
+    #[test]
+    fn managers_are_weighed_however_they_are_kept() {
+        let resource = mk8s_api::registry::find("", "v1", "pods").cloned();
+        let fields = serde_json::json!({format!("f:{}", "k".repeat(2 << 20)): {}});
+        let managers = serde_json::json!([{"apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields, "operation": "Update"}]);
+        let text = br#"{"metadata":{"resourceVersion":"7"}}"#;
+        let mut value = text.to_vec();
+        stored_form::append(&mut value, &Managed::from_value(&managers).expect("managers"));
+        let stored = mk8s_store::Entry {
+            key: "/registry/core/pods/a/b".into(),
+            value: value.into(),
+            revision_at: text.len() - 4,
+            create_revision: 7,
+            mod_revision: 7,
+        };
+        let object = Object::new(resource.expect("a row"), stored, None);
+        assert!(!object.managed.is_empty());
+        assert!(
+            object.weight() > 2 << 20 && object.most() > 4 << 20,
+            "{}",
+            object.weight()
+        );
+    }
 
     #[test]
     fn metadata_alone_has_the_revision_asked_for() {

@@ -1,6 +1,7 @@
 //! Apply: a configuration over what there is, and who owns what by it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde_json::Value;
 
@@ -183,17 +184,21 @@ impl Pruning<'_> {
 
     /// What is owned in each version, that of the last apply first.
     fn owned(&self, own: &Set, others: &[Entry]) -> Vec<(Box<str>, Set)> {
-        let mut owned: Vec<(Box<str>, Set)> = vec![(self.last.owner().api_version.clone(), Set::default())];
+        let last = &*self.last.owner().api_version;
+        let mut places = HashMap::from([(last, 0)]);
+        let mut owned: Vec<(Box<str>, Vec<Set>)> = vec![(last.into(), Vec::new())];
         let all = others
             .iter()
             .map(|entry| (&*entry.owner().api_version, Cow::Owned(entry.set())));
         for (version, set) in all.chain([(self.version, Cow::Borrowed(own))]) {
-            match owned.iter_mut().find(|(known, _)| **known == *version) {
-                Some((_, known)) => *known = known.union(&set),
-                None => owned.push((version.into(), set.into_owned())),
+            let place = *places.entry(version).or_insert(owned.len());
+            if place == owned.len() {
+                owned.push((version.into(), Vec::new()));
             }
+            owned[place].1.push(set.into_owned());
         }
-        owned
+        let owned = owned.into_iter();
+        owned.map(|(version, sets)| (version, Set::of_all(sets))).collect()
     }
 
     /// What was taken away and somebody owns in a version.

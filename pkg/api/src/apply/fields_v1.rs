@@ -102,7 +102,7 @@ impl<'de> Visitor<'de> for Level {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         use serde::de::Error as _;
-        let (mut set, mut member) = (Set::default(), false);
+        let (mut nodes, mut member) = (Vec::new(), false);
         let deeper = self.0.checked_sub(1).ok_or_else(|| A::Error::custom("too deep"))?;
         while let Some(Key(key)) = map.next_key()? {
             if key == "." {
@@ -113,16 +113,13 @@ impl<'de> Visitor<'de> for Level {
             match Element::parse(&key) {
                 Ok(element) => {
                     let (below, member) = map.next_value_seed(Level(deeper))?;
-                    let node = Node { element, member, below };
-                    match set.nodes().last() {
-                        Some(last) if last.element >= node.element => set.add(node),
-                        _ => set.push(node),
-                    }
+                    nodes.push(Node { element, member, below });
                 }
                 Err(ElementError::Unknown) => drop(map.next_value::<IgnoredAny>()?),
                 Err(error) => return Err(A::Error::custom(error)),
             }
         }
+        let set = Set::of(nodes);
         let member = member || set.is_empty();
         Ok((set, member))
     }
@@ -164,39 +161,14 @@ pub enum Overlap {
 /// How much of `set` a canonical text holds. Most writes change what their manager owns already, and nothing that another
 /// one owns: this tells so at the price of a scan.
 pub fn overlap(text: &str, set: &Set) -> Overlap {
-    let mut count = Count::default();
     let mut scan = Scan {
         text: text.as_bytes(),
         at: 0,
     };
-    scan.level(set, false, &mut count);
-    match count {
-        Count { held: 0, .. } => Overlap::None,
-        Count { missing: 0, .. } => Overlap::All,
-        _ => Overlap::Some,
-    }
-}
-
-#[derive(Default)]
-struct Count {
-    held: usize,
-    missing: usize,
-}
-
-impl Count {
-    fn none_of(&mut self, set: &Set) {
-        for node in set.nodes() {
-            self.missing += usize::from(node.member);
-            self.none_of(&node.below);
-        }
-    }
-
-    fn one(&mut self, wanted: bool, held: bool) {
-        match (wanted, held) {
-            (true, true) => self.held += 1,
-            (true, false) => self.missing += 1,
-            (false, _) => {}
-        }
+    match scan.level(set, false) {
+        0 => Overlap::None,
+        held if set.has_more_than(held) => Overlap::Some,
+        _ => Overlap::All,
     }
 }
 
@@ -207,12 +179,11 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Reads an object; `wanted`: whether the step that it stands below is asked for itself.
-    fn level(&mut self, set: &Set, wanted: bool, count: &mut Count) {
+    /// Reads an object: how many paths of a set it holds. `wanted`: whether the step that it stands below is one of them.
+    fn level(&mut self, set: &Set, wanted: bool) -> usize {
         let mut member = self.text.get(self.at + 1) == Some(&b'}');
+        let mut held = 0;
         self.at += 1;
-        // Both are sorted, but not as texts: each of those that are left may come next.
-        let mut left: Vec<(&Node, String)> = set.nodes().iter().map(|node| (node, quoted(node))).collect();
         while self.at < self.text.len() && self.text[self.at] != b'}' {
             if self.text[self.at] == b',' {
                 self.at += 1;
@@ -223,20 +194,13 @@ impl<'a> Scan<'a> {
                 self.skip();
                 continue;
             }
-            match left.iter().position(|(_, own)| own.as_bytes() == key) {
-                Some(at) => {
-                    let (node, _) = left.swap_remove(at);
-                    self.level(&node.below, node.member, count);
-                }
+            match find(set, key) {
+                Some(node) => held += self.level(&node.below, node.member),
                 None => self.skip(),
             }
         }
         self.at += 1;
-        count.one(wanted, member);
-        for (node, _) in left {
-            count.missing += usize::from(node.member);
-            count.none_of(&node.below);
-        }
+        held + usize::from(wanted && member)
     }
 
     /// A key with its quotes; what follows is its value.
@@ -281,13 +245,18 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The key of a node as it stands in a text.
-fn quoted(node: &Node) -> String {
-    let (mut element, mut key) = (String::new(), String::new());
-    node.element.print(&mut element);
-    print_key(&element, &mut key);
-    key.pop();
-    key
+/// The node of a key as it stands in a text.
+fn find<'s>(set: &'s Set, key: &[u8]) -> Option<&'s Node> {
+    let last = set.nodes().last()?;
+    match key {
+        [b'"', b'f', b':', name @ .., b'"'] if !name.contains(&b'\\') => set.field(std::str::from_utf8(name).ok()?),
+        // Fields come first: there are no others.
+        [b'"', b'k' | b'v' | b'i', ..] if matches!(last.element, Element::Field(_)) => None,
+        _ => {
+            let text: String = serde_json::from_slice(key).ok()?;
+            set.get(&Element::parse(&text).ok()?)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `metadata.managedFields`, packed: what an object keeps of it is per manager a pointer to the manager's name, one to the
 //! text of the fields it owns, and a time. Both are shared with all objects that have the same; pods of one template do.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::fields_v1;
-use super::intern::Interned;
+use super::intern::{Interned, Weigh};
 use super::set::Set;
 use crate::codec::json;
 
@@ -95,6 +96,14 @@ impl Hash for Printed {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.head.hash(state);
         self.tail.hash(state);
+    }
+}
+
+impl Weigh for Printed {
+    fn weight(&self) -> usize {
+        let owner = &self.owner;
+        let names = owner.manager.len() + owner.api_version.len() + owner.subresource.len();
+        size_of::<Printed>() + names + self.head.len() + self.tail.len()
     }
 }
 
@@ -218,11 +227,6 @@ impl Managed {
             .sum()
     }
 
-    /// Bytes that this object's managers hold beside what they share.
-    pub fn weight(&self) -> usize {
-        size_of_val(self.entries())
-    }
-
     /// Appends the JSON list.
     pub fn print(&self, into: &mut Vec<u8>) {
         into.push(b'[');
@@ -294,7 +298,7 @@ impl Managed {
     /// What is wrong with them, in upstream's words.
     pub fn from_value(list: &Value) -> Result<Managed, ManagedError> {
         let list = list.as_array().ok_or(ManagedError::NotAList)?;
-        let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
+        let mut entries = HashMap::with_capacity(list.len());
         for (at, value) in list.iter().enumerate() {
             let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
             let operation = match text("operation") {
@@ -320,11 +324,15 @@ impl Managed {
                 api_version: text("apiVersion").into(),
                 subresource: text("subresource").into(),
             };
-            let entry = Entry::new(owner, &set, time(text("time")));
-            entries.retain(|earlier| !earlier.owner().is_same(entry.owner()));
-            entries.push(entry);
+            // What tells managers apart, as in `is_same`.
+            let version = match operation {
+                Operation::Apply => "",
+                Operation::Update => text("apiVersion"),
+            };
+            let manager = (operation, text("manager"), text("subresource"), version);
+            entries.insert(manager, Entry::new(owner, &set, time(text("time"))));
         }
-        Ok(Managed::of(entries))
+        Ok(Managed::of(entries.into_values().collect()))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Managers seen through `/scale`: who owns an object's replicas owns those of its Scale.
 
+use std::collections::HashMap;
+
 use super::managed::{Entry, Managed, Owner};
 use super::set::Set;
 
@@ -26,21 +28,19 @@ pub fn to_scale(object: &Managed, scale_version: &str, path: ReplicasPath<'_>) -
 pub fn from_scale(object: &Managed, scale: &Managed, api_version: &str, path: ReplicasPath<'_>) -> Managed {
     let replicas = Set::of_fields(&[REPLICAS]);
     let of_scale = |entry: &&Entry| entry.set().intersection(&replicas) == replicas;
-    let mut gained: Vec<&Entry> = scale.entries().iter().filter(of_scale).collect();
-    let is_same = |one: &Owner, other: &Owner| {
-        one.manager == other.manager && one.operation == other.operation && one.subresource == other.subresource
-    };
+    let called = |owner: &Owner| (owner.manager.clone(), owner.operation, owner.subresource.clone());
+    let mut gained: HashMap<_, Vec<&Entry>> = HashMap::new();
+    for entry in scale.entries().iter().filter(of_scale) {
+        gained.entry(called(entry.owner())).or_default().push(entry);
+    }
     let mut entries = Vec::with_capacity(object.entries().len() + 1);
     for entry in object.entries() {
         if !owns_replicas(entry, path) {
             entries.push(entry.clone());
             continue;
         }
-        match gained.iter().position(|own| is_same(own.owner(), entry.owner())) {
-            Some(at) => {
-                gained.swap_remove(at);
-                entries.push(entry.clone());
-            }
+        match gained.get_mut(&called(entry.owner())).and_then(Vec::pop) {
+            Some(_) => entries.push(entry.clone()),
             None => {
                 let taken = path(&entry.owner().api_version).unwrap_or_default();
                 entries.push(entry.with(&entry.set().difference(&taken)));
@@ -48,7 +48,7 @@ pub fn from_scale(object: &Managed, scale: &Managed, api_version: &str, path: Re
         }
     }
     let own = path(api_version).unwrap_or_default();
-    entries.extend(gained.into_iter().map(|entry| {
+    entries.extend(gained.into_values().flatten().map(|entry| {
         let owner = Owner {
             api_version: api_version.into(),
             ..entry.owner().clone()

@@ -44,6 +44,41 @@ impl Set {
         self.0.into_iter()
     }
 
+    /// Of nodes in any order, some of which may be of one step.
+    pub(super) fn of(mut nodes: Vec<Node>) -> Set {
+        nodes.retain(|node| !node.is_empty());
+        if nodes.is_sorted_by(|one, two| one.element < two.element) {
+            return Set(nodes);
+        }
+        nodes.sort_by(|one, two| one.element.cmp(&two.element));
+        let mut out: Vec<Node> = Vec::with_capacity(nodes.len());
+        // What lies below the last one, where it came more than once.
+        let mut below = Vec::new();
+        for mut node in nodes {
+            if let Some(last) = out.last_mut() {
+                if last.element == node.element {
+                    last.member |= node.member;
+                    below.append(&mut last.below.0);
+                    below.append(&mut node.below.0);
+                    continue;
+                }
+                if !below.is_empty() {
+                    last.below = Set::of(std::mem::take(&mut below));
+                }
+            }
+            out.push(node);
+        }
+        if let (Some(last), false) = (out.last_mut(), below.is_empty()) {
+            last.below = Set::of(below);
+        }
+        Set(out)
+    }
+
+    /// What is in any of many sets.
+    pub(super) fn of_all(sets: Vec<Set>) -> Set {
+        Set::of(sets.into_iter().flat_map(|set| set.0).collect())
+    }
+
     /// Adds a node that comes after all others; one that holds nothing is left out.
     pub(super) fn push(&mut self, node: Node) {
         debug_assert!(self.0.last().is_none_or(|last| last.element < node.element));
@@ -154,16 +189,20 @@ impl Set {
 
     /// What is in both.
     pub fn intersection(&self, other: &Set) -> Set {
+        let (few, many) = match self.0.len() < other.0.len() {
+            true => (self, other),
+            false => (other, self),
+        };
         let mut out = Set::default();
-        zip(self, other, |one, two| {
-            if let (Some(one), Some(two)) = (one, two) {
+        for one in &few.0 {
+            if let Some(two) = many.get(&one.element) {
                 out.push(Node {
                     element: one.element.clone(),
                     member: one.member && two.member,
                     below: one.below.intersection(&two.below),
                 });
             }
-        });
+        }
         out
     }
 
@@ -206,7 +245,14 @@ impl Set {
     fn meet(&mut self, other: &Set, change: impl Fn(&mut Node, &Node)) {
         let mut emptied = false;
         let mut from = 0;
-        for other in &other.0 {
+        let few = self.0.len() < other.0.len();
+        for own in self.0.iter_mut().filter(|_| few) {
+            if let Some(other) = other.get(&own.element) {
+                change(own, other);
+                emptied |= own.is_empty();
+            }
+        }
+        for other in other.0.iter().filter(|_| !few) {
             match self.0[from..].binary_search_by(|own| own.element.cmp(&other.element)) {
                 Ok(at) => {
                     let own = &mut self.0[from + at];
@@ -226,6 +272,19 @@ impl Set {
     pub fn count(&self) -> usize {
         let nodes = self.0.iter();
         nodes.map(|node| usize::from(node.member) + node.below.count()).sum()
+    }
+
+    /// Whether there are more paths in the set; looks no further than that.
+    pub(super) fn has_more_than(&self, count: usize) -> bool {
+        self.taken_from(count).is_none()
+    }
+
+    /// What is left of a number when one is taken away for each path.
+    fn taken_from(&self, count: usize) -> Option<usize> {
+        self.0.iter().try_fold(count, |left, node| {
+            let left = left.checked_sub(usize::from(node.member))?;
+            node.below.taken_from(left)
+        })
     }
 
     /// Calls `each` for every path that is in the set: those of one level first, then what lies below each of them.

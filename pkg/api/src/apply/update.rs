@@ -1,6 +1,7 @@
 //! What becomes of an object's managers when somebody writes it otherwise than by apply.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::Value;
@@ -147,6 +148,8 @@ impl<'a> Changes<'a> {
     pub fn in_version(&mut self, api_version: &str) -> Result<Option<&Comparison>, ItemError> {
         let at = match self.compared.iter().position(|(own, _)| **own == *api_version) {
             Some(at) => at,
+            // A client may name any number of those.
+            None if self.versions.node(api_version).is_none() => return Ok(None),
             None => {
                 let comparison = self.compare(api_version)?;
                 self.compared.push((api_version.into(), comparison));
@@ -188,36 +191,52 @@ fn cap(entries: &mut Vec<Entry>) {
         let of = |at: usize| (entries[at].time, identifier(entries[at].owner()));
         of(one).cmp(&of(two))
     });
+    let versions = entries.iter().enumerate().map(|(at, entry)| (at, entry.owner()));
+    let ancients = versions.filter(|(_, owner)| owner.is_same(&ancient(&owner.api_version)));
+    let known: HashMap<&str, usize> = ancients.map(|(at, owner)| (&*owner.api_version, at)).collect();
+    // Of each version where they are counted together, then which ones.
+    let mut buckets: HashMap<&str, (usize, Vec<usize>)> = HashMap::new();
     let mut left = updaters.len();
-    let mut firsts: Vec<(Box<str>, usize)> = Vec::new();
-    let mut gone = vec![false; entries.len()];
     for at in updaters {
         if left <= MAX_UPDATERS {
             break;
         }
-        let version = entries[at].owner().api_version.clone();
-        let Some((_, first)) = firsts.iter().find(|(own, _)| *own == version) else {
-            firsts.push((version, at));
-            continue;
-        };
-        let ancient = Owner {
-            manager: ANCIENT.into(),
-            operation: Operation::Update,
-            api_version: version,
-            subresource: "".into(),
-        };
-        let known = (0..entries.len()).find(|&at| !gone[at] && entries[at].owner().is_same(&ancient));
-        let bucket = known.unwrap_or(*first);
-        let together = entries[bucket].set().union(&entries[at].set());
-        entries[bucket] = Entry::new(ancient, &together, entries[at].time);
-        gone[at] = bucket != at;
-        left -= 1;
+        let version = &*entries[at].owner().api_version;
+        match buckets.get_mut(version) {
+            None => drop(buckets.insert(version, (known.get(version).copied().unwrap_or(at), Vec::new()))),
+            Some((_, counted)) => {
+                counted.push(at);
+                left -= 1;
+            }
+        }
+    }
+    let mut gone = vec![false; entries.len()];
+    let mut together = Vec::with_capacity(buckets.len());
+    for (version, (bucket, counted)) in buckets {
+        let Some(last) = counted.last() else { continue };
+        let sets = [&bucket].into_iter().chain(&counted).map(|&at| entries[at].set());
+        let entry = Entry::new(ancient(version), &Set::of_all(sets.collect()), entries[*last].time);
+        together.push((bucket, entry));
+        counted.iter().for_each(|&at| gone[at] = at != bucket);
+    }
+    for (bucket, entry) in together {
+        entries[bucket] = entry;
     }
     let mut at = 0;
     entries.retain(|_| {
         at += 1;
         !gone[at - 1]
     });
+}
+
+/// Who owns what many did in a version.
+fn ancient(api_version: &str) -> Owner {
+    Owner {
+        manager: ANCIENT.into(),
+        operation: Operation::Update,
+        api_version: api_version.into(),
+        subresource: "".into(),
+    }
 }
 
 /// What upstream orders managers of one second by.

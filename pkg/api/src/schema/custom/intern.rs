@@ -16,9 +16,14 @@ struct Interner {
     hashers: [RandomState; 2],
     nodes: HashMap<u128, Weak<Node>>,
     names: HashSet<Arc<str>>,
-    /// How many there were when the dead were last swept out.
+    /// How many there were when the dead were last swept out, and the bytes of names that came since.
     swept: usize,
+    grown: usize,
 }
+
+/// Bytes of names of nobody that may pile up, and of one that may be shared.
+const MOST_GROWN: usize = 4 << 20;
+const LONGEST: usize = 1 << 10;
 
 static INTERNER: LazyLock<Mutex<Interner>> = LazyLock::new(Mutex::default);
 
@@ -39,12 +44,17 @@ pub(super) fn node(key: &[u8], make: impl FnOnce() -> Node) -> Schema {
 }
 
 pub(super) fn name(text: &str) -> Name {
+    if text.len() > LONGEST {
+        return Name::Shared(text.into());
+    }
     let mut interner = INTERNER.lock();
     if let Some(known) = interner.names.get(text) {
         return Name::Shared(known.clone());
     }
     let made: Arc<str> = text.into();
     interner.names.insert(made.clone());
+    interner.grown += text.len();
+    interner.sweep();
     Name::Shared(made)
 }
 
@@ -52,12 +62,13 @@ impl Interner {
     /// Forgets what nobody has any more, each time there are twice as many as the last time.
     fn sweep(&mut self) {
         let all = self.nodes.len() + self.names.len();
-        if all < 2 * self.swept.max(1024) {
+        if all < 2 * self.swept.max(1024) && self.grown < MOST_GROWN {
             return;
         }
         self.nodes.retain(|_, node| node.strong_count() > 0);
         self.names.retain(|name| Arc::strong_count(name) > 1);
         self.swept = self.nodes.len() + self.names.len();
+        self.grown = 0;
     }
 }
 
@@ -100,5 +111,23 @@ mod tests {
             compile(&json!({"type": "object", "minProperties": at})).unwrap();
         }
         assert!(super::INTERNER.lock().nodes.len() < 9000);
+    }
+
+    #[test]
+    fn names_of_nobody_do_not_pile_up() {
+        let held = || {
+            super::INTERNER
+                .lock()
+                .names
+                .iter()
+                .map(|name| name.len())
+                .sum::<usize>()
+        };
+        let before = held();
+        for number in 0..20_000 {
+            super::name(&format!("{number}{}", "x".repeat(1000)));
+        }
+        super::name(&"y".repeat(16 << 20));
+        assert!(held() < before + 2 * super::MOST_GROWN, "{}", held());
     }
 }
