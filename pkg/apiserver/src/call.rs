@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::admission::{Attributes, Notes, Operation, Options};
+use crate::components;
 use crate::crd::conversion;
 use crate::guaranteed_update::{Reads, Target};
 use crate::identity::User;
@@ -47,7 +48,11 @@ impl Call {
 
     /// The stored object that the path names.
     pub fn object(&self) -> Result<Arc<Object>, Status> {
-        let cache = self.row.cache.as_ref().ok_or_else(|| self.not_found())?;
+        let Some(cache) = &self.row.cache else {
+            let mut all = components::all(self).into_iter();
+            let found = all.find(|object| object.name() == self.info.path_name());
+            return found.ok_or_else(|| Status::not_found("", "componentstatus", self.info.path_name()));
+        };
         self.check_key()?;
         let found = cache.get(&self.info.namespace, self.info.path_name());
         found.ok_or_else(|| self.not_found())

@@ -4,6 +4,7 @@ mod activity;
 pub mod admission;
 pub mod bootstrap;
 mod call;
+mod components;
 pub mod config;
 mod crd;
 mod discovery;

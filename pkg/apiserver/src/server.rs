@@ -54,6 +54,16 @@ impl ApiServer {
         Arc::new(ApiServer { state })
     }
 
+    /// Controllers and scheduler run in this process, until the token is cancelled: componentstatuses tell so.
+    pub fn components_run(&self, until: CancellationToken) {
+        self.state.components.run_here(until);
+    }
+
+    /// Controllers and scheduler run wherever this Lease is held.
+    pub fn components_elected(&self, namespace: &str, name: &str) {
+        self.state.components.run_by_lease(namespace, name);
+    }
+
     pub fn config(&self) -> &Config {
         self.state.config()
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::components::Components;
 use crate::config::Config;
 use crate::crd::{self, Definitions};
 use crate::filters::authn::Authenticator;
@@ -60,6 +61,7 @@ pub struct State {
     swapped: Notify,
     definitions: Mutex<Definitions>,
     webhooks: Webhooks,
+    pub(crate) components: Components,
     services: Services,
     authenticator: Authenticator,
     authorizer: Arc<Authorizer>,
@@ -124,6 +126,7 @@ impl State {
             swapped: Notify::new(),
             definitions: Mutex::new(definitions),
             webhooks,
+            components: Components::default(),
             services,
         }))
     }

@@ -615,3 +615,72 @@ async fn every_row_lists() {
         assert_eq!(missing["message"], format!("{} \"none\" not found", row.qualified()));
     }
 }
+
+#[tokio::test]
+async fn component_statuses_tell_what_runs() {
+    const PATH: &str = "/api/v1/componentstatuses";
+    let api = Api::open().await;
+    let told = async || -> Vec<String> {
+        let (code, list) = api.get(PATH).await;
+        assert_eq!((code, &list["metadata"]), (200, &json!({})));
+        let told = |item: &Value| {
+            let condition = &item["conditions"][0];
+            assert_eq!(condition["type"], "Healthy");
+            format!(
+                "{} {} {}",
+                item["metadata"]["name"], condition["status"], condition["message"]
+            )
+            .replace('"', "")
+        };
+        list["items"].as_array().unwrap().iter().map(told).collect()
+    };
+    let running = ["controller-manager True ok", "etcd-0 True ok", "scheduler True ok"];
+    assert_eq!(
+        told().await,
+        [
+            "controller-manager False it does not run",
+            "etcd-0 True ok",
+            "scheduler False it does not run"
+        ]
+    );
+    let token = tokio_util::sync::CancellationToken::new();
+    api.server().components_run(token.clone());
+    assert_eq!(told().await, running);
+    token.cancel();
+    api.server().components_elected("kube-system", "masters");
+    assert_eq!(
+        told().await[2],
+        "scheduler False nobody holds the lease kube-system/masters"
+    );
+    let now = mk8s_api::time::micro(jiff::Timestamp::now());
+    let lease = json!({"metadata": {"name": "masters"}, "spec": {"holderIdentity": "b", "leaseDurationSeconds": 15, "renewTime": now}});
+    assert_eq!(
+        api.post("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", &lease)
+            .await
+            .0,
+        201
+    );
+    assert_eq!(told().await, running);
+
+    let (_, one) = api.get(&format!("{PATH}/etcd-0")).await;
+    assert_eq!(
+        (&one["kind"], &one["metadata"]["name"]),
+        (&json!("ComponentStatus"), &json!("etcd-0"))
+    );
+    assert_eq!(
+        api.get(&format!("{PATH}/none")).await.1["message"],
+        "componentstatus \"none\" not found"
+    );
+    let (_, picked) = api
+        .get(&format!("{PATH}?fieldSelector=metadata.name%3Dscheduler"))
+        .await;
+    assert_eq!(picked["items"].as_array().unwrap().len(), 1);
+    let table = api.accept(PATH, "application/json;as=Table;v=v1;g=meta.k8s.io").await.1;
+    let table: Value = serde_json::from_slice(&table).unwrap();
+    assert_eq!(table["rows"][1]["cells"], json!(["etcd-0", "Healthy", "ok", ""]));
+    let proto = api.accept(PATH, "application/vnd.kubernetes.protobuf").await.1;
+    assert_eq!(
+        mk8s_api::codec::protobuf::decode(&proto).unwrap()["items"][1]["metadata"]["name"],
+        "etcd-0"
+    );
+}

@@ -22,6 +22,9 @@ pub(crate) fn run(server: &Arc<ApiServer>, settings: Settings, election: Option<
         let server = server.clone();
         move |scope: &Supervisor| start(&server, &settings, scope)
     };
+    if let Some(election) = &election {
+        server.components_elected(&election.namespace, &election.name);
+    }
     let Some(election) = election else {
         return start(supervisor);
     };
@@ -48,4 +51,5 @@ fn start(server: &Arc<ApiServer>, settings: &Settings, scope: &Supervisor) {
     let scheduler = identity::client(server, "system:kube-scheduler");
     let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "", scope);
     mk8s_scheduler::run(scheduler, informers, recorder, scope);
+    server.components_run(scope.token().clone());
 }

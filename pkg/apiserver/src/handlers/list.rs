@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::list_body::{Page, Source, respond_list};
 use crate::call::Call;
+use crate::components;
 use crate::crd::conversion;
 use crate::filter::Filter;
 use crate::object::Object;
@@ -22,10 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query)?;
-    let Some(cache) = &call.row.cache else {
-        return respond_list(call, Page::default());
-    };
     let filter = Filter::new(&call.row, &call.info, &options)?;
+    let Some(cache) = &call.row.cache else {
+        let mut all = components::all(call);
+        all.retain(|object| filter.matches(object));
+        let source = Source::Items(all.into_iter());
+        return respond_list(
+            call,
+            Page {
+                source,
+                ..Page::default()
+            },
+        );
+    };
     let namespace = call.info.namespace.as_str();
     if let Some(page) = by_index(call, &options, &filter) {
         return respond_list(call, page);

@@ -80,7 +80,11 @@ fn protobuf_list(call: &Call, page: Page) -> Result<Response<Body>, Status> {
     for object in &objects {
         length += object.proto_item()?.len();
     }
-    let revision = page.revision.to_string();
+    let revision = if page.revision > 0 {
+        page.revision.to_string()
+    } else {
+        String::new()
+    };
     let meta = protobuf::ListMeta {
         resource_version: &revision,
         continue_token: &page.continue_token,
@@ -238,7 +242,11 @@ struct Lister {
 impl Lister {
     fn text(call: &Call, page: Page, layout: Layout) -> Result<Lister, Status> {
         let row = &call.row;
-        let mut meta = tree!({"resourceVersion": page.revision.to_string()});
+        let mut meta = tree!({});
+        // Of what is not stored there is none.
+        if page.revision > 0 {
+            meta["resourceVersion"] = page.revision.to_string().into();
+        }
         // Lists of custom objects say that they end.
         let says_end = row.schema.is_none() && call.output.shape == Shape::Object;
         if says_end || !page.continue_token.is_empty() {
