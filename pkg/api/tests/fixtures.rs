@@ -1,6 +1,7 @@
 //! Every kind, filled by upstream's own types and encoded by its own encoders, through the codecs.
 #![allow(clippy::unwrap_used)]
 
+use mk8s_api::apply::Managed;
 use mk8s_api::codec::{Validation, conform, json, protobuf};
 use mk8s_api::{patch, schema};
 use serde_json::Value;
@@ -45,10 +46,10 @@ fn protobuf_of_every_kind_comes_back_the_same() {
         let encoded = protobuf::encode(&expected).unwrap();
         assert_eq!(protobuf::decode(&encoded).unwrap(), expected, "{kind}");
         let ty = schema::by_api_version(api_version, kind).unwrap();
-        let raw = protobuf::raw_from_json(ty, text.as_bytes()).unwrap();
+        let raw = protobuf::raw_from_json(ty, text.as_bytes(), &Managed::NOBODY).unwrap();
         let again = protobuf::decode(&protobuf::envelope(api_version, kind, &raw)).unwrap();
         assert_eq!(again, expected, "{kind} from text");
-        let item = protobuf::item_from_json(ty, text.as_bytes()).unwrap();
+        let item = protobuf::item_from_json(ty, text.as_bytes(), &Managed::NOBODY).unwrap();
         assert_eq!(protobuf::item_raw(&item), raw, "{kind}");
     }
 }

@@ -1,5 +1,6 @@
 //! One stored object as the watch cache holds it: the bytes clients receive, its managers, and what selectors ask of it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -234,6 +235,16 @@ impl Object {
         begins
     }
 
+    /// The text without managers, with a resourceVersion.
+    fn bare_at(&self, revision: u64) -> Cow<'_, [u8]> {
+        if revision == self.revision {
+            return Cow::Borrowed(&self.json);
+        }
+        let mut text = Vec::with_capacity(self.json.len() + 20);
+        self.print_bare(0, revision, &mut text);
+        Cow::Owned(text)
+    }
+
     fn print_from(&self, mut from: usize, revision: u64, into: &mut Vec<u8>) {
         let at = self.revision_at as usize;
         if !self.managed.is_empty()
@@ -243,6 +254,11 @@ impl Object {
             apply::print_field(&self.managed, into);
             from = field;
         }
+        self.print_bare(from, revision, into);
+    }
+
+    fn print_bare(&self, from: usize, revision: u64, into: &mut Vec<u8>) {
+        let at = self.revision_at as usize;
         if revision == self.revision {
             into.extend_from_slice(&self.json[from..]);
             return;
@@ -272,7 +288,7 @@ impl Object {
     /// The object in Kubernetes protobuf, in its stored version, framed as a list's item; made once.
     pub fn proto_item(&self) -> Result<Bytes, Status> {
         let made = self.proto.get_or_init(|| {
-            let item = self.encode(|schema| protobuf::item_from_json(schema, &self.json_at(self.revision)));
+            let item = self.encode(|schema| protobuf::item_from_json(schema, &self.json, &self.managed));
             item.map(Bytes::from).map_err(Box::new)
         });
         made.clone().map_err(|status| *status)
@@ -280,7 +296,7 @@ impl Object {
 
     /// Its message alone, with another resourceVersion.
     pub fn proto_at(&self, revision: u64) -> Result<Vec<u8>, Status> {
-        self.encode(|schema| protobuf::raw_from_json(schema, &self.json_at(revision)))
+        self.encode(|schema| protobuf::raw_from_json(schema, &self.bare_at(revision), &self.managed))
     }
 
     fn encode(&self, encode: impl FnOnce(&Schema) -> Result<Vec<u8>, ProtobufError>) -> Result<Vec<u8>, Status> {

@@ -22,7 +22,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Operation::Apply => "Apply",
             Operation::Update => "Update",
@@ -141,15 +141,30 @@ impl PartialEq for Entry {
 
 impl Entry {
     pub(super) fn new(owner: Owner, fields: &Set, time: Option<Time>) -> Entry {
+        Entry::printed(owner, fields_v1::print(fields), time)
+    }
+
+    /// Of fields in canonical FieldsV1.
+    pub(super) fn printed(owner: Owner, fields: String, time: Option<Time>) -> Entry {
         Entry {
             printed: OWNERS.get(Printed::of(owner)),
-            fields: FIELDS.get(fields_v1::print(fields)),
+            fields: FIELDS.get(fields),
             time,
         }
     }
 
     pub fn owner(&self) -> &Owner {
         &self.printed.owner
+    }
+
+    /// What it owns, in canonical FieldsV1.
+    pub fn fields(&self) -> &str {
+        &self.fields
+    }
+
+    /// When it last changed that, where somebody said so.
+    pub fn time(&self) -> Option<&str> {
+        self.time.as_ref().and_then(|time| std::str::from_utf8(time).ok())
     }
 
     /// The fields as a tree.

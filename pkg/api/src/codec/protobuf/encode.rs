@@ -8,7 +8,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::{MAGIC, ProtobufError, wire};
+use super::{MAGIC, ProtobufError, managers, wire};
+use crate::apply::Managed;
 use crate::codec::scalar as text;
 use crate::codec::typed::{FieldName, Name, STRING};
 use crate::schema::{self, Any, Field, Node, Or, Scalar, Schema, What};
@@ -34,19 +35,21 @@ pub fn encode_raw(ty: &Schema, object: &Value) -> Result<Vec<u8>, ProtobufError>
     Ok(out)
 }
 
-/// The message alone, from JSON text.
-pub fn raw_from_json(ty: &Schema, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
-    let mut out = Vec::with_capacity(json.len());
+/// The message alone, from JSON text without managers, and these.
+pub fn raw_from_json(ty: &Schema, json: &[u8], managed: &Managed) -> Result<Vec<u8>, ProtobufError> {
+    let mut out = Vec::with_capacity(json.len() + managed.printed_len());
     json_message(&mut out, ty, json)?;
+    managers::put(&mut out, 0, managed);
     Ok(out)
 }
 
-/// The message as an item of its kind's list, from JSON text: what an object keeps for lists. `item_raw` is the message.
-pub fn item_from_json(ty: &Schema, json: &[u8]) -> Result<Vec<u8>, ProtobufError> {
-    let mut out = Vec::with_capacity(json.len());
+/// The same as an item of its kind's list: what an object keeps for lists. `item_raw` is the message.
+pub fn item_from_json(ty: &Schema, json: &[u8], managed: &Managed) -> Result<Vec<u8>, ProtobufError> {
+    let mut out = Vec::with_capacity(json.len() + managed.printed_len());
     key(&mut out, 2, wire::BYTES);
     let start = open(&mut out);
     json_message(&mut out, ty, json)?;
+    managers::put(&mut out, start, managed);
     close(&mut out, start);
     out.shrink_to_fit();
     Ok(out)
@@ -146,11 +149,11 @@ where
         .map_err(|error| ProtobufError::Value(error.to_string()))
 }
 
-fn key(out: &mut Vec<u8>, number: u16, wire_type: u8) {
+pub(super) fn key(out: &mut Vec<u8>, number: u16, wire_type: u8) {
     varint(out, u64::from(number) << 3 | u64::from(wire_type));
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -158,23 +161,23 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn varint_length(value: u64) -> usize {
+pub(super) fn varint_length(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-fn bytes(out: &mut Vec<u8>, number: u16, bytes: &[u8]) {
+pub(super) fn bytes(out: &mut Vec<u8>, number: u16, bytes: &[u8]) {
     key(out, number, wire::BYTES);
     varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Leaves one byte for a length; `close` makes room when it takes more.
-fn open(out: &mut Vec<u8>) -> usize {
+pub(super) fn open(out: &mut Vec<u8>) -> usize {
     out.push(0);
     out.len()
 }
 
-fn close(out: &mut Vec<u8>, start: usize) {
+pub(super) fn close(out: &mut Vec<u8>, start: usize) {
     let length = out.len() - start;
     let mut at = start - 1;
     let extra = varint_length(length as u64) - 1;

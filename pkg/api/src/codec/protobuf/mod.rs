@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+mod managers;
 
 use super::DecodeError;
 
@@ -75,7 +76,7 @@ mod tests {
         ];
         let items: Vec<Vec<u8>> = texts
             .iter()
-            .map(|text| item_from_json(ty, text.as_bytes()).unwrap())
+            .map(|text| item_from_json(ty, text.as_bytes(), &crate::apply::Managed::NOBODY).unwrap())
             .collect();
         let meta = ListMeta {
             resource_version: "7",
