@@ -26,9 +26,11 @@ use crate::respond;
 use crate::rows::Row;
 use crate::state::State;
 use crate::table::{self, Look};
-use crate::watch_cache::{Event, EventKind, Next, ResourceCache, Snapshot, Watcher};
+use crate::watch_cache::{Event, EventKind, Form, Next, ResourceCache, Snapshot, Watcher};
 
 const CHUNK: usize = 64 << 10;
+/// The version in which metadata alone is asked for, as a rule.
+const META: &str = "meta.k8s.io/v1";
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
@@ -68,7 +70,8 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
         _ => "application/json",
     };
     let mut response = respond::bytes(StatusCode::OK, content_type, Bytes::new());
-    let frames = futures::stream::unfold(stream, |mut stream| async move {
+    // Behind a pointer: it is handed on with each chunk.
+    let frames = futures::stream::unfold(Box::new(stream), |mut stream| async move {
         let chunk = stream.next().await?;
         Some((Ok::<_, Infallible>(chunk), stream))
     });
@@ -314,7 +317,7 @@ impl Stream {
 
     /// What can be sent of the events that were taken.
     fn ready(&mut self) -> Option<Bytes> {
-        let mut chunk = Vec::new();
+        let mut chunk = Chunk::default();
         let everything = self.scope.is_everything();
         for event in &self.events {
             let (kind, object) = if everything {
@@ -325,18 +328,21 @@ impl Stream {
                     None => continue,
                 }
             };
-            if let Err(status) = self.encoder.put(&mut chunk, kind, object, event.revision) {
+            let own = kind == event.kind && Arc::ptr_eq(object, &event.object);
+            let put = match self.encoder.form.filter(|_| own) {
+                Some(form) => self.encoder.frame(form, event).map(|frame| chunk.add(frame)),
+                None => self.encoder.put(chunk.text(), kind, object, event.revision),
+            };
+            if let Err(status) = put {
                 // Not one event is left out in silence: the client hears why, and lists again.
                 self.last_words = Some(status);
                 break;
             }
         }
-        if chunk.is_empty() {
-            return None;
-        }
+        let chunk = chunk.finish()?;
         // Who reads slowly holds on to his chunk, not to the objects that it was made of.
         self.events.clear();
-        Some(chunk.into())
+        Some(chunk)
     }
 
     async fn wait(&mut self) -> Option<Bytes> {
@@ -382,56 +388,101 @@ impl Stream {
     }
 }
 
+/// What is sent at once: one event's shared frame as it is, several in a text of their own.
+#[derive(Default)]
+struct Chunk {
+    only: Option<Bytes>,
+    text: Vec<u8>,
+}
+
+impl Chunk {
+    fn add(&mut self, frame: Bytes) {
+        if self.only.is_none() && self.text.is_empty() {
+            self.only = Some(frame);
+        } else {
+            self.text().extend_from_slice(&frame);
+        }
+    }
+
+    /// The text so far, to be added to.
+    fn text(&mut self) -> &mut Vec<u8> {
+        if let Some(only) = self.only.take() {
+            self.text.reserve(only.len() * 2);
+            self.text.extend_from_slice(&only);
+        }
+        &mut self.text
+    }
+
+    fn finish(self) -> Option<Bytes> {
+        self.only.or_else(|| (!self.text.is_empty()).then(|| self.text.into()))
+    }
+}
+
 /// Writes events the way one client wants them.
 struct Encoder {
     row: Arc<Row>,
     output: Output,
     look: Look,
-    /// Shared JSON frames can be sent as they are.
-    plain: bool,
+    /// The form in which all who ask for the same get an event; none where it is made for this one.
+    form: Option<Form>,
     /// Column definitions are sent with the first table only, as upstream does.
     columns_sent: bool,
 }
 
 impl Encoder {
     fn new(call: &Call) -> Result<Encoder, Status> {
+        let look = table::look(call.output, &call.query)?;
         Ok(Encoder {
             row: call.row.clone(),
             output: call.output,
-            look: table::look(call.output, &call.query)?,
-            plain: call.output.encoding != Encoding::Protobuf
-                && call.output.shape == Shape::Object
-                && call.row.shows_stored(),
+            look,
+            form: match (call.output.encoding, call.output.shape) {
+                (Encoding::Protobuf, Shape::Object) => call.row.shows_stored().then_some(Form::Protobuf),
+                (_, Shape::Object) => call.row.shows_stored().then_some(Form::Json),
+                (Encoding::Json, Shape::Metadata | Shape::MetadataList) if look.api_version == META => {
+                    Some(Form::Metadata)
+                }
+                _ => None,
+            },
             columns_sent: false,
         })
     }
 
     /// Writes an event as the row shows it.
     fn put(&mut self, chunk: &mut Vec<u8>, kind: EventKind, object: &Arc<Object>, revision: u64) -> Result<(), Status> {
-        let (encoding, shape) = (self.output.encoding, self.output.shape);
-        if self.plain {
-            chunk.reserve(object.sent_len() + 48);
-            put_frame(chunk, kind.as_str(), |chunk| object.print_at(revision, chunk));
-            return Ok(());
-        }
-        if encoding == Encoding::Protobuf && shape == Shape::Object && self.row.shows_stored() {
-            return self.put_protobuf(chunk, kind, object, revision);
-        }
-        if encoding != Encoding::Protobuf && matches!(shape, Shape::Metadata | Shape::MetadataList) {
-            let text = object.partial_metadata(revision, self.look.api_version)?;
-            put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
-            return Ok(());
+        match self.form {
+            Some(Form::Json) => {
+                chunk.reserve(object.sent_len() + 48);
+                put_frame(chunk, kind.as_str(), |chunk| object.print_at(revision, chunk));
+                return Ok(());
+            }
+            Some(Form::Protobuf) => return self.put_protobuf(chunk, kind, object, revision),
+            Some(Form::Metadata) => {
+                let text = object.partial_metadata(revision, self.look.api_version)?;
+                put_frame(chunk, kind.as_str(), |chunk| chunk.extend_from_slice(&text));
+                return Ok(());
+            }
+            None => {}
         }
         let mut value = object.whole()?;
         if revision != object.revision {
             mk8s_api::meta::set(&mut value, &["metadata", "resourceVersion"], revision.to_string());
         }
-        let shown = match shape {
+        let shown = match self.output.shape {
             Shape::Object => self.row.show(value),
             Shape::Metadata | Shape::MetadataList => table::partial_metadata(value, self.look),
             Shape::Table => self.table(&value),
         };
         self.put_value(chunk, kind.as_str(), &shown)
+    }
+
+    /// An event as every watcher of this form gets it.
+    fn frame(&mut self, form: Form, event: &Event) -> Result<Bytes, Status> {
+        event.frame(form, || {
+            let mut frame = Vec::new();
+            self.put(&mut frame, event.kind, &event.object, event.revision)?;
+            Ok(frame.into())
+        })
     }
 
     /// The stored version in protobuf: the object keeps its own encoded form.

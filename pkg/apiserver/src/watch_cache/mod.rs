@@ -17,7 +17,7 @@ pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
 pub(crate) use resource::INDEXED_FIELD;
 pub use resource::{KEEP_SNAPSHOT, ResourceCache, Snapshot};
-pub use ring::{Event, EventKind};
+pub use ring::{Event, EventKind, Form};
 pub use watcher::{Next, Watcher};
 
 /// All resources' caches.

@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use mk8s_api::status::Status;
+use parking_lot::Mutex;
+
 use crate::object::Object;
 
 /// What a ring keeps of its events.
@@ -50,7 +54,22 @@ impl EventKind {
     }
 }
 
-/// One change. Watchers send the object's own bytes; what is encoded otherwise is made for each, or kept by the object.
+/// The forms of an event that watchers have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    Protobuf,
+    /// The object's metadata alone, in JSON.
+    Metadata,
+}
+
+const FORMS: usize = 3;
+
+/// So many of a resource's newest events keep the forms in which they were sent: whoever watches is no further behind, as a
+/// rule. What they take is bounded by what the ring's events do.
+const FRAMED: usize = 256;
+
+/// One change. How it is written out is found out by the first watcher that it is written for.
 pub struct Event {
     pub kind: EventKind,
     pub revision: u64,
@@ -59,6 +78,14 @@ pub struct Event {
     pub old: Option<Arc<Object>>,
     at: Instant,
     weight: usize,
+    frames: Mutex<Frames>,
+}
+
+/// What is sent of an event, by form.
+enum Frames {
+    Kept(Option<Box<[Option<Bytes>; FORMS]>>),
+    /// It is an old one: who is as far behind makes his own.
+    Forgotten,
 }
 
 impl Event {
@@ -74,7 +101,29 @@ impl Event {
             old,
             at,
             weight,
+            frames: Mutex::new(Frames::Kept(None)),
         }
+    }
+
+    /// What is sent of it in a form, made once.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn frame(&self, form: Form, make: impl FnOnce() -> Result<Bytes, Status>) -> Result<Bytes, Status> {
+        let mut frames = self.frames.lock();
+        let Frames::Kept(kept) = &mut *frames else {
+            drop(frames);
+            return make();
+        };
+        let frame = &mut kept.get_or_insert_default()[form as usize];
+        match frame {
+            Some(made) => Ok(made.clone()),
+            None => Ok(frame.insert(make()?).clone()),
+        }
+    }
+
+    fn forget_frames(&self) {
+        *self.frames.lock() = Frames::Forgotten;
     }
 
     /// Approximate bytes that the ring holds for it: the object that it replaced too, which nobody else may hold any more.
@@ -108,6 +157,9 @@ impl Ring {
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
         self.bytes += event.weight();
         self.events.push_back(event);
+        if let Some(old) = self.events.len().checked_sub(FRAMED + 1) {
+            self.events[old].forget_frames();
+        }
         self.shed(now);
     }
 
