@@ -36,6 +36,9 @@ const DEFINING: &[&str] = &["customresourcedefinitions", "apiservices"];
 /// deletes it reads before, with all owners: a kind that is not seen keeps garbage, and loses nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long what may be news waits for more of it: an operator's many definitions are asked for together.
+const TOGETHER: Duration = Duration::from_millis(200);
+
 /// A kind of objects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Kind {
@@ -173,7 +176,6 @@ pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
     tokio::pin!(patience);
     loop {
         tokio::select! {
-            // Asked when nothing else waits: many definitions that come together are one piece of news.
             biased;
             Some(change) = watches.changes.next() => {
                 // What was told before its kind was found to be gone is no news any more.
@@ -221,9 +223,10 @@ impl Default for Asking {
 }
 
 impl Asking {
-    fn ask(&mut self, now: bool) {
-        if now {
-            self.at = Some(Instant::now());
+    fn ask(&mut self, soon: bool) {
+        if soon {
+            let soon = Instant::now() + TOGETHER;
+            self.at = Some(self.at.map_or(soon, |at| at.min(soon)));
         }
     }
 
