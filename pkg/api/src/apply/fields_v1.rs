@@ -8,6 +8,9 @@ use super::set::{Node, Set};
 /// The text of a set that is empty.
 pub const EMPTY: &str = "{}";
 
+/// What says of a step that has others below it that it is one itself.
+pub(super) const MEMBER: &str = r#"".":{}"#;
+
 /// The canonical text of a set: what upstream prints, byte for byte.
 pub fn print(set: &Set) -> String {
     let mut text = String::with_capacity(512);
@@ -18,9 +21,8 @@ pub fn print(set: &Set) -> String {
 
 fn print_level(set: &Set, member: bool, text: &mut String, scratch: &mut String) {
     text.push('{');
-    // Below a member that has members below it, `.` says that it is one itself.
     if member && !set.is_empty() {
-        text.push_str("\".\":{}");
+        text.push_str(MEMBER);
     }
     for (at, node) in set.nodes().iter().enumerate() {
         if at > 0 || member {
@@ -34,7 +36,8 @@ fn print_level(set: &Set, member: bool, text: &mut String, scratch: &mut String)
     text.push('}');
 }
 
-fn print_key(key: &str, text: &mut String) {
+/// Appends a step as a key, with its colon.
+pub(super) fn print_key(key: &str, text: &mut String) {
     if key.bytes().any(|byte| byte < 0x20) {
         text.push_str(&serde_json::Value::from(key).to_string());
     } else {

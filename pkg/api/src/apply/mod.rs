@@ -11,6 +11,7 @@ mod conflict;
 mod element;
 mod extract;
 mod fields_v1;
+mod gained;
 mod intern;
 mod items;
 mod last_applied;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::compare::{Comparison, compare};
 use super::fields_v1::{Overlap, overlap};
+use super::gained;
 use super::items::ItemError;
 use super::managed::{Entry, Managed, Operation, Owner, Time};
 use super::node::Node;
@@ -37,7 +38,7 @@ const MAX_UPDATERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 
 /// What nobody owns: the server's own.
-static SERVERS: LazyLock<Set> = LazyLock::new(|| {
+pub(super) static SERVERS: LazyLock<Set> = LazyLock::new(|| {
     Set::of_fields(&[
         &["apiVersion"],
         &["kind"],
@@ -72,6 +73,11 @@ pub fn update(
     versions: &dyn Versions,
 ) -> Result<Managed, ItemError> {
     let own_version = &*writer.owner.api_version;
+    if before.is_empty()
+        && let Some(managed) = first(old, new, writer, versions)
+    {
+        return Ok(managed);
+    }
     let mut changes = Changes::new(versions, old, new);
     if changes.in_version(own_version)?.is_none() {
         return Ok(before.clone());
@@ -94,6 +100,16 @@ pub fn update(
     }
     cap(&mut entries);
     Ok(Managed::of(entries))
+}
+
+/// The managers of an object that nobody owned anything of, where there is nothing to be said but what the writer gains.
+fn first(old: &Value, new: &Value, writer: &Writer, versions: &dyn Versions) -> Option<Managed> {
+    let version = &*writer.owner.api_version;
+    let node = versions.node(version)?;
+    let (old, new) = (versions.convert(old, version)?, versions.convert(new, version)?);
+    let fields = gained::print(node, &old, &new, &SERVERS, versions.ignored(version)).ok()?;
+    let entry = Entry::printed(writer.owner.clone(), fields, Some(writer.now));
+    Some(Managed::of(vec![entry]))
 }
 
 /// What managers keep when fields get other values or go. The writer keeps what he changes.
