@@ -146,11 +146,22 @@ create-configmap-1 3 2
 create-pod 10 7
 get-pod 20 8
 patch-status 10 -
+apply-deployment 10 8
+renew-lease 10 -
+delete-pod 10 -
+create-custom 10 8
 list-json 20 12
 list-protobuf 20 12
 list-page 12 8
 fan-out 6 -
 GOALS
+echo "== single calls at half of the rate that is reached, the slowest of a hundred (ms)"
+IFS=$'\t' read -r _ _ _ _ alone _ < <(bench paced)
+IFS=$'\t' read -r _ _ _ _ beside _ < <(bench paced-beside-lists)
+most "alone" "$alone" 20
+compared=$(ratio "$beside" "$alone")
+goal "beside one who lists everything" "$beside" "$alone" "$compared" "$compared" "<=" 2
+
 echo "== memory"
 # The 16 000 pods of above, and as many more; what a burst takes beside is given back by then.
 sleep 90
@@ -159,6 +170,16 @@ row "with 16 000 pods: resident (MiB)" "$before" - - -
 bench create-pod >/dev/null
 sleep 90
 most "per pod of the next 16 000 (KB)" "$(awk -v from="$before" -v to="$(resident)" 'BEGIN { printf "%.1f", (to - from) * 1048.576 / 16000 }')" 8
+
+echo "== 500 definitions of 23 KB"
+before=$(resident)
+IFS=$'\t' read -r _ failed rate _ _ cpu < <(bench define-500)
+if [ "$failed" != 0 ]; then echo "error: $failed definitions failed" >&2; exit 1; fi
+most "until all are served (s)" "$(awk -v rate="$rate" 'BEGIN { printf "%.2f", 500 / rate }')" 3
+most "CPU until it is idle again (s)" "$(awk -v cpu="$cpu" 'BEGIN { printf "%.2f", 500 * cpu / 1e6 }')" 3
+IFS=$'\t' read -r _ _ _ took _ _ < <(bench openapi)
+most "the first OpenAPI v2 after it (ms)" "$took" 500
+most "resident, more than before (MiB)" "$(awk -v from="$before" -v to="$(resident)" 'BEGIN { printf "%.1f", to - from }')" 100
 bench clean
 if [ -n "$peer" ]; then other clean; fi
 if ((${#missed[@]})); then

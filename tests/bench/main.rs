@@ -14,7 +14,10 @@
 )]
 
 mod client;
+mod definitions;
 mod fanout;
+mod objects;
+mod paced;
 mod pods;
 mod process;
 mod scenario;

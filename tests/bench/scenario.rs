@@ -1,4 +1,5 @@
 //! The loads, as data. All work in a namespace of their own; the pods have no scheduler, so that nobody acts on them.
+//! A load's figures are those of its requests alone: what they need is made before the clock runs.
 
 use std::{
     sync::{
@@ -14,7 +15,9 @@ use serde_json::{Value, json};
 use crate::{
     Measured,
     client::{JSON, PROTOBUF, Request, Server},
-    fanout, pods, process,
+    definitions, fanout,
+    objects::{self, NAMESPACE, What},
+    paced, pods, process,
 };
 
 pub struct Scenario {
@@ -40,6 +43,29 @@ enum Load {
         clients: usize,
         count: usize,
     },
+    /// Each client its own object, which exists: `request` gets its path and the request's number.
+    Change {
+        what: What,
+        request: fn(&str, usize) -> Request,
+        clients: usize,
+        count: usize,
+    },
+    /// So many objects that exist, each once.
+    Delete {
+        what: What,
+        clients: usize,
+        count: usize,
+    },
+    /// At half of the rate that the server reaches; see [`paced`].
+    Paced {
+        beside_lists: bool,
+    },
+    /// CustomResourceDefinitions, until all of them are served.
+    Define {
+        clients: usize,
+        count: usize,
+    },
+    OpenApi,
     /// One client; `query` follows the path.
     ListPods {
         accept: &'static str,
@@ -57,14 +83,6 @@ enum Load {
         writes: usize,
     },
 }
-
-#[derive(Clone, Copy)]
-enum What {
-    ConfigMap,
-    Pod,
-}
-
-const NAMESPACE: &str = "bench";
 
 static SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -108,6 +126,56 @@ static SCENARIOS: &[Scenario] = &[
             clients: 64,
             count: 6_000,
         },
+    },
+    Scenario {
+        name: "apply-deployment",
+        load: Load::Change {
+            what: What::Deployment,
+            request: objects::apply,
+            clients: 64,
+            count: 6_000,
+        },
+    },
+    Scenario {
+        name: "renew-lease",
+        load: Load::Change {
+            what: What::Lease,
+            request: objects::renew,
+            clients: 64,
+            count: 10_000,
+        },
+    },
+    Scenario {
+        name: "delete-pod",
+        load: Load::Delete {
+            what: What::Pod,
+            clients: 64,
+            count: 6_000,
+        },
+    },
+    Scenario {
+        name: "create-custom",
+        load: Load::Create {
+            what: What::Custom,
+            clients: 64,
+            count: 6_000,
+        },
+    },
+    Scenario {
+        name: "paced",
+        load: Load::Paced { beside_lists: false },
+    },
+    Scenario {
+        name: "paced-beside-lists",
+        load: Load::Paced { beside_lists: true },
+    },
+    Scenario {
+        name: "define-500",
+        load: Load::Define { clients: 8, count: 500 },
+    },
+    Scenario {
+        name: "openapi",
+        load: Load::OpenApi,
     },
     Scenario {
         name: "list-json",
@@ -173,6 +241,7 @@ impl Scenario {
             Load::Prepare => prepare(server).await,
             Load::Clean => clean(server).await,
             Load::Create { what, clients, count } => {
+                definitions::ensure(server, what).await;
                 let body = Bytes::from(what.body().to_string());
                 let path: Arc<str> = what.path().into();
                 return Some(requests(server, pids, clients, count, move |_, _| Request::create(&path, &body)).await);
@@ -195,6 +264,27 @@ impl Scenario {
                 };
                 return Some(requests(server, pids, clients, count, patch).await);
             }
+            Load::Change {
+                what,
+                request,
+                clients,
+                count,
+            } => {
+                let paths = make(server, what, clients).await;
+                let request = move |client: usize, number: usize| request(&paths[client], number);
+                return Some(requests(server, pids, clients, count, request).await);
+            }
+            Load::Delete { what, clients, count } => {
+                let paths = make(server, what, count).await;
+                let request = move |_, number: usize| Request {
+                    method: "DELETE",
+                    ..Request::get(&format!("{}?gracePeriodSeconds=0", paths[number]).into(), JSON)
+                };
+                return Some(requests(server, pids, clients, count, request).await);
+            }
+            Load::Paced { beside_lists } => return Some(paced::run(server, pids, beside_lists).await),
+            Load::Define { clients, count } => return Some(definitions::run(server, pids, clients, count).await),
+            Load::OpenApi => return Some(definitions::openapi(server, pids).await),
             Load::ListPods { accept, query, count } => {
                 let path: Arc<str> = format!("{}{query}", What::Pod.path()).into();
                 return Some(requests(server, pids, 1, count, move |_, _| Request::get(&path, accept)).await);
@@ -209,52 +299,26 @@ impl Scenario {
     }
 }
 
-impl What {
-    fn path(self) -> String {
-        let plural = match self {
-            Self::ConfigMap => "configmaps",
-            Self::Pod => "pods",
-        };
-        format!("/api/v1/namespaces/{NAMESPACE}/{plural}")
-    }
-
-    fn body(self) -> Value {
-        match self {
-            Self::ConfigMap => json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"generateName": "bench-", "labels": {"app": "bench"}},
-                "data": {"key": "value", "more": "x".repeat(100)},
-            }),
-            Self::Pod => json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {
-                    "generateName": "bench-",
-                    "labels": {"app": "bench", "tier": "web", "pod-template-hash": "5d4f8c7b9"},
-                    "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
-                },
-                "spec": {
-                    "schedulerName": "none",
-                    "containers": [{
-                        "name": "web", "image": "registry.example.com/web:1.2.3",
-                        "args": ["--listen=:8080", "--log=info"],
-                        "env": [
-                            {"name": "A", "value": "1"},
-                            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                        ],
-                        "ports": [{"name": "http", "containerPort": 8080}],
-                        "resources": {
-                            "requests": {"cpu": "100m", "memory": "64Mi"},
-                            "limits": {"cpu": "500m", "memory": "128Mi"},
-                        },
-                        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 10},
-                        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
-                        "volumeMounts": [{"name": "config", "mountPath": "/etc/web"}],
-                    }],
-                    "volumes": [{"name": "config", "configMap": {"name": "web"}}],
-                },
-            }),
+/// Makes so many objects, by several clients, and says where they are.
+pub async fn make(server: &Server, what: What, count: usize) -> Arc<[String]> {
+    let path: Arc<str> = what.path().into();
+    let body = Bytes::from(what.body().to_string());
+    let share = |client: usize| count / MAKERS + usize::from(client < count % MAKERS);
+    let made = (0..MAKERS).map(|client| {
+        let (path, body) = (path.clone(), body.clone());
+        async move {
+            let mut connection = server.connect().await.unwrap();
+            let mut paths = Vec::with_capacity(share(client));
+            for _ in 0..share(client) {
+                let made = connection.whole("POST", &path, body.clone()).await.unwrap();
+                assert!(made.status.is_success(), "{}", String::from_utf8_lossy(&made.body));
+                let made: Value = serde_json::from_slice(&made.body).unwrap();
+                paths.push(format!("{path}/{}", made["metadata"]["name"].as_str().unwrap()));
+            }
+            paths
         }
-    }
+    });
+    futures::future::join_all(made).await.concat().into()
 }
 
 /// The paths of pods that were created.
