@@ -286,12 +286,12 @@ impl Object {
     }
 
     /// The object in Kubernetes protobuf, in its stored version, framed as a list's item; made once.
-    pub fn proto_item(&self) -> Result<Bytes, Status> {
+    pub fn proto_item(&self) -> Result<&Bytes, Status> {
         let made = self.proto.get_or_init(|| {
             let item = self.encode(|schema| protobuf::item_from_json(schema, &self.json, &self.managed));
             item.map(Bytes::from).map_err(Box::new)
         });
-        made.clone().map_err(|status| *status)
+        made.as_ref().map_err(|status| Status::clone(status))
     }
 
     /// Its message alone, with another resourceVersion.

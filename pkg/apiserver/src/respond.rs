@@ -77,7 +77,7 @@ pub fn object(code: StatusCode, call: &Call, object: &Arc<Object>) -> Result<Res
             }
             Encoding::Protobuf => {
                 let item = object.proto_item()?;
-                let body = protobuf::envelope(&row.api_version, row.kind(), protobuf::item_raw(&item));
+                let body = protobuf::envelope(&row.api_version, row.kind(), protobuf::item_raw(item));
                 return Ok(compressed(code, Encoding::Protobuf.content_type(), body.into(), output));
             }
             _ => {}

@@ -10,29 +10,28 @@ use super::conditions::Condition;
 
 /// Names that the other definitions of a group have.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct Taken<'a> {
     /// Plurals, singulars and short names.
-    resources: HashSet<String>,
+    resources: HashSet<&'a str>,
     /// Kinds and kinds of lists.
-    kinds: HashSet<String>,
+    kinds: HashSet<&'a str>,
 }
 
-impl Taken {
+impl<'a> Taken<'a> {
     /// Adds what a definition was given.
-    pub fn add(&mut self, accepted: &Value) {
-        let text = |key: &str| accepted[key].as_str().map(str::to_string);
+    pub fn add(&mut self, accepted: &'a Value) {
+        let text = |key: &str| accepted[key].as_str();
         self.resources
             .extend([text("plural"), text("singular")].into_iter().flatten());
         let short = accepted["shortNames"].as_array().into_iter().flatten();
-        self.resources
-            .extend(short.filter_map(Value::as_str).map(str::to_string));
+        self.resources.extend(short.filter_map(Value::as_str));
         self.kinds
             .extend([text("kind"), text("listKind")].into_iter().flatten());
     }
 }
 
 /// The names that a definition has now, and the condition that says whether they are all it asks for.
-pub fn accept(wanted: &Value, accepted: &Value, taken: &Taken) -> (Value, Condition) {
+pub fn accept(wanted: &Value, accepted: &Value, taken: &Taken<'_>) -> (Value, Condition) {
     let mut now = accepted.as_object().cloned().unwrap_or_default();
     let mut conflict = None;
     for (key, reason, used) in [
@@ -67,12 +66,12 @@ fn put(names: &mut Map<String, Value>, key: &str, wanted: &Value) {
     };
 }
 
-fn in_use(name: &str, used: &HashSet<String>) -> Option<String> {
+fn in_use(name: &str, used: &HashSet<&str>) -> Option<String> {
     used.contains(name).then(|| format!("{name:?} is already in use"))
 }
 
 /// What is wrong with a list of names, of which some may be one's own already.
-fn all_in_use(names: &[Value], own: &Value, used: &HashSet<String>) -> Option<String> {
+fn all_in_use(names: &[Value], own: &Value, used: &HashSet<&str>) -> Option<String> {
     let own = own.as_array().map_or(&[][..], Vec::as_slice);
     let fresh = names.iter().filter(|name| !own.contains(name));
     let mut why: Vec<String> = Vec::new();

@@ -342,7 +342,7 @@ fn write_item(chunk: &mut Vec<u8>, item: &Item, layout: Layout, row: &Row, objec
         Item::Json(_) => untyped(row, object.whole()?),
         Item::Protobuf => {
             // Encoded before the head was written: the lengths in it are of these bytes.
-            chunk.extend_from_slice(&object.proto_item()?);
+            chunk.extend_from_slice(object.proto_item()?);
             return Ok(());
         }
         Item::Shown => untyped(row, row.show(object.whole()?)),

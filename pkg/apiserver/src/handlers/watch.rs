@@ -490,7 +490,7 @@ impl Encoder {
         let frame = |raw: &[u8]| protobuf::watch_frame(kind.as_str(), &self.row.api_version, self.row.kind(), raw);
         if revision == object.revision {
             let item = object.proto_item()?;
-            chunk.extend_from_slice(&frame(protobuf::item_raw(&item)));
+            chunk.extend_from_slice(&frame(protobuf::item_raw(item)));
         } else {
             chunk.extend_from_slice(&frame(&object.proto_at(revision)?));
         }
