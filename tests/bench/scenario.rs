@@ -84,6 +84,9 @@ enum Load {
     },
 }
 
+/// How many clients make what a load needs.
+const MAKERS: usize = 16;
+
 static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "prepare",
