@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What the server still does for them once they are served is over when it was idle for so long.
 const SETTLED: Duration = Duration::from_millis(500);
 
+/// So many of some two KB make a schema.
+const PARTS: usize = 11;
+
 /// Where the objects of the first definition are.
 pub fn path(namespace: &str) -> String {
     format!("/apis/{GROUP}/v1/namespaces/{namespace}/{}", plural(0))
@@ -37,7 +40,7 @@ fn plural(number: usize) -> String {
     format!("bench{number}s")
 }
 
-/// Of the 16 parts of a schema each second one is called otherwise, and described otherwise, in each definition.
+/// Of the parts of a schema each second one is called otherwise, and described otherwise, in each definition.
 fn part_name(at: usize, number: usize) -> String {
     match at % 2 {
         0 => format!("part{at}"),
@@ -69,7 +72,7 @@ fn part(name: &str) -> Value {
 }
 
 fn definition(number: usize) -> Value {
-    let parts = (0..16).map(|at| part_name(at, number));
+    let parts = (0..PARTS).map(|at| part_name(at, number));
     let parts: Map<String, Value> = parts.map(|name| (name.clone(), part(&name))).collect();
     let names = json!({"plural": plural(number), "kind": format!("Bench{number}")});
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
