@@ -2,11 +2,12 @@
 # Gives the decoders' fuzz targets (pkg/api/tests/fuzz/targets.rs) to libFuzzer, with the corpus of the test beside them.
 # Usage: hack/fuzz.sh [TARGET [SECONDS]]      all targets, 300 s each, where nothing is said
 # Needs a nightly toolchain and cargo-fuzz (cargo install cargo-fuzz); without them `cargo test -p mk8s-api --test fuzz`
-# runs the same functions, MK8S_FUZZ_SECONDS for each. What fails is left in target/fuzz/artifacts.
+# runs the same functions, MK8S_FUZZ_SECONDS for each, and `cargo test -p mk8s-apiserver --test requests` sends whole requests as long.
+# What fails is left in target/fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD work=$PWD/target/fuzz seconds=${2:-300}
-all=(protobuf json yaml patch apply selectors quantity)
+all=(protobuf json yaml patch apply selectors quantity definition rule)
 targets=("${all[@]}")
 [ $# -eq 0 ] || targets=("$1")
 

@@ -3,12 +3,15 @@
 //! hack/fuzz.sh instead.
 #![allow(clippy::unwrap_used)]
 
+mod mutate;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use mutate::{Random, mutate};
+use serde_json::Value;
 use targets::{TARGETS, Target};
 
 /// Committed lines, and the objects and patches that upstream's own types filled.
@@ -46,97 +49,25 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
                     .map(|line| line.replace('\t', "\n").into_bytes()),
             )
             .collect(),
+        // A definition, and an object of it.
+        "definition" => include_str!("../custom.jsonl")
+            .lines()
+            .filter_map(|line| {
+                let case: Value = serde_json::from_str(line).ok()?;
+                match (case.get("schema"), case.get("object"), case.get("crd")) {
+                    (Some(schema), Some(object), _) => Some(format!("{schema}\n{object}").into_bytes()),
+                    (.., Some(definition)) => Some(format!("{definition}\n{{}}").into_bytes()),
+                    _ => None,
+                }
+            })
+            .collect(),
+        "rule" => include_str!("../../../cel/tests/expressions.jsonl")
+            .lines()
+            .filter_map(|line| Some(serde_json::from_str::<Value>(line).ok()?.get("expr")?.as_str()?.into()))
+            .collect(),
         "selectors" => lines(include_str!("corpus/selectors.txt")),
         "quantity" => lines(include_str!("corpus/quantity.txt")),
         other => panic!("no corpus for {other}"),
-    }
-}
-
-/// xorshift64: the same numbers each time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-
-    /// A range of at most 64 bytes.
-    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
-        let start = self.below(length);
-        start..(start + self.below(64)).min(length)
-    }
-}
-
-/// What parsers trip over.
-const TOKENS: [&[u8]; 24] = [
-    b"k8s\0",
-    b"[",
-    b"]",
-    b"{",
-    b"}",
-    b"\"",
-    b":",
-    b",",
-    b"null",
-    b"-",
-    b"\n",
-    b"\t",
-    b"&a ",
-    b"*a",
-    b"<<: ",
-    b"e9",
-    b"Ki",
-    b"\\",
-    b"==",
-    b" in (",
-    b"\xff",
-    b"\xff\xff\xff\xff\x0f",
-    b"$patch",
-    b"0.",
-];
-
-fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
-    for _ in 0..=random.below(6) {
-        let at = random.below(input.len() + 1);
-        match random.below(7) {
-            0 if !input.is_empty() => {
-                let at = random.below(input.len());
-                input[at] = random.next() as u8;
-            }
-            1 if !input.is_empty() => {
-                let at = random.below(input.len());
-                input[at] ^= 1 << random.below(8);
-            }
-            2 => {
-                let range = random.range(input.len());
-                input.drain(range);
-            }
-            3 => {
-                let copied = input[random.range(input.len())].to_vec();
-                for _ in 0..=random.below(20) {
-                    input.splice(at..at, copied.iter().copied());
-                }
-            }
-            4 => {
-                let other = &corpus[random.below(corpus.len())];
-                let part = other[random.range(other.len())].to_vec();
-                input.splice(at..at, part);
-            }
-            5 => input.truncate(at),
-            _ => {
-                let token = TOKENS[random.below(TOKENS.len())];
-                for _ in 0..=[0, 0, 0, 150][random.below(4)] {
-                    input.splice(at..at, token.iter().copied());
-                }
-            }
-        }
     }
 }
 
@@ -179,13 +110,23 @@ macro_rules! each {
     )* };
 }
 
-each!(protobuf json yaml patch apply selectors quantity);
+each!(protobuf json yaml patch apply selectors quantity definition rule);
 
 #[test]
 fn every_target_runs() {
     let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
     assert_eq!(
         names,
-        ["protobuf", "json", "yaml", "patch", "apply", "selectors", "quantity"]
+        [
+            "protobuf",
+            "json",
+            "yaml",
+            "patch",
+            "apply",
+            "selectors",
+            "quantity",
+            "definition",
+            "rule"
+        ]
     );
 }

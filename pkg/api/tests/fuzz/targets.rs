@@ -7,14 +7,15 @@ use std::borrow::Cow;
 use mk8s_api::apply::{self, Configuration, Managed, Node, Operation, Owner, Set, Versions, Writer};
 use mk8s_api::codec::{MAX_DEPTH, Validation, conform, json, protobuf, yaml};
 use mk8s_api::quantity::Quantity;
-use mk8s_api::schema::{self, Schema};
+use mk8s_api::registry;
+use mk8s_api::schema::{self, Schema, custom};
 use mk8s_api::selectors::{FieldSelector, LabelSelector};
-use mk8s_api::{meta, patch};
+use mk8s_api::{meta, patch, validation};
 use serde_json::{Value, json as tree};
 
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("protobuf", protobuf),
     ("json", json),
     ("yaml", yaml),
@@ -22,6 +23,8 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("apply", apply),
     ("selectors", selectors),
     ("quantity", quantity),
+    ("definition", definition),
+    ("rule", rule),
 ];
 
 /// Levels of objects and arrays. What Go prints for zero may add a few below the deepest that was sent.
@@ -221,4 +224,75 @@ pub fn quantity(data: &[u8]) {
     let printed = quantity.to_string();
     let again: Quantity = printed.parse().unwrap_or_else(|error| panic!("{printed:?}: {error:?}"));
     assert_eq!(again.to_string(), printed, "of {text:?}");
+}
+
+/// What is wrong with a definition of this schema, as it is written and as an update of itself.
+fn check_definition(schema: &Value) -> bool {
+    let mut definition = tree!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "as.example.org"},
+        "spec": {"group": "example.org", "scope": "Namespaced", "names": {"plural": "as", "kind": "A"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+    });
+    // A whole definition comes as it is.
+    if schema.get("spec").is_some() {
+        definition.clone_from(schema);
+    }
+    let row = registry::find_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").expect("a built-in kind");
+    let ty = schema::by_gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition").expect("a built-in type");
+    let Ok(decoded) = conform(definition, ty, Validation::Strict) else {
+        return false;
+    };
+    let mut definition = decoded.value;
+    row.stored().fill(&mut definition);
+    let errors = validation::create(row, row.stored(), &definition);
+    let _ = validation::update(row, row.stored(), &definition, &definition, &mut Vec::new());
+    let _ = validation::warnings(row, &definition, None);
+    errors.is_empty()
+}
+
+/// A line of a schema, and the rest an object: the schema is judged, and where it is one the object is brought into its form,
+/// twice, and judged by it.
+pub fn definition(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let mut read = || {
+        json::decode(parts.next()?, None, Validation::Ignore)
+            .ok()
+            .map(|decoded| decoded.value)
+    };
+    let (Some(said), Some(object)) = (read(), read()) else {
+        return;
+    };
+    let is_sound = check_definition(&said);
+    let Ok(schema) = custom::compile(&said) else { return };
+    let mut object = object;
+    if custom::admit(&mut object, &schema, true).is_err() {
+        return;
+    }
+    custom::default(&mut object, &schema);
+    let mut again = object.clone();
+    let pruned = custom::admit(&mut again, &schema, true).expect("what was admitted is");
+    custom::default(&mut again, &schema);
+    // A default of a schema that nobody may write may have what it lacks.
+    if is_sound {
+        assert_eq!((pruned, &again), (Vec::new(), &object), "admitted twice");
+    }
+    let errors = custom::check(&object, None, &schema);
+    let _ = custom::check_lists(&object, None, &schema);
+    let _ = custom::check_embedded(&object, &schema);
+    let _ = custom::check_rules(&object, Some(&again), &schema, &errors);
+    let _ = custom::check(&object, Some(&again), &schema);
+}
+
+/// A rule of an object, and what it says of one.
+pub fn rule(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let schema = tree!({"type": "object", "x-kubernetes-validations": [{"rule": text, "messageExpression": text}],
+        "properties": {"a": {"type": "string", "maxLength": 20}, "n": {"type": "integer"},
+            "l": {"type": "array", "maxItems": 9, "items": {"type": "string", "maxLength": 9}},
+            "m": {"type": "object", "maxProperties": 9, "additionalProperties": {"type": "number"}}}});
+    check_definition(&schema);
+    let compiled = custom::compile(&schema).expect("a schema, whatever the rule is");
+    let object = tree!({"a": "text", "n": 3, "l": ["x", "y"], "m": {"k": 1.5}});
+    let _ = custom::check_rules(&object, None, &compiled, &[]);
+    let _ = custom::check_rules(&object, Some(&object), &compiled, &[]);
 }
