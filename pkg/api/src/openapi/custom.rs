@@ -66,6 +66,11 @@ impl<'r> Customs<'r> {
             "x-kubernetes-group-version-kind".into(),
             json!([{"group": group, "version": version, "kind": kind}]),
         );
+        let fields = custom.served.fields.iter();
+        let fields: Vec<Value> = fields.map(|field| json!({"fieldPath": field.label})).collect();
+        if !fields.is_empty() {
+            out.insert("x-kubernetes-selectable-fields".into(), fields.into());
+        }
         Some(Value::Object(out))
     }
 }
@@ -180,6 +185,7 @@ fn settle(schema: &mut Value, flavor: Flavor, words: &Descriptions) {
 }
 
 fn settle_v2(node: &mut Map<String, Value>) {
+    node.remove("default");
     NOT_IN_V2.iter().for_each(|key| drop(node.remove(*key)));
     let is = |node: &Map<String, Value>, key: &str| node.get(key) == Some(&json!(true));
     let open = is(node, "x-kubernetes-preserve-unknown-fields");

@@ -17,6 +17,7 @@ pub(super) fn apiextensions() -> Vec<Resource> {
         .columns(columns::created_at())
         .category("api-extensions")
         .validate_write(validation::custom_resource_definition)
+        .warnings(validation::definition_warnings)
         .validate_status(validation::custom_resource_definition_status)
         .default(defaults::custom_resource_definition)
         .prepare(defaults::definition_create, defaults::definition_update)

@@ -55,7 +55,7 @@ pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::coordination::lease;
 pub use self::core::*;
 pub use self::definitions::{
-    custom_resource_definition, custom_resource_definition_status, is_structural, non_structural,
+    custom_resource_definition, custom_resource_definition_status, definition_warnings, is_structural, non_structural,
 };
 pub use self::dynamic_resources::*;
 pub use self::events::{event, newer_event, newer_event_update};

@@ -47,7 +47,7 @@ fn judge(format: &str) -> Option<Judge> {
     Some(found.1)
 }
 
-pub(super) fn is_known(format: &str) -> bool {
+pub(crate) fn is_known(format: &str) -> bool {
     judge(format).is_some()
 }
 

@@ -1,6 +1,8 @@
 //! How much is asked of a definition: the version that upstream has removed asked less, and what was wrong before a change
 //! may stay as wrong.
 
+use std::cell::RefCell;
+
 use serde_json::Value;
 
 use super::super::{Errors, Path, flag, has, list, strings, text};
@@ -140,6 +142,29 @@ pub(super) fn has_extensions(spec: &Value) -> bool {
             || !list(part, "x-kubernetes-validations").is_empty()
     };
     schemas(spec).any(|schema| any_part(schema, &extended))
+}
+
+/// Warnings of formats that nobody checks, each where the definition did not name it before.
+pub fn definition_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let before = old.map(unknown_formats).unwrap_or_default();
+    let fresh = unknown_formats(new)
+        .into_iter()
+        .filter(|format| !before.contains(format));
+    fresh.map(|format| format!("unrecognized format {format:?}")).collect()
+}
+
+fn unknown_formats(definition: &Value) -> Vec<String> {
+    let found = RefCell::new(Vec::new());
+    for schema in schemas(&definition["spec"]) {
+        any_part(schema, &|part| {
+            let format = text(part, "format");
+            if !format.is_empty() && text(part, "type") == "string" && !custom::is_format(format) {
+                found.borrow_mut().push(format.to_string());
+            }
+            false
+        });
+    }
+    found.into_inner()
 }
 
 fn has_pruned_defaults(schema: &Value) -> bool {

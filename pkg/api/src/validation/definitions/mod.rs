@@ -10,6 +10,7 @@ mod structural;
 
 use serde_json::Value;
 
+pub use self::asked::definition_warnings;
 use self::asked::{Asked, has_defaults, has_extensions};
 use self::parts::{MOST_SELECTABLE, check_names, columns, selectable_fields, subresources};
 pub use self::structural::holds as is_structural;
