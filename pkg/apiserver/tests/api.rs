@@ -661,7 +661,12 @@ async fn component_statuses_tell_what_runs() {
         201
     );
     assert_eq!(told().await, running);
+}
 
+#[tokio::test]
+async fn component_statuses_are_read_like_other_objects() {
+    const PATH: &str = "/api/v1/componentstatuses";
+    let api = Api::open().await;
     let (_, one) = api.get(&format!("{PATH}/etcd-0")).await;
     assert_eq!(
         (&one["kind"], &one["metadata"]["name"]),

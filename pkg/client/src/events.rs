@@ -1,10 +1,11 @@
 //! The events recorder: what a component has to tell about an object, as core/v1 Events. Repetitions raise a count instead
-//! of making objects, and a noisy object is throttled, as client-go's recorder does. Many are written at once: a scheduler
+//! of making objects, many that differ in the message alone become one, and a noisy object is throttled, as client-go's
+//! recorder does. Many are written at once: a scheduler
 //! tells of thousands of pods a second, and one request at a time would fall behind for ever.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Entries remembered for counting; the oldest are forgotten beyond.
 const REMEMBERED: usize = 4096;
+/// So many that differ in the message alone, each within so long of the last, and the next are told as one.
+const SIMILAR: usize = 10;
+const SIMILAR_FOR: Duration = Duration::from_secs(600);
 /// Token bucket per (source, object): a burst of 25, then one in 300 s.
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
@@ -90,6 +94,12 @@ struct Key {
     message: String,
 }
 
+/// The messages of events that are the same but for them.
+struct Similar {
+    messages: HashSet<String>,
+    last: Instant,
+}
+
 /// An Event that this recorder made, or is making.
 struct Known {
     /// As it was first told.
@@ -127,6 +137,8 @@ struct Writer {
     client: kube::Client,
     source: EventSource,
     known: HashMap<Key, Known>,
+    /// By their key without a message.
+    similar: HashMap<Key, Similar>,
     buckets: HashMap<String, Bucket>,
     running: Jobs<Key, Written>,
 }
@@ -137,6 +149,7 @@ impl Writer {
             client,
             source,
             known: HashMap::new(),
+            similar: HashMap::new(),
             buckets: HashMap::new(),
             running: Jobs::default(),
         }
@@ -167,21 +180,27 @@ impl Writer {
         }
     }
 
-    fn told(&mut self, report: Report) {
+    fn told(&mut self, mut report: Report) {
         let object = object_id(&report.object);
         if !admit(&mut self.buckets, &object) {
             return;
         }
-        let key = Key {
+        let mut key = Key {
             uid: report.object.uid.clone().unwrap_or_default(),
             object,
             field_path: report.object.field_path.clone().unwrap_or_default(),
             type_: report.type_,
             reason: report.reason.clone(),
-            message: report.message.clone(),
+            message: String::new(),
         };
+        if is_one_of_many(&mut self.similar, &key, &report.message) {
+            report.message = format!("(combined from similar events): {}", report.message);
+        } else {
+            key.message.clone_from(&report.message);
+        }
         if let Some(known) = self.known.get_mut(&key) {
             known.count += 1;
+            known.event.message = Some(report.message);
             known.at = report.at;
             known.used = Instant::now();
             // Else it follows the request under way.
@@ -235,7 +254,7 @@ async fn perform(api: Api<Event>, event: Event, write: Write) -> Written {
         Write::Create => api.create(&PostParams::default(), &event).await,
         Write::Count => {
             let name = event.metadata.name.as_deref().unwrap_or_default();
-            let patch = json!({"count": event.count, "lastTimestamp": event.last_timestamp});
+            let patch = json!({"count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message});
             let patch = Patch::Strategic(patch);
             api.patch(name, &PatchParams::default(), &patch).await
         }
@@ -248,6 +267,33 @@ async fn perform(api: Api<Event>, event: Event, write: Write) -> Written {
             Written::Failed
         }
     }
+}
+
+/// Whether too many have been told of lately that differ in the message alone.
+fn is_one_of_many(similar: &mut HashMap<Key, Similar>, key: &Key, message: &str) -> bool {
+    let now = Instant::now();
+    if similar.len() >= REMEMBERED {
+        let mut ages: Vec<Instant> = similar.values().map(|entry| entry.last).collect();
+        ages.sort_unstable();
+        let limit = ages[REMEMBERED / 4];
+        similar.retain(|_, entry| entry.last > limit);
+    }
+    let entry = similar.entry(key.clone()).or_insert_with(|| Similar {
+        messages: HashSet::new(),
+        last: now,
+    });
+    if now.duration_since(entry.last) > SIMILAR_FOR {
+        entry.messages.clear();
+    }
+    entry.last = now;
+    if entry.messages.contains(message) {
+        return false;
+    }
+    let many = entry.messages.len() + 1 >= SIMILAR;
+    if !many {
+        entry.messages.insert(message.to_string());
+    }
+    many
 }
 
 fn object_id(object: &ObjectReference) -> String {
@@ -329,7 +375,6 @@ mod tests {
     use http::{Method, StatusCode};
     use parking_lot::Mutex;
     use serde_json::Value;
-    use std::time::Duration;
 
     use super::*;
 
@@ -418,6 +463,42 @@ mod tests {
         until(&api, |written| written.last().is_some_and(|(_, count)| *count == 5)).await;
         let written = api.written.lock();
         assert_eq!(*written, [("BackOff".to_string(), 1), ("counted".to_string(), 5)]);
+    }
+
+    #[tokio::test]
+    async fn many_that_differ_in_the_message_become_one() {
+        let (recorder, api) = recorder();
+        for number in 0..15 {
+            recorder.event(&object("a"), "Warning", "Failed", format!("try {number}"));
+            recorder.event(&object("b"), "Warning", "Failed", "the same");
+        }
+        let sum = |written: &[(String, i64)]| -> Vec<i64> { written.iter().map(|(_, count)| *count).collect() };
+        // Nine alone, then six of the first object's as one; the other's are one from the start.
+        until(&api, |written| {
+            let counts = sum(written);
+            counts.contains(&6) && counts.contains(&15)
+        })
+        .await;
+        let written = api.written.lock();
+        assert_eq!(written.iter().filter(|(reason, _)| reason == "Failed").count(), 11);
+    }
+
+    #[test]
+    fn messages_of_long_ago_are_forgotten() {
+        let key = Key {
+            uid: "u".into(),
+            object: "o".into(),
+            field_path: String::new(),
+            type_: "Normal",
+            reason: "R".into(),
+            message: String::new(),
+        };
+        let mut similar = HashMap::new();
+        let mut told = |message: usize| is_one_of_many(&mut similar, &key, &message.to_string());
+        assert_eq!((0..12).filter(|number| told(*number)).count(), 3);
+        assert!(!told(0), "one that is known is counted by itself");
+        similar.get_mut(&key).unwrap().last -= SIMILAR_FOR + Duration::from_secs(1);
+        assert!(!is_one_of_many(&mut similar, &key, "another"));
     }
 
     #[tokio::test]
