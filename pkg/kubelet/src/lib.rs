@@ -28,6 +28,7 @@ mod pod_worker;
 mod pods;
 mod probes;
 mod record;
+mod resize;
 mod resources;
 mod runtime;
 mod sandbox;

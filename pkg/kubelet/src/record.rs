@@ -1,7 +1,7 @@
 //! What the node knows of one pod: the memory of its worker, read by `plan` and `status`. Rebuilt at start from
 //! containerd's labels and from the small files below the pod's directory (`persist`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -253,6 +253,10 @@ pub struct PodRecord {
     pub admitted: bool,
     /// The field for which the pod waits: what it asks for is not done here yet.
     pub held_by: Option<String>,
+    /// The pod's generation that asks for other resources than its containers have.
+    pub resize_held: Option<i64>,
+    /// The ephemeral containers of which it was said that they wait.
+    pub ephemeral_held: BTreeSet<String>,
     /// Refused at admission, or over its deadline: phase Failed with this reason.
     pub verdict: Option<Verdict>,
     pub start_time: Option<Timestamp>,

@@ -5,6 +5,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 
 use crate::pod;
 
+/// Of those that come to a pod that runs: it goes on without them.
+pub const EPHEMERAL_CONTAINERS: &str = "ephemeral containers: not in this version of mk8s";
+
 type OfPod = (&'static str, fn(&PodSpec) -> bool);
 type OfContainer = (&'static str, fn(&Container) -> bool);
 type OfVolume = (&'static str, fn(&Volume) -> bool);

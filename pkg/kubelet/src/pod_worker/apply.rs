@@ -1,6 +1,10 @@
 //! What a worker does: the plan's actions. What takes time is set going as a job.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -8,7 +12,7 @@ use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds};
 use crate::plan::Action;
 use crate::record::{Activity, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep};
-use crate::{backoff, clock, containers, images, names, persist, plan, pod, sandbox, unsupported, volumes};
+use crate::{backoff, clock, containers, images, names, persist, plan, pod, resize, sandbox, unsupported, volumes};
 
 impl PodWorker {
     pub(super) fn admit(&mut self) {
@@ -55,6 +59,42 @@ impl PodWorker {
         }
         self.record.held_by = field;
         self.record.held_by.is_some()
+    }
+
+    /// The pod with what its containers have, where it asks for something else.
+    pub(super) fn hold_resize(&mut self, wanted: Arc<Pod>) -> Arc<Pod> {
+        // Before anything was made for it the pod gets what it asks for.
+        if !self.record.admitted {
+            return wanted;
+        }
+        let (held, is_resized) = resize::held(&wanted, |name| resize::of_spec(&self.pod, name));
+        self.note_resize(&held, is_resized);
+        held
+    }
+
+    pub(super) fn note_resize(&mut self, pod: &Pod, is_resized: bool) {
+        let generation = is_resized.then(|| pod.metadata.generation.unwrap_or_default());
+        if generation.is_some() && self.record.resize_held != generation {
+            let text = format!("Pod resize Infeasible: {}", resize::WHY);
+            self.agent.pod_event(pod, "Warning", "ResizeInfeasible", text);
+        }
+        self.record.resize_held = generation;
+    }
+
+    /// Those that the status does not name yet: that they wait is said once of each.
+    pub(super) fn hold_ephemeral_containers(&mut self) {
+        let told = self.written.ephemeral_container_statuses.iter().flatten();
+        let told: HashSet<&str> = told.map(|status| status.name.as_str()).collect();
+        for container in pod::spec(&self.pod).ephemeral_containers.iter().flatten() {
+            let name = container.name.as_str();
+            if !told.contains(name) && self.record.ephemeral_held.insert(name.to_owned()) {
+                let text = format!(
+                    "spec.ephemeralContainers{{{name}}}: {}",
+                    unsupported::EPHEMERAL_CONTAINERS
+                );
+                self.agent.pod_event(&self.pod, "Warning", "FailedValidation", text);
+            }
+        }
     }
 
     /// Carries out the plan until there is nothing more to do now. Answers when to look again.

@@ -36,7 +36,7 @@ use crate::agent::{Agent, ReferencedObjects, View};
 use crate::record::{ForgetStep, PodRecord};
 use crate::runtime::Found;
 use crate::volumes::{self, Paths};
-use crate::{clock, pod, probes};
+use crate::{clock, pod, probes, resize};
 use step::{Outcome, Step};
 
 /// What a worker is told from outside.
@@ -147,8 +147,16 @@ impl PodWorker {
     pub async fn run(mut self, found: Vec<Found>, gone: bool) {
         tracing::debug!(pod = pod::display(&self.pod), "a pod is here");
         self.record.gone = gone;
+        if !found.is_empty() {
+            // Of an earlier run of the agent.
+            let (held, is_resized) = resize::held(&self.pod, |name| resize::of_status(&self.pod, name));
+            self.note_resize(&held, is_resized);
+            self.current.send_replace(held.clone());
+            self.pod = held;
+        }
         self.adopt(found);
         self.admit();
+        self.hold_ephemeral_containers();
         self.follow_objects();
         while self.record.forget != ForgetStep::Forgotten {
             let wake = self.apply_plan();

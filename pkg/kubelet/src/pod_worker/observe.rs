@@ -145,6 +145,7 @@ impl PodWorker {
             self.written = pod::status(&pod).clone();
             self.written_version = version;
         }
+        let pod = self.hold_resize(pod);
         for container in pod::all_containers(&pod) {
             let before = pod::container(&self.pod, &container.name).and_then(|c| c.image.as_ref());
             if before != container.image.as_ref() {
@@ -158,6 +159,7 @@ impl PodWorker {
         }
         self.pod = pod.clone();
         self.current.send_replace(pod);
+        self.hold_ephemeral_containers();
         self.bring_deadline_nearer();
     }
 

@@ -96,6 +96,9 @@ fn merge(status: &mut Value, patch: &Value) {
             let mut all = status[key].as_array().cloned().unwrap_or_default();
             for condition in value.as_array().unwrap() {
                 all.retain(|c| c["type"] != condition["type"]);
+                if condition["$patch"] == "delete" {
+                    continue;
+                }
                 let mut condition = condition.clone();
                 condition.as_object_mut().unwrap().retain(|_, v| !v.is_null());
                 all.push(condition);
@@ -718,4 +721,61 @@ async fn a_write_that_nobody_will_try_again_wakes_nobody() {
         let woken = tokio::time::timeout(Duration::from_secs(60), worker.observe_next(None)).await;
         assert_eq!(woken.is_ok(), wakes, "gone: {gone}, in flight: {in_flight}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_to_a_running_pod_is_held_and_said() {
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let container = json!({"name": "c", "image": "i:1", "command": ["sleep"], "resources": resources("1")});
+    let mut scene = Scene::of(json!({"containers": [container]}));
+    scene.runs().await;
+    let mut revision = 1;
+    let mut change = |scene: &mut Scene, cpu: &str, ephemeral: Value| {
+        revision += 1;
+        let mut pod = serde_json::to_value(&scene.pod).unwrap();
+        pod["metadata"]["generation"] = revision.into();
+        pod["metadata"]["resourceVersion"] = (100 + revision).to_string().into();
+        pod["spec"]["containers"][0]["resources"] = resources(cpu);
+        pod["spec"]["ephemeralContainers"] = ephemeral;
+        pod["status"] = scene.api.pod.lock()["status"].clone();
+        scene.pod = serde_json::from_value(pod).unwrap();
+        scene.tell(Message::Update(Arc::new(scene.pod.clone())));
+    };
+    let shown = |scene: &Scene, what: &'static str, cpu: Option<&'static str>| {
+        let (api, what) = (scene.api.clone(), what.to_owned());
+        let runtime = scene.runtime.clone();
+        async move {
+            let holds = |_: &Fake| {
+                let status = api.pod.lock()["status"].clone();
+                let mut conditions = status["conditions"].as_array().into_iter().flatten();
+                let pending = conditions.find(|c| c["type"] == "PodResizePending");
+                let told = pending.map(|c| c["reason"].as_str().unwrap_or_default().to_owned());
+                status["containerStatuses"][0]["resources"] == json!({"requests": {"cpu": "1"}})
+                    && told.as_deref() == cpu
+            };
+            runtime.until(&what, holds).await;
+        }
+    };
+    change(&mut scene, "2", Value::Null);
+    shown(&scene, "a resize that is pending", Some("Infeasible")).await;
+    assert!(scene.api.was_asked("event ResizeInfeasible"));
+    // Another agent knows what the container has by what was said of it.
+    scene.crash();
+    scene.pod.status = serde_json::from_value(scene.api.pod.lock()["status"].clone()).unwrap();
+    scene.start(scene.pod.clone(), false);
+    rest(1.0).await;
+    shown(&scene, "still pending", Some("Infeasible")).await;
+    change(&mut scene, "1", Value::Null);
+    shown(&scene, "what it has is what it asks for", None).await;
+
+    let debugger = json!([{"name": "debugger", "image": "i", "targetContainerName": "c"}]);
+    change(&mut scene, "1", debugger);
+    let api = scene.api.clone();
+    let waits = move |_: &Fake| {
+        let status = &api.pod.lock()["status"]["ephemeralContainerStatuses"][0];
+        status["name"] == "debugger" && status["state"]["waiting"]["message"].is_string()
+    };
+    scene.runtime.until("an ephemeral container that waits", waits).await;
+    assert!(scene.api.was_asked("event FailedValidation"));
+    assert_eq!(scene.containers().len(), 1);
 }

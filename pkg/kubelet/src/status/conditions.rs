@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use crate::pod;
 use crate::record::PodRecord;
+use crate::resize;
 
 pub const OWNED: &[&str] = &[
     "PodReadyToStartContainers",
@@ -12,7 +13,11 @@ pub const OWNED: &[&str] = &[
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    RESIZE_PENDING,
 ];
+
+/// Shown as long as it holds.
+const RESIZE_PENDING: &str = "PodResizePending";
 
 pub fn conditions(
     pod: &Pod,
@@ -34,6 +39,10 @@ pub fn conditions(
     } else {
         Verdict::no("", String::new())
     };
+    let resize = record.resize_held.map(|_| {
+        let why = Verdict::no("Infeasible", resize::WHY.to_owned());
+        (RESIZE_PENDING, Verdict { holds: true, ..why })
+    });
     let owned = [
         ("PodReadyToStartContainers", sandbox),
         ("Initialized", initialized(pod, new)),
@@ -41,7 +50,7 @@ pub fn conditions(
         ("ContainersReady", containers_ready),
         ("PodScheduled", Verdict::yes()),
     ];
-    for (type_, verdict) in owned {
+    for (type_, verdict) in owned.into_iter().chain(resize) {
         let previous = before.iter().find(|c| c.type_ == type_);
         let status = if verdict.holds { "True" } else { "False" };
         let since = previous

@@ -10,12 +10,12 @@ pub mod writer;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
+    ContainerUser, EphemeralContainer, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
 };
 
 use crate::record::{Activity, ContainerRecord, ImageStep, Instance, PodRecord};
 use crate::resources::qos;
-use crate::{backoff, images, pod};
+use crate::{backoff, images, pod, unsupported};
 
 /// The whole status that the pod should have now. `old` is what the API last showed.
 pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now: Timestamp) -> PodStatus {
@@ -47,6 +47,7 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
         let init = of(pod::init_containers(pod), old.init_container_statuses.as_ref(), true);
         status.init_container_statuses = has_init.then_some(init);
     }
+    status.ephemeral_container_statuses = ephemeral(pod);
     let old_phase = old.phase.as_deref().unwrap_or_default();
     let computed = phase::phase(pod, &status, record);
     // A pod never leaves a terminal phase.
@@ -68,6 +69,22 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
     status.phase = Some(phase.to_owned());
     status.conditions = Some(conditions::conditions(pod, old, &status, record, now));
     status
+}
+
+/// Ephemeral containers wait: none is started here yet.
+fn ephemeral(pod: &Pod) -> Option<Vec<ContainerStatus>> {
+    let containers = pod::spec(pod).ephemeral_containers.as_ref()?;
+    let one = |container: &EphemeralContainer| ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        last_state: Some(ContainerState::default()),
+        state: Some(waiting(
+            "CreateContainerConfigError",
+            Some(unsupported::EPHEMERAL_CONTAINERS.to_owned()),
+        )),
+        ..ContainerStatus::default()
+    };
+    Some(containers.iter().map(one).collect())
 }
 
 fn pod_ips(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str) -> Vec<String> {

@@ -41,9 +41,13 @@ fn items(value: Option<&Value>) -> &[Value] {
 
 fn changed_conditions(old: Option<&Value>, new: &Value) -> Option<Value> {
     let before = items(old);
+    let is_owned = |c: &&Value| conditions::OWNED.contains(&c["type"].as_str().unwrap_or_default());
+    let is_shown = |c: &&Value| items(Some(new)).iter().any(|n| n["type"] == c["type"]);
+    let gone = before.iter().filter(is_owned).filter(|c| !is_shown(c));
+    let gone = gone.map(|c| json!({"$patch": "delete", "type": c["type"]}));
     let changed: Vec<Value> = items(Some(new))
         .iter()
-        .filter(|c| conditions::OWNED.contains(&c["type"].as_str().unwrap_or_default()))
+        .filter(is_owned)
         .filter(|c| !before.contains(c))
         .map(|c| {
             let mut c = c.clone();
@@ -58,6 +62,7 @@ fn changed_conditions(old: Option<&Value>, new: &Value) -> Option<Value> {
             }
             c
         })
+        .chain(gone)
         .collect();
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
@@ -77,6 +82,7 @@ mod tests {
     fn patches() {
         let ready = json!({"type": "Ready", "status": "True"});
         let unready = json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady"});
+        let resize = json!({"type": "PodResizePending", "status": "True"});
         let foreign = json!({"type": "example.com/x", "status": "True"});
         for (old, new, expected) in [
             (json!({"phase": "Pending"}), json!({"phase": "Pending"}), None),
@@ -95,6 +101,11 @@ mod tests {
                 json!({"conditions": [ready.clone(), foreign.clone()]}),
                 json!({"conditions": [foreign, ready]}),
                 None,
+            ),
+            (
+                json!({"conditions": [ready.clone(), resize, foreign.clone()]}),
+                json!({"conditions": [ready.clone()]}),
+                Some(json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]})),
             ),
             (
                 json!({"podIPs": [{"ip": "10.0.0.1"}]}),
