@@ -16,4 +16,5 @@ mod join;
 mod lease;
 mod namespace;
 mod node;
+mod protection;
 mod start;

@@ -70,8 +70,13 @@ impl Informers {
     /// The objects that a field selector picks (`spec.nodeName=a`, `metadata.name=x,metadata.namespace=y`).
     pub fn of_where<K: Kind>(&self, field_selector: &str) -> Informer<K> {
         self.slot(field_selector.to_string(), || {
-            self.start("", field_selector, &self.owner)
+            self.start(selection::<K>("", field_selector), &self.owner)
         })
+    }
+
+    /// The objects that are selected, whose kind may be another one than the type's: where a type reads a part of several.
+    pub fn selected<K: Kind>(&self, selection: Selection) -> Informer<K> {
+        self.slot(format!("{selection:?}"), || self.start(selection, &self.owner))
     }
 
     /// The objects of one namespace that a field selector picks: what a node may watch of Secrets and ConfigMaps.
@@ -80,7 +85,7 @@ impl Informers {
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         self.slot(format!("{namespace}/{field_selector}"), || {
-            self.start(namespace, field_selector, &self.owner)
+            self.start(selection::<K>(namespace, field_selector), &self.owner)
         })
     }
 
@@ -101,26 +106,29 @@ impl Informers {
         K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let owner = self.owner.scope();
-        let informer = self.start(namespace, &format!("metadata.name={name}"), &owner);
+        let informer = self.start(selection::<K>(namespace, &format!("metadata.name={name}")), &owner);
         (informer, owner.token().clone().drop_guard())
     }
 
-    /// Over one namespace or, where none is named, all.
-    fn start<K: Kind>(&self, namespace: &str, field_selector: &str, owner: &Supervisor) -> Informer<K> {
+    fn start<K: Kind>(&self, selection: Selection, owner: &Supervisor) -> Informer<K> {
         let shared = Arc::new(Shared::new(self.view::<K>()));
-        let selection = Selection {
-            group: K::group(&()).into_owned(),
-            version: K::version(&()).into_owned(),
-            kind: K::kind(&()).into_owned(),
-            plural: K::plural(&()).into_owned(),
-            namespace: namespace.to_string(),
-            field_selector: field_selector.to_string(),
-        };
         let (feed, kept) = (self.feed.clone(), shared.clone());
         let name = format!("reflector of {}", selection.plural);
         owner.spawn(name, OnExit::Restart, move |token| {
             until(token, reflect(feed.clone(), selection.clone(), kept.clone()))
         });
         Informer { shared }
+    }
+}
+
+/// A type's own kind, over one namespace or, where none is named, all.
+fn selection<K: Kind>(namespace: &str, field_selector: &str) -> Selection {
+    Selection {
+        group: K::group(&()).into_owned(),
+        version: K::version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        plural: K::plural(&()).into_owned(),
+        namespace: namespace.to_string(),
+        field_selector: field_selector.to_string(),
     }
 }

@@ -31,6 +31,7 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod;
 pub mod pod_gc;
+pub mod protection;
 pub mod replicas;
 pub mod replicaset;
 pub mod service_account;
@@ -78,6 +79,9 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "taint-eviction", "node-controller", taint_eviction::run;
     "pod-garbage-collector", "pod-garbage-collector", pod_gc::run;
     "disruption", "disruption-controller", disruption::run;
+    "pvc-protection", "pvc-protection-controller", protection::claims::run;
+    "pv-protection", "pv-protection-controller", protection::volumes::run;
+    "vac-protection", "volumeattributesclass-protection-controller", protection::attributes_classes::run;
     "certificate-approver", "certificate-controller", certificates::approve::run;
     "certificate-signer", "certificate-controller", certificates::sign::run;
     "certificate-cleaner", "certificate-controller", certificates::clean::run;

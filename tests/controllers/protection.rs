@@ -1,0 +1,110 @@
+//! What holds data stays while it is used, and goes when it is not.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, holds};
+
+async fn create<K: Clone + Debug + Serialize + DeserializeOwned>(api: &Api<K>, object: Value) -> K {
+    let object: K = serde_json::from_value(object).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap()
+}
+
+fn claim(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "", "volumeAttributesClassName": "fast"}})
+}
+
+async fn is_gone<K>(cluster: &Cluster, api: &Api<K>, name: &str)
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let what = format!("{name} is gone");
+    let gone = || async {
+        let found = api.get_opt(name).await.unwrap();
+        holds(found.is_none(), found)
+    };
+    cluster.until(&what, gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_stay_while_a_pod_uses_them() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let namespaces: Api<Namespace> = Api::all(cluster.admin.clone());
+    create(&namespaces, json!({"metadata": {"name": "ns"}})).await;
+    cluster.takes_pods("ns").await;
+    let (claims, pods) = (cluster.api::<PersistentVolumeClaim>("ns"), cluster.api::<Pod>("ns"));
+    for name in ["used", "unused", "left"] {
+        let made = create(&claims, claim(name)).await;
+        assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/pvc-protection"]);
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "used"}}]}});
+    create(&pods, pod).await;
+
+    for name in ["used", "unused"] {
+        claims.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    is_gone(&cluster, &claims, "unused").await;
+    let held = claims.get("used").await.unwrap();
+    assert!(held.metadata.deletion_timestamp.is_some());
+    pods.delete("p", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    is_gone(&cluster, &claims, "used").await;
+
+    // A namespace takes its claims with it.
+    namespaces.delete("ns", &DeleteParams::default()).await.unwrap();
+    is_gone(&cluster, &namespaces, "ns").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_and_their_classes_stay_while_they_are_used() {
+    let cluster = Cluster::start().await;
+    let classes: Api<VolumeAttributesClass> = Api::all(cluster.admin.clone());
+    let volumes: Api<PersistentVolume> = Api::all(cluster.admin.clone());
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    let class = json!({"metadata": {"name": "fast"}, "driverName": "example.org", "parameters": {"a": "b"}});
+    let made = create(&classes, class).await;
+    assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/vac-protection"]);
+    create(&claims, claim("c")).await;
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/v"}}});
+    let made = create(&volumes, volume).await;
+    assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/pv-protection"]);
+    let phase = |phase: &str| Patch::Merge(json!({"status": {"phase": phase}}));
+    let status = |phase| {
+        let volumes = volumes.clone();
+        async move {
+            volumes
+                .patch_status("v", &PatchParams::default(), &phase)
+                .await
+                .unwrap()
+        }
+    };
+
+    status(phase("Bound")).await;
+    volumes.delete("v", &DeleteParams::default()).await.unwrap();
+    classes.delete("fast", &DeleteParams::default()).await.unwrap();
+    // What else is deleted meanwhile is let go: both were looked at before it.
+    create(&claims, claim("other")).await;
+    claims.delete("other", &DeleteParams::default()).await.unwrap();
+    is_gone(&cluster, &claims, "other").await;
+    assert!(volumes.get("v").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(classes.get("fast").await.unwrap().metadata.deletion_timestamp.is_some());
+
+    status(phase("Released")).await;
+    is_gone(&cluster, &volumes, "v").await;
+    claims.delete("c", &DeleteParams::default()).await.unwrap();
+    is_gone(&cluster, &classes, "fast").await;
+    cluster.stop().await;
+}
