@@ -24,7 +24,7 @@ use crate::managers;
 use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::respond;
-use crate::write::{self, Printed};
+use crate::write::Printed;
 
 /// How many objects of a collection are deleted at once: they share the committer's fsync.
 const AT_ONCE: usize = 32;
@@ -107,47 +107,31 @@ async fn collection(
     if !matching.is_empty() {
         call.refuse_unsupported()?;
     }
-    let results: Vec<Result<Arc<Object>, Status>> = futures::stream::iter(matching)
+    let mut results = futures::stream::iter(matching.clone())
         .map(|object| async move {
             if options.dry_run {
                 // Which waits for no store: others' requests are not to wait for all of it.
                 tokio::task::yield_now().await;
             }
-            let outcome = delete_object(call, object.namespace(), object.name(), options).await?;
-            left_of(&object, outcome)
+            delete_object(call, object.namespace(), object.name(), options).await
         })
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
-    let mut items = Vec::with_capacity(results.len());
-    for result in results {
+        .buffered(AT_ONCE);
+    while let Some(result) = results.next().await {
         match result {
-            Ok(object) => items.push(object),
             // Someone else was faster.
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+            Err(status) if status.code != 404 => return Err(status),
+            _ => {}
         }
     }
-    let items = conversion::objects(&call.server, &call.row, items).await?;
+    drop(results);
+    // Told is what was found, not what was left of it.
+    let items = conversion::objects(&call.server, &call.row, matching).await?;
     let page = Page {
         revision: snapshot.revision,
         source: Source::Items(items.into_iter()),
         ..Page::default()
     };
     respond_list(call, page)
-}
-
-/// What became of an object of a collection, as text again: as trees, all that a namespace held would take ten times the
-/// memory.
-fn left_of(found: &Object, outcome: Outcome) -> Result<Arc<Object>, Status> {
-    let value = match outcome {
-        Outcome::Waits(Written::Stored(object)) => return Ok(object),
-        Outcome::Waits(Written::Tree(value)) | Outcome::Gone(value) => value,
-    };
-    let revision = meta::resource_version(&value).parse().unwrap_or(found.revision);
-    let (resource, key) = (found.resource().clone(), found.key.clone());
-    let left = write::object_at(resource, key, &value, revision, found.create_revision)?;
-    Ok(Arc::new(left))
 }
 
 pub enum Outcome {
