@@ -6,6 +6,11 @@ use serde_json::{Map, Value};
 /// The annotation that asks for a Deployment's return to a revision, and was a field once; its controller takes it away.
 pub const DEPLOYMENT_ROLLBACK: &str = "deprecated.deployment.rollback.to";
 
+/// Finalizers: what is used does not go.
+pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+pub const ATTRIBUTES_CLASS_PROTECTION: &str = "kubernetes.io/vac-protection";
+
 /// The value at a path of keys, if it is there and not `null`.
 pub fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     let mut current = value;

@@ -16,7 +16,7 @@ use mk8s_api::status::Status;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::negotiate::{self, Clause, Encoding, Output};
+use crate::negotiate::{self, Clause, Encoding, Output, Shapes};
 use crate::request::Query;
 use crate::respond;
 use crate::rows::{Row, Rows};
@@ -124,7 +124,7 @@ impl Discovery {
         {
             return aggregated.answer(encoding, parts);
         }
-        let output = Output::negotiate(&parts.headers, query, false, true)?;
+        let output = Output::negotiate(&parts.headers, query, Shapes::None, true)?;
         respond::value(StatusCode::OK, output, document.clone())
     }
 }

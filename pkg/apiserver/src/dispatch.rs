@@ -69,8 +69,7 @@ async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body
         Handler::Scale => return scale::dispatch(&call, body).await,
         Handler::Rollback => return rollback::create(&call, body).await,
         Handler::Status => Part::Status,
-        Handler::Finalize => Part::Finalizers,
-        Handler::Approval => Part::Approval,
+        Handler::Strategy(strategy) => Part::Of(strategy),
         Handler::NotYet | Handler::Log | Handler::Connect | Handler::Proxy | Handler::Review => {
             return Err(Status::internal("this handler takes no body of a subresource"));
         }

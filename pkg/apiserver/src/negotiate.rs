@@ -38,6 +38,15 @@ pub enum Shape {
     MetadataList,
 }
 
+/// What an object may be shown as besides itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shapes {
+    None,
+    Metadata,
+    /// As a table too.
+    All,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     pub encoding: Encoding,
@@ -57,12 +66,12 @@ impl Output {
         gzip: false,
     };
 
-    /// The first clause of Accept that can be answered; `shapes` says whether Table and metadata are possible here, `protobuf`
+    /// The first clause of Accept that can be answered; `shapes` says what else than an object is possible here, `protobuf`
     /// whether the object itself has that form: its metadata always has.
     ///
     /// # Errors
     /// 406: there is none.
-    pub fn negotiate(headers: &HeaderMap, query: &Query, shapes: bool, protobuf: bool) -> Result<Output, Status> {
+    pub fn negotiate(headers: &HeaderMap, query: &Query, shapes: Shapes, protobuf: bool) -> Result<Output, Status> {
         let mut output = Output {
             pretty: wants_pretty(headers, query),
             gzip: takes_gzip(headers),
@@ -90,7 +99,7 @@ impl Output {
 
     /// How a refusal is told: as the client likes it, or in JSON.
     pub fn of_refusal(headers: &HeaderMap, query: &Query) -> Output {
-        Output::negotiate(headers, query, false, true).unwrap_or(Output::JSON)
+        Output::negotiate(headers, query, Shapes::None, true).unwrap_or(Output::JSON)
     }
 }
 
@@ -256,7 +265,7 @@ impl<'a> Clause<'a> {
         self.quality > other.quality || (!own.0 && others.0) || (!own.1 && others.1)
     }
 
-    fn answer(&self, shapes: bool, protobuf: bool) -> Option<(Encoding, Shape)> {
+    fn answer(&self, shapes: Shapes, protobuf: bool) -> Option<(Encoding, Shape)> {
         let all: &[Encoding] = match self.media {
             JSON => &[Encoding::Json],
             YAML => &[Encoding::Yaml],
@@ -272,20 +281,23 @@ impl<'a> Clause<'a> {
     }
 
     /// The shape that is asked for, where an encoding can have it here.
-    fn shape(&self, encoding: Encoding, shapes: bool) -> Option<Shape> {
+    fn shape(&self, encoding: Encoding, shapes: Shapes) -> Option<Shape> {
         let streams = self.stream.is_empty() || (self.stream == "watch" && encoding != Encoding::Yaml);
-        let serves = self.server_version.is_empty() || (shapes && self.server_version == "v1");
+        let serves = self.server_version.is_empty() || (shapes > Shapes::None && self.server_version == "v1");
         if !streams || !serves {
             return None;
         }
         if (self.as_, self.group, self.version) == (None, None, None) {
             return Some(Shape::Object);
         }
-        if !shapes || self.group != Some("meta.k8s.io") || !matches!(self.version, Some("v1" | "v1beta1")) {
+        if shapes == Shapes::None
+            || self.group != Some("meta.k8s.io")
+            || !matches!(self.version, Some("v1" | "v1beta1"))
+        {
             return None;
         }
         match self.as_ {
-            Some("Table") if encoding != Encoding::Protobuf => Some(Shape::Table),
+            Some("Table") if shapes == Shapes::All && encoding != Encoding::Protobuf => Some(Shape::Table),
             Some("PartialObjectMetadata") => Some(Shape::Metadata),
             Some("PartialObjectMetadataList") => Some(Shape::MetadataList),
             _ => None,
@@ -376,52 +388,74 @@ mod tests {
     fn accepts() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         type Answer = Option<(Encoding, Shape)>;
-        let rows: [(&str, bool, bool, Answer); 15] = [
-            ("application/json", true, true, Some((Encoding::Json, Shape::Object))),
-            (table, true, true, Some((Encoding::Json, Shape::Table))),
-            (table, false, true, Some((Encoding::Json, Shape::Object))),
+        let rows: [(&str, Shapes, bool, Answer); 17] = [
+            (
+                "application/json",
+                Shapes::All,
+                true,
+                Some((Encoding::Json, Shape::Object)),
+            ),
+            (table, Shapes::All, true, Some((Encoding::Json, Shape::Table))),
+            (table, Shapes::Metadata, true, Some((Encoding::Json, Shape::Object))),
+            (
+                "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Shapes::Metadata,
+                true,
+                Some((Encoding::Json, Shape::Metadata)),
+            ),
+            (table, Shapes::None, true, Some((Encoding::Json, Shape::Object))),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                true,
+                Shapes::All,
                 true,
                 Some((Encoding::Protobuf, Shape::Object)),
             ),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                true,
+                Shapes::All,
                 false,
                 Some((Encoding::Json, Shape::Object)),
             ),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                true,
+                Shapes::All,
                 true,
                 Some((Encoding::Protobuf, Shape::MetadataList)),
             ),
-            ("application/*", true, true, Some((Encoding::Json, Shape::Object))),
+            (
+                "application/*",
+                Shapes::All,
+                true,
+                Some((Encoding::Json, Shape::Object)),
+            ),
             (
                 "application/json;q=0",
-                true,
+                Shapes::All,
                 true,
                 Some((Encoding::Json, Shape::Object)),
             ),
             (
                 "application/json;stream=watch",
-                true,
+                Shapes::All,
                 true,
                 Some((Encoding::Json, Shape::Object)),
             ),
-            ("application/json;stream=other", true, true, None),
-            ("application/json;v=v1", true, true, None),
-            ("garbage", true, true, None),
-            ("application/yaml", true, true, Some((Encoding::Yaml, Shape::Object))),
+            ("application/json;stream=other", Shapes::All, true, None),
+            ("application/json;v=v1", Shapes::All, true, None),
+            ("garbage", Shapes::All, true, None),
+            (
+                "application/yaml",
+                Shapes::All,
+                true,
+                Some((Encoding::Yaml, Shape::Object)),
+            ),
             (
                 "text/html;q=0.9,*/*;q=0.8",
-                true,
+                Shapes::All,
                 true,
                 Some((Encoding::Json, Shape::Object)),
             ),
-            ("application/cbor", true, true, None),
+            ("application/cbor", Shapes::All, true, None),
         ];
         for (accept, shapes, protobuf, want) in rows {
             let mut headers = HeaderMap::new();

@@ -9,7 +9,7 @@ use mk8s_api::status::Status;
 use mk8s_api::time;
 use serde_json::{Value, json};
 
-use crate::negotiate::{self, Output};
+use crate::negotiate::{self, Output, Shapes};
 use crate::request::{Query, RequestInfo};
 use crate::respond;
 use crate::rows::Rows;
@@ -96,7 +96,7 @@ fn service(server: &State, path: &str, parts: &Parts, query: &Query) -> Result<R
 
 /// A document in the encoding that is asked for.
 fn answer(document: Value, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
-    let output = Output::negotiate(&parts.headers, query, false, true)?;
+    let output = Output::negotiate(&parts.headers, query, Shapes::None, true)?;
     respond::value(StatusCode::OK, output, document)
 }
 

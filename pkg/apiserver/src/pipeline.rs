@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use mk8s_api::apply::Managed;
-use mk8s_api::registry::{Deletion, Resource, Served};
+use mk8s_api::registry::{Deletion, Resource, Served, Strategy};
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
 use mk8s_store::Op;
@@ -30,10 +30,8 @@ pub enum Part {
     Main,
     /// status, and labels and annotations.
     Status,
-    /// A Namespace's spec.finalizers.
-    Finalizers,
-    /// A certificate request's conditions.
-    Approval,
+    /// As a subresource of its own says.
+    Of(&'static Strategy),
 }
 
 /// Creates an object (in stored form).
@@ -373,13 +371,13 @@ pub fn prepare_change(
         beside = services.on_update(new, old)?;
     }
     let counts = resource.generation && !resource.semantics.generation_stays;
-    if counts && part == Part::Main && metadata::spec_changed(call.row.working(), new, old) {
+    if counts && part != Part::Status && metadata::spec_changed(call.row.working(), new, old) {
         metadata::set_generation(new, meta::generation(old) + 1);
     }
     let errors = match part {
         Part::Main => call.row.check_update(new, old, warnings),
-        Part::Approval => validation::update_approval(resource, new, old),
-        Part::Status | Part::Finalizers => validation::update_status(resource, call.row.served(), new, old, warnings),
+        Part::Status => validation::update_status(resource, call.row.served(), new, old, warnings),
+        Part::Of(strategy) => validation::update_part(resource, strategy, new, old),
     };
     refuse(call, meta::name(old), &errors)?;
     Ok(beside)
@@ -452,26 +450,9 @@ fn prepare_update(call: &Call, new: &mut Value, old: &Value, part: Part) {
                 None => drop(meta::remove(new, &["metadata", "ownerReferences"])),
             }
         }
-        Part::Finalizers => {
-            let finalizers = meta::at(new, &["spec", "finalizers"]).cloned();
-            let version = meta::at(new, &["metadata"]).cloned().unwrap_or_default();
-            *new = old.clone();
-            meta::set(new, &["metadata"], version);
-            match finalizers {
-                Some(finalizers) => meta::set(new, &["spec", "finalizers"], finalizers),
-                None => drop(meta::remove(new, &["spec", "finalizers"])),
-            }
-        }
-        Part::Approval => {
-            (resource.hooks.prepare_approval)(new, old);
-            let conditions = meta::at(new, &["status", "conditions"]).cloned();
-            let metadata = meta::at(new, &["metadata"]).cloned().unwrap_or_default();
-            *new = old.clone();
-            meta::set(new, &["metadata"], metadata);
-            match conditions {
-                Some(conditions) => meta::set(new, &["status", "conditions"], conditions),
-                None => drop(meta::remove(new, &["status", "conditions"])),
-            }
+        Part::Of(strategy) => {
+            (strategy.prepare)(new, old);
+            resource.drop_disabled(new, Some(old));
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use mk8s_api::registry::{Handler, Subresource, Verbs};
 use mk8s_api::status::Status;
 
-use crate::negotiate;
+use crate::negotiate::{self, Shapes};
 use crate::rows::{Row, Rows};
 
 /// A served path.
@@ -211,6 +211,14 @@ impl Route {
     /// Whether somebody else answers.
     pub fn relays(&self) -> bool {
         self.handler().is_some_and(Handler::relays)
+    }
+
+    /// Upstream prints no table of a part that is not the status.
+    pub fn shapes(&self) -> Shapes {
+        match self.handler() {
+            Some(Handler::Strategy(_)) => Shapes::Metadata,
+            _ => Shapes::All,
+        }
     }
 
     fn handler(&self) -> Option<Handler> {

@@ -183,7 +183,7 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
         // The other end answers as it likes.
         true => Output::JSON,
         false => {
-            let output = Output::negotiate(headers, &request.query, true, route.row.schema.is_some());
+            let output = Output::negotiate(headers, &request.query, route.shapes(), route.row.schema.is_some());
             if output.is_err() && matches!(verb, "list" | "watch") {
                 // Whose options are judged first.
                 ListOptions::parse(&request.query)?;

@@ -34,7 +34,8 @@ fn sample(row: &Resource, sent: &Served) -> Option<Value> {
         "PersistentVolumeClaim" => json!({"spec": claim}),
         "PersistentVolume" => json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
             "hostPath": {"path": "/tmp/x"}}}),
-        "Pod" => json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}),
+        "Pod" => json!({"spec": {"containers": [
+            {"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}}),
         "PodTemplate" => json!({"template": template}),
         "ReplicationController" => json!({"spec": {"selector": {"a": "b"}, "template": template}}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
@@ -113,9 +114,9 @@ struct Change {
 
 impl Change {
     /// Of the object itself, or through a subresource.
-    fn of(through: Option<Handler>, verb: &str) -> Change {
-        let (patch, at, value) = match through {
-            Some(Handler::Scale) => {
+    fn of(through: Option<&Subresource>, verb: &str) -> Change {
+        let (patch, at, value) = match through.map(|own| &*own.name) {
+            Some("scale") => {
                 let replicas = if verb == "update" { 3 } else { 4 };
                 (
                     json!({"spec": {"replicas": replicas}}),
@@ -123,10 +124,27 @@ impl Change {
                     json!(replicas),
                 )
             }
-            Some(Handler::Approval) => {
+            Some("approval") => {
                 let condition = json!({"type": verb, "status": "True", "reason": "R", "message": "m"});
                 let patch = json!({"status": {"conditions": [condition]}});
                 (patch, "/status/conditions/0/type", json!(verb))
+            }
+            Some("ephemeralcontainers") => {
+                let own = json!({"name": "patch", "image": "i"});
+                let (list, at) = match verb {
+                    "patch" => (vec![own], "/spec/ephemeralContainers/0/name"),
+                    _ => (
+                        vec![own, json!({"name": verb, "image": "i"})],
+                        "/spec/ephemeralContainers/1/name",
+                    ),
+                };
+                (json!({"spec": {"ephemeralContainers": list}}), at, json!(verb))
+            }
+            Some("resize") => {
+                let cpu = if verb == "update" { "2" } else { "3" };
+                let own = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
+                let at = "/spec/containers/0/resources/requests/cpu";
+                (json!({"spec": {"containers": [own]}}), at, json!(cpu))
             }
             Some(_) => {
                 let patch = json!({"metadata": {"annotations": {"through": verb}}});
@@ -387,7 +405,7 @@ impl Asked<'_> {
                 body["metadata"] = json!({"name": name(self.row, 0)});
                 api.post(&uri, &body).await
             }
-            ("update" | "patch", handler) => return self.change_through(handler, verb, &uri, &text).await,
+            ("update" | "patch", _) => return self.change_through(subresource, verb, &uri, &text).await,
             _ => {
                 self.wrong.push(format!("{uri}: nothing here asks for {verb}"));
                 return;
@@ -397,10 +415,10 @@ impl Asked<'_> {
         self.expect(&text, &got, found);
     }
 
-    async fn change_through(&mut self, handler: Handler, verb: &str, uri: &str, text: &str) {
-        let change = Change::of(Some(handler), verb);
+    async fn change_through(&mut self, subresource: &Subresource, verb: &str, uri: &str, text: &str) {
+        let change = Change::of(Some(subresource), verb);
         let whole = self.one(0);
-        let apart = handler == Handler::Scale || self.row.semantics.status_alone;
+        let apart = subresource.handler == Handler::Scale || self.row.semantics.status_alone;
         let read = if apart { uri } else { &whole };
         let got = if verb == "patch" {
             self.api.patch(uri, MERGE, &change.patch).await

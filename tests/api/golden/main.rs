@@ -59,6 +59,7 @@ macro_rules! areas {
 }
 
 areas! {
+    admission
     cluster
     config
     custom
@@ -69,6 +70,7 @@ areas! {
     lists
     managers
     network
+    parts
     pods
     rbac
     reading

@@ -405,14 +405,20 @@ pub fn qos_class(pod: &Value) -> &'static str {
         }
         found
     };
-    for list in ["containers", "initContainers"] {
-        for container in meta::items(pod, &["spec", list]) {
-            let resources = meta::at(container, &["resources"]).unwrap_or(&Value::Null);
-            add(&mut requests, resources, "requests");
-            if add(&mut limits, resources, "limits") < 2 {
-                guaranteed = false;
-            }
+    let mut count = |owner: &Value| {
+        let resources = owner.get("resources").unwrap_or(&Value::Null);
+        add(&mut requests, resources, "requests");
+        if add(&mut limits, resources, "limits") < 2 {
+            guaranteed = false;
         }
+    };
+    match meta::at(pod, &["spec"]) {
+        // What a pod asks for as a whole says it all.
+        Some(spec) if spec.get("resources").is_some_and(Value::is_object) => count(spec),
+        _ => ["containers", "initContainers"]
+            .iter()
+            .flat_map(|list| meta::items(pod, &["spec", list]))
+            .for_each(count),
     }
     if requests.iter().chain(&limits).all(Option::is_none) {
         return "BestEffort";
@@ -480,5 +486,9 @@ mod tests {
         );
         let both = json!({"cpu": "1", "memory": "1Gi"});
         assert_eq!(of(json!({"limits": both, "requests": both})), "Guaranteed");
+        let whole = |resources: Value| qos_class(&json!({"spec": {"resources": resources, "containers": [{}]}}));
+        assert_eq!(whole(json!({"limits": both, "requests": both})), "Guaranteed");
+        assert_eq!(whole(json!({"requests": both})), "Burstable");
+        assert_eq!(whole(json!({})), "BestEffort");
     }
 }

@@ -1,7 +1,7 @@
 //! authentication.k8s.io, authorization.k8s.io (reviews, nothing is stored) and certificates.k8s.io.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{Handler, NameRule, Resource, Verbs, columns};
+use super::{Handler, NameRule, Resource, Verbs, columns, strategies};
 use crate::{defaults, validation};
 
 pub(super) fn authentication() -> Vec<Resource> {
@@ -36,14 +36,17 @@ pub(super) fn certificates() -> Vec<Resource> {
         .short(&["csr"])
         .validate(validation::signing_request)
         .validate_status(validation::signing_request_status)
-        .validate_approval(validation::signing_request_approval)
         .columns(columns::signing_request())
-        .sub("approval", Handler::Approval, Verbs::GET_PATCH_UPDATE, None)
+        .sub(
+            "approval",
+            Handler::Strategy(&strategies::APPROVAL),
+            Verbs::GET_PATCH_UPDATE,
+            None,
+        )
         .status()
         .fields(&["spec.signerName"])
         .default(defaults::spec_and_status)
         .preparing_status(defaults::signing_request_status)
-        .preparing_approval(defaults::signing_request_approval)
         .prepare(defaults::signing_request_create, defaults::signing_request_update),
     ]
 }

@@ -1,7 +1,9 @@
 //! The core group, v1 (<https://kubernetes.io/docs/reference/kubernetes-api/>).
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
-use super::{ChangeOrder, Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events, gates};
+use super::{
+    ChangeOrder, Deletion, Dependents, Handler, NameRule, Resource, Support, Verbs, columns, events, gates, strategies,
+};
 use crate::{defaults, validation};
 
 const EVENT_FIELDS: &[&str] = &[
@@ -81,7 +83,12 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["ns"])
             .verbs(NO_COLLECTION_DELETE)
             .named(NameRule::DnsLabel)
-            .sub("finalize", Handler::Finalize, Verbs::UPDATE, None)
+            .sub(
+                "finalize",
+                Handler::Strategy(&strategies::FINALIZE),
+                Verbs::UPDATE,
+                None,
+            )
             .status()
             .fields(&["status.phase"])
             .default(defaults::namespace)
@@ -150,7 +157,12 @@ pub(super) fn rows() -> Vec<Resource> {
                 Some(("", "v1", "PodAttachOptions")),
             )
             .sub("binding", Handler::Binding, Verbs::CREATE, Some(("", "v1", "Binding")))
-            .sub("ephemeralcontainers", Handler::NotYet, Verbs::GET_PATCH_UPDATE, None)
+            .sub(
+                "ephemeralcontainers",
+                Handler::Strategy(&strategies::EPHEMERAL_CONTAINERS),
+                Verbs::GET_PATCH_UPDATE,
+                None,
+            )
             .sub(
                 "eviction",
                 Handler::Eviction,
@@ -166,7 +178,12 @@ pub(super) fn rows() -> Vec<Resource> {
                 Some(("", "v1", "PodPortForwardOptions")),
             )
             .sub("proxy", Handler::Proxy, PROXY, Some(("", "v1", "PodProxyOptions")))
-            .sub("resize", Handler::NotYet, Verbs::GET_PATCH_UPDATE, None)
+            .sub(
+                "resize",
+                Handler::Strategy(&strategies::RESIZE),
+                Verbs::GET_PATCH_UPDATE,
+                None,
+            )
             .status()
             .fields(&[
                 "spec.nodeName",

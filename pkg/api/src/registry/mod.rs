@@ -22,6 +22,7 @@ mod row;
 mod semantics;
 mod served;
 mod storage;
+mod strategies;
 mod unowned;
 
 use std::borrow::Cow;
@@ -30,7 +31,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
-pub use semantics::{ChangeOrder, Deletion, Dependents, Handler, Semantics};
+pub use semantics::{ChangeOrder, Deletion, Dependents, Handler, Semantics, Strategy};
 pub use served::{Convert, Field, Served, newest_first};
 
 use crate::json_path::JsonPath;
@@ -135,16 +136,12 @@ pub struct Hooks {
     pub validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
     /// (new, old): what is wrong with a status, written through a subresource.
     pub validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
-    /// (new, old): the same of a decision about the object.
-    pub validate_approval: fn(&Value, &Value, &mut Vec<FieldError>),
     /// The strategy's PrepareForCreate: drops status, sets what the server owns. Generation, uid and times are set generically.
     pub prepare_create: fn(&mut Value),
     /// (new, old): the strategy's PrepareForUpdate of the main resource (status is restored generically).
     pub prepare_update: fn(&mut Value, &Value),
     /// (new, old): the same of a write of the status, whose other fields are restored generically.
     pub prepare_status: fn(&mut Value, &Value),
-    /// (new, old): the same of a decision about the object.
-    pub prepare_approval: fn(&mut Value, &Value),
     /// (new, old) → `Warning` header texts (deprecated fields, stored-only kinds).
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
 }
@@ -155,11 +152,9 @@ impl Hooks {
         validate_write: |_, _, _, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
-        validate_approval: |_, _, _| {},
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
-        prepare_approval: |_, _| {},
         warnings: |_, _| Vec::new(),
     };
 }

@@ -215,16 +215,6 @@ impl Resource {
         self
     }
 
-    pub(super) fn validate_approval(mut self, validate: ValidateUpdate) -> Self {
-        self.hooks.validate_approval = validate;
-        self
-    }
-
-    pub(super) fn preparing_approval(mut self, prepare: fn(&mut serde_json::Value, &serde_json::Value)) -> Self {
-        self.hooks.prepare_approval = prepare;
-        self
-    }
-
     pub(super) fn preparing_status(mut self, prepare: fn(&mut serde_json::Value, &serde_json::Value)) -> Self {
         self.hooks.prepare_status = prepare;
         self

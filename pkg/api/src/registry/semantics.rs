@@ -1,6 +1,9 @@
 //! What is special about a kind's writes, as data in its row: handlers ask these, never a kind's name.
 
+use serde_json::Value;
+
 use super::gates::Part;
+use crate::status::FieldError;
 use crate::validation::MetadataCheck;
 
 /// What answers a request to a subresource, or the creation of a kind of which nothing is stored.
@@ -8,10 +11,8 @@ use crate::validation::MetadataCheck;
 pub enum Handler {
     /// get, update and patch of `status`.
     Status,
-    /// Update of a Namespace's `spec.finalizers`.
-    Finalize,
-    /// A certificate request's conditions.
-    Approval,
+    /// The same of another part of the object.
+    Strategy(&'static Strategy),
     Scale,
     /// A Deployment's return to an earlier revision.
     Rollback,
@@ -37,6 +38,24 @@ impl Handler {
         matches!(self, Handler::Log | Handler::Connect | Handler::Proxy)
     }
 }
+
+/// How a part of an object is written that has a subresource of its own.
+#[derive(Debug)]
+pub struct Strategy {
+    /// (new, old): whatever it does not change becomes as it was.
+    pub prepare: fn(&mut Value, &Value),
+    /// (new, old): what is wrong with the change, besides its metadata.
+    pub validate: fn(&Value, &Value, &mut Vec<FieldError>),
+}
+
+/// There is one of each.
+impl PartialEq for Strategy {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Strategy {}
 
 /// What a DELETE does before the object is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -27,6 +27,7 @@ pub(crate) mod path;
 mod persistent;
 mod pod;
 mod pod_annotations;
+mod pod_parts;
 mod pod_update;
 mod policy;
 mod rbac;
@@ -45,7 +46,7 @@ mod workloads;
 
 use serde_json::Value;
 
-use crate::registry::{ChangeOrder, Resource, Served, Support};
+use crate::registry::{ChangeOrder, Resource, Served, Strategy, Support};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
@@ -70,6 +71,7 @@ pub use self::networking::*;
 pub use self::path::Path;
 pub use self::persistent::*;
 pub use self::pod::{pod, pod_binding, pod_template, pod_template_object};
+pub use self::pod_parts::{pod_ephemeral_containers, pod_resize};
 pub use self::pod_update::pod_update;
 pub use self::policy::disruption_budget;
 pub use self::rbac::*;
@@ -130,14 +132,6 @@ pub fn update(resource: &Resource, sent: &Served, new: &Value, old: &Value, warn
     errors
 }
 
-/// Everything that is wrong with a decision about an object.
-pub fn update_approval(resource: &Resource, new: &Value, old: &Value) -> Errors {
-    let mut errors = Errors::new();
-    object_meta_update(resource, new, old, &mut errors);
-    (resource.hooks.validate_approval)(new, old, &mut errors);
-    errors
-}
-
 /// Everything that is wrong with a change of the status.
 pub fn update_status(
     resource: &Resource,
@@ -153,6 +147,14 @@ pub fn update_status(
         custom.check_status(new, old, scale, &mut errors, warnings);
     }
     (resource.hooks.validate_status)(new, old, &mut errors);
+    errors
+}
+
+/// Everything that is wrong with a change of a part that has a subresource of its own.
+pub fn update_part(resource: &Resource, strategy: &Strategy, new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    object_meta_update(resource, new, old, &mut errors);
+    (strategy.validate)(new, old, &mut errors);
     errors
 }
 

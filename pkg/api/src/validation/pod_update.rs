@@ -184,7 +184,7 @@ fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
 }
 
 /// The fields that differ: those of the new object in their order, then those that are gone.
-fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
+pub(super) fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
     let differs = |key: &str| {
         let (own, had) = (new.get(key), old.get(key));
         match key {

@@ -4,12 +4,13 @@
 use serde_json::Value;
 
 use super::{
-    Attributes, Facts, Mutate, Operation, Plugin, Validate, certificates, default_toleration_seconds,
-    namespace_lifecycle, node_restriction, pod_security, priority, runtime_class, service_account,
-    taint_nodes_by_condition,
+    Attributes, Facts, Mutate, Operation, Plugin, Validate, certificates, claim_resize, default_class,
+    default_toleration_seconds, namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority,
+    runtime_class, service_account, storage_protection, taint_nodes_by_condition,
 };
 use crate::filters::authz;
 
+const INGRESSES: (&str, &str) = ("networking.k8s.io", "ingresses");
 const PRIORITY_CLASSES: (&str, &str) = ("scheduling.k8s.io", "priorityclasses");
 const SIGNING_REQUESTS: (&str, &str) = ("certificates.k8s.io", "certificatesigningrequests");
 
@@ -17,12 +18,21 @@ fn is(call: &Attributes<'_>, (group, plural): (&str, &str)) -> bool {
     call.is(group, plural)
 }
 
+fn creates(call: &Attributes<'_>) -> bool {
+    call.operation == Operation::Create && call.subresource.is_empty()
+}
+
 fn creates_pod(call: &Attributes<'_>) -> bool {
-    call.is_core("pods") && call.operation == Operation::Create && call.subresource.is_empty()
+    call.is_core("pods") && creates(call)
 }
 
 fn writes_pod(call: &Attributes<'_>) -> bool {
     call.is_core("pods") && call.writes_itself()
+}
+
+/// What runs in a pod is changed through these, too.
+fn changes_containers(call: &Attributes<'_>) -> bool {
+    call.is_core("pods") && matches!(call.subresource, "ephemeralcontainers" | "resize")
 }
 
 /// See the module.
@@ -37,11 +47,13 @@ pub static PLUGINS: &[Plugin] = &[
     },
     Plugin {
         name: "ServiceAccount",
-        matches: creates_pod,
+        matches: |call| creates_pod(call) || (call.is_core("pods") && call.subresource == "ephemeralcontainers"),
         mutate: Mutate::Waits(|facts, call, pod| {
             Box::pin(service_account::admit(call, pod, &*facts.lookup, &facts.accounts))
         }),
-        validate: Validate::Nothing,
+        validate: Validate::Now(|facts, call, pod, _| {
+            service_account::validate(call, pod, &*facts.lookup, &facts.accounts)
+        }),
     },
     Plugin {
         name: "NodeRestriction",
@@ -53,7 +65,7 @@ pub static PLUGINS: &[Plugin] = &[
     },
     Plugin {
         name: "TaintNodesByCondition",
-        matches: |call| call.is_core("nodes") && call.operation == Operation::Create && call.subresource.is_empty(),
+        matches: |call| call.is_core("nodes") && creates(call),
         mutate: Mutate::Now(|_, _, node| {
             taint_nodes_by_condition::admit(node);
             Ok(())
@@ -62,7 +74,7 @@ pub static PLUGINS: &[Plugin] = &[
     },
     Plugin {
         name: "PodSecurity",
-        matches: |call| call.writes_itself(),
+        matches: |call| call.writes_itself() || changes_containers(call),
         mutate: Mutate::Nothing,
         validate: Validate::Now(|facts, call, object, notes| {
             pod_security::validate(call, object, &*facts.lookup, &facts.namespaces, notes)
@@ -90,6 +102,32 @@ pub static PLUGINS: &[Plugin] = &[
         validate: Validate::Nothing,
     },
     Plugin {
+        name: "DefaultStorageClass",
+        matches: |call| call.is_core("persistentvolumeclaims") && creates(call),
+        mutate: Mutate::Now(|facts, _, claim| {
+            default_class::admit(&default_class::STORAGE, claim, &*facts.lookup);
+            Ok(())
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "StorageObjectInUseProtection",
+        matches: |call| creates(call) && storage_protection::finalizer(call).is_some(),
+        mutate: Mutate::Now(|_, call, object| {
+            storage_protection::admit(call, object);
+            Ok(())
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "PersistentVolumeClaimResize",
+        matches: |call| {
+            call.is_core("persistentvolumeclaims") && call.operation == Operation::Update && call.subresource.is_empty()
+        },
+        mutate: Mutate::Nothing,
+        validate: Validate::Now(|facts, call, claim, _| claim_resize::validate(call, claim, &*facts.lookup)),
+    },
+    Plugin {
         name: "RuntimeClass",
         matches: creates_pod,
         mutate: Mutate::Now(|facts, call, pod| runtime_class::admit(call, pod, &*facts.lookup)),
@@ -101,6 +139,26 @@ pub static PLUGINS: &[Plugin] = &[
         matches: |call| is(call, SIGNING_REQUESTS) && call.writes(),
         mutate: Mutate::Now(state_requester),
         validate: Validate::Now(|facts, call, object, _| certificates::validate(call, object, &facts.authorizer)),
+    },
+    Plugin {
+        name: "DefaultIngressClass",
+        matches: |call| is(call, INGRESSES) && creates(call),
+        mutate: Mutate::Now(|facts, _, ingress| {
+            default_class::admit(&default_class::INGRESS, ingress, &*facts.lookup);
+            Ok(())
+        }),
+        validate: Validate::Nothing,
+    },
+    Plugin {
+        name: "PodTopologyLabels",
+        matches: |call| {
+            call.is_core("pods") && call.operation == Operation::Create && matches!(call.subresource, "" | "binding")
+        },
+        mutate: Mutate::Now(|facts, call, object| {
+            pod_topology_labels::admit(call, object, &*facts.lookup, &facts.nodes);
+            Ok(())
+        }),
+        validate: Validate::Nothing,
     },
     Plugin {
         name: "RoleEscalation",
@@ -145,8 +203,13 @@ mod tests {
                 "PodSecurity",
                 "Priority",
                 "DefaultTolerationSeconds",
+                "DefaultStorageClass",
+                "StorageObjectInUseProtection",
+                "PersistentVolumeClaimResize",
                 "RuntimeClass",
                 "CertificateSigning",
+                "DefaultIngressClass",
+                "PodTopologyLabels",
                 "RoleEscalation",
             ]
         );
@@ -170,6 +233,7 @@ mod tests {
             "Priority",
             "DefaultTolerationSeconds",
             "RuntimeClass",
+            "PodTopologyLabels",
         ];
         assert_eq!(named(pods()), pod);
         let eviction = Request {

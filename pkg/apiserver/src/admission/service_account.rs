@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mk8s_api::references::{self, Place, Referent};
@@ -11,7 +12,7 @@ use rand::RngExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Attributes;
+use super::{Attributes, Operation};
 use crate::lookup::{Found, Lookup};
 use crate::memo::Parsed;
 
@@ -59,6 +60,9 @@ pub async fn admit(
     lookup: &dyn Lookup,
     accounts: &Accounts,
 ) -> Result<(), Status> {
+    if attributes.operation != Operation::Create {
+        return Ok(());
+    }
     if pod["metadata"]["annotations"].get(MIRROR).is_some() {
         return mirror(attributes, pod);
     }
@@ -71,14 +75,9 @@ pub async fn admit(
         .unwrap_or("default")
         .to_string();
     let Some(found) = find(lookup, namespace, &name).await else {
-        let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
-        return Err(attributes.forbidden(Some(pod), &why));
+        return Err(no_account(attributes, pod, &name));
     };
-    let key = format!("{namespace}/{name}");
-    let account = accounts
-        .0
-        .get(&key, found, |bytes| serde_json::from_slice(bytes).unwrap_or_default());
-
+    let account = accounts.parse(namespace, &name, found);
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
         return Ok(());
     };
@@ -100,11 +99,61 @@ pub async fn admit(
         spec.insert("imagePullSecrets".into(), secrets.into());
     }
     if account.enforces_mountable_secrets()
-        && let Some(why) = unmountable(pod, &account, &name)
+        && let Some(why) = unmountable(pod, &account, &name, |_| true)
     {
         return Err(attributes.forbidden(Some(pod), &why));
     }
     Ok(())
+}
+
+/// What an ephemeral container refers to; all else was looked at when the pod was created.
+pub fn validate(
+    attributes: &Attributes<'_>,
+    pod: &Value,
+    lookup: &dyn Lookup,
+    accounts: &Accounts,
+) -> Result<(), Status> {
+    if attributes.operation != Operation::Update {
+        return Ok(());
+    }
+    let (namespace, name) = (
+        attributes.namespace,
+        mk8s_api::meta::string(pod, &["spec", "serviceAccountName"]),
+    );
+    if name.is_empty() {
+        let why = format!("no service account specified for pod {namespace}/{}", attributes.name);
+        return Err(attributes.forbidden(Some(pod), &why));
+    }
+    let Some(found) = lookup.find("", "serviceaccounts", namespace, name) else {
+        return Err(no_account(attributes, pod, name));
+    };
+    let account = accounts.parse(namespace, name, found);
+    if !account.enforces_mountable_secrets() {
+        return Ok(());
+    }
+    let is_ephemeral = |place: &Place<'_>| match place {
+        Place::Env { list, .. } | Place::EnvFrom { list, .. } => *list == "ephemeralContainers",
+        _ => false,
+    };
+    match unmountable(pod, &account, name, is_ephemeral) {
+        // No refusal of upstream's either.
+        Some(why) => Err(Status::new(500, "", why)),
+        None => Ok(()),
+    }
+}
+
+fn no_account(attributes: &Attributes<'_>, pod: &Value, name: &str) -> Status {
+    let namespace = attributes.namespace;
+    let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+    attributes.forbidden(Some(pod), &why)
+}
+
+impl Accounts {
+    fn parse(&self, namespace: &str, name: &str, found: Found) -> Arc<Account> {
+        let key = format!("{namespace}/{name}");
+        self.0
+            .get(&key, found, |bytes| serde_json::from_slice(bytes).unwrap_or_default())
+    }
 }
 
 /// The account; the `default` one of a new namespace is waited for a moment, since a controller makes it.
@@ -219,7 +268,7 @@ impl Account {
 }
 
 /// Why a pod may not run as an account that limits secrets.
-fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
+fn unmountable(pod: &Value, account: &Account, name: &str, looked_at: fn(&Place<'_>) -> bool) -> Option<String> {
     let names = |list: &Option<Vec<Reference>>| -> HashSet<String> {
         list.iter().flatten().map(|own| own.name.clone()).collect()
     };
@@ -229,7 +278,7 @@ fn unmountable(pod: &Value, account: &Account, name: &str) -> Option<String> {
     let _ = references::each(pod, &mut |reference| {
         let secret = &*reference.name;
         let why = match reference.place {
-            _ if reference.to != Referent::Secret => return ControlFlow::Continue(()),
+            _ if reference.to != Referent::Secret || !looked_at(&reference.place) => return ControlFlow::Continue(()),
             Place::PullSecret(_) if pull_secrets.contains(secret) => return ControlFlow::Continue(()),
             Place::PullSecret(index) => format!("imagePullSecrets[{index}].name=\"{secret}\" {tail} imagePullSecret"),
             _ if secrets.contains(secret) => return ControlFlow::Continue(()),
@@ -270,7 +319,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::testing::{Request, cluster, resource};
     use super::*;
-    use crate::admission::{Operation, Options};
+    use crate::admission::Options;
 
     async fn run(lookup: &dyn Lookup, mut pod: Value) -> Result<Value, Status> {
         let request = Request::create("pods", "default");
