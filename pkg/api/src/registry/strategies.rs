@@ -8,7 +8,7 @@ use crate::{defaults, meta, validation};
 /// A Namespace's.
 pub static FINALIZE: Strategy = Strategy {
     prepare: |new, old| only(new, old, &[&["metadata"], &["spec", "finalizers"]]),
-    validate: |_, _, _| {},
+    validate: validation::namespace_finalize,
 };
 
 /// A certificate request's conditions.

@@ -146,14 +146,28 @@ pub fn namespace(namespace: &Value, errors: &mut Errors) {
     let path = path.child("finalizers");
     let spec = has(namespace, "spec").unwrap_or(&Value::Null);
     for finalizer in strings(spec, "finalizers") {
-        invalid_each(errors, &path, finalizer, names::qualified_name(finalizer));
-        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
-            errors.push(FieldError::invalid(
-                path,
-                finalizer,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ));
-        }
+        finalizer_name(finalizer, &path, errors);
+    }
+}
+
+/// The same through `/finalize`, which names each by its index.
+pub fn namespace_finalize(new: &Value, _old: &Value, errors: &mut Errors) {
+    let path = Path::new("spec");
+    let path = path.child("finalizers");
+    let spec = has(new, "spec").unwrap_or(&Value::Null);
+    for (index, finalizer) in strings(spec, "finalizers").enumerate() {
+        finalizer_name(finalizer, &path.index(index), errors);
+    }
+}
+
+fn finalizer_name(finalizer: &str, path: &Path<'_>, errors: &mut Errors) {
+    invalid_each(errors, path, finalizer, names::qualified_name(finalizer));
+    if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+        errors.push(FieldError::invalid(
+            path,
+            finalizer,
+            "name is neither a standard finalizer name nor is it fully qualified",
+        ));
     }
 }
 
