@@ -122,3 +122,11 @@ pub fn renew(path: &str, number: usize) -> Request {
         ..Request::get(&path.into(), JSON)
     }
 }
+
+/// At once, waiting for nobody.
+pub fn delete(path: &str) -> Request {
+    Request {
+        method: "DELETE",
+        ..Request::get(&format!("{path}?gracePeriodSeconds=0").into(), JSON)
+    }
+}

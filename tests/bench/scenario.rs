@@ -279,10 +279,7 @@ impl Scenario {
             }
             Load::Delete { what, clients, count } => {
                 let paths = make(server, what, count).await;
-                let request = move |_, number: usize| Request {
-                    method: "DELETE",
-                    ..Request::get(&format!("{}?gracePeriodSeconds=0", paths[number]).into(), JSON)
-                };
+                let request = move |_, number: usize| objects::delete(&paths[number]);
                 return Some(requests(server, pids, clients, count, request).await);
             }
             Load::Paced { beside_lists } => return Some(paced::run(server, pids, beside_lists).await),
