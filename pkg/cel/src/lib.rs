@@ -11,6 +11,7 @@
 mod ast;
 mod check;
 mod decl;
+mod digest;
 mod display;
 mod env;
 mod estimate;

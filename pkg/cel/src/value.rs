@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use crate::decl::{Decl, ListType, What};
+use crate::digest::{Index, Keyed, key_of};
 use crate::json;
 use crate::library::named_format::NamedFormat;
 use crate::library::quantity::Quantity;
@@ -176,20 +177,27 @@ impl<'a> List<'a> {
         match list.list_type() {
             None | Some(ListType::Atomic) => grown.extend(other.values()?),
             Some(ListType::Set) => {
+                let mut index = Index::of(grown.iter());
                 for value in other.iter() {
                     let value = value?;
-                    if !grown.iter().any(|has| has.equals(&value) == Ok(true)) {
+                    let digest = index.digest(&value);
+                    if index.find(digest, |at| grown[at].equals(&value) == Ok(true)).is_none() {
+                        index.push(digest);
                         grown.push(value);
                     }
                 }
             }
             Some(ListType::Map(keys)) => {
+                let mut keyed = Keyed::of(grown, keys);
                 for value in other.iter() {
                     let value = value?;
                     let key = key_of(&value, keys);
-                    match grown.iter_mut().find(|has| same_key(&key_of(has, keys), &key)) {
-                        Some(has) => *has = value,
-                        None => grown.push(value),
+                    match keyed.find(&key) {
+                        Some(at) => grown[at] = value,
+                        None => {
+                            keyed.push(key);
+                            grown.push(value);
+                        }
                     }
                 }
             }
@@ -207,9 +215,11 @@ impl<'a> List<'a> {
         match self.list_type() {
             Some(ListType::Set) => {
                 let own = self.values()?;
+                let index = Index::of(&own);
                 for value in other.iter() {
                     let value = value?;
-                    if !own.iter().any(|has| has.equals(&value) == Ok(true)) {
+                    let digest = index.digest(&value);
+                    if index.find(digest, |at| own[at].equals(&value) == Ok(true)).is_none() {
                         return Ok(false);
                     }
                 }
@@ -217,11 +227,11 @@ impl<'a> List<'a> {
             }
             Some(ListType::Map(keys)) => {
                 let own = self.values()?;
+                let keyed = Keyed::of(&own, keys);
                 for value in other.iter() {
                     let value = value?;
-                    let key = key_of(&value, keys);
-                    match own.iter().find(|has| same_key(&key_of(has, keys), &key)) {
-                        Some(has) if has.equals(&value)? => {}
+                    match keyed.find(&key_of(&value, keys)) {
+                        Some(at) if own[at].equals(&value)? => {}
                         _ => return Ok(false),
                     }
                 }
@@ -240,23 +250,6 @@ impl<'a> List<'a> {
         }
         Ok(true)
     }
-}
-
-/// The values of the properties that tell an item from others.
-fn key_of<'a>(item: &Value<'a>, keys: &[Box<str>]) -> Vec<Option<Value<'a>>> {
-    let find = |key: &str| match item {
-        Value::Map(map) => map.find(&Value::String(Text::Owned(key.into()))).ok().flatten(),
-        _ => None,
-    };
-    keys.iter().map(|key| find(key)).collect()
-}
-
-fn same_key(a: &[Option<Value<'_>>], b: &[Option<Value<'_>>]) -> bool {
-    a.iter().zip(b).all(|pair| match pair {
-        (None, None) => true,
-        (Some(a), Some(b)) => a.equals(b) == Ok(true),
-        _ => false,
-    })
 }
 
 /// A map: an object of the JSON, or entries.
@@ -300,6 +293,11 @@ impl<'a> Entries<'a> {
         self.positions
             .get(&key(wanted))
             .map(|position| &self.entries[*position].1)
+    }
+
+    /// Bytes that it holds, about, beside those of its values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.len() * (2 * size_of::<Value<'_>>() + size_of::<(Key, usize)>())
     }
 
     /// Adds an entry, or replaces its value.

@@ -1,10 +1,12 @@
 //! Evaluation: of a plan over values, counting what it costs. What it costs is bounded, and with it time and memory.
 
 mod cost;
+mod meter;
 mod plan;
 
 use std::sync::Arc;
 
+use meter::{Meter, bytes_of};
 use plan::{Base, By, Chain, Loop, Node, Selection};
 
 use regex::Regex;
@@ -39,11 +41,10 @@ impl Plan {
             variables,
             names,
             slots,
-            cost: 0,
-            limit,
+            meter: Meter::new(limit),
         };
         let outcome = run.eval(&self.root);
-        (outcome, run.cost)
+        (outcome, run.meter.cost)
     }
 }
 
@@ -60,20 +61,10 @@ struct Run<'p, 'v, 'a> {
     variables: &'v [Option<Outcome<'a>>],
     names: &'v Env,
     slots: Vec<Slot<'p, 'a>>,
-    cost: u64,
-    limit: u64,
+    meter: Meter,
 }
 
 impl<'p, 'a> Run<'p, '_, 'a> {
-    fn charge(&mut self, cost: u64) -> Result<(), Failure> {
-        self.cost = self.cost.saturating_add(cost);
-        if self.cost > self.limit {
-            Err(Failure::Cost)
-        } else {
-            Ok(())
-        }
-    }
-
     fn eval(&mut self, node: &'p Node) -> Outcome<'a> {
         match node {
             Node::Const(value) => Ok(value.clone()),
@@ -81,7 +72,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
                 let outcome = self.chain(chain);
                 let conditional = matches!(&chain.base, Base::Node(node) if matches!(**node, Node::If { .. }));
                 if !chain.test && !conditional {
-                    self.charge(1)?;
+                    self.meter.charge(1)?;
                 }
                 outcome
             }
@@ -104,7 +95,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             } => self.call(function, overload, args, regex.as_deref()),
             Node::NotFalse(inner) => {
                 let inner = self.eval(inner);
-                self.charge(1)?;
+                self.meter.charge(1)?;
                 match inner {
                     Err(Failure::Cost) => Err(Failure::Cost),
                     inner => Ok(Value::Bool(!matches!(inner, Ok(Value::Bool(false))))),
@@ -150,6 +141,11 @@ impl<'p, 'a> Run<'p, '_, 'a> {
     fn equal(&mut self, terms: &'p [Box<Node>; 2], negated: bool) -> Outcome<'a> {
         let [a, b] = terms;
         let args = [self.eval(a), self.eval(b)];
+        let (function, overload) = match negated {
+            true => ("_!=_", "not_equals"),
+            false => ("_==_", "equals"),
+        };
+        self.meter.afford(function, overload, &args)?;
         let outcome = match &args {
             [Ok(a), Ok(b)] => match a.equals(b) {
                 Ok(equal) => Ok(Value::Bool(equal != negated)),
@@ -159,13 +155,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             },
             [Err(error), _] | [_, Err(error)] => Err(error.clone()),
         };
-        let function = if negated { "_!=_" } else { "_==_" };
-        self.charge(cost::call(
-            function,
-            if negated { "not_equals" } else { "equals" },
-            &args,
-            &outcome,
-        ))?;
+        self.meter.charge(cost::call(function, overload, &args, &outcome))?;
         outcome
     }
 
@@ -203,19 +193,23 @@ impl<'p, 'a> Run<'p, '_, 'a> {
                 return Err(error.clone());
             }
         }
+        self.meter.afford(function, overload, &args)?;
         let values: Result<Vec<Value<'a>>, Failure> = args.iter().cloned().collect();
         let outcome = values.and_then(|values| match regex {
             None => library::call(function, overload, &values),
             Some(_) => library::worded(function, &values, library::regex::call(function, &values, regex)),
         });
-        self.charge(cost::call(function, overload, &args, &outcome))?;
+        self.meter.charge(cost::call(function, overload, &args, &outcome))?;
+        if let Ok(value) = &outcome {
+            self.meter.count(value)?;
+        }
         outcome
     }
 
     /// A list or a map in a slot with something more, without a copy of it.
     fn grow(&mut self, function: &'static str, overload: &'static str, slot: usize, nodes: &'p [Node]) -> Outcome<'a> {
         let mut args = vec![self.slot(slot)];
-        self.charge(1)?;
+        self.meter.charge(1)?;
         if let (Err(error), true) = (&args[0], nodes.len() > 1) {
             return Err(error.clone());
         }
@@ -234,13 +228,14 @@ impl<'p, 'a> Run<'p, '_, 'a> {
         if let Some(error) = args.iter().find_map(|arg| arg.as_ref().err()) {
             let error = error.clone();
             if error != Failure::Cost {
-                self.charge(cost)?;
+                self.meter.charge(cost)?;
             }
             return Err(error);
         }
         let mut values = args.into_iter().flatten();
         let first = values.next().unwrap_or(Value::Null);
         let rest: Vec<Value<'a>> = values.collect();
+        let before = bytes_of(&first);
         let outcome = match (first, &rest[..]) {
             (Value::List(list), [Value::List(more)]) => list.concat(more),
             (Value::Map(Map::Entries(mut entries)), [key, value]) => {
@@ -253,7 +248,10 @@ impl<'p, 'a> Run<'p, '_, 'a> {
                 library::call(function, overload, &all)
             }
         };
-        self.charge(cost)?;
+        self.meter.charge(cost)?;
+        if let Ok(value) = &outcome {
+            self.meter.count_bytes(bytes_of(value).saturating_sub(before))?;
+        }
         outcome
     }
 
@@ -279,7 +277,8 @@ impl<'p, 'a> Run<'p, '_, 'a> {
         if let Some(Failure::Cost) = failure {
             return Err(Failure::Cost);
         }
-        self.charge(cost::LIST)?;
+        self.meter.charge(cost::LIST)?;
+        self.meter.count_bytes(size_of_val(&values[..]))?;
         failure.map_or_else(|| Ok(Value::List(List::new(values))), Err)
     }
 
@@ -289,7 +288,8 @@ impl<'p, 'a> Run<'p, '_, 'a> {
         if let Err(Failure::Cost) = built {
             return Err(Failure::Cost);
         }
-        self.charge(cost::MAP)?;
+        self.meter.charge(cost::MAP)?;
+        self.meter.count_bytes(entries.bytes())?;
         built.map(|()| Value::Map(Map::new(entries)))
     }
 
@@ -419,7 +419,7 @@ impl<'p, 'a> Run<'p, '_, 'a> {
             let found = self.find(&value, selection, optional || test);
             let observed = test || !optional || matches!(found, Ok(Some(_)));
             if observed && !matches!(found, Err(Failure::Cost)) {
-                self.charge(1)?;
+                self.meter.charge(1)?;
             }
             match found? {
                 found if test => return Ok(Value::Bool(found.is_some())),

@@ -54,7 +54,10 @@ impl Quantity {
             return Err(NUMERIC);
         }
         let nanos = match small {
-            Some((value, scale)) => i128::from(value.unsigned_abs()) * 10i128.pow((scale + 9) as u32),
+            Some((value, scale)) => {
+                let exact = i128::from(value.unsigned_abs()).checked_mul(10i128.pow((scale + 9) as u32));
+                exact.map_or(LARGEST, |exact| exact.min(LARGEST))
+            }
             None => nanos(&digits, fraction.len() as i32, base, exponent),
         };
         Ok(Quantity {
@@ -165,7 +168,7 @@ fn small(whole: &str, fraction: &str, base: u32, exponent: i32) -> Option<(i64, 
     } else {
         return None;
     };
-    let scale = scale - fraction.len() as i32;
+    let scale = scale.saturating_sub(fraction.len() as i32);
     if precision < 0 || !(-9..=27).contains(&scale) {
         return None;
     }
@@ -180,11 +183,12 @@ fn nanos(digits: &str, places: i32, base: u32, exponent: i32) -> i128 {
     if trimmed.is_empty() {
         return 0;
     }
-    let mut shift = 9 - places + if base == 10 { exponent } else { 0 };
+    let exponent_of_ten = if base == 10 { i64::from(exponent) } else { 0 };
+    let mut shift = 9 - i64::from(places) + exponent_of_ten;
     // Digits beyond what an i128 holds only matter for the rounding.
     let kept = &trimmed[..trimmed.len().min(36)];
     let lost = trimmed[kept.len()..].bytes().any(|b| b != b'0');
-    shift = shift.saturating_add((trimmed.len() - kept.len()) as i32);
+    shift += (trimmed.len() - kept.len()) as i64;
     let Ok(mut value) = kept.parse::<i128>() else {
         return limit;
     };

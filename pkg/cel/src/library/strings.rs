@@ -70,24 +70,9 @@ pub(super) fn last_index_of<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     }
     // The last place at which it may begin, and what it covers there.
     let from = byte_at(text, offset).unwrap_or(text.len());
-    let end = (from + part.len()).min(text.len());
-    let end = (end..=text.len())
-        .find(|end| text.is_char_boundary(*end))
-        .unwrap_or(text.len());
-    let found = text[..end]
-        .rmatch_indices(&**part)
-        .map(|(at, _)| at)
-        .chain(overlapping(&text[..end], part));
-    let found = found.filter(|at| *at <= from).max();
+    let end = text.floor_char_boundary(from + part.len());
+    let found = text[..end].rfind(&**part);
     Ok(Value::Int(found.map_or(-1, |at| text[..at].chars().count() as i64)))
-}
-
-/// The last match that an earlier one from the right might have hidden.
-fn overlapping(text: &str, part: &str) -> Option<usize> {
-    let last = text.len().checked_sub(part.len())?;
-    (0..=last)
-        .rev()
-        .find(|at| text.is_char_boundary(*at) && text[*at..].starts_with(part))
 }
 
 fn ascii<'a>(args: &[Value<'a>], change: fn(&str) -> String) -> Outcome<'a> {

@@ -243,7 +243,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
         total = total.checked_add(whole.checked_mul(unit)?)?;
         if !fraction.is_empty() {
             let digits = &fraction[..fraction.len().min(18)];
-            total += digits.parse::<i128>().ok()? * unit / 10i128.pow(digits.len() as u32);
+            total = total.checked_add(digits.parse::<i128>().ok()? * unit / 10i128.pow(digits.len() as u32))?;
         }
         rest = after;
     }
@@ -335,11 +335,15 @@ fn in_zone(time: Time, zone: &str) -> Result<DateTime, Failure> {
                 .map_err(|_| Failure::new(format!("strconv.Atoi: parsing {text:?}: invalid syntax")))
         };
         let (hours, minutes) = (whole(hours)?, whole(minutes)?);
-        let minutes = if zone.starts_with('-') { -minutes } else { minutes };
+        let minutes = if zone.starts_with('-') {
+            minutes.saturating_neg()
+        } else {
+            minutes
+        };
         let offset = hours
             .checked_mul(60)
             .and_then(|offset| offset.checked_add(minutes)?.checked_mul(60));
-        return Ok(time.local(offset.filter(|offset| offset.abs() < 10_000_000).unwrap_or(0)));
+        return Ok(time.local(offset.filter(|offset| offset.unsigned_abs() < 10_000_000).unwrap_or(0)));
     }
     let stamp = Timestamp::new(time.seconds, time.nanos as i32).unwrap_or(Timestamp::UNIX_EPOCH);
     let known = match zone {

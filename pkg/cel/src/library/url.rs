@@ -1,6 +1,7 @@
 //! URLs as expressions know them: absolute, or absolute paths. Which are taken and how their parts read is what clients of the
 //! API have seen for years, which is not quite the standard of browsers.
 
+use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
 use crate::value::{Entries, Failure, List, Map, Outcome, Text, Value};
@@ -231,15 +232,19 @@ pub(super) fn part<'a>(function: &str, args: &[Value<'a>]) -> Outcome<'a> {
 /// Names with all their values. What cannot be decoded is left out.
 fn query<'a>(query: &str) -> Entries<'a> {
     let mut found: Vec<(String, Vec<Value<'a>>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Ok(name), Ok(value)) = (unescape(name, Part::Query), unescape(value, Part::Query)) else {
             continue;
         };
         let value = Value::text(value);
-        match found.iter_mut().find(|(has, _)| *has == name) {
-            Some((_, values)) => values.push(value),
-            None => found.push((name, vec![value])),
+        match places.get(&name) {
+            Some(&place) => found[place].1.push(value),
+            None => {
+                places.insert(name.clone(), found.len());
+                found.push((name, vec![value]));
+            }
         }
     }
     let mut entries = Entries::default();
