@@ -225,3 +225,73 @@ fn managers_that_a_client_sends_are_read_in_proportion() {
     let left = write("who apply", many("Apply", |_| "v1".into()), &others);
     assert_eq!(left.entries().len(), 1, "all of it was changed by somebody else");
 }
+
+/// Beyond 65 535 of them a look-up of what is not there never ended; and names can be chosen so that a hash is no help.
+#[test]
+fn objects_of_very_many_properties_are_read() {
+    let of = |names: &[String]| {
+        let properties = names.iter().map(|name| (name.clone(), json!({"type": "integer"})));
+        let properties: serde_json::Map<String, Value> = properties.collect();
+        custom::compile(&json!({"type": "object", "required": names, "properties": properties})).unwrap()
+    };
+    let many: Vec<String> = (0..70_000).map(|at| format!("p{at}")).collect();
+    // Of one length, with the same letters at the ends and in the middle.
+    let alike: Vec<String> = (0..16_000).map(|at| format!("a{at:06}-a-{at:06}a")).collect();
+    for names in [many, alike] {
+        let schema = soon("compile", || of(&names));
+        let known = names.iter().map(|name| (name.clone(), json!(1)));
+        let unknown = (0..50_000).map(|at| (format!("a{:06}-a-{:06}a", at + 20_000, at), json!(1)));
+        let mut object: Value = known.chain(unknown).collect::<serde_json::Map<_, _>>().into();
+        let went = soon("admit", || custom::admit(&mut object, &schema, false)).unwrap();
+        assert_eq!((went.len(), object.as_object().unwrap().len()), (1000, names.len()));
+        assert!(names.iter().all(|name| schema.field(name).is_some()) && schema.field("q").is_none());
+        assert!(soon("check", || custom::check(&object, None, &schema)).is_empty());
+    }
+}
+
+/// What is wrong with a definition was told with the whole of it, or compared each with each.
+#[test]
+fn definitions_of_very_many_parts_are_checked_in_proportion() {
+    let row = mk8s_api::registry::find_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let create = |what: &str, definition: &Value| {
+        let errors = soon(what, || mk8s_api::validation::create(row, row.stored(), definition));
+        let bytes: usize = errors.iter().map(|error| error.body().len()).sum();
+        assert!(bytes < 64 << 20, "{what}: {bytes}");
+        errors
+    };
+    let definition = |versions: Value, conversion: Value| {
+        json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+            "versions": versions, "conversion": conversion}, "status": {"storedVersions": ["v0"]}})
+    };
+    let version = |at: usize, schema: Value| json!({"name": format!("v{at}"), "served": true, "storage": at == 0, "schema": {"openAPIV3Schema": schema}});
+    let none = json!({"strategy": "None"});
+
+    let keys: Value = (0..20_000).map(|at| json!(format!("k{at}"))).collect();
+    let item = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+    let list =
+        json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys, "items": item});
+    let schema = json!({"type": "object", "properties": {"l": list}});
+    let errors = create("keys", &definition(json!([version(0, schema)]), none.clone()));
+    assert!(
+        errors
+            .iter()
+            .any(|error| error.detail == "entries must all be names of item properties")
+    );
+
+    let plain = |at: usize| version(at, json!({"type": "object"}));
+    let versions: Value = (0..5000).map(plain).collect();
+    let errors = create("versions", &definition(versions, none));
+    assert!(errors.is_empty(), "{:?}", errors.first());
+
+    let reviews: Value = (0..100_000).map(|at| json!(format!("v{}", at / 2))).collect();
+    let webhook = json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": "https://a.b/"}, "conversionReviewVersions": reviews}});
+    let errors = create("reviews", &definition(json!([plain(0)]), webhook));
+    assert_eq!(
+        errors
+            .iter()
+            .filter(|error| error.detail == "duplicate version")
+            .count(),
+        50_000
+    );
+}

@@ -380,10 +380,10 @@ pub(crate) enum WireField<'s> {
 pub(crate) struct Fields {
     /// Sorted by name.
     all: Box<[Field]>,
-    /// Where a name's field stands in `all`: a table of open addresses, its size a power of two.
+    /// Where a name's field stands in `all`: a table of open addresses, its size a power of two. None: there is no good one.
     slots: Box<[u16]>,
     /// Indices of the fields that Go prints even when they are zero.
-    printed: Box<[u16]>,
+    printed: Box<[u32]>,
     /// By protobuf number: an index of `all`, or, with the first bit, of `inlined`.
     numbers: Box<[u16]>,
     inlined: Box<[Schema]>,
@@ -407,7 +407,7 @@ impl Fields {
                 number(field.tag, at as u16);
             }
             if field.printed_when_zero() {
-                printed.push(at as u16);
+                printed.push(at as u32);
             }
         }
         for (at, (of, _)) in inlined.iter().enumerate() {
@@ -430,6 +430,9 @@ impl Fields {
 
     /// A field's index.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        if self.slots.is_empty() {
+            return self.all.binary_search_by(|field| (*field.name).cmp(name)).ok();
+        }
         // Once per key of every body: a binary search's string comparisons would be a fifth of a decode.
         let mask = self.slots.len().wrapping_sub(1);
         let mut slot = slot(name);
@@ -444,7 +447,7 @@ impl Fields {
 
     /// The fields that Go prints even when they are zero.
     pub(crate) fn printed(&self) -> impl Iterator<Item = &Field> {
-        self.printed.iter().map(|&at| &self.all[usize::from(at)])
+        self.printed.iter().map(|&at| &self.all[at as usize])
     }
 
     /// What a protobuf field number means.
@@ -477,16 +480,28 @@ impl Field {
     }
 }
 
-/// A table of the fields' places by their names; half of it stays empty, so that a look-up ends.
+/// More fields than any type has whose places are looked up in a table, and a longer way through one than there ever is, but
+/// where somebody chose the names for it.
+const MOST_SLOTS: usize = 1 << 14;
+const LONGEST_WAY: usize = 128;
+
+/// A table of the fields' places by their names; half of it stays empty, so that a look-up ends. None where it is no good:
+/// a custom kind's author chooses the names.
 fn slots(fields: &[Field]) -> Box<[u16]> {
+    if fields.is_empty() || fields.len() > MOST_SLOTS {
+        return Box::default();
+    }
     let size = (fields.len() * 2).next_power_of_two();
-    let mut slots = vec![EMPTY; if fields.is_empty() { 0 } else { size }];
+    let mut slots = vec![EMPTY; size];
     for (at, field) in fields.iter().enumerate() {
         let mut slot = slot(&field.name);
         while slots[slot & (size - 1)] != EMPTY {
             slot += 1;
         }
         slots[slot & (size - 1)] = at as u16;
+    }
+    if slots.split(|at| *at == EMPTY).any(|way| way.len() > LONGEST_WAY) {
+        return Box::default();
     }
     slots.into_boxed_slice()
 }

@@ -1,6 +1,8 @@
 //! apiextensions' JSONSchemaProps, as the tree that a CustomResourceDefinition holds → nodes. Also those of definitions
 //! that are not structural: they are checked by, though neither pruned nor defaulted.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::rules::Rules;
@@ -245,10 +247,10 @@ fn what(
             Additional::Allowed if !has_fields => What::Map(MapOf { values: open(), atomic }),
             _ if types.is_none() && !has_fields && !checks.closed => What::Any(Any::Value),
             _ => {
-                let is_required = |name: &Name| checks.required.contains(name);
+                let required: HashSet<&str> = checks.required.iter().map(Name::as_str).collect();
                 let properties = below.properties.into_iter();
                 let fields = properties.map(|(name, schema)| {
-                    let required = is_required(&name);
+                    let required = required.contains(name.as_str());
                     Field::custom(name, schema, required)
                 });
                 What::Object(Object::custom(fields.collect(), preserve_unknown, atomic))

@@ -1,5 +1,7 @@
 //! How a definition's versions are converted. Upstream names the webhook's fields by its own form.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -80,8 +82,9 @@ fn review_versions(webhook: &Value, known: bool, path: &Path<'_>, errors: &mut E
         errors.push(FieldError::required(path, ""));
         return;
     }
+    let mut seen = HashSet::new();
     for (index, version) in all.iter().enumerate() {
-        if all[..index].contains(version) {
+        if !seen.insert(*version) {
             errors.push(FieldError::invalid(path.index(index), *version, "duplicate version"));
             continue;
         }

@@ -8,6 +8,8 @@ mod parts;
 mod root;
 mod structural;
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 pub use self::asked::definition_warnings;
@@ -15,6 +17,7 @@ use self::asked::{Asked, has_defaults, has_extensions};
 use self::parts::{MOST_SELECTABLE, check_names, columns, selectable_fields, subresources};
 pub use self::structural::holds as is_structural;
 use super::{Errors, IMMUTABLE, Path, each, flag, has, list, strings, text};
+use crate::bounded::MOST_FINDINGS;
 use crate::meta;
 use crate::names;
 use crate::registry::Served;
@@ -142,6 +145,20 @@ fn common<'v>(spec: &'v Value, key: &str) -> Common<'v> {
     }
 }
 
+/// The parts that versions do not have in common.
+fn differing(spec: &Value) -> Vec<&'static str> {
+    let parts = [
+        "schema",
+        "subresources",
+        "additionalPrinterColumns",
+        "selectableFields",
+        "deprecationWarning",
+    ];
+    let mut differing = Vec::from(parts);
+    differing.retain(|key| matches!(common(spec, key), Common::Each));
+    differing
+}
+
 /// A part that all versions share, at the top; a part of one version, at that.
 fn each_part<'v>(spec: &'v Value, key: &str, at: &str, mut check: impl FnMut(Option<usize>, &'v Value, &Path<'_>)) {
     match common(spec, key) {
@@ -214,7 +231,8 @@ fn one_of(value: &Value, key: &str, known: &[&str], path: &Path<'_>, errors: &mu
 }
 
 fn most_selectable(asked: &Asked<'_>, version: Option<&str>, fields: &Value) -> usize {
-    match asked.were_selectable(version, fields) {
+    let are_many = fields.as_array().is_some_and(|fields| fields.len() > MOST_SELECTABLE);
+    match are_many && asked.were_selectable(version, fields) {
         true => usize::MAX,
         false => MOST_SELECTABLE,
     }
@@ -241,7 +259,7 @@ fn check_forms(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
 
 fn check_versions(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
     check_forms(spec, asked, errors);
-    let path = SPEC.child("versions");
+    let (path, differing) = (SPEC.child("versions"), differing(spec));
     for (index, version) in each(spec, "versions") {
         let at = path.index(index);
         let (name, wrong) = (text(version, "name"), names::dns_1035_label(text(version, "name")));
@@ -252,10 +270,10 @@ fn check_versions(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
             let shown = has(version, "deprecationWarning").cloned().unwrap_or_default();
             errors.push(FieldError::invalid(at.child("deprecationWarning"), shown, why));
         }
-        own_parts(spec, index, version, asked, &at, errors);
+        own_parts(spec, &differing, index, asked, &at, errors);
     }
     contradictions(spec, errors);
-    let all = || shown_versions(spec);
+    let all = || shown_versions(spec, &differing);
     let mut names_seen: Vec<&str> = list(spec, "versions")
         .iter()
         .map(|version| text(version, "name"))
@@ -301,8 +319,9 @@ fn contradictions(spec: &Value, errors: &mut Errors) {
 }
 
 /// What a version has that others have not.
-fn own_parts(spec: &Value, index: usize, version: &Value, asked: &Asked<'_>, at: &Path<'_>, errors: &mut Errors) {
-    let own = |key: &str| has(version, key).filter(|_| matches!(common(spec, key), Common::Each));
+fn own_parts(spec: &Value, differing: &[&str], index: usize, asked: &Asked<'_>, at: &Path<'_>, errors: &mut Errors) {
+    let version = &list(spec, "versions")[index];
+    let own = |key: &str| has(version, key).filter(|_| differing.contains(&key));
     if let Some(schema) = own("schema") {
         check_schema(spec, Some(index), schema, asked, &at.child("schema"), errors);
     }
@@ -314,7 +333,7 @@ fn own_parts(spec: &Value, index: usize, version: &Value, asked: &Asked<'_>, at:
     }
     if let Some(own) = own("selectableFields") {
         // The schema of all versions stands above them, where upstream does not look for it.
-        let schema = has(version, "schema").filter(|_| matches!(common(spec, "schema"), Common::Each));
+        let schema = has(version, "schema").filter(|_| differing.contains(&"schema"));
         let lacking = "may only be set when `version.schema.openAPIV3Schema` is not included";
         let most = most_selectable(asked, Some(text(version, "name")), own);
         selectable_fields(own, schema, lacking, most, &at.child("selectableFields"), errors);
@@ -322,9 +341,9 @@ fn own_parts(spec: &Value, index: usize, version: &Value, asked: &Asked<'_>, at:
 }
 
 /// As upstream's own form of them is printed, whose fields are Go's.
-fn shown_versions(spec: &Value) -> Value {
+fn shown_versions(spec: &Value, differing: &[&str]) -> Value {
     let own = |version: &Value, key: &str| {
-        let own = has(version, key).filter(|_| matches!(common(spec, key), Common::Each));
+        let own = has(version, key).filter(|_| differing.contains(&key));
         own.cloned().unwrap_or_default()
     };
     if spec.get("versions").is_none() {
@@ -435,14 +454,16 @@ fn stored_versions(spec: &Value, status: &Value, errors: &mut Errors) {
         return;
     }
     let versions = list(spec, "versions");
+    let known: HashSet<&str> = strings(status, "storedVersions").collect();
     for version in versions.iter().filter(|version| flag(version, "storage")) {
-        if !stored.contains(&version["name"]) {
+        if errors.len() < MOST_FINDINGS && !known.contains(text(version, "name")) {
             let why = format!("must have the storage version {}", text(version, "name"));
             errors.push(FieldError::invalid(at, Value::Array(stored.to_vec()), why));
         }
     }
+    let names: HashSet<&str> = versions.iter().map(|version| text(version, "name")).collect();
     for (index, name) in strings(status, "storedVersions").enumerate() {
-        if !versions.iter().any(|version| text(version, "name") == name) {
+        if !names.contains(name) {
             let why = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"

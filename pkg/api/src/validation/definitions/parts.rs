@@ -1,5 +1,7 @@
 //! What a definition says beside its schemas: names, subresources, columns, selectable fields.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::super::{Errors, Path, has, strings, text};
@@ -122,7 +124,7 @@ pub(super) fn selectable_fields(
         errors.push(FieldError::invalid(path, "", lacking));
         return;
     };
-    let mut seen: Vec<Vec<String>> = Vec::new();
+    let mut seen: HashSet<Vec<String>> = HashSet::new();
     for (index, field) in own.as_array().into_iter().flatten().enumerate() {
         let (json_path, at) = (text(field, "jsonPath"), path.index(index));
         let at = at.child("jsonPath");
@@ -150,10 +152,8 @@ pub(super) fn selectable_fields(
             let why = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
             errors.push(FieldError::invalid(at, json_path, why));
         }
-        if seen.contains(&names) {
+        if !seen.insert(names) {
             errors.push(FieldError::duplicate(at, json_path));
-        } else {
-            seen.push(names);
         }
     }
     if seen.len() > most {
