@@ -29,7 +29,7 @@ fn object_answer(case: &Value) -> Value {
         Ok(unknown) => unknown,
         Err(refused) => return json!({"refused": refused.to_string()}),
     };
-    custom::default(&mut object, &schema);
+    custom::default(&mut object, &schema).unwrap();
     let old = case.get("old");
     let mut errors = custom::check(&object, old, &schema);
     errors.extend(custom::check_lists(&object, old, &schema));

@@ -295,3 +295,29 @@ fn definitions_of_very_many_parts_are_checked_in_proportion() {
         50_000
     );
 }
+
+/// A few bytes of a body became a map each, or a default of a hundred kilobytes.
+#[test]
+fn defaults_add_to_a_bound() {
+    let object = |default: Value| {
+        let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": default}}});
+        let list = json!({"type": "array", "items": item});
+        custom::compile(&json!({"type": "object", "properties": {"l": list}})).unwrap()
+    };
+    let many = |count: usize| json!({"l": (0..count).map(|_| json!({})).collect::<Value>()});
+    for (default, count) in [(json!("x"), 500_000), (json!("x".repeat(100_000)), 10_000)] {
+        let mut value = many(count);
+        let schema = object(default);
+        assert_eq!(custom::default(&mut value, &schema), Err(custom::TooLarge));
+        let filled = value["l"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .take_while(|item| item["a"].is_string())
+            .count();
+        assert!((600..120_000).contains(&filled), "{filled}");
+    }
+    let mut value = many(50_000);
+    custom::default(&mut value, &object(json!("x"))).unwrap();
+    assert_eq!(value["l"][49_999]["a"], "x");
+}

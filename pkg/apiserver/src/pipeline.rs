@@ -106,8 +106,14 @@ fn begin_create(call: &Call, object: &mut Value, options: WriteOptions) -> Resul
         ));
     }
     metadata::begin_create(resource, object);
-    call.row.working().fill(object);
+    fill(call, object)?;
     Ok(managers::created(call, object, sent.as_ref()))
+}
+
+/// Fills in what an object leaves unsaid.
+fn fill(call: &Call, object: &mut Value) -> Result<(), Status> {
+    let filled = call.row.working().fill(object);
+    filled.map_err(|error| Status::too_large(error.to_string()))
 }
 
 /// Whether objects of the kind may begin.
@@ -138,7 +144,7 @@ async fn creation(
         admission.mutate(&attributes, object).await?;
     }
     is_defaulted(call.row.working(), object);
-    drop_status(call, object);
+    drop_status(call, object)?;
     resource.prepare_create(object);
     // Addresses are chosen anew in another attempt.
     let mut claimed = None;
@@ -191,7 +197,7 @@ pub async fn in_form(call: &Call, mut current: Current) -> Result<Current, Statu
 fn is_defaulted(working: &Served, object: &Value) {
     if cfg!(debug_assertions) {
         let mut again = object.clone();
-        working.fill(&mut again);
+        let _ = working.fill(&mut again);
         // A name that was made up just now may be what a label defaults to, which is filled in where the object is prepared.
         again["metadata"] = object["metadata"].clone();
         debug_assert_eq!(&again, object, "a plugin left something without its default");
@@ -206,18 +212,19 @@ fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> 
 }
 
 /// New objects have no status of the caller's, but for kinds that register with theirs.
-fn drop_status(call: &Call, object: &mut Value) {
+fn drop_status(call: &Call, object: &mut Value) -> Result<(), Status> {
     if !call.row.working().has_status() || call.row.resource.semantics.registers_status {
-        return;
+        return Ok(());
     }
-    let Value::Object(map) = object else { return };
+    let Value::Object(map) = object else { return Ok(()) };
     if call.row.served().custom.is_some() {
         if map.remove("status").is_some() {
-            call.row.working().fill(object);
+            return fill(call, object);
         }
     } else if let Some(status) = map.get_mut("status") {
         *status = Value::Object(Map::new());
     }
+    Ok(())
 }
 
 /// What an update came to.
@@ -346,8 +353,7 @@ pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Sta
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, new)?;
     metadata::begin_update(new, old);
-    call.row.working().fill(new);
-    Ok(())
+    fill(call, new)
 }
 
 /// Everything between the two phases of admission; what is to be written beside the object.

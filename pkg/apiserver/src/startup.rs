@@ -132,7 +132,8 @@ fn prepared(state: &State, planned: Planned) -> Result<Vec<Op>, Status> {
     let cache = state.cache().resource(planned.group, planned.plural);
     let cache = cache.ok_or_else(|| Status::internal(format!("no resource {}", planned.plural)))?;
     let resource = cache.resource();
-    resource.stored().fill(&mut object);
+    let filled = resource.stored().fill(&mut object);
+    filled.map_err(|error| Status::internal(error.to_string()))?;
     let mut ops = Vec::new();
     if resource.semantics.holds_addresses && planned.replaces.is_none() {
         ops.extend(state.services().on_create(&mut object, false)?);

@@ -125,9 +125,14 @@ impl Custom {
         }
     }
 
-    pub fn fill(&self, object: &mut Value) {
-        if let Some(schema) = self.schema().filter(|_| !self.preserves) {
-            custom::default(object, schema);
+    /// Fills in the schema's defaults.
+    ///
+    /// # Errors
+    /// There is no room for them.
+    pub fn fill(&self, object: &mut Value) -> Result<(), custom::TooLarge> {
+        match self.schema().filter(|_| !self.preserves) {
+            Some(schema) => custom::default(object, schema),
+            None => Ok(()),
         }
     }
 
@@ -136,7 +141,8 @@ impl Custom {
         if let Some(schema) = self.schema().filter(|_| !self.preserves) {
             // Told of nobody: who wrote it was, if it was so then.
             let _ = custom::admit(object, schema, true);
-            custom::default(object, schema);
+            // What there is no room for stays unsaid: the object is there, and can be read.
+            let _ = custom::default(object, schema);
         }
     }
 

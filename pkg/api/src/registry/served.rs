@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::custom::Custom;
 use super::{Column, Handler, ScalePaths, Subresource};
 use crate::meta;
+use crate::schema::custom::TooLarge;
 use crate::schema::{self, Schema};
 use crate::status::FieldError;
 
@@ -122,10 +123,14 @@ impl Served {
     }
 
     /// Fills in what an object of this version leaves unsaid.
-    pub fn fill(&self, object: &mut Value) {
+    ///
+    /// # Errors
+    /// A definition's defaults have no room.
+    pub fn fill(&self, object: &mut Value) -> Result<(), TooLarge> {
         (self.default)(object);
-        if let Some(custom) = &self.custom {
-            custom.fill(object);
+        match &self.custom {
+            Some(custom) => custom.fill(object),
+            None => Ok(()),
         }
     }
 
@@ -140,7 +145,8 @@ impl Served {
         if self.is_stored_as(stored) {
             return;
         }
-        self.fill(object);
+        // Of what comes in, that has been done, and refused where there was no room.
+        let _ = self.fill(object);
         if let Some(convert) = &self.convert {
             (convert.to_stored)(object);
         }

@@ -5,43 +5,91 @@ use serde_json::Value;
 use super::{declared, items, parts};
 use crate::schema::{Node, What};
 
+/// Bytes in memory that defaults may add to one object: each of a million empty items may get all of them.
+const MOST_ADDED: usize = 64 << 20;
+
+/// The defaults of an object have no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the defaults of its schema make the object too large")]
+pub struct TooLarge;
+
 /// Fills in the defaults of a schema, as on every write and every read.
-pub fn default(value: &mut Value, schema: &Node) {
-    match value {
-        Value::Object(map) => {
-            let Some((what, constraints)) = parts(schema) else {
-                return;
-            };
-            if let What::Object(object) = what {
-                let metadata = constraints.metadata.as_ref().map(|schema| ("metadata", schema));
-                let fields = object.fields().iter().map(|field| (field.name.as_str(), &field.schema));
-                for (name, schema) in fields.chain(metadata) {
-                    let Some(default) = default_of(schema) else { continue };
-                    if map.get(name).is_none_or(|value| is_refused_null(value, schema)) {
-                        map.insert(name.to_string(), default.clone());
+///
+/// # Errors
+/// They are too much; what there was room for is filled in.
+pub fn default(value: &mut Value, schema: &Node) -> Result<(), TooLarge> {
+    Room(MOST_ADDED).fill(value, schema)
+}
+
+/// Bytes that may still be added.
+struct Room(usize);
+
+impl Room {
+    fn fill(&mut self, value: &mut Value, schema: &Node) -> Result<(), TooLarge> {
+        match value {
+            Value::Object(map) => {
+                let Some((what, constraints)) = parts(schema) else {
+                    return Ok(());
+                };
+                if let What::Object(object) = what {
+                    let metadata = constraints.metadata.as_ref().map(|schema| ("metadata", schema));
+                    let fields = object.fields().iter().map(|field| (field.name.as_str(), &field.schema));
+                    for (name, schema) in fields.chain(metadata) {
+                        let Some(default) = default_of(schema) else { continue };
+                        if map.get(name).is_none_or(|value| is_refused_null(value, schema)) {
+                            let begins = if map.is_empty() { MAP } else { 0 };
+                            self.take(begins + name.len() + weight(default))?;
+                            map.insert(name.to_string(), default.clone());
+                        }
                     }
                 }
+                let fills_null = matches!(what, What::Map(_));
+                map.iter_mut().try_for_each(|(key, value)| match declared(schema, key) {
+                    Some(child) => self.item(value, child, fills_null),
+                    None => Ok(()),
+                })
             }
-            for (key, value) in map {
-                let Some(child) = declared(schema, key) else { continue };
-                item(value, child, matches!(what, What::Map(_)));
+            Value::Array(list) => {
+                let Some(child) = items(schema) else { return Ok(()) };
+                list.iter_mut().try_for_each(|value| self.item(value, child, true))
             }
+            _ => Ok(()),
         }
-        Value::Array(list) => {
-            let Some(child) = items(schema) else { return };
-            for value in list {
-                item(value, child, true);
-            }
+    }
+
+    fn item(&mut self, value: &mut Value, schema: &Node, fills_null: bool) -> Result<(), TooLarge> {
+        if fills_null && is_refused_null(value, schema) {
+            let default = default_of(schema);
+            self.take(default.map_or(0, weight))?;
+            *value = default.cloned().unwrap_or_default();
         }
-        _ => {}
+        self.fill(value, schema)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        self.0 = self.0.checked_sub(bytes).ok_or(TooLarge)?;
+        Ok(())
     }
 }
 
-fn item(value: &mut Value, schema: &Node, fills_null: bool) {
-    if fills_null && is_refused_null(value, schema) {
-        *value = default_of(schema).cloned().unwrap_or_default();
+/// Bytes of the first node of a map's tree, which holds up to eleven entries.
+const MAP: usize = 11 * (size_of::<String>() + size_of::<Value>());
+
+/// Bytes of a value in memory, about.
+fn weight(value: &Value) -> usize {
+    let own = size_of::<Value>();
+    match value {
+        Value::String(text) => own + text.len(),
+        Value::Array(items) => own + items.iter().map(weight).sum::<usize>(),
+        Value::Object(map) if map.is_empty() => own,
+        Value::Object(map) => {
+            let entries = map
+                .iter()
+                .map(|(key, value)| size_of::<String>() + key.len() + weight(value));
+            own + MAP + entries.sum::<usize>()
+        }
+        _ => own,
     }
-    default(value, schema);
 }
 
 fn default_of(schema: &Node) -> Option<&Value> {
