@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod definitions;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod kubectl;
