@@ -22,7 +22,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
     call.row.to_stored(&mut object);
     match call.row.resource.semantics.answered_by {
-        Some(Handler::Binding) => return subresources::binding::bind(call, object, options).await,
+        Some(Handler::Binding) => return subresources::binding::bind(call, object, options, warnings).await,
         Some(_) => return review(call, object, options, warnings).await,
         None => {}
     }

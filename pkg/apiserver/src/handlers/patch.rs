@@ -8,6 +8,7 @@ use mk8s_api::codec::{Decoded, conform, json};
 use mk8s_api::go;
 use mk8s_api::meta;
 use mk8s_api::patch;
+use mk8s_api::schema::Schema;
 use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
@@ -53,6 +54,7 @@ pub struct Patch {
     pub change: Value,
     /// What strict decoding has against the patch itself.
     problems: Vec<String>,
+    validation: FieldValidation,
 }
 
 impl Patch {
@@ -87,7 +89,22 @@ impl Patch {
             kind,
             change: value,
             problems,
+            validation,
         })
+    }
+
+    /// What was patched, of another type than the row's, as decoding its text would leave it.
+    pub fn conformed(&self, patched: Value, schema: &Schema, warnings: &mut Vec<String>) -> Result<Value, Status> {
+        let validation = self.validation;
+        let shown = patched.clone();
+        let refused = |why: String| match self.kind {
+            PatchType::Strategic => unfit(&go::printed(&self.change), why),
+            _ => unfit(&shown.to_string(), why),
+        };
+        let decoded = conform(patched, schema, validation.into()).map_err(|error| refused(error.to_string()))?;
+        let all = self.problems.iter().cloned().chain(decoded.problems).collect();
+        judge(all, validation, refused, warnings)?;
+        Ok(decoded.value)
     }
 
     /// What messages show of it: a strategic merge patch itself, of others what they made of an object.
@@ -198,14 +215,25 @@ pub fn conformed(
     let more = call.row.admit(&mut decoded.value);
     let more = more.map_err(|error| refused(error.to_string()))?;
     let all: Vec<String> = problems.iter().cloned().chain(decoded.problems).chain(more).collect();
-    match options.field_validation {
-        FieldValidation::Strict if !all.is_empty() => {
-            return Err(refused(format!("strict decoding error: {}", all.join(", "))));
+    judge(all, options.field_validation, refused, warnings)?;
+    Ok(decoded.value)
+}
+
+/// Strict refuses, Warn warns.
+fn judge(
+    problems: Vec<String>,
+    validation: FieldValidation,
+    refused: impl Fn(String) -> Status,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            return Err(refused(format!("strict decoding error: {}", problems.join(", "))));
         }
-        FieldValidation::Warn => warnings.extend(all),
+        FieldValidation::Warn => warnings.extend(problems),
         _ => {}
     }
-    Ok(decoded.value)
+    Ok(())
 }
 
 /// A patch after which the object is none of its kind.

@@ -27,16 +27,27 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     if !name.is_empty() && name != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    bind_pod(call, &call.info.name, &binding, options).await
+    bind_pod(call, &call.info.name, &binding, options, warnings).await
 }
 
 /// POST to the old collection `bindings`.
-pub async fn bind(call: &Call, binding: Value, options: WriteOptions) -> Result<Response<Body>, Status> {
+pub async fn bind(
+    call: &Call,
+    binding: Value,
+    options: WriteOptions,
+    warnings: Vec<String>,
+) -> Result<Response<Body>, Status> {
     let name = meta::name(&binding).to_string();
-    bind_pod(call, &name, &binding, options).await
+    bind_pod(call, &name, &binding, options, warnings).await
 }
 
-async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOptions) -> Result<Response<Body>, Status> {
+async fn bind_pod(
+    call: &Call,
+    name: &str,
+    binding: &Value,
+    options: WriteOptions,
+    decoded: Vec<String>,
+) -> Result<Response<Body>, Status> {
     let pods = call.server.cache().resource("", "pods");
     let pods = pods.ok_or_else(|| Status::internal("pods are not stored"))?;
     let target = Target {
@@ -56,9 +67,11 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value, options: WriteOption
         options,
         warnings: Vec::new(),
     };
-    guaranteed_update(target, &mut binding).await?;
+    let bound = guaranteed_update(target, &mut binding).await;
+    bound.map_err(|status| status.warned(&decoded))?;
     let mut response = respond::value(StatusCode::CREATED, call.output, Status::new(201, "", "").to_value())?;
-    respond::warn(&mut response, &binding.warnings);
+    let warnings: Vec<String> = decoded.into_iter().chain(binding.warnings).collect();
+    respond::warn(&mut response, &warnings);
     Ok(response)
 }
 

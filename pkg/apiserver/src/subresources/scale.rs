@@ -153,7 +153,10 @@ impl Change {
             applying.note_problems(warnings)?;
             return Ok((object.unwrap_or_else(|| old.clone()), managed));
         }
-        let new = self.changed(call, form, old.clone())?;
+        let mut new = self.changed(call, form, old.clone())?;
+        if let (Change::Patch(patch), Some(schema)) = (self, schema::by_gvk(form.group, form.version, "Scale")) {
+            new = patch.conformed(new, schema, warnings)?;
+        }
         let managed = managers::scaled(call, &form.api_version, before, old, &new);
         Ok((new, managed))
     }

@@ -27,7 +27,8 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
         call.admit(&attributes, &mut request, &mut warnings).await?;
     }
     let authority = server.authenticator().authority();
-    let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request)?;
+    let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request);
+    let issued = issued.map_err(|status| status.warned(&warnings))?;
     let mut response = respond::value(StatusCode::CREATED, call.output, issued)?;
     respond::warn(&mut response, &warnings);
     Ok(response)
