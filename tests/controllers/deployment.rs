@@ -64,6 +64,9 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
         }
     };
     cluster.until("three pods are available", available(3)).await;
+    // What its controller writes of it is no change of what is wanted.
+    let generation = async || deployments.get("web").await.unwrap().metadata.generation;
+    assert_eq!(generation().await, Some(1));
     let slices = cluster.api::<EndpointSlice>("default");
     let web = ListParams::default().labels("kubernetes.io/service-name=web");
     cluster
@@ -107,6 +110,7 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
         .await
         .unwrap();
     cluster.until("five new pods are available", available(5)).await;
+    assert_eq!(generation().await, Some(2));
     let sets = cluster.api::<ReplicaSet>("default");
     cluster
         .until("the old set is empty and kept", || async {

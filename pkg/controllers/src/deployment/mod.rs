@@ -402,8 +402,9 @@ impl Rollout<'_> {
         let status = self.deployment.status.clone();
         meta::set_annotation(&mut self.deployment.metadata, revision::REVISION, revision);
         let api = self.controller.ctx.api::<Deployment>(&self.key.namespace);
+        // With its status, as upstream: a change of annotations alone would be another generation.
         let updated = api
-            .replace(&self.key.name, &PostParams::default(), &self.deployment)
+            .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
             .await
             .tried(|| format!("annotate Deployment {} with its revision", self.key))?;
         self.deployment = Deployment { status, ..updated };
