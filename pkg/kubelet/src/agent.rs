@@ -88,6 +88,12 @@ impl Agent {
         }
     }
 
+    /// A pod that the API has no more. What it had is another's at once, as the scheduler sees it, while it is still taken down.
+    pub fn gone(&self, uid: &str) {
+        self.admission.release(self, uid);
+        self.send(uid, Message::Gone);
+    }
+
     pub fn pod_dir(&self, uid: &str) -> PodDir {
         self.volumes.pod_dir(uid)
     }

@@ -98,7 +98,7 @@ impl Pods {
         match event {
             Event::Applied { old, new } => {
                 if let Some(old) = old.filter(|o| pod::uid(o) != pod::uid(&new)) {
-                    self.agent.send(pod::uid(&old), Message::Gone);
+                    self.agent.gone(pod::uid(&old));
                 }
                 let uid = pod::uid(&new);
                 if self.agent.workers.lock().contains_key(uid) {
@@ -109,7 +109,7 @@ impl Pods {
                     self.start(new, found, false);
                 }
             }
-            Event::Deleted(last) => self.agent.send(pod::uid(&last), Message::Gone),
+            Event::Deleted(last) => self.agent.gone(pod::uid(&last)),
         }
     }
 

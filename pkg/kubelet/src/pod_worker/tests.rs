@@ -779,3 +779,18 @@ async fn what_comes_to_a_running_pod_is_held_and_said() {
     assert!(scene.api.was_asked("event FailedValidation"));
     assert_eq!(scene.containers().len(), 1);
 }
+
+#[tokio::test]
+async fn what_the_api_has_no_more_takes_nothing_from_the_next() {
+    let scene = Scene::new();
+    let agent = &scene.agent;
+    let cpus = format!("{}m", agent.machine.allocatable_amounts()["cpu"]);
+    let pod = |uid: &str| -> Pod {
+        let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpus}}});
+        serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [container]}})).unwrap()
+    };
+    let admitted = |pod: &Pod| agent.admission.admit(agent, pod, None, false).is_ok();
+    assert!(admitted(&pod("old")) && !admitted(&pod("next")), "both have room");
+    agent.gone("old");
+    assert!(admitted(&pod("next")), "what is gone has its room still");
+}
