@@ -9,9 +9,9 @@ pub fn json(number: f64) -> String {
     format!("{digits}e{sign}{exponent}")
 }
 
-/// As Go's `%v` does: `1`, `0.5`, `1e+21`, `1e-05`.
+/// As Go's `%v` does: `1`, `0.5`, `1e+06`, `1e-05`.
 pub fn plain(number: f64) -> String {
-    if number == 0.0 || (1e-4..1e21).contains(&number.abs()) {
+    if number == 0.0 || (1e-4..1e6).contains(&number.abs()) {
         return number.to_string();
     }
     let (digits, sign, exponent) = scientific(number);
@@ -35,7 +35,10 @@ mod tests {
             (0.0, "0", "0"),
             (10.0, "10", "10"),
             (-2.5, "-2.5", "-2.5"),
-            (1e20, "100000000000000000000", "100000000000000000000"),
+            (999999.5, "999999.5", "999999.5"),
+            (1e6, "1000000", "1e+06"),
+            (123456789.5, "123456789.5", "1.234567895e+08"),
+            (1e20, "100000000000000000000", "1e+20"),
             (1e21, "1e+21", "1e+21"),
             (1.5e300, "1.5e+300", "1.5e+300"),
             (0.0001, "0.0001", "0.0001"),

@@ -44,7 +44,7 @@ pub fn printed(value: &Value) -> String {
             format!("map[{}]", list(&mut fields))
         }
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => float::json(float),
+            Some(float) if number.is_f64() => float::plain(float),
             _ => number.to_string(),
         },
         Value::Bool(_) => value.to_string(),
@@ -57,8 +57,11 @@ mod tests {
 
     #[test]
     fn trees_are_printed_as_go_does() {
-        let tree = serde_json::json!({"b": [1, 2.5, null, true], "a": {"x": "y z", "e": {}}});
-        assert_eq!(printed(&tree), "map[a:map[e:map[] x:y z] b:[1 2.5 <nil> true]]");
+        let tree = serde_json::json!({"b": [1, 2.5, null, true, 2.0, 1e30, 123456789.5], "a": {"x": "y z", "e": {}}});
+        assert_eq!(
+            printed(&tree),
+            "map[a:map[e:map[] x:y z] b:[1 2.5 <nil> true 2 1e+30 1.234567895e+08]]"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::meta;
-use crate::registry::{Resource, Served, columns};
+use crate::registry::{Column, Resource, Served, columns};
 
 /// What each row carries besides its cells (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,27 +50,42 @@ pub struct Printed<'a> {
 
 /// The Table of one object, with the metadata of a list.
 pub fn of_one(printed: Printed<'_>, look: Look, list_metadata: Value, now: Timestamp) -> Value {
+    let columns = definitions(&printed.served.columns);
+    table(columns, row(printed, look, now), look, list_metadata)
+}
+
+/// The Table of a Scale, whatever it is the scale of.
+pub fn of_scale(scale: &Value, look: Look, now: Timestamp) -> Value {
+    let columns = columns::scale();
+    let version = meta::at(scale, &["metadata", "resourceVersion"]);
+    let row = entry(&columns, scale, scale, look, now);
+    table(
+        definitions(&columns),
+        row.into(),
+        look,
+        json!({"resourceVersion": version}),
+    )
+}
+
+fn table(columns: Vec<Value>, row: Value, look: Look, list_metadata: Value) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": look.api_version,
         "metadata": list_metadata,
-        "columnDefinitions": definitions(printed.served),
-        "rows": [row(printed, look, now)],
+        "columnDefinitions": columns,
+        "rows": [row],
     })
 }
 
 /// `columnDefinitions`.
-pub fn definitions(served: &Served) -> Vec<Value> {
-    served
-        .columns
-        .iter()
-        .map(|column| {
-            json!({
-                "name": column.name, "type": column.type_, "format": column.format,
-                "description": column.description, "priority": column.priority,
-            })
+pub fn definitions(columns: &[Column]) -> Vec<Value> {
+    let definitions = columns.iter().map(|column| {
+        json!({
+            "name": column.name, "type": column.type_, "format": column.format,
+            "description": column.description, "priority": column.priority,
         })
-        .collect()
+    });
+    definitions.collect()
 }
 
 /// One row; a watch sends a Table with just one of these.
@@ -81,16 +96,18 @@ pub fn row(printed: Printed<'_>, look: Look, now: Timestamp) -> Value {
         cells_of,
         shown,
     } = printed;
-    let cells = served.columns.iter().map(|column| column.of(cells_of, now));
-    let cells: Vec<Value> = cells.collect();
-    let mut row = Map::new();
-    row.insert("cells".into(), cells.into());
+    let mut row = entry(&served.columns, cells_of, shown, look, now);
     if resource.group.is_empty()
         && resource.kind == "Pod"
         && let Some(conditions) = columns::pod_conditions(cells_of)
     {
         row.insert("conditions".into(), conditions);
     }
+    Value::Object(row)
+}
+
+fn entry(columns: &[Column], cells_of: &Value, shown: &Value, look: Look, now: Timestamp) -> Map<String, Value> {
+    let cells: Vec<Value> = columns.iter().map(|column| column.of(cells_of, now)).collect();
     let shown = match look.include {
         Include::None => Value::Null,
         Include::Object => shown.clone(),
@@ -100,8 +117,7 @@ pub fn row(printed: Printed<'_>, look: Look, now: Timestamp) -> Value {
             "metadata": meta::at(shown, &["metadata"]).cloned().unwrap_or_else(|| json!({})),
         }),
     };
-    row.insert("object".into(), shown);
-    Value::Object(row)
+    Map::from_iter([("cells".into(), cells.into()), ("object".into(), shown)])
 }
 
 #[cfg(test)]

@@ -84,8 +84,13 @@ fn service(server: &State, path: &str, parts: &Parts, query: &Query) -> Result<R
     if SERVICES.contains(&trimmed) {
         negotiate::offers(&parts.headers, &[negotiate::JSON])?;
         let output = Output::of_refusal(&parts.headers, query);
-        let encoding = negotiate::Encoding::Json;
-        return respond::value(StatusCode::OK, Output { encoding, ..output }, document);
+        let output = Output {
+            encoding: negotiate::Encoding::Json,
+            // A person reads this one, whatever they ask it with.
+            pretty: output.pretty || trimmed == "/version",
+            ..output
+        };
+        return respond::value(StatusCode::OK, output, document);
     }
     negotiate::offers(&parts.headers, negotiate::KINDS)?;
     if trimmed == "/api" {

@@ -96,13 +96,28 @@ pub fn shape_one(call: &Call, stored: Value) -> Result<Value, Status> {
     Ok(match call.output.shape {
         Shape::Object => row.show(stored),
         Shape::Metadata => table::partial_metadata(stored, look),
-        Shape::MetadataList => {
-            let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
-            let go = row.resource.go_type(row.kind());
-            return Err(Status::not_acceptable(format!("{asked} ({go})")));
-        }
+        Shape::MetadataList => return Err(no_list(&row.resource.go_type(row.kind()))),
         Shape::Table => table::of_one(row, &stored, look),
     })
+}
+
+/// A Scale in the asked-for shape.
+///
+/// # Errors
+/// 406: the shape of a list; 400: a table of rows that there are none of.
+pub fn shape_scale(call: &Call, scale: Value) -> Result<Value, Status> {
+    let look = table::look(call.output, &call.query)?;
+    Ok(match call.output.shape {
+        Shape::Object => scale,
+        Shape::Metadata => table::partial_metadata(scale, look),
+        Shape::MetadataList => return Err(no_list("*autoscaling.Scale")),
+        Shape::Table => table::of_scale(&scale, look),
+    })
+}
+
+fn no_list(go_type: &str) -> Status {
+    let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
+    Status::not_acceptable(format!("{asked} ({go_type})"))
 }
 
 /// Any tree with kind and apiVersion, in the asked-for encoding (its shape is made already).

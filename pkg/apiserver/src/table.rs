@@ -53,8 +53,13 @@ pub fn of_one(row: &Row, stored: &Value, look: Look) -> Value {
     table::of_one(row.printed(stored, &shown), look, metadata, jiff::Timestamp::now())
 }
 
+/// A table of one Scale.
+pub fn of_scale(scale: &Value, look: Look) -> Value {
+    table::of_scale(scale, look, jiff::Timestamp::now())
+}
+
 pub fn columns(row: &Row) -> Value {
-    table::definitions(row.served()).into()
+    table::definitions(&row.served().columns).into()
 }
 
 /// The row of one stored object.

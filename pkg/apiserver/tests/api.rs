@@ -434,6 +434,21 @@ async fn status_scale_and_generation() {
         .patch(&format!("{one}/scale"), merge, &json!({"spec": {"replicas": 4}}))
         .await;
     assert_eq!((code, &scale["spec"]["replicas"]), (200, &json!(4)));
+    let (code, table) = api
+        .accept(&format!("{one}/scale"), "application/json;as=Table;g=meta.k8s.io;v=v1")
+        .await;
+    let table: Value = serde_json::from_slice(&table).unwrap();
+    let names: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| column["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((code, names), (200, vec!["Name", "Desired", "Available", "Age"]));
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap()[..3],
+        [json!("d"), json!(4), json!(1)]
+    );
     let (_, read) = api.get(&one).await;
     assert_eq!(read["metadata"]["generation"], 2);
     assert_eq!(read["spec"]["replicas"], 4);

@@ -439,3 +439,65 @@ async fn a_namespace_s_status_does_not_end_it() {
         "{still}"
     );
 }
+
+/// What goes into Go's types without being text before is told as trees are printed, and of an apply as the server's failure.
+#[tokio::test]
+async fn what_a_patch_makes_of_a_type_is_told_as_upstream_does() {
+    let api = Api::open().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let mut deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+                 "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    assert_eq!(api.post(path, &deployment).await.0, 201);
+    let one = format!("{path}/d?fieldManager=me");
+    let patch = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"replicas": "one", "paused": false}});
+    let (code, refused) = api.patch(&one, "application/strategic-merge-patch+json", &patch).await;
+    let told = " \"\" is invalid: patch: Invalid value: \"map[metadata:map[labels:map[x:y]] spec:map[paused:false replicas:one]]\": \
+                unrecognized type: int32";
+    assert_eq!((code, refused["message"].as_str()), (422, Some(told)));
+    deployment["spec"]["replicas"] = json!(1.5);
+    let forced = format!("{one}&force=true");
+    let (code, refused) = api.patch(&forced, "application/apply-patch+yaml", &deployment).await;
+    let told = "failed to convert new object (/d; apps/v1, Kind=Deployment) to proper version: unable to convert unstructured object \
+                to apps/v1, Kind=Deployment: cannot convert float64 to int32";
+    assert_eq!((code, refused["message"].as_str()), (500, Some(told)));
+}
+
+/// A refusal tells what was noted before it, however late it comes.
+#[tokio::test]
+async fn refusals_warn() {
+    let api = Api::open().await;
+    let odd = |mut object: Value| {
+        object["odd"] = 1.into();
+        object
+    };
+    assert_eq!(api.post(CMS, &config_map("a")).await.0, 201);
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "none"}, "spec": {"replicas": 1}});
+    let json = "application/json";
+    for (method, path, media, body, code) in [
+        ("POST", CMS.to_string(), json, config_map("Bad_Name"), 422),
+        ("POST", CMS.to_string(), json, config_map("a"), 409),
+        ("PUT", format!("{CMS}/none"), json, config_map("none"), 404),
+        ("PUT", format!("{CMS}/a"), json, config_map("other"), 400),
+        (
+            "PATCH",
+            format!("{CMS}/a"),
+            MERGE,
+            json!({"data": {"bad/key": "x"}}),
+            422,
+        ),
+        (
+            "PUT",
+            "/apis/apps/v1/namespaces/default/deployments/none/scale".into(),
+            json,
+            scale,
+            404,
+        ),
+    ] {
+        let response = api.send(method, &path, media, odd(body).to_string()).await;
+        assert_eq!(response.status(), code, "{method} {path}");
+        let warnings: Vec<_> = response.headers().get_all("warning").iter().collect();
+        assert_eq!(warnings, ["299 - \"unknown field \\\"odd\\\"\""], "{method} {path}");
+    }
+}

@@ -72,7 +72,7 @@ impl Checker {
             (_, Value::Null) => {}
             (Kind::Scalar(scalar), _) => self.scalar(scalar, value),
             (Kind::List, Value::Array(items)) => self.list(node, items),
-            (Kind::List, _) => self.tell(format!("expected list, got &{{{}}}", plain(value))),
+            (Kind::List, _) => self.tell(format!("expected list, got &{{{}}}", go::printed(value))),
             (Kind::Map, Value::Object(fields)) => {
                 for (key, value) in fields {
                     match node.child(key) {
@@ -86,7 +86,7 @@ impl Checker {
                     }
                 }
             }
-            (Kind::Map, _) => self.tell(format!("expected map, got &{{{}}}", plain(value))),
+            (Kind::Map, _) => self.tell(format!("expected map, got &{{{}}}", go::printed(value))),
             (Kind::Deduced | Kind::Untyped, _) => {}
         }
     }
@@ -102,8 +102,8 @@ impl Checker {
                 "expected string, got &value.valueUnstructured{{Value:{}}}",
                 go_syntax(value)
             ),
-            (Scalar::Bool, _) => format!("expected boolean, got &{{{}}}", plain(value)),
-            (Scalar::Any, _) => format!("expected any scalar, got &{{{}}}", plain(value)),
+            (Scalar::Bool, _) => format!("expected boolean, got &{{{}}}", go::printed(value)),
+            (Scalar::Any, _) => format!("expected any scalar, got &{{{}}}", go::printed(value)),
         };
         self.tell(told);
     }
@@ -131,24 +131,7 @@ impl Checker {
     }
 }
 
-/// A value as Go prints it with %v.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let fields: Vec<String> = fields
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", plain(value)))
-                .collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// With %T.
+/// A value as Go prints it with %T.
 fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",

@@ -1,6 +1,7 @@
 //! Bytes ↔ the tree: JSON, YAML and Kubernetes protobuf. Decoding finds unknown and duplicate fields, checks Go's types
 //! and leaves the tree as upstream would print it; all three formats share that one pass.
 
+mod converter;
 mod doubles;
 mod error;
 pub mod json;
@@ -11,4 +12,4 @@ mod typed;
 pub mod yaml;
 
 pub use error::{DecodeError, MAX_DEPTH};
-pub use typed::{Decoded, Validation, conform};
+pub use typed::{Decoded, Validation, conform, convert};

@@ -14,6 +14,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::converter::{self, Found};
 use super::error::{DecodeError, MAX_DEPTH};
 use super::scalar;
 use crate::bounded;
@@ -45,7 +46,17 @@ const MAX_TOLD: usize = 64 << 10;
 
 /// Rewrites a tree as decoding its text would: after a patch, and for trees from elsewhere.
 pub fn conform(value: Value, ty: &Schema, validation: Validation) -> Result<Decoded, DecodeError> {
+    rewrite(value, ty, Context::new(validation))
+}
+
+/// The same as upstream's converter does it, which takes whole floats for integers, and speaks otherwise.
+pub fn convert(value: Value, ty: &Schema, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
+    context.converts = true;
+    rewrite(value, ty, context)
+}
+
+fn rewrite(value: Value, ty: &Schema, mut context: Context) -> Result<Decoded, DecodeError> {
     match context.seed(Some(ty)).deserialize(value) {
         Ok(value) => Ok(context.finish(value)),
         Err(error) => Err(context.error(&error)),
@@ -93,6 +104,8 @@ struct Mismatch {
 /// What one pass collects.
 pub(super) struct Context {
     collect: bool,
+    /// As upstream's converter, not as Go's JSON reader.
+    converts: bool,
     problems: Vec<Problem>,
     mismatch: Option<Mismatch>,
     too_deep: bool,
@@ -102,6 +115,7 @@ impl Context {
     pub(super) fn new(validation: Validation) -> Self {
         Context {
             collect: validation != Validation::Ignore,
+            converts: false,
             problems: Vec::new(),
             mismatch: None,
             too_deep: false,
@@ -255,23 +269,38 @@ impl<'de> DeserializeSeed<'de> for Typed<'_> {
 }
 
 impl<'c> Typed<'c> {
-    fn mismatch<E: serde::de::Error>(self, what: impl Into<String>) -> E {
+    fn mismatch<E: serde::de::Error>(self, found: Found) -> E {
         if let What::Scalar(Scalar::Quantity) = self.node.what {
             return self.own_error(QuantityError::Format.to_string());
         }
         let go_type = match (self.field, &self.node.what) {
             // Go's Time reads a string first.
             (_, What::Scalar(Scalar::Time | Scalar::MicroTime)) => "string".into(),
+            // And an IntOrString what is no string as a number.
+            (_, What::Scalar(Scalar::IntOrString)) => "int32".into(),
             (Some(field), _) if std::ptr::eq(&*field.schema, self.node) => field.go_name(),
             (Some(field), _) if !field.go_type().is_empty() => field.go_type().to_string(),
             _ => self.node.go_name().to_string(),
         };
+        let (what, own) = match self.context.converts {
+            false => (found.in_json(self.node), false),
+            true => match converter::words(self.node, &go_type, &found) {
+                Some(words) => (words, true),
+                None => {
+                    let what = found.in_json(self.node);
+                    (
+                        format!("json: cannot unmarshal {what} into Go value of type {go_type}"),
+                        true,
+                    )
+                }
+            },
+        };
         self.context.mismatch = Some(Mismatch {
-            what: what.into(),
+            what,
             go_type,
             structure: "",
             path: String::new(),
-            own: false,
+            own,
         });
         E::custom("wrong type")
     }
@@ -310,7 +339,7 @@ impl<'c> Typed<'c> {
             What::Scalar(Scalar::Quantity) => scalar::quantity(text.as_ref()),
             // Go looks at the first character, and for no schema there.
             What::SchemaOr(Or::Array | Or::Strings, _) => return Ok(Value::Null),
-            _ => return Err(self.mismatch("string")),
+            _ => return Err(self.mismatch(Found::String)),
         };
         match canonical {
             Ok(None) => Ok(Value::String(text.into())),
@@ -320,14 +349,25 @@ impl<'c> Typed<'c> {
     }
 
     fn number<E: serde::de::Error>(self, number: Number) -> Result<Value, E> {
+        let bits = match self.node.what {
+            What::Scalar(Scalar::Int32) => 32,
+            What::Scalar(Scalar::Int64) => 64,
+            _ => 0,
+        };
+        if self.context.converts
+            && bits > 0
+            && let Some(whole) = converter::wrapped(&number, bits)
+        {
+            return Ok(whole.into());
+        }
         match self.node.what {
             What::Scalar(Scalar::Int32 | Scalar::IntOrString) => match number.as_i64() {
                 Some(value) if i32::try_from(value).is_ok() => Ok(Value::Number(number)),
-                _ => Err(self.mismatch(format!("number {number}"))),
+                _ => Err(self.mismatch(Found::Number(number))),
             },
             What::Scalar(Scalar::Int64) => match number.as_i64() {
                 Some(_) => Ok(Value::Number(number)),
-                None => Err(self.mismatch(format!("number {number}"))),
+                None => Err(self.mismatch(Found::Number(number))),
             },
             What::Scalar(Scalar::Double) | What::Any(_) => Ok(Value::Number(number)),
             What::Scalar(Scalar::Quantity) => match scalar::quantity(&number.to_string()) {
@@ -335,7 +375,7 @@ impl<'c> Typed<'c> {
                 Ok(None) => Ok(Value::String(number.to_string())),
                 Err(error) => Err(self.own_error(error)),
             },
-            _ => Err(self.mismatch("number")),
+            _ => Err(self.mismatch(Found::Number(number))),
         }
     }
 
@@ -461,7 +501,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
         match self.node.what {
             What::Scalar(Scalar::Bool) | What::Any(_) | What::SchemaOr(Or::Bool, _) => Ok(Value::Bool(value)),
-            _ => Err(self.mismatch("bool")),
+            _ => Err(self.mismatch(Found::Bool)),
         }
     }
 
@@ -476,7 +516,8 @@ impl<'de> Visitor<'de> for Typed<'_> {
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         match Number::from_f64(value) {
             Some(number) => self.number(number),
-            None => Err(self.mismatch("number")),
+            // JSON has none of these.
+            None => Err(self.mismatch(Found::Number(0.into()))),
         }
     }
 
@@ -508,9 +549,9 @@ impl<'de> Visitor<'de> for Typed<'_> {
             What::Any(_) => this.keyed(&ANY, access),
             What::SchemaOr(_, schema) => match &schema.what {
                 What::Object(object) => this.structure(object, access),
-                _ => Err(this.mismatch("object")),
+                _ => Err(this.mismatch(Found::Object)),
             },
-            _ => Err(this.mismatch("object")),
+            _ => Err(this.mismatch(Found::Object)),
         }
     }
 
@@ -521,7 +562,7 @@ impl<'de> Visitor<'de> for Typed<'_> {
             What::Any(_) => this.list(&ANY, access),
             What::SchemaOr(Or::Array, schema) => this.list(schema, access),
             What::SchemaOr(Or::Strings, _) => this.list(&STRING, access),
-            _ => Err(this.mismatch("array")),
+            _ => Err(this.mismatch(Found::Array)),
         }
     }
 }
@@ -725,6 +766,10 @@ mod tests {
             (
                 r#"{"spec":{"restartPolicy":5}}"#,
                 "json: cannot unmarshal number into Go struct field PodSpec.spec.restartPolicy of type v1.RestartPolicy",
+            ),
+            (
+                r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":true}}}]}}"#,
+                "json: cannot unmarshal bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
             ),
             (
                 r#"{"metadata":{"labels":{"a":true}}}"#,

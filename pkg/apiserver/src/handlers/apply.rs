@@ -7,14 +7,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use mk8s_api::apply::{self, Applied, ApplyError, Configuration, Conflicts, Managed, Operation, Versions, Writer};
-use mk8s_api::codec::{Decoded, Validation, json, yaml};
+use mk8s_api::codec::{self, Decoded, Validation, json, yaml};
 use mk8s_api::meta;
 use mk8s_api::status::Status;
 use serde_json::Value;
 
 use super::answer;
 use super::decode::go_kind;
-use super::patch::{conformed, unfit};
+use super::patch::conformed;
 use super::update::{check_name, check_version, may_create};
 use crate::call::Call;
 use crate::guaranteed_update::{Current, Reads};
@@ -156,6 +156,16 @@ fn conflict(conflicts: &Conflicts) -> Status {
     status
 }
 
+/// What was applied fits its schema, and makes no object all the same: a value is none of its field's type.
+fn unconverted(call: &Call, configuration: &Value, why: &str) -> Status {
+    let (namespace, name) = (meta::namespace(configuration), meta::name(configuration));
+    let what = gvk(&call.row.api_version, call.row.kind());
+    let text = format!(
+        "failed to convert new object ({namespace}/{name}; {what}) to proper version: unable to convert unstructured object to {what}: {why}"
+    );
+    Status::new(500, "", text)
+}
+
 /// Applies to the object, or through a subresource.
 pub async fn apply_part(call: &Call, body: Bytes, options: WriteOptions, part: Part) -> Result<Response<Body>, Status> {
     let applying = Applying::read(
@@ -196,8 +206,8 @@ fn applied(
     applying.note_problems(warnings)?;
     let mut new = match object {
         Some(object) => {
-            let refused = |why| unfit(&applying.configuration.to_string(), why);
-            conformed(call, object, &[], refused, options, warnings)?
+            let refused = |why: String| unconverted(call, &applying.configuration, &why);
+            conformed(call, object, codec::convert, &[], refused, options, warnings)?
         }
         None => live.into_owned(),
     };

@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
-use mk8s_api::codec::{Decoded, conform, json};
+use mk8s_api::codec::{self, DecodeError, Decoded, Validation, json};
 use mk8s_api::go;
 use mk8s_api::meta;
 use mk8s_api::patch;
@@ -179,7 +179,12 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         self::apply(call, patch, &mut shown)?;
         settle_identity(call, kind, &mut shown)?;
         let refused = |why| unfit(&patch.shown(call, current), why);
-        let mut new = conformed(call, shown, &patch.problems, refused, options, warnings)?;
+        // A strategic merge goes into the type as a tree, others as a text.
+        let conform = match kind {
+            PatchType::Strategic => codec::convert,
+            _ => codec::conform,
+        };
+        let mut new = conformed(call, shown, conform, &patch.problems, refused, options, warnings)?;
         check_name(call, &new)?;
         call.row.to_stored(&mut new);
         check_version(call, &new, current)?;
@@ -198,10 +203,14 @@ fn reaches_managers(patch: &Value) -> bool {
     paths.any(|path| path.starts_with(PATH) || path == "/metadata")
 }
 
-/// The patched tree as decoding its text would leave it; `problems` were found on the way to it.
+/// How a tree is brought into its type.
+type Conform = fn(Value, &Schema, Validation) -> Result<Decoded, DecodeError>;
+
+/// The patched tree as its type has it; `problems` were found on the way to it.
 pub fn conformed(
     call: &Call,
     patched: Value,
+    conform: Conform,
     problems: &[String],
     refused: impl Fn(String) -> Status,
     options: WriteOptions,

@@ -26,7 +26,7 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let mut warnings = Vec::new();
     let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
-    check_name(call, &object)?;
+    check_name(call, &object).map_err(|status| status.warned(&warnings))?;
     call.row.to_stored(&mut object);
     let creates = part == Part::Main && call.row.resource.semantics.put_creates;
     // What a PUT of the status says of anything else is looked at by NodeRestriction alone.

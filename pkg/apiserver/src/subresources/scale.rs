@@ -34,8 +34,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     };
     let form = Scale::of(kind, paths);
     if call.info.verb == "get" {
-        let scale = form.show(&call.shown_object().await?.value()?);
-        return respond::value(StatusCode::OK, call.output, scale);
+        return form.answer(call, &call.shown_object().await?.value()?);
     }
     call.refuse_unsupported()?;
     let mut warnings = Vec::new();
@@ -49,12 +48,13 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
         before: warnings.clone(),
         warnings,
     };
-    let written = match guaranteed_update(target, &mut scaling).await? {
+    let scaled = guaranteed_update(target, &mut scaling).await;
+    let written = match scaled.map_err(|refused| refused.warned(&scaling.warnings))? {
         Done::Written(written) => written,
         Done::Removed(..) => return Err(call.not_found()),
     };
     let written = conversion::tree(call, written.value()?, Form::Row).await?;
-    let mut response = respond::value(StatusCode::OK, call.output, form.show(&written))?;
+    let mut response = form.answer(call, &written)?;
     respond::warn(&mut response, &scaling.warnings);
     Ok(response)
 }
@@ -198,6 +198,11 @@ impl<'a> Scale<'a> {
             api_version: meta::join_api_version(group, version),
             paths,
         }
+    }
+
+    fn answer(&self, call: &Call, object: &Value) -> Result<Response<Body>, Status> {
+        let shaped = respond::shape_scale(call, self.show(object))?;
+        respond::value(StatusCode::OK, call.output, shaped)
     }
 
     fn show(&self, object: &Value) -> Value {

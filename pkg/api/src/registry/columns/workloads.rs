@@ -92,6 +92,27 @@ pub fn replication_controller() -> Vec<Column> {
     columns
 }
 
+/// Of a Scale, which is a view of any of these.
+pub fn scale() -> Vec<Column> {
+    fn replicas(scale: &Value, part: &str) -> Value {
+        meta::i64_at(scale, &[part, "replicas"]).unwrap_or(0).into()
+    }
+    let name = Column {
+        format: "".into(),
+        ..name()
+    };
+    vec![
+        name,
+        integer("Desired", "How many instances are wanted.", |scale, _| {
+            replicas(scale, "spec")
+        }),
+        integer("Available", "How many instances there are.", |scale, _| {
+            replicas(scale, "status")
+        }),
+        age(),
+    ]
+}
+
 pub fn stateful_set() -> Vec<Column> {
     let mut columns = vec![
         name(),
