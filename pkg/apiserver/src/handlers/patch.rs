@@ -101,7 +101,7 @@ impl Patch {
             PatchType::Strategic => unfit(&go::printed(&self.change), why),
             _ => unfit(&shown.to_string(), why),
         };
-        let decoded = conform(patched, schema, validation.into()).map_err(|error| refused(error.to_string()))?;
+        let decoded = codec::conform(patched, schema, validation.into()).map_err(|error| refused(error.to_string()))?;
         let all = self.problems.iter().cloned().chain(decoded.problems).collect();
         judge(all, validation, refused, warnings)?;
         Ok(decoded.value)
