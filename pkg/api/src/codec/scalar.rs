@@ -31,10 +31,22 @@ pub(super) fn time(text: &str) -> Canonical {
 
 /// metav1.MicroTime: RFC 3339 in UTC, always six decimals.
 pub(super) fn micro_time(text: &str) -> Canonical {
-    let timestamp = parse_time(text, "2006-01-02T15:04:05.000000Z07:00")?;
+    const LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
+    let timestamp = parse_time(text, LAYOUT)?;
+    six_decimals(&text[19..]).map_err(|why| format!("parsing time {text:?} as {LAYOUT:?}: {why}"))?;
     let micros = timestamp.as_microsecond();
     let printed = print_micro_time(micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     Ok((printed != text).then(|| printed.into()))
+}
+
+/// What stands behind the seconds has as many decimals as Go's layout, no more and no fewer.
+fn six_decimals(rest: &str) -> Result<(), String> {
+    let digits = rest.strip_prefix('.').unwrap_or("").bytes();
+    match digits.take_while(u8::is_ascii_digit).count() {
+        6 => Ok(()),
+        0..6 => Err(format!("cannot parse {rest:?} as \".000000\"")),
+        _ => Err(format!("cannot parse {:?} as \"Z07:00\"", &rest[7..])),
+    }
 }
 
 /// `2026-01-02T03:04:05Z`

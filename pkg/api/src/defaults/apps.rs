@@ -72,7 +72,13 @@ pub fn stateful_set(stateful_set: &mut Value) {
     }
 }
 
+/// What counts changes of a DaemonSet's template: a field of its own in versions before apps/v1.
+pub(super) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 pub fn daemon_set(daemon_set: &mut Value) {
+    let annotations = crate::meta::object_mut(daemon_set, &["metadata", "annotations"]);
+    // Whoever writes one owns it, as upstream makes it of the field.
+    annotations.entry(TEMPLATE_GENERATION).or_insert_with(|| "0".into());
     let Some(spec) = spec(daemon_set) else { return };
     pod_template(spec);
     if let Some(strategy) = object(spec, "updateStrategy") {

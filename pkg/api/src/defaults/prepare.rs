@@ -115,8 +115,22 @@ pub fn slice_create(slice: &mut Value) {
 }
 
 pub fn slice_update(slice: &mut Value, old: &Value) {
-    if meta::items(slice, &["endpoints"]) != meta::items(old, &["endpoints"]) {
+    let endpoints = |slice| meta::items(slice, &["endpoints"]);
+    let differ = endpoints(slice) != endpoints(old);
+    let labels = |slice| meta::labels(slice).filter(|labels| !labels.is_empty());
+    // As upstream compares them: labels count, and what is dropped next.
+    if differ || labels(slice) != labels(old) {
+        meta::set(slice, &["metadata", "generation"], meta::generation(old) + 1);
+    }
+    if differ {
         slice_create(slice);
+    }
+}
+
+/// Generations of a driver are counted from its first change on.
+pub fn csi_driver_update(driver: &mut Value, old: &Value) {
+    if driver.get("spec") != old.get("spec") {
+        meta::set(driver, &["metadata", "generation"], meta::generation(old) + 1);
     }
 }
 
@@ -237,18 +251,31 @@ pub fn stateful_set_create(object: &mut Value) {
 }
 
 pub fn daemon_set_create(object: &mut Value) {
+    const KEY: &str = super::apps::TEMPLATE_GENERATION;
     let status =
         json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
     meta::set(object, &["status"], status);
     let annotations = meta::object_mut(object, &["metadata", "annotations"]);
-    annotations
-        .entry("deprecated.daemonset.template.generation")
-        .or_insert_with(|| "1".into());
+    let sent = annotations.get(KEY).and_then(Value::as_str);
+    if sent
+        .and_then(|text| text.parse::<i64>().ok())
+        .is_none_or(|generation| generation < 1)
+    {
+        annotations.insert(KEY.into(), "1".into());
+    }
+}
+
+/// A write of the status changes no template.
+pub fn daemon_set_status(new: &mut Value, old: &Value) {
+    const KEY: &str = super::apps::TEMPLATE_GENERATION;
+    if let Some(generation) = meta::annotation(old, KEY) {
+        meta::object_mut(new, &["metadata", "annotations"]).insert(KEY.into(), generation.into());
+    }
 }
 
 /// The annotation counts changes of the template.
 pub fn daemon_set_update(new: &mut Value, old: &Value) {
-    const KEY: &str = "deprecated.daemonset.template.generation";
+    const KEY: &str = super::apps::TEMPLATE_GENERATION;
     let before: i64 = meta::annotation(old, KEY)
         .and_then(|text| text.parse().ok())
         .unwrap_or(0);

@@ -17,6 +17,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .gates(gates::TEMPLATE)
             .validate(validation::daemon_set)
             .validate_status(validation::daemon_set_status)
+            .preparing_status(defaults::daemon_set_status)
             .validate_update(validation::selector_update)
             .change_order(ChangeOrder::ChangeFirst)
             .warnings(validation::pod_template_warnings)

@@ -8,6 +8,7 @@ pub(super) fn policy() -> Vec<Resource> {
     vec![
         row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
             .metadata_checks(&[])
+            .free_finalizers()
             .named(NameRule::PathSegment)
             .conditional_only()
             .validate(validation::disruption_budget)
@@ -40,6 +41,7 @@ pub(super) fn coordination() -> Vec<Resource> {
     vec![
         row("coordination.k8s.io", "v1", "Lease", "leases")
             .gates(gates::LEASES)
+            .free_finalizers()
             .put_creates()
             .conditional_only()
             .validate(validation::lease)
@@ -53,6 +55,7 @@ pub(super) fn node() -> Vec<Resource> {
         row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses")
             .warnings(validation::runtime_class_warnings)
             .metadata_checks(COMPLETE_CHANGED)
+            .free_finalizers()
             .put_creates()
             .conditional_only()
             .validate(validation::runtime_class)

@@ -7,15 +7,7 @@ use crate::{defaults, validation};
 pub(super) fn rows() -> Vec<Resource> {
     let storage = |kind, plural| row("storage.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
     vec![
-        storage("CSIDriver", "csidrivers")
-            .warnings(validation::csi_driver_warnings)
-            .conditional_only()
-            .returns_deleted()
-            .validate(validation::csi_driver)
-            .validate_update(validation::csi_driver_update)
-            .columns(columns::csi_driver())
-            .cluster()
-            .default(defaults::csi_driver),
+        csi_driver(),
         storage("CSINode", "csinodes")
             .metadata_checks(COMPLETE_TWICE)
             .conditional_only()
@@ -65,4 +57,18 @@ pub(super) fn rows() -> Vec<Resource> {
             .cluster()
             .short(&["vac"]),
     ]
+}
+
+fn csi_driver() -> Resource {
+    row("storage.k8s.io", "v1", "CSIDriver", "csidrivers")
+        .support(Support::StoredOnly)
+        .warnings(validation::csi_driver_warnings)
+        .conditional_only()
+        .returns_deleted()
+        .validate(validation::csi_driver)
+        .validate_update(validation::csi_driver_update)
+        .columns(columns::csi_driver())
+        .cluster()
+        .default(defaults::csi_driver)
+        .prepare(defaults::nothing, defaults::csi_driver_update)
 }

@@ -13,6 +13,7 @@ mod core;
 mod custom;
 mod definitions;
 mod device_selector;
+mod differs;
 mod dynamic_resources;
 mod events;
 mod flowcontrol;

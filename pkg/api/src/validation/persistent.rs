@@ -6,7 +6,9 @@ use super::rules::{
     Member, Rule, Rules, Scope, Union, call, check, format, member, name, object, one_of_if_set, required, union, whole,
 };
 use super::volumes::{self, GCE_DISK, iscsi_target};
-use super::{Errors, IMMUTABLE, NOT_POSITIVE, Path, annotations, has, labels, list, node_selector, same, text};
+use super::{
+    Errors, IMMUTABLE, NOT_POSITIVE, Path, annotations, differs, has, labels, list, node_selector, same, text,
+};
 use crate::quantity::{self, Quantity};
 use crate::status::FieldError;
 use crate::{meta as object_at, names};
@@ -198,11 +200,11 @@ pub fn persistent_volume_update(new: &Value, old: &Value, errors: &mut Errors) {
     {
         object_at::remove(csi, &EXPAND[2..]);
     }
-    if !same(Some(&Value::Object(source)), Some(&Value::Object(before))) {
-        errors.push(FieldError::forbidden(
-            "spec.persistentvolumesource",
-            "spec.persistentvolumesource is immutable after creation",
-        ));
+    let (source, before) = (Value::Object(source), Value::Object(before));
+    if !same(Some(&source), Some(&before)) {
+        let hunk = differs::hunk(&source, &before);
+        let why = format!("spec.persistentvolumesource is immutable after creation{hunk}");
+        errors.push(FieldError::forbidden("spec.persistentvolumesource", why));
     }
     super::immutable(errors, new, old, &["spec", "volumeMode"], "volumeMode");
     let affinity = |object| object_at::at(object, &["spec", "nodeAffinity"]);
@@ -308,9 +310,12 @@ pub fn persistent_volume_claim_update(new: &Value, old: &Value, errors: &mut Err
         copy(&mut spec, &before, &["volumeAttributesClassName"]);
     }
     if !same(Some(&spec), Some(&before)) {
+        let hunk = differs::hunk(&spec, &before);
         errors.push(FieldError::forbidden(
             "spec",
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+            format!(
+                "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims{hunk}"
+            ),
         ));
     }
     let size =

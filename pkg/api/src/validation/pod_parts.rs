@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::differs;
 use super::pod::SPEC;
 use super::pod_annotations::MIRROR;
-use super::pod_update::{annotation_changes, changed_keys};
+use super::pod_update::annotation_changes;
 use super::{Errors, each, has, list, same, text};
 use crate::status::FieldError;
 use crate::{defaults, meta as object};
@@ -26,8 +27,8 @@ pub fn pod_ephemeral_containers(new: &Value, old: &Value, errors: &mut Errors) {
         let why = match own.get(name) {
             None => format!("existing ephemeral containers {name:?} may not be removed\n"),
             Some(new) if !same(Some(new), Some(old)) => format!(
-                "existing ephemeral containers {name:?} may not be changed\n changed: {}",
-                changed_keys(new, old).join(", ")
+                "existing ephemeral containers {name:?} may not be changed{}",
+                differs::hunk(new, old)
             ),
             Some(_) => continue,
         };

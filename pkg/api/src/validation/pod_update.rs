@@ -51,13 +51,12 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
         gated_changes(spec, before, errors);
     }
     let munged = with_old_mutable_fields(spec, before);
-    let changed = changed_keys(&munged, before);
-    if !changed.is_empty() {
+    if is_changed(&munged, before) {
         errors.push(FieldError::forbidden(
             "spec",
             format!(
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n changed: {}",
-                changed.join(", ")
+                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative){}",
+                super::differs::hunk(&munged, before)
             ),
         ));
     }
@@ -183,8 +182,8 @@ fn no_new_gates(spec: &Value, before: &Value, errors: &mut Errors) {
     }
 }
 
-/// The fields that differ: those of the new object in their order, then those that are gone.
-pub(super) fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
+/// Whether a field differs or is gone.
+fn is_changed(new: &Value, old: &Value) -> bool {
     let differs = |key: &str| {
         let (own, had) = (new.get(key), old.get(key));
         match key {
@@ -193,9 +192,8 @@ pub(super) fn changed_keys<'a>(new: &'a Value, old: &'a Value) -> Vec<&'a str> {
             _ => !same(own, had),
         }
     };
-    let keys = |object: &'a Value| object.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
-    let gone = keys(old).filter(|key| new.get(key).is_none());
-    keys(new).chain(gone).filter(|key| differs(key)).collect()
+    let keys = |object| Value::as_object(object).into_iter().flatten();
+    keys(new).chain(keys(old)).any(|(key, _)| differs(key))
 }
 
 fn only_added_tolerations(spec: &Value, before: &Value, errors: &mut Errors) -> bool {
