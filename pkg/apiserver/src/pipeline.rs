@@ -415,7 +415,8 @@ pub async fn finish_change(
         let beside = call.server.services().on_removal(resource, &last);
         return Ok(Step::Remove(last, beside));
     }
-    if new == *old && managed == current.managed() && !is_stale(call, current) {
+    // When somebody applied again what is there is not worth a write.
+    if new == *old && managed.same_but_times(current.managed()) && !is_stale(call, current) {
         return Ok(Step::Keep);
     }
     let printed = match rest {

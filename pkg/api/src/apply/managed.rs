@@ -207,6 +207,14 @@ pub enum ManagedError {
 }
 
 impl Managed {
+    /// Whether the same managers have the same fields, whenever they wrote last.
+    pub fn same_but_times(&self, other: &Managed) -> bool {
+        let entries = |managed: &Managed| managed.0.clone().unwrap_or_default();
+        let (own, others) = (entries(self), entries(other));
+        let same = |(own, other): (&Entry, &Entry)| own.printed == other.printed && own.fields == other.fields;
+        own.len() == others.len() && own.iter().zip(others.iter()).all(same)
+    }
+
     pub const NOBODY: Managed = Managed(None);
 
     /// Of entries in any order, of which those that own nothing are left out.
