@@ -4,6 +4,7 @@
 
 mod cluster;
 mod definitions;
+mod everyday;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod kubectl;
