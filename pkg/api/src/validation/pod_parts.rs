@@ -230,7 +230,8 @@ mod tests {
         assert_eq!(
             told(|pod| pod["spec"]["ephemeralContainers"][0]["image"] = "j".into()),
             [
-                "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be changed\n changed: image"
+                "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be changed\n@@ -1,5 +1,5 @@\n {\n\
+                 -  \"image\": \"i\",\n+  \"image\": \"j\",\n   \"imagePullPolicy\": \"Always\",\n   \"name\": \"e\",\n   \"resources\": {},\n"
             ]
         );
         assert_eq!(
