@@ -3,8 +3,9 @@
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, holds, template};
@@ -112,5 +113,44 @@ async fn an_owner_in_another_namespace_owns_nothing() {
         roles.get_opt("wide").await.unwrap().is_some(),
         "what can't be looked up is not deleted"
     );
+    cluster.stop().await;
+}
+
+/// The kind is found in the version that is preferred, and its objects are told of as they are stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_of_a_custom_kind_whose_newest_version_is_not_the_stored_one_goes_in_foreground() {
+    let cluster = Cluster::start().await;
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}});
+    let definition: CustomResourceDefinition = serde_json::from_value(json!({
+        "metadata": {"name": "cars.example.org"},
+        "spec": {"group": "example.org", "scope": "Namespaced", "names": {"plural": "cars", "kind": "Car"},
+            "versions": [version("v1", true), version("v2", false)]}}))
+    .unwrap();
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.admin.clone());
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("example.org", "v2", "Car"), "cars");
+    let cars: Api<DynamicObject> = Api::default_namespaced_with(cluster.admin.clone(), &kind);
+    cluster
+        .until("cars are served", || async {
+            let listed = cars.list(&ListParams::default()).await;
+            holds(listed.is_ok(), listed.err())
+        })
+        .await;
+    let owner = cars
+        .create(&PostParams::default(), &DynamicObject::new("o", &kind))
+        .await
+        .unwrap();
+    let reference = json!({"apiVersion": "example.org/v2", "kind": "Car", "name": "o", "uid": owner.metadata.uid,
+        "blockOwnerDeletion": true});
+    let owned = json!({"metadata": {"name": "d", "ownerReferences": [reference]}});
+    cluster.create::<ConfigMap>("default", owned).await;
+    cars.delete("o", &DeleteParams::foreground()).await.unwrap();
+    let maps = cluster.api::<ConfigMap>("default");
+    cluster
+        .until("both are gone", || async {
+            let (car, map) = (cars.get_opt("o").await.unwrap(), maps.get_opt("d").await.unwrap());
+            holds(car.is_none() && map.is_none(), (car.is_some(), map.is_some()))
+        })
+        .await;
     cluster.stop().await;
 }

@@ -99,8 +99,9 @@ impl CacheFeed {
         } = selection;
         let registry = self.state.registry();
         let row = registry.rows().get(group, version, plural);
-        // A row that shows another version's objects has text of its own, which only a request makes.
-        let row = row.filter(|row| row.shows_stored());
+        // A row that shows another version's objects has text of its own, which only a request makes. Who reads objects of a
+        // custom kind here reads what they have in every version, and is told of them as they are stored.
+        let row = row.filter(|row| row.shows_stored() || row.served().custom.is_some());
         let served = row.and_then(|row| Some((row, row.cache.as_ref()?)));
         let (row, cache) = served
             .ok_or_else(|| FeedError::Failed(format!("{plural} of {group}/{version} are not what is stored").into()))?;
