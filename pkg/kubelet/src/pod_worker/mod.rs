@@ -156,6 +156,10 @@ impl PodWorker {
         }
         self.adopt(found);
         self.admit();
+        if gone {
+            // As of a pod that goes while the agent runs: its room is another's at once.
+            self.agent.admission.release(&self.agent, pod::uid(&self.pod));
+        }
         self.hold_ephemeral_containers();
         self.follow_objects();
         while self.record.forget != ForgetStep::Forgotten {

@@ -794,3 +794,22 @@ async fn what_the_api_has_no_more_takes_nothing_from_the_next() {
     agent.gone("old");
     assert!(admitted(&pod("next")), "what is gone has its room still");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_api_had_no_more_when_the_agent_began_takes_nothing_either() {
+    let container =
+        json!({"name": "c", "image": "i:1", "command": ["sleep"], "ports": [{"containerPort": 80, "hostPort": 80}]});
+    let mut scene = Scene::of(json!({"containers": [container]}));
+    scene.runs().await;
+    scene.runtime.containerd_is_down(true);
+    scene.crash();
+    let mut left = scene.pod.clone();
+    left.metadata.deletion_timestamp = Some(pod::time(clock::now()));
+    scene.start(left, true);
+    rest(2.0).await;
+    assert_eq!(scene.runtime.networks(), [UID], "it is not taken down yet");
+    let mut next = scene.pod.clone();
+    next.metadata.uid = Some("next".into());
+    let admitted = scene.agent.admission.admit(&scene.agent, &next, None, false);
+    assert!(admitted.is_ok(), "its port is held");
+}
