@@ -156,8 +156,11 @@ list-page 12 8
 fan-out 6 -
 GOALS
 echo "== single calls at half of the rate that is reached, the slowest of a hundred (ms)"
-IFS=$'\t' read -r _ _ _ _ alone _ < <(bench paced)
-IFS=$'\t' read -r _ _ _ _ beside _ < <(bench paced-beside-lists)
+none_failed() { if [ "$2" != 0 ]; then echo "error: $1: $2 requests failed" >&2; exit 1; fi; }
+IFS=$'\t' read -r _ failed _ _ alone _ < <(bench paced)
+none_failed paced "$failed"
+IFS=$'\t' read -r _ failed _ _ beside _ < <(bench paced-beside-lists)
+none_failed paced-beside-lists "$failed"
 most "alone" "$alone" 20
 compared=$(ratio "$beside" "$alone")
 goal "beside one who lists everything" "$beside" "$alone" "$compared" "$compared" "<=" 2
@@ -174,10 +177,11 @@ most "per pod of the next 16 000 (KB)" "$(awk -v from="$before" -v to="$(residen
 echo "== 500 definitions of 23 KB"
 before=$(resident)
 IFS=$'\t' read -r _ failed rate _ _ cpu < <(bench define-500)
-if [ "$failed" != 0 ]; then echo "error: $failed definitions failed" >&2; exit 1; fi
+none_failed define-500 "$failed"
 most "until all are served (s)" "$(awk -v rate="$rate" 'BEGIN { printf "%.2f", 500 / rate }')" 3
 most "CPU until it is idle again (s)" "$(awk -v cpu="$cpu" 'BEGIN { printf "%.2f", 500 * cpu / 1e6 }')" 3
-IFS=$'\t' read -r _ _ _ took _ _ < <(bench openapi)
+IFS=$'\t' read -r _ failed _ took _ _ < <(bench openapi)
+none_failed openapi "$failed"
 most "the first OpenAPI v2 after it (ms)" "$took" 500
 most "resident, more than before (MiB)" "$(awk -v from="$before" -v to="$(resident)" 'BEGIN { printf "%.1f", to - from }')" 100
 bench clean

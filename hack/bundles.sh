@@ -53,6 +53,7 @@ same() {
         failed=1
     fi
 }
+command -v kubectl >/dev/null || { echo "error: there is no kubectl" >&2; exit 1; }
 export KUBECTL_EXTERNAL_DIFF="diff -u -N"
 [ $# -gt 0 ] || set -- 1 2 6
 for seed in "$@"; do
