@@ -199,6 +199,8 @@ impl std::error::Error for Status {}
 
 /// How many errors of one object are told, each with a cause: a body of 3 MiB may have 400 000, which in words are a gigabyte.
 const MOST_CAUSES: usize = 1000;
+/// No more of them are told after so many bytes of words.
+const MOST_TEXT: usize = 1 << 20;
 
 /// Several errors in one text, each once, as upstream tells of them.
 pub fn told(errors: &[FieldError]) -> String {
@@ -283,8 +285,16 @@ impl Status {
 
     /// 422 with one cause per error: `Pod "x" is invalid: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let (told, rest) = errors.split_at(errors.len().min(MOST_CAUSES));
-        let mut texts: Vec<String> = told.iter().map(ToString::to_string).collect();
+        let (mut texts, mut length) = (Vec::new(), 0);
+        for error in errors.iter().take(MOST_CAUSES) {
+            if length > MOST_TEXT {
+                break;
+            }
+            let text = error.to_string();
+            length += text.len();
+            texts.push(text);
+        }
+        let (told, rest) = errors.split_at(texts.len());
         if !rest.is_empty() {
             texts.push(format!("and {} more", rest.len()));
         }

@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use mk8s_api::apply::{self, Configuration, Managed, Node, Operation, Owner, Set, Versions, Writer};
+use mk8s_api::defaults;
 use mk8s_api::schema::{self, custom};
-use mk8s_api::status::FieldError;
+use mk8s_api::status::{FieldError, Status};
 use mk8s_api::validation::Path;
 use serde_json::{Value, json};
 
@@ -320,4 +321,31 @@ fn defaults_add_to_a_bound() {
     let mut value = many(50_000);
     custom::default(&mut value, &object(json!("x"))).unwrap();
     assert_eq!(value["l"][49_999]["a"], "x");
+}
+
+/// A node may write the status of its pods: a minute of a core, were each condition looked for among all others.
+#[test]
+fn conditions_of_a_pod_are_matched_in_proportion() {
+    let conditions = |generation: i64| -> Vec<Value> {
+        let of = |n: i64| json!({"type": format!("t{}", n % 2), "status": "True", "observedGeneration": generation});
+        (0..100_000).map(of).collect()
+    };
+    let old = json!({"status": {"qosClass": "Burstable", "conditions": conditions(3)}});
+    let mut new = json!({"status": {"conditions": conditions(0)}});
+    soon("conditions", || defaults::pod_status(&mut new, &old));
+    let all = new["status"]["conditions"].as_array().unwrap();
+    assert!(all.iter().all(|condition| condition["observedGeneration"] == 3));
+}
+
+#[test]
+fn what_is_told_of_an_object_is_bounded_in_bytes() {
+    let error = FieldError::invalid("spec.a", "v", "x".repeat(64 << 10));
+    let status = Status::invalid("", "Pod", "p", &vec![error; 1000]);
+    let length = status.message.len() + status.details.map_or(0, |details| details.to_string().len());
+    assert!(length < 4 << 20, "{length}");
+    assert!(
+        status.message.ends_with("more]"),
+        "{}",
+        &status.message[status.message.len() - 40..]
+    );
 }

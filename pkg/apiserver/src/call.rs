@@ -1,12 +1,13 @@
 //! One request to a resource, after authentication and authorization: what handlers and the pipeline work with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
 use mk8s_api::registry::Support;
 use mk8s_api::status::Status;
 use serde_json::Value;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::admission::{Attributes, Notes, Operation, Options};
 use crate::components;
@@ -38,6 +39,8 @@ pub struct Call {
     pub place: Option<Permit>,
     /// Its turn among long requests.
     pub turn: Option<Turn>,
+    /// Held from when it makes an object of a custom kind: the end of the kind waits for that.
+    pub beginning: OnceLock<TaskTrackerToken>,
 }
 
 impl Call {
@@ -96,7 +99,6 @@ impl Call {
             dry_run,
             reads: Reads::Whole,
             turn: self.turn.as_ref(),
-            writing: cache.write_token(),
         })
     }
 

@@ -14,7 +14,6 @@ use mk8s_supervisor::backoff::Backoff;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tokio::time::Instant;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::object::Object;
 use crate::part::Rest;
@@ -40,8 +39,6 @@ pub struct Target<'a> {
     pub reads: Reads,
     /// The request's turn, where its object is long: given back while the store is waited for.
     pub turn: Option<&'a Turn>,
-    /// Held while it is tried, where the end of the resource has to wait for it.
-    pub writing: Option<TaskTrackerToken>,
 }
 
 /// How much of an object is read.

@@ -118,7 +118,12 @@ fn fill(call: &Call, object: &mut Value) -> Result<(), Status> {
 
 /// Whether objects of the kind may begin.
 fn may_begin(call: &Call, object: &Value) -> Result<(), Status> {
-    if !call.cache()?.is_closed() {
+    let cache = call.cache()?;
+    // Before it is asked: whoever closes it waits for those that hold one.
+    let token = cache.beginning();
+    if !cache.is_closed() {
+        // One that is held already is as good.
+        token.map(|token| call.beginning.set(token).ok());
         return Ok(());
     }
     let (group, plural) = (call.row.group(), call.row.plural());
@@ -134,8 +139,6 @@ async fn creation(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
-    // Again: from here on the end of the kind waits for this one.
-    may_begin(call, object)?;
     let resource = &call.row.resource;
     let admission = call.server.admission();
     {

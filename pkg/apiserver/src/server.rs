@@ -1,6 +1,6 @@
 //! The API server as a whole, whichever way requests come in: the router over the state that all of its parts share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -208,6 +208,7 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
         waits_for_body: request.waits_for_body,
         place: None,
         turn: None,
+        beginning: OnceLock::new(),
     };
     let result = Box::pin(dispatch::resource(call, place, parts, body)).await;
     let mut response = result.unwrap_or_else(|status| respond::status(&status, refusal));

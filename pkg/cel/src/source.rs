@@ -8,6 +8,9 @@ const SHOWN: usize = 100;
 /// A line longer than this many bytes is not shown.
 const LONGEST_SNIPPET: usize = 16_384;
 
+/// How much text of lines is shown for all issues of an expression together.
+const SNIPPETS: usize = 4 * LONGEST_SNIPPET;
+
 /// One thing that is wrong with an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issue {
@@ -32,7 +35,8 @@ pub(crate) fn display(source: &str, mut issues: Vec<Issue>) -> String {
     let more = issues.len().saturating_sub(SHOWN);
     issues.truncate(SHOWN);
     let lines: Vec<&str> = source.split('\n').collect();
-    let mut shown: Vec<String> = issues.iter().map(|issue| show(&lines, issue)).collect();
+    let mut room = SNIPPETS;
+    let mut shown: Vec<String> = issues.iter().map(|issue| show(&lines, issue, &mut room)).collect();
     if more > 0 {
         shown.push(format!("{more} more errors were truncated"));
     }
@@ -52,7 +56,8 @@ fn place(lines: &[&str], at: u32) -> (usize, usize) {
     (lines.len() - 1, left)
 }
 
-fn show(lines: &[&str], issue: &Issue) -> String {
+/// `room` is what may still be shown of lines.
+fn show(lines: &[&str], issue: &Issue, room: &mut usize) -> String {
     let Some(at) = issue.at else {
         return format!("ERROR: <input>:-1:0: {}", issue.message);
     };
@@ -62,9 +67,11 @@ fn show(lines: &[&str], issue: &Issue) -> String {
     let (line, column) = place(lines, at);
     let mut shown = format!("ERROR: <input>:{}:{}: {}", line + 1, column + 1, issue.message);
     let snippet = lines[line].replace('\t', " ");
-    if snippet.is_empty() || snippet.len() > LONGEST_SNIPPET {
+    let length = snippet.len() + column;
+    if snippet.is_empty() || snippet.len() > LONGEST_SNIPPET || length > *room {
         return shown;
     }
+    *room -= length;
     let wide = |c: Option<char>| c.is_some_and(|c| c.len_utf8() > 1);
     let _ = write!(shown, "\n | {snippet}\n | ");
     let mut rest = snippet.chars();

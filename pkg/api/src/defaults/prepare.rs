@@ -1,6 +1,8 @@
 //! What upstream's strategies do to an object before it is validated: the status a new object starts with, fields that
 //! only the server sets. Name, uid and times are set before these run; status is restored on update generically.
 
+use std::collections::{HashMap, VecDeque};
+
 use serde_json::{Map, Value, json};
 
 use crate::meta;
@@ -61,16 +63,16 @@ pub fn pod_status(new: &mut Value, old: &Value) {
     keep(status, before, "qosClass");
     keep(status, before, "observedGeneration");
     // There may be several of a type: each takes the next.
-    let mut seen: Vec<String> = Vec::new();
+    let mut earlier: HashMap<&str, VecDeque<&Value>> = HashMap::new();
+    for condition in meta::items(before, &["conditions"]) {
+        let of_type = earlier.entry(meta::string(condition, &["type"])).or_default();
+        of_type.push_back(condition);
+    }
     for own in meta::items_mut(status, &["conditions"]) {
-        let kind = meta::string(own, &["type"]).to_string();
-        let nth = seen.iter().filter(|other| **other == kind).count();
-        let same_kind = |condition: &&Value| meta::string(condition, &["type"]) == kind;
-        let earlier = meta::items(before, &["conditions"]).iter().filter(same_kind).nth(nth);
-        if let Some(earlier) = earlier {
-            keep(own, earlier, "observedGeneration");
+        let of_type = earlier.get_mut(meta::string(own, &["type"]));
+        if let Some(next) = of_type.and_then(VecDeque::pop_front) {
+            keep(own, next, "observedGeneration");
         }
-        seen.push(kind);
     }
 }
 

@@ -137,7 +137,6 @@ async fn remove(state: &State, instances: &Arc<ResourceCache>, object: Arc<Objec
         dry_run: false,
         reads: Reads::Whole,
         turn: None,
-        writing: None,
     };
     let removed = guaranteed_update(target, &mut Removal(&object)).await;
     match removed {

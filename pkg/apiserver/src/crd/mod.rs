@@ -246,7 +246,6 @@ async fn change(
         dry_run: false,
         reads: Reads::Whole,
         turn: None,
-        writing: None,
     };
     let mut own = Own {
         resource: stored.resource(),

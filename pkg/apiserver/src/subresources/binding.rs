@@ -58,7 +58,6 @@ async fn bind_pod(
         dry_run: options.dry_run,
         reads: Reads::Whole,
         turn: call.turn.as_ref(),
-        writing: None,
     };
     let mut binding = Bind {
         call,

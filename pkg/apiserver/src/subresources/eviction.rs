@@ -203,7 +203,6 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
         dry_run,
         reads: Reads::Whole,
         turn: call.turn.as_ref(),
-        writing: None,
     };
     let ready = meta::condition_is_true(value, "Ready");
     let mut counting = Counting {

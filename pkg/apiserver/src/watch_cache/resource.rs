@@ -31,8 +31,8 @@ pub struct ResourceCache {
     /// As it is now; what it is called and whether it is namespaced never changes.
     resource: ArcSwap<Resource>,
     scope: Scope,
-    /// Writes of a custom kind's objects that are under way; closed when no object begins any more.
-    writes: TaskTracker,
+    /// Requests that make objects of a custom kind; closed when no object begins any more.
+    beginnings: TaskTracker,
     /// It belongs to no resource any more: nothing feeds it.
     retired: AtomicBool,
     /// `/registry/core/pods/`
@@ -147,7 +147,7 @@ impl ResourceCache {
         ResourceCache {
             prefix: key_prefix(&resource),
             scope: resource.scope,
-            writes: TaskTracker::new(),
+            beginnings: TaskTracker::new(),
             retired: AtomicBool::new(false),
             resource: ArcSwap::new(resource),
             state: Mutex::new(State {
@@ -172,24 +172,24 @@ impl ResourceCache {
     }
 
     pub(super) fn close(&self) {
-        self.writes.close();
+        self.beginnings.close();
     }
 
     /// Whether no object begins any more. Who asks while he holds a token is waited for.
     pub fn is_closed(&self) -> bool {
-        self.writes.is_closed()
+        self.beginnings.is_closed()
     }
 
-    /// For as long as a write of a custom kind's object is under way; others need none.
-    pub fn write_token(&self) -> Option<TaskTrackerToken> {
+    /// Held by a request that makes an object of a custom kind, until it has; others need none.
+    pub fn beginning(&self) -> Option<TaskTrackerToken> {
         let is_custom = self.resource.load().stored().custom.is_some();
-        is_custom.then(|| self.writes.token())
+        is_custom.then(|| self.beginnings.token())
     }
 
     /// Lets no object begin any more, and waits until those have that did.
     pub async fn close_and_wait(&self) {
         self.close();
-        self.writes.wait().await;
+        self.beginnings.wait().await;
     }
 
     /// Whether it is a resource's now, as whoever was served it knows the resource.
