@@ -21,7 +21,7 @@ pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Resu
         Ok(value) => {
             let text = context
                 .takes_doubles()
-                .then(|| std::str::from_utf8(bytes).ok())
+                .then(|| std::str::from_utf8(first_document(bytes)).ok())
                 .flatten();
             let mut decoded = context.finish(value);
             let mut doubles = text.map(doubles::of).unwrap_or_default();
@@ -168,5 +168,12 @@ spec:
             quoted.value,
             json!({"a": "yes", "b": "2001-01-01", "c": null, "8080": "x"})
         );
+    }
+
+    #[test]
+    fn what_later_documents_have_twice_is_not_told() {
+        let stream = b"a: 1\na: 2\n---\nb: 1\nb: 1\n";
+        let decoded = decode(stream, None, Validation::Warn).unwrap();
+        assert_eq!(decoded.problems.len(), 1, "{:?}", decoded.problems);
     }
 }

@@ -66,13 +66,17 @@ impl Condition {
 /// What is said of a definition whose schemas are not structural, or whose objects are not pruned.
 pub const NON_STRUCTURAL: &str = "NonStructuralSchema";
 
+/// How many violations a condition tells: a schema of 3 MB may have 300 000, and a status that long can't be stored.
+const MOST_VIOLATIONS: usize = 100;
+
 /// None where there is nothing to say. Only a definition that preserves unknown fields may be so.
 pub fn non_structural(definition: &Value) -> Option<Condition> {
     if definition["spec"]["preserveUnknownFields"] != true {
         return None;
     }
     let wrong = validation::non_structural(definition);
-    Some(Condition::new(NON_STRUCTURAL, true, "Violations", status::told(&wrong)))
+    let shown = &wrong[..wrong.len().min(MOST_VIOLATIONS)];
+    Some(Condition::new(NON_STRUCTURAL, true, "Violations", status::told(shown)))
 }
 
 /// Takes what a condition says out of a definition's status.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{MOST, claim_spec};
+use crate::bounded;
 use crate::go::quoted;
 use crate::validation::{Path, each, has, list, text};
 
@@ -73,7 +74,7 @@ struct File<'a> {
 
 impl std::fmt::Display for File<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&quoted(self.path))?;
+        f.write_str(&quoted(bounded::step(self.path)))?;
         if self.source.is_empty() {
             return Ok(());
         }
