@@ -265,6 +265,22 @@ async fn what_contradicts_itself_is_refused() {
     .await;
 }
 
+/// Generated schemas begin with the draft that they are written in.
+#[tokio::test]
+async fn a_schema_that_names_its_draft_is_checked_all_the_same() {
+    let api = Api::open().await;
+    let mut drafted = definition("drafts", "Draft");
+    drafted["spec"]["validation"] = json!({"openAPIV3Schema": {
+        "$schema": "http://json-schema.org/draft-04/schema#", "properties": {"n": {"type": "integer"}}}});
+    let (code, made) = api.post(OLD, &drafted).await;
+    assert_eq!(code, 201, "{made}");
+    established(&api, "drafts.example.org").await;
+    let draft = |n: Value| json!({"apiVersion": "example.org/v1", "kind": "Draft", "metadata": {"name": "a"}, "n": n});
+    let path = "/apis/example.org/v1/namespaces/default/drafts";
+    assert_eq!(api.post(path, &draft(json!("one"))).await.0, 422);
+    assert_eq!(api.post(path, &draft(json!(1))).await.0, 201);
+}
+
 fn json_patch(spec: &mut Value, change: Value) {
     let (Value::Object(spec), Value::Object(change)) = (spec, change) else {
         return;

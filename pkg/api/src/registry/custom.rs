@@ -36,6 +36,23 @@ struct Compiled {
     form: Schema,
 }
 
+/// A schema without the words that say of which draft it is, as generated ones do: they say nothing of a value.
+fn without_draft(mut schema: Value) -> Value {
+    fn drop(schema: &mut Value) {
+        match schema {
+            Value::Object(map) => {
+                // A property of that name is a schema.
+                map.retain(|key, value| key != "$schema" || !value.is_string());
+                map.values_mut().for_each(drop);
+            }
+            Value::Array(list) => list.iter_mut().for_each(drop),
+            _ => {}
+        }
+    }
+    drop(&mut schema);
+    schema
+}
+
 /// A schema in which every object may have other fields too.
 fn opened(mut schema: Value) -> Value {
     fn open(schema: &mut Value) {
@@ -104,7 +121,7 @@ impl Custom {
 
     fn compiled(&self) -> &Compiled {
         self.compiled.get_or_init(|| {
-            let checks = self.tree().and_then(|said| custom::compile(&said).ok());
+            let checks = self.tree().and_then(|said| custom::compile(&without_draft(said)).ok());
             let form = match (&checks, self.preserves) {
                 (Some(checks), false) => Ok(checks.clone()),
                 _ => custom::compile(&opened(self.said().unwrap_or_else(|| json!({"type": "object"})))),
