@@ -123,6 +123,10 @@ impl CacheFeed {
                 (None, watcher.map_err(|_| FeedError::Expired)?)
             }
         };
+        if row.is_past() {
+            // It began on what a definition made of the resource meanwhile: nothing would end it.
+            return Err(FeedError::Expired);
+        }
         Ok(Reading {
             scope: Scope::new(cache, &selection.namespace, filter),
             listing,

@@ -102,6 +102,7 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
     }
     if with_snapshot {
         let (snapshot, watcher) = cache.watch_with_snapshot(namespace, indexed.as_deref());
+        is_present(call)?;
         let snapshot = converted(call, snapshot).await?;
         let initial = Initial {
             snapshot,
@@ -119,7 +120,16 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
             Err(oldest) => stream.last_words = Some(too_old(revision, oldest)),
         },
     }
-    Ok(())
+    is_present(call)
+}
+
+/// Refuses a watch that began on what the definition made of the resource since the request was routed: nothing would end it,
+/// and it would show one version's text as another's. The client begins again.
+fn is_present(call: &Call) -> Result<(), Status> {
+    match call.row.is_past() {
+        true => Err(Status::expired("the definition of this resource has changed")),
+        false => Ok(()),
+    }
 }
 
 /// What there is, in the form of the row's version where a webhook makes that.
