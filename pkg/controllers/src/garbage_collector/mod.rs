@@ -349,10 +349,10 @@ impl Collector {
     }
 
     async fn read(&self, target: &Target) -> Result<Option<ObjectMeta>, Error> {
-        let found = self.api(target).get_opt(&target.name).await;
-        Ok(found
-            .tried(|| format!("get {}", target.describe()))?
-            .map(|o| o.metadata))
+        match self.api(target).get(&target.name).await {
+            Err(kube::Error::Api(status)) if says_gone(&status, &target.name) => Ok(None),
+            found => Ok(Some(found.tried(|| format!("get {}", target.describe()))?.metadata)),
+        }
     }
 
     async fn set_owners(&self, target: &Target, live: &ObjectMeta, owners: Vec<OwnerReference>) -> Result<(), Error> {
@@ -389,5 +389,28 @@ impl Collector {
         let done = self.api(target).delete(&target.name, &params).await.map(drop);
         done.tried_if_exists(|| format!("delete {}", target.describe()))
             .map(drop)
+    }
+}
+
+/// Whether it is the object that is not there: where its kind is not served, a page says 404 of everything.
+fn says_gone(status: &kube::core::Status, name: &str) -> bool {
+    let names = |details: &kube::core::response::StatusDetails| details.name == name;
+    status.is_not_found() && status.details.as_ref().is_some_and(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_about_a_kind_says_nothing_of_an_object() {
+        let status = |details: serde_json::Value| -> kube::core::Status {
+            let said = json!({"status": "Failure", "reason": "NotFound", "code": 404, "details": details});
+            serde_json::from_value(said).expect("a status")
+        };
+        assert!(says_gone(&status(json!({"name": "a", "kind": "cars"})), "a"));
+        assert!(!says_gone(&status(json!({"name": "b", "kind": "cars"})), "a"));
+        assert!(!says_gone(&status(json!({})), "a"));
+        assert!(!says_gone(&status(json!(null)), "a"));
     }
 }

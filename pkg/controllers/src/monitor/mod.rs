@@ -187,10 +187,12 @@ pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
             () = asking.due() => {
                 let found = discovery::discover(&monitor.client, &monitor.hub.discovered().kinds).await;
                 asking.told(&found);
-                for kind in watches.renew(&monitor.feed, &found.kinds) {
+                let gone = watches.renew(&monitor.feed, &found.kinds);
+                // First: who hears of a kind that is gone asks which there are.
+                *monitor.hub.discovered.write() = found;
+                for kind in gone {
                     publish(&monitor.hub, Change::Unserved(kind), &mut tell);
                 }
-                *monitor.hub.discovered.write() = found;
             }
             () = &mut patience, if !*monitor.synced.borrow() => {
                 let kinds = watches.unlisted();
