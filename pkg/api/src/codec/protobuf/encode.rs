@@ -165,6 +165,17 @@ pub(super) fn varint_length(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+/// Seconds since 1970, and the nanoseconds after them.
+pub(super) fn moment(out: &mut Vec<u8>, number: u16, (seconds, nanos): (i64, i32)) {
+    key(out, number, wire::BYTES);
+    let start = open(out);
+    key(out, 1, wire::VARINT);
+    varint(out, seconds as u64);
+    key(out, 2, wire::VARINT);
+    varint(out, nanos as u64);
+    close(out, start);
+}
+
 pub(super) fn bytes(out: &mut Vec<u8>, number: u16, bytes: &[u8]) {
     key(out, number, wire::BYTES);
     varint(out, bytes.len() as u64);
@@ -474,13 +485,7 @@ impl<'de> Visitor<'de> for Item<'_> {
             Scalar::Time | Scalar::MicroTime => {
                 let (seconds, nanos) =
                     text::time_parts(value).ok_or_else(|| E::custom(format!("{value:?} is no time")))?;
-                key(out, self.number, wire::BYTES);
-                let start = open(out);
-                key(out, 1, wire::VARINT);
-                varint(out, seconds as u64);
-                key(out, 2, wire::VARINT);
-                varint(out, nanos as u64);
-                close(out, start);
+                moment(out, self.number, (seconds, nanos));
             }
             Scalar::Quantity => {
                 key(out, self.number, wire::BYTES);

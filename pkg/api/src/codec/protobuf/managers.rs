@@ -1,7 +1,7 @@
 //! `metadata.managedFields` in protobuf, straight from the form in which an object keeps them: they are a third of it, and
 //! making JSON of them only to read that again took longer than all the rest.
 
-use super::encode::{bytes, close, key, open, varint, varint_length};
+use super::encode::{bytes, close, key, moment, open, varint, varint_length};
 use super::wire;
 use crate::apply::{Entry, Managed};
 use crate::codec::scalar;
@@ -50,14 +50,8 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     bytes(out, OPERATION, owner.operation.as_str().as_bytes());
     bytes(out, API_VERSION, owner.api_version.as_bytes());
     let time = entry.time().and_then(scalar::time_parts);
-    if let Some((seconds, nanos)) = time {
-        key(out, TIME, wire::BYTES);
-        let start = open(out);
-        key(out, 1, wire::VARINT);
-        varint(out, seconds as u64);
-        key(out, 2, wire::VARINT);
-        varint(out, nanos as u64);
-        close(out, start);
+    if let Some(parts) = time {
+        moment(out, TIME, parts);
     }
     bytes(out, FIELDS_TYPE, b"FieldsV1");
     let fields = entry.fields().as_bytes();
