@@ -20,6 +20,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
             .validate(validation::resource_claim)
+            .validate_status(validation::resource_claim_status)
+            .preparing_status(validation::forget_devices)
             .validate_update(validation::spec_update)
             .change_order(ChangeOrder::ChangeAlone)
             .columns(columns::resource_claim())

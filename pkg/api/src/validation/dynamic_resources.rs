@@ -60,7 +60,7 @@ pub fn device_class(class: &Value, errors: &mut Errors) {
 }
 
 /// Whether there are not too many; then nothing else is told of them.
-fn few(count: usize, most: usize, path: &Path<'_>, errors: &mut Errors) -> bool {
+pub(super) fn few(count: usize, most: usize, path: &Path<'_>, errors: &mut Errors) -> bool {
     if count > most {
         errors.push(FieldError::too_many(path, count, most));
     }
@@ -68,7 +68,7 @@ fn few(count: usize, most: usize, path: &Path<'_>, errors: &mut Errors) -> bool 
 }
 
 /// None twice, told of the item.
-fn distinct<'a>(keys: impl Iterator<Item = &'a str>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn distinct<'a>(keys: impl Iterator<Item = &'a str>, path: &Path<'_>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for (index, key) in keys.enumerate() {
         if !seen.insert(key) {

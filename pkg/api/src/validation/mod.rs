@@ -7,6 +7,7 @@
 mod autoscaling;
 mod batch;
 mod certificates;
+mod claim_status;
 mod container;
 mod coordination;
 mod core;
@@ -54,6 +55,7 @@ use crate::{meta as object, names};
 pub use self::autoscaling::{autoscaler, autoscaler_update};
 pub use self::batch::{cron_job, job, job_update};
 pub use self::certificates::{signing_request, signing_request_v1beta1};
+pub use self::claim_status::{forget_devices, resource_claim_status};
 pub use self::coordination::lease;
 pub use self::core::*;
 pub use self::definitions::{

@@ -1,6 +1,7 @@
 //! Admission: what may change or refuse a write between its authorization and its storing. One file per plugin; the table
 //! of them, in upstream's order, is in `plugins`. Every write passes both phases, also of what is not the object itself
 //! (a Scale, a Binding, an Eviction, a token, a connection, each object of a collection), and again at each retry.
+//! DeviceAdminAccess and RoleEscalation are upstream's strategies' checks, which need what admission looks up.
 //!
 //! Of the plugins that v1.35 has on by default these are not in the table:
 //!
@@ -16,6 +17,7 @@ pub mod certificates;
 mod claim_resize;
 mod default_class;
 pub mod default_toleration_seconds;
+mod device_admin;
 pub mod namespace_lifecycle;
 pub mod namespaces;
 pub mod node_restriction;

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::{
     Attributes, Facts, Mutate, Operation, Plugin, Validate, certificates, claim_resize, default_class,
-    default_toleration_seconds, namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, priority,
-    runtime_class, service_account, storage_protection, taint_nodes_by_condition,
+    default_toleration_seconds, device_admin, namespace_lifecycle, node_restriction, pod_security, pod_topology_labels,
+    priority, runtime_class, service_account, storage_protection, taint_nodes_by_condition,
 };
 use crate::filters::authz;
 
@@ -161,6 +161,12 @@ pub static PLUGINS: &[Plugin] = &[
         validate: Validate::Nothing,
     },
     Plugin {
+        name: "DeviceAdminAccess",
+        matches: |call| call.resource.group == "resource.k8s.io" && device_admin::concerns(call),
+        mutate: Mutate::Nothing,
+        validate: Validate::Now(|facts, call, object, _| device_admin::validate(call, object, &*facts.lookup)),
+    },
+    Plugin {
         name: "RoleEscalation",
         matches: |call| call.resource.group == authz::rbac::GROUP && call.writes_itself(),
         mutate: Mutate::Now(|facts, call, object| {
@@ -210,6 +216,7 @@ mod tests {
                 "CertificateSigning",
                 "DefaultIngressClass",
                 "PodTopologyLabels",
+                "DeviceAdminAccess",
                 "RoleEscalation",
             ]
         );
