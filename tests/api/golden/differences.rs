@@ -74,6 +74,10 @@ fn rows_of(area: &str, text: &str) -> (String, Vec<Row>, Vec<String>) {
         let [pair, place, reason] = cells[..] else {
             panic!("differences.tsv: three cells are wanted in {line}");
         };
+        assert!(
+            !place.starts_with('*'),
+            "differences.tsv: a code may differ by its own row alone: {line}"
+        );
         if pair.split('/').next() != Some(area) {
             others.push(line.to_string());
             continue;
