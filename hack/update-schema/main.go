@@ -349,11 +349,14 @@ func (g *generator) writeField(out *bufio.Writer, field reflect.StructField, nam
 	if len(enum) == 0 && property.Items != nil && property.Items.Schema != nil {
 		enum = property.Items.Schema.Enum
 	}
+	if len(enum) == 0 && property.AdditionalProperties != nil && property.AdditionalProperties.Schema != nil {
+		enum = property.AdditionalProperties.Schema.Enum
+	}
 	var values []string
 	for _, value := range enum {
 		values = append(values, fmt.Sprint(value))
 	}
-	add("n", strings.Join(values, " "))
+	add("n", strings.Join(values, "|"))
 	row(out, cells...)
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Flavor;
 use super::descriptions::{Descriptions, unescape};
+use super::paths::capital;
 use crate::schema::{self, Any, Field, ListType, Node, Or, Scalar, Schema, What};
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -77,28 +78,82 @@ pub(super) fn definition(name: &str, flavor: Flavor, descriptions: &Descriptions
     let mut properties = Map::new();
     for field in ty.fields() {
         let description = words.get(&*field.name).map(|text| unescape(text));
+        let description = description.or_else(|| undescribed(name, &field.name));
         properties.insert(field.name.to_string(), property(field, flavor, description));
     }
     if !properties.is_empty() {
         out.insert("properties".into(), Value::Object(properties));
     }
-    let required: Vec<&str> = ty
-        .fields()
-        .iter()
-        .filter(|field| field.required)
-        .map(|field| field.name.as_str())
-        .collect();
+    let mut required: Vec<&Field> = ty.fields().iter().filter(|field| field.required).collect();
+    // As they were declared.
+    required.sort_by_key(|field| field.position);
+    let required: Vec<&str> = required.iter().map(|field| field.name.as_str()).collect();
     if !required.is_empty() {
         out.insert("required".into(), required.into());
     }
     if ty.atomic() {
         out.insert("x-kubernetes-map-type".into(), "atomic".into());
     }
-    let kinds = kinds(ty);
+    let union = UNIONS.iter().find(|(of, ..)| *of == name);
+    out.extend(union.map(|(_, by, fields)| ("x-kubernetes-unions".into(), json!([union_of(by, fields)]))));
+    let kinds = match name.strip_prefix(META) {
+        Some(kind @ ("DeleteOptions" | "WatchEvent")) => everywhere(kind),
+        _ => kinds(ty),
+    };
     if !kinds.is_empty() {
         out.insert("x-kubernetes-group-version-kind".into(), Value::Array(kinds));
     }
     Value::Object(out)
+}
+
+/// The types of which one field decides which others may stand: type, that field, and those.
+const UNIONS: [(&str, &str, &[&str]); 5] = [
+    ("io.k8s.api.core.v1.AppArmorProfile", "type", &["localhostProfile"]),
+    ("io.k8s.api.core.v1.SeccompProfile", "type", &["localhostProfile"]),
+    ("io.k8s.api.flowcontrol.v1.LimitResponse", "type", &["queuing"]),
+    (
+        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
+        "type",
+        &["exempt", "limited"],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.Subject",
+        "kind",
+        &["group", "serviceAccount", "user"],
+    ),
+];
+
+fn union_of(by: &str, fields: &[&str]) -> Value {
+    let fields: Map<String, Value> = fields
+        .iter()
+        .map(|field| ((*field).into(), capital(field).into()))
+        .collect();
+    json!({"discriminator": by, "fields-to-discriminateBy": fields})
+}
+
+/// The versions, of each group, that upstream knows: metav1's options and events are kinds of them all.
+const VERSIONS: &str = "/v1 admission.k8s.io/v1/v1beta1 admissionregistration.k8s.io/v1/v1alpha1/v1beta1 \
+    apiextensions.k8s.io/v1/v1beta1 apiregistration.k8s.io/v1/v1beta1 apps/v1/v1beta1/v1beta2 \
+    authentication.k8s.io/v1/v1alpha1/v1beta1 authorization.k8s.io/v1/v1beta1 autoscaling/v1/v2/v2beta1/v2beta2 \
+    batch/v1/v1beta1 certificates.k8s.io/v1/v1alpha1/v1beta1 coordination.k8s.io/v1/v1alpha2/v1beta1 \
+    discovery.k8s.io/v1/v1beta1 events.k8s.io/v1/v1beta1 extensions/v1beta1 \
+    flowcontrol.apiserver.k8s.io/v1/v1beta1/v1beta2/v1beta3 imagepolicy.k8s.io/v1alpha1 \
+    internal.apiserver.k8s.io/v1alpha1 networking.k8s.io/v1/v1beta1 node.k8s.io/v1/v1alpha1/v1beta1 policy/v1/v1beta1 \
+    rbac.authorization.k8s.io/v1/v1alpha1/v1beta1 resource.k8s.io/v1/v1alpha3/v1beta1/v1beta2 \
+    scheduling.k8s.io/v1/v1alpha1/v1beta1 storage.k8s.io/v1/v1alpha1/v1beta1 storagemigration.k8s.io/v1beta1";
+
+fn everywhere(kind: &str) -> Vec<Value> {
+    let groups = VERSIONS.split(' ').filter_map(|group| group.split_once('/'));
+    groups
+        .flat_map(|(group, versions)| versions.split('/').map(move |version| (group, version)))
+        .map(|(group, version)| json!({"group": group, "version": version, "kind": kind}))
+        .collect()
+}
+
+/// What the described types lack.
+fn undescribed(name: &str, field: &str) -> Option<String> {
+    let event = name.strip_prefix(META) == Some("WatchEvent") && field == "object";
+    event.then(|| "What has changed, as it is now or, deleted, was last; of an ERROR its Status.".into())
 }
 
 fn kinds(ty: &Schema) -> Vec<Value> {
@@ -149,6 +204,9 @@ fn wrap(mut schema: Map<String, Value>, flavor: Flavor) -> Map<String, Value> {
 
 fn extensions(field: &Field, out: &mut Map<String, Value>) {
     let mut add = |name: &str, value: Value| out.insert(format!("x-kubernetes-{name}"), value);
+    if !field.bytes_list_type().is_empty() {
+        add("list-type", field.bytes_list_type().into());
+    }
     if let What::List(list) = &field.schema.what {
         match list.list_type {
             ListType::Unset => {}
@@ -197,7 +255,11 @@ fn value(field: &Field, node: &Node, flavor: Flavor, default: Option<Value>) -> 
         What::Scalar(Scalar::Bytes) => ("string", "byte"),
         What::List(_) => {
             out.insert("type".into(), "array".into());
-            out.insert("items".into(), json!({"type": "string"}));
+            let items = match flavor {
+                Flavor::V2 => json!({"type": "string"}),
+                Flavor::V3 => json!({"type": "string", "default": ""}),
+            };
+            out.insert("items".into(), items);
             return out;
         }
         What::Any(_) => {
@@ -214,7 +276,7 @@ fn value(field: &Field, node: &Node, flavor: Flavor, default: Option<Value>) -> 
         out.insert("default".into(), default);
     }
     if !field.enumeration().is_empty() {
-        out.insert("enum".into(), field.enumeration().split(' ').collect());
+        out.insert("enum".into(), field.enumeration().split('|').collect());
     }
     out
 }

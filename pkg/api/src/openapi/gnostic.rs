@@ -37,6 +37,20 @@ impl Message {
         }
     }
 
+    fn number(&mut self, number: u64, value: &Value) {
+        if let Some(value) = value.as_i64() {
+            self.varint(number << 3);
+            self.varint(value as u64);
+        }
+    }
+
+    fn double(&mut self, number: u64, value: &Value) {
+        if let Some(value) = value.as_f64() {
+            self.varint(number << 3 | 1);
+            self.0.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
     fn strings(&mut self, number: u64, values: &Value) {
         match values {
             Value::Array(items) => items
@@ -104,6 +118,14 @@ impl Document {
         self.0.message(9, all);
     }
 
+    pub(super) fn parameters(&mut self, parameters: impl Iterator<Item = (String, Value)>) {
+        let mut all = Message::default();
+        for (name, one) in parameters {
+            all.named(1, &name, parameter(&one));
+        }
+        self.0.message(10, all);
+    }
+
     pub(super) fn finish(mut self) -> Vec<u8> {
         let mut requirement = Message::default();
         requirement.named(1, "BearerToken", Message::default());
@@ -138,6 +160,8 @@ fn path_item(item: &Value) -> Message {
             "put" => out.message(3, operation(value)),
             "post" => out.message(4, operation(value)),
             "delete" => out.message(5, operation(value)),
+            "options" => out.message(6, operation(value)),
+            "head" => out.message(7, operation(value)),
             "patch" => out.message(8, operation(value)),
             "parameters" => parameters(&mut out, 9, value),
             _ => {}
@@ -166,33 +190,41 @@ fn operation(operation: &Value) -> Message {
 
 fn parameters(out: &mut Message, number: u64, parameters: &Value) {
     for one in parameters.as_array().into_iter().flatten() {
-        let mut parameter = Message::default();
-        match one["in"].as_str() {
-            Some("body") => {
-                let mut body = Message::default();
-                body.str(2, &one["name"]);
-                body.str(3, &one["in"]);
-                body.flag(4, &one["required"]);
-                body.message(5, schema(&one["schema"]));
-                parameter.message(1, body);
-            }
-            place => {
-                let query = place == Some("query");
-                let mut inner = Message::default();
-                inner.flag(1, &one["required"]);
-                inner.str(2, &one["in"]);
-                inner.str(4, &one["name"]);
-                inner.str(if query { 6 } else { 5 }, &one["type"]);
-                inner.flag(if query { 20 } else { 19 }, &one["uniqueItems"]);
-                let mut other = Message::default();
-                other.message(if query { 3 } else { 4 }, inner);
-                parameter.message(2, other);
-            }
-        }
         let mut item = Message::default();
-        item.message(1, parameter);
+        match one.get("$ref") {
+            Some(shared) => {
+                let mut reference = Message::default();
+                reference.str(1, shared);
+                item.message(2, reference);
+            }
+            None => item.message(1, parameter(one)),
+        }
         out.message(number, item);
     }
+}
+
+fn parameter(one: &Value) -> Message {
+    let mut parameter = Message::default();
+    if one["in"] == "body" {
+        let mut body = Message::default();
+        body.str(2, &one["name"]);
+        body.str(3, &one["in"]);
+        body.flag(4, &one["required"]);
+        body.message(5, schema(&one["schema"]));
+        parameter.message(1, body);
+        return parameter;
+    }
+    let query = one["in"] == "query";
+    let mut inner = Message::default();
+    inner.flag(1, &one["required"]);
+    inner.str(2, &one["in"]);
+    inner.str(4, &one["name"]);
+    inner.str(if query { 6 } else { 5 }, &one["type"]);
+    inner.flag(if query { 20 } else { 19 }, &one["uniqueItems"]);
+    let mut other = Message::default();
+    other.message(if query { 3 } else { 4 }, inner);
+    parameter.message(2, other);
+    parameter
 }
 
 fn responses(responses: &Value) -> Message {
@@ -218,8 +250,22 @@ fn schema(value: &Value) -> Message {
         match key.as_str() {
             "$ref" => out.str(1, value),
             "format" => out.str(2, value),
+            "title" => out.str(3, value),
             "description" => out.str(4, value),
             "default" => out.any(5, value),
+            "multipleOf" => out.double(6, value),
+            "maximum" => out.double(7, value),
+            "exclusiveMaximum" => out.flag(8, value),
+            "minimum" => out.double(9, value),
+            "exclusiveMinimum" => out.flag(10, value),
+            "maxLength" => out.number(11, value),
+            "minLength" => out.number(12, value),
+            "pattern" => out.str(13, value),
+            "maxItems" => out.number(14, value),
+            "minItems" => out.number(15, value),
+            "uniqueItems" => out.flag(16, value),
+            "maxProperties" => out.number(17, value),
+            "minProperties" => out.number(18, value),
             "required" => out.strings(19, value),
             "enum" => value.as_array().into_iter().flatten().for_each(|one| out.any(20, one)),
             "additionalProperties" => {

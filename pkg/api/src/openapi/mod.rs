@@ -6,7 +6,10 @@
 mod custom;
 mod definitions;
 mod descriptions;
+mod documents;
 mod gnostic;
+mod operation;
+mod parameters;
 mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +21,8 @@ use serde_json::{Value, json};
 use self::custom::Customs;
 use self::definitions::{closure, definition};
 use self::descriptions::Descriptions;
-use self::paths::Path;
+use self::documents::documents;
+use self::operation::Path;
 use crate::registry::{Resource, Served};
 
 /// The content type of the v2 document in protobuf.
@@ -27,7 +31,7 @@ pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0
 pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// The API's version, as the documents' `info` names it.
-const VERSION: &str = "v1.35.4";
+const VERSION: &str = "1.35";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Flavor {
@@ -44,13 +48,6 @@ impl Flavor {
     }
 }
 
-/// Every served (group, version) of the rows, sorted.
-fn group_versions(rows: &[Arc<Resource>]) -> BTreeSet<(&str, &str)> {
-    served(rows)
-        .map(|(_, version)| (&*version.group, &*version.name))
-        .collect()
-}
-
 /// Every served version of the rows.
 fn served(rows: &[Arc<Resource>]) -> impl Iterator<Item = (&Resource, &Served)> {
     rows.iter().flat_map(|row| {
@@ -59,35 +56,26 @@ fn served(rows: &[Arc<Resource>]) -> impl Iterator<Item = (&Resource, &Served)> 
     })
 }
 
-/// Changes when the document of a group version does: what the index shows and an ETag holds.
-fn hash(rows: &[Arc<Resource>], wanted: Option<(&str, &str)>) -> String {
+/// Changes when the document of some versions does: what the index shows and an ETag holds.
+fn hash<'r>(place: &str, versions: impl Iterator<Item = (&'r Resource, &'r Served)>) -> String {
     let mut hasher = DefaultHasher::new();
-    env!("CARGO_PKG_VERSION").hash(&mut hasher);
-    crate::schema::TEXT.len().hash(&mut hasher);
-    for (row, version) in served(rows) {
-        if wanted.is_none_or(|wanted| wanted == (&*version.group, &*version.name)) {
-            (&version.group, &version.name, &row.plural, &row.kind, row.verbs.0).hash(&mut hasher);
-            for sub in &version.subresources {
-                (&sub.name, sub.verbs.0, sub.kind).hash(&mut hasher);
-            }
-            version.custom.as_ref().map(|custom| custom.digest()).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), crate::schema::TEXT.len(), place).hash(&mut hasher);
+    for (row, version) in versions {
+        (&version.group, &version.name, &row.plural, &row.kind, row.verbs.0).hash(&mut hasher);
+        for sub in &version.subresources {
+            (&sub.name, sub.verbs.0, sub.kind).hash(&mut hasher);
         }
+        version.custom.as_ref().map(|custom| custom.digest()).hash(&mut hasher);
     }
     format!("{:016X}", hasher.finish())
 }
 
-/// The path of a group version under /openapi/v3: `api/v1`, `apis/apps/v1`.
-fn place(group: &str, version: &str) -> String {
-    paths::prefix(group, version).trim_start_matches('/').to_string()
-}
-
 /// `/openapi/v3`: the documents and their hashes.
 pub fn v3_index(rows: &[Arc<Resource>]) -> Vec<u8> {
-    let documents: BTreeMap<String, Value> = group_versions(rows)
+    let documents: BTreeMap<String, Value> = documents(rows)
         .into_iter()
-        .map(|(group, version)| {
-            let place = place(group, version);
-            let hash = hash(rows, Some((group, version)));
+        .map(|(place, document)| {
+            let hash = document.hash(&place, rows);
             let url = format!("/openapi/v3/{place}?hash={hash}");
             (place, json!({"serverRelativeURL": url}))
         })
@@ -97,60 +85,61 @@ pub fn v3_index(rows: &[Arc<Resource>]) -> Vec<u8> {
 
 /// The hash of the document at a place (`apis/apps/v1`); None when there is none.
 pub fn v3_hash(rows: &[Arc<Resource>], wanted: &str) -> Option<String> {
-    find(rows, wanted).map(|found| hash(rows, Some(found)))
+    let document = documents(rows).remove(wanted)?;
+    Some(document.hash(wanted, rows))
 }
 
-fn find<'r>(rows: &'r [Arc<Resource>], wanted: &str) -> Option<(&'r str, &'r str)> {
-    group_versions(rows)
-        .into_iter()
-        .find(|(group, version)| place(group, version) == wanted)
-}
-
-/// What a document of built-in kinds ends with: of custom ones upstream does not say how to come in.
-const SECURED: &str = r#","securitySchemes":{"BearerToken":{"type":"apiKey","description":"Bearer Token authentication","name":"authorization","in":"header"}}}}"#;
+const SECURED: &str = r#""securitySchemes":{"BearerToken":{"type":"apiKey","description":"Bearer Token authentication","name":"authorization","in":"header"}}"#;
 
 /// The document at a place (`apis/apps/v1`).
 pub fn v3(rows: &[Arc<Resource>], wanted: &str) -> Option<Vec<u8>> {
-    let (group, version) = find(rows, wanted)?;
-    let mut all: Vec<Path> = served(rows)
-        .filter(|(_, own)| own.group == group && own.name == version)
-        .flat_map(|(row, own)| paths::of_row(row, own))
-        .collect();
+    let document = documents(rows).remove(wanted)?;
+    let mut all = document.paths(rows);
     all.sort_by(|a, b| a.path.cmp(&b.path));
     let mut out = Writer::new(r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":""#);
     out.raw(VERSION);
     out.raw(r#""},"paths":"#);
     out.object(all.iter().map(|path| (path.path.clone(), path.render(Flavor::V3))));
-    out.raw(r#","components":{"schemas":"#);
-    out.object(define(rows, &all, Flavor::V3));
-    let custom = served(rows).any(|(_, own)| own.group == group && own.name == version && own.custom.is_some());
-    out.raw(if custom { "}}" } else { SECURED });
+    out.raw(r#","components":{"#);
+    let custom = document.versions(rows).any(|(_, own)| own.custom.is_some());
+    let names = names(&all, custom);
+    if !names.is_empty() {
+        out.raw(r#""schemas":"#);
+        out.object(define(rows, names, Flavor::V3));
+        out.raw(if custom { "" } else { "," });
+    }
+    // Of custom kinds upstream does not say how to come in.
+    out.raw(if custom { "" } else { SECURED });
+    out.raw("}}");
     Some(out.bytes)
 }
 
-/// The definitions that some paths need, by their names.
-fn define(rows: &[Arc<Resource>], paths: &[Path], flavor: Flavor) -> impl Iterator<Item = (String, Value)> {
+/// These definitions, with their names.
+fn define(rows: &[Arc<Resource>], names: BTreeSet<String>, flavor: Flavor) -> impl Iterator<Item = (String, Value)> {
     let (customs, words) = (Customs::of(rows), Descriptions::unpack());
-    names(paths).into_iter().map(move |name| {
+    names.into_iter().map(move |name| {
         let custom = customs.definition(&name, flavor, &words);
         let schema = custom.unwrap_or_else(|| definition(&name, flavor, &words));
         (name, schema)
     })
 }
 
-fn names(paths: &[Path]) -> BTreeSet<String> {
+/// The definitions that some paths need.
+fn names(paths: &[Path], custom: bool) -> BTreeSet<String> {
     let mut roots = BTreeSet::new();
-    roots.extend(["ObjectMeta", "ListMeta"].map(|of| format!("{}{of}", definitions::META)));
+    if custom {
+        roots.extend(["ObjectMeta", "ListMeta"].map(|of| format!("{}{of}", definitions::META)));
+    }
     for path in paths {
         path.definitions(&mut roots);
     }
-    roots.insert(format!("{}WatchEvent", definitions::META));
     closure(roots)
 }
 
 fn all_paths(rows: &[Arc<Resource>]) -> Vec<Path> {
-    let mut all: Vec<Path> = served(rows)
-        .flat_map(|(row, version)| paths::of_row(row, version))
+    let mut all: Vec<Path> = documents(rows)
+        .values()
+        .flat_map(|document| document.paths(rows))
         .collect();
     all.sort_by(|a, b| a.path.cmp(&b.path));
     all
@@ -158,7 +147,7 @@ fn all_paths(rows: &[Arc<Resource>]) -> Vec<Path> {
 
 /// The ETag of `/openapi/v2`.
 pub fn v2_hash(rows: &[Arc<Resource>]) -> String {
-    hash(rows, None)
+    hash("", served(rows))
 }
 
 /// `/openapi/v2` in JSON.
@@ -169,7 +158,9 @@ pub fn v2_json(rows: &[Arc<Resource>]) -> Vec<u8> {
     out.raw(r#""},"paths":"#);
     out.object(all.iter().map(|path| (path.path.clone(), path.render(Flavor::V2))));
     out.raw(r#","definitions":"#);
-    out.object(define(rows, &all, Flavor::V2));
+    out.object(define(rows, names(&all, true), Flavor::V2));
+    out.raw(r#","parameters":"#);
+    out.object(parameters::shared());
     out.raw(r#","securityDefinitions":{"BearerToken":{"description":"Bearer Token authentication","type":"apiKey","name":"authorization","in":"header"}},"security":[{"BearerToken":[]}]}"#);
     out.bytes
 }
@@ -179,7 +170,8 @@ pub fn v2_protobuf(rows: &[Arc<Resource>]) -> Vec<u8> {
     let all = all_paths(rows);
     let mut document = gnostic::Document::new(VERSION);
     document.paths(all.iter().map(|path| (path.path.as_str(), path.render(Flavor::V2))));
-    document.definitions(define(rows, &all, Flavor::V2));
+    document.definitions(define(rows, names(&all, true), Flavor::V2));
+    document.parameters(parameters::shared());
     document.finish()
 }
 
@@ -226,20 +218,17 @@ mod tests {
     use super::*;
     use crate::registry::builtin;
 
-    /// Every `$ref` of a document has its definition.
-    fn check_references(value: &Value, prefix: &str, definitions: &serde_json::Map<String, Value>) {
+    /// Every `$ref` of a document, and its part, points at something in it.
+    fn check_references(value: &Value, document: &Value) {
         match value {
             Value::Object(map) => {
                 if let Some(Value::String(target)) = map.get("$ref") {
-                    let name = target.strip_prefix(prefix).unwrap();
-                    assert!(definitions.contains_key(name), "{name}");
+                    let pointer = target.strip_prefix('#').unwrap();
+                    assert!(document.pointer(pointer).is_some(), "{target}");
                 }
-                map.values()
-                    .for_each(|value| check_references(value, prefix, definitions));
+                map.values().for_each(|value| check_references(value, document));
             }
-            Value::Array(items) => items
-                .iter()
-                .for_each(|value| check_references(value, prefix, definitions)),
+            Value::Array(items) => items.iter().for_each(|value| check_references(value, document)),
             _ => {}
         }
     }
@@ -248,11 +237,12 @@ mod tests {
     fn every_group_version_has_a_document_whose_references_resolve() {
         let index: Value = serde_json::from_slice(&v3_index(builtin())).unwrap();
         let places = index["paths"].as_object().unwrap();
-        assert!(places.contains_key("api/v1") && places.contains_key("apis/apps/v1"));
+        for place in ["api", "api/v1", "apis", "apis/apps", "apis/apps/v1", "version"] {
+            assert!(places.contains_key(place), "{place}");
+        }
         for (place, entry) in places {
             let document: Value = serde_json::from_slice(&v3(builtin(), place).unwrap()).unwrap();
-            let schemas = document["components"]["schemas"].as_object().unwrap();
-            check_references(&document, "#/components/schemas/", schemas);
+            check_references(&document, &document);
             assert!(!document["paths"].as_object().unwrap().is_empty(), "{place}");
             let url = entry["serverRelativeURL"].as_str().unwrap();
             assert!(url.ends_with(&v3_hash(builtin(), place).unwrap()));
@@ -293,7 +283,7 @@ mod tests {
     fn version_2_resolves_too() {
         let document: Value = serde_json::from_slice(&v2_json(builtin())).unwrap();
         let definitions = document["definitions"].as_object().unwrap();
-        check_references(&document, "#/definitions/", definitions);
+        check_references(&document, &document);
         assert!(definitions.len() > 500);
         assert!(v2_protobuf(builtin()).len() > 1_000_000);
     }

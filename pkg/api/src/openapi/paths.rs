@@ -1,111 +1,45 @@
 //! The paths of the registry's rows: which verbs, kinds and parameters each has. kubectl reads from them whether a kind
 //! takes `dryRun` and `fieldValidation`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::{Map, Value, json};
-
-use super::Flavor;
 use super::custom::model_name;
 use super::definitions::META;
+use super::operation::{Content, Operation, Path};
+use super::parameters::{self, NAME, NAMESPACE, PRETTY, Parameter, REST};
 use crate::registry::{Resource, Served, Subresource, Verbs};
 use crate::schema;
 
-/// What an operation's body or answer is.
-#[derive(Clone)]
-enum Content {
-    Text,
-    Definition(String),
-}
-
-pub(super) struct Operation {
-    /// `get`, `put`, `post`, `delete`, `patch`: the key in the path.
-    method: &'static str,
-    /// `x-kubernetes-action`
-    action: &'static str,
-    id: String,
-    tag: String,
-    kind: [String; 3],
-    /// Of a custom kind, which has no merge keys.
-    custom: bool,
-    parameters: Vec<Parameter>,
-    body: Option<(String, bool)>,
-    answer: Content,
-    codes: &'static [u16],
-}
-
-pub(super) struct Path {
-    pub(super) path: String,
-    parameters: Vec<Parameter>,
-    operations: Vec<Operation>,
-}
-
-type Parameter = (&'static str, &'static str);
-
-const DRY_RUN: Parameter = ("dryRun", "string");
-const FIELD_MANAGER: Parameter = ("fieldManager", "string");
-const FIELD_VALIDATION: Parameter = ("fieldValidation", "string");
-const WRITE: &[Parameter] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
-const PATCH: &[Parameter] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, ("force", "boolean")];
-const DELETE: &[Parameter] = &[
-    DRY_RUN,
-    ("gracePeriodSeconds", "integer"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
+const ANY: &[&str] = &["*/*"];
+pub(super) const OBJECTS: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
 ];
-const LIST: &[Parameter] = &[
-    ("allowWatchBookmarks", "boolean"),
-    ("continue", "string"),
-    ("fieldSelector", "string"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("timeoutSeconds", "integer"),
-    ("watch", "boolean"),
+const WATCHED: &[&str] = &[
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
 ];
-const DELETE_COLLECTION: &[Parameter] = &[
-    ("continue", "string"),
-    DRY_RUN,
-    ("fieldSelector", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("timeoutSeconds", "integer"),
+const PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
-const LOG: &[Parameter] = &[
-    ("container", "string"),
-    ("follow", "boolean"),
-    ("insecureSkipTLSVerifyBackend", "boolean"),
-    ("limitBytes", "integer"),
-    ("previous", "boolean"),
-    ("sinceSeconds", "integer"),
-    ("stream", "string"),
-    ("tailLines", "integer"),
-    ("timestamps", "boolean"),
+/// Custom kinds have no protobuf, and no merge keys.
+const CUSTOM: &[&str] = &["application/json", "application/yaml"];
+const CUSTOM_PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
 ];
-const EXEC: &[Parameter] = &[
-    ("command", "string"),
-    ("container", "string"),
-    ("stderr", "boolean"),
-    ("stdin", "boolean"),
-    ("stdout", "boolean"),
-    ("tty", "boolean"),
+const LOGS: &[&str] = &[
+    "text/plain",
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
 ];
-const ATTACH: &[Parameter] = &[
-    ("container", "string"),
-    ("stderr", "boolean"),
-    ("stdin", "boolean"),
-    ("stdout", "boolean"),
-    ("tty", "boolean"),
-];
-const PRETTY: Parameter = ("pretty", "string");
 
 /// `/api/v1`, `/apis/apps/v1`
 pub(super) fn prefix(group: &str, version: &str) -> String {
@@ -123,7 +57,7 @@ fn camel(group: &str) -> String {
     group.split('.').map(capital).collect()
 }
 
-fn capital(word: &str) -> String {
+pub(super) fn capital(word: &str) -> String {
     let mut chars = word.chars();
     chars
         .next()
@@ -143,6 +77,19 @@ struct Row<'r> {
     list: String,
 }
 
+/// Of `/api/v1` and `/apis/apps/v1`: how its operations' ids begin, and their tag.
+pub(super) fn titles(group: &str, version: &str) -> (String, String) {
+    let group = camel(group);
+    let mut tag = group.clone();
+    if let Some(first) = tag.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    if !version.is_empty() {
+        tag = format!("{tag}_{version}");
+    }
+    (format!("{group}{}", capital(version)), tag)
+}
+
 /// The paths of a row in one version; none for kinds whose type is not in the schema table.
 pub(super) fn of_row(row: &Resource, served: &Served) -> Vec<Path> {
     let (own, version) = (&*served.group, &*served.name);
@@ -153,14 +100,10 @@ pub(super) fn of_row(row: &Resource, served: &Served) -> Vec<Path> {
     let Some(definition) = name(&row.kind) else {
         return Vec::new();
     };
-    let group = camel(own);
-    let mut tag = group.clone();
-    if let Some(first) = tag.get_mut(..1) {
-        first.make_ascii_lowercase();
-    }
+    let (id, tag) = titles(own, version);
     let row = Row {
-        id: format!("{group}{}", capital(version)),
-        tag: format!("{tag}_{version}"),
+        id,
+        tag,
         list: name(&row.list_kind).unwrap_or_else(|| definition.clone()),
         definition,
         row,
@@ -169,18 +112,19 @@ pub(super) fn of_row(row: &Resource, served: &Served) -> Vec<Path> {
     let mut paths = Vec::new();
     let base = prefix(own, version);
     let plural = &row.row.plural;
-    if row.row.is_namespaced() {
-        if row.row.verbs.contains(Verbs::LIST) {
-            let operations = vec![row.list("ForAllNamespaces")];
-            paths.push(Path {
-                path: format!("{base}/{plural}"),
-                parameters: vec![PRETTY],
-                operations,
-            });
-        }
-        row.push_all(&mut paths, &format!("{base}/namespaces/{{namespace}}/{plural}"));
-    } else {
-        row.push_all(&mut paths, &format!("{base}/{plural}"));
+    let collection = match row.row.is_namespaced() {
+        true => format!("namespaces/{{namespace}}/{plural}"),
+        false => plural.to_string(),
+    };
+    if row.row.is_namespaced() && row.row.verbs.contains(Verbs::LIST) {
+        paths.push(Path {
+            path: format!("{base}/{plural}"),
+            operations: vec![row.list("ForAllNamespaces")],
+        });
+    }
+    row.push_all(&mut paths, &format!("{base}/{collection}"));
+    if row.row.verbs.contains(Verbs::WATCH) && served.custom.is_none() {
+        row.push_watches(&mut paths, &base, &collection);
     }
     paths.retain(|path| !path.operations.is_empty());
     paths
@@ -189,11 +133,6 @@ pub(super) fn of_row(row: &Resource, served: &Served) -> Vec<Path> {
 impl Row<'_> {
     fn push_all(&self, paths: &mut Vec<Path>, collection: &str) {
         let verbs = self.row.verbs;
-        let place: &[Parameter] = if self.row.is_namespaced() {
-            &[("{namespace}", "string"), PRETTY]
-        } else {
-            &[PRETTY]
-        };
         let mut operations = Vec::new();
         if verbs.contains(Verbs::LIST) {
             operations.push(self.list(""));
@@ -202,41 +141,55 @@ impl Row<'_> {
             operations.push(self.create(&self.definition, ""));
         }
         if verbs.contains(Verbs::DELETECOLLECTION) {
-            operations.push(Operation {
-                parameters: DELETE_COLLECTION.to_vec(),
-                body: Some((format!("{META}DeleteOptions"), false)),
-                answer: Content::Definition(format!("{META}Status")),
-                ..self.operation("delete", "deletecollection", "delete", "Collection", "")
-            });
+            operations.push(self.delete_collection());
         }
         paths.push(Path {
             path: collection.to_string(),
-            parameters: place.to_vec(),
             operations,
         });
-        let mut place = place.to_vec();
-        place.insert(0, ("{name}", "string"));
         let mut operations = self.read_and_write(verbs, &self.definition, "");
         if verbs.contains(Verbs::DELETE) {
-            operations.push(Operation {
-                parameters: DELETE.to_vec(),
-                body: Some((format!("{META}DeleteOptions"), false)),
-                answer: Content::Definition(format!("{META}Status")),
-                codes: &[200, 202],
-                ..self.operation("delete", "delete", "delete", "", "")
-            });
+            operations.push(self.delete());
         }
         paths.push(Path {
             path: format!("{collection}/{{name}}"),
-            parameters: place.clone(),
             operations,
         });
         for sub in &self.served.subresources {
+            let path = format!("{collection}/{{name}}/{}", sub.name);
+            if sub.name == "proxy" {
+                let operations = self.subresource(sub).into_iter().map(|mut operation| {
+                    operation.id += "WithPath";
+                    operation.with(&[REST])
+                });
+                paths.push(Path {
+                    path: format!("{path}/{{path}}"),
+                    operations: operations.collect(),
+                });
+            }
+            let operations = self.subresource(sub);
+            paths.push(Path { path, operations });
+        }
+    }
+
+    /// The paths of old by which something is watched.
+    fn push_watches(&self, paths: &mut Vec<Path>, base: &str, collection: &str) {
+        let mut push = |place: &str, action: &'static str, after: &str, more: &[Parameter]| {
+            let watch = Operation {
+                gives: WATCHED,
+                answer: Content::Definition(format!("{META}WatchEvent")),
+                ..self.operation("get", action, "watch", "", after)
+            };
+            let watch = watch.with(parameters::LIST).with(more);
             paths.push(Path {
-                path: format!("{collection}/{{name}}/{}", sub.name),
-                parameters: place.clone(),
-                operations: self.subresource(sub),
+                path: format!("{base}/watch/{place}"),
+                operations: vec![watch],
             });
+        };
+        push(collection, "watchlist", "List", &[PRETTY]);
+        push(&format!("{collection}/{{name}}"), "watch", "", &[NAME, PRETTY]);
+        if self.row.is_namespaced() {
+            push(&self.row.plural, "watchlist", "ListForAllNamespaces", &[PRETTY]);
         }
     }
 
@@ -249,24 +202,25 @@ impl Row<'_> {
         before: &str,
         after: &str,
     ) -> Operation {
-        let namespaced = if self.row.is_namespaced() && after != "ForAllNamespaces" {
-            "Namespaced"
-        } else {
-            ""
-        };
-        let kind = &self.row.kind;
+        let namespaced = self.row.is_namespaced() && !after.ends_with("ForAllNamespaces");
+        let (kind, custom) = (&self.row.kind, self.served.custom.is_some());
         Operation {
             method,
             action,
-            id: format!("{word}{}{before}{namespaced}{kind}{after}", self.id),
+            id: format!(
+                "{word}{}{before}{}{kind}{after}",
+                self.id,
+                if namespaced { "Namespaced" } else { "" }
+            ),
             tag: self.tag.clone(),
-            kind: [
+            kind: Some([
                 self.served.group.to_string(),
                 self.served.name.to_string(),
                 kind.to_string(),
-            ],
-            custom: self.served.custom.is_some(),
-            parameters: Vec::new(),
+            ]),
+            takes: if custom { CUSTOM } else { ANY },
+            gives: if custom { CUSTOM } else { OBJECTS },
+            parameters: if namespaced { vec![NAMESPACE] } else { Vec::new() },
             body: None,
             answer: Content::Definition(self.definition.clone()),
             codes: &[200],
@@ -274,263 +228,130 @@ impl Row<'_> {
     }
 
     fn list(&self, after: &str) -> Operation {
-        Operation {
-            parameters: LIST.to_vec(),
+        let list = Operation {
+            gives: if self.served.custom.is_some() { CUSTOM } else { WATCHED },
             answer: Content::Definition(self.list.clone()),
             ..self.operation("get", "list", "list", "", after)
-        }
+        };
+        list.with(parameters::LIST).with(&[PRETTY])
     }
 
     fn create(&self, definition: &str, after: &str) -> Operation {
-        Operation {
-            parameters: WRITE.to_vec(),
+        let create = Operation {
             body: Some((definition.to_string(), true)),
             answer: Content::Definition(definition.to_string()),
             codes: &[200, 201, 202],
             ..self.operation("post", "post", "create", "", after)
-        }
+        };
+        let place: &[Parameter] = if after.is_empty() { &[PRETTY] } else { &[NAME, PRETTY] };
+        create.with(parameters::WRITE).with(place)
+    }
+
+    fn delete_collection(&self) -> Operation {
+        // Of a custom kind upstream tells nothing but how it is listed.
+        let custom = self.served.custom.is_some();
+        let delete = Operation {
+            body: (!custom).then(|| (format!("{META}DeleteOptions"), false)),
+            answer: Content::Definition(format!("{META}Status")),
+            ..self.operation("delete", "deletecollection", "delete", "Collection", "")
+        };
+        let own = if custom {
+            parameters::LIST
+        } else {
+            parameters::DELETE_COLLECTION
+        };
+        delete.with(own).with(&[PRETTY])
+    }
+
+    fn delete(&self) -> Operation {
+        let status = || format!("{META}Status");
+        // A namespace is answered with where it does not go at once, which upstream's document does not tell.
+        let returns = self.row.semantics.returns_deleted && self.row.kind != "Namespace";
+        let delete = Operation {
+            body: Some((format!("{META}DeleteOptions"), false)),
+            answer: Content::Definition(if returns { self.definition.clone() } else { status() }),
+            codes: &[200, 202],
+            ..self.operation("delete", "delete", "delete", "", "")
+        };
+        delete.with(parameters::DELETE).with(&[NAME, PRETTY])
     }
 
     fn read_and_write(&self, verbs: Verbs, definition: &str, after: &str) -> Vec<Operation> {
         let answer = Content::Definition(definition.to_string());
+        let custom = self.served.custom.is_some();
         let mut operations = Vec::new();
         if verbs.contains(Verbs::GET) {
-            operations.push(Operation {
+            let get = Operation {
                 answer: answer.clone(),
                 ..self.operation("get", "get", "read", "", after)
-            });
+            };
+            operations.push(get.with(if custom { parameters::GET } else { &[] }));
         }
         if verbs.contains(Verbs::UPDATE) {
-            operations.push(Operation {
-                parameters: WRITE.to_vec(),
+            let put = Operation {
                 body: Some((definition.to_string(), true)),
                 answer: answer.clone(),
                 codes: &[200, 201],
                 ..self.operation("put", "put", "replace", "", after)
-            });
+            };
+            operations.push(put.with(parameters::WRITE));
         }
         if verbs.contains(Verbs::PATCH) {
-            operations.push(Operation {
-                parameters: PATCH.to_vec(),
+            let patch = Operation {
+                takes: if custom { CUSTOM_PATCHES } else { PATCHES },
                 body: Some((format!("{META}Patch"), true)),
                 answer,
-                codes: &[200, 201],
+                codes: if custom { &[200] } else { &[200, 201] },
                 ..self.operation("patch", "patch", "patch", "", after)
-            });
+            };
+            operations.push(patch.with(parameters::PATCH));
         }
-        operations
+        let all = operations.into_iter();
+        all.map(|operation| operation.with(&[NAME, PRETTY])).collect()
     }
 
     fn subresource(&self, sub: &Subresource) -> Vec<Operation> {
         let after = capital(&sub.name);
-        let parameters = match &*sub.name {
-            "exec" => EXEC,
-            "attach" => ATTACH,
-            "portforward" => &[("ports", "integer")],
-            "proxy" => &[("path", "string")],
-            "log" => {
-                return vec![Operation {
-                    parameters: LOG.to_vec(),
-                    answer: Content::Text,
-                    ..self.operation("get", "get", "read", "", &after)
-                }];
-            }
-            _ => {
-                let name = sub
-                    .kind
-                    .and_then(|(group, version, kind)| schema::by_gvk(group, version, kind))
-                    .map_or(self.definition.clone(), |ty| ty.name().to_string());
-                let mut operations = self.read_and_write(sub.verbs, &name, &after);
-                if sub.verbs.contains(Verbs::CREATE) {
-                    operations.push(self.create(&name, &after));
-                }
-                self.name_kind(sub, &mut operations);
-                return operations;
-            }
+        let mut operations = match parameters::of_stream(&sub.name, &self.row.kind) {
+            Some(own) => self.stream(sub, &after, own),
+            None => self.object(sub, &after),
         };
-        let methods = [
-            (Verbs::GET, "get"),
-            (Verbs::CREATE, "post"),
-            (Verbs::UPDATE, "put"),
-            (Verbs::PATCH, "patch"),
-            (Verbs::DELETE, "delete"),
-        ];
-        let mut operations: Vec<Operation> = methods
-            .into_iter()
-            .filter(|(verb, _)| sub.verbs.contains(*verb))
-            .map(|(_, method)| Operation {
-                parameters: parameters.to_vec(),
-                answer: Content::Text,
-                ..self.operation(method, "connect", "connect", &capital(method), &after)
-            })
-            .collect();
-        self.name_kind(sub, &mut operations);
+        if let Some((group, version, kind)) = sub.kind.filter(|_| self.served.custom.is_none()) {
+            for operation in &mut operations {
+                operation.kind = Some([group.into(), version.into(), kind.into()]);
+            }
+        }
         operations
     }
 
-    fn name_kind(&self, sub: &Subresource, operations: &mut [Operation]) {
-        if let Some((group, version, kind)) = sub.kind {
-            for operation in operations {
-                operation.kind = [group.into(), version.into(), kind.into()];
-            }
+    fn object(&self, sub: &Subresource, after: &str) -> Vec<Operation> {
+        let kind = sub.kind;
+        let kind = kind.and_then(|(group, version, kind)| schema::by_gvk(group, version, kind));
+        let name = kind.map_or(self.definition.clone(), |ty| ty.name().to_string());
+        let mut operations = self.read_and_write(sub.verbs, &name, after);
+        if sub.verbs.contains(Verbs::CREATE) {
+            operations.push(self.create(&name, after));
         }
-    }
-}
-
-impl Path {
-    /// The definitions that the path's operations name.
-    pub(super) fn definitions(&self, into: &mut BTreeSet<String>) {
-        for operation in &self.operations {
-            if let Content::Definition(name) = &operation.answer {
-                into.insert(name.clone());
-            }
-            into.extend(operation.body.as_ref().map(|(name, _)| name.clone()));
-        }
+        operations
     }
 
-    pub(super) fn render(&self, flavor: Flavor) -> Value {
-        let mut item = Map::new();
-        for operation in &self.operations {
-            item.insert(operation.method.into(), operation.render(flavor));
-        }
-        let parameters: Vec<Value> = self.parameters.iter().map(|it| parameter(it, flavor)).collect();
-        item.insert("parameters".into(), parameters.into());
-        Value::Object(item)
-    }
-}
-
-fn parameter((name, type_): &Parameter, flavor: Flavor) -> Value {
-    let inner = name.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
-    let mut out = Map::new();
-    out.insert("name".into(), inner.unwrap_or(name).into());
-    out.insert("in".into(), if inner.is_some() { "path" } else { "query" }.into());
-    if inner.is_some() {
-        out.insert("required".into(), true.into());
-    }
-    match flavor {
-        Flavor::V2 => {
-            out.insert("type".into(), (*type_).into());
-            out.insert("uniqueItems".into(), true.into());
-        }
-        Flavor::V3 => {
-            out.insert("schema".into(), json!({"type": type_, "uniqueItems": true}));
-        }
-    }
-    Value::Object(out)
-}
-
-const MEDIA_TYPES: &[&str] = &[
-    "application/json",
-    "application/vnd.kubernetes.protobuf",
-    "application/yaml",
-];
-const PATCH_TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
-
-impl Operation {
-    /// The media types of its body.
-    fn takes(&self) -> Vec<&'static str> {
-        match self.method {
-            "patch" => {
-                let all = PATCH_TYPES.iter().copied();
-                all.filter(|media| !(self.custom && media.contains("strategic")))
-                    .collect()
-            }
-            _ => vec!["*/*"],
-        }
-    }
-
-    fn render(&self, flavor: Flavor) -> Value {
-        let mut out = Map::new();
-        let [group, version, kind] = &self.kind;
-        out.insert(
-            "x-kubernetes-group-version-kind".into(),
-            json!({"group": group, "version": version, "kind": kind}),
-        );
-        out.insert("x-kubernetes-action".into(), self.action.into());
-        out.insert("operationId".into(), self.id.clone().into());
-        out.insert("tags".into(), vec![self.tag.clone()].into());
-        let mut parameters: Vec<Value> = self.parameters.iter().map(|it| parameter(it, flavor)).collect();
-        match flavor {
-            Flavor::V2 => {
-                if let Some((name, required)) = &self.body {
-                    let mut body = json!({"name": "body", "in": "body", "schema": reference(name, flavor)});
-                    if *required {
-                        body["required"] = true.into();
-                    }
-                    parameters.insert(0, body);
-                }
-                let consumes = self.takes();
-                out.insert("consumes".into(), consumes.into());
-                let produces = if self.action == "connect" {
-                    &["*/*"][..]
-                } else {
-                    MEDIA_TYPES
-                };
-                out.insert("produces".into(), produces.into());
-                out.insert("schemes".into(), json!(["https"]));
-            }
-            Flavor::V3 => {
-                if let Some((name, required)) = &self.body {
-                    let types = self.takes();
-                    let mut body = json!({"content": content(&types, &reference(name, flavor))});
-                    if *required {
-                        body["required"] = true.into();
-                    }
-                    out.insert("requestBody".into(), body);
-                }
-            }
-        }
-        if !parameters.is_empty() {
-            out.insert("parameters".into(), parameters.into());
-        }
-        out.insert("responses".into(), self.responses(flavor));
-        Value::Object(out)
-    }
-
-    fn responses(&self, flavor: Flavor) -> Value {
-        let schema = match &self.answer {
-            Content::Text => json!({"type": "string"}),
-            Content::Definition(name) => reference(name, flavor),
+    fn stream(&self, sub: &Subresource, after: &str, own: &[Parameter]) -> Vec<Operation> {
+        let text = |method: &'static str, action: &'static str, word: &str, before: &str| Operation {
+            gives: if action == "connect" { ANY } else { LOGS },
+            answer: Content::Text,
+            ..self.operation(method, action, word, before, after)
         };
-        let types: &[&str] = match (&self.answer, self.action) {
-            (Content::Text, "connect") => &["*/*"],
-            (Content::Text, _) => &["text/plain"],
-            (_, "list") => &[
-                "application/json",
-                "application/json;stream=watch",
-                "application/vnd.kubernetes.protobuf",
-                "application/vnd.kubernetes.protobuf;stream=watch",
-                "application/yaml",
-            ],
-            _ => MEDIA_TYPES,
-        };
-        let mut out = Map::new();
-        for code in self.codes {
-            let description = match code {
-                201 => "Created",
-                202 => "Accepted",
-                _ => "OK",
-            };
-            let answer = match flavor {
-                Flavor::V2 => json!({"description": description, "schema": schema}),
-                Flavor::V3 => json!({"description": description, "content": content(types, &schema)}),
-            };
-            out.insert(code.to_string(), answer);
+        if sub.name == "log" {
+            return vec![text("get", "get", "read", "").with(own).with(&[NAME, PRETTY])];
         }
-        out.insert("401".into(), json!({"description": "Unauthorized"}));
-        Value::Object(out)
+        let methods: &[&'static str] = match &*sub.name {
+            "proxy" => &["get", "post", "put", "patch", "delete", "head", "options"],
+            _ => &["get", "post"],
+        };
+        let one = |method: &&'static str| {
+            let connect = text(method, "connect", "connect", &capital(method));
+            connect.with(own).with(&[NAME])
+        };
+        methods.iter().map(one).collect()
     }
-}
-
-fn reference(name: &str, flavor: Flavor) -> Value {
-    json!({"$ref": format!("{}{name}", flavor.prefix())})
-}
-
-fn content(types: &[&str], schema: &Value) -> Value {
-    let types: BTreeMap<&str, Value> = types.iter().map(|name| (*name, json!({"schema": schema}))).collect();
-    json!(types)
 }

@@ -31,7 +31,13 @@ pub(super) fn parse(text: &'static str) -> Table {
                 at = Some(at.map_or(0, |at| at + 1));
             }
             "I" => inlined.push((number(cells.next()), reader.ty(cells.next()))),
-            name => fields.push(reader.field(name, cells)),
+            name => {
+                let position = fields.len() as u16;
+                fields.push(Field {
+                    position,
+                    ..reader.field(name, cells)
+                });
+            }
         }
     }
     reader.close(at, &mut fields, &mut inlined);
@@ -121,12 +127,16 @@ impl Reader {
                 _ => {}
             }
         }
+        if kind == "y" {
+            rare.list_type = list_type;
+        }
         let empty = [
             rare.merge_key,
             rare.default,
             rare.go_type,
             rare.go_collection,
             rare.enumeration,
+            rare.list_type,
         ]
         .concat();
         Field {
@@ -144,6 +154,7 @@ impl Reader {
             patch_strategy,
             tag,
             outer,
+            position: 0,
             rare: (!empty.is_empty()).then(|| Box::new(rare)),
         }
     }

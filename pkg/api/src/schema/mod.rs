@@ -192,6 +192,8 @@ pub struct Field {
     pub(crate) tag: u16,
     /// The numbers of the embedded messages that the field lies in, outermost first; 0: none.
     pub(crate) outer: [u8; 2],
+    /// Which of its type's fields it is, as they were declared.
+    pub(crate) position: u16,
     rare: Option<Box<Rare>>,
 }
 
@@ -203,6 +205,8 @@ struct Rare {
     go_type: &'static str,
     go_collection: &'static str,
     enumeration: &'static str,
+    /// Of bytes, which a Go type lists.
+    list_type: &'static str,
 }
 
 impl Field {
@@ -219,6 +223,7 @@ impl Field {
             patch_strategy: PatchStrategy::default(),
             tag: 0,
             outer: [0, 0],
+            position: 0,
             rare: None,
         }
     }
@@ -242,9 +247,14 @@ impl Field {
         self.rare(|rare| rare.go_type)
     }
 
-    /// OpenAPI's enum values, separated by spaces.
+    /// OpenAPI's enum values, with a `|` between two.
     pub fn enumeration(&self) -> &'static str {
         self.rare(|rare| rare.enumeration)
+    }
+
+    /// `atomic` where OpenAPI says so of bytes.
+    pub(crate) fn bytes_list_type(&self) -> &'static str {
+        self.rare(|rare| rare.list_type)
     }
 
     /// The Go type as error texts print it: `[]v1.Container`, `map[string]string`.
