@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
-use mk8s_api::meta;
 use mk8s_api::registry::custom::{Endpoint, Webhook};
+use mk8s_api::{go, meta};
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -33,6 +33,8 @@ const LONGEST: usize = 64 << 20;
 const CONNECT: Duration = Duration::from_secs(10);
 /// How many bundles have a client that is kept: those of so many operators.
 const MOST_CLIENTS: usize = 512;
+/// How much of an answer that is no success is told of.
+const TOLD: usize = 2048;
 /// A connection that nothing uses is closed.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -45,8 +47,8 @@ pub enum CallError {
     Sent { uri: String, why: String },
     #[error("Post {uri:?}: context deadline exceeded")]
     TimedOut { uri: String },
-    #[error("the server responded with the status code {code} but did not return more information")]
-    Code { code: u16 },
+    #[error("{}", refusal(*code, text))]
+    Code { code: u16, text: String },
     #[error("the answer is no JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -73,9 +75,9 @@ impl Webhooks {
         }
     }
 
-    /// Sends a question, and reads the answer.
+    /// Sends a question, and reads the answer. Who is sent elsewhere (3xx) does not go there: the definition names who is asked.
     pub async fn call(&self, webhook: &Webhook, question: &Value, patience: Duration) -> Result<Value, CallError> {
-        let uri = uri(&webhook.endpoint);
+        let uri = format!("{}?timeout={}s", uri(&webhook.endpoint), patience.as_secs());
         let client = self.client(&webhook.authorities)?;
         let failed = |why: String| CallError::Sent { uri: uri.clone(), why };
         let request = Request::builder()
@@ -88,10 +90,14 @@ impl Webhooks {
         let answer = async {
             let response = client.request(request).await.map_err(|error| failed(causes(&error)))?;
             let code = response.status();
+            let content = response.headers().get(CONTENT_TYPE).cloned();
             let body = http_body_util::Limited::new(response.into_body(), LONGEST);
             let body = body.collect().await.map_err(|error| failed(error.to_string()))?;
             if !code.is_success() {
-                return Err(CallError::Code { code: code.as_u16() });
+                return Err(CallError::Code {
+                    code: code.as_u16(),
+                    text: text(&content, &body.to_bytes()),
+                });
             }
             Ok(serde_json::from_slice(&body.to_bytes())?)
         };
@@ -133,15 +139,18 @@ fn connect(authorities: &[u8], addresses: Addresses) -> Result<Connection, CallE
     if authorities.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    for certificate in CertificateDer::pem_slice_iter(authorities) {
-        let certificate = certificate.map_err(|error| refused(&error))?;
-        roots.add(certificate).map_err(|error| refused(&error))?;
+    let bundle: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(authorities).collect();
+    let bundle = bundle.map_err(|error| refused(&error))?;
+    for certificate in &bundle {
+        roots.add(certificate.clone()).map_err(|error| refused(&error))?;
     }
+    let verifier = mk8s_pki::bundle::verifier(roots, bundle).map_err(|error| refused(&error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| refused(&error))?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let mut connector = HttpConnector::new_with_resolver(addresses);
     connector.enforce_http(false);
@@ -172,14 +181,60 @@ fn uri(endpoint: &Endpoint) -> String {
 }
 
 /// An error and what it comes from: hyper tells of the outermost alone.
-fn causes(error: &dyn std::error::Error) -> String {
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
+        if is_end(error) {
+            return format!("{text}: unexpected EOF");
+        }
         text = format!("{text}: {error}");
         source = error.source();
     }
     text
+}
+
+/// Whether the other side went away, of which rustls speaks in a page for its own users.
+fn is_end(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+}
+
+/// What a webhook says of why it refuses, where it is text.
+fn text(content: &Option<HeaderValue>, body: &[u8]) -> String {
+    let content = content.as_ref().and_then(|content| content.to_str().ok());
+    if !content.unwrap_or("text/plain").starts_with("text/") {
+        return "unknown".into();
+    }
+    let told = String::from_utf8_lossy(&body[..body.len().min(TOLD)]);
+    told.trim().to_string()
+}
+
+/// What client-go makes of an answer's code (apimachinery's errors, NewGenericServerResponse).
+fn refusal(code: u16, text: &str) -> String {
+    let words = match code {
+        400 => "the server rejected our request for an unknown reason",
+        401 => "the server has asked for the client to provide credentials",
+        404 => "the server could not find the requested resource",
+        405 => "the server does not allow this method on the requested resource",
+        406 if matches!(text, "" | "unknown") => {
+            "the server was unable to respond with a content type that the client supports"
+        }
+        403 | 406 | 415 => text,
+        409 => "the server reported a conflict",
+        422 => "the server rejected our request due to an error in our request",
+        429 => "the server has received too many requests and has asked us to try again later",
+        503 => "the server is currently unable to handle the request",
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be processing the request"
+        }
+        500.. => {
+            let text = go::quoted(text);
+            return format!("an error on the server ({text}) has prevented the request from succeeding");
+        }
+        _ => return format!("the server responded with the status code {code} but did not return more information"),
+    };
+    words.to_string()
 }
 
 /// Finds the addresses of hosts: of `NAME.NAMESPACE.svc` the Service's own, as the cluster's DNS would, which is not asked.
@@ -233,5 +288,23 @@ impl tower_service::Service<Name> for Addresses {
             };
             Ok(found.into_iter())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_webhook_says_of_its_refusal_is_told() {
+        let content = Some(HeaderValue::from_static("text/plain; charset=utf-8"));
+        let told = refusal(500, &text(&content, b"no \"paint\"\n"));
+        let expected = r#"an error on the server ("no \"paint\"") has prevented the request from succeeding"#;
+        assert_eq!(told, expected);
+        let content = Some(HeaderValue::from_static("application/json"));
+        assert_eq!(text(&content, b"{}"), "unknown");
+        assert_eq!(text(&None, &[b'a'; 5000]).len(), TOLD);
+        assert_eq!(refusal(403, "not you"), "not you");
+        assert!(refusal(307, "").starts_with("the server responded with the status code 307"));
     }
 }

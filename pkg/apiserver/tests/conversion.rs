@@ -57,14 +57,18 @@ fn convert(review: &Value, fails: bool) -> Value {
 
 /// A webhook; its URL, and the certificate that vouches for it. It fails while the switch is on.
 async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
-    let key = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+    // As `openssl req -x509` makes them: it says of itself that it is an authority.
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_string()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let cert = params.self_signed(&signing_key).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(
-            vec![key.cert.der().clone()],
-            rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()).into(),
+            vec![cert.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into(),
         )
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
@@ -97,7 +101,7 @@ async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
             });
         }
     });
-    (url, key.cert.pem())
+    (url, cert.pem())
 }
 
 fn definition(url: &str, bundle: &str) -> Value {

@@ -5,6 +5,7 @@
 //! `Debug`.
 
 pub mod bootstrap;
+pub mod bundle;
 pub mod ca;
 pub mod csr;
 mod der;

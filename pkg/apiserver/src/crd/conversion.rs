@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mk8s_api::meta;
 use mk8s_api::registry::custom::Webhook;
-use mk8s_api::status::Status;
+use mk8s_api::status::{self, Status};
+use mk8s_api::validation::{self, Errors, Path};
 use serde_json::{Map, Value, json};
 
 use crate::call::Call;
@@ -119,14 +120,13 @@ pub async fn convert(
             "conversion webhook for {what} returned {got} objects, expected {expected}"
         )));
     }
+    let alone = places.len() == 1;
     for (index, (at, new)) in places.into_iter().zip(converted).enumerate() {
         let settled = settled(&objects[at], new, wanted);
-        let settled = settled.map_err(|why| {
-            failure(format!(
-                "conversion webhook for {what} returned invalid converted object at index {index}: {why}"
-            ))
+        objects[at] = settled.map_err(|fault| {
+            let why = fault.told((!alone).then_some(index));
+            failure(format!("conversion webhook for {what} returned invalid {why}"))
         })?;
-        objects[at] = settled;
     }
     Ok(objects)
 }
@@ -167,15 +167,40 @@ fn answered(answer: &Value, uid: Option<&str>) -> Result<Vec<Value>, String> {
     Ok(converted.cloned().unwrap_or_default())
 }
 
+/// What is wrong with a converted object.
+#[derive(Debug, PartialEq)]
+enum Fault {
+    Kind(String),
+    Identity(String),
+    Metadata(String),
+}
+
+impl Fault {
+    /// In upstream's words, which differ with whether one object was asked about, or the one at a place of several.
+    fn told(&self, index: Option<usize>) -> String {
+        match (self, index) {
+            (Fault::Kind(why), None) => format!("object at index 0: {why}"),
+            (Fault::Identity(why), None) => format!("object: {why}"),
+            (Fault::Metadata(why), None) => format!("metadata: {why}"),
+            (Fault::Kind(why) | Fault::Identity(why), Some(index)) => {
+                format!("converted object at index {index}: {why}")
+            }
+            (Fault::Metadata(why), Some(index)) => format!("metadata in object at index {index}: {why}"),
+        }
+    }
+}
+
 /// A converted object, with the metadata that no webhook may change.
-fn settled(before: &Value, mut now: Value, wanted: &str) -> Result<Value, String> {
+fn settled(before: &Value, mut now: Value, wanted: &str) -> Result<Value, Fault> {
     let version = meta::api_version(&now);
     if version != wanted {
-        return Err(format!("invalid groupVersion (expected {wanted}, received {version})"));
+        let why = format!("invalid groupVersion (expected {wanted}, received {version})");
+        return Err(Fault::Kind(why));
     }
     if meta::kind(before) != meta::kind(&now) {
         let (expected, received) = (meta::kind(before), meta::kind(&now));
-        return Err(format!("invalid kind (expected {expected}, received {received})"));
+        let why = format!("invalid kind (expected {expected}, received {received})");
+        return Err(Fault::Kind(why));
     }
     for (what, of) in [
         ("name", meta::name as fn(&Value) -> &str),
@@ -184,26 +209,50 @@ fn settled(before: &Value, mut now: Value, wanted: &str) -> Result<Value, String
     ] {
         let (expected, received) = (of(before), of(&now));
         if expected != received {
-            return Err(format!("must have the same {what}: {expected} != {received}"));
+            let why = format!("must have the same {what}: {expected} != {received}");
+            return Err(Fault::Identity(why));
         }
     }
+    now["metadata"] = metadata(before, &now).map_err(Fault::Metadata)?;
+    Ok(now)
+}
+
+/// The metadata of an object, with the labels and annotations that a webhook made of its own, where they are such.
+fn metadata(before: &Value, now: &Value) -> Result<Value, String> {
     let mut metadata = before["metadata"].as_object().cloned().unwrap_or_default();
     let told = now["metadata"]
         .as_object()
         .ok_or("missing metadata in converted object")?;
-    for field in ["labels", "annotations"] {
+    for (field, shown, check) in TEXTS {
         match told.get(field) {
             None | Some(Value::Null) => drop(metadata.remove(field)),
-            Some(Value::Object(texts)) => {
+            Some(made @ Value::Object(texts)) => {
                 all_texts(field, texts)?;
-                metadata.insert(field.into(), Value::Object(texts.clone()));
+                if metadata.get(field) != Some(made) {
+                    let mut errors = Errors::new();
+                    check(Some(made), &Path::new(shown), &mut errors);
+                    errors.truncate(MOST_TOLD);
+                    if !errors.is_empty() {
+                        return Err(status::told(&errors));
+                    }
+                }
+                metadata.insert(field.into(), made.clone());
             }
             Some(_) => return Err(format!("invalid metadata.{field} in converted object")),
         }
     }
-    now["metadata"] = Value::Object(metadata);
-    Ok(now)
+    Ok(Value::Object(metadata))
 }
+
+/// How many faults of one object's metadata are told of.
+const MOST_TOLD: usize = 20;
+
+type Check = fn(Option<&Value>, &Path<'_>, &mut Errors);
+/// What of its metadata a webhook may change: the field, what upstream calls it, and what it has to be.
+const TEXTS: [(&str, &str, Check); 2] = [
+    ("labels", "metadata.labels", validation::labels),
+    ("annotations", "metadata.annotation", validation::annotations),
+];
 
 fn all_texts(field: &str, texts: &Map<String, Value>) -> Result<(), String> {
     match texts.iter().find(|(_, value)| !value.is_string()) {
@@ -227,12 +276,32 @@ mod tests {
             json!({"name": "a", "uid": "u", "annotations": {"c": "d"}, "resourceVersion": "7", "finalizers": ["f"]});
         assert_eq!(settled_now["metadata"], metadata);
         now["metadata"]["uid"] = "other".into();
-        assert_eq!(
-            settled(&before, now.clone(), "e/v2"),
-            Err("must have the same UID: u != other".into())
-        );
+        let why = "must have the same UID: u != other";
+        assert_eq!(settled(&before, now.clone(), "e/v2"), Err(Fault::Identity(why.into())));
         let why = "invalid groupVersion (expected e/v3, received e/v2)";
-        assert_eq!(settled(&before, now, "e/v3"), Err(why.into()));
+        assert_eq!(settled(&before, now, "e/v3"), Err(Fault::Kind(why.into())));
+    }
+
+    #[test]
+    fn labels_that_a_webhook_makes_are_labels() {
+        let before =
+            json!({"apiVersion": "e/v1", "kind": "K", "metadata": {"name": "a", "labels": {"was there": "b!"}}});
+        let now =
+            |labels: Value| json!({"apiVersion": "e/v2", "kind": "K", "metadata": {"name": "a", "labels": labels}});
+        let made = settled(&before, now(json!({"a b": "c"})), "e/v2");
+        let Err(fault) = made else { panic!("{made:?}") };
+        let told = fault.told(None);
+        assert!(
+            told.starts_with("metadata: metadata.labels: Invalid value: \"a b\": "),
+            "{told}"
+        );
+        assert!(
+            fault
+                .told(Some(3))
+                .starts_with("metadata in object at index 3: metadata.labels: ")
+        );
+        // What is stored already stays as it is.
+        assert!(settled(&before, now(json!({"was there": "b!"})), "e/v2").is_ok());
     }
 
     #[test]

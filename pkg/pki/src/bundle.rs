@@ -1,0 +1,119 @@
+//! TLS to a server that a bundle of certificates vouches for: as authorities, and as the server's own certificate. The
+//! latter is what people have who ran `openssl req -x509` for a registry or a webhook, and what Go's verifier accepts;
+//! rustls' alone refuses a certificate that says of itself that it is an authority.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+/// Takes what the roots vouch for, and a server whose very certificate is one of the bundle's.
+///
+/// # Errors
+/// Where there are no roots at all.
+pub fn verifier(
+    roots: RootCertStore,
+    bundle: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+    Ok(Arc::new(Vouched { usual, bundle }))
+}
+
+#[derive(Debug)]
+struct Vouched {
+    usual: Arc<WebPkiServerVerifier>,
+    bundle: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Vouched {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .usual
+            .verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        if verified.is_err() && self.bundle.iter().any(|own| own == end_entity) {
+            in_its_time(end_entity, now)?;
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
+
+/// A certificate that is trusted for itself has its time, too.
+fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let (validity, now) = (parsed.validity(), i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    if now > validity.not_after.timestamp() {
+        return Err(CertificateError::Expired);
+    }
+    if now < validity.not_before.timestamp() {
+        return Err(CertificateError::NotValidYet);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate that says it is an authority, valid from one moment to another.
+    fn authority(from: i32, to: i32) -> CertificateDer<'static> {
+        let mut params = rcgen::CertificateParams::new(vec!["hook.example.org".to_string()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    #[test]
+    fn a_server_is_vouched_for_by_its_own_certificate_in_its_time_and_by_its_name() {
+        let (own, other, old) = (authority(2020, 2100), authority(2020, 2100), authority(2000, 2001));
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates([own.clone(), old.clone()]);
+        assert_eq!(added, 2);
+        let verifier = verifier(roots, vec![own.clone(), old.clone()]).expect("a verifier");
+        let verified = |certificate: &CertificateDer<'_>, name: &'static str| {
+            let name = ServerName::try_from(name).expect("a name");
+            verifier.verify_server_cert(certificate, &[], &name, &[], UnixTime::now())
+        };
+        assert!(verified(&own, "hook.example.org").is_ok());
+        assert!(verified(&own, "other.example.org").is_err());
+        assert!(verified(&other, "hook.example.org").is_err());
+        assert!(verified(&old, "hook.example.org").is_err());
+    }
+}
