@@ -79,12 +79,15 @@ impl Attempt for Creation<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         // Admission first: who may not create it does not learn that it is there.
         let step = creation(self.call, self.object, self.managed, self.options, self.warnings).await?;
-        if current.object.is_none() {
+        let Some(there) = current.object else {
             return Ok(step);
-        }
+        };
         let row = &self.call.row;
-        let name = meta::name(self.object);
-        Err(Status::already_exists(row.group(), row.plural(), name))
+        let mut refused = Status::already_exists(row.group(), row.plural(), meta::name(self.object));
+        if there.value().is_ok_and(|there| meta::is_deleting(&there)) {
+            refused.message.insert_str(0, "object is being deleted: ");
+        }
+        Err(refused)
     }
 }
 

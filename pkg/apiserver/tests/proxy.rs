@@ -219,6 +219,43 @@ async fn answers_lead_through_the_proxy_again() {
     assert_eq!(unpacked, page);
 }
 
+/// A server that answers everybody in these words.
+async fn ill(words: &'static [u8]) -> (IpAddr, u16) {
+    let address = own_address();
+    let listener = TcpListener::bind((address, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    job::spawn("ill", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut question = [0; 4096];
+            let _ = stream.read(&mut question).await;
+            let _ = stream.write_all(words).await;
+        }
+    });
+    (address, port)
+}
+
+#[tokio::test]
+async fn answers_that_would_mislead_who_stands_between_are_not_passed_on() {
+    let switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n";
+    let lengths = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let (address, port) = ill(switched).await;
+    let api = cluster(address, port).await;
+    let path = format!("{BASE}/pods/p/proxy/x");
+    let (code, _, body) = text(api.send("GET", &path, "", Body::empty()).await).await;
+    let body = String::from_utf8_lossy(&body);
+    assert_eq!(code, 500, "{body}");
+    assert!(
+        body.contains(r#"backend tried to switch protocol \"foo\" when \"\" was requested"#),
+        "{body}"
+    );
+    let (address, port) = ill(lengths).await;
+    let api = cluster(address, port).await;
+    let (code, headers, body) = text(api.send("GET", &path, "", Body::empty()).await).await;
+    assert_eq!((code, &body[..]), (200, &b"hello"[..]));
+    assert!(!headers.contains_key("content-length"));
+    assert_eq!(headers["cache-control"], "no-cache, private");
+}
+
 #[tokio::test]
 async fn what_cannot_be_asked_is_named() {
     let (address, port) = backend().await;

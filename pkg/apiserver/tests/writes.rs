@@ -501,3 +501,31 @@ async fn refusals_warn() {
         assert_eq!(warnings, ["299 - \"unknown field \\\"odd\\\"\""], "{method} {path}");
     }
 }
+
+/// Who asks for a name that is on its way out is told so.
+#[tokio::test]
+async fn a_name_that_is_being_deleted_is_not_free_and_says_why() {
+    let api = Api::open().await;
+    let mut own = pod("p");
+    own["metadata"]["finalizers"] = json!(["example.org/x"]);
+    assert_eq!(api.post(PODS, &own).await.0, 201);
+    let (code, refused) = api.post(PODS, &own).await;
+    assert_eq!((code, &refused["message"]), (409, &json!(r#"pods "p" already exists"#)));
+    assert_eq!(api.delete(&format!("{PODS}/p"), None).await.0, 200);
+    let (code, refused) = api.post(PODS, &own).await;
+    let why = r#"object is being deleted: pods "p" already exists"#;
+    assert_eq!((code, &refused["message"]), (409, &json!(why)));
+}
+
+/// An item without its key is a mistake like others, not the server's.
+#[tokio::test]
+async fn an_applied_container_without_a_name_is_refused_by_its_field() {
+    let api = Api::open().await;
+    let own = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"image": "i"}]}});
+    let path = format!("{PODS}/p?fieldManager=m");
+    let (code, refused) = api.patch(&path, "application/apply-patch+yaml", &own).await;
+    assert_eq!(code, 422, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("spec.containers[0].name: Required value"), "{message}");
+}

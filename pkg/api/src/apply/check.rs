@@ -177,9 +177,10 @@ mod tests {
         let of = |container: Value| json!({"spec": {"containers": [container]}});
         let rows = [
             (json!({"spec": {"x": 1}}), ".spec.x: field not declared in schema"),
+            // What is no pointer and always printed is presumed to be there, and for validation to refuse.
             (
-                of(json!({"image": "i"})),
-                r#".spec.containers: element 0: associative list with keys has an element that omits all key fields ["name"] (and doesn't have default values for any key fields)"#,
+                of(json!({"image": 1})),
+                r#".spec.containers[name=""].image: expected string, got &value.valueUnstructured{Value:1}"#,
             ),
             (
                 of(json!({"name": "c", "tty": "yes"})),
@@ -213,6 +214,11 @@ mod tests {
         for (value, expected) in rows {
             assert_eq!(told(&check(node, &value)), expected);
         }
+        let node_of_accounts = Node::root(schema::by_gvk("", "v1", "ServiceAccount").unwrap());
+        assert_eq!(
+            told(&check(node_of_accounts, &json!({"secrets": [{"namespace": "n"}]}))),
+            r#".secrets: element 0: associative list with keys has an element that omits all key fields ["name"] (and doesn't have default values for any key fields)"#
+        );
         assert!(
             check(
                 node,

@@ -148,6 +148,6 @@ impl<'s> Node<'s> {
     pub(super) fn default_of(self, key: &str) -> Option<Value> {
         let field = self.schema.field(key)?;
         let of_custom = || field.schema.constraints.as_ref()?.default.clone();
-        serde_json::from_str(field.default()).ok().or_else(of_custom)
+        field.presumed().or_else(of_custom)
     }
 }

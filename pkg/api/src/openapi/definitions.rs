@@ -281,34 +281,11 @@ fn value(field: &Field, node: &Node, flavor: Flavor, default: Option<Value>) -> 
     out
 }
 
-/// OpenAPI v2 of upstream has no defaults; v3 has those of the table, and the zero values of what is no pointer.
+/// OpenAPI v2 of upstream has no defaults.
 fn field_default(field: &Field, flavor: Flavor) -> Option<Value> {
-    if flavor == Flavor::V2 {
-        return None;
-    }
-    if !field.default().is_empty() {
-        return serde_json::from_str(field.default()).ok();
-    }
-    if field.pointer {
-        return None;
-    }
-    match &field.schema.what {
-        What::Object(_) => zero(&field.schema),
-        _ if !field.omitempty => zero(&field.schema),
-        _ => None,
-    }
+    if flavor == Flavor::V2 { None } else { field.presumed() }
 }
 
 fn element_default(element: &Node, flavor: Flavor) -> Option<Value> {
-    if flavor == Flavor::V2 { None } else { zero(element) }
-}
-
-fn zero(node: &Node) -> Option<Value> {
-    Some(match &node.what {
-        What::Object(_) => json!({}),
-        What::Scalar(Scalar::String) => "".into(),
-        What::Scalar(Scalar::Bool) => false.into(),
-        What::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => 0.into(),
-        _ => return None,
-    })
+    if flavor == Flavor::V2 { None } else { element.zero() }
 }

@@ -16,6 +16,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
+use serde_json::{Value, json};
+
 pub use constraints::{Checks, Constraints, Pattern, Type};
 pub(crate) use load::TEXT;
 pub use name::Name;
@@ -237,6 +239,19 @@ impl Field {
         self.rare(|rare| rare.merge_key)
     }
 
+    /// What OpenAPI v3 says is presumed where a built-in type's field is absent: its default, or the zero of what is always
+    /// printed. It stands for an absent key of a list's item, too.
+    pub fn presumed(&self) -> Option<Value> {
+        if !self.default().is_empty() {
+            return serde_json::from_str(self.default()).ok();
+        }
+        let is_object = matches!(self.schema.what, What::Object(_));
+        let printed = !self.pointer && (is_object || !self.omitempty);
+        self.schema
+            .zero()
+            .filter(|_| printed && self.schema.constraints.is_none())
+    }
+
     /// OpenAPI's default, as JSON; empty: none.
     pub fn default(&self) -> &'static str {
         self.rare(|rare| rare.default)
@@ -283,6 +298,16 @@ impl Field {
 }
 
 impl Node {
+    /// Go's zero value, where OpenAPI v3 names it.
+    pub fn zero(&self) -> Option<Value> {
+        Some(match &self.what {
+            What::Object(_) => json!({}),
+            What::Scalar(Scalar::String) => "".into(),
+            What::Scalar(Scalar::Bool) => false.into(),
+            What::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => 0.into(),
+            _ => return None,
+        })
+    }
     pub const fn new(what: What) -> Node {
         Node {
             what,

@@ -8,7 +8,7 @@ mod links;
 mod target;
 
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TE, UPGRADE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -96,7 +96,7 @@ pub async fn proxy(call: &Call, parts: Parts, body: Body) -> Result<Response<Bod
     let place = call.server.streams.take(&target.authority, &call.user)?;
     let answer = client.request(request).await;
     let answer = answer.map_err(|error| unreachable(reason(&error)))?;
-    Ok(Guard::of(place).hang_on(answered(answer, links)))
+    Ok(Guard::of(place).hang_on(answered(answer, links)?))
 }
 
 /// What is behind the name does not answer.
@@ -236,9 +236,21 @@ fn remove_matching(headers: &mut HeaderMap, what: impl Fn(&str) -> bool) {
 }
 
 /// The server's answer as the client gets it.
-fn answered(answer: Response<hyper::body::Incoming>, links: Links) -> Response<Body> {
+fn answered(answer: Response<hyper::body::Incoming>, links: Links) -> Result<Response<Body>, Status> {
     let (mut parts, body) = answer.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Whoever stands before this server would take what follows for the protocol that nobody asked for.
+        let protocol = header_tokens(&parts.headers, &UPGRADE).next().unwrap_or_default();
+        let why = format!("backend tried to switch protocol {protocol:?} when \"\" was requested");
+        return Err(Status::new(500, "", why));
+    }
+    if parts.headers.contains_key(TRANSFER_ENCODING) {
+        // Of two lengths this one holds (RFC 9112, section 6.3), and the other would cut the body.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_headers(&mut parts.headers);
+    let private = HeaderValue::from_static("no-cache, private");
+    parts.headers.entry(CACHE_CONTROL).or_insert(private);
     // Which origins may read it is this server's to say.
     remove_matching(&mut parts.headers, |name| {
         matches!(
@@ -254,9 +266,9 @@ fn answered(answer: Response<hyper::body::Incoming>, links: Links) -> Response<B
         if let Some(value) = rewritten.and_then(|link| HeaderValue::from_str(&link).ok()) {
             parts.headers.insert(LOCATION, value);
         }
-        return Response::from_parts(parts, Body::new(body));
+        return Ok(Response::from_parts(parts, Body::new(body)));
     }
-    answer::page(parts, body, links)
+    Ok(answer::page(parts, body, links))
 }
 
 #[cfg(test)]
