@@ -75,6 +75,9 @@ impl Node {
 #[derive(Default)]
 pub struct Graph {
     nodes: HashMap<String, Node>,
+    /// How many nodes there are of each kind. Of most kinds there are none, and 500 custom ones may be listed at once: the
+    /// others' nodes are not looked through for them.
+    counts: HashMap<Arc<Kind>, usize>,
 }
 
 impl Graph {
@@ -97,12 +100,16 @@ impl Graph {
         let began_waiting = waits && !node.waits_for_dependents;
         let began_orphaning = orphans && !node.orphans_dependents;
         let moved = first_seen && node.namespace != meta.namespace.clone().unwrap_or_default();
-        node.kind = Some(kind.clone());
+        let old_kind = node.kind.replace(kind.clone());
         node.api_version.clone_from(&kind.api.api_version);
         node.kind_name.clone_from(&kind.api.kind);
         node.namespace = meta.namespace.clone().unwrap_or_default();
         node.name = meta.name.clone().unwrap_or_default();
         (node.deleting, node.waits_for_dependents, node.orphans_dependents) = (deleting, waits, orphans);
+        if old_kind.as_ref() != Some(kind) {
+            *self.counts.entry(kind.clone()).or_default() += 1;
+            uncount(&mut self.counts, old_kind.as_ref());
+        }
         if began_waiting {
             tasks.extend(node.dependents.iter().cloned().map(Task::Check));
             tasks.push(Task::Check(uid.clone()));
@@ -192,6 +199,7 @@ impl Graph {
         let Some(node) = self.nodes.remove(uid) else {
             return Vec::new();
         };
+        uncount(&mut self.counts, node.kind.as_ref());
         let mut tasks: Vec<Task> = node.dependents.iter().cloned().map(Task::Check).collect();
         for owner in &node.owners {
             if let Some(known) = self.nodes.get_mut(&owner.uid) {
@@ -219,6 +227,9 @@ impl Graph {
 
     /// Only these uids of a kind exist.
     pub fn listed(&mut self, kind: &Arc<Kind>, uids: &HashSet<String>) -> Vec<Task> {
+        if !self.counts.contains_key(kind) {
+            return Vec::new();
+        }
         let gone: Vec<String> = self
             .nodes
             .iter()
@@ -256,6 +267,18 @@ impl Graph {
             })
             .cloned()
             .collect()
+    }
+}
+
+/// A node of this kind is there no more, or is of another.
+fn uncount(counts: &mut HashMap<Arc<Kind>, usize>, kind: Option<&Arc<Kind>>) {
+    if let Some(kind) = kind
+        && let Some(count) = counts.get_mut(kind)
+    {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(kind);
+        }
     }
 }
 
@@ -323,6 +346,26 @@ mod tests {
         let listed = HashSet::from(["b".to_owned()]);
         graph.listed(&kind, &listed);
         assert!(graph.get("c").is_none() && graph.get("b").is_some());
+    }
+
+    /// A list is of one kind, and of the version by which its objects are known.
+    #[test]
+    fn a_list_takes_away_what_is_of_its_kind_alone() {
+        let (mut graph, kind) = (Graph::default(), kind());
+        let mut later = Kind::clone(&kind);
+        later.api.api_version = "v2".to_owned();
+        let (later, none) = (Arc::new(later), HashSet::new());
+        for uid in ["a", "b", "c"] {
+            graph.applied(&kind, &object(uid, &[], None));
+        }
+        graph.applied(&kind, &object("c", &[], None));
+        graph.applied(&later, &object("b", &[], None));
+        assert_eq!(graph.counts, HashMap::from([(kind.clone(), 2), (later.clone(), 1)]));
+        graph.listed(&kind, &none);
+        assert!(graph.get("a").is_none() && graph.get("b").is_some() && graph.get("c").is_none());
+        graph.listed(&kind, &none);
+        graph.listed(&later, &none);
+        assert!(graph.get("b").is_none() && graph.counts.is_empty());
     }
 
     #[test]
