@@ -30,7 +30,7 @@ mod value;
 pub use decl::{Decl, Source};
 pub use env::Env;
 pub use estimate::Range;
-pub use library::regex::compile_pattern;
+pub use library::regex::compile as compile_pattern;
 pub use names::{escape, unescape};
 pub use program::{Answer, Binding, Compiled, Evaluation, Invalid, Program};
 pub use types::Type;

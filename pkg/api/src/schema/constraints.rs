@@ -1,7 +1,7 @@
 //! What a custom kind's schema says of a value beside its form, as data: what is pruned, defaulted and checked by.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 use serde_json::{Number, Value};
@@ -104,7 +104,7 @@ pub struct Checks {
 /// A regular expression, compiled when first used: of many custom kinds few have objects.
 pub struct Pattern {
     pub text: Name,
-    compiled: OnceLock<Result<Regex, String>>,
+    compiled: OnceLock<Result<Arc<Regex>, String>>,
 }
 
 impl Pattern {
@@ -118,7 +118,7 @@ impl Pattern {
     /// The expression, or what is wrong with it.
     pub fn compiled(&self) -> Result<&Regex, &str> {
         let compiled = self.compiled.get_or_init(|| mk8s_cel::compile_pattern(&self.text));
-        compiled.as_ref().map_err(String::as_str)
+        compiled.as_deref().map_err(String::as_str)
     }
 }
 

@@ -20,7 +20,7 @@ static COMPILED: LazyLock<RwLock<Kept>> = LazyLock::new(RwLock::default);
 ///
 /// # Errors
 /// What is wrong with it, as Go's engine words it as far as this one knows.
-pub fn compile_pattern(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn compile_pattern(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)?;
     let built = RegexBuilder::new(&translated)
         .size_limit(LARGEST)
@@ -29,8 +29,11 @@ pub fn compile_pattern(pattern: &str) -> Result<Regex, String> {
     built.map_err(|error| wording(pattern, &error))
 }
 
-/// Compiles a pattern, or takes it from those that are; the error is worded for the user.
-pub(crate) fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
+/// Compiles a pattern of the RE2 family, or takes it from those that are: the same few stand in hundreds of definitions.
+///
+/// # Errors
+/// What is wrong with it, as Go's engine words it as far as this one knows.
+pub fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
     if let Some(regex) = COMPILED.read().get(pattern) {
         return Ok(regex.clone());
     }

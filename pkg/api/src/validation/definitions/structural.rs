@@ -182,7 +182,9 @@ fn values(schema: &Value, skip_any_of: bool, skip_first_all_of: bool, path: &Pat
         nested_values(not, false, &path.child("not"), errors);
     }
     let own = text(schema, "pattern");
-    if let Err(error) = mk8s_cel::compile_pattern(own) {
+    if !own.is_empty()
+        && let Err(error) = mk8s_cel::compile_pattern(own)
+    {
         let why = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(FieldError::invalid(path.child("pattern"), own, why));
     }
