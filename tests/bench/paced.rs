@@ -42,9 +42,9 @@ pub async fn run(server: &Server, pids: &[u32], beside_lists: bool) -> Measured 
         let reached = scenario::requests(server, pids, CLIENTS, PROBES, move |_, number| request(number)).await;
         PROBES as f64 / reached.elapsed.as_secs_f64()
     };
-    let lister = Lister::begin(server, beside_lists).await;
+    let lister = Lister::begin(server, beside_lists);
     let measured = at(server, pids, peak / 2.0, request).await;
-    lister.end().await;
+    lister.end();
     measured
 }
 
@@ -109,34 +109,41 @@ async fn client(
     }
 }
 
-/// Who lists everything, until he is told to end.
+/// Who lists everything, until he is told to end: on a thread of his own, since he is another process than those whose calls
+/// are timed, and what he reads must not hold up these before they have left.
 struct Lister {
-    task: Option<tokio::task::JoinHandle<()>>,
+    thread: Option<std::thread::JoinHandle<usize>>,
     over: Arc<AtomicBool>,
 }
 
 impl Lister {
-    async fn begin(server: &Server, wanted: bool) -> Self {
+    fn begin(server: &Server, wanted: bool) -> Self {
         let over: Arc<AtomicBool> = Arc::default();
-        let mut connection = server.connect().await.unwrap();
-        let ended = over.clone();
+        let (ended, server) = (over.clone(), server.clone());
         let lists = async move {
+            let mut connection = server.connect().await.unwrap();
             let all = Request::get(&"/api/v1/pods".into(), JSON);
+            let mut lists = 0;
             while !ended.load(Ordering::Relaxed) {
                 let status = connection.drain(&all).await.unwrap();
                 assert!(status.is_success(), "a list: {status}");
+                lists += 1;
             }
+            lists
         };
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
         Self {
-            task: wanted.then(|| tokio::spawn(lists)),
+            thread: wanted.then(|| std::thread::spawn(move || runtime.block_on(lists))),
             over,
         }
     }
 
-    async fn end(self) {
+    fn end(self) {
         self.over.store(true, Ordering::Relaxed);
-        if let Some(task) = self.task {
-            task.await.unwrap();
+        if let Some(thread) = self.thread {
+            let lists = thread.join().unwrap();
+            assert!(lists > 0, "nothing was listed");
         }
     }
 }

@@ -7,12 +7,16 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-pub struct Guarded<G> {
-    pub body: Body,
+pub struct Guarded<G, B = Body> {
+    pub body: B,
     pub _guard: G,
 }
 
-impl<G: Unpin> http_body::Body for Guarded<G> {
+impl<G, B> http_body::Body for Guarded<G, B>
+where
+    G: Unpin,
+    B: http_body::Body<Data = Bytes, Error = axum::Error> + Unpin,
+{
     type Data = Bytes;
     type Error = axum::Error;
 

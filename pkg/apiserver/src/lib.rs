@@ -19,6 +19,7 @@ mod guarded;
 mod handlers;
 mod health;
 pub mod identity;
+mod lane;
 mod layers;
 mod limits;
 mod loan;

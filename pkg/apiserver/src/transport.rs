@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use mk8s_supervisor::job;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use crate::filters::authn::user_of_certificate;
 use crate::gather::gather;
 use crate::guarded::Guarded;
 use crate::identity::User;
+use crate::lane::{Carrier, Lanes};
 use crate::unread::{self, Lingering};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -62,6 +63,7 @@ where
 {
     let acceptor = TlsAcceptor::from(tls);
     let connections = TaskTracker::new();
+    let lanes = Lanes::new();
     loop {
         let accepted = tokio::select! {
             () = token.cancelled() => break,
@@ -69,7 +71,7 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(handle.clone(), acceptor.clone(), stream, token.clone());
+                let connection = connection(handle.clone(), acceptor.clone(), stream, token.clone(), lanes.carrier());
                 job::spawn("connection", connections.track_future(connection));
             }
             Err(error) => {
@@ -84,8 +86,13 @@ where
     Ok(())
 }
 
-async fn connection<H, F>(handle: H, acceptor: TlsAcceptor, stream: TcpStream, token: CancellationToken)
-where
+async fn connection<H, F>(
+    handle: H,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    token: CancellationToken,
+    carrier: Carrier,
+) where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -104,14 +111,16 @@ where
         address: stream.get_ref().0.peer_addr().ok().map(|address| address.ip()),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        http2(handle, peer, stream, token).await;
+        let serving = http2(handle, peer, stream, token, carrier.clone());
+        carrier.carry(Box::pin(serving)).await;
     } else {
-        http1(handle, peer, stream, token).await;
+        let serving = http1(handle, peer, stream, token, carrier.clone());
+        carrier.carry(Box::pin(serving)).await;
     }
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(carrier: Carrier) -> http2::Builder<Carrier> {
+    let mut builder = http2::Builder::new(carrier);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -125,24 +134,28 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
 }
 
 /// A connection of many requests at once, until it is silent for too long or the server stops.
-async fn http2<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken)
+async fn http2<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken, carrier: Carrier)
 where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let activity = Activity::new();
-    let requests = activity.clone();
+    let (requests, weighs) = (activity.clone(), carrier.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = requests.begin();
         request.extensions_mut().insert(peer.clone());
         let handled = handle(request.map(Body::new));
+        let weighs = weighs.clone();
         async move {
-            let response = handled.await.map(|body| Guarded { body, _guard: busy });
+            let response = handled.await.map(|body| Guarded {
+                body: weighs.weigh(body),
+                _guard: busy,
+            });
             Ok::<_, Infallible>(response)
         }
     });
     let (io, drain) = gather(stream);
-    let serving = http2_builder().serve_connection(TokioIo::new(io), service);
+    let serving = http2_builder(carrier).serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let mut stopping = false;
     let deadline = tokio::time::sleep(SILENCE);
@@ -186,7 +199,7 @@ where
 }
 
 /// A connection of one request after another. What a client still sends when it has its answer is read and dropped.
-async fn http1<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken)
+async fn http1<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken, carrier: Carrier)
 where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -198,7 +211,7 @@ where
         let (parts, body) = request.into_parts();
         let (lent, unread) = unread::lend(body);
         let handled = handle(Request::from_parts(parts, Body::new(lent)));
-        let linger = linger.clone();
+        let (linger, weighs) = (linger.clone(), carrier.clone());
         async move {
             let mut response = handled.await;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS && !unread.drain(expects_continue).await {
@@ -207,7 +220,7 @@ where
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| weighs.weigh(body)))
         }
     });
     let mut builder = http1::Builder::new();

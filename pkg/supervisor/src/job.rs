@@ -150,6 +150,58 @@ where
     blocking(name, move || runtime.block_on(future))
 }
 
+/// The runtime on which something began, to begin more on it from elsewhere.
+#[derive(Clone)]
+pub struct Home(tokio::runtime::Handle);
+
+impl Home {
+    /// Needs a runtime around it.
+    pub fn current() -> Home {
+        Home(tokio::runtime::Handle::current())
+    }
+
+    pub fn spawn<T, F>(&self, name: &'static str, future: F) -> Job<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let _within = self.0.enter();
+        spawn(name, future)
+    }
+}
+
+/// Threads beside the runtime's, for futures of which each step takes a core for long. What still runs on them when it is
+/// dropped ends at its next await.
+pub struct Lane(Option<tokio::runtime::Runtime>);
+
+impl Lane {
+    /// Starts so many threads; fails where the system has none left. 15 bytes of the name are shown in the process list.
+    pub fn start(name: &'static str, threads: usize) -> std::io::Result<Lane> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(threads).thread_name(name).enable_all().build()?;
+        Ok(Lane(Some(runtime)))
+    }
+
+    /// Runs a future there; nothing where the lane ends.
+    pub fn spawn<T, F>(&self, name: &'static str, future: F) -> Job<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let _within = self.0.as_ref().map(tokio::runtime::Runtime::enter);
+        spawn(name, future)
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // It may be dropped on a thread that must not wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A thread of its own, named in the process list (15 bytes of the name are shown there).
 pub struct Thread<T> {
     name: &'static str,

@@ -1,0 +1,298 @@
+//! Where long answers are sent. To encrypt and write megabytes takes a core for as long as it lasts, and whoever waits behind
+//! it for a thread waits with it; so a connection moves to threads of its own while it sends one, with all that is asked on it
+//! meanwhile, and comes back when that is sent. The others keep threads that only ever work for moments, which the kernel
+//! gives a core as soon as there is something to do.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body::{Frame, SizeHint};
+use hyper::rt::Executor;
+use mk8s_supervisor::job::{Home, Lane};
+use parking_lot::Mutex;
+
+/// An answer of which so much is there at once is a long one: more than two pieces of a list.
+const LONG: usize = 256 << 10;
+/// How long a connection stays away after it: who reads page after page does not come and go with each.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// Half as many as serve everything: those have the other cores.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).max(1))
+}
+
+/// As the process list shows them.
+const NAME: &str = "long-answers";
+
+/// The threads for all connections of a listener. There are none until somebody needs them.
+#[derive(Clone)]
+pub struct Lanes {
+    home: Home,
+    lane: Arc<OnceLock<Option<Lane>>>,
+}
+
+impl Lanes {
+    /// Made on the runtime where everything begins.
+    pub fn new() -> Lanes {
+        Lanes {
+            home: Home::current(),
+            lane: Arc::default(),
+        }
+    }
+
+    fn lane(&self) -> Option<&Lane> {
+        let started = self.lane.get_or_init(|| {
+            Lane::start(NAME, threads())
+                .inspect_err(
+                    |error| tracing::warn!(%error, "long answers are sent by the threads that serve everything"),
+                )
+                .ok()
+        });
+        started.as_ref()
+    }
+
+    pub fn carrier(&self) -> Carrier {
+        Carrier {
+            lanes: self.clone(),
+            answers: Arc::default(),
+        }
+    }
+}
+
+/// The long answers of one connection.
+#[derive(Default)]
+struct Answers {
+    under_way: AtomicUsize,
+    /// Whether `ended` says anything.
+    lingers: AtomicBool,
+    /// When the last one ended.
+    ended: Mutex<Option<Instant>>,
+}
+
+impl Answers {
+    fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        *self.ended.lock() = Some(Instant::now());
+        self.lingers.store(true, Ordering::Relaxed);
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn are_away(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0 || (self.lingers.load(Ordering::Relaxed) && self.linger())
+    }
+
+    fn linger(&self) -> bool {
+        let lingers = self.ended.lock().is_some_and(|ended| ended.elapsed() < LINGER);
+        self.lingers.store(lingers, Ordering::Relaxed);
+        lingers
+    }
+}
+
+/// Runs what is done for one connection, here or there.
+#[derive(Clone)]
+pub struct Carrier {
+    lanes: Lanes,
+    answers: Arc<Answers>,
+}
+
+impl Carrier {
+    pub async fn carry(self, mut work: BoxFuture<'static, ()>) {
+        loop {
+            let is_away = self.answers.are_away();
+            let leg = Leg {
+                work: Some(work),
+                carrier: self.clone(),
+                is_away,
+            };
+            let lane = if is_away { self.lanes.lane() } else { None };
+            let rest = match lane {
+                Some(lane) => lane.spawn("long-answer", leg).abort_on_drop().await.ok().flatten(),
+                None => leg.await,
+            };
+            let Some(rest) = rest else { return };
+            work = rest;
+        }
+    }
+
+    /// An answer's body, which tells when it is a long one.
+    pub fn weigh(&self, body: Body) -> Weighed {
+        Weighed {
+            body,
+            at_once: 0,
+            carrier: self.clone(),
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Carrier {
+    fn execute(&self, work: F) {
+        self.lanes.home.spawn("request", self.clone().carry(Box::pin(work)));
+    }
+}
+
+/// Work until it is to be done elsewhere: what is left of it then.
+struct Leg {
+    work: Option<BoxFuture<'static, ()>>,
+    carrier: Carrier,
+    is_away: bool,
+}
+
+impl Future for Leg {
+    type Output = Option<BoxFuture<'static, ()>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else {
+            return Poll::Ready(None);
+        };
+        if work.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        if self.carrier.answers.are_away() == self.is_away {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.work.take())
+    }
+}
+
+/// See [`Carrier::weigh`].
+pub struct Weighed {
+    body: Body,
+    /// What it gave since it last had to wait; LONG where that was too much.
+    at_once: usize,
+    carrier: Carrier,
+}
+
+impl Weighed {
+    fn is_long(&self) -> bool {
+        self.at_once >= LONG
+    }
+
+    fn gave(&mut self, length: usize) {
+        if !self.is_long() {
+            self.at_once += length;
+            if self.is_long() {
+                self.carrier.answers.begin();
+            }
+        }
+    }
+
+    /// It waits for something else than its reader, or is over.
+    fn rests(&mut self) {
+        if self.is_long() {
+            self.carrier.answers.end();
+        }
+        self.at_once = 0;
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        self.rests();
+    }
+}
+
+impl http_body::Body for Weighed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.gave(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(_) | Poll::Pending => self.rests(),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::StreamExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn is_away() -> bool {
+        std::thread::current().name() == Some(NAME)
+    }
+
+    /// So many frames of 100 KB, with a pause where there is a zero.
+    fn body(frames: &'static [usize]) -> Body {
+        let frames = futures::stream::iter(frames).then(|times| async move {
+            if *times == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok::<_, axum::Error>(Bytes::from(vec![0; times * 100_000]))
+        });
+        Body::from_stream(frames)
+    }
+
+    /// Where each frame of an answer is read, as a connection does that gives way after each.
+    async fn places(carrier: &Carrier, frames: &'static [usize]) -> Vec<bool> {
+        let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
+        let (mut answer, saw) = (carrier.weigh(body(frames)), seen.clone());
+        let work = async move {
+            while answer.frame().await.is_some() {
+                saw.lock().push(is_away());
+                tokio::task::yield_now().await;
+            }
+            drop(answer);
+            tokio::time::sleep(LINGER).await;
+            tokio::task::yield_now().await;
+            saw.lock().push(is_away());
+        };
+        carrier.clone().carry(Box::pin(work)).await;
+        let seen = seen.lock();
+        seen.clone()
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_away_while_it_sends_a_long_answer() {
+        let carrier = Lanes::new().carrier();
+        let away = places(&carrier, &[1, 1, 1, 1, 1]).await;
+        assert_eq!(away, [false, false, false, true, true, false]);
+        // Who waits for something to tell, as watches do, is not long, however much he told in all.
+        let away = places(&carrier, &[1, 1, 0, 1, 1, 0, 2]).await;
+        assert!(away.iter().all(|away| !away), "{away:?}");
+        // And who begins to wait comes back after a while.
+        let away = places(&carrier, &[3, 1, 0, 1]).await;
+        assert_eq!((&away[..2], away.last()), (&[false, true][..], Some(&false)));
+    }
+
+    /// What else is asked on the connection goes with it.
+    #[tokio::test]
+    async fn requests_run_where_their_connection_is() {
+        let carrier = Lanes::new().carrier();
+        let place = || async {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            carrier.execute(async move { tell.send(is_away()).unwrap() });
+            told.await.unwrap()
+        };
+        assert!(!place().await);
+        let mut answer = carrier.weigh(body(&[3]));
+        answer.frame().await.unwrap().unwrap();
+        assert!(place().await);
+        drop(answer);
+        assert!(place().await, "a page may follow");
+        tokio::time::sleep(LINGER).await;
+        assert!(!place().await);
+    }
+}
