@@ -1,6 +1,7 @@
 //! Between h2 and TLS: h2 flushes every DATA frame by itself, which would be a TLS record and a system call for each.
 //! What one poll of the connection produces is gathered here and written once, after that poll.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const LIMIT: usize = 128 << 10;
 /// A buffer that grew beyond this is given back when it is empty.
 const KEEP: usize = 16 << 10;
+/// What is reserved for who gathers more than that: the limit, and the frame that goes beyond it.
+const LARGE: usize = LIMIT + (32 << 10);
+
+thread_local! {
+    /// A large buffer that was given back: who sends megabytes fills one as often as every tenth of a millisecond.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 struct Inner<T> {
     io: T,
@@ -31,12 +39,25 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
             self.written += count;
         }
         self.written = 0;
+        self.out.clear();
         if self.out.capacity() > KEEP {
-            self.out = Vec::new();
-        } else {
-            self.out.clear();
+            let large = std::mem::take(&mut self.out);
+            if large.capacity() <= LARGE {
+                SPARE.set(large);
+            }
         }
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let length = self.out.len() + bytes.len();
+        if length > KEEP.max(self.out.capacity()) {
+            let mut large = SPARE.take();
+            large.reserve(LARGE.max(length));
+            large.extend_from_slice(&self.out);
+            self.out = large;
+        }
+        self.out.extend_from_slice(bytes);
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -83,7 +104,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
         ready!(inner.poll_room(cx))?;
-        inner.out.extend_from_slice(bytes);
+        inner.put(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -96,7 +117,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gather<T> {
         ready!(inner.poll_room(cx))?;
         let mut total = 0;
         for slice in slices {
-            inner.out.extend_from_slice(slice);
+            inner.put(slice);
             total += slice.len();
         }
         Poll::Ready(Ok(total))
