@@ -131,7 +131,7 @@ async fn collection(
         source: Source::Items(items.into_iter()),
         ..Page::default()
     };
-    respond_list(call, page)
+    respond_list(call, page).await
 }
 
 pub enum Outcome {

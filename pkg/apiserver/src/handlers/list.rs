@@ -34,11 +34,12 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
                 source,
                 ..Page::default()
             },
-        );
+        )
+        .await;
     };
     let namespace = call.info.namespace.as_str();
     if let Some(page) = by_index(call, &options, &filter) {
-        return respond_list(call, page);
+        return respond_list(call, page).await;
     }
     let from = if options.continue_token.is_empty() {
         let snapshot = match snapshot_for(call, &options).await? {
@@ -77,7 +78,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
         let items = matching.by_ref().take(options.limit).cloned().collect();
         cut(call, &mut page, &from, &filter, items, matching.next().is_some())?;
     }
-    respond_list(call, page)
+    respond_list(call, page).await
 }
 
 /// How many objects are looked at for one page of those that a webhook has to convert first.
