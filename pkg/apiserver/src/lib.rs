@@ -2,6 +2,7 @@
 
 mod activity;
 pub mod admission;
+mod at_once;
 pub mod bootstrap;
 mod call;
 mod components;

@@ -27,8 +27,9 @@ use serde_json::Value;
 
 use crate::watch_cache::Cache;
 
-/// The longest answer that is read: a list of objects may be as long as many requests.
-const LONGEST: usize = 64 << 20;
+/// The longest answer that is read: as many times the question, and what one object may have. Many are read at once, and
+/// nothing but this bounds what a webhook says.
+const LONGEST: (usize, usize) = (8, 4 << 20);
 /// How long a webhook may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How many bundles have a client that is kept: those of so many operators.
@@ -79,19 +80,21 @@ impl Webhooks {
     pub async fn call(&self, webhook: &Webhook, question: &Value, patience: Duration) -> Result<Value, CallError> {
         let uri = format!("{}?timeout={}s", uri(&webhook.endpoint), patience.as_secs());
         let client = self.client(&webhook.authorities)?;
+        let question = question.to_string();
+        let longest = LONGEST.0 * question.len() + LONGEST.1;
         let failed = |why: String| CallError::Sent { uri: uri.clone(), why };
         let request = Request::builder()
             .method(Method::POST)
             .uri(&uri)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
-            .body(Body::from(question.to_string()))
+            .body(Body::from(question))
             .map_err(|error| failed(error.to_string()))?;
         let answer = async {
             let response = client.request(request).await.map_err(|error| failed(causes(&error)))?;
             let code = response.status();
             let content = response.headers().get(CONTENT_TYPE).cloned();
-            let body = http_body_util::Limited::new(response.into_body(), LONGEST);
+            let body = http_body_util::Limited::new(response.into_body(), longest);
             let body = body.collect().await.map_err(|error| failed(error.to_string()))?;
             if !code.is_success() {
                 return Err(CallError::Code {

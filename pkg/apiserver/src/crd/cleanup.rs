@@ -1,5 +1,6 @@
 //! The end of a custom resource: its objects go first, each when its finalizers let it, then its definition.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -11,15 +12,13 @@ use tokio::time::Instant;
 
 use super::conditions::Condition;
 use super::{AGAIN, CLEANUP, PATIENCE, change, definitions};
+use crate::at_once;
 use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
 use crate::handlers::delete::as_planned;
 use crate::object::Object;
 use crate::options::DeleteOptions;
 use crate::state::State;
 use crate::watch_cache::{Next, ResourceCache};
-
-/// How many objects are deleted at once: they share the committer's fsync.
-const AT_ONCE: usize = 32;
 
 const TERMINATING: &str = "Terminating";
 
@@ -109,9 +108,7 @@ async fn remove_all(state: &State, instances: &Arc<ResourceCache>) -> Result<(),
     let (snapshot, mut watcher) = instances.watch_with_snapshot("", None);
     let all: Vec<Arc<Object>> = snapshot.iter().cloned().collect();
     drop(snapshot);
-    let mut deletions = futures::stream::iter(all)
-        .map(|object| remove(state, instances, object))
-        .buffer_unordered(AT_ONCE);
+    let mut deletions = pin!(at_once::each(all, |object| remove(state, instances, object)));
     while let Some(done) = deletions.next().await {
         done?;
     }

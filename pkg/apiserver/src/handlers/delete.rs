@@ -1,5 +1,6 @@
 //! delete and deletecollection: what a deletion comes to is decided by a pure function, then done.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::list_body::{Page, Source, respond_list};
 use super::{answer, decode, list};
 use crate::admission::{Operation, Options};
+use crate::at_once;
 use crate::call::Call;
 use crate::crd::{self, conversion};
 use crate::filter::Filter;
@@ -25,9 +27,6 @@ use crate::object::Object;
 use crate::options::{DeleteOptions, ListOptions, Propagation};
 use crate::respond;
 use crate::write::Printed;
-
-/// How many objects of a collection are deleted at once: they share the committer's fsync.
-const AT_ONCE: usize = 32;
 
 pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     call.refuse_unsupported()?;
@@ -107,23 +106,21 @@ async fn collection(
     if !matching.is_empty() {
         call.refuse_unsupported()?;
     }
-    let mut results = futures::stream::iter(matching.clone())
-        .map(|object| async move {
-            if options.dry_run {
-                // Which waits for no store: others' requests are not to wait for all of it.
-                tokio::task::yield_now().await;
-            }
-            delete_object(call, object.namespace(), object.name(), options).await
-        })
-        .buffered(AT_ONCE);
-    while let Some(result) = results.next().await {
+    let mut deletions = pin!(at_once::each(matching.clone(), |object| async move {
+        if options.dry_run {
+            // Which waits for no store: others' requests are not to wait for all of it.
+            tokio::task::yield_now().await;
+        }
+        let deleted = delete_object(call, object.namespace(), object.name(), options).await;
+        deleted.map(drop)
+    }));
+    while let Some(result) = deletions.next().await {
         match result {
             // Someone else was faster.
             Err(status) if status.code != 404 => return Err(status),
             _ => {}
         }
     }
-    drop(results);
     // Told is what was found, not what was left of it.
     let items = conversion::objects(&call.server, &call.row, matching).await?;
     let page = Page {
