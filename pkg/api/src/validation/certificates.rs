@@ -1,12 +1,13 @@
 //! certificates.k8s.io: signing requests.
 
-use std::collections::HashSet;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{Errors, Path, SPEC, has, int, list, spec_of, strings, text};
+use super::rules::{
+    Cases, Rule, Rules, Scope, all, by, call, check_object, each_unique, name, one_of, required, set, structure, whole,
+};
+use super::{Errors, Path, each, has, text};
 use crate::status::FieldError;
 use crate::{meta as object, names};
 
@@ -39,115 +40,99 @@ const USAGES: [&str; 23] = [
 /// Signs what no other signer is named for; nobody may ask for it but through the version that names it by itself.
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
-pub fn signing_request(request: &Value, errors: &mut Errors) {
-    as_sent(request, true, errors);
-}
+const REQUEST: Rules = &[
+    structure(
+        "spec",
+        &[all(ASKED), whole(not_legacy), call("expirationSeconds", long_enough)],
+    ),
+    CONDITIONS,
+];
 
 /// One that was sent as certificates.k8s.io/v1beta1.
+const REQUEST_V1BETA1: Rules = &[
+    structure("spec", &[all(ASKED), call("expirationSeconds", long_enough)]),
+    CONDITIONS,
+];
+
+const ASKED: Rules = &[
+    whole(encoded),
+    required("usages"),
+    set("usages", &USAGES),
+    name("signerName", signer),
+];
+
+const CONDITIONS: Rule = structure(
+    "status",
+    &[
+        each_unique("conditions", "type", &[&[required("type"), by("type", &BY_TYPE)], &[]]),
+        whole(approved_or_denied),
+    ],
+);
+
+/// What is decided is never decided the other way.
+const BY_TYPE: Cases = Cases {
+    of: &[(&["Approved", "Denied", "Failed"], &[one_of("status", &["True"])])],
+    otherwise: &[one_of("status", &["False", "True", "Unknown"])],
+};
+
+pub fn signing_request(request: &Value, errors: &mut Errors) {
+    check_object(REQUEST, request, errors);
+}
+
 pub fn signing_request_v1beta1(request: &Value, errors: &mut Errors) {
-    as_sent(request, false, errors);
-}
-
-fn as_sent(request: &Value, newer: bool, errors: &mut Errors) {
-    let spec = spec_of(request);
-    if !is_certificate_request(text(spec, "request")) {
-        let own = has(spec, "request").cloned().unwrap_or_default();
-        let why = "PEM block type must be CERTIFICATE REQUEST";
-        errors.push(FieldError::invalid("spec.request", own, why));
-    }
-    usages(spec, errors);
-    signer_name(text(spec, "signerName"), errors);
-    // One that is there already keeps it.
-    let is_new = object::resource_version(request).is_empty();
-    if newer && is_new && text(spec, "signerName") == LEGACY {
-        let why = "the legacy signerName is not allowed via this API version";
-        errors.push(FieldError::invalid("spec.signerName", LEGACY, why));
-    }
-    if let Some(seconds) = int(spec, "expirationSeconds").filter(|&seconds| seconds < 600) {
-        errors.push(FieldError::invalid(
-            "spec.expirationSeconds",
-            seconds,
-            "may not specify a duration less than 600 seconds (10 minutes)",
-        ));
-    }
-    conditions(request, errors);
-}
-
-/// `example.com/signer-name`: who is to sign.
-fn signer_name(signer: &str, errors: &mut Errors) {
-    match signer {
-        "" => errors.push(FieldError::required("spec.signerName", "")),
-        _ => {
-            let valid = signer.split_once('/').is_some_and(|(domain, path)| {
-                !path.is_empty() && domain.contains('.') && names::dns_subdomain(domain).is_empty()
-            });
-            if !valid {
-                errors.push(FieldError::invalid(
-                    "spec.signerName",
-                    signer,
-                    "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-                ));
-            }
-        }
-    }
-}
-
-fn usages(spec: &Value, errors: &mut Errors) {
-    let usages = SPEC.child("usages");
-    if list(spec, "usages").is_empty() {
-        errors.push(FieldError::required(usages, ""));
-    }
-    let mut seen: HashSet<&str> = HashSet::new();
-    for (index, usage) in strings(spec, "usages").enumerate() {
-        if !USAGES.contains(&usage) {
-            errors.push(FieldError::not_supported(usages.index(index), usage, &USAGES));
-        }
-        if !seen.insert(usage) {
-            errors.push(FieldError::duplicate(usages.index(index), usage));
-        }
-    }
-}
-
-/// Whether base64 holds PEM of a certificate request; whoever signs it parses it.
-fn is_certificate_request(encoded: &str) -> bool {
-    STANDARD
-        .decode(encoded)
-        .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE REQUEST-----"))
+    check_object(REQUEST_V1BETA1, request, errors);
 }
 
 pub(super) fn conditions(request: &Value, errors: &mut Errors) {
-    let status = Path::new("status");
-    let conditions = status.child("conditions");
-    let own = object::items(request, &["status", "conditions"]);
-    let has_type = |type_: &str| own.iter().position(|condition| text(condition, "type") == type_);
-    let mut seen: HashSet<&str> = HashSet::new();
-    for (index, condition) in own.iter().enumerate() {
-        let path = conditions.index(index);
-        if text(condition, "type").is_empty() {
-            errors.push(FieldError::required(path.child("type"), ""));
-        }
-        let decided = matches!(text(condition, "type"), "Approved" | "Denied" | "Failed");
-        match text(condition, "status") {
-            "" => errors.push(FieldError::required(path.child("status"), "")),
-            "True" => {}
-            other if decided => errors.push(FieldError::not_supported(path.child("status"), other, &["True"])),
-            "False" | "Unknown" => {}
-            other => errors.push(FieldError::not_supported(
-                path.child("status"),
-                other,
-                &["False", "True", "Unknown"],
-            )),
-        }
-        let type_ = text(condition, "type");
-        if !seen.insert(type_) {
-            errors.push(FieldError::duplicate(path.child("type"), type_));
-        }
+    check_object(&[CONDITIONS], request, errors);
+}
+
+/// Whether base64 holds PEM of a certificate request; whoever signs it parses it.
+fn encoded(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let good = STANDARD
+        .decode(text(spec, "request"))
+        .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE REQUEST-----"));
+    if !good {
+        let own = has(spec, "request").cloned().unwrap_or_default();
+        let why = "PEM block type must be CERTIFICATE REQUEST";
+        errors.push(FieldError::invalid(path.child("request"), own, why));
     }
-    if let (Some(approved), Some(denied)) = (has_type("Approved"), has_type("Denied")) {
-        errors.push(FieldError::invalid(
-            conditions.index(approved.max(denied)).child("type"),
-            text(&own[approved.max(denied)], "type"),
-            "Approved and Denied conditions are mutually exclusive",
-        ));
+}
+
+/// `example.com/signer-name`: who is to sign.
+fn signer(text: &str) -> Vec<String> {
+    let valid = text.split_once('/').is_some_and(|(domain, path)| {
+        !path.is_empty() && domain.contains('.') && names::dns_subdomain(domain).is_empty()
+    });
+    let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+    (!valid).then(|| why.to_string()).into_iter().collect()
+}
+
+/// One that is there already keeps it.
+fn not_legacy(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    if text(spec, "signerName") == LEGACY && object::resource_version(scope.object).is_empty() {
+        let why = "the legacy signerName is not allowed via this API version";
+        errors.push(FieldError::invalid(path.child("signerName"), LEGACY, why));
+    }
+}
+
+fn long_enough(seconds: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    if seconds.as_i64().is_some_and(|seconds| seconds < 600) {
+        let why = "may not specify a duration less than 600 seconds (10 minutes)";
+        errors.push(FieldError::invalid(path, seconds.clone(), why));
+    }
+}
+
+fn approved_or_denied(status: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let of = |type_| each(status, "conditions").find(|(_, condition)| text(condition, "type") == type_);
+    if let (Some(approved), Some(denied)) = (of("Approved"), of("Denied")) {
+        let (index, type_) = if approved.0 > denied.0 {
+            (approved.0, "Approved")
+        } else {
+            (denied.0, "Denied")
+        };
+        let why = "Approved and Denied conditions are mutually exclusive";
+        let conditions = path.child("conditions");
+        errors.push(FieldError::invalid(conditions.index(index).child("type"), type_, why));
     }
 }

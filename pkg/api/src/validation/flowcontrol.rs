@@ -23,7 +23,7 @@ const FLOW_SCHEMA: Rules = &[
 ];
 
 /// Of both kinds.
-const STATUS: Rules = &[each_unique("conditions", "type", &[required("type")])];
+const STATUS: Rules = &[each_unique("conditions", "type", &[&[required("type")], &[]])];
 
 const RULE: Rules = &[
     required_saying("subjects", "subjects must contain at least one value"),

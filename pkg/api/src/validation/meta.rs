@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Errors, IMMUTABLE, NEGATIVE, Path, each, flag, has, immutable, int, invalid_each, list, strings, text};
+use super::rules::{
+    Case, Cases, Rules, Scope, all, always, by, call, check, each as each_of, empty_saying, required_saying, texts,
+};
+use super::{Errors, IMMUTABLE, NEGATIVE, Path, flag, has, immutable, int, invalid_each, list, strings, text};
 use crate::apply::Managed;
 use crate::registry::{NameRule, Resource};
 use crate::status::FieldError;
@@ -119,13 +122,14 @@ fn finalizers(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
 fn standard_finalizers(metadata: &Value, errors: &mut Errors) {
     let path = METADATA.child("finalizers");
     for (index, finalizer) in strings(metadata, "finalizers").enumerate() {
-        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
-            errors.push(FieldError::invalid(
-                path.index(index),
-                finalizer,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ));
-        }
+        standard_finalizer(finalizer, &path.index(index), errors);
+    }
+}
+
+pub(super) fn standard_finalizer(finalizer: &str, path: &Path<'_>, errors: &mut Errors) {
+    if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, finalizer, why));
     }
 }
 
@@ -326,42 +330,48 @@ pub fn owner_references(metadata: &Value, path: &Path<'_>, errors: &mut Errors) 
     }
 }
 
+const LABEL_SELECTOR: Rules = &[
+    call("matchLabels", match_labels),
+    each_of("matchExpressions", &[by("operator", &BY_OPERATOR), all(REQUIREMENT)]),
+];
+
+const BY_OPERATOR: Cases = Cases {
+    of: &[IN, EXISTS],
+    otherwise: &[always("operator", no_operator)],
+};
+
+/// What these need of values.
+pub(super) const IN: Case = (
+    &["In", "NotIn"],
+    &[required_saying(
+        "values",
+        "must be specified when `operator` is 'In' or 'NotIn'",
+    )],
+);
+pub(super) const EXISTS: Case = (
+    &["Exists", "DoesNotExist"],
+    &[empty_saying(
+        "values",
+        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+    )],
+);
+
+/// Of a label's key, and of the values that are asked for.
+pub(super) const REQUIREMENT: Rules = &[
+    always("key", names::qualified_name),
+    texts("values", names::label_value),
+];
+
+pub(super) fn no_operator(_: &str) -> Vec<String> {
+    vec!["not a valid selector operator".to_string()]
+}
+
+fn match_labels(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    labels(Some(own), path, errors);
+}
+
 pub fn label_selector(selector: &Value, path: &Path<'_>, errors: &mut Errors) {
-    labels(has(selector, "matchLabels"), &path.child("matchLabels"), errors);
-    let expressions = path.child("matchExpressions");
-    for (index, expression) in each(selector, "matchExpressions") {
-        let path = expressions.index(index);
-        let values = list(expression, "values");
-        match text(expression, "operator") {
-            "In" | "NotIn" => {
-                if values.is_empty() {
-                    errors.push(FieldError::required(
-                        path.child("values"),
-                        "must be specified when `operator` is 'In' or 'NotIn'",
-                    ));
-                }
-            }
-            "Exists" | "DoesNotExist" => {
-                if !values.is_empty() {
-                    errors.push(FieldError::forbidden(
-                        path.child("values"),
-                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                    ));
-                }
-            }
-            other => errors.push(FieldError::invalid(
-                path.child("operator"),
-                other,
-                "not a valid selector operator",
-            )),
-        }
-        let key = text(expression, "key");
-        invalid_each(errors, &path.child("key"), key, names::qualified_name(key));
-        let values_path = path.child("values");
-        for (index, value) in strings(expression, "values").enumerate() {
-            invalid_each(errors, &values_path.index(index), value, names::label_value(value));
-        }
-    }
+    check(LABEL_SELECTOR, selector, &Scope::of(selector), path, errors);
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ mod certificates;
 mod claim_status;
 mod container;
 mod coordination;
-mod core;
 mod custom;
+mod data;
 mod definitions;
 mod device_selector;
 mod differs;
 mod dynamic_resources;
+mod endpoints;
 mod events;
 mod flowcontrol;
 mod indexes;
@@ -23,7 +24,9 @@ mod job_status;
 mod limits;
 pub(crate) mod meta;
 mod mounts;
+mod namespace;
 mod networking;
+mod node;
 mod node_selector;
 pub(crate) mod path;
 mod persistent;
@@ -57,11 +60,12 @@ pub use self::batch::{cron_job, job, job_update};
 pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::claim_status::{forget_devices, resource_claim_status};
 pub use self::coordination::lease;
-pub use self::core::*;
+pub use self::data::{config_map, config_map_update, secret, secret_update};
 pub use self::definitions::{
     custom_resource_definition, custom_resource_definition_status, definition_warnings, is_structural, non_structural,
 };
 pub use self::dynamic_resources::*;
+pub use self::endpoints::*;
 pub use self::events::{event, newer_event, newer_event_update};
 pub use self::flowcontrol::{flow_control_status, flow_schema, priority_level};
 pub use self::job_status::job_status;
@@ -70,7 +74,9 @@ pub use self::meta::{
     MAX_MANAGER, MetadataCheck, annotations, label_selector, labels, manager, managers, object_meta,
     object_meta_update, owner_references, validate_name,
 };
+pub use self::namespace::*;
 pub use self::networking::*;
+pub use self::node::*;
 pub use self::path::Path;
 pub use self::persistent::*;
 pub use self::pod::{pod, pod_binding, pod_template, pod_template_object};
@@ -259,24 +265,6 @@ fn preemption(policy: &str, path: &Path<'_>, errors: &mut Errors) {
 fn invalid_each(errors: &mut Errors, path: &Path<'_>, value: &str, problems: Vec<String>) {
     for problem in problems {
         errors.push(FieldError::invalid(path, value, problem));
-    }
-}
-
-/// A string field that must be one of some; empty is "required".
-fn one_of(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, supported: &[&str]) {
-    let own = text(value, key);
-    if own.is_empty() {
-        errors.push(FieldError::required(path.child(key), ""));
-    } else if !supported.contains(&own) {
-        errors.push(FieldError::not_supported(path.child(key), own, supported));
-    }
-}
-
-/// A DNS label or subdomain in a field, if it is set.
-fn name_if_set(errors: &mut Errors, value: &Value, key: &str, path: &Path<'_>, check: fn(&str) -> Vec<String>) {
-    let own = text(value, key);
-    if !own.is_empty() {
-        invalid_each(errors, &path.child(key), own, check(own));
     }
 }
 

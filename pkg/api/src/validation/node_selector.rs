@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::meta::{EXISTS, IN, REQUIREMENT, no_operator};
 use super::rules::{
-    Rules, Scope, always, call, check, each as each_of, object, one_of_if_set, positive, required_saying, structure,
-    whole,
+    Cases, Rules, Scope, all, always, by, call, check, each as each_of, object, one_of, one_of_if_set, positive,
+    required_saying, structure, texts, whole,
 };
 use super::{Errors, NOT_POSITIVE, Path, each, has, int, invalid_each, label_selector, list, numbered, strings, text};
 use crate::names;
@@ -15,88 +16,64 @@ use crate::status::FieldError;
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-fn requirement(requirement: &Value, check_values: bool, path: &Path<'_>, errors: &mut Errors) {
-    let values = list(requirement, "values");
-    match text(requirement, "operator") {
-        "In" | "NotIn" if values.is_empty() => errors.push(FieldError::required(
-            path.child("values"),
-            "must be specified when `operator` is 'In' or 'NotIn'",
-        )),
-        "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(FieldError::forbidden(
-            path.child("values"),
-            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-        )),
-        "Gt" | "Lt" if values.len() != 1 => errors.push(FieldError::required(
-            path.child("values"),
-            "must be specified single value when `operator` is 'Lt' or 'Gt'",
-        )),
-        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-        other => errors.push(FieldError::invalid(
-            path.child("operator"),
-            other,
-            "not a valid selector operator",
-        )),
-    }
-    let key = text(requirement, "key");
-    invalid_each(errors, &path.child("key"), key, names::qualified_name(key));
-    if check_values {
-        let path = path.child("values");
-        for (index, value) in strings(requirement, "values").enumerate() {
-            invalid_each(errors, &path.index(index), value, names::label_value(value));
-        }
+const NODES: Rules = &[
+    required_saying("nodeSelectorTerms", "must have at least one node selector term"),
+    each_of("nodeSelectorTerms", TERM),
+];
+
+const TERM: Rules = &[
+    each_of("matchExpressions", &[by("operator", &BY_OPERATOR), all(REQUIREMENT)]),
+    each_of("matchFields", FIELD),
+];
+
+/// Of what is only preferred values may be of any form.
+const PREFERRED_TERM: Rules = &[
+    each_of(
+        "matchExpressions",
+        &[by("operator", &BY_OPERATOR), always("key", names::qualified_name)],
+    ),
+    each_of("matchFields", FIELD),
+];
+
+const BY_OPERATOR: Cases = Cases {
+    of: &[IN, EXISTS, (&["Gt", "Lt"], &[whole(a_bound)])],
+    otherwise: &[always("operator", no_operator)],
+};
+
+const FIELD: Rules = &[by("operator", &FIELD_BY_OPERATOR), by("key", &FIELD_BY_KEY)];
+
+const FIELD_BY_OPERATOR: Cases = Cases {
+    of: &[(&["In", "NotIn"], &[whole(one_value)])],
+    otherwise: &[always("operator", no_operator)],
+};
+
+const FIELD_BY_KEY: Cases = Cases {
+    of: &[(&["metadata.name"], &[texts("values", names::dns_subdomain)])],
+    otherwise: &[always("key", no_field)],
+};
+
+fn a_bound(requirement: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let why = "must be specified single value when `operator` is 'Lt' or 'Gt'";
+    single(requirement, why, path, errors);
+}
+
+fn one_value(requirement: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+    single(requirement, why, path, errors);
+}
+
+fn single(requirement: &Value, why: &str, path: &Path<'_>, errors: &mut Errors) {
+    if list(requirement, "values").len() != 1 {
+        errors.push(FieldError::required(path.child("values"), why));
     }
 }
 
-fn field_requirement(requirement: &Value, path: &Path<'_>, errors: &mut Errors) {
-    match text(requirement, "operator") {
-        "In" | "NotIn" => {
-            if list(requirement, "values").len() != 1 {
-                errors.push(FieldError::required(
-                    path.child("values"),
-                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
-                ));
-            }
-        }
-        other => errors.push(FieldError::invalid(
-            path.child("operator"),
-            other,
-            "not a valid selector operator",
-        )),
-    }
-    if text(requirement, "key") == "metadata.name" {
-        let path = path.child("values");
-        for (index, value) in strings(requirement, "values").enumerate() {
-            invalid_each(errors, &path.index(index), value, names::dns_subdomain(value));
-        }
-    } else {
-        errors.push(FieldError::invalid(
-            path.child("key"),
-            text(requirement, "key"),
-            "not a valid field selector key",
-        ));
-    }
-}
-
-fn term(term: &Value, check_values: bool, path: &Path<'_>, errors: &mut Errors) {
-    let expressions = path.child("matchExpressions");
-    for (index, own) in each(term, "matchExpressions") {
-        requirement(own, check_values, &expressions.index(index), errors);
-    }
-    let fields = path.child("matchFields");
-    for (index, own) in each(term, "matchFields") {
-        field_requirement(own, &fields.index(index), errors);
-    }
+fn no_field(_: &str) -> Vec<String> {
+    vec!["not a valid field selector key".to_string()]
 }
 
 pub(super) fn node_selector(selector: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let path = path.child("nodeSelectorTerms");
-    let terms = list(selector, "nodeSelectorTerms");
-    if terms.is_empty() {
-        errors.push(FieldError::required(path, "must have at least one node selector term"));
-    }
-    for (index, own) in terms.iter().enumerate() {
-        term(own, true, &path.index(index), errors);
-    }
+    check(NODES, selector, &Scope::of(selector), path, errors);
 }
 
 pub(super) const AFFINITY: Rules = &[
@@ -104,7 +81,7 @@ pub(super) const AFFINITY: Rules = &[
         "nodeAffinity",
         &[
             call(REQUIRED, required_nodes),
-            each_of(PREFERRED, &[whole(weight), whole(preference)]),
+            each_of(PREFERRED, &[whole(weight), structure("preference", PREFERRED_TERM)]),
         ],
     ),
     object("podAffinity", PODS),
@@ -127,15 +104,6 @@ const POD_TERM: Rules = &[
 
 fn required_nodes(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     node_selector(own, path, errors);
-}
-
-fn preference(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    term(
-        has(own, "preference").unwrap_or(&Value::Null),
-        false,
-        &path.child("preference"),
-        errors,
-    );
 }
 
 pub(super) fn selector(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
@@ -241,10 +209,7 @@ pub(super) fn tolerations(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &
         }
         match operator {
             "Equal" | "" => {
-                let problems = names::label_value(value);
-                if !problems.is_empty() {
-                    errors.push(FieldError::invalid(path.child("operator"), value, problems.join(";")));
-                }
+                invalid_each(errors, &path.child("operator"), value, joined_label_value(value));
             }
             "Exists" => {
                 if !value.is_empty() {
@@ -272,22 +237,26 @@ pub(super) fn tolerations(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &
     }
 }
 
+const TAINT: Rules = &[
+    always("key", names::qualified_name),
+    always("value", joined_label_value),
+    one_of("effect", &EFFECTS),
+];
+
+/// All that is wrong with it at once.
+fn joined_label_value(text: &str) -> Vec<String> {
+    match names::label_value(text) {
+        problems if problems.is_empty() => problems,
+        problems => vec![problems.join(";")],
+    }
+}
+
 pub(super) fn taints(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for (index, taint) in each(spec, "taints") {
         let path = path.index(index);
-        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
-        invalid_each(errors, &path.child("key"), key, names::qualified_name(key));
-        let problems = names::label_value(value);
-        if !problems.is_empty() {
-            errors.push(FieldError::invalid(path.child("value"), value, problems.join(";")));
-        }
-        if effect.is_empty() {
-            errors.push(FieldError::required(path.child("effect"), ""));
-        } else if !EFFECTS.contains(&effect) {
-            errors.push(FieldError::not_supported(path.child("effect"), effect, &EFFECTS));
-        }
-        if !seen.insert((key, effect)) {
+        check(TAINT, taint, &Scope::of(spec), &path, errors);
+        if !seen.insert((text(taint, "key"), text(taint, "effect"))) {
             let mut error = FieldError::duplicate(path, taint.clone());
             error.detail = "taints must be unique by key and effect pair".into();
             errors.push(error);

@@ -2,147 +2,118 @@
 
 use serde_json::Value;
 
-use super::{Errors, Path, each, has, invalid_each, label_selector, list, same, text};
+use super::rules::{
+    Cases, Rule, Rules, Scope, all, among, by, check_object, each, format, name, object, required, required_saying,
+    structure, told, whole, without,
+};
+use super::{Errors, Path, has, label_selector, list, same};
 use crate::names;
 use crate::status::FieldError;
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+const ROLE: Rules = &[each(
+    "rules",
+    &[
+        SOME_VERBS,
+        told(
+            "nonResourceURLs",
+            refused,
+            "namespaced rules cannot apply to non-resource URLs",
+        ),
+        whole(one_of_both),
+        OF_RESOURCES,
+    ],
+)];
+
+const CLUSTER_ROLE: Rules = &[
+    each("rules", &[SOME_VERBS, whole(one_of_both), OF_RESOURCES]),
+    object(
+        "aggregationRule",
+        &[
+            required_saying(
+                "clusterRoleSelectors",
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            ),
+            each("clusterRoleSelectors", &[whole(selector)]),
+        ],
+    ),
+];
+
+const SOME_VERBS: Rule = required_saying("verbs", "verbs must contain at least one value");
+const OF_RESOURCES: Rule = without(
+    "nonResourceURLs",
+    &[
+        required_saying("apiGroups", "resource rules must supply at least one api group"),
+        required_saying("resources", "resource rules must supply at least one resource"),
+    ],
+);
+
+const BINDING: Rules = &[
+    structure("roleRef", &[GROUP, among("kind", &["Role", "ClusterRole"]), ROLE_NAME]),
+    each("subjects", SUBJECT),
+];
+
+const CLUSTER_BINDING: Rules = &[
+    structure("roleRef", &[GROUP, among("kind", &["ClusterRole"]), ROLE_NAME]),
+    each("subjects", &[all(SUBJECT), by("kind", &OF_A_NAMESPACE)]),
+];
+
+const GROUP: Rule = among("apiGroup", &["rbac.authorization.k8s.io"]);
+const ROLE_NAME: Rule = name("name", names::path_segment);
+
+const SUBJECT: Rules = &[required("name"), by("kind", &BY_KIND)];
+
+const BY_KIND: Cases = Cases {
+    of: &[
+        (
+            &["ServiceAccount"],
+            &[format("name", names::dns_subdomain), among("apiGroup", &[""])],
+        ),
+        (&["User", "Group"], &[GROUP]),
+    ],
+    otherwise: &[among("kind", &["ServiceAccount", "User", "Group"])],
+};
+
+const OF_A_NAMESPACE: Cases = Cases {
+    of: &[(&["ServiceAccount"], &[required("namespace")])],
+    otherwise: &[],
+};
 
 pub fn role(role: &Value, errors: &mut Errors) {
-    rules(role, true, errors);
+    check_object(ROLE, role, errors);
 }
 
 pub fn cluster_role(role: &Value, errors: &mut Errors) {
-    rules(role, false, errors);
-    if let Some(aggregation) = has(role, "aggregationRule") {
-        let root = Path::new("aggregationRule");
-        let path = root.child("clusterRoleSelectors");
-        if list(aggregation, "clusterRoleSelectors").is_empty() {
-            errors.push(FieldError::required(
-                path,
-                "at least one clusterRoleSelector required if aggregationRule is non-nil",
-            ));
-        }
-        for (index, selector) in each(aggregation, "clusterRoleSelectors") {
-            let (path, before) = (path.index(index), errors.len());
-            label_selector(selector, &path, errors);
-            if errors.len() > before {
-                errors.push(FieldError::invalid(path, Value::Null, "invalid label selector."));
-            }
-        }
-    }
-}
-
-fn rules(role: &Value, namespaced: bool, errors: &mut Errors) {
-    let path = Path::new("rules");
-    for (index, rule) in each(role, "rules") {
-        policy_rule(rule, namespaced, &path.index(index), errors);
-    }
-}
-
-fn policy_rule(rule: &Value, namespaced: bool, path: &Path<'_>, errors: &mut Errors) {
-    if list(rule, "verbs").is_empty() {
-        errors.push(FieldError::required(
-            path.child("verbs"),
-            "verbs must contain at least one value",
-        ));
-    }
-    let urls = list(rule, "nonResourceURLs");
-    if !urls.is_empty() {
-        let shown = || Value::Array(urls.to_vec());
-        if namespaced {
-            errors.push(FieldError::invalid(
-                path.child("nonResourceURLs"),
-                shown(),
-                "namespaced rules cannot apply to non-resource URLs",
-            ));
-        }
-        if ["apiGroups", "resources", "resourceNames"]
-            .iter()
-            .any(|key| !list(rule, key).is_empty())
-        {
-            errors.push(FieldError::invalid(
-                path.child("nonResourceURLs"),
-                shown(),
-                "rules cannot apply to both regular resources and non-resource URLs",
-            ));
-        }
-        return;
-    }
-    if list(rule, "apiGroups").is_empty() {
-        errors.push(FieldError::required(
-            path.child("apiGroups"),
-            "resource rules must supply at least one api group",
-        ));
-    }
-    if list(rule, "resources").is_empty() {
-        errors.push(FieldError::required(
-            path.child("resources"),
-            "resource rules must supply at least one resource",
-        ));
-    }
+    check_object(CLUSTER_ROLE, role, errors);
 }
 
 pub fn role_binding(binding: &Value, errors: &mut Errors) {
-    binding_of(binding, true, &["Role", "ClusterRole"], errors);
+    check_object(BINDING, binding, errors);
 }
 
 pub fn cluster_role_binding(binding: &Value, errors: &mut Errors) {
-    binding_of(binding, false, &["ClusterRole"], errors);
+    check_object(CLUSTER_BINDING, binding, errors);
 }
 
-fn binding_of(binding: &Value, namespaced: bool, kinds: &[&str], errors: &mut Errors) {
-    let role = has(binding, "roleRef").unwrap_or(&Value::Null);
-    if text(role, "apiGroup") != GROUP {
-        errors.push(FieldError::not_supported(
-            "roleRef.apiGroup",
-            text(role, "apiGroup"),
-            &[GROUP],
-        ));
-    }
-    if !kinds.contains(&text(role, "kind")) {
-        errors.push(FieldError::not_supported("roleRef.kind", text(role, "kind"), kinds));
-    }
-    match text(role, "name") {
-        "" => errors.push(FieldError::required("roleRef.name", "")),
-        name => {
-            let path = Path::new("roleRef");
-            invalid_each(errors, &path.child("name"), name, names::path_segment(name));
-        }
-    }
-    let subjects = Path::new("subjects");
-    for (index, own) in each(binding, "subjects") {
-        subject(own, namespaced, &subjects.index(index), errors);
+fn refused(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors, why: &'static str) {
+    if !super::is_empty(Some(own)) {
+        errors.push(FieldError::invalid(path, own.clone(), why));
     }
 }
 
-fn subject(subject: &Value, namespaced: bool, path: &Path<'_>, errors: &mut Errors) {
-    let (name, group) = (text(subject, "name"), text(subject, "apiGroup"));
-    if name.is_empty() {
-        errors.push(FieldError::required(path.child("name"), ""));
+fn one_of_both(rule: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let set = |key: &&str| !list(rule, key).is_empty();
+    let urls = has(rule, "nonResourceURLs");
+    if let Some(urls) = urls.filter(|_| ["apiGroups", "resources", "resourceNames"].iter().any(set)) {
+        let why = "rules cannot apply to both regular resources and non-resource URLs";
+        refused(urls, scope, &path.child("nonResourceURLs"), errors, why);
     }
-    match text(subject, "kind") {
-        "ServiceAccount" => {
-            if !name.is_empty() {
-                invalid_each(errors, &path.child("name"), name, names::dns_subdomain(name));
-            }
-            if !group.is_empty() {
-                errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[""]));
-            }
-            if !namespaced && text(subject, "namespace").is_empty() {
-                errors.push(FieldError::required(path.child("namespace"), ""));
-            }
-        }
-        "User" | "Group" => {
-            if group != GROUP {
-                errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[GROUP]));
-            }
-        }
-        other => errors.push(FieldError::not_supported(
-            path.child("kind"),
-            other,
-            &["ServiceAccount", "User", "Group"],
-        )),
+}
+
+fn selector(selector: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let before = errors.len();
+    label_selector(selector, path, errors);
+    if errors.len() > before {
+        errors.push(FieldError::invalid(path, Value::Null, "invalid label selector."));
     }
 }
 
@@ -175,7 +146,7 @@ mod tests {
         );
         assert_eq!(errors, []);
         cluster_role_binding(
-            &json!({"roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "x"},
+            &json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "x"},
                 "subjects": [{"kind": "ServiceAccount", "name": "default"}]}),
             &mut errors,
         );

@@ -91,7 +91,7 @@ fn topologies(terms: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Er
     const TERM: Rules = &[each_unique(
         "matchLabelExpressions",
         "key",
-        &[whole(topology_values), always("key", names::qualified_name)],
+        &[&[whole(topology_values), always("key", names::qualified_name)], &[]],
     )];
     let mut seen: HashSet<String> = HashSet::new();
     for (index, term) in numbered(terms) {

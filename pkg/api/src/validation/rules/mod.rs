@@ -2,6 +2,8 @@
 //! together. What compares fields with each other, or with the object around them, is a `Call`. Nothing is allocated
 //! until something is wrong.
 
+mod make;
+
 use std::collections::HashSet;
 
 use serde_json::Value;
@@ -11,20 +13,22 @@ use super::{Errors, NEGATIVE, NOT_POSITIVE, Path, is_empty};
 use crate::names;
 use crate::status::FieldError;
 
+pub(in crate::validation) use self::make::*;
+
 /// The checks of one type.
-pub(super) type Rules = &'static [Rule];
+pub(in crate::validation) type Rules = &'static [Rule];
 
 /// What is wrong with a text; nothing when it is as it should be.
-pub(super) type Format = fn(&str) -> Vec<String>;
+pub(in crate::validation) type Format = fn(&str) -> Vec<String>;
 
 /// A check of its own: of a field that is there, or of the whole value.
-pub(super) type Call = fn(&Value, &Scope<'_>, &Path<'_>, &mut Errors);
+pub(in crate::validation) type Call = fn(&Value, &Scope<'_>, &Path<'_>, &mut Errors);
 
 /// The same with a word of the table's.
-pub(super) type Told = fn(&Value, &Scope<'_>, &Path<'_>, &mut Errors, &'static str);
+pub(in crate::validation) type Told = fn(&Value, &Scope<'_>, &Path<'_>, &mut Errors, &'static str);
 
 /// One check of one field; of the whole value where the field's name is empty.
-pub(super) struct Rule {
+pub(in crate::validation) struct Rule {
     field: &'static str,
     check: Check,
 }
@@ -64,8 +68,24 @@ enum Check {
     Struct(Rules),
     /// Each of a list.
     Each(Rules),
-    /// Each of a list, and none twice by this field.
-    EachUnique(&'static str, Rules),
+    /// Each of a list, and none twice by this field; the checks before that is told, and those after it.
+    EachUnique(&'static str, &'static [Rules; 2]),
+    /// Each text of a list is one of these, and none twice.
+    Set(&'static [&'static str]),
+    /// Each key of a map of a form.
+    Keys(Format),
+    /// What a map, which may be absent, holds by these keys.
+    Entries(Rules),
+    /// There, be it empty.
+    Present,
+    /// Forbidden unless empty, saying this.
+    Empty(&'static str),
+    /// More items are too many, and end the checks; else those of the whole value go on.
+    AtMost(usize, Rules),
+    /// The checks of the whole value where this is empty.
+    Without(Rules),
+    /// The checks of the whole value by what this says.
+    By(&'static Cases),
     /// One of several fields says what the value is.
     Union(&'static Union),
     /// If it is there.
@@ -75,7 +95,7 @@ enum Check {
 }
 
 /// A value of which one of several fields is set: the first is checked, each further one forbidden.
-pub(super) struct Union {
+pub(in crate::validation) struct Union {
     pub members: &'static [Member],
     /// Said of each further one.
     pub many: &'static str,
@@ -83,7 +103,16 @@ pub(super) struct Union {
     pub none: &'static str,
 }
 
-pub(super) struct Member {
+/// What a field says, and the checks then.
+pub(in crate::validation) type Case = (&'static [&'static str], Rules);
+
+/// The checks of a value by what one of its fields says.
+pub(in crate::validation) struct Cases {
+    pub of: &'static [Case],
+    pub otherwise: Rules,
+}
+
+pub(in crate::validation) struct Member {
     pub field: &'static str,
     /// Under which name its own fields are told, and under which that it is one too many.
     pub told: &'static str,
@@ -91,18 +120,9 @@ pub(super) struct Member {
     pub rules: Rules,
 }
 
-pub(super) const fn member(field: &'static str, rules: Rules) -> Member {
-    Member {
-        field,
-        told: field,
-        again: field,
-        rules,
-    }
-}
-
 /// What stands around the value that is checked.
 #[derive(Clone, Copy)]
-pub(super) struct Scope<'a> {
+pub(in crate::validation) struct Scope<'a> {
     /// The object itself.
     pub object: &'a Value,
     /// Of the pod, or of the pods that a template makes.
@@ -115,156 +135,49 @@ impl<'a> Scope<'a> {
     }
 }
 
-pub(super) const fn required(field: &'static str) -> Rule {
-    required_saying(field, "")
-}
-
-pub(super) const fn required_saying(field: &'static str, why: &'static str) -> Rule {
-    let check = Check::Required(why);
-    Rule { field, check }
-}
-
-pub(super) const fn name(field: &'static str, form: Format) -> Rule {
-    let check = Check::Name(form);
-    Rule { field, check }
-}
-
-pub(super) const fn format(field: &'static str, form: Format) -> Rule {
-    let check = Check::Format(form);
-    Rule { field, check }
-}
-
-pub(super) const fn always(field: &'static str, form: Format) -> Rule {
-    let check = Check::Always(form);
-    Rule { field, check }
-}
-
-pub(super) const fn format_if_set(field: &'static str, form: Format) -> Rule {
-    let check = Check::FormatIfSet(form);
-    Rule { field, check }
-}
-
-pub(super) const fn numbers(field: &'static str, low: i64, high: i64) -> Rule {
-    let check = Check::Numbers(low, high);
-    Rule { field, check }
-}
-
-pub(super) const fn texts(field: &'static str, form: Format) -> Rule {
-    let check = Check::Texts(form);
-    Rule { field, check }
-}
-
-pub(super) const fn one_of(field: &'static str, values: &'static [&'static str]) -> Rule {
-    one_of_saying(field, values, "")
-}
-
-pub(super) const fn one_of_saying(field: &'static str, values: &'static [&'static str], missing: &'static str) -> Rule {
-    let check = Check::Enum(values, missing);
-    Rule { field, check }
-}
-
-pub(super) const fn among(field: &'static str, values: &'static [&'static str]) -> Rule {
-    let check = Check::Among(values);
-    Rule { field, check }
-}
-
-pub(super) const fn one_of_if_set(field: &'static str, values: &'static [&'static str]) -> Rule {
-    let check = Check::EnumIfSet(values);
-    Rule { field, check }
-}
-
-pub(super) const fn non_negative(field: &'static str) -> Rule {
-    let check = Check::NonNegative;
-    Rule { field, check }
-}
-
-pub(super) const fn positive(field: &'static str) -> Rule {
-    let check = Check::Positive;
-    Rule { field, check }
-}
-
-pub(super) const fn range(field: &'static str, low: i64, high: i64) -> Rule {
-    let check = Check::Range(low, high);
-    Rule { field, check }
-}
-
-pub(super) const fn number(field: &'static str, low: i64, high: i64) -> Rule {
-    let check = Check::Number(low, high);
-    Rule { field, check }
-}
-
-pub(super) const fn object(field: &'static str, rules: Rules) -> Rule {
-    let check = Check::Object(rules);
-    Rule { field, check }
-}
-
-pub(super) const fn structure(field: &'static str, rules: Rules) -> Rule {
-    let check = Check::Struct(rules);
-    Rule { field, check }
-}
-
-pub(super) const fn each(field: &'static str, rules: Rules) -> Rule {
-    let check = Check::Each(rules);
-    Rule { field, check }
-}
-
-pub(super) const fn each_unique(field: &'static str, key: &'static str, rules: Rules) -> Rule {
-    let check = Check::EachUnique(key, rules);
-    Rule { field, check }
-}
-
-pub(super) const fn union(one: &'static Union) -> Rule {
-    let check = Check::Union(one);
-    Rule { field: "", check }
-}
-
-pub(super) const fn call(field: &'static str, own: Call) -> Rule {
-    let check = Check::Call(own);
-    Rule { field, check }
-}
-
-pub(super) const fn told(field: &'static str, own: Told, word: &'static str) -> Rule {
-    let check = Check::Told(own, word);
-    Rule { field, check }
-}
-
-/// The checks of another type too.
-pub(super) const fn all(rules: Rules) -> Rule {
-    structure("", rules)
-}
-
-/// A check of the whole value.
-pub(super) const fn whole(own: Call) -> Rule {
-    call("", own)
-}
-
 /// Runs the checks of a kind on an object, whose fields have no path before them.
-pub(super) fn check_object(rules: Rules, object: &Value, errors: &mut Errors) {
+pub(in crate::validation) fn check_object(rules: Rules, object: &Value, errors: &mut Errors) {
     check(rules, object, &Scope::of(object), &Path::ROOT, errors);
 }
 
 /// Runs the checks of a kind's spec.
-pub(super) fn check_spec(rules: Rules, object: &Value, errors: &mut Errors) {
+pub(in crate::validation) fn check_spec(rules: Rules, object: &Value, errors: &mut Errors) {
     let spec = super::spec_of(object);
     check(rules, spec, &Scope::of(object), &super::SPEC, errors);
 }
 
 /// Runs a type's checks on a value.
-pub(super) fn check(rules: Rules, value: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+pub(in crate::validation) fn check(
+    rules: Rules,
+    value: &Value,
+    scope: &Scope<'_>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     let map = value.as_object();
     for rule in rules {
         if rule.field.is_empty() {
-            rule.check.run(Some(value), scope, path, errors);
+            rule.check.run(value, Some(value), scope, path, errors);
             continue;
         }
         let own = map.and_then(|map| map.get(rule.field)).filter(|own| !own.is_null());
-        rule.check.run(own, scope, &path.child(rule.field), errors);
+        rule.check.run(value, own, scope, &path.child(rule.field), errors);
     }
 }
 
 impl Check {
-    fn run(&self, own: Option<&Value>, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    /// On a field of a value, or on its absence.
+    fn run(&self, whole: &Value, own: Option<&Value>, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+        let go_on = |rules, errors: &mut Errors| check(rules, whole, scope, path.parent(), errors);
         match self {
+            Check::AtMost(most, rules) => match own.and_then(Value::as_array).map_or(0, Vec::len) {
+                count if count > *most => errors.push(FieldError::too_many(path, count, *most)),
+                _ => go_on(rules, errors),
+            },
+            Check::Without(rules) if is_empty(own) => go_on(rules, errors),
+            Check::By(cases) => go_on(cases.rules(own.and_then(Value::as_str).unwrap_or("")), errors),
+            Check::Entries(rules) => check_entries(rules, own.unwrap_or(&Value::Null), scope, path, errors),
+            Check::Present if own.is_none() => errors.push(FieldError::required(path, "")),
             Check::Required(why) => {
                 if is_empty(own) {
                     errors.push(FieldError::required(path, *why));
@@ -305,7 +218,13 @@ impl Check {
             Check::Positive if number() <= 0 => errors.push(FieldError::invalid(path, number(), NOT_POSITIVE)),
             Check::Range(low, high) => in_range(own, *low, *high, path, errors),
             Check::Object(rules) => check(rules, own, scope, path, errors),
-            Check::Texts(..) | Check::Numbers(..) | Check::Each(_) | Check::EachUnique(..) => {
+            Check::Empty(why) if !is_empty(Some(own)) => errors.push(FieldError::forbidden(path, *why)),
+            Check::Keys(form) => {
+                for (key, _) in own.as_object().into_iter().flatten() {
+                    formed(*form, key, &path.key(key), errors);
+                }
+            }
+            Check::Texts(..) | Check::Numbers(..) | Check::Set(_) | Check::Each(_) | Check::EachUnique(..) => {
                 let items = own.as_array().map_or(&[][..], Vec::as_slice);
                 self.run_on_list(items, scope, path, errors);
             }
@@ -324,16 +243,33 @@ impl Check {
                 Check::Texts(form) => formed(*form, item.as_str().unwrap_or(""), &path, errors),
                 Check::Numbers(low, high) => in_range(item, *low, *high, &path, errors),
                 Check::Each(rules) => check(rules, item, scope, &path, errors),
-                Check::EachUnique(key, rules) => {
-                    check(rules, item, scope, &path, errors);
+                Check::Set(values) => {
+                    let own = item.as_str().unwrap_or("");
+                    if !values.contains(&own) {
+                        errors.push(FieldError::not_supported(path, own, values));
+                    }
+                    if !seen.insert(own) {
+                        errors.push(FieldError::duplicate(path, own));
+                    }
+                }
+                Check::EachUnique(key, [before, after]) => {
+                    check(before, item, scope, &path, errors);
                     let own = super::text(item, key);
                     if !seen.insert(own) {
                         errors.push(FieldError::duplicate(path.child(key), own));
                     }
+                    check(after, item, scope, &path, errors);
                 }
                 _ => {}
             }
         }
+    }
+}
+
+fn check_entries(rules: Rules, map: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    for rule in rules {
+        let own = super::has(map, rule.field);
+        rule.check.run(map, own, scope, &path.key(rule.field), errors);
     }
 }
 
@@ -347,6 +283,13 @@ fn in_range(value: &Value, low: i64, high: i64, path: &Path<'_>, errors: &mut Er
 fn formed(form: Format, text: &str, path: &Path<'_>, errors: &mut Errors) {
     for problem in form(text) {
         errors.push(FieldError::invalid(path, text, problem));
+    }
+}
+
+impl Cases {
+    fn rules(&self, own: &str) -> Rules {
+        let case = self.of.iter().find(|(values, _)| values.contains(&own));
+        case.map_or(self.otherwise, |(_, rules)| rules)
     }
 }
 
@@ -386,67 +329,4 @@ impl Union {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn problems(rules: Rules, value: &Value) -> Vec<String> {
-        let mut errors = Errors::new();
-        check(rules, value, &Scope::of(value), &Path::new("spec"), &mut errors);
-        errors.iter().map(ToString::to_string).collect()
-    }
-
-    const EITHER: Union = Union {
-        members: &[member("a", &[required("x")]), member("b", &[]), member("c", &[])],
-        many: "only one",
-        none: "one of them",
-    };
-    const ONE: Rules = &[union(&EITHER)];
-    const ITEM: Rules = &[name("name", names::dns_label)];
-    const RULES: Rules = &[
-        one_of("kind", &["A", "B"]),
-        one_of_if_set("mode", &["A", "B"]),
-        non_negative("count"),
-        positive("size"),
-        range("port", 1, 9),
-        each_unique("items", "name", ITEM),
-        structure("inner", &[required_saying("x", "why")]),
-        object("outer", &[required("x")]),
-    ];
-
-    #[test]
-    fn checks_run_in_their_order() {
-        let good = json!({"kind": "A", "items": [{"name": "a"}], "inner": {"x": 1}});
-        assert_eq!(problems(RULES, &good), Vec::<String>::new());
-        let bad = json!({"kind": "", "mode": "C", "count": -1, "size": 0, "port": 10,
-            "items": [{"name": "a"}, {"name": "a"}, {}], "outer": {}});
-        assert_eq!(
-            problems(RULES, &bad),
-            [
-                "spec.kind: Required value",
-                "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
-                "spec.count: Invalid value: -1: must be greater than or equal to 0",
-                "spec.size: Invalid value: 0: must be greater than zero",
-                "spec.port: Invalid value: 10: must be between 1 and 9, inclusive",
-                "spec.items[1].name: Duplicate value: \"a\"",
-                "spec.items[2].name: Required value",
-                "spec.inner.x: Required value: why",
-                "spec.outer.x: Required value",
-            ]
-        );
-    }
-
-    #[test]
-    fn of_a_union_the_first_counts() {
-        let of = |value: Value| problems(ONE, &value);
-        assert_eq!(of(json!({"name": "n"})), ["spec: Required value: one of them"]);
-        assert_eq!(of(json!({"name": "n", "a": {}})), ["spec.a.x: Required value"]);
-        assert_eq!(of(json!({"b": {}, "a": {"x": 1}})), ["spec.b: Forbidden: only one"]);
-        assert_eq!(of(json!({"b": {}, "a": null})), Vec::<String>::new());
-        assert_eq!(
-            of(json!({"name": "n", "c": {}, "b": {}, "a": {"x": 1}})),
-            ["spec.b: Forbidden: only one", "spec.c: Forbidden: only one"]
-        );
-    }
-}
+mod tests;
