@@ -1,9 +1,13 @@
 //! Which kinds there are, asked for all groups at once: one whose server does not answer hides no other, and is told of.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
 use std::sync::Arc;
 
+use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
+use http::{HeaderValue, StatusCode};
 use kube::Client;
+use kube::client::Body;
 use kube::discovery::ApiResource;
 use mk8s_api::meta;
 use serde_json::Value;
@@ -22,28 +26,68 @@ pub struct Discovered {
 /// What all groups have in one document (<https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery>).
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Asks for all kinds. Those `known` stay where asking fails: that is no word of their end.
-pub(super) async fn discover(client: &Client, known: &[Arc<Kind>]) -> Discovered {
-    let mut finding = Finding::default();
-    for path in ["/api", "/apis"] {
-        let request = http::Request::get(path).header(http::header::ACCEPT, AGGREGATED);
-        let answer = match request.body(Vec::new()) {
-            Ok(request) => client
-                .request::<Value>(request)
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match answer {
-            Ok(list) => finding.add_groups(&list, known),
-            Err(error) => {
-                let core = path == "/api";
-                finding.keep(known, |kind| kind.api.group.is_empty() == core);
-                finding.found.failures.push(format!("{path}: {error}"));
+/// Asks which kinds there are. What has not changed since it was heard last is not sent again.
+#[derive(Default)]
+pub(super) struct Discovery {
+    /// Of the answers that told of no failure, by their paths.
+    tags: HashMap<&'static str, HeaderValue>,
+}
+
+/// What is there at a path; nothing where it is as before.
+struct Answer {
+    list: Option<Value>,
+    tag: Option<HeaderValue>,
+}
+
+impl Discovery {
+    /// Asks for all kinds. Those `known` stay where asking fails: that is no word of their end.
+    pub(super) async fn discover(&mut self, client: &Client, known: &[Arc<Kind>]) -> Discovered {
+        let mut finding = Finding::default();
+        for path in ["/api", "/apis"] {
+            let failed = finding.found.failures.len();
+            let of_path = |kind: &Kind| kind.api.group.is_empty() == (path == "/api");
+            let tag = match ask(client, path, self.tags.get(path)).await {
+                Ok(Answer { list: None, tag }) => {
+                    finding.keep(known, of_path);
+                    tag
+                }
+                Ok(Answer { list: Some(list), tag }) => {
+                    finding.add_groups(&list, known);
+                    tag
+                }
+                Err(error) => {
+                    finding.keep(known, of_path);
+                    finding.found.failures.push(format!("{path}: {error}"));
+                    None
+                }
+            };
+            match tag.filter(|_| finding.found.failures.len() == failed) {
+                Some(tag) => drop(self.tags.insert(path, tag)),
+                None => drop(self.tags.remove(path)),
             }
         }
+        finding.found
     }
-    finding.found
+}
+
+async fn ask(client: &Client, path: &str, known: Option<&HeaderValue>) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+    let mut request = http::Request::get(path)
+        .header(ACCEPT, AGGREGATED)
+        .body(Body::empty())?;
+    if let Some(tag) = known {
+        request.headers_mut().insert(IF_NONE_MATCH, tag.clone());
+    }
+    let response = client.send(request).await?;
+    let (status, tag) = (response.status(), response.headers().get(ETAG).cloned());
+    if status == StatusCode::NOT_MODIFIED && known.is_some() {
+        let tag = known.cloned();
+        return Ok(Answer { list: None, tag });
+    }
+    if !status.is_success() {
+        return Err(status.to_string().into());
+    }
+    let list = serde_json::from_slice(&response.into_body().collect_bytes().await?)?;
+    Ok(Answer { list: Some(list), tag })
 }
 
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! The metadata of every object of every kind that can be listed and watched: what garbage collection and namespace deletion see.
 //!
-//! Kinds come from discovery, so that those of later API groups are seen as well; it is asked again when definitions of kinds change.
+//! Kinds come from discovery, so that those of later API groups are seen as well; it is asked again when definitions of kinds change, and now and then.
 //! Objects come from a [`Feed`], in the API server's process from its watch cache itself: of each one's text only what stands in its
 //! metadata about owners and deletion is read.
 
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 pub use discovery::Discovered;
+use discovery::Discovery;
 
 /// Kinds that own nothing and are owned by nothing, and of which there are many.
 const IGNORED: &[&str] = &["events"];
@@ -36,8 +37,16 @@ const DEFINING: &[&str] = &["customresourcedefinitions", "apiservices"];
 /// deletes it reads before, with all owners: a kind that is not seen keeps garbage, and loses nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long what may be news waits for more of it: an operator's many definitions are asked for together.
-const TOGETHER: Duration = Duration::from_millis(200);
+/// When the kinds are asked for after what may be news of them. First soon: an operator's many definitions wait for each other. Then
+/// later: the API server hears of a definition by the same watch, and what it makes of it may take it a while, of which nothing tells.
+const AFTER_NEWS: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+];
+
+/// When they are asked for without news, as upstream does: what is the same is not sent.
+const ALWAYS: Duration = Duration::from_secs(30);
 
 /// A kind of objects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -171,7 +180,7 @@ struct Watch {
 /// Keeps the hub up to date and tells of all changes, for ever.
 pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
     let mut watches = Watches::default();
-    let mut asking = Asking::default();
+    let (mut asking, mut discovery) = (Asking::default(), Discovery::default());
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     loop {
@@ -180,12 +189,14 @@ pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
             Some(change) = watches.changes.next() => {
                 // What was told before its kind was found to be gone is no news any more.
                 if let Some(defines) = watches.hear(&change) {
-                    asking.ask(defines);
+                    if defines {
+                        asking.hear();
+                    }
                     publish(&monitor.hub, change, &mut tell);
                 }
             }
             () = asking.due() => {
-                let found = discovery::discover(&monitor.client, &monitor.hub.discovered().kinds).await;
+                let found = discovery.discover(&monitor.client, &monitor.hub.discovered().kinds).await;
                 asking.told(&found);
                 let gone = watches.renew(&monitor.feed, &found.kinds);
                 // First: who hears of a kind that is gone asks which there are.
@@ -209,7 +220,9 @@ pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
 
 /// When the kinds are asked for next.
 struct Asking {
-    at: Option<Instant>,
+    at: Instant,
+    /// When there was news last.
+    news: Option<Instant>,
     backoff: Backoff,
     failing: bool,
 }
@@ -217,37 +230,37 @@ struct Asking {
 impl Default for Asking {
     fn default() -> Self {
         Asking {
-            at: Some(Instant::now()),
-            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(30)),
+            at: Instant::now(),
+            news: None,
+            backoff: Backoff::new(Duration::from_millis(50), ALWAYS),
             failing: false,
         }
     }
 }
 
 impl Asking {
-    fn ask(&mut self, soon: bool) {
-        if soon {
-            let soon = Instant::now() + TOGETHER;
-            self.at = Some(self.at.map_or(soon, |at| at.min(soon)));
-        }
+    fn hear(&mut self) {
+        let now = Instant::now();
+        self.news = Some(now);
+        self.at = self.at.min(now + AFTER_NEWS[0]);
     }
 
     async fn due(&self) {
-        match self.at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+        tokio::time::sleep_until(self.at).await;
     }
 
     /// What failed is asked for again, and told of once.
     fn told(&mut self, found: &Discovered) {
+        let now = Instant::now();
+        let after_news = AFTER_NEWS.iter().filter_map(|after| Some(self.news? + *after));
+        self.at = after_news.fold(now + ALWAYS, |next, at| if at > now { next.min(at) } else { next });
         let failures = found.failures.join(", ");
         if failures.is_empty() {
             self.backoff.reset();
-            (self.at, self.failing) = (None, false);
+            self.failing = false;
             return;
         }
-        self.at = Some(Instant::now() + self.backoff.next_delay());
+        self.at = self.at.min(now + self.backoff.next_delay());
         if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(failures, "discovery failed again");
         } else {

@@ -264,7 +264,9 @@ async fn a_group_that_cannot_be_asked_hides_no_other_and_keeps_its_kinds() {
     }
     broken.store(true, Ordering::SeqCst);
     let (monitor, ..) = of_two_groups(&broken);
-    let again = discovery::discover(&monitor.client, &hub.discovered().kinds).await;
+    let again = Discovery::default()
+        .discover(&monitor.client, &hub.discovered().kinds)
+        .await;
     assert_eq!(
         (again.kinds.len(), again.failures.len()),
         (2, 1),
@@ -304,4 +306,100 @@ async fn many_definitions_that_come_together_are_asked_about_once() {
     assert_eq!(told.load(Ordering::SeqCst), 99);
     let discoveries = server.discoveries.load(Ordering::SeqCst);
     assert!((2..10).contains(&discoveries), "{discoveries}");
+}
+
+/// Discovery that has widgets from a moment on, and sends nothing to who has what is there.
+#[derive(Clone)]
+struct Late {
+    from: Instant,
+    sent: Arc<AtomicU32>,
+}
+
+async fn late(server: Late, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+    let has_widgets = Instant::now() >= server.from;
+    let (tag, body) = match (request.uri().path(), has_widgets) {
+        ("/api", _) => ("core", groups(&[])),
+        (_, false) => ("a", groups(&[group("g", &version("v1", &[DEFINITIONS]))])),
+        (_, true) => (
+            "b",
+            groups(&[group("g", &version("v1", &[DEFINITIONS, ("widgets", "Widget")]))]),
+        ),
+    };
+    let known = request.headers().get("if-none-match");
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert("etag", tag.parse().unwrap());
+    if known.is_some_and(|known| known == tag) {
+        *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+    } else {
+        server.sent.fetch_add(1, Ordering::SeqCst);
+        *response.body_mut() = Body::from(body.to_string().into_bytes());
+    }
+    Ok(response)
+}
+
+const DEFINITIONS: (&str, &str) = ("customresourcedefinitions", "CustomResourceDefinition");
+
+/// One definition, a minute after the list of them; or none.
+struct OneDefinition(bool);
+
+impl Feed for OneDefinition {
+    fn open(&self, selection: &Selection, _: Option<u64>) -> Changes {
+        let list = stream::iter([Ok(feed::Change::UpTo(1))]);
+        if !self.0 || selection.plural != DEFINITIONS.0 {
+            return list.chain(stream::pending()).boxed();
+        }
+        let made = stream::once(async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok(feed::Change::Applied(object("d", 2)))
+        });
+        list.chain(made).chain(stream::pending()).boxed()
+    }
+}
+
+/// When the hub shows widgets, which are served from a moment after the start, and how many answers had a body.
+async fn found_after(from: Duration, defined: bool) -> (Duration, u32) {
+    let start = Instant::now();
+    let server = Late {
+        from: start + from,
+        sent: Arc::default(),
+    };
+    let (sent, hub) = (server.sent.clone(), Arc::new(Hub::default()));
+    let monitor = Monitor {
+        client: Client::new(
+            tower::service_fn(move |request| late(server.clone(), request)),
+            "default",
+        ),
+        feed: Arc::new(OneDefinition(defined)),
+        hub: hub.clone(),
+        synced: watch::channel(false).0,
+    };
+    let shown = async {
+        while hub.kind("g/v1", "Widget").is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = keep(monitor, |_| {}) => unreachable!("it is kept for ever"),
+        () = shown => {}
+        () = tokio::time::sleep(Duration::from_secs(300)) => panic!("it is never seen"),
+    }
+    assert!(hub.kind("g/v1", DEFINITIONS.1).is_some());
+    (start.elapsed(), sent.load(Ordering::SeqCst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_makes_of_a_definition_later_is_seen() {
+    let minute = Duration::from_secs(60);
+    for (after, seen) in [
+        (Duration::from_millis(300), Duration::from_secs(3)),
+        (Duration::from_secs(5), Duration::from_secs(11)),
+    ] {
+        let (at, sent) = found_after(minute + after, true).await;
+        assert!(at < minute + seen, "{at:?}");
+        assert_eq!(sent, 3, "what is the same is not sent again");
+    }
+    // Of which nothing tells.
+    let (at, sent) = found_after(minute + Duration::from_secs(5), false).await;
+    assert!(at < minute + Duration::from_secs(35), "{at:?}");
+    assert_eq!(sent, 3);
 }
