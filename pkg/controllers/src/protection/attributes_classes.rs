@@ -10,7 +10,7 @@ use mk8s_client::Event;
 
 use super::{ATTRIBUTES_CLASSES, CLAIMS, Protected, Protector, VOLUMES, key_of};
 use crate::context::Context;
-use crate::driver::Driver;
+use crate::driver::{Driver, Next};
 use crate::error::Error;
 use crate::meta::{self, Key};
 
@@ -26,9 +26,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         driver.watch(informer, left_by);
     }
     let by_class = users.map(|informer| informer.index("attributes class", classes_of));
-    let in_use = move |class: Arc<Protected>| -> BoxFuture<'static, Result<bool, Error>> {
+    let in_use = move |class: Arc<Protected>| -> BoxFuture<'static, Result<Option<Next>, Error>> {
         let used = by_class.iter().any(|index| index.count(meta::name(&*class)) > 0);
-        Box::pin(std::future::ready(Ok(used)))
+        Box::pin(std::future::ready(Ok(used.then_some(Next::Done))))
     };
     let protector = Protector {
         ctx,

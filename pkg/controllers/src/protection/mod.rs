@@ -143,8 +143,8 @@ impl Kind for Protected {
     }
 }
 
-/// Whether an object is used that is to go.
-type InUse = Box<dyn Fn(Arc<Protected>) -> BoxFuture<'static, Result<bool, Error>> + Send + Sync>;
+/// When an object that is to go is looked at again, if it is used.
+type InUse = Box<dyn Fn(Arc<Protected>) -> BoxFuture<'static, Result<Option<Next>, Error>> + Send + Sync>;
 
 struct Protector {
     ctx: Context,
@@ -188,8 +188,10 @@ impl Reconcile for Protector {
         let Some(change) = change(&object.metadata, finalizer) else {
             return Ok(Next::Done);
         };
-        if change == Finalizer::Removed && (self.in_use)(object.clone()).await? {
-            return Ok(Next::Done);
+        if change == Finalizer::Removed
+            && let Some(next) = (self.in_use)(object.clone()).await?
+        {
+            return Ok(next);
         }
         self.write(&key, meta::uid(&*object), &change).await?;
         Ok(Next::Done)

@@ -4,7 +4,7 @@
 
 use super::{Protected, Protector, VOLUMES, key_of};
 use crate::context::Context;
-use crate::driver::Driver;
+use crate::driver::{Driver, Next};
 use crate::error::Error;
 
 const WORKERS: usize = 1;
@@ -18,7 +18,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         ctx,
         guarded: &VOLUMES,
         objects: volumes,
-        in_use: Box::new(|volume| Box::pin(std::future::ready(Ok(is_bound(&volume))))),
+        in_use: Box::new(|volume| Box::pin(std::future::ready(Ok(is_bound(&volume).then_some(Next::Done))))),
     };
     driver.run(WORKERS, protector).await
 }
