@@ -44,35 +44,43 @@ async fn applied(api: &Api, object: &Value, manager: &str) -> (u16, Value) {
     }
 }
 
+const DEFINITION: &str = "CustomResourceDefinition";
+
+/// An object without what every write changes; of a definition also without its status, which comes by itself.
+fn content(mut object: Value) -> Value {
+    for field in ["managedFields", "resourceVersion"] {
+        object["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    if object["kind"] == DEFINITION {
+        object.as_object_mut().unwrap().remove("status");
+    }
+    object
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_is_applied_again_to_no_effect() {
     let api = Api::open().await;
     let bundle = generate::bundle(7, 1 << 20);
     assert!(bundle.len() > 60, "{}", bundle.len());
-    let mut revisions = Vec::new();
+    let mut stored = Vec::new();
     for object in &bundle {
         let (code, answer) = applied(&api, object, "operator").await;
         assert_eq!(code, 201, "{}: {answer}", path(object));
-        revisions.push(answer["metadata"]["resourceVersion"].clone());
+        stored.push(answer);
     }
-    for (object, revision) in bundle.iter().zip(&revisions) {
+    for (object, before) in bundle.iter().zip(&stored) {
         let (code, answer) = applied(&api, object, "operator").await;
         assert_eq!(code, 200, "{}: {answer}", path(object));
         // A definition's conditions have come since.
-        if object["kind"] != "CustomResourceDefinition" {
-            assert_eq!(&answer["metadata"]["resourceVersion"], revision, "{answer}");
+        if object["kind"] != DEFINITION {
+            assert_eq!(&answer, before);
         }
     }
     // Another manager that wants the same shares it (a Secret's stringData is never there to share), and no more changes.
-    for object in &bundle {
+    for (object, before) in bundle.iter().zip(stored) {
         let (code, answer) = applied(&api, object, "another&force=true").await;
         assert_eq!(code, 200, "{}: {answer}", path(object));
-        assert_eq!(
-            answer["metadata"]["generation"].as_u64().unwrap_or(1),
-            1,
-            "{}",
-            path(object)
-        );
+        assert_eq!(content(answer), content(before), "{}", path(object));
     }
     for object in bundle.iter().rev() {
         let (code, answer) = api.delete(&path(object), None).await;
