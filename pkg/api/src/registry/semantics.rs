@@ -48,7 +48,7 @@ pub struct Strategy {
     pub validate: fn(&Value, &Value, &mut Vec<FieldError>),
 }
 
-/// There is one of each.
+/// There is one of each, a static, which has an address of its own, as its functions may not.
 impl PartialEq for Strategy {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
