@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # What programs do, through the clients that they are written with, on the cluster of a kubeconfig:
 #   clients.sh KUBECONFIG [CLIENT…]      python javascript java go, or those that are named. (The kube crate is what tests/api uses.)
-# Each makes a namespace and a CRD of its own, and removes them. MK8S_CLIENTS_IMAGE: an image with a shell, for what needs a pod.
+# Each makes a namespace and a CRD of its own, and removes them, also where it fails. MK8S_CLIENTS_IMAGE: an image with a shell, for
+# what Python and JavaScript do with a pod; `none` leaves that out, and each line says so. Java and Go read and write objects alone.
 # The clients come from their registries, once, into ~/.cache/mk8s/clients; needs Python, Node.js 20, a JDK with Maven, Go.
 set -uo pipefail
+[ -n "${MK8S_CLIENTS_IMAGE:-}" ] || { echo "error: MK8S_CLIENTS_IMAGE names no image (none: without pods)" >&2; exit 2; }
 KUBECONFIG=$(readlink -f "${1:?which kubeconfig?}") || exit 1
 export KUBECONFIG
 shift
@@ -13,14 +15,18 @@ here=$(dirname "$(readlink -f "$0")")/clients
 cache=${MK8S_CLIENTS_DIR:-$HOME/.cache/mk8s/clients}
 mkdir -p "$cache"
 
+# What is installed lies under its version: another one is another folder.
 python() {
-  [ -x "$cache/python/bin/python" ] || { python3 -m venv "$cache/python" && "$cache/python/bin/pip" install --quiet kubernetes==35.0.0; } || return
-  "$cache/python/bin/python" "$here/python.py"
+  local version=35.0.0
+  local venv=$cache/python-$version
+  [ -e "$venv/installed" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet "kubernetes==$version" && touch "$venv/installed"; } || return
+  "$venv/bin/python" "$here/python.py"
 }
 
 javascript() (
-  mkdir -p "$cache/javascript" && cd "$cache/javascript" || return
-  [ -d node_modules/@kubernetes/client-node ] || npm install --silent @kubernetes/client-node@1.4.0 || return
+  version=1.4.0
+  mkdir -p "$cache/javascript-$version" && cd "$cache/javascript-$version" || return
+  [ -e installed ] || { npm install --silent "@kubernetes/client-node@$version" && touch installed; } || return
   cp "$here/javascript.mjs" . && node javascript.mjs
 )
 
@@ -37,12 +43,14 @@ go_client() (
 
 failed=0
 for client in "${clients[@]}"; do
+  pods=
   case $client in
-    python | javascript | java) run=$client ;;
-    go) run=go_client ;;
+    python | javascript) run=$client; [ "$MK8S_CLIENTS_IMAGE" != none ] || pods=" (no pod)" ;;
+    java) run=$client pods=" (no pod)" ;;
+    go) run=go_client pods=" (no pod)" ;;
     *) echo "error: there is no client $client" >&2; exit 2 ;;
   esac
-  if output=$("$run" 2>&1); then echo "ok      $client"; else
+  if output=$("$run" 2>&1); then echo "ok      $client$pods"; else
     failed=$((failed + 1)); echo "FAILED  $client"; tail -n 30 <<<"$output" | sed 's/^/        /'
   fi
 done

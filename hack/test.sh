@@ -19,11 +19,10 @@ hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev make containerd
   docker-registry skopeo busybox-static openssl curl util-linux procps || exit 1
 # The newest stock kubectl is the tests' main client, whatever the machine has; the oldest says what it sees, too.
 kubectl_dir="${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"
-hack/build-kubectl.sh 1.27.16 1.35.4 || exit 1
+hack/build-clients.sh kubectl@1.27.16 kubectl@1.35.4 helm@3.22.0 helm@4.3.1 || exit 1
 mkdir -p "$kubectl_dir/bin"
 ln -sf ../kubectl.1.35 "$kubectl_dir/bin/kubectl"
 export PATH="$kubectl_dir/bin:$PATH"
-hack/build-helm.sh 3.22.0 4.3.1 || exit 1
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
 passed=0 failed=0

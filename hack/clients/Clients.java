@@ -118,6 +118,14 @@ public class Clients {
     var definitions = new ApiextensionsV1Api(client);
     definitions.createCustomResourceDefinition(Yaml.loadAs(CRD, V1CustomResourceDefinition.class)).execute();
     String name = "wheels." + GROUP;
+    try {
+      customized(client, definitions, name);
+    } finally {
+      definitions.deleteCustomResourceDefinition(name).execute();
+    }
+  }
+
+  static void customized(ApiClient client, ApiextensionsV1Api definitions, String name) throws Exception {
     until("the CRD is established", () -> {
       var status = definitions.readCustomResourceDefinition(name).execute().getStatus();
       return status != null && status.getConditions() != null
@@ -131,7 +139,6 @@ public class Clients {
     refused(422, () -> wheels.patch(NAMESPACE, "w", V1Patch.PATCH_FORMAT_JSON_MERGE_PATCH, new V1Patch("{\"spec\":{\"spokes\":1}}")).throwsApiException());
     holds("it is listed", wheels.list(NAMESPACE).throwsApiException().getObject().getItems().size() == 1);
     wheels.delete(NAMESPACE, "w").throwsApiException();
-    definitions.deleteCustomResourceDefinition(name).execute();
   }
 
   public static void main(String[] arguments) throws Exception {

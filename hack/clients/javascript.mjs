@@ -73,6 +73,14 @@ async function custom() {
     metadata: { name },
     spec: { group, scope: 'Namespaced', names: { plural: 'wheels', kind: 'Wheel' }, versions: [{ name: 'v1', served: true, storage: true, schema }] },
   } });
+  try {
+    await customized(name);
+  } finally {
+    await definitions.deleteCustomResourceDefinition({ name });
+  }
+}
+
+async function customized(name) {
   const established = async () => (await definitions.readCustomResourceDefinition({ name })).status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True');
   await until('the CRD is established', established);
   const at = { group, version: 'v1', namespace, plural: 'wheels' };
@@ -81,7 +89,6 @@ async function custom() {
   await refused(422, objects.patch(wheel(1), undefined, undefined, 'me', true, k8s.PatchStrategy.ServerSideApply));
   assert.strictEqual((await objects.read(wheel(0))).spec.spokes, 8);
   assert.strictEqual((await customs.listNamespacedCustomObject(at)).items.length, 1);
-  await definitions.deleteCustomResourceDefinition({ name });
 }
 
 async function containers(image) {
@@ -104,7 +111,7 @@ try {
   await informs();
   await patches();
   await custom();
-  if (process.env.MK8S_CLIENTS_IMAGE) await containers(process.env.MK8S_CLIENTS_IMAGE);
+  if (process.env.MK8S_CLIENTS_IMAGE !== 'none') await containers(process.env.MK8S_CLIENTS_IMAGE);
 } finally {
   await core.deleteNamespace({ name: namespace });
 }

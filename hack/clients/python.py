@@ -106,6 +106,13 @@ def patches(api):
 def custom(api):
     definitions = client.ApiextensionsV1Api(api)
     definitions.create_custom_resource_definition(CRD)
+    try:
+        customized(api, definitions)
+    finally:
+        definitions.delete_custom_resource_definition(CRD["metadata"]["name"])
+
+
+def customized(api, definitions):
     wheels = client.CustomObjectsApi(api)
     at = ("python.clients.example.com", "v1", NAMESPACE, "wheels")
 
@@ -119,7 +126,6 @@ def custom(api):
     wheels.patch_namespaced_custom_object_status(*at, "w", {"status": {"turns": 5}})
     assert wheels.get_namespaced_custom_object(*at, "w")["status"] == {"turns": 5}
     assert len(wheels.list_namespaced_custom_object(*at)["items"]) == 1
-    definitions.delete_custom_resource_definition(CRD["metadata"]["name"])
 
 
 def containers(core, image):
@@ -142,7 +148,7 @@ def main():
         watches(core, objects(core))
         patches(api)
         custom(api)
-        if os.environ.get("MK8S_CLIENTS_IMAGE"):
+        if os.environ["MK8S_CLIENTS_IMAGE"] != "none":
             containers(core, os.environ["MK8S_CLIENTS_IMAGE"])
     finally:
         core.delete_namespace(NAMESPACE)

@@ -217,7 +217,7 @@ spec:
         - {name: app, image: 'nginx:1', ports: [{containerPort: 80}], resources: {limits: {cpu: 500m, memory: 64Mi}}}
 ";
 
-/// Where hack/build-kubectl.sh puts this version.
+/// Where hack/build-clients.sh puts this version.
 fn kubectl(version: &str) -> Option<PathBuf> {
     let built = std::env::var_os("MK8S_KUBECTL_DIR").map(PathBuf::from);
     let built = built.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/mk8s/kubectl")))?;
@@ -226,7 +226,7 @@ fn kubectl(version: &str) -> Option<PathBuf> {
 
 /// Runs lines with a kubectl, in a folder with a file, on a cluster of their own.
 pub async fn run(version: &str, (file, text): (&str, &str), lines: &[(&str, &str)]) {
-    let program = kubectl(version).unwrap_or_else(|| panic!("no kubectl {version}: hack/build-kubectl.sh makes one"));
+    let program = kubectl(version).unwrap_or_else(|| panic!("no kubectl {version}: hack/build-clients.sh makes one"));
     let cluster = Cluster::start().await;
     let work = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(program, work.path().join("kubectl")).unwrap();

@@ -31,7 +31,7 @@ shows "exec -it" "typed-42" bash -c "printf 'echo typed-\$((40 + 2))\nexit\n' | 
 shows "exec -it has the terminal's size" "^(\^@)?31 97.?$" on 1 script -qec "stty rows 31 cols 97; kubectl -n app exec -it $pod -- sh -c 'sleep 1; stty size'" /dev/null
 shows "exec -it gives the exit status" "status 5" on 1 script -qec "kubectl -n app exec -it $pod -- sh -c 'exit 5'; echo status \$?" /dev/null
 shows "port-forward" "hello from mk8s" forwarded kubectl
-# What hack/build-kubectl.sh made, and what MK8S_MORE_KUBECTLS names (files kubectl.MAJOR.MINOR); of each version one.
+# What hack/build-clients.sh made, and what MK8S_MORE_KUBECTLS names (files kubectl.MAJOR.MINOR); of each version one.
 tried=' '
 for kubectl in "${MK8S_KUBECTL_DIR:-$HOME/.cache/mk8s/kubectl}"/kubectl.1.* ${MK8S_MORE_KUBECTLS:-}; do
   [ -x "$kubectl" ] || continue
