@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
+use crate::resize::Refused;
 use crate::{containers, images};
 
 /// How a container ended.
@@ -162,6 +163,11 @@ impl ContainerRecord {
         self.current.as_ref().is_some_and(Instance::running)
     }
 
+    /// Something of it may run, or have run.
+    pub fn begun(&self) -> bool {
+        self.current.is_some() || self.activity != Activity::Idle
+    }
+
     pub fn busy(&self) -> bool {
         self.activity != Activity::Idle || self.image == ImageStep::Ensuring
     }
@@ -253,8 +259,8 @@ pub struct PodRecord {
     pub admitted: bool,
     /// The field for which the pod waits: what it asks for is not done here yet.
     pub held_by: Option<String>,
-    /// The pod's generation that asks for other resources than its containers have.
-    pub resize_held: Option<i64>,
+    /// What containers ask for and do not get.
+    pub resize_held: Refused,
     /// The ephemeral containers of which it was said that they wait.
     pub ephemeral_held: BTreeSet<String>,
     /// Refused at admission, or over its deadline: phase Failed with this reason.

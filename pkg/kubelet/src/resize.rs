@@ -1,41 +1,51 @@
 //! What a pod's containers were given when they started, and that they keep it: this node does not resize them yet. A pod that
-//! asks for something else goes on as it is, and says so by a condition and an event.
+//! asks for something else goes on as it is, and says so by a condition and an event. What has not begun gets what it asks for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements};
 
 use crate::pod;
 
 /// Of the condition and the event.
 pub const WHY: &str = "resize of containers: not in this version of mk8s";
 
-/// The pod with what its containers have in place of what they ask for, and whether that is something else.
-/// `has`: of a container, if it has anything yet.
-pub fn held(wanted: &Arc<Pod>, has: impl Fn(&str) -> Option<ResourceRequirements>) -> (Arc<Pod>, bool) {
-    let differs = |own: &Option<ResourceRequirements>, has: &ResourceRequirements| {
-        own.as_ref().unwrap_or(&ResourceRequirements::default()) != has
+/// What is asked for and not given, by the containers' names.
+pub type Refused = BTreeMap<String, Option<ResourceRequirements>>;
+
+/// The pod with what its containers have in place of what they ask for, and what that is where it is something else.
+/// `has`: of a container, if it keeps what it has.
+pub fn held(wanted: &Arc<Pod>, has: impl Fn(&str) -> Option<ResourceRequirements>) -> (Arc<Pod>, Refused) {
+    let kept = |container: &Container| {
+        let own = container.resources.clone().unwrap_or_default();
+        has(&container.name).filter(|has| own != *has)
     };
-    let is_resized = pod::all_containers(wanted).any(|container| {
-        let has = has(&container.name);
-        has.is_some_and(|has| differs(&container.resources, &has))
-    });
-    if !is_resized {
-        return (wanted.clone(), false);
+    let refused = pod::all_containers(wanted).filter(|container| kept(container).is_some());
+    let refused: Refused = refused
+        .map(|container| (container.name.clone(), container.resources.clone()))
+        .collect();
+    if refused.is_empty() {
+        return (wanted.clone(), refused);
     }
-    let mut kept = Pod::clone(wanted);
-    if let Some(spec) = &mut kept.spec {
+    let mut held = Pod::clone(wanted);
+    if let Some(spec) = &mut held.spec {
         let all = spec
             .containers
             .iter_mut()
             .chain(spec.init_containers.iter_mut().flatten());
         for container in all {
-            if let Some(has) = has(&container.name).filter(|has| differs(&container.resources, has)) {
+            if let Some(has) = kept(container) {
                 container.resources = Some(has);
             }
         }
     }
-    (Arc::new(kept), true)
+    (Arc::new(held), refused)
+}
+
+/// Whether a container of the one asks for something else than in the other.
+pub fn differs(one: &Pod, other: &Pod) -> bool {
+    pod::all_containers(one).any(|container| of_spec(one, &container.name) != of_spec(other, &container.name))
 }
 
 /// What a container has in the pod that is held.
@@ -73,8 +83,8 @@ mod tests {
     fn containers_keep_what_they_have() {
         let first = pod("1", None);
         for (wanted, resized) in [(pod("1", None), false), (pod("2", None), true)] {
-            let (held, differs) = held(&wanted, |name| of_spec(&first, name));
-            assert_eq!(differs, resized);
+            let (held, refused) = held(&wanted, |name| of_spec(&first, name));
+            assert_eq!((!refused.is_empty(), differs(&wanted, &first)), (resized, resized));
             assert_eq!(held.spec, first.spec);
         }
         for (wanted, resized) in [
@@ -82,8 +92,9 @@ mod tests {
             (pod("2", Some("2")), false),
             (pod("2", None), false),
         ] {
-            let (held, differs) = held(&wanted, |name| of_status(&wanted, name));
-            assert_eq!(differs, resized, "{wanted:?}");
+            let (held, refused) = held(&wanted, |name| of_status(&wanted, name));
+            let names: Vec<&String> = refused.keys().collect();
+            assert_eq!(names, if resized { vec!["c"] } else { vec![] }, "{wanted:?}");
             let expected = if resized { &first } else { &wanted };
             assert_eq!(held.spec, expected.spec);
         }

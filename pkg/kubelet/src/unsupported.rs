@@ -61,6 +61,22 @@ const OF_CONTAINER: [OfContainer; 8] = [
     }),
 ];
 
+/// Where the host confines processes by their labels; elsewhere labels say nothing, as upstream has it.
+const OF_POD_BY_SELINUX: [OfPod; 2] = [
+    ("securityContext.seLinuxOptions", |spec| {
+        let context = spec.security_context.as_ref();
+        context.is_some_and(|context| context.se_linux_options.is_some())
+    }),
+    ("securityContext.seLinuxChangePolicy", |spec| {
+        let context = spec.security_context.as_ref();
+        context.is_some_and(|context| context.se_linux_change_policy.is_some())
+    }),
+];
+const OF_CONTAINER_BY_SELINUX: [OfContainer; 1] = [("securityContext.seLinuxOptions", |own| {
+    let context = own.security_context.as_ref();
+    context.is_some_and(|context| context.se_linux_options.is_some())
+})];
+
 const OF_VOLUME: [OfVolume; 3] = [
     ("emptyDir.medium", |volume| {
         let medium = volume.empty_dir.as_ref().and_then(|source| source.medium.as_deref());
@@ -82,14 +98,22 @@ const OF_VOLUME: [OfVolume; 3] = [
     }),
 ];
 
-/// The first field of the pod that this node cannot do, by its path.
-pub fn field(pod: &Pod) -> Option<String> {
+/// Whether this host confines processes by their SELinux labels.
+pub fn enforces_selinux() -> bool {
+    std::fs::read("/sys/fs/selinux/enforce").is_ok_and(|text| text.starts_with(b"1"))
+}
+
+/// The first field of the pod that this node, which may enforce SELinux, cannot do, by its path.
+pub fn field(pod: &Pod, selinux: bool) -> Option<String> {
     let spec = pod::spec(pod);
-    if let Some((field, _)) = OF_POD.iter().find(|(_, asks)| asks(spec)) {
+    let of_selinux: &[OfPod] = if selinux { &OF_POD_BY_SELINUX } else { &[] };
+    let mut of_pod = OF_POD.iter().chain(of_selinux);
+    if let Some((field, _)) = of_pod.find(|(_, asks)| asks(spec)) {
         return Some(format!("spec.{field}"));
     }
+    let of_selinux: &[OfContainer] = if selinux { &OF_CONTAINER_BY_SELINUX } else { &[] };
     let of_containers = |list: &str, containers: &[Container]| {
-        let rows = |own| OF_CONTAINER.iter().find(move |(_, asks)| asks(own));
+        let rows = |own| OF_CONTAINER.iter().chain(of_selinux).find(move |(_, asks)| asks(own));
         let mut found = containers
             .iter()
             .enumerate()
@@ -128,7 +152,7 @@ mod tests {
 
     #[test]
     fn each_is_named_by_its_path() {
-        let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap());
+        let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap(), false);
         let with = |container: Value| json!({"containers": [{"name": "a"}, container]});
         let rows = [
             (json!({"containers": [{"name": "a"}], "hostUsers": true}), None),
@@ -160,6 +184,29 @@ mod tests {
         for (spec, expected) in rows {
             let text = spec.to_string();
             assert_eq!(of(spec).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_count_where_they_are_enforced() {
+        let labelled = json!({"seLinuxOptions": {"level": "s0:c1"}});
+        for (spec, named) in [
+            (
+                json!({"containers": [], "securityContext": labelled}),
+                "spec.securityContext.seLinuxOptions",
+            ),
+            (
+                json!({"containers": [], "securityContext": {"seLinuxChangePolicy": "Recursive"}}),
+                "spec.securityContext.seLinuxChangePolicy",
+            ),
+            (
+                json!({"containers": [{"name": "a"}, {"name": "b", "securityContext": labelled}]}),
+                "spec.containers[1].securityContext.seLinuxOptions",
+            ),
+        ] {
+            let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            assert_eq!(field(&pod, true).as_deref(), Some(named));
+            assert_eq!(field(&pod, false), None);
         }
     }
 }

@@ -11,7 +11,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds};
 use crate::plan::Action;
-use crate::record::{Activity, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep};
+use crate::record::{Activity, ContainerRecord, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep};
+use crate::resize::Refused;
 use crate::{backoff, clock, containers, images, names, persist, plan, pod, resize, sandbox, unsupported, volumes};
 
 impl PodWorker {
@@ -52,7 +53,7 @@ impl PodWorker {
 
     /// Whether the pod asks for what is not done here yet: it waits, and an event says for which field.
     fn hold(&mut self) -> bool {
-        let field = unsupported::field(&self.pod);
+        let field = unsupported::field(&self.pod, unsupported::enforces_selinux());
         if let Some(field) = field.as_ref().filter(|_| field != self.record.held_by) {
             let text = format!("{field}: not in this version of mk8s");
             self.agent.pod_event(&self.pod, "Warning", "FailedValidation", text);
@@ -67,18 +68,42 @@ impl PodWorker {
         if !self.record.admitted {
             return wanted;
         }
-        let (held, is_resized) = resize::held(&wanted, |name| resize::of_spec(&self.pod, name));
-        self.note_resize(&held, is_resized);
+        let begun = |name: &str| self.record.container(name).is_some_and(ContainerRecord::begun);
+        let of_begun = |name: &str| resize::of_spec(&self.pod, name).filter(|_| begun(name));
+        let (mut held, mut refused) = resize::held(&wanted, of_begun);
+        if resize::differs(&held, &self.pod) && !self.makes_room(&held) {
+            (held, refused) = resize::held(&wanted, |name| resize::of_spec(&self.pod, name));
+        }
+        self.note_resize(&held, refused);
         held
     }
 
-    pub(super) fn note_resize(&mut self, pod: &Pod, is_resized: bool) {
-        let generation = is_resized.then(|| pod.metadata.generation.unwrap_or_default());
-        if generation.is_some() && self.record.resize_held != generation {
+    /// What has not begun may take another size if the node has that.
+    fn makes_room(&self, resized: &Arc<Pod>) -> bool {
+        let (agent, node) = (&self.agent, self.agent.node());
+        if agent.admission.admit(agent, resized, node.as_deref(), false).is_err() {
+            // Asking has given up what the pod had.
+            let _ = agent.admission.admit(agent, &self.pod, node.as_deref(), true);
+            return false;
+        }
+        if self.record.sandbox != SandboxStep::Absent {
+            let (agent, pod) = (self.agent.clone(), resized.clone());
+            self.job(Step::Beside("cgroup"), async move {
+                if let Err(error) = agent.runtime.ensure_cgroup(&pod).await {
+                    tracing::warn!(pod = pod::display(&pod), %error, "a pod's cgroup keeps its size");
+                }
+                Outcome::Nothing
+            });
+        }
+        true
+    }
+
+    pub(super) fn note_resize(&mut self, pod: &Pod, refused: Refused) {
+        if !refused.is_empty() && self.record.resize_held != refused {
             let text = format!("Pod resize Infeasible: {}", resize::WHY);
             self.agent.pod_event(pod, "Warning", "ResizeInfeasible", text);
         }
-        self.record.resize_held = generation;
+        self.record.resize_held = refused;
     }
 
     /// Those that the status does not name yet: that they wait is said once of each.

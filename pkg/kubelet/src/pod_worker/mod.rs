@@ -149,8 +149,8 @@ impl PodWorker {
         self.record.gone = gone;
         if !found.is_empty() {
             // Of an earlier run of the agent.
-            let (held, is_resized) = resize::held(&self.pod, |name| resize::of_status(&self.pod, name));
-            self.note_resize(&held, is_resized);
+            let (held, refused) = resize::held(&self.pod, |name| resize::of_status(&self.pod, name));
+            self.note_resize(&held, refused);
             self.current.send_replace(held.clone());
             self.pod = held;
         }

@@ -781,6 +781,37 @@ async fn what_comes_to_a_running_pod_is_held_and_said() {
 }
 
 #[tokio::test]
+async fn what_has_not_begun_is_resized_where_there_is_room() {
+    let pod = |cpu: &str| {
+        let container = |name: &str| json!({"name": name, "image": "i", "resources": {"requests": {"cpu": cpu}}});
+        let spec = json!({"containers": [container("begun"), container("waits")]});
+        let pod = json!({"metadata": {"uid": "u", "name": "p", "namespace": "n"}, "spec": spec});
+        Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
+    };
+    let scene = Scene::new();
+    let mut worker = still(&scene);
+    worker.pod = pod("10m");
+    worker.record.admitted = true;
+    worker.container("begun").activity = crate::record::Activity::Starting;
+    let cpus = |pod: &Pod| -> Vec<String> {
+        let containers = pod::containers(pod).iter();
+        let requests = containers.filter_map(|own| own.resources.as_ref()?.requests.as_ref()?.get("cpu"));
+        requests.map(|cpu| cpu.0.clone()).collect()
+    };
+    for (cpu, has, refused) in [
+        ("20m", ["10m", "20m"], vec!["begun"]),
+        ("99999", ["10m", "20m"], vec!["begun", "waits"]),
+        ("10m", ["10m", "10m"], vec![]),
+    ] {
+        let held = worker.hold_resize(pod(cpu));
+        assert_eq!(cpus(&held), has, "{cpu}");
+        let told: Vec<&String> = worker.record.resize_held.keys().collect();
+        assert_eq!(told, refused, "{cpu}");
+        worker.pod = held;
+    }
+}
+
+#[tokio::test]
 async fn what_the_api_has_no_more_takes_nothing_from_the_next() {
     let scene = Scene::new();
     let agent = &scene.agent;

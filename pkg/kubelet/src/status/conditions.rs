@@ -39,7 +39,7 @@ pub fn conditions(
     } else {
         Verdict::no("", String::new())
     };
-    let resize = record.resize_held.map(|_| {
+    let resize = (!record.resize_held.is_empty()).then(|| {
         let why = Verdict::no("Infeasible", resize::WHY.to_owned());
         (RESIZE_PENDING, Verdict { holds: true, ..why })
     });
