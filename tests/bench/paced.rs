@@ -4,18 +4,18 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 
 use crate::{
     Measured,
-    client::{Connection, JSON, Request, Server},
+    client::{JSON, Request, Server},
     objects::What,
-    process, scenario,
+    scenario,
 };
 
 const CLIENTS: usize = 64;
@@ -37,76 +37,14 @@ pub async fn run(server: &Server, pids: &[u32], beside_lists: bool) -> Measured 
     let body = Bytes::from(What::ConfigMap.body().to_string());
     let known: Arc<str> = scenario::make(server, What::ConfigMap, 1).await[0].as_str().into();
     let request = move |number: usize| request(&path, &body, &known, number);
-    let peak = {
-        let request = request.clone();
-        let reached = scenario::requests(server, pids, CLIENTS, PROBES, move |_, number| request(number)).await;
-        PROBES as f64 / reached.elapsed.as_secs_f64()
-    };
+    let each = move |_: usize, number: usize| request(number);
+    let reached = scenario::requests(server, pids, CLIENTS, PROBES, each.clone()).await;
+    let rate = PROBES as f64 / reached.elapsed.as_secs_f64() / 2.0;
+    let count = (LASTS.as_secs_f64() * rate) as usize;
     let lister = Lister::begin(server, beside_lists);
-    let measured = at(server, pids, peak / 2.0, request).await;
+    let measured = scenario::requests_at(server, pids, CLIENTS, count, Some(rate), each).await;
     lister.end();
     measured
-}
-
-/// Sends so many requests a second.
-async fn at(
-    server: &Server,
-    pids: &[u32],
-    rate: f64,
-    request: impl Fn(usize) -> Request + Clone + Send + Sync + 'static,
-) -> Measured {
-    let count = (LASTS.as_secs_f64() * rate) as usize;
-    let mut connections = Vec::new();
-    for _ in 0..CLIENTS {
-        connections.push(server.connect().await.unwrap());
-    }
-    let taken: Arc<AtomicUsize> = Arc::default();
-    let (before, begun) = (process::cpu(pids), Instant::now());
-    let clients: Vec<_> = connections
-        .into_iter()
-        .map(|connection| {
-            let (taken, request) = (taken.clone(), request.clone());
-            let due = move |number: usize| begun + Duration::from_secs_f64(number as f64 / rate);
-            tokio::spawn(client(connection, taken, count, due, request))
-        })
-        .collect();
-    let (mut latencies, mut failed) = (Vec::with_capacity(count), 0);
-    for client in clients {
-        let (of_client, failed_of_client) = client.await.unwrap();
-        latencies.extend(of_client);
-        failed += failed_of_client;
-    }
-    let elapsed = begun.elapsed();
-    latencies.sort_unstable();
-    Measured {
-        failed,
-        elapsed,
-        units: count,
-        latencies,
-        cpu: process::cpu(pids) - before,
-    }
-}
-
-async fn client(
-    mut connection: Connection,
-    taken: Arc<AtomicUsize>,
-    count: usize,
-    due: impl Fn(usize) -> Instant,
-    request: impl Fn(usize) -> Request,
-) -> (Vec<Duration>, usize) {
-    let (mut latencies, mut failed) = (Vec::new(), 0);
-    loop {
-        let number = taken.fetch_add(1, Ordering::Relaxed);
-        if number >= count {
-            return (latencies, failed);
-        }
-        let due = due(number);
-        tokio::time::sleep_until(due.into()).await;
-        match connection.drain(&request(number)).await {
-            Ok(status) if status.is_success() => latencies.push(due.elapsed()),
-            _ => failed += 1,
-        }
-    }
 }
 
 /// Who lists everything, until he is told to end: on a thread of his own, since he is another process than those whose calls

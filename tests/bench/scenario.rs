@@ -333,13 +333,26 @@ async fn pod_paths(server: &Server, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// `count` requests by so many clients, each with a connection that stands before the clock runs. `request` gets the
-/// client's number and the request's.
+/// `count` requests by so many clients, each as soon as its client is free. `request` gets the client's number and the
+/// request's.
 pub async fn requests(
     server: &Server,
     pids: &[u32],
     clients: usize,
     count: usize,
+    request: impl Fn(usize, usize) -> Request + Send + Sync + 'static,
+) -> Measured {
+    requests_at(server, pids, clients, count, None, request).await
+}
+
+/// The same, each client with a connection that stands before the clock runs. With a `rate` so many are sent a second, whether
+/// or not the ones before were answered: what one waits for a free client counts as its own.
+pub async fn requests_at(
+    server: &Server,
+    pids: &[u32],
+    clients: usize,
+    count: usize,
+    rate: Option<f64>,
     request: impl Fn(usize, usize) -> Request + Send + Sync + 'static,
 ) -> Measured {
     let mut connections = Vec::new();
@@ -361,7 +374,12 @@ pub async fn requests(
                     if number >= count {
                         break;
                     }
-                    let (sent, request) = (Instant::now(), request(client, number));
+                    let mut sent = Instant::now();
+                    if let Some(rate) = rate {
+                        sent = begun + Duration::from_secs_f64(number as f64 / rate);
+                        tokio::time::sleep_until(sent.into()).await;
+                    }
+                    let request = request(client, number);
                     match connection.drain(&request).await {
                         Ok(status) if status.is_success() => latencies.push(sent.elapsed()),
                         _ => failed += 1,
