@@ -15,7 +15,7 @@ const LIMIT: usize = 128 << 10;
 /// A buffer that grew beyond this is given back when it is empty.
 const KEEP: usize = 16 << 10;
 /// What is reserved for who gathers more than that: the limit, and the frame that goes beyond it.
-const LARGE: usize = LIMIT + (32 << 10);
+pub const LARGE: usize = LIMIT + (32 << 10);
 
 thread_local! {
     /// A large buffer that was given back: who sends megabytes fills one as often as every tenth of a millisecond.

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::activity::Activity;
 use crate::filters::authn::user_of_certificate;
-use crate::gather::gather;
+use crate::gather;
 use crate::guarded::Guarded;
 use crate::identity::User;
 use crate::lane::{Carrier, Lanes};
@@ -134,8 +134,13 @@ fn http2_builder(carrier: Carrier) -> http2::Builder<Carrier> {
 }
 
 /// A connection of many requests at once, until it is silent for too long or the server stops.
-async fn http2<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken, carrier: Carrier)
-where
+async fn http2<H, F>(
+    handle: H,
+    peer: Peer,
+    mut stream: TlsStream<TcpStream>,
+    token: CancellationToken,
+    carrier: Carrier,
+) where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -154,7 +159,9 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let (io, drain) = gather(stream);
+    // What was gathered is encrypted and written at once; by itself TLS does so with every 64 KB, each of which wakes the reader.
+    stream.get_mut().1.set_buffer_limit(Some(gather::LARGE));
+    let (io, drain) = gather::gather(stream);
     let serving = http2_builder(carrier).serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let mut stopping = false;
