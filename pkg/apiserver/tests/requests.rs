@@ -187,6 +187,11 @@ fn is_upstreams_own(told: &str) -> bool {
     WORDS.iter().any(|words| told.contains(words))
 }
 
+/// Whether it asks for what is there, however long that is. Upstream answers with its OpenAPI documents to every method.
+fn reads(case: &Case) -> bool {
+    case.method == "GET" || case.target.starts_with("/openapi/")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_makes_the_server_fail() {
     let api = Api::open().await;
@@ -215,7 +220,7 @@ async fn no_request_makes_the_server_fail() {
         );
         let most = 64 * case.body.len() + READ / 2;
         assert!(
-            read.len() < most || case.method == "GET",
+            read.len() < most || reads(&case),
             "{} bytes of an answer to {case:?}",
             read.len()
         );
