@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::rules::{
-    Rules, Scope, Union, all, always, call, check, each, member, name, non_negative, object, one_of, required, union,
-    whole,
+    Rules, Scope, Union, all, always, call, check, each, format_if_set, member, name, non_negative, object, one_of,
+    required, union, whole,
 };
 use super::{
     Errors, Path, has, int, list, mounts, numbered, port_or_name, refs, resources, says, security, text, volumes,
@@ -63,7 +63,7 @@ const FILE_KEY_REF: Rules = &[
     name("key", names::env_var_name),
     name("volumeName", names::dns_label),
     required("path"),
-    call("path", volumes::no_backsteps),
+    format_if_set("path", volumes::no_backsteps),
 ];
 
 const HANDLER: Rules = &[union(&HANDLERS)];

@@ -8,6 +8,7 @@ mod autoscaling;
 mod batch;
 mod certificates;
 mod claim_status;
+mod claims;
 mod container;
 mod coordination;
 mod custom;
@@ -59,6 +60,7 @@ pub use self::autoscaling::{autoscaler, autoscaler_update};
 pub use self::batch::{cron_job, job, job_update};
 pub use self::certificates::{signing_request, signing_request_v1beta1};
 pub use self::claim_status::{forget_devices, resource_claim_status};
+pub use self::claims::*;
 pub use self::coordination::lease;
 pub use self::data::{config_map, config_map_update, secret, secret_update};
 pub use self::definitions::{

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::rules::Scope;
-use super::volumes::{backsteps, descending_path};
-use super::{Errors, Path, flag, has, list, text};
+use super::volumes::{backsteps, descending};
+use super::{Errors, Path, flag, has, invalid_each, list, text};
 use crate::status::FieldError;
 
 /// The volume of a name.
@@ -63,7 +63,7 @@ pub(super) fn mounts(container: &Value, scope: &Scope<'_>, path: &Path<'_>, erro
 fn sub_paths(mount: &Value, path: &Path<'_>, mount_path: &Path<'_>, errors: &mut Errors) {
     let (sub_path, sub_expr) = (text(mount, "subPath"), text(mount, "subPathExpr"));
     if !sub_path.is_empty() {
-        descending_path(sub_path, &path.child("subPath"), errors);
+        invalid_each(errors, &path.child("subPath"), sub_path, descending(sub_path));
     }
     if !sub_expr.is_empty() {
         if !sub_path.is_empty() {
@@ -73,7 +73,7 @@ fn sub_paths(mount: &Value, path: &Path<'_>, mount_path: &Path<'_>, errors: &mut
                 "subPathExpr and subPath are mutually exclusive",
             ));
         }
-        descending_path(sub_expr, &path.child("subPathExpr"), errors);
+        invalid_each(errors, &path.child("subPathExpr"), sub_expr, descending(sub_expr));
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::volumes::descending_path;
-use super::{Errors, Path, has, security, strings_of, text};
+use super::volumes::descending;
+use super::{Errors, Path, has, invalid_each, security, strings_of, text};
 use crate::meta as object_at;
 use crate::status::FieldError;
 
@@ -37,7 +37,7 @@ pub(super) fn check(metadata: &Value, spec: &Value, path: &Path<'_>, errors: &mu
             match value {
                 "runtime/default" | "docker/default" | "unconfined" => {}
                 _ => match value.strip_prefix("localhost/") {
-                    Some(target) => descending_path(target, &path.child(key), errors),
+                    Some(target) => invalid_each(errors, &path.child(key), target, descending(target)),
                     None => errors.push(FieldError::invalid(
                         path.child(key),
                         value,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::rules::Scope;
 use super::{Errors, Path, has, invalid_each, text};
+use crate::bounded::step;
 use crate::status::FieldError;
 use crate::{names, quantity};
 
@@ -59,7 +60,7 @@ fn field_ref(field: &Value, fields: &[&str], path: &Path<'_>, errors: &mut Error
     if text(field, "apiVersion") != "v1" {
         errors.push(converting(format!(
             "unsupported pod version: {}",
-            text(field, "apiVersion")
+            step(text(field, "apiVersion"))
         )));
         return;
     }
@@ -70,28 +71,21 @@ fn field_ref(field: &Value, fields: &[&str], path: &Path<'_>, errors: &mut Error
                 invalid_each(errors, path, key, names::qualified_name(&key.to_lowercase()));
             }
             "metadata.labels" => invalid_each(errors, path, key, names::qualified_name(key)),
-            _ => errors.push(converting(format!("field label does not support subscript: {own}"))),
+            _ => errors.push(converting(format!(
+                "field label does not support subscript: {}",
+                step(own)
+            ))),
         }
         return;
     }
-    const KNOWN: [&str; 11] = [
-        "metadata.annotations",
-        "metadata.labels",
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-        "spec.nodeName",
-        "spec.serviceAccountName",
-        "status.hostIP",
-        "status.hostIPs",
-        "status.podIP",
-        "status.podIPs",
-    ];
-    // what clients before v1 called it
+    const MORE: [&str; 3] = ["spec.restartPolicy", "spec.schedulerName", "status.phase"];
+    // What clients before v1 called it.
     let own = if own == "spec.host" { "spec.nodeName" } else { own };
-    let known = KNOWN.contains(&own) || matches!(own, "spec.restartPolicy" | "spec.schedulerName" | "status.phase");
-    if !known {
-        errors.push(converting(format!("field label not supported: {own}")));
+    if ![&ENV_FIELDS[..], &FILE_FIELDS, &MORE]
+        .iter()
+        .any(|known| known.contains(&own))
+    {
+        errors.push(converting(format!("field label not supported: {}", step(own))));
     } else if !fields.contains(&own) {
         errors.push(FieldError::not_supported(path.child("fieldPath"), own, fields));
     }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::rules::{
-    Rules, Scope, call, check, format_if_set, numbers, object, one_of_if_set, range, required_saying, whole,
+    Rules, Scope, call, check, format_if_set, numbers, object, one_of_if_set, one_of_unless_empty, range,
+    required_saying, whole,
 };
 use super::{Errors, Path, each, flag, has, list, says, text, volumes};
 use crate::meta as object_at;
@@ -51,7 +52,7 @@ pub(super) const CONTAINER: Rules = &[
 
 const SECCOMP: Rules = &[
     required_saying("type", "type is required when seccompProfile is set"),
-    call("type", profile_type),
+    one_of_unless_empty("type", &PROFILES),
     whole(seccomp_file),
 ];
 
@@ -151,13 +152,6 @@ fn escalation(context: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Erro
     }
 }
 
-fn profile_type(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let own = own.as_str().unwrap_or("");
-    if !own.is_empty() && !PROFILES.contains(&own) {
-        errors.push(FieldError::not_supported(path, own, &PROFILES));
-    }
-}
-
 fn seccomp_file(profile: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let path = path.child("localhostProfile");
     match (
@@ -165,7 +159,7 @@ fn seccomp_file(profile: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Er
         has(profile, "localhostProfile").and_then(Value::as_str),
     ) {
         ("Localhost", None) => errors.push(FieldError::required(path, "must be set when seccomp type is Localhost")),
-        ("Localhost", Some(target)) => volumes::descending_path(target, &path, errors),
+        ("Localhost", Some(target)) => super::invalid_each(errors, &path, target, volumes::descending(target)),
         (_, Some(_)) => errors.push(FieldError::invalid(
             path,
             profile.clone(),

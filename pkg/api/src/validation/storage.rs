@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::rules::{
-    Rules, Scope, always, among, call, check, check_object, each_unique, non_negative, object, one_of_if_set, required,
-    structure, whole,
+    Rules, Scope, always, among, call, check, check_object, each_unique, non_negative, object, one_of_if_set,
+    one_of_unless_empty, required, structure, whole,
 };
 use super::{
     Errors, Path, each as each_of, has, immutable, invalid_each, list, node_selector, numbered, persistent, same,
@@ -23,7 +23,7 @@ const CLASS: Rules = &[
     required("provisioner"),
     call("provisioner", driver),
     call("parameters", parameters),
-    call("reclaimPolicy", reclaim_policy),
+    one_of_unless_empty("reclaimPolicy", &["Delete", "Retain"]),
     among("volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]),
     call("allowedTopologies", topologies),
 ];
@@ -76,14 +76,6 @@ fn bounded(own: &Value, path: &Path<'_>, errors: &mut Errors) {
         .sum();
     if size > MOST_BYTES {
         errors.push(FieldError::too_long(path, MOST_BYTES));
-    }
-}
-
-fn reclaim_policy(policy: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    const POLICIES: [&str; 2] = ["Delete", "Retain"];
-    let own = policy.as_str().unwrap_or("");
-    if !own.is_empty() && !POLICIES.contains(&own) {
-        errors.push(FieldError::not_supported(path, own, &POLICIES));
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::claims::claim_spec;
 use super::node_selector::selector;
-use super::persistent::claim_spec;
 use super::rules::{
     Rules, Scope, among, call, check_spec, format, name, non_negative, object as within, required, structure, told,
     whole,

@@ -73,6 +73,11 @@ pub(in crate::validation) const fn one_of_if_set(field: &'static str, values: &'
     Rule { field, check }
 }
 
+pub(in crate::validation) const fn one_of_unless_empty(field: &'static str, values: &'static [&'static str]) -> Rule {
+    let check = Check::EnumUnlessEmpty(values);
+    Rule { field, check }
+}
+
 pub(in crate::validation) const fn non_negative(field: &'static str) -> Rule {
     let check = Check::NonNegative;
     Rule { field, check }

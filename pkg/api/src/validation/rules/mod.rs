@@ -54,6 +54,8 @@ enum Check {
     Among(&'static [&'static str]),
     /// One of these, if it is there.
     EnumIfSet(&'static [&'static str]),
+    /// One of these, unless it is empty.
+    EnumUnlessEmpty(&'static [&'static str]),
     /// If it is there.
     NonNegative,
     /// If it is there.
@@ -192,7 +194,7 @@ impl Check {
                     errors.push(FieldError::not_supported(path, own, values));
                 }
             }
-            Check::Format(_) if is_empty(own) => {}
+            Check::Format(_) | Check::EnumUnlessEmpty(_) if is_empty(own) => {}
             Check::Number(low, high) => in_range(own.unwrap_or(&Value::Null), *low, *high, path, errors),
             Check::Always(form) => formed(*form, own.and_then(Value::as_str).unwrap_or(""), path, errors),
             _ => {
@@ -211,7 +213,9 @@ impl Check {
             Check::Name(form) | Check::Format(form) | Check::Always(form) | Check::FormatIfSet(form) => {
                 formed(*form, text(), path, errors);
             }
-            Check::Enum(values, _) | Check::EnumIfSet(values) if !values.contains(&text()) => {
+            Check::Enum(values, _) | Check::EnumIfSet(values) | Check::EnumUnlessEmpty(values)
+                if !values.contains(&text()) =>
+            {
                 errors.push(FieldError::not_supported(path, text(), values));
             }
             Check::NonNegative if number() < 0 => errors.push(FieldError::invalid(path, number(), NEGATIVE)),
