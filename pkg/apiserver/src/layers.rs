@@ -19,6 +19,7 @@ use crate::receive;
 use crate::request::{Query, RequestInfo};
 use crate::state::State;
 use crate::transport::Peer;
+use crate::unsent::Account;
 
 /// How long a request may take that is no watch or stream: upstream's bound.
 const PATIENCE: Duration = Duration::from_secs(34);
@@ -93,6 +94,16 @@ impl Request {
             deadline: Instant::now() + PATIENCE,
             guard: Guard::default(),
         }
+    }
+
+    /// What the caller has left unread is counted there; components of this process read what they ask for.
+    pub fn account(&self) -> Option<Arc<Account>> {
+        let flow = if self.inside {
+            None
+        } else {
+            self.state.reading.flow(&self.user)
+        };
+        self.state.unsent.of(flow)
     }
 
     /// Passes all layers.

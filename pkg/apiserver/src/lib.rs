@@ -54,6 +54,7 @@ pub mod tokens;
 mod transport;
 mod turns;
 mod unread;
+mod unsent;
 pub mod watch_cache;
 mod webhook;
 mod whole;

@@ -158,7 +158,12 @@ impl ApiServer {
     async fn run(self: &Arc<Self>, mut request: Request, body: Body) -> Result<Response<Body>, Status> {
         request.pass()?;
         let guard = std::mem::take(&mut request.guard);
+        let account = request.account();
+        if let Some(account) = &account {
+            account.room(request.deadline).await?;
+        }
         let route = self.route(&request).await?;
+        let relayed = route.as_ref().is_some_and(Route::relays);
         let response = match route {
             Some(route) => resource(request, route, body).await?,
             None => {
@@ -172,7 +177,12 @@ impl ApiServer {
                 nonresource::handle(state, info, parts, query).await?
             }
         };
-        Ok(whole::lend(&self.state, guard.hang_on(response)))
+        let response = guard.hang_on(response);
+        let response = match account {
+            Some(account) => account.count(response, relayed),
+            None => response,
+        };
+        Ok(whole::lend(&self.state, response))
     }
 }
 

@@ -29,6 +29,7 @@ use crate::registry::Registry;
 use crate::services::Services;
 use crate::subresources::nodes::{self, NodeClient};
 use crate::turns::Turns;
+use crate::unsent::Unsent;
 use crate::watch_cache::{Cache, CacheFollower};
 use crate::webhook::Webhooks;
 
@@ -72,6 +73,7 @@ pub struct State {
     metrics: Metrics,
     /// Requests that read, and those that write, at once.
     pub(crate) reading: Pool,
+    pub(crate) unsent: Unsent,
     pub(crate) writing: Pool,
     /// Long bodies that are coming in at once.
     pub(crate) receiving: Pool,
@@ -112,6 +114,7 @@ impl State {
             proxy_client: nodes::proxy_client()?,
             metrics: Metrics::default(),
             reading: Pool::new(config.max_in_flight.0),
+            unsent: Unsent::default(),
             writing: Pool::new(config.max_in_flight.1),
             receiving: Pool::new(config.max_in_flight.1),
             streams: Streams::default(),

@@ -8,7 +8,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, VARY};
 use http::{HeaderValue, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use mk8s_api::codec::protobuf;
 use mk8s_api::status::Status;
 use serde_json::{Value, json as tree};
@@ -418,5 +418,12 @@ impl http_body::Body for ListBody {
                 .map_err(axum::Error::new)
                 .transpose(),
         )
+    }
+
+    /// What is there already.
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.first.as_ref().map_or(0, Bytes::len) as u64);
+        hint
     }
 }
