@@ -1,11 +1,36 @@
-//! Finds items that equal a value without comparing it with each: sets and lists of keyed items are megabytes of them.
+//! Finds items that equal a value without comparing it with each: sets and lists of keyed items are megabytes of them. What has
+//! no digest is compared all the same, and no evaluation compares without end.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use crate::decl::Decl;
 use crate::json;
-use crate::value::{List, Map, Text, Value};
+use crate::value::{Failure, List, Map, Text, Value};
+
+/// How often one evaluation compares an item with another that may be like it: less than a second.
+const MOST_COMPARED: u32 = 1_000_000;
+
+thread_local! {
+    /// How often it has, in the evaluation that this thread is at: values that are compared know nothing of whose they are.
+    static COMPARED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Another evaluation begins on this thread.
+pub(crate) fn begin() {
+    COMPARED.set(0);
+}
+
+/// Whether it has compared so much that nothing it says counts.
+pub(crate) fn is_over() -> bool {
+    COMPARED.get() > MOST_COMPARED
+}
+
+fn compared() -> Result<(), Failure> {
+    COMPARED.set(COMPARED.get().saturating_add(1));
+    if is_over() { Err(Failure::Cost) } else { Ok(()) }
+}
 
 /// Places by digests. The digests are keyed: nobody outside can make many values share one.
 #[derive(Default)]
@@ -37,16 +62,31 @@ impl Index {
     }
 
     /// The first place of those that may hold what has this digest at which `is` does.
-    pub(crate) fn find(&self, digest: Option<u64>, is: impl Fn(usize) -> bool) -> Option<usize> {
+    ///
+    /// # Errors
+    /// So much was compared that nothing more is.
+    pub(crate) fn find(&self, digest: Option<u64>, is: impl Fn(usize) -> bool) -> Result<Option<usize>, Failure> {
+        let first = |places: &mut dyn Iterator<Item = usize>| -> Result<Option<usize>, Failure> {
+            for place in places {
+                compared()?;
+                if is(place) {
+                    return Ok(Some(place));
+                }
+            }
+            Ok(None)
+        };
         let Some(digest) = digest else {
-            return (0..self.count).find(|place| is(*place));
+            return first(&mut (0..self.count));
         };
         let same = self.places.get(&digest).map_or(&[][..], Vec::as_slice);
-        let first = |places: &[usize]| places.iter().copied().find(|place| is(*place));
-        match (first(same), first(&self.rest)) {
+        let (one, other) = (
+            first(&mut same.iter().copied())?,
+            first(&mut self.rest.iter().copied())?,
+        );
+        Ok(match (one, other) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
-        }
+        })
     }
 
     /// The same for values that are equal. None: only comparing tells.
@@ -88,7 +128,7 @@ impl<'a> Keyed<'a> {
         self.keys.push(key);
     }
 
-    pub(crate) fn find(&self, key: &[Option<Value<'a>>]) -> Option<usize> {
+    pub(crate) fn find(&self, key: &[Option<Value<'a>>]) -> Result<Option<usize>, Failure> {
         let digest = self.index.digest_all(key);
         self.index.find(digest, |at| same_key(&self.keys[at], key))
     }
@@ -129,6 +169,7 @@ fn digest(state: &RandomState, value: &Value<'_>) -> Option<u64> {
         Value::String(text) => of(3, &|hasher| hasher.write(text.as_bytes())),
         Value::Bytes(bytes) => of(4, &|hasher| hasher.write(bytes)),
         Value::Duration(nanos) => of(5, &|hasher| hasher.write_i64(*nanos)),
+        Value::Timestamp(time) => of(6, &|mut hasher| time.hash(&mut hasher)),
         Value::List(list) => of_list(state, list),
         Value::Map(Map::Json(object, decl)) => of_object(state, object, decl),
         _ => None,

@@ -181,7 +181,8 @@ impl<'a> List<'a> {
                 for value in other.iter() {
                     let value = value?;
                     let digest = index.digest(&value);
-                    if index.find(digest, |at| grown[at].equals(&value) == Ok(true)).is_none() {
+                    let is = |at: usize| grown[at].equals(&value) == Ok(true);
+                    if index.find(digest, is)?.is_none() {
                         index.push(digest);
                         grown.push(value);
                     }
@@ -192,7 +193,7 @@ impl<'a> List<'a> {
                 for value in other.iter() {
                     let value = value?;
                     let key = key_of(&value, keys);
-                    match keyed.find(&key) {
+                    match keyed.find(&key)? {
                         Some(at) => grown[at] = value,
                         None => {
                             keyed.push(key);
@@ -219,7 +220,8 @@ impl<'a> List<'a> {
                 for value in other.iter() {
                     let value = value?;
                     let digest = index.digest(&value);
-                    if index.find(digest, |at| own[at].equals(&value) == Ok(true)).is_none() {
+                    let is = |at: usize| own[at].equals(&value) == Ok(true);
+                    if index.find(digest, is)?.is_none() {
                         return Ok(false);
                     }
                 }
@@ -230,7 +232,7 @@ impl<'a> List<'a> {
                 let keyed = Keyed::of(&own, keys);
                 for value in other.iter() {
                     let value = value?;
-                    match keyed.find(&key_of(&value, keys)) {
+                    match keyed.find(&key_of(&value, keys))? {
                         Some(at) if own[at].equals(&value)? => {}
                         _ => return Ok(false),
                     }

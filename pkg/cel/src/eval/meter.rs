@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cost;
+use crate::digest;
 use crate::value::{Failure, Items, List, Map, Outcome, Text, Value};
 
 /// A list and itself, a thousand times, cost next to nothing.
@@ -25,6 +26,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(limit: u64) -> Meter {
+        digest::begin();
         Meter {
             cost: 0,
             limit,
@@ -38,7 +40,7 @@ impl Meter {
         self.cost = self.cost.saturating_add(cost);
         self.charges = self.charges.wrapping_add(1);
         let late = self.charges.is_multiple_of(EVERY) && self.begun.elapsed() > LONGEST;
-        if self.cost > self.limit || late {
+        if self.cost > self.limit || late || digest::is_over() {
             Err(Failure::Cost)
         } else {
             Ok(())

@@ -1,6 +1,7 @@
 //! Times and durations: how they are written, read and taken apart.
 
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -20,6 +21,12 @@ pub(crate) struct Time {
     seconds: i64,
     nanos: u32,
     offset: i32,
+}
+
+impl Hash for Time {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.seconds, self.nanos).hash(state);
+    }
 }
 
 impl PartialEq for Time {
