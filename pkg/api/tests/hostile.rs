@@ -297,6 +297,45 @@ fn definitions_of_very_many_parts_are_checked_in_proportion() {
     );
 }
 
+/// The same of what an administrator writes through the status, of formats that nobody checks, and of versions of old.
+#[test]
+fn definitions_that_are_changed_are_checked_in_proportion() {
+    let row = mk8s_api::registry::find_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let definition = |count: usize, schema: &dyn Fn(usize) -> Value, stored: Value| {
+        let version = |at: usize| json!({"name": format!("v{at}"), "served": true, "storage": true, "schema": {"openAPIV3Schema": schema(at)}});
+        json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+            "preserveUnknownFields": true, "conversion": {"strategy": "None"},
+            "versions": (0..count).map(version).collect::<Value>()}, "status": {"storedVersions": stored}})
+    };
+    let stored: Value = (0..100_000).map(|at| json!(format!("w{at}"))).collect();
+    let many = definition(1000, &|_| json!({"type": "object"}), stored);
+    let errors = soon("stored versions", || {
+        mk8s_api::validation::create(row, row.stored(), &many)
+    });
+    let missing = errors
+        .iter()
+        .filter(|error| error.detail.starts_with("must have the storage version"));
+    assert_eq!(missing.count(), 1);
+
+    let formats: serde_json::Map<String, Value> = (0..60_000)
+        .map(|at| (format!("p{at}"), json!({"type": "string", "format": format!("f{at}")})))
+        .collect();
+    let formats = definition(1, &|_| json!({"type": "object", "properties": formats}), json!(["v0"]));
+    let told = soon("formats", || {
+        mk8s_api::validation::warnings(row, &formats, Some(&formats))
+    });
+    assert_eq!(told, Vec::<String>::new());
+
+    let old = row.versions.iter().find(|served| served.name == "v1beta1").unwrap();
+    let fields: serde_json::Map<String, Value> = (0..20)
+        .map(|at| (format!("p{at}"), json!({"type": "string"})))
+        .collect();
+    let each = |at: usize| json!({"type": "object", "properties": fields, "maxProperties": at});
+    let versions = definition(2000, &each, json!(["v0"]));
+    soon("versions", || mk8s_api::validation::create(row, old, &versions));
+}
+
 /// A few bytes of a body became a map each, or a default of a hundred kilobytes.
 #[test]
 fn defaults_add_to_a_bound() {
@@ -321,6 +360,26 @@ fn defaults_add_to_a_bound() {
     let mut value = many(50_000);
     custom::default(&mut value, &object(json!("x"))).unwrap();
     assert_eq!(value["l"][49_999]["a"], "x");
+}
+
+/// What is read is kept with its defaults, also of objects that were stored before there were any.
+#[test]
+fn what_is_shown_is_no_more_than_many_times_what_is_stored() {
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let list = json!({"type": "array", "items": item});
+    let schema = custom::compile(&json!({"type": "object", "properties": {"l": list}})).unwrap();
+    let stored = json!({"l": vec![json!({}); 39_000]});
+    let length = stored.to_string().len();
+    let mut shown = stored.clone();
+    assert_eq!(
+        custom::default_shown(&mut shown, &schema, length),
+        Err(custom::TooLarge)
+    );
+    let shown = shown.to_string().len();
+    assert!((5 * length..12 * length).contains(&shown), "{shown}");
+    // Little is shown with all that it gets.
+    let mut little = json!({"l": vec![json!({}); 900]});
+    custom::default_shown(&mut little, &schema, 2700).unwrap();
 }
 
 /// A node may write the status of its pods: a minute of a core, were each condition looked for among all others.

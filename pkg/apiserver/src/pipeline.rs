@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use mk8s_api::apply::Managed;
 use mk8s_api::registry::{Deletion, Resource, Served, Strategy};
+use mk8s_api::schema::custom::TooLarge;
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{meta, validation};
 use mk8s_store::Op;
@@ -115,8 +116,11 @@ fn begin_create(call: &Call, object: &mut Value, options: WriteOptions) -> Resul
 
 /// Fills in what an object leaves unsaid.
 fn fill(call: &Call, object: &mut Value) -> Result<(), Status> {
-    let filled = call.row.working().fill(object);
-    filled.map_err(|error| Status::too_large(error.to_string()))
+    call.row.working().fill(object).map_err(no_room)
+}
+
+fn no_room(error: TooLarge) -> Status {
+    Status::too_large(error.to_string())
 }
 
 /// Whether objects of the kind may begin.
@@ -167,10 +171,18 @@ async fn creation(
         call.validate(&attributes, object, &mut notes).await?;
     }
     notes.extend(call.row.warnings(object, None));
-    // A further attempt finds most of them again.
+    add_new(warnings, notes);
+    Ok(Step::Put(printed(call, object, managed).await?, beside))
+}
+
+/// Adds what is not there yet: a further attempt finds most of what one noted again.
+fn add_new(warnings: &mut Vec<String>, notes: Vec<String>) {
+    if warnings.is_empty() && notes.len() < 2 {
+        warnings.extend(notes);
+        return;
+    }
     let mut known: HashSet<String> = warnings.iter().cloned().collect();
     warnings.extend(notes.into_iter().filter(|note| known.insert(note.clone())));
-    Ok(Step::Put(printed(call, object, managed).await?, beside))
 }
 
 /// The text of an object that is whole, in the stored version.
@@ -181,7 +193,7 @@ async fn printed(call: &Call, object: &Value, managed: &Managed) -> Result<Print
             // What the version of the request has and the stored one lacks is not kept.
             Some(custom) if !row.shows_stored() => {
                 let mut stored = object.clone();
-                custom.read(&mut stored);
+                custom.keep(&mut stored).map_err(no_room)?;
                 Printed::of(&row.resource, &stored, managed)
             }
             _ => Printed::of(&row.resource, object, managed),

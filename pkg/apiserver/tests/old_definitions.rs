@@ -287,3 +287,31 @@ fn json_patch(spec: &mut Value, change: Value) {
     };
     spec.extend(change);
 }
+
+/// `integer` and its like are the types there are: of any other nothing is, and nobody is told of one by an object that passes.
+#[tokio::test]
+async fn nothing_is_of_a_type_that_is_none() {
+    let api = Api::open().await;
+    let mut definition = loose();
+    let spec = json!({"properties": {"any": {"type": "any"}, "int": {"type": "int"}, "nothing": {"type": ""}}});
+    definition["spec"]["validation"] = json!({"openAPIV3Schema": {"properties": {"spec": spec}}});
+    let (code, made) = api.post(OLD, &definition).await;
+    assert_eq!(code, 201, "{made}");
+    established(&api, "cars.example.org").await;
+    let car = |spec: &Value| json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"generateName": "a"}, "spec": spec});
+    let (code, refused) = api
+        .post(CARS, &car(&json!({"any": {}, "int": 1, "nothing": "x"})))
+        .await;
+    let causes: Vec<&Value> = refused["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["message"])
+        .collect();
+    let expected = [
+        json!("Invalid value: \"object\": spec.any in body must be of type any: \"object\""),
+        json!("Invalid value: \"integer\": spec.int in body must be of type int: \"integer\""),
+    ];
+    assert_eq!((code, causes), (422, expected.iter().collect()), "{refused}");
+    assert_eq!(api.post(CARS, &car(&json!({"nothing": 1}))).await.0, 201);
+}

@@ -13,6 +13,7 @@ use super::columns::{self, custom_column};
 use super::{
     Field, Handler, Hooks, NameRule, Path, Resource, ScalePaths, Scope, Semantics, Served, Subresource, Support, Verbs,
 };
+use crate::schema::custom::CompileError;
 use crate::schema::{self, Schema, custom};
 use crate::status::FieldError;
 use crate::validation::Errors;
@@ -30,8 +31,8 @@ pub struct Custom {
 }
 
 struct Compiled {
-    /// By which objects are checked.
-    checks: Option<Schema>,
+    /// By which objects are checked, or why they can't be.
+    checks: Result<Option<Schema>, CompileError>,
     /// By which they are merged.
     form: Schema,
 }
@@ -51,6 +52,14 @@ fn without_draft(mut schema: Value) -> Value {
     }
     drop(&mut schema);
     schema
+}
+
+/// The schema by which objects are checked.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn checking(said: Value) -> Result<Schema, CompileError> {
+    custom::compile(&without_draft(said))
 }
 
 /// A schema in which every object may have other fields too.
@@ -114,16 +123,29 @@ impl Custom {
         self.digest
     }
 
-    /// By which objects are checked; None where there is none.
+    /// By which objects are pruned and filled in; None where there is none.
     fn schema(&self) -> Option<&Schema> {
-        self.compiled().checks.as_ref()
+        self.compiled().checks.as_ref().ok()?.as_ref()
+    }
+
+    /// By which objects are checked. Where the schema is none that anything can be checked by, which validation lets nobody
+    /// write, nothing is right.
+    fn checks(&self, errors: &mut Errors) -> Option<&Schema> {
+        match &self.compiled().checks {
+            Ok(schema) => schema.as_ref(),
+            Err(error) => {
+                let why = format!("the schema of its definition can't be read: {error}");
+                errors.push(FieldError::internal("", why));
+                None
+            }
+        }
     }
 
     fn compiled(&self) -> &Compiled {
         self.compiled.get_or_init(|| {
-            let checks = self.tree().and_then(|said| custom::compile(&without_draft(said)).ok());
+            let checks = self.tree().map(checking).transpose();
             let form = match (&checks, self.preserves) {
-                (Some(checks), false) => Ok(checks.clone()),
+                (Ok(Some(checks)), false) => Ok(checks.clone()),
                 _ => custom::compile(&opened(self.said().unwrap_or_else(|| json!({"type": "object"})))),
             };
             let form = form.unwrap_or_else(|_| schema::custom().clone());
@@ -153,14 +175,28 @@ impl Custom {
         }
     }
 
-    /// What is shown of an object that is stored.
-    pub fn read(&self, object: &mut Value) {
+    /// What is shown of an object that is stored in so many bytes.
+    ///
+    /// # Errors
+    /// Not all of its defaults are: those that there was no room for.
+    pub fn read(&self, object: &mut Value, stored: usize) -> Result<(), custom::TooLarge> {
+        let Some(schema) = self.schema().filter(|_| !self.preserves) else {
+            return Ok(());
+        };
+        // Told of nobody: who wrote it was, if it was so then.
+        let _ = custom::admit(object, schema, true);
+        custom::default_shown(object, schema, stored)
+    }
+
+    /// What the stored version keeps of an object that came in another.
+    ///
+    /// # Errors
+    /// There is no room for the stored version's defaults.
+    pub fn keep(&self, object: &mut Value) -> Result<(), custom::TooLarge> {
         if let Some(schema) = self.schema().filter(|_| !self.preserves) {
-            // Told of nobody: who wrote it was, if it was so then.
             let _ = custom::admit(object, schema, true);
-            // What there is no room for stays unsaid: the object is there, and can be read.
-            let _ = custom::default(object, schema);
         }
+        self.fill(object)
     }
 
     /// What is wrong with an object, changed from `old` or new, goes to `errors` and, where it was as wrong before, to
@@ -173,7 +209,7 @@ impl Custom {
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) {
-        let Some(schema) = self.schema() else {
+        let Some(schema) = self.checks(errors) else {
             return scale(errors);
         };
         errors.extend(custom::check(new, old, schema));
@@ -192,7 +228,7 @@ impl Custom {
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) {
-        let Some(schema) = self.schema() else {
+        let Some(schema) = self.checks(errors) else {
             return scale(errors);
         };
         errors.extend(custom::check_status(new, old, schema));

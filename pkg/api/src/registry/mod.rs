@@ -31,6 +31,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
+pub(crate) use custom::checking;
 pub use semantics::{ChangeOrder, Deletion, Dependents, Handler, Semantics, Strategy};
 pub use served::{Convert, Field, Served, newest_first};
 

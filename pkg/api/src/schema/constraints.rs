@@ -39,18 +39,21 @@ pub enum Type {
     Number,
     Boolean,
     IntOrString,
+    /// One that there is none of, which no value has: what definitions of apiextensions.k8s.io/v1beta1 may name.
+    Other,
 }
 
 impl Type {
     pub fn of(word: &str) -> Option<Type> {
         Some(match word {
+            "" => return None,
             "object" => Type::Object,
             "array" => Type::Array,
             "string" => Type::String,
             "integer" => Type::Integer,
             "number" => Type::Number,
             "boolean" => Type::Boolean,
-            _ => return None,
+            _ => Type::Other,
         })
     }
 
@@ -64,6 +67,7 @@ impl Type {
             Type::Number => "number",
             Type::Boolean => "boolean",
             Type::IntOrString => "integer,string",
+            Type::Other => "",
         }
     }
 
@@ -76,6 +80,8 @@ impl Type {
 /// Checks of the value itself, whatever its form.
 #[derive(Debug, Default)]
 pub struct Checks {
+    /// How the schema names `Type::Other`.
+    pub other_type: Option<Name>,
     /// One that upstream knows, as it was written.
     pub format: Option<Name>,
     pub pattern: Option<Pattern>,

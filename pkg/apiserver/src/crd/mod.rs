@@ -91,8 +91,10 @@ fn read_tree(resource: &Resource, object: &Object) -> Result<Option<Value>, Stat
             resource.versions.iter().find(of).unwrap_or(resource.stored())
         }
     };
-    if let Some(custom) = &served.custom {
-        custom.read(&mut tree);
+    if let Some(custom) = &served.custom
+        && custom.read(&mut tree, object.json.len()).is_err()
+    {
+        tracing::warn!(key = %object.key, "a stored object is shown without all of its defaults: they are too many");
     }
     Ok((tree != stored).then_some(tree))
 }

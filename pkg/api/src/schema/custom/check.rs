@@ -111,16 +111,19 @@ fn against(value: &Value, node: &Node, path: &Path<'_>, old: Option<&Old<'_>>) -
     };
     let (types, checks) = (constraints.types, constraints.checks.as_deref());
     let format = checks.and_then(|checks| checks.format.as_deref());
+    let other = checks.and_then(|checks| checks.other_type.as_deref());
+    let words = other.or(types.map(Type::words)).unwrap_or_default();
+    let of_type = || of_type(value, types, words, format, constraints.nullable, path);
     let mut found = Found::default();
     if value.is_null() {
-        found.merge(of_type(value, types, format, constraints.nullable, path));
+        found.merge(of_type());
         found
             .errors
             .extend(checks.and_then(|checks| in_enumeration(value, checks, path)));
         return found;
     }
     if types.is_some() || format.is_some() {
-        found.merge(of_type(value, types, format, constraints.nullable, path));
+        found.merge(of_type());
         found.passed += 1;
     }
     let nothing = Checks::default();
@@ -170,7 +173,15 @@ fn type_of(value: &Value) -> (&'static str, &'static str) {
     }
 }
 
-fn of_type(value: &Value, types: Option<Type>, format: Option<&str>, nullable: bool, path: &Path<'_>) -> Found {
+/// Whether a value is of a type (`words`: as it is told), and of a format that stands for one.
+fn of_type(
+    value: &Value,
+    types: Option<Type>,
+    words: &str,
+    format: Option<&str>,
+    nullable: bool,
+    path: &Path<'_>,
+) -> Found {
     let passed = Found {
         errors: Errors::new(),
         passed: 1,
@@ -182,7 +193,6 @@ fn of_type(value: &Value, types: Option<Type>, format: Option<&str>, nullable: b
             passed: 0,
         }
     };
-    let words = types.map_or("", Type::words);
     let (is, own_format) = type_of(value);
     let contains = |word: &str| types.is_some_and(|types| types.contains(word));
     if value.is_null() {

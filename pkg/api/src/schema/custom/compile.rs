@@ -191,6 +191,7 @@ fn make(props: &Map<String, Value>, mut below: Below, place: Place) -> Node {
         checks: None,
     };
     let mut checks = checks(props);
+    checks.other_type = (types == Some(Type::Other)).then(|| intern::name(text(props, "type")));
     checks.closed = matches!(below.additional, Additional::Refused);
     checks.all_of = std::mem::take(&mut below.all_of);
     checks.any_of = std::mem::take(&mut below.any_of);
@@ -241,6 +242,7 @@ fn what(
         Some(Type::Number) => What::Scalar(Scalar::Double),
         Some(Type::Boolean) => What::Scalar(Scalar::Bool),
         Some(Type::Array) => list(props, below.items),
+        Some(Type::Other) => What::Any(Any::Value),
         None if !has_fields && below.items.is_some() => list(props, below.items),
         Some(Type::Object) | None => match below.additional {
             Additional::Of(values) if !has_fields => What::Map(MapOf { values, atomic }),
@@ -327,6 +329,7 @@ impl Checks {
         ];
         let schemas = [&self.all_of, &self.any_of, &self.one_of];
         self.format.is_some()
+            || self.other_type.is_some()
             || self.pattern.is_some()
             || numbers.iter().any(|number| number.is_some())
             || integers.iter().any(|integer| integer.is_some())

@@ -7,6 +7,9 @@ use crate::schema::{Node, What};
 
 /// Bytes in memory that defaults may add to one object: each of a million empty items may get all of them.
 const MOST_ADDED: usize = 64 << 20;
+/// And bytes of text on reads, as each of many stored objects is kept: so many for a byte that is stored, and this many for any.
+const SHOWN_PER_BYTE: usize = 10;
+const SHOWN: usize = 1 << 20;
 
 /// The defaults of an object have no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,11 +21,30 @@ pub struct TooLarge;
 /// # Errors
 /// They are too much; what there was room for is filled in.
 pub fn default(value: &mut Value, schema: &Node) -> Result<(), TooLarge> {
-    Room(MOST_ADDED).fill(value, schema)
+    let mut room = Room {
+        memory: MOST_ADDED,
+        text: MOST_ADDED,
+    };
+    room.fill(value, schema)
+}
+
+/// The same of an object that is stored in so many bytes.
+///
+/// # Errors
+/// They are too much; what there was room for is filled in.
+pub fn default_shown(value: &mut Value, schema: &Node, stored: usize) -> Result<(), TooLarge> {
+    let mut room = Room {
+        memory: MOST_ADDED,
+        text: stored.saturating_mul(SHOWN_PER_BYTE).max(SHOWN),
+    };
+    room.fill(value, schema)
 }
 
 /// Bytes that may still be added.
-struct Room(usize);
+struct Room {
+    memory: usize,
+    text: usize,
+}
 
 impl Room {
     fn fill(&mut self, value: &mut Value, schema: &Node) -> Result<(), TooLarge> {
@@ -38,7 +60,7 @@ impl Room {
                         let Some(default) = default_of(schema) else { continue };
                         if map.get(name).is_none_or(|value| is_refused_null(value, schema)) {
                             let begins = if map.is_empty() { MAP } else { 0 };
-                            self.take(begins + name.len() + weight(default))?;
+                            self.take(begins + name.len() + weight(default), name.len() + printed(default))?;
                             map.insert(name.to_string(), default.clone());
                         }
                     }
@@ -60,14 +82,15 @@ impl Room {
     fn item(&mut self, value: &mut Value, schema: &Node, fills_null: bool) -> Result<(), TooLarge> {
         if fills_null && is_refused_null(value, schema) {
             let default = default_of(schema);
-            self.take(default.map_or(0, weight))?;
+            self.take(default.map_or(0, weight), default.map_or(0, printed))?;
             *value = default.cloned().unwrap_or_default();
         }
         self.fill(value, schema)
     }
 
-    fn take(&mut self, bytes: usize) -> Result<(), TooLarge> {
-        self.0 = self.0.checked_sub(bytes).ok_or(TooLarge)?;
+    fn take(&mut self, memory: usize, text: usize) -> Result<(), TooLarge> {
+        self.memory = self.memory.checked_sub(memory).ok_or(TooLarge)?;
+        self.text = self.text.checked_sub(text).ok_or(TooLarge)?;
         Ok(())
     }
 }
@@ -89,6 +112,16 @@ fn weight(value: &Value) -> usize {
             own + MAP + entries.sum::<usize>()
         }
         _ => own,
+    }
+}
+
+/// Bytes of its text, about.
+fn printed(value: &Value) -> usize {
+    4 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(printed).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + printed(value)).sum(),
+        _ => 0,
     }
 }
 

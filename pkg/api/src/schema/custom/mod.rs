@@ -24,7 +24,7 @@ mod rules;
 pub use check::{check, check_lists, check_status};
 pub use compile::{CompileError, compile};
 pub(crate) use default_checks::check_defaults;
-pub use defaults::{TooLarge, default};
+pub use defaults::{TooLarge, default, default_shown};
 pub(crate) use formats::is_known as is_format;
 pub use metadata::check_embedded;
 pub use prune::admit;

@@ -1,7 +1,8 @@
 //! How much is asked of a definition: the version that upstream has removed asked less, and what was wrong before a change
 //! may stay as wrong.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -33,6 +34,8 @@ pub(super) struct Asked<'v> {
     pub(super) bundle: bool,
     /// The spec before the change.
     old: Option<&'v Value>,
+    /// Whether this definition's schemas have to be structural: asked of each version, found out once.
+    wants_structural: OnceCell<bool>,
 }
 
 const BETA: &str = "(cannot set default values in apiextensions.k8s.io/v1beta1 CRDs, must use apiextensions.k8s.io/v1)";
@@ -52,6 +55,7 @@ impl<'v> Asked<'v> {
             known_review: true,
             bundle: old.is_some_and(is_established),
             old: old.map(|old| &old["spec"]),
+            wants_structural: OnceCell::new(),
         }
     }
 
@@ -78,7 +82,18 @@ impl<'v> Asked<'v> {
             known_review: self.known_review && conversion::reads_a_known_review(conversion),
             bundle: self.bundle && conversion::bundle_error(conversion).is_none(),
             old: self.old,
+            wants_structural: OnceCell::new(),
         }
+    }
+
+    /// Whether the schemas of a definition have to be structural.
+    pub(super) fn wants_structural(&self, spec: &Value) -> bool {
+        *self.wants_structural.get_or_init(|| {
+            self.structural
+                || !flag(spec, "preserveUnknownFields")
+                || (self.no_defaults.is_none() && has_defaults(spec))
+                || has_extensions(spec)
+        })
     }
 
     /// Whether a version's schema is what it was, so that it may cost what it did.
@@ -132,7 +147,7 @@ pub(super) fn has_defaults(spec: &Value) -> bool {
 }
 
 /// Whether a schema says what only a structural one can.
-pub(super) fn has_extensions(spec: &Value) -> bool {
+fn has_extensions(spec: &Value) -> bool {
     const FLAGS: [&str; 2] = ["x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"];
     const SAID: [&str; 2] = ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type"];
     let extended = |part: &Value| {
@@ -146,7 +161,7 @@ pub(super) fn has_extensions(spec: &Value) -> bool {
 
 /// Warnings of formats that nobody checks, each where the definition did not name it before.
 pub fn definition_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let before = old.map(unknown_formats).unwrap_or_default();
+    let before: HashSet<String> = old.map(unknown_formats).unwrap_or_default().into_iter().collect();
     let fresh = unknown_formats(new)
         .into_iter()
         .filter(|format| !before.contains(format));

@@ -13,14 +13,14 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 pub use self::asked::definition_warnings;
-use self::asked::{Asked, has_defaults, has_extensions};
+use self::asked::{Asked, has_defaults};
 use self::parts::{MOST_SELECTABLE, check_names, columns, selectable_fields, subresources};
 pub use self::structural::holds as is_structural;
 use super::{Errors, IMMUTABLE, Path, each, flag, has, list, strings, text};
 use crate::bounded::MOST_FINDINGS;
 use crate::meta;
 use crate::names;
-use crate::registry::Served;
+use crate::registry::{Served, checking};
 use crate::schema::custom::{self, CompileError};
 use crate::status::FieldError;
 
@@ -414,10 +414,7 @@ fn check_schema(
     let at = path.child("openAPIV3Schema");
     let start = errors.len();
     let mut unread: Option<CompileError> = None;
-    let structural = asked.structural
-        || !flag(spec, "preserveUnknownFields")
-        || (asked.no_defaults.is_none() && has_defaults(spec))
-        || has_extensions(spec);
+    let structural = asked.wants_structural(spec);
     if structural {
         match custom::compile(schema) {
             Err(error) => unread = Some(error),
@@ -429,6 +426,9 @@ fn check_schema(
                 errors.append(&mut wrong);
             }
         }
+    } else {
+        // Objects are checked by it all the same.
+        unread = checking(schema.clone()).err();
     }
     let place = open_api::Place {
         asked,
@@ -455,8 +455,11 @@ fn stored_versions(spec: &Value, status: &Value, errors: &mut Errors) {
     }
     let versions = list(spec, "versions");
     let known: HashSet<&str> = strings(status, "storedVersions").collect();
-    for version in versions.iter().filter(|version| flag(version, "storage")) {
-        if errors.len() < MOST_FINDINGS && !known.contains(text(version, "name")) {
+    // Each shows all that are stored: one is enough where those are many.
+    let most = (MOST_FINDINGS / stored.len()).max(1);
+    let storage = versions.iter().filter(|version| flag(version, "storage"));
+    for version in storage.take(most) {
+        if !known.contains(text(version, "name")) {
             let why = format!("must have the storage version {}", text(version, "name"));
             errors.push(FieldError::invalid(at, Value::Array(stored.to_vec()), why));
         }
