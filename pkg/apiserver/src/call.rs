@@ -58,7 +58,8 @@ impl Call {
         };
         self.check_key()?;
         let found = cache.get(&self.info.namespace, self.info.path_name());
-        found.ok_or_else(|| self.not_found())
+        let found = found.ok_or_else(|| self.not_found())?;
+        Ok(found.known_as(&self.row.resource))
     }
 
     /// The same in the form of the row's version.
@@ -94,6 +95,7 @@ impl Call {
         Ok(Target {
             store: self.server.store(),
             cache,
+            known_as: Some(&self.row.resource),
             key: cache.key(namespace, name),
             deadline: self.deadline,
             dry_run,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mk8s_api::apply::Managed;
 use mk8s_api::meta;
+use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use mk8s_store::{Expect, Op, Store};
 use mk8s_supervisor::backoff::Backoff;
@@ -32,6 +33,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 pub struct Target<'a> {
     pub store: &'a dyn Store,
     pub cache: &'a Arc<ResourceCache>,
+    /// What the caller took its objects for, where a definition may have changed since.
+    pub known_as: Option<&'a Arc<Resource>>,
     pub key: Arc<str>,
     pub deadline: Instant,
     /// Everything is done but the writing.
@@ -39,6 +42,19 @@ pub struct Target<'a> {
     pub reads: Reads,
     /// The request's turn, where its object is long: given back while the store is waited for.
     pub turn: Option<&'a Turn>,
+}
+
+impl Target<'_> {
+    fn find(&self) -> Option<Arc<Object>> {
+        self.cache.get_key(&self.key).map(|object| self.known(object))
+    }
+
+    fn known(&self, object: Arc<Object>) -> Arc<Object> {
+        match self.known_as {
+            Some(resource) => object.known_as(resource),
+            None => object,
+        }
+    }
 }
 
 /// How much of an object is read.
@@ -108,7 +124,7 @@ pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) 
         if let Some(turn) = target.turn {
             turn.hold().await?;
         }
-        let found = target.cache.get_key(&target.key);
+        let found = target.find();
         let current = Current::of(found.clone(), target.reads)?;
         let step = attempts.attempt(current).await?;
         if target.dry_run {
@@ -167,7 +183,7 @@ async fn resolve(target: &Target<'_>, sent: Sent, found: Option<Arc<Object>>) ->
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let now = target.cache.get_key(&target.key);
+    let now = target.find();
     if revision(&now) == revision(&found) {
         return Ok(None);
     }
@@ -227,7 +243,8 @@ async fn carry_out(target: &Target<'_>, step: Step, found: Option<Arc<Object>>) 
             ops.extend(beside);
             let revision = write::commit_until(target.deadline, target.store, ops).await?;
             // The store may lose what travels with a write; the cache has the object all the same.
-            let stored = made.get().cloned().or_else(|| target.cache.get_key(&target.key));
+            let made = made.get().map(|made| target.known(made.clone()));
+            let stored = made.or_else(|| target.find());
             let stored = stored.filter(|stored| stored.revision >= revision);
             let stored = stored.ok_or_else(|| Status::internal("a committed object is in the cache no more"))?;
             Ok(Done::Written(Written::Stored(stored)))

@@ -13,7 +13,7 @@ use mk8s_api::schema::{self, Schema};
 use mk8s_api::status::Status;
 use serde_json::Value;
 
-use crate::{managers, stored_form};
+use crate::{crd, managers, stored_form};
 
 /// Labels and selectable fields: made by the task of the request that wrote the object, or on first use after a start.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -105,6 +105,15 @@ impl Object {
     /// The same object as it is read for another resource, or for the same in another shape.
     pub(crate) fn read_as(&self, resource: &Arc<Resource>, read: &dyn Fn(Object) -> Object) -> Object {
         read(Object::new(resource.clone(), self.entry(), None))
+    }
+
+    /// The object as who took it for one of a resource knows it, though a definition changed since: in that one's stored
+    /// version, by its schema.
+    pub(crate) fn known_as(self: Arc<Self>, resource: &Arc<Resource>) -> Arc<Object> {
+        if Arc::ptr_eq(&self.resource, resource) {
+            return self;
+        }
+        Arc::new(self.read_as(resource, &crd::read))
     }
 
     /// The object in the form in which it is read, of what the store has.

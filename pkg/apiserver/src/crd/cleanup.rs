@@ -129,6 +129,7 @@ async fn remove(state: &State, instances: &Arc<ResourceCache>, object: Arc<Objec
     let target = Target {
         store: state.store(),
         cache: instances,
+        known_as: None,
         key: object.key.clone(),
         deadline: Instant::now() + PATIENCE,
         dry_run: false,

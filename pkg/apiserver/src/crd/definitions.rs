@@ -19,6 +19,9 @@ use crate::webhook;
 #[derive(Default)]
 pub struct Definitions {
     known: BTreeMap<String, Known>,
+    /// The definition that nobody can look at.
+    #[cfg(test)]
+    pub panics_at: Option<&'static str>,
 }
 
 struct Known {
@@ -92,6 +95,8 @@ impl Definitions {
     /// A definition came or changed.
     pub fn changed(&mut self, definition: &Value, cache: &Cache) -> Consequence {
         let name = meta::name(definition);
+        #[cfg(test)]
+        assert_ne!(self.panics_at, Some(name), "as the test wants it");
         let mut consequence = Consequence::default();
         let reborn = self
             .known

@@ -165,7 +165,9 @@ async fn settle(state: &Arc<State>, stored: &Arc<ResourceCache>, dirty: Vec<Stri
             });
             failed.is_err().then_some(name)
         });
-    futures::future::join_all(writes).await.into_iter().flatten().collect()
+    let mut again = found.again;
+    again.extend(futures::future::join_all(writes).await.into_iter().flatten());
+    again
 }
 
 #[derive(Default)]
@@ -173,9 +175,11 @@ struct Found {
     /// Name, revision that was looked at, and the definition with its status.
     statuses: Vec<(String, u64, Value)>,
     cleans_up: Vec<String>,
+    again: Vec<String>,
 }
 
-/// Looks at some definitions, and at those of their groups whose names they freed, and serves what they define.
+/// Looks at some definitions, and at those of their groups whose names they freed, and serves what they define. A panic is
+/// one definition's failure: what the others changed is served all the same.
 fn look(state: &Arc<State>, stored: &Arc<ResourceCache>, dirty: Vec<String>) -> Found {
     let mut found = Found::default();
     let mut definitions = state.definitions().lock();
@@ -202,7 +206,16 @@ fn look(state: &Arc<State>, stored: &Arc<ResourceCache>, dirty: Vec<String>) -> 
                 continue;
             }
         };
-        let told = definitions.changed(&definition, state.cache());
+        let told = std::panic::AssertUnwindSafe(|| definitions.changed(&definition, state.cache()));
+        let told = match std::panic::catch_unwind(told) {
+            Ok(told) => told,
+            Err(panic) => {
+                job::record_panic("custom-resources", &*panic);
+                serves_other = true;
+                found.again.push(name);
+                continue;
+            }
+        };
         serves_other |= told.serves_other;
         if told.cleans_up {
             found.cleans_up.push(name.clone());
@@ -243,6 +256,7 @@ async fn change(
     let target = Target {
         store: state.store(),
         cache: stored,
+        known_as: None,
         key: stored.key("", name),
         deadline: Instant::now() + PATIENCE,
         dry_run: false,
@@ -281,5 +295,69 @@ where
             return Ok(Step::Remove(new, Vec::new()));
         }
         Ok(Step::Put(Printed::of(&self.resource, &new, &managed)?, Vec::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::body::Body;
+    use mk8s_pki::serviceaccount::Keys;
+    use serde_json::json;
+    use tower::ServiceExt as _;
+
+    use crate::{ApiServer, Config, User};
+
+    use super::*;
+
+    fn definition(plural: &str, kind: &str) -> Value {
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.example.org")},
+            "spec": {"group": "example.org", "scope": "Cluster", "names": {"plural": plural, "kind": kind},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
+    }
+
+    /// What one definition makes the server trip over is no other's matter, however they come together.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_definition_that_can_not_be_looked_at_holds_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Arc::new(Keys::generate().unwrap());
+        let server = ApiServer::open(Config::new(dir.path(), [127, 0, 0, 1].into(), keys)).unwrap();
+        server.state().definitions().lock().panics_at = Some("bad.example.org");
+        let router = server.router_as(User::authenticated("admin", ["system:masters".to_string()]));
+        let send = async |method: &str, path: &str, body: &Value| {
+            let request = http::Request::builder().method(method).uri(path);
+            let request = request
+                .header("content-type", "application/json")
+                .body(Body::from(body.to_string()));
+            router
+                .clone()
+                .oneshot(request.unwrap())
+                .await
+                .unwrap()
+                .status()
+                .as_u16()
+        };
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        for (plural, kind) in [("bad", "Bad"), ("good", "Good"), ("fine", "Fine")] {
+            assert_eq!(send("POST", path, &definition(plural, kind)).await, 201);
+        }
+        for plural in ["good", "fine"] {
+            let served = async || send("GET", &format!("/apis/example.org/v1/{plural}"), &Value::Null).await == 200;
+            let begun = std::time::Instant::now();
+            while !served().await {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{plural} is not served");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        // And it is looked at again.
+        server.state().definitions().lock().panics_at = None;
+        let begun = std::time::Instant::now();
+        while send("GET", "/apis/example.org/v1/bad", &Value::Null).await != 200 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is not served");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server.close().await;
     }
 }

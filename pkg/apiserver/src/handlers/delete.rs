@@ -95,7 +95,7 @@ async fn collection(
     filter: &Filter,
     options: &DeleteOptions,
 ) -> Result<Response<Body>, Status> {
-    let snapshot = call.cache()?.list(&call.info.namespace);
+    let snapshot = call.cache()?.list(&call.info.namespace).known_as(&call.row.resource);
     let matching: Vec<Arc<Object>> = if call.row.webhook().is_some() {
         list::converted(call, &snapshot, None, filter, query.limit).await?.0
     } else {

@@ -41,7 +41,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     if let Some(page) = by_index(call, &options, &filter) {
         return respond_list(call, page).await;
     }
-    let from = if options.continue_token.is_empty() {
+    let mut from = if options.continue_token.is_empty() {
         let snapshot = match snapshot_for(call, &options).await? {
             Some(revision) => cache.at(namespace, revision).ok_or_else(too_old)?,
             None => cache.list(namespace),
@@ -55,6 +55,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     } else {
         resume(call, &options)?
     };
+    from.snapshot = from.snapshot.known_as(&call.row.resource);
     let mut page = Page {
         revision: from.snapshot.revision,
         ..Page::default()

@@ -53,6 +53,7 @@ async fn bind_pod(
     let target = Target {
         store: call.server.store(),
         cache: &pods,
+        known_as: None,
         key: pods.key(&call.info.namespace, name),
         deadline: call.deadline,
         dry_run: options.dry_run,

@@ -198,6 +198,7 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
     let target = Target {
         store: call.server.store(),
         cache: &budgets,
+        known_as: None,
         key: budget.key.clone(),
         deadline: call.deadline,
         dry_run,

@@ -115,6 +115,16 @@ impl Snapshot {
         }
     }
 
+    /// The same as who took the objects for those of a resource knows them, though a definition changed since.
+    pub fn known_as(self, resource: &Arc<Resource>) -> Snapshot {
+        let own = self.iter().next().map(|object| object.resource());
+        if own.is_none_or(|own| Arc::ptr_eq(own, resource)) {
+            return self;
+        }
+        let known = self.iter().map(|object| object.clone().known_as(resource)).collect();
+        self.with(known)
+    }
+
     /// How many objects follow a key, without looking at them one by one where the whole resource is meant.
     pub fn count_after(&self, after: Option<&str>) -> usize {
         self.iter_after(after).count()
