@@ -128,7 +128,7 @@ impl ApiServer {
         }
         let request = Request::new(self.state.clone(), parts, !body.is_end_stream());
         let refusal = Output::of_refusal(&request.parts.headers, &request.query);
-        let run = std::panic::AssertUnwindSafe(self.run(request, body)).catch_unwind();
+        let run = std::panic::AssertUnwindSafe(self.run(request, body, refusal)).catch_unwind();
         match run.await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => respond::status(&status, refusal),
@@ -155,7 +155,12 @@ impl ApiServer {
         }
     }
 
-    async fn run(self: &Arc<Self>, mut request: Request, body: Body) -> Result<Response<Body>, Status> {
+    async fn run(
+        self: &Arc<Self>,
+        mut request: Request,
+        body: Body,
+        refusal: Output,
+    ) -> Result<Response<Body>, Status> {
         request.pass()?;
         let guard = std::mem::take(&mut request.guard);
         let account = request.account();
@@ -165,7 +170,7 @@ impl ApiServer {
         let route = self.route(&request).await?;
         let relayed = route.as_ref().is_some_and(Route::relays);
         let response = match route {
-            Some(route) => resource(request, route, body).await?,
+            Some(route) => resource(request, route, body, refusal).await?,
             None => {
                 let Request {
                     state,
@@ -186,7 +191,8 @@ impl ApiServer {
     }
 }
 
-async fn resource(request: Request, route: Route, body: Body) -> Result<Response<Body>, Status> {
+/// `refusal`: how the client is told of one.
+async fn resource(request: Request, route: Route, body: Body, refusal: Output) -> Result<Response<Body>, Status> {
     let (headers, verb) = (&request.parts.headers, request.info.verb);
     route.negotiate(&request.parts.method, headers)?;
     let output = match route.relays() {
@@ -201,7 +207,6 @@ async fn resource(request: Request, route: Route, body: Body) -> Result<Response
             output?
         }
     };
-    let refusal = Output::of_refusal(headers, &request.query);
     let Route { row, place } = route;
     let counted = row.clone();
     let subresource = request.info.subresource.clone();

@@ -358,3 +358,23 @@ async fn a_creation_that_is_late_is_waited_for() {
     served(&api).await;
     assert_eq!(api.get(OLD).await.1["items"], json!([]));
 }
+
+/// What a selector leaves out by its name is not asked about.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_one_object_is_none_of_others() {
+    let (url, bundle) = webhook(Arc::default()).await;
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    // The webhook has no answer for one without a color.
+    for (name, spec) in [("a", json!({"color": "red"})), ("b", json!({}))] {
+        let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": name}, "spec": spec});
+        assert_eq!(api.post(OLD, &car).await.0, 201);
+    }
+    assert_eq!(api.get(NEW).await.0, 500);
+    let one = format!("{NEW}?fieldSelector=metadata.name%3Da");
+    assert_eq!(api.get(&one).await.0, 200);
+    let watch = api.watch(&format!("{one}&watch=1")).await;
+    let seen = events_until(watch, |_| true).await;
+    assert_eq!(seen[0]["object"]["spec"]["paint"]["color"], "red", "{seen:?}");
+}

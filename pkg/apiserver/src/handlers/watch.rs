@@ -103,7 +103,7 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
     if with_snapshot {
         let (snapshot, watcher) = cache.watch_with_snapshot(namespace, indexed.as_deref());
         is_present(call)?;
-        let snapshot = converted(call, snapshot).await?;
+        let snapshot = converted(call, snapshot, &stream.scope.filter).await?;
         let initial = Initial {
             snapshot,
             after: None,
@@ -132,12 +132,16 @@ fn is_present(call: &Call) -> Result<(), Status> {
     }
 }
 
-/// What there is, in the form of the row's version where a webhook makes that.
-async fn converted(call: &Call, snapshot: Snapshot) -> Result<Snapshot, Status> {
+/// What there is, in the form of the row's version where a webhook makes that: of what may be picked alone.
+async fn converted(call: &Call, snapshot: Snapshot, filter: &Filter) -> Result<Snapshot, Status> {
     if call.row.webhook().is_none() {
         return Ok(snapshot);
     }
-    let all = snapshot.iter().cloned().collect();
+    let all = snapshot
+        .iter()
+        .filter(|object| filter.may_match(object))
+        .cloned()
+        .collect();
     let shown = conversion::objects(&call.server, &call.row, all).await?;
     Ok(snapshot.with(shown))
 }

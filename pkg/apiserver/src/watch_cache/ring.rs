@@ -65,9 +65,10 @@ pub enum Form {
 
 const FORMS: usize = 3;
 
-/// So many of a resource's newest events keep the forms in which they were sent: whoever watches is no further behind, as a
-/// rule. What they take is bounded by what the ring's events do.
+/// So many of a resource's newest events keep the forms in which they were sent, or fewer where those may be so many bytes:
+/// whoever watches is no further behind, as a rule. The newest always does.
 const FRAMED: usize = 256;
+const FRAMED_BYTES: usize = 8 << 20;
 
 /// One change. How it is written out is found out by the first watcher that it is written for.
 pub struct Event {
@@ -122,8 +123,16 @@ impl Event {
         }
     }
 
-    fn forget_frames(&self) {
-        *self.frames.lock() = Frames::Forgotten;
+    /// Whether it keeps none any more. One that somebody makes just now is not waited for: it may be long, and the committer
+    /// holds everybody up.
+    fn forget_frames(&self) -> bool {
+        let frames = self.frames.try_lock();
+        frames.map(|mut frames| *frames = Frames::Forgotten).is_some()
+    }
+
+    /// Bytes that its frames may come to.
+    fn framed_weight(&self) -> usize {
+        FORMS * self.object.sent_len()
     }
 
     /// Approximate bytes that the ring holds for it: the object that it replaced too, which nobody else may hold any more.
@@ -140,6 +149,9 @@ pub(super) struct Ring {
     /// Every event after this revision is held.
     floor: u64,
     bytes: usize,
+    /// How many of the newest keep frames, and the bytes that those may come to.
+    framed: usize,
+    framed_bytes: usize,
     bounds: &'static Bounds,
 }
 
@@ -150,15 +162,25 @@ impl Ring {
             base: 0,
             floor,
             bytes: 0,
+            framed: 0,
+            framed_bytes: 0,
             bounds,
         }
     }
 
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
         self.bytes += event.weight();
+        self.framed_bytes += event.framed_weight();
+        self.framed += 1;
         self.events.push_back(event);
-        if let Some(old) = self.events.len().checked_sub(FRAMED + 1) {
-            self.events[old].forget_frames();
+        while self.framed > 1 && (self.framed > FRAMED || self.framed_bytes > FRAMED_BYTES) {
+            let oldest = &self.events[self.events.len() - self.framed];
+            if !oldest.forget_frames() {
+                // At the next push.
+                break;
+            }
+            self.framed_bytes -= oldest.framed_weight();
+            self.framed -= 1;
         }
         self.shed(now);
     }
@@ -175,6 +197,10 @@ impl Ring {
             }
             self.floor = oldest.revision;
             self.bytes -= oldest.weight();
+            if self.framed == count {
+                self.framed -= 1;
+                self.framed_bytes -= oldest.framed_weight();
+            }
             self.base += 1;
             self.events.pop_front();
         }
@@ -203,5 +229,71 @@ impl Ring {
 
     pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Event>> {
         self.events.iter().rev()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mk8s_api::registry;
+
+    use super::*;
+
+    fn event(size: usize) -> Arc<Event> {
+        let value = format!(
+            r#"{{"metadata":{{"resourceVersion":"1"}},"data":"{}"}}"#,
+            "x".repeat(size)
+        );
+        let entry = mk8s_store::Entry {
+            key: "/registry/core/configmaps/default/a".into(),
+            revision_at: value.find("1\"}").unwrap_or_default(),
+            value: value.into(),
+            create_revision: 1,
+            mod_revision: 1,
+        };
+        let config_maps = registry::find("", "v1", "configmaps").expect("a row");
+        let object = Arc::new(Object::new(config_maps.clone(), entry, None));
+        Arc::new(Event::new(EventKind::Added, 1, object, None, Instant::now()))
+    }
+
+    fn made(event: &Event) -> bool {
+        let mut made = false;
+        let frame = event.frame(Form::Json, || {
+            made = true;
+            Ok(Bytes::from_static(b"frame"))
+        });
+        assert!(frame.is_ok());
+        made
+    }
+
+    /// The forms in which a ring's events were sent come on top of what the ring weighs.
+    #[test]
+    fn frames_are_kept_in_a_bound() {
+        for (size, kept) in [(100, FRAMED), (100 << 10, 24), (2 << 20, 1)] {
+            let mut ring = Ring::new(0, &OF_RESOURCE);
+            let events: Vec<_> = (0..300).map(|_| event(size)).collect();
+            for event in &events {
+                ring.push(event.clone(), Instant::now());
+                assert!(made(event), "each is made once");
+            }
+            let again = events.iter().filter(|event| !made(event)).count();
+            assert!(again.abs_diff(kept) <= 3, "{again} of {size} bytes");
+            assert_eq!(ring.framed, again);
+            assert_eq!(ring.framed_bytes, again * events[0].framed_weight());
+        }
+    }
+
+    /// The committer waits for nobody who is at a frame.
+    #[test]
+    fn a_frame_that_is_being_made_holds_nobody_up() {
+        let mut ring = Ring::new(0, &OF_RESOURCE);
+        let (first, second) = (event(2 << 20), event(2 << 20));
+        ring.push(first.clone(), Instant::now());
+        let held = first.frame(Form::Json, || {
+            ring.push(second.clone(), Instant::now());
+            Ok(Bytes::new())
+        });
+        assert!(held.is_ok() && !made(&first));
+        ring.push(event(10), Instant::now());
+        assert!(made(&first) && made(&first), "forgotten at the next push");
     }
 }
