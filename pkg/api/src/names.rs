@@ -351,6 +351,35 @@ pub fn canonical_cidr(text: &str) -> Vec<String> {
     }
 }
 
+/// An interface's address with its prefix, in the one form that it has.
+pub fn interface_address(text: &str) -> Vec<String> {
+    let part = |part: &str| part.parse::<u8>().ok().filter(|_| !part.starts_with('+'));
+    let parsed = text.split_once('/').and_then(|(address, bits)| {
+        let parts: Option<Vec<u8>> = address.split('.').map(part).collect();
+        let padded = parts
+            .and_then(|parts| <[u8; 4]>::try_from(parts).ok())
+            .map(IpAddr::from);
+        let address = padded.or_else(|| address.parse().ok())?;
+        Some((address, part(bits)?))
+    });
+    let (address, bits) = match parsed {
+        Some((IpAddr::V4(own), bits @ 0..=32)) => (IpAddr::V4(own), bits),
+        Some((IpAddr::V6(own), bits @ 0..=128)) => match own.to_ipv4_mapped() {
+            Some(mapped) => (
+                IpAddr::V4(mapped),
+                if bits > 32 { bits.saturating_sub(96) } else { bits },
+            ),
+            None => (IpAddr::V6(own), bits),
+        },
+        _ => return vec!["must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_string()],
+    };
+    let canonical = format!("{address}/{bits}");
+    if canonical == text {
+        return Vec::new();
+    }
+    vec![format!("must be in canonical form ({canonical:?})")]
+}
+
 /// A name in a program.
 pub fn c_identifier(text: &str) -> Vec<String> {
     let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';

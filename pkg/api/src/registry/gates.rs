@@ -57,7 +57,7 @@ pub const NODES: &[Part] = &[own(NODE)];
 pub const LEASES: &[Part] = &[own(LEASE)];
 pub const DEVICE_CLASSES: &[Part] = &[own(DEVICE_CLASS)];
 pub const RESOURCE_SLICES: &[Part] = &[own(RESOURCE_SLICE)];
-pub const CLAIMS: &[Part] = &[claim_spec(&["spec"])];
+pub const CLAIMS: &[Part] = &[claim_spec(&["spec"]), own(CLAIM_STATUS)];
 pub const CLAIM_TEMPLATES: &[Part] = &[claim_spec(&["spec", "spec"])];
 
 const STATEFUL_SET: &[Gate] = &[gate(&[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]])];
@@ -103,6 +103,25 @@ const CLAIM_SPEC: &[Gate] = &[
         &["devices", "requests", "*", "exactly", "capacity"],
         &["devices", "requests", "*", "firstAvailable", "*", "capacity"],
         &["devices", "constraints", "*", "distinctAttribute"],
+    ]),
+];
+
+const CLAIM_STATUS: &[Gate] = &[
+    gate(&[
+        &["status", "allocation", "devices", "results", "*", "shareID"],
+        &["status", "allocation", "devices", "results", "*", "consumedCapacity"],
+        &["status", "devices", "*", "shareID"],
+    ]),
+    gate(&[
+        &["status", "allocation", "devices", "results", "*", "bindingConditions"],
+        &[
+            "status",
+            "allocation",
+            "devices",
+            "results",
+            "*",
+            "bindingFailureConditions",
+        ],
     ]),
 ];
 

@@ -41,6 +41,8 @@ const EXACT: Rules = &[
 ];
 
 const OPAQUE: Rules = &[whole(csi_driver), whole(parameters)];
+/// Bytes of what a driver alone understands.
+const MOST_RAW: usize = 10 * 1024;
 
 pub fn resource_claim(claim: &Value, errors: &mut Errors) {
     check_object(CLAIM, claim, errors);
@@ -153,7 +155,9 @@ fn selectors(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// The requests of a claim, and of each its subrequests, if it has any.
-fn known(devices: &Value) -> HashMap<&str, Vec<&str>> {
+pub(super) type Requests<'a> = HashMap<&'a str, Vec<&'a str>>;
+
+pub(super) fn known(devices: &Value) -> Requests<'_> {
     let subrequests = |request| list(request, "firstAvailable").iter().map(|own| text(own, "name"));
     list(devices, "requests")
         .iter()
@@ -161,31 +165,35 @@ fn known(devices: &Value) -> HashMap<&str, Vec<&str>> {
         .collect()
 }
 
-fn references(own: &Value, known: &HashMap<&str, Vec<&str>>, path: &Path<'_>, errors: &mut Errors) {
-    const UNKNOWN: &str =
-        "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+pub(super) fn references(own: &Value, known: &Requests<'_>, path: &Path<'_>, errors: &mut Errors) {
     let path = path.child("requests");
     if !few(list(own, "requests").len(), MOST, &path, errors) {
         return;
     }
-    for (index, reference) in strings(own, "requests").enumerate() {
-        let path = path.index(index);
-        let parts: Vec<&str> = reference.split('/').collect();
-        let found = match parts[..] {
-            [request] => known.contains_key(request),
-            [request, part] => known.get(request).is_some_and(|parts| parts.contains(&part)),
-            _ => false,
-        };
-        if parts.len() <= 2 {
-            for part in parts {
-                invalid_each(errors, &path, part, names::dns_label(part));
-            }
-        }
-        if !found {
-            errors.push(FieldError::invalid(path, reference, UNKNOWN));
-        }
+    for (index, name) in strings(own, "requests").enumerate() {
+        reference(name, known, &path.index(index), errors);
     }
     distinct(strings(own, "requests"), &path, errors);
+}
+
+/// The name of a request, or of a subrequest of it.
+pub(super) fn reference(name: &str, known: &Requests<'_>, path: &Path<'_>, errors: &mut Errors) {
+    const UNKNOWN: &str =
+        "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    let parts: Vec<&str> = name.split('/').collect();
+    let found = match parts[..] {
+        [request] => known.contains_key(request),
+        [request, part] => known.get(request).is_some_and(|parts| parts.contains(&part)),
+        _ => false,
+    };
+    if parts.len() <= 2 {
+        for part in parts {
+            invalid_each(errors, path, part, names::dns_label(part));
+        }
+    }
+    if !found {
+        errors.push(FieldError::invalid(path, name, UNKNOWN));
+    }
 }
 
 fn constraints(devices: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
@@ -257,7 +265,7 @@ fn class_configurations(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors:
     }
 }
 
-fn configuration(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn configuration(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let path = path.child("opaque");
     match has(own, "opaque") {
         None => errors.push(FieldError::required(path, "")),
@@ -269,12 +277,17 @@ fn parameters(opaque: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Error
     let path = path.child("parameters");
     match has(opaque, "parameters") {
         None => errors.push(FieldError::required(path, "")),
-        Some(Value::Object(_)) => {}
-        Some(_) => errors.push(FieldError::invalid(
-            path,
-            "<value omitted>",
-            "must be a valid JSON object",
-        )),
+        Some(own) => raw(own, &path, errors),
+    }
+}
+
+/// An object that a driver alone understands.
+pub(super) fn raw(own: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if own.to_string().len() > MOST_RAW {
+        errors.push(FieldError::too_long(path, MOST_RAW));
+    } else if !own.is_object() {
+        let why = "must be a valid JSON object";
+        errors.push(FieldError::invalid(path, "<value omitted>", why));
     }
 }
 
@@ -299,19 +312,21 @@ pub fn resource_slice_update(new: &Value, old: &Value, errors: &mut Errors) {
     check_spec(SLICE_DEVICES, new, errors);
 }
 
-fn pool(pool: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn pool_name(own: &str, path: &Path<'_>, errors: &mut Errors) {
     const LONGEST: usize = 253;
-    let (own, at) = (text(pool, "name"), path.child("name"));
     if own.is_empty() {
-        errors.push(FieldError::required(at, ""));
-    } else {
-        if own.len() > LONGEST {
-            errors.push(FieldError::too_long(at, LONGEST));
-        }
-        for part in own.split('/') {
-            invalid_each(errors, &at, part, names::dns_subdomain(part));
-        }
+        return errors.push(FieldError::required(path, ""));
     }
+    if own.len() > LONGEST {
+        errors.push(FieldError::too_long(path, LONGEST));
+    }
+    for part in own.split('/') {
+        invalid_each(errors, path, part, names::dns_subdomain(part));
+    }
+}
+
+fn pool(pool: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    pool_name(text(pool, "name"), &path.child("name"), errors);
     let number = |key| int(pool, key).unwrap_or(0);
     let (count, generation) = (number("resourceSliceCount"), number("generation"));
     if count <= 0 {

@@ -153,7 +153,7 @@ pub fn autoscaler_status(new: &Value, _old: &Value, errors: &mut Errors) {
 }
 
 /// Conditions as `metav1.Condition` has them.
-fn conditions(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn conditions(own: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for (index, condition) in super::numbered(own) {
         let path = path.index(index);
