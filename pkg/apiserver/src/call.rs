@@ -41,6 +41,8 @@ pub struct Call {
     pub turn: Option<Turn>,
     /// Held from when it makes an object of a custom kind: the end of the kind waits for that.
     pub beginning: OnceLock<TaskTrackerToken>,
+    /// What a webhook made of its objects for the managers of other versions.
+    pub forms: conversion::Forms,
 }
 
 impl Call {

@@ -14,6 +14,7 @@ use mk8s_api::{meta, time};
 use serde_json::Value;
 
 use crate::call::Call;
+use crate::crd::conversion::Forms;
 use crate::guaranteed_update::Current;
 use crate::request::Query;
 use crate::rows::Row;
@@ -76,11 +77,34 @@ pub fn created(call: &Call, object: &Value, sent: Option<&Value>) -> Managed {
     let Some(empty) = call.row.empty() else {
         return before;
     };
-    record(&before, empty, &shown, &writer, &Resourceful::of(call))
+    // Versions that a client names of an object that was never there are as good as this one.
+    let versions = Resourceful {
+        forms: None,
+        ..Resourceful::of(call)
+    };
+    record(&before, empty, &shown, &writer, &versions)
 }
 
-/// The managers of an object that is changed; both states are in stored form.
-pub fn changed(call: &Call, current: &Current, new: &Value, sent: Option<&Value>) -> Managed {
+/// The managers of an object that is changed; both states are in stored form. Where a webhook has no answer they stay as they
+/// were: no write fails for them.
+pub async fn changed(call: &Call, current: &Current, new: &Value, sent: Option<&Value>) -> Managed {
+    loop {
+        let managed = changed_as_known(call, current, new, sent);
+        match call.forms.ask(call).await {
+            Ok(true) => {}
+            Ok(false) => return managed,
+            Err(status) => {
+                tracing::warn!(
+                    error = status.message,
+                    "who owns what of an object is not known in all versions"
+                );
+                return current.managed().clone();
+            }
+        }
+    }
+}
+
+fn changed_as_known(call: &Call, current: &Current, new: &Value, sent: Option<&Value>) -> Managed {
     let own = current.managed();
     // Through a subresource nobody edits them.
     let sent = sent.filter(|_| call.info.subresource.is_empty());
@@ -122,6 +146,7 @@ fn by_server(resource: &Resource, before: &Managed, old: &Value, new: &Value, su
     let versions = Resourceful {
         resource,
         ignored: resource.unowned(subresource),
+        forms: None,
     };
     record(before, old, new, &writer, &versions)
 }
@@ -224,6 +249,8 @@ pub fn scaled(call: &Call, scale_version: &str, before: &Managed, old: &Value, n
 pub struct Resourceful<'a> {
     resource: &'a Resource,
     ignored: &'static Set,
+    /// What a webhook makes of objects; without, they differ in what they say they are alone.
+    forms: Option<&'a Forms>,
 }
 
 impl<'a> Resourceful<'a> {
@@ -231,6 +258,7 @@ impl<'a> Resourceful<'a> {
         Resourceful {
             resource: &call.row.resource,
             ignored: call.row.resource.unowned(&call.info.subresource),
+            forms: call.row.webhook().map(|_| &call.forms),
         }
     }
 
@@ -251,6 +279,9 @@ impl Versions for Resourceful<'_> {
         let own = meta::api_version(object);
         if own == api_version {
             return Some(Cow::Borrowed(object));
+        }
+        if let Some(forms) = self.forms {
+            return forms.find(object, api_version).map(Cow::Owned);
         }
         let (from, to) = (self.served(own)?, self.served(api_version)?);
         let mut object = object.clone();

@@ -314,10 +314,15 @@ where
     N: FnMut(&Current, &mut Vec<String>) -> Result<Next, Status> + Send,
 {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        self.before.clone_into(self.warnings);
         self.created = current.object.is_none();
         let current = in_form(self.call, current).await?;
-        let mut next = (self.next)(&current, self.warnings)?;
+        let mut next = loop {
+            self.before.clone_into(self.warnings);
+            let next = (self.next)(&current, self.warnings);
+            if !self.call.forms.ask(self.call).await? {
+                break next?;
+            }
+        };
         if self.created {
             let managed = begin_create(self.call, &mut next.object, self.options)?;
             let managed = next.owned.unwrap_or(managed);
@@ -343,7 +348,10 @@ async fn change(
     if let Some(rest) = &current.rest {
         rest.trim(&mut new);
     }
-    let managed = owned.unwrap_or_else(|| managers::changed(call, current, &new, sent.as_ref()));
+    let managed = match owned {
+        Some(owned) => owned,
+        None => managers::changed(call, current, &new, sent.as_ref()).await,
+    };
     if sent.is_some() {
         refuse(
             call,

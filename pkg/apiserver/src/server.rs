@@ -224,6 +224,7 @@ async fn resource(request: Request, route: Route, body: Body, refusal: Output) -
         place: None,
         turn: None,
         beginning: OnceLock::new(),
+        forms: crd::conversion::Forms::default(),
     };
     let result = Box::pin(dispatch::resource(call, place, parts, body)).await;
     let mut response = result.unwrap_or_else(|status| respond::status(&status, refusal));

@@ -378,3 +378,67 @@ async fn a_watch_of_one_object_is_none_of_others() {
     let seen = events_until(watch, |_| true).await;
     assert_eq!(seen[0]["object"]["spec"]["paint"]["color"], "red", "{seen:?}");
 }
+
+/// Whoever writes in one version takes what others own of it in another: the webhook says what that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn managers_of_another_version_are_compared_in_theirs() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let (url, bundle) = webhook(fails.clone()).await;
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red", "n": 1}});
+    assert_eq!(api.post(&format!("{OLD}?fieldManager=one"), &car).await.0, 201);
+    let spec_of = |car: &Value, manager: &str| {
+        let all = car["metadata"]["managedFields"].as_array().unwrap();
+        let own = all.iter().find(|own| own["manager"] == manager).unwrap();
+        let mut fields = own["fieldsV1"]["f:spec"].clone();
+        fields.as_object_mut().unwrap().remove(".");
+        (own["apiVersion"].clone(), fields)
+    };
+
+    // Applied in v2, it is in conflict with who owns the same in v1.
+    let blue = json!({"apiVersion": "example.org/v2", "kind": "Car", "metadata": {"name": "a"}, "spec": {"paint": {"color": "blue"}}});
+    let apply = |force: bool| {
+        let path = format!("{NEW}/a?fieldManager=two&force={force}");
+        let (api, blue) = (&api, &blue);
+        async move { api.patch(&path, "application/apply-patch+yaml", blue).await }
+    };
+    let (code, conflict) = apply(false).await;
+    assert_eq!((code, &conflict["reason"]), (409, &json!("Conflict")), "{conflict}");
+    assert_eq!(
+        conflict["details"]["causes"][0]["message"], "conflict with \"one\" using example.org/v1",
+        "{conflict}"
+    );
+    assert_eq!(conflict["details"]["causes"][0]["field"], ".spec.color", "{conflict}");
+    let (code, applied) = apply(true).await;
+    assert_eq!(
+        (code, &applied["spec"]["paint"]["color"]),
+        (200, &json!("blue")),
+        "{applied}"
+    );
+    let own = |version: &str, fields: Value| (json!(version), fields);
+    assert_eq!(spec_of(&applied, "one"), own("example.org/v1", json!({"f:n": {}})));
+    assert_eq!(
+        spec_of(&applied, "two"),
+        own("example.org/v2", json!({"f:paint": {".": {}, "f:color": {}}}))
+    );
+
+    // And so it is of updates, in the other direction.
+    let green = json!({"spec": {"color": "green"}});
+    let (code, patched) = api.patch(&format!("{OLD}/a?fieldManager=three"), MERGE, &green).await;
+    assert_eq!(code, 200, "{patched}");
+    assert_eq!(
+        spec_of(&patched, "three"),
+        own("example.org/v1", json!({"f:color": {}}))
+    );
+    assert_eq!(spec_of(&patched, "two"), own("example.org/v2", json!({"f:paint": {}})));
+
+    // A write that needs the webhook for nothing else goes without.
+    assert_eq!(apply(true).await.0, 200);
+    fails.store(true, Ordering::Release);
+    let (code, patched) = api
+        .patch(&format!("{OLD}/a?fieldManager=four"), MERGE, &json!({"spec": {"m": 1}}))
+        .await;
+    assert_eq!((code, &patched["spec"]["m"]), (200, &json!(1)), "{patched}");
+}

@@ -9,6 +9,7 @@ use mk8s_api::meta;
 use mk8s_api::registry::custom::Webhook;
 use mk8s_api::status::{self, Status};
 use mk8s_api::validation::{self, Errors, Path};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::call::Call;
@@ -24,12 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A stored object in the form of a request's row, or the other way, where a webhook makes it; else as it is.
 pub async fn tree(call: &Call, object: Value, form: Form) -> Result<Value, Status> {
     let row = &call.row;
-    let Some(webhook) = row.webhook() else {
+    match form {
+        Form::Row => asked_for(call, object, &row.api_version).await,
+        Form::Stored => asked_for(call, object, &row.resource.api_version()).await,
+    }
+}
+
+/// An object in a version, of which the call's webhook makes it.
+async fn asked_for(call: &Call, object: Value, wanted: &str) -> Result<Value, Status> {
+    let Some(webhook) = call.row.webhook() else {
         return Ok(object);
-    };
-    let wanted = match form {
-        Form::Row => &row.api_version,
-        Form::Stored => &row.resource.api_version(),
     };
     if meta::api_version(&object) == wanted {
         return Ok(object);
@@ -80,6 +85,44 @@ pub async fn objects(state: &State, row: &Row, mut found: Vec<Arc<Object>>) -> R
         }
     }
     Ok(found)
+}
+
+/// The forms of a call's objects in other versions, which whoever compares what managers own looks at.
+#[derive(Default)]
+pub struct Forms {
+    /// An object, the version it was wanted in, and what a webhook made of it.
+    known: Mutex<Vec<(Value, String, Value)>>,
+    /// What was looked for and is not known.
+    missed: Mutex<Vec<(Value, String)>>,
+}
+
+impl Forms {
+    pub fn find(&self, object: &Value, version: &str) -> Option<Value> {
+        let is = |(own, wanted): (&Value, &String)| wanted == version && own == object;
+        let known = self.known.lock();
+        if let Some((.., made)) = known.iter().find(|(own, wanted, _)| is((own, wanted))) {
+            return Some(made.clone());
+        }
+        let mut missed = self.missed.lock();
+        if !missed.iter().any(|(own, wanted)| is((own, wanted))) {
+            missed.push((object.clone(), version.into()));
+        }
+        None
+    }
+
+    /// Asks the call's webhook for what was missed; whether anything was, so that it is worth looking again.
+    ///
+    /// # Errors
+    /// The webhook's.
+    pub async fn ask(&self, call: &Call) -> Result<bool, Status> {
+        let missed = std::mem::take(&mut *self.missed.lock());
+        let asked = !missed.is_empty();
+        for (object, version) in missed {
+            let made = asked_for(call, object.clone(), &version).await?;
+            self.known.lock().push((object, version, made));
+        }
+        Ok(asked)
+    }
 }
 
 /// The objects in a version (`example.org/v1`), in the same order; those that are in it already stay as they are.
