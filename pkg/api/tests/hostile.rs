@@ -408,3 +408,30 @@ fn what_is_told_of_an_object_is_bounded_in_bytes() {
         &status.message[status.message.len() - 40..]
     );
 }
+
+/// Who may create a claim, or a pod, in one namespace: each word of his was told many times over.
+#[test]
+fn what_is_told_of_long_words_is_bounded() {
+    let claims = mk8s_api::registry::find("resource.k8s.io", "v1", "resourceclaims").unwrap();
+    let expression = format!("{}{}", " ".repeat(10_100), "#".repeat(140));
+    let selectors = vec![json!({"cel": {"expression": expression}}); 3];
+    let request = |at: usize| json!({"name": format!("r{at}"), "exactly": {"deviceClassName": "c", "allocationMode": "ExactCount", "count": 1, "selectors": selectors}});
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c", "namespace": "n"},
+        "spec": {"devices": {"requests": (0..32).map(request).collect::<Value>()}}});
+    let errors = soon("selectors", || {
+        mk8s_api::validation::create(claims, claims.stored(), &claim)
+    });
+    let told: usize = errors.iter().map(|error| error.body().len()).sum();
+    assert!(!errors.is_empty() && told < 64 << 20, "{told}");
+    let status = Status::invalid("resource.k8s.io", "ResourceClaim", "c", &errors);
+    assert!(status.message.len() < 4 << 20, "{}", status.message.len());
+
+    let pods = mk8s_api::registry::find("", "v1", "pods").unwrap();
+    let mut items = vec![json!({"key": "k", "path": "a"}); 44];
+    items.push(json!({"key": "k", "path": format!("a/{}", "\u{7f}".repeat(2_900_000))}));
+    let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [],
+        "volumes": [{"name": "v", "configMap": {"name": "m", "items": items}}]}});
+    let told = soon("paths", || mk8s_api::validation::warnings(pods, &pod, None));
+    let length: usize = told.iter().map(String::len).sum();
+    assert!(!told.is_empty() && length < 16 << 20, "{length}");
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use harness::{Api, read};
+use harness::{Api, events_until, read};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -153,4 +153,66 @@ async fn a_slow_write_is_answered_in_its_own_version() {
         let (_, car) = api.get(&format!("{V2}/{name}")).await;
         assert_eq!(car.pointer(field), Some(&json!(2)), "{name}: {car}");
     }
+}
+
+/// A watch that begins while the storage moves shows its own version, or is told to begin again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_one_version_whenever_it_begins() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition()).await.0, 201);
+    until(async || api.get(V1).await.0 == 200).await;
+    assert_eq!(api.post(V1, &car("a")).await.0, 201);
+    let path = format!("{CRDS}/cars.example.org");
+    let flips = async {
+        for turn in 0..10 {
+            let move_it = json!([
+                {"op": "replace", "path": "/spec/versions/0/storage", "value": turn % 2 == 1},
+                {"op": "replace", "path": "/spec/versions/1/storage", "value": turn % 2 == 0}]);
+            assert_eq!(api.patch(&path, "application/json-patch+json", &move_it).await.0, 200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let watches = (0..100).map(|at| {
+        let api = &api;
+        async move {
+            tokio::time::sleep(Duration::from_millis(at * 3)).await;
+            let answer = api
+                .send("GET", &format!("{V1}?watch=1"), "application/json", Body::empty())
+                .await;
+            if answer.status() != 200 {
+                return answer.status() == 410;
+            }
+            let seen = events_until(answer.into_body(), |_| true).await;
+            seen[0]["type"] == "ERROR" || seen[0]["object"]["apiVersion"] == "example.org/v1"
+        }
+    });
+    let (right, ()) = tokio::join!(futures::future::join_all(watches), flips);
+    assert_eq!(right, [true; 100]);
+}
+
+/// Who writes to objects that there are holds no end of their kind up, however many they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_without_end_hold_no_definition() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition()).await.0, 201);
+    until(async || api.get(V1).await.0 == 200).await;
+    assert_eq!(api.post(V1, &car("a")).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{V1}/a?dryRun=All"));
+    let change = json!({"spec": {"n": 2}});
+    let writers = (0..4).map(|_| async {
+        loop {
+            api.patch(&one, "application/merge-patch+json", &change).await;
+            // It waits for nothing on its way.
+            tokio::task::yield_now().await;
+        }
+    });
+    let ends = async {
+        assert_eq!(api.delete(&path, None).await.0, 200);
+        until(async || api.get(&path).await.0 == 404).await;
+    };
+    tokio::select! {
+        _ = futures::future::join_all(writers) => {}
+        () = ends => {}
+    }
+    assert_eq!(api.get(&path).await.0, 404);
 }

@@ -315,3 +315,19 @@ async fn nothing_is_of_a_type_that_is_none() {
     assert_eq!((code, causes), (422, expected.iter().collect()), "{refused}");
     assert_eq!(api.post(CARS, &car(&json!({"nothing": 1}))).await.0, 201);
 }
+
+/// What is wrong with a schema is told in a condition, which is stored with the definition.
+#[tokio::test]
+async fn a_schema_with_very_much_wrong_is_served() {
+    let api = Api::open().await;
+    let mut definition = loose();
+    let fields: serde_json::Map<String, Value> = (0..40_000)
+        .map(|at| (format!("p{at}"), json!({"minimum": 1})))
+        .collect();
+    definition["spec"]["validation"] = json!({"openAPIV3Schema": {"properties": {"spec": {"properties": fields}}}});
+    let (code, made) = api.post(OLD, &definition).await;
+    assert_eq!(code, 201, "{:.400}", made.to_string());
+    let shown = established(&api, "cars.example.org").await;
+    let message = condition(&shown, "NonStructuralSchema")["message"].to_string();
+    assert!((1000..100_000).contains(&message.len()), "{}", message.len());
+}
