@@ -181,7 +181,8 @@ func (s *Session) keep(pair *Pair, body []byte) error {
 		var tree any
 		err = yaml.Unmarshal(body, &tree)
 		trees = []any{tree}
-	case kind == "application/json":
+	// The index of OpenAPI's documents is called text.
+	case kind == "application/json", kind == "text/plain" && bytes.HasPrefix(body, []byte("{")):
 		trees, err = decodeJSON(body)
 	default:
 		pair.Answer.Text = maskText(string(body))

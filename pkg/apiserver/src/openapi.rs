@@ -72,7 +72,8 @@ pub async fn handle(
     match path {
         "/openapi/v3" => Ok(respond::bytes(
             StatusCode::OK,
-            "application/json",
+            // As upstream calls what it does not say to be JSON.
+            "text/plain; charset=utf-8",
             openapi::v3_index(&documents.resources),
         )),
         "/openapi/v2" => v2(documents, parts).await,

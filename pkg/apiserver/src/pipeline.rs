@@ -105,7 +105,7 @@ fn begin_create(call: &Call, object: &mut Value, options: WriteOptions) -> Resul
     if names_revision && !options.dry_run {
         return Err(Status::new(
             500,
-            "InternalError",
+            "",
             "resourceVersion should not be set on objects to be created",
         ));
     }

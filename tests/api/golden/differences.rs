@@ -1,5 +1,6 @@
-//! differences.tsv: `AREA/NAME of pairs ⇥ places ⇥ reason`, where `*` stands for anything. The differences of an area that
-//! no row names, and its rows that name none, are the judgement.
+//! differences.tsv: `AREA/NAME of pairs ⇥ places ⇥ reason ⇥ pin`, where `*` stands for anything and the pin for what mk8s
+//! gives at all these places. The differences of an area that no row names, its rows that name none, and those whose pin
+//! is another's, are the judgement.
 
 use std::fmt::Write as _;
 
@@ -19,7 +20,43 @@ struct Row {
     pair: String,
     place: String,
     reason: String,
+    pin: String,
+    /// What is found where it says, in order: pairs, places, and what stands there.
+    found: ring::digest::Context,
     used: bool,
+}
+
+impl Row {
+    fn new(pair: &str, place: &str, reason: &str, pin: &str) -> Row {
+        Row {
+            pair: pair.into(),
+            place: place.into(),
+            reason: reason.into(),
+            pin: pin.into(),
+            found: ring::digest::Context::new(&ring::digest::SHA256),
+            used: false,
+        }
+    }
+
+    fn take(&mut self, pair: &str, difference: &Difference) {
+        self.used = true;
+        let found = difference.found.as_ref().map(ToString::to_string).unwrap_or_default();
+        for text in [pair, &difference.place, &found] {
+            self.found.update(text.as_bytes());
+            self.found.update(b"\n");
+        }
+    }
+
+    /// Eight hex digits.
+    fn pinned(&self) -> String {
+        let digest = self.found.clone().finish();
+        digest
+            .as_ref()
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
 }
 
 pub struct Differences;
@@ -34,7 +71,7 @@ impl Differences {
         let mut unlisted: Vec<(String, &Pair, Vec<Difference>)> = Vec::new();
         for (pair, mut differences) in pairs.iter().zip(found) {
             let name = format!("{area}/{}", pair.name);
-            differences.retain(|difference| !listed(&mut rows, &name, &difference.place));
+            differences.retain(|difference| !listed(&mut rows, &name, difference));
             if !differences.is_empty() {
                 unlisted.push((name, pair, differences));
             }
@@ -42,18 +79,17 @@ impl Differences {
         if std::env::var_os("GOLDEN_WRITE").is_some() {
             rows.retain(|row| row.used);
             for (name, _, differences) in &unlisted {
-                rows.extend(differences.iter().map(|difference| Row {
-                    pair: name.clone(),
-                    place: difference.place.clone(),
-                    reason: "?".into(),
-                    used: true,
+                rows.extend(differences.iter().map(|difference| {
+                    let mut row = Row::new(name, &difference.place, "?", "");
+                    row.take(name, difference);
+                    row
                 }));
             }
             let mut lines = others;
-            lines.extend(
-                rows.iter()
-                    .map(|row| format!("{}\t{}\t{}", row.pair, row.place, row.reason)),
-            );
+            for row in &mut rows {
+                row.pin = row.pinned();
+                lines.push([&*row.pair, &row.place, &row.reason, &row.pin].join("\t"));
+            }
             lines.sort();
             std::fs::write(&path, format!("{head}{}\n", lines.join("\n"))).unwrap();
         }
@@ -71,8 +107,11 @@ fn rows_of(area: &str, text: &str) -> (String, Vec<Row>, Vec<String>) {
             continue;
         }
         let cells: Vec<&str> = line.split('\t').collect();
-        let [pair, place, reason] = cells[..] else {
-            panic!("differences.tsv: three cells are wanted in {line}");
+        let (pair, place, reason, pin) = match cells[..] {
+            [pair, place, reason, pin] => (pair, place, reason, pin),
+            // Written by hand, to be pinned.
+            [pair, place, reason] => (pair, place, reason, ""),
+            _ => panic!("differences.tsv: four cells are wanted in {line}"),
         };
         assert!(
             !place.starts_with('*'),
@@ -82,21 +121,16 @@ fn rows_of(area: &str, text: &str) -> (String, Vec<Row>, Vec<String>) {
             others.push(line.to_string());
             continue;
         }
-        rows.push(Row {
-            pair: pair.into(),
-            place: place.into(),
-            reason: reason.into(),
-            used: false,
-        });
+        rows.push(Row::new(pair, place, reason, pin));
     }
     (head, rows, others)
 }
 
-fn listed(rows: &mut [Row], pair: &str, place: &str) -> bool {
+fn listed(rows: &mut [Row], pair: &str, difference: &Difference) -> bool {
     let mut any = false;
     for row in rows {
-        if fits(&row.pair, pair) && fits(&row.place, place) {
-            row.used = true;
+        if fits(&row.pair, pair) && fits(&row.place, &difference.place) {
+            row.take(pair, difference);
             any = true;
         }
     }
@@ -121,6 +155,16 @@ fn words(unlisted: &[(String, &Pair, Vec<Difference>)], rows: &[Row]) -> String 
             words,
             "mended, but still listed: {}\t{}\t{}",
             row.pair, row.place, row.reason
+        );
+    }
+    for row in rows.iter().filter(|row| row.used && row.pin != row.pinned()) {
+        let _ = writeln!(
+            words,
+            "listed, but not what it was (GOLDEN_WRITE=1 pins it anew): {}\t{}\t{}\t{}",
+            row.pair,
+            row.place,
+            row.reason,
+            row.pinned()
         );
     }
     let count: usize = unlisted.iter().map(|(.., differences)| differences.len()).sum();

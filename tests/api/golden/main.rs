@@ -2,7 +2,8 @@
 //! upstream gave (`hack/update-golden.sh` records them), sent in order to a server of its own that has just started. A
 //! difference fails unless differences.tsv lists it with its reason; so does a row there that no difference is left for.
 //!
-//! `GOLDEN_WRITE=1` takes such rows away instead, and adds those that are missing, with the reason `?`, to be filled in.
+//! `GOLDEN_WRITE=1` takes such rows away instead, adds those that are missing, with the reason `?`, to be filled in, and pins
+//! what stands at each place.
 //! `GOLDEN_ALL=1` prints all differences, not the first forty.
 #![allow(clippy::unwrap_used)]
 

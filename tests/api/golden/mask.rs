@@ -20,7 +20,8 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         ),
         (r"Key: /registry/[^,]*", "Key: <key>"),
         (r"192\.0\.2\.1:[0-9]+", "192.0.2.1:<port>"),
-        (r"(?s)\n@@ .*", "\n<what differs>"),
+        (r"\n(?:@@ [^\n]*\n(?:[-+ ][^\n]*\n)*)+", "\n<what differs>\n"),
+        (r"\?hash=[0-9A-F]+", "?hash=<hash>"),
         (r"\b10\.96\.[1-9][0-9]*\.[0-9]+\b", "<address>"),
     ]
     .map(|(pattern, mask)| (Regex::new(pattern).unwrap(), mask))

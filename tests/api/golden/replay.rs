@@ -187,6 +187,8 @@ fn decode(kind: &str, body: &[u8]) -> Option<Value> {
     }
     match kind.split(';').next()?.trim() {
         "application/json" => serde_json::from_slice(body).ok(),
+        // The index of OpenAPI's documents is called text.
+        "text/plain" if body.starts_with(b"{") => serde_json::from_slice(body).ok(),
         "application/yaml" => Some(codec::yaml::decode(body, None, Validation::Ignore).ok()?.value),
         protobuf::MEDIA_TYPE => protobuf::decode(body).ok(),
         _ => None,

@@ -56,8 +56,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .category("all")
             .generation()
             .scale()
-            .status()
-            .fields(&["status.replicas"]),
+            .status(),
         apps("StatefulSet", "statefulsets")
             .named(NameRule::DnsLabel)
             .gates(gates::STATEFUL)

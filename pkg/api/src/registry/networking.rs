@@ -4,13 +4,6 @@ use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, row};
 use super::{ChangeOrder, NameRule, Resource, Support, columns};
 use crate::{defaults, validation};
 
-const PARENT: [&str; 4] = [
-    "spec.parentRef.group",
-    "spec.parentRef.resource",
-    "spec.parentRef.namespace",
-    "spec.parentRef.name",
-];
-
 pub(super) fn networking() -> Vec<Resource> {
     let networking = |kind, plural| row("networking.k8s.io", "v1", kind, plural);
     vec![
@@ -44,8 +37,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .columns(columns::ip_address())
             .cluster()
             .short(&["ip"])
-            .support(Support::StoredOnly)
-            .fields(&PARENT),
+            .support(Support::StoredOnly),
         networking("NetworkPolicy", "networkpolicies")
             .warnings(validation::network_policy_warnings)
             .metadata_checks(COMPLETE_CHANGED)

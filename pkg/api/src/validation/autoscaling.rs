@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::rules::{
     Rules, Scope, all, call, check, check_object, each, name, object, one_of_if_set, required_saying, structure, whole,
 };
-use super::{Errors, NEGATIVE, Path, has, int, resources, text};
+use super::{Errors, NEGATIVE, Path, has, int, list, resources, text};
 use crate::quantity;
 use crate::status::FieldError;
 use crate::{meta as object_at, names};
@@ -17,6 +17,7 @@ const AUTOSCALER: Rules = &[structure(
         whole(replicas),
         structure("scaleTargetRef", SCALED),
         each("metrics", METRIC),
+        whole(idles),
         object("behavior", &[object("scaleUp", SCALING), object("scaleDown", SCALING)]),
     ],
 )];
@@ -126,6 +127,15 @@ fn replicas(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     if minimum.is_some_and(|minimum| maximum < minimum) {
         let why = "must be greater than or equal to `minReplicas`";
         errors.push(FieldError::invalid(path, maximum, why));
+    }
+}
+
+/// None to scale to is told apart by what is measured outside of them.
+fn idles(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let outside = |metric: &Value| matches!(text(metric, "type"), "Object" | "External");
+    if int(spec, "minReplicas") == Some(0) && !list(spec, "metrics").iter().any(outside) {
+        let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(FieldError::forbidden(path.child("metrics"), why));
     }
 }
 

@@ -355,7 +355,14 @@ fn percent_value(value: &Value) -> Option<i64> {
 /// The number of an IntOrString, a percentage's too.
 fn int_or_percent_value(value: Option<&Value>) -> i64 {
     match value {
-        Some(value) => value.as_i64().or_else(|| percent_value(value)).unwrap_or(0),
+        Some(value) => {
+            let number = || value.as_str()?.parse().ok();
+            value
+                .as_i64()
+                .or_else(|| percent_value(value))
+                .or_else(number)
+                .unwrap_or(0)
+        }
         None => 0,
     }
 }

@@ -113,14 +113,18 @@ pub(super) fn quantity_value(name: &str, value: &Value, path: &Path<'_>, errors:
     if is_extended(name) && !quantity.is_whole() {
         errors.push(FieldError::invalid(path, quantity.to_string(), "must be an integer"));
     }
-    if is_hugepage(name) && !whole_pages(name, &quantity) {
+    Some(quantity)
+}
+
+/// Huge pages are had whole.
+fn pages(name: &str, quantity: &Quantity, path: &Path<'_>, errors: &mut Errors) {
+    if is_hugepage(name) && !whole_pages(name, quantity) {
         errors.push(FieldError::invalid(
             path,
             quantity.to_string(),
             format!("{quantity} is not positive integer multiple of {name}"),
         ));
     }
-    Some(quantity)
 }
 
 fn whole_pages(name: &str, quantity: &Quantity) -> bool {
@@ -158,7 +162,9 @@ fn requirements(resources: &Value, name_check: NameCheck, path: &Path<'_>, error
     for (name, value) in limits.into_iter().flatten() {
         let path = limits_path.key(name);
         name_check(name, &path, errors);
-        quantity_value(name, value, &path, errors);
+        if let Some(limit) = quantity_value(name, value, &path, errors) {
+            pages(name, &limit, &path, errors);
+        }
     }
     for (name, value) in requests.into_iter().flatten() {
         let path = requests_path.key(name);
@@ -186,6 +192,7 @@ fn requirements(resources: &Value, name_check: NameCheck, path: &Path<'_>, error
             )),
             _ => {}
         }
+        pages(name, &request, &path, errors);
     }
     let names = || limits.into_iter().chain(requests).flat_map(Map::keys);
     if names().any(|name| is_hugepage(name)) && !names().any(|name| matches!(name.as_str(), "cpu" | "memory")) {

@@ -187,7 +187,7 @@ fn addresses(facts: &Facts) -> Vec<Value> {
             "spec": {"cidrs": [facts.service_cidr.trunc().to_string()]},
             "status": {"conditions": [{
                 "type": "Ready", "status": "True", "reason": "",
-                "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": now(),
+                "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now(),
             }]},
         }),
     ]

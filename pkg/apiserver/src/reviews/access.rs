@@ -36,8 +36,9 @@ pub fn of_subject(authorizer: &Authorizer, object: &Value, namespace: Option<&st
                 "must be specified",
             ));
         } else if string(spec, &["resourceAttributes", "namespace"]) != namespace {
-            let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
-            return Err(Status::bad_request(why));
+            let asked = string(spec, &["resourceAttributes", "namespace"]);
+            let why = "must match metadata.namespace";
+            errors.push(FieldError::invalid("spec.resourceAttributes.namespace", asked, why));
         }
     }
     refuse(errors)?;

@@ -37,6 +37,9 @@ pub fn answer(
         Some(metadata) => metadata.retain(|field, _| field != "ownerReferences" && field != "managedFields"),
         None => object["metadata"] = json!({}),
     }
+    if plural == "localsubjectaccessreviews" {
+        object["metadata"]["namespace"] = namespace.into();
+    }
     if plural == "selfsubjectrulesreviews" {
         object["spec"] = json!({});
     }

@@ -313,12 +313,22 @@ fn item(node: &Node, wire_type: u8, reader: &mut Reader<'_>, levels: u8) -> Resu
     }
 }
 
+/// A whole number is printed without a fraction, as Go prints it.
+fn printed_double(number: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < EXACT {
+        Value::from(number as i64)
+    } else {
+        Value::from(number)
+    }
+}
+
 fn scalar(kind: Scalar, reader: &mut Reader<'_>) -> Result<Value, ProtobufError> {
     Ok(match kind {
         Scalar::Bool => Value::Bool(reader.varint()? != 0),
         Scalar::Int32 => Value::from(reader.varint()? as i32),
         Scalar::Int64 => Value::from(reader.varint()? as i64),
-        Scalar::Double => Value::from(reader.double()?),
+        Scalar::Double => printed_double(reader.double()?),
         Scalar::String => Value::String(reader.text()?),
         Scalar::Bytes => Value::String(text::encode_base64(reader.bytes()?)),
         Scalar::Time => time(reader.bytes()?, |seconds, _| text::print_time(seconds))?,

@@ -346,7 +346,7 @@ fn shown_versions(spec: &Value, differing: &[&str]) -> Value {
         let own = has(version, key).filter(|_| differing.contains(&key));
         own.cloned().unwrap_or_default()
     };
-    if spec.get("versions").is_none() {
+    if has(spec, "versions").is_none() {
         return Value::Null;
     }
     let shown = list(spec, "versions").iter().map(|version| {

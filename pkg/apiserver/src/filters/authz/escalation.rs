@@ -90,7 +90,8 @@ impl Write<'_> {
             return Ok(());
         }
         let Some(wanted) = self.authorizer.rbac().rules_of(&role, self.namespace) else {
-            return Err(Status::not_found(GROUP, resource, &role.name));
+            // Upstream's words are of the binding.
+            return Err(Status::not_found(GROUP, self.plural, &role.name));
         };
         let name = object["metadata"]["name"].as_str().unwrap_or(self.name);
         match self.missing(&wanted) {

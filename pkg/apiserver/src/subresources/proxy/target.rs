@@ -112,7 +112,9 @@ fn service(cache: &Cache, namespace: &str, id: &str, asked: &Asked<'_>) -> Resul
         let none = || Status::unavailable(format!("no service port {number} found for service {:?}", asked.name));
         port = meta::string(own.ok_or_else(none)?, &["name"]).to_string();
     }
-    let endpoints = stored(cache, "endpoints", namespace, asked.name)?;
+    let endpoints = stored(cache, "endpoints", namespace, asked.name);
+    // What is missing is what was asked for.
+    let endpoints = endpoints.map_err(|_| Status::not_found("", "services", asked.name))?;
     let subsets = meta::items(&endpoints, &["subsets"]);
     if subsets.is_empty() {
         return Err(Status::unavailable(format!(
