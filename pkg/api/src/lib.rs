@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod defaults;
 mod float;
 pub mod go;
+mod go_form;
 pub mod json_path;
 pub mod meta;
 pub mod names;

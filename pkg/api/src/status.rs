@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::codec::json;
 use crate::float;
-use crate::go;
+use crate::{go, go_form};
 
 /// Upstream's field error types, with the words clients compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,11 @@ impl FieldError {
 
     /// The cause's message, without the field: `Invalid value: "x": must be …`.
     pub fn body(&self) -> String {
+        self.body_with(None)
+    }
+
+    /// With its value as it is shown, where that is not as it was sent.
+    fn body_with(&self, shown: Option<&str>) -> String {
         let mut text = String::from(self.kind.words());
         let shows_value = !matches!(
             self.kind,
@@ -145,6 +150,7 @@ impl FieldError {
         if let (true, Some(value)) = (shows_value, &self.value) {
             text.push_str(": ");
             match value {
+                _ if shown.is_some() => text.push_str(shown.unwrap_or_default()),
                 Value::String(string) => text.push_str(&go::quoted(string)),
                 Value::Number(number) if number.is_f64() => {
                     text.push_str(&float::plain(number.as_f64().unwrap_or_default()));
@@ -285,26 +291,26 @@ impl Status {
 
     /// 422 with one cause per error: `Pod "x" is invalid: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let (mut texts, mut length) = (Vec::new(), 0);
+        let (mut texts, mut causes, mut length) = (Vec::new(), Vec::new(), 0);
         for error in errors.iter().take(MOST_CAUSES) {
             if length > MOST_TEXT {
                 break;
             }
-            let text = error.to_string();
+            let value = error.value.as_ref();
+            let shown = value.and_then(|value| go_form::shown(group, kind, &error.field, value));
+            let body = error.body_with(shown.as_deref());
+            let text = format!("{}: {body}", error.field);
             length += text.len();
             texts.push(text);
+            causes.push(json!({"reason": error.kind.reason(), "message": body, "field": error.field}));
         }
-        let (told, rest) = errors.split_at(texts.len());
+        let rest = &errors[texts.len()..];
         if !rest.is_empty() {
             texts.push(format!("and {} more", rest.len()));
         }
         let list = aggregate(texts);
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));
         let mut status = Self::named(422, "Invalid", group, kind, name, message);
-        let causes: Vec<Value> = told
-            .iter()
-            .map(|error| json!({"reason": error.kind.reason(), "message": error.body(), "field": error.field}))
-            .collect();
         if let Some(Value::Object(details)) = &mut status.details {
             details.insert("causes".into(), causes.into());
         }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 pub use constraints::{Checks, Constraints, Pattern, Type};
 pub(crate) use load::TEXT;
 pub use name::Name;
+pub(crate) use table::by_kind;
 pub use table::{by_api_version, by_gvk, by_name, custom};
 
 /// A handle of a node; two are equal when they are of the same node.

@@ -29,6 +29,12 @@ pub fn by_gvk(group: &str, version: &str, kind: &str) -> Option<&'static Schema>
     })
 }
 
+/// The type of a kind in one of its group's versions.
+pub(crate) fn by_kind(group: &str, kind: &str) -> Option<&'static Schema> {
+    let types = TABLE.by_kind.get(kind)?;
+    types.iter().find(|(of, _)| of[0] == group).map(|(_, ty)| ty)
+}
+
 /// The type of an `apiVersion` and `kind`. Discovery's documents of old name no version; meta.k8s.io/v1beta1 is another
 /// name of v1, but for the list, which has the type of its own.
 pub fn by_api_version(api_version: &str, kind: &str) -> Option<&'static Schema> {

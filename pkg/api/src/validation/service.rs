@@ -329,9 +329,7 @@ fn unique_ports(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Error
     let mut seen: HashSet<(Option<i64>, &str)> = HashSet::new();
     for (index, port) in ports.iter().enumerate() {
         if !seen.insert((int(port, "port"), text(port, "protocol"))) {
-            // upstream shows its internal struct here
-            let shown = serde_json::json!({"Name": "", "Protocol": text(port, "protocol"), "AppProtocol": null,
-                "Port": int(port, "port"), "TargetPort": 0, "NodePort": 0});
+            let shown = serde_json::json!({"protocol": text(port, "protocol"), "port": int(port, "port")});
             errors.push(FieldError::duplicate(ports_path.index(index), shown));
         }
     }

@@ -122,7 +122,7 @@ mod tests {
         );
         let other = json!({"user": "joe", "resourceAttributes": {"verb": "get", "resource": "pods"}});
         assert_eq!(ask("subjectaccessreviews", other.clone()).unwrap()["allowed"], false);
-        assert_eq!(ask("localsubjectaccessreviews", other).unwrap_err().code, 400);
+        assert_eq!(ask("localsubjectaccessreviews", other).unwrap_err().code, 422);
         assert_eq!(
             ask("subjectaccessreviews", json!({"user": "joe"})).unwrap_err().code,
             422
