@@ -1,7 +1,7 @@
 //! What every part of the agent needs: its configuration, the API, containerd, the network, and the few things that all
 //! pods of the node share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, Service};
@@ -111,6 +111,39 @@ impl Agent {
     }
 }
 
+/// The ConfigMaps and Secrets that a pod names.
+#[derive(Default)]
+pub struct Names {
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+}
+
+impl Names {
+    pub fn of(pod: &Pod) -> Self {
+        let (mut config_maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+        for container in pod::all_containers(pod) {
+            let (maps, more) = containers::env::references(container);
+            config_maps.extend(maps);
+            secrets.extend(more);
+        }
+        let spec = pod::spec(pod);
+        for volume in spec.volumes.iter().flatten() {
+            config_maps.extend(volume.config_map.iter().map(|c| c.name.clone()));
+            secrets.extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
+            for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+                config_maps.extend(source.config_map.iter().map(|c| c.name.clone()));
+                secrets.extend(source.secret.iter().map(|s| s.name.clone()));
+            }
+        }
+        secrets.extend(spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()));
+        Self { config_maps, secrets }
+    }
+
+    pub fn len(&self) -> usize {
+        self.config_maps.len() + self.secrets.len()
+    }
+}
+
 /// All objects that a pod names, held while it is here: their watches are up before they are needed.
 #[derive(Default)]
 pub struct ReferencedObjects {
@@ -122,28 +155,7 @@ impl ReferencedObjects {
     pub fn of(agent: &Agent, pod: &Pod) -> Self {
         let mut held = Self::default();
         let namespace = pod::namespace(pod);
-        let mut config_maps = Vec::new();
-        let mut secrets = Vec::new();
-        for container in pod::all_containers(pod) {
-            let (maps, more) = containers::env::references(container);
-            config_maps.extend(maps);
-            secrets.extend(more);
-        }
-        for volume in pod::spec(pod).volumes.iter().flatten() {
-            config_maps.extend(volume.config_map.iter().map(|c| c.name.clone()));
-            secrets.extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
-            for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
-                config_maps.extend(source.config_map.iter().map(|c| c.name.clone()));
-                secrets.extend(source.secret.iter().map(|s| s.name.clone()));
-            }
-        }
-        secrets.extend(
-            pod::spec(pod)
-                .image_pull_secrets
-                .iter()
-                .flatten()
-                .map(|s| s.name.clone()),
-        );
+        let Names { config_maps, secrets } = Names::of(pod);
         for name in config_maps {
             let object = agent.objects.config_map(namespace, &name);
             held.config_maps.insert(name, object);

@@ -39,23 +39,43 @@ impl<K: Kind> Held<K> {
 /// (namespace, name)
 type Key = (String, String);
 
-struct Table<K>(Mutex<HashMap<Key, Weak<Held<K>>>>);
+struct Table<K>(Mutex<Entries<K>>);
+
+struct Entries<K> {
+    held: HashMap<Key, Weak<Held<K>>>,
+    /// Those that nobody holds go when there are so many: each look at all of them is paid by as many that came.
+    sweep_at: usize,
+}
+
+const SWEEP_AT_LEAST: usize = 64;
+
+impl<K> Entries<K> {
+    fn insert(&mut self, key: Key, held: Weak<Held<K>>) {
+        if self.held.len() >= self.sweep_at {
+            self.held.retain(|_, held| held.strong_count() > 0);
+            self.sweep_at = (2 * self.held.len()).max(SWEEP_AT_LEAST);
+        }
+        self.held.insert(key, held);
+    }
+}
 
 impl<K> Table<K>
 where
     K: Kind + Resource<Scope = NamespaceResourceScope>,
 {
     fn new() -> Self {
-        Self(Mutex::new(HashMap::new()))
+        Self(Mutex::new(Entries {
+            held: HashMap::new(),
+            sweep_at: SWEEP_AT_LEAST,
+        }))
     }
 
     fn hold(&self, informers: &Informers, namespace: &str, name: &str) -> Arc<Held<K>> {
         let mut table = self.0.lock();
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some(held) = table.get(&key).and_then(Weak::upgrade) {
+        if let Some(held) = table.held.get(&key).and_then(Weak::upgrade) {
             return held;
         }
-        table.retain(|_, held| held.strong_count() > 0);
         let (informer, watch) = informers.single::<K>(namespace, name);
         let (sender, changed) = watch::channel(0);
         let token = CancellationToken::new();
@@ -101,6 +121,12 @@ impl Objects {
 
     pub fn config_map(&self, namespace: &str, name: &str) -> Arc<Held<ConfigMap>> {
         self.config_maps.hold(&self.informers, namespace, name)
+    }
+
+    /// How many there are, held or not.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.config_maps.0.lock().held.len() + self.secrets.0.lock().held.len()
     }
 
     pub fn secret(&self, namespace: &str, name: &str) -> Arc<Held<Secret>> {

@@ -3,10 +3,19 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 
+use crate::agent::Names;
 use crate::pod;
+
+/// Each object that a pod names is a watch of the node's; upstream sets no bound.
+const MOST_OBJECTS: usize = 1000;
 
 /// Of those that come to a pod that runs: it goes on without them.
 pub const EPHEMERAL_CONTAINERS: &str = "ephemeral containers: not in this version of mk8s";
+
+/// Of a field that [`field`] names.
+pub fn message(field: &str) -> String {
+    format!("{field}: not in this version of mk8s")
+}
 
 type OfPod = (&'static str, fn(&PodSpec) -> bool);
 type OfContainer = (&'static str, fn(&Container) -> bool);
@@ -122,9 +131,11 @@ pub fn field(pod: &Pod, selinux: bool) -> Option<String> {
             .next()
             .map(|(index, (field, _))| format!("spec.{list}[{index}].{field}"))
     };
+    let too_many = || Names::of(pod).len() > MOST_OBJECTS;
     of_containers("initContainers", pod::init_containers(pod))
         .or_else(|| of_containers("containers", pod::containers(pod)))
         .or_else(|| spec.volumes.iter().flatten().enumerate().find_map(of_volume))
+        .or_else(|| too_many().then(|| format!("spec: more than {MOST_OBJECTS} ConfigMaps and Secrets")))
 }
 
 fn of_volume((index, volume): (usize, &Volume)) -> Option<String> {
@@ -185,6 +196,20 @@ mod tests {
             let text = spec.to_string();
             assert_eq!(of(spec).as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn objects_are_counted_once_each() {
+        let with = |objects: usize| {
+            let secrets = (0..objects).map(|i| json!({"secretRef": {"name": format!("s{}", i / 2)}}));
+            let maps = (0..objects).map(|i| json!({"configMapRef": {"name": format!("m{}", i / 2)}}));
+            let from: Vec<Value> = secrets.chain(maps).collect();
+            let spec = json!({"containers": [{"name": "a", "envFrom": from}]});
+            field(&serde_json::from_value(json!({"spec": spec})).unwrap(), false)
+        };
+        assert_eq!(with(MOST_OBJECTS), None);
+        let named = with(MOST_OBJECTS + 1);
+        assert_eq!(named.as_deref(), Some("spec: more than 1000 ConfigMaps and Secrets"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl PodWorker {
                         .as_ref()
                         .map_or_else(clock::now, |t| t.0)
                 });
+                self.hold_objects();
             }
             Err(verdict) => {
                 let text = verdict.message.clone();
@@ -55,7 +56,7 @@ impl PodWorker {
     fn hold(&mut self) -> bool {
         let field = unsupported::field(&self.pod, unsupported::enforces_selinux());
         if let Some(field) = field.as_ref().filter(|_| field != self.record.held_by) {
-            let text = format!("{field}: not in this version of mk8s");
+            let text = unsupported::message(field);
             self.agent.pod_event(&self.pod, "Warning", "FailedValidation", text);
         }
         self.record.held_by = field;
@@ -71,7 +72,8 @@ impl PodWorker {
         let begun = |name: &str| self.record.container(name).is_some_and(ContainerRecord::begun);
         let of_begun = |name: &str| resize::of_spec(&self.pod, name).filter(|_| begun(name));
         let (mut held, mut refused) = resize::held(&wanted, of_begun);
-        if resize::differs(&held, &self.pod) && !self.makes_room(&held) {
+        let over = plan::ends(&self.pod, &self.record);
+        if resize::differs(&held, &self.pod) && (over || !self.makes_room(&held)) {
             (held, refused) = resize::held(&wanted, |name| resize::of_spec(&self.pod, name));
         }
         self.note_resize(&held, refused);

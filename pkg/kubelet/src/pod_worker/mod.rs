@@ -112,12 +112,11 @@ pub struct Wiring {
 
 impl PodWorker {
     pub fn new(agent: Arc<Agent>, pod: Arc<Pod>, wiring: Wiring) -> Self {
-        let held = Arc::new(ReferencedObjects::of(&agent, &pod));
         let written = pod::status(&pod).clone();
         Self {
             written_version: version(&pod),
             written,
-            held,
+            held: Arc::default(),
             tokens: Arc::default(),
             current: watch::Sender::new(pod.clone()),
             deadline: watch::Sender::new(None),
@@ -161,7 +160,6 @@ impl PodWorker {
             self.agent.admission.release(&self.agent, pod::uid(&self.pod));
         }
         self.hold_ephemeral_containers();
-        self.follow_objects();
         while self.record.forget != ForgetStep::Forgotten {
             let wake = self.apply_plan();
             self.report();
@@ -170,8 +168,9 @@ impl PodWorker {
         }
     }
 
-    /// A start or a volume may wait for an object that isn't there yet.
-    fn follow_objects(&mut self) {
+    /// Of a pod that is admitted: a start or a volume may wait for an object that isn't there yet.
+    fn hold_objects(&mut self) {
+        self.held = Arc::new(ReferencedObjects::of(&self.agent, &self.pod));
         let mut watched = self.held.changes();
         if watched.is_empty() {
             return;
