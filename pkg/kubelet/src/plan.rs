@@ -227,6 +227,11 @@ fn retry(plan: &mut Plan, stuck: Option<&Stuck>, now: Timestamp, action: Action)
     }
 }
 
+/// A container of the pod may run.
+pub fn something_lives(pod: &Pod, record: &PodRecord) -> bool {
+    pod::all_containers(pod).any(|container| alive(record, &container.name))
+}
+
 /// Runs, or is just being made to.
 fn alive(record: &PodRecord, name: &str) -> bool {
     record

@@ -61,14 +61,7 @@ pub async fn run(agent: Arc<Agent>, pods: Informer<Pod>, inventory: Inventory, t
     agent.workers.lock().clear();
     // Only now are the pods known that are to be kept.
     pods.wait_synced().await;
-    let mut node = Pods {
-        agent,
-        informer: pods,
-        inventory,
-        workers: Jobs::default(),
-        lost: Jobs::default(),
-        backoffs: HashMap::new(),
-    };
+    let mut node = Pods::new(agent, pods, inventory);
     node.take_up_what_is_left();
     let mut events = node.informer.subscribe();
     loop {
@@ -81,7 +74,7 @@ pub async fn run(agent: Arc<Agent>, pods: Informer<Pod>, inventory: Inventory, t
     }
 }
 
-struct Pods {
+pub(crate) struct Pods {
     agent: Arc<Agent>,
     informer: Informer<Pod>,
     /// What was here at the start and has no worker yet.
@@ -94,7 +87,18 @@ struct Pods {
 }
 
 impl Pods {
-    fn observe(&mut self, event: Event<Pod>) {
+    pub(crate) fn new(agent: Arc<Agent>, informer: Informer<Pod>, inventory: Inventory) -> Self {
+        Self {
+            agent,
+            informer,
+            inventory,
+            workers: Jobs::default(),
+            lost: Jobs::default(),
+            backoffs: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn observe(&mut self, event: Event<Pod>) {
         match event {
             Event::Applied { old, new } => {
                 if let Some(old) = old.filter(|o| pod::uid(o) != pod::uid(&new)) {

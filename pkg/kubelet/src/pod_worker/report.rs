@@ -19,6 +19,11 @@ impl PodWorker {
         self.write_retry = None;
         let host_ip = self.agent.config.node_ip.to_string();
         let wanted = status::status(&self.pod, &self.written, &self.record, &host_ip, clock::now());
+        if pod::is_terminal_phase(wanted.phase.as_deref().unwrap_or_default()) {
+            // Nothing of it runs. The scheduler gives its room to another as soon as it reads this, which is sooner than the
+            // sandbox and the volumes are gone.
+            self.agent.admission.release(&self.agent, pod::uid(&self.pod));
+        }
         let Some(patch) = self.status_patch(&wanted) else {
             return;
         };

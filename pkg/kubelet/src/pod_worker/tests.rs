@@ -12,7 +12,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use k8s_openapi::api::core::v1::{Node, Service};
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{Event, EventRecorder, Informers};
 use mk8s_containerd::{Containerd, Options};
 use mk8s_supervisor::Supervisor;
 use mk8s_supervisor::job::{self, AbortOnDrop};
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pods::{Inventory, Pods};
 use crate::runtime::fake::{Fake, Fault};
 use crate::{Config, NetworkMode, NetworkSettings, clock, names, persist};
 
@@ -822,8 +823,20 @@ async fn what_the_api_has_no_more_takes_nothing_from_the_next() {
     };
     let admitted = |pod: &Pod| agent.admission.admit(agent, pod, None, false).is_ok();
     assert!(admitted(&pod("old")) && !admitted(&pod("next")), "both have room");
-    agent.gone("old");
+    let token = CancellationToken::new();
+    let informers = Informers::new(scene.api.client(), &Supervisor::new(token.clone()));
+    let mut node = Pods::new(agent.clone(), informers.of::<Pod>(), Inventory::new());
+    node.observe(Event::Deleted(Arc::new(pod("old"))));
     assert!(admitted(&pod("next")), "what is gone has its room still");
+    // As one that was made anew under the same name tells it.
+    let (old, mut new) = (Some(Arc::new(pod("next"))), pod("other"));
+    new.spec = None;
+    node.observe(Event::Applied {
+        old,
+        new: Arc::new(new),
+    });
+    assert!(admitted(&pod("last")), "what is gone has its room still");
+    token.cancel();
 }
 
 #[tokio::test(start_paused = true)]
@@ -843,4 +856,36 @@ async fn what_the_api_had_no_more_when_the_agent_began_takes_nothing_either() {
     next.metadata.uid = Some("next".into());
     let admitted = scene.agent.admission.admit(&scene.agent, &next, None, false);
     assert!(admitted.is_ok(), "its port is held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_leaves_its_room_before_anybody_reads_so() {
+    let container =
+        json!({"name": "c", "image": "i:1", "command": ["sleep"], "ports": [{"containerPort": 80, "hostPort": 80}]});
+    let scene = Scene::of(json!({"containers": [container], "restartPolicy": "Never"}));
+    let id = scene.runs().await;
+    scene.runtime.fail("detach", Fault::Hang);
+    scene.runtime.end(&id, 0);
+    let at = clock::now();
+    scene.tell(Message::Exit { id, code: 0, at });
+    let over = || scene.api.pod.lock()["status"]["phase"] == "Succeeded";
+    scene.runtime.until("a pod that succeeded", |_| over()).await;
+    assert_eq!(scene.runtime.networks(), [UID], "its sandbox is there still");
+    let mut next = scene.pod.clone();
+    next.metadata.uid = Some("next".into());
+    let admitted = scene.agent.admission.admit(&scene.agent, &next, None, false);
+    assert!(admitted.is_ok(), "its port is held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_watched_for_a_pod_that_is_not_admitted() {
+    let env: Vec<Value> = (0..50_000)
+        .map(|i| json!({"secretRef": {"name": format!("s{i}")}}))
+        .collect();
+    let container = json!({"name": "c", "image": "i:1", "envFrom": env});
+    let scene = Scene::of(json!({"containers": [container]}));
+    assert!(still(&scene).held.secrets.is_empty(), "a worker begins without them");
+    let told = |_: &Fake| scene.api.was_asked("event FailedValidation");
+    scene.runtime.until("an event that it is held", told).await;
+    assert_eq!(scene.agent.objects.count(), 0);
 }

@@ -17,6 +17,9 @@ use crate::record::{Activity, ContainerRecord, ImageStep, Instance, PodRecord};
 use crate::resources::qos;
 use crate::{backoff, images, pod, unsupported};
 
+/// Of containers that this node is not able to start.
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
 /// The whole status that the pod should have now. `old` is what the API last showed.
 pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now: Timestamp) -> PodStatus {
     let mut status = PodStatus {
@@ -32,7 +35,7 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
     let ips = pod_ips(pod, old, record, host_ip);
     status.pod_ip = ips.first().cloned();
     status.pod_ips = (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect());
-    if record.admitted || old.container_statuses.is_some() {
+    if record.admitted || record.held_by.is_some() || old.container_statuses.is_some() {
         let has_init = !pod::init_containers(pod).is_empty();
         let of = |containers: &[Container], old: Option<&Vec<ContainerStatus>>, init: bool| -> Vec<ContainerStatus> {
             let one = |c: &Container| {
@@ -49,13 +52,7 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
     }
     status.ephemeral_container_statuses = ephemeral(pod);
     let old_phase = old.phase.as_deref().unwrap_or_default();
-    let computed = phase::phase(pod, &status, record);
-    // A pod never leaves a terminal phase.
-    let phase = if pod::is_terminal_phase(old_phase) {
-        old_phase
-    } else {
-        computed
-    };
+    let phase = phase::phase(pod, old_phase, &status, record);
     if phase == old_phase {
         status.reason.clone_from(&old.reason);
         status.message.clone_from(&old.message);
@@ -66,7 +63,7 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
         status.reason = Some(verdict.reason.clone());
         status.message = Some(verdict.message.clone());
     }
-    status.phase = Some(phase.to_owned());
+    status.phase = Some(phase);
     status.conditions = Some(conditions::conditions(pod, old, &status, record, now));
     status
 }
@@ -79,7 +76,7 @@ fn ephemeral(pod: &Pod) -> Option<Vec<ContainerStatus>> {
         image: container.image.clone().unwrap_or_default(),
         last_state: Some(ContainerState::default()),
         state: Some(waiting(
-            "CreateContainerConfigError",
+            CONFIG_ERROR,
             Some(unsupported::EPHEMERAL_CONTAINERS.to_owned()),
         )),
         ..ContainerStatus::default()
@@ -118,6 +115,11 @@ fn container_status(
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     };
+    if let Some(field) = &record.held_by {
+        // Its event goes after an hour; the pod may wait for longer.
+        status.state = Some(waiting(CONFIG_ERROR, Some(unsupported::message(field))));
+        return status;
+    }
     if let Some(old) = old {
         status.restart_count = old.restart_count;
         status.last_state = Some(old.last_state.clone().unwrap_or_default());

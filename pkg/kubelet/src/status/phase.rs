@@ -6,7 +6,23 @@ use crate::plan;
 use crate::pod;
 use crate::record::PodRecord;
 
-pub fn phase(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static str {
+/// The phase after `old`. A terminal one stays; it comes only when nothing of the pod may run any more, since by it others take
+/// the pod's place.
+pub fn phase(pod: &Pod, old: &str, status: &PodStatus, record: &PodRecord) -> String {
+    if pod::is_terminal_phase(old) {
+        return old.to_owned();
+    }
+    let next = of_containers(pod, status, record);
+    let early = pod::is_terminal_phase(next) && plan::something_lives(pod, record);
+    match old {
+        "" if early => "Pending",
+        old if early => old,
+        _ => next,
+    }
+    .to_owned()
+}
+
+fn of_containers(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static str {
     if record.verdict.is_some() {
         return "Failed";
     }

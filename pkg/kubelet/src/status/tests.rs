@@ -136,7 +136,7 @@ fn phases() {
         ),
         (
             json!({"initContainers": [sidecar], "restartPolicy": "Never"}),
-            vec![("s", "ready"), ("a", "0")],
+            vec![("s", "0"), ("a", "0")],
             "Succeeded",
         ),
     ] {
@@ -161,6 +161,69 @@ fn a_verdict_fails_the_pod_and_a_terminal_phase_stays() {
     let old: PodStatus = serde_json::from_value(json!({"phase": "Succeeded"})).unwrap();
     let new = super::status(&pod(json!({})), &old, &record(&[("a", "ready")]), "10.0.0.1", at(300));
     assert_eq!(new.phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_phase_is_terminal_when_nothing_runs_any_more() {
+    let old: PodStatus = serde_json::from_value(json!({"phase": "Running"})).unwrap();
+    let sidecar =
+        json!({"initContainers": [{"name": "s", "image": "i", "restartPolicy": "Always"}], "restartPolicy": "Never"});
+    let late = Verdict {
+        reason: "DeadlineExceeded".into(),
+        message: "too long".into(),
+    };
+    for (spec, verdict, containers, phase, reason) in [
+        (json!({}), Some(&late), [("a", "ready")].as_slice(), "Running", None),
+        (
+            json!({}),
+            Some(&late),
+            &[("a", "137")],
+            "Failed",
+            Some("DeadlineExceeded"),
+        ),
+        (sidecar.clone(), None, &[("s", "ready"), ("a", "0")], "Running", None),
+        (sidecar.clone(), None, &[("s", "ready"), ("a", "1")], "Running", None),
+        (sidecar, None, &[("s", "0"), ("a", "0")], "Succeeded", None),
+    ] {
+        let mut record = record(containers);
+        record.verdict = verdict.cloned();
+        let status = super::status(&pod(spec), &old, &record, "10.0.0.1", at(300));
+        assert_eq!(
+            (status.phase.as_deref(), status.reason.as_deref()),
+            (Some(phase), reason),
+            "{containers:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_is_held_says_why() {
+    let mut held = record(&[]);
+    held.admitted = false;
+    held.held_by = Some("spec.hostUsers".into());
+    let spec = pod(json!({"initContainers": [{"name": "i", "image": "i"}]}));
+    let why = json!({"reason": "CreateContainerConfigError", "message": "spec.hostUsers: not in this version of mk8s"});
+    let mut status = shown(&spec, &held);
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        assert_eq!(status[list][0]["state"]["waiting"], why, "{list}");
+    }
+    assert_eq!(
+        (&status["phase"], condition(&status, "Initialized").0),
+        (&json!("Pending"), "False")
+    );
+    // It is told again by the next agent, and not once it can be done.
+    held.held_by = Some("spec.resources".into());
+    let old: PodStatus = serde_json::from_value(status.take()).unwrap();
+    let next = super::status(&spec, &old, &held, "10.0.0.1", at(300));
+    let next = serde_json::to_value(next).unwrap();
+    let told = &next["containerStatuses"][0]["state"]["waiting"]["message"];
+    assert_eq!(told, "spec.resources: not in this version of mk8s");
+    let taken = super::status(&spec, &old, &record(&[("i", "running")]), "10.0.0.1", at(300));
+    let taken = serde_json::to_value(taken).unwrap();
+    assert_eq!(
+        taken["containerStatuses"][0]["state"]["waiting"]["reason"],
+        "PodInitializing"
+    );
 }
 
 #[test]
