@@ -14,7 +14,9 @@ dir=${MK8S_HOSTS_DIR:-/var/tmp/$prefix}
 lan=10.9.0
 v1_controllers="cpu cpuacct cpuset memory devices freezer blkio pids"
 
-pid_of() { cat "$dir/$1/pid"; }
+pid_of() { cut -d ' ' -f 1 "$dir/$1/pid"; }
+# When a process began, and in which run of the machine: what tells it from a later one of its number.
+birth() { echo "$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20)@$(cat /proc/sys/kernel/random/boot_id)"; }
 on_v2() { [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; }
 
 # The cgroup directories of a host, on whichever hierarchies the machine has.
@@ -115,14 +117,20 @@ start() {
     if [ $tries -gt 1000 ]; then echo "host $host does not start:" >&2; cat "$home/init.log" >&2; return 1; fi
     sleep 0.02
   done
-  pgrep -P "$outer" >"$home/pid"
+  local pid
+  pid=$(pgrep -P "$outer")
+  echo "$pid $(birth "$pid")" >"$home/pid"
 }
 
 power_off() {
-  local host=$1 group
+  local host=$1 group pid born
   if [ -f "$dir/$host/pid" ]; then
-    kill -9 "$(pid_of "$host")" 2>/dev/null || true
-    while [ -d "/proc/$(pid_of "$host")" ]; do sleep 0.01; done
+    read -r pid born <"$dir/$host/pid" || true
+    # The file outlives a reboot, and then the number is a stranger's.
+    if [ -n "$pid" ] && [ "$(birth "$pid")" = "$born" ]; then
+      kill -9 "$pid" 2>/dev/null || true
+      while [ "$(birth "$pid")" = "$born" ]; do sleep 0.01; done
+    fi
     rm -f "$dir/$host/pid"
   fi
   ip netns del "$prefix$host" 2>/dev/null || true

@@ -127,11 +127,12 @@ boot() {
     -drive file=files.img,if=none,id=d1,format=raw,readonly=on -device virtio-blk-pci,drive=d1 \
     -netdev tap,id=n0,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n0,romfile= \
     -device virtio-rng-pci </dev/null >qemu.log 2>&1 &
-  echo $! >pid
+  local pid=$!
+  echo "$pid $(birth $pid)" >pid
   local tries=0
   until in_vm systemctl is-active --quiet containerd 2>/dev/null; do
     tries=$((tries + 1))
-    if [ $tries -gt 300 ] || ! [ -d "/proc/$(cat pid)" ]; then
+    if [ $tries -gt 300 ] || ! [ -d "/proc/$pid" ]; then
       echo "error: the machine does not come up: see $dir/serial.log and qemu.log" >&2
       return 1
     fi
@@ -139,10 +140,18 @@ boot() {
   done
 }
 
+# When a process began, and in which run of the host: what tells it from a later one of its number.
+birth() { echo "$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '{ print $20 }')@$(cat /proc/sys/kernel/random/boot_id)"; }
+
 cut() {
+  local pid born
   [ -f "$dir/pid" ] || return 0
-  kill -9 -- "-$(cat "$dir/pid")" 2>/dev/null || true
-  while [ -d "/proc/$(cat "$dir/pid")" ]; do sleep 0.1; done
+  read -r pid born <"$dir/pid" || true
+  # The file outlives a reboot, and then the number is a stranger's.
+  if [ -n "$pid" ] && [ "$(birth "$pid")" = "$born" ]; then
+    kill -9 -- "-$pid" 2>/dev/null || true
+    while [ "$(birth "$pid")" = "$born" ]; do sleep 0.1; done
+  fi
   rm -f "$dir/pid"
 }
 
