@@ -1,6 +1,8 @@
 //! What both servers hold: one object of every kind, in one namespace, and how that comes back after a request changed it.
+//! Two kinds are custom ones, of definitions that no request changes.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,14 +11,22 @@ use crate::client::{Client, Failure};
 
 pub const NAMESPACE: &str = "fuzz";
 
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
 /// The object of a kind, as tests/diff/fixtures.jsonl has it.
 #[derive(Deserialize)]
 struct Fixture {
     group: String,
     kind: String,
+    /// The subresource that this is written to.
+    #[serde(default)]
+    part: String,
     name: String,
+    /// Null where nobody writes one: the server has it of itself.
     body: Value,
 }
+
+type Fixtures = HashMap<[String; 3], Fixture>;
 
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -27,7 +37,7 @@ pub struct Resource {
     pub verbs: Vec<String>,
     pub subresources: Vec<Subresource>,
     pub name: String,
-    /// Whole and valid; null where the kind is unknown to the fixtures.
+    /// Whole and valid; null where none can be written.
     pub object: Value,
 }
 
@@ -64,6 +74,16 @@ impl Resource {
     fn stores(&self) -> bool {
         self.verbs.iter().any(|verb| verb == "delete") && !self.object.is_null()
     }
+
+    /// Of a definition, or a definition itself.
+    pub fn is_custom(&self) -> bool {
+        matches!(&*self.group, "diff.example.org" | "apiextensions.k8s.io")
+    }
+
+    /// Whether it is only read: what is written to it is refused by what is compared.
+    pub fn is_read(&self) -> bool {
+        self.verbs.iter().any(|verb| verb == "create") && self.object.is_null()
+    }
 }
 
 pub struct World {
@@ -72,18 +92,23 @@ pub struct World {
     baseline: [HashMap<String, BTreeSet<String>>; 2],
 }
 
-fn fixtures() -> HashMap<(String, String), Fixture> {
+fn fixtures() -> Fixtures {
     let lines = include_str!("fixtures.jsonl").lines();
-    let read = lines.filter_map(|line| serde_json::from_str::<Fixture>(line).ok());
-    read.map(|fixture| ((fixture.group.clone(), fixture.kind.clone()), fixture))
-        .collect()
+    let read = lines.map(|line| serde_json::from_str::<Fixture>(line).unwrap());
+    let key = |fixture: &Fixture| [&fixture.group, &fixture.kind, &fixture.part].map(Clone::clone);
+    read.map(|fixture| (key(&fixture), fixture)).collect()
 }
 
-fn object(fixtures: &HashMap<(String, String), Fixture>, kind: [&str; 3], name: Option<&str>) -> (String, Value) {
+/// Name and object of a kind, or of what is written to a part of it.
+fn object(fixtures: &Fixtures, kind: [&str; 3], part: &str) -> (String, Value) {
     let [group, version, kind] = kind;
-    let Some(fixture) = fixtures.get(&(group.to_string(), kind.to_string())) else {
+    let of = |part: &str| fixtures.get(&[group, kind, part].map(str::to_string));
+    let Some(fixture) = of(part).or_else(|| of("")) else {
         return ("fixed".into(), Value::Null);
     };
+    if fixture.body.is_null() {
+        return (fixture.name.clone(), Value::Null);
+    }
     let mut object = fixture.body.clone();
     object["apiVersion"] = if group.is_empty() {
         version.into()
@@ -91,9 +116,8 @@ fn object(fixtures: &HashMap<(String, String), Fixture>, kind: [&str; 3], name: 
         format!("{group}/{version}").into()
     };
     object["kind"] = kind.into();
-    let name = name.unwrap_or(&fixture.name);
-    object["metadata"] = json!({"name": name});
-    (name.to_string(), object)
+    object["metadata"] = json!({"name": fixture.name});
+    (fixture.name.clone(), object)
 }
 
 /// The resources that a server's discovery names.
@@ -129,13 +153,16 @@ async fn discover(client: &mut Client) -> Result<Vec<Resource>, Failure> {
             if name.contains('/') {
                 continue;
             }
-            let (own_name, own) = object(&fixtures, [&group, &version, kind], None);
+            let (own_name, own) = object(&fixtures, [&group, &version, kind], "");
             let subresources = listed.iter().filter_map(|sub| {
                 let part = sub["name"].as_str()?.strip_prefix(&format!("{name}/"))?.to_string();
                 let kind = sub["kind"].as_str().unwrap_or_default();
                 let written = sub["group"].as_str().unwrap_or(&group);
                 let version = sub["version"].as_str().unwrap_or(&version);
-                let (_, object) = object(&fixtures, [written, version, kind], Some(&own_name));
+                let (_, mut object) = object(&fixtures, [written, version, kind], &part);
+                if !object.is_null() {
+                    object["metadata"]["name"] = own_name.clone().into();
+                }
                 Some(Subresource {
                     name: part,
                     verbs: verbs(sub),
@@ -160,6 +187,9 @@ async fn discover(client: &mut Client) -> Result<Vec<Resource>, Failure> {
 impl World {
     /// Makes both servers hold the same; what only one of them serves is left out, and named.
     pub async fn make(clients: &mut [Client; 2]) -> Result<Self, Failure> {
+        for client in clients.iter_mut() {
+            define(client).await?;
+        }
         let [upstream, own] = clients;
         let mut resources = discover(upstream).await?;
         let served = discover(own).await?;
@@ -168,13 +198,12 @@ impl World {
         };
         resources.retain(|resource| {
             let both = served.iter().any(|other| same(resource, other));
-            let known = !resource.object.is_null() || !resource.verbs.iter().any(|verb| verb == "create");
-            if !both || !known {
+            if !both {
                 eprintln!("left out: {}/{}/{}", resource.group, resource.version, resource.plural);
             }
-            both && known
+            both
         });
-        leave_out_refused(own, &mut resources).await?;
+        read_refused(own, &mut resources).await?;
         let mut world = Self {
             resources,
             baseline: Default::default(),
@@ -263,19 +292,49 @@ impl World {
     }
 }
 
-/// What promises protection that mk8s does not give yet is refused as a whole.
-async fn leave_out_refused(client: &mut Client, resources: &mut Vec<Resource>) -> Result<(), Failure> {
-    let mut refused = Vec::new();
-    for resource in resources.iter().filter(|resource| resource.stores()) {
+/// Of what promises protection that mk8s does not give yet, no object can be made.
+async fn read_refused(client: &mut Client, resources: &mut [Resource]) -> Result<(), Failure> {
+    for resource in resources.iter_mut().filter(|resource| resource.stores()) {
         let path = format!("{}?dryRun=All", resource.collection());
         let (_, answer) = client.ask("POST", &path, Some(&resource.object)).await?;
         let text = answer["message"].as_str().unwrap_or_default();
         if text.contains("not in this version of mk8s") {
-            eprintln!("left out: {text}");
-            refused.push(resource.collection());
+            resource.object = Value::Null;
         }
     }
-    resources.retain(|resource| !refused.contains(&resource.collection()));
+    for resource in resources.iter().filter(|resource| resource.is_read()) {
+        eprintln!("only read: {}", resource.collection());
+    }
+    Ok(())
+}
+
+/// Makes the custom kinds, and waits until they are served.
+async fn define(client: &mut Client) -> Result<(), Failure> {
+    for line in include_str!("definitions.jsonl").lines() {
+        let definition: Value = serde_json::from_str(line)?;
+        let made = client.ask("POST", DEFINITIONS, Some(&definition)).await?;
+        if made.0 != 201 {
+            return Err(format!("no definition: {} {}", made.0, made.1).into());
+        }
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+        let (plural, group) = name.split_once('.').unwrap_or_default();
+        for version in definition["spec"]["versions"].as_array().into_iter().flatten() {
+            let path = format!(
+                "/apis/{group}/{}/{plural}",
+                version["name"].as_str().unwrap_or_default()
+            );
+            let mut tries = 0;
+            while client.ask("GET", &path, None).await?.0 != 200 {
+                tries += 1;
+                if tries == 200 {
+                    return Err(format!("{path} is not served").into());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    // Upstream's discovery comes after its handlers.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     Ok(())
 }
 
