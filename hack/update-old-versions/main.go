@@ -6,7 +6,8 @@
 // defaults), `shown` (that in the old version again) and, where nothing was sent, `again`: what becomes of `shown` when it
 // is sent as it is.
 //
-// It writes pkg/api/tests/old_versions.tsv too: the deprecation warning of each kind.
+// It writes pkg/api/tests/old_versions.tsv too: the deprecation warning of each kind; and, given a file and the folder of a
+// running server of upstream's, the answers to requests (requests.go).
 package main
 
 import (
@@ -104,10 +105,14 @@ func main() {
 	apiextensions.Install(legacyscheme.Scheme)
 	apiregistration.Install(legacyscheme.Scheme)
 	path := os.Args[1] + "/old_versions.jsonl"
+	cases := written(path)
+	if len(os.Args) > 2 {
+		writeRequests(os.Args[2], cases, os.Args[3])
+	}
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
-	for _, own := range written(path) {
+	for _, own := range cases {
 		own.answerSent()
 		must(encoder.Encode(own))
 	}
@@ -180,14 +185,19 @@ func versioned(kind string) schema.GroupVersionKind {
 
 // convert decodes with the defaults of the object's version, and encodes in another one.
 func convert(object json.RawMessage, to schema.GroupVersion) json.RawMessage {
+	return plain(encoded(object, to))
+}
+
+// encoded is the same as it goes to clients.
+func encoded(object json.RawMessage, to schema.GroupVersion) []byte {
 	decoded, _, err := legacyscheme.Codecs.UniversalDecoder().Decode(object, nil, nil)
 	if err != nil {
 		log.Fatalf("%v\n%s", err, object)
 	}
 	encoder := legacyscheme.Codecs.EncoderForVersion(serializer(), to)
-	encoded, err := runtime.Encode(encoder, decoded)
+	printed, err := runtime.Encode(encoder, decoded)
 	must(err)
-	return plain(encoded)
+	return printed
 }
 
 func serializer() runtime.Serializer {

@@ -75,6 +75,7 @@ areas! {
     pods
     rbac
     reading
+    removed
     requests
     storage
     workloads
