@@ -48,8 +48,10 @@ fn is_known(path: &str, own: &Value, upstream: &Value) -> bool {
     let forgotten = path.contains("v2beta1") && path.ends_with(".containerResource.container");
     // Shown, it would have kubectl change a manifest that leaves it out each time it is applied.
     let unsaid = path.ends_with(".pathType") && own.is_null() && upstream == "ImplementationSpecific";
-    // What a definition says twice, of all versions and of each, is kept beside them to be refused.
-    let both = path.contains("CustomResourceDefinition") && upstream.is_null() && path.contains(": stored: ");
+    // What a definition says twice, of all versions and of each, is kept beside them to be refused; of what each says alike,
+    // that it does.
+    let is_definition = path.contains("CustomResourceDefinition") || path.starts_with("crd: ") && *own == true;
+    let both = is_definition && upstream.is_null() && path.contains(": stored: ");
     let above = [
         ".version",
         ".validation",

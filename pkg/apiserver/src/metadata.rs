@@ -28,9 +28,12 @@ pub fn match_namespace(resource: &Resource, info: &RequestInfo, object: &mut Val
         meta::metadata_mut(object).remove("namespace");
         return Ok(());
     }
-    Err(Status::bad_request(
-        "the namespace of the provided object does not match the namespace sent on the request".to_string(),
-    ))
+    Err(elsewhere())
+}
+
+/// What an object of another namespace than the request's is answered.
+pub fn elsewhere() -> Status {
+    Status::bad_request("the namespace of the provided object does not match the namespace sent on the request")
 }
 
 /// What the server sets on a new object.

@@ -135,13 +135,10 @@ pub fn takes_patch(headers: &HeaderMap, strategic: bool) -> Result<(), Status> {
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let media = |text: &str| text.split(';').next().unwrap_or_default().trim_matches(' ').to_string();
     let known = |media: &str| PATCHES.contains(&media) && (strategic || !media.contains("strategic"));
     // Custom kinds have no route that would look.
-    if strategic && !text.split(',').any(|one| known(&media(one))) {
-        return Err(said_by_router(Status::unsupported_media_type(
-            "415: Unsupported Media Type",
-        )));
+    if strategic {
+        consumes(text, PATCHES)?;
     }
     // Of several one is enough for the route, and none for its handler.
     if known(text.split(';').next().unwrap_or_default()) {
@@ -153,6 +150,28 @@ pub fn takes_patch(headers: &HeaderMap, strategic: bool) -> Result<(), Status> {
         "the body of the request was in an unknown format - accepted media types include: {}",
         kinds.join(", ")
     )))
+}
+
+/// The look at Content-Type that a route takes before its handler does: one of several is enough.
+fn consumes(text: &str, kinds: &[&str]) -> Result<(), Status> {
+    let media = |text: &str| text.split(';').next().unwrap_or_default().trim_matches(' ').to_string();
+    if text.split(',').any(|one| kinds.contains(&&*media(one))) {
+        return Ok(());
+    }
+    Err(said_by_router(Status::unsupported_media_type(
+        "415: Unsupported Media Type",
+    )))
+}
+
+/// The same look at a request that is read only, and needs none.
+///
+/// # Errors
+/// 415: it names one that the route does not take.
+pub fn takes(headers: &HeaderMap, kinds: &[&str]) -> Result<(), Status> {
+    match headers.get(CONTENT_TYPE) {
+        Some(value) if !value.is_empty() => consumes(value.to_str().unwrap_or_default(), kinds),
+        _ => Ok(()),
+    }
 }
 
 /// The look at Accept that a route takes before its handler does, by media types alone.
@@ -205,6 +224,16 @@ pub fn accepted(headers: &HeaderMap) -> Vec<Clause<'_>> {
         clauses.insert(at, clause);
     }
     clauses
+}
+
+/// Whether a client takes one of some media types.
+pub fn is_any_wanted(headers: &HeaderMap, kinds: &[&str]) -> bool {
+    let fits = |clause: &Clause<'_>| match clause.media.split_once('/') {
+        Some(("*", _)) => true,
+        Some((_, "*")) => clause.media == "application/*",
+        _ => kinds.contains(&clause.media),
+    };
+    headers.get(ACCEPT).is_none_or(HeaderValue::is_empty) || accepted(headers).iter().any(fits)
 }
 
 /// Whether a client takes a compressed answer.

@@ -73,6 +73,10 @@ fn service(server: &State, path: &str, parts: &Parts, query: &Query) -> Result<R
             None => return Ok(respond::no_such_page()),
         },
     };
+    let custom = trimmed.strip_prefix("/apis/").and_then(|rest| rest.split('/').next());
+    if custom.is_some_and(|group| !registry.rows().has_own(group)) {
+        return answer(document, parts, query);
+    }
     if parts.method != Method::GET {
         return Err(routes::not_allowed());
     }
@@ -82,6 +86,9 @@ fn service(server: &State, path: &str, parts: &Parts, query: &Query) -> Result<R
         return Ok(respond::bytes(StatusCode::OK, "application/jwk-set+json", keys));
     }
     if SERVICES.contains(&trimmed) {
+        if trimmed == "/version" {
+            negotiate::takes(&parts.headers, &[negotiate::JSON])?;
+        }
         negotiate::offers(&parts.headers, &[negotiate::JSON])?;
         let output = Output::of_refusal(&parts.headers, query);
         let output = Output {
@@ -92,6 +99,7 @@ fn service(server: &State, path: &str, parts: &Parts, query: &Query) -> Result<R
         };
         return respond::value(StatusCode::OK, output, document);
     }
+    negotiate::takes(&parts.headers, negotiate::KINDS)?;
     negotiate::offers(&parts.headers, negotiate::KINDS)?;
     if trimmed == "/api" {
         return registry.discovery(server.config()).versions(parts, query);

@@ -63,6 +63,13 @@ impl Documents {
     }
 }
 
+/// What a client may ask a document of version 3 as; it comes as JSON.
+const V3_KINDS: [&str; 3] = [
+    "application/json",
+    "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+];
+
 pub async fn handle(
     documents: &Arc<Documents>,
     path: &str,
@@ -85,6 +92,10 @@ pub async fn handle(
 }
 
 async fn v2(documents: &Arc<Documents>, parts: &Parts) -> Result<Response<Body>, Status> {
+    let kinds = ["application/json", openapi::V2_PROTOBUF_ASKED, openapi::V2_PROTOBUF];
+    if !negotiate::is_any_wanted(&parts.headers, &kinds) {
+        return Ok(empty(StatusCode::NOT_ACCEPTABLE));
+    }
     let asks_protobuf = |clause: &Clause<'_>| matches!(clause.media, openapi::V2_PROTOBUF_ASKED | openapi::V2_PROTOBUF);
     let proto = negotiate::accepted(&parts.headers).iter().any(asks_protobuf);
     let content_type = if proto {
@@ -107,15 +118,15 @@ async fn v2(documents: &Arc<Documents>, parts: &Parts) -> Result<Response<Body>,
 
 async fn v3(documents: &Arc<Documents>, place: &str, parts: &Parts, query: &Query) -> Result<Response<Body>, Status> {
     let Some(hash) = openapi::v3_hash(&documents.resources, place) else {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        return Ok(response);
+        return Ok(empty(StatusCode::NOT_FOUND));
     };
+    if !negotiate::is_any_wanted(&parts.headers, &V3_KINDS) {
+        return Ok(empty(StatusCode::NOT_ACCEPTABLE));
+    }
     let asked = query.text("hash");
     if let Some(asked) = asked.filter(|asked| *asked != hash) {
         tracing::debug!(asked, hash, place, "an OpenAPI document by an old hash");
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        let mut response = empty(StatusCode::MOVED_PERMANENTLY);
         let target = HeaderValue::from_str(&format!("/openapi/v3/{place}?hash={hash}"));
         let target = target.map_err(|error| Status::internal(error.to_string()))?;
         response.headers_mut().insert(LOCATION, target);
@@ -134,6 +145,12 @@ async fn v3(documents: &Arc<Documents>, place: &str, parts: &Parts, query: &Quer
     Ok(response)
 }
 
+fn empty(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+}
+
 async fn document(
     documents: &Arc<Documents>,
     path: &str,
@@ -144,8 +161,7 @@ async fn document(
 ) -> Result<Response<Body>, Status> {
     let etag = HeaderValue::from_str(etag).map_err(|error| Status::internal(error.to_string()))?;
     if parts.headers.get(IF_NONE_MATCH) == Some(&etag) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        let mut response = empty(StatusCode::NOT_MODIFIED);
         response.headers_mut().insert(ETAG, etag);
         return Ok(response);
     }

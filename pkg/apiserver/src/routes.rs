@@ -8,6 +8,7 @@ use mk8s_api::registry::{Handler, Subresource, Verbs};
 use mk8s_api::status::Status;
 
 use crate::negotiate::{self, Shapes};
+use crate::request::RequestInfo;
 use crate::rows::{Row, Rows};
 
 /// A served path.
@@ -67,9 +68,10 @@ const PROXIED: [(Method, Verbs); 7] = [
 ///
 /// # Errors
 /// 405 where the path is served for other methods, 404 where a custom object has no such subresource.
-pub fn find(rows: &Rows, method: &Method, path: &str) -> Result<Option<Route>, Status> {
-    let Some(route) = locate(rows, path)? else {
-        return Ok(None);
+pub fn find(rows: &Rows, method: &Method, info: &RequestInfo) -> Result<Option<Route>, Status> {
+    let route = match locate(rows, &info.path) {
+        Some(route) if route.row.schema.is_some() => route,
+        _ => return of_custom(rows, info),
     };
     let mut is_served = false;
     for (own, verbs) in route.methods() {
@@ -78,12 +80,48 @@ pub fn find(rows: &Rows, method: &Method, path: &str) -> Result<Option<Route>, S
             return Ok(Some(route));
         }
     }
-    match &route.place {
-        _ if !is_served => Ok(None),
-        _ if route.row.schema.is_some() => Err(not_allowed()),
-        Place::Everywhere | Place::WatchedCollection => Ok(None),
-        _ => Err(route.not_supported(method)),
+    if is_served { Err(not_allowed()) } else { Ok(None) }
+}
+
+/// The route to a custom kind, which upstream finds by what it understood of a request: paths and methods that mean the same
+/// are served alike.
+fn of_custom(rows: &Rows, info: &RequestInfo) -> Result<Option<Route>, Status> {
+    let row = rows.get(&info.group, &info.version, &info.resource);
+    let Some(row) = row.filter(|row| info.path.starts_with("/apis/") && info.is_resource && row.schema.is_none())
+    else {
+        return Ok(None);
+    };
+    let is_listed = matches!(info.verb, "list" | "watch");
+    let fits = match row.resource.is_namespaced() {
+        true => !info.namespace.is_empty() || is_listed,
+        false => info.namespace.is_empty(),
+    };
+    if !fits {
+        return Ok(None);
     }
+    let (place, served) = match &*info.subresource {
+        "" if matches!(info.verb, "get" | "update" | "patch" | "delete") => (Place::Item, true),
+        "" => (
+            Place::Collection,
+            is_listed || matches!(info.verb, "create" | "deletecollection"),
+        ),
+        part if row.subresource(part).is_some() => (
+            Place::Part(part.to_string()),
+            matches!(info.verb, "get" | "update" | "patch"),
+        ),
+        _ => return Err(Status::not_found(row.group(), row.plural(), info.path_name())),
+    };
+    if !served {
+        let mut status = Status::method_not_allowed(format!(
+            "{} is not supported on resources of kind {:?}",
+            info.verb,
+            row.resource.qualified()
+        ));
+        status.details = Some(serde_json::json!({"group": row.group(), "kind": row.plural()}));
+        return Err(status);
+    }
+    let row = row.clone();
+    Ok(Some(Route { row, place }))
 }
 
 /// What a path that is served says to another method.
@@ -94,12 +132,12 @@ pub fn not_allowed() -> Status {
 }
 
 /// The row and the place that a path names. Slashes after it are none of it; others stand for empty names.
-fn locate(rows: &Rows, path: &str) -> Result<Option<Route>, Status> {
+fn locate(rows: &Rows, path: &str) -> Option<Route> {
     let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
     let (group, version, rest) = match parts.as_slice() {
         ["", "api", version, rest @ ..] => ("", *version, rest),
         ["", "apis", group, version, rest @ ..] => (*group, *version, rest),
-        _ => return Ok(None),
+        _ => return None,
     };
     let (is_watched, rest) = match rest {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
@@ -112,13 +150,13 @@ fn locate(rows: &Rows, path: &str) -> Result<Option<Route>, Status> {
     let (row, of, is_within) = match rest {
         ["namespaces", _, plural, of @ ..] if namespaced(plural).is_some() => (namespaced(plural), of, true),
         [plural, of @ ..] => (rows.get(group, version, plural), of, false),
-        [] => return Ok(None),
+        [] => return None,
     };
-    let Some(row) = row else { return Ok(None) };
+    let row = row?;
     let place = match (row.resource.is_namespaced() && !is_within, of) {
         (true, []) => Some(Place::Everywhere),
         (true, _) => None,
-        (false, of) => Place::within(row, of)?,
+        (false, of) => Place::within(row, of),
     };
     let place = match (is_watched, place) {
         (false, place) => place,
@@ -127,49 +165,24 @@ fn locate(rows: &Rows, path: &str) -> Result<Option<Route>, Status> {
         (true, _) => None,
     };
     let row = row.clone();
-    Ok(place.map(|place| Route { row, place }))
+    place.map(|place| Route { row, place })
 }
 
 impl Place {
     /// By what follows the resource in a path.
-    fn within(row: &Row, of: &[&str]) -> Result<Option<Place>, Status> {
-        Ok(match of {
+    fn within(row: &Row, of: &[&str]) -> Option<Place> {
+        match of {
             [] => Some(Place::Collection),
             [_] => Some(Place::Item),
-            [object, name, rest @ ..] => match row.subresource(name) {
-                Some(part) => {
-                    (rest.is_empty() || part.handler == Handler::Proxy).then(|| Place::Part((*name).to_string()))
-                }
-                None if row.schema.is_none() => return Err(Status::not_found(row.group(), row.plural(), object)),
-                None => None,
-            },
-        })
+            [_, name, rest @ ..] => {
+                let part = row.subresource(name)?;
+                (rest.is_empty() || part.handler == Handler::Proxy).then(|| Place::Part((*name).to_string()))
+            }
+        }
     }
 }
 
 impl Route {
-    /// What a custom kind's path says to another method.
-    fn not_supported(&self, method: &Method) -> Status {
-        let is_collection = matches!(self.place, Place::Collection | Place::WatchedCollection);
-        let verb = match *method {
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE if is_collection => "deletecollection",
-            Method::DELETE => "delete",
-            Method::GET | Method::HEAD if is_collection => "list",
-            Method::GET | Method::HEAD => "get",
-            _ => "",
-        };
-        let (group, plural) = (self.row.group(), self.row.plural());
-        let mut status = Status::method_not_allowed(format!(
-            "{verb} is not supported on resources of kind {:?}",
-            self.row.resource.qualified()
-        ));
-        status.details = Some(serde_json::json!({"group": group, "kind": plural}));
-        status
-    }
-
     fn methods(&self) -> impl Iterator<Item = (&'static Method, Verbs)> + use<> {
         let of_place: &'static [(Method, Verbs)] = match &self.place {
             Place::Everywhere => &EVERYWHERE,
@@ -213,10 +226,14 @@ impl Route {
         self.handler().is_some_and(Handler::relays)
     }
 
-    /// Upstream prints no table of a part that is not the status.
+    /// Upstream prints no table of a part that is not the status, of what is only asked, and of the status of a claim.
     pub fn shapes(&self) -> Shapes {
+        let resource = &self.row.resource;
+        let is_claim = || (&*resource.group, &*resource.kind) == ("resource.k8s.io", "ResourceClaim");
         match self.handler() {
             Some(Handler::Strategy(_)) => Shapes::Metadata,
+            Some(Handler::Status) if is_claim() => Shapes::Metadata,
+            None if !resource.verbs.contains(Verbs::GET) => Shapes::Metadata,
             _ => Shapes::All,
         }
     }
@@ -247,6 +264,7 @@ mod tests {
     use mk8s_api::registry;
 
     use super::*;
+    use crate::request::Query;
     use crate::watch_cache::Cache;
 
     fn rows() -> Rows {
@@ -255,7 +273,9 @@ mod tests {
 
     /// The place, or 404 or 405.
     fn found(rows: &Rows, method: &str, path: &str) -> String {
-        match find(rows, &method.parse().unwrap(), path) {
+        let method = method.parse().unwrap();
+        let info = RequestInfo::parse(&method, path, &Query::default());
+        match find(rows, &method, &info) {
             Ok(Some(route)) => format!("{} {:?}", route.row.plural(), route.place),
             Ok(None) => "404".to_string(),
             Err(status) => status.code.to_string(),

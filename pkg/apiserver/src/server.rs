@@ -144,7 +144,7 @@ impl ApiServer {
     async fn route(&self, request: &Request) -> Result<Option<Route>, Status> {
         loop {
             let swapped = self.state.swapped();
-            let route = routes::find(self.state.registry().rows(), &request.parts.method, &request.info.path)?;
+            let route = routes::find(self.state.registry().rows(), &request.parts.method, &request.info)?;
             if !route.as_ref().is_some_and(|route| route.row.is_past()) {
                 return Ok(route);
             }

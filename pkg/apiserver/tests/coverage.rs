@@ -59,6 +59,11 @@ fn sample(row: &Resource, sent: &Served) -> Option<Value> {
         "IngressClass" => json!({"spec": {"controller": "example.org/c"}}),
         "Ingress" if sent.name == "v1beta1" => json!({"spec": {"backend": {"serviceName": "s", "servicePort": 80}}}),
         "Ingress" => json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
+        "CustomResourceDefinition" if sent.name == "v1beta1" => {
+            json!({"spec": {"group": "example.org", "scope": "Cluster",
+            "version": "v1", "preserveUnknownFields": false, "validation": {"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}})
+        }
         "CustomResourceDefinition" => json!({"spec": {"group": "example.org", "scope": "Cluster", "versions": [
             {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
                 "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}),

@@ -331,3 +331,39 @@ async fn a_schema_with_very_much_wrong_is_served() {
     let message = condition(&shown, "NonStructuralSchema")["message"].to_string();
     assert!((1000..100_000).contains(&message.len()), "{}", message.len());
 }
+
+#[tokio::test]
+async fn what_all_versions_say_alike_is_said_above_them() {
+    let api = Api::open().await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": schema, "subresources": {"status": {}}});
+    let mut alike = definition("cars", "Car");
+    alike["spec"]["versions"] = json!([version("v1", true), version("v2", false)]);
+    let (code, refused) = api.post(OLD, &alike).await;
+    assert_eq!(code, 422, "{refused}");
+    for (what, above) in [("schemas", "validation"), ("subresources", "subresources")] {
+        let why = format!(
+            "per-version {what} may not all be set to identical values (top-level {above} should be used instead)"
+        );
+        assert!(refused["message"].as_str().unwrap().contains(&why), "{refused}");
+    }
+    // Where they differ they are the versions' own; and v1 knows no other place.
+    alike["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["b"] = json!({"type": "string"});
+    alike["spec"]["versions"][1]["subresources"] = json!({});
+    let (code, made) = api.post(OLD, &alike).await;
+    assert_eq!(code, 201, "{made}");
+    let mut now = definition("bikes", "Bike");
+    now["apiVersion"] = "apiextensions.k8s.io/v1".into();
+    now["spec"].as_object_mut().unwrap().remove("version");
+    now["spec"]["scope"] = "Namespaced".into();
+    now["spec"]["versions"] = json!([version("v1", true)]);
+    let (code, made) = api.post(NOW, &now).await;
+    assert_eq!(code, 201, "{made}");
+    // As the old version shows it, it is taken again.
+    let name = "bikes.example.org";
+    established(&api, name).await;
+    let (_, mut shown) = api.get(&format!("{OLD}/{name}")).await;
+    shown["metadata"]["labels"] = json!({"a": "b"});
+    let (code, put) = api.put(&format!("{OLD}/{name}"), &shown).await;
+    assert_eq!(code, 200, "{put}");
+}

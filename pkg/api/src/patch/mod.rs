@@ -60,8 +60,14 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
             operations.len()
         )));
     }
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    // What is no operation is found out when it is its turn.
+    let are_objects = patch
+        .as_array()
+        .is_some_and(|all| all.iter().all(|one| one.is_object() || one.is_null()));
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|error| match are_objects {
+        true => PatchError::Unprocessable(error.to_string()),
+        false => PatchError::Malformed(format!("error decoding patch: {error}")),
+    })?;
     let mut bounds = Bounds::default();
     for operation in &operations.0 {
         bounds.admit(target, operation)?;

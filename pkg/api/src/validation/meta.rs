@@ -47,6 +47,15 @@ pub(super) fn changed_and_standard(new: &Value, old: &Value, errors: &mut Errors
 
 /// What metadata has to be by itself.
 fn complete(namespaced: bool, rule: NameRule, metadata: &Value, errors: &mut Errors) {
+    let prefix = text(metadata, "generateName");
+    if !prefix.is_empty() {
+        invalid_each(
+            errors,
+            &METADATA.child("generateName"),
+            prefix,
+            validate_prefix(rule, prefix),
+        );
+    }
     match text(metadata, "name") {
         "" => errors.push(FieldError::required(
             "metadata.name",
@@ -259,6 +268,30 @@ pub fn validate_name(rule: NameRule, name: &str) -> Vec<String> {
         NameRule::Address => names::strict_ip(name),
         NameRule::PathSegment => names::path_segment(name),
     }
+}
+
+/// What a made name begins with: a dash at its end is none of the name's, and no path ends there.
+fn validate_prefix(rule: NameRule, prefix: &str) -> Vec<String> {
+    match (rule, prefix.strip_suffix('-')) {
+        (NameRule::PathSegment, _) if matches!(prefix, "." | "..") => Vec::new(),
+        (NameRule::PathSegment | NameRule::Address, _) | (_, None | Some("")) => validate_name(rule, prefix),
+        (_, Some(begun)) => {
+            let mut letters = begun.chars();
+            letters.next_back();
+            validate_name(rule, &format!("{}a", letters.as_str()))
+        }
+    }
+}
+
+/// A Scale, whosever it is.
+pub fn scale(scale: &Value) -> Errors {
+    let mut errors = Errors::new();
+    complete_and_standard(true, NameRule::DnsSubdomain, scale, &mut errors);
+    let replicas = has(scale, "spec").and_then(|spec| int(spec, "replicas")).unwrap_or(0);
+    if replicas < 0 {
+        errors.push(FieldError::invalid("spec.replicas", replicas, NEGATIVE));
+    }
+    errors
 }
 
 pub fn labels(map: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {

@@ -74,7 +74,7 @@ pub use self::job_status::job_status;
 pub use self::limits::*;
 pub use self::meta::{
     MAX_MANAGER, MetadataCheck, annotations, label_selector, labels, manager, managers, object_meta,
-    object_meta_update, owner_references, validate_name,
+    object_meta_update, owner_references, scale, validate_name,
 };
 pub use self::namespace::*;
 pub use self::networking::*;

@@ -95,12 +95,19 @@ async fn collection(
     filter: &Filter,
     options: &DeleteOptions,
 ) -> Result<Response<Body>, Status> {
-    let snapshot = call.cache()?.list(&call.info.namespace).known_as(&call.row.resource);
+    let (snapshot, after) = match &*query.continue_token {
+        "" => (call.cache()?.list(&call.info.namespace), None),
+        _ => list::after(call, query)?,
+    };
+    let snapshot = snapshot.known_as(&call.row.resource);
     let matching: Vec<Arc<Object>> = if call.row.webhook().is_some() {
-        list::converted(call, &snapshot, None, filter, query.limit).await?.0
+        list::converted(call, &snapshot, after.as_deref(), filter, query.limit)
+            .await?
+            .0
     } else {
         let most = if query.limit > 0 { query.limit } else { usize::MAX };
-        let matching = snapshot.iter().filter(|object| filter.matches(object));
+        let matching = snapshot.iter_after(after.as_deref());
+        let matching = matching.filter(|object| filter.matches(object));
         matching.take(most).cloned().collect()
     };
     if !matching.is_empty() {

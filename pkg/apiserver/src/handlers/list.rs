@@ -187,6 +187,11 @@ struct Resumed {
     since: u64,
 }
 
+/// What is left after the page of a continue token, and the last key of it.
+pub fn after(call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<Arc<str>>), Status> {
+    resume(call, options).map(|from| (from.snapshot, from.after))
+}
+
 fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
     if !matches!(options.resource_version.as_str(), "" | "0") {
         return Err(Status::bad_request(

@@ -13,7 +13,7 @@ use mk8s_api::status::{FieldError, Status};
 use serde_json::Value;
 
 use super::decode::go_kind;
-use super::update::{check_name, check_version};
+use super::update::{check_name, check_revision};
 use super::{answer, apply as server_side, decode};
 use crate::call::Call;
 use crate::guaranteed_update::{Current, Reads};
@@ -80,6 +80,7 @@ impl Patch {
             _ => {}
         }
         if kind == PatchType::Json && looks {
+            misfit_of_operations(&value).map_or(Ok(()), |why| Err(told(why)))?;
             problems.extend(unknown_of_operations(&value));
             problems
                 .iter_mut()
@@ -118,6 +119,25 @@ impl Patch {
         let _ = apply(call, self, &mut patched);
         patched.to_string()
     }
+}
+
+/// What is no operation of a JSON patch, or a part of one that is no text.
+fn misfit_of_operations(patch: &Value) -> Option<String> {
+    let misfit = |operation: &Value| {
+        let (found, wanted) = match operation {
+            Value::Null => return None,
+            Value::Object(fields) => {
+                let mut texts = ["op", "from", "path"]
+                    .into_iter()
+                    .filter_map(|key| Some((key, fields.get(key)?)));
+                let (key, value) = texts.find(|(_, value)| !value.is_null() && !value.is_string())?;
+                (value, format!("struct field jsonPatchOp.{key} of type string"))
+            }
+            other => (other, "value of type handlers.jsonPatchOp".to_string()),
+        };
+        Some(format!("json: cannot unmarshal {} into Go {wanted}", go_kind(found)))
+    };
+    patch.as_array()?.iter().find_map(misfit)
 }
 
 /// The fields of a JSON patch's operations that none has.
@@ -187,7 +207,7 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         let mut new = conformed(call, shown, conform, &patch.problems, refused, options, warnings)?;
         check_name(call, &new)?;
         call.row.to_stored(&mut new);
-        check_version(call, &new, current)?;
+        check_revision(call, &new, current)?;
         Ok(new.into())
     });
     let updated = updated.await.map_err(|status| status.warned(&warnings))?;
@@ -257,7 +277,12 @@ fn settle_identity(call: &Call, kind: PatchType, new: &mut Value) -> Result<(), 
         return Ok(());
     };
     for (key, own) in [("apiVersion", &*call.row.api_version), ("kind", call.row.kind())] {
-        let said = fields.get(key).and_then(Value::as_str).unwrap_or_default();
+        let said = match fields.get(key) {
+            None | Some(Value::Null) => "",
+            Some(Value::String(said)) => said,
+            // No text, which whoever decodes it says.
+            Some(_) => continue,
+        };
         if said == own {
             continue;
         }

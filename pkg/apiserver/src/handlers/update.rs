@@ -12,6 +12,7 @@ use super::decode::{self, Expected};
 use crate::call::Call;
 use crate::filters::authz::{Attributes, node};
 use crate::guaranteed_update::{Current, Reads};
+use crate::metadata;
 use crate::options::WriteOptions;
 use crate::part;
 use crate::pipeline::{self, Part, Updated};
@@ -75,18 +76,27 @@ pub fn check_name(call: &Call, object: &Value) -> Result<(), Status> {
             "the name of the object ({name}) does not match the name on the URL ({wanted})"
         )));
     }
+    let (own, asked) = (meta::namespace(object), &*call.info.namespace);
+    if call.row.resource.is_namespaced() && !asked.is_empty() && !own.is_empty() && own != asked {
+        return Err(metadata::elsewhere());
+    }
     Ok(())
 }
 
 /// A resourceVersion or uid in the object must be those of what is stored.
 pub fn check_version(call: &Call, object: &Value, current: &Current) -> Result<(), Status> {
+    let (uid, own) = (meta::uid(object), meta::uid(&current.value));
+    if current.object.is_some() && !uid.is_empty() && uid != own {
+        return Err(precondition_uid(call, uid, own));
+    }
+    check_revision(call, object, current)
+}
+
+/// A resourceVersion alone: a patch asks no other uid, it would change it.
+pub fn check_revision(call: &Call, object: &Value, current: &Current) -> Result<(), Status> {
     let Some(old) = &current.object else {
         return Err(call.not_found());
     };
-    let uid = meta::uid(object);
-    if !uid.is_empty() && uid != meta::uid(&current.value) {
-        return Err(precondition_uid(call, uid, meta::uid(&current.value)));
-    }
     match meta::resource_version(object) {
         "" | "0" if call.row.resource.semantics.conditional_only => {
             let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");

@@ -20,6 +20,7 @@ pub fn issue(
     account: &str,
     mut request: Value,
 ) -> Result<Value, Status> {
+    is_for(&request, namespace, account)?;
     let stored = lookup.value("", "serviceaccounts", namespace, account);
     let stored = stored.ok_or_else(|| Status::not_found("", "serviceaccounts", account))?;
     let seconds = lifetime(&request)?;
@@ -72,6 +73,24 @@ pub fn issue(
     request["spec"]["expirationSeconds"] = seconds.into();
     request["status"] = json!({"token": token, "expirationTimestamp": time(now + seconds)});
     Ok(request)
+}
+
+/// Whose token it is may be said, where it is that of the path.
+fn is_for(request: &Value, namespace: &str, account: &str) -> Result<(), Status> {
+    for (key, own) in [("name", account), ("namespace", namespace)] {
+        let said = meta::string(request, &["metadata", key]);
+        if !said.is_empty() && said != own {
+            let why = format!("must match the service account {key} if specified");
+            let error = FieldError::invalid(format!("metadata.{key}"), said, why);
+            return Err(Status::invalid(
+                "authentication.k8s.io",
+                "TokenRequest",
+                account,
+                &[error],
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// How many seconds the token is asked for.

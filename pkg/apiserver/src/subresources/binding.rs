@@ -37,6 +37,9 @@ pub async fn bind(
     options: WriteOptions,
     warnings: Vec<String>,
 ) -> Result<Response<Body>, Status> {
+    if call.info.namespace.is_empty() {
+        return Err(Status::bad_request("Namespace parameter required."));
+    }
     let name = meta::name(&binding).to_string();
     bind_pod(call, &name, &binding, options, warnings).await
 }

@@ -7,8 +7,8 @@ use mk8s_api::apply::{Applied, Managed};
 use mk8s_api::registry::{Path, ScalePaths};
 use mk8s_api::schema;
 use mk8s_api::selectors::LabelSelector;
-use mk8s_api::status::{FieldError, Status};
-use mk8s_api::{meta, patch};
+use mk8s_api::status::Status;
+use mk8s_api::{meta, patch, validation};
 use serde_json::{Value, json};
 
 use crate::admission::{Operation, Options};
@@ -18,8 +18,9 @@ use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::apply::Applying;
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::patch::{Patch, PatchType};
-use crate::handlers::update::check_version;
+use crate::handlers::update::{check_name, check_version};
 use crate::managers::{self, Scales};
+use crate::metadata;
 use crate::options::WriteOptions;
 use crate::pipeline::{self, Part};
 use crate::respond;
@@ -70,6 +71,7 @@ fn read(
         let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
         let expected = Expected::kind(form.group, form.version, &form.api_version, "Scale");
         let new = decode::object(call, body, &expected, options, warnings)?;
+        check_name(call, &new)?;
         return Ok((options, Change::Put(new)));
     }
     let kind = PatchType::of(call)?;
@@ -112,15 +114,19 @@ impl Attempt for Scaling<'_> {
         let admission = call.server.admission();
         let attributes = call.attributes(Operation::Update, name, Some(&old_scale), Options::Write(self.options));
         admission.mutate(&attributes, &mut scale).await?;
+        metadata::match_namespace(&call.row.resource, &call.info, &mut scale)?;
+        // A custom object's own checks say so of the field that it is.
+        let errors = match call.row.schema {
+            Some(_) => validation::scale(&scale),
+            None => Vec::new(),
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid("autoscaling", "Scale", name, &errors));
+        }
         if !matches!(meta::resource_version(&scale), "" | "0") || !meta::uid(&scale).is_empty() {
             check_version(call, &scale, &current)?;
         }
         let replicas = meta::i64_at(&scale, &["spec", "replicas"]).unwrap_or(0);
-        // A custom object's own checks say so of the field that it is.
-        if replicas < 0 && call.row.schema.is_some() {
-            let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
-        }
         let mut new = current.value.clone();
         meta::set(&mut new, &keys(&form.paths.spec_replicas), replicas);
         pipeline::begin_change(call, &mut new, &current.value)?;
@@ -156,6 +162,7 @@ impl Change {
         let mut new = self.changed(call, form, old.clone())?;
         if let (Change::Patch(patch), Some(schema)) = (self, schema::by_gvk(form.group, form.version, "Scale")) {
             new = patch.conformed(new, schema, warnings)?;
+            check_name(call, &new)?;
         }
         let managed = managers::scaled(call, &form.api_version, before, old, &new);
         Ok((new, managed))

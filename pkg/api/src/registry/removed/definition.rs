@@ -38,7 +38,12 @@ pub(super) fn to_stored(definition: &mut Value) {
         if !both || shared.is_none() {
             meta::remove(definition, &["spec", above]);
         }
-        let Some(shared) = shared else { continue };
+        let Some(shared) = shared else {
+            if says_the_same(definition, own) {
+                meta::set(definition, &["spec", above], true);
+            }
+            continue;
+        };
         for version in meta::items_mut(definition, &["spec", "versions"]) {
             meta::set(version, &[own], shared.clone());
         }
@@ -57,6 +62,17 @@ pub(super) fn to_stored(definition: &mut Value) {
     if meta::bool_at(definition, &["spec", "preserveUnknownFields"]) == Some(false) {
         meta::remove(definition, &["spec", "preserveUnknownFields"]);
     }
+}
+
+/// Whether all versions say the same, which was to be said above them: what v1 says below is shown there.
+fn says_the_same(definition: &Value, own: &str) -> bool {
+    let mut said = meta::items(definition, &["spec", "versions"])
+        .iter()
+        .map(|version| &version[own]);
+    let first = said
+        .next()
+        .filter(|first| own != "selectableFields" && !first.is_null() && **first != json!([]));
+    first.is_some_and(|first| said.all(|other| other == first))
 }
 
 pub(super) fn from_stored(definition: &mut Value) {

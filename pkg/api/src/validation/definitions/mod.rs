@@ -301,16 +301,28 @@ fn check_versions(spec: &Value, asked: &Asked<'_>, errors: &mut Errors) {
 
 /// What apiextensions.k8s.io/v1beta1 says both above the versions and in them, and so has no form in v1.
 fn contradictions(spec: &Value, errors: &mut Errors) {
-    for (above, what) in [
+    let twice = [
         ("validation", "schemas"),
         ("subresources", "subresources"),
         ("additionalPrinterColumns", "additionalPrinterColumns"),
         ("selectableFields", "selectableFields"),
-    ] {
-        if has(spec, above).is_some() {
-            let why = format!("top-level and per-version {what} are mutually exclusive");
-            errors.push(FieldError::forbidden(SPEC.child(above), why));
-        }
+    ];
+    let twice = twice.map(|(above, what)| (above, what, has(spec, above)));
+    // There is nothing above of what all versions say alike, but that they do.
+    let is_alike = |said: &Value| *said == true;
+    for (above, what, _) in twice
+        .iter()
+        .filter(|(.., said)| said.is_some_and(|said| !is_alike(said)))
+    {
+        let why = format!("top-level and per-version {what} are mutually exclusive");
+        errors.push(FieldError::forbidden(SPEC.child(above), why));
+    }
+    for (above, what, _) in twice.iter().filter(|(.., said)| said.is_some_and(is_alike)) {
+        let why = format!(
+            "per-version {what} may not all be set to identical values (top-level {above} should be used instead)"
+        );
+        let versions = list(spec, "versions").to_vec();
+        errors.push(FieldError::invalid(SPEC.child("versions"), versions, why));
     }
     if let Some(version) = has(spec, "version") {
         let why = "must match the first version in spec.versions";
