@@ -9,6 +9,9 @@ pub const MAX_PATH: usize = 1 << 10;
 /// How many findings about one body are kept.
 pub const MOST_FINDINGS: usize = 1000;
 
+/// No more of them are kept after so many bytes of words.
+pub const MOST_WORDS: usize = 1 << 20;
+
 /// Says that a path goes on.
 const CUT: &str = "…";
 

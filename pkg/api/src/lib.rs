@@ -6,6 +6,7 @@ mod bounded;
 pub mod codec;
 pub mod conditions;
 pub mod defaults;
+mod errors;
 mod float;
 pub mod go;
 mod go_form;

@@ -2,6 +2,7 @@
 //! (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>).
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 
@@ -421,29 +422,58 @@ fn is_canonical_integer(text: &str) -> bool {
         && !text.ends_with("000")
 }
 
-/// What a pod's containers need at once of a resource: all that run beside each other, or one that runs before them.
-pub fn aggregate(spec: &serde_json::Value, key: &str, name: &str) -> Option<Quantity> {
-    let of = |container: &serde_json::Value| {
-        let own = crate::meta::at(container, &["resources", key, name])?;
-        from_json(own).ok()
-    };
-    let add = |a: Option<Quantity>, b: Option<Quantity>| match (a, b) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
-    };
-    let mut running = crate::meta::items(spec, &["containers"]).iter().map(of).fold(None, add);
-    let (mut sidecars, mut most) = (None, None);
-    for container in crate::meta::items(spec, &["initContainers"]) {
-        let at_once = add(of(container), sidecars);
-        if crate::meta::string(container, &["restartPolicy"]) == "Always" {
-            running = add(running, of(container));
-            sidecars = at_once;
+/// What the containers of a pod ask for of one resource, summed up as they are gone through.
+#[derive(Default)]
+struct Needs {
+    running: Option<Quantity>,
+    sidecars: Option<Quantity>,
+    most: Option<Quantity>,
+}
+
+impl Needs {
+    fn run_first(&mut self, own: Quantity, stays: bool) {
+        let at_once = self.sidecars.map_or(own, |sidecars| own + sidecars);
+        if stays {
+            self.run(own);
+            self.sidecars = Some(at_once);
         }
-        if at_once > most {
-            most = at_once;
+        // Of equal ones the first keeps its form.
+        self.most = Some(at_once).max(self.most);
+    }
+
+    fn run(&mut self, own: Quantity) {
+        self.running = Some(self.running.map_or(own, |running| running + own));
+    }
+}
+
+/// What a pod's containers need at once of each resource that their `key` names: all that run beside each other, or one that
+/// runs before them.
+pub fn aggregate<'a>(spec: &'a serde_json::Map<String, serde_json::Value>, key: &str) -> BTreeMap<&'a str, Quantity> {
+    let containers = |list: &str| {
+        spec.get(list)
+            .and_then(serde_json::Value::as_array)
+            .into_iter()
+            .flatten()
+    };
+    let named = |container: &'a serde_json::Value| {
+        let own = crate::meta::map_at(container, &["resources", key]);
+        own.into_iter()
+            .flatten()
+            .filter_map(|(name, own)| Some((name.as_str(), from_json(own).ok()?)))
+    };
+    let mut needs: BTreeMap<&str, Needs> = BTreeMap::new();
+    for (name, own) in containers("containers").flat_map(named) {
+        needs.entry(name).or_default().run(own);
+    }
+    for container in containers("initContainers") {
+        let stays = crate::meta::string(container, &["restartPolicy"]) == "Always";
+        for (name, own) in named(container) {
+            needs.entry(name).or_default().run_first(own, stays);
         }
     }
-    if most > running { most } else { running }
+    let sums = needs.into_iter();
+    sums.filter_map(|(name, own)| Some((name, own.most.max(own.running)?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::bounded::{MOST_FINDINGS, MOST_WORDS};
 use crate::codec::json;
+pub use crate::errors::Findings;
 use crate::float;
 use crate::{go, go_form};
 
@@ -203,11 +205,6 @@ impl std::fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
-/// How many errors of one object are told, each with a cause: a body of 3 MiB may have 400 000, which in words are a gigabyte.
-const MOST_CAUSES: usize = 1000;
-/// No more of them are told after so many bytes of words.
-const MOST_TEXT: usize = 1 << 20;
-
 /// Several errors in one text, each once, as upstream tells of them.
 pub fn told(errors: &[FieldError]) -> String {
     aggregate(errors.iter().map(ToString::to_string).collect())
@@ -290,10 +287,14 @@ impl Status {
     }
 
     /// 422 with one cause per error: `Pod "x" is invalid: …`.
-    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+    pub fn invalid<'a>(group: &str, kind: &str, name: &str, errors: impl Into<Findings<'a>>) -> Self {
+        Self::of_findings(group, kind, name, errors.into())
+    }
+
+    fn of_findings(group: &str, kind: &str, name: &str, errors: Findings<'_>) -> Self {
         let (mut texts, mut causes, mut length) = (Vec::new(), Vec::new(), 0);
-        for error in errors.iter().take(MOST_CAUSES) {
-            if length > MOST_TEXT {
+        for error in errors.kept.iter().take(MOST_FINDINGS) {
+            if length > MOST_WORDS {
                 break;
             }
             let value = error.value.as_ref();
@@ -304,9 +305,9 @@ impl Status {
             texts.push(text);
             causes.push(json!({"reason": error.kind.reason(), "message": body, "field": error.field}));
         }
-        let rest = &errors[texts.len()..];
-        if !rest.is_empty() {
-            texts.push(format!("and {} more", rest.len()));
+        let rest = errors.kept.len() - texts.len() + errors.left_out;
+        if rest > 0 {
+            texts.push(format!("and {rest} more"));
         }
         let list = aggregate(texts);
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));

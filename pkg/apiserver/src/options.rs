@@ -3,7 +3,7 @@
 use std::num::{IntErrorKind, ParseIntError};
 
 use mk8s_api::status::{FieldError, Status};
-use mk8s_api::validation::{self, Path};
+use mk8s_api::validation::{self, Errors, Path};
 use serde_json::Value;
 
 use crate::handlers::patch::PatchType;
@@ -73,8 +73,8 @@ impl ListOptions {
         Ok(options)
     }
 
-    fn check_list(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    fn check_list(&self) -> Errors {
+        let mut errors = Errors::new();
         let forbid = |why| FieldError::forbidden("resourceVersionMatch", why);
         if self.version_match != Match::Unset {
             if self.resource_version.is_empty() {
@@ -113,8 +113,8 @@ impl ListOptions {
         }
     }
 
-    fn check_watch(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    fn check_watch(&self) -> Errors {
+        let mut errors = Errors::new();
         let forbid = |why| FieldError::forbidden("resourceVersionMatch", why);
         let initial = self.send_initial_events.is_some();
         if initial && self.version_match != Match::NotOlderThan {
@@ -173,7 +173,7 @@ pub fn revision(text: &str) -> Result<Option<u64>, Status> {
 }
 
 /// Options that do not hold.
-fn refuse(errors: Vec<FieldError>, kind: &str) -> Result<(), Status> {
+fn refuse(errors: Errors, kind: &str) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }
@@ -218,7 +218,7 @@ pub struct WriteOptions {
 
 impl WriteOptions {
     pub fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
-        Self::checked(query, kind, Vec::new())
+        Self::checked(query, kind, Errors::new())
     }
 
     /// Of a patch: who applies says as whom, and only he may force it.
@@ -237,7 +237,7 @@ impl WriteOptions {
         Self::checked(query, "PatchOptions", error.into_iter().collect())
     }
 
-    fn checked(query: &Query, kind: &str, mut errors: Vec<FieldError>) -> Result<WriteOptions, Status> {
+    fn checked(query: &Query, kind: &str, mut errors: Errors) -> Result<WriteOptions, Status> {
         let manager = query.get("fieldManager").unwrap_or_default();
         validation::manager(manager, &Path::new("fieldManager"), &mut errors);
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
@@ -259,7 +259,7 @@ impl WriteOptions {
     }
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Errors) -> bool {
     let values: Vec<&str> = values.collect();
     if values.iter().any(|value| *value != "All") {
         errors.push(FieldError::not_supported("dryRun", serde_json::json!(values), &["All"]));
@@ -286,7 +286,7 @@ pub enum Propagation {
 }
 
 impl Propagation {
-    fn parse(text: &str, errors: &mut Vec<FieldError>) -> Option<Propagation> {
+    fn parse(text: &str, errors: &mut Errors) -> Option<Propagation> {
         match text {
             "Orphan" => Some(Propagation::Orphan),
             "Background" => Some(Propagation::Background),
@@ -306,7 +306,7 @@ impl DeleteOptions {
     /// # Errors
     /// 400: what is no number; 422: what is not known, or does not go together.
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<DeleteOptions, Status> {
-        let mut errors = Vec::new();
+        let mut errors = Errors::new();
         let options = match body {
             Some(body) => Self::from_body(body, &mut errors),
             None => Self::from_query(query, &mut errors)?,
@@ -316,7 +316,7 @@ impl DeleteOptions {
     }
 
     /// In the order in which what is wrong is told.
-    fn checked(orphan: Option<bool>, propagation: Option<&str>, errors: &mut Vec<FieldError>) -> Option<Propagation> {
+    fn checked(orphan: Option<bool>, propagation: Option<&str>, errors: &mut Errors) -> Option<Propagation> {
         let propagation = propagation?;
         if orphan.is_some() {
             let why = "orphanDependents and deletionPropagation cannot be both set";
@@ -325,7 +325,7 @@ impl DeleteOptions {
         Propagation::parse(propagation, errors)
     }
 
-    fn from_query(query: &Query, errors: &mut Vec<FieldError>) -> Result<DeleteOptions, Status> {
+    fn from_query(query: &Query, errors: &mut Errors) -> Result<DeleteOptions, Status> {
         let text = |key: &str| query.text(key).map(str::to_string);
         let orphan_dependents = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
         Ok(DeleteOptions {
@@ -338,7 +338,7 @@ impl DeleteOptions {
         })
     }
 
-    fn from_body(body: &Value, errors: &mut Vec<FieldError>) -> DeleteOptions {
+    fn from_body(body: &Value, errors: &mut Errors) -> DeleteOptions {
         let precondition = |key: &str| {
             let found = body.get("preconditions").and_then(|all| all.get(key));
             found.and_then(Value::as_str).map(str::to_string)

@@ -5,10 +5,11 @@
 use std::collections::HashSet;
 
 use mk8s_api::apply::Managed;
+use mk8s_api::meta;
 use mk8s_api::registry::{Deletion, Resource, Served, Strategy};
 use mk8s_api::schema::custom::TooLarge;
-use mk8s_api::status::{FieldError, Status};
-use mk8s_api::{meta, validation};
+use mk8s_api::status::Status;
+use mk8s_api::validation::{self, Errors};
 use mk8s_store::Op;
 use serde_json::{Map, Value};
 
@@ -222,7 +223,7 @@ fn is_defaulted(working: &Served, object: &Value) {
     }
 }
 
-fn refuse(call: &Call, name: &str, errors: &[FieldError]) -> Result<(), Status> {
+fn refuse(call: &Call, name: &str, errors: &Errors) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }

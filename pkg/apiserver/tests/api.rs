@@ -327,6 +327,8 @@ async fn finalizers_hold_and_preconditions_bind() {
     assert_eq!(code, 200);
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(marked["metadata"]["uid"], made["metadata"]["uid"]);
+    let again = api.delete(&one, None).await;
+    assert_eq!(again, (200, marked), "nothing is written where nothing changes");
     let merge = "application/merge-patch+json";
     let (code, refused) = api
         .patch(
@@ -339,6 +341,26 @@ async fn finalizers_hold_and_preconditions_bind() {
     let (code, _) = api.patch(&one, merge, &json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(code, 200);
     assert_eq!(api.get(&one).await.0, 404);
+}
+
+/// The garbage collector's own deletions made the events that it deletes at.
+#[tokio::test]
+async fn a_pod_that_a_finalizer_holds_is_marked_once() {
+    let api = Api::open().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "finalizers": ["example.com/hold"]},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(api.post(pods, &pod).await.0, 201);
+    let one = format!("{pods}/p");
+    let (code, marked) = api.delete(&one, None).await;
+    assert_eq!(
+        (code, &marked["metadata"]["deletionGracePeriodSeconds"]),
+        (200, &json!(0))
+    );
+    let now = json!({"gracePeriodSeconds": 0});
+    assert_eq!(api.delete(&one, Some(&now)).await, (200, marked.clone()));
+    assert_eq!(api.send_json("DELETE", pods, &json!({})).await.0, 200);
+    assert_eq!(api.get(&one).await, (200, marked));
 }
 
 #[tokio::test]

@@ -275,13 +275,10 @@ fn pod_resources(spec: &mut Object) {
         return;
     }
     let supported = |name: &str| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
-    let names = |spec: &Object, key: &str| -> Vec<String> {
-        let of = |list: &str| spec.get(list).and_then(Value::as_array).into_iter().flatten();
-        let containers = of("containers").chain(of("initContainers"));
-        let maps = containers.filter_map(|own| meta::map_at(own, &["resources", key]));
-        maps.flat_map(Map::keys)
-            .filter(|name| supported(name))
-            .cloned()
+    let total = |spec: &Object, key: &str| -> Vec<(String, Value)> {
+        let sums = quantity::aggregate(spec, key).into_iter();
+        let own = sums.filter(|(name, _)| supported(name));
+        own.map(|(name, sum)| (name.to_string(), sum.to_string().into()))
             .collect()
     };
     let fill = |spec: &mut Object, key: &str, name: String, value: Value| {
@@ -289,26 +286,17 @@ fn pod_resources(spec: &mut Object) {
             own.entry(name).or_insert(value);
         }
     };
-    let total = |spec: &Object, key: &str, name: &str| {
-        quantity::aggregate(&Value::Object(spec.clone()), key, name).map(|sum| Value::from(sum.to_string()))
-    };
-    for name in names(spec, "limits")
-        .into_iter()
-        .filter(|name| name.starts_with("hugepages-"))
-    {
+    for (name, sum) in total(spec, "limits") {
         let asked = meta::at(&spec["resources"], &["requests", &name]).is_some();
-        if let Some(sum) = total(spec, "limits", &name).filter(|_| !asked) {
+        if name.starts_with("hugepages-") && !asked {
             fill(spec, "limits", name, sum);
         }
     }
     if empty(spec, "limits") {
         return;
     }
-    for name in names(spec, "requests")
-        .into_iter()
-        .filter(|name| !name.starts_with("hugepages-"))
-    {
-        if let Some(sum) = total(spec, "requests", &name) {
+    for (name, sum) in total(spec, "requests") {
+        if !name.starts_with("hugepages-") {
             fill(spec, "requests", name, sum);
         }
     }

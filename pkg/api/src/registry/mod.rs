@@ -36,7 +36,7 @@ pub use semantics::{ChangeOrder, Deletion, Dependents, Handler, Semantics, Strat
 pub use served::{Convert, Field, Served, newest_first};
 
 use crate::json_path::JsonPath;
-use crate::status::FieldError;
+use crate::validation::Errors;
 
 /// Whether objects of a resource live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,13 +130,13 @@ pub enum Cell {
 /// The few pure functions that make a kind special, on its stored form; the default of each does nothing.
 #[derive(Clone, Copy)]
 pub struct Hooks {
-    pub validate: fn(&Value, &mut Vec<FieldError>),
+    pub validate: fn(&Value, &mut Errors),
     /// (version that the object is sent in, new, old): runs besides `validate` on every write of the main resource.
-    pub validate_write: fn(&Served, &Value, Option<&Value>, &mut Vec<FieldError>),
+    pub validate_write: fn(&Served, &Value, Option<&Value>, &mut Errors),
     /// (new, old): runs besides `validate` on update and patch.
-    pub validate_update: fn(&Value, &Value, &mut Vec<FieldError>),
+    pub validate_update: fn(&Value, &Value, &mut Errors),
     /// (new, old): what is wrong with a status, written through a subresource.
-    pub validate_status: fn(&Value, &Value, &mut Vec<FieldError>),
+    pub validate_status: fn(&Value, &Value, &mut Errors),
     /// The strategy's PrepareForCreate: drops status, sets what the server owns. Generation, uid and times are set generically.
     pub prepare_create: fn(&mut Value),
     /// (new, old): the strategy's PrepareForUpdate of the main resource (status is restored generically).

@@ -7,7 +7,7 @@ use super::{
     ChangeOrder, Column, Convert, Deletion, Dependents, Field, Handler, Hooks, NameRule, Resource, ScalePaths, Scope,
     Semantics, Served, Subresource, Support, Verbs,
 };
-use crate::status::FieldError;
+use crate::validation::Errors;
 use crate::validation::MetadataCheck;
 
 /// The orders in which kinds check a changed object's metadata again.
@@ -43,9 +43,9 @@ pub(super) fn row(group: &'static str, version: &'static str, kind: &'static str
     }
 }
 
-pub(super) type Validate = fn(&serde_json::Value, &mut Vec<FieldError>);
-pub(super) type ValidateWrite = fn(&Served, &serde_json::Value, Option<&serde_json::Value>, &mut Vec<FieldError>);
-type ValidateUpdate = fn(&serde_json::Value, &serde_json::Value, &mut Vec<FieldError>);
+pub(super) type Validate = fn(&serde_json::Value, &mut Errors);
+pub(super) type ValidateWrite = fn(&Served, &serde_json::Value, Option<&serde_json::Value>, &mut Errors);
+type ValidateUpdate = fn(&serde_json::Value, &serde_json::Value, &mut Errors);
 
 impl Resource {
     /// Another version of what is said so far, which is what is stored; what follows is said of the other.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::gates::Part;
-use crate::status::FieldError;
+use crate::validation::Errors;
 use crate::validation::MetadataCheck;
 
 /// What answers a request to a subresource, or the creation of a kind of which nothing is stored.
@@ -45,7 +45,7 @@ pub struct Strategy {
     /// (new, old): whatever it does not change becomes as it was.
     pub prepare: fn(&mut Value, &Value),
     /// (new, old): what is wrong with the change, besides its metadata.
-    pub validate: fn(&Value, &Value, &mut Vec<FieldError>),
+    pub validate: fn(&Value, &Value, &mut Errors),
 }
 
 /// There is one of each, a static, which has an address of its own, as its functions may not.

@@ -11,7 +11,7 @@ use super::{Column, Handler, ScalePaths, Subresource};
 use crate::meta;
 use crate::schema::custom::TooLarge;
 use crate::schema::{self, Schema};
-use crate::status::FieldError;
+use crate::validation::Errors;
 
 /// See the module.
 #[derive(Clone)]
@@ -37,9 +37,9 @@ pub struct Served {
     pub convert: Option<Convert>,
     /// What is wrong with an object (in stored form) that is sent in this version, where upstream asks that of the
     /// version; None: what the resource's hooks say.
-    pub validate: Option<fn(&Value, &mut Vec<FieldError>)>,
+    pub validate: Option<fn(&Value, &mut Errors)>,
     /// (new, old): the same of a change, where it is another question.
-    pub validate_update: Option<fn(&Value, &Value, &mut Vec<FieldError>)>,
+    pub validate_update: Option<fn(&Value, &Value, &mut Errors)>,
     /// A custom resource's schema.
     pub custom: Option<Arc<Custom>>,
     /// A `Warning` for every request (the types' APILifecycleDeprecated, a CRD's deprecationWarning).

@@ -158,7 +158,7 @@ fn more_consumers(status: &Value, before: &Value) -> bool {
 fn devices(claim: &Value, path: &Path<'_>, errors: &mut Errors) {
     let (allocated, mut seen) = (allocated(claim), HashSet::new());
     let shown = |[driver, pool, name, share]: Device<'_>| json!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share});
-    let mut twice = Vec::new();
+    let mut twice = Errors::new();
     let scope = Scope::of(claim);
     for (index, told) in each(&claim["status"], "devices") {
         let (own, path) = (device(told), path.index(index));

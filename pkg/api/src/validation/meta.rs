@@ -200,7 +200,9 @@ pub fn managers(resource: &Resource, managed: &Managed) -> Errors {
     } else {
         2 + resource.semantics.metadata_checks.len()
     };
-    std::iter::repeat_n(once, times).flatten().collect()
+    let mut errors = Errors::new();
+    (0..times).for_each(|_| errors.append(&mut once.clone()));
+    errors
 }
 
 /// A manager's name is short, and can be printed.
@@ -209,8 +211,11 @@ pub fn manager(name: &str, path: &Path<'_>, errors: &mut Errors) {
         errors.push(FieldError::too_long(path, MAX_MANAGER));
     }
     for (at, letter) in name.char_indices().filter(|(_, letter)| letter.is_control()) {
-        let why = format!("invalid character U+{:04X} (at position {at})", letter as u32);
-        errors.push(FieldError::invalid(path, name, why));
+        // Each shows the whole name.
+        errors.push_with(|| {
+            let why = format!("invalid character U+{:04X} (at position {at})", letter as u32);
+            FieldError::invalid(path, name, why)
+        });
     }
 }
 

@@ -97,7 +97,7 @@ pub use self::volumes::sources as volume_sources;
 pub use self::warnings::*;
 pub use self::workloads::*;
 
-pub type Errors = Vec<FieldError>;
+pub use crate::errors::Errors;
 
 /// Everything that is wrong with a new object (in stored form), in upstream's order: metadata first.
 pub fn create(resource: &Resource, sent: &Served, new: &Value) -> Errors {

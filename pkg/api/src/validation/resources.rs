@@ -226,17 +226,21 @@ fn claims(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Er
             named.insert(name);
         }
         if !pod.claims.contains(name) {
-            let mut known: Vec<&str> = pod.claims.iter().copied().collect();
-            known.sort_unstable();
-            let mut error = FieldError::not_found(path, name);
-            error.detail = "must be one of the names in pod.spec.resourceClaims".into();
-            error.detail += &match known.as_slice() {
-                [] => " which is empty".to_string(),
-                known => format!(": {}", known.join(", ")),
-            };
-            errors.push(error);
+            errors.push_with(|| unknown_claim(path, name, &pod.claims));
         }
     }
+}
+
+fn unknown_claim(path: Path<'_>, name: &str, known: &HashSet<&str>) -> FieldError {
+    let mut known: Vec<&str> = known.iter().copied().collect();
+    known.sort_unstable();
+    let mut error = FieldError::not_found(path, name);
+    error.detail = "must be one of the names in pod.spec.resourceClaims".into();
+    error.detail += &match known.as_slice() {
+        [] => " which is empty".to_string(),
+        known => format!(": {}", known.join(", ")),
+    };
+    error
 }
 
 /// `resources` of a pod itself: what its containers ask for has to fit.
@@ -254,11 +258,13 @@ pub(super) fn of_pod(resources: &Value, scope: &Scope<'_>, path: &Path<'_>, erro
     requirements(resources, pod_resource, path, errors);
     for (key, only_pages) in [("requests", false), ("limits", true)] {
         let own_path = path.child(key);
+        let sums = pod.spec.as_object().map(|spec| quantity::aggregate(spec, key));
         for (name, value) in quantities(resources, key).into_iter().flatten() {
-            let (Ok(own), Some(sum)) = (quantity::from_json(value), quantity::aggregate(pod.spec, key, name)) else {
+            let sum = sums.as_ref().and_then(|sums| sums.get(name.as_str()));
+            let (Ok(own), Some(sum)) = (quantity::from_json(value), sum) else {
                 continue;
             };
-            if sum > own && (is_hugepage(name) || !only_pages) {
+            if *sum > own && (is_hugepage(name) || !only_pages) {
                 errors.push(FieldError::invalid(
                     own_path.key(name),
                     own.to_string(),

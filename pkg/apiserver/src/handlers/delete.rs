@@ -256,17 +256,17 @@ fn plan(resource: &Resource, mut object: Value, options: &DeleteOptions, now: ji
         }
         _ => {}
     }
-    let mut grace = 0;
+    let (mut grace, mut changes) = (0, false);
     if deletion == Deletion::Graceful {
         match grace_of_pod(&object, options) {
             Grace::Pending => return Plan::Pending,
             Grace::Over => {}
             Grace::Shorten { seconds, at } => {
-                grace = seconds;
+                (grace, changes) = (seconds, true);
                 mark(&mut object, &at, seconds, false);
             }
             Grace::First(seconds) => {
-                grace = seconds;
+                (grace, changes) = (seconds, true);
                 let at = now
                     .saturating_add(jiff::SignedDuration::from_secs(seconds))
                     .unwrap_or(now);
@@ -274,7 +274,7 @@ fn plan(resource: &Resource, mut object: Value, options: &DeleteOptions, now: ji
             }
         }
     }
-    set_gc_finalizers(resource, &mut object, options);
+    changes |= set_gc_finalizers(resource, &mut object, options);
     if grace > 0 {
         return Plan::Mark(object);
     }
@@ -288,6 +288,9 @@ fn plan(resource: &Resource, mut object: Value, options: &DeleteOptions, now: ji
         .is_none_or(|at| at > now);
     if late {
         mark(&mut object, &time::rfc3339(now), 0, first);
+    } else if meta::i64_at(&object, &["metadata", "deletionGracePeriodSeconds"]) == Some(0) && !changes {
+        // Who deletes at each of its events until it is gone would make the next one.
+        return Plan::Pending;
     } else {
         meta::set(&mut object, &["metadata", "deletionGracePeriodSeconds"], 0);
     }
@@ -369,11 +372,11 @@ fn mark(object: &mut Value, at: &str, seconds: i64, first: bool) {
     }
 }
 
-/// Adds or removes the garbage collector's two finalizers as options and the kind's default say.
-fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
+/// Adds or removes the garbage collector's two finalizers as options and the kind's default say; whether that changes any.
+fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOptions) -> bool {
     let dependents = resource.semantics.dependents;
     if dependents == Dependents::None {
-        return;
+        return false;
     }
     let has = |name: &str| meta::finalizers(object).any(|own| own == name);
     let (orphan, foreground) = match (options.orphan_dependents, options.propagation) {
@@ -387,7 +390,7 @@ fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOp
         (None, None) => (dependents == Dependents::Orphaned, false),
     };
     if orphan == has("orphan") && foreground == has("foregroundDeletion") {
-        return;
+        return false;
     }
     let mut finalizers = finalizers_without_gc(object);
     if orphan {
@@ -397,6 +400,7 @@ fn set_gc_finalizers(resource: &Resource, object: &mut Value, options: &DeleteOp
         finalizers.push("foregroundDeletion".into());
     }
     store_finalizers(object, finalizers);
+    true
 }
 
 fn finalizers_without_gc(object: &Value) -> Vec<Value> {
@@ -464,10 +468,16 @@ mod tests {
             panic!("held by a finalizer");
         };
         assert!(meta::is_deleting(&marked));
+        let configmaps = row("", "configmaps");
+        assert_eq!(
+            plan(configmaps, marked.clone(), &DeleteOptions::default(), now),
+            Plan::Pending
+        );
         let foreground = DeleteOptions {
             propagation: Some(Propagation::Foreground),
             ..DeleteOptions::default()
         };
+        assert!(matches!(plan(configmaps, marked, &foreground, now), Plan::Mark(_)));
         let free = json!({"metadata": {"name": "d"}});
         let Plan::Mark(marked) = plan(row("apps", "deployments"), free.clone(), &foreground, now) else {
             panic!("held for the garbage collector");

@@ -3,6 +3,7 @@
 use mk8s_api::meta::{items, string};
 use mk8s_api::selectors::{FieldSelector, FieldTerm};
 use mk8s_api::status::{FieldError, Status};
+use mk8s_api::validation::Errors;
 use serde_json::{Map, Value, json};
 
 use crate::filters::authz::{Attributes, Authorizer, Rule, node};
@@ -53,7 +54,7 @@ pub fn of_subject(authorizer: &Authorizer, object: &Value, namespace: Option<&st
 }
 
 /// A question is no object, and has no name.
-fn unnamed(object: &Value, in_namespace: bool, errors: &mut Vec<FieldError>) {
+fn unnamed(object: &Value, in_namespace: bool, errors: &mut Errors) {
     let mut metadata = object["metadata"].clone();
     if let Value::Object(fields) = &mut metadata {
         // What the server sets, or drops, itself.
@@ -80,26 +81,28 @@ fn unnamed(object: &Value, in_namespace: bool, errors: &mut Vec<FieldError>) {
 }
 
 /// Exactly one question.
-fn questions(spec: &Value) -> Vec<FieldError> {
+fn questions(spec: &Value) -> Errors {
     match (
         spec["resourceAttributes"].is_null(),
         spec["nonResourceAttributes"].is_null(),
     ) {
-        (true, true) => vec![FieldError::invalid(
+        (true, true) => FieldError::invalid(
             "spec.resourceAttributes",
             Value::Null,
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        )],
-        (false, false) => vec![FieldError::invalid(
+        )
+        .into(),
+        (false, false) => FieldError::invalid(
             "spec.nonResourceAttributes",
             spec["nonResourceAttributes"].clone(),
             "cannot be specified in combination with resourceAttributes",
-        )],
-        _ => Vec::new(),
+        )
+        .into(),
+        _ => Errors::new(),
     }
 }
 
-fn refuse(errors: Vec<FieldError>) -> Result<(), Status> {
+fn refuse(errors: Errors) -> Result<(), Status> {
     if errors.is_empty() {
         Ok(())
     } else {

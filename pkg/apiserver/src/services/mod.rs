@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use mk8s_api::meta;
 use mk8s_api::registry::Resource;
 use mk8s_api::status::{FieldError, Status};
-use mk8s_api::validation;
+use mk8s_api::validation::{self, Errors};
 use mk8s_store::Op;
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ fn ports_of(service: &Value) -> HashSet<u16> {
 #[derive(Default)]
 struct Wanted {
     claims: HashSet<Claim>,
-    errors: Vec<FieldError>,
+    errors: Errors,
     /// Nothing will be written: what is named is not looked for, and an address that is not is shown as upstream shows it,
     /// as the range's first.
     dry: bool,
@@ -183,7 +183,7 @@ impl Services {
     }
 
     /// ipFamilies and ipFamilyPolicy, as a single-stack cluster has them.
-    fn families(&self, service: &mut Value, errors: &mut Vec<FieldError>) {
+    fn families(&self, service: &mut Value, errors: &mut Errors) {
         if !needs_address(service) {
             return;
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{Convert, Handler, Resource, Subresource, Verbs, autoscaling, events};
 use crate::defaults::removed as defaults;
-use crate::status::FieldError;
+use crate::validation::Errors;
 use crate::{meta, validation};
 
 /// A version of a kind that is served again.
@@ -31,7 +31,7 @@ struct Removed {
     /// None: it differs in name alone.
     convert: Option<Convert>,
     /// None: what is asked of the stored version.
-    validate: Option<fn(&Value, &mut Vec<FieldError>)>,
+    validate: Option<fn(&Value, &mut Errors)>,
 }
 
 const fn removed(api_version: &'static str, kind: &'static str, of: &'static str, lived: (u8, u8)) -> Removed {
@@ -52,7 +52,7 @@ impl Removed {
         self
     }
 
-    const fn validate(mut self, validate: fn(&Value, &mut Vec<FieldError>)) -> Removed {
+    const fn validate(mut self, validate: fn(&Value, &mut Errors)) -> Removed {
         self.validate = Some(validate);
         self
     }

@@ -7,7 +7,6 @@ use serde_json::{Number, Value};
 
 use super::correlate::Old;
 use super::{declared, formats, items, lists, numbers, parts};
-use crate::bounded::MOST_FINDINGS;
 use crate::float;
 use crate::schema::{Checks, Node, Schema, Type};
 use crate::status::{ErrorKind, FieldError};
@@ -62,13 +61,12 @@ impl Found {
     }
 
     fn tell(&mut self, errors: impl IntoIterator<Item = FieldError>) {
-        let room = MOST_FINDINGS.saturating_sub(self.errors.len());
-        self.errors.extend(errors.into_iter().take(room));
+        self.errors.extend(errors);
     }
 
     /// Nothing more is looked for where so much is wrong.
     fn is_full(&self) -> bool {
-        self.errors.len() >= MOST_FINDINGS
+        self.errors.is_full()
     }
 
     fn is_valid(&self) -> bool {
@@ -81,7 +79,7 @@ fn finished(found: Found, prefix: Option<&str>) -> Errors {
     let mut told = HashSet::new();
     let mut errors = found.errors;
     errors.retain(|error| told.insert((error.kind as u8, error.field.clone(), error.body())));
-    for error in &mut errors {
+    for error in &mut *errors {
         error.field = match (prefix, error.field.as_str()) {
             (None, "") => "<nil>".into(),
             (Some(prefix), "") => prefix.into(),
@@ -189,7 +187,7 @@ fn of_type(
     let fails = |wanted: &str, is: &str| {
         let error = type_invalid(path, wanted, is);
         Found {
-            errors: vec![error],
+            errors: error.into(),
             passed: 0,
         }
     };

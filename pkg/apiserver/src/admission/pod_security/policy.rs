@@ -1,6 +1,7 @@
 //! What a namespace's labels ask of its pods: a level and a version for each of enforce, audit and warn.
 
 use mk8s_api::status::FieldError;
+use mk8s_api::validation::Errors;
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,7 @@ const PREFIX: &str = "pod-security.kubernetes.io/";
 
 impl Policy {
     /// The policy, and what is wrong with the labels; what is wrong is taken strictly for enforce and not at all else.
-    pub fn of_labels(labels: &Value) -> (Policy, Vec<FieldError>) {
+    pub fn of_labels(labels: &Value) -> (Policy, Errors) {
         const OPEN: LevelVersion = LevelVersion {
             level: Level::Privileged,
             minor: None,
@@ -53,7 +54,7 @@ impl Policy {
             audit: OPEN,
             warn: OPEN,
         };
-        let mut errors = Vec::new();
+        let mut errors = Errors::new();
         let label = |name: &str| labels.get(format!("{PREFIX}{name}")).and_then(Value::as_str);
         let path = |name: &str| format!("metadata.labels[{PREFIX}{name}]");
         let mut level = |name: &str, otherwise: Level| {

@@ -17,14 +17,14 @@ fn causes(errors: &[FieldError]) -> Value {
 
 /// What is wrong with the rules of a definition: their texts, and where those are right, what they say.
 fn definition_answer(schema: &Value) -> Value {
-    fn words(schema: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    fn words(schema: &Value, path: &Path<'_>, errors: &mut crate::validation::Errors) {
         errors.extend(check_words(schema, &path.to_string()));
         let properties = path.child("properties");
         for (name, of) in schema["properties"].as_object().into_iter().flatten() {
             words(of, &properties.key(name), errors);
         }
     }
-    let (spec, mut errors) = (Path::new("spec"), Vec::new());
+    let (spec, mut errors) = (Path::new("spec"), crate::validation::Errors::new());
     let validation = spec.child("validation");
     let path = validation.child("openAPIV3Schema");
     words(schema, &path, &mut errors);
