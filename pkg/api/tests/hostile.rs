@@ -495,3 +495,53 @@ fn what_a_pods_containers_need_is_summed_up_once() {
     assert_eq!(pod["spec"]["resources"]["limits"]["hugepages-3999"], "1");
     soon("checks", || validation::create(resource, resource.stored(), &pod));
 }
+
+/// What each of one list names was looked for in all of another.
+#[test]
+fn what_lists_name_of_each_other_is_found_in_proportion() {
+    let count = 30_000;
+    let many = |item: &dyn Fn(usize) -> Value| (0..count).map(item).collect::<Value>();
+    let kind = |group: &str, plural: &str| registry::find(group, "v1", plural).unwrap();
+    let profile = "container.apparmor.security.beta.kubernetes.io/";
+    let annotations: serde_json::Map<String, Value> = (0..count)
+        .map(|at| (format!("{profile}x{at}"), "unconfined".into()))
+        .collect();
+    let containers = many(&|at| json!({"name": format!("c{at}"), "image": "i"}));
+    let mut pod = json!({"metadata": {"name": "p", "annotations": annotations}, "spec": {"containers": containers}});
+    let errors = soon("profiles", || {
+        kind("", "pods").prepare_create(&mut pod);
+        validation::create(kind("", "pods"), kind("", "pods").stored(), &pod)
+    });
+    assert!(errors.iter().any(|error| error.detail == "container not found"));
+
+    let file = |at: usize| json!({"name": format!("v{at}"), "valueFrom": {"fileKeyRef": {"volumeName": format!("x{at}"), "path": "a", "key": "k"}}});
+    let volumes = many(&|at| json!({"name": format!("v{at}"), "emptyDir": {}}));
+    let errors = soon("files", || {
+        errors_of_pod(json!({"volumes": volumes, "containers": [{"name": "c", "image": "i", "env": many(&file)}]}))
+    });
+    assert!(errors.len() >= count);
+
+    let claims = many(&|at| json!({"name": format!("a{at}")}));
+    let statuses = many(&|at| json!({"name": format!("b{at}")}));
+    let old = json!({"spec": {"resourceClaims": claims}});
+    let new = json!({"spec": old["spec"], "status": {"resourceClaimStatuses": statuses}});
+    let mut errors = Errors::new();
+    soon("claims", || validation::pod_status(&new, &old, &mut errors));
+    assert_eq!(errors.len(), count);
+
+    let driver = |at: usize| json!({"name": format!("d{at}"), "nodeID": "n"});
+    let node = json!({"metadata": {"name": "n"}, "spec": {"drivers": many(&driver)}});
+    let mut errors = Errors::new();
+    soon("drivers", || validation::csi_node_update(&node, &node, &mut errors));
+    assert_eq!(errors, []);
+
+    let condition =
+        |at: usize| json!({"type": format!("t{at}"), "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let old = json!({"status": {"conditions": many(&condition)}});
+    let mut new = json!({"status": {"conditions": many(&|at| json!({"type": format!("t{at}"), "status": "True"}))}});
+    soon("conditions", || defaults::signing_request_approval(&mut new, &old));
+    assert_eq!(
+        new["status"]["conditions"][count - 1]["lastTransitionTime"],
+        "2026-01-01T00:00:00Z"
+    );
+}

@@ -80,32 +80,34 @@ pub fn pod_status(new: &mut Value, old: &Value) {
 fn app_armor_fields(pod: &mut Value) {
     const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
     const FIELD: [&str; 2] = ["securityContext", "appArmorProfile"];
-    let annotations: Vec<(String, String)> = meta::annotations(pod)
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_string(), value.as_str()?.to_string())))
-        .collect();
-    if annotations.is_empty() || meta::string(pod, &["spec", "os", "name"]) == "windows" {
+    let of_pod = meta::at(pod, &["spec", FIELD[0], FIELD[1]]);
+    let named = |(key, value): (&String, &Value)| {
+        let profile = app_armor_profile(value.as_str()?).filter(|profile| of_pod != Some(profile))?;
+        Some((key.strip_prefix(PREFIX)?.to_string(), profile))
+    };
+    let profiles: HashMap<String, Value> = meta::annotations(pod).into_iter().flatten().filter_map(named).collect();
+    if profiles.is_empty() || meta::string(pod, &["spec", "os", "name"]) == "windows" {
         return;
     }
-    let of_pod = meta::at(pod, &["spec", FIELD[0], FIELD[1]]).cloned();
-    for (name, value) in annotations {
-        let profile = match (value.as_str(), value.strip_prefix("localhost/")) {
-            ("unconfined", _) => json!({"type": "Unconfined"}),
-            ("runtime/default", _) => json!({"type": "RuntimeDefault"}),
-            (_, Some(file)) if !file.is_empty() && file.trim() == file => {
-                json!({"type": "Localhost", "localhostProfile": file})
-            }
-            _ => continue,
-        };
-        for list in ["containers", "initContainers", "ephemeralContainers"] {
-            for container in meta::items_mut(pod, &["spec", list]) {
-                let own = meta::at(container, &FIELD).is_some();
-                if meta::string(container, &["name"]) == name && !own && of_pod.as_ref() != Some(&profile) {
-                    meta::set(container, &FIELD, profile.clone());
-                }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in meta::items_mut(pod, &["spec", list]) {
+            let profile = profiles.get(meta::string(container, &["name"]));
+            if let Some(profile) = profile.filter(|_| meta::at(container, &FIELD).is_none()) {
+                meta::set(container, &FIELD, profile.clone());
             }
         }
+    }
+}
+
+/// The field for what an annotation says.
+fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match (annotation, annotation.strip_prefix("localhost/")) {
+        ("unconfined", _) => Some(json!({"type": "Unconfined"})),
+        ("runtime/default", _) => Some(json!({"type": "RuntimeDefault"})),
+        (_, Some(file)) if !file.is_empty() && file.trim() == file => {
+            Some(json!({"type": "Localhost", "localhostProfile": file}))
+        }
+        _ => None,
     }
 }
 
@@ -373,13 +375,15 @@ pub fn signing_request_status(new: &mut Value, old: &Value) {
 
 /// When a condition came about, where nobody says.
 pub fn signing_request_approval(new: &mut Value, old: &Value) {
+    fn states(condition: &Value) -> [&str; 2] {
+        ["type", "status"].map(|field| meta::string(condition, &[field]))
+    }
     let now = now();
+    let before = meta::items(old, &["status", "conditions"]).iter().rev();
+    let before = before.filter_map(|own| Some((states(own), meta::str_at(own, &["lastTransitionTime"])?)));
+    let before: HashMap<[&str; 2], &str> = before.collect();
     for own in meta::items_mut(new, &["status", "conditions"]) {
-        let same = |field, other: &Value| meta::string(other, &[field]) == meta::string(own, &[field]);
-        let before = meta::items(old, &["status", "conditions"]).iter();
-        let mut before = before.filter(|other| same("type", other) && same("status", other));
-        let since = before.find_map(|other| meta::str_at(other, &["lastTransitionTime"]));
-        let since = since.unwrap_or(&now).to_string();
+        let since = before.get(&states(own)).copied().unwrap_or(&now).to_string();
         meta::set_default(own, &["lastUpdateTime"], now.as_str());
         meta::set_default(own, &["lastTransitionTime"], since);
     }

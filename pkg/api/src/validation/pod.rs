@@ -1,6 +1,7 @@
 //! Pods and pod templates.
 
-use std::collections::HashSet;
+use std::cell::LazyCell;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -299,12 +300,12 @@ fn hostname_override(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut 
 
 /// A file that environment variables come from is in a directory of the pod's own.
 fn file_key_volumes(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let volume = |name: &str| {
-        list(spec, "volumes")
+    let volumes = LazyCell::new(|| {
+        let named = list(spec, "volumes")
             .iter()
-            .rev()
-            .find(|volume| text(volume, "name") == name)
-    };
+            .map(|volume| (text(volume, "name"), volume));
+        named.collect::<HashMap<&str, &Value>>()
+    });
     security::visit_containers(spec, path, |container, path| {
         let env = path.child("env");
         for (index, variable) in each_of(container, "env") {
@@ -313,7 +314,7 @@ fn file_key_volumes(spec: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut E
             };
             let name = text(file, "volumeName");
             let own = format!("{}.valueFrom.fileKeyRef.volumeName", env.index(index));
-            match volume(name) {
+            match volumes.get(name) {
                 None => errors.push(FieldError::not_found(own, name)),
                 Some(volume) if has(volume, "emptyDir").is_none() => errors.push(FieldError::invalid(
                     own,

@@ -1,5 +1,8 @@
 //! Annotations of pods whose value means something to the server.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::volumes::descending;
@@ -47,13 +50,18 @@ pub(super) fn check(metadata: &Value, spec: &Value, path: &Path<'_>, errors: &mu
             }
         }
     }
+    let names = LazyCell::new(|| {
+        let mut names = HashSet::new();
+        security::visit_containers(spec, path, |own, _| {
+            names.insert(text(own, "name"));
+        });
+        names
+    });
     for (key, value) in annotations() {
         let Some(container) = key.strip_prefix(APP_ARMOR) else {
             continue;
         };
-        let mut found = false;
-        security::visit_containers(spec, path, |own, _| found |= text(own, "name") == container);
-        if !found {
+        if !names.contains(container) {
             errors.push(FieldError::invalid(path.key(key), container, "container not found"));
         }
         if !matches!(value, "" | "runtime/default" | "unconfined") && !value.starts_with("localhost/") {

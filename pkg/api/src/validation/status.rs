@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::rules::{self, Rules, Scope, always, among, call, name, non_negative, required, whole};
-use super::{Errors, IMMUTABLE, Path, certificates, each, int, invalid_each, text};
+use super::{Errors, IMMUTABLE, Path, certificates, each, has, int, invalid_each, same, text};
 use crate::meta as object;
 use crate::names;
 use crate::status::FieldError;
@@ -209,7 +209,11 @@ pub fn pod_status(new: &Value, old: &Value, errors: &mut Errors) {
         errors.push(FieldError::invalid(path.child("qosClass"), class, IMMUTABLE));
     }
     let spec = &old["spec"];
-    claim_statuses(status, spec, &path.child("resourceClaimStatuses"), errors);
+    const CLAIMS: &str = "resourceClaimStatuses";
+    // Without the spec at hand what has not changed was judged by it before.
+    if !spec.is_null() || !same(has(status, CLAIMS), has(&old["status"], CLAIMS)) {
+        claim_statuses(status, spec, &path.child(CLAIMS), errors);
+    }
     addresses(status, &old["status"], "podIPs", &path, errors);
     if let Some((_, first)) = each(status, "hostIPs").next()
         && text(first, "ip") != text(status, "hostIP")
@@ -294,12 +298,15 @@ fn addresses(status: &Value, before: &Value, field: &str, path: &Path<'_>, error
 }
 
 fn claim_statuses(status: &Value, spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let known: HashSet<&str> = each(spec, "resourceClaims")
+        .map(|(_, claim)| text(claim, "name"))
+        .collect();
     let mut seen = HashSet::new();
     for (index, own) in each(status, "resourceClaimStatuses") {
         let path = path.index(index);
         let path = path.child("name");
         let name = text(own, "name");
-        if !each(spec, "resourceClaims").any(|(_, claim)| text(claim, "name") == name) {
+        if !known.contains(name) {
             errors.push(FieldError::invalid(
                 path,
                 name,

@@ -1,6 +1,6 @@
 //! storage.k8s.io: classes, attachments, and what drivers say of themselves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -347,12 +347,12 @@ fn node_id(id: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
 pub fn csi_node_update(new: &Value, old: &Value, errors: &mut Errors) {
     // Upstream checks it twice, and tells it twice.
     csi_node(new, errors);
-    let before = spec_of(old);
-    for (_, was) in each_of(before, "drivers") {
-        for is in list(spec_of(new), "drivers")
-            .iter()
-            .filter(|is| text(is, "name") == text(was, "name"))
-        {
+    let mut named: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for is in list(spec_of(new), "drivers") {
+        named.entry(text(is, "name")).or_default().push(is);
+    }
+    for (_, was) in each_of(spec_of(old), "drivers") {
+        for is in named.remove(text(was, "name")).unwrap_or_default() {
             let fixed = ["nodeID", "topologyKeys"];
             if fixed.iter().any(|field| !same(has(is, field), has(was, field))) {
                 errors.push(FieldError::invalid("spec.drivers", is.clone(), super::IMMUTABLE));
