@@ -1,6 +1,6 @@
 //! The checks of the standards as a table: id, level, from which minor version on, what of baseline they replace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use mk8s_api::meta::{bool_at, i64_at, items, str_at, string};
 use mk8s_api::validation::volume_sources;
@@ -509,7 +509,7 @@ fn seccomp_baseline(pod: &Value, minor: u32) -> Option<Violation> {
     }
     let good = |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
     let of_pod = "seccomp.security.alpha.kubernetes.io/pod".to_string();
-    let keys: Vec<String> = std::iter::once(of_pod)
+    let keys: HashSet<String> = std::iter::once(of_pod)
         .chain(containers(pod).map(|container| {
             format!(
                 "container.seccomp.security.alpha.kubernetes.io/{}",
@@ -518,7 +518,7 @@ fn seccomp_baseline(pod: &Value, minor: u32) -> Option<Violation> {
         }))
         .collect();
     let forbidden: BTreeSet<String> = annotations(pod)
-        .filter(|(key, value)| keys.contains(key) && !good(value))
+        .filter(|(key, value)| keys.contains(*key) && !good(value))
         .map(|(key, value)| format!("{key}={value:?}"))
         .collect();
     if forbidden.is_empty() {

@@ -4,10 +4,13 @@
 mod checks;
 pub(super) mod policy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::namespaces::Namespaces;
@@ -115,11 +118,50 @@ fn is_significant(new: &Value, old: &Value) -> bool {
             return true;
         }
     }
-    meta::items(new, &["spec", "ephemeralContainers"]).iter().any(|new| {
-        let mut olds = meta::items(old, &["spec", "ephemeralContainers"]).iter();
-        olds.find(|old| old["name"] == new["name"])
-            .is_none_or(|old| old["image"] != new["image"])
-    })
+    let [new, old] = [new, old].map(|pod| meta::items(pod, &["spec", "ephemeralContainers"]));
+    let images: HashMap<&Value, &Value> = old.iter().rev().map(|old| (&old["name"], &old["image"])).collect();
+    new.iter().any(|new| images.get(&new["name"]) != Some(&&new["image"]))
+}
+
+/// How many pods of a namespace are looked at, and for how long, as upstream does.
+const MOST_PODS: usize = 3000;
+const MOST_TIME: Duration = Duration::from_secs(1);
+
+/// Where there are more than are looked at: those first that no pod before them has the controller of.
+fn one_of_each_first(pods: Vec<Bytes>) -> Vec<Bytes> {
+    #[derive(Deserialize)]
+    struct Pod {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        #[serde(default)]
+        owner_references: Vec<Owner>,
+    }
+    #[derive(Deserialize)]
+    struct Owner {
+        #[serde(default)]
+        controller: Option<bool>,
+        uid: String,
+    }
+    if pods.len() <= MOST_PODS {
+        return pods;
+    }
+    let mut seen = HashSet::new();
+    let (mut first, mut others) = (Vec::new(), Vec::new());
+    for bytes in pods {
+        let owners =
+            serde_json::from_slice(&bytes).map_or_else(|_| Vec::new(), |pod: Pod| pod.metadata.owner_references);
+        let controller = owners.into_iter().find(|owner| owner.controller == Some(true));
+        if controller.is_none_or(|owner| seen.insert(owner.uid)) {
+            first.push(bytes);
+        } else {
+            others.push(bytes);
+        }
+    }
+    first.append(&mut others);
+    first
 }
 
 /// Labels must be valid where they change; a stricter level warns of the pods that are there already.
@@ -142,8 +184,18 @@ fn namespace(
     }
     // warning → (first pod's name, how many)
     let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
-    for bytes in lookup.list("", "pods", name) {
-        let Ok(pod) = serde_json::from_slice::<Value>(&bytes) else {
+    let pods = one_of_each_first(lookup.list("", "pods", name));
+    let (until, mut looked_at) = (Instant::now() + MOST_TIME, 0);
+    for bytes in &pods {
+        if looked_at == MOST_PODS || (looked_at > 0 && Instant::now() > until) {
+            warnings.push(format!(
+                "new PodSecurity enforce level only checked against the first {looked_at} of {} existing pods",
+                pods.len()
+            ));
+            break;
+        }
+        looked_at += 1;
+        let Ok(pod) = serde_json::from_slice::<Value>(bytes) else {
             continue;
         };
         let violations = evaluate(new, &pod);
@@ -231,6 +283,60 @@ mod tests {
                 (enforce, warn, errors),
                 "{labels}"
             );
+        }
+    }
+
+    #[test]
+    fn a_stricter_level_is_held_against_so_many_pods() {
+        let lookup = cluster();
+        let pod = |name: &str, owner: &str| {
+            json!({"metadata": {"name": name, "namespace": "many",
+            "ownerReferences": [{"controller": true, "uid": owner}]},
+            "spec": {"hostNetwork": owner == "last", "containers": [{"name": "c"}]}})
+        };
+        for at in 0..MOST_PODS {
+            lookup.put("", "pods", &pod(&format!("p{at:05}"), "first"));
+        }
+        lookup.put("", "pods", &pod("q", "last"));
+        let space = |labels: Value| json!({"metadata": {"name": "many", "labels": labels}});
+        let new = space(json!({"pod-security.kubernetes.io/enforce": "baseline"}));
+        let mut notes = Notes::default();
+        let request = Request {
+            operation: Operation::Update,
+            ..Request::create("namespaces", "")
+        };
+        let namespaces = Namespaces::default();
+        request
+            .with(Some(&space(json!({}))), |a| {
+                validate(a, &new, &*lookup, &namespaces, &mut notes)
+            })
+            .unwrap();
+        let [bound, of, told] = &notes.warnings[..] else {
+            panic!("{:?}", notes.warnings);
+        };
+        // On a busy machine the time is over before.
+        let (told_of, all) = (bound.split(' ').nth(9).unwrap(), "of 3001 existing pods");
+        assert!(
+            told_of.parse::<usize>().unwrap() <= MOST_PODS && bound.ends_with(all),
+            "{bound}"
+        );
+        assert!(of.starts_with("existing pods in namespace \"many\" violate"), "{of}");
+        assert_eq!(told, "q: host namespaces");
+    }
+
+    #[test]
+    fn what_may_run_changes_with_the_containers_alone() {
+        let pod =
+            |ephemeral: Value| json!({"spec": {"containers": [{"image": "i"}], "ephemeralContainers": ephemeral}});
+        let of = |name: &str, image: &str| json!({"name": name, "image": image});
+        let old = pod(json!([of("a", "1"), of("b", "1")]));
+        for (new, significant) in [
+            (json!([of("b", "1"), of("a", "1")]), false),
+            (json!([of("a", "1"), of("b", "2")]), true),
+            (json!([of("c", "1")]), true),
+            (json!([]), false),
+        ] {
+            assert_eq!(is_significant(&pod(new.clone()), &old), significant, "{new}");
         }
     }
 
