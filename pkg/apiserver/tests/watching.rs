@@ -3,6 +3,8 @@
 
 mod harness;
 
+use std::time::{Duration, Instant};
+
 use axum::body::Body;
 use harness::{Api, read};
 use http::Request;
@@ -75,4 +77,37 @@ async fn a_revision_that_never_was_is_too_large() {
         );
         assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     }
+}
+
+/// Who was never caught up was asked for the time only while there was nothing to send.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_in_time_though_there_is_always_more() {
+    let api = Api::open().await;
+    let config_maps = "/api/v1/namespaces/default/configmaps";
+    let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"n": "0"}});
+    assert_eq!(api.post(config_maps, &map).await.0, 201);
+    let begun = Instant::now();
+    let mut body = api.watch(&format!("{config_maps}?watch=1&timeoutSeconds=1")).await;
+    let one = format!("{config_maps}/a");
+    let writes = async {
+        for n in 0.. {
+            map["data"]["n"] = n.to_string().into();
+            api.put(&one, &map).await;
+        }
+    };
+    let reads = async {
+        while body.frame().await.is_some() {
+            // There is more by then.
+            let before = api.get(&one).await;
+            while api.get(&one).await == before {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = writes => {}
+        () = reads => {}
+        () = tokio::time::sleep(Duration::from_secs(20)) => {}
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }

@@ -260,6 +260,11 @@ impl Stream {
                 }
                 continue;
             }
+            // Who is never caught up waits for nothing; what he may see was asked for this long only.
+            if Instant::now() >= self.deadline.deadline() {
+                self.ended = true;
+                continue;
+            }
             self.take();
             if let Err(status) = self.convert().await {
                 self.last_words = Some(status);
