@@ -57,11 +57,6 @@ impl<'r> Customs<'r> {
             &custom.resource.kind
         };
         let (group, version) = (&custom.served.group, &custom.served.name);
-        let fields = custom.served.fields.iter();
-        let fields: Vec<Value> = fields.map(|field| json!({"fieldPath": field.label})).collect();
-        if !fields.is_empty() {
-            out.insert("x-kubernetes-selectable-fields".into(), fields.into());
-        }
         out.insert(
             "x-kubernetes-group-version-kind".into(),
             json!([{"group": group, "version": version, "kind": kind}]),

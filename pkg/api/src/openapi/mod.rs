@@ -61,7 +61,9 @@ fn hash<'r>(place: &str, versions: impl Iterator<Item = (&'r Resource, &'r Serve
     let mut hasher = DefaultHasher::new();
     (env!("CARGO_PKG_VERSION"), crate::schema::TEXT.len(), place).hash(&mut hasher);
     for (row, version) in versions {
-        (&version.group, &version.name, &row.plural, &row.kind, row.verbs.0).hash(&mut hasher);
+        let names = (&row.plural, &row.kind, &row.list_kind);
+        (&version.group, &version.name, names, row.verbs.0).hash(&mut hasher);
+        version.fields.iter().for_each(|field| field.label.hash(&mut hasher));
         for sub in &version.subresources {
             (&sub.name, sub.verbs.0, sub.kind).hash(&mut hasher);
         }

@@ -40,14 +40,16 @@ struct Compiled {
 /// A schema without the words that say of which draft it is, as generated ones do: they say nothing of a value.
 fn without_draft(mut schema: Value) -> Value {
     fn drop(schema: &mut Value) {
-        match schema {
-            Value::Object(map) => {
-                // A property of that name is a schema.
-                map.retain(|key, value| key != "$schema" || !value.is_string());
-                map.values_mut().for_each(drop);
+        let Some(map) = schema.as_object_mut() else { return };
+        map.remove("$schema");
+        // Where schemas are: a default or an enumeration may hold such a word, which is its own.
+        for (key, part) in map {
+            match (key.as_str(), part) {
+                ("properties", Value::Object(parts)) => parts.values_mut().for_each(drop),
+                ("allOf" | "anyOf" | "oneOf" | "items", Value::Array(parts)) => parts.iter_mut().for_each(drop),
+                ("items" | "additionalProperties" | "not", part) => drop(part),
+                _ => {}
             }
-            Value::Array(list) => list.iter_mut().for_each(drop),
-            _ => {}
         }
     }
     drop(&mut schema);
@@ -470,5 +472,29 @@ mod tests {
         assert_eq!(cells, [json!("a"), json!(3), json!("60s")]);
         assert_eq!(resource.selectable(&object).collect::<Vec<_>>(), ["red"]);
         assert_eq!(resource.stored().scale.as_ref().unwrap().spec_replicas, ["spec", "n"]);
+    }
+    #[test]
+    fn drafts_are_told_by_schemas_and_not_by_their_values() {
+        let value = json!({"$schema": "https://example.org/s"});
+        let schema = json!({"$schema": "d", "default": value, "properties": {
+            "$schema": {"type": "string", "$schema": "d"}, "e": {"enum": [value], "not": {"$schema": "d"}}}});
+        let without = json!({"default": value, "properties": {
+            "$schema": {"type": "string"}, "e": {"enum": [value], "not": {}}}});
+        assert_eq!(without_draft(schema), without);
+    }
+
+    #[test]
+    fn a_document_is_another_when_what_it_shows_is() {
+        let hash = |list: &str, field: &str| {
+            let definition = json!({"spec": {"group": "example.org", "scope": "Namespaced", "versions": [
+                {"name": "v1", "served": true, "storage": true, "selectableFields": [{"jsonPath": field}],
+                 "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+                "status": {"acceptedNames": {"kind": "Car", "plural": "cars", "singular": "car", "listKind": list}}});
+            let rows = [std::sync::Arc::new(resource(&definition).unwrap())];
+            crate::openapi::v3_hash(&rows, "apis/example.org/v1").unwrap()
+        };
+        assert_eq!(hash("CarList", ".a"), hash("CarList", ".a"));
+        assert_ne!(hash("CarList", ".a"), hash("CarList", ".b"));
+        assert_ne!(hash("CarList", ".a"), hash("Cars", ".a"));
     }
 }
