@@ -59,7 +59,22 @@ const MAX_NESTING: usize = 8;
 impl JsonPath {
     /// The path of a text like `.status.conditions[?(@.type=="Ready")].status`; None where it is none.
     pub fn parse(text: &str) -> Option<JsonPath> {
-        parse(text, 0)
+        parse(text, 0).filter(|path| path.descents() <= 1)
+    }
+
+    /// How often it goes down all levels, in its filters too: of every level of every level, each one more multiplies the
+    /// work by the object's size.
+    fn descents(&self) -> usize {
+        let of = |operand: &Operand| match operand {
+            Operand::Path(path) => path.descents(),
+            Operand::Literal(_) => 0,
+        };
+        let own = self.0.iter().map(|step| match step {
+            Step::Below => 1,
+            Step::Filter(filter) => of(&filter.left) + filter.compare.as_ref().map_or(0, |(_, right)| of(right)),
+            _ => 0,
+        });
+        own.sum()
     }
 
     /// The first value that the path leads to.
@@ -78,10 +93,6 @@ fn parse(text: &str, nesting: usize) -> Option<JsonPath> {
     let mut steps = Vec::new();
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix("..") {
-            if steps.contains(&Step::Below) {
-                // Of every level of every level: each one more multiplies the work by the object's size.
-                return None;
-            }
             steps.push(Step::Below);
             // What follows is a field without a dot of its own, or a bracket.
             rest = match after.strip_prefix('[') {
@@ -385,6 +396,8 @@ mod tests {
             ".a[?(b)]",
             r".a\",
             "..a..b",
+            "..[?(@..[?(@.a)])]",
+            "..a[?(@.b == @..c)]",
             deep.as_str(),
         ] {
             assert_eq!(JsonPath::parse(text), None, "{text}");
