@@ -125,7 +125,7 @@ impl Snapshot {
         self.with(known)
     }
 
-    /// How many objects follow a key, without looking at them one by one where the whole resource is meant.
+    /// How many objects follow a key.
     pub fn count_after(&self, after: Option<&str>) -> usize {
         self.iter_after(after).count()
     }
@@ -265,6 +265,15 @@ impl ResourceCache {
         let index = self.index?;
         let range = self.range(namespace);
         let mut state = self.state.lock();
+        if state.by_value.is_none() {
+            let all = state.map.clone();
+            drop(state);
+            // Each is read once for it: not under the lock, for which the committer waits.
+            for object in all.values() {
+                object.selectable();
+            }
+            state = self.state.lock();
+        }
         let state = &mut *state;
         let by_value = state.by_value.get_or_insert_with(|| {
             let mut by_value: HashMap<Box<str>, BTreeSet<Arc<str>>> = HashMap::new();
