@@ -290,7 +290,11 @@ async fn what_cannot_be_asked_is_named() {
             "no service port 81 found for service \"s\"",
         ),
         ("services/s:x/proxy/", 503, "no endpoints available for service \"s:x\""),
-        ("services/t/proxy/", 503, "no endpoints available for service \"t\""),
+        (
+            "services/t/proxy/",
+            503,
+            "no endpoints available for service \"t\": of its endpoints none is the pod",
+        ),
         ("pods/p/proxy/?dryRun=All", 400, "dryRun is not supported"),
     ] {
         let (got, status) = api.get(&format!("{BASE}/{path}")).await;

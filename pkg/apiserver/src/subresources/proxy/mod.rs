@@ -1,6 +1,10 @@
 //! `pods|services|nodes/proxy`: any request, passed on to what runs behind the name, and its answer back. The request loses what
 //! the client said to this server alone (who it is, as whom it asks); the answer's redirects and the links in its pages lead
 //! through the proxy again. An upgraded connection is spliced.
+//!
+//! The method alone says which right is asked for, as upstream has it: who may `get nodes/proxy` reaches what a node's own server
+//! takes by GET, which is `exec` into each of its pods over a WebSocket too. Whoever only reads metrics is granted
+//! `nodes/metrics`, and never this.
 
 mod answer;
 mod html;

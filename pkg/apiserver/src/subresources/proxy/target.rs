@@ -122,6 +122,7 @@ fn service(cache: &Cache, namespace: &str, id: &str, asked: &Asked<'_>) -> Resul
             asked.name
         )));
     }
+    let mut others = false;
     around(subsets)
         .find_map(|subset| {
             let ports = meta::items(subset, &["ports"]).iter();
@@ -129,12 +130,24 @@ fn service(cache: &Cache, namespace: &str, id: &str, asked: &Asked<'_>) -> Resul
                 .filter(|own| meta::string(own, &["name"]) == port)
                 .find_map(|own| meta::i64_at(own, &["port"]))?;
             let address = around(meta::items(subset, &["addresses"]))
-                .filter(|address| is_pods_own(cache, namespace, address))
+                .filter(|address| {
+                    let own = is_pods_own(cache, namespace, address);
+                    others |= !own;
+                    own
+                })
                 .map(|address| meta::string(address, &["ip"]))
                 .find(|address| allow(address).is_ok())?;
             Some((address, port))
         })
-        .ok_or_else(|| Status::unavailable(format!("no endpoints available for service {id:?}")))
+        .ok_or_else(|| {
+            let why = match others {
+                true => {
+                    ": of its endpoints none is the pod in its namespace that it says it is, and no others are asked"
+                }
+                false => "",
+            };
+            Status::unavailable(format!("no endpoints available for service {id:?}{why}"))
+        })
         .and_then(|(address, port)| Target::at(asked, address, &port.to_string()))
 }
 
