@@ -75,7 +75,6 @@ areas! {
     pods
     rbac
     reading
-    removed
     requests
     storage
     workloads
