@@ -116,12 +116,11 @@ impl Attempt for Scaling<'_> {
         admission.mutate(&attributes, &mut scale).await?;
         metadata::match_namespace(&call.row.resource, &call.info, &mut scale)?;
         // A custom object's own checks say so of the field that it is.
-        let errors = match call.row.schema {
-            Some(_) => validation::scale(&scale),
-            None => Vec::new(),
-        };
-        if !errors.is_empty() {
-            return Err(Status::invalid("autoscaling", "Scale", name, &errors));
+        if call.row.schema.is_some() {
+            let errors = validation::scale(&scale);
+            if !errors.is_empty() {
+                return Err(Status::invalid("autoscaling", "Scale", name, &errors));
+            }
         }
         if !matches!(meta::resource_version(&scale), "" | "0") || !meta::uid(&scale).is_empty() {
             check_version(call, &scale, &current)?;
