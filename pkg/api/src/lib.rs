@@ -20,6 +20,7 @@ pub mod references;
 pub mod registry;
 pub mod schema;
 pub mod selectors;
+pub mod service_cidr;
 pub mod status;
 pub mod stored;
 pub mod table;

@@ -257,3 +257,65 @@ async fn a_balancer_says_where_it_is() {
         assert_eq!(got, code, "{kind}: {answer}");
     }
 }
+
+/// An administrator gives the cluster more addresses while it runs, and takes them back.
+#[tokio::test]
+async fn addresses_come_from_every_range_that_is_ready() {
+    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let api = Api::open_with(|config| config.service_cidr = "10.96.0.0/28".parse().unwrap()).await;
+    let make = async |name: String, spec: Value| api.post(SERVICES, &service(&name, spec)).await;
+    let any = async |name: String| {
+        let (code, made) = make(name, json!({"ports": ports()})).await;
+        (code, made["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned())
+    };
+    // Fourteen addresses, of which two are the cluster's own.
+    for n in 0..12 {
+        let (code, address) = any(format!("first-{n}")).await;
+        assert_eq!(code, 201);
+        assert!(address.starts_with("10.96.0."), "{address}");
+    }
+    assert_eq!(any("none-left".into()).await.0, 422);
+    let outside = async |name: &str, range: &str| {
+        let spec = json!({"clusterIP": "10.97.0.9", "ports": ports()});
+        let (code, answer) = make(name.into(), spec).await;
+        assert_eq!(code, 422, "{range}: {answer}");
+        let said = answer["message"].as_str().unwrap();
+        let why = "failed to allocate IP 10.97.0.9: the provided network does not match the current range";
+        assert!(said.contains(why), "{said}");
+    };
+    outside("outside", "no range").await;
+
+    let second = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "second", "finalizers": ["example.org/held"]}, "spec": {"cidrs": ["10.97.0.0/28"]}});
+    let (code, made) = api.post(RANGES, &second).await;
+    assert_eq!(code, 201, "{made}");
+    let (code, address) = any("second".into()).await;
+    assert_eq!(code, 201);
+    assert!(address.starts_with("10.97.0."), "{address}");
+    api.delete(&format!("{SERVICES}/second"), None).await;
+    // The range's own address and its broadcast address are nobody's.
+    for address in ["10.97.0.0", "10.97.0.15"] {
+        let spec = json!({"clusterIP": address, "ports": ports()});
+        assert_eq!(make("edge".into(), spec).await.0, 422, "{address}");
+    }
+
+    let ready = async |status: &str| {
+        let condition = json!({"type": "Ready", "status": status, "reason": "", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let path = format!("{RANGES}/second/status");
+        let body = json!({"status": {"conditions": [condition]}});
+        assert_eq!(api.patch(&path, "application/merge-patch+json", &body).await.0, 200);
+    };
+    ready("False").await;
+    outside("outside", "one that is not ready").await;
+    ready("True").await;
+    let named = json!({"clusterIP": "10.97.0.9", "ports": ports()});
+    assert_eq!(make("named".into(), named).await.0, 201);
+    api.delete(&format!("{SERVICES}/named"), None).await;
+    // One that is to go gives no more.
+    assert_eq!(api.delete(&format!("{RANGES}/second"), None).await.0, 200);
+    outside("outside", "one that goes").await;
+    let api = api.reopen().await;
+    let spec = json!({"clusterIP": "10.97.0.9", "ports": ports()});
+    assert_eq!(api.post(SERVICES, &service("outside", spec)).await.0, 422);
+}

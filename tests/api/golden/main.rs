@@ -73,6 +73,7 @@ areas! {
     network
     parts
     pods
+    ranges
     rbac
     reading
     requests

@@ -131,7 +131,10 @@ fn families(spec: &mut Object, old: Option<&Object>) {
         .get("ipFamilies")
         .and_then(Value::as_array)
         .is_none_or(Vec::is_empty);
-    if none {
+    // An address of another family than the cluster's is told of as such.
+    let addresses = spec.get("clusterIPs").and_then(Value::as_array).into_iter().flatten();
+    let foreign = addresses.filter_map(Value::as_str).any(|address| address.contains(':'));
+    if none && !foreign {
         // a headless service without selector may name endpoints of any family
         let both = headless && selectorless && str_of(spec, "ipFamilyPolicy") != "SingleStack";
         spec.insert(
@@ -190,7 +193,8 @@ fn keep_addresses(spec: &mut Object, old: &Object) {
         }
     }
     let address_changed = spec.get("clusterIP") != old.get("clusterIP");
-    if address_changed && !unset(spec, "clusterIPs") && spec.get("clusterIPs") == old.get("clusterIPs") {
+    let both_unset = unset(spec, "clusterIPs") && unset(old, "clusterIPs");
+    if address_changed && (both_unset || spec.get("clusterIPs") == old.get("clusterIPs")) {
         match str_of(spec, "clusterIP") {
             "" => spec.remove("clusterIPs"),
             address => {

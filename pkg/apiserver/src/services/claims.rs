@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mk8s_api::meta;
+use mk8s_api::service_cidr::MANAGED_BY;
 use mk8s_api::status::Status;
 use mk8s_api::time;
 use mk8s_store::{Expect, Op};
@@ -22,8 +23,6 @@ use crate::write::{self, Printed};
 /// The lowest so many node ports are left to those who name theirs.
 const STATIC_PORTS: u16 = 86;
 const MAX_STATIC_ADDRESSES: u32 = 256;
-/// Upstream's words for who made an IPAddress.
-const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
 const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 
 /// Something of which there is one: whoever holds it has an object of this name.

@@ -2,6 +2,7 @@
 //! Service needs, what it keeps, what it gives back. Who holds what is in objects of their own: see `claims`.
 
 mod claims;
+mod ranges;
 mod repair;
 
 use std::collections::{HashMap, HashSet};
@@ -11,6 +12,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use mk8s_api::meta;
 use mk8s_api::registry::Resource;
+use mk8s_api::service_cidr::gives;
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::validation::{self, Errors};
 use mk8s_store::Op;
@@ -18,11 +20,12 @@ use serde_json::{Value, json};
 
 use crate::watch_cache::Cache;
 use claims::{Claim, Holders};
+use ranges::Ranges;
 
 pub use repair::{missing, run as repair};
 
 pub struct Services {
-    cidr: IpNet,
+    ranges: Ranges,
     ports: RangeInclusive<u16>,
     holders: Holders,
 }
@@ -124,8 +127,8 @@ impl Taken {
 impl Services {
     /// None where the cache has no kinds for addresses and ports.
     pub fn new(cidr: IpNet, ports: RangeInclusive<u16>, cache: &Cache) -> Option<Services> {
-        let holders = Holders::new(cache)?;
-        Some(Services { cidr, ports, holders })
+        let (ranges, holders) = (Ranges::new(cidr, cache)?, Holders::new(cache)?);
+        Some(Services { ranges, ports, holders })
     }
 
     /// Chooses what a new Service needs; what is to be written with it.
@@ -187,7 +190,10 @@ impl Services {
         if !needs_address(service) {
             return;
         }
-        let own = if self.cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        let own = match self.ranges.own() {
+            IpNet::V4(_) => "IPv4",
+            IpNet::V6(_) => "IPv6",
+        };
         validation::service_addresses(service, errors);
         if errors.is_empty() {
             validation::service_families(service, own, errors);
@@ -215,11 +221,12 @@ impl Services {
             Some(address) => self.named_address(address, wanted.dry),
             // Not an address: validation says so.
             None if meta::at(service, &["spec", "clusterIP"]).is_some_and(|text| text != "") => return,
-            None if wanted.dry => Ok(self.cidr.network()),
+            None if wanted.dry => Ok(self.ranges.own().network()),
             None => {
                 let free = |address| self.holders.is_free(Claim::Address(address));
                 let full = "failed to allocate a serviceIP: range is full";
-                let any = claims::any_address(&self.cidr, free);
+                let ranges = self.ranges.ready();
+                let any = ranges.iter().find_map(|range| claims::any_address(range, free));
                 any.ok_or_else(|| FieldError::invalid("spec.clusterIPs", Value::Null, full))
             }
         };
@@ -233,13 +240,13 @@ impl Services {
         }
     }
 
+    /// Of a dry run upstream asks the cluster's own range alone.
     fn named_address(&self, address: IpAddr, dry: bool) -> Result<IpAddr, FieldError> {
-        let why = if !self.cidr.contains(&address) || address == self.cidr.network() || address == self.cidr.broadcast()
-        {
-            format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                self.cidr
-            )
+        let own = self.ranges.own();
+        let why = if dry && !gives(&own, address) {
+            format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {own}")
+        } else if !dry && !self.ranges.ready().iter().any(|range| gives(range, address)) {
+            "the provided network does not match the current range".to_string()
         } else if !dry && !self.holders.is_free(Claim::Address(address)) {
             "provided IP is already allocated".to_string()
         } else {
