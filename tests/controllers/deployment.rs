@@ -155,7 +155,18 @@ async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
             let all = events.list(&ListParams::default()).await.unwrap();
             let reasons: std::collections::BTreeSet<_> = all.iter().filter_map(|e| e.reason.clone()).collect();
             let wanted = ["Scheduled", "ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete"];
-            holds(wanted.iter().all(|r| reasons.contains(*r)), reasons)
+            // The scheduler's are timed, of an action, and without a count; the controllers' are counted.
+            let right = all.iter().all(|event| {
+                let timed = event.event_time.is_some() && event.action.as_deref() == Some("Binding");
+                let scheduler = event.reporting_component.as_deref() == Some("default-scheduler");
+                scheduler == (event.reason.as_deref() == Some("Scheduled"))
+                    && timed == scheduler
+                    && event.count.is_none_or(|count| count == 0) == scheduler
+            });
+            holds(
+                right && wanted.iter().all(|r| reasons.contains(*r)),
+                (reasons, all.items.clone()),
+            )
         })
         .await;
 

@@ -20,7 +20,7 @@ mod service_slices;
 mod subscription;
 
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
-pub use events::EventRecorder;
+pub use events::{EventRecorder, SeriesRecorder};
 pub use feed::{Change, Feed, FeedError, Selection};
 pub use host_ports::lasting_containers;
 pub use http_feed::HttpFeed;

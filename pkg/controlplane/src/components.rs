@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mk8s_apiserver::ApiServer;
 use mk8s_client::lease::{self, Election};
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{Informers, SeriesRecorder};
 use mk8s_controllers::Context;
 use mk8s_controllers::context::Settings;
 use mk8s_supervisor::{OnExit, Supervisor};
@@ -49,7 +49,14 @@ fn start(server: &Arc<ApiServer>, settings: &Settings, scope: &Supervisor) {
     );
     mk8s_controllers::run(&context);
     let scheduler = identity::client(server, "system:kube-scheduler");
-    let recorder = EventRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, "", scope);
+    let instance = format!("{}-{}", mk8s_scheduler::NAME, hostname());
+    let recorder = SeriesRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, &instance, scope);
     mk8s_scheduler::run(scheduler, informers, recorder, scope);
     server.components_run(scope.token().clone());
+}
+
+/// Empty where the kernel does not tell; Events say no more with it than which of several schedulers it was.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }

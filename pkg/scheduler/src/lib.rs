@@ -19,14 +19,14 @@ mod scores;
 mod shell;
 
 use kube::Client;
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{Informers, SeriesRecorder};
 use mk8s_supervisor::{OnExit, Supervisor};
 
 /// The scheduler's name: it looks after the pods that name it, and Events say that they come from it.
 pub const NAME: &str = "default-scheduler";
 
 /// Starts the scheduler as a supervised task.
-pub fn run(client: Client, informers: Informers, recorder: EventRecorder, supervisor: &Supervisor) {
+pub fn run(client: Client, informers: Informers, recorder: SeriesRecorder, supervisor: &Supervisor) {
     let scope = supervisor.clone();
     supervisor.spawn("scheduler", OnExit::Restart, move |_| {
         let run = shell::run(client.clone(), informers.clone(), recorder.clone(), scope.clone());

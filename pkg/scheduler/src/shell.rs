@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Selector;
 use kube::{Api, Client};
-use mk8s_client::{Event, EventRecorder, Informers};
+use mk8s_client::{Event, Informers, SeriesRecorder};
 use mk8s_supervisor::{JobError, Jobs, Supervisor, job};
 
 use crate::cache::Cache;
@@ -51,7 +51,7 @@ struct Report {
 
 struct Scheduler {
     client: Client,
-    recorder: EventRecorder,
+    recorder: SeriesRecorder,
     cache: Cache,
     queue: Queue,
     groups: Groups,
@@ -63,7 +63,7 @@ struct Scheduler {
 }
 
 /// Runs until the scope ends. No decision is made then; those that were are bound, and told of.
-pub async fn run(client: Client, informers: Informers, recorder: EventRecorder, scope: Supervisor) {
+pub async fn run(client: Client, informers: Informers, recorder: SeriesRecorder, scope: Supervisor) {
     let mut state = Scheduler::new(client, recorder);
     tokio::select! {
         biased;
@@ -131,7 +131,7 @@ fn helps(old: &Node, new: &Node) -> u32 {
 }
 
 impl Scheduler {
-    fn new(client: Client, recorder: EventRecorder) -> Self {
+    fn new(client: Client, recorder: SeriesRecorder) -> Self {
         Scheduler {
             client,
             recorder,
@@ -353,7 +353,7 @@ impl Scheduler {
         let Err(error) = result else {
             let message = format!("Successfully assigned {} to {node}", pod.key());
             self.recorder
-                .event(&reference(&pod.pod), "Normal", "Scheduled", &message);
+                .event(&reference(&pod.pod), "Normal", "Scheduled", "Binding", &message);
             return;
         };
         // Gone from the queue: deleted, or bound after all as an event has told since.
@@ -373,8 +373,13 @@ impl Scheduler {
 
     /// Tells why the pod waits: an Event each time, the pod's condition when that changes it.
     fn report(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
-        self.recorder
-            .event(&reference(&pod.pod), "Warning", "FailedScheduling", &message);
+        self.recorder.event(
+            &reference(&pod.pod),
+            "Warning",
+            "FailedScheduling",
+            "Scheduling",
+            &message,
+        );
         let unchanged = scheduled_condition(&pod.pod).is_some_and(|c| {
             c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message.as_str())
         });
