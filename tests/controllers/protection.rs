@@ -2,7 +2,8 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -109,5 +110,58 @@ async fn volumes_and_their_classes_stay_while_they_are_used() {
     is_gone(&cluster, &volumes, "fast").await;
     claims.delete("c", &DeleteParams::default()).await.unwrap();
     is_gone(&cluster, &classes, "fast").await;
+    cluster.stop().await;
+}
+
+/// An administrator gives the cluster a second range of addresses, and takes it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_stays_while_an_address_is_of_it_alone() {
+    let cluster = Cluster::start().await;
+    let ranges: Api<ServiceCIDR> = Api::all(cluster.admin.clone());
+    let services = cluster.api::<Service>("default");
+    let range = |name: &str, cidr: &str| json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}});
+    let says = async |name: &'static str, status: &'static str, reason: &'static str| {
+        let said = || async {
+            let range = ranges.get(name).await.unwrap();
+            let held = range.metadata.finalizers == Some(vec!["networking.k8s.io/service-cidr-finalizer".into()]);
+            let conditions = range.status.clone().unwrap_or_default().conditions.unwrap_or_default();
+            let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+            let said = ready.is_some_and(|ready| ready.status == status && ready.reason == reason);
+            holds(held && said, range)
+        };
+        cluster.until(&format!("{name} is Ready={status}"), said).await;
+    };
+    says("kubernetes", "True", "").await;
+    create(&ranges, range("second", "10.97.0.0/24")).await;
+    says("second", "True", "").await;
+    let service = |name: &str, address: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
+    create(&services, service("a", "10.97.0.7")).await;
+
+    // Held, though a part of it will be there.
+    create(&ranges, range("part", "10.97.0.0/29")).await;
+    ranges.delete("second", &DeleteParams::default()).await.unwrap();
+    says("second", "False", "Terminating").await;
+    // The last address of the part is the broadcast address there, and no Service's.
+    ranges.delete("part", &DeleteParams::default()).await.unwrap();
+    is_gone(&cluster, &ranges, "part").await;
+    says("second", "False", "Terminating").await;
+    let refused: Service = serde_json::from_value(service("b", "10.97.0.8")).unwrap();
+    let refused = services.create(&PostParams::default(), &refused).await.unwrap_err();
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.code == 422),
+        "{refused}"
+    );
+
+    services.delete("a", &DeleteParams::default()).await.unwrap();
+    is_gone(&cluster, &ranges, "second").await;
+
+    // Another that has all of its addresses takes over.
+    create(&ranges, range("third", "10.98.0.0/24")).await;
+    create(&services, service("c", "10.98.0.7")).await;
+    create(&ranges, range("larger", "10.98.0.0/16")).await;
+    ranges.delete("third", &DeleteParams::default()).await.unwrap();
+    is_gone(&cluster, &ranges, "third").await;
+    ranges.delete("larger", &DeleteParams::default()).await.unwrap();
+    says("larger", "False", "Terminating").await;
     cluster.stop().await;
 }

@@ -82,6 +82,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "pvc-protection", "pvc-protection-controller", protection::claims::run;
     "pv-protection", "pv-protection-controller", protection::volumes::run;
     "vac-protection", "volumeattributesclass-protection-controller", protection::attributes_classes::run;
+    "service-cidrs", "service-cidrs-controller", protection::service_cidrs::run;
     "certificate-approver", "certificate-controller", certificates::approve::run;
     "certificate-signer", "certificate-controller", certificates::sign::run;
     "certificate-cleaner", "certificate-controller", certificates::clean::run;

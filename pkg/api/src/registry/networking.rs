@@ -36,8 +36,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .validate_update(validation::ip_address_update)
             .columns(columns::ip_address())
             .cluster()
-            .short(&["ip"])
-            .support(Support::StoredOnly),
+            .short(&["ip"]),
         networking("NetworkPolicy", "networkpolicies")
             .warnings(validation::network_policy_warnings)
             .metadata_checks(COMPLETE_CHANGED)
@@ -57,8 +56,7 @@ pub(super) fn networking() -> Vec<Resource> {
             .registers_status()
             .cluster()
             .status()
-            .status_alone()
-            .support(Support::StoredOnly),
+            .status_alone(),
     ]
 }
 

@@ -183,7 +183,7 @@ fn addresses(facts: &Facts) -> Vec<Value> {
         json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "ServiceCIDR",
-            "metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
+            "metadata": {"name": "kubernetes"},
             "spec": {"cidrs": [facts.service_cidr.trunc().to_string()]},
             "status": {"conditions": [{
                 "type": "Ready", "status": "True", "reason": "",

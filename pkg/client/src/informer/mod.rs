@@ -275,13 +275,21 @@ impl<K: Kind> Informer<K> {
 
     /// Those that `keep`, in no order. Of pods this decodes every one, as [`Informer::list`] does.
     pub fn filter(&self, mut keep: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {
-        // Decoded one by one, outside the lock: the reflector does not wait for it.
-        let entries: Vec<Entry<K>> = self.shared.state.read().objects.values().cloned().collect();
-        entries
-            .iter()
-            .filter_map(|entry| self.shared.object(entry))
-            .filter(|object| keep(object))
-            .collect()
+        let objects = self.entries();
+        let objects = objects.iter().filter_map(|entry| self.shared.object(entry));
+        objects.filter(|object| keep(object)).collect()
+    }
+
+    /// Whether there is one that `is`; what comes after the first found is not decoded.
+    pub fn any(&self, mut is: impl FnMut(&K) -> bool) -> bool {
+        let objects = self.entries();
+        let mut objects = objects.iter().filter_map(|entry| self.shared.object(entry));
+        objects.any(|object| is(&object))
+    }
+
+    /// Decoded one by one, outside the lock: the reflector does not wait for it.
+    fn entries(&self) -> Vec<Entry<K>> {
+        self.shared.state.read().objects.values().cloned().collect()
     }
 
     /// How many objects there are.

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use mk8s_client::Event;
+use mk8s_client::{Event, Partial};
 
-use super::{ATTRIBUTES_CLASSES, CLAIMS, Protected, Protector, VOLUMES, key_of};
+use super::{ATTRIBUTES_CLASSES, CLAIMS, Protector, VOLUMES, key_of};
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         driver.watch(informer, left_by);
     }
     let by_class = users.map(|informer| informer.index("attributes class", classes_of));
-    let in_use = move |class: Arc<Protected>| -> BoxFuture<'static, Result<Option<Next>, Error>> {
+    let in_use = move |class: Arc<Partial>| -> BoxFuture<'static, Result<Option<Next>, Error>> {
         let used = by_class.iter().any(|index| index.count(meta::name(&*class)) > 0);
         Box::pin(std::future::ready(Ok(used.then_some(Next::Done))))
     };
@@ -39,7 +39,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.run(WORKERS, protector).await
 }
 
-fn classes_of(user: &Protected) -> Vec<String> {
+fn classes_of(user: &Partial) -> Vec<String> {
     let status = user.status.as_ref();
     let modification = status.and_then(|status| status.modify_volume_status.as_ref());
     let names = [
@@ -56,7 +56,7 @@ fn classes_of(user: &Protected) -> Vec<String> {
 }
 
 /// The classes that something was of, and is no more.
-fn left_by(event: &Event<Protected>) -> Vec<Key> {
+fn left_by(event: &Event<Partial>) -> Vec<Key> {
     let (before, now) = match event {
         Event::Deleted(last) => (classes_of(last), Vec::new()),
         Event::Applied { old: Some(old), new } => (classes_of(old), classes_of(new)),

@@ -11,10 +11,10 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use kube::api::ListParams;
 use kube::{Api, Client};
-use mk8s_client::{Event, Index};
+use mk8s_client::{Event, Index, Partial};
 use parking_lot::Mutex;
 
-use super::{CLAIMS, Protected, Protector, key_of};
+use super::{CLAIMS, Protector, key_of};
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
@@ -46,7 +46,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         by_claim,
         live: Mutex::default(),
     });
-    let in_use = move |claim: Arc<Protected>| -> BoxFuture<'static, Result<Option<Next>, Error>> {
+    let in_use = move |claim: Arc<Partial>| -> BoxFuture<'static, Result<Option<Next>, Error>> {
         let users = users.clone();
         Box::pin(async move { users.of(&claim).await })
     };
@@ -85,7 +85,7 @@ impl Users {
     /// When a claim is looked at again, if a pod uses it. Where no pod is known that does, all are read once more: the claim's
     /// deletion may have been heard of before a pod that was given a node earlier. A list in which nobody uses a claim counts for
     /// every claim that was deleted before it.
-    async fn of(&self, claim: &Protected) -> Result<Option<Next>, Error> {
+    async fn of(&self, claim: &Partial) -> Result<Option<Next>, Error> {
         let known = self.by_claim.get(&Key::of(claim).to_string());
         if known.iter().any(|pod| uses(pod).any(|own| own.is_of(claim))) {
             return Ok(Some(Next::Done));
@@ -125,12 +125,12 @@ impl Users {
 }
 
 impl Live {
-    fn uses(&self, claim: &Protected) -> bool {
+    fn uses(&self, claim: &Partial) -> bool {
         let named = self.uses.get(meta::name(claim));
         named.into_iter().flatten().any(|own| own.is_of(claim))
     }
 
-    fn clears(&self, claim: &Protected) -> bool {
+    fn clears(&self, claim: &Partial) -> bool {
         self.namespace == meta::namespace(claim)
             && self.revision >= revision(meta::revision(claim))
             && !self.uses(claim)
@@ -139,7 +139,7 @@ impl Live {
 
 impl Use {
     /// Of a claim in the pod's namespace.
-    fn is_of(&self, claim: &Protected) -> bool {
+    fn is_of(&self, claim: &Partial) -> bool {
         let owned = |owner: &String| meta::controlled_by(claim, owner);
         self.claim == meta::name(claim) && self.owner.as_ref().is_none_or(owned)
     }
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(users.of(&claim("c", "5")).await.unwrap(), Some(Next::After(AGAIN)));
         assert_eq!(users.of(&claim("d", "6")).await.unwrap(), None);
         let live = users.live.lock();
-        let clears = |claim: &Protected| live.as_ref().unwrap().clears(claim);
+        let clears = |claim: &Partial| live.as_ref().unwrap().clears(claim);
         assert!(clears(&claim("d", "7")) && !clears(&claim("d", "8")) && !clears(&claim("c", "7")));
         owner.token().cancel();
     }

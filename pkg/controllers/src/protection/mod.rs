@@ -1,21 +1,20 @@
-//! What holds data, or says how, stays while it is used: a finalizer keeps each object of these kinds, which admission puts on,
-//! and which comes off when the object is to go and nobody uses it any more.
+//! What holds data, or says how, or gives addresses, stays while it is used: a finalizer keeps each object of these kinds, which
+//! comes off when the object is to go and nobody uses it any more. Admission puts it on, or where it does not, these controllers.
 //!
-//! What the three controllers share. They watch their kind and what uses it; they write finalizers alone.
+//! What the controllers share. They watch their kind and what uses it; they write finalizers, and of ranges a condition.
 
 pub mod attributes_classes;
 pub mod claims;
+pub mod service_cidrs;
 pub mod volumes;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{GetParams, PostParams};
-use kube::core::{DynamicResourceScope, Request};
-use mk8s_client::{Event, Informer, Kind, Selection};
-use serde::Deserialize;
+use kube::core::Request;
+use mk8s_client::{Event, Informer, Partial};
 use serde_json::Value;
 
 use crate::context::Context;
@@ -53,16 +52,16 @@ const ATTRIBUTES_CLASSES: Guarded = Guarded {
     finalizer: mk8s_api::meta::ATTRIBUTES_CLASS_PROTECTION,
 };
 
+const SERVICE_CIDRS: Guarded = Guarded {
+    group: "networking.k8s.io",
+    kind: "ServiceCIDR",
+    plural: "servicecidrs",
+    finalizer: "networking.k8s.io/service-cidr-finalizer",
+};
+
 impl Guarded {
-    fn informer(&self, ctx: &Context) -> Informer<Protected> {
-        ctx.informers.selected(Selection {
-            group: self.group.into(),
-            version: "v1".into(),
-            kind: self.kind.into(),
-            plural: self.plural.into(),
-            namespace: String::new(),
-            field_selector: String::new(),
-        })
+    fn informer(&self, ctx: &Context) -> Informer<Partial> {
+        Partial::informer(&ctx.informers, self.group, self.kind, self.plural)
     }
 
     /// Where the API has a namespace's objects; for objects of the cluster it is empty.
@@ -78,78 +77,13 @@ impl Guarded {
     }
 }
 
-/// What is read of an object of one of these kinds: they are large, and this is all that is asked of them.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Protected {
-    metadata: ObjectMeta,
-    spec: Option<Spec>,
-    status: Option<Status>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Spec {
-    volume_attributes_class_name: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Status {
-    phase: Option<String>,
-    current_volume_attributes_class_name: Option<String>,
-    modify_volume_status: Option<Modification>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Modification {
-    target_volume_attributes_class_name: Option<String>,
-}
-
-/// One type for three kinds, so that there is one informer's code: which of them an informer is of, its selection says.
-impl kube::Resource for Protected {
-    type DynamicType = ();
-    type Scope = DynamicResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-impl Kind for Protected {
-    fn from_json(text: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(text)
-    }
-}
-
 /// When an object that is to go is looked at again, if it is used.
-type InUse = Box<dyn Fn(Arc<Protected>) -> BoxFuture<'static, Result<Option<Next>, Error>> + Send + Sync>;
+type InUse = Box<dyn Fn(Arc<Partial>) -> BoxFuture<'static, Result<Option<Next>, Error>> + Send + Sync>;
 
 struct Protector {
     ctx: Context,
     guarded: &'static Guarded,
-    objects: Informer<Protected>,
+    objects: Informer<Partial>,
     in_use: InUse,
 }
 
@@ -172,7 +106,7 @@ fn change(meta: &ObjectMeta, finalizer: &str) -> Option<Finalizer> {
 }
 
 /// The key of an object of which something is to become.
-fn key_of(event: &Event<Protected>, guarded: &Guarded) -> Vec<Key> {
+fn key_of(event: &Event<Partial>, guarded: &Guarded) -> Vec<Key> {
     match event {
         Event::Applied { new, .. } if change(&new.metadata, guarded.finalizer).is_some() => vec![Key::of(&**new)],
         _ => Vec::new(),
@@ -193,24 +127,24 @@ impl Reconcile for Protector {
         {
             return Ok(next);
         }
-        self.write(&key, meta::uid(&*object), &change).await?;
+        self.guarded.write(&self.ctx, &*object, &change).await?;
         Ok(Next::Done)
     }
 }
 
-impl Protector {
-    /// Reads the object whole and writes it back: its account may not patch.
-    async fn write(&self, key: &Key, uid: &str, wanted: &Finalizer) -> Result<(), Error> {
-        let Protector { ctx, guarded, .. } = self;
-        let (finalizer, what) = (guarded.finalizer, || format!("{} {key}", guarded.kind));
-        let path = Request::new(guarded.path(&key.namespace));
+impl Guarded {
+    /// Reads the object whole and writes it back: not every account may patch.
+    async fn write(&self, ctx: &Context, object: &Partial, wanted: &Finalizer) -> Result<(), Error> {
+        let (key, uid) = (Key::of(object), meta::uid(object));
+        let (finalizer, what) = (self.finalizer, || format!("{} {key}", self.kind));
+        let path = Request::new(self.path(&key.namespace));
         let invalid = |error: &dyn std::fmt::Display| Error::Invalid(format!("{}: {error}", what()));
         let read = path.get(&key.name, &GetParams::default()).map_err(|e| invalid(&e))?;
         let live = ctx.client.request::<Value>(read).await;
         let Some(mut live) = live.tried_if_exists(|| format!("get {}", what()))? else {
             return Ok(());
         };
-        let known: Protected = serde_json::from_value(live.clone()).map_err(|e| invalid(&e))?;
+        let known: Partial = serde_json::from_value(live.clone()).map_err(|e| invalid(&e))?;
         if meta::uid(&known) != uid || change(&known.metadata, finalizer).as_ref() != Some(wanted) {
             return Ok(());
         }
@@ -234,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn protected(object: Value) -> Protected {
+    pub(super) fn protected(object: Value) -> Partial {
         serde_json::from_value(object).unwrap()
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Watches volumes; writes their finalizer.
 
-use super::{Protected, Protector, VOLUMES, key_of};
+use mk8s_client::Partial;
+
+use super::{Protector, VOLUMES, key_of};
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::Error;
@@ -23,7 +25,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.run(WORKERS, protector).await
 }
 
-fn is_bound(volume: &Protected) -> bool {
+fn is_bound(volume: &Partial) -> bool {
     let status = volume.status.as_ref();
     status.and_then(|status| status.phase.as_deref()) == Some("Bound")
 }
