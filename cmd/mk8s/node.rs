@@ -155,7 +155,7 @@ fn route_services(
                 zone: None,
                 pod_cidr: range.ok_or("the node has lost its pod range")?,
                 cluster_cidr: settings.cluster.pod_cidr,
-                service_cidr: settings.cluster.service_cidr,
+                service_cidrs: vec![settings.cluster.service_cidr],
                 dns: Some(settings.cluster.dns_address()),
                 api: api_servers(&settings.endpoints),
                 api_port: settings.master.as_ref().map(|master| master.bind_port),

@@ -39,7 +39,7 @@ pub struct Truth {
     pub destinations: BTreeMap<(Option<Ipv4Addr>, u16), BTreeSet<Endpoint>>,
     /// The cluster's pods, and its Services.
     pub pods: Ipv4Net,
-    pub services: Ipv4Net,
+    pub services: Vec<Ipv4Net>,
 }
 
 impl Truth {
@@ -56,7 +56,7 @@ impl Truth {
         if let Some(endpoints) = self.destinations.get(&(None, to.1)) {
             return is_translated && self.pods.contains(&led.0) && !endpoints.contains(&led);
         }
-        is_translated && self.services.contains(&to.0)
+        is_translated && self.services.iter().any(|range| range.contains(&to.0))
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
                 ((None, 30053), served),
             ]),
             pods: "10.244.0.0/16".parse().unwrap(),
-            services: "10.96.0.0/16".parse().unwrap(),
+            services: vec!["10.96.0.0/16".parse().unwrap()],
         };
         for (to, led, stale) in [
             ("10.96.0.10:53", "10.244.1.5:53", false),

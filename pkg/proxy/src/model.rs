@@ -24,7 +24,8 @@ pub struct Node {
     pub zone: Option<String>,
     pub pod_cidr: Ipv4Net,
     pub cluster_cidr: Ipv4Net,
-    pub service_cidr: Ipv4Net,
+    /// Where Services have their addresses: the range that the cluster was made with, then those of ServiceCIDRs.
+    pub service_cidrs: Vec<Ipv4Net>,
     /// Answered by the node itself: its Service gets no rules.
     pub dns: Option<Ipv4Addr>,
     /// API servers, as far as the node was told; the EndpointSlice of default/kubernetes adds to them.
@@ -41,7 +42,13 @@ impl Node {
     /// Whether an address may be a Service's external one. What is in the cluster's own ranges is a Service's or a pod's:
     /// nobody takes it over by calling it external.
     pub fn is_external(&self, ip: Ipv4Addr) -> bool {
-        !self.service_cidr.contains(&ip) && !self.cluster_cidr.contains(&ip)
+        self.range_of(ip).is_none()
+    }
+
+    /// The cluster's range that an address is of.
+    pub fn range_of(&self, ip: Ipv4Addr) -> Option<Ipv4Net> {
+        let ranges = self.service_cidrs.iter().chain([&self.cluster_cidr]);
+        ranges.copied().find(|range| range.contains(&ip))
     }
 }
 
@@ -400,7 +407,9 @@ impl Node {
             zone: Some("z1".into()),
             pod_cidr: "10.244.1.0/24".parse().unwrap(),
             cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            service_cidrs: ["10.96.0.0/16", "10.97.0.0/24"]
+                .map(|range| range.parse().unwrap())
+                .into(),
             dns: Some([10, 96, 0, 10].into()),
             api: BTreeSet::from(["10.0.0.1:6443".parse().unwrap()]),
             api_port: None,
@@ -540,7 +549,7 @@ mod tests {
             ),
             (
                 "external addresses, one of them another Service's, one a pod's",
-                json!({"externalIPs": ["10.96.0.1", "10.244.2.9", "192.0.2.9"]}),
+                json!({"externalIPs": ["10.96.0.1", "10.97.0.9", "10.244.2.9", "192.0.2.9"]}),
                 vec![gone.clone()],
                 vec!["ip-refused { 10.96.0.5 . tcp . 80, 192.0.2.9 . tcp . 80 }"],
             ),

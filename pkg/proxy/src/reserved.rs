@@ -106,7 +106,8 @@ impl Reserved {
         let mut conflicts: Vec<String> = held.map(|(dest, holder)| holds(holder, &dest)).collect();
         if node.api_port.is_some() {
             let inside = model::internal_ips(node, service).into_iter();
-            conflicts.extend(inside.map(|ip| format!("{ip} is in the cluster's own range {}", range(node, ip))));
+            let inside = inside.filter_map(|ip| Some((ip, node.range_of(ip)?)));
+            conflicts.extend(inside.map(|(ip, range)| format!("{ip} is in the cluster's own range {range}")));
         }
         told(&conflicts, "the Service does not get what is sent there")
     }
@@ -128,14 +129,6 @@ fn destinations(entries: &Entries) -> BTreeSet<Dest> {
         _ => None,
     };
     entries.keys().filter_map(dest).collect()
-}
-
-fn range(node: &Node, ip: Ipv4Addr) -> ipnet::Ipv4Net {
-    if node.service_cidr.contains(&ip) {
-        node.service_cidr
-    } else {
-        node.cluster_cidr
-    }
 }
 
 fn holds(holder: &Holder, dest: &Dest) -> String {

@@ -601,14 +601,19 @@ fn services(node: &Node) -> String {
 
 /// What is always there: sets, maps, and the chains that the kernel's hooks run.
 fn skeleton(node: &Node) -> String {
-    let (service_cidr, dns) = (&node.service_cidr, node.dns);
     let maps = [Space::Ip, Space::Port].map(maps).concat();
     let locals = [Space::Ip, Space::Port]
         .map(|space| local_policy(space, &node.pod_cidr))
         .concat();
     let (ip, port) = (Space::Ip.key(), Space::Port.key());
     let (reserved, services) = (reserved(), services(node));
-    let not_dns = dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
+    let not_dns = node.dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
+    // One rule each: they may overlap, which what a set holds may not. A range that was named by mistake keeps nobody from this
+    // node itself.
+    let ranges = node.service_cidrs.iter();
+    let ranges: String = ranges
+        .map(|range| format!("    ip daddr {range}{not_dns} fib daddr type != local goto refuse\n"))
+        .collect();
     format!(
         "table ip {TABLE} {{
   comment \"services and host ports of mk8s\"
@@ -634,8 +639,7 @@ fn skeleton(node: &Node) -> String {
   }}
   chain unanswered {{
 {reserved}    # what no entry took: an address or a port of a Service that has none
-    ip daddr {service_cidr}{not_dns} goto refuse
-    {ip} @ip-refused goto refuse
+{ranges}    {ip} @ip-refused goto refuse
     fib daddr type local {port} @port-refused goto refuse
   }}
   chain filter-input {{

@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::{
     core::v1::{self as api, ObjectReference, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
-use mk8s_client::{Event, EventRecorder, Informer, Informers, ServiceSlices, lasting_containers, services_of};
+use mk8s_client::{Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, services_of};
 use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +139,19 @@ impl State {
         }
     }
 
+    /// Whether Services have their addresses elsewhere than before: then what nobody takes over is another, and the table.
+    fn ranges(&mut self, node: &mut Node, own: &[Ipv4Net], ranges: &Informer<Partial>) -> bool {
+        let named: BTreeSet<Ipv4Net> = ranges.list().iter().flat_map(|range| range.cidrs()).collect();
+        let more = named.into_iter().filter(|range| !own.contains(range));
+        let now: Vec<Ipv4Net> = own.iter().copied().chain(more).collect();
+        let moved = now != node.service_cidrs;
+        if moved {
+            node.service_cidrs = now;
+            self.all_services();
+        }
+        moved
+    }
+
     fn all_services(&mut self) {
         let all = self.services.list();
         self.dirty
@@ -226,14 +240,16 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
     let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
     let pods = informers.of_where::<Pod>(&format!("spec.nodeName={}", node.name));
     let (mut of_services, mut of_slices, mut of_pods) = (services.subscribe(), slices.subscribe(), pods.subscribe());
-    let nodes = informers.of::<api::Node>();
-    let mut of_nodes = nodes.subscribe();
+    let (nodes, ranges) = (informers.of::<api::Node>(), Partial::service_cidrs(informers));
+    let (mut of_nodes, mut of_ranges) = (nodes.subscribe(), ranges.subscribe());
     tokio::join!(
         services.wait_synced(),
         slices.wait_synced(),
         pods.wait_synced(),
-        nodes.wait_synced()
+        nodes.wait_synced(),
+        ranges.wait_synced(),
     );
+    let own = node.service_cidrs.clone();
     let mut state = State::new(&services, &slices, events);
     let mut fresh = true;
     // Before the table is made, so that no loss of it goes unheard.
@@ -252,6 +268,8 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         while let Some(event) = of_nodes.try_next() {
             state.node(&event);
         }
+        while of_ranges.try_next().is_some() {}
+        fresh |= state.ranges(&mut node, &own, &ranges);
         state.settle(&mut node, &nodes);
         let changes = if fresh {
             state.tracker.take_all(&node)
@@ -272,6 +290,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
             event = of_slices.next() => state.slice(&event),
             event = of_pods.next() => state.pod(event),
             event = of_nodes.next() => state.node(&event),
+            _ = of_ranges.next() => {}
             lost = lost(&mut monitor) => if lost {
                 tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
                 fresh = true;

@@ -213,7 +213,7 @@ fn truth(node: &Node, all: &Entries) -> Truth {
     Truth {
         destinations,
         pods: node.cluster_cidr,
-        services: node.service_cidr,
+        services: node.service_cidrs.clone(),
     }
 }
 

@@ -1,18 +1,19 @@
 //! Approves what nodes ask for: a client certificate for a node's own name (by a bootstrap token, or to renew its own), and a serving
 //! certificate for a node's own name and addresses.
 //!
-//! Watches certificate requests and nodes; writes condition Approved. What is not approved stays open for a person, and the
+//! Watches certificate requests, nodes and ServiceCIDRs; writes condition Approved. What is not approved stays open for a person, and the
 //! reason is told by an event: to the node that waits, else to the request. Whoever may ask is decided by RBAC, through access reviews.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
 };
 use k8s_openapi::api::core::v1::Node;
 use kube::api::PostParams;
-use mk8s_client::{Event, EventRecorder, Informer};
+use mk8s_client::{Event, EventRecorder, Informer, Partial};
 use mk8s_pki::csr::{self, Request};
 
 use super::{NODE_CLIENT, NODE_PREFIX, NODE_SERVING, NODES, Unfit, holds, is_issued, recognise};
@@ -28,6 +29,7 @@ struct Controller {
     ctx: Context,
     requests: Informer<CertificateSigningRequest>,
     nodes: Informer<Node>,
+    ranges: Informer<Partial>,
     recorder: EventRecorder,
 }
 
@@ -84,11 +86,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             }
         }
     });
+    let ranges = Partial::service_cidrs(&ctx.informers);
+    driver.watch(&ranges, |_| Vec::new());
     let recorder = ctx.recorder(NAME);
     let controller = Controller {
         ctx,
         requests,
         nodes,
+        ranges,
         recorder,
     };
     driver.run(WORKERS, controller).await
@@ -205,7 +210,12 @@ impl Controller {
             .iter()
             .flat_map(|n| addresses(n))
             .collect();
-        match may_serve(&node, &others, &self.ctx.settings, request) {
+        let settings = &self.ctx.settings;
+        let ranges = self.ranges.list();
+        let ranges = ranges.iter().flat_map(|range| range.cidrs());
+        let own = [settings.service_cidr, settings.cluster_cidr];
+        let networks: Vec<IpNet> = own.into_iter().flatten().chain(ranges).collect();
+        match may_serve(&node, &others, &networks, settings, request) {
             Ok(()) => {
                 Verdict::Approve("Auto approving kubelet serving certificate for the node's own name and addresses.")
             }
@@ -265,7 +275,13 @@ fn of_cluster(settings: &Settings, dns: &str) -> bool {
 
 /// Only the node's own name and addresses: none that another node has, none of the API server's, no Service's and no pod's.
 /// A node tells its addresses and hostnames itself, and every pod trusts this CA.
-fn may_serve(node: &Node, others: &[IpAddr], settings: &Settings, request: &Request) -> Result<(), Refusal> {
+fn may_serve(
+    node: &Node,
+    others: &[IpAddr],
+    networks: &[IpNet],
+    settings: &Settings,
+    request: &Request,
+) -> Result<(), Refusal> {
     let own: Vec<IpAddr> = addresses(node).collect();
     let name = meta::name(node);
     let hostnames = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
@@ -273,7 +289,6 @@ fn may_serve(node: &Node, others: &[IpAddr], settings: &Settings, request: &Requ
         .filter(|a| a.type_ == "Hostname")
         .map(|a| a.address.as_str())
         .collect();
-    let networks = [settings.service_cidr, settings.cluster_cidr];
     for dns in &request.names.dns {
         // A hostname that differs from the node's name could be any name.
         if dns != name && !(hostnames.contains(&dns.as_str()) && dns.split('.').next() == Some(name)) {
@@ -296,7 +311,7 @@ fn may_serve(node: &Node, others: &[IpAddr], settings: &Settings, request: &Requ
         if of_server(settings, &ip.to_string()) {
             return Err(Refusal::Server(ip.to_string()));
         }
-        if networks.iter().flatten().any(|network| network.contains(&ip)) {
+        if networks.iter().any(|network| network.contains(&ip)) {
             return Err(Refusal::Cluster(ip.to_string()));
         }
     }
@@ -416,12 +431,11 @@ mod tests {
         ] {
             let settings = Settings {
                 api_names: vec![api.to_owned()],
-                service_cidr: Some("10.96.0.0/16".parse().unwrap()),
-                cluster_cidr: Some("10.244.0.0/16".parse().unwrap()),
                 cluster_domain: "Corp.Example.COM".to_owned(),
                 ..Settings::default()
             };
-            let found = may_serve(&node(node_name), &others, &settings, &request(&names));
+            let networks = ["10.96.0.0/16", "10.244.0.0/16"].map(|network| network.parse().unwrap());
+            let found = may_serve(&node(node_name), &others, &networks, &settings, &request(&names));
             assert_eq!(found, expected, "{names:?} {others:?} {api:?}");
             assert!(recognise(NODE_SERVING, &request(&names), &["server auth".to_owned()]).is_ok());
         }
