@@ -1,6 +1,7 @@
 //! An object of which a write through `/status` reads a part: what it may change is a tree, everything else stays the text
 //! that it is. A node writes its pods' statuses far more often than anybody writes their specs, and a spec is most of a pod.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,9 +29,25 @@ pub fn suffices(change: &Value) -> bool {
     fields.is_some_and(|fields| fields.keys().all(|key| READ.contains(&key.as_str())))
 }
 
-/// Whether a write of a row's status decides from the part alone.
+/// Whether a write of a row's status may be decided from the part alone.
 pub fn decides(row: &Row) -> bool {
-    row.shows_stored() && row.resource.semantics.status_by_itself
+    row.shows_stored() && row.resource.semantics.status_by_itself.is_some()
+}
+
+/// What a changed part is judged against: the object as it was, whole where the part alone does not tell.
+///
+/// # Errors
+/// What is stored is damaged.
+pub fn judge<'a>(
+    resource: &Resource,
+    rest: Option<&Rest>,
+    new: &Value,
+    old: &'a Value,
+) -> Result<Cow<'a, Value>, Status> {
+    match (rest, resource.semantics.status_by_itself) {
+        (Some(rest), Some(is)) if !is(new, old) => rest.whole(old.clone()).map(Cow::Owned),
+        _ => Ok(Cow::Borrowed(old)),
+    }
 }
 
 impl Rest {

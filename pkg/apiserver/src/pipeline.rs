@@ -20,7 +20,7 @@ use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, guaranteed_update};
 use crate::options::WriteOptions;
 use crate::write::Printed;
-use crate::{managers, metadata};
+use crate::{managers, metadata, part};
 
 /// Tried so often where a generated name is taken, as upstream does.
 const NAME_TRIES: usize = 8;
@@ -367,7 +367,11 @@ async fn change(
     if current.rest.is_none() {
         is_defaulted(call.row.working(), &new);
     }
-    let beside = prepare_change(call, part, &mut new, old, warnings)?;
+    let judge = part::judge(&call.row.resource, current.rest.as_ref(), &new, old)?;
+    let beside = prepare_change(call, part, &mut new, &judge, warnings)?;
+    if let Some(rest) = &current.rest {
+        rest.trim(&mut new);
+    }
     call.validate(&attributes, &new, warnings).await?;
     if part == Part::Main {
         warnings.extend(call.row.warnings(&new, Some(old)));

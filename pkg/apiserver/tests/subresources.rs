@@ -9,7 +9,7 @@ use std::io::Read as _;
 use futures::StreamExt as _;
 use harness::{Api, events_until, read};
 use http_body_util::BodyExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
@@ -308,4 +308,55 @@ async fn who_approves_may_say_so_in_metadata_too() {
     assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
     assert_eq!(approved["spec"]["signerName"], "example.org/a");
     assert!(approved["status"].get("certificate").is_none());
+}
+
+/// A write of a pod's status reads its spec only where that has a say in it: it was not looked at at all.
+#[tokio::test]
+async fn a_pods_status_is_judged_by_its_spec() {
+    let api = Api::open().await;
+    let spec = json!({"restartPolicy": "OnFailure", "nodeName": "n", "containers": [{"name": "c", "image": "i"}],
+        "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "t"}]});
+    let made = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ends"}, "spec": spec});
+    let (code, made) = api.post(PODS, &made).await;
+    assert_eq!(code, 201, "{made}");
+    let path = format!("{PODS}/ends/status");
+    let patch = async |kind: &str, status: Value| api.patch(&path, kind, &json!({"status": status})).await;
+    let containers = |state: Value| {
+        json!({"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false,
+        "restartCount": 0, "state": state}]})
+    };
+    let refused = |(code, answer): (u16, Value), why: &str| {
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(code == 422 && message.contains(why), "{code} {message}");
+    };
+    for kind in [MERGE, "application/strategic-merge-patch+json"] {
+        let null = json!({"running": null, "terminated": null, "waiting": {"reason": "Again"}});
+        // What failed may begin again by this policy, what ended well may not.
+        for (exit, code) in [(1, 200), (0, 422)] {
+            let ended = json!({"waiting": null, "terminated": {"exitCode": exit}});
+            assert_eq!(patch(kind, containers(ended)).await.0, 200);
+            let (got, answer) = patch(kind, containers(null.clone())).await;
+            assert_eq!(got, code, "{kind} {exit}: {answer}");
+        }
+        refused(
+            patch(kind, containers(null)).await,
+            "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state",
+        );
+    }
+    let (_, mut pod) = api.get(&format!("{PODS}/ends")).await;
+    pod["status"]["containerStatuses"][0]["state"] = json!({"running": {}});
+    refused(api.put(&path, &pod).await, "may not be transitioned");
+    // The spec that a PUT says is not the pod's.
+    pod["spec"]["restartPolicy"] = "Always".into();
+    refused(api.put(&path, &pod).await, "may not be transitioned");
+
+    let claims = |name: &str| json!({"resourceClaimStatuses": [{"name": name, "resourceClaimName": "made"}]});
+    let (code, told) = patch(MERGE, claims("gpu")).await;
+    assert_eq!(code, 200, "{told}");
+    assert_eq!(told["spec"]["resourceClaims"][0]["name"], "gpu", "the answer is whole");
+    refused(patch(MERGE, claims("none")).await, "must match the name of an entry");
+    let (_, stored) = api.get(&format!("{PODS}/ends")).await;
+    assert_eq!(stored["spec"]["restartPolicy"], "OnFailure");
+    let nominated = patch(MERGE, json!({"nominatedNodeName": "m"})).await;
+    refused(nominated, "may not be set on pods that are already bound to a node");
 }

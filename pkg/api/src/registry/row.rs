@@ -278,8 +278,8 @@ impl Resource {
         self
     }
 
-    pub(super) fn status_by_itself(mut self) -> Self {
-        self.semantics.status_by_itself = true;
+    pub(super) fn status_by_itself(mut self, is: fn(&serde_json::Value, &serde_json::Value) -> bool) -> Self {
+        self.semantics.status_by_itself = Some(is);
         self
     }
 

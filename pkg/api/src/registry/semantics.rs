@@ -105,8 +105,9 @@ pub struct Semantics {
     pub free_finalizers: bool,
     /// A write of the status changes nothing of metadata.
     pub status_alone: bool,
-    /// What a status may be is told by metadata and the status alone: a write of it reads no more of the object.
-    pub status_by_itself: bool,
+    /// A write of the status reads no more of the object than metadata and that, where this says (of the object as it is to be, and
+    /// as it is) that nothing else tells whether the status may be so.
+    pub status_by_itself: Option<fn(&Value, &Value) -> bool>,
     /// Of a kind with a generation: it is 1, and no change counts.
     pub generation_stays: bool,
     /// Objects hold cluster addresses and node ports.
@@ -135,7 +136,7 @@ impl Default for Semantics {
             registers_status: false,
             free_finalizers: false,
             status_alone: false,
-            status_by_itself: false,
+            status_by_itself: None,
             generation_stays: false,
             holds_addresses: false,
             deletion: Deletion::default(),

@@ -40,7 +40,11 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
         let of = |containers: &[Container], old: Option<&Vec<ContainerStatus>>, init: bool| -> Vec<ContainerStatus> {
             let one = |c: &Container| {
                 let before = old.into_iter().flatten().find(|s| s.name == c.name);
-                container_status(pod, c, before, record, init, has_init, now)
+                let own = container_status(pod, c, before, record, init, has_init, now);
+                before
+                    .filter(|before| stays(pod, c, before, &own))
+                    .cloned()
+                    .unwrap_or(own)
             };
             containers.iter().map(one).collect()
         };
@@ -66,6 +70,18 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
     status.phase = Some(phase);
     status.conditions = Some(conditions::conditions(pod, old, &status, record, now));
     status
+}
+
+/// Whether a container that begins again goes on being shown as it ended: the API lets none leave its end but by its policy, and init
+/// containers run in a new sandbox whatever that is. What is refused of one would keep back what is told of all.
+fn stays(pod: &Pod, container: &Container, before: &ContainerStatus, own: &ContainerStatus) -> bool {
+    let end = |status: &ContainerStatus| status.state.as_ref()?.terminated.as_ref().map(|end| end.exit_code);
+    let for_good = |exit| match pod::restart_policy(pod) {
+        "Never" => !pod::is_sidecar(container),
+        "OnFailure" => exit == 0 && !pod::is_sidecar(container),
+        _ => false,
+    };
+    end(own).is_none() && end(before).is_some_and(for_good)
 }
 
 /// Ephemeral containers wait: none is started here yet.

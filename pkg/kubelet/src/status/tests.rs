@@ -374,3 +374,36 @@ fn a_running_and_an_ended_container() {
         (&json!(3), &json!("Error"))
     );
 }
+
+#[test]
+fn what_the_api_lets_not_begin_again_stays_as_it_ended() {
+    let init = json!([{"name": "b", "image": "i"}, {"name": "s", "image": "i", "restartPolicy": "Always"}]);
+    for (policy, exit, expected) in [
+        ("Always", "0", "running"),
+        ("OnFailure", "0", "terminated"),
+        ("OnFailure", "3", "running"),
+        ("Never", "0", "terminated"),
+    ] {
+        let pod = pod(json!({"restartPolicy": policy, "initContainers": init}));
+        let before = status(
+            &pod,
+            &PodStatus::default(),
+            &record(&[("b", exit), ("s", exit)]),
+            "10.0.0.1",
+            at(250),
+        );
+        // In another sandbox they run again, whatever the policy.
+        let again = record(&[("b", "running"), ("s", "running")]);
+        let after = status(&pod, &before, &again, "10.0.0.1", at(300));
+        let after = serde_json::to_value(after).unwrap();
+        let state = |index: usize| {
+            after["initContainerStatuses"][index]["state"]
+                .as_object()
+                .unwrap()
+                .keys()
+                .next()
+        };
+        assert_eq!(state(0).unwrap(), expected, "{policy} {exit}");
+        assert_eq!(state(1).unwrap(), "running", "a sidecar, {policy} {exit}");
+    }
+}
