@@ -4,6 +4,7 @@
 mod harness;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -528,4 +529,45 @@ async fn an_applied_container_without_a_name_is_refused_by_its_field() {
     assert_eq!(code, 422, "{refused}");
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("spec.containers[0].name: Required value"), "{message}");
+}
+
+/// Events past their time go many at once: each alone would cost the disk a sync.
+#[tokio::test]
+async fn events_past_their_time_go_in_batches() {
+    const MANY: u64 = 600;
+    let api = Api::open().await;
+    let events = "/api/v1/namespaces/default/events";
+    let made = (0..MANY).map(|index| {
+        let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": format!("e{index}")},
+            "involvedObject": {"namespace": "default"}, "lastTimestamp": "2020-01-01T00:00:00Z"});
+        let api = &api;
+        async move { assert_eq!(api.post(events, &event).await.0, 201) }
+    });
+    futures::future::join_all(made).await;
+    let (_, list) = api.get(events).await;
+    let revision = |list: &Value| {
+        list["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert_eq!(
+        list["items"].as_array().unwrap().len() as u64,
+        MANY,
+        "new ones live an hour from when they are written"
+    );
+    let api = api.reopen().await;
+    let gone = async {
+        loop {
+            let (_, now) = api.get(events).await;
+            if now["items"].as_array().unwrap().is_empty() {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let now = tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+    let transactions = revision(&now) - revision(&list);
+    assert!(transactions < MANY / 10, "{transactions} transactions");
 }
