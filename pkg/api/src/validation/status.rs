@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::rules::{self, Rules, Scope, always, among, call, name, non_negative, required, whole};
-use super::{Errors, IMMUTABLE, Path, certificates, each, has, int, invalid_each, same, text};
+use super::{Errors, IMMUTABLE, Path, certificates, each, int, invalid_each, text};
 use crate::meta as object;
 use crate::names;
 use crate::status::FieldError;
