@@ -76,6 +76,7 @@ areas! {
     ranges
     rbac
     reading
+    removed
     requests
     storage
     workloads
