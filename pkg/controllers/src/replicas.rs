@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
@@ -13,6 +14,31 @@ use crate::{meta, pod};
 
 /// No more than this many pods are made or deleted in one go.
 pub const BURST: usize = 500;
+
+/// How long a set whose pods keep failing waits between two rounds of them: first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Failures from before this time say nothing of the next pod.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// How long no pod is made, after those that were made at these times have failed. A node may turn each one away at once, and
+/// nothing else slows down who makes the next; upstream has a pause of this kind for DaemonSets alone, and a limit of requests
+/// for all of a process. Who failed after a long life is replaced at once.
+pub fn pause(failed: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
+    let recent = |made: &Timestamp| Duration::try_from(now.duration_since(*made)).is_ok_and(|age| age < FORGOTTEN);
+    let mut made: Vec<Timestamp> = failed.filter(recent).collect();
+    made.sort_unstable();
+    let (mut pause, mut until) = (PAUSES.0, Timestamp::MIN);
+    for made in made {
+        // One round is what is made until the next one may begin.
+        if made >= until {
+            until = made.checked_add(pause).unwrap_or(Timestamp::MAX);
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+    Duration::try_from(until.duration_since(now))
+        .ok()
+        .filter(|left| !left.is_zero())
+}
 
 /// A pod as the template has it, managed by `owner`.
 pub fn from_template(template: &PodTemplateSpec, owner_name: &str, owner: OwnerReference) -> Pod {
@@ -124,6 +150,28 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn pods_that_fail_at_once_are_made_in_rounds_ever_further_apart() {
+        let begin: Timestamp = "2024-01-01T00:00:00Z".parse().unwrap();
+        let at = |seconds: u64| begin.checked_add(Duration::from_secs(seconds)).unwrap();
+        let mut failed: Vec<Timestamp> = Vec::new();
+        let mut rounds = Vec::new();
+        for second in 0..3600 {
+            if pause(failed.iter().copied(), at(second)).is_none() {
+                rounds.push(second);
+                failed.extend([at(second); 3]);
+            }
+        }
+        assert_eq!(rounds[..9], [0, 1, 3, 7, 15, 31, 63, 127, 255]);
+        assert!(rounds.len() <= 21, "{rounds:?}");
+        // One that failed is replaced at once if it was made a while ago, however many did so before.
+        assert_eq!(pause([at(0)].into_iter(), at(1)), None);
+        assert_eq!(pause(failed.into_iter(), at(3 * 3600)), None);
+        assert_eq!(pause(std::iter::empty(), at(0)), None);
+        // A clock that is behind makes nobody wait for ever.
+        assert_eq!(pause([at(9000)].into_iter(), at(0)), None);
+    }
 
     fn made(name: &str, node: &str, phase: &str, ready: bool, cost: &str) -> Arc<Pod> {
         let conditions: Value = json!([{"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": "2024-01-01T00:00:00Z"}]);

@@ -107,11 +107,19 @@ impl Reconcile for Controller {
         .await?;
         let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
 
-        let mut failure = None;
-        if missing.is_none() && !meta::deleting(&*set) {
-            failure = self.manage(&key, &set, &active).await.err();
-        }
         let now = Timestamp::now();
+        let failed = claimed.iter().filter(|p| pod::phase(p) == "Failed");
+        let pause = replicas::pause(
+            failed.filter_map(|p| Some(p.metadata.creation_timestamp.as_ref()?.0)),
+            now,
+        );
+        let (mut failure, mut paused) = (None, Next::Done);
+        if missing.is_none() && !meta::deleting(&*set) {
+            match self.manage(&key, &set, &active, pause).await {
+                Ok(next) => paused = next,
+                Err(error) => failure = Some(error),
+            }
+        }
         let status = status(&set, &claimed, failure.as_ref(), active.len(), now);
         let changed = set.status.as_ref() != Some(&status);
         if changed {
@@ -127,15 +135,25 @@ impl Reconcile for Controller {
             return Err(error);
         }
         let next = next_availability(&active, spec.min_ready_seconds.unwrap_or(0), now);
-        Ok(next.sooner(missing.map_or(Next::Done, Next::After)))
+        Ok(next.sooner(paused).sooner(missing.map_or(Next::Done, Next::After)))
     }
 }
 
 impl Controller {
-    async fn manage(&self, key: &Key, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Error> {
-        let Some(spec) = &set.spec else { return Ok(()) };
+    /// `pause`: before which no pod is made, where there is one.
+    async fn manage(
+        &self,
+        key: &Key,
+        set: &ReplicaSet,
+        active: &[Arc<Pod>],
+        pause: Option<Duration>,
+    ) -> Result<Next, Error> {
+        let Some(spec) = &set.spec else { return Ok(Next::Done) };
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-        if active.len() < wanted {
+        if let Some(pause) = pause.filter(|_| active.len() < wanted) {
+            return Ok(Next::After(pause));
+        }
+        let done = if active.len() < wanted {
             self.create(key, set, (wanted - active.len()).min(replicas::BURST))
                 .await
         } else if active.len() > wanted {
@@ -153,7 +171,8 @@ impl Controller {
                 .await
         } else {
             Ok(())
-        }
+        };
+        done.map(|()| Next::Done)
     }
 
     async fn create(&self, key: &Key, set: &ReplicaSet, count: usize) -> Result<(), Error> {
