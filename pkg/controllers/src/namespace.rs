@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
-use crate::monitor::{Discovered, Kind};
+use crate::monitor::{Discovered, Hub, Kind};
 
 const WORKERS: usize = 4;
 const FINALIZER: &str = "kubernetes";
@@ -133,6 +133,16 @@ impl Remaining {
         }
     }
 
+    /// Whether there is something left; an error where that is not known.
+    fn holds(&self, namespace: &str) -> Result<bool, Error> {
+        let failures = [&*self.undiscovered, &*self.failures].concat();
+        if !failures.is_empty() {
+            let failures = failures.join(", ");
+            return Err(Error::Invalid(format!("clear namespace {namespace}: {failures}")));
+        }
+        Ok(!self.is_empty())
+    }
+
     fn is_empty(&self) -> bool {
         self.objects.is_empty() && self.undiscovered.is_empty() && self.failures.is_empty()
     }
@@ -163,7 +173,7 @@ impl Reconcile for Controller {
         if !finalizers.iter().any(|f| f == FINALIZER) {
             return Ok(Next::Done);
         }
-        let mut remaining = self.clear(name, &kinds).await;
+        let mut remaining = clear(&self.ctx.client, name, &kinds).await;
         remaining.undiscovered = failures;
         if set_conditions(&mut live, &remaining) {
             let updated = api.replace_status(name, &PostParams::default(), &live).await;
@@ -172,15 +182,12 @@ impl Reconcile for Controller {
                 None => return Ok(Next::Done),
             }
         }
-        let failures = [&*remaining.undiscovered, &*remaining.failures].concat();
-        if !failures.is_empty() {
-            return Err(Error::Invalid(format!(
-                "clear namespace {name}: {}",
-                failures.join(", ")
-            )));
-        }
-        if !remaining.is_empty() {
+        if remaining.holds(name)? {
             return Ok(Next::After(LOOK_AGAIN));
+        }
+        let late = clear_late(&self.ctx.client, &self.ctx.hub, name, &kinds).await;
+        if late.holds(name)? {
+            return Ok(Next::After(PAUSE));
         }
         if let Some(spec) = &mut live.spec {
             spec.finalizers = Some(finalizers.into_iter().filter(|f| f != FINALIZER).collect());
@@ -192,34 +199,42 @@ impl Reconcile for Controller {
     }
 }
 
-impl Controller {
-    /// Deletes what is there and tells what stays for now. Pods alone at first: what they need while they end is still there.
-    async fn clear(&self, namespace: &str, kinds: &[Arc<Kind>]) -> Remaining {
-        let mut remaining = Remaining::default();
-        let (pods, others): (Vec<_>, Vec<_>) = kinds
-            .iter()
-            .filter(|k| k.namespaced && k.can(verbs::DELETE) && k.can(verbs::LIST))
-            .cloned()
-            .partition(|k| k.api.group.is_empty() && k.api.plural == "pods");
-        for kinds in [pods, others] {
-            let results: Vec<_> = futures::stream::iter(kinds)
-                .map(|kind| async move { (kind.clone(), clear_kind(&self.ctx.client, namespace, &kind).await) })
-                .buffer_unordered(PARALLEL)
-                .collect()
-                .await;
-            for (kind, result) in results {
-                match result {
-                    Ok(left) => remaining.count(&kind, left),
-                    Err(error) => remaining.failures.push(error.to_string()),
-                }
-            }
-            if !remaining.is_empty() {
-                break;
+/// [`clear`] for kinds that have come since those `known` were learned. What is not found here stays in the store, and is there
+/// again when somebody makes a namespace of this name.
+async fn clear_late(client: &Client, hub: &Hub, namespace: &str, known: &[Arc<Kind>]) -> Remaining {
+    let Discovered { mut kinds, failures } = hub.discover(client).await;
+    kinds.retain(|kind| !known.contains(kind));
+    let mut remaining = clear(client, namespace, &kinds).await;
+    remaining.undiscovered = failures;
+    remaining
+}
+
+/// Deletes what is there and tells what stays for now. Pods alone at first: what they need while they end is still there.
+async fn clear(client: &Client, namespace: &str, kinds: &[Arc<Kind>]) -> Remaining {
+    let mut remaining = Remaining::default();
+    let (pods, others): (Vec<_>, Vec<_>) = kinds
+        .iter()
+        .filter(|k| k.namespaced && k.can(verbs::DELETE) && k.can(verbs::LIST))
+        .cloned()
+        .partition(|k| k.api.group.is_empty() && k.api.plural == "pods");
+    for kinds in [pods, others] {
+        let results: Vec<_> = futures::stream::iter(kinds)
+            .map(|kind| async move { (kind.clone(), clear_kind(client, namespace, &kind).await) })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        for (kind, result) in results {
+            match result {
+                Ok(left) => remaining.count(&kind, left),
+                Err(error) => remaining.failures.push(error.to_string()),
             }
         }
-        remaining.failures.sort();
-        remaining
+        if !remaining.is_empty() {
+            break;
+        }
     }
+    remaining.failures.sort();
+    remaining
 }
 
 /// What is left of one kind.
@@ -445,6 +460,49 @@ mod tests {
         };
         let left = clear_kind(&Client::new(serve, "default"), "ns", &kind).await.unwrap();
         assert_eq!(left, Left::default());
+    }
+
+    /// The monitor hears of a definition a moment later than the API server serves its kind.
+    #[tokio::test]
+    async fn a_kind_that_came_since_is_found_and_cleared_before_the_namespace_goes() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = asked.clone();
+        let serve = tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            heard.lock().push(format!("{} {path}", request.method()));
+            let verbs = ["list", "delete", "deletecollection"];
+            let widgets = json!({"resource": "widgets", "responseKind": {"kind": "Widget"}, "scope": "Namespaced",
+                "verbs": verbs});
+            let group = json!({"metadata": {"name": "example.com"},
+                "versions": [{"version": "v1", "resources": [widgets]}]});
+            let cleared = heard.lock().iter().any(|asked| asked.starts_with("DELETE"));
+            let body = match path.as_str() {
+                "/api" => json!({"items": []}),
+                "/apis" => json!({"items": [group]}),
+                _ if cleared => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": {}, "items": []}),
+                _ => {
+                    let mut page = page(&request);
+                    page["metadata"] = json!({});
+                    page["items"][0]["metadata"] = json!({"name": "a", "namespace": "ns"});
+                    page
+                }
+            };
+            async move { Ok::<_, Infallible>(Response::new(Body::from(body.to_string().into_bytes()))) }
+        });
+        let (client, hub) = (Client::new(serve, "default"), Hub::default());
+        assert_eq!(clear_late(&client, &hub, "ns", &[]).await, Remaining::default());
+        let widgets = "/apis/example.com/v1/namespaces/ns/widgets";
+        assert!(
+            asked.lock().contains(&format!("DELETE {widgets}")),
+            "{:?}",
+            asked.lock()
+        );
+        // What was known was cleared before.
+        let known = hub.discover(&client).await.kinds;
+        asked.lock().clear();
+        clear_late(&client, &hub, "ns", &known).await;
+        assert_eq!(*asked.lock(), ["GET /api", "GET /apis"]);
     }
 
     #[test]

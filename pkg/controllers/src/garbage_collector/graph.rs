@@ -239,6 +239,17 @@ impl Graph {
         gone.iter().flat_map(|uid| self.deleted(uid)).collect()
     }
 
+    /// The objects of a kind are another's from now on. They go on blocking their owners until that one's list says which are there.
+    pub fn moved(&mut self, kind: &Arc<Kind>, next: &Arc<Kind>) {
+        let Some(count) = self.counts.remove(kind) else { return };
+        *self.counts.entry(next.clone()).or_default() += count;
+        for node in self.nodes.values_mut().filter(|node| node.kind.as_ref() == Some(kind)) {
+            node.kind = Some(next.clone());
+            node.api_version.clone_from(&next.api.api_version);
+            node.kind_name.clone_from(&next.api.kind);
+        }
+    }
+
     /// Are all its owners known to be there, and to stay? Then nothing need be asked: when one goes, the object comes up again. (At the start
     /// many objects are seen before their owners are.)
     pub fn is_settled(&self, uid: &str) -> bool {
@@ -380,6 +391,26 @@ mod tests {
         assert_eq!(graph.blockers("a"), ["b"]);
         assert_eq!(graph.deleted("b"), check(&["a"]));
         assert!(graph.blockers("a").is_empty());
+    }
+
+    /// Else the finalizer of the owner would go before they do.
+    #[test]
+    fn what_moves_to_another_version_goes_on_blocking() {
+        let (mut graph, kind) = (Graph::default(), kind());
+        let mut later = Kind::clone(&kind);
+        later.api.api_version = "v2".to_owned();
+        let later = Arc::new(later);
+        graph.applied(&kind, &object("a", &[], Some(FOREGROUND)));
+        graph.applied(&kind, &object("b", &["a"], None));
+        graph.applied(&kind, &object("c", &["a"], None));
+        graph.moved(&kind, &later);
+        let mut blockers = graph.blockers("a");
+        blockers.sort();
+        assert_eq!(blockers, ["b", "c"]);
+        assert_eq!(graph.counts, HashMap::from([(later.clone(), 3)]));
+        let here = HashSet::from(["a".to_owned(), "b".to_owned()]);
+        assert_eq!(graph.listed(&later, &here), check(&["a"]));
+        assert_eq!(graph.blockers("a"), ["b"]);
     }
 
     #[test]

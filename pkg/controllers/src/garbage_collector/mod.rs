@@ -73,6 +73,10 @@ fn apply(graph: &mut Graph, change: &Change) -> Vec<Task> {
         Change::Deleted(_, meta) => graph.deleted(meta.uid.as_deref().unwrap_or_default()),
         Change::Listed(kind, uids) => graph.listed(kind, uids),
         Change::Unserved(kind) => graph.listed(kind, &std::collections::HashSet::new()),
+        Change::Moved(kind, next) => {
+            graph.moved(kind, next);
+            Vec::new()
+        }
     }
 }
 

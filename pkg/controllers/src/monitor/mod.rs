@@ -27,11 +27,14 @@ use tokio_util::sync::DropGuard;
 pub use discovery::Discovered;
 use discovery::Discovery;
 
-/// Kinds that own nothing and are owned by nothing, and of which there are many.
-const IGNORED: &[&str] = &["events"];
+/// Kinds, by group and plural, that own nothing and are owned by nothing, and of which there are many.
+const IGNORED: &[(&str, &str)] = &[("", "events"), ("events.k8s.io", "events")];
 
 /// Kinds whose change means that there may be other kinds.
-const DEFINING: &[&str] = &["customresourcedefinitions", "apiservices"];
+const DEFINING: &[(&str, &str)] = &[
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apiregistration.k8s.io", "apiservices"),
+];
 
 /// How long all kinds together may take to list; then garbage collection begins without those that could not, as upstream's does. What it
 /// deletes it reads before, with all owners: a kind that is not seen keeps garbage, and loses nothing.
@@ -65,7 +68,11 @@ impl Kind {
         [verbs::LIST, verbs::WATCH, verbs::DELETE]
             .iter()
             .all(|verb| self.can(verb))
-            && !IGNORED.contains(&self.api.plural.as_str())
+            && !self.is_of(IGNORED)
+    }
+
+    fn is_of(&self, names: &[(&str, &str)]) -> bool {
+        names.contains(&(&self.api.group, &self.api.plural))
     }
 
     fn selection(&self) -> Selection {
@@ -105,14 +112,15 @@ pub enum Change {
     Listed(Arc<Kind>, HashSet<String>),
     /// The kind itself is gone.
     Unserved(Arc<Kind>),
+    /// The kind's objects are seen as those of the other one from now on: in another version, or with other verbs.
+    Moved(Arc<Kind>, Arc<Kind>),
 }
 
 impl Change {
     fn kind(&self) -> &Arc<Kind> {
         match self {
-            Change::Applied(kind, _) | Change::Deleted(kind, _) | Change::Listed(kind, _) | Change::Unserved(kind) => {
-                kind
-            }
+            Change::Applied(kind, _) | Change::Deleted(kind, _) | Change::Listed(kind, _) => kind,
+            Change::Unserved(kind) | Change::Moved(kind, _) => kind,
         }
     }
 }
@@ -133,6 +141,11 @@ impl Default for Hub {
 }
 
 impl Hub {
+    /// Which kinds there are at this moment, of which the monitor may not have heard yet.
+    pub async fn discover(&self, client: &Client) -> Discovered {
+        Discovery::default().discover(client, &self.discovered().kinds).await
+    }
+
     /// What discovery told the last time; nothing before the first.
     pub fn discovered(&self) -> Discovered {
         self.discovered.read().clone()
@@ -202,7 +215,11 @@ pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
                 // First: who hears of a kind that is gone asks which there are.
                 *monitor.hub.discovered.write() = found;
                 for kind in gone {
-                    publish(&monitor.hub, Change::Unserved(kind), &mut tell);
+                    let change = match watches.successor(&kind) {
+                        Some(next) => Change::Moved(kind, next),
+                        None => Change::Unserved(kind),
+                    };
+                    publish(&monitor.hub, change, &mut tell);
                 }
             }
             () = &mut patience, if !*monitor.synced.borrow() => {
@@ -280,7 +297,7 @@ impl Watches {
     fn hear(&mut self, change: &Change) -> Option<bool> {
         let watch = self.of.get_mut(change.kind())?;
         // Kinds found in the first discovery are not news; what changes from now on may be.
-        let defines = watch.listed && DEFINING.contains(&change.kind().api.plural.as_str());
+        let defines = watch.listed && change.kind().is_of(DEFINING);
         watch.listed |= matches!(change, Change::Listed(..));
         Some(defines)
     }
@@ -298,6 +315,13 @@ impl Watches {
             .collect();
         names.sort();
         names.join(", ")
+    }
+
+    /// What is watched now of a kind that is not, which has the same objects.
+    fn successor(&self, gone: &Kind) -> Option<Arc<Kind>> {
+        let identity = |kind: &Kind| (kind.api.group.clone(), kind.api.plural.clone(), kind.namespaced);
+        let gone = identity(gone);
+        self.of.keys().find(|kind| identity(kind) == gone).cloned()
     }
 
     /// Watches these kinds, and returns those that are watched no more.
@@ -323,7 +347,7 @@ fn publish(hub: &Hub, change: Change, tell: &mut impl FnMut(&Change)) {
     let namespace = match &change {
         Change::Deleted(_, gone) => gone.namespace.clone(),
         Change::Listed(..) | Change::Unserved(_) => Some(String::new()),
-        Change::Applied(..) => None,
+        Change::Applied(..) | Change::Moved(..) => None,
     };
     tell(&change);
     if let Some(namespace) = namespace {

@@ -17,14 +17,16 @@ use super::*;
 #[derive(Clone)]
 struct Server {
     /// The one kind that it has.
+    group: &'static str,
     kind: &'static str,
     plural: &'static str,
     discoveries: Arc<AtomicU32>,
 }
 
 impl Server {
-    fn of(kind: &'static str, plural: &'static str) -> Self {
+    fn of(group: &'static str, kind: &'static str, plural: &'static str) -> Self {
         Server {
+            group,
             kind,
             plural,
             discoveries: Arc::default(),
@@ -41,14 +43,16 @@ impl Server {
 }
 
 async fn serve(server: Server, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
-    let body = match request.uri().path() {
-        "/api" => groups(&[group("", &version("v1", &[(server.plural, server.kind)]))]),
-        "/apis" => {
-            server.discoveries.fetch_add(1, Ordering::SeqCst);
-            groups(&[])
-        }
+    let path = request.uri().path();
+    let has = groups(&[group(server.group, &version("v1", &[(server.plural, server.kind)]))]);
+    let body = match path {
+        "/api" | "/apis" if (path == "/api") == server.group.is_empty() => has,
+        "/api" | "/apis" => groups(&[]),
         other => panic!("{other} is asked for"),
     };
+    if path == "/apis" {
+        server.discoveries.fetch_add(1, Ordering::SeqCst);
+    }
     Ok(Response::new(Body::from(body.to_string().into_bytes())))
 }
 
@@ -136,7 +140,7 @@ async fn a_kind_is_followed_through_panics_errors_and_lost_history() {
     let hub = Arc::new(Hub::default());
     let mut gone = hub.gone();
     let monitor = Monitor {
-        client: Server::of("ConfigMap", "configmaps").client(),
+        client: Server::of("", "ConfigMap", "configmaps").client(),
         feed: script.clone(),
         hub: hub.clone(),
         synced,
@@ -151,6 +155,7 @@ async fn a_kind_is_followed_through_panics_errors_and_lost_history() {
             Change::Deleted(_, meta) => format!("-{}", meta.uid.as_ref().unwrap()),
             Change::Listed(_, uids) => format!("{uids:?}"),
             Change::Unserved(_) => "unserved".into(),
+            Change::Moved(_, next) => format!("moved to {}", next.api.api_version),
         });
     };
     let follow = async {
@@ -287,7 +292,7 @@ impl Feed for Definitions {
 
 #[tokio::test(start_paused = true)]
 async fn many_definitions_that_come_together_are_asked_about_once() {
-    let server = Server::of("CustomResourceDefinition", "customresourcedefinitions");
+    let server = Server::of(EXTENSIONS, DEFINITIONS.1, DEFINITIONS.0);
     let monitor = Monitor {
         client: server.client(),
         feed: Arc::new(Definitions),
@@ -319,10 +324,10 @@ async fn late(server: Late, request: Request<Body>) -> Result<Response<Body>, st
     let has_widgets = Instant::now() >= server.from;
     let (tag, body) = match (request.uri().path(), has_widgets) {
         ("/api", _) => ("core", groups(&[])),
-        (_, false) => ("a", groups(&[group("g", &version("v1", &[DEFINITIONS]))])),
+        (_, false) => ("a", groups(&[group(EXTENSIONS, &version("v1", &[DEFINITIONS]))])),
         (_, true) => (
             "b",
-            groups(&[group("g", &version("v1", &[DEFINITIONS, ("widgets", "Widget")]))]),
+            groups(&[group(EXTENSIONS, &version("v1", &[DEFINITIONS, ("widgets", "Widget")]))]),
         ),
     };
     let known = request.headers().get("if-none-match");
@@ -337,6 +342,7 @@ async fn late(server: Late, request: Request<Body>) -> Result<Response<Body>, st
     Ok(response)
 }
 
+const EXTENSIONS: &str = "apiextensions.k8s.io";
 const DEFINITIONS: (&str, &str) = ("customresourcedefinitions", "CustomResourceDefinition");
 
 /// One definition, a minute after the list of them; or none.
@@ -374,7 +380,7 @@ async fn found_after(from: Duration, defined: bool) -> (Duration, u32) {
         synced: watch::channel(false).0,
     };
     let shown = async {
-        while hub.kind("g/v1", "Widget").is_none() {
+        while hub.kind("apiextensions.k8s.io/v1", "Widget").is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -383,7 +389,7 @@ async fn found_after(from: Duration, defined: bool) -> (Duration, u32) {
         () = shown => {}
         () = tokio::time::sleep(Duration::from_secs(300)) => panic!("it is never seen"),
     }
-    assert!(hub.kind("g/v1", DEFINITIONS.1).is_some());
+    assert!(hub.kind("apiextensions.k8s.io/v1", DEFINITIONS.1).is_some());
     (start.elapsed(), sent.load(Ordering::SeqCst))
 }
 
@@ -402,4 +408,53 @@ async fn what_the_server_makes_of_a_definition_later_is_seen() {
     let (at, sent) = found_after(minute + Duration::from_secs(5), false).await;
     assert!(at < minute + Duration::from_secs(35), "{at:?}");
     assert_eq!(sent, 3);
+}
+
+fn kind(group: &str, plural: &str) -> Kind {
+    Kind {
+        api: ApiResource {
+            group: group.to_owned(),
+            plural: plural.to_owned(),
+            ..ApiResource::erase::<k8s_openapi::api::core::v1::Event>(&())
+        },
+        namespaced: true,
+        verbs: [verbs::LIST, verbs::WATCH, verbs::DELETE].map(str::to_owned).to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn a_kind_in_another_version_is_told_from_one_that_is_gone() {
+    let first = Arc::new(kind("example.com", "widgets"));
+    let mut later = Kind::clone(&first);
+    later.api.version = "v2".to_owned();
+    let later = Arc::new(later);
+    let feed: Arc<dyn Feed> = Arc::new(OneDefinition(false));
+    let mut watches = Watches::default();
+    watches.renew(&feed, std::slice::from_ref(&first));
+    let gone = watches.renew(&feed, std::slice::from_ref(&later));
+    assert_eq!(gone.as_slice(), std::slice::from_ref(&first));
+    assert_eq!(watches.successor(&first), Some(later.clone()));
+    let other = Arc::new(kind("other.example.com", "widgets"));
+    let gone = watches.renew(&feed, &[other]);
+    assert_eq!(gone.as_slice(), std::slice::from_ref(&later));
+    assert_eq!(watches.successor(&later), None);
+}
+
+#[test]
+fn a_kind_is_known_by_its_group_and_plural() {
+    for (group, plural, monitored, defines) in [
+        ("", "events", false, false),
+        ("events.k8s.io", "events", false, false),
+        ("example.com", "events", true, false),
+        ("apiextensions.k8s.io", "customresourcedefinitions", true, true),
+        ("apiregistration.k8s.io", "apiservices", true, true),
+        ("example.com", "apiservices", true, false),
+    ] {
+        let kind = kind(group, plural);
+        assert_eq!(
+            (kind.is_monitored(), kind.is_of(DEFINING)),
+            (monitored, defines),
+            "{plural}.{group}"
+        );
+    }
 }
