@@ -89,11 +89,6 @@ impl Cache {
         &self.counts
     }
 
-    /// The node that the pod is on.
-    pub fn node_of(&self, uid: &str) -> Option<&str> {
-        self.pods.get(uid).map(String::as_str)
-    }
-
     fn slot(&mut self, name: &str) -> &mut NodeInfo {
         let at = *self.at.entry(name.to_owned()).or_insert_with(|| {
             self.nodes.push(NodeInfo::named(name));

@@ -1,8 +1,8 @@
 //! What a pod asks of a node and what a node offers, as plain integers: computed once per object, added and compared per cycle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Node, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use mk8s_api::quantity::Quantity;
 
@@ -119,16 +119,18 @@ pub fn allocatable(node: &Node) -> Resources {
 
 /// What the pod asks for: its containers together, or more where an init container needs more than was taken before it; and its overhead.
 pub fn requests(pod: &Pod) -> Resources {
+    let told = Told::of(pod);
     pod.spec
         .as_ref()
-        .map_or_else(Resources::default, |spec| fold(spec, container_requests))
+        .map_or_else(Resources::default, |spec| fold(spec, |own| told.requests(own)))
 }
 
 /// The same for scores, where a container without a request counts as a small one.
 pub fn nonzero_requests(pod: &Pod) -> Resources {
+    let told = Told::of(pod);
     pod.spec.as_ref().map_or_else(Resources::default, |spec| {
         fold(spec, |container| {
-            let mut requests = container_requests(container);
+            let mut requests = told.requests(container);
             let has = |name| {
                 container
                     .resources
@@ -147,8 +149,40 @@ pub fn nonzero_requests(pod: &Pod) -> Resources {
     })
 }
 
-fn container_requests(container: &Container) -> Resources {
-    Resources::from_list(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+/// What the pod's node tells of its containers, by their names.
+struct Told<'a> {
+    statuses: HashMap<&'a str, &'a ContainerStatus>,
+    infeasible: bool,
+}
+
+impl<'a> Told<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        let status = pod.status.iter();
+        let init = status.clone().flat_map(|s| s.init_container_statuses.iter().flatten());
+        let main = status.clone().flat_map(|s| s.container_statuses.iter().flatten());
+        let mut conditions = status.flat_map(|s| s.conditions.iter().flatten());
+        let pending = conditions.find(|condition| condition.type_ == "PodResizePending");
+        Told {
+            statuses: init.chain(main).map(|told| (told.name.as_str(), told)).collect(),
+            infeasible: pending.is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible")),
+        }
+    }
+
+    /// What a container asks for or has, whichever is more: its node may not have resized it yet. Where the node never will,
+    /// what it has.
+    fn requests(&self, container: &Container) -> Resources {
+        let asked = Resources::from_list(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+        let told = self.statuses.get(container.name.as_str());
+        let Some((told, actual)) = told.and_then(|told| Some((told, told.resources.as_ref()?))) else {
+            return asked;
+        };
+        let mut has = Resources::from_list(actual.requests.as_ref());
+        has.max(&Resources::from_list(told.allocated_resources.as_ref()));
+        if !self.infeasible {
+            has.max(&asked);
+        }
+        has
+    }
 }
 
 fn fold(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
@@ -211,6 +245,31 @@ mod tests {
         };
         assert_eq!(requests(&pod(spec("200m"))).milli_cpu, 600);
         assert_eq!(requests(&pod(spec("700m"))).milli_cpu, 800);
+    }
+
+    #[test]
+    fn a_container_that_is_not_resized_counts_as_what_it_has() {
+        for (asks, has, pending, expected) in [
+            ("100m", None, "", 100),
+            ("100m", Some("100m"), "", 100),
+            ("100m", Some("4"), "Infeasible", 4000),
+            ("100m", Some("4"), "", 4000),
+            ("1000", Some("1"), "Infeasible", 1000),
+            ("1000", Some("1"), "Deferred", 1_000_000),
+        ] {
+            let list = |cpu: &str| json!({"requests": {"cpu": cpu}});
+            let pod: Pod = serde_json::from_value(json!({
+                "spec": {"containers": [{"name": "c", "resources": list(asks)}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": pending}],
+                    "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                        "resources": has.map(list)}],
+                },
+            }))
+            .unwrap();
+            let asked = (requests(&pod).milli_cpu, nonzero_requests(&pod).milli_cpu);
+            assert_eq!(asked, (expected, expected), "{asks} {has:?} {pending}");
+        }
     }
 
     #[test]

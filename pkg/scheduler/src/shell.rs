@@ -1,6 +1,6 @@
 //! The one task that owns the scheduler's state: takes in events, decides, binds, reports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,7 @@ use crate::cycle;
 use crate::filters::{ANY, Filter};
 use crate::info::PodInfo;
 use crate::queue::Queue;
+use crate::resources;
 use crate::spread::{Groups, Spread};
 
 /// Bindings under way; beyond, decisions wait.
@@ -56,6 +57,8 @@ struct Scheduler {
     queue: Queue,
     groups: Groups,
     bindings: Jobs<Binding, Result<(), kube::Error>>,
+    /// Pods (uid) that are counted on a node without an event that shows them there.
+    assumed: HashSet<String>,
     reports: Jobs<(), ()>,
     /// Waiting for one of `reports` to end, by the pod's uid.
     unreported: HashMap<String, Report>,
@@ -109,6 +112,8 @@ fn same(old: &Pod, new: &Pod) -> bool {
         && old.metadata.labels == new.metadata.labels
         && is_terminal(old) == is_terminal(new)
         && old.spec == new.spec
+        // What its containers have, where that is not what they ask for.
+        && resources::requests(old) == resources::requests(new)
 }
 
 /// Which filters a node's change may please.
@@ -139,6 +144,7 @@ impl Scheduler {
             queue: Queue::default(),
             groups: Groups::default(),
             bindings: Jobs::default(),
+            assumed: HashSet::new(),
             reports: Jobs::default(),
             unreported: HashMap::new(),
             start: 0,
@@ -254,6 +260,7 @@ impl Scheduler {
         let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
         if !node.is_empty() {
             self.queue.remove(&uid);
+            self.assumed.remove(&uid);
             self.cache.add_pod(&PodInfo::new(pod), &node);
         } else if pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(&uid);
@@ -266,12 +273,17 @@ impl Scheduler {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.queue.remove(uid);
         self.unreported.remove(uid);
+        self.assumed.remove(uid);
         if self.cache.remove_pod(uid) {
-            self.queue.wake(
-                Filter::NodeResourcesFit as u32 | Filter::NodePorts as u32,
-                Instant::now(),
-            );
+            self.room_is_free();
         }
+    }
+
+    fn room_is_free(&mut self) {
+        self.queue.wake(
+            Filter::NodeResourcesFit as u32 | Filter::NodePorts as u32,
+            Instant::now(),
+        );
     }
 
     fn service_event(&mut self, event: Event<Service>) {
@@ -321,6 +333,7 @@ impl Scheduler {
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
         self.cache.add_pod(&pod, &node);
+        self.assumed.insert(pod.uid().to_owned());
         self.unreported.remove(pod.uid());
         let meta = &pod.pod.metadata;
         let (namespace, name) = (
@@ -351,19 +364,22 @@ impl Scheduler {
     fn bound(&mut self, binding: Binding, result: Result<(), BindError>) {
         let Binding { pod, node } = binding;
         let Err(error) = result else {
+            self.assumed.remove(pod.uid());
             let message = format!("Successfully assigned {} to {node}", pod.key());
             self.recorder
                 .event(&reference(&pod.pod), "Normal", "Scheduled", "Binding", &message);
             return;
         };
-        // Gone from the queue: deleted, or bound after all as an event has told since.
-        if self.queue.get(pod.uid()).is_none() {
+        // Bound after all, as an event has told since: the room is the pod's.
+        if !self.assumed.remove(pod.uid()) {
             return;
         }
-        tracing::warn!(pod = pod.key(), node, %error, "binding failed");
-        if self.cache.node_of(pod.uid()) == Some(node.as_str()) {
-            self.cache.remove_pod(pod.uid());
+        self.cache.remove_pod(pod.uid());
+        // Deleted meanwhile: it may stay for long yet, and nobody is to wait for its room.
+        if self.queue.get(pod.uid()).is_none() {
+            return self.room_is_free();
         }
+        tracing::warn!(pod = pod.key(), node, %error, "binding failed");
         self.queue.failed(pod.uid(), Instant::now());
         let gone = matches!(&error, BindError::Refused(kube::Error::Api(status)) if status.code == 404);
         if !gone {
@@ -453,5 +469,52 @@ fn reference(pod: &Pod) -> ObjectReference {
         uid: pod.metadata.uid.clone(),
         resource_version: pod.metadata.resource_version.clone(),
         field_path: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn room_of_a_binding_that_failed_is_free_unless_the_pod_is_there() {
+        let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
+        let client = Client::new(tower::service_fn(serve), "d");
+        let scope = Supervisor::new(CancellationToken::new());
+        let pod = |deleted: bool, node: Option<&str>| -> Arc<Pod> {
+            let deleted = deleted.then_some("2024-01-01T00:00:00Z");
+            let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p", "deletionTimestamp": deleted},
+                "spec": {"containers": [{"name": "c"}], "nodeName": node}});
+            Arc::new(serde_json::from_value(pod).unwrap())
+        };
+        for (meanwhile, counted, queued) in [
+            (None, false, true),
+            (Some(pod(true, None)), false, false),
+            (Some(pod(false, Some("n"))), true, false),
+            (Some(pod(true, Some("n"))), true, false),
+        ] {
+            let recorder = SeriesRecorder::new(client.clone(), crate::NAME, "test", &scope);
+            let mut state = Scheduler::new(client.clone(), recorder);
+            state.pod_applied(pod(false, None));
+            let info = state.queue.pop().unwrap();
+            state.bind(info.clone(), "n".to_owned());
+            if let Some(event) = meanwhile {
+                state.pod_applied(event);
+            }
+            let binding = Binding {
+                pod: info,
+                node: "n".to_owned(),
+            };
+            state.bound(binding, Err(JobError::Cancelled { job: "binding" }.into()));
+            assert_eq!(state.queue.get("p").is_some(), queued);
+            assert_eq!(state.cache.remove_pod("p"), counted);
+        }
     }
 }
