@@ -120,10 +120,8 @@ fn object(fixtures: &Fixtures, kind: [&str; 3], part: &str) -> (String, Value) {
     (fixture.name.clone(), object)
 }
 
-/// The resources that a server's discovery names.
-async fn discover(client: &mut Client) -> Result<Vec<Resource>, Failure> {
-    let fixtures = fixtures();
-    let mut found = Vec::new();
+/// The groups that a server's discovery names, each with each of its versions.
+async fn versions(client: &mut Client) -> Result<Vec<(String, String)>, Failure> {
     let (_, groups) = client.ask("GET", "/apis", None).await?;
     let listed = groups["groups"].as_array().cloned().unwrap_or_default();
     let mut versions = vec![(String::new(), "v1".to_string())];
@@ -133,7 +131,14 @@ async fn discover(client: &mut Client) -> Result<Vec<Resource>, Failure> {
             versions.push((text(&group["name"]), text(&version["version"])));
         }
     }
-    for (group, version) in versions {
+    Ok(versions)
+}
+
+/// The resources that a server's discovery names.
+async fn discover(client: &mut Client) -> Result<Vec<Resource>, Failure> {
+    let fixtures = fixtures();
+    let mut found = Vec::new();
+    for (group, version) in versions(client).await? {
         let base = if group.is_empty() {
             "/api/v1".into()
         } else {

@@ -171,6 +171,15 @@ impl State {
         self.reserved.insert(Arc::new(reserved)).clone()
     }
 
+    /// What the kernel lacks; everything, where nothing of it is known.
+    fn changes(&mut self, node: &Node, fresh: bool) -> Changes {
+        if fresh {
+            self.tracker.take_all(node)
+        } else {
+            self.tracker.take(node)
+        }
+    }
+
     /// Brings the tracker up to date with the objects.
     fn settle(&mut self, node: &mut Node, nodes: &Informer<api::Node>) {
         let zone = nodes.get(None, &node.name).as_deref().and_then(zone);
@@ -271,12 +280,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         while of_ranges.try_next().is_some() {}
         fresh |= state.ranges(&mut node, &own, &ranges);
         state.settle(&mut node, &nodes);
-        let changes = if fresh {
-            state.tracker.take_all(&node)
-        } else {
-            state.tracker.take(&node)
-        };
-        match kernel.apply(changes).await {
+        match kernel.apply(state.changes(&node, fresh)).await {
             Ok(()) => fresh = false,
             Err(error) => {
                 tracing::error!(%error, "service rules could not be applied; the table is made anew");

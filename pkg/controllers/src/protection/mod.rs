@@ -127,7 +127,7 @@ impl Reconcile for Protector {
         {
             return Ok(next);
         }
-        self.guarded.write(&self.ctx, &*object, &change).await?;
+        self.guarded.write(&self.ctx, &object, &change).await?;
         Ok(Next::Done)
     }
 }
