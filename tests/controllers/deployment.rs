@@ -1,5 +1,7 @@
 //! Deployments: their sets of replicas, and what a rollout does to Services, budgets and events.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -8,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::cluster::{Cluster, deployment, holds};
+use crate::cluster::{Cluster, deployment, holds, template};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deployment_behind_a_service_rolls_out_scales_and_goes() {
@@ -238,5 +240,31 @@ async fn recreating_deployment_ends_the_old_pods_first_and_can_go_back() {
             })
             .await;
     }
+    cluster.stop().await;
+}
+
+/// As a node turns them away that lacks what they ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_fail_at_once_are_made_anew_with_pauses() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    cluster.takes_pods("default").await;
+    let selector = json!({"matchLabels": {"app": "refused"}});
+    let refused = json!({"metadata": {"name": "refused"},
+        "spec": {"replicas": 2, "selector": selector, "template": template("refused", "fail")}});
+    cluster.create::<Deployment>("default", refused).await;
+    let count = || async {
+        let pods = cluster.api::<Pod>("default").list(&ListParams::default()).await;
+        pods.unwrap().items.len()
+    };
+    cluster
+        .until("they are made a second time", || async {
+            let pods = count().await;
+            holds(pods >= 4, pods)
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let pods = count().await;
+    assert!(pods <= 10, "{pods}");
     cluster.stop().await;
 }
