@@ -23,7 +23,7 @@ mod subscription;
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
 pub use events::{EventRecorder, SeriesRecorder};
 pub use feed::{Change, Feed, FeedError, Selection};
-pub use host_ports::lasting_containers;
+pub use host_ports::{HostPort, host_ports, lasting_containers};
 pub use http_feed::HttpFeed;
 pub use informer::{Index, Informer};
 pub use informers::Informers;

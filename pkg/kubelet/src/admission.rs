@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use mk8s_client::{HostPort, host_ports};
 use parking_lot::Mutex;
 
 use crate::agent::Agent;
@@ -22,38 +23,6 @@ struct Taken {
     requests: BTreeMap<String, i64>,
     ports: Vec<HostPort>,
     burstable_cpu: i64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HostPort {
-    ip: String,
-    protocol: String,
-    port: i32,
-}
-
-impl HostPort {
-    fn conflicts(&self, other: &Self) -> bool {
-        let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
-    }
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let network = pod::host_network(pod);
-    let containers = pod.spec.iter().flat_map(mk8s_client::lasting_containers);
-    let ports = containers.flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|p| {
-            let port = p.host_port.filter(|p| *p > 0).or(network.then_some(p.container_port))?;
-            Some(HostPort {
-                ip: p.host_ip.clone().unwrap_or_default(),
-                protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                port,
-            })
-        })
-        .collect()
 }
 
 /// Sysctls that stay within the pod's namespaces; others could disturb the node.
@@ -161,7 +130,7 @@ fn check_beside(
 ) -> Result<Taken, Verdict> {
     let mine = Taken {
         requests: resources::pod_requests(pod),
-        ports: host_ports(pod),
+        ports: host_ports(pod::spec(pod)),
         burstable_cpu: match qos::class(pod) {
             Class::Burstable => resources::pod_requests(pod).get("cpu").copied().unwrap_or(0),
             _ => 0,
@@ -225,7 +194,7 @@ impl Admission {
             Err(verdict) if !adopted => return Err(verdict),
             Err(_) => Taken {
                 requests: resources::pod_requests(pod),
-                ports: host_ports(pod),
+                ports: host_ports(pod::spec(pod)),
                 burstable_cpu: 0,
             },
             Ok(mine) => mine,

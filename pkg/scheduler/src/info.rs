@@ -4,27 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use mk8s_client::{HostPort, host_ports};
 
 use crate::affinity::Terms;
 use crate::resources::{self, Resources};
-
-/// A host port that a pod takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort {
-    ip: String,
-    protocol: String,
-    port: i32,
-}
-
-impl HostPort {
-    /// Two pods can't both have it. The address 0.0.0.0 meets every other.
-    pub fn conflicts(&self, other: &HostPort) -> bool {
-        const ANY: &str = "0.0.0.0";
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
-    }
-}
 
 /// A pod as the scheduler sees it.
 #[derive(Debug)]
@@ -50,7 +33,7 @@ impl PodInfo {
         requests.pods = 1;
         PodInfo {
             nonzero: resources::nonzero_requests(&pod),
-            ports: host_ports(&pod),
+            ports: pod.spec.as_ref().map(host_ports).unwrap_or_default(),
             required: Terms::required(&pod),
             preferred: Terms::preferred(&pod),
             requests,
@@ -115,25 +98,6 @@ impl Placed {
             ports: pod.ports.clone().into(),
         }
     }
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    mk8s_client::lasting_containers(spec)
-        .flat_map(|c| c.ports.iter().flatten())
-        .filter_map(|port| {
-            let number = port.host_port.filter(|p| *p > 0)?;
-            let or = |value: &Option<String>, default: &str| match value.as_deref() {
-                None | Some("") => default.to_owned(),
-                Some(value) => value.to_owned(),
-            };
-            Some(HostPort {
-                ip: or(&port.host_ip, "0.0.0.0"),
-                protocol: or(&port.protocol, "TCP"),
-                port: number,
-            })
-        })
-        .collect()
 }
 
 /// A node with the sums of its pods.
@@ -228,27 +192,5 @@ impl NodeInfo {
             .as_ref()?
             .get(key)
             .map(String::as_str)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_ports_meet_on_any_address() {
-        let p = |ip: &str, protocol: &str, port| HostPort {
-            ip: ip.into(),
-            protocol: protocol.into(),
-            port,
-        };
-        for (a, b, expected) in [
-            (p("0.0.0.0", "TCP", 80), p("1.2.3.4", "TCP", 80), true),
-            (p("1.2.3.4", "TCP", 80), p("1.2.3.5", "TCP", 80), false),
-            (p("0.0.0.0", "TCP", 80), p("0.0.0.0", "UDP", 80), false),
-            (p("0.0.0.0", "TCP", 80), p("0.0.0.0", "TCP", 81), false),
-        ] {
-            assert_eq!(a.conflicts(&b), expected, "{a:?} {b:?}");
-        }
     }
 }
