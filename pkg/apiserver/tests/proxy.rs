@@ -283,7 +283,7 @@ async fn what_cannot_be_asked_is_named() {
         ("pods/ftp:p:80/proxy/", 400, "invalid pod request \"ftp:p:80\""),
         ("pods/p:80@10.0.0.1/proxy/", 503, "error trying to reach service"),
         ("pods/p:1/proxy/", 503, "error trying to reach service"),
-        ("services/none/proxy/", 404, "endpoints \"none\" not found"),
+        ("services/none/proxy/", 404, "services \"none\" not found"),
         (
             "services/s:81/proxy/",
             503,

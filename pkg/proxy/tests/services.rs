@@ -661,7 +661,7 @@ fn ten_thousand_services() {
     });
 }
 
-/// An API server with a node, a Service that would have the API server's address too, the slices of both and no pods;
+/// An API server with a node, a second range, a Service that would have the API server's address too, the slices of both and no pods;
 /// nothing of it changes. What it is told goes to `events`.
 fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>) -> axum::Router {
     let list = |kind: &'static str, version: &'static str, items: Vec<serde_json::Value>| {
@@ -696,6 +696,14 @@ fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>) 
         .route(
             "/api/v1/nodes",
             list("NodeList", "v1", vec![json!({"metadata": {"name": "n1"}})]),
+        )
+        .route(
+            "/apis/networking.k8s.io/v1/servicecidrs",
+            list(
+                "ServiceCIDRList",
+                "networking.k8s.io/v1",
+                vec![json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.98.0.0/16"]}})],
+            ),
         )
         .route("/api/v1/namespaces/app/events", told)
         .route(
