@@ -101,7 +101,7 @@ for pod in 1 2 3 4 5 6 7 8 9; do
   echo $(($(now) - begun))
 done | sort -n | sed -n 5p
 begun=$(now)
-seq 11 40 | xargs -P 30 -I N sh "$1" N
+seq 11 40 | xargs -P 30 -I {} sh "$1" {}
 echo $(($(now) - begun))
 ctr -n bench task ls -q | xargs ctr -n bench task rm -f >/dev/null 2>&1
 ctr -n bench container ls -q | xargs ctr -n bench container rm >/dev/null 2>&1

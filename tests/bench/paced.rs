@@ -69,10 +69,12 @@ impl Lister {
             }
             lists
         };
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
+        let alone = move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().build().unwrap().block_on(lists)
+        };
         Self {
-            thread: wanted.then(|| std::thread::spawn(move || runtime.block_on(lists))),
+            thread: wanted.then(|| std::thread::spawn(alone)),
             over,
         }
     }
