@@ -26,6 +26,8 @@ struct Inner<T> {
     io: T,
     out: Vec<u8>,
     written: usize,
+    /// Whether the stream below may still hold what was written to it: TLS does while the socket takes no more.
+    held_below: bool,
 }
 
 impl<T: AsyncWrite + Unpin> Inner<T> {
@@ -37,6 +39,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.held_below = true;
         }
         self.written = 0;
         self.out.clear();
@@ -79,6 +82,7 @@ pub fn gather<T>(io: T) -> (Gather<T>, Drain<T>) {
         io,
         out: Vec::new(),
         written: 0,
+        held_below: false,
     }));
     (Gather(inner.clone()), Drain(inner))
 }
@@ -87,7 +91,7 @@ impl<T: AsyncWrite + Unpin> Drain<T> {
     /// Writes out what the last poll left. Errors show in the connection's next write or read.
     pub fn poll(&self, cx: &mut Context<'_>) -> bool {
         let mut inner = self.0.lock();
-        if inner.out.is_empty() {
+        if inner.out.is_empty() && !inner.held_below {
             return true;
         }
         !matches!(inner.poll_drain(cx), Poll::Ready(Err(_)))
@@ -145,6 +149,55 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    /// A socket below TLS that takes nothing for a while: what is written is taken, and held until it is flushed.
+    struct Full {
+        held: Vec<u8>,
+        sent: Vec<u8>,
+        refusals: usize,
+    }
+
+    impl AsyncWrite for Full {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.refusals > 0 {
+                self.refusals -= 1;
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.sent.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Nothing else may ever be written after it: a watch's last event.
+    #[tokio::test]
+    async fn what_is_held_below_is_flushed_though_nothing_is_gathered_any_more() {
+        let full = Full {
+            held: Vec::new(),
+            sent: Vec::new(),
+            refusals: 2,
+        };
+        let gathered = Arc::new(Mutex::new(Inner {
+            io: full,
+            out: b"event".to_vec(),
+            written: 0,
+            held_below: false,
+        }));
+        let drain = Drain(gathered.clone());
+        for sent in [&b""[..], b"", b"event"] {
+            assert!(std::future::poll_fn(|cx| Poll::Ready(drain.poll(cx))).await);
+            assert_eq!(gathered.lock().io.sent, sent);
+        }
+    }
 
     #[tokio::test]
     async fn bytes_wait_for_the_drain() {
