@@ -1,4 +1,4 @@
-//! An answer's body that holds something until it is sent, or dropped.
+//! An answer's body, or bytes of one, that hold something until they are sent, or dropped.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,6 +6,22 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+
+/// The same bytes, which hold `guard` until the last of them is dropped.
+pub fn bytes<G: Send + 'static>(data: Bytes, guard: G) -> Bytes {
+    Bytes::from_owner(Piece { data, _guard: guard })
+}
+
+struct Piece<G> {
+    data: Bytes,
+    _guard: G,
+}
+
+impl<G> AsRef<[u8]> for Piece<G> {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
 
 pub struct Guarded<G, B = Body> {
     pub body: B,

@@ -12,15 +12,40 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::Response;
 use http_body::{Frame, SizeHint};
 use hyper::rt::Executor;
 use mk8s_supervisor::job::{Home, Lane};
 use parking_lot::Mutex;
 
+use crate::pieces::{self, Pieces};
+
 /// An answer of which so much is there at once is a long one: more than two pieces of a list.
 const LONG: usize = 256 << 10;
 /// How long a connection stays away after it: who reads page after page does not come and go with each.
 const LINGER: Duration = Duration::from_millis(20);
+
+/// Begins what outlives a request where everything began, wherever the request is: on the threads of long answers it would wait
+/// behind them, and end with them.
+#[derive(Clone)]
+pub struct AtHome(Home);
+
+impl AtHome {
+    /// Needs the runtime around it on which everything begins.
+    pub fn current() -> AtHome {
+        AtHome(Home::current())
+    }
+
+    pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(name, work);
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for AtHome {
+    fn execute(&self, work: F) {
+        self.0.spawn("client", work);
+    }
+}
 
 /// Half as many as serve everything: those have the other cores.
 fn threads() -> usize {
@@ -61,6 +86,7 @@ impl Lanes {
         Carrier {
             lanes: self.clone(),
             answers: Arc::default(),
+            pieces: Pieces::default(),
         }
     }
 }
@@ -102,6 +128,7 @@ impl Answers {
 pub struct Carrier {
     lanes: Lanes,
     answers: Arc<Answers>,
+    pieces: Pieces,
 }
 
 impl Carrier {
@@ -123,13 +150,20 @@ impl Carrier {
         }
     }
 
-    /// An answer's body, which tells when it is a long one.
-    pub fn weigh(&self, body: Body) -> Weighed {
-        Weighed {
+    /// An answer with a body which tells when it is a long one.
+    pub fn weigh(&self, response: Response<Body>) -> Response<Weighed> {
+        let is_relayed = pieces::is_relayed(&response);
+        response.map(|body| Weighed {
             body,
             at_once: 0,
+            is_relayed,
             carrier: self.clone(),
-        }
+        })
+    }
+
+    /// Ends when the client has let a piece of an answer lie for too long.
+    pub fn overdue(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.pieces.clone().overdue()
     }
 }
 
@@ -168,6 +202,7 @@ pub struct Weighed {
     body: Body,
     /// What it gave since it last had to wait; LONG where that was too much.
     at_once: usize,
+    is_relayed: bool,
     carrier: Carrier,
 }
 
@@ -210,7 +245,11 @@ impl http_body::Body for Weighed {
             Poll::Ready(Some(Ok(frame))) => self.gave(frame.data_ref().map_or(0, Bytes::len)),
             Poll::Ready(_) | Poll::Pending => self.rests(),
         }
-        polled
+        if self.is_relayed {
+            return polled;
+        }
+        let pieces = &self.carrier.pieces;
+        polled.map(|frame| Some(frame?.map(|frame| frame.map_data(|data| pieces.look_after(data)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -248,7 +287,7 @@ mod tests {
     /// Where each frame of an answer is read, as a connection does that gives way after each.
     async fn places(carrier: &Carrier, frames: &'static [usize]) -> Vec<bool> {
         let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
-        let (mut answer, saw) = (carrier.weigh(body(frames)), seen.clone());
+        let (mut answer, saw) = (carrier.weigh(Response::new(body(frames))).into_body(), seen.clone());
         let work = async move {
             while answer.frame().await.is_some() {
                 saw.lock().push(is_away());
@@ -287,7 +326,7 @@ mod tests {
             told.await.unwrap()
         };
         assert!(!place().await);
-        let mut answer = carrier.weigh(body(&[3]));
+        let mut answer = carrier.weigh(Response::new(body(&[3]))).into_body();
         answer.frame().await.unwrap().unwrap();
         assert!(place().await);
         drop(answer);

@@ -103,7 +103,7 @@ impl Request {
         } else {
             self.state.reading.flow(&self.user)
         };
-        self.state.unsent.of(flow)
+        self.state.unsent.of(flow, &self.user.name)
     }
 
     /// Passes all layers.

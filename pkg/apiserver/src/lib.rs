@@ -35,6 +35,7 @@ pub mod object;
 mod openapi;
 mod options;
 mod part;
+mod pieces;
 mod pipeline;
 mod receive;
 mod registry;

@@ -26,7 +26,7 @@ use crate::options::ListOptions;
 use crate::request::is_escaped_well;
 use crate::routes::{self, Route};
 use crate::state::{OpenError, State};
-use crate::{crd, dispatch, expiry, nonresource, respond, services, startup, transport, whole};
+use crate::{crd, dispatch, expiry, nonresource, pieces, respond, services, startup, transport, whole};
 
 /// A handle on the running server.
 pub struct ApiServer {
@@ -187,7 +187,10 @@ impl ApiServer {
             Some(account) => account.count(response, relayed),
             None => response,
         };
-        Ok(whole::lend(&self.state, response))
+        Ok(match relayed {
+            true => pieces::relayed(response),
+            false => whole::lend(&self.state, response),
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::crd::{self, Definitions};
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
+use crate::lane::AtHome;
 use crate::limits::{Pool, Streams};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -80,6 +81,7 @@ pub struct State {
     pub(crate) streams: Streams,
     /// Long requests that are worked on at once.
     pub(crate) long: Turns,
+    home: AtHome,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     pins_watched: AtomicBool,
@@ -119,6 +121,7 @@ impl State {
             receiving: Pool::new(config.max_in_flight.1),
             streams: Streams::default(),
             long: Turns::new(turns()),
+            home: AtHome::current(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             pins_watched: AtomicBool::new(false),
@@ -209,7 +212,7 @@ impl State {
     /// Runs something beside the requests, until it ends or the server stops.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();
-        job::spawn(
+        self.home.spawn(
             name,
             self.tasks.track_future(async move {
                 tokio::select! {

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::activity::Activity;
 use crate::filters::authn::user_of_certificate;
-use crate::gather;
+use crate::gather::{self, Drain, Gather};
 use crate::guarded::Guarded;
 use crate::identity::User;
 use crate::lane::{Carrier, Lanes};
@@ -133,11 +133,23 @@ fn http2_builder(carrier: Carrier) -> http2::Builder<Carrier> {
     builder
 }
 
+fn told(end: Result<(), hyper::Error>) {
+    if let Err(error) = end {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// What was gathered is encrypted and written at once; by itself TLS does so with every 64 KB, each of which wakes the reader.
+fn gathered(mut stream: TlsStream<TcpStream>) -> (Gather<TlsStream<TcpStream>>, Drain<TlsStream<TcpStream>>) {
+    stream.get_mut().1.set_buffer_limit(Some(gather::LARGE));
+    gather::gather(stream)
+}
+
 /// A connection of many requests at once, until it is silent for too long or the server stops.
 async fn http2<H, F>(
     handle: H,
     peer: Peer,
-    mut stream: TlsStream<TcpStream>,
+    stream: TlsStream<TcpStream>,
     token: CancellationToken,
     carrier: Carrier,
 ) where
@@ -152,16 +164,14 @@ async fn http2<H, F>(
         let handled = handle(request.map(Body::new));
         let weighs = weighs.clone();
         async move {
-            let response = handled.await.map(|body| Guarded {
-                body: weighs.weigh(body),
-                _guard: busy,
-            });
+            let response = weighs.weigh(handled.await);
+            let response = response.map(|body| Guarded { body, _guard: busy });
             Ok::<_, Infallible>(response)
         }
     });
-    // What was gathered is encrypted and written at once; by itself TLS does so with every 64 KB, each of which wakes the reader.
-    stream.get_mut().1.set_buffer_limit(Some(gather::LARGE));
-    let (io, drain) = gather::gather(stream);
+    let (io, drain) = gathered(stream);
+    let overdue = carrier.overdue();
+    tokio::pin!(overdue);
     let serving = http2_builder(carrier).serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let mut stopping = false;
@@ -176,9 +186,11 @@ async fn http2<H, F>(
             return Poll::Ready(());
         }
         if let Poll::Ready(result) = done {
-            if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended");
-            }
+            told(result);
+            return Poll::Ready(());
+        }
+        if overdue.as_mut().poll(cx).is_ready() {
+            tracing::debug!("a connection whose client does not read is closed");
             return Poll::Ready(());
         }
         let mut leave = stop.as_mut().poll(cx).is_ready();
@@ -212,6 +224,7 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let (io, linger) = Lingering::new(stream);
+    let overdue = carrier.overdue();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         let expects_continue = request.headers().contains_key(EXPECT);
@@ -227,7 +240,7 @@ where
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response.map(|body| weighs.weigh(body)))
+            Ok::<_, Infallible>(weighs.weigh(response))
         }
     });
     let mut builder = http1::Builder::new();
@@ -239,9 +252,11 @@ where
     tokio::pin!(serving);
     tokio::select! {
         result = serving.as_mut() => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended");
-            }
+            told(result);
+            return;
+        }
+        () = overdue => {
+            tracing::debug!("a connection whose client does not read is closed");
             return;
         }
         () = token.cancelled() => {}

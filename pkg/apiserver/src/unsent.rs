@@ -19,50 +19,90 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
 use crate::limits::Flow;
+use crate::{guarded, pieces};
 
-/// Bytes that are made for one user and not sent.
+/// Bytes that are made for one user, or for all service accounts of one namespace, and not sent.
 const MOST: usize = 64 << 20;
-/// Shorter pieces are not counted: a connection may hold them as they are.
-const COUNTED_FROM: usize = 16 << 10;
+/// The same of one service account: no pod keeps its neighbours from reading.
+const MOST_OF_ACCOUNT: usize = MOST / 4;
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
-/// The accounts of those who have any.
+/// The accounts of those who have any, by whose turn it is (see [`Flow`]) and by service account.
 #[derive(Default)]
-pub struct Unsent(Mutex<HashMap<u64, Weak<Account>>>);
+pub struct Unsent(Mutex<HashMap<Whose, Weak<Account>>>);
 
-/// What is made for one user, or for all service accounts of one namespace.
-#[derive(Default)]
+/// A flow, and the service account of it; empty: all together.
+type Whose = (u64, Box<str>);
+
+/// What is made for somebody.
 pub struct Account {
     bytes: AtomicUsize,
+    most: usize,
     freed: Arc<Notify>,
+    /// That of a namespace's service accounts together.
+    shared: Option<Arc<Account>>,
+}
+
+/// Bytes that are counted until it is dropped.
+struct Charge(usize, Arc<Account>);
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.1.release(self.0);
+    }
 }
 
 impl Unsent {
     /// Administrators and the cluster's own have none.
-    pub fn of(&self, flow: Option<Flow>) -> Option<Arc<Account>> {
-        let Some(Flow::Of(user)) = flow else { return None };
+    pub fn of(&self, flow: Option<Flow>, user: &str) -> Option<Arc<Account>> {
+        let Some(Flow::Of(flow)) = flow else { return None };
+        let shared = self.account(flow, "", None);
+        if !user.starts_with(SERVICE_ACCOUNT) {
+            return Some(shared);
+        }
+        Some(self.account(flow, user, Some(shared)))
+    }
+
+    fn account(&self, flow: u64, user: &str, shared: Option<Arc<Account>>) -> Arc<Account> {
         let mut accounts = self.0.lock();
-        if let Some(own) = accounts.get(&user).and_then(Weak::upgrade) {
-            return Some(own);
+        let key = (flow, Box::from(user));
+        if let Some(own) = accounts.get(&key).and_then(Weak::upgrade) {
+            return own;
         }
         accounts.retain(|_, own| own.strong_count() > 0);
-        let own = Arc::<Account>::default();
-        accounts.insert(user, Arc::downgrade(&own));
-        Some(own)
+        let own = Arc::new(Account::new(shared));
+        accounts.insert(key, Arc::downgrade(&own));
+        own
     }
 }
 
 impl Account {
+    fn new(shared: Option<Arc<Account>>) -> Account {
+        Account {
+            bytes: AtomicUsize::new(0),
+            most: if shared.is_some() { MOST_OF_ACCOUNT } else { MOST },
+            freed: shared.as_ref().map_or_else(Arc::default, |shared| shared.freed.clone()),
+            shared,
+        }
+    }
+
     fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) >= MOST
+        self.bytes.load(Ordering::Acquire) >= self.most || self.shared.as_ref().is_some_and(|shared| shared.is_full())
     }
 
     fn charge(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if let Some(shared) = &self.shared {
+            shared.charge(bytes);
+        }
     }
 
     fn release(&self, bytes: usize) {
+        if let Some(shared) = &self.shared {
+            shared.release(bytes);
+        }
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        if before >= MOST && before - bytes < MOST {
+        if before >= self.most && before - bytes < self.most {
             self.freed.notify_waiters();
         }
     }
@@ -88,7 +128,7 @@ impl Account {
     pub fn count(self: Arc<Self>, response: Response<Body>, relayed: bool) -> Response<Body> {
         let hint = response.body().size_hint();
         let made = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
-        if hint.exact().is_some() && made < COUNTED_FROM {
+        if hint.exact().is_some() && made < pieces::FROM {
             return response;
         }
         let made = if relayed { 0 } else { made };
@@ -121,7 +161,7 @@ impl Drop for Counted {
 impl Counted {
     /// Ready when something may be made.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.made == 0 && self.account.is_full() {
+        while self.made == 0 && !self.body.is_end_stream() && self.account.is_full() {
             let freed = &self.account.freed;
             let waiting = self
                 .freed
@@ -139,31 +179,13 @@ impl Counted {
     fn counted(&mut self, data: Bytes) -> Bytes {
         let of_made = self.made.min(data.len());
         self.made -= of_made;
-        if data.len() < COUNTED_FROM {
+        if data.len() < pieces::FROM {
             self.account.release(of_made);
             return data;
         }
         self.account.charge(data.len() - of_made);
-        let account = self.account.clone();
-        Bytes::from_owner(Piece { data, account })
-    }
-}
-
-/// Bytes on their way to the client; whoever drops the last of them has sent them, or gives up.
-struct Piece {
-    data: Bytes,
-    account: Arc<Account>,
-}
-
-impl AsRef<[u8]> for Piece {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        self.account.release(self.data.len());
+        let charge = Charge(data.len(), self.account.clone());
+        guarded::bytes(data, charge)
     }
 }
 
@@ -204,7 +226,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_is_made_than_may_lie_unread() {
         let accounts = Unsent::default();
-        let own = accounts.of(Some(Flow::Of(1))).expect("an account");
+        let own = accounts.of(Some(Flow::Of(1)), "jane").expect("an account");
         let mut body = own.clone().count(endless(), false).into_body();
         let mut held = Vec::new();
         let waits = async {
@@ -217,7 +239,7 @@ mod tests {
         let refused = own.room(Instant::now() + Duration::from_secs(1)).await;
         assert_eq!(refused.map_err(|status| status.code), Err(429));
         // Others are not kept waiting, and who reads goes on.
-        let other = accounts.of(Some(Flow::Of(2))).expect("an account");
+        let other = accounts.of(Some(Flow::Of(2)), "joe").expect("an account");
         assert!(other.room(Instant::now()).await.is_ok());
         let next = mk8s_supervisor::job::spawn("reader", async move { body.frame().await.is_some() });
         tokio::task::yield_now().await;
@@ -227,9 +249,27 @@ mod tests {
         assert_eq!(own.bytes.load(Ordering::Relaxed), 0);
     }
 
+    #[test]
+    fn one_service_account_leaves_room_for_the_others_of_its_namespace() {
+        let accounts = Unsent::default();
+        let of = |name: &str| {
+            let account = accounts.of(Some(Flow::Of(1)), &format!("{SERVICE_ACCOUNT}ns:{name}"));
+            account.expect("an account")
+        };
+        let all = ["a", "b", "c", "d", "e"].map(of);
+        all[0].charge(MOST_OF_ACCOUNT);
+        assert!(all[0].is_full() && of("a").is_full() && !all[1].is_full());
+        for account in &all[1..4] {
+            account.charge(MOST_OF_ACCOUNT);
+        }
+        assert!(all[4].is_full(), "together they have no more than a user");
+        all[0].release(MOST_OF_ACCOUNT);
+        assert!(!all[4].is_full() && !all[0].is_full());
+    }
+
     #[tokio::test]
     async fn what_is_whole_is_counted_from_the_start_and_once() {
-        let own = Arc::<Account>::default();
+        let own = Arc::new(Account::new(None));
         let bytes = || own.bytes.load(Ordering::Relaxed);
         let whole = || Response::new(Body::from(vec![0; PIECE]));
         let body = own.clone().count(whole(), false).into_body();
@@ -242,6 +282,6 @@ mod tests {
         assert_eq!(bytes(), 0);
         let _relayed = own.clone().count(whole(), true);
         assert_eq!(bytes(), 0);
-        assert!(Unsent::default().of(None).is_none());
+        assert!(Unsent::default().of(None, "admin").is_none());
     }
 }

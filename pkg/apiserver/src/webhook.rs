@@ -16,7 +16,6 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::TokioExecutor;
 use mk8s_api::registry::custom::{Endpoint, Webhook};
 use mk8s_api::{go, meta};
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
+use crate::lane::AtHome;
 use crate::watch_cache::Cache;
 
 /// The longest answer that is read: as many times the question, and what one object may have. Many are read at once, and
@@ -65,6 +65,7 @@ struct Used {
 /// The clients of webhooks, one for each bundle of authorities.
 pub struct Webhooks {
     cache: Arc<Cache>,
+    home: AtHome,
     clients: Mutex<HashMap<Vec<u8>, Used>>,
 }
 
@@ -72,6 +73,7 @@ impl Webhooks {
     pub fn new(cache: Arc<Cache>) -> Webhooks {
         Webhooks {
             cache,
+            home: AtHome::current(),
             clients: Mutex::default(),
         }
     }
@@ -115,7 +117,7 @@ impl Webhooks {
             used.last = last;
             return Ok(used.client.clone());
         }
-        let client = connect(authorities, Addresses(self.cache.clone()))?;
+        let client = connect(authorities, Addresses(self.cache.clone()), self.home.clone())?;
         if clients.len() >= MOST_CLIENTS {
             // Of bundles that nobody names any more, too.
             let oldest = clients
@@ -136,7 +138,7 @@ pub fn is_bundle(authorities: &[u8]) -> bool {
     authorities.is_empty() || certificates.is_ok_and(|certificates| !certificates.is_empty())
 }
 
-fn connect(authorities: &[u8], addresses: Addresses) -> Result<Connection, CallError> {
+fn connect(authorities: &[u8], addresses: Addresses, home: AtHome) -> Result<Connection, CallError> {
     let refused = |error: &dyn std::fmt::Display| CallError::Bundle(error.to_string());
     let mut roots = RootCertStore::empty();
     if authorities.is_empty() {
@@ -163,9 +165,7 @@ fn connect(authorities: &[u8], addresses: Addresses) -> Result<Connection, CallE
         .https_only()
         .enable_http1()
         .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE)
-        .build(connector))
+    Ok(Client::builder(home).pool_idle_timeout(IDLE).build(connector))
 }
 
 fn uri(endpoint: &Endpoint) -> String {

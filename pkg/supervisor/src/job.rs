@@ -182,7 +182,7 @@ impl Lane {
         Ok(Lane(Some(runtime)))
     }
 
-    /// Runs a future there; nothing where the lane ends.
+    /// Runs a future there. Where the lane ends first, the job is cancelled at its next await.
     pub fn spawn<T, F>(&self, name: &'static str, future: F) -> Job<T>
     where
         T: Send + 'static,

@@ -8,12 +8,12 @@ use http::Uri;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
 use mk8s_pki::unverified;
 use serde_json::Value;
 
+use crate::lane::AtHome;
 use crate::state::State;
 use crate::watch_cache::Cache;
 
@@ -31,7 +31,7 @@ pub fn client(config: rustls::ClientConfig) -> NodeClient {
         .https_only()
         .enable_http1()
         .build();
-    Client::builder(TokioExecutor::new()).build(connector)
+    Client::builder(AtHome::current()).build(connector)
 }
 
 /// The server's own client of nodes.
@@ -56,7 +56,7 @@ pub fn proxy_client() -> Result<NodeClient, rustls::Error> {
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new())
+    Ok(Client::builder(AtHome::current())
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(8)
         .build(connector))
