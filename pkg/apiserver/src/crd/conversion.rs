@@ -87,24 +87,33 @@ pub async fn objects(state: &State, row: &Row, mut found: Vec<Arc<Object>>) -> R
     Ok(found)
 }
 
+/// What a webhook made of an object.
+struct Known {
+    object: Value,
+    wanted: String,
+    made: Value,
+    /// Whether anybody found it since the webhook was asked last.
+    used: bool,
+}
+
 /// The forms of a call's objects in other versions, which whoever compares what managers own looks at.
 #[derive(Default)]
 pub struct Forms {
-    /// An object, the version it was wanted in, and what a webhook made of it.
-    known: Mutex<Vec<(Value, String, Value)>>,
+    known: Mutex<Vec<Known>>,
     /// What was looked for and is not known.
     missed: Mutex<Vec<(Value, String)>>,
 }
 
 impl Forms {
     pub fn find(&self, object: &Value, version: &str) -> Option<Value> {
-        let is = |(own, wanted): (&Value, &String)| wanted == version && own == object;
-        let known = self.known.lock();
-        if let Some((.., made)) = known.iter().find(|(own, wanted, _)| is((own, wanted))) {
-            return Some(made.clone());
+        let is = |own: &Value, wanted: &String| wanted == version && own == object;
+        let mut known = self.known.lock();
+        if let Some(known) = known.iter_mut().find(|known| is(&known.object, &known.wanted)) {
+            known.used = true;
+            return Some(known.made.clone());
         }
         let mut missed = self.missed.lock();
-        if !missed.iter().any(|(own, wanted)| is((own, wanted))) {
+        if !missed.iter().any(|(own, wanted)| is(own, wanted)) {
             missed.push((object.clone(), version.into()));
         }
         None
@@ -117,11 +126,28 @@ impl Forms {
     pub async fn ask(&self, call: &Call) -> Result<bool, Status> {
         let missed = std::mem::take(&mut *self.missed.lock());
         let asked = !missed.is_empty();
-        for (object, version) in missed {
-            let made = asked_for(call, object.clone(), &version).await?;
-            self.known.lock().push((object, version, made));
+        self.forget();
+        for (object, wanted) in missed {
+            let made = asked_for(call, object.clone(), &wanted).await?;
+            self.known.lock().push(Known {
+                object,
+                wanted,
+                made,
+                used: true,
+            });
         }
         Ok(asked)
+    }
+}
+
+impl Forms {
+    /// What was of use to the attempts before is of none to this one: a write that others overtake is tried again and again.
+    fn forget(&self) {
+        let mut known = self.known.lock();
+        known.retain(|known| known.used);
+        for known in &mut *known {
+            known.used = false;
+        }
     }
 }
 
