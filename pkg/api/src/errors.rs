@@ -72,7 +72,7 @@ impl Errors {
     /// Forgets all but the first `count` that were found.
     pub fn truncate(&mut self, count: usize) {
         let kept = std::mem::take(&mut self.kept);
-        let left_out = count.saturating_sub(kept.len());
+        let left_out = self.left_out.min(count.saturating_sub(kept.len()));
         *self = kept.into_iter().take(count).collect();
         self.left_out += left_out;
     }
@@ -206,6 +206,8 @@ mod tests {
         assert_eq!((errors.len(), errors.left_out), (start, 5));
         errors.truncate(1);
         assert_eq!((errors.len(), errors.is_full()), (1, false));
+        errors.truncate(20);
+        assert_eq!((errors.len(), errors.left_out), (1, 0), "there were no more");
     }
 
     #[test]

@@ -214,10 +214,10 @@ impl Custom {
         let Some(schema) = self.checks(errors) else {
             return scale(errors);
         };
-        errors.extend(custom::check(new, old, schema));
+        errors.append(&mut custom::check(new, old, schema));
         scale(errors);
-        errors.extend(custom::check_embedded(new, schema));
-        errors.extend(custom::check_lists(new, old, schema));
+        errors.append(&mut custom::check_embedded(new, schema));
+        errors.append(&mut custom::check_lists(new, old, schema));
         rule(new, old, schema, errors, warnings);
     }
 
@@ -233,16 +233,16 @@ impl Custom {
         let Some(schema) = self.checks(errors) else {
             return scale(errors);
         };
-        errors.extend(custom::check_status(new, old, schema));
+        errors.append(&mut custom::check_status(new, old, schema));
         scale(errors);
-        errors.extend(custom::check_lists(new, Some(old), schema));
+        errors.append(&mut custom::check_lists(new, Some(old), schema));
         rule(new, Some(old), schema, errors, warnings);
     }
 }
 
 fn rule(new: &Value, old: Option<&Value>, schema: &Schema, errors: &mut Errors, warnings: &mut Vec<String>) {
-    let ruling = custom::check_rules(new, old, schema, errors);
-    errors.extend(ruling.errors);
+    let mut ruling = custom::check_rules(new, old, schema, errors);
+    errors.append(&mut ruling.errors);
     warnings.extend(ruling.warnings);
 }
 

@@ -71,7 +71,10 @@ pub fn non_structural(definition: &Value) -> Errors {
     for (index, version) in each(spec, "versions") {
         if let Some(schema) = meta::at(version, &["schema", "openAPIV3Schema"]) {
             let at = versions.index(index);
-            errors.extend(structural::check(schema, &at.child("schema").child("openAPIV3Schema")));
+            errors.append(&mut structural::check(
+                schema,
+                &at.child("schema").child("openAPIV3Schema"),
+            ));
         }
     }
     errors
@@ -452,7 +455,7 @@ fn check_schema(
     if let (Some(error), true) = (&unread, errors.len() == start) {
         errors.push(FieldError::invalid(at, "", error.to_string()));
     } else if structural && errors.len() == start {
-        errors.extend(custom::check_definition(schema, &at.to_string(), unchanged));
+        errors.append(&mut custom::check_definition(schema, &at.to_string(), unchanged));
     }
 }
 

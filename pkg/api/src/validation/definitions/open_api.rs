@@ -62,7 +62,7 @@ pub(super) fn check(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &
     }
     topology(schema, place.asked, path, errors);
     if !list(schema, "x-kubernetes-validations").is_empty() {
-        errors.extend(custom::check_words(schema, &path.to_string()));
+        errors.append(&mut custom::check_words(schema, &path.to_string()));
     }
 }
 
