@@ -20,24 +20,33 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Failures from before this time say nothing of the next pod.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-/// How long no pod is made, after those that were made at these times have failed. A node may turn each one away at once, and
-/// nothing else slows down who makes the next; upstream has a pause of this kind for DaemonSets alone, and a limit of requests
-/// for all of a process. Who failed after a long life is replaced at once.
-pub fn pause(failed: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
+/// What the pods that failed make a set wait for.
+#[derive(Debug, PartialEq)]
+pub struct Pause {
+    pub left: Duration,
+    /// How many failed of those that were made last: so many are not made anew until then.
+    pub failed: usize,
+}
+
+/// Of pods that were made at these times and failed. A node may turn each one away at once, and nothing else slows down who
+/// makes the next; upstream has a pause of this kind for DaemonSets alone, and a limit of requests for all of a process. Who
+/// failed after a life that was longer than the pause is replaced at once.
+pub fn pause(failed: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Pause> {
     let recent = |made: &Timestamp| Duration::try_from(now.duration_since(*made)).is_ok_and(|age| age < FORGOTTEN);
     let mut made: Vec<Timestamp> = failed.filter(recent).collect();
     made.sort_unstable();
-    let (mut pause, mut until) = (PAUSES.0, Timestamp::MIN);
+    let (mut pause, mut until, mut failed) = (PAUSES.0, Timestamp::MIN, 0);
     for made in made {
         // One round is what is made until the next one may begin.
         if made >= until {
             until = made.checked_add(pause).unwrap_or(Timestamp::MAX);
             pause = (pause * 2).min(PAUSES.1);
+            failed = 0;
         }
+        failed += 1;
     }
-    Duration::try_from(until.duration_since(now))
-        .ok()
-        .filter(|left| !left.is_zero())
+    let left = Duration::try_from(until.duration_since(now)).ok()?;
+    (!left.is_zero()).then_some(Pause { left, failed })
 }
 
 /// A pod as the template has it, managed by `owner`.
@@ -165,6 +174,11 @@ mod tests {
         }
         assert_eq!(rounds[..9], [0, 1, 3, 7, 15, 31, 63, 127, 255]);
         assert!(rounds.len() <= 21, "{rounds:?}");
+        let waiting = pause(failed.iter().copied(), at(3599)).unwrap();
+        assert_eq!(
+            waiting.failed, 3,
+            "who is missing for another reason is not waited with"
+        );
         // One that failed is replaced at once if it was made a while ago, however many did so before.
         assert_eq!(pause([at(0)].into_iter(), at(1)), None);
         assert_eq!(pause(failed.into_iter(), at(3 * 3600)), None);

@@ -18,7 +18,8 @@ use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key, nonzero, to_i32};
-use crate::{index, pod, replicas};
+use crate::replicas::{self, Pause};
+use crate::{index, pod};
 
 const NAME: &str = "replicaset-controller";
 const WORKERS: usize = 5;
@@ -140,22 +141,21 @@ impl Reconcile for Controller {
 }
 
 impl Controller {
-    /// `pause`: before which no pod is made, where there is one.
+    /// `pause`: before which no more pods are made than are missing beside those that failed, where there is one.
     async fn manage(
         &self,
         key: &Key,
         set: &ReplicaSet,
         active: &[Arc<Pod>],
-        pause: Option<Duration>,
+        pause: Option<Pause>,
     ) -> Result<Next, Error> {
         let Some(spec) = &set.spec else { return Ok(Next::Done) };
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-        if let Some(pause) = pause.filter(|_| active.len() < wanted) {
-            return Ok(Next::After(pause));
-        }
-        let done = if active.len() < wanted {
-            self.create(key, set, (wanted - active.len()).min(replicas::BURST))
-                .await
+        let missing = wanted.saturating_sub(active.len());
+        let pause = pause.filter(|_| missing > 0);
+        let now = missing.saturating_sub(pause.as_ref().map_or(0, |pause| pause.failed));
+        let done = if now > 0 {
+            self.create(key, set, now.min(replicas::BURST)).await
         } else if active.len() > wanted {
             let count = (active.len() - wanted).min(replicas::BURST);
             let mut related = active.to_vec();
@@ -172,7 +172,7 @@ impl Controller {
         } else {
             Ok(())
         };
-        done.map(|()| Next::Done)
+        done.map(|()| pause.map_or(Next::Done, |pause| Next::After(pause.left)))
     }
 
     async fn create(&self, key: &Key, set: &ReplicaSet, count: usize) -> Result<(), Error> {
