@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, verify_server_name};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, RootCertStore};
+
+use crate::judged;
 
 /// Takes what the roots vouch for, and a server whose very certificate is one of the bundle's.
 ///
@@ -21,56 +22,15 @@ pub fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-    Ok(Arc::new(Vouched { usual, bundle }))
-}
-
-#[derive(Debug)]
-struct Vouched {
-    usual: Arc<WebPkiServerVerifier>,
-    bundle: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for Vouched {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self
-            .usual
-            .verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        if verified.is_err() && self.bundle.iter().any(|own| own == end_entity) {
-            in_its_time(end_entity, now)?;
-            verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
-            return Ok(ServerCertVerified::assertion());
+    Ok(judged::by(move |shown| {
+        let verified =
+            usual.verify_server_cert(shown.end_entity, shown.intermediates, shown.name, shown.ocsp, shown.now);
+        if verified.is_err() && bundle.iter().any(|own| own == shown.end_entity) {
+            in_its_time(shown.end_entity, shown.now)?;
+            return verify_server_name(&ParsedCertificate::try_from(shown.end_entity)?, shown.name);
         }
-        verified
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
+        verified.map(drop)
+    }))
 }
 
 /// A certificate that is trusted for itself has its time, too.
@@ -88,6 +48,8 @@ fn in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Ce
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::ServerName;
+
     use super::*;
 
     /// A certificate that says it is an authority, valid from one moment to another.

@@ -11,6 +11,7 @@ pub mod csr;
 mod der;
 pub mod files;
 pub mod issue;
+mod judged;
 pub mod jws;
 pub mod kubeconfig;
 pub mod layout;
