@@ -9,7 +9,7 @@ use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds, version};
 use crate::agent::View;
 use crate::status::writer;
-use crate::{clock, pod, status};
+use crate::{clock, plan, pod, status};
 
 impl PodWorker {
     pub(super) fn report(&mut self) {
@@ -19,9 +19,10 @@ impl PodWorker {
         self.write_retry = None;
         let host_ip = self.agent.config.node_ip.to_string();
         let wanted = status::status(&self.pod, &self.written, &self.record, &host_ip, clock::now());
-        if pod::is_terminal_phase(wanted.phase.as_deref().unwrap_or_default()) {
-            // Nothing of it runs. The scheduler gives its room to another as soon as it reads this, which is sooner than the
-            // sandbox and the volumes are gone.
+        let ends = pod::is_terminal_phase(wanted.phase.as_deref().unwrap_or_default());
+        if ends && !plan::something_lives(&self.pod, &self.record) {
+            // The scheduler gives its room to another as soon as it reads this, which is sooner than the sandbox and the
+            // volumes are gone. Somebody else may have written the phase while something still runs.
             self.agent.admission.release(&self.agent, pod::uid(&self.pod));
         }
         let Some(patch) = self.status_patch(&wanted) else {
