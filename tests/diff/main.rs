@@ -90,6 +90,7 @@ async fn main() -> Result<(), Failure> {
         report.record(path)?;
     }
     match args.most {
+        Some(_) if report.sent() == 0 => Err("nothing was sent, and so nothing compared".into()),
         Some(most) if differ > most => Err(format!("{differ:.2} % differ, of {most} % at the most").into()),
         _ => Ok(()),
     }

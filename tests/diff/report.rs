@@ -158,6 +158,10 @@ impl Report {
         self.percent(self.differ(Level::Status))
     }
 
+    pub fn sent(&self) -> usize {
+        self.total
+    }
+
     fn differ(&self, level: Level) -> usize {
         let of_level = self.classes.iter().filter(|((own, _), _)| *own == level);
         of_level.map(|(_, cases)| cases.len()).sum()

@@ -749,6 +749,9 @@ fn runs_and_makes_again_what_somebody_flushed() {
                 "{health}"
             );
             assert_eq!(ask(None, NODE, 6443), Ok("api".into()));
+            // What no Service has of the second range is refused, and nobody waits for an answer.
+            let nobodys = Ipv4Addr::new(10, 98, 0, 7);
+            assert_eq!(ask(None, nobodys, 80), Err(ErrorKind::ConnectionRefused));
             sh("nft flush ruleset");
         }
         let event = told.recv().await.unwrap();
