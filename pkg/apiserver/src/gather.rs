@@ -49,7 +49,9 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
                 SPARE.set(large);
             }
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.held_below = false;
+        Poll::Ready(Ok(()))
     }
 
     fn put(&mut self, bytes: &[u8]) {

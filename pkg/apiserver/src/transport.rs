@@ -146,13 +146,8 @@ fn gathered(mut stream: TlsStream<TcpStream>) -> (Gather<TlsStream<TcpStream>>, 
 }
 
 /// A connection of many requests at once, until it is silent for too long or the server stops.
-async fn http2<H, F>(
-    handle: H,
-    peer: Peer,
-    stream: TlsStream<TcpStream>,
-    token: CancellationToken,
-    carrier: Carrier,
-) where
+async fn http2<H, F>(handle: H, peer: Peer, stream: TlsStream<TcpStream>, token: CancellationToken, carrier: Carrier)
+where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use rustls::CipherSuite;
 use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -94,15 +96,32 @@ pub fn server_config(holder: Holder, ca_pem: &str) -> Result<rustls::ServerConfi
         what: "of the server".into(),
         cause,
     };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = client_verifier(ca_pem, false)?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(short_keys_first()))
         .with_safe_default_protocol_versions()
         .map_err(|cause| broken(cause.to_string()))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(holder));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
     Ok(config)
+}
+
+/// AES with keys of 128 bits where the client offers it, as Go's servers prefer it: a quarter less work than with 256.
+fn short_keys_first() -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let is_short = |suite| {
+        matches!(
+            suite,
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    };
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| (suite.tls13().is_none(), !is_short(suite.suite())));
+    provider
 }
 
 /// Verifies client certificates against a CA; `required`: a connection without one is refused.
@@ -174,6 +193,25 @@ mod tests {
         let mut byte = [0];
         tls.read_exact(&mut byte).await?;
         server.await.unwrap()
+    }
+
+    #[test]
+    fn keys_of_128_bits_come_first_in_both_versions() {
+        let order: Vec<_> = short_keys_first()
+            .cipher_suites
+            .iter()
+            .map(|suite| suite.suite())
+            .collect();
+        assert_eq!(order[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert_eq!(
+            order[3],
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            "{order:?}"
+        );
+        assert_eq!(
+            order.len(),
+            rustls::crypto::ring::default_provider().cipher_suites.len()
+        );
     }
 
     #[tokio::test]
