@@ -122,20 +122,24 @@ fn check_alone(pod: &Pod, node: &str, labels: &BTreeMap<String, String>) -> Resu
     Ok(())
 }
 
+impl Taken {
+    fn of(pod: &Pod) -> Self {
+        let requests = resources::pod_requests(pod);
+        let cpu = requests.get("cpu").copied().unwrap_or(0);
+        Self {
+            ports: host_ports(pod::spec(pod)),
+            burstable_cpu: if qos::class(pod) == Class::Burstable { cpu } else { 0 },
+            requests,
+        }
+    }
+}
+
 fn check_beside(
-    pod: &Pod,
+    mine: &Taken,
     others: &HashMap<String, Taken>,
     allocatable: &BTreeMap<String, i64>,
     max_pods: usize,
-) -> Result<Taken, Verdict> {
-    let mine = Taken {
-        requests: resources::pod_requests(pod),
-        ports: host_ports(pod::spec(pod)),
-        burstable_cpu: match qos::class(pod) {
-            Class::Burstable => resources::pod_requests(pod).get("cpu").copied().unwrap_or(0),
-            _ => 0,
-        },
-    };
+) -> Result<(), Verdict> {
     if others.len() >= max_pods {
         let text = format!(
             "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {max_pods}",
@@ -150,7 +154,20 @@ fn check_beside(
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(refused("NodePorts", text));
     }
-    for (name, requested) in mine.requests.iter().filter(|(_, r)| **r > 0) {
+    check_room(&mine.requests, &BTreeMap::new(), others, allocatable)
+}
+
+/// Of a pod that has something already only what it wants more of has to be free.
+fn check_room(
+    wanted: &BTreeMap<String, i64>,
+    has: &BTreeMap<String, i64>,
+    others: &HashMap<String, Taken>,
+    allocatable: &BTreeMap<String, i64>,
+) -> Result<(), Verdict> {
+    for (name, requested) in wanted {
+        if *requested <= has.get(name).copied().unwrap_or(0) {
+            continue;
+        }
         let capacity = allocatable.get(name).copied().unwrap_or(0);
         let asked = others.values().filter_map(|o| o.requests.get(name));
         let used = asked.fold(0_i64, |sum, amount| sum.saturating_add(*amount));
@@ -161,7 +178,15 @@ fn check_beside(
             return Err(refused(&format!("OutOf{name}"), text));
         }
     }
-    Ok(mine)
+    Ok(())
+}
+
+/// What there is for pods: as the node's object has it, where that says something.
+fn allocatable(agent: &Agent, node: Option<&Node>) -> BTreeMap<String, i64> {
+    let mut allocatable = agent.machine.allocatable_amounts();
+    let of_node = node.and_then(|n| n.status.as_ref()?.allocatable.as_ref()).into_iter();
+    allocatable.extend(of_node.flatten().map(|(n, q)| (n.clone(), resources::amount(n, q))));
+    allocatable
 }
 
 impl Admission {
@@ -175,32 +200,34 @@ impl Admission {
         if !adopted && node.is_some() {
             check_alone(pod, &agent.config.node_name, labels)?;
         }
+        let mine = Taken::of(pod);
         let mut taken = self.taken.lock();
         taken.remove(pod::uid(pod));
-        let mut allocatable = agent.machine.allocatable_amounts();
-        let of_node = node.and_then(|n| n.status.as_ref()?.allocatable.as_ref());
-        allocatable.extend(
-            of_node
-                .into_iter()
-                .flatten()
-                .map(|(n, q)| (n.clone(), resources::amount(n, q))),
-        );
-        let max = if adopted {
-            usize::MAX
-        } else {
-            agent.config.max_pods as usize
-        };
-        let mine = match check_beside(pod, &taken, &allocatable, max) {
-            Err(verdict) if !adopted => return Err(verdict),
-            Err(_) => Taken {
-                requests: resources::pod_requests(pod),
-                ports: host_ports(pod::spec(pod)),
-                burstable_cpu: 0,
-            },
-            Ok(mine) => mine,
-        };
+        if !adopted {
+            check_beside(&mine, &taken, &allocatable(agent, node), agent.config.max_pods as usize)?;
+        }
         let weighs = mine.burstable_cpu > 0;
         taken.insert(pod::uid(pod).to_owned(), mine);
+        if weighs {
+            self.weigh(agent, &taken);
+        }
+        Ok(())
+    }
+
+    /// A pod that is here takes another size; refused, it keeps what it has. Nothing is asked of it but that there is room:
+    /// whether it may be here was decided when it came.
+    pub fn resize(&self, agent: &Agent, pod: &Pod, node: Option<&Node>) -> Result<(), Verdict> {
+        let (uid, mine, mut taken) = (pod::uid(pod), Taken::of(pod), self.taken.lock());
+        let before = taken.remove(uid);
+        let none = BTreeMap::new();
+        let has = before.as_ref().map_or(&none, |before| &before.requests);
+        let room = check_room(&mine.requests, has, &taken, &allocatable(agent, node));
+        if let Err(verdict) = room {
+            taken.extend(before.map(|before| (uid.to_owned(), before)));
+            return Err(verdict);
+        }
+        let weighs = before.map_or(0, |before| before.burstable_cpu) != mine.burstable_cpu;
+        taken.insert(uid.to_owned(), mine);
         if weighs {
             self.weigh(agent, &taken);
         }
@@ -291,6 +318,16 @@ mod tests {
         }
     }
 
+    fn check(
+        pod: &Pod,
+        others: &HashMap<String, Taken>,
+        free: &BTreeMap<String, i64>,
+        max: usize,
+    ) -> Result<Taken, Verdict> {
+        let mine = Taken::of(pod);
+        check_beside(&mine, others, free, max).map(|()| mine)
+    }
+
     #[test]
     fn beside() {
         let with = |port: i32, cpu: &str| {
@@ -303,7 +340,7 @@ mod tests {
         let mut others = HashMap::new();
         others.insert(
             "o".to_owned(),
-            check_beside(&with(8080, "1500m"), &others, &allocatable, 10).unwrap(),
+            check(&with(8080, "1500m"), &others, &allocatable, 10).unwrap(),
         );
         for (pod, max, expected) in [
             (with(8081, "500m"), 10, None),
@@ -311,7 +348,7 @@ mod tests {
             (with(8081, "501m"), 10, Some("OutOfcpu")),
             (with(8081, "100m"), 1, Some("OutOfpods")),
         ] {
-            let got = check_beside(&pod, &others, &allocatable, max).err().map(|v| v.reason);
+            let got = check(&pod, &others, &allocatable, max).err().map(|v| v.reason);
             assert_eq!(got.as_deref(), expected);
         }
     }
@@ -325,14 +362,14 @@ mod tests {
         };
         let (sidecar, init) = (with(json!("Always")), with(Value::Null));
         let free = BTreeMap::new();
-        let taken = |pod: &Pod| check_beside(pod, &HashMap::new(), &free, 10).unwrap();
+        let taken = |pod: &Pod| check(pod, &HashMap::new(), &free, 10).unwrap();
         for (there, comes, fits) in [
             (&sidecar, &sidecar, false),
             (&sidecar, &init, true),
             (&init, &sidecar, true),
         ] {
             let others = HashMap::from([("o".to_owned(), taken(there))]);
-            let verdict = check_beside(comes, &others, &free, 10).map_err(|v| v.reason);
+            let verdict = check(comes, &others, &free, 10).map_err(|v| v.reason);
             assert_eq!(
                 verdict.map(drop),
                 if fits { Ok(()) } else { Err("NodePorts".to_owned()) }

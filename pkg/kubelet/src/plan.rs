@@ -9,13 +9,17 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::backoff;
 use crate::pod;
 use crate::record::{
-    Activity, ContainerRecord, Exit, ForgetStep, ImageStep, KillReason, PodRecord, SandboxStep, Stuck, VolumesStep,
+    Activity, CgroupStep, ContainerRecord, Exit, ForgetStep, ImageStep, KillReason, PodRecord, SandboxStep, Stuck,
+    VolumesStep,
 };
+use crate::resources::qos;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     PrepareVolumes,
     CreateSandbox,
+    /// The pod's cgroup has another size than what is held of the pod.
+    SizeCgroup,
     EnsureImage(String),
     Start(String),
     /// End what a start may have begun of which nothing is known.
@@ -210,6 +214,7 @@ fn end_volumes(record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
         VolumesStep::Gone => return false,
         VolumesStep::Preparing | VolumesStep::TearingDown(_) => {}
         VolumesStep::Stuck(stuck) => plan.again(stuck, now, Action::TearDown),
+        VolumesStep::Pending | VolumesStep::Ready | VolumesStep::Failed { .. } if sizing(record) => {}
         VolumesStep::Pending | VolumesStep::Ready | VolumesStep::Failed { .. } => plan.push(Action::TearDown),
     }
     true
@@ -248,7 +253,7 @@ fn kill(container: &str, reason: KillReason, message: String) -> Action {
 }
 
 fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
-    let stale = correct_containers(pod, record, now, plan);
+    let stale = correct_containers(pod, record, now, plan) || sizing(record);
     match &record.sandbox {
         SandboxStep::Absent if !stale => match sandbox_waits_until(record, now) {
             Some(until) => plan.wake(until),
@@ -266,11 +271,32 @@ fn run(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
         VolumesStep::Failed { retry_at, .. } => plan.wake(*retry_at),
         _ => {}
     }
-    let ready = record.sandbox().is_some() && record.volumes == VolumesStep::Ready;
+    let sized = record.sandbox().is_some() && size_cgroup(pod, record, now, plan);
+    let ready = sized && record.volumes == VolumesStep::Ready;
     for container in startable(pod, record) {
         let r = record.container(&container.name);
         step(pod, container, r, ready, now, plan);
     }
+}
+
+/// The pod's cgroup is being written. Nobody else does that meanwhile, or takes it away: whoever came last would win.
+fn sizing(record: &PodRecord) -> bool {
+    matches!(record.cgroup, CgroupStep::Writing(..))
+}
+
+/// Where the cgroup has another size than the pod, it gets the pod's. False: containers wait for that, for they would get more
+/// than what they are in. One that can't be written is no reason to wait.
+fn size_cgroup(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
+    match &record.cgroup {
+        CgroupStep::Written(limits) if *limits == qos::pod_limits(pod) => return true,
+        CgroupStep::Unknown | CgroupStep::Written(_) => plan.push(Action::SizeCgroup),
+        CgroupStep::Writing(..) => {}
+        CgroupStep::Stuck(stuck) => {
+            plan.again(stuck, now, Action::SizeCgroup);
+            return true;
+        }
+    }
+    false
 }
 
 /// A sandbox that ended by itself soon after the one before waits, as a container that crashes does.
@@ -540,6 +566,7 @@ mod tests {
         PodRecord {
             admitted: true,
             sandbox,
+            cgroup: CgroupStep::Written(qos::pod_limits(&simple("Always"))),
             volumes: VolumesStep::Ready,
             start_time: Some(at(90)),
             containers: containers.into_iter().map(|(n, r)| (n.to_owned(), r)).collect(),
@@ -579,6 +606,37 @@ mod tests {
             r.volumes = volumes;
             assert_eq!(plan(&simple("Always"), &r, at(100)).actions, expected);
         }
+    }
+
+    #[test]
+    fn the_cgroup_gets_the_pods_size_by_one_hand_at_a_time_and_containers_wait_for_it() {
+        let p = simple("Always");
+        let (is, other) = (qos::pod_limits(&p), crate::resources::qos::Limits::default());
+        let (size, start) = (vec![Action::SizeCgroup], vec![Action::Start("a".into())]);
+        let stuck = Stuck::again(None, at(100));
+        for (cgroup, now, expected) in [
+            (CgroupStep::Written(is), 100, start.clone()),
+            (CgroupStep::Written(other), 100, size.clone()),
+            (CgroupStep::Unknown, 100, size.clone()),
+            (CgroupStep::Writing(other, None), 100, vec![]),
+            (CgroupStep::Writing(is, None), 100, vec![]),
+            (CgroupStep::Stuck(stuck.clone()), 100, start.clone()),
+            (CgroupStep::Stuck(stuck), 101, [size, start].concat()),
+        ] {
+            let image = ImageStep::Ready;
+            let c = ContainerRecord {
+                image,
+                ..ContainerRecord::default()
+            };
+            let mut r = record(sandbox("s"), vec![("a", c)]);
+            r.cgroup = cgroup.clone();
+            assert_eq!(plan(&p, &r, at(now)).actions, expected, "{cgroup:?} {now}");
+        }
+        let mut r = record(SandboxStep::Absent, vec![]);
+        r.cgroup = CgroupStep::Writing(is, None);
+        assert!(!plan(&p, &r, at(100)).actions.contains(&Action::CreateSandbox));
+        (r.sandbox, r.gone) = (SandboxStep::Gone, true);
+        assert!(plan(&p, &r, at(100)).actions.is_empty(), "it would be there again");
     }
 
     #[test]

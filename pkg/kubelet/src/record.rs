@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
 use crate::resize::Refused;
+use crate::resources::qos::Limits;
 use crate::{containers, images};
 
 /// How a container ended.
@@ -221,6 +222,18 @@ pub enum SandboxStep {
     Gone,
 }
 
+/// What the pod's cgroup has, of a sandbox that is ready: who makes a sandbox writes it first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum CgroupStep {
+    /// As an earlier run of the agent left it.
+    #[default]
+    Unknown,
+    Written(Limits),
+    /// Again, where it did not come off before.
+    Writing(Limits, Option<Stuck>),
+    Stuck(Stuck),
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum VolumesStep {
     #[default]
@@ -272,6 +285,7 @@ pub struct PodRecord {
     /// When the last one ended by itself, and how long the next one waits for that.
     pub sandbox_died_at: Option<Timestamp>,
     pub sandbox_crash: Option<Backoff>,
+    pub cgroup: CgroupStep,
     pub volumes: VolumesStep,
     pub containers: BTreeMap<String, ContainerRecord>,
     /// The API has the pod no more: somebody else removed it, or this node did at the end.

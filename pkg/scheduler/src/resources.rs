@@ -251,6 +251,8 @@ mod tests {
     fn a_container_that_is_not_resized_counts_as_what_it_has() {
         for (asks, has, pending, expected) in [
             ("100m", None, "", 100),
+            // It is not the one that is not resized.
+            ("100m", None, "Infeasible", 100),
             ("100m", Some("100m"), "", 100),
             ("100m", Some("4"), "Infeasible", 4000),
             ("100m", Some("4"), "", 4000),

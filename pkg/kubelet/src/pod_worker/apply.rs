@@ -11,8 +11,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::step::{Outcome, Step};
 use super::{PodWorker, in_seconds};
 use crate::plan::Action;
-use crate::record::{Activity, ContainerRecord, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep};
+use crate::record::{
+    Activity, CgroupStep, ContainerRecord, ForgetStep, ImageStep, KillReason, SandboxStep, Verdict, VolumesStep,
+};
 use crate::resize::Refused;
+use crate::resources::qos;
 use crate::{backoff, clock, containers, images, names, persist, plan, pod, resize, sandbox, unsupported, volumes};
 
 impl PodWorker {
@@ -81,23 +84,9 @@ impl PodWorker {
     }
 
     /// What has not begun may take another size if the node has that.
-    fn makes_room(&self, resized: &Arc<Pod>) -> bool {
+    fn makes_room(&self, resized: &Pod) -> bool {
         let (agent, node) = (&self.agent, self.agent.node());
-        if agent.admission.admit(agent, resized, node.as_deref(), false).is_err() {
-            // Asking has given up what the pod had.
-            let _ = agent.admission.admit(agent, &self.pod, node.as_deref(), true);
-            return false;
-        }
-        if self.record.sandbox != SandboxStep::Absent {
-            let (agent, pod) = (self.agent.clone(), resized.clone());
-            self.job(Step::Beside("cgroup"), async move {
-                if let Err(error) = agent.runtime.ensure_cgroup(&pod).await {
-                    tracing::warn!(pod = pod::display(&pod), %error, "a pod's cgroup keeps its size");
-                }
-                Outcome::Nothing
-            });
-        }
-        true
+        agent.admission.resize(agent, resized, node.as_deref()).is_ok()
     }
 
     pub(super) fn note_resize(&mut self, pod: &Pod, refused: Refused) {
@@ -184,6 +173,7 @@ impl PodWorker {
         match action {
             Action::PrepareVolumes => self.prepare_volumes(),
             Action::CreateSandbox => self.create_sandbox(),
+            Action::SizeCgroup => self.size_cgroup(),
             Action::EnsureImage(container) => self.ensure_image(container),
             Action::Start(container) => self.start(container),
             Action::Undo(container) => self.undo(container),
@@ -246,6 +236,8 @@ impl PodWorker {
             self.record.sandbox_crash = Some(backoff::next(self.record.sandbox_crash, died_at, now));
         }
         self.record.sandbox = SandboxStep::Creating;
+        // Its cgroup is made with it.
+        self.record.cgroup = CgroupStep::Written(qos::pod_limits(&self.pod));
         let id = names::fresh_id();
         let create = sandbox::Create {
             agent: self.agent.clone(),
@@ -267,6 +259,18 @@ impl PodWorker {
             let begun = agent.runtime.start_task(&id).await;
             drop(place);
             Outcome::SandboxBegun(begun)
+        });
+    }
+
+    fn size_cgroup(&mut self) {
+        let before = match std::mem::take(&mut self.record.cgroup) {
+            CgroupStep::Stuck(stuck) => Some(stuck),
+            _ => None,
+        };
+        self.record.cgroup = CgroupStep::Writing(qos::pod_limits(&self.pod), before);
+        let (agent, pod) = (self.agent.clone(), self.pod.clone());
+        self.job(Step::Cgroup, async move {
+            Outcome::Sized(agent.runtime.ensure_cgroup(&pod).await.map(drop))
         });
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::step::{Outcome, Step};
 use super::{Live, Message, PodWorker, adopt, in_seconds, version};
 use crate::containers::Stopped;
-use crate::record::{Activity, Exit, Health, ImageStep, Instance, StartError, Stuck, VolumesStep};
+use crate::record::{Activity, CgroupStep, Exit, Health, ImageStep, Instance, StartError, Stuck, VolumesStep};
 use crate::{backoff, clock, containers, images, persist, pod, probes, runtime};
 
 impl PodWorker {
@@ -50,6 +50,7 @@ impl PodWorker {
             (Step::Sandbox { .. }, Outcome::Sandbox(result)) => self.observe_sandbox(result),
             (Step::BeginSandbox { id }, Outcome::SandboxBegun(result)) => self.observe_sandbox_begun(&id, result),
             (Step::RemoveSandbox, Outcome::SandboxRemoved(result)) => self.observe_sandbox_removed(result),
+            (Step::Cgroup, Outcome::Sized(result)) => self.observe_sized(result),
             (Step::Image { container }, Outcome::Image(result)) => self.observe_image(&container, result),
             (Step::Start { container, .. }, Outcome::Started(result)) => self.observe_start(&container, *result),
             (Step::Undo { container, .. }, Outcome::Undone(result)) => self.observe_undone(&container, result),
@@ -80,6 +81,7 @@ impl PodWorker {
             Step::Sandbox { .. } => self.observe_sandbox(Err(lost.into())),
             Step::BeginSandbox { id } => self.observe_sandbox_begun(&id, Err(lost.into())),
             Step::RemoveSandbox => self.observe_sandbox_removed(Err(lost.into())),
+            Step::Cgroup => self.observe_sized(Err(lost.into())),
             Step::Image { container } => self.observe_image(&container, Some(Err(lost.into()))),
             Step::Start { container, id } => {
                 self.observe_start(&container, Err(containers::Failure::lost(id, lost)));
@@ -161,6 +163,19 @@ impl PodWorker {
         self.current.send_replace(pod);
         self.hold_ephemeral_containers();
         self.bring_deadline_nearer();
+    }
+
+    fn observe_sized(&mut self, result: Result<(), runtime::Error>) {
+        let CgroupStep::Writing(limits, before) = std::mem::take(&mut self.record.cgroup) else {
+            return;
+        };
+        self.record.cgroup = match result {
+            Ok(()) => CgroupStep::Written(limits),
+            Err(error) => {
+                tracing::warn!(pod = pod::display(&self.pod), %error, "a pod's cgroup has another size than the pod");
+                CgroupStep::Stuck(Stuck::again(before.as_ref(), clock::now()))
+            }
+        };
     }
 
     /// Deleted without us (force, pod GC): what runs is stopped all the same, and what it holds is held until then.

@@ -25,6 +25,7 @@ pub enum Step {
         id: String,
     },
     RemoveSandbox,
+    Cgroup,
     Image {
         container: String,
     },
@@ -63,6 +64,7 @@ pub enum Outcome {
     Sandbox(Result<Created, sandbox::Error>),
     SandboxBegun(Result<(), runtime::Error>),
     SandboxRemoved(Result<(), Unconfirmed>),
+    Sized(Result<(), runtime::Error>),
     /// None: the pod ends, nobody waits for it any more.
     Image(Option<Result<Image, images::Failure>>),
     Started(Box<Result<Instance, containers::Failure>>),

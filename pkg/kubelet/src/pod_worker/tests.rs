@@ -813,6 +813,101 @@ async fn what_has_not_begun_is_resized_where_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_resize_takes_what_is_free_and_one_that_is_refused_gives_nothing_up() {
+    let scene = Scene::new();
+    let (agent, whole) = (&scene.agent, scene.agent.machine.allocatable_amounts()["cpu"]);
+    let pod = |uid: &str, milli: i64| -> Pod {
+        let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": format!("{milli}m")}}});
+        serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [container]}})).unwrap()
+    };
+    let admit = |uid: &str, milli| agent.admission.admit(agent, &pod(uid, milli), None, false).is_ok();
+    let resize = |uid: &str, milli| agent.admission.resize(agent, &pod(uid, milli), None).is_ok();
+    assert!(admit("one", 100) && admit("other", whole - 200));
+    for (milli, fits) in [(200, true), (201, false), (150, true), (99_999, false)] {
+        assert_eq!(resize("one", milli), fits, "{milli}");
+    }
+    // What was refused last has left it what it had, which nobody else gets.
+    assert!(!admit("next", 51), "its room is given away");
+    assert!(admit("next", 50));
+    // The pods' own size was right when they came; what they may be for has nothing to do with it.
+    agent.pressure.lock().disk = true;
+    assert!(resize("one", 100) && !resize("one", 151), "under pressure");
+    // More than there is: it runs, whatever it takes. Less of it is better.
+    agent
+        .admission
+        .admit(agent, &pod("adopted", 2 * whole), None, true)
+        .unwrap();
+    assert!(resize("adopted", whole) && !resize("adopted", whole + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cgroup_has_the_size_that_came_while_its_sandbox_was_made() {
+    let container = |cpu: &str| {
+        let list = json!({"cpu": cpu, "memory": "64Mi"});
+        json!([{"name": "c", "image": "i:1", "command": ["sleep"], "resources": {"requests": list, "limits": list}}])
+    };
+    let mut scene = Scene::of(json!({"containers": container("10m"), "hostNetwork": false}));
+    scene.runtime.opens_network(false);
+    let asked = |_: &Fake| scene.api.was_asked("event NetworkNotReady");
+    scene.runtime.until("a sandbox that waits", asked).await;
+    for (revision, cpu) in [("2", "20m"), ("3", "30m")] {
+        let mut pod = serde_json::to_value(&scene.pod).unwrap();
+        pod["metadata"]["resourceVersion"] = revision.into();
+        pod["spec"]["containers"] = container(cpu);
+        scene.pod = serde_json::from_value(pod).unwrap();
+        scene.tell(Message::Update(Arc::new(scene.pod.clone())));
+    }
+    rest(0.1).await;
+    for fault in [Fault::Pass, Fault::Unavailable] {
+        scene.runtime.fail("ensure_cgroup", fault);
+    }
+    scene.runtime.opens_network(true);
+    scene.runs().await;
+    rest(2.0).await;
+    assert_eq!(scene.runtime.quota(UID), Some(3000), "{:?}", scene.runtime.calls());
+    assert_eq!(scene.runtime.count("ensure_cgroup"), 3);
+    // The next agent does not know what this one has written.
+    scene.crash();
+    scene.start(scene.pod.clone(), false);
+    scene
+        .runtime
+        .until("its size once more", |r| r.count("ensure_cgroup") == 4)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_tells_the_size_it_keeps_and_the_next_agent_keeps_it_too() {
+    let container = |cpu: &str| json!([{"name": "c", "image": "i:1", "resources": {"requests": {"cpu": cpu}}}]);
+    let mut scene = Scene::of(json!({"containers": container("10m")}));
+    for _ in 0..2 {
+        scene.runtime.fail("image", Fault::Hang);
+    }
+    let sandbox = |r: &Fake| r.running(names::SANDBOX).len() == 1;
+    scene.runtime.until("a sandbox", sandbox).await;
+    let told = |scene: &Scene| {
+        let status = scene.api.pod.lock()["status"].clone();
+        (
+            status["phase"].clone(),
+            status["containerStatuses"][0]["resources"].clone(),
+        )
+    };
+    assert_eq!(told(&scene), (json!("Pending"), Value::Null), "as upstream's agent");
+    let mut pod = serde_json::to_value(&scene.pod).unwrap();
+    pod["metadata"]["resourceVersion"] = "2".into();
+    pod["spec"]["containers"] = container("99999");
+    scene.pod = serde_json::from_value(pod).unwrap();
+    scene.tell(Message::Update(Arc::new(scene.pod.clone())));
+    rest(1.0).await;
+    let keeps = (json!("Pending"), json!({"requests": {"cpu": "10m"}}));
+    assert_eq!(told(&scene), keeps);
+    scene.crash();
+    scene.pod.status = serde_json::from_value(scene.api.pod.lock()["status"].clone()).unwrap();
+    scene.start(scene.pod.clone(), false);
+    rest(1.0).await;
+    assert_eq!(told(&scene), keeps, "by another agent");
+}
+
+#[tokio::test]
 async fn what_the_api_has_no_more_takes_nothing_from_the_next() {
     let scene = Scene::new();
     let agent = &scene.agent;

@@ -151,9 +151,8 @@ impl Cgroups {
     }
 
     pub fn ensure_pod(&self, pod: &Pod) -> Result<String, Error> {
-        let class = qos::class(pod);
-        let path = pod_path(class, pod::uid(pod));
-        self.ensure(&path, &qos::pod_limits(pod, class))?;
+        let path = pod_path(qos::class(pod), pod::uid(pod));
+        self.ensure(&path, &qos::pod_limits(pod))?;
         Ok(path)
     }
 

@@ -95,7 +95,7 @@ pub fn container_limits(container: &Container) -> Limits {
 }
 
 /// Limits of the pod's own cgroup: a limit holds for the pod only when every container has one.
-pub fn pod_limits(pod: &Pod, class: Class) -> Limits {
+pub fn pod_limits(pod: &Pod) -> Limits {
     let requests = super::pod_requests(pod);
     let cpu_request = requests.get("cpu").copied().unwrap_or(0);
     let total = |resource: &str| -> Option<i64> {
@@ -110,7 +110,7 @@ pub fn pod_limits(pod: &Pod, class: Class) -> Limits {
         let init: Option<Vec<i64>> = init.collect();
         Some(init?.into_iter().max().unwrap_or(0).max(sum))
     };
-    match class {
+    match class(pod) {
         Class::BestEffort => Limits {
             shares: Some(MIN_SHARES),
             ..Limits::default()
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn limits_that_no_number_holds_are_the_largest_there_is() {
         let huge = json!({"limits": {"cpu": "1T", "memory": "7Ei"}, "requests": {"cpu": "1", "memory": "1Gi"}});
-        let limits = pod_limits(&pod(&[huge.clone(), huge]), Class::Burstable);
+        let limits = pod_limits(&pod(&[huge.clone(), huge]));
         assert_eq!((limits.quota, limits.memory), (Some(MAX_QUOTA), Some(i64::MAX)));
     }
 

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Call, Error, Found, Made, Runtime};
+use crate::pod;
+use crate::resources::qos::{self, Limits};
 
 /// What a call does instead of its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ struct State {
     containerd_is_down: bool,
     containers: BTreeMap<String, Found>,
     networks: Vec<String>,
+    /// What the cgroup of the pod with this uid has.
+    cgroups: HashMap<String, Limits>,
 }
 
 pub struct Fake {
@@ -86,6 +90,11 @@ impl Fake {
 
     pub fn networks(&self) -> Vec<String> {
         self.state.lock().networks.clone()
+    }
+
+    /// The quota of the pod's cgroup, in microseconds of its period.
+    pub fn quota(&self, uid: &str) -> Option<i64> {
+        self.state.lock().cgroups.get(uid)?.quota
     }
 
     pub fn found(&self) -> Vec<Found> {
@@ -326,12 +335,19 @@ impl Runtime for Fake {
         .boxed()
     }
 
-    fn ensure_cgroup<'a>(&'a self, _: &'a Arc<Pod>) -> Call<'a, String> {
-        self.call("ensure_cgroup", |_| "/kubepods/fake".to_owned()).boxed()
+    fn ensure_cgroup<'a>(&'a self, pod: &'a Arc<Pod>) -> Call<'a, String> {
+        self.call("ensure_cgroup", |state| {
+            state.cgroups.insert(pod::uid(pod).to_owned(), qos::pod_limits(pod));
+            "/kubepods/fake".to_owned()
+        })
+        .boxed()
     }
 
-    fn remove_cgroup<'a>(&'a self, _: &'a str) -> Call<'a, ()> {
-        self.call("remove_cgroup", |_| ()).boxed()
+    fn remove_cgroup<'a>(&'a self, uid: &'a str) -> Call<'a, ()> {
+        self.call("remove_cgroup", |state| {
+            state.cgroups.remove(uid);
+        })
+        .boxed()
     }
 
     fn oom_killed(&self, _: &str) -> bool {

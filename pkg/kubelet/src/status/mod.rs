@@ -131,6 +131,10 @@ fn container_status(
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     };
+    if record.resize_held.contains_key(&container.name) {
+        // What has not begun yet tells what it will get only where that is not what the pod asks for.
+        of_resources(&mut status, container);
+    }
     if let Some(field) = &record.held_by {
         // Its event goes after an hour; the pod may wait for longer.
         status.state = Some(waiting(CONFIG_ERROR, Some(unsupported::message(field))));
@@ -188,8 +192,7 @@ fn of_instance(status: &mut ContainerStatus, container: &Container, instance: &I
         terminated: r.last.as_ref().and_then(terminated),
         ..Default::default()
     });
-    status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
-    status.resources = Some(container.resources.clone().unwrap_or_default());
+    of_resources(status, container);
     status.user = instance.user.as_ref().map(|user| ContainerUser {
         linux: Some(LinuxContainerUser {
             uid: user.uid,
@@ -197,6 +200,12 @@ fn of_instance(status: &mut ContainerStatus, container: &Container, instance: &I
             supplemental_groups: Some(user.groups.clone()),
         }),
     });
+}
+
+/// As they are held: what the container has, or gets when it begins.
+fn of_resources(status: &mut ContainerStatus, container: &Container) {
+    status.allocated_resources = container.resources.as_ref().and_then(|r| r.requests.clone());
+    status.resources = Some(container.resources.clone().unwrap_or_default());
 }
 
 /// It ended: that is its state, or, where it waits for its next life, its last one.
