@@ -112,6 +112,45 @@ fn trees(differences: &mut Vec<Difference>, place: &str, expected: &Value, found
                 trees(differences, &format!("{place}/{index}"), expected, found);
             }
         }
+        (Value::Array(expected), Value::Array(found)) if in_order(expected, found) => {
+            named(differences, place, expected, found)
+        }
         (expected, found) => one(differences, place.into(), Some(expected.clone()), Some(found.clone())),
+    }
+}
+
+/// By what discovery's lists hold their items apart: groups, versions, resources and parts, in either shape.
+fn name(item: &Value) -> Option<&str> {
+    let names = [
+        "/groupVersion",
+        "/version",
+        "/resource",
+        "/subresource",
+        "/name",
+        "/metadata/name",
+    ];
+    names.iter().find_map(|name| item.pointer(name)?.as_str())
+}
+
+/// Whether all items have names of their own, and what stands in both lists has one order: then one more is no other list.
+fn in_order(expected: &[Value], found: &[Value]) -> bool {
+    let both = |list: &[Value], other: &[Value]| -> Vec<String> {
+        let names: BTreeSet<&str> = other.iter().filter_map(name).collect();
+        let shared = list.iter().filter_map(name).filter(|name| names.contains(name));
+        shared.map(str::to_string).collect()
+    };
+    let is_named = |list: &[Value]| list.iter().filter_map(name).collect::<BTreeSet<_>>().len() == list.len();
+    is_named(expected) && is_named(found) && both(expected, found) == both(found, expected)
+}
+
+fn named(differences: &mut Vec<Difference>, place: &str, expected: &[Value], found: &[Value]) {
+    let names: BTreeSet<&str> = expected.iter().chain(found).filter_map(name).collect();
+    for wanted in names {
+        let place = format!("{place}/{}", wanted.replace('~', "~0").replace('/', "~1"));
+        let of = |list: &'_ [Value]| list.iter().find(|item| name(item) == Some(wanted)).cloned();
+        match (of(expected), of(found)) {
+            (Some(expected), Some(found)) => trees(differences, &place, &expected, &found),
+            (expected, found) => one(differences, place, expected, found),
+        }
     }
 }
