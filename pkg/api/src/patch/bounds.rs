@@ -1,8 +1,6 @@
 //! What a JSON patch may make of a tree. A few short operations that copy can double it again and again, and double its
 //! depth by copying it into its own leaf: each operation is measured before it is applied.
 
-use json_patch::PatchOperation;
-use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
 use super::PatchError;
@@ -24,69 +22,52 @@ pub(super) struct Bounds {
     shifted: usize,
 }
 
+/// Each refuses what makes the result too big or too deep. The tree is within `MAX_DEPTH` before an operation, and after it
+/// again.
 impl Bounds {
-    /// Refuses the operation when its result would be too big or too deep. The tree is within `MAX_DEPTH` before it, and
-    /// after it again.
-    pub fn admit(&mut self, target: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
-        self.charge_shifts(target, operation)?;
-        let place = operation.path().count();
-        let depth = match operation {
-            PatchOperation::Add(add) => measure(&add.value, usize::MAX).depth,
-            PatchOperation::Replace(replace) => measure(&replace.value, usize::MAX).depth,
-            PatchOperation::Copy(copy) => charge(&mut self.copied, target.pointer(copy.from.as_str()))?,
-            PatchOperation::Move(r#move) if place > r#move.from.count() => {
-                charge(&mut self.moved, target.pointer(r#move.from.as_str()))?
-            }
-            PatchOperation::Move(_) | PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
-        };
-        if place + depth > usize::from(MAX_DEPTH) {
-            return Err(PatchError::Unprocessable(format!(
-                "the result at {:?} would nest deeper than {MAX_DEPTH} levels",
-                operation.path().as_str()
-            )));
-        }
-        Ok(())
+    /// A value that is put at a path.
+    pub fn place(&mut self, path: &str, value: &Value) -> Result<(), PatchError> {
+        fits(path, measure(value, usize::MAX).depth)
     }
-}
 
-impl Bounds {
-    fn charge_shifts(&mut self, target: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
-        let changed = match operation {
-            PatchOperation::Add(_) | PatchOperation::Copy(_) | PatchOperation::Remove(_) => {
-                [None, Some(operation.path())]
-            }
-            PatchOperation::Move(r#move) => [Some(r#move.from.as_ptr()), Some(operation.path())],
-            PatchOperation::Replace(_) | PatchOperation::Test(_) => return Ok(()),
-        };
-        let shifts = changed.into_iter().flatten().map(|pointer| shifts(target, pointer));
-        self.shifted = self.shifted.saturating_add(shifts.sum());
+    pub fn copy(&mut self, path: &str, value: &Value) -> Result<(), PatchError> {
+        fits(path, charge(&mut self.copied, value)?)
+    }
+
+    pub fn r#move(&mut self, from: &str, path: &str, value: &Value) -> Result<(), PatchError> {
+        if levels(path) <= levels(from) {
+            return Ok(());
+        }
+        fits(path, charge(&mut self.moved, value)?)
+    }
+
+    /// So many items of an array that one more, or one less, moves up or down.
+    pub fn shift(&mut self, path: &str, items: usize) -> Result<(), PatchError> {
+        self.shifted = self.shifted.saturating_add(items);
         if self.shifted > MAX_SHIFTED {
             return Err(PatchError::Unprocessable(format!(
-                "the operations up to {:?} shift more than {MAX_SHIFTED} items of arrays",
-                operation.path().as_str()
+                "the operations up to {path:?} shift more than {MAX_SHIFTED} items of arrays"
             )));
         }
         Ok(())
     }
 }
 
-/// How many items stand behind a place, where that is in an array.
-fn shifts(target: &Value, place: &Pointer) -> usize {
-    let Some((within, last)) = place.split_back() else {
-        return 0;
-    };
-    match target.pointer(within.as_str()) {
-        Some(Value::Array(items)) => {
-            let index = last.encoded().parse::<usize>();
-            index.map_or(0, |index| items.len().saturating_sub(index))
-        }
-        _ => 0,
-    }
+fn levels(path: &str) -> usize {
+    path.matches('/').count()
 }
 
-/// Adds a value's size to what is used up; its depth. What is not there is refused where it is applied.
-fn charge(used: &mut usize, value: Option<&Value>) -> Result<usize, PatchError> {
-    let Some(value) = value else { return Ok(0) };
+fn fits(path: &str, depth: usize) -> Result<(), PatchError> {
+    if levels(path) + depth > usize::from(MAX_DEPTH) {
+        return Err(PatchError::Unprocessable(format!(
+            "the result at {path:?} would nest deeper than {MAX_DEPTH} levels"
+        )));
+    }
+    Ok(())
+}
+
+/// Adds a value's size to what is used up; its depth.
+fn charge(used: &mut usize, value: &Value) -> Result<usize, PatchError> {
     let measured = measure(value, MAX_COPIED.saturating_sub(*used));
     *used = used.saturating_add(measured.bytes);
     if *used > MAX_COPIED {

@@ -2,11 +2,12 @@
 //! merge patch. The result is not yet what its type allows: `codec::conform` decides that.
 
 mod bounds;
+mod json;
 mod strategic;
 
 use serde_json::{Map, Value};
 
-use bounds::Bounds;
+pub use json::json;
 
 use crate::schema::Schema;
 use crate::status::Status;
@@ -47,82 +48,30 @@ impl From<PatchError> for Status {
     }
 }
 
-/// Upstream's limit of operations in one JSON patch.
-const MAX_OPERATIONS: usize = 10_000;
-
-/// RFC 6902. A tree whose patch fails is to be thrown away: it holds what the operations before the failed one did.
-pub fn json(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    if let Value::Array(operations) = patch
-        && operations.len() > MAX_OPERATIONS
-    {
-        return Err(PatchError::TooLarge(format!(
-            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
-            operations.len()
-        )));
-    }
-    // What is no operation is found out when it is its turn.
-    let are_objects = patch
-        .as_array()
-        .is_some_and(|all| all.iter().all(|one| one.is_object() || one.is_null()));
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|error| match are_objects {
-        true => PatchError::Unprocessable(error.to_string()),
-        false => PatchError::Malformed(format!("error decoding patch: {error}")),
-    })?;
-    let mut bounds = Bounds::default();
-    for operation in &operations.0 {
-        bounds.admit(target, operation)?;
-        json_patch::patch_unsafe(target, std::slice::from_ref(operation))
-            .map_err(|error| PatchError::Unprocessable(refusal(operation, &error.kind)))?;
-    }
-    Ok(())
-}
-
-/// The failed operation in the words of upstream's library.
-fn refusal(operation: &json_patch::PatchOperation, kind: &json_patch::PatchErrorKind) -> String {
-    use json_patch::{PatchErrorKind, PatchOperation};
-    let path = operation.path();
-    match (operation, kind) {
-        (_, PatchErrorKind::TestFailed) => format!("testing value {path} failed: test failed"),
-        (PatchOperation::Move(operation), PatchErrorKind::InvalidFromPointer) => format!(
-            "move operation does not apply: doc is missing from path: {}: missing value",
-            operation.from
-        ),
-        (PatchOperation::Copy(operation), PatchErrorKind::InvalidFromPointer) => format!(
-            "copy operation does not apply: doc is missing from path: {}: missing value",
-            operation.from
-        ),
-        (PatchOperation::Add(_), _) => {
-            format!("add operation does not apply: doc is missing path: \"{path}\": missing value")
-        }
-        (PatchOperation::Remove(_), _) => {
-            let key = path
-                .last()
-                .map(|token| token.decoded().into_owned())
-                .unwrap_or_default();
-            format!("error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value")
-        }
-        (PatchOperation::Replace(_), _) => {
-            format!("replace operation does not apply: doc is missing key: {path}: missing value")
-        }
-        (PatchOperation::Test(_), _) => {
-            format!("test operation does not apply: is missing path: {path}: missing value")
-        }
-        (PatchOperation::Move(_), _) => {
-            format!("move operation does not apply: doc is missing destination path: {path}: missing value")
-        }
-        (PatchOperation::Copy(_), _) => {
-            format!("copy operation does not apply: doc is missing destination path: {path}: missing value")
-        }
-    }
-}
-
 /// RFC 7396.
 pub fn merge(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if !patch.is_object() {
         return Err(PatchError::Malformed("Invalid JSON Patch".into()));
     }
-    json_patch::merge(target, patch);
+    merge_into(target, patch);
     Ok(())
+}
+
+fn merge_into(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(merged) = target else { return };
+    for (key, value) in fields {
+        match value {
+            Value::Null => _ = merged.remove(key),
+            value => merge_into(merged.entry(key.as_str()).or_insert(Value::Null), value),
+        }
+    }
 }
 
 /// Upstream's strategic merge, with all its directives, driven by the type's merge keys and strategies.
@@ -132,37 +81,36 @@ pub fn strategic(target: &mut Value, patch: &Value, ty: &Schema) -> Result<(), P
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use serde_json::json;
 
     use super::*;
 
+    /// The cases of RFC 7396's appendix that begin with an object.
     #[test]
-    fn json_patch_in_upstreams_words() {
-        let mut target = json!({"a": {"b": 1}});
-        assert_eq!(
-            json(&mut target, &json!([{"op": "add", "path": "/a/c", "value": 2}])),
-            Ok(())
-        );
-        assert_eq!(target, json!({"a": {"b": 1, "c": 2}}));
+    fn merges() {
         let cases = [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
             (
-                json!([{"op": "test", "path": "/a/b", "value": 3}]),
-                "testing value /a/b failed: test failed",
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
             ),
-            (
-                json!([{"op": "remove", "path": "/x"}]),
-                "error in remove for path: '/x': Unable to remove nonexistent key: x: missing value",
-            ),
-            (
-                json!([{"op": "replace", "path": "/a/x", "value": 1}]),
-                "replace operation does not apply: doc is missing key: /a/x: missing value",
-            ),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         ];
-        for (patch, expected) in cases {
-            assert_eq!(
-                json(&mut target.clone(), &patch),
-                Err(PatchError::Unprocessable(expected.into()))
-            );
+        for (mut target, patch, expected) in cases {
+            merge(&mut target, &patch).unwrap();
+            assert_eq!(target, expected, "{patch}");
         }
+        let refused = merge(&mut json!({}), &json!(["c"]));
+        assert!(matches!(refused, Err(PatchError::Malformed(_))));
     }
 }

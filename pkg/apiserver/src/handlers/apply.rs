@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::answer;
 use super::decode::go_kind;
 use super::patch::conformed;
-use super::update::{check_name, check_version, may_create};
+use super::update::{check_name, check_revision, may_create};
 use crate::call::Call;
 use crate::guaranteed_update::{Current, Reads};
 use crate::managers::{self, Resourceful};
@@ -217,7 +217,7 @@ fn applied(
     check_name(call, &new)?;
     call.row.to_stored(&mut new);
     if current.object.is_some() {
-        check_version(call, &new, current)?;
+        check_revision(call, &new, current)?;
     }
     Ok(Next {
         object: new,
