@@ -89,9 +89,17 @@ const NEW_BEHAVIOR: &str = "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerBeh
 /// `spec.behavior`, from v1's and v2beta1's annotation.
 fn restore_behavior(object: &mut Value, annotations: &Map<String, Value>) {
     let behavior = read(annotations, BEHAVIOR, NEW_BEHAVIOR, behavior::from_go);
-    if let Some(behavior) = behavior.filter(|behavior| *behavior != json!({})) {
-        meta::set(object, &["spec", "behavior"], behavior);
+    let Some(mut behavior) = behavior.filter(|behavior| behavior.as_object().is_some_and(|sides| !sides.is_empty()))
+    else {
+        return;
+    };
+    // No version's defaults fill in what the annotation leaves out: policies have to be there.
+    for side in behavior.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if side.is_object() {
+            meta::set_default(side, &["policies"], json!([]));
+        }
     }
+    meta::set(object, &["spec", "behavior"], behavior);
 }
 
 fn carry_behavior(object: &mut Value) {
