@@ -180,8 +180,11 @@ fn refuse(errors: Errors, kind: &str) -> Result<(), Status> {
     Err(Status::invalid("meta.k8s.io", kind, "", &errors))
 }
 
-/// A parameter that is a number; an empty one is none.
-fn integer(query: &Query, key: &str) -> Result<Option<i64>, Status> {
+/// A parameter that is a number.
+///
+/// # Errors
+/// 400 in Go's words.
+pub fn integer(query: &Query, key: &str) -> Result<Option<i64>, Status> {
     let Some(text) = query.get(key) else {
         return Ok(None);
     };

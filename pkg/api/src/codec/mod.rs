@@ -12,4 +12,5 @@ mod typed;
 pub mod yaml;
 
 pub use error::{DecodeError, MAX_DEPTH};
+pub use scalar::check_time;
 pub use typed::{Decoded, Validation, conform, convert};

@@ -20,6 +20,14 @@ pub(super) fn mended(bytes: &[u8]) -> Cow<'_, str> {
 
 type Canonical = Result<Option<Value>, String>;
 
+/// Whether a text is a time as metav1.Time takes it.
+///
+/// # Errors
+/// Why not, in Go's words.
+pub fn check_time(text: &str) -> Result<(), String> {
+    time(text).map(drop)
+}
+
 /// metav1.Time: RFC 3339 in UTC, to the second.
 pub(super) fn time(text: &str) -> Canonical {
     if let (true, Ok(_)) = (is_plain_time(text), text.parse::<Timestamp>()) {

@@ -9,8 +9,9 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use mk8s_api::meta;
-use mk8s_api::status::Status;
+use mk8s_api::status::{FieldError, Status};
+use mk8s_api::validation::Errors;
+use mk8s_api::{codec, meta};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,14 +21,16 @@ use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::filters::authz::Attributes;
 use crate::layers::Guard;
+use crate::options;
 
 const BUFFER: usize = 32 << 10;
 /// How long a client may stay after its node has ended the stream.
 const LINGER: Duration = Duration::from_secs(30);
 
 pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
+    check_log_options(call)?;
     let pod = call.object()?.value()?;
-    let container = container(&pod, call.query.get("container").unwrap_or_default(), false)?;
+    let container = container(&pod, call.query.get("container").unwrap_or_default())?;
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
         // Nothing has run yet: an empty log.
@@ -43,7 +46,6 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
         "sinceTime",
         "tailLines",
         "timestamps",
-        "stream",
     ]
     .iter()
     .filter_map(|key| {
@@ -54,7 +56,7 @@ pub async fn log(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
     .join("&");
     let target = format!(
         "{}/containerLogs/{}/{}/{container}?{query}",
-        nodes::address(call.server.cache(), node)?,
+        address(call, node)?,
         call.info.namespace,
         call.info.name,
     );
@@ -104,60 +106,97 @@ async fn relayed(code: StatusCode, body: hyper::body::Incoming) -> Status {
     }
 }
 
-/// The container meant: the named one, or the only one.
-fn container(pod: &Value, named: &str, running_only: bool) -> Result<String, Status> {
-    let names = |list: &str| -> Vec<&str> {
-        meta::items(pod, &["spec", list])
-            .iter()
-            .map(|container| meta::string(container, &["name"]))
-            .collect()
-    };
-    let (containers, init, ephemeral) = (
-        names("containers"),
-        names("initContainers"),
-        names("ephemeralContainers"),
-    );
-    let name = meta::name(pod);
-    if !named.is_empty() {
-        let known = containers
-            .iter()
-            .chain(&init)
-            .chain(&ephemeral)
-            .any(|own| *own == named);
-        if !known {
-            return Err(Status::bad_request(format!(
-                "container {named} is not valid for pod {name}"
-            )));
+/// What upstream takes of PodLogOptions, whichever pod it is: first what can be read, then what holds.
+fn check_log_options(call: &Call) -> Result<(), Status> {
+    let query = &call.query;
+    let since_seconds = options::integer(query, "sinceSeconds")?;
+    let since_time = query.get("sinceTime");
+    if let Some(text) = since_time.filter(|text| !matches!(*text, "" | "null")) {
+        codec::check_time(text).map_err(Status::bad_request)?;
+    }
+    let tail_lines = options::integer(query, "tailLines")?;
+    let limit_bytes = options::integer(query, "limitBytes")?;
+
+    let mut errors = Errors::new();
+    if let Some(lines) = tail_lines.filter(|lines| *lines < 0) {
+        errors.push(FieldError::invalid(
+            "tailLines",
+            lines,
+            "must be greater than or equal to 0",
+        ));
+    }
+    let mut positive = |field: &str, value: Option<i64>| {
+        if let Some(value) = value.filter(|value| *value < 1) {
+            errors.push(FieldError::invalid(field, value, "must be greater than 0"));
         }
-        return Ok(named.to_string());
+    };
+    positive("limitBytes", limit_bytes);
+    if since_time.is_none() {
+        positive("sinceSeconds", since_seconds);
+    } else if since_seconds.is_some() {
+        let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden("[]", why));
     }
-    if let ([only], true) = (containers.as_slice(), running_only || init.is_empty()) {
-        return Ok((*only).to_string());
+    if query.get("stream").is_some() {
+        errors.push(FieldError::forbidden("stream", "may not be specified"));
     }
-    if let [only] = containers.as_slice()
-        && ephemeral.is_empty()
-        && init.is_empty()
-    {
-        return Ok((*only).to_string());
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid("", "PodLogOptions", &call.info.name, &errors)),
     }
-    // exec and attach may be told a default by annotation.
-    if let Some(default) = meta::annotation(pod, "kubectl.kubernetes.io/default-container")
-        && containers.contains(&default)
-    {
-        return Ok(default.to_string());
+}
+
+/// The ports that a portforward names have to be numbers before anything else is looked at.
+fn check_ports(call: &Call) -> Result<(), Status> {
+    for port in call.query.all("ports").flat_map(|list| list.split(',')) {
+        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if port.parse::<u16>().is_err() || !digits {
+            let why = if digits { "value out of range" } else { "invalid syntax" };
+            let text = format!("cannot convert to []int32: strconv.ParseUint: parsing {port:?}: {why}");
+            return Err(Status::bad_request(text));
+        }
     }
-    let mut text = format!(
-        "a container name must be specified for pod {name}, choose one of: [{}]",
-        containers.join(" ")
-    );
-    if !init.is_empty() {
-        text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    Ok(())
+}
+
+/// Where the pod's node listens. One that is not there is, as upstream has it, a pod that is not.
+fn address(call: &Call, node: &str) -> Result<String, Status> {
+    nodes::address(call.server.cache(), node).map_err(|status| match status.code {
+        404 => Status::not_found("", "pods", node),
+        _ => status,
+    })
+}
+
+/// The container meant: the named one, or the only one that is neither an init nor an ephemeral container.
+fn container(pod: &Value, named: &str) -> Result<String, Status> {
+    let names = |list: &str| -> Vec<&str> {
+        let list = meta::items(pod, &["spec", list]).iter();
+        list.map(|container| meta::string(container, &["name"])).collect()
+    };
+    let containers = names("containers");
+    let all = [
+        names("initContainers"),
+        containers.clone(),
+        names("ephemeralContainers"),
+    ]
+    .concat();
+    let name = meta::name(pod);
+    match (named, containers.as_slice()) {
+        ("", [only]) => Ok((*only).to_string()),
+        ("", _) => Err(Status::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            all.join(" ")
+        ))),
+        (named, _) if all.contains(&named) => Ok(named.to_string()),
+        (named, _) => Err(Status::bad_request(format!(
+            "container {named} is not valid for pod {name}"
+        ))),
     }
-    Err(Status::bad_request(text))
 }
 
 /// exec, attach and portforward.
 pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status> {
+    check_ports(call)?;
     let pod = call.object()?.value()?;
     // A WebSocket begins with a GET; that alone must not be enough to act on a pod.
     if call.info.verb == "get" {
@@ -169,6 +208,10 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
         let attributes = call.attributes(Operation::Connect, &call.info.name, Some(&pod), Options::Connect);
         call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
     }
+    let container = match &*call.info.subresource {
+        "portforward" => None,
+        _ => Some(container(&pod, call.query.get("container").unwrap_or_default())?),
+    };
     let node = meta::string(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
         return Err(Status::bad_request(format!(
@@ -176,13 +219,11 @@ pub async fn upgrade(call: &Call, parts: Parts) -> Result<Response<Body>, Status
             call.info.name
         )));
     }
-    let base = nodes::address(call.server.cache(), node)?;
+    let base = address(call, node)?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    let path = if call.info.subresource == "portforward" {
-        format!("portForward/{namespace}/{name}")
-    } else {
-        let container = container(&pod, call.query.get("container").unwrap_or_default(), true)?;
-        format!("{}/{namespace}/{name}/{container}", call.info.subresource)
+    let path = match container {
+        None => format!("portForward/{namespace}/{name}"),
+        Some(container) => format!("{}/{namespace}/{name}/{container}", call.info.subresource),
     };
     let query = node_query(call);
     relay(call, parts, node, &format!("{base}/{path}?{query}")).await
