@@ -156,6 +156,7 @@ fn route_services(
                 pod_cidr: range.ok_or("the node has lost its pod range")?,
                 cluster_cidr: settings.cluster.pod_cidr,
                 service_cidrs: vec![settings.cluster.service_cidr],
+                shared: Vec::new(),
                 dns: Some(settings.cluster.dns_address()),
                 api: api_servers(&settings.endpoints),
                 api_port: settings.master.as_ref().map(|master| master.bind_port),

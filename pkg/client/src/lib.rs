@@ -17,6 +17,7 @@ mod pauses;
 mod queue;
 mod reflector;
 mod seen;
+mod service_ranges;
 mod service_slices;
 mod subscription;
 
@@ -32,5 +33,6 @@ pub use partial::Partial;
 pub use pauses::Pauses;
 pub use queue::WorkQueue;
 pub use seen::Seen;
+pub use service_ranges::{node_addresses, service_ranges};
 pub use service_slices::{ServiceSlices, services_of};
 pub use subscription::{Event, Subscription};

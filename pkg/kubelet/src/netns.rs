@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use mk8s_client::{Informer, Informers};
+use mk8s_client::{Informer, Informers, Partial, service_ranges};
 use mk8s_network::{Config, Mode, Network, Peer};
 use tokio::sync::watch;
 
@@ -87,6 +87,16 @@ async fn all_peers(nodes: &Informer<Node>, own: &str) -> BTreeSet<Peer> {
     peers(&nodes.list(), own)
 }
 
+/// Where Services alone have addresses.
+fn services(ranges: &Informer<Partial>, nodes: &Informer<Node>, settings: &Settings) -> BTreeSet<Ipv4Net> {
+    let (ranges, nodes) = (ranges.list(), nodes.list());
+    let (objects, nodes) = (ranges.iter().map(AsRef::as_ref), nodes.iter().map(AsRef::as_ref));
+    let all = service_ranges(objects, settings.cluster_cidr, nodes).into_iter();
+    all.filter(|(_, beside)| beside.is_none())
+        .map(|(range, _)| range)
+        .collect()
+}
+
 const RETRY: Duration = Duration::from_secs(5);
 
 fn config(agent: &Agent, pod_cidr: Ipv4Net) -> Config {
@@ -114,7 +124,8 @@ pub async fn run(
 ) {
     let node_name = &agent.config.node_name;
     let nodes = informers.of::<Node>();
-    let mut changes = nodes.subscribe();
+    let ranges = Partial::service_cidrs(&informers);
+    let (mut changes, mut of_ranges) = (nodes.subscribe(), ranges.subscribe());
     let mut open: Option<Network> = network.borrow().clone();
     let mut told = None;
     loop {
@@ -150,17 +161,21 @@ pub async fn run(
                 tracing::error!(%error, "cannot set the ways to the other nodes' pods, trying again");
                 again = Some(RETRY);
             }
+            // Until they are known, those of the last run.
+            if ranges.is_synced()
+                && let Err(error) = network.services(services(&ranges, &nodes, &agent.config.network)).await
+            {
+                tracing::error!(%error, "cannot set the host's ways to Services, trying again");
+                again = Some(RETRY);
+            }
         }
-        match again {
-            Some(delay) => {
-                let _ = tokio::time::timeout(delay, changes.next()).await;
-            }
-            None => {
-                changes.next().await;
-            }
+        tokio::select! {
+            _ = changes.next() => {}
+            _ = of_ranges.next() => {}
+            () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
         }
         // A burst of changes is one look.
-        while changes.try_next().is_some() {}
+        while changes.try_next().is_some() || of_ranges.try_next().is_some() {}
     }
 }
 

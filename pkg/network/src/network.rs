@@ -80,6 +80,8 @@ struct Inner {
     ipam: Mutex<Ipam>,
     /// What was last asked for; one change at a time.
     peers: tokio::sync::Mutex<Option<Wanted>>,
+    /// Where else than in the config's range Services have addresses; None: nobody has said so yet.
+    services: tokio::sync::Mutex<Option<BTreeSet<Ipv4Net>>>,
 }
 
 struct Wanted {
@@ -137,6 +139,7 @@ impl Network {
             overlay,
             ipam: Mutex::new(ipam),
             peers: tokio::sync::Mutex::new(None),
+            services: tokio::sync::Mutex::new(None),
         })))
     }
 
@@ -298,6 +301,19 @@ impl Network {
         Ok(())
     }
 
+    /// The host's own processes reach Services in these ranges, whatever its routes, and in no others but the config's. Costs
+    /// nothing when nothing changed. Where the host has a route to such a range, that one stays.
+    pub async fn services(&self, ranges: BTreeSet<Ipv4Net>) -> Result<()> {
+        let mut known = self.0.services.lock().await;
+        if known.as_ref() != Some(&ranges) {
+            // Unknown until it is all done, so that the next call tries again.
+            *known = None;
+            self.0.lead_to_services(&ranges).await?;
+            *known = Some(ranges);
+        }
+        Ok(())
+    }
+
     /// Looks at the host's firewalls again: one may have been started, or reloaded, since.
     pub async fn recheck_firewall(&self) -> Result<()> {
         firewall::open(self.0.config.cluster_cidr).await
@@ -343,6 +359,9 @@ impl Network {
             if let Some(services) = inner.config.service_cidr {
                 inner.rtnl.set_link_route(services, inner.bridge.index).await?;
             }
+            if let Some(ranges) = inner.services.lock().await.as_ref() {
+                inner.lead_to_services(ranges).await?;
+            }
             match wanted.as_ref() {
                 Some(wanted) => inner.reach(&wanted.peers).await,
                 None => Ok(()),
@@ -383,6 +402,20 @@ impl Inner {
     async fn reach(&self, peers: &BTreeSet<Peer>) -> Result<()> {
         let have = self.observed().await?;
         overlay::apply(&self.rtnl, self.overlay.index, &have, &self.desired(peers).await?).await
+    }
+
+    async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>) -> Result<()> {
+        let have = self.rtnl.link_routes(self.bridge.index).await?;
+        let first = self.config.service_cidr;
+        for range in have.difference(ranges).filter(|range| first != Some(**range)) {
+            self.rtnl.delete_link_route(*range, self.bridge.index).await?;
+        }
+        for range in ranges.difference(&have) {
+            if !self.rtnl.add_link_route(*range, self.bridge.index).await? {
+                tracing::warn!(%range, "the host's own route to a range of Services stays");
+            }
+        }
+        Ok(())
     }
 
     /// Takes VXLAN packets from these nodes and no others.

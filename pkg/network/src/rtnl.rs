@@ -1,6 +1,7 @@
 //! Netlink in the words of this crate. Every call says what it wanted in its error; what exists already, or is gone
 //! already, is success.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
@@ -387,16 +388,39 @@ impl Rtnl {
 
     /// A range that is reached by a link without a gateway.
     pub async fn set_link_route(&self, to: Ipv4Net, link: u32) -> Result<()> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(to.addr(), to.prefix_len())
-            .output_interface(link)
-            .scope(RouteScope::Link)
-            .protocol(RouteProtocol::from(names::ROUTE_PROTOCOL))
-            .build();
         tried(
             || format!("route {to} to the bridge"),
-            self.0.route().add(message).replace().execute().await,
+            self.0.route().add(link_route(to, link)).replace().execute().await,
         )
+    }
+
+    /// As [`Rtnl::set_link_route`], but another's route to the same range stays. False: there is one.
+    pub async fn add_link_route(&self, to: Ipv4Net, link: u32) -> Result<bool> {
+        match self.0.route().add(link_route(to, link)).execute().await {
+            Err(error) if errno(&error) == libc::EEXIST => Ok(false),
+            done => tried(|| format!("route {to} to the bridge"), done).map(|()| true),
+        }
+    }
+
+    pub async fn delete_link_route(&self, to: Ipv4Net, link: u32) -> Result<()> {
+        let done = self.0.route().del(link_route(to, link)).execute().await;
+        tried(
+            || format!("delete the route of {to} to the bridge"),
+            unless(&[libc::ESRCH, libc::ENODEV], done),
+        )
+    }
+
+    /// The ranges that mk8s's own routes lead to by this link without a gateway.
+    pub async fn link_routes(&self, link: u32) -> Result<BTreeSet<Ipv4Net>> {
+        let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let found = tried(|| "list routes".into(), collect(request.execute()).await)?;
+        let by_link = |message: &RouteMessage| {
+            let attributes = &message.attributes;
+            let has_gateway = attributes.iter().any(|own| matches!(own, RouteAttribute::Gateway(_)));
+            !has_gateway && attributes.contains(&RouteAttribute::Oif(link))
+        };
+        let ours = found.iter().filter(|message| is_ours(message) && by_link(message));
+        Ok(ours.filter_map(destination_of).collect())
     }
 
     pub async fn delete_route(&self, route: Route) -> Result<()> {
@@ -513,6 +537,15 @@ fn hardware_address(message: &NeighbourMessage) -> Option<Vec<u8>> {
         NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
         _ => None,
     })
+}
+
+fn link_route(to: Ipv4Net, link: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to.addr(), to.prefix_len())
+        .output_interface(link)
+        .scope(RouteScope::Link)
+        .protocol(RouteProtocol::from(names::ROUTE_PROTOCOL))
+        .build()
 }
 
 fn is_ours(message: &RouteMessage) -> bool {

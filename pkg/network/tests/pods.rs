@@ -468,6 +468,55 @@ fn the_hosts_own_routes_stay() {
 }
 
 #[test]
+fn the_host_has_a_way_to_every_range_of_services() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let ranges = |all: &[&str]| all.iter().map(|range| range.parse().unwrap()).collect::<BTreeSet<_>>();
+        let to = |range: &str| sh("ip route").contains(&format!("{range} dev mk8s0 proto 109"));
+        let own = "10.96.0.0/16";
+        let network = Network::open(config(dir.path())).await.unwrap();
+        sh("ip route add 10.97.0.0/16 via 10.0.0.254");
+        network
+            .services(ranges(&[own, "10.97.0.0/16", "10.98.0.0/16"]))
+            .await
+            .unwrap();
+        assert!(to(own) && to("10.98.0.0/16"), "{}", sh("ip route"));
+        assert!(sh("ip route").contains("10.97.0.0/16 via 10.0.0.254") && !to("10.97.0.0/16"));
+        // A new process leaves the last one's until it is told.
+        let network = Network::open(config(dir.path())).await.unwrap();
+        assert!(to("10.98.0.0/16"), "{}", sh("ip route"));
+        network.services(ranges(&["10.99.0.0/16"])).await.unwrap();
+        assert!(
+            to(own) && to("10.99.0.0/16") && !to("10.98.0.0/16"),
+            "{}",
+            sh("ip route")
+        );
+        assert!(
+            sh("ip route").contains("10.97.0.0/16 via 10.0.0.254"),
+            "{}",
+            sh("ip route")
+        );
+        // Somebody takes it away.
+        let again = async {
+            loop {
+                sh("ip route del 10.99.0.0/16 2>/dev/null || true");
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                if to("10.99.0.0/16") {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            ended = network.guard() => panic!("{ended:?}"),
+            () = again => {}
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => panic!("{}", sh("ip route")),
+        }
+        network.services(BTreeSet::new()).await.unwrap();
+        assert!(to(own) && !to("10.99.0.0/16"), "{}", sh("ip route"));
+    });
+}
+
+#[test]
 fn peers_are_what_was_last_said() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();

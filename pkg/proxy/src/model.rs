@@ -26,6 +26,8 @@ pub struct Node {
     pub cluster_cidr: Ipv4Net,
     /// Where Services have their addresses: the range that the cluster was made with, then those of ServiceCIDRs.
     pub service_cidrs: Vec<Ipv4Net>,
+    /// Those of them in which pods or nodes are too.
+    pub shared: Vec<Ipv4Net>,
     /// Answered by the node itself: its Service gets no rules.
     pub dns: Option<Ipv4Addr>,
     /// API servers, as far as the node was told; the EndpointSlice of default/kubernetes adds to them.
@@ -43,6 +45,19 @@ impl Node {
     /// nobody takes it over by calling it external.
     pub fn is_external(&self, ip: Ipv4Addr) -> bool {
         self.range_of(ip).is_none()
+    }
+
+    /// Whether Services have their addresses elsewhere than before: in these ranges, with what else is in each, besides the
+    /// cluster's `own`.
+    pub fn has_services_in(&mut self, own: &[Ipv4Net], ranges: &BTreeMap<Ipv4Net, Option<String>>) -> bool {
+        let more = || ranges.iter().filter(|(range, _)| !own.contains(range));
+        let all = own.iter().chain(more().map(|(range, _)| range)).copied().collect();
+        let shared = more().filter(|(_, beside)| beside.is_some()).map(|(range, _)| *range);
+        let before = (
+            std::mem::replace(&mut self.service_cidrs, all),
+            std::mem::replace(&mut self.shared, shared.collect()),
+        );
+        before.0 != self.service_cidrs || before.1 != self.shared
     }
 
     /// The cluster's range that an address is of.
@@ -410,6 +425,7 @@ impl Node {
             service_cidrs: ["10.96.0.0/16", "10.97.0.0/24"]
                 .map(|range| range.parse().unwrap())
                 .into(),
+            shared: Vec::new(),
             dns: Some([10, 96, 0, 10].into()),
             api: BTreeSet::from(["10.0.0.1:6443".parse().unwrap()]),
             api_port: None,
@@ -429,6 +445,34 @@ mod tests {
 
     fn node() -> Node {
         Node::example()
+    }
+
+    #[test]
+    fn what_no_service_has_is_refused_where_nobody_else_is() {
+        let range = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let mut node = node();
+        let own = [range("10.96.0.0/16")];
+        let table = |node: &Node| rebuild(node, std::iter::empty());
+        let refuses = |node: &Node, range: &str| table(node).contains(&format!("ip daddr {range} ip daddr != "));
+        for (more, beside, moved, refused) in [
+            ("10.98.0.0/16", None, true, true),
+            ("10.98.0.0/16", None, false, true),
+            ("10.98.0.0/16", Some("holds a node"), true, false),
+            ("10.98.0.0/16", None, true, true),
+            // The cluster's own is what it was made with, whatever an object says.
+            ("10.96.0.0/16", Some("holds a node"), true, true),
+        ] {
+            let ranges = BTreeMap::from([(range(more), beside.map(str::to_owned))]);
+            assert_eq!(node.has_services_in(&own, &ranges), moved, "{more} {beside:?}");
+            assert_eq!(refuses(&node, more), refused, "{more} {beside:?}");
+            assert!(refuses(&node, "10.96.0.0/16"));
+            // What is another Service's there is nobody's external address all the same.
+            assert!(!node.is_external(range(more).hosts().next().unwrap()));
+        }
+        assert!(
+            !refuses(&node, "10.98.0.0/16") && node.is_external([10, 98, 0, 7].into()),
+            "it is gone"
+        );
     }
 
     /// The elements as nft's words, sorted, without the hairpin set.

@@ -6,13 +6,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddrV4,
 };
 
 use k8s_openapi::api::{
     core::v1::{self as api, Service},
     discovery::v1::EndpointSlice,
 };
+use mk8s_client::node_addresses;
 use mk8s_network::names::VXLAN_PORT;
 
 use crate::{
@@ -36,13 +37,6 @@ enum Holder {
 /// does not name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserved(BTreeMap<Dest, Holder>);
-
-/// Those of a node that are IPv4.
-pub fn addresses(node: &api::Node) -> impl Iterator<Item = Ipv4Addr> {
-    let status = node.status.iter();
-    let addresses = status.flat_map(|status| status.addresses.iter().flatten());
-    addresses.filter_map(|address| address.address.parse().ok())
-}
 
 fn api_servers(slice: &EndpointSlice) -> impl Iterator<Item = SocketAddrV4> {
     let ports = || {
@@ -69,7 +63,7 @@ impl Reserved {
         let mut hold = |dest, holder| all.insert(dest, holder);
         for other in nodes {
             let name = other.metadata.name.clone().unwrap_or_default();
-            for ip in addresses(other) {
+            for ip in node_addresses(other) {
                 for (proto, port) in agent {
                     hold(Dest::of(ip, proto, port), Holder::Node(name.clone()));
                 }

@@ -16,7 +16,10 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
-use mk8s_client::{Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, services_of};
+use mk8s_client::{
+    Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, node_addresses,
+    service_ranges, services_of,
+};
 use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
@@ -24,12 +27,15 @@ use crate::{
     flows::Flows,
     health::HealthPorts,
     model::{self, MAX_ELEMENTS, Node, Routed},
-    reserved::{API_SERVICE, Reserved, addresses},
+    reserved::{API_SERVICE, Reserved},
     tracker::{ChangeTracker, Changes, Owner},
 };
 
 /// After a transaction that failed the table is made anew; not at once again and again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// For what Services do without.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The objects that count, and what they come to.
 struct State {
@@ -40,6 +46,8 @@ struct State {
     dirty: BTreeSet<Owner>,
     /// None once nodes or API servers have changed.
     reserved: Option<Arc<Reserved>>,
+    /// Nodes or ServiceCIDRs have changed.
+    ranges_moved: bool,
     tracker: ChangeTracker,
     health: HealthPorts,
     conflicts: Conflicts,
@@ -47,14 +55,20 @@ struct State {
 
 /// What Services and pods were told that they don't get.
 struct Conflicts {
-    /// By the event's reason, too.
-    told: HashMap<(Owner, &'static str), String>,
+    /// By the event's reason, and what the object is called.
+    told: HashMap<(&'static str, Arc<str>), String>,
     events: EventRecorder,
 }
 
 impl Conflicts {
-    fn tell(&mut self, owner: &Owner, object: Option<ObjectReference>, reason: &'static str, conflict: Option<String>) {
-        let key = (owner.clone(), reason);
+    fn tell(
+        &mut self,
+        name: &Arc<str>,
+        object: Option<ObjectReference>,
+        reason: &'static str,
+        conflict: Option<String>,
+    ) {
+        let key = (reason, name.clone());
         let (Some(object), Some(conflict)) = (object, conflict) else {
             self.told.remove(&key);
             return;
@@ -85,6 +99,16 @@ fn reference<K: Resource + Metadata<Ty = ObjectMeta>>(object: &K) -> ObjectRefer
     }
 }
 
+fn of_range(object: &Partial) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("networking.k8s.io/v1".to_owned()),
+        kind: Some("ServiceCIDR".to_owned()),
+        name: object.metadata.name.clone(),
+        uid: object.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
 impl State {
     fn new(services: &Informer<Service>, slices: &Informer<EndpointSlice>, events: EventRecorder) -> Self {
         Self {
@@ -93,6 +117,7 @@ impl State {
             pods: HashMap::new(),
             dirty: BTreeSet::new(),
             reserved: None,
+            ranges_moved: true,
             tracker: ChangeTracker::default(),
             health: HealthPorts::default(),
             conflicts: Conflicts {
@@ -131,22 +156,48 @@ impl State {
 
     fn node(&mut self, event: &Event<api::Node>) {
         let moved = match event {
-            Event::Applied { old: Some(old), new } => addresses(old).ne(addresses(new)),
+            Event::Applied { old: Some(old), new } => node_addresses(old).ne(node_addresses(new)),
             Event::Applied { old: None, .. } | Event::Deleted(_) => true,
         };
         if moved {
             self.reserved = None;
+            self.ranges_moved = true;
         }
     }
 
     /// Whether Services have their addresses elsewhere than before: then what nobody takes over is another, and the table.
-    fn ranges(&mut self, node: &mut Node, own: &[Ipv4Net], ranges: &Informer<Partial>) -> bool {
-        let named: BTreeSet<Ipv4Net> = ranges.list().iter().flat_map(|range| range.cidrs()).collect();
-        let more = named.into_iter().filter(|range| !own.contains(range));
-        let now: Vec<Ipv4Net> = own.iter().copied().chain(more).collect();
-        let moved = now != node.service_cidrs;
+    fn ranges(
+        &mut self,
+        node: &mut Node,
+        own: &[Ipv4Net],
+        objects: &Informer<Partial>,
+        nodes: &Informer<api::Node>,
+    ) -> bool {
+        if !std::mem::take(&mut self.ranges_moved) {
+            return false;
+        }
+        let (objects, nodes) = (objects.list(), nodes.list());
+        let of = |objects: &[Arc<Partial>]| {
+            let objects = objects.iter().map(AsRef::as_ref);
+            service_ranges(objects, node.cluster_cidr, nodes.iter().map(AsRef::as_ref))
+        };
+        for object in objects.iter().filter(|_| node.api_port.is_some()) {
+            let beside = of(std::slice::from_ref(object)).into_iter();
+            let beside = beside.filter(|(range, _)| !own.contains(range));
+            let beside: Vec<String> = beside
+                .filter_map(|(range, who)| Some(format!("{range} {}", who?)))
+                .collect();
+            let text = format!(
+                "{}: what no Service has there is not refused, and hosts have no way of their own to it",
+                beside.join(", ")
+            );
+            let name = object.metadata.uid.as_deref().unwrap_or_default().into();
+            let text = (!beside.is_empty()).then_some(text);
+            self.conflicts
+                .tell(&name, Some(of_range(object)), "ServiceCIDROverlap", text);
+        }
+        let moved = node.has_services_in(own, &of(&objects));
         if moved {
-            node.service_cidrs = now;
             self.all_services();
         }
         moved
@@ -204,10 +255,10 @@ impl State {
                     let Routed { entries, beyond } = routed.unwrap_or_default();
                     let beyond = beyond.filter(|_| node.api_port.is_some()).map(too_large);
                     self.conflicts
-                        .tell(&owner, service.map(reference), "ServiceTooLarge", beyond);
+                        .tell(key, service.map(reference), "ServiceTooLarge", beyond);
                     let conflict = service.and_then(|service| reserved.conflict_of_service(node, service, &entries));
                     self.conflicts
-                        .tell(&owner, service.map(reference), "ExternalIPConflict", conflict);
+                        .tell(key, service.map(reference), "ExternalIPConflict", conflict);
                     entries
                 }
                 Owner::Pod(key) => {
@@ -215,7 +266,7 @@ impl State {
                     let entries = pod.map(|pod| model::host_ports(node, pod)).unwrap_or_default();
                     let conflict = reserved.conflict_of_pod(&entries);
                     self.conflicts
-                        .tell(&owner, pod.map(reference), "HostPortConflict", conflict);
+                        .tell(key, pod.map(reference), "HostPortConflict", conflict);
                     entries
                 }
             };
@@ -256,7 +307,8 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         slices.wait_synced(),
         pods.wait_synced(),
         nodes.wait_synced(),
-        ranges.wait_synced(),
+        // An API server of another version may not have them.
+        async { drop(tokio::time::timeout(PATIENCE, ranges.wait_synced()).await) },
     );
     let own = node.service_cidrs.clone();
     let mut state = State::new(&services, &slices, events);
@@ -277,8 +329,10 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         while let Some(event) = of_nodes.try_next() {
             state.node(&event);
         }
-        while of_ranges.try_next().is_some() {}
-        fresh |= state.ranges(&mut node, &own, &ranges);
+        while of_ranges.try_next().is_some() {
+            state.ranges_moved = true;
+        }
+        fresh |= state.ranges(&mut node, &own, &ranges, &nodes);
         state.settle(&mut node, &nodes);
         match kernel.apply(state.changes(&node, fresh)).await {
             Ok(()) => fresh = false,
@@ -294,7 +348,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
             event = of_slices.next() => state.slice(&event),
             event = of_pods.next() => state.pod(event),
             event = of_nodes.next() => state.node(&event),
-            _ = of_ranges.next() => {}
+            _ = of_ranges.next() => state.ranges_moved = true,
             lost = lost(&mut monitor) => if lost {
                 tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
                 fresh = true;

@@ -77,6 +77,7 @@ fn node() -> Node {
         pod_cidr: "10.244.0.0/24".parse().unwrap(),
         cluster_cidr: "10.244.0.0/16".parse().unwrap(),
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        shared: Vec::new(),
         dns: Some([10, 96, 0, 10].into()),
         api: BTreeSet::new(),
         api_port: Some(6443),
@@ -717,6 +718,9 @@ fn runs_and_makes_again_what_somebody_flushed() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = network(dir.path()).await;
+        // As the agent does for what its ServiceCIDRs say.
+        let more = "10.98.0.0/16".parse().unwrap();
+        network.services([more].into()).await.unwrap();
         let a = network.attach("a").await.unwrap();
         serve("a", &a);
         let token = tokio_util::sync::CancellationToken::new();
