@@ -126,6 +126,8 @@ power_off() {
   local host=$1 group pid born
   if [ -f "$dir/$host/pid" ]; then
     read -r pid born <"$dir/$host/pid" || true
+    # An earlier form of the file names no birth: then what the process is called tells.
+    if [ -z "$born" ] && grep -qz "^become$" "/proc/$pid/cmdline" 2>/dev/null; then born=$(birth "$pid"); fi
     # The file outlives a reboot, and then the number is a stranger's.
     if [ -n "$pid" ] && [ "$(birth "$pid")" = "$born" ]; then
       kill -9 "$pid" 2>/dev/null || true

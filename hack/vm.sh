@@ -147,6 +147,8 @@ cut() {
   local pid born
   [ -f "$dir/pid" ] || return 0
   read -r pid born <"$dir/pid" || true
+  # An earlier form of the file names no birth: then what the process is called tells.
+  if [ -z "$born" ] && grep -qz "^qemu-system-" "/proc/$pid/cmdline" 2>/dev/null; then born=$(birth "$pid"); fi
   # The file outlives a reboot, and then the number is a stranger's.
   if [ -n "$pid" ] && [ "$(birth "$pid")" = "$born" ]; then
     kill -9 -- "-$pid" 2>/dev/null || true
