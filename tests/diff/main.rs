@@ -1,6 +1,6 @@
 //! The same mutated requests to two API servers, and how their answers differ, by class: upstream's is what counts.
 //!
-//!     diff --upstream KUBECONFIG --server KUBECONFIG [--seed N] [--count N] [--show N] [--only N]
+//!     diff --upstream KUBECONFIG --server KUBECONFIG [--seed N] [--count N] [--show N] [--only N] [--most PERCENT]
 //!
 //! With `--most PERCENT` it fails where more than that differ in status or reason and are not in known.tsv.
 //!
@@ -27,6 +27,9 @@ use clap::Parser;
 use client::{Client, Failure};
 use report::Report;
 use world::World;
+
+/// Of so many requests each known difference is met.
+const COMMON: usize = 10_000;
 
 #[derive(Parser)]
 struct Args {
@@ -64,6 +67,7 @@ async fn main() -> Result<(), Failure> {
         Some(only) => only..only + 1,
         None => 0..args.count,
     };
+    let wanted = numbers.clone().count();
     for number in numbers {
         let draft = cases::make(&world, args.seed, number);
         let case = draft.case();
@@ -86,11 +90,18 @@ async fn main() -> Result<(), Failure> {
         report.add(number, &case, &answers, draft.changes());
     }
     let differ = report.print(args.show);
+    if wanted >= COMMON {
+        for pattern in report.not_met() {
+            eprintln!("known.tsv: nothing was of {pattern}");
+        }
+    }
     if let Some(path) = &args.record {
         report.record(path)?;
     }
     match args.most {
-        Some(_) if report.sent() == 0 => Err("nothing was sent, and so nothing compared".into()),
+        Some(_) if report.sent() == 0 || report.sent() * 2 < wanted => {
+            Err(format!("{} of {wanted} were sent: that compares nothing", report.sent()).into())
+        }
         Some(most) if differ > most => Err(format!("{differ:.2} % differ, of {most} % at the most").into()),
         _ => Ok(()),
     }

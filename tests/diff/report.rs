@@ -9,6 +9,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::client::{Answer, Case, Failure};
+use crate::world::REFUSED;
 
 pub struct Report {
     total: usize,
@@ -78,8 +79,10 @@ impl Report {
             masked.chars().take(110).collect::<String>()
         });
         let kind = |answer: &Answer| answer.content_type.replace(' ', "");
-        let level = if (upstream.code, &upstream.reason) != (own.code, &own.reason) {
-            if self.is_known(number, case, answers) {
+        // A connection that ended without an answer is like no other.
+        let is_silent = answers.iter().any(|answer| answer.code == 0);
+        let level = if is_silent || (upstream.code, &upstream.reason) != (own.code, &own.reason) {
+            if !is_silent && self.is_known(number, case, answers) {
                 return;
             }
             Level::Status
@@ -162,6 +165,12 @@ impl Report {
         self.total
     }
 
+    /// The lines of known.tsv that nothing was of.
+    pub fn not_met(&self) -> Vec<&str> {
+        let lines = self.known.iter().filter(|known| known.met.is_empty());
+        lines.map(|known| known.pattern.as_str()).collect()
+    }
+
     fn differ(&self, level: Level) -> usize {
         let of_level = self.classes.iter().filter(|((own, _), _)| *own == level);
         of_level.map(|(_, cases)| cases.len()).sum()
@@ -178,11 +187,12 @@ impl Report {
 }
 
 fn known() -> Vec<Known> {
+    let refused = format!("({})", REFUSED.join("|"));
     let lines = include_str!("known.tsv").lines().filter(|line| !line.starts_with('#'));
     let read = lines.map(|line| {
         let (pattern, reason) = line.split_once('\t').unwrap();
         Known {
-            pattern: Regex::new(pattern).unwrap(),
+            pattern: Regex::new(&pattern.replace("REFUSED", &refused)).unwrap(),
             reason,
             met: Vec::new(),
         }
@@ -206,4 +216,48 @@ fn recorded(case: &Case, answer: &Answer) -> serde_json::Value {
         Err(_) => line["base64"] = base64::engine::general_purpose::STANDARD.encode(&case.body).into(),
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_and_kinds_that_are_refused_by_mistake_are_differences() {
+        let answer = |code: u16, message: &str| Answer {
+            code,
+            reason: if code == 403 { "Forbidden" } else { "" }.into(),
+            message: message.into(),
+            ..Answer::default()
+        };
+        let refusal = "pods is forbidden: X: not in this version of mk8s";
+        for (target, upstream, own, differs) in [
+            ("/api/v1/pods", answer(200, ""), answer(200, ""), false),
+            ("/api/v1/pods", answer(0, ""), answer(0, ""), true),
+            ("/api/v1/pods", answer(201, ""), answer(403, refusal), true),
+            (
+                "/api/v1/namespaces/a/limitranges",
+                answer(201, ""),
+                answer(403, refusal),
+                false,
+            ),
+            ("/api/v1/namespaces/a/limitranges", answer(201, ""), answer(0, ""), true),
+            (
+                "/api/v1/namespaces/a/limitrangesx",
+                answer(201, ""),
+                answer(403, refusal),
+                true,
+            ),
+        ] {
+            let mut report = Report::new();
+            let case = Case {
+                method: "POST".into(),
+                target: target.into(),
+                headers: Vec::new(),
+                body: Default::default(),
+            };
+            report.add(1, &case, &[upstream, own], false);
+            assert_eq!(report.differ(Level::Status) == 1, differs, "{target}");
+        }
+    }
 }

@@ -297,13 +297,30 @@ impl World {
     }
 }
 
-/// Of what promises protection that mk8s does not give yet, no object can be made.
+/// What promises protection that mk8s does not give yet: of these no object can be made.
+pub const REFUSED: &[&str] = &[
+    "apiservices",
+    "limitranges",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+    "mutatingwebhookconfigurations",
+    "networkpolicies",
+    "resourcequotas",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "validatingwebhookconfigurations",
+];
+
+/// Of them alone nothing is written.
 async fn read_refused(client: &mut Client, resources: &mut [Resource]) -> Result<(), Failure> {
     for resource in resources.iter_mut().filter(|resource| resource.stores()) {
         let path = format!("{}?dryRun=All", resource.collection());
         let (_, answer) = client.ask("POST", &path, Some(&resource.object)).await?;
         let text = answer["message"].as_str().unwrap_or_default();
         if text.contains("not in this version of mk8s") {
+            if !REFUSED.contains(&&*resource.plural) {
+                return Err(format!("{} is not among those that are refused: {text}", resource.plural).into());
+            }
             resource.object = Value::Null;
         }
     }
