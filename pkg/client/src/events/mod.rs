@@ -90,8 +90,8 @@ impl SeriesRecorder {
     }
 
     /// Tells what came of `action` on `object`; `type_` is `Normal` or `Warning`. What is told again within six minutes becomes a
-    /// series; another message is another Event. (Upstream takes another revision of the object for another, whose condition
-    /// has changed with the message.) Never blocks.
+    /// series; another message is another Event, of which one object has no more than an [`EventRecorder`]'s. (Upstream takes another
+    /// revision of the object for another, whose condition has changed with the message, without a bound.) Never blocks.
     pub fn event(
         &self,
         object: &ObjectReference,
@@ -189,7 +189,8 @@ impl Writer {
         }
     }
 
-    /// Until no recorder is left, or `token` says that no more is told, and all is written; or it is overdue.
+    /// Until no recorder is left, or `token` says that no more is told, and all is written but how long series went on; or it is
+    /// overdue.
     async fn run(
         &mut self,
         reports: &mut mpsc::Receiver<Report>,
@@ -218,7 +219,16 @@ impl Writer {
 
     fn told(&mut self, mut report: Report) {
         let key = match &self.manner {
-            Manner::Series { .. } => self.hashes.hash_one((happening(&report), &report.message)),
+            Manner::Series { .. } => {
+                let key = self.hashes.hash_one((happening(&report), &report.message));
+                // What is known makes no object more.
+                let is_heard =
+                    self.known.contains_key(&key) || self.noise.admit(self.hashes.hash_one(object_of(&report.object)));
+                if !is_heard {
+                    return;
+                }
+                key
+            }
             Manner::Counts(_) => {
                 let object = self.hashes.hash_one(object_of(&report.object));
                 if !self.noise.admit(object) {

@@ -230,6 +230,28 @@ async fn what_goes_on_is_a_series_until_it_is_over() {
 }
 
 #[tokio::test]
+async fn one_object_has_no_more_series_than_counts() {
+    let (recorder, api) = series();
+    let told = |name: &str, message: String| {
+        recorder.event(&object(name), "Warning", "FailedScheduling", "Scheduling", message);
+    };
+    for nodes in 0..100 {
+        told("a", format!("0/{nodes} nodes are available"));
+    }
+    // It is one that is known, and goes on; another object is heard all the same.
+    told("a", "0/0 nodes are available".to_owned());
+    told("b", "0/99 nodes are available".to_owned());
+    until(&api, |written| written.len() >= 27).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let written = api.written.lock();
+    let made = written
+        .iter()
+        .filter(|(reason, _)| reason == "FailedScheduling")
+        .count();
+    assert_eq!((made, written.len()), (26, 27), "{written:?}");
+}
+
+#[tokio::test]
 async fn a_series_says_no_more_than_upstream_takes() {
     let (recorder, api) = series();
     recorder.event(
