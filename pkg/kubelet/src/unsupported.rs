@@ -161,41 +161,102 @@ mod tests {
 
     use super::*;
 
+    /// Each spec is held by the field that stands beside it, and of each of the rows there is one.
+    #[track_caller]
+    fn hold<S: AsRef<str>>(specs: &[(Value, S)], rows: impl IntoIterator<Item = String>) {
+        for (spec, expected) in specs {
+            let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            assert_eq!(field(&pod, false).unwrap_or_default(), expected.as_ref(), "{spec}");
+        }
+        for row in rows {
+            assert!(specs.iter().any(|(_, named)| named.as_ref() == row), "no line of {row}");
+        }
+    }
+
     #[test]
-    fn each_is_named_by_its_path() {
-        let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap(), false);
-        let with = |container: Value| json!({"containers": [{"name": "a"}, container]});
-        let rows = [
-            (json!({"containers": [{"name": "a"}], "hostUsers": true}), None),
-            (json!({"containers": [], "hostUsers": false}), Some("spec.hostUsers")),
-            (json!({"containers": [], "resources": {}}), Some("spec.resources")),
+    fn each_of_a_pod_and_its_volumes_is_named_by_its_path() {
+        let with = |volume: Value| json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, volume]});
+        let projected = |kind: &str, source: Value| json!({"name": "v", "projected": {"sources": [{kind: source}]}});
+        let certificate = json!({"keyType": "ED25519", "signerName": "s"});
+        let specs = [
+            (json!({"containers": [{"name": "a"}], "hostUsers": true}), ""),
+            (json!({"containers": [], "hostUsers": false}), "spec.hostUsers"),
+            (json!({"containers": [], "resources": {}}), "spec.resources"),
             (
-                with(json!({"name": "b", "restartPolicy": "Never"})),
-                Some("spec.containers[1].restartPolicy"),
+                json!({"containers": [], "resourceClaims": [{"name": "c", "resourceClaimName": "d"}]}),
+                "spec.resourceClaims",
             ),
+            (
+                json!({"containers": [], "securityContext": {"windowsOptions": {}}}),
+                "spec.securityContext.windowsOptions",
+            ),
+            (
+                with(json!({"name": "b", "nfs": {"path": "/", "server": "s"}})),
+                "spec.volumes[1].nfs",
+            ),
+            (
+                with(json!({"name": "b", "emptyDir": {"medium": "HugePages"}})),
+                "spec.volumes[1].emptyDir.medium",
+            ),
+            (
+                with(projected("clusterTrustBundle", json!({"path": "p"}))),
+                "spec.volumes[1].projected.sources",
+            ),
+            (
+                with(projected("podCertificate", certificate)),
+                "spec.volumes[1].projected.sources",
+            ),
+            (with(projected("configMap", json!({"name": "m"}))), ""),
+        ];
+        let of_volumes = OF_VOLUME.iter().filter(|(field, _)| !field.is_empty());
+        let of_volumes = of_volumes.map(|(field, _)| format!("spec.volumes[1].{field}"));
+        let of_pod = OF_POD.iter().map(|(field, _)| format!("spec.{field}"));
+        hold(&specs, of_pod.chain(of_volumes));
+    }
+
+    #[test]
+    fn each_of_a_container_is_named_by_its_path() {
+        let with = |key: &str, value: Value| json!({"containers": [{"name": "a"}, {"name": "b", key: value}]});
+        let mount = |how: &str| json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": how}]);
+        let file = json!({"key": "k", "path": "p", "volumeName": "v"});
+        let limits = |limits: Value| with("resources", json!({"limits": limits}));
+        let context = |context: Value| with("securityContext", context);
+        let specs = [
             (
                 json!({"containers": [], "initContainers": [{"name": "s", "restartPolicy": "Always"}]}),
-                Some("spec.initContainers[0].restartPolicy"),
+                "spec.initContainers[0].restartPolicy",
+            ),
+            (with("restartPolicy", json!("Never")), "restartPolicy"),
+            (
+                with("restartPolicyRules", json!([{"action": "Restart"}])),
+                "restartPolicyRules",
             ),
             (
-                with(
-                    json!({"name": "b", "env": [{"name": "X", "valueFrom": {"fileKeyRef": {"key": "k", "path": "p", "volumeName": "v"}}}]}),
-                ),
-                Some("spec.containers[1].env.valueFrom.fileKeyRef"),
+                with("volumeDevices", json!([{"name": "d", "devicePath": "/d"}])),
+                "volumeDevices",
             ),
             (
-                json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "nfs": {"path": "/", "server": "s"}}]}),
-                Some("spec.volumes[1].nfs"),
+                with("env", json!([{"name": "X", "valueFrom": {"fileKeyRef": file}}])),
+                "env.valueFrom.fileKeyRef",
             ),
             (
-                json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {"medium": "HugePages"}}]}),
-                Some("spec.volumes[0].emptyDir.medium"),
+                limits(json!({"memory": "1Gi", "hugepages-2Mi": "2Mi"})),
+                "resources.limits[hugepages-]",
             ),
+            (limits(json!({"memory": "1Gi"})), ""),
+            (with("volumeMounts", mount("Enabled")), "volumeMounts.recursiveReadOnly"),
+            (with("volumeMounts", mount("IfPossible")), ""),
+            (context(json!({"procMount": "Unmasked"})), "securityContext.procMount"),
+            (context(json!({"procMount": "Default"})), ""),
+            (context(json!({"windowsOptions": {}})), "securityContext.windowsOptions"),
         ];
-        for (spec, expected) in rows {
-            let text = spec.to_string();
-            assert_eq!(of(spec).as_deref(), expected, "{text}");
-        }
+        let path = |field: &str| match field {
+            "" => String::new(),
+            whole if whole.starts_with("spec.") => whole.to_owned(),
+            field => format!("spec.containers[1].{field}"),
+        };
+        let specs = specs.map(|(spec, field)| (spec, path(field)));
+        hold(&specs, OF_CONTAINER.iter().map(|(field, _)| path(field)));
     }
 
     #[test]
