@@ -83,10 +83,14 @@ async fn ask(client: &Client, path: &str, known: Option<&HeaderValue>) -> Result
         let tag = known.cloned();
         return Ok(Answer { list: None, tag });
     }
+    let body = response.into_body().collect_bytes().await?;
     if !status.is_success() {
-        return Err(status.to_string().into());
+        // Which is a Status, where an API server says it.
+        let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let message = meta::string(&told, &["message"]);
+        return Err(format!("{status}: {message}").trim_end_matches(": ").into());
     }
-    let list = serde_json::from_slice(&response.into_body().collect_bytes().await?)?;
+    let list = serde_json::from_slice(&body)?;
     Ok(Answer { list: Some(list), tag })
 }
 

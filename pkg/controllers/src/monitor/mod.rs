@@ -20,7 +20,7 @@ use kube::{Api, Client};
 use mk8s_client::{Feed, Selection};
 use mk8s_supervisor::backoff::Backoff;
 use parking_lot::RwLock;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Mutex, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
@@ -128,6 +128,8 @@ impl Change {
 /// What all controllers of the process share of the one monitor that the garbage collector runs.
 pub struct Hub {
     discovered: RwLock<Discovered>,
+    /// Who asks for this moment, and what it heard last.
+    asked: Mutex<(Discovery, Vec<Arc<Kind>>)>,
     gone: broadcast::Sender<String>,
 }
 
@@ -135,6 +137,7 @@ impl Default for Hub {
     fn default() -> Self {
         Hub {
             discovered: RwLock::default(),
+            asked: Mutex::default(),
             gone: broadcast::Sender::new(1024),
         }
     }
@@ -143,7 +146,14 @@ impl Default for Hub {
 impl Hub {
     /// Which kinds there are at this moment, of which the monitor may not have heard yet.
     pub async fn discover(&self, client: &Client) -> Discovered {
-        Discovery::default().discover(client, &self.discovered().kinds).await
+        let mut asked = self.asked.lock().await;
+        let (discovery, kinds) = &mut *asked;
+        if kinds.is_empty() {
+            kinds.clone_from(&self.discovered.read().kinds);
+        }
+        let found = discovery.discover(client, kinds).await;
+        kinds.clone_from(&found.kinds);
+        found
     }
 
     /// What discovery told the last time; nothing before the first.

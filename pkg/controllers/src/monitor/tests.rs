@@ -279,6 +279,29 @@ async fn a_group_that_cannot_be_asked_hides_no_other_and_keeps_its_kinds() {
     );
 }
 
+#[tokio::test]
+async fn why_discovery_failed_is_told_in_the_servers_words() {
+    let serve = tower::service_fn(async |request: Request<Body>| {
+        let (code, body) = match request.uri().path() {
+            "/api" => (500, "oops".to_owned()),
+            _ => (
+                503,
+                json!({"kind": "Status", "message": "the server is away"}).to_string(),
+            ),
+        };
+        let response = Response::builder().status(code).body(Body::from(body.into_bytes()));
+        Ok::<_, std::convert::Infallible>(response.unwrap())
+    });
+    let found = Hub::default().discover(&Client::new(serve, "default")).await;
+    assert_eq!(
+        found.failures,
+        [
+            "/api: 500 Internal Server Error",
+            "/apis: 503 Service Unavailable: the server is away"
+        ]
+    );
+}
+
 /// A list of nothing, then many definitions.
 struct Definitions;
 
