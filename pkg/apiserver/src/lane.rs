@@ -1,7 +1,7 @@
 //! Where long answers are sent. To encrypt and write megabytes takes a core for as long as it lasts, and whoever waits behind
 //! it for a thread waits with it; so a connection moves to threads of its own while it sends one, with all that is asked on it
-//! meanwhile, and comes back when that is sent. The others keep threads that only ever work for moments, which the kernel
-//! gives a core as soon as there is something to do.
+//! meanwhile, and comes back when that is sent, or its client takes no more of it. The others keep threads that only ever work
+//! for moments, which the kernel gives a core as soon as there is something to do.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,8 +22,20 @@ use crate::pieces::{self, Pieces};
 
 /// An answer of which so much is there at once is a long one: more than two pieces of a list.
 const LONG: usize = 256 << 10;
-/// How long a connection stays away after it: who reads page after page does not come and go with each.
-const LINGER: Duration = Duration::from_millis(20);
+
+/// How long a connection stays away after what it last sent of a long answer.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// While there is more of it. Who stops reading would do all of his work where others' long answers are sent.
+    within: Duration,
+    /// When it is over: who reads page after page does not come and go with each.
+    after: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    within: Duration::from_secs(1),
+    after: Duration::from_millis(20),
+};
 
 /// Begins what outlives a request where everything began, wherever the request is: on the threads of long answers it would wait
 /// behind them, and end with them.
@@ -60,6 +72,7 @@ const NAME: &str = "long-answers";
 pub struct Lanes {
     home: Home,
     lane: Arc<OnceLock<Option<Lane>>>,
+    patience: Patience,
 }
 
 impl Lanes {
@@ -68,6 +81,7 @@ impl Lanes {
         Lanes {
             home: Home::current(),
             lane: Arc::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -95,10 +109,10 @@ impl Lanes {
 #[derive(Default)]
 struct Answers {
     under_way: AtomicUsize,
-    /// Whether `ended` says anything.
-    lingers: AtomicBool,
-    /// When the last one ended.
-    ended: Mutex<Option<Instant>>,
+    /// Whether `sent` may say that it is away.
+    recent: AtomicBool,
+    /// When one last began, went on by as much as makes a long one, or ended.
+    sent: Mutex<Option<Instant>>,
 }
 
 impl Answers {
@@ -106,20 +120,29 @@ impl Answers {
         self.under_way.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn goes_on(&self) {
+        *self.sent.lock() = Some(Instant::now());
+        self.recent.store(true, Ordering::Relaxed);
+    }
+
     fn end(&self) {
-        *self.ended.lock() = Some(Instant::now());
-        self.lingers.store(true, Ordering::Relaxed);
         self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.goes_on();
     }
 
-    fn are_away(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0 || (self.lingers.load(Ordering::Relaxed) && self.linger())
+    fn are_away(&self, patience: Patience) -> bool {
+        self.recent.load(Ordering::Relaxed) && self.are_recent(patience)
     }
 
-    fn linger(&self) -> bool {
-        let lingers = self.ended.lock().is_some_and(|ended| ended.elapsed() < LINGER);
-        self.lingers.store(lingers, Ordering::Relaxed);
-        lingers
+    fn are_recent(&self, patience: Patience) -> bool {
+        let patience = match self.under_way.load(Ordering::Relaxed) {
+            0 => patience.after,
+            _ => patience.within,
+        };
+        let sent = self.sent.lock();
+        let recent = sent.is_some_and(|sent| sent.elapsed() < patience);
+        self.recent.store(recent, Ordering::Relaxed);
+        recent
     }
 }
 
@@ -132,9 +155,13 @@ pub struct Carrier {
 }
 
 impl Carrier {
+    fn is_away(&self) -> bool {
+        self.answers.are_away(self.lanes.patience)
+    }
+
     pub async fn carry(self, mut work: BoxFuture<'static, ()>) {
         loop {
-            let is_away = self.answers.are_away();
+            let is_away = self.is_away();
             let leg = Leg {
                 work: Some(work),
                 carrier: self.clone(),
@@ -156,6 +183,7 @@ impl Carrier {
         response.map(|body| Weighed {
             body,
             at_once: 0,
+            is_long: false,
             is_relayed,
             carrier: self.clone(),
         })
@@ -190,7 +218,7 @@ impl Future for Leg {
         if work.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        if self.carrier.answers.are_away() == self.is_away {
+        if self.carrier.is_away() == self.is_away {
             return Poll::Pending;
         }
         Poll::Ready(self.work.take())
@@ -200,38 +228,40 @@ impl Future for Leg {
 /// See [`Carrier::weigh`].
 pub struct Weighed {
     body: Body,
-    /// What it gave since it last had to wait; LONG where that was too much.
+    /// What it gave since it last had to wait, or was last told of.
     at_once: usize,
+    is_long: bool,
     is_relayed: bool,
     carrier: Carrier,
 }
 
 impl Weighed {
-    fn is_long(&self) -> bool {
-        self.at_once >= LONG
-    }
-
-    fn gave(&mut self, length: usize) {
-        if !self.is_long() {
-            self.at_once += length;
-            if self.is_long() {
-                self.carrier.answers.begin();
-            }
+    fn count(&mut self, length: usize) {
+        self.at_once += length;
+        if self.at_once < LONG {
+            return;
         }
+        self.at_once = 0;
+        if !self.is_long {
+            self.is_long = true;
+            self.carrier.answers.begin();
+        }
+        self.carrier.answers.goes_on();
     }
 
     /// It waits for something else than its reader, or is over.
-    fn rests(&mut self) {
-        if self.is_long() {
+    fn rest(&mut self) {
+        self.at_once = 0;
+        if self.is_long {
+            self.is_long = false;
             self.carrier.answers.end();
         }
-        self.at_once = 0;
     }
 }
 
 impl Drop for Weighed {
     fn drop(&mut self) {
-        self.rests();
+        self.rest();
     }
 }
 
@@ -242,8 +272,8 @@ impl http_body::Body for Weighed {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => self.gave(frame.data_ref().map_or(0, Bytes::len)),
-            Poll::Ready(_) | Poll::Pending => self.rests(),
+            Poll::Ready(Some(Ok(frame))) => self.count(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(_) | Poll::Pending => self.rest(),
         }
         if self.is_relayed {
             return polled;
@@ -268,6 +298,22 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+
+    const LONG_TIME: Duration = Duration::from_secs(3600);
+
+    /// One that stays away for so long.
+    fn carrier(within: Duration, after: Duration) -> Carrier {
+        let mut lanes = Lanes::new();
+        lanes.patience = Patience { within, after };
+        lanes.carrier()
+    }
+
+    /// Where what is asked on a connection begins.
+    async fn place(carrier: &Carrier) -> bool {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        carrier.execute(async move { tell.send(is_away()).unwrap() });
+        told.await.unwrap()
+    }
 
     fn is_away() -> bool {
         std::thread::current().name() == Some(NAME)
@@ -294,7 +340,6 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             drop(answer);
-            tokio::time::sleep(LINGER).await;
             tokio::task::yield_now().await;
             saw.lock().push(is_away());
         };
@@ -305,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_away_while_it_sends_a_long_answer() {
-        let carrier = Lanes::new().carrier();
+        let carrier = carrier(LONG_TIME, Duration::ZERO);
         let away = places(&carrier, &[1, 1, 1, 1, 1]).await;
         assert_eq!(away, [false, false, false, true, true, false]);
         // Who waits for something to tell, as watches do, is not long, however much he told in all.
@@ -319,19 +364,29 @@ mod tests {
     /// What else is asked on the connection goes with it.
     #[tokio::test]
     async fn requests_run_where_their_connection_is() {
-        let carrier = Lanes::new().carrier();
-        let place = || async {
-            let (tell, told) = tokio::sync::oneshot::channel();
-            carrier.execute(async move { tell.send(is_away()).unwrap() });
-            told.await.unwrap()
-        };
-        assert!(!place().await);
-        let mut answer = carrier.weigh(Response::new(body(&[3]))).into_body();
+        for after in [LONG_TIME, Duration::ZERO] {
+            let carrier = carrier(LONG_TIME, after);
+            assert!(!place(&carrier).await);
+            let mut answer = carrier.weigh(Response::new(body(&[3]))).into_body();
+            answer.frame().await.unwrap().unwrap();
+            assert!(place(&carrier).await);
+            drop(answer);
+            assert_eq!(place(&carrier).await, after > Duration::ZERO, "a page may follow");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_stops_reading_comes_back_until_he_goes_on() {
+        let within = Duration::from_millis(500);
+        let carrier = carrier(within, LONG_TIME);
+        let mut answer = carrier.weigh(Response::new(body(&[3, 1, 3]))).into_body();
         answer.frame().await.unwrap().unwrap();
-        assert!(place().await);
-        drop(answer);
-        assert!(place().await, "a page may follow");
-        tokio::time::sleep(LINGER).await;
-        assert!(!place().await);
+        tokio::time::sleep(within).await;
+        assert!(!place(&carrier).await);
+        // A little now and then is no reason to leave.
+        answer.frame().await.unwrap().unwrap();
+        assert!(!carrier.is_away());
+        answer.frame().await.unwrap().unwrap();
+        assert!(carrier.is_away());
     }
 }
