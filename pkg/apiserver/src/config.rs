@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mk8s_pki::serviceaccount::Keys;
@@ -30,6 +31,8 @@ pub struct Config {
     pub kubelet_client: Option<rustls::ClientConfig>,
     /// How many requests other than watches, logs and streams are worked on at once: (reading, writing).
     pub max_in_flight: (usize, usize),
+    /// How long a client may let a piece of his answers lie before his connection is closed.
+    pub unread: Duration,
     /// Signs and verifies service-account tokens.
     pub tokens: TokenAuthority,
 }
@@ -48,6 +51,8 @@ impl Config {
             version: VERSION.into(),
             kubelet_client: None,
             max_in_flight: (400, 200),
+            // As long as a body may be left unread.
+            unread: Duration::from_secs(60),
             tokens: TokenAuthority::new(keys, cluster_domain),
         }
     }

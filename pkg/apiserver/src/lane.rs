@@ -73,15 +73,18 @@ pub struct Lanes {
     home: Home,
     lane: Arc<OnceLock<Option<Lane>>>,
     patience: Patience,
+    /// How long a client may let a piece of his answers lie.
+    unread: Duration,
 }
 
 impl Lanes {
     /// Made on the runtime where everything begins.
-    pub fn new() -> Lanes {
+    pub fn new(unread: Duration) -> Lanes {
         Lanes {
             home: Home::current(),
             lane: Arc::default(),
             patience: PATIENCE,
+            unread,
         }
     }
 
@@ -191,7 +194,7 @@ impl Carrier {
 
     /// Ends when the client has let a piece of an answer lie for too long.
     pub fn overdue(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.pieces.clone().overdue()
+        self.pieces.clone().overdue(self.lanes.unread)
     }
 }
 
@@ -303,7 +306,7 @@ mod tests {
 
     /// One that stays away for so long.
     fn carrier(within: Duration, after: Duration) -> Carrier {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(LONG_TIME);
         lanes.patience = Patience { within, after };
         lanes.carrier()
     }

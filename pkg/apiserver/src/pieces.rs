@@ -12,8 +12,6 @@ use tokio::time::Instant;
 
 use crate::guarded;
 
-/// As long as a body may be left unread.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Shorter pieces are not looked after: a connection may hold them as they are.
 pub const FROM: usize = 16 << 10;
 
@@ -64,11 +62,11 @@ impl Pieces {
         guarded::bytes(data, Taken(number, self.clone()))
     }
 
-    /// Ends when a piece has lain too long.
-    pub async fn overdue(self) {
+    /// Ends when a piece has lain for longer than that.
+    pub async fn overdue(self, patience: Duration) {
         loop {
             let oldest = self.0.lock().since.first_key_value().map(|(_, since)| *since);
-            let due = oldest.unwrap_or_else(Instant::now) + PATIENCE;
+            let due = oldest.unwrap_or_else(Instant::now) + patience;
             if due <= Instant::now() {
                 return;
             }
@@ -85,7 +83,7 @@ mod tests {
     async fn a_piece_that_lies_too_long_is_noticed_and_one_that_is_sent_is_not() {
         let pieces = Pieces::default();
         let piece = || pieces.look_after(Bytes::from(vec![0; FROM]));
-        let within = |seconds| tokio::time::timeout(Duration::from_secs(seconds), pieces.clone().overdue());
+        let within = |seconds| tokio::time::timeout(Duration::from_secs(seconds), pieces.clone().overdue(Duration::from_secs(60)));
         for _ in 0..5 {
             let sent = piece();
             assert!(within(50).await.is_err());

@@ -117,7 +117,7 @@ impl ApiServer {
     ) -> BoxFuture<'static, std::io::Result<()>> {
         let server = self.clone();
         let handle = move |request| server.clone().handle(request);
-        transport::serve(handle, listener, tls, token).boxed()
+        transport::serve(handle, listener, tls, token, self.config().unread).boxed()
     }
 
     /// One request, whatever carried it.

@@ -51,11 +51,14 @@ pub struct Peer {
     pub address: Option<IpAddr>,
 }
 
+/// Serves until the token is cancelled; a client that lets a piece of an answer lie for longer than `unread` loses his
+/// connection.
 pub async fn serve<H, F>(
     handle: H,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     token: CancellationToken,
+    unread: Duration,
 ) -> std::io::Result<()>
 where
     H: Fn(Request<Body>) -> F + Clone + Send + 'static,
@@ -63,7 +66,7 @@ where
 {
     let acceptor = TlsAcceptor::from(tls);
     let connections = TaskTracker::new();
-    let lanes = Lanes::new();
+    let lanes = Lanes::new(unread);
     loop {
         let accepted = tokio::select! {
             () = token.cancelled() => break,
