@@ -119,7 +119,7 @@ impl CacheFeed {
                 (Some(Listing { snapshot, told: None }), watcher)
             }
             Some(revision) => {
-                let watcher = cache.watch_from(revision, indexed.as_deref());
+                let watcher = cache.watch_from(&selection.namespace, revision, indexed.as_deref());
                 (None, watcher.map_err(|_| FeedError::Expired)?)
             }
         };

@@ -115,7 +115,7 @@ async fn start(call: &Call, options: &ListOptions, stream: &mut Stream) -> Resul
     }
     match revision {
         None => stream.source = Some(cache.watch_with_snapshot(namespace, indexed.as_deref()).1),
-        Some(revision) => match cache.watch_from(revision, indexed.as_deref()) {
+        Some(revision) => match cache.watch_from(namespace, revision, indexed.as_deref()) {
             Ok(watcher) => stream.source = Some(watcher),
             Err(oldest) => stream.last_words = Some(too_old(revision, oldest)),
         },

@@ -283,7 +283,7 @@ mod tests {
         let object = held.get("ns", "kept").expect("an object");
         assert!(object.json.windows(4).any(|four| four == b"read"));
         assert!(held.get("ns", "more").is_some());
-        assert!(held.watch_from(2, None).is_err());
+        assert!(held.watch_from("", 2, None).is_err());
         cache.retire("", "pods");
         assert!(cache.resource("", "pods").is_none() && held.get("ns", "more").is_none());
         follower.committed(vec![commit(entry("more", 5), true)]);

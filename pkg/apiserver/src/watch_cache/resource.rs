@@ -66,9 +66,18 @@ pub(super) struct State {
 struct Pin {
     revision: u64,
     since: Instant,
+    /// Of keys that begin with it; of others it may know too much.
+    prefix: Arc<str>,
     /// What had been replaced by then: what was since is what the pin may keep in memory, with all younger ones.
     replaced: u64,
     map: Map,
+}
+
+impl Pin {
+    /// Whether it is what keys with a prefix were at a revision.
+    fn shows(&self, revision: u64, prefix: &str) -> bool {
+        self.revision == revision && prefix.starts_with(&*self.prefix)
+    }
 }
 
 pub(super) struct Indexed {
@@ -246,7 +255,7 @@ impl ResourceCache {
         }
     }
 
-    fn range(&self, namespace: &str) -> (Arc<str>, Arc<str>) {
+    pub(super) fn range(&self, namespace: &str) -> (Arc<str>, Arc<str>) {
         let mut from = self.prefix.clone();
         if !namespace.is_empty() && self.is_namespaced() {
             from.push_str(namespace);
@@ -316,11 +325,16 @@ impl ResourceCache {
         let mut state = self.state.lock();
         let now = Instant::now();
         let mut dropped = state.overdue_pins(now);
-        if !state.pinned.iter().any(|pin| pin.revision == snapshot.revision) {
+        if !state
+            .pinned
+            .iter()
+            .any(|pin| pin.shows(snapshot.revision, snapshot.prefix()))
+        {
             let replaced = state.replaced;
             state.pinned.push_back(Pin {
                 revision: snapshot.revision,
                 since: now,
+                prefix: snapshot.prefix().clone(),
                 replaced,
                 map: snapshot.map.clone(),
             });
@@ -344,7 +358,8 @@ impl ResourceCache {
     /// The objects as they were at a revision: the current map where nothing changed since, a pinned one, or the
     /// current one with the ring's events taken back. None where history does not reach.
     pub fn at(&self, namespace: &str, revision: u64) -> Option<Snapshot> {
-        let (mut map, events) = self.history(revision)?;
+        let range = self.range(namespace);
+        let (mut map, events) = self.history(revision, &range.0)?;
         // Not under the lock, for which the committer waits: it may be thousands.
         for event in &events {
             match &event.old {
@@ -352,22 +367,19 @@ impl ResourceCache {
                 None => map.remove(&*event.object.key),
             };
         }
-        Some(Snapshot {
-            map,
-            revision,
-            range: self.range(namespace),
-        })
+        Some(Snapshot { map, revision, range })
     }
 
-    /// A map, and the events after a revision in it that are to be taken back, newest first.
-    fn history(&self, revision: u64) -> Option<(Map, Vec<Arc<Event>>)> {
+    /// A map, and the events after a revision in it that are to be taken back, newest first: all of keys with a prefix.
+    fn history(&self, revision: u64, prefix: &str) -> Option<(Map, Vec<Arc<Event>>)> {
         let mut state = self.state.lock();
         let dropped = state.overdue_pins(Instant::now());
-        let found = if revision >= state.revision && revision >= state.ring.floor() {
+        let floor = state.ring.floor(prefix);
+        let found = if revision >= state.revision && revision >= floor {
             Some((state.map.clone(), Vec::new()))
-        } else if let Some(pin) = state.pinned.iter().find(|pin| pin.revision == revision) {
+        } else if let Some(pin) = state.pinned.iter().find(|pin| pin.shows(revision, prefix)) {
             Some((pin.map.clone(), Vec::new()))
-        } else if revision < state.ring.floor() {
+        } else if revision < floor {
             None
         } else {
             let newer = state.ring.newest_first().take_while(|event| event.revision > revision);
@@ -552,7 +564,11 @@ mod tests {
     }
 
     fn put(cache: &ResourceCache, revision: u64, size: usize) {
-        let key = cache.key("default", "a");
+        put_in(cache, "default", revision, size);
+    }
+
+    fn put_in(cache: &ResourceCache, namespace: &str, revision: u64, size: usize) {
+        let key = cache.key(namespace, "a");
         let value = format!(
             r#"{{"metadata":{{"resourceVersion":"{revision}"}},"data":"{}"}}"#,
             "x".repeat(size)
@@ -608,6 +624,61 @@ mod tests {
             assert_eq!(revisions, [revision]);
         }
         assert_eq!(cache.at("default", 0).unwrap().iter().count(), 0);
+    }
+
+    /// Twenty updates of something long in one namespace were the end of everybody's watches and pages.
+    #[test]
+    fn a_namespace_s_many_changes_end_no_other_s_history() {
+        let cache = config_maps();
+        put_in(&cache, "quiet", 1, 10);
+        let mut lags = cache.watch_with_snapshot("quiet", None).1;
+        let mut lags_everywhere = cache.watch_with_snapshot("", None).1;
+        for revision in 2..=4 {
+            put_in(&cache, "quiet", revision, 10);
+        }
+        for revision in 5..200 {
+            put_in(&cache, "busy", revision, 900_000);
+            if revision % 20 == 0 {
+                put_in(&cache, "other", revision, 10);
+            }
+            let held: usize = cache
+                .state
+                .lock()
+                .ring
+                .newest_first()
+                .map(|event| event.object.json.len())
+                .sum();
+            assert!(held <= 32 << 20, "{held}");
+        }
+        let mut events = Vec::new();
+        let mut seen = |watcher: &mut crate::watch_cache::Watcher| {
+            events.clear();
+            while watcher.caught_up().is_none() {
+                if !matches!(watcher.take(&mut events), crate::watch_cache::Next::Events) {
+                    return None;
+                }
+            }
+            let own = events.iter().filter(|event| event.object.key.contains("/quiet/"));
+            Some(own.map(|event| event.revision).collect::<Vec<_>>())
+        };
+        assert_eq!(seen(&mut lags), Some(vec![2, 3, 4]));
+        assert_eq!(seen(&mut lags_everywhere), None);
+        let mut resumed = cache.watch_from("quiet", 2, None).ok().unwrap();
+        assert_eq!(seen(&mut resumed), Some(vec![3, 4]));
+        for namespace in ["", "busy"] {
+            let floor = cache.watch_from(namespace, 2, None).err().unwrap();
+            assert!(
+                floor > 100 && cache.watch_from(namespace, floor, None).is_ok(),
+                "{floor}"
+            );
+            assert!(cache.at(namespace, 2).is_none());
+        }
+        // A page of one namespace is no page of another, though both name one revision.
+        let page = cache.at("quiet", 2).unwrap();
+        assert_eq!(page.iter().map(|object| object.revision).collect::<Vec<_>>(), [2]);
+        cache.pin(&page);
+        assert!(cache.at("", 2).is_none() && cache.at("busy", 2).is_none());
+        assert_eq!(cache.at("other", 60).unwrap().iter().next().unwrap().revision, 60);
     }
 
     #[test]

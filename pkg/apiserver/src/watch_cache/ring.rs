@@ -141,18 +141,46 @@ impl Event {
     }
 }
 
-/// A queue of events with absolute positions.
+/// A queue of events with absolute positions. Where it holds too much, and more than half of that is of one namespace, the
+/// oldest events of that one go first: whoever writes much in a namespace takes the history of no other.
 pub(super) struct Ring {
-    events: VecDeque<Arc<Event>>,
-    /// Position of the first event held.
+    events: VecDeque<Slot>,
+    /// Position of the first slot held.
     base: u64,
-    /// Every event after this revision is held.
-    floor: u64,
+    /// All that was lost of every namespace.
+    floor: Floor,
+    /// What was lost beyond that of one namespace each, by the prefix of its keys.
+    lost: Vec<(Box<str>, Floor)>,
     bytes: usize,
+    /// Bytes that came since the namespaces' shares were last looked at.
+    came: usize,
     /// How many of the newest keep frames, and the bytes that those may come to.
     framed: usize,
     framed_bytes: usize,
     bounds: &'static Bounds,
+}
+
+/// The place of an event, which may be gone before older ones of other namespaces.
+struct Slot {
+    revision: u64,
+    event: Option<Arc<Event>>,
+}
+
+const SLOT: usize = size_of::<Slot>();
+/// How many namespaces may have lost more than all have.
+const MOST_LOST: usize = 64;
+
+/// Every event after it is held.
+#[derive(Clone, Copy, Default)]
+struct Floor {
+    revision: u64,
+    position: u64,
+}
+
+/// What the keys of an event's namespace begin with; of a resource without namespaces, what all do.
+fn namespace(event: &Event) -> &str {
+    let key = &*event.object.key;
+    key.rfind('/').map_or(key, |end| &key[..=end])
 }
 
 impl Ring {
@@ -160,8 +188,13 @@ impl Ring {
         Ring {
             events: VecDeque::new(),
             base: 0,
-            floor,
+            floor: Floor {
+                revision: floor,
+                position: 0,
+            },
+            lost: Vec::new(),
             bytes: 0,
+            came: 0,
             framed: 0,
             framed_bytes: 0,
             bounds,
@@ -169,16 +202,21 @@ impl Ring {
     }
 
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
-        self.bytes += event.weight();
+        self.bytes += event.weight() + SLOT;
+        self.came += event.weight();
         self.framed_bytes += event.framed_weight();
         self.framed += 1;
-        self.events.push_back(event);
+        self.events.push_back(Slot {
+            revision: event.revision,
+            event: Some(event),
+        });
         while self.framed > 1 && (self.framed > FRAMED || self.framed_bytes > FRAMED_BYTES) {
-            let oldest = &self.events[self.events.len() - self.framed];
-            if !oldest.forget_frames() {
+            // None of these is gone before it is the oldest.
+            let oldest = &self.events[self.events.len() - self.framed].event;
+            let Some(oldest) = oldest.as_ref().filter(|oldest| oldest.forget_frames()) else {
                 // At the next push.
                 break;
-            }
+            };
             self.framed_bytes -= oldest.framed_weight();
             self.framed -= 1;
         }
@@ -188,26 +226,98 @@ impl Ring {
     /// Drops what is over the bounds.
     pub fn shed(&mut self, now: Instant) {
         let bounds = self.bounds;
+        // All of them are read for it: once for many.
+        if self.bytes > bounds.bytes && self.came > bounds.bytes / 8 {
+            self.came = 0;
+            self.shed_largest();
+        }
         while let Some(oldest) = self.events.front() {
             let count = self.events.len();
-            let aged = count > bounds.aged && now.duration_since(oldest.at) > bounds.keep;
-            let over = count > 1 && (count > bounds.events || self.bytes > bounds.bytes);
-            if !aged && !over {
-                break;
+            if let Some(event) = &oldest.event {
+                let aged = count > bounds.aged && now.duration_since(event.at) > bounds.keep;
+                let over = count > 1 && (count > bounds.events || self.bytes > bounds.bytes);
+                if !aged && !over {
+                    break;
+                }
+                if oldest.revision > self.floor.revision {
+                    self.floor = Floor {
+                        revision: oldest.revision,
+                        position: self.base + 1,
+                    };
+                }
+                self.bytes -= event.weight();
+                if self.framed == count {
+                    self.framed -= 1;
+                    self.framed_bytes -= event.framed_weight();
+                }
             }
-            self.floor = oldest.revision;
-            self.bytes -= oldest.weight();
-            if self.framed == count {
-                self.framed -= 1;
-                self.framed_bytes -= oldest.framed_weight();
-            }
+            self.bytes -= SLOT;
             self.base += 1;
             self.events.pop_front();
         }
+        let floor = self.floor;
+        self.lost.retain(|(_, lost)| lost.revision > floor.revision);
     }
 
-    pub fn floor(&self) -> u64 {
-        self.floor
+    /// Lets go of the oldest events of the namespace that has more than half of what may be held, as long as it has.
+    fn shed_largest(&mut self) {
+        let (half, enough) = (self.bounds.bytes / 2, self.bounds.bytes / 8 * 7);
+        let Some((largest, mut held)) = self.largest() else {
+            return;
+        };
+        let (mut lost, old) = (None, self.events.len() - self.framed);
+        for (slot, position) in self.events.iter_mut().take(old).zip(self.base + 1..) {
+            if held <= half || self.bytes <= enough {
+                break;
+            }
+            let Some(event) = slot.event.take_if(|event| namespace(event) == &*largest) else {
+                continue;
+            };
+            held -= event.weight();
+            self.bytes -= event.weight();
+            lost = Some(Floor {
+                revision: slot.revision,
+                position,
+            });
+        }
+        let Some(floor) = lost else { return };
+        match self.lost.iter_mut().find(|(prefix, _)| *prefix == largest) {
+            Some((_, own)) => *own = floor,
+            None => self.lost.push((largest, floor)),
+        }
+        if self.lost.len() > MOST_LOST {
+            // All namespaces have lost as much, as far as anybody is told.
+            self.floor = self.lost.remove(0).1;
+        }
+    }
+
+    /// The one namespace that may have more than half of all bytes, and how many those are.
+    fn largest(&self) -> Option<(Box<str>, usize)> {
+        let held = || self.newest_first().map(|event| (namespace(event), event.weight()));
+        let (mut largest, mut lead) = (None, 0);
+        for (namespace, weight) in held() {
+            if largest == Some(namespace) {
+                lead += weight;
+            } else if weight > lead {
+                (largest, lead) = (Some(namespace), weight - lead);
+            } else {
+                lead -= weight;
+            }
+        }
+        let own = held().filter(|(namespace, _)| Some(*namespace) == largest);
+        Some((largest?.into(), own.map(|(_, weight)| weight).sum()))
+    }
+
+    /// What was lost of the events of keys with a prefix.
+    fn floor_of(&self, prefix: &str) -> Floor {
+        let lost = self.lost.iter().filter(|(namespace, _)| namespace.starts_with(prefix));
+        let floors = lost.map(|(_, floor)| *floor).chain([self.floor]);
+        floors.max_by_key(|floor| floor.revision).unwrap_or_default()
+    }
+
+    /// Every event of keys with a prefix is held that is after this revision.
+    pub fn floor(&self, prefix: &str) -> u64 {
+        self.floor_of(prefix).revision
     }
 
     /// The position after the last event.
@@ -217,18 +327,23 @@ impl Ring {
 
     /// The position of the first event after a revision.
     pub fn position_after(&self, revision: u64) -> u64 {
-        let index = self.events.partition_point(|event| event.revision <= revision);
+        let index = self.events.partition_point(|slot| slot.revision <= revision);
         self.base + index as u64
     }
 
-    /// The events from a position; None where it is no longer held.
-    pub fn from(&self, position: u64) -> Option<impl Iterator<Item = &Arc<Event>>> {
-        let skip = usize::try_from(position.checked_sub(self.base)?).ok()?;
-        Some(self.events.range(skip.min(self.events.len())..))
+    /// The events from a position, each with the position after it; None where one of those with a prefix is held no more.
+    pub fn from(&self, position: u64, prefix: &str) -> Option<impl Iterator<Item = (u64, &Arc<Event>)>> {
+        if position < self.floor_of(prefix).position {
+            return None;
+        }
+        let position = position.clamp(self.base, self.end());
+        let skip = usize::try_from(position - self.base).ok()?;
+        let slots = (position + 1..).zip(self.events.range(skip..));
+        Some(slots.filter_map(|(after, slot)| Some((after, slot.event.as_ref()?))))
     }
 
     pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Event>> {
-        self.events.iter().rev()
+        self.events.iter().rev().filter_map(|slot| slot.event.as_ref())
     }
 }
 

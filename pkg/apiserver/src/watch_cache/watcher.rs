@@ -10,21 +10,33 @@ use super::ring::{Event, OF_VALUE, Ring};
 const TAKE: usize = 256;
 const TAKE_BYTES: usize = 256 << 10;
 
-/// What one take may hold of the events there are: at least one.
-fn portion<'e>(events: impl Iterator<Item = &'e Arc<Event>>) -> impl Iterator<Item = Arc<Event>> {
-    let mut bytes = 0;
-    events
-        .take(TAKE)
-        .take_while(move |event| {
-            let enough = bytes >= TAKE_BYTES;
-            bytes += event.object.weight();
-            !enough
-        })
-        .cloned()
+/// What one take may hold.
+struct Portion {
+    events: usize,
+    bytes: usize,
+}
+
+impl Portion {
+    const WHOLE: Portion = Portion {
+        events: TAKE,
+        bytes: TAKE_BYTES,
+    };
+
+    /// Whether there is room for one more; there is for the first.
+    fn takes(&mut self, event: &Event) -> bool {
+        if self.events == 0 || self.bytes == 0 {
+            return false;
+        }
+        self.events -= 1;
+        self.bytes = self.bytes.saturating_sub(event.object.weight());
+        true
+    }
 }
 
 pub struct Watcher {
     cache: Arc<ResourceCache>,
+    /// What the keys begin with that are watched.
+    prefix: Arc<str>,
     position: u64,
     /// Events up to here were seen before the watch began.
     after: u64,
@@ -47,14 +59,17 @@ pub enum Next {
 }
 
 impl ResourceCache {
-    /// A watch of everything after a revision; Err holds the oldest revision that can be watched.
-    pub fn watch_from(self: &Arc<Self>, revision: u64, value: Option<&str>) -> Result<Watcher, u64> {
+    /// A watch of everything in a namespace (empty: all) after a revision, and of some that is in others; Err holds the oldest
+    /// revision that can be watched.
+    pub fn watch_from(self: &Arc<Self>, namespace: &str, revision: u64, value: Option<&str>) -> Result<Watcher, u64> {
+        let prefix = self.range(namespace).0;
         let mut state = self.state.lock();
-        if revision < state.ring.floor() {
-            return Err(state.ring.floor());
+        let floor = state.ring.floor(&prefix);
+        if revision < floor {
+            return Err(floor);
         }
         let position = state.ring.position_after(revision);
-        Ok(self.watcher(&mut state, position, revision, value))
+        Ok(self.watcher(&mut state, prefix, position, revision, value))
     }
 
     /// A snapshot, and a watch of everything after it, without gap or double.
@@ -62,13 +77,15 @@ impl ResourceCache {
         let mut state = self.state.lock();
         let snapshot = self.snapshot_of(&state, namespace);
         let position = state.ring.end();
-        let watcher = self.watcher(&mut state, position, snapshot.revision, value);
+        let prefix = snapshot.prefix().clone();
+        let watcher = self.watcher(&mut state, prefix, position, snapshot.revision, value);
         (snapshot, watcher)
     }
 
     fn watcher(
         self: &Arc<Self>,
         state: &mut super::resource::State,
+        prefix: Arc<str>,
         position: u64,
         after: u64,
         value: Option<&str>,
@@ -77,6 +94,7 @@ impl ResourceCache {
         let Some(value) = indexed else {
             return Watcher {
                 cache: self.clone(),
+                prefix,
                 position,
                 after,
                 value: None,
@@ -85,8 +103,9 @@ impl ResourceCache {
                 backlog: Vec::new(),
             };
         };
-        let backlog = state.ring.from(position);
-        let backlog = backlog.map(|events| events.cloned().collect()).unwrap_or_default();
+        let backlog = state.ring.from(position, &prefix);
+        let backlog = backlog.map(|events| events.map(|(_, event)| event.clone()).collect());
+        let backlog: Vec<_> = backlog.unwrap_or_default();
         // Nothing else looks at a ring that gets no events.
         let now = Instant::now();
         state.indexed.retain(|_, indexed| {
@@ -99,6 +118,7 @@ impl ResourceCache {
         });
         Watcher {
             cache: self.clone(),
+            prefix,
             position: indexed.ring.end(),
             after,
             value: Some(value.into()),
@@ -113,7 +133,8 @@ impl Watcher {
     /// Takes what there is, without waiting, into `into`.
     pub fn take(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
         if !self.backlog.is_empty() {
-            let count = portion(self.backlog.iter()).count();
+            let mut portion = Portion::WHOLE;
+            let count = self.backlog.iter().take_while(|event| portion.takes(event)).count();
             into.extend(self.backlog.drain(..count));
             return Next::Events;
         }
@@ -129,13 +150,21 @@ impl Watcher {
                 None => return Next::TooOld,
             },
         };
-        let Some(events) = ring.from(self.position) else {
+        let Some(events) = ring.from(self.position, &self.prefix) else {
             return Next::TooOld;
         };
-        let before = into.len();
-        into.extend(portion(events));
+        let (before, mut portion) = (into.len(), Portion::WHOLE);
+        let mut position = ring.end();
+        for (after, event) in events {
+            if !portion.takes(event) {
+                position = self.position;
+                break;
+            }
+            into.push(event.clone());
+            self.position = after;
+        }
+        self.position = position;
         drop(state);
-        self.position += (into.len() - before) as u64;
         if into.get(before).is_some_and(|first| first.revision <= self.after) {
             let after = self.after;
             into.retain(|event| event.revision > after);
