@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::conditions::Condition;
-use super::{AGAIN, CLEANUP, PATIENCE, change, definitions};
+use super::{CLEANUP, PATIENCE, SOON, change, definitions};
 use crate::at_once;
 use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
 use crate::handlers::delete::as_planned;
@@ -42,7 +42,7 @@ pub fn begin(state: &Arc<State>, stored: &Arc<ResourceCache>, name: String) {
                 // A panic, which is counted and told of.
                 Err(_) => {}
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(SOON).await;
         }
         of.definitions().lock().ends_cleanup(&name);
     });

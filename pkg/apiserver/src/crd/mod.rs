@@ -9,13 +9,14 @@ pub mod conversion;
 mod definitions;
 mod names;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mk8s_api::registry::{Resource, Served};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
+use mk8s_supervisor::backoff::Backoff;
 use mk8s_supervisor::job;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -36,9 +37,11 @@ const PLURAL: &str = "customresourcedefinitions";
 /// The finalizer that holds a definition while objects of its kind are left.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// How long a write of a status is tried, and how soon what failed is looked at again.
+/// How long a write of a status is tried.
 const PATIENCE: Duration = Duration::from_secs(30);
-const AGAIN: Duration = Duration::from_secs(1);
+/// How soon what failed is looked at again, at first and at last.
+const SOON: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(60);
 
 /// What is served for the definitions that are stored when the server starts.
 pub fn load(cache: &Cache) -> Definitions {
@@ -120,13 +123,13 @@ pub async fn run(state: Arc<State>) {
     let (snapshot, mut watcher) = stored.watch_with_snapshot("", None);
     let mut dirty: Vec<String> = snapshot.iter().map(|object| object.name().to_string()).collect();
     drop(snapshot);
-    let mut events = Vec::new();
+    let (mut events, mut again) = (Vec::new(), Again::default());
     loop {
+        dirty.extend(again.due());
         if !dirty.is_empty() {
-            dirty = settle(&state, &stored, dirty).await;
-            if !dirty.is_empty() {
-                tokio::time::sleep(AGAIN).await;
-            }
+            let failed = settle(&state, &stored, dirty.clone()).await;
+            again.settled(&dirty, failed);
+            dirty.clear();
         }
         events.clear();
         match watcher.take(&mut events) {
@@ -141,7 +144,42 @@ pub async fn run(state: Arc<State>) {
         }
         dirty.extend(events.iter().map(|event| event.object.name().to_string()));
         if dirty.is_empty() {
-            watcher.changed().await;
+            tokio::select! {
+                () = watcher.changed() => {}
+                () = again.wait() => {}
+            }
+        }
+    }
+}
+
+/// Definitions that are to be looked at again, each after a pause of its own: others do not wait with it, and what fails for
+/// ever costs little.
+#[derive(Default)]
+struct Again(BTreeMap<String, (Backoff, Instant)>);
+
+impl Again {
+    fn settled(&mut self, looked_at: &[String], failed: Vec<String>) {
+        for name in looked_at.iter().filter(|name| !failed.contains(name)) {
+            self.0.remove(name);
+        }
+        for name in failed {
+            let first = || (Backoff::new(SOON, LATE), Instant::now());
+            let (backoff, due) = self.0.entry(name).or_insert_with(first);
+            *due = Instant::now() + backoff.next_delay();
+        }
+    }
+
+    fn due(&self) -> impl Iterator<Item = String> {
+        let now = Instant::now();
+        let due = self.0.iter().filter(move |(_, (_, due))| *due <= now);
+        due.map(|(name, _)| name.clone())
+    }
+
+    /// Ends when one is due.
+    async fn wait(&self) {
+        match self.0.values().map(|(_, due)| *due).min() {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -316,6 +354,28 @@ mod tests {
             "spec": {"group": "example.org", "scope": "Cluster", "names": {"plural": plural, "kind": kind},
                 "versions": [{"name": "v1", "served": true, "storage": true,
                     "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_looked_at_ever_less_often_and_holds_up_nothing_else() {
+        let (mut again, begun, mut looks) = (Again::default(), Instant::now(), 0);
+        let (bad, other) = (["bad".to_string()], ["other".to_string()]);
+        while begun.elapsed() < Duration::from_secs(3600) {
+            again.settled(&bad, bad.to_vec());
+            again.wait().await;
+            assert!(again.due().eq(bad.clone()));
+            looks += 1;
+        }
+        assert!((50..80).contains(&looks), "{looks}");
+        again.settled(&bad, bad.to_vec());
+        again.settled(&other, other.to_vec());
+        let begun = Instant::now();
+        again.wait().await;
+        assert!(begun.elapsed() <= 2 * SOON && again.due().eq(other.clone()));
+        again.settled(&other, Vec::new());
+        again.settled(&bad, Vec::new());
+        let waited = tokio::time::timeout(Duration::from_secs(3600), again.wait()).await;
+        assert!(waited.is_err() && again.due().next().is_none());
     }
 
     /// What one definition makes the server trip over is no other's matter, however they come together.
