@@ -208,6 +208,24 @@ mod tests {
         assert_eq!((errors.len(), errors.is_full()), (1, false));
         errors.truncate(20);
         assert_eq!((errors.len(), errors.left_out), (1, 0), "there were no more");
+        errors = Errors::new();
+        errors.truncate(20);
+        assert_eq!((errors.len(), errors.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn what_was_only_counted_stays_counted_among_others() {
+        let many = || (0..MOST_FINDINGS + 5).map(|at| error(&at.to_string()));
+        let (mut all, mut more): (Errors, Errors) = (many().collect(), many().collect());
+        all.append(&mut more);
+        assert_eq!((all.len(), all.iter().len()), (2 * MOST_FINDINGS + 10, MOST_FINDINGS));
+        assert_eq!(more, Errors::new());
+        all.retain(|found| found.value == Some("0".into()));
+        assert_eq!(
+            (all.len(), all.iter().len()),
+            (MOST_FINDINGS + 11, 1),
+            "nobody knows what those were"
+        );
     }
 
     #[test]

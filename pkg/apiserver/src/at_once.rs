@@ -39,7 +39,41 @@ fn weight(length: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use mk8s_api::registry;
+
     use super::*;
+
+    fn object(length: usize) -> Arc<Object> {
+        let entry = mk8s_store::Entry {
+            key: "/registry/core/configmaps/default/a".into(),
+            revision_at: 0,
+            value: vec![b' '; length].into(),
+            create_revision: 1,
+            mod_revision: 1,
+        };
+        let config_maps = registry::find("", "v1", "configmaps").expect("a row");
+        Arc::new(Object::new(config_maps.clone(), entry, None))
+    }
+
+    /// Forty objects of 1.8 MB, each read into a tree at the same time, took 3 GB.
+    #[tokio::test]
+    async fn long_objects_are_changed_one_after_the_other() {
+        for (length, expected) in [(100, MOST as usize), (1 << 20, 1)] {
+            let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let objects = (0..2 * MOST).map(|_| object(length)).collect();
+            let (running, most) = (&running, &most);
+            let ended = each(objects, |_| async move {
+                most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, Ordering::Relaxed);
+                Ok(())
+            });
+            assert_eq!(ended.count().await, 2 * MOST as usize);
+            assert_eq!(most.load(Ordering::Relaxed), expected, "of {length} bytes");
+        }
+    }
 
     #[test]
     fn the_longest_object_is_changed_alone() {

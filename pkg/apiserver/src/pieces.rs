@@ -83,7 +83,12 @@ mod tests {
     async fn a_piece_that_lies_too_long_is_noticed_and_one_that_is_sent_is_not() {
         let pieces = Pieces::default();
         let piece = || pieces.look_after(Bytes::from(vec![0; FROM]));
-        let within = |seconds| tokio::time::timeout(Duration::from_secs(seconds), pieces.clone().overdue(Duration::from_secs(60)));
+        let within = |seconds| {
+            tokio::time::timeout(
+                Duration::from_secs(seconds),
+                pieces.clone().overdue(Duration::from_secs(60)),
+            )
+        };
         for _ in 0..5 {
             let sent = piece();
             assert!(within(50).await.is_err());

@@ -170,7 +170,10 @@ async fn no_more_is_made_for_an_account_than_it_may_leave_unread() {
         let begun = Instant::now();
         let list = format!("{MAPS}?limit=1&timeout=500ms");
         while served.code(protocol, &list, &token).await != 429 {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{protocol}: nothing is refused");
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "{protocol}: nothing is refused"
+            );
         }
         // 16 MiB are all that one account has; what each of them holds is 900 KB or more.
         assert!((5..=20).contains(&answers.len()), "{protocol}: {}", answers.len());
@@ -239,7 +242,12 @@ async fn a_server_that_stops_lets_slow_readers_finish_and_closes_those_that_stan
             let ((more, ended), took) = tokio::join!(reader, serving);
             assert!(took <= DRAIN + Duration::from_secs(1), "{case}: {took:?}");
             assert_eq!(ended, !stands_still, "{case}: {} bytes", length + more);
-            assert_eq!(length + more > 3_600_000, !stands_still, "{case}: {} bytes", length + more);
+            assert_eq!(
+                length + more > 3_600_000,
+                !stands_still,
+                "{case}: {} bytes",
+                length + more
+            );
             served.api.server().close().await;
         }
     }
