@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::PatchError;
-use crate::schema::{Field, Node};
+use crate::schema::{Field, Node, What};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -54,7 +54,7 @@ fn merge_objects(mut original: Object, mut patch: Object, ty: Option<&Node>) -> 
     for (key, value) in patch {
         if let Some(list) = key.strip_prefix(DELETE_FROM) {
             let list = list.strip_prefix('/').ok_or_else(|| malformed(BAD_DELETE_FROM))?;
-            delete_from(&mut original, list, value)?;
+            delete_from(&mut original, list, value, ty)?;
             continue;
         }
         if value.is_null() {
@@ -120,15 +120,18 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     Ok(())
 }
 
-fn delete_from(original: &mut Object, list: &str, value: Value) -> Result<(), PatchError> {
+fn delete_from(original: &mut Object, list: &str, value: Value, ty: Option<&Node>) -> Result<(), PatchError> {
     match (original.get_mut(list), value) {
         (None, _) => {}
         (Some(_), Value::Null) => {
             original.remove(list);
         }
         (Some(Value::Array(current)), Value::Array(gone)) => {
-            if current.iter().chain(&gone).any(Value::is_array) {
-                return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
+            let field = list_field(ty, list)?;
+            if are_objects(current, &gone)? {
+                // Upstream takes it for a patch of the list then.
+                (*current, _) = merge_object_lists(std::mem::take(current), gone, field)?;
+                return Ok(());
             }
             let gone: HashSet<Value> = gone.into_iter().collect();
             current.retain(|item| !gone.contains(item));
@@ -151,27 +154,80 @@ fn apply_orders(original: &mut Object, patch: &mut Object, ty: Option<&Node>) ->
             .ok_or_else(|| malformed(BAD_SET_ORDER))?;
         let old = take_list(original, list)?;
         let new = take_list(patch, list)?;
-        let field = field_of(ty, list);
-        let merge_key = field.map_or("", Field::merge_key);
+        let field = list_field(ty, list)?;
+        let merge_key = field.merge_key();
         check_order(new.as_deref().unwrap_or_default(), &order, merge_key)?;
         let mut server_order = old.clone().unwrap_or_default();
+        let objects = are_objects(&server_order, new.as_deref().unwrap_or_default())?;
         let merged = match (old, new) {
             (None, None) => continue,
             (Some(old), None) => old,
             (None, Some(new)) => new.into_iter().filter_map(plain).collect(),
-            (Some(old), Some(new)) => match field {
-                Some(field) if field.patch_strategy.merge => {
-                    let (merged, order) = merge_lists(old, new, field)?;
-                    server_order = order;
-                    merged
-                }
-                _ => new,
-            },
+            (Some(old), Some(new)) if field.patch_strategy.merge => {
+                let (merged, order) = merge_lists(old, new, field)?;
+                server_order = order;
+                merged
+            }
+            (Some(_), Some(new)) => new,
         };
+        if objects {
+            have_keys(merged.iter().chain(&order), merge_key)?;
+        }
         let ordered = arrange(merged, &order, &server_order, merge_key)?;
         original.insert(list.to_string(), Value::Array(ordered));
     }
     Ok(())
+}
+
+/// The field that a directive for a list names.
+fn list_field<'s>(ty: Option<&'s Node>, list: &str) -> Result<&'s Field, PatchError> {
+    let Some(ty) = ty.filter(|ty| ty.as_object().is_some()) else {
+        let why = "merging an object in json but data type is not struct, instead is: map";
+        return Err(PatchError::Other(why.into()));
+    };
+    let field = ty.field(list).ok_or_else(|| {
+        let name = ty.go_name().rsplit('.').next().unwrap_or_default();
+        PatchError::Other(format!(
+            "unable to find api field in struct {name} for the json field {list:?}"
+        ))
+    })?;
+    match field.schema.what {
+        What::List(_) => Ok(field),
+        _ => Err(PatchError::Other(
+            "expected slice or array type, but got: struct".into(),
+        )),
+    }
+}
+
+/// Whether the items are objects: all of them are, or none is.
+fn are_objects(original: &[Value], patch: &[Value]) -> Result<bool, PatchError> {
+    let Some(first) = original.first().or(patch.first()) else {
+        return Ok(false);
+    };
+    if first.is_array() {
+        return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
+    }
+    let own = std::mem::discriminant(first);
+    if original
+        .iter()
+        .chain(patch)
+        .any(|item| std::mem::discriminant(item) != own)
+    {
+        return Err(PatchError::Other(format!(
+            "list element types are not identical: [{} {}]",
+            go_list(original),
+            go_list(patch)
+        )));
+    }
+    Ok(first.is_object())
+}
+
+fn have_keys<'v>(mut items: impl Iterator<Item = &'v Value>, merge_key: &str) -> Result<(), PatchError> {
+    items.try_for_each(|item| match item {
+        Value::Object(map) if map.contains_key(merge_key) => Ok(()),
+        Value::Object(map) => Err(no_merge_key(map, merge_key)),
+        other => Err(bad_argument("map", other)),
+    })
 }
 
 fn take_list(map: &mut Object, key: &str) -> Result<Option<Vec<Value>>, PatchError> {
@@ -226,20 +282,7 @@ fn identity<'v>(item: &'v Value, merge_key: &str) -> Result<&'v Value, PatchErro
 
 /// The merged list, and the order of the live list as upstream then knows it.
 fn merge_lists(original: Vec<Value>, patch: Vec<Value>, field: &Field) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
-    let Some(first) = original.first().or(patch.first()) else {
-        return Ok((original, Vec::new()));
-    };
-    if original.iter().chain(&patch).any(Value::is_array) {
-        return Err(PatchError::Unprocessable(LIST_OF_LISTS.into()));
-    }
-    let objects = first.is_object();
-    if original.iter().chain(&patch).any(|item| item.is_object() != objects) {
-        return Err(PatchError::Other(format!(
-            "list element types are not identical: {}",
-            go_list(&patch)
-        )));
-    }
-    if objects {
+    if are_objects(&original, &patch)? {
         return merge_object_lists(original, patch, field);
     }
     let server_order = original.clone();
@@ -294,11 +337,14 @@ fn merge_object_lists(
                 if let Some(place) = server_order.get_mut(items.len()) {
                     *place = Value::Object(key);
                 }
-                // A null key is none.
-                if !wanted.is_null() {
-                    places.insert(wanted, items.len());
-                }
+                let place = items.len();
                 items.extend(plain(Value::Object(map)));
+                if !wanted.is_null() {
+                    places.insert(wanted, place);
+                } else if let Some(Value::Object(added)) = items.get_mut(place) {
+                    // None: told as a field that is missing, not as a patch that is wrong.
+                    added.insert(merge_key.to_string(), wanted);
+                }
             }
         }
     }
@@ -531,6 +577,12 @@ mod tests {
                 json!({"spec": {"containers": [container("b"), container("c"), {"name": "d"}]}}),
             ),
             (
+                "a key that is null is missing",
+                json!({"spec": {"containers": [container("a")]}}),
+                json!({"spec": {"containers": [{"name": null, "image": "z"}]}}),
+                json!({"spec": {"containers": [{"name": null, "image": "z"}, container("a")]}}),
+            ),
+            (
                 "an atomic list is taken as it is",
                 json!({"spec": {"tolerations": [{"key": "a"}]}}),
                 json!({"spec": {"tolerations": [{"key": "b"}]}}),
@@ -561,9 +613,38 @@ mod tests {
                 json!({"spec": {"$setElementOrder/containers": 3}}),
                 PatchError::Other("expected a slice, but received a int64".into()),
             ),
+            (
+                json!({"spec": {"$setElementOrder/containers": ["a"]}}),
+                PatchError::Other("expected a map, but received a string".into()),
+            ),
+            (
+                json!({"spec": {"$setElementOrder/tolerations": [{"key": "a"}]}}),
+                PatchError::Other("map: map[key:a] does not contain declared merge key: ".into()),
+            ),
+            (
+                json!({"spec": {"$setElementOrder/zap": ["a"]}}),
+                PatchError::Other("unable to find api field in struct PodSpec for the json field \"zap\"".into()),
+            ),
+            (
+                json!({"spec": {"$setElementOrder/nodeName": ["a"]}}),
+                PatchError::Other("expected slice or array type, but got: struct".into()),
+            ),
+            (
+                json!({"metadata": {"labels": {"$setElementOrder/a": ["a"]}}}),
+                PatchError::Other("merging an object in json but data type is not struct, instead is: map".into()),
+            ),
+            (
+                json!({"spec": {"$deleteFromPrimitiveList/containers": ["a"]}}),
+                PatchError::Other("list element types are not identical: [[map[name:a]] [a]]".into()),
+            ),
+            (
+                json!({"spec": {"containers": [["a"]]}}),
+                PatchError::Other("list element types are not identical: [[map[name:a]] [[a]]]".into()),
+            ),
         ];
         for (patch, expected) in cases {
-            let target = json!({"spec": {"containers": [{"name": "a"}]}});
+            let target = json!({"metadata": {"labels": {}},
+                "spec": {"containers": [{"name": "a"}], "tolerations": [{"key": "a"}]}});
             assert_eq!(patched(target, patch), Err(expected));
         }
     }
