@@ -131,10 +131,11 @@ impl Custom {
     }
 
     /// By which objects are checked. Where the schema is none that anything can be checked by, which validation lets nobody
-    /// write, nothing is right.
-    fn checks(&self, errors: &mut Errors) -> Option<&Schema> {
+    /// write, nothing is right but what is stored.
+    fn checks(&self, new: &Value, old: Option<&Value>, errors: &mut Errors) -> Option<&Schema> {
         match &self.compiled().checks {
             Ok(schema) => schema.as_ref(),
+            Err(_) if old.is_some_and(|old| only_metadata_differs(new, old)) => None,
             Err(error) => {
                 let why = format!("the schema of its definition can't be read: {error}");
                 errors.push(FieldError::internal("", why));
@@ -211,7 +212,7 @@ impl Custom {
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) {
-        let Some(schema) = self.checks(errors) else {
+        let Some(schema) = self.checks(new, old, errors) else {
             return scale(errors);
         };
         errors.append(&mut custom::check(new, old, schema));
@@ -230,7 +231,7 @@ impl Custom {
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) {
-        let Some(schema) = self.checks(errors) else {
+        let Some(schema) = self.checks(new, Some(old), errors) else {
             return scale(errors);
         };
         errors.append(&mut custom::check_status(new, old, schema));
@@ -238,6 +239,14 @@ impl Custom {
         errors.append(&mut custom::check_lists(new, Some(old), schema));
         rule(new, Some(old), schema, errors, warnings);
     }
+}
+
+fn only_metadata_differs(new: &Value, old: &Value) -> bool {
+    let beside = |object: &Value, other: &Value| {
+        let mut fields = object.as_object().into_iter().flatten();
+        fields.all(|(key, value)| key == "metadata" || other.get(key) == Some(value))
+    };
+    beside(new, old) && beside(old, new)
 }
 
 fn rule(new: &Value, old: Option<&Value>, schema: &Schema, errors: &mut Errors, warnings: &mut Vec<String>) {
@@ -473,6 +482,29 @@ mod tests {
         assert_eq!(resource.selectable(&object).collect::<Vec<_>>(), ["red"]);
         assert_eq!(resource.stored().scale.as_ref().unwrap().spec_replicas, ["spec", "n"]);
     }
+
+    /// Else its objects could not end: nobody could take their finalizers off.
+    #[test]
+    fn what_a_schema_that_can_not_be_read_left_keeps_what_it_is() {
+        let version = json!({"schema": {"openAPIV3Schema": {"type": "object", "patternProperties": {"a": {}}}}});
+        let custom = Custom::of(&json!({"spec": {"preserveUnknownFields": true}}), &version);
+        let old = json!({"metadata": {"name": "a", "finalizers": ["a/b"]}, "spec": {"a": 1}});
+        let with = |field: &str, value: Value| {
+            let mut new = old.clone();
+            new[field] = value;
+            new
+        };
+        let right = |new: &Value, old: Option<&Value>| {
+            let mut errors = Errors::new();
+            custom.check(new, old, |_| (), &mut errors, &mut Vec::new());
+            errors.is_empty()
+        };
+        assert!(right(&with("metadata", json!({"name": "a"})), Some(&old)));
+        assert!(!right(&with("spec", json!({"a": 2})), Some(&old)));
+        assert!(!right(&with("status", json!({})), Some(&old)) && !right(&old, Some(&with("status", json!({})))));
+        assert!(!right(&old, None));
+    }
+
     #[test]
     fn drafts_are_told_by_schemas_and_not_by_their_values() {
         let value = json!({"$schema": "https://example.org/s"});

@@ -19,7 +19,7 @@ const METADATA: Path<'static> = Path::new("metadata");
 /// Metadata of a new object.
 pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
-    complete(resource.is_namespaced(), resource.name_rule, metadata, errors);
+    complete(resource.is_namespaced(), resource.name_rule, metadata, NEW, errors);
     if !resource.semantics.free_finalizers {
         standard_finalizers(metadata, errors);
     }
@@ -28,13 +28,13 @@ pub fn object_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
 /// Metadata of a new object of a kind that does not look at it.
 pub(super) fn any_meta(resource: &Resource, new: &Value, errors: &mut Errors) {
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
-    complete(resource.is_namespaced(), NameRule::PathSegment, metadata, errors);
+    complete(resource.is_namespaced(), NameRule::PathSegment, metadata, NEW, errors);
 }
 
 /// Metadata of a new object, as the kinds of the core group and their like check it themselves.
 pub(super) fn complete_and_standard(namespaced: bool, rule: NameRule, object: &Value, errors: &mut Errors) {
     let metadata = has(object, "metadata").unwrap_or(&Value::Null);
-    complete(namespaced, rule, metadata, errors);
+    complete(namespaced, rule, metadata, NEW, errors);
     standard_finalizers(metadata, errors);
 }
 
@@ -45,10 +45,13 @@ pub(super) fn changed_and_standard(new: &Value, old: &Value, errors: &mut Errors
     standard_finalizers(metadata(new), errors);
 }
 
-/// What metadata has to be by itself.
-fn complete(namespaced: bool, rule: NameRule, metadata: &Value, errors: &mut Errors) {
+/// What was before something is made.
+const NEW: &Value = &Value::Null;
+
+/// What metadata has to be by itself. A prefix that was stored before it was judged beside a name stays.
+fn complete(namespaced: bool, rule: NameRule, metadata: &Value, before: &Value, errors: &mut Errors) {
     let prefix = text(metadata, "generateName");
-    if !prefix.is_empty() {
+    if !prefix.is_empty() && prefix != text(before, "generateName") {
         invalid_each(
             errors,
             &METADATA.child("generateName"),
@@ -157,12 +160,20 @@ pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors:
     let metadata = has(new, "metadata").unwrap_or(&Value::Null);
     let before = has(old, "metadata").unwrap_or(&Value::Null);
     let start = errors.len();
-    complete(resource.is_namespaced(), NameRule::PathSegment, metadata, errors);
+    complete(
+        resource.is_namespaced(),
+        NameRule::PathSegment,
+        metadata,
+        before,
+        errors,
+    );
     changed(metadata, before, errors);
     let judged = !resource.semantics.free_finalizers;
     let again = |check: &MetadataCheck, errors: &mut Errors| {
         match check {
-            MetadataCheck::Complete => complete(resource.is_namespaced(), resource.name_rule, metadata, errors),
+            MetadataCheck::Complete => {
+                complete(resource.is_namespaced(), resource.name_rule, metadata, before, errors);
+            }
             MetadataCheck::Changed => changed(metadata, before, errors),
         }
         if judged {
@@ -445,6 +456,20 @@ mod tests {
             ),
             ["metadata.ownerReferences.uid"]
         );
+    }
+
+    #[test]
+    fn a_prefix_that_is_stored_stays_and_another_is_judged() {
+        // One kind whose own check looks at it again.
+        let row = crate::registry::find("apps", "v1", "deployments").unwrap();
+        let of = |prefix: &str| json!({"metadata": {"name": "a", "namespace": "n", "resourceVersion": "1", "generateName": prefix}});
+        let wrong = |new: &str, old: &str| {
+            let mut errors = Errors::new();
+            object_meta_update(row, &of(new), &of(old), &mut errors);
+            errors.len()
+        };
+        assert_eq!((wrong("a/b", "a/b"), wrong("a-", "a/b")), (0, 0));
+        assert!(wrong("a/b", "a-") > 0 && wrong("a/b", "") > 0);
     }
 
     #[test]
