@@ -32,7 +32,8 @@ pub(crate) fn shown(group: &str, kind: &str, field: &str, value: &Value) -> Opti
     }
     let mut out = Vec::new();
     print(node, value, &mut out)?;
-    String::from_utf8(out).ok()
+    // One text may be longer than all.
+    String::from_utf8(out).ok().filter(|shown| shown.len() <= LONGEST)
 }
 
 /// `spec.ports[0].name` → spec, ports, name
@@ -189,6 +190,8 @@ mod tests {
     fn what_would_be_long_and_what_is_no_kind_of_ours_is_shown_as_it_is() {
         let containers: Value = (0..1000).map(|_| json!({"name": "a"})).collect();
         assert_eq!(shown("", "Pod", "spec.containers", &containers), None);
+        let text = json!({"name": "a", "image": "x".repeat(LONGEST)});
+        assert_eq!(shown("", "Pod", "spec.containers[0]", &text), None);
         assert_eq!(shown("example.org", "Car", "spec", &json!({"a": 1})), None);
     }
 }

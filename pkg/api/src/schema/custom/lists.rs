@@ -13,7 +13,7 @@ use crate::validation::Errors;
 use crate::validation::path::Path;
 
 pub(super) fn check(value: &Value, node: &Node, path: &Path<'_>, errors: &mut Errors) {
-    if errors.len() >= MOST_FINDINGS {
+    if errors.is_full() {
         return;
     }
     match value {

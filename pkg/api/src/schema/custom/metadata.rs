@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 
 use super::prune::note;
 use super::{declared, items, parts};
-use crate::bounded::MOST_FINDINGS;
 use crate::codec::{Validation, conform};
 use crate::names;
 use crate::schema::{Node, Schema, by_name};
@@ -111,7 +110,7 @@ pub fn check_embedded(value: &Value, schema: &Node) -> Errors {
 }
 
 pub(super) fn check(value: &Value, node: &Node, path: &Path<'_>, root: bool, errors: &mut Errors) {
-    let Some((_, constraints)) = parts(node).filter(|_| errors.len() < MOST_FINDINGS) else {
+    let Some((_, constraints)) = parts(node).filter(|_| !errors.is_full()) else {
         return;
     };
     match value {

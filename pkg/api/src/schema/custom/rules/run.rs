@@ -224,10 +224,9 @@ impl Run {
 
     /// Where so much is wrong, nothing more is looked for.
     fn more(&self) -> Result<(), Stop> {
-        if self.ruling.errors.len() < MOST_FINDINGS {
-            Ok(())
-        } else {
-            Err(Stop)
+        match self.ruling.errors.is_full() {
+            true => Err(Stop),
+            false => Ok(()),
         }
     }
 
