@@ -9,6 +9,7 @@ use mk8s_api::status::Status;
 
 use crate::call::Call;
 use crate::handlers::{create, delete, get, list, patch, update, watch};
+use crate::negotiate;
 use crate::pipeline::Part;
 use crate::receive;
 use crate::respond;
@@ -36,7 +37,16 @@ pub async fn resource(call: Call, place: Place, parts: Parts, body: Body) -> Res
     }
 }
 
+/// A new object's content type is looked at before anything else that is said of it.
+fn check_content(call: &Call) -> Result<(), Status> {
+    match call.info.verb {
+        "create" => negotiate::body_encoding(&call.headers).map(drop),
+        _ => Ok(()),
+    }
+}
+
 async fn write(call: Call, body: Bytes) -> Result<Response<Body>, Status> {
+    check_content(&call)?;
     match call.info.verb {
         "create" => create::create(&call, body).await,
         "update" => update::update(&call, body).await,
@@ -54,6 +64,9 @@ async fn subresource(call: Call, name: &str, parts: Parts, body: Body) -> Result
     match handler {
         Handler::NotYet => Err(call.not_in_this_version(&call.info.subresource)),
         Handler::Log => streams::log(&call, parts).await,
+        Handler::Connect | Handler::Proxy if call.query.text("dryRun").is_some() => {
+            Err(Status::bad_request("dryRun is not supported"))
+        }
         Handler::Connect => streams::upgrade(&call, parts).await,
         Handler::Proxy => proxy::proxy(&call, parts, body).await,
         _ if verb == "get" => part(call, Bytes::new(), handler).await,
@@ -62,6 +75,7 @@ async fn subresource(call: Call, name: &str, parts: Parts, body: Body) -> Result
 }
 
 async fn part(call: Call, body: Bytes, handler: Handler) -> Result<Response<Body>, Status> {
+    check_content(&call)?;
     let part = match handler {
         Handler::Binding => return binding::create(&call, body).await,
         Handler::Eviction => return eviction::create(&call, body).await,

@@ -77,7 +77,8 @@ impl RequestInfo {
         if let Some(name) = parts.get(1) {
             info.name = (*name).to_string();
         }
-        if let Some(subresource) = parts.get(2) {
+        // An old proxy's paths are the proxied's own from there on.
+        if let Some(subresource) = parts.get(2).filter(|_| info.verb != "proxy") {
             info.subresource = (*subresource).to_string();
         }
         if parts.len() > 3 {

@@ -206,7 +206,8 @@ impl Route {
             return Ok(());
         }
         let is_built_in = self.row.schema.is_some();
-        if method == Method::PATCH {
+        // A custom collection is patched by none: what is asked for there is a watch, as the path says.
+        if method == Method::PATCH && self.place != Place::Collection {
             negotiate::takes_patch(headers, is_built_in)?;
         }
         if !is_built_in {
@@ -226,13 +227,13 @@ impl Route {
         self.handler().is_some_and(Handler::relays)
     }
 
-    /// Upstream prints no table of a part that is not the status, of what is only asked, and of the status of a claim.
+    /// Upstream prints no table of a part that is not the status, of what is only asked, and of some kinds' status.
     pub fn shapes(&self) -> Shapes {
         let resource = &self.row.resource;
-        let is_claim = || (&*resource.group, &*resource.kind) == ("resource.k8s.io", "ResourceClaim");
+        let is_printed_whole = || matches!(&*resource.kind, "ResourceClaim" | "CustomResourceDefinition");
         match self.handler() {
-            Some(Handler::Strategy(_)) => Shapes::Metadata,
-            Some(Handler::Status) if is_claim() => Shapes::Metadata,
+            Some(Handler::Strategy(_) | Handler::Token) => Shapes::Metadata,
+            Some(Handler::Status) if self.row.schema.is_some() && is_printed_whole() => Shapes::Metadata,
             None if !resource.verbs.contains(Verbs::GET) => Shapes::Metadata,
             _ => Shapes::All,
         }

@@ -81,6 +81,7 @@ pub(super) fn flowcontrol() -> Vec<Resource> {
             .validate_status(validation::flow_control_status)
             .columns(columns::flow_schema())
             .default(defaults::flow_schema)
+            .status_alone()
             .prepare(defaults::reset_status, defaults::nothing_on_update),
         flowcontrol("PriorityLevelConfiguration", "prioritylevelconfigurations")
             .metadata_checks(COMPLETE)

@@ -184,8 +184,8 @@ pub fn object_meta_update(resource: &Resource, new: &Value, old: &Value, errors:
     if judged {
         standard_finalizers(metadata, &mut nonstandard);
     }
-    // Where there is no fault the kind's own checks would find none either.
-    if errors.len() > start || !nonstandard.is_empty() {
+    // Where there is no fault the kind's own checks would find none either, but in a prefix: that is judged by its rule.
+    if errors.len() > start || !nonstandard.is_empty() || !text(metadata, "generateName").is_empty() {
         let checks = resource.semantics.metadata_checks.iter();
         checks.for_each(|check| again(check, errors));
     }

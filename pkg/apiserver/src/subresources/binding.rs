@@ -23,8 +23,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let mut warnings = Vec::new();
     let expected = Expected::kind("", "v1", "v1", "Binding");
     let binding = decode::object(call, &body, &expected, options, &mut warnings)?;
-    let name = meta::name(&binding);
-    if !name.is_empty() && name != call.info.name {
+    if meta::name(&binding) != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     bind_pod(call, &call.info.name, &binding, options, warnings).await

@@ -17,6 +17,7 @@ use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::apply::Applying;
 use crate::handlers::decode::{self, Expected};
+use crate::handlers::get::refuse_export;
 use crate::handlers::patch::{Patch, PatchType};
 use crate::handlers::update::{check_name, check_version};
 use crate::managers::{self, Scales};
@@ -35,6 +36,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response<Body>, Status
     };
     let form = Scale::of(kind, paths);
     if call.info.verb == "get" {
+        refuse_export(call)?;
         return form.answer(call, &call.shown_object().await?.value()?);
     }
     call.refuse_unsupported()?;

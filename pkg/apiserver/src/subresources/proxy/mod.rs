@@ -58,9 +58,6 @@ const HOP: &[&str] = &[
 ];
 
 pub async fn proxy(call: &Call, parts: Parts, body: Body) -> Result<Response<Body>, Status> {
-    if call.query.text("dryRun").is_some() {
-        return Err(Status::bad_request("dryRun is not supported"));
-    }
     {
         let attributes = call.attributes(Operation::Connect, &call.info.name, None, Options::Connect);
         call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
