@@ -85,7 +85,6 @@ pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body
     let filter = Filter::new(&call.row, &call.info, &query)?;
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;
-    query.revision()?;
     with_warning(call, &options, collection(call, &query, &filter, &options).await)
 }
 
@@ -96,7 +95,8 @@ async fn collection(
     options: &DeleteOptions,
 ) -> Result<Response<Body>, Status> {
     let (snapshot, after) = match &*query.continue_token {
-        "" => (call.cache()?.list(&call.info.namespace), None),
+        // As upstream, which lists what it deletes by pages.
+        "" => (list::snapshot_for(call, query, true).await?, None),
         _ => list::after(call, query)?,
     };
     let snapshot = snapshot.known_as(&call.row.resource);

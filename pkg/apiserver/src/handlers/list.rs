@@ -42,12 +42,8 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
         return respond_list(call, page).await;
     }
     let mut from = if options.continue_token.is_empty() {
-        let snapshot = match snapshot_for(call, &options).await? {
-            Some(revision) => cache.at(namespace, revision).ok_or_else(too_old)?,
-            None => cache.list(namespace),
-        };
         Resumed {
-            snapshot,
+            snapshot: snapshot_for(call, &options, options.limit > 0).await?,
             after: None,
             left: None,
             since: now(),
@@ -133,19 +129,26 @@ fn by_index(call: &Call, options: &ListOptions, filter: &Filter) -> Option<Page>
     })
 }
 
-/// The past revision to show; None: now. Waits for one that is not there yet.
-async fn snapshot_for(call: &Call, options: &ListOptions) -> Result<Option<u64>, Status> {
+/// The objects at the revision that is asked for, or now. Waits for one that is not there yet.
+///
+/// # Errors
+/// 400 for what is no revision, 410 for one that is forgotten, 504 for one that does not come.
+pub async fn snapshot_for(call: &Call, options: &ListOptions, is_paged: bool) -> Result<Snapshot, Status> {
+    let (cache, namespace) = (call.cache()?, &call.info.namespace);
     let Some(revision) = options.revision()? else {
-        return Ok(None);
+        return Ok(cache.list(namespace));
     };
     wait_for(call, revision).await?;
     let exact = match options.version_match {
         Match::Exact => true,
         // Upstream's legacy rule: a limit makes an unset match exact.
-        Match::Unset => options.limit > 0,
+        Match::Unset => is_paged,
         Match::NotOlderThan | Match::Other(_) => false,
     };
-    Ok(exact.then_some(revision))
+    match exact {
+        true => cache.at(namespace, revision).ok_or_else(too_old),
+        false => Ok(cache.list(namespace)),
+    }
 }
 
 /// Waits for a revision that is still to come, as another server may have shown it.
