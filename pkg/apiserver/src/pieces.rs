@@ -1,5 +1,6 @@
 //! What a connection holds of answers on their way to its client, and how long he lets it lie. Who opens many streams and reads
 //! none of them answers pings all the same, and would keep what was made for him as long as he likes: so his connection is closed.
+//! Who reads, however slowly, keeps his.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use crate::guarded;
 
 /// Shorter pieces are not looked after: a connection may hold them as they are.
 pub const FROM: usize = 16 << 10;
+
+/// Who takes so many bytes while the oldest piece waits for its turn reads.
+const READS: usize = 256 << 10;
 
 /// Marks an answer that somebody else gives, who waits for its reader himself: a log that is read in a pager lies as long as
 /// it likes.
@@ -35,17 +39,24 @@ pub struct Pieces(Arc<Mutex<Lying>>);
 
 #[derive(Default)]
 struct Lying {
-    /// Since when each lies, the oldest first.
-    since: BTreeMap<u64, Instant>,
+    /// Since when each lies, and how many bytes had been taken until then; the oldest first.
+    since: BTreeMap<u64, (Instant, usize)>,
     next: u64,
+    taken: usize,
 }
 
 /// Takes its piece off when the last of its bytes is dropped: sent, or given up.
-struct Taken(u64, Pieces);
+struct Taken {
+    number: u64,
+    length: usize,
+    of: Pieces,
+}
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.1.0.lock().since.remove(&self.0);
+        let mut lying = self.of.0.lock();
+        lying.since.remove(&self.number);
+        lying.taken = lying.taken.wrapping_add(self.length);
     }
 }
 
@@ -57,21 +68,39 @@ impl Pieces {
         let mut lying = self.0.lock();
         let number = lying.next;
         lying.next += 1;
-        lying.since.insert(number, Instant::now());
+        let taken = lying.taken;
+        lying.since.insert(number, (Instant::now(), taken));
         drop(lying);
-        guarded::bytes(data, Taken(number, self.clone()))
+        let taken = Taken {
+            number,
+            length: data.len(),
+            of: self.clone(),
+        };
+        guarded::bytes(data, taken)
     }
 
-    /// Ends when a piece has lain for longer than that.
+    /// Ends when a piece has lain for longer than that, and the client took next to nothing meanwhile.
     pub async fn overdue(self, patience: Duration) {
-        loop {
-            let oldest = self.0.lock().since.first_key_value().map(|(_, since)| *since);
-            let due = oldest.unwrap_or_else(Instant::now) + patience;
-            if due <= Instant::now() {
-                return;
-            }
+        while let Some(due) = self.due(patience, Instant::now()) {
             tokio::time::sleep_until(due).await;
         }
+    }
+
+    /// When to look again; None: it is time to end.
+    fn due(&self, patience: Duration, now: Instant) -> Option<Instant> {
+        let lying = &mut *self.0.lock();
+        let Some(mut oldest) = lying.since.first_entry() else {
+            return Some(now + patience);
+        };
+        let (since, before) = *oldest.get();
+        if since + patience > now {
+            return Some(since + patience);
+        }
+        if lying.taken.wrapping_sub(before) < READS {
+            return None;
+        }
+        oldest.insert((now, lying.taken));
+        Some(now + patience)
     }
 }
 
@@ -102,5 +131,26 @@ mod tests {
         assert!(within(121).await.is_ok());
         drop(lies);
         assert!(within(500).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_is_waited_for_until_he_stops() {
+        let pieces = Pieces::default();
+        let _queued = pieces.look_after(Bytes::from(vec![0; FROM]));
+        let overdue = pieces.clone().overdue(Duration::from_secs(60));
+        tokio::pin!(overdue);
+        for _ in 0..60 {
+            drop(pieces.look_after(Bytes::from(vec![0; READS / 4])));
+            assert!(
+                tokio::time::timeout(Duration::from_secs(10), &mut overdue)
+                    .await
+                    .is_err()
+            );
+        }
+        assert!(
+            tokio::time::timeout(Duration::from_secs(121), &mut overdue)
+                .await
+                .is_ok()
+        );
     }
 }

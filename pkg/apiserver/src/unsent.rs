@@ -1,6 +1,7 @@
 //! How much of its answers each user leaves unread. A request for a megabyte costs its client sixty bytes, and he may ask a
 //! thousand times on one connection and read nothing: so what was made for him and is not sent yet is counted, and beyond a
-//! bound nothing more is made for him until he has read some of it. Others do not wait with him.
+//! bound nothing more is made for him until he has read some of it. Others do not wait with him. What is relayed to him from a
+//! node or a pod may lie for as long as he likes, as a log in a pager does: it has a bound of its own, and keeps nothing else.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -29,14 +30,29 @@ const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// The accounts of those who have any, by whose turn it is (see [`Flow`]) and by service account.
 #[derive(Default)]
-pub struct Unsent(Mutex<HashMap<Whose, Weak<Account>>>);
+pub struct Unsent(Mutex<Accounts>);
+
+#[derive(Default)]
+struct Accounts {
+    known: HashMap<Whose, Weak<Account>>,
+    /// How many there may be before those are looked for that nobody has any more.
+    enough: usize,
+}
 
 /// A flow, and the service account of it; empty: all together.
 type Whose = (u64, Box<str>);
 
+/// Who makes an answer: this server, or who stands behind it.
+#[derive(Clone, Copy)]
+enum Source {
+    Own,
+    Relayed,
+}
+
 /// What is made for somebody.
 pub struct Account {
-    bytes: AtomicUsize,
+    /// By its source.
+    bytes: [AtomicUsize; 2],
     most: usize,
     freed: Arc<Notify>,
     /// That of a namespace's service accounts together.
@@ -44,11 +60,11 @@ pub struct Account {
 }
 
 /// Bytes that are counted until it is dropped.
-struct Charge(usize, Arc<Account>);
+struct Charge(Source, usize, Arc<Account>);
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.1.release(self.0);
+        self.2.release(self.0, self.1);
     }
 }
 
@@ -66,12 +82,15 @@ impl Unsent {
     fn account(&self, flow: u64, user: &str, shared: Option<Arc<Account>>) -> Arc<Account> {
         let mut accounts = self.0.lock();
         let key = (flow, Box::from(user));
-        if let Some(own) = accounts.get(&key).and_then(Weak::upgrade) {
+        if let Some(own) = accounts.known.get(&key).and_then(Weak::upgrade) {
             return own;
         }
-        accounts.retain(|_, own| own.strong_count() > 0);
+        if accounts.known.len() > accounts.enough {
+            accounts.known.retain(|_, own| own.strong_count() > 0);
+            accounts.enough = 64 + 2 * accounts.known.len();
+        }
         let own = Arc::new(Account::new(shared));
-        accounts.insert(key, Arc::downgrade(&own));
+        accounts.known.insert(key, Arc::downgrade(&own));
         own
     }
 }
@@ -79,29 +98,30 @@ impl Unsent {
 impl Account {
     fn new(shared: Option<Arc<Account>>) -> Account {
         Account {
-            bytes: AtomicUsize::new(0),
+            bytes: Default::default(),
             most: if shared.is_some() { MOST_OF_ACCOUNT } else { MOST },
             freed: shared.as_ref().map_or_else(Arc::default, |shared| shared.freed.clone()),
             shared,
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Acquire) >= self.most || self.shared.as_ref().is_some_and(|shared| shared.is_full())
+    fn is_full(&self, of: Source) -> bool {
+        let bytes = self.bytes[of as usize].load(Ordering::Acquire);
+        bytes >= self.most || self.shared.as_ref().is_some_and(|shared| shared.is_full(of))
     }
 
-    fn charge(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    fn charge(&self, of: Source, bytes: usize) {
+        self.bytes[of as usize].fetch_add(bytes, Ordering::AcqRel);
         if let Some(shared) = &self.shared {
-            shared.charge(bytes);
+            shared.charge(of, bytes);
         }
     }
 
-    fn release(&self, bytes: usize) {
+    fn release(&self, of: Source, bytes: usize) {
         if let Some(shared) = &self.shared {
-            shared.release(bytes);
+            shared.release(of, bytes);
         }
-        let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let before = self.bytes[of as usize].fetch_sub(bytes, Ordering::AcqRel);
         if before >= self.most && before - bytes < self.most {
             self.freed.notify_waiters();
         }
@@ -112,9 +132,9 @@ impl Account {
     /// # Errors
     /// 429 where he has read too little by the deadline.
     pub async fn room(&self, deadline: Instant) -> Result<(), Status> {
-        while self.is_full() {
+        while self.is_full(Source::Own) {
             let freed = self.freed.notified();
-            if !self.is_full() {
+            if !self.is_full(Source::Own) {
                 break;
             }
             let waited = tokio::time::timeout_at(deadline, freed).await;
@@ -131,11 +151,16 @@ impl Account {
         if hint.exact().is_some() && made < pieces::FROM {
             return response;
         }
-        let made = if relayed { 0 } else { made };
+        let (of, made) = if relayed {
+            (Source::Relayed, 0)
+        } else {
+            (Source::Own, made)
+        };
         response.map(|body| {
-            self.charge(made);
+            self.charge(of, made);
             Body::new(Counted {
                 body,
+                of,
                 made,
                 account: self,
                 freed: None,
@@ -146,6 +171,7 @@ impl Account {
 
 struct Counted {
     body: Body,
+    of: Source,
     /// What of it was there from the start, and is counted already.
     made: usize,
     account: Arc<Account>,
@@ -154,21 +180,21 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.account.release(self.made);
+        self.account.release(self.of, self.made);
     }
 }
 
 impl Counted {
     /// Ready when something may be made.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.made == 0 && !self.body.is_end_stream() && self.account.is_full() {
+        while self.made == 0 && !self.body.is_end_stream() && self.account.is_full(self.of) {
             let freed = &self.account.freed;
             let waiting = self
                 .freed
                 .get_or_insert_with(|| Box::pin(freed.clone().notified_owned()));
             // From here on it hears of what is freed: only then is it asked again whether there is room.
             waiting.as_mut().enable();
-            if self.account.is_full() {
+            if self.account.is_full(self.of) {
                 ready!(waiting.as_mut().poll(cx));
             }
             self.freed = None;
@@ -180,11 +206,11 @@ impl Counted {
         let of_made = self.made.min(data.len());
         self.made -= of_made;
         if data.len() < pieces::FROM {
-            self.account.release(of_made);
+            self.account.release(self.of, of_made);
             return data;
         }
-        self.account.charge(data.len() - of_made);
-        let charge = Charge(data.len(), self.account.clone());
+        self.account.charge(self.of, data.len() - of_made);
+        let charge = Charge(self.of, data.len(), self.account.clone());
         guarded::bytes(data, charge)
     }
 }
@@ -246,7 +272,22 @@ mod tests {
         drop(held.pop());
         assert!(next.await.expect("a frame"));
         drop(held);
-        assert_eq!(own.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(own.bytes[Source::Own as usize].load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_relayed_and_not_read_keeps_nothing_else() {
+        let own = Arc::new(Account::new(None));
+        let mut body = own.clone().count(endless(), true).into_body();
+        let mut held = Vec::new();
+        let waits = async {
+            loop {
+                held.push(body.frame().await.expect("endless").expect("a frame"));
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(1), waits).await.is_err());
+        assert_eq!(held.len() * PIECE, MOST);
+        assert!(own.room(Instant::now()).await.is_ok());
     }
 
     #[test]
@@ -257,20 +298,20 @@ mod tests {
             account.expect("an account")
         };
         let all = ["a", "b", "c", "d", "e"].map(of);
-        all[0].charge(MOST_OF_ACCOUNT);
-        assert!(all[0].is_full() && of("a").is_full() && !all[1].is_full());
+        all[0].charge(Source::Own, MOST_OF_ACCOUNT);
+        assert!(all[0].is_full(Source::Own) && of("a").is_full(Source::Own) && !all[1].is_full(Source::Own));
         for account in &all[1..4] {
-            account.charge(MOST_OF_ACCOUNT);
+            account.charge(Source::Own, MOST_OF_ACCOUNT);
         }
-        assert!(all[4].is_full(), "together they have no more than a user");
-        all[0].release(MOST_OF_ACCOUNT);
-        assert!(!all[4].is_full() && !all[0].is_full());
+        assert!(all[4].is_full(Source::Own), "together they have no more than a user");
+        all[0].release(Source::Own, MOST_OF_ACCOUNT);
+        assert!(!all[4].is_full(Source::Own) && !all[0].is_full(Source::Own));
     }
 
     #[tokio::test]
     async fn what_is_whole_is_counted_from_the_start_and_once() {
         let own = Arc::new(Account::new(None));
-        let bytes = || own.bytes.load(Ordering::Relaxed);
+        let bytes = || own.bytes[Source::Own as usize].load(Ordering::Relaxed);
         let whole = || Response::new(Body::from(vec![0; PIECE]));
         let body = own.clone().count(whole(), false).into_body();
         assert_eq!(bytes(), PIECE);
