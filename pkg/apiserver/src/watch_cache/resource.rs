@@ -681,6 +681,41 @@ mod tests {
         assert_eq!(cache.at("other", 60).unwrap().iter().next().unwrap().revision, 60);
     }
 
+    /// Of objects of a usual size there are many in the window, and each has a place beside its bytes.
+    #[test]
+    fn many_small_changes_of_a_namespace_end_no_other_s_history() {
+        let cache = config_maps();
+        for revision in 1..=4 {
+            put_in(&cache, "quiet", revision, 10);
+        }
+        for revision in 5..60_000 {
+            put_in(&cache, "busy", revision, 1_000);
+        }
+        assert!(cache.watch_from("busy", 4, None).is_err());
+        assert!(cache.watch_from("quiet", 2, None).is_ok());
+    }
+
+    /// A transaction's changes have one revision, and may be lost one by one.
+    #[test]
+    fn who_has_seen_one_event_of_a_revision_misses_no_other() {
+        let cache = config_maps();
+        put_in(&cache, "n0", 1, 10);
+        let mut watcher = cache.watch_with_snapshot("", None).1;
+        put_in(&cache, "n1", 2, 900_000);
+        put_in(&cache, "n2", 2, 900_000);
+        let mut taken = Vec::new();
+        assert!(matches!(watcher.take(&mut taken), crate::watch_cache::Next::Events));
+        assert_eq!(taken.len(), 1, "a portion");
+        for revision in 3.. {
+            put_in(&cache, &format!("n{revision}"), revision, 900_000);
+            let state = cache.state.lock();
+            if state.ring.newest_first().all(|event| event.revision > 2) {
+                break;
+            }
+        }
+        assert!(matches!(watcher.take(&mut taken), crate::watch_cache::Next::TooOld));
+    }
+
     #[test]
     fn a_watcher_takes_no_more_than_a_portion() {
         let cache = config_maps();

@@ -177,6 +177,14 @@ struct Floor {
     position: u64,
 }
 
+impl Floor {
+    /// Events of one revision have places of their own, and go one by one.
+    fn raise(&mut self, revision: u64, position: u64) {
+        self.revision = self.revision.max(revision);
+        self.position = self.position.max(position);
+    }
+}
+
 /// What the keys of an event's namespace begin with; of a resource without namespaces, what all do.
 fn namespace(event: &Event) -> &str {
     let key = &*event.object.key;
@@ -203,7 +211,7 @@ impl Ring {
 
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
         self.bytes += event.weight() + SLOT;
-        self.came += event.weight();
+        self.came += event.weight() + SLOT;
         self.framed_bytes += event.framed_weight();
         self.framed += 1;
         self.events.push_back(Slot {
@@ -239,12 +247,7 @@ impl Ring {
                 if !aged && !over {
                     break;
                 }
-                if oldest.revision > self.floor.revision {
-                    self.floor = Floor {
-                        revision: oldest.revision,
-                        position: self.base + 1,
-                    };
-                }
+                self.floor.raise(oldest.revision, self.base + 1);
                 self.bytes -= event.weight();
                 if self.framed == count {
                     self.framed -= 1;
@@ -256,7 +259,7 @@ impl Ring {
             self.events.pop_front();
         }
         let floor = self.floor;
-        self.lost.retain(|(_, lost)| lost.revision > floor.revision);
+        self.lost.retain(|(_, lost)| lost.position > floor.position);
     }
 
     /// Lets go of the oldest events of the namespace that has more than half of what may be held, as long as it has.
@@ -287,7 +290,8 @@ impl Ring {
         }
         if self.lost.len() > MOST_LOST {
             // All namespaces have lost as much, as far as anybody is told.
-            self.floor = self.lost.remove(0).1;
+            let (_, Floor { revision, position }) = self.lost.remove(0);
+            self.floor.raise(revision, position);
         }
     }
 
@@ -311,8 +315,10 @@ impl Ring {
     /// What was lost of the events of keys with a prefix.
     fn floor_of(&self, prefix: &str) -> Floor {
         let lost = self.lost.iter().filter(|(namespace, _)| namespace.starts_with(prefix));
-        let floors = lost.map(|(_, floor)| *floor).chain([self.floor]);
-        floors.max_by_key(|floor| floor.revision).unwrap_or_default()
+        lost.fold(self.floor, |mut all, (_, floor)| {
+            all.raise(floor.revision, floor.position);
+            all
+        })
     }
 
     /// Every event of keys with a prefix is held that is after this revision.
