@@ -9,14 +9,16 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use axum::BoxError;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::Response;
+use http::{Response, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::rt::Executor;
 use mk8s_supervisor::job::{Home, Lane};
 use parking_lot::Mutex;
+use tower_service::Service;
 
 use crate::pieces::{self, Pieces};
 
@@ -50,6 +52,44 @@ impl AtHome {
 
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.0.spawn(name, work);
+    }
+}
+
+/// A client's connector: the sockets of connections that its callers share belong where everything began, too.
+#[derive(Clone)]
+pub struct Connector<C> {
+    inner: C,
+    home: AtHome,
+}
+
+impl AtHome {
+    pub fn connector<C>(&self, inner: C) -> Connector<C> {
+        Connector {
+            inner,
+            home: self.clone(),
+        }
+    }
+}
+
+type Reached<C> = Result<<C as Service<Uri>>::Response, BoxError>;
+
+impl<C> Service<Uri> for Connector<C>
+where
+    C: Service<Uri, Error = BoxError>,
+    C::Response: Send + 'static,
+    C::Future: Send + 'static,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Reached<C>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let reached = self.home.0.spawn("connect", self.inner.call(to)).abort_on_drop();
+        Box::pin(async move { reached.await? })
     }
 }
 
@@ -320,6 +360,18 @@ mod tests {
 
     fn is_away() -> bool {
         std::thread::current().name() == Some(NAME)
+    }
+
+    #[tokio::test]
+    async fn what_callers_share_is_connected_at_home() {
+        let lane = Lane::start(NAME, 1).unwrap();
+        let connects = tower::service_fn(|_: Uri| async { Ok::<_, BoxError>(is_away()) });
+        let mut connector = AtHome::current().connector(connects);
+        let asked = lane.spawn("asked", async move {
+            (is_away(), connector.call(Uri::from_static("https://webhook")).await)
+        });
+        let (caller, connection) = asked.await.unwrap();
+        assert!(caller && !connection.unwrap());
     }
 
     /// So many frames of 100 KB, with a pause where there is a zero.

@@ -24,7 +24,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
-use crate::lane::AtHome;
+use crate::lane::{AtHome, Connector};
 use crate::watch_cache::Cache;
 
 /// The longest answer that is read: as many times the question, and what one object may have. Many are read at once, and
@@ -54,7 +54,7 @@ pub enum CallError {
     Json(#[from] serde_json::Error),
 }
 
-type Connection = Client<HttpsConnector<HttpConnector<Addresses>>, Body>;
+type Connection = Client<Connector<HttpsConnector<HttpConnector<Addresses>>>, Body>;
 
 /// A client, and when it was asked for last.
 struct Used {
@@ -165,6 +165,7 @@ fn connect(authorities: &[u8], addresses: Addresses, home: AtHome) -> Result<Con
         .https_only()
         .enable_http1()
         .wrap_connector(connector);
+    let connector = home.connector(connector);
     Ok(Client::builder(home).pool_idle_timeout(IDLE).build(connector))
 }
 

@@ -13,7 +13,7 @@ use mk8s_api::status::Status;
 use mk8s_pki::unverified;
 use serde_json::Value;
 
-use crate::lane::AtHome;
+use crate::lane::{AtHome, Connector};
 use crate::state::State;
 use crate::watch_cache::Cache;
 
@@ -23,7 +23,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Connections to the nodes, kept open between requests.
-pub type NodeClient = Client<HttpsConnector<HttpConnector>, Body>;
+pub type NodeClient = Client<Connector<HttpsConnector<HttpConnector>>, Body>;
 
 pub fn client(config: rustls::ClientConfig) -> NodeClient {
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
@@ -31,7 +31,8 @@ pub fn client(config: rustls::ClientConfig) -> NodeClient {
         .https_only()
         .enable_http1()
         .build();
-    Client::builder(AtHome::current()).build(connector)
+    let home = AtHome::current();
+    Client::builder(home.clone()).build(home.connector(connector))
 }
 
 /// The server's own client of nodes.
@@ -56,10 +57,11 @@ pub fn proxy_client() -> Result<NodeClient, rustls::Error> {
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
-    Ok(Client::builder(AtHome::current())
+    let home = AtHome::current();
+    Ok(Client::builder(home.clone())
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(8)
-        .build(connector))
+        .build(home.connector(connector)))
 }
 
 /// `https://ADDRESS:PORT` of a node's server.
