@@ -92,6 +92,10 @@ async fn run(settings: &Settings, identity: Identity, containerd: Containerd, su
             service_cidr: cluster.service_cidr,
             dns: Some(cluster.dns_address()),
             mtu: None,
+            api: api_servers(&settings.endpoints)
+                .iter()
+                .map(|server| *server.ip())
+                .collect(),
             state_dir: settings.node_dir(),
         },
         listen: SocketAddr::from((settings.node_ip, KUBELET_PORT)),

@@ -23,6 +23,8 @@ pub struct Settings {
     pub service_cidr: Ipv4Net,
     /// The address at which the node answers DNS.
     pub dns: Option<Ipv4Addr>,
+    /// Where the agent reaches API servers: no range that these are in becomes the host's way to Services.
+    pub api: BTreeSet<Ipv4Addr>,
     pub mtu: Option<u32>,
     pub state_dir: PathBuf,
 }
@@ -94,6 +96,7 @@ fn services(ranges: &Informer<Partial>, nodes: &Informer<Node>, settings: &Setti
     let all = service_ranges(objects, settings.cluster_cidr, nodes).into_iter();
     all.filter(|(_, beside)| beside.is_none())
         .map(|(range, _)| range)
+        .filter(|range| !settings.api.iter().any(|address| range.contains(address)))
         .collect()
 }
 

@@ -301,8 +301,8 @@ impl Network {
         Ok(())
     }
 
-    /// The host's own processes reach Services in these ranges, whatever its routes, and in no others but the config's. Costs
-    /// nothing when nothing changed. Where the host has a route to such a range, that one stays.
+    /// The host's own processes reach Services in these ranges, and in no others but the config's. Costs nothing when nothing
+    /// changed. What the host has routes of its own to, by which a range is reached or a part of it, is left to these.
     pub async fn services(&self, ranges: BTreeSet<Ipv4Net>) -> Result<()> {
         let mut known = self.0.services.lock().await;
         if known.as_ref() != Some(&ranges) {
@@ -406,16 +406,24 @@ impl Inner {
 
     async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>) -> Result<()> {
         let have = self.rtnl.link_routes(self.bridge.index).await?;
+        let others = foreign_routes(&self.rtnl).await?;
+        let (free, taken): (BTreeSet<_>, BTreeSet<_>) = ranges
+            .iter()
+            .copied()
+            .partition(|range| !others.iter().any(|(to, _)| overlap(range, to)));
+        for range in &taken {
+            tracing::warn!(%range, "the host has routes of its own in a range of Services: its own processes do not reach these");
+        }
         let first = self.config.service_cidr;
-        for range in have.difference(ranges).filter(|range| first != Some(**range)) {
-            self.rtnl.delete_link_route(*range, self.bridge.index).await?;
+        let mut done = Ok(());
+        // One that cannot be set keeps none of the others from it.
+        for range in have.difference(&free).filter(|range| first != Some(**range)) {
+            done = done.and(self.rtnl.delete_link_route(*range, self.bridge.index).await);
         }
-        for range in ranges.difference(&have) {
-            if !self.rtnl.add_link_route(*range, self.bridge.index).await? {
-                tracing::warn!(%range, "the host's own route to a range of Services stays");
-            }
+        for range in free.difference(&have) {
+            done = done.and(self.rtnl.set_link_route(*range, self.bridge.index).await);
         }
-        Ok(())
+        done
     }
 
     /// Takes VXLAN packets from these nodes and no others.
@@ -471,7 +479,17 @@ async fn forwarder(rtnl: &Rtnl) -> Result<Option<String>> {
 
 /// The routes of this host that overlap one of `ranges` and are not mk8s's: (route, link). For init's checks.
 pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, String)>> {
-    let rtnl = Rtnl::open()?;
+    let mut others = foreign_routes(&Rtnl::open()?).await?;
+    others.retain(|(to, _)| ranges.iter().any(|range| overlap(range, to)));
+    Ok(others)
+}
+
+fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(&other.addr()) || other.contains(&one.addr())
+}
+
+/// The routes of this host that are not mk8s's, but for the default one: (route, link).
+async fn foreign_routes(rtnl: &Rtnl) -> Result<Vec<(Ipv4Net, String)>> {
     let names: BTreeMap<u32, String> = rtnl
         .links()
         .await?
@@ -485,12 +503,7 @@ pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, Stri
         .into_iter()
         .filter(|(to, _)| to.prefix_len() > 0 && !ours.contains(to))
         .filter_map(|(to, link)| Some((to, names.get(&link?)?.clone())))
-        .filter(|(to, link)| {
-            ![names::BRIDGE, names::VXLAN].contains(&link.as_str())
-                && ranges
-                    .iter()
-                    .any(|range| range.contains(&to.addr()) || to.contains(&range.addr()))
-        })
+        .filter(|(_, link)| ![names::BRIDGE, names::VXLAN].contains(&link.as_str()))
         .collect())
 }
 

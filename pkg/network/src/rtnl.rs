@@ -394,14 +394,6 @@ impl Rtnl {
         )
     }
 
-    /// As [`Rtnl::set_link_route`], but another's route to the same range stays. False: there is one.
-    pub async fn add_link_route(&self, to: Ipv4Net, link: u32) -> Result<bool> {
-        match self.0.route().add(link_route(to, link)).execute().await {
-            Err(error) if errno(&error) == libc::EEXIST => Ok(false),
-            done => tried(|| format!("route {to} to the bridge"), done).map(|()| true),
-        }
-    }
-
     pub async fn delete_link_route(&self, to: Ipv4Net, link: u32) -> Result<()> {
         let done = self.0.route().del(link_route(to, link)).execute().await;
         tried(

@@ -145,6 +145,7 @@ fn config(dir: &std::path::Path) -> Config {
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             dns: None,
             mtu: None,
+            api: std::collections::BTreeSet::new(),
             state_dir: dir.join("node"),
         },
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
