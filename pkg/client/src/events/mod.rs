@@ -221,9 +221,10 @@ impl Writer {
         let key = match &self.manner {
             Manner::Series { .. } => {
                 let key = self.hashes.hash_one((happening(&report), &report.message));
-                // What is known makes no object more.
-                let is_heard =
-                    self.known.contains_key(&key) || self.noise.admit(self.hashes.hash_one(object_of(&report.object)));
+                // What is known makes no object more. Each reason has a bucket of its own: a pod that waited long is scheduled
+                // in the end, which is told once.
+                let bucket = (object_of(&report.object), &report.reason);
+                let is_heard = self.known.contains_key(&key) || self.noise.admit(self.hashes.hash_one(bucket));
                 if !is_heard {
                     return;
                 }

@@ -241,14 +241,16 @@ async fn one_object_has_no_more_series_than_counts() {
     // It is one that is known, and goes on; another object is heard all the same.
     told("a", "0/0 nodes are available".to_owned());
     told("b", "0/99 nodes are available".to_owned());
-    until(&api, |written| written.len() >= 27).await;
+    recorder.event(&object("a"), "Normal", "Scheduled", "Binding", "to node-1".to_owned());
+    until(&api, |written| written.iter().any(|(reason, _)| reason == "Scheduled")).await;
+    until(&api, |written| written.len() >= 28).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let written = api.written.lock();
     let made = written
         .iter()
         .filter(|(reason, _)| reason == "FailedScheduling")
         .count();
-    assert_eq!((made, written.len()), (26, 27), "{written:?}");
+    assert_eq!((made, written.len()), (26, 28), "{written:?}");
 }
 
 #[tokio::test]
