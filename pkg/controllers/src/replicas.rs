@@ -49,6 +49,11 @@ pub fn pause(failed: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<
     (!left.is_zero()).then_some(Pause { left, failed })
 }
 
+/// How many of those that are missing are made at once: who was drained or is wanted more does not wait for who failed.
+pub fn at_once(missing: usize, pause: Option<&Pause>) -> usize {
+    missing.saturating_sub(pause.map_or(0, |pause| pause.failed))
+}
+
 /// A pod as the template has it, managed by `owner`.
 pub fn from_template(template: &PodTemplateSpec, owner_name: &str, owner: OwnerReference) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
@@ -175,10 +180,12 @@ mod tests {
         assert_eq!(rounds[..9], [0, 1, 3, 7, 15, 31, 63, 127, 255]);
         assert!(rounds.len() <= 21, "{rounds:?}");
         let waiting = pause(failed.iter().copied(), at(3599)).unwrap();
-        assert_eq!(
-            waiting.failed, 3,
-            "who is missing for another reason is not waited with"
-        );
+        assert_eq!(waiting.failed, 3);
+        // Who is missing for another reason does not wait with them.
+        for (missing, now) in [(2, 0), (3, 0), (5, 2)] {
+            assert_eq!(at_once(missing, Some(&waiting)), now);
+            assert_eq!(at_once(missing, None), missing);
+        }
         // One that failed is replaced at once if it was made a while ago, however many did so before.
         assert_eq!(pause([at(0)].into_iter(), at(1)), None);
         assert_eq!(pause(failed.into_iter(), at(3 * 3600)), None);

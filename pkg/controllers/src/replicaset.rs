@@ -153,7 +153,7 @@ impl Controller {
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         let missing = wanted.saturating_sub(active.len());
         let pause = pause.filter(|_| missing > 0);
-        let now = missing.saturating_sub(pause.as_ref().map_or(0, |pause| pause.failed));
+        let now = replicas::at_once(missing, pause.as_ref());
         let done = if now > 0 {
             self.create(key, set, now.min(replicas::BURST)).await
         } else if active.len() > wanted {
