@@ -156,7 +156,11 @@ fn out_of_proportion(name: &str, object: &Value, pointers: &[&str]) -> Option<St
 
 /// Whether one is part of the other: both long would be their product, which is more than a request may be.
 fn is_within(one: &str, other: &str) -> bool {
-    let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
+    let (short, long) = if one.len() < other.len() {
+        (one, other)
+    } else {
+        (other, one)
+    };
     long.strip_prefix(short).is_some_and(|rest| rest.starts_with('/'))
 }
 
