@@ -189,7 +189,10 @@ impl Lane {
     /// They are nice: what is short is done elsewhere, and gets a core first.
     pub fn start(name: &'static str, threads: usize) -> std::io::Result<Lane> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(threads).thread_name(name).on_thread_start(yield_to_others);
+        builder
+            .worker_threads(threads)
+            .thread_name(name)
+            .on_thread_start(yield_to_others);
         let runtime = builder.enable_all().build()?;
         Ok(Lane(Some(runtime)))
     }
