@@ -174,26 +174,11 @@ impl Home {
 /// dropped ends at its next await.
 pub struct Lane(Option<tokio::runtime::Runtime>);
 
-/// A third of the weight of others where both want a core.
-const NICE: i32 = 5;
-
-/// Linux has a nice value for each thread, and 0 is the one that asks: setpriority(2).
-fn yield_to_others() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "a thread of long work keeps the weight of all others");
-    }
-}
-
 impl Lane {
     /// Starts so many threads; fails where the system has none left. 15 bytes of the name are shown in the process list.
-    /// They are nice: what is short is done elsewhere, and gets a core first.
     pub fn start(name: &'static str, threads: usize) -> std::io::Result<Lane> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder
-            .worker_threads(threads)
-            .thread_name(name)
-            .on_thread_start(yield_to_others);
-        let runtime = builder.enable_all().build()?;
+        let runtime = builder.worker_threads(threads).thread_name(name).enable_all().build()?;
         Ok(Lane(Some(runtime)))
     }
 
