@@ -16,7 +16,7 @@ use crate::guarded;
 /// Shorter pieces are not looked after: a connection may hold them as they are.
 pub const FROM: usize = 16 << 10;
 
-/// Who takes so many bytes while the oldest piece waits for its turn reads.
+/// Who takes so many bytes within his patience reads, of what comes before the oldest piece or of that itself.
 const READS: usize = 256 << 10;
 
 /// Marks an answer that somebody else gives, who waits for its reader himself: a log that is read in a pager lies as long as
@@ -39,10 +39,25 @@ pub struct Pieces(Arc<Mutex<Lying>>);
 
 #[derive(Default)]
 struct Lying {
-    /// Since when each lies, and how many bytes had been taken until then; the oldest first.
-    since: BTreeMap<u64, (Instant, usize)>,
+    /// The oldest first.
+    pieces: BTreeMap<u64, Piece>,
     next: u64,
     taken: usize,
+}
+
+struct Piece {
+    since: Instant,
+    length: usize,
+    /// How many bytes of the connection had been taken by then.
+    taken: usize,
+}
+
+impl Piece {
+    /// A long one takes its time, too.
+    fn due(&self, patience: Duration) -> Instant {
+        let times = 1 + self.length / READS;
+        self.since + patience.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+    }
 }
 
 /// Takes its piece off when the last of its bytes is dropped: sent, or given up.
@@ -55,7 +70,7 @@ struct Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         let mut lying = self.of.0.lock();
-        lying.since.remove(&self.number);
+        lying.pieces.remove(&self.number);
         lying.taken = lying.taken.wrapping_add(self.length);
     }
 }
@@ -68,12 +83,13 @@ impl Pieces {
         let mut lying = self.0.lock();
         let number = lying.next;
         lying.next += 1;
-        let taken = lying.taken;
-        lying.since.insert(number, (Instant::now(), taken));
+        let (length, taken) = (data.len(), lying.taken);
+        let since = Instant::now();
+        lying.pieces.insert(number, Piece { since, length, taken });
         drop(lying);
         let taken = Taken {
             number,
-            length: data.len(),
+            length,
             of: self.clone(),
         };
         guarded::bytes(data, taken)
@@ -89,18 +105,17 @@ impl Pieces {
     /// When to look again; None: it is time to end.
     fn due(&self, patience: Duration, now: Instant) -> Option<Instant> {
         let lying = &mut *self.0.lock();
-        let Some(mut oldest) = lying.since.first_entry() else {
+        let Some(mut oldest) = lying.pieces.first_entry() else {
             return Some(now + patience);
         };
-        let (since, before) = *oldest.get();
-        if since + patience > now {
-            return Some(since + patience);
+        let oldest = oldest.get_mut();
+        if oldest.due(patience) <= now {
+            if lying.taken.wrapping_sub(oldest.taken) < READS {
+                return None;
+            }
+            (oldest.since, oldest.taken) = (now, lying.taken);
         }
-        if lying.taken.wrapping_sub(before) < READS {
-            return None;
-        }
-        oldest.insert((now, lying.taken));
-        Some(now + patience)
+        Some(oldest.due(patience))
     }
 }
 
@@ -130,6 +145,10 @@ mod tests {
         drop(sent);
         assert!(within(121).await.is_ok());
         drop(lies);
+        let long = pieces.look_after(Bytes::from(vec![0; 4 * READS]));
+        assert!(within(299).await.is_err());
+        assert!(within(2).await.is_ok());
+        drop(long);
         assert!(within(500).await.is_err());
     }
 
