@@ -265,10 +265,13 @@ impl Ring {
     /// Lets go of the oldest events of the namespace that has more than half of what may be held, as long as it has.
     fn shed_largest(&mut self) {
         let (half, enough) = (self.bounds.bytes / 2, self.bounds.bytes / 8 * 7);
+        let (mut lost, old) = (None, self.events.len() - self.framed);
+        if old == 0 {
+            return;
+        }
         let Some((largest, mut held)) = self.largest() else {
             return;
         };
-        let (mut lost, old) = (None, self.events.len() - self.framed);
         for (slot, position) in self.events.iter_mut().take(old).zip(self.base + 1..) {
             if held <= half || self.bytes <= enough {
                 break;
