@@ -158,6 +158,7 @@ pub async fn run(
             }
         }
         let mut again = None;
+        let are_known = ranges.is_synced();
         if let Some(network) = &open {
             let wanted = all_peers(&nodes, node_name).await;
             if let Err(error) = network.peers(wanted).await {
@@ -165,9 +166,7 @@ pub async fn run(
                 again = Some(RETRY);
             }
             // Until they are known, those of the last run.
-            if ranges.is_synced()
-                && let Err(error) = network.services(services(&ranges, &nodes, &agent.config.network)).await
-            {
+            if are_known && let Err(error) = network.services(services(&ranges, &nodes, &agent.config.network)).await {
                 tracing::error!(%error, "cannot set the host's ways to Services, trying again");
                 again = Some(RETRY);
             }
@@ -175,6 +174,8 @@ pub async fn run(
         tokio::select! {
             _ = changes.next() => {}
             _ = of_ranges.next() => {}
+            // The last of the first list may have been heard of a moment before all were known.
+            () = ranges.wait_synced(), if !are_known => {}
             () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
         }
         // A burst of changes is one look.
