@@ -199,7 +199,8 @@ async fn an_answer_that_lies_unread_ends_with_its_connection() {
         let mut client = served.connect(protocol, 1).await;
         let watch = client.get(&format!("{MAPS}?watch=1"), &token).await.unwrap();
         assert_eq!(watch.status(), 200, "{protocol}");
-        tokio::time::sleep(3 * unread).await;
+        // An object of 900 KB may take four times as long as a short piece.
+        tokio::time::sleep(6 * unread).await;
         let rest = tokio::time::timeout(20 * unread, rest(watch.into_body(), Duration::ZERO));
         let (_, ended) = rest.await.expect("an end");
         assert!(!ended, "{protocol}: it is cut off");
