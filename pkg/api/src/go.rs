@@ -1,10 +1,12 @@
 //! Texts as Go's `fmt` prints them, where clients see them in upstream's words.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::codec::json;
 use crate::float;
 
 /// A string with `%q`.
@@ -51,9 +53,39 @@ pub fn printed(value: &Value) -> String {
     }
 }
 
+/// A tree as JSON of Go's own package, which minds who might read it as HTML.
+pub fn json(value: &Value) -> String {
+    let mut text = Vec::new();
+    json::print(value, &mut text);
+    for_html(&String::from_utf8_lossy(&text)).into_owned()
+}
+
+/// A text of JSON with the letters escaped that Go escapes for HTML.
+pub fn for_html(text: &str) -> Cow<'_, str> {
+    if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        match letter {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(letter));
+            }
+            other => out.push(other),
+        }
+    }
+    out.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_minds_html() {
+        let tree = serde_json::json!({"<a>": [2.0, "&\u{2028}"]});
+        assert_eq!(json(&tree), "{\"\\u003ca\\u003e\":[2,\"\\u0026\\u2028\"]}");
+    }
 
     #[test]
     fn trees_are_printed_as_go_does() {

@@ -62,6 +62,7 @@ macro_rules! areas {
 areas! {
     admission
     cluster
+    columns
     config
     custom
     definitions

@@ -109,20 +109,7 @@ fn print_json(value: &Value, escape: bool, into: &mut String) {
         _ => json::print(value, &mut text),
     }
     let text = String::from_utf8_lossy(&text);
-    if !escape || !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-        into.push_str(&text);
-        return;
-    }
-    for letter in text.chars() {
-        match letter {
-            '<' => into.push_str("\\u003c"),
-            '>' => into.push_str("\\u003e"),
-            '&' => into.push_str("\\u0026"),
-            '\u{2028}' => into.push_str("\\u2028"),
-            '\u{2029}' => into.push_str("\\u2029"),
-            other => into.push(other),
-        }
-    }
+    into.push_str(&if escape { go::for_html(&text) } else { text });
 }
 
 fn print_number(number: &Number, into: &mut String) {

@@ -405,7 +405,8 @@ fn columns_of(version: &Value) -> Vec<super::Column> {
     if own.is_empty() {
         return columns::custom_default();
     }
-    let own = own.iter().map(custom_column);
+    // The first whose path is none ends them.
+    let own = own.iter().map_while(custom_column);
     std::iter::once(columns::name()).chain(own).collect()
 }
 

@@ -123,8 +123,8 @@ pub struct Column {
 pub enum Cell {
     /// Object and the time of printing → cell.
     Of(fn(&Value, jiff::Timestamp) -> Value),
-    /// What a path leads to, printed as the column's type; None where the path is none.
-    At(Option<JsonPath>),
+    /// What a path leads to, printed as the column's type.
+    At(JsonPath),
 }
 
 /// The few pure functions that make a kind special, on its stored form; the default of each does nothing.

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{Cell, Column};
 use crate::json_path::JsonPath;
-use crate::{meta, time};
+use crate::{go, meta, time};
 
 pub use self::certificates::signing_request;
 pub use self::core::*;
@@ -66,10 +66,9 @@ impl Column {
     pub fn of(&self, object: &Value, now: Timestamp) -> Value {
         match &self.cell {
             Cell::Of(function) => function(object, now),
-            Cell::At(path) => {
-                let found = path.as_ref().and_then(|path| path.first(object));
-                found.map_or(Value::Null, |value| printed(&self.type_, value, now))
-            }
+            Cell::At(path) => path
+                .first(object)
+                .map_or(Value::Null, |value| printed(&self.type_, value, now)),
         }
     }
 
@@ -89,22 +88,22 @@ pub(super) fn custom_default() -> Vec<Column> {
     vec![name(), age]
 }
 
-/// A column of a custom resource.
-pub(super) fn custom_column(column: &Value) -> Column {
+/// A column of a custom resource; None where its path is none.
+pub(super) fn custom_column(column: &Value) -> Option<Column> {
     let text = |key: &str| meta::string(column, &[key]).to_string();
     let path = text("jsonPath");
     let description = match text("description") {
         own if own.is_empty() => format!("Custom resource definition column (in JSONPath format): {path}"),
         own => own,
     };
-    Column {
+    Some(Column {
         name: text("name").into(),
         type_: text("type").into(),
         format: text("format").into(),
         description: description.into(),
         priority: meta::i64_at(column, &["priority"]).unwrap_or(0) as i32,
-        cell: Cell::At(JsonPath::parse(&path)),
-    }
+        cell: Cell::At(JsonPath::parse(&path)?),
+    })
 }
 
 pub(super) fn name() -> Column {
@@ -128,14 +127,16 @@ fn age() -> Column {
 fn printed(type_: &str, value: &Value, now: Timestamp) -> Value {
     match (type_, value) {
         ("string", Value::String(_)) => value.clone(),
-        ("string", Value::Null) => "<nil>".into(),
-        ("string", other) => other.to_string().into(),
+        ("string", Value::Null) => "<no value>".into(),
+        ("string", Value::Array(_) | Value::Object(_)) => go::json(value).into(),
+        ("string", other) => go::printed(other).into(),
         ("integer", Value::Number(number)) => number
             .as_i64()
             .or_else(|| number.as_f64().map(|number| number as i64))
             .into(),
-        ("number", Value::Number(number)) => number.as_f64().into(),
-        ("boolean", Value::Bool(_)) => value.clone(),
+        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => value.clone(),
+        // What upstream's query parameters take for no time at all.
+        ("date", Value::String(text)) if text.is_empty() || text == "null" => time::age(None, now).into(),
         ("date", Value::String(text)) => match time::parse(text) {
             Some(_) => time::age(Some(text), now).into(),
             None => "<invalid>".into(),

@@ -4,7 +4,7 @@ use mk8s_cel::{Decl, Source};
 use serde_json::Value;
 
 use super::{Rule, compile, field_path};
-use crate::codec::json;
+use crate::go;
 use crate::status::{ErrorKind, FieldError};
 use crate::validation::Errors;
 use crate::validation::path::Path;
@@ -261,11 +261,6 @@ fn most_inside(schema: &Value) -> Option<u64> {
 
 /// An error that shows the whole rule, in the order in which upstream's own form has its parts.
 fn shown_with_rule(at: &Path<'_>, rule: &Rule, why: &str) -> FieldError {
-    let printed = |value: Value| {
-        let mut out = Vec::new();
-        json::print(&value, &mut out);
-        String::from_utf8_lossy(&out).into_owned()
-    };
     let parts = [
         ("Rule", Value::from(rule.rule.as_str())),
         ("Message", rule.message.as_str().into()),
@@ -276,15 +271,9 @@ fn shown_with_rule(at: &Path<'_>, rule: &Rule, why: &str) -> FieldError {
     ];
     let parts: Vec<String> = parts
         .into_iter()
-        .map(|(name, value)| format!("\"{name}\":{}", printed(value)))
+        .map(|(name, value)| format!("\"{name}\":{}", go::json(&value)))
         .collect();
-    // `<`, `>` and `&` are escaped there as for HTML.
-    let shown = parts
-        .join(",")
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026");
-    let detail = format!("{{{shown}}}: {why}");
+    let detail = format!("{{{}}}: {why}", parts.join(","));
     FieldError {
         kind: ErrorKind::Invalid,
         field: at.to_string(),
