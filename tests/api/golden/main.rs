@@ -74,6 +74,7 @@ areas! {
     network
     parts
     pods
+    proxy
     ranges
     rbac
     reading

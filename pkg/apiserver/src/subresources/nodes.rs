@@ -78,7 +78,24 @@ pub fn endpoint(cache: &Cache, node: &str) -> Result<(String, i64), Status> {
     let nodes = cache.resource("", "nodes");
     let object = nodes.and_then(|nodes| nodes.get("", node));
     let object = object.ok_or_else(|| Status::not_found("", "nodes", node))?.value()?;
-    stated(&object).ok_or_else(|| Status::internal(format!("node {node:?} states no address")))
+    stated(&object).ok_or_else(|| unaddressed(&object))
+}
+
+fn unaddressed(node: &Value) -> Status {
+    let known = meta::items(node, &["status", "addresses"]).iter();
+    let known = known.map(|own| {
+        format!(
+            "{{{} {}}}",
+            meta::string(own, &["type"]),
+            meta::string(own, &["address"])
+        )
+    });
+    let known = known.collect::<Vec<_>>().join(" ");
+    Status::new(
+        500,
+        "",
+        format!("no preferred addresses found; known addresses: [{known}]"),
+    )
 }
 
 fn stated(node: &Value) -> Option<(String, i64)> {
