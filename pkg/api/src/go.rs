@@ -53,6 +53,19 @@ pub fn printed(value: &Value) -> String {
     }
 }
 
+/// A tree's type with `%T`.
+pub fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// A tree as JSON of Go's own package, which minds who might read it as HTML.
 pub fn json(value: &Value) -> String {
     let mut text = Vec::new();

@@ -16,6 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
+use mk8s_api::codec::{Validation, syntax, yaml};
 use mk8s_api::registry::custom::{Endpoint, Webhook};
 use mk8s_api::{go, meta};
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
+use crate::handlers::decode::no_object;
 use crate::lane::{AtHome, Connector};
 use crate::watch_cache::Cache;
 
@@ -50,8 +52,9 @@ pub enum CallError {
     TimedOut { uri: String },
     #[error("{}", refusal(*code, text))]
     Code { code: u16, text: String },
-    #[error("the answer is no JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    /// What a Status says that it answered with, or why its answer is none, in Go's words.
+    #[error("{0}")]
+    Told(String),
 }
 
 type Connection = Client<Connector<HttpsConnector<HttpConnector<Addresses>>>, Body>;
@@ -98,13 +101,7 @@ impl Webhooks {
             let content = response.headers().get(CONTENT_TYPE).cloned();
             let body = http_body_util::Limited::new(response.into_body(), longest);
             let body = body.collect().await.map_err(|error| failed(error.to_string()))?;
-            if !code.is_success() {
-                return Err(CallError::Code {
-                    code: code.as_u16(),
-                    text: text(&content, &body.to_bytes()),
-                });
-            }
-            Ok(serde_json::from_slice(&body.to_bytes())?)
+            read(code.as_u16(), content.as_ref(), &body.to_bytes())
         };
         let in_time = tokio::time::timeout(patience, answer).await;
         in_time.unwrap_or_else(|_| Err(CallError::TimedOut { uri: uri.clone() }))
@@ -204,10 +201,62 @@ fn is_end(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
+/// What an answer says. Who refuses may say why by a Status.
+fn read(code: u16, content: Option<&HeaderValue>, body: &[u8]) -> Result<Value, CallError> {
+    let content = content.and_then(|content| content.to_str().ok());
+    if !(200..=206).contains(&code) {
+        return Err(match tree(body).ok().as_ref().and_then(failure) {
+            Some(message) => CallError::Told(message.into()),
+            None => CallError::Code {
+                code,
+                text: text(content, body),
+            },
+        });
+    }
+    if body.is_empty() {
+        let content = content.unwrap_or("application/json");
+        let why = format!("0-length response with status code: {code} and content type: {content}");
+        return Err(CallError::Told(why));
+    }
+    tree(body).map_err(CallError::Told)
+}
+
+/// The message of a Status that says that it went wrong.
+fn failure(tree: &Value) -> Option<&str> {
+    let is_failure = meta::kind(tree) == "Status" && meta::string(tree, &["status"]) == "Failure";
+    match tree.get("message") {
+        _ if !is_failure => None,
+        None | Some(Value::Null) => Some(""),
+        Some(message) => message.as_str(),
+    }
+}
+
+/// A body as an object: JSON, and YAML where it does not look like that, whatever it says of itself.
+fn tree(body: &[u8]) -> Result<Value, String> {
+    let unnamed = |why: String| format!("couldn't get version/kind; json parse error: {why}");
+    if body.trim_ascii_start().starts_with(b"{") {
+        // Not the codec's: an object as deep as one may be lies deeper in an answer.
+        let tree = serde_json::from_slice(body);
+        return tree.map_err(|error| unnamed(syntax::fault(body).unwrap_or_else(|| error.to_string())));
+    }
+    match yaml::decode(body, None, Validation::Ignore)
+        .map_err(|error| error.to_string())?
+        .value
+    {
+        tree @ (Value::Object(_) | Value::Null) => Ok(tree),
+        other => Err(unnamed(no_object(&other))),
+    }
+}
+
 /// What a webhook says of why it refuses, where it is text.
-fn text(content: &Option<HeaderValue>, body: &[u8]) -> String {
-    let content = content.as_ref().and_then(|content| content.to_str().ok());
-    if !content.unwrap_or("text/plain").starts_with("text/") {
+fn text(content: Option<&str>, body: &[u8]) -> String {
+    let is_text = |content: &str| {
+        content
+            .as_bytes()
+            .get(..5)
+            .is_some_and(|media| media.eq_ignore_ascii_case(b"text/"))
+    };
+    if !content.is_none_or(is_text) {
         return "unknown".into();
     }
     let told = String::from_utf8_lossy(&body[..body.len().min(TOLD)]);
@@ -301,13 +350,11 @@ mod tests {
 
     #[test]
     fn what_a_webhook_says_of_its_refusal_is_told() {
-        let content = Some(HeaderValue::from_static("text/plain; charset=utf-8"));
-        let told = refusal(500, &text(&content, b"no \"paint\"\n"));
+        let told = refusal(500, &text(Some("text/plain; charset=utf-8"), b"no \"paint\"\n"));
         let expected = r#"an error on the server ("no \"paint\"") has prevented the request from succeeding"#;
         assert_eq!(told, expected);
-        let content = Some(HeaderValue::from_static("application/json"));
-        assert_eq!(text(&content, b"{}"), "unknown");
-        assert_eq!(text(&None, &[b'a'; 5000]).len(), TOLD);
+        assert_eq!(text(Some("application/json"), b"{}"), "unknown");
+        assert_eq!(text(None, &[b'a'; 5000]).len(), TOLD);
         assert_eq!(refusal(403, "not you"), "not you");
         assert!(refusal(307, "").starts_with("the server responded with the status code 307"));
     }

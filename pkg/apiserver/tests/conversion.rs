@@ -57,6 +57,23 @@ fn convert(review: &Value, fails: bool) -> Value {
 
 /// A webhook; its URL, and the certificate that vouches for it. It fails while the switch is on.
 async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
+    let answer = move |body: axum::body::Bytes| {
+        let fails = fails.load(Ordering::Acquire);
+        async move {
+            let review: Value = serde_json::from_slice(&body).unwrap();
+            let generated = review["request"]["objects"][0]["metadata"]["generateName"].as_str();
+            let held = [("slow-", &SLOW), ("late-", &LATE)];
+            if let Some((_, until)) = held.iter().find(|(prefix, _)| generated == Some(prefix)) {
+                let _ = until.acquire().await;
+            }
+            convert(&review, fails).to_string()
+        }
+    };
+    listen(axum::Router::new().route("/convert", axum::routing::post(answer))).await
+}
+
+/// A server over TLS; its URL, and its certificate.
+async fn listen(router: axum::Router) -> (String, String) {
     // As `openssl req -x509` makes them: it says of itself that it is an authority.
     let signing_key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(["localhost".to_string()]).unwrap();
@@ -74,19 +91,6 @@ async fn webhook(fails: Arc<AtomicBool>) -> (String, String) {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/convert", listener.local_addr().unwrap().port());
-    let answer = move |body: axum::body::Bytes| {
-        let fails = fails.load(Ordering::Acquire);
-        async move {
-            let review: Value = serde_json::from_slice(&body).unwrap();
-            let generated = review["request"]["objects"][0]["metadata"]["generateName"].as_str();
-            let held = [("slow-", &SLOW), ("late-", &LATE)];
-            if let Some((_, until)) = held.iter().find(|(prefix, _)| generated == Some(prefix)) {
-                let _ = until.acquire().await;
-            }
-            convert(&review, fails).to_string()
-        }
-    };
-    let router = axum::Router::new().route("/convert", axum::routing::post(answer));
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -230,6 +234,55 @@ async fn a_webhook_that_nobody_vouches_for_is_not_asked() {
     let message = failed["message"].as_str().unwrap();
     assert_eq!(code, 500, "{failed}");
     assert!(message.contains("certificate"), "{message}");
+}
+
+/// What upstream's server says of each of these answers of a webhook, but for two: it follows where a webhook sends it
+/// (302), and knows the definitions' own kinds as such where they are no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_says_is_told_as_upstream_tells_it() {
+    let said: Arc<parking_lot::Mutex<Value>> = Arc::default();
+    let own = said.clone();
+    let answer = move |body: axum::body::Bytes| {
+        let said = own.lock().clone();
+        async move {
+            let review: Value = serde_json::from_slice(&body).unwrap();
+            let mut objects = review["request"]["objects"].clone();
+            for object in objects.as_array_mut().unwrap() {
+                object["apiVersion"] = review["request"]["desiredAPIVersion"].clone();
+            }
+            let text = said["body"]
+                .as_str()
+                .unwrap()
+                .replace("\"OBJECTS\"", &objects.to_string());
+            let text = text.replace("UID", review["request"]["uid"].as_str().unwrap());
+            let mut answer = axum::response::Response::builder().status(said["code"].as_u64().unwrap() as u16);
+            if let Some(content) = said["type"].as_str() {
+                answer = answer.header("content-type", content);
+            }
+            answer.body(axum::body::Body::from(text)).unwrap()
+        }
+    };
+    let (url, bundle) = listen(axum::Router::new().route("/convert", axum::routing::post(answer))).await;
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {}});
+    assert_eq!(api.post(OLD, &car).await.0, 201);
+    let uid = regex::Regex::new("[0-9a-f]{8}-[0-9a-f-]{27}").unwrap();
+    let mut others = Vec::new();
+    for line in include_str!("conversion_answers.jsonl").lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        *said.lock() = row.clone();
+        let (code, found) = api.get(&format!("{NEW}/a")).await;
+        let told = found["message"]
+            .as_str()
+            .map(|told| uid.replace_all(told, "UID").into_owned());
+        let wanted = (if row["told"].is_null() { 200 } else { 500 }, row["told"].clone());
+        if (code, json!(told)) != wanted || !found["reason"].is_null() || !found["details"].is_null() {
+            others.push(format!("{row}\n  {code} {found}"));
+        }
+    }
+    assert!(others.is_empty(), "{}", others.join("\n"));
 }
 
 /// What `definition` says, with fields that selectors may name in each version.

