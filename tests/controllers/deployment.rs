@@ -1,6 +1,6 @@
 //! Deployments: their sets of replicas, and what a rollout does to Services, budgets and events.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Node, Pod, Service, ServiceAccount};
@@ -266,5 +266,86 @@ async fn pods_that_fail_at_once_are_made_anew_with_pauses() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let pods = count().await;
     assert!(pods <= 10, "{pods}");
+    cluster.stop().await;
+}
+
+/// A pause says that it is one, and holds up nobody but who failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_pause_is_told_and_holds_up_nobody_else() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    cluster.takes_pods("default").await;
+    let (sets, pods) = (cluster.api::<ReplicaSet>("default"), cluster.api::<Pod>("default"));
+    let selector = json!({"matchLabels": {"app": "refused"}});
+    let refused = json!({"metadata": {"name": "refused"},
+        "spec": {"replicas": 2, "selector": selector, "template": template("refused", "fail")}});
+    cluster.create::<ReplicaSet>("default", refused).await;
+    let told = || async {
+        let events = cluster
+            .api::<Event>("default")
+            .list(&ListParams::default())
+            .await
+            .unwrap();
+        let told = events
+            .items
+            .into_iter()
+            .filter(|e| e.reason.as_deref() == Some("BackOff"));
+        told.filter_map(|e| e.message).collect::<Vec<_>>()
+    };
+    // Not of the rounds of 1, 2, 4 and 8 seconds.
+    cluster
+        .until("the first long pause is told", || async {
+            let told = told().await;
+            holds(!told.is_empty(), told)
+        })
+        .await;
+    let first = told().await;
+    assert!(first.len() == 1 && first[0].starts_with("Back-off creating pods"), "{first:?}");
+    let change = |spec: serde_json::Value| {
+        let sets = sets.clone();
+        async move {
+            let patch = Patch::Merge(json!({"spec": spec}));
+            sets.patch("refused", &PatchParams::default(), &patch).await.unwrap();
+        }
+    };
+    let running = || async {
+        let all = pods.list(&ListParams::default()).await.unwrap().items;
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone());
+        let running = all.iter().filter(|pod| phase(pod).as_deref() == Some("Running"));
+        running.filter_map(|pod| pod.metadata.name.clone()).collect::<Vec<_>>()
+    };
+    let two_run = |without: Vec<String>| {
+        let running = running();
+        async move {
+            let found = running.await;
+            holds(
+                found.len() == 2 && !found.iter().any(|pod| without.contains(pod)),
+                found,
+            )
+        }
+    };
+    let begun = Instant::now();
+    change(json!({"replicas": 4, "template": template("refused", "run")})).await;
+    cluster
+        .until("who is wanted more does not wait", || two_run(Vec::new()))
+        .await;
+    change(json!({"replicas": 2})).await;
+    cluster
+        .until("the set is seen to be smaller", || async {
+            let set = sets.get("refused").await.unwrap();
+            let seen = set.status.and_then(|status| status.observed_generation);
+            holds(seen == set.metadata.generation, seen)
+        })
+        .await;
+    let gone = running().await;
+    for pod in &gone {
+        pods.delete(pod, &DeleteParams::default()).await.unwrap();
+    }
+    cluster
+        .until("nobody waits for who is not wanted any more", || two_run(gone.clone()))
+        .await;
+    // The pause was of sixteen seconds.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(told().await, first);
     cluster.stop().await;
 }

@@ -20,12 +20,27 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Failures from before this time say nothing of the next pod.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
+/// A wait that is as long as this is told of.
+const TOLD: Duration = Duration::from_secs(10);
+
 /// What the pods that failed make a set wait for.
 #[derive(Debug, PartialEq)]
 pub struct Pause {
     pub left: Duration,
-    /// How many failed of those that were made last: so many are not made anew until then.
-    pub failed: usize,
+    length: Duration,
+    /// When the next round may begin: what tells one round from another.
+    until: Timestamp,
+    /// How many failed of those that were made last.
+    failed: usize,
+}
+
+/// What is remembered of a set's round while it waits for the next.
+#[derive(Debug, Default)]
+pub struct Round {
+    until: Timestamp,
+    /// Failures in whose place nothing is wanted any more: the set has been made smaller since.
+    unwanted: usize,
+    told: bool,
 }
 
 /// Of pods that were made at these times and failed. A node may turn each one away at once, and nothing else slows down who
@@ -35,23 +50,41 @@ pub fn pause(failed: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<
     let recent = |made: &Timestamp| Duration::try_from(now.duration_since(*made)).is_ok_and(|age| age < FORGOTTEN);
     let mut made: Vec<Timestamp> = failed.filter(recent).collect();
     made.sort_unstable();
-    let (mut pause, mut until, mut failed) = (PAUSES.0, Timestamp::MIN, 0);
+    let (mut next, mut length, mut until, mut failed) = (PAUSES.0, Duration::ZERO, Timestamp::MIN, 0);
     for made in made {
         // One round is what is made until the next one may begin.
         if made >= until {
-            until = made.checked_add(pause).unwrap_or(Timestamp::MAX);
-            pause = (pause * 2).min(PAUSES.1);
+            until = made.checked_add(next).unwrap_or(Timestamp::MAX);
+            (length, next) = (next, (next * 2).min(PAUSES.1));
             failed = 0;
         }
         failed += 1;
     }
     let left = Duration::try_from(until.duration_since(now)).ok()?;
-    (!left.is_zero()).then_some(Pause { left, failed })
+    (!left.is_zero()).then_some(Pause {
+        left,
+        length,
+        until,
+        failed,
+    })
 }
 
-/// How many of those that are missing are made at once: who was drained or is wanted more does not wait for who failed.
-pub fn at_once(missing: usize, pause: Option<&Pause>) -> usize {
-    missing.saturating_sub(pause.map_or(0, |pause| pause.failed))
+impl Round {
+    /// How many of those that are missing wait, and whether that is news that people are told. Who was drained or is wanted more
+    /// does not wait for who failed.
+    pub fn waits(&mut self, pause: &Pause, missing: usize) -> (usize, bool) {
+        if self.until != pause.until {
+            *self = Self {
+                until: pause.until,
+                ..Self::default()
+            };
+        }
+        self.unwanted = self.unwanted.max(pause.failed.saturating_sub(missing));
+        let waiting = pause.failed.saturating_sub(self.unwanted);
+        let news = waiting > 0 && pause.length >= TOLD && !self.told;
+        self.told |= news;
+        (waiting, news)
+    }
 }
 
 /// A pod as the template has it, managed by `owner`.
@@ -180,18 +213,39 @@ mod tests {
         assert_eq!(rounds[..9], [0, 1, 3, 7, 15, 31, 63, 127, 255]);
         assert!(rounds.len() <= 21, "{rounds:?}");
         let waiting = pause(failed.iter().copied(), at(3599)).unwrap();
-        assert_eq!(waiting.failed, 3);
-        // Who is missing for another reason does not wait with them.
-        for (missing, now) in [(2, 0), (3, 0), (5, 2)] {
-            assert_eq!(at_once(missing, Some(&waiting)), now);
-            assert_eq!(at_once(missing, None), missing);
-        }
+        assert_eq!((waiting.failed, waiting.length), (3, Duration::from_secs(300)));
         // One that failed is replaced at once if it was made a while ago, however many did so before.
         assert_eq!(pause([at(0)].into_iter(), at(1)), None);
         assert_eq!(pause(failed.into_iter(), at(3 * 3600)), None);
         assert_eq!(pause(std::iter::empty(), at(0)), None);
         // A clock that is behind makes nobody wait for ever.
         assert_eq!(pause([at(9000)].into_iter(), at(0)), None);
+    }
+
+    #[test]
+    fn who_failed_waits_and_nobody_else() {
+        let pause = |length: u64, until: i64, failed: usize| Pause {
+            left: Duration::from_secs(1),
+            length: Duration::from_secs(length),
+            until: Timestamp::from_second(until).unwrap(),
+            failed,
+        };
+        let mut round = Round::default();
+        for (pause, missing, waits) in [
+            // They fail one after the other. It is told once of a round, if it lasts.
+            (pause(8, 1, 1), 1, (1, false)),
+            (pause(16, 2, 1), 1, (1, true)),
+            (pause(16, 2, 4), 4, (4, false)),
+            // Three that were drained beside them do not wait.
+            (pause(16, 2, 4), 7, (4, false)),
+            // The set is made smaller, then three more are drained: nobody waits for who would not be made again.
+            (pause(16, 2, 4), 0, (0, false)),
+            (pause(16, 2, 4), 3, (0, false)),
+            (pause(16, 2, 5), 4, (1, false)),
+            (pause(32, 3, 5), 5, (5, true)),
+        ] {
+            assert_eq!(round.waits(&pause, missing), waits, "{pause:?} {missing}");
+        }
     }
 
     fn made(name: &str, node: &str, phase: &str, ready: bool, cost: &str) -> Arc<Pod> {

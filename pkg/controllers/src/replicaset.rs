@@ -3,6 +3,7 @@
 //! Watches ReplicaSets and pods; makes, deletes, adopts and releases pods; writes the ReplicaSet's status. Never counts while its own last
 //! writes have not come back as events.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
+use parking_lot::Mutex;
 
 use crate::adoption::{self, manager};
 use crate::context::Context;
@@ -18,7 +20,7 @@ use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key, nonzero, to_i32};
-use crate::replicas::{self, Pause};
+use crate::replicas::{self, Pause, Round};
 use crate::{index, pod};
 
 const NAME: &str = "replicaset-controller";
@@ -33,6 +35,8 @@ struct Controller {
     pods: Index<Pod>,
     /// Pods that were made or deleted.
     seen: Seen<Key>,
+    /// Of the sets that wait because their pods failed.
+    rounds: Mutex<HashMap<Key, Round>>,
     recorder: EventRecorder,
 }
 
@@ -58,6 +62,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         all_pods,
         pods,
         seen: Seen::default(),
+        rounds: Mutex::default(),
         recorder,
     };
     driver.run(WORKERS, controller).await
@@ -89,6 +94,7 @@ impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(set) = self.sets.get(key.ns(), &key.name) else {
             self.seen.forget(&key);
+            self.rounds.lock().remove(&key);
             return Ok(Next::Done);
         };
         let Some(spec) = &set.spec else { return Ok(Next::Done) };
@@ -152,8 +158,8 @@ impl Controller {
         let Some(spec) = &set.spec else { return Ok(Next::Done) };
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         let missing = wanted.saturating_sub(active.len());
-        let pause = pause.filter(|_| missing > 0);
-        let now = replicas::at_once(missing, pause.as_ref());
+        let waiting = self.waiting(key, set, pause.as_ref(), missing);
+        let now = missing.saturating_sub(waiting);
         let done = if now > 0 {
             self.create(key, set, now.min(replicas::BURST)).await
         } else if active.len() > wanted {
@@ -172,7 +178,25 @@ impl Controller {
         } else {
             Ok(())
         };
-        done.map(|()| pause.map_or(Next::Done, |pause| Next::After(pause.left)))
+        let paused = pause.filter(|_| waiting > 0);
+        done.map(|()| paused.map_or(Next::Done, |pause| Next::After(pause.left)))
+    }
+
+    /// How many of those that are missing are not made before the pause is over.
+    fn waiting(&self, key: &Key, set: &ReplicaSet, pause: Option<&Pause>, missing: usize) -> usize {
+        let Some(pause) = pause else {
+            self.rounds.lock().remove(key);
+            return 0;
+        };
+        let (waiting, is_news) = self.rounds.lock().entry(key.clone()).or_default().waits(pause, missing);
+        if is_news {
+            let text = format!(
+                "Back-off creating pods: those that failed soon after they were made are made anew in {}s",
+                pause.left.as_secs()
+            );
+            self.recorder.event(&meta::reference(set), "Warning", "BackOff", text);
+        }
+        waiting
     }
 
     async fn create(&self, key: &Key, set: &ReplicaSet, count: usize) -> Result<(), Error> {
