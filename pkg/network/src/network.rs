@@ -28,7 +28,7 @@ use crate::{
     monitor::{self, Changes, Monitor},
     names, netns, nft,
     overlay::{self, Peer},
-    rtnl::{Link, RouteMonitor, Rtnl},
+    rtnl::{Heard, Link, RouteMonitor, Rtnl},
 };
 
 /// How packets get to the pods of other nodes.
@@ -80,8 +80,15 @@ struct Inner {
     ipam: Mutex<Ipam>,
     /// What was last asked for; one change at a time.
     peers: tokio::sync::Mutex<Option<Wanted>>,
+    services: tokio::sync::Mutex<Ranges>,
+}
+
+#[derive(Default)]
+struct Ranges {
     /// Where else than in the config's range Services have addresses; None: nobody has said so yet.
-    services: tokio::sync::Mutex<Option<BTreeSet<Ipv4Net>>>,
+    wanted: Option<BTreeSet<Ipv4Net>>,
+    /// Those of them that the host's own routes lead to.
+    taken: BTreeSet<Ipv4Net>,
 }
 
 struct Wanted {
@@ -139,7 +146,7 @@ impl Network {
             overlay,
             ipam: Mutex::new(ipam),
             peers: tokio::sync::Mutex::new(None),
-            services: tokio::sync::Mutex::new(None),
+            services: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -305,11 +312,11 @@ impl Network {
     /// changed. What the host has routes of its own to, by which a range is reached or a part of it, is left to these.
     pub async fn services(&self, ranges: BTreeSet<Ipv4Net>) -> Result<()> {
         let mut known = self.0.services.lock().await;
-        if known.as_ref() != Some(&ranges) {
+        if known.wanted.as_ref() != Some(&ranges) {
             // Unknown until it is all done, so that the next call tries again.
-            *known = None;
-            self.0.lead_to_services(&ranges).await?;
-            *known = Some(ranges);
+            known.wanted = None;
+            self.0.lead_to_services(&ranges, &mut known.taken).await?;
+            known.wanted = Some(ranges);
         }
         Ok(())
     }
@@ -342,13 +349,21 @@ impl Network {
             }
             changes = tokio::select! {
                 changes = monitor.next() => changes?,
-                lost = routes.next(self.0.overlay.index) => {
-                    lost?;
-                    self.restore_routes().await;
+                heard = routes.next(self.0.overlay.index) => {
+                    if heard? == Heard::Lost || self.has_further_ranges().await {
+                        self.restore_routes().await;
+                    }
                     Changes::default()
                 }
             };
         }
+    }
+
+    /// Whether the host's own routes are asked about: where it has no way to Services but the first, they may come and go.
+    async fn has_further_ranges(&self) -> bool {
+        let known = self.0.services.lock().await;
+        let mut ranges = known.wanted.iter().flatten();
+        ranges.any(|range| self.0.config.service_cidr != Some(*range))
     }
 
     /// What is missing of the last call to [`Network::peers`]. A failure (the link is down) has its end announced.
@@ -359,9 +374,15 @@ impl Network {
             if let Some(services) = inner.config.service_cidr {
                 inner.rtnl.set_link_route(services, inner.bridge.index).await?;
             }
-            if let Some(ranges) = inner.services.lock().await.as_ref() {
-                inner.lead_to_services(ranges).await?;
+            let mut services = inner.services.lock().await;
+            if let Ranges {
+                wanted: Some(ranges),
+                taken,
+            } = &mut *services
+            {
+                inner.lead_to_services(ranges, taken).await?;
             }
+            drop(services);
             match wanted.as_ref() {
                 Some(wanted) => inner.reach(&wanted.peers).await,
                 None => Ok(()),
@@ -404,17 +425,18 @@ impl Inner {
         overlay::apply(&self.rtnl, self.overlay.index, &have, &self.desired(peers).await?).await
     }
 
-    async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>) -> Result<()> {
+    async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>, known: &mut BTreeSet<Ipv4Net>) -> Result<()> {
         let have = self.rtnl.link_routes(self.bridge.index).await?;
         let others = foreign_routes(&self.rtnl).await?;
         let (free, taken): (BTreeSet<_>, BTreeSet<_>) = ranges
             .iter()
             .copied()
             .partition(|range| !others.iter().any(|(to, _)| overlap(range, to)));
-        for range in &taken {
+        let first = self.config.service_cidr;
+        for range in taken.difference(known).filter(|range| first != Some(**range)) {
             tracing::warn!(%range, "the host has routes of its own in a range of Services: its own processes do not reach these");
         }
-        let first = self.config.service_cidr;
+        *known = taken;
         let mut done = Ok(());
         // One that cannot be set keeps none of the others from it.
         for range in have.difference(&free).filter(|range| first != Some(**range)) {

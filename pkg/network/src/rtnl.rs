@@ -11,7 +11,7 @@ use netlink_packet_route::{
     address::AddressAttribute,
     link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope},
 };
 use rtnetlink::{
     AddressMessageBuilder, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
@@ -358,10 +358,7 @@ impl Rtnl {
         let found = tried(|| "list routes".into(), collect(request.execute()).await)?;
         Ok(found
             .into_iter()
-            .filter(|message| {
-                message.header.address_family == AddressFamily::Inet
-                    && message.header.table == netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN
-            })
+            .filter(is_in_main)
             .filter_map(|message| {
                 let link = message.attributes.iter().find_map(|attribute| match attribute {
                     RouteAttribute::Oif(link) => Some(*link),
@@ -446,8 +443,17 @@ impl Rtnl {
     }
 }
 
-/// Hears when a route of mk8s's is deleted, or when a link changes (a link that goes down takes its routes along without a
-/// word of them).
+/// What a [`RouteMonitor`] heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// A route of mk8s's is deleted, or may be.
+    Lost,
+    /// The host has another route of its own, or one less.
+    Others,
+}
+
+/// Hears when a route of the main table comes or goes, or when a link changes (a link that goes down takes its routes along
+/// without a word of them).
 pub struct RouteMonitor(UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>);
 
 impl RouteMonitor {
@@ -460,15 +466,20 @@ impl RouteMonitor {
         Ok(Self(messages))
     }
 
-    /// The next loss, or possible loss by `link`. May be dropped and called again.
-    pub async fn next(&mut self, link: u32) -> Result<()> {
+    /// The next loss, possible loss by `link`, or change of others' routes. May be dropped and called again.
+    pub async fn next(&mut self, link: u32) -> Result<Heard> {
         while let Some((message, _)) = self.0.next().await {
             let NetlinkPayload::InnerMessage(message) = message.payload else {
                 continue;
             };
             match message {
-                RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => return Ok(()),
-                RouteNetlinkMessage::NewLink(message) if message.header.index == link => return Ok(()),
+                RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => return Ok(Heard::Lost),
+                RouteNetlinkMessage::NewLink(message) if message.header.index == link => return Ok(Heard::Lost),
+                RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
+                    if is_in_main(&route) && !is_ours(&route) =>
+                {
+                    return Ok(Heard::Others);
+                }
                 _ => {}
             }
         }
@@ -538,6 +549,11 @@ fn link_route(to: Ipv4Net, link: u32) -> RouteMessage {
         .scope(RouteScope::Link)
         .protocol(RouteProtocol::from(names::ROUTE_PROTOCOL))
         .build()
+}
+
+fn is_in_main(message: &RouteMessage) -> bool {
+    let header = &message.header;
+    header.address_family == AddressFamily::Inet && header.table == RouteHeader::RT_TABLE_MAIN
 }
 
 fn is_ours(message: &RouteMessage) -> bool {

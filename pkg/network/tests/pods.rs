@@ -527,6 +527,30 @@ fn the_host_has_a_way_to_every_range_of_services() {
 }
 
 #[test]
+fn ways_to_services_give_way_to_those_that_the_host_gets() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let to = |range: &str| sh("ip route").contains(&format!("{range} dev mk8s0 proto 109"));
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let range = "10.98.0.0/16".parse().unwrap();
+        network.services(BTreeSet::from([range])).await.unwrap();
+        let follows = async {
+            for (change, ours) in [("add", false), ("del", true)] {
+                sh(&format!("ip route {change} 10.98.4.0/24 via 10.0.0.254 metric 100"));
+                while to("10.98.0.0/16") != ours {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            }
+        };
+        tokio::select! {
+            ended = network.guard() => panic!("{ended:?}"),
+            () = follows => {}
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => panic!("{}", sh("ip route")),
+        }
+    });
+}
+
+#[test]
 fn peers_are_what_was_last_said() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
