@@ -300,7 +300,10 @@ async fn a_long_pause_is_told_and_holds_up_nobody_else() {
         })
         .await;
     let first = told().await;
-    assert!(first.len() == 1 && first[0].starts_with("Back-off creating pods"), "{first:?}");
+    assert!(
+        first.len() == 1 && first[0].starts_with("Back-off creating pods"),
+        "{first:?}"
+    );
     let change = |spec: serde_json::Value| {
         let sets = sets.clone();
         async move {

@@ -33,6 +33,6 @@ pub use partial::Partial;
 pub use pauses::Pauses;
 pub use queue::WorkQueue;
 pub use seen::Seen;
-pub use service_ranges::{node_addresses, service_ranges};
+pub use service_ranges::{internal_addresses, node_addresses, service_ranges};
 pub use service_slices::{ServiceSlices, services_of};
 pub use subscription::{Event, Subscription};

@@ -5,19 +5,29 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeAddress};
 
 use crate::partial::Partial;
 
-/// Those of a node that are IPv4.
-pub fn node_addresses(node: &Node) -> impl Iterator<Item = Ipv4Addr> {
+fn addresses(node: &Node) -> impl Iterator<Item = &NodeAddress> {
     let status = node.status.iter();
-    let addresses = status.flat_map(|status| status.addresses.iter().flatten());
-    addresses.filter_map(|address| address.address.parse().ok())
+    status.flat_map(|status| status.addresses.iter().flatten())
 }
 
-/// The ranges of ServiceCIDRs, each with what else is in it, in words; None: Services alone have addresses there. Who takes a range
-/// with pods or nodes in it for the Services' own cuts the cluster's network.
+/// Those of a node that are IPv4.
+pub fn node_addresses(node: &Node) -> impl Iterator<Item = Ipv4Addr> {
+    addresses(node).filter_map(|address| address.address.parse().ok())
+}
+
+/// Those at which nodes reach each other.
+pub fn internal_addresses(node: &Node) -> impl Iterator<Item = Ipv4Addr> {
+    let internal = addresses(node).filter(|address| address.type_ == "InternalIP");
+    internal.filter_map(|address| address.address.parse().ok())
+}
+
+/// The ranges of ServiceCIDRs, each with what else is known to be in it, in words. Who takes a range with pods or nodes in it for the
+/// Services' own cuts the cluster's network. Of a node only its internal addresses count: it writes all of them itself, and every
+/// host goes by what is said here.
 pub fn service_ranges<'a>(
     objects: impl Iterator<Item = &'a Partial>,
     pods: Ipv4Net,
@@ -28,11 +38,13 @@ pub fn service_ranges<'a>(
         if range.contains(&pods) || pods.contains(range) {
             return Some(format!("overlaps the pods' range {pods}"));
         }
-        nodes.clone().find_map(|node| {
-            let address = node_addresses(node).find(|address| range.contains(address))?;
-            let name = node.metadata.name.as_deref().unwrap_or_default();
-            Some(format!("holds the address {address} of node {name}"))
-        })
+        let inside = nodes.clone().filter_map(|node| {
+            let address = internal_addresses(node).find(|address| range.contains(address))?;
+            Some((node.metadata.name.as_deref().unwrap_or_default(), address))
+        });
+        // The same one whatever their order, so that it is told once.
+        let (name, address) = inside.min()?;
+        Some(format!("holds the address {address} of node {name}"))
     };
     ranges.map(|range| (range, beside(&range))).collect()
 }
@@ -47,10 +59,11 @@ mod tests {
     #[test]
     fn ranges_and_who_else_is_in_them() {
         let node = |name: &str, address: &str| -> Node {
-            let addresses = json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
+            let addresses = json!([{"type": "Hostname", "address": name}, {"type": "ExternalIP", "address": "10.98.0.1"},
+                {"type": "InternalIP", "address": address}]);
             serde_json::from_value(json!({"metadata": {"name": name}, "status": {"addresses": addresses}})).unwrap()
         };
-        let nodes = [node("a", "fd00::1"), node("b", "10.9.0.7")];
+        let nodes = [node("a", "fd00::1"), node("c", "10.9.0.6"), node("b", "10.9.0.7")];
         let pods = "10.244.0.0/16".parse().unwrap();
         for (cidrs, expected) in [
             (vec!["10.98.0.0/16"], vec![("10.98.0.0/16", "")]),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use mk8s_client::{Informer, Informers, Partial, service_ranges};
+use mk8s_client::{Informer, Informers, Partial, internal_addresses, service_ranges};
 use mk8s_network::{Config, Mode, Network, Peer};
 use tokio::sync::watch;
 
@@ -64,18 +64,13 @@ fn pod_cidr(node: &Node) -> Option<Ipv4Net> {
     Some(range.trunc())
 }
 
-fn internal_ip(node: &Node) -> Option<Ipv4Addr> {
-    let addresses = node.status.as_ref()?.addresses.as_ref()?;
-    addresses.iter().find(|a| a.type_ == "InternalIP")?.address.parse().ok()
-}
-
 /// The nodes whose pods this one must reach.
-fn peers(nodes: &[std::sync::Arc<Node>], own: &str) -> BTreeSet<Peer> {
+fn peers(nodes: &[Arc<Node>], own: &str) -> BTreeSet<Peer> {
     let others = nodes.iter().filter(|n| n.metadata.name.as_deref() != Some(own));
     others
         .filter_map(|n| {
             Some(Peer {
-                node_ip: internal_ip(n)?,
+                node_ip: internal_addresses(n).next()?,
                 pod_cidr: pod_cidr(n)?,
             })
         })
@@ -84,14 +79,13 @@ fn peers(nodes: &[std::sync::Arc<Node>], own: &str) -> BTreeSet<Peer> {
 
 /// Once all nodes are known: while the first list is being read, those that it has not named yet would lose their ways,
 /// which are still there from the agent's last run.
-async fn all_peers(nodes: &Informer<Node>, own: &str) -> BTreeSet<Peer> {
+async fn all(nodes: &Informer<Node>) -> Vec<Arc<Node>> {
     nodes.wait_synced().await;
-    peers(&nodes.list(), own)
+    nodes.list()
 }
 
-/// Where Services alone have addresses.
-fn services(ranges: &Informer<Partial>, nodes: &Informer<Node>, settings: &Settings) -> BTreeSet<Ipv4Net> {
-    let (ranges, nodes) = (ranges.list(), nodes.list());
+/// Where nobody but Services is known to have addresses.
+fn services(ranges: &[Arc<Partial>], nodes: &[Arc<Node>], settings: &Settings) -> BTreeSet<Ipv4Net> {
     let (objects, nodes) = (ranges.iter().map(AsRef::as_ref), nodes.iter().map(AsRef::as_ref));
     let all = service_ranges(objects, settings.cluster_cidr, nodes).into_iter();
     all.filter(|(_, beside)| beside.is_none())
@@ -160,13 +154,17 @@ pub async fn run(
         let mut again = None;
         let are_known = ranges.is_synced();
         if let Some(network) = &open {
-            let wanted = all_peers(&nodes, node_name).await;
-            if let Err(error) = network.peers(wanted).await {
+            let nodes = all(&nodes).await;
+            if let Err(error) = network.peers(peers(&nodes, node_name)).await {
                 tracing::error!(%error, "cannot set the ways to the other nodes' pods, trying again");
                 again = Some(RETRY);
             }
             // Until they are known, those of the last run.
-            if are_known && let Err(error) = network.services(services(&ranges, &nodes, &agent.config.network)).await {
+            if are_known
+                && let Err(error) = network
+                    .services(services(&ranges.list(), &nodes, &agent.config.network))
+                    .await
+            {
                 tracing::error!(%error, "cannot set the host's ways to Services, trying again");
                 again = Some(RETRY);
             }
@@ -230,14 +228,45 @@ mod tests {
         let mut events = nodes.subscribe();
         // The first page has come.
         events.next().await;
-        let early = tokio::time::timeout(Duration::from_millis(100), all_peers(&nodes, "node-1")).await;
+        let early = tokio::time::timeout(Duration::from_millis(100), all(&nodes)).await;
         assert!(early.is_err(), "{early:?}");
         more.send_replace(true);
         let peer = Peer {
             node_ip: [10, 0, 0, 2].into(),
             pod_cidr: "10.244.2.0/24".parse().unwrap(),
         };
-        assert_eq!(all_peers(&nodes, "node-1").await, BTreeSet::from([peer]));
+        assert_eq!(peers(&all(&nodes).await, "node-1"), BTreeSet::from([peer]));
         token.cancel();
+    }
+
+    #[test]
+    fn the_host_leads_to_ranges_that_are_the_services_alone() {
+        let settings = Settings {
+            mode: Mode::Vxlan,
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            dns: None,
+            api: [[192, 0, 2, 7].into()].into(),
+            mtu: None,
+            state_dir: PathBuf::new(),
+        };
+        let range = |cidr: &str| Arc::new(serde_json::from_value(json!({"spec": {"cidrs": [cidr]}})).unwrap());
+        let ranges = [
+            "10.96.0.0/16",
+            "10.98.0.0/16",
+            "10.0.0.0/24",
+            "192.0.2.0/24",
+            "10.244.9.0/24",
+        ]
+        .map(range);
+        let nodes = [Arc::new(serde_json::from_value(node(1)).unwrap())];
+        for (nodes, expected) in [
+            (&nodes[..], &["10.96.0.0/16", "10.98.0.0/16"][..]),
+            // It has left.
+            (&[], &["10.0.0.0/24", "10.96.0.0/16", "10.98.0.0/16"]),
+        ] {
+            let expected = expected.iter().map(|range| range.parse().unwrap()).collect();
+            assert_eq!(services(&ranges, nodes, &settings), expected);
+        }
     }
 }

@@ -222,7 +222,7 @@ pub enum SandboxStep {
     Gone,
 }
 
-/// What the pod's cgroup has, of a sandbox that is ready: who makes a sandbox writes it first.
+/// What the pod's cgroup has. Who makes a sandbox writes it first: from then on it counts as written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum CgroupStep {
     /// As an earlier run of the agent left it.

@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{
-    core::v1::{self as api, ObjectReference, Pod, Service},
+    core::v1::{self as api, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{Metadata, Resource};
 use mk8s_client::{
     Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, node_addresses,
     service_ranges, services_of,
@@ -24,9 +25,10 @@ use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    conflicts::{Conflicts, reference, too_large},
     flows::Flows,
     health::HealthPorts,
-    model::{self, MAX_ELEMENTS, Node, Routed},
+    model::{self, Node, Routed},
     reserved::{API_SERVICE, Reserved},
     tracker::{ChangeTracker, Changes, Owner},
 };
@@ -37,6 +39,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// For what Services do without.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The table is made anew for other ranges no more often than this: a node's addresses are its own to write, and one whose
+/// addresses come and go would keep every other node at it.
+const CALM: Duration = Duration::from_secs(5);
+
 /// The objects that count, and what they come to.
 struct State {
     services: Informer<Service>,
@@ -46,36 +52,37 @@ struct State {
     dirty: BTreeSet<Owner>,
     /// None once nodes or API servers have changed.
     reserved: Option<Arc<Reserved>>,
-    /// Nodes or ServiceCIDRs have changed.
-    ranges_moved: bool,
+    ranges: Moves,
     tracker: ChangeTracker,
     health: HealthPorts,
     conflicts: Conflicts,
 }
 
-/// What Services and pods were told that they don't get.
-struct Conflicts {
-    /// By the event's reason, and what the object is called.
-    told: HashMap<(&'static str, Arc<str>), String>,
-    events: EventRecorder,
+/// When ranges are looked at.
+#[derive(Debug, Default)]
+struct Moves {
+    /// Nodes or ServiceCIDRs have changed since.
+    pending: bool,
+    not_before: Option<Instant>,
 }
 
-impl Conflicts {
-    fn tell(
-        &mut self,
-        name: &Arc<str>,
-        object: Option<ObjectReference>,
-        reason: &'static str,
-        conflict: Option<String>,
-    ) {
-        let key = (reason, name.clone());
-        let (Some(object), Some(conflict)) = (object, conflict) else {
-            self.told.remove(&key);
-            return;
-        };
-        if self.told.get(&key) != Some(&conflict) {
-            self.events.event(&object, "Warning", reason, conflict.as_str());
-            self.told.insert(key, conflict);
+impl Moves {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.pending && self.not_before.is_none_or(|at| at <= now);
+        self.pending &= !due;
+        due
+    }
+
+    /// The table is another.
+    fn made(&mut self, now: Instant) {
+        self.not_before = Some(now + CALM);
+    }
+
+    /// When there is something to look at; never, where nothing has changed.
+    async fn due(&self) {
+        match self.not_before.filter(|_| self.pending) {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -83,30 +90,6 @@ impl Conflicts {
 fn key(metadata: &ObjectMeta) -> Arc<str> {
     let of = |part: &Option<String>| part.clone().unwrap_or_default();
     format!("{}/{}", of(&metadata.namespace), of(&metadata.name)).into()
-}
-
-/// What an event is about.
-fn reference<K: Resource + Metadata<Ty = ObjectMeta>>(object: &K) -> ObjectReference {
-    let metadata = object.metadata().clone();
-    ObjectReference {
-        api_version: Some(K::API_VERSION.to_owned()),
-        kind: Some(K::KIND.to_owned()),
-        namespace: metadata.namespace,
-        name: metadata.name,
-        uid: metadata.uid,
-        resource_version: metadata.resource_version,
-        field_path: None,
-    }
-}
-
-fn of_range(object: &Partial) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("networking.k8s.io/v1".to_owned()),
-        kind: Some("ServiceCIDR".to_owned()),
-        name: object.metadata.name.clone(),
-        uid: object.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
 }
 
 impl State {
@@ -117,13 +100,13 @@ impl State {
             pods: HashMap::new(),
             dirty: BTreeSet::new(),
             reserved: None,
-            ranges_moved: true,
+            ranges: Moves {
+                pending: true,
+                not_before: None,
+            },
             tracker: ChangeTracker::default(),
             health: HealthPorts::default(),
-            conflicts: Conflicts {
-                told: HashMap::new(),
-                events,
-            },
+            conflicts: Conflicts::new(events),
         }
     }
 
@@ -161,7 +144,7 @@ impl State {
         };
         if moved {
             self.reserved = None;
-            self.ranges_moved = true;
+            self.ranges.pending = true;
         }
     }
 
@@ -173,31 +156,19 @@ impl State {
         objects: &Informer<Partial>,
         nodes: &Informer<api::Node>,
     ) -> bool {
-        if !std::mem::take(&mut self.ranges_moved) {
+        let now = Instant::now();
+        if !self.ranges.is_due(now) {
             return false;
         }
         let (objects, nodes) = (objects.list(), nodes.list());
-        let of = |objects: &[Arc<Partial>]| {
-            let objects = objects.iter().map(AsRef::as_ref);
-            service_ranges(objects, node.cluster_cidr, nodes.iter().map(AsRef::as_ref))
-        };
-        for object in objects.iter().filter(|_| node.api_port.is_some()) {
-            let beside = of(std::slice::from_ref(object)).into_iter();
-            let beside = beside.filter(|(range, _)| !own.contains(range));
-            let beside: Vec<String> = beside
-                .filter_map(|(range, who)| Some(format!("{range} {}", who?)))
-                .collect();
-            let text = format!(
-                "{}: what no Service has there is not refused, and hosts have no way of their own to it",
-                beside.join(", ")
-            );
-            let name = object.metadata.uid.as_deref().unwrap_or_default().into();
-            let text = (!beside.is_empty()).then_some(text);
-            self.conflicts
-                .tell(&name, Some(of_range(object)), "ServiceCIDROverlap", text);
+        let of_objects = objects.iter().map(AsRef::as_ref);
+        let all = service_ranges(of_objects, node.cluster_cidr, nodes.iter().map(AsRef::as_ref));
+        if node.api_port.is_some() {
+            self.conflicts.tell_of_ranges(own, &objects, &all);
         }
-        let moved = node.has_services_in(own, &of(&objects));
+        let moved = node.has_services_in(own, &all);
         if moved {
+            self.ranges.made(now);
             self.all_services();
         }
         moved
@@ -275,13 +246,6 @@ impl State {
     }
 }
 
-/// What a Service is told by the API server's node, for all of them.
-fn too_large(port: u16) -> String {
-    format!(
-        "the Service takes more than {MAX_ELEMENTS} elements of a node's table: port {port} and those after it are not served"
-    )
-}
-
 fn has_host_ports(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let mut ports = lasting_containers(spec).flat_map(|container| container.ports.iter().flatten());
@@ -307,8 +271,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         slices.wait_synced(),
         pods.wait_synced(),
         nodes.wait_synced(),
-        // An API server of another version may not have them.
-        async { drop(tokio::time::timeout(PATIENCE, ranges.wait_synced()).await) },
+        known_for_now(&ranges),
     );
     let own = node.service_cidrs.clone();
     let mut state = State::new(&services, &slices, events);
@@ -330,7 +293,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
             state.node(&event);
         }
         while of_ranges.try_next().is_some() {
-            state.ranges_moved = true;
+            state.ranges.pending = true;
         }
         fresh |= state.ranges(&mut node, &own, &ranges, &nodes);
         state.settle(&mut node, &nodes);
@@ -348,12 +311,20 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
             event = of_slices.next() => state.slice(&event),
             event = of_pods.next() => state.pod(event),
             event = of_nodes.next() => state.node(&event),
-            _ = of_ranges.next() => state.ranges_moved = true,
+            _ = of_ranges.next() => state.ranges.pending = true,
+            () = state.ranges.due() => {}
             lost = lost(&mut monitor) => if lost {
                 tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
                 fresh = true;
             },
         }
+    }
+}
+
+/// An API server of another version may not have them, or they may not be read.
+async fn known_for_now(ranges: &Informer<Partial>) {
+    if tokio::time::timeout(PATIENCE, ranges.wait_synced()).await.is_err() {
+        tracing::warn!("ServiceCIDRs are not known yet: Services' addresses in further ranges count as external");
     }
 }
 
@@ -433,5 +404,32 @@ impl Kernel {
             Err(error) => tracing::debug!(%error, "left to nft"),
         }
         self.socket.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_whose_addresses_come_and_go_has_no_table_made_each_time() {
+        let begun = Instant::now();
+        let mut moves = Moves::default();
+        let mut tables = 0;
+        for tenth in 0..600 {
+            let now = begun + Duration::from_millis(100) * tenth;
+            moves.pending = true;
+            if moves.is_due(now) {
+                moves.made(now);
+                tables += 1;
+            }
+        }
+        assert_eq!(tables, 12, "in a minute");
+        // The last change is looked at, though nothing else happens.
+        assert!(moves.pending);
+        moves.not_before = Some(begun);
+        moves.due().await;
+        assert!(moves.is_due(begun) && !moves.is_due(begun));
     }
 }

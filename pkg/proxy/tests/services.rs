@@ -664,7 +664,8 @@ fn ten_thousand_services() {
 
 /// An API server with a node, a second range, a Service that would have the API server's address too, the slices of both and no pods;
 /// nothing of it changes. What it is told goes to `events`.
-fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>) -> axum::Router {
+/// `ranges`: whether it has ServiceCIDRs.
+fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>, ranges: bool) -> axum::Router {
     let list = |kind: &'static str, version: &'static str, items: Vec<serde_json::Value>| {
         axum::routing::get(
             move |axum::extract::RawQuery(query): axum::extract::RawQuery| async move {
@@ -699,7 +700,10 @@ fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>) 
             list("NodeList", "v1", vec![json!({"metadata": {"name": "n1"}})]),
         )
         .route(
-            "/apis/networking.k8s.io/v1/servicecidrs",
+            match ranges {
+                true => "/apis/networking.k8s.io/v1/servicecidrs",
+                false => "/apis/another/v1/servicecidrs",
+            },
             list(
                 "ServiceCIDRList",
                 "networking.k8s.io/v1",
@@ -726,7 +730,7 @@ fn runs_and_makes_again_what_somebody_flushed() {
         let token = tokio_util::sync::CancellationToken::new();
         let owner = mk8s_supervisor::Supervisor::new(token.clone());
         let (events, mut told) = mpsc::unbounded_channel();
-        let client = mk8s_client::in_process(api(&a, events), "proxy");
+        let client = mk8s_client::in_process(api(&a, events, true), "proxy");
         let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
         let informers = mk8s_client::Informers::new(client, &owner);
         listen(None, "api", &[6443]);
@@ -768,6 +772,31 @@ fn runs_and_makes_again_what_somebody_flushed() {
             )
         );
         assert!(told.try_recv().is_err(), "told once");
+        token.cancel();
+        running.await.unwrap();
+    });
+}
+
+/// As that of an older version.
+#[test]
+fn an_api_server_without_ranges_of_services_keeps_no_service_waiting() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        let a = network.attach("a").await.unwrap();
+        serve("a", &a);
+        let token = tokio_util::sync::CancellationToken::new();
+        let owner = mk8s_supervisor::Supervisor::new(token.clone());
+        let (events, _told) = mpsc::unbounded_channel();
+        let client = mk8s_client::in_process(api(&a, events, false), "proxy");
+        let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
+        let informers = mk8s_client::Informers::new(client, &owner);
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, events, token.clone()));
+        let start = Instant::now();
+        while ask(None, VIP, 80).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(8));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         token.cancel();
         running.await.unwrap();
     });
