@@ -34,9 +34,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::agent::{Agent, ReferencedObjects, View};
 use crate::record::{ForgetStep, PodRecord};
+use crate::resize::{self, Refused};
 use crate::runtime::Found;
 use crate::volumes::{self, Paths};
-use crate::{clock, pod, probes, resize};
+use crate::{clock, pod, probes};
 use step::{Outcome, Step};
 
 /// What a worker is told from outside.
@@ -146,15 +147,22 @@ impl PodWorker {
     pub async fn run(mut self, found: Vec<Found>, gone: bool) {
         tracing::debug!(pod = pod::display(&self.pod), "a pod is here");
         self.record.gone = gone;
-        if !found.is_empty() {
-            // Of an earlier run of the agent.
-            let (held, refused) = resize::held(&self.pod, |name| resize::of_status(&self.pod, name));
-            self.note_resize(&held, refused);
-            self.current.send_replace(held.clone());
-            self.pod = held;
-        }
+        let (wanted, is_known) = (self.pod.clone(), !found.is_empty());
+        let (mut held, refused) = match is_known {
+            // What it has of the node is what an earlier run of the agent gave it.
+            true => resize::held(&wanted, |name| resize::of_status(&wanted, name)),
+            false => (wanted.clone(), Refused::new()),
+        };
+        self.hold_pod(held.clone());
         self.adopt(found);
         self.admit();
+        if is_known && self.record.admitted {
+            // By now there may be room for what it asks for.
+            held = self.hold_resize(wanted);
+        } else {
+            self.note_resize(&held, refused);
+        }
+        self.hold_pod(held);
         if gone {
             // As of a pod that goes while the agent runs: its room is another's at once.
             self.agent.admission.release(&self.agent, pod::uid(&self.pod));
@@ -166,6 +174,11 @@ impl PodWorker {
             self.publish_view();
             self.observe_next(wake).await;
         }
+    }
+
+    fn hold_pod(&mut self, pod: Arc<Pod>) {
+        self.current.send_replace(pod.clone());
+        self.pod = pod;
     }
 
     /// Of a pod that is admitted: a start or a volume may wait for an object that isn't there yet.

@@ -159,8 +159,7 @@ impl PodWorker {
                 r.pull = None;
             }
         }
-        self.pod = pod.clone();
-        self.current.send_replace(pod);
+        self.hold_pod(pod);
         self.hold_ephemeral_containers();
         self.bring_deadline_nearer();
     }

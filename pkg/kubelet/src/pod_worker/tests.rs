@@ -880,7 +880,7 @@ async fn a_cgroup_has_the_size_that_came_while_its_sandbox_was_made() {
 async fn what_waits_tells_the_size_it_keeps_and_the_next_agent_keeps_it_too() {
     let container = |cpu: &str| json!([{"name": "c", "image": "i:1", "resources": {"requests": {"cpu": cpu}}}]);
     let mut scene = Scene::of(json!({"containers": container("10m")}));
-    for _ in 0..2 {
+    for _ in 0..3 {
         scene.runtime.fail("image", Fault::Hang);
     }
     let sandbox = |r: &Fake| r.running(names::SANDBOX).len() == 1;
@@ -906,6 +906,19 @@ async fn what_waits_tells_the_size_it_keeps_and_the_next_agent_keeps_it_too() {
     scene.start(scene.pod.clone(), false);
     rest(1.0).await;
     assert_eq!(told(&scene), keeps, "by another agent");
+    scene.crash();
+    let mut pod = serde_json::to_value(&scene.pod).unwrap();
+    pod["spec"]["containers"] = container("20m");
+    pod["status"] = scene.api.pod.lock()["status"].clone();
+    scene.pod = serde_json::from_value(pod).unwrap();
+    scene.start(scene.pod.clone(), false);
+    rest(1.0).await;
+    assert_eq!(
+        told(&scene),
+        (json!("Pending"), Value::Null),
+        "while no agent was there, less was asked for"
+    );
+    assert_eq!(scene.runtime.shares(UID), Some(crate::resources::qos::shares(20)));
 }
 
 #[tokio::test]

@@ -97,6 +97,11 @@ impl Fake {
         self.state.lock().cgroups.get(uid)?.quota
     }
 
+    /// How much that cgroup weighs.
+    pub fn shares(&self, uid: &str) -> Option<u64> {
+        self.state.lock().cgroups.get(uid)?.shares
+    }
+
     pub fn found(&self) -> Vec<Found> {
         self.state.lock().containers.values().cloned().collect()
     }
