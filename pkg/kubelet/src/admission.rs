@@ -157,6 +157,11 @@ fn check_beside(
     check_room(&mine.requests, &BTreeMap::new(), others, allocatable)
 }
 
+/// What the burstable pods ask for together.
+fn burstable_cpu(taken: &HashMap<String, Taken>) -> i64 {
+    taken.values().map(|t| t.burstable_cpu).sum()
+}
+
 /// Of a pod that has something already only what it wants more of has to be free.
 fn check_room(
     wanted: &BTreeMap<String, i64>,
@@ -241,9 +246,13 @@ impl Admission {
         }
     }
 
+    #[cfg(test)]
+    pub fn weight(&self) -> i64 {
+        burstable_cpu(&self.taken.lock())
+    }
+
     fn weigh(&self, agent: &Agent, taken: &HashMap<String, Taken>) {
-        let cpu = taken.values().map(|t| t.burstable_cpu).sum();
-        if let Err(error) = agent.cgroups.set_burstable_shares(cpu) {
+        if let Err(error) = agent.cgroups.set_burstable_shares(burstable_cpu(taken)) {
             tracing::warn!(%error, "cannot set the share of the burstable pods");
         }
     }

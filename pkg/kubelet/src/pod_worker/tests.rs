@@ -833,12 +833,17 @@ async fn a_resize_takes_what_is_free_and_one_that_is_refused_gives_nothing_up() 
     // The pods' own size was right when they came; what they may be for has nothing to do with it.
     agent.pressure.lock().disk = true;
     assert!(resize("one", 100) && !resize("one", 151), "under pressure");
-    // More than there is: it runs, whatever it takes. Less of it is better.
+    // More than there is: it runs, whatever it takes, and weighs what it asks for. Less of it is better.
+    let others = agent.admission.weight();
     agent
         .admission
         .admit(agent, &pod("adopted", 2 * whole), None, true)
         .unwrap();
+    assert_eq!(agent.admission.weight(), others + 2 * whole);
     assert!(resize("adopted", whole) && !resize("adopted", whole + 1));
+    assert_eq!(agent.admission.weight(), others + whole);
+    agent.admission.release(agent, "adopted");
+    assert_eq!(agent.admission.weight(), others);
 }
 
 #[tokio::test(start_paused = true)]
@@ -984,6 +989,35 @@ async fn what_ended_leaves_its_room_before_anybody_reads_so() {
     next.metadata.uid = Some("next".into());
     let admitted = scene.agent.admission.admit(&scene.agent, &next, None, false);
     assert!(admitted.is_ok(), "its port is held");
+}
+
+/// As an eviction does it.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_says_is_over_has_its_room_while_it_runs() {
+    let container =
+        json!({"name": "c", "image": "i:1", "command": ["sleep"], "ports": [{"containerPort": 80, "hostPort": 80}]});
+    let scene = Scene::of(json!({"containers": [container]}));
+    let id = scene.runs().await;
+    for call in ["kill", "kill_hard"] {
+        scene.runtime.fail(call, Fault::Hang);
+    }
+    let mut over = serde_json::to_value(&scene.pod).unwrap();
+    over["metadata"]["resourceVersion"] = "2".into();
+    over["status"] = scene.api.pod.lock()["status"].clone();
+    over["status"]["phase"] = "Failed".into();
+    scene.tell(Message::Update(Arc::new(serde_json::from_value(over).unwrap())));
+    let asked = |r: &Fake| r.count("kill") + r.count("kill_hard") > 0;
+    scene.runtime.until("an end that hangs", asked).await;
+    rest(1.0).await;
+    let mut next = scene.pod.clone();
+    next.metadata.uid = Some("next".into());
+    let admitted = || scene.agent.admission.admit(&scene.agent, &next, None, false);
+    assert!(admitted().is_err(), "its port is given away while it is there");
+    scene.runtime.end(&id, 137);
+    let at = clock::now();
+    scene.tell(Message::Exit { id, code: 137, at });
+    rest(1.0).await;
+    assert!(admitted().is_ok(), "its port is held");
 }
 
 #[tokio::test(start_paused = true)]
