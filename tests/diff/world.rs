@@ -327,7 +327,17 @@ async fn read_refused(client: &mut Client, resources: &mut [Resource]) -> Result
     for resource in resources.iter().filter(|resource| resource.is_read()) {
         eprintln!("only read: {}", resource.collection());
     }
+    for plural in taken(resources) {
+        eprintln!("{plural} can be made: no longer one of those of which REFUSED forgives everything");
+    }
     Ok(())
+}
+
+/// Those of [`REFUSED`] that are asked for and were not refused.
+fn taken(resources: &[Resource]) -> BTreeSet<&str> {
+    let written = resources.iter().filter(|resource| !resource.is_read());
+    let plurals = written.map(|resource| &*resource.plural);
+    plurals.filter(|plural| REFUSED.contains(plural)).collect()
 }
 
 /// Makes the custom kinds, and waits until they are served.
@@ -371,4 +381,29 @@ async fn held(client: &mut Client, resource: &Resource) -> Result<BTreeSet<Strin
             format!("{}/{}", text("namespace"), text("name"))
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_is_no_longer_refused_is_named() {
+        let resource = |plural: &str, object: Value| Resource {
+            group: String::new(),
+            version: "v1".into(),
+            plural: plural.into(),
+            is_namespaced: true,
+            verbs: vec!["create".into(), "delete".into()],
+            subresources: Vec::new(),
+            name: "a".into(),
+            object,
+        };
+        let all = [
+            resource("pods", json!({})),
+            resource("limitranges", json!({})),
+            resource("networkpolicies", Value::Null),
+        ];
+        assert_eq!(taken(&all), BTreeSet::from(["limitranges"]));
+    }
 }

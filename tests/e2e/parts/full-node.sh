@@ -29,5 +29,5 @@ waits() { has "FailedScheduling .*Insufficient cpu" k get events; }
 check "the others wait" eventually 10 waits
 check "all have their turn" k wait --for=condition=complete job/turns --timeout=80s
 shows "none was turned away" "^6 failed=$" k get job turns -o 'jsonpath={.status.succeeded} failed={.status.failed}'
-lacks "nor one for want of room" "OutOf" k get events
+lacks "nor one for want of room" "OutOf.* pod/turns-" k get events
 check "the Job goes" k delete job turns

@@ -35,6 +35,13 @@ near=$(pod_on host1) far=$(k get pod "$(pod_on host2)" -o 'jsonpath={.status.pod
 shows "pods reach pods all the same" "hello from mk8s" k exec "$near" -- timeout 5 wget -q -O- "http://$far:8080"
 shows "and hosts hosts" "hello from mk8s" on 1 curl -s -m 5 http://10.9.0.2:30080
 check "it goes" on 1 kubectl delete servicecidr mistake --timeout=40s
+# A part of it in which no node is: who else is there is still answered.
+range stranger 10.9.0.128/25
+check "a range in the hosts' network" on 1 kubectl apply -f "$work/stranger.yaml"
+check "it is ready" on 1 kubectl wait --for=condition=Ready servicecidr/stranger --timeout=30s
+sleep 2
+shows "the way there stays the host's own" "^10\.9\.0\.200 dev eth0" on 1 ip route get 10.9.0.200
+check "and it goes" on 1 kubectl delete servicecidr stranger --timeout=40s
 
 check "the range is to go" on 1 kubectl delete servicecidr more --wait=false
 check "it waits for the Service" on 1 kubectl wait --for=condition=Ready=False servicecidr/more --timeout=30s
