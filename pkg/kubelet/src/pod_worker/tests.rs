@@ -426,6 +426,7 @@ async fn each_step_of_the_beginning_is_tried_again() {
     let calls = [
         "ensure_cgroup",
         "attach",
+        "connect",
         "create",
         "create_task",
         "start_task",
@@ -446,6 +447,17 @@ async fn each_step_of_the_beginning_is_tried_again() {
         scene.is_forgotten().await;
     };
     futures::stream::iter(cases).for_each_concurrent(None, one).await;
+}
+
+/// The pause process is made meanwhile, but nobody else is.
+#[tokio::test(start_paused = true)]
+async fn no_container_starts_before_something_leads_to_its_pod() {
+    let scene = Scene::of(json!({"hostIPC": true, "hostNetwork": false}));
+    scene.runtime.fail("connect", Fault::Hang);
+    let made = |r: &Fake| r.count("create_task") == 1;
+    scene.runtime.until("a sandbox", made).await;
+    rest(5.0).await;
+    assert_eq!(scene.runtime.count("create"), 1, "{:?}", scene.runtime.calls());
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use mk8s_network::PodAddress;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Call, Error, Found, Made, Runtime};
+use super::{Attached, Call, Error, Found, Made, Runtime};
 use crate::pod;
 use crate::resources::qos::{self, Limits};
 
@@ -148,7 +148,10 @@ impl Fake {
         let fault = {
             let mut state = self.state.lock();
             state.calls.push(name.to_owned());
-            let of_containerd = !matches!(name, "attach" | "detach" | "ensure_cgroup" | "remove_cgroup");
+            let of_containerd = !matches!(
+                name,
+                "attach" | "connect" | "detach" | "ensure_cgroup" | "remove_cgroup"
+            );
             let next = state
                 .faults
                 .get_mut(name)
@@ -317,16 +320,28 @@ impl Runtime for Fake {
         self.state.lock().networks.iter().any(|n| n == uid)
     }
 
-    fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, PodAddress> {
+    fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, Attached> {
         self.call("attach", move |state| {
             // What an earlier sandbox had is given back by it.
             state.networks.retain(|n| n != uid);
             state.networks.push(uid.to_owned());
-            PodAddress {
+            let address = PodAddress {
                 ip: [10, 244, 0, 2].into(),
                 netns: "/run/netns/fake".into(),
-            }
+            };
+            Attached { address, begun: None }
         })
+        .boxed()
+    }
+
+    fn connect(&self, _: Attached) -> Call<'_, ()> {
+        async move {
+            let connected = self.call("connect", |_| ()).await;
+            if connected.is_err() {
+                self.state.lock().networks.clear();
+            }
+            connected
+        }
         .boxed()
     }
 

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use mk8s_containerd::{
     Accounts, Container, ContainerSpec, ExecOutput, Exit, Image, Keychain, PullError, Task, TaskStatus,
 };
-use mk8s_network::PodAddress;
+use mk8s_network::{Attaching, PodAddress};
 
 pub use node::Node;
 
@@ -105,6 +105,12 @@ pub struct Made {
     container: Option<Container>,
 }
 
+/// A pod's address and network namespace, to which nothing leads yet: that takes what only its maker knows.
+pub struct Attached {
+    pub address: PodAddress,
+    begun: Option<Attaching>,
+}
+
 pub trait Runtime: Send + Sync + 'static {
     /// None: containerd has none of that name.
     fn image<'a>(&'a self, name: &'a str) -> Call<'a, Option<Image>>;
@@ -139,8 +145,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn until_network_is_open(&self) -> BoxFuture<'_, ()>;
     /// Whether the pod has a network namespace: while the node's network is not open, one of an earlier agent's.
     fn has_network(&self, uid: &str) -> bool;
-    /// The pod's address and network namespace.
-    fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, PodAddress>;
+    /// Gives the pod an address and a network namespace.
+    fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, Attached>;
+    /// Makes the way there. Err: the pod has neither any more.
+    fn connect(&self, attached: Attached) -> Call<'_, ()>;
     /// Gives them back; Ok: they are surely gone.
     fn detach<'a>(&'a self, uid: &'a str) -> Call<'a, ()>;
 

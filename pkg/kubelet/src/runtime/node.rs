@@ -7,11 +7,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use mk8s_containerd::{Accounts, ContainerSpec, Containerd, ExecOutput, Exit, Image, Keychain, PullError, Task};
-use mk8s_network::PodAddress;
 use mk8s_supervisor::job;
 use tokio::sync::OnceCell;
 
-use super::{Call, Error, Found, Made, Runtime};
+use super::{Attached, Call, Error, Found, Made, Runtime};
 use crate::resources::cgroup::{self, Cgroups};
 use crate::resources::qos::Class;
 use crate::{names, netns};
@@ -169,10 +168,24 @@ impl Runtime for Node {
         }
     }
 
-    fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, PodAddress> {
+    fn attach<'a>(&'a self, uid: &'a str) -> Call<'a, Attached> {
         async move {
             let network = self.network.now().ok_or(Error::NetworkNotOpen)?;
-            Ok(network.attach(uid).await?)
+            let begun = network.begin(uid).await?;
+            Ok(Attached {
+                address: begun.address().clone(),
+                begun: Some(begun),
+            })
+        }
+        .boxed()
+    }
+
+    fn connect(&self, attached: Attached) -> Call<'_, ()> {
+        async move {
+            match attached.begun {
+                Some(begun) => Ok(begun.connect().await?),
+                None => Err(Error::NetworkNotOpen),
+            }
         }
         .boxed()
     }

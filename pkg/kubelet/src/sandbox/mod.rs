@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use mk8s_containerd::spec::{self, SandboxConfig};
 use mk8s_containerd::{ContainerSpec, Stdio};
-use mk8s_network::PodAddress;
 use mk8s_network::resolv_conf::ResolvConf;
 use mk8s_supervisor::job;
 use nix::mount::MsFlags;
@@ -23,6 +22,7 @@ use crate::agent::Agent;
 use crate::containers::sandbox_security;
 use crate::record::Sandbox;
 use crate::resources::qos;
+use crate::runtime::Attached;
 use crate::{names, persist, pod, runtime};
 use mk8s_dirfd::{Dir, found};
 
@@ -152,25 +152,27 @@ impl Create {
             self.remove_earlier().await?;
         }
         let network = self.attach().await?;
-        let ips: Vec<String> = network.iter().map(|n| n.ip.to_string()).collect();
-        let netns = network.map(|n| n.netns);
+        let address = network.as_ref().map(|n| n.address.clone());
+        let ips: Vec<String> = address.iter().map(|n| n.ip.to_string()).collect();
+        let netns = address.map(|n| n.netns);
         let (setup, for_setup, setup_ips) = (agent.clone(), pod.clone(), ips.clone());
         let files = job::blocking("sandbox-files", move || set_up(&setup, &for_setup, &setup_ips));
         let files = async { files.await? };
-        let cgroup = async { Ok(agent.runtime.ensure_cgroup(pod).await?) };
-        let (cgroup, ()) = futures::try_join!(cgroup, files)?;
-        let image = agent.runtime.pause_image().await?;
-        let config = config(agent, pod, &self.id, &cgroup, &image, netns.clone());
-        let oci = spec::sandbox(&config, &agent.host)?;
-        let spec = ContainerSpec {
-            id: self.id.clone(),
-            image,
-            labels: names::pod_labels(pod, names::SANDBOX, self.attempt),
-            oci,
-            stdio: Stdio::default(),
-            runtime: oci_runtime,
+        let cgroup = agent.runtime.ensure_cgroup(pod).await?;
+        let spec = self.spec(oci_runtime, &cgroup, netns.clone()).await?;
+        // The pause process is made in the namespace; that something leads there is the containers' concern.
+        let connected = async {
+            match network {
+                Some(network) => agent.runtime.connect(network).await,
+                None => Ok(()),
+            }
         };
-        let (pid, place) = self.begin(spec).await?;
+        let (begun, connected) = futures::join!(self.begin(spec, files), connected);
+        if let Err(error) = connected {
+            self.take_back().await;
+            return Err(error.into());
+        }
+        let (pid, place) = begun?;
         let sandbox = Sandbox {
             id: self.id.clone(),
             attempt: self.attempt,
@@ -184,6 +186,25 @@ impl Create {
         Ok(Created { sandbox, place })
     }
 
+    async fn spec(
+        &self,
+        runtime: mk8s_containerd::Runtime,
+        cgroup: &str,
+        netns: Option<PathBuf>,
+    ) -> Result<ContainerSpec, Error> {
+        let (agent, pod) = (&self.agent, &self.pod);
+        let image = agent.runtime.pause_image().await?;
+        let config = config(agent, pod, &self.id, cgroup, &image, netns);
+        Ok(ContainerSpec {
+            id: self.id.clone(),
+            oci: spec::sandbox(&config, &agent.host)?,
+            image,
+            labels: names::pod_labels(pod, names::SANDBOX, self.attempt),
+            stdio: Stdio::default(),
+            runtime,
+        })
+    }
+
     /// What tries that failed have left, as far as it is known by now: else each that fails would leave one more.
     async fn remove_earlier(&self) -> Result<(), Error> {
         let runtime = &self.agent.runtime;
@@ -195,27 +216,39 @@ impl Create {
         Ok(())
     }
 
-    /// A failure leaves nothing, unless containerd does not answer; then what it left is found by its labels.
-    async fn begin(&self, spec: ContainerSpec) -> Result<(u32, OwnedSemaphorePermit), Error> {
+    /// `files`: what the task needs of them. A failure leaves nothing, unless containerd does not answer; then what it left is
+    /// found by its labels.
+    async fn begin(
+        &self,
+        spec: ContainerSpec,
+        files: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(u32, OwnedSemaphorePermit), Error> {
         let runtime = &self.agent.runtime;
-        let made = runtime.create(spec).await?;
+        let (made, files) = futures::join!(runtime.create(spec), files);
+        let made = made?;
         let owner = pod::uid(&self.pod).to_owned();
         self.agent.owners.lock().insert(self.id.clone(), owner);
-        let starts = self.agent.starts.clone();
-        let place = starts.acquire_owned().await.map_err(|_| Error::Ending)?;
-        match runtime.create_task(&made).await {
-            Ok(pid) => Ok((pid, place)),
-            Err(error) => {
-                match runtime.delete(&self.id).await {
-                    Ok(()) => drop(self.agent.owners.lock().remove(&self.id)),
-                    Err(left) => tracing::warn!(id = self.id, error = %left, "a sandbox that failed stays for now"),
-                }
-                Err(error.into())
-            }
+        let begun = async {
+            files?;
+            let starts = self.agent.starts.clone();
+            let place = starts.acquire_owned().await.map_err(|_| Error::Ending)?;
+            Ok((runtime.create_task(&made).await?, place))
+        };
+        let begun = begun.await;
+        if begun.is_err() {
+            self.take_back().await;
+        }
+        begun
+    }
+
+    async fn take_back(&self) {
+        match self.agent.runtime.delete(&self.id).await {
+            Ok(()) => drop(self.agent.owners.lock().remove(&self.id)),
+            Err(left) => tracing::warn!(id = self.id, error = %left, "a sandbox that failed stays for now"),
         }
     }
 
-    async fn attach(&self) -> Result<Option<PodAddress>, Error> {
+    async fn attach(&self) -> Result<Option<Attached>, Error> {
         let (agent, pod) = (&self.agent, &self.pod);
         if pod::host_network(pod) {
             return Ok(None);

@@ -7,9 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs,
     net::Ipv4Addr,
-    os::fd::AsRawFd,
     path::PathBuf,
     sync::Arc,
 };
@@ -17,8 +15,11 @@ use std::{
 use ipnet::Ipv4Net;
 use netlink_packet_route::link::InfoKind;
 
-use mk8s_supervisor::job;
 use parking_lot::{Mutex, MutexGuard};
+
+mod attach;
+
+pub use attach::Attaching;
 
 use crate::{
     before,
@@ -170,74 +171,6 @@ impl Network {
             ip,
             netns: netns::path(uid),
         })
-    }
-
-    /// A fresh namespace with an address, a way out and lo up. What an earlier sandbox of the pod left is removed first.
-    pub async fn attach(&self, uid: &str) -> Result<PodAddress> {
-        if netns::path(uid).exists() {
-            self.detach(uid).await?;
-        }
-        let ip = {
-            let mut ipam = self.ipam();
-            let ip = ipam
-                .pool
-                .allocate(uid)
-                .ok_or(Error::NoFreeAddress(self.0.config.pod_cidr))?;
-            ipam.save()?;
-            ip
-        };
-        match self.connect(uid, ip).await {
-            Ok(netns) => Ok(PodAddress { ip, netns }),
-            Err(error) => {
-                if let Err(error) = self.detach(uid).await {
-                    tracing::warn!(uid, %error, "what was made of the pod's network stays until the next start");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn connect(&self, uid: &str, ip: Ipv4Addr) -> Result<PathBuf> {
-        let inner = &self.0;
-        let runtime = tokio::runtime::Handle::current();
-        let name = uid.to_owned();
-        let made = job::blocking("network-netns", move || {
-            netns::create(&name, move || {
-                refuse_routers()?;
-                let _context = runtime.enter();
-                Rtnl::open()
-            })
-        });
-        let (path, inside) = made.await??;
-        let inside = inside?;
-        let file = fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
-        let mac = names::pod_mac(ip);
-        let name = names::veth(uid);
-        // What goes to one socket together is taken in its order, and costs one wake-up instead of one each.
-        let (veth, ()) = futures::try_join!(
-            inner
-                .rtnl
-                .add_veth(&name, &inner.bridge, file.as_raw_fd(), mac, inner.mtu),
-            inside.set_up(1),
-        )?;
-        let pod_side = async {
-            let Some(eth0) = inside.link("eth0").await? else {
-                return Err(Error::Invalid(format!("link {name} has no end in {}", path.display())));
-            };
-            let gateway = self.gateway();
-            futures::try_join!(
-                inside.set_up(eth0.index),
-                inside.add_address(eth0.index, ip, 32),
-                inside.set_neighbour(eth0.index, gateway, names::pod_mac(gateway)),
-                inside.set_pod_routes(eth0.index, gateway),
-            )
-        };
-        futures::try_join!(
-            inner.rtnl.set_pod_port(&veth, mac),
-            inner.rtnl.set_neighbour(inner.bridge.index, ip, mac),
-            pod_side,
-        )?;
-        Ok(path)
     }
 
     /// Removes all that the pod has; what is gone already is fine.
@@ -540,16 +473,6 @@ async fn node_link(rtnl: &Rtnl, node_ip: Ipv4Addr) -> Result<Link> {
         .into_iter()
         .find(|link| Some(link.index) == index)
         .ok_or(Error::NoLink(node_ip))
-}
-
-/// In a pod's namespace, for all links to come: no neighbour on the bridge makes itself the pod's router.
-fn refuse_routers() -> Result<()> {
-    let path = "/proc/sys/net/ipv6/conf/default/accept_ra";
-    match fs::write(path, "0") {
-        // A kernel without IPv6.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        written => written.map_err(|source| Error::io(format!("write {path}"), source)),
-    }
 }
 
 async fn ensure_bridge(rtnl: &Rtnl, config: &Config, mtu: u32) -> Result<Link> {
