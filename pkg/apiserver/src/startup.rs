@@ -60,10 +60,12 @@ async fn write(state: &State, planned: Vec<Planned>) -> Result<Written, Status> 
 
 /// How long what was deleted is away: nothing spins with somebody who deletes it again and again.
 const AWAY: Duration = Duration::from_secs(1);
+/// How long what may not be changed stays so, at most.
+const CHANGED: Duration = Duration::from_secs(60);
 /// What can't be made is tried again so often, as upstream does.
 const REFUSED: Duration = Duration::from_secs(10);
 
-/// Makes again what the cluster can't be without, whenever it is deleted.
+/// Makes again what the cluster can't be without, whenever it is deleted, and what is changed that may not be.
 pub async fn keep(state: Arc<State>, facts: Facts) {
     let cache = |group, plural| state.cache().resource(group, plural);
     let all = [
@@ -73,13 +75,16 @@ pub async fn keep(state: Arc<State>, facts: Facts) {
         cache("", "configmaps"),
         cache("discovery.k8s.io", "endpointslices"),
         cache("networking.k8s.io", "servicecidrs"),
+        cache("flowcontrol.apiserver.k8s.io", "flowschemas"),
+        cache("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
     ];
     let watches = all.into_iter().flatten().map(|cache| gone(cache).boxed());
     let mut watches = futures::stream::select_all(watches);
     loop {
         let planned = bootstrap::missing(&**state.cache(), &facts);
         if planned.is_empty() {
-            watches.next().await;
+            // Nothing tells of what somebody only changed.
+            let _ = tokio::time::timeout(CHANGED, watches.next()).await;
             tokio::time::sleep(AWAY).await;
             continue;
         }

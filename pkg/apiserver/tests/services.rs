@@ -195,6 +195,8 @@ async fn the_api_s_own_service_comes_back() {
         "/api/v1/namespaces/default/services/kubernetes",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
         "/api/v1/namespaces/kube-public/configmaps/cluster-info",
+        "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
+        "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/system",
     ];
     for path in kept {
         let (code, before) = api.get(path).await;
@@ -215,6 +217,52 @@ async fn the_api_s_own_service_comes_back() {
             assert_eq!(after[field], before[field], "{path} {field}");
         }
     }
+}
+
+/// What an administrator chose of flow control stays, what is the server's own is as it was after the next start.
+#[tokio::test]
+async fn flow_control_is_whose_it_is() {
+    const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+    const KEPT: &str = "apf.kubernetes.io/autoupdate-spec";
+    let api = Api::open().await;
+    let shares = |level: &Value| {
+        let spec = &level["spec"];
+        let own = |kind: &str| spec[kind]["nominalConcurrencyShares"].clone();
+        [own("exempt"), own("limited")]
+    };
+    let other = |is_kept: &str| json!({"metadata": {"annotations": {KEPT: is_kept}}, "spec": {"limited": {"nominalConcurrencyShares": 7}}});
+    let chosen = json!({"spec": {"exempt": {"nominalConcurrencyShares": 7}}});
+    for (name, change) in [
+        ("exempt", chosen),
+        ("system", other("true")),
+        ("node-high", other("false")),
+    ] {
+        let (code, answer) = api
+            .patch(&format!("{LEVELS}/{name}"), "application/merge-patch+json", &change)
+            .await;
+        assert_eq!(code, 200, "{name}: {answer}");
+    }
+    let unchanged = |level: &Value| level["metadata"]["resourceVersion"].clone();
+    let before = api.get(&format!("{LEVELS}/workload-low")).await.1;
+    let api = api.reopen().await;
+    for (name, expected) in [
+        ("exempt", json!([7, null])),
+        ("system", json!([null, 30])),
+        ("node-high", json!([null, 7])),
+    ] {
+        let (_, level) = api.get(&format!("{LEVELS}/{name}")).await;
+        assert_eq!(json!(shares(&level)), expected, "{name}: {level}");
+    }
+    assert_eq!(
+        api.get(&format!("{LEVELS}/system")).await.1["metadata"]["generation"],
+        3
+    );
+    let after = api.get(&format!("{LEVELS}/workload-low")).await.1;
+    assert_eq!(
+        unchanged(&after),
+        unchanged(&before),
+        "what nobody changed is not written again"
+    );
 }
 
 /// Somebody's Service that had taken the address ended every later start, and kept the rest from being made again.

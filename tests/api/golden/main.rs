@@ -69,6 +69,7 @@ areas! {
     devices
     discovery
     encodings
+    flows
     lists
     managers
     network

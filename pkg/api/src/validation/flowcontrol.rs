@@ -19,6 +19,7 @@ const FLOW_SCHEMA: Rules = &[
             each("rules", RULE),
         ],
     ),
+    whole(fixed),
     structure("status", STATUS),
 ];
 
@@ -41,6 +42,50 @@ const SERVICE_ACCOUNT: Rules = &[
     required_saying("namespace", "must specify namespace for service account"),
     call("namespace", account_namespace),
 ];
+
+/// What nobody changes of the objects that any request falls to in the end: their kind, name and spec.
+const FIXED: [(&str, &str, &str); 4] = [
+    (
+        "FlowSchema",
+        "exempt",
+        r#"{"matchingPrecedence":1,"priorityLevelConfiguration":{"name":"exempt"},"rules":[{"nonResourceRules":[{"nonResourceURLs":["*"],"verbs":["*"]}],"resourceRules":[{"apiGroups":["*"],"clusterScope":true,"namespaces":["*"],"resources":["*"],"verbs":["*"]}],"subjects":[{"group":{"name":"system:masters"},"kind":"Group"}]}]}"#,
+    ),
+    (
+        "FlowSchema",
+        "catch-all",
+        r#"{"distinguisherMethod":{"type":"ByUser"},"matchingPrecedence":10000,"priorityLevelConfiguration":{"name":"catch-all"},"rules":[{"nonResourceRules":[{"nonResourceURLs":["*"],"verbs":["*"]}],"resourceRules":[{"apiGroups":["*"],"clusterScope":true,"namespaces":["*"],"resources":["*"],"verbs":["*"]}],"subjects":[{"group":{"name":"system:unauthenticated"},"kind":"Group"},{"group":{"name":"system:authenticated"},"kind":"Group"}]}]}"#,
+    ),
+    ("PriorityLevelConfiguration", "exempt", r#"{"type":"Exempt"}"#),
+    (
+        "PriorityLevelConfiguration",
+        "catch-all",
+        r#"{"limited":{"lendablePercent":0,"limitResponse":{"type":"Reject"},"nominalConcurrencyShares":5},"type":"Limited"}"#,
+    ),
+];
+
+fn fixed(object: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
+    let (kind, name) = (object_at::kind(object), object_at::name(object));
+    let Some((.., spec)) = FIXED.iter().find(|(of, own, _)| (*of, *own) == (kind, name)) else {
+        return;
+    };
+    let found = has(object, "spec").cloned().unwrap_or_default();
+    // How much of the server those who are exempt are counted for is an administrator's choice.
+    let is_chosen = kind != "FlowSchema" && name == "exempt";
+    let mut judged = found.clone();
+    if let Some(fields) = judged.as_object_mut().filter(|_| is_chosen) {
+        fields.remove("exempt");
+    }
+    if serde_json::from_str::<Value>(spec).is_ok_and(|spec| spec == judged) {
+        return;
+    }
+    let but = if is_chosen {
+        " except the 'spec.exempt' field"
+    } else {
+        ""
+    };
+    let why = format!("spec of '{name}'{but} must equal the fixed value");
+    errors.push(FieldError::invalid(path.child("spec"), found, why));
+}
 
 pub fn flow_schema(schema: &Value, errors: &mut Errors) {
     check_object(FLOW_SCHEMA, schema, errors);
@@ -216,7 +261,11 @@ fn urls(rule: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-const PRIORITY_LEVEL: Rules = &[structure("spec", &[whole(level)]), structure("status", STATUS)];
+const PRIORITY_LEVEL: Rules = &[
+    structure("spec", &[whole(level)]),
+    whole(fixed),
+    structure("status", STATUS),
+];
 
 pub fn priority_level(level: &Value, errors: &mut Errors) {
     check_object(PRIORITY_LEVEL, level, errors);

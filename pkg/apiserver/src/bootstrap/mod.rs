@@ -1,5 +1,6 @@
 //! What must exist before the first request: planned by a pure function from what is stored, written in one transaction.
 
+mod flow_control;
 pub mod objects;
 pub mod roles;
 
@@ -28,21 +29,27 @@ type Merge = fn(&Value, &Value) -> Option<Value>;
 pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
     let left_alone: Merge = |_, _| None;
     let once = objects::once(facts).into_iter().map(|object| (object, left_alone));
-    let roles = roles::upstream()
-        .into_iter()
-        .map(|object| (object, reconciled as Merge));
+    let roles = roles::upstream().into_iter().map(|object| {
+        let merge = match mk8s_api::meta::kind(&object) {
+            "FlowSchema" | "PriorityLevelConfiguration" => flow_control::revised as Merge,
+            _ => reconciled,
+        };
+        (object, merge)
+    });
     let always = objects::always(facts)
         .into_iter()
         .map(|object| (object, overlaid as Merge));
     wanting(lookup, once.chain(roles).chain(always))
 }
 
-/// What of it has to be there at any time, and is missing: what every pod finds the API and the cluster's names by. Upstream
-/// looks every ten seconds. Roles come back at the next start.
+/// What of it has to be there at any time, and is missing: what every pod finds the API and the cluster's names by, and by
+/// whose requests are told apart. Upstream looks every ten seconds, and every minute. Roles come back at the next start.
 pub fn missing(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
     let left_alone: Merge = |_, _| None;
     let kept = objects::kept(facts).into_iter().chain(objects::always(facts));
-    wanting(lookup, kept.map(|object| (object, left_alone)))
+    let flows = roles::flow_control().into_iter();
+    let flows = flows.map(|object| (object, flow_control::revised as Merge));
+    wanting(lookup, kept.map(|object| (object, left_alone)).chain(flows))
 }
 
 fn wanting(lookup: &dyn Lookup, objects: impl Iterator<Item = (Value, Merge)>) -> Vec<Planned> {

@@ -27,6 +27,16 @@ pub fn upstream() -> Vec<Value> {
     objects
 }
 
+/// Of those, the flow schemas and priority levels.
+pub fn flow_control() -> Vec<Value> {
+    let lines = UPSTREAM
+        .lines()
+        .filter(|line| line.contains("\"flowcontrol.apiserver.k8s.io/v1\""));
+    let mut objects: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+    objects.iter_mut().for_each(with_level);
+    objects
+}
+
 /// A flow schema's condition that its priority level exists (all of them are in the table).
 fn with_level(object: &mut Value) {
     if object["kind"] != "FlowSchema" {
