@@ -56,7 +56,7 @@ pub struct Object {
     pub revision: u64,
     pub create_revision: u64,
     /// What the store has, where that is read as another text: an object of a custom kind, whose schema says more now.
-    original: Option<Box<mk8s_store::Entry>>,
+    original: Option<Box<Original>>,
     /// Where in `json` the digits of the revision stand.
     revision_at: u32,
     namespace: (u16, u16),
@@ -117,20 +117,46 @@ impl Object {
     }
 
     /// The object in the form in which it is read, of what the store has.
-    pub(crate) fn read_from(mut self, stored: &Object) -> Object {
-        self.original = Some(Box::new(stored.entry()));
+    pub(crate) fn read_from(mut self, stored: &Object, is_cut: bool) -> Object {
+        let entry = stored.entry();
+        self.original = Some(Box::new(Original { entry, is_cut }));
         self
     }
 
     /// Whether the store has another text, which the next write mends though it changes nothing.
     pub fn is_stale(&self) -> bool {
-        self.original.is_some()
+        let Some(original) = &self.original else { return false };
+        let now = format!("{{\"apiVersion\":\"{}\",", self.resource.api_version());
+        self.stored_without_the_rest().is_none() || !original.entry.value.starts_with(now.as_bytes())
+    }
+
+    /// What the store has, where there may be no room for what is read of it.
+    fn stored_without_the_rest(&self) -> Option<&mk8s_store::Entry> {
+        let original = self.original.as_ref()?;
+        let has_room = !original.is_cut && self.json.len() < ROOM;
+        (!has_room).then_some(&original.entry)
+    }
+
+    /// The tree that the store has, where there may be no room for what is read of it.
+    pub(crate) fn shorter(&self) -> Option<Value> {
+        let original = self.stored_without_the_rest()?;
+        let (text, _) = stored_form::split(&original.value);
+        let mut tree: Value = serde_json::from_slice(&original.value[..text]).ok()?;
+        if self.resource.webhook.is_none() {
+            tree["apiVersion"] = self.resource.api_version().into();
+        }
+        Some(tree)
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_longer_than_stored(&self) -> bool {
+        self.stored_without_the_rest().is_some()
     }
 
     /// What the store handed on.
     pub(crate) fn entry(&self) -> mk8s_store::Entry {
         if let Some(original) = &self.original {
-            return mk8s_store::Entry::clone(original);
+            return original.entry.clone();
         }
         mk8s_store::Entry {
             key: self.key.clone(),
@@ -317,7 +343,7 @@ impl Object {
     }
 
     fn original_len(&self) -> usize {
-        self.original.as_ref().map_or(0, |original| original.value.len())
+        self.original.as_ref().map_or(0, |original| original.entry.value.len())
     }
 
     /// Approximate bytes held by now: with the protobuf form where somebody asked for one, and as if nobody else had its managers.
@@ -344,7 +370,19 @@ pub(crate) struct Noted {
     pub resource: Arc<Resource>,
     pub selectable: Selectable,
     pub managed: Managed,
+    /// It is read as it is stored.
+    pub is_whole: bool,
 }
+
+/// What the store has of an object that is read as another text.
+struct Original {
+    entry: mk8s_store::Entry,
+    /// There was no room for all that is to be read of it.
+    is_cut: bool,
+}
+
+/// A text that is shorter can be stored, with its managers.
+const ROOM: usize = mk8s_store::MAX_VALUE - (512 << 10);
 
 /// What stands before the revision's digits: managers are put in before it.
 const REVISION: &str = r#""resourceVersion":""#;

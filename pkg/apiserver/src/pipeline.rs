@@ -345,7 +345,7 @@ async fn change(
     let old = &current.value;
     let Next { object: mut new, owned } = next;
     let sent = managers::take(&mut new);
-    begin_change(call, &mut new, old)?;
+    begin_change(call, &mut new, current)?;
     if let Some(rest) = &current.rest {
         rest.trim(&mut new);
     }
@@ -364,7 +364,7 @@ async fn change(
     let mut attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
     attributes.stored = current.object.as_deref();
     admission.mutate(&attributes, &mut new).await?;
-    if current.rest.is_none() {
+    if current.rest.is_none() && !current.leaves_the_rest(&new) {
         is_defaulted(call.row.working(), &new);
     }
     let judge = part::judge(&call.row.resource, current.rest.as_ref(), &new, old)?;
@@ -379,11 +379,14 @@ async fn change(
     finish_change(call, new, &managed, current, beside).await
 }
 
-/// What an update can't change comes back, what it leaves out is filled in.
-pub fn begin_change(call: &Call, new: &mut Value, old: &Value) -> Result<(), Status> {
+/// What an update can't change comes back, what it leaves out is filled in, but for what there is no room for already.
+pub fn begin_change(call: &Call, new: &mut Value, current: &Current) -> Result<(), Status> {
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, new)?;
-    metadata::begin_update(new, old);
+    metadata::begin_update(new, &current.value);
+    if current.leaves_the_rest(new) {
+        return Ok(());
+    }
     fill(call, new)
 }
 
@@ -450,9 +453,10 @@ pub async fn finish_change(
     if new == *old && managed.same_but_times(current.managed()) && !is_stale(call, current) {
         return Ok(Step::Keep);
     }
-    let printed = match rest {
-        None => printed(call, &new, managed).await?,
-        Some(rest) => Printed::of_part(resource, &new, rest, managed)?,
+    let printed = match (rest, &current.object) {
+        (None, Some(found)) if current.leaves_the_rest(&new) => Printed::of_metadata(resource, found, &new, managed)?,
+        (None, _) => printed(call, &new, managed).await?,
+        (Some(rest), _) => Printed::of_part(resource, &new, rest, managed)?,
     };
     Ok(Step::Put(printed, beside))
 }

@@ -74,6 +74,22 @@ impl Printed {
         Ok(Printed::new(resource, print(part, Some(rest))?, selectable, managed))
     }
 
+    /// Of an object whose metadata alone changed: all else as it is stored, where more is read of it than there is room for.
+    pub fn of_metadata(
+        resource: &Arc<Resource>,
+        found: &Object,
+        object: &Value,
+        managed: &Managed,
+    ) -> Result<Printed, Status> {
+        let Some(mut stored) = found.shorter() else {
+            return Printed::of(resource, object, managed);
+        };
+        stored["metadata"] = object["metadata"].clone();
+        let mut printed = Printed::of(resource, &stored, managed)?;
+        printed.noted.is_whole = false;
+        Ok(printed)
+    }
+
     fn new(
         resource: &Arc<Resource>,
         (mut value, hole): (Vec<u8>, usize),
@@ -93,6 +109,7 @@ impl Printed {
                 resource: resource.clone(),
                 selectable,
                 managed,
+                is_whole: true,
             },
         }
     }

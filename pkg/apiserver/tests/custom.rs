@@ -542,6 +542,54 @@ async fn what_is_read_is_made_of_what_is_stored_however_often_the_schema_changes
     }
 }
 
+/// What there is no room for may not keep an object from its end.
+#[tokio::test]
+async fn an_object_that_is_shown_without_all_of_its_defaults_can_go() {
+    let api = Api::open().await;
+    let mut open = definition();
+    let versions = open["spec"]["versions"].as_array_mut().unwrap();
+    versions.truncate(1);
+    versions[0].as_object_mut().unwrap().remove("selectableFields");
+    assert_eq!(api.post(CRDS, &open).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut long = car("a", "red");
+    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
+    assert_eq!(api.post(CARS, &long).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let schema = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": {
+        "type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "color": {"type": "string"}, "l": {"type": "array", "items": item}}}}}}]);
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &schema).await;
+    assert_eq!(code, 200, "{changed}");
+    shows(&api, &one, "/spec/l/0/a", &"x".repeat(1000).into()).await;
+    let (_, shown) = api.get(&one).await;
+    assert_eq!(shown.pointer("/spec/l/59999"), Some(&json!({})));
+
+    let (code, _) = api.patch(&one, MERGE, &json!({"spec": {"color": "blue"}})).await;
+    assert_eq!(code, 413);
+    let held = json!({"metadata": {"finalizers": ["example.org/held"], "labels": {"a": "b"}}});
+    let (code, patched) = api.patch(&one, MERGE, &held).await;
+    assert_eq!(code, 200, "{}", patched["message"]);
+    // It grows by no write but for what is written.
+    let length = |object: &Value| object["spec"].to_string().len();
+    let (_, read) = api.get(&one).await;
+    assert_eq!(read["spec"], patched["spec"]);
+    assert!(length(&read).abs_diff(length(&shown)) < 5000);
+    let again = api.patch(&one, MERGE, &held).await.1;
+    assert_eq!(again["metadata"], patched["metadata"]);
+    assert_eq!(api.delete(&one, None).await.0, 200);
+    let (_, going) = api.get(&one).await;
+    assert!(
+        going["metadata"]["deletionTimestamp"].is_string(),
+        "{}",
+        going["metadata"]
+    );
+    let free = json!({"metadata": {"finalizers": null}});
+    assert_eq!(api.patch(&one, MERGE, &free).await.0, 200);
+    assert_eq!(api.get(&one).await.0, 404);
+}
+
 #[tokio::test]
 async fn a_write_that_changes_nothing_brings_an_object_into_the_storage_version() {
     let api = Api::open().await;

@@ -117,6 +117,13 @@ async fn a_client_may_name_the_managers_or_none() {
         (code, managers(&changed)),
         (200, vec![r#"other Apply  {"f:data":{"f:a":{}}}"#.into()])
     );
+    // A path leads to them whatever stands before its first slash, and as a part of the whole.
+    let whole = api.get(&path).await.1;
+    for (at, value) in [("x/metadata/managedFields/0/manager", json!("other")), ("", whole)] {
+        let tested = json!([{"op": "test", "path": at, "value": value}]);
+        let (code, answer) = api.patch(&path, JSON, &tested).await;
+        assert_eq!(code, 200, "{at:?}: {answer}");
+    }
     // What cannot be read, or is not there, changes nothing.
     for sent in [json!([{"manager": "x"}]), Value::Null] {
         let mut object = made.clone();

@@ -101,6 +101,17 @@ fn split(path: &str) -> Result<(impl Iterator<Item = String>, String), PatchErro
     ))
 }
 
+/// Whether an operation names a place, what lies in it, or what it lies in.
+pub fn reaches(patch: &Value, place: &[&str]) -> bool {
+    let operations = patch.as_array().into_iter().flatten();
+    let mut paths = operations.flat_map(|operation| ["path", "from"].map(|key| operation.get(key)?.as_str()));
+    paths.any(|path| match path.map(|path| path.split_once('/').ok_or(path)) {
+        None => false,
+        Some(Err(path)) => path.is_empty(),
+        Some(Ok((_, keys))) => keys.split('/').map(unescaped).zip(place).all(|(key, own)| key == *own),
+    })
+}
+
 fn unescaped(key: &str) -> String {
     // In this order, so that "~01" is "~1".
     key.replace("~1", "/").replace("~0", "~")
@@ -249,6 +260,19 @@ mod tests {
             let target = patched(patch.clone()).unwrap();
             assert_eq!(target.pointer(place), Some(&expected), "{patch}");
         }
+    }
+
+    #[test]
+    fn a_path_says_what_it_reaches() {
+        let reaches = |operation: Value| reaches(&json!([{"op": "test", "path": "/other"}, operation]), &["a", "b/c"]);
+        for path in ["", "/a", "x/a", "/a/b~1c", "x/a/b~1c/0"] {
+            assert!(reaches(json!({"op": "test", "path": path})), "{path}");
+            assert!(reaches(json!({"op": "copy", "path": "/x", "from": path})), "{path}");
+        }
+        for path in ["a", "/a/b", "/ab", "/x/a", "//a", "/a/b~1c2"] {
+            assert!(!reaches(json!({"op": "test", "path": path})), "{path}");
+        }
+        assert!(!reaches(json!(1)));
     }
 
     /// All asked of v1.35.4.

@@ -7,7 +7,7 @@ mod strategic;
 
 use serde_json::{Map, Value};
 
-pub use json::json;
+pub use json::{json, reaches};
 
 use crate::schema::Schema;
 use crate::status::Status;

@@ -241,10 +241,11 @@ impl Custom {
     }
 }
 
-fn only_metadata_differs(new: &Value, old: &Value) -> bool {
+/// Whether a change is one of metadata alone. The version does not count: which one is stored may have changed since.
+pub fn only_metadata_differs(new: &Value, old: &Value) -> bool {
     let beside = |object: &Value, other: &Value| {
         let mut fields = object.as_object().into_iter().flatten();
-        fields.all(|(key, value)| key == "metadata" || other.get(key) == Some(value))
+        fields.all(|(key, value)| matches!(key.as_str(), "metadata" | "apiVersion") || other.get(key) == Some(value))
     };
     beside(new, old) && beside(old, new)
 }
@@ -501,6 +502,10 @@ mod tests {
             errors.is_empty()
         };
         assert!(right(&with("metadata", json!({"name": "a"})), Some(&old)));
+        assert!(
+            right(&with("apiVersion", "example.org/v2".into()), Some(&old)),
+            "stored in another version before"
+        );
         assert!(!right(&with("spec", json!({"a": 2})), Some(&old)));
         assert!(!right(&with("status", json!({})), Some(&old)) && !right(&old, Some(&with("status", json!({})))));
         assert!(!right(&old, None));

@@ -67,11 +67,11 @@ pub fn load(cache: &Cache) -> Definitions {
 pub(crate) fn read(object: Object) -> Object {
     let resource = object.resource().clone();
     let read = read_tree(&resource, &object).and_then(|read| match read {
-        Some(tree) => write::in_form(&object, resource, &tree).map(Some),
+        Some((tree, is_cut)) => Ok(Some((write::in_form(&object, resource, &tree)?, is_cut))),
         None => Ok(None),
     });
     match read {
-        Ok(Some(read)) => read.read_from(&object),
+        Ok(Some((read, is_cut))) => read.read_from(&object, is_cut),
         Ok(None) => object,
         Err(status) => {
             tracing::error!(key = %object.key, error = status.message, "a stored object is shown as it is");
@@ -80,8 +80,8 @@ pub(crate) fn read(object: Object) -> Object {
     }
 }
 
-/// The tree of what is read, where it is another than what is stored.
-fn read_tree(resource: &Resource, object: &Object) -> Result<Option<Value>, Status> {
+/// The tree of what is read, and whether there was no room for all of it, where it is another than what is stored.
+fn read_tree(resource: &Resource, object: &Object) -> Result<Option<(Value, bool)>, Status> {
     let stored = object.value()?;
     let mut tree = stored.clone();
     let served = match resource.webhook {
@@ -94,12 +94,12 @@ fn read_tree(resource: &Resource, object: &Object) -> Result<Option<Value>, Stat
             resource.versions.iter().find(of).unwrap_or(resource.stored())
         }
     };
-    if let Some(custom) = &served.custom
-        && custom.read(&mut tree, object.json.len()).is_err()
-    {
+    let custom = served.custom.as_ref();
+    let is_cut = custom.is_some_and(|custom| custom.read(&mut tree, object.json.len()).is_err());
+    if is_cut {
         tracing::warn!(key = %object.key, "a stored object is shown without all of its defaults: they are too many");
     }
-    Ok((tree != stored).then_some(tree))
+    Ok((is_cut || tree != stored).then_some((tree, is_cut)))
 }
 
 /// The first deletion of a definition marks it, and lets no object of its kind begin.

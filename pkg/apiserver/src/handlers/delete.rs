@@ -194,9 +194,13 @@ pub fn as_planned(
     beside: Vec<Op>,
 ) -> Result<Step, Status> {
     let managed = current.managed().clone();
+    let print = |object: &Value| match &current.object {
+        Some(found) => Printed::of_metadata(resource, found, object, &managed),
+        None => Printed::of(resource, object, &managed),
+    };
     Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {
         Plan::Pending => Step::Keep,
-        Plan::Mark(marked) => Step::Put(Printed::of(resource, &marked, &managed)?, Vec::new()),
+        Plan::Mark(object) => Step::Put(print(&object)?, Vec::new()),
         Plan::Remove(mut last) => {
             managers::put(&mut last, &managed);
             Step::Remove(last, beside)

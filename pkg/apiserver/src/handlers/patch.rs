@@ -6,7 +6,6 @@ use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation, json};
 use mk8s_api::go;
-use mk8s_api::meta;
 use mk8s_api::patch;
 use mk8s_api::schema::Schema;
 use mk8s_api::status::{FieldError, Status};
@@ -186,7 +185,9 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         },
         _ => Reads::Whole,
     };
-    let with_managers = kind == PatchType::Json && patch.as_ref().is_ok_and(|patch| reaches_managers(&patch.change));
+    // To others the managers need not be there.
+    let reaches_managers = |patch: &Patch| patch::reaches(&patch.change, &["metadata", "managedFields"]);
+    let with_managers = kind == PatchType::Json && patch.as_ref().is_ok_and(reaches_managers);
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, warnings| {
         if current.object.is_none() {
             return Err(call.not_found());
@@ -212,15 +213,6 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
     });
     let updated = updated.await.map_err(|status| status.warned(&warnings))?;
     answer(call, StatusCode::OK, updated.written, &warnings).await
-}
-
-/// Whether an operation of a JSON patch names managers, or what they lie in: to others they need not be there.
-fn reaches_managers(patch: &Value) -> bool {
-    const PATH: &str = "/metadata/managedFields";
-    let operations = patch.as_array().into_iter().flatten();
-    let mut paths =
-        operations.flat_map(|operation| [meta::string(operation, &["path"]), meta::string(operation, &["from"])]);
-    paths.any(|path| path.starts_with(PATH) || path == "/metadata")
 }
 
 /// How a tree is brought into its type.

@@ -167,11 +167,11 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
                 create_revision,
                 mod_revision: revision,
             };
-            let current = noted.filter(|noted| Arc::ptr_eq(&noted.resource, &resource));
+            let current = noted.filter(|noted| noted.is_whole && Arc::ptr_eq(&noted.resource, &resource));
             let is_past = current.is_none() && resource.stored().custom.is_some();
             let mut object = Object::new(resource, stored, current);
             if is_past {
-                // Its request began before the definition was what it is now.
+                // Its request began before the definition was what it is now, or left it as it was stored before that.
                 object = crd::read(object);
             }
             let object = Arc::new(object);
