@@ -34,13 +34,13 @@ pub struct Unsent(Mutex<Accounts>);
 
 #[derive(Default)]
 struct Accounts {
-    known: HashMap<Whose, Weak<Account>>,
+    known: HashMap<Owner, Weak<Account>>,
     /// How many there may be before those are looked for that nobody has any more.
     enough: usize,
 }
 
 /// A flow, and the service account of it; empty: all together.
-type Whose = (u64, Box<str>);
+type Owner = (u64, Box<str>);
 
 /// Who makes an answer: this server, or who stands behind it.
 #[derive(Clone, Copy)]

@@ -99,7 +99,7 @@ async fn collection(
         "" => (list::snapshot_for(call, query, true).await?, None),
         _ => list::after(call, query)?,
     };
-    let snapshot = snapshot.known_as(&call.row.resource);
+    let snapshot = snapshot.known_as(&call.row.resource).await?;
     let matching: Vec<Arc<Object>> = if call.row.webhook().is_some() {
         list::converted(call, &snapshot, after.as_deref(), filter, query.limit)
             .await?

@@ -51,7 +51,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     } else {
         resume(call, &options)?
     };
-    from.snapshot = from.snapshot.known_as(&call.row.resource);
+    from.snapshot = from.snapshot.known_as(&call.row.resource).await?;
     let mut page = Page {
         revision: from.snapshot.revision,
         ..Page::default()

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Scope};
+use mk8s_api::status::Status;
+use mk8s_supervisor::job;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -124,14 +126,22 @@ impl Snapshot {
         }
     }
 
-    /// The same as who took the objects for those of a resource knows them, though a definition changed since.
-    pub fn known_as(self, resource: &Arc<Resource>) -> Snapshot {
+    /// The same as who took the objects for those of a resource knows them, though a definition changed since: then all of
+    /// them are read anew, which holds up nobody else.
+    ///
+    /// # Errors
+    /// One can't be.
+    pub async fn known_as(self, resource: &Arc<Resource>) -> Result<Snapshot, Status> {
         let own = self.iter().next().map(|object| object.resource());
         if own.is_none_or(|own| Arc::ptr_eq(own, resource)) {
-            return self;
+            return Ok(self);
         }
-        let known = self.iter().map(|object| object.clone().known_as(resource)).collect();
-        self.with(known)
+        let resource = resource.clone();
+        let reading = job::blocking("objects of a version before", move || {
+            let known = self.iter().map(|object| object.clone().known_as(&resource)).collect();
+            self.with(known)
+        });
+        reading.await.map_err(|failed| Status::internal(failed.to_string()))
     }
 
     /// How many objects follow a key.
@@ -587,6 +597,20 @@ mod tests {
             object: Some(object),
         };
         cache.apply(std::iter::once(change), Instant::now());
+    }
+
+    /// A list that is on its way while its kind changes reads all objects anew: nobody else waits for that.
+    #[tokio::test]
+    async fn what_is_read_anew_is_read_beside_the_runtime() {
+        let cache = config_maps();
+        put(&cache, 3, 10);
+        let (own, other) = (cache.resource(), Arc::new(Resource::clone(&cache.resource())));
+        let at_once = futures::FutureExt::now_or_never(cache.list("").known_as(&own));
+        assert!(at_once.is_some_and(|known| known.is_ok()));
+        let mut anew = std::pin::pin!(cache.list("").known_as(&other));
+        assert!(futures::poll!(&mut anew).is_pending());
+        let known = anew.await.unwrap();
+        assert!(Arc::ptr_eq(known.iter().next().unwrap().resource(), &other));
     }
 
     fn pinned(cache: &ResourceCache) -> (usize, u64) {

@@ -153,7 +153,7 @@ pub(super) struct Ring {
     lost: Vec<(Box<str>, Floor)>,
     bytes: usize,
     /// Bytes that came since the namespaces' shares were last looked at.
-    came: usize,
+    bytes_since_look: usize,
     /// How many of the newest keep frames, and the bytes that those may come to.
     framed: usize,
     framed_bytes: usize,
@@ -166,7 +166,7 @@ struct Slot {
     event: Option<Arc<Event>>,
 }
 
-const SLOT: usize = size_of::<Slot>();
+const SLOT_BYTES: usize = size_of::<Slot>();
 /// How many namespaces may have lost more than all have.
 const MOST_LOST: usize = 64;
 
@@ -202,7 +202,7 @@ impl Ring {
             },
             lost: Vec::new(),
             bytes: 0,
-            came: 0,
+            bytes_since_look: 0,
             framed: 0,
             framed_bytes: 0,
             bounds,
@@ -210,8 +210,8 @@ impl Ring {
     }
 
     pub fn push(&mut self, event: Arc<Event>, now: Instant) {
-        self.bytes += event.weight() + SLOT;
-        self.came += event.weight() + SLOT;
+        self.bytes += event.weight() + SLOT_BYTES;
+        self.bytes_since_look += event.weight() + SLOT_BYTES;
         self.framed_bytes += event.framed_weight();
         self.framed += 1;
         self.events.push_back(Slot {
@@ -235,8 +235,8 @@ impl Ring {
     pub fn shed(&mut self, now: Instant) {
         let bounds = self.bounds;
         // All of them are read for it: once for many.
-        if self.bytes > bounds.bytes && self.came > bounds.bytes / 8 {
-            self.came = 0;
+        if self.bytes > bounds.bytes && self.bytes_since_look > bounds.bytes / 8 {
+            self.bytes_since_look = 0;
             self.shed_largest();
         }
         while let Some(oldest) = self.events.front() {
@@ -254,7 +254,7 @@ impl Ring {
                     self.framed_bytes -= event.framed_weight();
                 }
             }
-            self.bytes -= SLOT;
+            self.bytes -= SLOT_BYTES;
             self.base += 1;
             self.events.pop_front();
         }
@@ -363,12 +363,16 @@ mod tests {
     use super::*;
 
     fn event(size: usize) -> Arc<Event> {
+        event_of("configmaps/default/a", 1, size)
+    }
+
+    fn event_of(key: &str, revision: u64, size: usize) -> Arc<Event> {
         let value = format!(
             r#"{{"metadata":{{"resourceVersion":"1"}},"data":"{}"}}"#,
             "x".repeat(size)
         );
         let entry = mk8s_store::Entry {
-            key: "/registry/core/configmaps/default/a".into(),
+            key: format!("/registry/core/{key}").into(),
             revision_at: value.find("1\"}").unwrap_or_default(),
             value: value.into(),
             create_revision: 1,
@@ -376,7 +380,75 @@ mod tests {
         };
         let config_maps = registry::find("", "v1", "configmaps").expect("a row");
         let object = Arc::new(Object::new(config_maps.clone(), entry, None));
-        Arc::new(Event::new(EventKind::Added, 1, object, None, Instant::now()))
+        Arc::new(Event::new(EventKind::Added, revision, object, None, Instant::now()))
+    }
+
+    const SMALL: Bounds = Bounds {
+        bytes: 1 << 20,
+        ..OF_RESOURCE
+    };
+
+    fn prefix(namespace: &str) -> String {
+        format!("/registry/core/configmaps/{namespace}/")
+    }
+
+    /// A thousand events of a namespace, more than a small ring holds; the revision of the last.
+    fn fill(ring: &mut Ring, namespace: &str, mut revision: u64) -> u64 {
+        for _ in 0..1000 {
+            revision += 1;
+            ring.push(event_of(&format!("{namespace}/a"), revision, 1000), Instant::now());
+        }
+        revision
+    }
+
+    #[test]
+    fn when_too_many_namespaces_have_lost_something_all_have() {
+        let mut ring = Ring::new(0, &SMALL);
+        for index in 1..=MOST_LOST as u64 {
+            let floor = Floor {
+                revision: 10 * index,
+                position: index,
+            };
+            ring.lost.push((prefix(&format!("n{index}")).into(), floor));
+        }
+        assert_eq!((ring.floor(&prefix("quiet")), ring.floor(&prefix("n1"))), (0, 10));
+        fill(&mut ring, "configmaps/last", 1000);
+        assert_eq!((ring.floor(&prefix("quiet")), ring.floor(&prefix("n2"))), (10, 20));
+        assert!(ring.from(0, &prefix("quiet")).is_none() && ring.from(1, &prefix("quiet")).is_some());
+        assert!(ring.from(1, &prefix("n2")).is_none() && ring.lost.len() == MOST_LOST);
+    }
+
+    #[test]
+    fn what_has_no_namespace_loses_its_own() {
+        let mut ring = Ring::new(0, &SMALL);
+        let last = fill(&mut ring, "nodes", 0);
+        let floor = ring.floor("/registry/core/nodes/");
+        assert!((1..last).contains(&floor), "{floor}");
+        let held = ring.from(ring.position_after(floor), "/registry/core/nodes/");
+        assert_eq!(held.map(Iterator::count), usize::try_from(last - floor).ok());
+        assert!(ring.from(0, "/registry/core/nodes/").is_none());
+        // Where every event keeps its frames there are only the oldest.
+        let mut ring = Ring::new(0, &OF_VALUE);
+        let last = fill(&mut ring, "nodes", 0);
+        assert!(ring.lost.is_empty() && ring.base > 0 && ring.floor("") == last - ring.events.len() as u64);
+    }
+
+    #[test]
+    fn a_place_that_is_empty_when_it_is_the_oldest_is_nobody_elses_loss() {
+        let mut ring = Ring::new(0, &SMALL);
+        ring.push(event_of("configmaps/quiet/a", 1, 1000), Instant::now());
+        fill(&mut ring, "configmaps/busy", 1);
+        let lost = ring.floor(&prefix("busy"));
+        assert!(ring.floor(&prefix("quiet")) == 0 && lost > 1);
+        // The quiet one's event is over its age, and so the oldest places are empty.
+        ring.shed(Instant::now() + SMALL.keep + std::time::Duration::from_secs(1));
+        assert_eq!(ring.newest_first().last().map(|event| event.revision), Some(lost + 1));
+        assert_eq!((ring.base, ring.floor(&prefix("quiet"))), (lost, 1));
+        assert_eq!(ring.floor(&prefix("busy")), lost);
+        assert!(
+            ring.from(1, &prefix("quiet"))
+                .is_some_and(|mut held| held.next().is_some())
+        );
     }
 
     fn made(event: &Event) -> bool {
