@@ -10,7 +10,7 @@ use crate::json;
 use crate::value::{Failure, List, Map, Text, Value};
 
 /// How often one evaluation compares an item with another that may be like it: less than a second.
-const MOST_COMPARED: u32 = 1_000_000;
+pub const MOST_COMPARED: u32 = 1_000_000;
 
 thread_local! {
     /// How often it has, in the evaluation that this thread is at: values that are compared know nothing of whose they are.
@@ -20,6 +20,11 @@ thread_local! {
 /// Another evaluation begins on this thread.
 pub(crate) fn begin() {
     COMPARED.set(0);
+}
+
+/// How often the evaluation that ended here has.
+pub(crate) fn end() -> u32 {
+    COMPARED.take()
 }
 
 /// Whether it has compared so much that nothing it says counts.

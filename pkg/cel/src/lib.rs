@@ -28,6 +28,7 @@ mod types;
 mod value;
 
 pub use decl::{Decl, Source};
+pub use digest::MOST_COMPARED;
 pub use env::Env;
 pub use estimate::Range;
 pub use library::regex::compile as compile_pattern;

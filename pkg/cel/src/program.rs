@@ -9,7 +9,7 @@ use crate::estimate::{self, Range};
 use crate::eval::Plan;
 use crate::types::Type;
 use crate::value::{Failure, Outcome, Value};
-use crate::{check, json, parse, source};
+use crate::{check, digest, json, parse, source};
 
 /// An expression that cannot be: everything that is wrong with it, with the places.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,8 @@ pub enum Binding<'a> {
 pub struct Evaluation {
     /// What it cost, in the units of [`Compiled::cost`].
     pub cost: u64,
+    /// How many items it compared one by one, [`crate::MOST_COMPARED`] at most but for one.
+    pub compared: u32,
     pub outcome: Result<Answer, Failure>,
 }
 
@@ -117,7 +119,11 @@ impl Program {
             Value::String(text) => Answer::String(text.to_string()),
             other => Answer::Other(other.literal()),
         });
-        Evaluation { cost, outcome }
+        Evaluation {
+            cost,
+            compared: digest::end(),
+            outcome,
+        }
     }
 }
 

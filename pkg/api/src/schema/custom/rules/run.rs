@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mk8s_cel::{Answer, Binding, Failure};
+use mk8s_cel::{Answer, Binding, Evaluation, Failure, MOST_COMPARED};
 use serde_json::Value;
 
 use super::super::correlate::Old;
@@ -116,6 +116,8 @@ struct Stop;
 
 struct Run {
     budget: u64,
+    /// How many comparisons are left, which cost next to nothing and take their time.
+    comparisons: u32,
     ruling: Ruling,
     /// Whether a value is what it was: all new items of a list ask that of the list.
     unchanged: HashMap<*const Value, bool>,
@@ -125,6 +127,7 @@ impl Run {
     fn new(budget: u64) -> Run {
         Run {
             budget,
+            comparisons: MOST_COMPARED,
             ruling: Ruling::default(),
             unchanged: HashMap::new(),
         }
@@ -259,7 +262,7 @@ impl Run {
         };
         let bindings = [Binding::Declared(place.value, &all.decl), old];
         let evaluation = program.evaluate(&bindings, PER_CALL);
-        if self.spend(evaluation.cost).is_err() {
+        if self.spend(&evaluation).is_err() {
             self.error(invalid(path, place.node, OUT_OF_BUDGET));
             return Err(Stop);
         }
@@ -289,9 +292,12 @@ impl Run {
         }
     }
 
-    /// Takes a cost from what is left.
-    fn spend(&mut self, cost: u64) -> Result<(), Stop> {
-        self.budget = self.budget.checked_sub(cost).ok_or(Stop)?;
+    /// Takes what an evaluation cost from what is left; one that was stopped says so itself.
+    fn spend(&mut self, evaluation: &Evaluation) -> Result<(), Stop> {
+        self.budget = self.budget.checked_sub(evaluation.cost).ok_or(Stop)?;
+        if evaluation.outcome != Err(Failure::Cost) {
+            self.comparisons = self.comparisons.checked_sub(evaluation.compared).ok_or(Stop)?;
+        }
         Ok(())
     }
 
@@ -374,7 +380,7 @@ impl Run {
             plain => plain,
         };
         let evaluation = program.evaluate(&[bindings[0], old], PER_CALL);
-        if self.spend(evaluation.cost).is_err() {
+        if self.spend(&evaluation).is_err() {
             return Err("messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run".into());
         }
         match evaluation.outcome {
