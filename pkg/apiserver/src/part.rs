@@ -45,7 +45,7 @@ pub fn judge<'a>(
     old: &'a Value,
 ) -> Result<Cow<'a, Value>, Status> {
     match (rest, resource.semantics.status_by_itself) {
-        (Some(rest), Some(is)) if !is(new, old) => rest.whole(old.clone()).map(Cow::Owned),
+        (Some(rest), Some(by_itself)) if !by_itself(new, old) => rest.whole(old.clone()).map(Cow::Owned),
         _ => Ok(Cow::Borrowed(old)),
     }
 }

@@ -20,7 +20,8 @@ const KINDS: [(&str, &str); 3] = [
 pub fn pod_status_by_itself(new: &Value, old: &Value) -> bool {
     let (status, before) = (&new["status"], &old["status"]);
     let nominated = text(status, "nominatedNodeName");
-    status.get("resourceClaimStatuses").is_none_or(Value::is_null)
+    let claims = status.get("resourceClaimStatuses");
+    (claims.is_none_or(Value::is_null) || claims == before.get("resourceClaimStatuses"))
         && (nominated.is_empty() || nominated == text(before, "nominatedNodeName"))
         && KINDS
             .iter()
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_the_spec_has_a_say_in() {
-        let old = json!({"status": {"nominatedNodeName": "n"}});
+        let old = json!({"status": {"nominatedNodeName": "n", "resourceClaimStatuses": [{"name": "b"}]}});
         for (status, expected) in [
             (
                 json!({"phase": "Running", "containerStatuses": [{"name": "a", "state": {"running": {}}}]}),
@@ -146,6 +147,7 @@ mod tests {
             (json!({"nominatedNodeName": "n"}), true),
             (json!({"nominatedNodeName": "m"}), false),
             (json!({"resourceClaimStatuses": [{"name": "c"}]}), false),
+            (json!({"resourceClaimStatuses": [{"name": "b"}]}), true),
         ] {
             assert_eq!(
                 pod_status_by_itself(&json!({"status": status}), &old),
@@ -153,5 +155,9 @@ mod tests {
                 "{status}"
             );
         }
+        // And it has none in what stays as it is.
+        let mut errors = Errors::new();
+        crate::validation::pod_status(&old, &old, &mut errors);
+        assert!(errors.is_empty());
     }
 }

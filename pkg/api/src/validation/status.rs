@@ -211,7 +211,9 @@ pub fn pod_status(new: &Value, old: &Value, errors: &mut Errors) {
     }
     let spec = &old["spec"];
     super::pod_transitions::transitions(status, &old["status"], spec, &path, errors);
-    claim_statuses(status, spec, &path.child("resourceClaimStatuses"), errors);
+    if status.get("resourceClaimStatuses") != object::at(old, &["status", "resourceClaimStatuses"]) {
+        claim_statuses(status, spec, &path.child("resourceClaimStatuses"), errors);
+    }
     addresses(status, &old["status"], "podIPs", &path, errors);
     if let Some((_, first)) = each(status, "hostIPs").next()
         && text(first, "ip") != text(status, "hostIP")
