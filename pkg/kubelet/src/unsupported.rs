@@ -107,6 +107,33 @@ const OF_VOLUME: [OfVolume; 3] = [
     }),
 ];
 
+/// A bound that nobody keeps to. It is no reason to wait: a pod that stays below it runs as it would with it.
+const UNHEEDED_OF_CONTAINER: OfContainer = ("resources.limits[ephemeral-storage]", |own| {
+    let limits = own.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    limits.is_some_and(|limits| limits.contains_key("ephemeral-storage"))
+});
+const UNHEEDED_OF_VOLUME: OfVolume = ("emptyDir.sizeLimit", |volume| {
+    let source = volume.empty_dir.as_ref();
+    source.is_some_and(|own| own.size_limit.is_some() && own.medium.as_deref() != Some("Memory"))
+});
+
+/// The first bound of the pod that this node does not keep it to, by its path.
+pub fn unheeded(pod: &Pod) -> Option<String> {
+    let (field, asks) = UNHEEDED_OF_CONTAINER;
+    let of = |list: &str, containers: &[Container]| {
+        let index = containers.iter().position(asks)?;
+        Some(format!("spec.{list}[{index}].{field}"))
+    };
+    let of_volumes = || {
+        let (field, asks) = UNHEEDED_OF_VOLUME;
+        let index = pod::spec(pod).volumes.iter().flatten().position(asks)?;
+        Some(format!("spec.volumes[{index}].{field}"))
+    };
+    of("initContainers", pod::init_containers(pod))
+        .or_else(|| of("containers", pod::containers(pod)))
+        .or_else(of_volumes)
+}
+
 /// Whether this host confines processes by their SELinux labels.
 pub fn enforces_selinux() -> bool {
     std::fs::read("/sys/fs/selinux/enforce").is_ok_and(|text| text.starts_with(b"1"))
@@ -160,6 +187,32 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn bounds_that_nobody_keeps_to_are_named_and_hold_no_pod() {
+        let limits = |list: Value| json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": list}}]});
+        let empty_dir = |source: Value| json!({"containers": [], "volumes": [{"name": "v", "emptyDir": source}]});
+        for (spec, expected) in [
+            (
+                limits(json!({"ephemeral-storage": "1Gi"})),
+                Some("spec.containers[1].resources.limits[ephemeral-storage]"),
+            ),
+            (limits(json!({"cpu": "1"})), None),
+            (
+                empty_dir(json!({"sizeLimit": "1Gi"})),
+                Some("spec.volumes[0].emptyDir.sizeLimit"),
+            ),
+            (empty_dir(json!({"sizeLimit": "1Gi", "medium": "Memory"})), None),
+            (empty_dir(json!({})), None),
+        ] {
+            let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            assert_eq!(
+                (unheeded(&pod).as_deref(), field(&pod, false)),
+                (expected, None),
+                "{spec}"
+            );
+        }
+    }
 
     /// Each spec is held by the field that stands beside it, and of each of the rows there is one.
     #[track_caller]

@@ -125,6 +125,14 @@ pub fn requests(pod: &Pod) -> Resources {
         .map_or_else(Resources::default, |spec| fold(spec, |own| told.requests(own)))
 }
 
+/// Whether the pod leaves others more of something than before.
+pub fn gives_room(before: &Pod, now: &Pod) -> bool {
+    let (before, mut both) = (requests(before), requests(now));
+    let now = both.clone();
+    both.max(&before);
+    both != now
+}
+
 /// The same for scores, where a container without a request counts as a small one.
 pub fn nonzero_requests(pod: &Pod) -> Resources {
     let told = Told::of(pod);
@@ -271,6 +279,23 @@ mod tests {
             .unwrap();
             let asked = (requests(&pod).milli_cpu, nonzero_requests(&pod).milli_cpu);
             assert_eq!(asked, (expected, expected), "{asks} {has:?} {pending}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_asks_for_less_of_something_gives_room() {
+        let asks = |list: serde_json::Value| {
+            let container = json!({"name": "c", "resources": {"requests": list}});
+            pod(json!({"containers": [container]}))
+        };
+        let one = asks(json!({"cpu": "1", "memory": "1Gi", "x.y/z": "1"}));
+        for (now, gives) in [
+            (json!({"cpu": "1", "memory": "1Gi", "x.y/z": "1"}), false),
+            (json!({"cpu": "2", "memory": "1Gi", "x.y/z": "1"}), false),
+            (json!({"cpu": "500m", "memory": "2Gi", "x.y/z": "1"}), true),
+            (json!({"cpu": "1", "memory": "1Gi"}), true),
+        ] {
+            assert_eq!(gives_room(&one, &asks(now.clone())), gives, "{now}");
         }
     }
 

@@ -1,9 +1,10 @@
-//! What a pod may ask for that decisions do not weigh yet: no node is right for it, and the pod's condition names the field.
-//! A row goes when the scheduler learns it.
+//! What a pod may ask for that decisions do not weigh yet. Where it is a demand no node is right for the pod, and its condition names
+//! the field; where it is a wish the pod is bound without, and an event names the field. A row goes when the scheduler learns it.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 type Row = (&'static str, fn(&PodSpec) -> bool);
 
@@ -37,17 +38,47 @@ const ROWS: [Row; 7] = [
     }),
 ];
 
+const WISHES: [Row; 3] = [
+    ("affinity.podAffinity", |spec| {
+        let affinity = spec
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.pod_affinity.as_ref());
+        affinity.is_some_and(|own| !none(&own.preferred_during_scheduling_ignored_during_execution))
+    }),
+    ("affinity.podAntiAffinity", |spec| {
+        let affinity = spec
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        affinity.is_some_and(|own| !none(&own.preferred_during_scheduling_ignored_during_execution))
+    }),
+    ("topologySpreadConstraints.nodeTaintsPolicy", |spec| {
+        let mut constraints = spec.topology_spread_constraints.iter().flatten();
+        constraints.any(|constraint| constraint.node_taints_policy.as_deref() == Some("Honor"))
+    }),
+];
+
 fn none<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// The first field of the pod that no decision can weigh, by its path.
 pub fn field(pod: &Pod) -> Option<String> {
+    first(&ROWS, pod, REQUIRED)
+}
+
+/// The first wish of the pod that no decision weighs, by its path.
+pub fn wish(pod: &Pod) -> Option<String> {
+    first(&WISHES, pod, PREFERRED)
+}
+
+fn first(rows: &[Row], pod: &Pod, affinity: &str) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let (field, _) = ROWS.iter().find(|(_, asks)| asks(spec))?;
+    let (field, _) = rows.iter().find(|(_, asks)| asks(spec))?;
     let of_affinity = field.starts_with("affinity.");
     Some(match of_affinity {
-        true => format!("spec.{field}.{REQUIRED}"),
+        true => format!("spec.{field}.{affinity}"),
         false => format!("spec.{field}"),
     })
 }
@@ -90,6 +121,35 @@ mod tests {
         for (spec, expected) in rows {
             let text = spec.to_string();
             assert_eq!(of(spec).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn wishes_are_no_demands() {
+        let weighted = json!([{"weight": 1, "podAffinityTerm": {"topologyKey": "z"}}]);
+        let spread = json!({"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", "nodeTaintsPolicy": "Honor"});
+        let of = |kind: &str| json!({"containers": [], "affinity": {kind: {PREFERRED: weighted}}});
+        for (spec, expected) in [
+            (
+                of("podAffinity"),
+                Some("spec.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution"),
+            ),
+            (
+                of("podAntiAffinity"),
+                Some("spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution"),
+            ),
+            (
+                json!({"containers": [], "topologySpreadConstraints": [spread]}),
+                Some("spec.topologySpreadConstraints.nodeTaintsPolicy"),
+            ),
+            (
+                json!({"containers": [], "affinity": {"podAffinity": {PREFERRED: []}}}),
+                None,
+            ),
+            (json!({"containers": []}), None),
+        ] {
+            let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            assert_eq!((wish(&pod).as_deref(), field(&pod)), (expected, None), "{spec}");
         }
     }
 }

@@ -45,6 +45,10 @@ impl PodWorker {
                         .map_or_else(clock::now, |t| t.0)
                 });
                 self.hold_objects();
+                if let Some(field) = unsupported::unheeded(&self.pod).filter(|_| !adopted) {
+                    let text = unsupported::message(&field);
+                    self.agent.pod_event(&self.pod, "Warning", "NotEnforced", text);
+                }
             }
             Err(verdict) => {
                 let text = verdict.message.clone();

@@ -116,6 +116,11 @@ fn same(old: &Pod, new: &Pod) -> bool {
         && resources::requests(old) == resources::requests(new)
 }
 
+fn has_node(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+    node.is_some_and(|node| !node.is_empty())
+}
+
 /// Which filters a node's change may please.
 fn helps(old: &Node, new: &Node) -> u32 {
     let taints = |n: &Node| n.spec.as_ref().and_then(|s| s.taints.clone());
@@ -238,6 +243,7 @@ impl Scheduler {
     fn pod_event(&mut self, event: Event<Pod>) {
         match event {
             Event::Applied { old, new } => {
+                let mut gives_room = false;
                 if let Some(old) = old {
                     if same(&old, &new) {
                         return;
@@ -245,8 +251,13 @@ impl Scheduler {
                     if old.metadata.uid != new.metadata.uid {
                         self.pod_gone(&old);
                     }
+                    // One that is nowhere yet has none to give.
+                    gives_room = has_node(&old) && resources::gives_room(&old, &new);
                 }
                 self.pod_applied(new);
+                if gives_room {
+                    self.room_is_free();
+                }
             }
             Event::Deleted(old) => self.pod_gone(&old),
         }
@@ -368,6 +379,11 @@ impl Scheduler {
             let message = format!("Successfully assigned {} to {node}", pod.key());
             self.recorder
                 .event(&reference(&pod.pod), "Normal", "Scheduled", "Binding", &message);
+            if let Some(field) = crate::unsupported::wish(&pod.pod) {
+                let message = format!("{field}: not weighed in this version of mk8s");
+                self.recorder
+                    .event(&reference(&pod.pod), "Warning", "NotWeighed", "Binding", &message);
+            }
             return;
         };
         // Bound after all, as an event has told since: the room is the pod's.
@@ -473,48 +489,4 @@ fn reference(pod: &Pod) -> ObjectReference {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::convert::Infallible;
-
-    use kube::client::Body;
-    use serde_json::json;
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn room_of_a_binding_that_failed_is_free_unless_the_pod_is_there() {
-        let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
-        let client = Client::new(tower::service_fn(serve), "d");
-        let scope = Supervisor::new(CancellationToken::new());
-        let pod = |deleted: bool, node: Option<&str>| -> Arc<Pod> {
-            let deleted = deleted.then_some("2024-01-01T00:00:00Z");
-            let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p", "deletionTimestamp": deleted},
-                "spec": {"containers": [{"name": "c"}], "nodeName": node}});
-            Arc::new(serde_json::from_value(pod).unwrap())
-        };
-        for (meanwhile, counted, queued) in [
-            (None, false, true),
-            (Some(pod(true, None)), false, false),
-            (Some(pod(false, Some("n"))), true, false),
-            (Some(pod(true, Some("n"))), true, false),
-        ] {
-            let recorder = SeriesRecorder::new(client.clone(), crate::NAME, "test", &scope);
-            let mut state = Scheduler::new(client.clone(), recorder);
-            state.pod_applied(pod(false, None));
-            let info = state.queue.pop().unwrap();
-            state.bind(info.clone(), "n".to_owned());
-            if let Some(event) = meanwhile {
-                state.pod_applied(event);
-            }
-            let binding = Binding {
-                pod: info,
-                node: "n".to_owned(),
-            };
-            state.bound(binding, Err(JobError::Cancelled { job: "binding" }.into()));
-            assert_eq!(state.queue.get("p").is_some(), queued);
-            assert_eq!(state.cache.remove_pod("p"), counted);
-        }
-    }
-}
+mod tests;
