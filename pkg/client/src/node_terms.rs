@@ -1,12 +1,16 @@
-//! Node selectors: a pod's nodeSelector and node affinity, parsed once.
+//! Node selectors: a pod's nodeSelector and node affinity, parsed once. Scheduler and node agent ask the same: what the one binds,
+//! the other must not turn away.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
-use crate::info::NodeInfo;
+/// A node's labels.
+type Labels = BTreeMap<String, String>;
 
 /// Terms of which one has to hold, and labels that all have to.
 #[derive(Debug, Default)]
-pub struct Terms {
+pub struct NodeTerms {
     labels: Vec<(String, String)>,
     /// None: no affinity asked for. Empty: no node fits.
     terms: Option<Vec<Term>>,
@@ -36,12 +40,12 @@ enum Test {
     Never,
 }
 
-impl Terms {
+impl NodeTerms {
     /// The node that this pod has to have.
     pub fn required(pod: &Pod) -> Self {
-        let Some(spec) = &pod.spec else { return Terms::default() };
+        let Some(spec) = &pod.spec else { return Self::default() };
         let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-        Terms {
+        Self {
             labels: spec
                 .node_selector
                 .iter()
@@ -69,7 +73,7 @@ impl Terms {
                 let terms = Term::new(&p.preference).into_iter().collect();
                 (
                     i64::from(p.weight),
-                    Terms {
+                    Self {
                         labels: Vec::new(),
                         terms: Some(terms),
                     },
@@ -79,12 +83,12 @@ impl Terms {
     }
 
     /// Does the node fit?
-    pub fn matches(&self, node: &NodeInfo) -> bool {
-        self.labels.iter().all(|(key, value)| node.label(key) == Some(value))
+    pub fn matches(&self, node: &str, labels: &Labels) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self
                 .terms
                 .as_ref()
-                .is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
+                .is_none_or(|terms| terms.iter().any(|term| term.matches(node, labels)))
     }
 }
 
@@ -100,12 +104,14 @@ impl Term {
         (!term.labels.is_empty() || !term.fields.is_empty()).then_some(term)
     }
 
-    fn matches(&self, node: &NodeInfo) -> bool {
-        self.labels.iter().all(|r| r.matches(node.label(&r.key)))
+    fn matches(&self, node: &str, labels: &Labels) -> bool {
+        self.labels
+            .iter()
+            .all(|r| r.matches(labels.get(&r.key).map(String::as_str)))
             && self
                 .fields
                 .iter()
-                .all(|r| r.matches((r.key == "metadata.name").then_some(node.name.as_str())))
+                .all(|r| r.matches((r.key == "metadata.name").then_some(node)))
     }
 }
 
@@ -151,53 +157,45 @@ impl Requirement {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
     use super::*;
+    use serde_json::{Value, json};
 
     #[test]
-    fn requirements_hold_as_their_operator_says() {
-        let mut node = NodeInfo::named("n1");
-        node.set_node(Arc::new(
-            serde_json::from_value(
-                serde_json::json!({"metadata": {"name": "n1", "labels": {"zone": "a", "cores": "8"}}}),
-            )
-            .unwrap(),
-        ));
-        for (key, operator, values, expected) in [
-            ("zone", "In", vec!["a", "b"], true),
-            ("zone", "NotIn", vec!["a"], false),
-            ("disk", "NotIn", vec!["a"], true),
-            ("disk", "DoesNotExist", vec![], true),
-            ("zone", "Exists", vec![], true),
-            ("cores", "Gt", vec!["4"], true),
-            ("cores", "Lt", vec!["4"], false),
-            ("zone", "Gt", vec!["4"], false),
+    fn selectors_and_terms() {
+        let labels: BTreeMap<String, String> = [("disk", "ssd"), ("cores", "8")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
+        let name = |operator: &str, value: &str| json!({"matchFields": [{"key": "metadata.name", "operator": operator, "values": [value]}]});
+        let both = json!({"matchExpressions": [
+            {"key": "disk", "operator": "Exists"}, {"key": "gpu", "operator": "Exists"}]});
+        for (selector, terms, expected) in [
+            (json!({"disk": "ssd"}), Value::Null, true),
+            (json!({"disk": "hdd"}), Value::Null, false),
+            (json!({}), json!([expression("disk", "In", &["hdd", "ssd"])]), true),
+            (json!({}), json!([expression("disk", "NotIn", &["ssd"])]), false),
+            (json!({}), json!([expression("gpu", "NotIn", &["x"])]), true),
+            (json!({}), json!([expression("gpu", "Exists", &[])]), false),
+            (json!({}), json!([expression("gpu", "DoesNotExist", &[])]), true),
+            (json!({}), json!([expression("cores", "Gt", &["4"])]), true),
+            (json!({}), json!([expression("cores", "Lt", &["4"])]), false),
+            (json!({}), json!([expression("disk", "Gt", &["4"])]), false),
+            (json!({}), json!([name("In", "node-a")]), true),
+            (json!({}), json!([name("In", "node-b")]), false),
+            (json!({}), json!([both]), false),
+            (json!({}), json!([both, name("In", "node-a")]), true),
+            (json!({}), json!([{}]), false),
+            (json!({}), json!([]), false),
+            (json!({"disk": "hdd"}), json!([name("In", "node-a")]), false),
         ] {
-            let pod = serde_json::from_value(
-                serde_json::json!({"metadata": {}, "spec": {"containers": [], "affinity": {"nodeAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-                    {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]}}}}}),
-            )
-            .unwrap();
-            assert_eq!(Terms::required(&pod).matches(&node), expected, "{key} {operator}");
+            let mut spec = json!({"containers": [], "nodeSelector": selector});
+            if !terms.is_null() {
+                let required = json!({"nodeSelectorTerms": terms});
+                spec["affinity"] =
+                    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}});
+            }
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+            assert_eq!(NodeTerms::required(&pod).matches("node-a", &labels), expected, "{spec}");
         }
-    }
-
-    #[test]
-    fn terms_are_alternatives_an_empty_one_never_holds_and_fields_name_the_node() {
-        let node = NodeInfo::named("n1");
-        let matches = |terms: serde_json::Value| {
-            let pod = serde_json::from_value(
-                serde_json::json!({"metadata": {}, "spec": {"containers": [], "affinity": {"nodeAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}}),
-            )
-            .unwrap();
-            Terms::required(&pod).matches(&node)
-        };
-        let named = |name: &str| serde_json::json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]});
-        assert!(!matches(serde_json::json!([{}])));
-        assert!(matches(serde_json::json!([named("n2"), named("n1")])));
-        assert!(!matches(serde_json::json!([named("n2")])));
     }
 }

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use mk8s_client::{HostPort, host_ports};
+use mk8s_client::{HostPort, NodeTerms, host_ports};
 use parking_lot::Mutex;
 
 use crate::agent::Agent;
+use crate::pod;
 use crate::record::Verdict;
 use crate::resources::qos::Class;
 use crate::resources::{self, qos};
-use crate::{affinity, pod};
 
 #[derive(Default)]
 pub struct Admission {
@@ -105,7 +105,7 @@ fn check_alone(pod: &Pod, node: &str, labels: &BTreeMap<String, String>) -> Resu
             ));
         }
     }
-    if !affinity::fits(pod, node, labels) {
+    if !NodeTerms::required(pod).matches(node, labels) {
         return Err(refused(
             "NodeAffinity",
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",

@@ -10,7 +10,6 @@
 //! process of ours to go on running, and is found again by its labels in containerd.
 
 mod admission;
-mod affinity;
 mod agent;
 mod backoff;
 mod cache;

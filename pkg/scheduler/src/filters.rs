@@ -105,7 +105,7 @@ fn taints(pod: &PodInfo, node: &NodeInfo) -> Option<Objection> {
 }
 
 fn affinity(pod: &PodInfo, node: &NodeInfo) -> Option<Objection> {
-    if pod.required.matches(node) {
+    if node.is_one_of(&pod.required) {
         return None;
     }
     object(

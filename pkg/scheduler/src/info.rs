@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
-use mk8s_client::{HostPort, host_ports};
+use mk8s_client::{HostPort, NodeTerms, host_ports};
 
-use crate::affinity::Terms;
 use crate::resources::{self, Resources};
 
 /// A pod as the scheduler sees it.
@@ -21,9 +20,9 @@ pub struct PodInfo {
     /// The host ports it takes.
     pub ports: Vec<HostPort>,
     /// Where it has to go: nodeSelector and required node affinity.
-    pub required: Terms,
+    pub required: NodeTerms,
     /// Where it would like to go, with weights.
-    pub preferred: Vec<(i64, Terms)>,
+    pub preferred: Vec<(i64, NodeTerms)>,
 }
 
 impl PodInfo {
@@ -34,8 +33,8 @@ impl PodInfo {
         PodInfo {
             nonzero: resources::nonzero_requests(&pod),
             ports: pod.spec.as_ref().map(host_ports).unwrap_or_default(),
-            required: Terms::required(&pod),
-            preferred: Terms::preferred(&pod),
+            required: NodeTerms::required(&pod),
+            preferred: NodeTerms::preferred(&pod),
             requests,
             pod,
         }
@@ -185,12 +184,18 @@ impl NodeInfo {
 
     /// A label of the node.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.node
-            .as_ref()?
-            .metadata
-            .labels
-            .as_ref()?
-            .get(key)
-            .map(String::as_str)
+        self.labels().get(key).map(String::as_str)
+    }
+
+    /// None before the node is known.
+    fn labels(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let node = self.node.as_ref();
+        node.and_then(|node| node.metadata.labels.as_ref()).unwrap_or(&NONE)
+    }
+
+    /// Whether it is one of those.
+    pub fn is_one_of(&self, terms: &NodeTerms) -> bool {
+        terms.matches(&self.name, self.labels())
     }
 }

@@ -4,7 +4,6 @@
 //! pods are [`spread`] by. It alternates between taking in events and deciding for the next pod ([`cycle`], pure). A decision is assumed in
 //! the cache at once and bound in the background, so that the next decision counts on it before the API server has answered.
 
-pub mod affinity;
 pub mod cache;
 pub mod counts;
 pub mod cycle;

@@ -63,7 +63,7 @@ fn untolerated_preferences(pod: &PodInfo, node: &NodeInfo) -> i64 {
 fn preferred_affinity(pod: &PodInfo, node: &NodeInfo) -> i64 {
     pod.preferred
         .iter()
-        .filter(|(_, terms)| terms.matches(node))
+        .filter(|(_, terms)| node.is_one_of(terms))
         .map(|(weight, _)| weight)
         .sum()
 }

@@ -190,7 +190,7 @@ impl Spread {
                 let Some(node) = cache.node(name).filter(|node| node.node.is_some()) else {
                     continue;
                 };
-                let counted = comparable(node) && (!constraint.honours_affinity || pod.required.matches(node));
+                let counted = comparable(node) && (!constraint.honours_affinity || node.is_one_of(&pod.required));
                 if counted && let Some(at) = place(node, &constraint.key).and_then(|place| count_at.get_mut(place)) {
                     *at += count;
                 }
