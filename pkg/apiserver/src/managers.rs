@@ -59,30 +59,45 @@ pub fn put(object: &mut Value, managed: &Managed) {
 
 /// The managers that a write starts from: the object's own, unless the request names others, who may own nothing. None
 /// where there are none, or none are wanted.
-fn starting_from(own: &Managed, sent: Option<&Value>) -> Option<Managed> {
+fn starting_from(own: &Managed, sent: Option<&Value>, versions: &dyn Versions) -> Option<Managed> {
     let known = |managed: &Managed| Some(managed.clone()).filter(|managed| !managed.is_empty());
     let Some(sent) = sent else { return known(own) };
     if apply::is_reset(sent) {
         return None;
     }
     // Clients that do not understand them do not take them away.
-    Managed::from_value(sent).ok().or_else(|| known(own))
+    match Managed::from_value(sent) {
+        Ok(sent) => Some(apply::fit(&sent, versions)),
+        Err(_) => known(own),
+    }
 }
 
 /// The managers of an object that is created. `object` is in stored form, with its defaults.
 pub fn created(call: &Call, object: &Value, sent: Option<&Value>) -> Managed {
-    let before = starting_from(&Managed::NOBODY, sent).unwrap_or_default();
-    let writer = writer(call, &call.row.api_version, Operation::Update);
-    let shown = view(&call.row, object);
-    let Some(empty) = call.row.empty() else {
-        return before;
-    };
     // Versions that a client names of an object that was never there are as good as this one.
     let versions = Resourceful {
         forms: None,
         ..Resourceful::of(call)
     };
+    let before = starting_from(&Managed::NOBODY, sent, &versions).unwrap_or_default();
+    if !may_be_of(&call.row, &before) {
+        return Managed::NOBODY;
+    }
+    let writer = writer(call, &call.row.api_version, Operation::Update);
+    let shown = view(&call.row, object);
+    let Some(empty) = call.row.empty() else {
+        return before;
+    };
     record(&before, empty, &shown, &writer, &versions)
+}
+
+/// Whether managers can be those of a row's objects: upstream can't compare a custom object in versions that it never had, nor
+/// any in what is no version, and knows no managers then. Others are left out one by one.
+fn may_be_of(row: &Row, managed: &Managed) -> bool {
+    let mut versions = managed.entries().iter().map(|entry| &*entry.owner().api_version);
+    let is_custom = row.served().custom.is_some();
+    let known = |version: &str| row.resource.versions.iter().any(|own| own.api_version() == version);
+    versions.all(|version| version.matches('/').count() < 2 && (!is_custom || known(version)))
 }
 
 /// The managers of an object that is changed; both states are in stored form. Where a webhook has no answer they stay as they
@@ -108,7 +123,7 @@ fn changed_as_known(call: &Call, current: &Current, new: &Value, sent: Option<&V
     let own = current.managed();
     // Through a subresource nobody edits them.
     let sent = sent.filter(|_| call.info.subresource.is_empty());
-    let Some(before) = starting_from(own, sent) else {
+    let Some(before) = starting_from(own, sent, &Resourceful::of(call)) else {
         // What nobody was said to own so far belongs to nobody until it is applied.
         return Managed::NOBODY;
     };

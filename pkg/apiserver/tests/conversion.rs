@@ -301,6 +301,30 @@ fn selectable(url: &str, bundle: &str) -> Value {
     definition
 }
 
+/// What a version's schema lacks is not shown in it, whatever a webhook makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_version_lacks_is_not_shown_in_it() {
+    let answer = |body: axum::body::Bytes| async move {
+        let review: Value = serde_json::from_slice(&body).unwrap();
+        let mut answer = convert(&review, false);
+        for object in answer["response"]["convertedObjects"].as_array_mut().unwrap() {
+            object["spec"]["extra"] = 1.into();
+        }
+        answer.to_string()
+    };
+    let (url, bundle) = listen(axum::Router::new().route("/convert", axum::routing::post(answer))).await;
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &selectable(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    let car =
+        json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"color": "red"}});
+    assert_eq!(api.post(OLD, &car).await.0, 201);
+    let (one, all) = (api.get(&format!("{NEW}/a")).await.1, api.get(NEW).await.1);
+    for object in [&one, &all["items"][0]] {
+        assert_eq!(object["spec"], json!({"paint": {"color": "red"}}), "{object}");
+    }
+}
+
 /// Where a webhook makes the form that is shown, selectors are asked of that, not of what is stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn selectors_are_asked_of_what_is_shown() {

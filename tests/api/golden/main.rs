@@ -82,5 +82,6 @@ areas! {
     removed
     requests
     storage
+    versions
     workloads
 }

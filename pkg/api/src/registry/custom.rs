@@ -178,6 +178,13 @@ impl Custom {
         }
     }
 
+    /// Takes out what the schema lacks. Told of nobody: who wrote it was, if it was so then.
+    pub fn prune(&self, object: &mut Value) {
+        if let Some(schema) = self.schema().filter(|_| !self.preserves) {
+            let _ = custom::admit(object, schema, true);
+        }
+    }
+
     /// What is shown of an object that is stored in so many bytes.
     ///
     /// # Errors
@@ -186,7 +193,6 @@ impl Custom {
         let Some(schema) = self.schema().filter(|_| !self.preserves) else {
             return Ok(());
         };
-        // Told of nobody: who wrote it was, if it was so then.
         let _ = custom::admit(object, schema, true);
         custom::default_shown(object, schema, stored)
     }
@@ -196,9 +202,7 @@ impl Custom {
     /// # Errors
     /// There is no room for the stored version's defaults.
     pub fn keep(&self, object: &mut Value) -> Result<(), custom::TooLarge> {
-        if let Some(schema) = self.schema().filter(|_| !self.preserves) {
-            let _ = custom::admit(object, schema, true);
-        }
+        self.prune(object);
         self.fill(object)
     }
 

@@ -153,7 +153,7 @@ impl Served {
         meta::set(object, &["apiVersion"], stored.api_version());
     }
 
-    /// The other way.
+    /// The other way. Of a custom object what its version lacks is not shown; defaults are the stored version's.
     pub fn from_stored(&self, stored: &Served, object: &mut Value) {
         if self.is_stored_as(stored) {
             return;
@@ -162,6 +162,9 @@ impl Served {
             (convert.from_stored)(object);
         }
         meta::set(object, &["apiVersion"], self.api_version());
+        if let Some(custom) = &self.custom {
+            custom.prune(object);
+        }
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {

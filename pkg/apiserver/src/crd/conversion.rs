@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mk8s_api::registry::Resource;
 use mk8s_api::registry::custom::Webhook;
 use mk8s_api::status::{self, Status};
 use mk8s_api::validation::{self, Errors, Path};
@@ -48,7 +49,18 @@ async fn asked_for(call: &Call, object: Value, wanted: &str) -> Result<Value, St
     if let Some(turn) = turn {
         turn.hold().await?;
     }
-    converted.pop().ok_or_else(|| failure("no object is left".into()))
+    let mut converted = converted.pop().ok_or_else(|| failure("no object is left".into()))?;
+    prune(&call.row.resource, &mut converted);
+    Ok(converted)
+}
+
+/// Takes out of what a webhook made what its version lacks.
+fn prune(resource: &Resource, object: &mut Value) {
+    let version = meta::api_version(object);
+    let served = resource.versions.iter().find(|served| served.api_version() == version);
+    if let Some(custom) = served.and_then(|served| served.custom.as_ref()) {
+        custom.prune(object);
+    }
 }
 
 /// Which form an object is wanted in.
@@ -81,7 +93,8 @@ pub async fn objects(state: &State, row: &Row, mut found: Vec<Arc<Object>>) -> R
         (asked, rest) = rest.split_at(rest.iter().take_while(fits).count());
         let trees: Result<Vec<Value>, Status> = asked.iter().map(|at| found[*at].value()).collect();
         let converted = convert(state.webhooks(), webhook, trees?, &row.api_version).await?;
-        for (at, tree) in asked.iter().zip(converted) {
+        for (at, mut tree) in asked.iter().zip(converted) {
+            prune(&row.resource, &mut tree);
             found[*at] = Arc::new(write::in_form(&found[*at], row.resource.clone(), &tree)?);
         }
     }
