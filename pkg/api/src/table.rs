@@ -55,8 +55,8 @@ pub fn of_one(printed: Printed<'_>, look: Look, list_metadata: Value, now: Times
 }
 
 /// The Table of a Scale, whatever it is the scale of.
-pub fn of_scale(scale: &Value, look: Look, now: Timestamp) -> Value {
-    let columns = columns::scale();
+pub fn of_scale(scale: &Value, is_custom: bool, look: Look, now: Timestamp) -> Value {
+    let columns = columns::scale(is_custom);
     let version = meta::at(scale, &["metadata", "resourceVersion"]);
     let row = entry(&columns, scale, scale, look, now);
     table(

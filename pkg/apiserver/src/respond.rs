@@ -111,7 +111,7 @@ pub fn shape_scale(call: &Call, scale: Value) -> Result<Value, Status> {
         Shape::Object => scale,
         Shape::Metadata => table::partial_metadata(scale, look),
         Shape::MetadataList => return Err(no_list("*autoscaling.Scale")),
-        Shape::Table => table::of_scale(&scale, look),
+        Shape::Table => table::of_scale(&call.row, &scale, look),
     })
 }
 

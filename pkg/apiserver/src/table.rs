@@ -53,9 +53,9 @@ pub fn of_one(row: &Row, stored: &Value, look: Look) -> Value {
     table::of_one(row.printed(stored, &shown), look, metadata, jiff::Timestamp::now())
 }
 
-/// A table of one Scale.
-pub fn of_scale(scale: &Value, look: Look) -> Value {
-    table::of_scale(scale, look, jiff::Timestamp::now())
+/// A table of one Scale, that of an object of the row.
+pub fn of_scale(row: &Row, scale: &Value, look: Look) -> Value {
+    table::of_scale(scale, row.served().custom.is_some(), look, jiff::Timestamp::now())
 }
 
 pub fn columns(row: &Row) -> Value {

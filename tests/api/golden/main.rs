@@ -74,6 +74,7 @@ areas! {
     managers
     network
     parts
+    paths
     pods
     proxy
     ranges

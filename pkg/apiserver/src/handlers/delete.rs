@@ -13,7 +13,7 @@ use mk8s_api::{meta, time};
 use mk8s_store::Op;
 use serde_json::{Value, json};
 
-use super::list_body::{Page, Source, respond_list};
+use super::list_body::{Source, respond_list};
 use super::{answer, decode, list};
 use crate::admission::{Operation, Options};
 use crate::at_once;
@@ -94,22 +94,9 @@ async fn collection(
     filter: &Filter,
     options: &DeleteOptions,
 ) -> Result<Response<Body>, Status> {
-    let (snapshot, after) = match &*query.continue_token {
-        // As upstream, which lists what it deletes by pages.
-        "" => (list::snapshot_for(call, query, true).await?, None),
-        _ => list::after(call, query)?,
-    };
-    let snapshot = snapshot.known_as(&call.row.resource).await?;
-    let matching: Vec<Arc<Object>> = if call.row.webhook().is_some() {
-        list::converted(call, &snapshot, after.as_deref(), filter, query.limit)
-            .await?
-            .0
-    } else {
-        let most = if query.limit > 0 { query.limit } else { usize::MAX };
-        let matching = snapshot.iter_after(after.as_deref());
-        let matching = matching.filter(|object| filter.matches(object));
-        matching.take(most).cloned().collect()
-    };
+    // As upstream, which lists what it deletes by pages.
+    let from = list::begin(call, query, true).await?;
+    let (mut page, matching) = list::cut(call, &from, filter, query.limit).await?;
     if !matching.is_empty() {
         call.refuse_unsupported()?;
     }
@@ -130,11 +117,7 @@ async fn collection(
     }
     // Told is what was found, not what was left of it.
     let items = conversion::objects(&call.server, &call.row, matching).await?;
-    let page = Page {
-        revision: snapshot.revision,
-        source: Source::Items(items.into_iter()),
-        ..Page::default()
-    };
+    page.source = Source::Items(items.into_iter());
     respond_list(call, page).await
 }
 

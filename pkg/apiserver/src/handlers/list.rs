@@ -41,39 +41,30 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     if let Some(page) = by_index(call, &options, &filter) {
         return respond_list(call, page).await;
     }
-    let mut from = if options.continue_token.is_empty() {
-        Resumed {
-            snapshot: snapshot_for(call, &options, options.limit > 0).await?,
-            after: None,
-            left: None,
-            since: now(),
-        }
-    } else {
-        resume(call, &options)?
-    };
-    from.snapshot = from.snapshot.known_as(&call.row.resource).await?;
+    let from = begin(call, &options, options.limit > 0).await?;
     let mut page = Page {
         revision: from.snapshot.revision,
         ..Page::default()
     };
-    if call.row.webhook().is_some() {
-        let (items, more) = converted(call, &from.snapshot, from.after.as_deref(), &filter, options.limit).await?;
-        cut(call, &mut page, &from, &filter, items, more)?;
-    } else if let (Some(name), false) = (filter.name(), namespace.is_empty() && call.row.resource.is_namespaced()) {
+    let plain = call.row.webhook().is_none();
+    if let (true, Some(name), false) = (
+        plain,
+        filter.name(),
+        namespace.is_empty() && call.row.resource.is_namespaced(),
+    ) {
         let key = cache.key(namespace, name);
         let found = from.snapshot.get(&key).filter(|object| filter.matches(object)).cloned();
         page.source = Source::Items(found.into_iter().collect::<Vec<_>>().into_iter());
-    } else if options.limit == 0 {
+    } else if options.limit > 0 || !plain {
+        let items;
+        (page, items) = cut(call, &from, &filter, options.limit).await?;
+        page.source = Source::Items(items.into_iter());
+    } else {
         page.source = Source::Snapshot {
             snapshot: from.snapshot,
             after: from.after,
             filter,
         };
-    } else {
-        let matching = from.snapshot.iter_after(from.after.as_deref());
-        let mut matching = matching.filter(|object| filter.matches(object));
-        let items = matching.by_ref().take(options.limit).cloned().collect();
-        cut(call, &mut page, &from, &filter, items, matching.next().is_some())?;
     }
     respond_list(call, page).await
 }
@@ -83,7 +74,7 @@ const LOOK: usize = 500;
 
 /// What selectors pick of a snapshot where a webhook makes the objects' form, which is what they are asked of: up to
 /// `limit` (0: all) of them, and whether there are more.
-pub async fn converted(
+async fn converted(
     call: &Call,
     snapshot: &Snapshot,
     after: Option<&str>,
@@ -133,7 +124,7 @@ fn by_index(call: &Call, options: &ListOptions, filter: &Filter) -> Option<Page>
 ///
 /// # Errors
 /// 400 for what is no revision, 410 for one that is forgotten, 504 for one that does not come.
-pub async fn snapshot_for(call: &Call, options: &ListOptions, is_paged: bool) -> Result<Snapshot, Status> {
+async fn snapshot_for(call: &Call, options: &ListOptions, is_paged: bool) -> Result<Snapshot, Status> {
     let (cache, namespace) = (call.cache()?, &call.info.namespace);
     let Some(revision) = options.revision()? else {
         return Ok(cache.list(namespace));
@@ -180,7 +171,7 @@ fn too_old() -> Status {
 }
 
 /// Where a list goes on, or begins.
-struct Resumed {
+pub struct Resumed {
     snapshot: Snapshot,
     /// The last key that was shown.
     after: Option<Arc<str>>,
@@ -190,9 +181,23 @@ struct Resumed {
     since: u64,
 }
 
-/// What is left after the page of a continue token, and the last key of it.
-pub fn after(call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<Arc<str>>), Status> {
-    resume(call, options).map(|from| (from.snapshot, from.after))
+/// Where the list begins that is asked for: as [`snapshot_for`] says, or after the page of a continue token.
+///
+/// # Errors
+/// Those of [`snapshot_for`], 400 for an ill token, 410 for one whose time is over.
+pub async fn begin(call: &Call, options: &ListOptions, is_paged: bool) -> Result<Resumed, Status> {
+    let mut from = if options.continue_token.is_empty() {
+        Resumed {
+            snapshot: snapshot_for(call, options, is_paged).await?,
+            after: None,
+            left: None,
+            since: now(),
+        }
+    } else {
+        resume(call, options)?
+    };
+    from.snapshot = from.snapshot.known_as(&call.row.resource).await?;
+    Ok(from)
 }
 
 fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
@@ -323,17 +328,32 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// Makes a page of some objects; where there are more, with what leads on to them.
-fn cut(
+/// The next up to `limit` (0: all) of the objects that selectors pick, and the page of them that is still without them; where
+/// there are more, with what leads on to them.
+///
+/// # Errors
+/// What a conversion webhook's are, of a kind that has one.
+pub async fn cut(
     call: &Call,
-    page: &mut Page,
     from: &Resumed,
     filter: &Filter,
-    items: Vec<Arc<Object>>,
-    more: bool,
-) -> Result<(), Status> {
+    limit: usize,
+) -> Result<(Page, Vec<Arc<Object>>), Status> {
+    let snapshot = &from.snapshot;
+    let (items, more) = if call.row.webhook().is_some() {
+        converted(call, snapshot, from.after.as_deref(), filter, limit).await?
+    } else {
+        let most = if limit > 0 { limit } else { usize::MAX };
+        let matching = snapshot.iter_after(from.after.as_deref());
+        let mut matching = matching.filter(|object| filter.matches(object));
+        let items: Vec<_> = matching.by_ref().take(most).cloned().collect();
+        (items, matching.next().is_some())
+    };
+    let mut page = Page {
+        revision: snapshot.revision,
+        ..Page::default()
+    };
     if more {
-        let snapshot = &from.snapshot;
         let start = items.last().map_or("", |last| &last.key[snapshot.prefix().len()..]);
         // With a selector upstream does not count either.
         let left = filter.is_everything().then(|| {
@@ -351,8 +371,7 @@ fn cut(
         call.cache()?.pin(snapshot);
         call.server.schedule_pin_expiry();
     }
-    page.source = Source::Items(items.into_iter());
-    Ok(())
+    Ok((page, items))
 }
 
 #[cfg(test)]

@@ -92,25 +92,30 @@ pub fn replication_controller() -> Vec<Column> {
     columns
 }
 
-/// Of a Scale, which is a view of any of these.
-pub fn scale() -> Vec<Column> {
+/// Of a Scale, which is a view of any of these, or of a custom resource.
+pub fn scale(is_custom: bool) -> Vec<Column> {
     fn replicas(scale: &Value, part: &str) -> Value {
         meta::i64_at(scale, &[part, "replicas"]).unwrap_or(0).into()
     }
-    let name = Column {
+    let plain = Column {
         format: "".into(),
         ..name()
     };
-    vec![
-        name,
+    let mut columns = if is_custom {
+        super::custom_default()
+    } else {
+        vec![plain, age()]
+    };
+    let replicas = [
         integer("Desired", "How many instances are wanted.", |scale, _| {
             replicas(scale, "spec")
         }),
         integer("Available", "How many instances there are.", |scale, _| {
             replicas(scale, "status")
         }),
-        age(),
-    ]
+    ];
+    columns.splice(1..1, replicas);
+    columns
 }
 
 pub fn stateful_set() -> Vec<Column> {
