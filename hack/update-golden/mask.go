@@ -69,21 +69,23 @@ func maskObject(value map[string]any) map[string]any {
 	out := make(map[string]any, len(value))
 	for key, item := range value {
 		text, isText := item.(string)
+		// Of a part that was picked, the key is the pointer to it.
+		name := key[strings.LastIndex(key, "/")+1:]
 		switch {
-		case key == "resourceVersion" && isText && isNumber(text) && text != "0":
+		case name == "resourceVersion" && isText && isNumber(text) && text != "0":
 			out[key] = "<revision>"
-		case key == "continue" && text != "":
+		case name == "continue" && text != "":
 			out[key] = "<continue>"
-		case key == "nodePort" && isDynamicPort(item):
+		case name == "nodePort" && isDynamicPort(item):
 			out[key] = "<port>"
-		case key == "finalizers":
+		case name == "finalizers":
 			// Some of them come out of a set.
 			out[key] = sorted(mask(item), func(finalizer any) string { text, _ := finalizer.(string); return text })
-		case key == "managedFields":
+		case name == "managedFields":
 			out[key] = sorted(mask(item), manager)
-		case key == "cells":
+		case name == "cells":
 			out[key] = maskCells(item)
-		case key == "columnDefinitions":
+		case name == "columnDefinitions":
 			out[key] = withoutDescriptions(item)
 		default:
 			out[key] = mask(item)

@@ -70,8 +70,13 @@ func connect(dir string) *server {
 
 // ask gives code, warnings and body of an answer.
 func (s *server) ask(method, path string, body []byte) (int, []string, []byte) {
+	return s.askFor("application/json", method, path, body)
+}
+
+func (s *server) askFor(accept, method, path string, body []byte) (int, []string, []byte) {
 	request, err := http.NewRequest(method, s.url+path, bytes.NewReader(body))
 	must(err)
+	request.Header.Set("Accept", accept)
 	request.Header.Set("Authorization", "Bearer "+s.token)
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "golden")
@@ -120,6 +125,7 @@ func writeRequests(path string, cases []line, dir string) {
 		if created.Answer.Code == 201 && !seen[own.Kind] {
 			seen[own.Kind] = true
 			all = append(all, kind.life(name)...)
+			all = append(all, kind.applies(name)...)
 		}
 	}
 	var out bytes.Buffer
@@ -177,6 +183,8 @@ func (k kind) life(name string) []pair {
 	return []pair{
 		k.object("get", "GET", name),
 		k.list(name),
+		k.table(name),
+		k.wholeTable(name),
 		k.patch(name, "merge-patch", change, func(shown []byte) ([]byte, error) { return jsonpatch.MergePatch(shown, change) }),
 		k.patch(name, "strategic-merge-patch", change, func(shown []byte) ([]byte, error) {
 			object, err := legacyscheme.Scheme.New(versioned(k.line.Kind))

@@ -56,7 +56,8 @@ fn object(object: Map<String, Value>) -> Map<String, Value> {
     let mut masked = Map::new();
     for (key, value) in object {
         let is_text = value.as_str().unwrap_or_default();
-        let value = match &*key {
+        // Of a part that was picked, the key is the pointer to it.
+        let value = match key.rsplit('/').next().unwrap_or_default() {
             "resourceVersion" if is_text != "0" && is_text.parse::<u64>().is_ok() => json!("<revision>"),
             "continue" if !is_text.is_empty() => json!("<continue>"),
             "nodePort" if value.as_u64().is_some_and(|port| port >= 30_086) => json!("<port>"),
