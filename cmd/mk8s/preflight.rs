@@ -149,9 +149,10 @@ pub async fn routes(cluster: &Cluster) -> Vec<Problem> {
         match mk8s_network::overlapping_routes(&[range]).await {
             Ok(routes) => {
                 for (route, link) in routes {
+                    let link = link.map_or(String::new(), |link| format!(" of {link}"));
                     problems.extend(problem(
                         "RouteOverlap",
-                        format!("the {what} {range} overlaps the route {route} of {link}: remove it, or choose another range at init"),
+                        format!("the {what} {range} overlaps the route {route}{link}: remove it, or choose another range at init"),
                     ));
                 }
             }

@@ -352,13 +352,13 @@ impl Rtnl {
         Ok(found.into_iter().filter(is_ours).filter_map(route).collect())
     }
 
-    /// All IPv4 routes' destinations of the main table with the link they lead to.
-    pub async fn destinations(&self) -> Result<Vec<(Ipv4Net, Option<u32>)>> {
+    /// The destinations of the main table's IPv4 routes that mk8s did not make, with the link they lead to if it is one.
+    pub async fn foreign_routes(&self) -> Result<Vec<(Ipv4Net, Option<u32>)>> {
         let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
         let found = tried(|| "list routes".into(), collect(request.execute()).await)?;
         Ok(found
             .into_iter()
-            .filter(is_in_main)
+            .filter(|message| is_in_main(message) && !is_ours(message))
             .filter_map(|message| {
                 let link = message.attributes.iter().find_map(|attribute| match attribute {
                     RouteAttribute::Oif(link) => Some(*link),
@@ -383,12 +383,21 @@ impl Rtnl {
         tried(|| format!("route {} by {}", route.to, route.via), done)
     }
 
-    /// A range that is reached by a link without a gateway.
+    /// A range that is reached by a link without a gateway, whoever's route was there.
     pub async fn set_link_route(&self, to: Ipv4Net, link: u32) -> Result<()> {
         tried(
             || format!("route {to} to the bridge"),
             self.0.route().add(link_route(to, link)).replace().execute().await,
         )
+    }
+
+    /// As [`Rtnl::set_link_route`], but another's route to the same range stays; false then.
+    pub async fn add_link_route(&self, to: Ipv4Net, link: u32) -> Result<bool> {
+        let done = match self.0.route().add(link_route(to, link)).execute().await {
+            Err(error) if errno(&error) == libc::EEXIST => Ok(false),
+            done => done.map(|()| true),
+        };
+        tried(|| format!("route {to} to the bridge"), done)
     }
 
     pub async fn delete_link_route(&self, to: Ipv4Net, link: u32) -> Result<()> {

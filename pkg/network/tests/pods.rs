@@ -477,6 +477,10 @@ fn the_host_has_a_way_to_every_range_of_services() {
         let network = Network::open(config(dir.path())).await.unwrap();
         // As a manager of networks makes it, and a network in which no node is.
         sh("ip route add 10.97.0.0/16 via 10.0.0.254 metric 100; ip route add 10.50.0.0/16 via 10.0.0.254 metric 100");
+        // Ranges that are led to by no one link.
+        sh(
+            "ip route add blackhole 10.95.0.0/16; ip route add 10.51.0.0/16 nexthop via 10.0.0.254 nexthop via 10.0.0.253",
+        );
         network
             .services(ranges(&[
                 own,
@@ -484,13 +488,28 @@ fn the_host_has_a_way_to_every_range_of_services() {
                 "10.98.0.0/16",
                 "10.50.128.0/17",
                 "10.0.0.128/25",
+                "10.95.0.0/16",
+                "10.51.0.0/16",
             ]))
             .await
             .unwrap();
         assert!(to(own) && to("10.98.0.0/16"), "{}", sh("ip route"));
-        assert!(sh("ip route").contains("10.97.0.0/16 via 10.0.0.254"));
-        for another in ["10.97.0.0/16", "10.50.128.0/17", "10.0.0.128/25"] {
-            assert!(!to(another), "{}", sh("ip route"));
+        let routes = sh("ip route");
+        for own in [
+            "10.97.0.0/16 via 10.0.0.254",
+            "blackhole 10.95.0.0/16",
+            "nexthop via 10.0.0.253",
+        ] {
+            assert!(routes.contains(own), "{routes}");
+        }
+        for another in [
+            "10.97.0.0/16",
+            "10.50.128.0/17",
+            "10.0.0.128/25",
+            "10.95.0.0/16",
+            "10.51.0.0/16",
+        ] {
+            assert!(!to(another), "{routes}");
         }
         // A new process leaves the last one's until it is told.
         let network = Network::open(config(dir.path())).await.unwrap();
@@ -675,9 +694,10 @@ fn foreign_routes_are_named() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         Network::open(config(dir.path())).await.unwrap();
-        sh("ip route add 10.244.128.0/20 via 10.0.0.7");
+        sh("ip route add 10.244.128.0/20 via 10.0.0.7; ip route add unreachable 10.96.7.0/24");
         let ranges = ["10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()];
         let found = mk8s_network::overlapping_routes(&ranges).await.unwrap();
-        assert_eq!(found, [("10.244.128.0/20".parse().unwrap(), "eth0".to_owned())]);
+        let named = ("10.244.128.0/20".parse().unwrap(), Some("eth0".to_owned()));
+        assert_eq!(found, [("10.96.7.0/24".parse().unwrap(), None), named]);
     });
 }

@@ -361,23 +361,28 @@ impl Inner {
     async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>, known: &mut BTreeSet<Ipv4Net>) -> Result<()> {
         let have = self.rtnl.link_routes(self.bridge.index).await?;
         let others = foreign_routes(&self.rtnl).await?;
-        let (free, taken): (BTreeSet<_>, BTreeSet<_>) = ranges
+        let (free, mut taken): (BTreeSet<_>, BTreeSet<_>) = ranges
             .iter()
             .copied()
             .partition(|range| !others.iter().any(|(to, _)| overlap(range, to)));
-        let first = self.config.service_cidr;
-        for range in taken.difference(known).filter(|range| first != Some(**range)) {
-            tracing::warn!(%range, "the host has routes of its own in a range of Services: its own processes do not reach these");
-        }
-        *known = taken;
+        let further = |range: &&Ipv4Net| self.config.service_cidr != Some(**range);
         let mut done = Ok(());
         // One that cannot be set keeps none of the others from it.
-        for range in have.difference(&free).filter(|range| first != Some(**range)) {
+        for range in have.difference(&free).filter(further) {
             done = done.and(self.rtnl.delete_link_route(*range, self.bridge.index).await);
         }
-        for range in free.difference(&have) {
-            done = done.and(self.rtnl.set_link_route(*range, self.bridge.index).await);
+        for range in free.difference(&have).filter(further) {
+            match self.rtnl.add_link_route(*range, self.bridge.index).await {
+                Ok(true) => {}
+                // The host was quicker.
+                Ok(false) => drop(taken.insert(*range)),
+                Err(error) => done = done.and(Err(error)),
+            }
         }
+        for range in taken.difference(known).filter(further) {
+            tracing::warn!(%range, "the host has routes of its own in a range of Services: these stay, and mk8s makes none there");
+        }
+        *known = taken;
         done
     }
 
@@ -432,8 +437,9 @@ async fn forwarder(rtnl: &Rtnl) -> Result<Option<String>> {
     }
 }
 
-/// The routes of this host that overlap one of `ranges` and are not mk8s's: (route, link). For init's checks.
-pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, String)>> {
+/// The routes of this host that overlap one of `ranges` and are not mk8s's: (route, link). One by several links, or that lets
+/// nothing pass, has none. For init's checks.
+pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, Option<String>)>> {
     let mut others = foreign_routes(&Rtnl::open()?).await?;
     others.retain(|(to, _)| ranges.iter().any(|range| overlap(range, to)));
     Ok(others)
@@ -444,21 +450,16 @@ fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
 }
 
 /// The routes of this host that are not mk8s's, but for the default one: (route, link).
-async fn foreign_routes(rtnl: &Rtnl) -> Result<Vec<(Ipv4Net, String)>> {
-    let names: BTreeMap<u32, String> = rtnl
-        .links()
-        .await?
-        .into_iter()
-        .map(|link| (link.index, link.name))
-        .collect();
-    let ours: HashSet<Ipv4Net> = rtnl.routes().await?.into_iter().map(|route| route.to).collect();
-    Ok(rtnl
-        .destinations()
-        .await?
-        .into_iter()
-        .filter(|(to, _)| to.prefix_len() > 0 && !ours.contains(to))
-        .filter_map(|(to, link)| Some((to, names.get(&link?)?.clone())))
-        .filter(|(_, link)| ![names::BRIDGE, names::VXLAN].contains(&link.as_str()))
+async fn foreign_routes(rtnl: &Rtnl) -> Result<Vec<(Ipv4Net, Option<String>)>> {
+    let links = rtnl.links().await?.into_iter();
+    let names: BTreeMap<u32, String> = links.map(|link| (link.index, link.name)).collect();
+    let found = rtnl.foreign_routes().await?.into_iter();
+    Ok(found
+        .map(|(to, link)| (to, link.and_then(|link| names.get(&link).cloned())))
+        .filter(|(to, link)| {
+            let own = [names::BRIDGE, names::VXLAN];
+            to.prefix_len() > 0 && !link.as_deref().is_some_and(|link| own.contains(&link))
+        })
         .collect())
 }
 
