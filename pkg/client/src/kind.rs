@@ -5,6 +5,7 @@ use k8s_openapi::api::{
     core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
 };
 use kube::Resource;
+use mk8s_api::codec::cut::{Cut, cut};
 use serde::de::DeserializeOwned;
 
 /// A typed kind that can be watched.
@@ -12,8 +13,23 @@ pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + S
     /// An object from its JSON text.
     fn from_json(text: &[u8]) -> serde_json::Result<Self>;
 
-    /// Takes away what only the node that runs the object reads of it. See [`View::Packed`].
-    const TRIM: Option<fn(&mut Self)> = None;
+    /// What only the node that runs the object reads of it. See [`View::Packed`].
+    const TRIM: Option<Trim<Self>> = None;
+}
+
+/// What an object is decoded without.
+pub struct Trim<K> {
+    unread: &'static [Cut],
+    /// Takes away what a look at the object decides.
+    more: fn(&mut K),
+}
+
+impl<K> Trim<K> {
+    /// Of a type that has nothing to take away.
+    pub(crate) const NOTHING: Trim<K> = Trim {
+        unread: &[],
+        more: |_| (),
+    };
 }
 
 /// How an informer keeps its objects.
@@ -28,11 +44,13 @@ pub(crate) enum View {
 
 impl View {
     pub(crate) fn decode<K: Kind>(self, text: &[u8]) -> serde_json::Result<K> {
-        let mut object = K::from_json(text)?;
+        let trim = K::TRIM.filter(|_| self == View::Packed);
+        let unread = trim.as_ref().map_or(&[][..], |trim| trim.unread);
+        let mut object = K::from_json(&cut(text, unread))?;
         // Who writes it back leaves them as they are.
         object.meta_mut().managed_fields = None;
-        if let (View::Packed, Some(trim)) = (self, K::TRIM) {
-            trim(&mut object);
+        if let Some(trim) = trim {
+            (trim.more)(&mut object);
         }
         Ok(object)
     }
@@ -45,7 +63,7 @@ macro_rules! kinds {
                 serde_json::from_slice(text)
             }
 
-            $(const TRIM: Option<fn(&mut Self)> = Some($trim);)?
+            $(const TRIM: Option<Trim<Self>> = Some($trim);)?
         })*
     };
 }
@@ -63,7 +81,7 @@ kinds![
     core::Endpoints,
     core::Namespace,
     core::Node,
-    core::Pod => trim_pod,
+    core::Pod => POD,
     core::ReplicationController,
     core::Secret,
     core::Service,
@@ -73,22 +91,46 @@ kinds![
 ];
 
 /// What stays of a pod are its place, its state, and what it asks of the cluster: resources, ports, claims.
-fn trim_pod(pod: &mut core::Pod) {
-    let Some(spec) = &mut pod.spec else { return };
-    for container in spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten())
-    {
-        container.env = None;
-        container.env_from = None;
-        container.volume_mounts = None;
-    }
-    if let Some(volumes) = &mut spec.volumes {
-        volumes.retain(|volume| !is_of_its_node(volume));
-        volumes.shrink_to_fit();
-    }
-}
+const POD: Trim<core::Pod> = Trim {
+    unread: &[Cut {
+        field: "spec",
+        below: &[
+            Cut {
+                field: "containers",
+                below: OF_CONTAINERS,
+            },
+            Cut {
+                field: "initContainers",
+                below: OF_CONTAINERS,
+            },
+            Cut {
+                field: "volumes",
+                below: &[Cut {
+                    field: "projected",
+                    below: &[Cut::all("sources")],
+                }],
+            },
+        ],
+    }],
+    more: |pod| {
+        if let Some(volumes) = pod.spec.as_mut().and_then(|spec| spec.volumes.as_mut()) {
+            volumes.retain(|volume| !is_of_its_node(volume));
+            volumes.shrink_to_fit();
+        }
+    },
+};
+
+const OF_CONTAINERS: &[Cut] = &[
+    Cut::all("args"),
+    Cut::all("command"),
+    Cut::all("env"),
+    Cut::all("envFrom"),
+    Cut::all("lifecycle"),
+    Cut::all("livenessProbe"),
+    Cut::all("readinessProbe"),
+    Cut::all("startupProbe"),
+    Cut::all("volumeMounts"),
+];
 
 /// Whether a volume has no part in where its pod may run: any node makes it, of its own or of what the API server has.
 fn is_of_its_node(volume: &core::Volume) -> bool {

@@ -29,7 +29,7 @@ pub use host_ports::{HostPort, host_ports, lasting_containers};
 pub use http_feed::HttpFeed;
 pub use informer::{Index, Informer};
 pub use informers::Informers;
-pub use kind::Kind;
+pub use kind::{Kind, Trim};
 pub use node_terms::NodeTerms;
 pub use partial::Partial;
 pub use pauses::Pauses;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::feed::Selection;
 use crate::informer::Informer;
 use crate::informers::Informers;
-use crate::kind::Kind;
+use crate::kind::{Kind, Trim};
 
 /// An object of the storage or the networking group, without what nobody here reads of it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -118,5 +118,5 @@ impl Kind for Partial {
     }
 
     /// Nothing is left to take away, but of addresses and claims there are very many: they are kept as text.
-    const TRIM: Option<fn(&mut Self)> = Some(|_| ());
+    const TRIM: Option<Trim<Self>> = Some(Trim::NOTHING);
 }

@@ -33,13 +33,15 @@ pub fn with_labels<K: Kind>(index: &Index<K>, namespace: &str, labels: &BTreeMap
 }
 
 fn labelled<K: Kind>(prefix: &str, object: &K) -> Vec<String> {
-    let namespace = meta::namespace(object);
-    let each = meta::labels(object).iter().map(|label| key(prefix, namespace, label));
-    std::iter::once(format!("{prefix}{namespace}")).chain(each).collect()
+    let (namespace, labels) = (meta::namespace(object), meta::labels(object));
+    let mut keys = Vec::with_capacity(1 + labels.len());
+    keys.push([prefix, namespace].concat());
+    keys.extend(labels.iter().map(|label| key(prefix, namespace, label)));
+    keys
 }
 
 fn key(prefix: &str, namespace: &str, (label, value): (&String, &String)) -> String {
-    format!("{prefix}{namespace}/{label}={value}")
+    [prefix, namespace, "/", label, "=", value].concat()
 }
 
 /// The key that finds the fewest objects among which all with these labels are.

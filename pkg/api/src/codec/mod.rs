@@ -2,6 +2,7 @@
 //! and leaves the tree as upstream would print it; all three formats share that one pass.
 
 mod converter;
+pub mod cut;
 mod doubles;
 mod error;
 pub mod json;

@@ -26,7 +26,7 @@ impl Key {
         if namespace.is_empty() {
             Key(name.into())
         } else {
-            Key(format!("{namespace}/{name}").into())
+            Key([namespace, "/", name].concat().into())
         }
     }
 
