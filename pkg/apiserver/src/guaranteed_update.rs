@@ -64,6 +64,9 @@ pub enum Reads {
     Whole,
     /// What a write through `/status` may change; see `part`.
     Part,
+    /// Nothing, until the store says that the name is taken: one that was made up just now is nobody's but by rare chance,
+    /// and a look among many objects misses the caches at each step.
+    WhereTaken,
 }
 
 /// An object as an attempt finds it.
@@ -129,11 +132,13 @@ impl Written {
 /// Runs attempts until one is stored, refuses, or the time is over (504).
 pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) -> Result<Done, Status> {
     let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
+    let mut looks = target.dry_run || target.reads != Reads::WhereTaken;
     loop {
         if let Some(turn) = target.turn {
             turn.hold().await?;
         }
-        let found = target.find();
+        let found = looks.then(|| target.find()).flatten();
+        looks = true;
         let current = Current::of(found.clone(), target.reads)?;
         let step = attempts.attempt(current).await?;
         if target.dry_run {
@@ -227,7 +232,7 @@ impl Current {
             });
         };
         let (value, rest) = match reads {
-            Reads::Whole => (found.value()?, None),
+            Reads::Whole | Reads::WhereTaken => (found.value()?, None),
             Reads::Part => {
                 let (value, rest) = Rest::split(found)?;
                 (value, Some(rest))

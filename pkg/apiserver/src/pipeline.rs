@@ -51,7 +51,10 @@ pub async fn create(
             // Some defaults are made of the name.
             (call.row.resource.stored().default)(&mut object);
         }
-        let target = call.target(meta::namespace(&object), meta::name(&object), options.dry_run)?;
+        let mut target = call.target(meta::namespace(&object), meta::name(&object), options.dry_run)?;
+        if generated {
+            target.reads = Reads::WhereTaken;
+        }
         let mut creation = Creation {
             call,
             object: &mut object,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::Api;
-use mk8s_store::{Answer, Follower, Loaded, SledStore, Store, StoreError, Txn, TxnError};
+use mk8s_store::{Answer, Change, Follower, Loaded, Op, SledStore, Store, StoreError, Txn, TxnError};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -23,6 +23,8 @@ const LOST: usize = 2;
 /// All of them from now on.
 const HANGS: usize = 3;
 const CONFLICTS: usize = 4;
+/// The next one finds that another just wrote the same.
+const TAKEN: usize = 5;
 
 /// The embedded store, of which the next answer is lost when told so, or all others.
 struct Doubtful {
@@ -62,7 +64,7 @@ impl Store for Doubtful {
 
     fn txn(&self, txn: Txn) -> Answer {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let once = |next| matches!(next, TAKES_PLACE | LOST);
+        let once = |next| matches!(next, TAKES_PLACE | LOST | TAKEN);
         let now = self.next.load(Ordering::SeqCst);
         if once(now) {
             self.set(0);
@@ -91,6 +93,10 @@ impl Store for Doubtful {
                 let key = txn.ops[0].key.clone();
                 Answer::now(Err(TxnError::Conflict { key, actual: None }))
             }
+            TAKEN => {
+                drop(self.inner.txn(without_attachments(&txn)));
+                self.inner.txn(txn)
+            }
             _ => self.inner.txn(txn),
         }
     }
@@ -109,6 +115,52 @@ impl Store for Doubtful {
         }
         self.inner.close();
     }
+}
+
+fn without_attachments(txn: &Txn) -> Txn {
+    let ops = txn.ops.iter().map(|op| {
+        let Change::Put { value, revision_at, .. } = &op.change else {
+            panic!("only what is written is written again");
+        };
+        let change = Change::Put {
+            value: value.clone(),
+            revision_at: *revision_at,
+            attachment: None,
+        };
+        Op {
+            key: op.key.clone(),
+            expect: op.expect,
+            change,
+        }
+    });
+    Txn { ops: ops.collect() }
+}
+
+#[tokio::test]
+async fn a_generated_name_that_is_taken_is_made_up_anew() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "c-"}});
+    store.set(TAKEN);
+    let (code, made) = api.post(CMS, &object).await;
+    assert_eq!(code, 201, "{made}");
+    let (_, list) = api.get(CMS).await;
+    let names = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["metadata"]["name"]);
+    let names: Vec<&Value> = names.filter(|name| name.as_str().unwrap().starts_with("c-")).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.contains(&&made["metadata"]["name"]), "{names:?}");
+    // One that a client chose is his.
+    store.set(TAKEN);
+    let (code, refused) = api.post(CMS, &config_map("0")).await;
+    assert_eq!(
+        (code, refused["reason"].as_str()),
+        (409, Some("AlreadyExists")),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
