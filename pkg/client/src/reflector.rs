@@ -1,10 +1,10 @@
 //! Keeps an informer as the API server has it: reads its feed, and opens it again when it ends.
 
-use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use futures::StreamExt;
 use mk8s_supervisor::metrics;
+use nohash_hasher::IntSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
@@ -63,7 +63,7 @@ struct Place {
     /// The revision to go on from; none while a list is read.
     revision: Option<u64>,
     /// What the list that is read has named so far.
-    listed: HashSet<Key>,
+    listed: IntSet<Key>,
 }
 
 impl Place {

@@ -1,10 +1,11 @@
 //! A reader's changes. What waits for a slow reader is bounded by the objects there are, not by what happened to them: a
 //! key waits once, with the state that the reader saw last, and is looked up when the reader comes.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use nohash_hasher::IntMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -47,7 +48,7 @@ pub(crate) struct Mailbox<K> {
 struct Pending<K> {
     /// Every key of `changes`, and some that are there no more.
     order: VecDeque<Key>,
-    changes: HashMap<Key, Waiting<K>>,
+    changes: IntMap<Key, Waiting<K>>,
 }
 
 struct Waiting<K> {
@@ -110,7 +111,7 @@ impl<K> Mailbox<K> {
             }
         }
         if pending.changes.capacity() > KEPT {
-            pending.changes = HashMap::new();
+            pending.changes = IntMap::default();
             pending.order = VecDeque::new();
         }
         None

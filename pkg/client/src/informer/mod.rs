@@ -1,11 +1,14 @@
 //! An informer: all objects of a kind as the API server has them, and indexes over them. One reflector keeps it; many read
 //! it, or subscribe to its changes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Weak};
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, Hash, Hasher};
+use std::sync::{Arc, LazyLock, Weak};
 
 use mk8s_api::codec::json;
 use mk8s_api::stored::Stored;
+use nohash_hasher::{IntMap, IntSet, IsEnabled};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -17,16 +20,33 @@ use crate::subscription::{Mailbox, Subscription};
 /// several readers; the rest of a large cluster is not.
 const DECODED: usize = 2048;
 
-/// `namespace/name`, or `name` for objects of the cluster: one allocation, which map, indexes and mailboxes share.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key(Arc<str>);
+/// `namespace/name`, or `name` for objects of the cluster: one allocation, which map, indexes and mailboxes share, and one
+/// hash, which each of them would make anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    hash: u64,
+    text: Arc<str>,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl IsEnabled for Key {}
 
 impl Key {
     fn new(namespace: &str, name: &str) -> Self {
-        if namespace.is_empty() {
-            Key(name.into())
-        } else {
-            Key([namespace, "/", name].concat().into())
+        // Names are their users': whoever could choose what collides would slow all down.
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let text: Arc<str> = match namespace {
+            "" => name.into(),
+            _ => [namespace, "/", name].concat().into(),
+        };
+        Key {
+            hash: HASHER.hash_one(&*text),
+            text,
         }
     }
 
@@ -68,7 +88,7 @@ impl<K> Entry<K> {
 struct Keyed<K> {
     name: &'static str,
     keys_of: fn(&K) -> Vec<String>,
-    found: HashMap<Box<str>, HashSet<Key>>,
+    found: HashMap<Box<str>, IntSet<Key>>,
 }
 
 impl<K> Keyed<K> {
@@ -93,7 +113,7 @@ impl<K> Keyed<K> {
 }
 
 pub(crate) struct State<K> {
-    pub(crate) objects: HashMap<Key, Entry<K>>,
+    pub(crate) objects: IntMap<Key, Entry<K>>,
     indexes: Vec<Keyed<K>>,
     mailboxes: Vec<Weak<Mailbox<K>>>,
 }
@@ -113,7 +133,7 @@ impl<K: Kind> Shared<K> {
         Shared {
             view,
             state: RwLock::new(State {
-                objects: HashMap::new(),
+                objects: IntMap::default(),
                 indexes: Vec::new(),
                 mailboxes: Vec::new(),
             }),
@@ -214,7 +234,7 @@ impl<K: Kind> Shared<K> {
     }
 
     /// A list is whole: what it did not name is gone.
-    pub(crate) fn retain(&self, listed: &HashSet<Key>) {
+    pub(crate) fn retain(&self, listed: &IntSet<Key>) {
         let state = self.state.read();
         let gone: Vec<Key> = state
             .objects
@@ -389,7 +409,7 @@ impl<K: Kind> Index<K> {
     /// How many there are under `key`.
     pub fn count(&self, key: &str) -> usize {
         let state = self.shared.state.read();
-        state.indexes[self.at].found.get(key).map_or(0, HashSet::len)
+        state.indexes[self.at].found.get(key).map_or(0, IntSet::len)
     }
 }
 
