@@ -59,12 +59,15 @@ const MAX_NESTING: usize = 4;
 /// How many values a path may lead to for each that is in the object: unions multiply.
 const MAX_ALTERNATIVES: usize = 64;
 
+/// A step looks at each value that the one before led to; a list of all of an object's parts does not get shorter by many.
+const MAX_STEPS: usize = 64;
+
 impl JsonPath {
     /// The path of a text like `.status.conditions[?(@.type=="Ready")].status`; None where upstream's parser refuses it. One
     /// that would cost more than a few looks at each part of an object leads nowhere.
     pub fn parse(text: &str) -> Option<JsonPath> {
         let path = action(text, 0)?;
-        let bounded = path.descents() <= 1 && path.alternatives() <= MAX_ALTERNATIVES;
+        let bounded = path.descents() <= 1 && path.alternatives() <= MAX_ALTERNATIVES && path.steps() <= MAX_STEPS;
         Some(if bounded { path } else { JsonPath(vec![Step::Word]) })
     }
 
@@ -75,6 +78,15 @@ impl JsonPath {
             Step::Below => 1,
             _ => step.paths().map(JsonPath::descents).sum(),
         });
+        own.sum()
+    }
+
+    /// With those of its unions and filters.
+    fn steps(&self) -> usize {
+        let own = self
+            .0
+            .iter()
+            .map(|step| 1 + step.paths().map(JsonPath::steps).sum::<usize>());
         own.sum()
     }
 
@@ -506,7 +518,16 @@ mod tests {
     fn what_would_cost_much_leads_nowhere() {
         let object = json!({"a": {"b": ["x"]}});
         let unions = format!("..b{}", "[0,0]".repeat(7));
-        for text in ["..a..b", "..b[?(@..a)]", "..a[?(@.b == @..c)]", unions.as_str()] {
+        let literals = format!("..{}", " 1".repeat(1000));
+        let filters = format!("..{}", "[?(@.a)]".repeat(40));
+        for text in [
+            "..a..b",
+            "..b[?(@..a)]",
+            "..a[?(@.b == @..c)]",
+            &unions,
+            &literals,
+            &filters,
+        ] {
             let path = JsonPath::parse(text);
             assert_eq!(path.as_ref().map(|path| path.first(&object)), Some(None), "{text}");
             assert_eq!(path, JsonPath::parse("range"), "{text}");
