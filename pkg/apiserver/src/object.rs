@@ -133,7 +133,7 @@ impl Object {
     /// What the store has, where there may be no room for what is read of it.
     fn stored_without_the_rest(&self) -> Option<&mk8s_store::Entry> {
         let original = self.original.as_ref()?;
-        let has_room = !original.is_cut && self.json.len() < ROOM;
+        let has_room = !original.is_cut && self.json.len() + self.managed.printed_len() < ROOM;
         (!has_room).then_some(&original.entry)
     }
 
