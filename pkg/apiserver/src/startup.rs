@@ -92,9 +92,8 @@ pub async fn keep(state: Arc<State>, facts: Facts) {
         if let Err(status) = &written {
             tracing::error!(error = status.message, "what the cluster begins with can't be written");
         }
-        if written.is_err() || written.is_ok_and(|written| written.refused > 0) {
-            tokio::time::sleep(REFUSED).await;
-        }
+        let refused = written.is_err() || written.is_ok_and(|written| written.refused > 0);
+        tokio::time::sleep(if refused { REFUSED } else { AWAY }).await;
     }
 }
 
