@@ -206,7 +206,7 @@ fn read(code: u16, content: Option<&HeaderValue>, body: &[u8]) -> Result<Value, 
     let content = content.and_then(|content| content.to_str().ok());
     if !(200..=206).contains(&code) {
         return Err(match tree(body).ok().as_ref().and_then(failure) {
-            Some(message) => CallError::Told(message.into()),
+            Some(message) => CallError::Told(message[..message.floor_char_boundary(TOLD)].into()),
             None => CallError::Code {
                 code,
                 text: text(content, body),
@@ -355,6 +355,12 @@ mod tests {
         assert_eq!(told, expected);
         assert_eq!(text(Some("application/json"), b"{}"), "unknown");
         assert_eq!(text(None, &[b'a'; 5000]).len(), TOLD);
+        let long = format!(
+            r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"a{}"}}"#,
+            "é".repeat(5000)
+        );
+        let refused = read(500, None, long.as_bytes());
+        assert!(matches!(refused, Err(CallError::Told(message)) if message.len() == TOLD - 1));
         assert_eq!(refusal(403, "not you"), "not you");
         assert!(refusal(307, "").starts_with("the server responded with the status code 307"));
     }
