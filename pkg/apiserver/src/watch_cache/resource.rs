@@ -11,6 +11,7 @@ use mk8s_api::registry::{Resource, Scope};
 use mk8s_api::status::Status;
 use mk8s_supervisor::job;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -136,8 +137,12 @@ impl Snapshot {
         if own.is_none_or(|own| Arc::ptr_eq(own, resource)) {
             return Ok(self);
         }
+        // Each makes all objects anew, for as long as that takes: who asks for one of them, too, and who has gone by then.
+        static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+        let turn = ONE_AT_A_TIME.acquire().await;
         let resource = resource.clone();
         let reading = job::blocking("objects of a version before", move || {
+            let _turn = turn;
             let known = self.iter().map(|object| object.clone().known_as(&resource)).collect();
             self.with(known)
         });
