@@ -16,8 +16,8 @@ impl Cut {
     }
 }
 
-/// A JSON text with `null` in the place of each value that is not wanted. What is no JSON stays as it is from where that
-/// shows: whoever decodes it finds the fault.
+/// A JSON text with `null` in the place of each value that is not wanted. It is taken for JSON: of what is none whoever decodes
+/// the rest finds the fault, unless it was in a value that is cut.
 ///
 /// ```
 /// use mk8s_api::codec::cut::{Cut, cut};
@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As deep as `cuts` are.
+    /// As deep as `cuts` are, and lists in lists.
     fn value(&mut self, cuts: &[Cut]) {
         match self.peek() {
             Some(b'{') if !cuts.is_empty() => self.fields(cuts),
