@@ -525,7 +525,19 @@ fn the_host_has_a_way_to_every_range_of_services() {
             "{}",
             sh("ip route")
         );
-        // Somebody takes it away.
+    });
+}
+
+#[test]
+fn a_way_to_services_that_is_taken_away_comes_back() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let to = |range: &str| sh("ip route").contains(&format!("{range} dev mk8s0 proto 109"));
+        network
+            .services(BTreeSet::from(["10.99.0.0/16".parse().unwrap()]))
+            .await
+            .unwrap();
         let again = async {
             loop {
                 sh("ip route del 10.99.0.0/16 2>/dev/null || true");
@@ -541,7 +553,37 @@ fn the_host_has_a_way_to_every_range_of_services() {
             () = tokio::time::sleep(std::time::Duration::from_secs(5)) => panic!("{}", sh("ip route")),
         }
         network.services(BTreeSet::new()).await.unwrap();
-        assert!(to(own) && !to("10.99.0.0/16"), "{}", sh("ip route"));
+        assert!(to("10.96.0.0/16") && !to("10.99.0.0/16"), "{}", sh("ip route"));
+    });
+}
+
+#[test]
+fn a_way_that_cannot_be_made_keeps_no_other_from_coming_back() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let peer = Peer {
+            node_ip: [10, 0, 0, 2].into(),
+            pod_cidr: "10.244.2.0/24".parse().unwrap(),
+        };
+        network.peers(BTreeSet::from([peer])).await.unwrap();
+        network
+            .services(BTreeSet::from(["10.98.0.0/16".parse().unwrap()]))
+            .await
+            .unwrap();
+        // No way to Services can be made now.
+        sh("ip link set mk8s0 down; ip route del 10.244.2.0/24");
+        let back = async {
+            while !sh("ip route").contains("10.244.2.0/24 ") {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            ended = network.guard() => panic!("{ended:?}"),
+            () = back => {}
+            () = tokio::time::sleep(std::time::Duration::from_secs(5)) => panic!("{}", sh("ip route")),
+        }
+        assert!(!sh("ip route").contains("10.98.0.0/16"), "{}", sh("ip route"));
     });
 }
 

@@ -299,29 +299,25 @@ impl Network {
         ranges.any(|range| self.0.config.service_cidr != Some(*range))
     }
 
-    /// What is missing of the last call to [`Network::peers`]. A failure (the link is down) has its end announced.
+    /// What is missing of the last calls to [`Network::peers`] and [`Network::services`]. A failure (the link is down) has its end
+    /// announced, and keeps nothing else from coming back.
     async fn restore_routes(&self) {
         let inner = &self.0;
         let wanted = inner.peers.lock().await;
-        let restored = async {
-            if let Some(services) = inner.config.service_cidr {
-                inner.rtnl.set_link_route(services, inner.bridge.index).await?;
-            }
-            let mut services = inner.services.lock().await;
-            if let Ranges {
-                wanted: Some(ranges),
-                taken,
-            } = &mut *services
-            {
-                inner.lead_to_services(ranges, taken).await?;
-            }
-            drop(services);
-            match wanted.as_ref() {
-                Some(wanted) => inner.reach(&wanted.peers).await,
-                None => Ok(()),
-            }
-        };
-        if let Err(error) = restored.await {
+        let mut done = Vec::new();
+        if let Some(services) = inner.config.service_cidr {
+            done.push(inner.rtnl.set_link_route(services, inner.bridge.index).await);
+        }
+        let mut services = inner.services.lock().await;
+        let Ranges { wanted: ranges, taken } = &mut *services;
+        if let Some(ranges) = ranges {
+            done.push(inner.lead_to_services(ranges, taken).await);
+        }
+        drop(services);
+        if let Some(wanted) = wanted.as_ref() {
+            done.push(inner.reach(&wanted.peers).await);
+        }
+        for error in done.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "routes that were lost are not all back");
         }
     }
