@@ -61,6 +61,7 @@ pub(crate) fn parse(source: &str, binds: bool) -> Result<Expr, Vec<Issue>> {
     let mut issues = Vec::new();
     let words = lexer::words(source, &mut issues);
     let mut parser = Parser {
+        source,
         words: &words,
         next: 0,
         nested: 0,
@@ -93,6 +94,7 @@ impl Sub {
 }
 
 struct Parser<'s> {
+    source: &'s str,
     words: &'s [Token<'s>],
     next: usize,
     nested: u16,
@@ -275,15 +277,15 @@ impl<'s> Parser<'s> {
             _ => return self.member(),
         };
         let Word::Sign(text) = sign.word else { return Err(Stop) };
-        let mut odd = false;
-        while self.takes(text).is_some() {
-            odd = !odd;
+        let (mut odd, mut last) = (false, sign.at);
+        while let Some(one) = self.takes(text) {
+            (odd, last) = (!odd, one.at);
         }
         if text == "-" && self.peek().word == Word::End {
-            self.report(
-                self.peek().at,
-                format!("Syntax error: no viable alternative at input '{text}'"),
-            );
+            let end = self.peek().at;
+            let read = self.source.chars().skip(last as usize).take((end - last) as usize);
+            let read: String = read.flat_map(char::escape_debug).collect();
+            self.report(end, format!("Syntax error: no viable alternative at input '{read}'"));
         }
         if text == "!" && self.peek().word == Word::End {
             return self.syntax(self.peek(), "extraneous", OPERAND);
@@ -310,7 +312,13 @@ impl<'s> Parser<'s> {
             self.take();
             return Ok(());
         }
-        self.syntax(token, "mismatched", expected)
+        self.complain(token, "mismatched", expected);
+        if operator(token.word).is_none() || next != Word::End {
+            return Err(Stop);
+        }
+        // What is between operands lacks the second as well.
+        self.take();
+        self.syntax(self.peek(), "mismatched", expected)
     }
 
     fn member(&mut self) -> Parsed<Sub> {
