@@ -66,6 +66,35 @@ async fn objects_within_objects_end_at_a_depth_and_not_at_the_stacks_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_too_deep_is_told_how_deep_one_may_be() {
+    let api = Api::open().await;
+    let mut schema = serde_json::json!({"type": "string"});
+    for _ in 0..60 {
+        schema = serde_json::json!({"type": "object", "properties": {"a": schema}});
+    }
+    let version =
+        serde_json::json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+    let definition = serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "cars.example.org"}, "spec": {"group": "example.org", "scope": "Namespaced",
+        "names": {"plural": "cars", "kind": "Car"}, "versions": [version]}});
+    let (json, yaml, apply) = ("application/json", "application/yaml", "application/apply-patch+yaml");
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let apply_to = format!("{maps}/a?fieldManager=a");
+    let flow = format!("kind: ConfigMap\ndata: {}{}\n", "[".repeat(70), "]".repeat(70));
+    let schemas = "deeper than 100 levels, of which each level of a schema takes two";
+    for (method, path, kind, body, words) in [
+        ("POST", crds, json, definition.to_string(), schemas),
+        ("POST", maps, yaml, flow.clone(), "deeper than 64 levels"),
+        ("PATCH", apply_to.as_str(), apply, flow, "deeper than 64 levels"),
+    ] {
+        let (code, status) = read(api.send(method, path, kind, body).await).await;
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(code == 400 && message.contains(words), "{path}: {code} {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_format_and_patch_has_the_same_depth() {
     let api = Api::open().await;
     let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";

@@ -63,7 +63,7 @@ fn first_document(bytes: &[u8]) -> &[u8] {
 
 /// Fewer levels than in other formats: a level takes this reader 20 KB of stack where nothing is optimized, and a request
 /// has 2 MB.
-const MAX_LEVELS: usize = 64;
+pub const MAX_LEVELS: usize = 64;
 
 fn options() -> Options {
     let mut options = Options::default();

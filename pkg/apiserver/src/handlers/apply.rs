@@ -13,12 +13,13 @@ use mk8s_api::status::Status;
 use serde_json::Value;
 
 use super::answer;
-use super::decode::go_kind;
+use super::decode::{go_kind, told};
 use super::patch::conformed;
 use super::update::{check_name, check_revision, may_create};
 use crate::call::Call;
 use crate::guaranteed_update::{Current, Reads};
 use crate::managers::{self, Resourceful};
+use crate::negotiate::Encoding;
 use crate::options::{FieldValidation, WriteOptions};
 use crate::pipeline::{self, Next, Part, Updated};
 
@@ -122,7 +123,14 @@ fn decode(body: &[u8], validation: Validation) -> Result<Decoded, Status> {
         },
         Some(_) => yaml::decode(body, None, validation),
     };
-    let why = |error| Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"));
+    let why = |error| {
+        let encoding = match body.trim_ascii_start().starts_with(b"{") {
+            true => Encoding::Json,
+            false => Encoding::Yaml,
+        };
+        let why = told(error, encoding, "");
+        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}"))
+    };
     let decoded = decoded.map_err(why)?;
     if decoded.value.is_object() {
         return Ok(decoded);

@@ -166,7 +166,7 @@ fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body:
     match error {
         DecodeError::Syntax(why) if encoding == Encoding::Yaml => unrecognized(expected, &why, body),
         DecodeError::Syntax(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
-        DecodeError::TooDeep => cannot_be_handled(expected, &error.to_string()),
+        DecodeError::TooDeep => cannot_be_handled(expected, &told(error, encoding, expected.kind)),
         DecodeError::Type(why) => match what_it_says(encoding, body) {
             Err(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
             Ok((api_version, kind)) => match check_names(&api_version, &kind, expected, body) {
@@ -181,13 +181,29 @@ fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body:
     }
 }
 
+/// Why a text is no object, and how deep one may be; who writes a definition thinks of its schema's levels.
+pub fn told(error: DecodeError, encoding: Encoding, kind: &str) -> String {
+    if error != DecodeError::TooDeep {
+        return error.to_string();
+    }
+    let levels = match encoding {
+        Encoding::Yaml => codec::yaml::MAX_LEVELS,
+        _ => usize::from(codec::MAX_DEPTH),
+    };
+    let of_schema = match kind {
+        "CustomResourceDefinition" => ", of which each level of a schema takes two",
+        _ => "",
+    };
+    format!("the object nests deeper than {levels} levels{of_schema}")
+}
+
 /// The version and kind that a text names, or why Go finds neither.
 fn what_it_says(encoding: Encoding, body: &[u8]) -> Result<(String, String), String> {
     let decoded = match encoding {
         Encoding::Yaml => codec::yaml::decode(body, None, Validation::Ignore),
         _ => codec::json::decode(body, None, Validation::Ignore),
     };
-    let value = decoded.map_err(|error| error.to_string())?.value;
+    let value = decoded.map_err(|error| told(error, encoding, ""))?.value;
     let Value::Object(fields) = &value else {
         return Err(no_object(&value));
     };
