@@ -277,8 +277,9 @@ async fn a_long_pause_is_told_and_holds_up_nobody_else() {
     cluster.takes_pods("default").await;
     let (sets, pods) = (cluster.api::<ReplicaSet>("default"), cluster.api::<Pod>("default"));
     let selector = json!({"matchLabels": {"app": "refused"}});
+    // So many that what is told of each pod is soon too much for one object.
     let refused = json!({"metadata": {"name": "refused"},
-        "spec": {"replicas": 2, "selector": selector, "template": template("refused", "fail")}});
+        "spec": {"replicas": 6, "selector": selector, "template": template("refused", "fail")}});
     cluster.create::<ReplicaSet>("default", refused).await;
     let told = || async {
         let events = cluster
@@ -328,11 +329,11 @@ async fn a_long_pause_is_told_and_holds_up_nobody_else() {
         }
     };
     let begun = Instant::now();
-    change(json!({"replicas": 4, "template": template("refused", "run")})).await;
+    change(json!({"replicas": 8, "template": template("refused", "run")})).await;
     cluster
         .until("who is wanted more does not wait", || two_run(Vec::new()))
         .await;
-    change(json!({"replicas": 2})).await;
+    change(json!({"replicas": 6})).await;
     cluster
         .until("the set is seen to be smaller", || async {
             let set = sets.get("refused").await.unwrap();

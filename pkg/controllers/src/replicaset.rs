@@ -38,6 +38,8 @@ struct Controller {
     /// Of the sets that wait because their pods failed.
     rounds: Mutex<HashMap<Key, Round>>,
     recorder: EventRecorder,
+    /// Tells why there are no more pods. It counts for itself: what is told of each pod is soon too much for one set.
+    pauses: EventRecorder,
 }
 
 /// Runs the controller.
@@ -54,7 +56,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         move |event| pod_event(event, &in_namespace)
     });
 
-    let recorder = ctx.recorder(NAME);
+    let (recorder, pauses) = (ctx.recorder(NAME), ctx.recorder(NAME));
     let controller = Controller {
         ctx,
         sets,
@@ -64,6 +66,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         seen: Seen::default(),
         rounds: Mutex::default(),
         recorder,
+        pauses,
     };
     driver.run(WORKERS, controller).await
 }
@@ -194,7 +197,7 @@ impl Controller {
                 "Back-off creating pods: those that failed soon after they were made are made anew in {}s",
                 pause.left.as_secs()
             );
-            self.recorder.event(&meta::reference(set), "Warning", "BackOff", text);
+            self.pauses.event(&meta::reference(set), "Warning", "BackOff", text);
         }
         waiting
     }
