@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures::{Stream, StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, channel::mpsc::UnboundedReceiver};
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -453,12 +453,30 @@ impl Rtnl {
 }
 
 /// What a [`RouteMonitor`] heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Heard {
     /// A route of mk8s's is deleted, or may be.
-    Lost,
-    /// The host has another route of its own, or one less.
-    Others,
+    pub lost: bool,
+    /// Where the host has another route of its own to, or one less.
+    pub others: BTreeSet<Ipv4Net>,
+}
+
+impl Heard {
+    fn note(&mut self, message: NetlinkMessage<RouteNetlinkMessage>, link: u32) {
+        let NetlinkPayload::InnerMessage(message) = message.payload else {
+            return;
+        };
+        match message {
+            RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => self.lost = true,
+            RouteNetlinkMessage::NewLink(message) if message.header.index == link => self.lost = true,
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
+                if is_in_main(&route) && !is_ours(&route) =>
+            {
+                self.others.extend(destination_of(&route));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Hears when a route of the main table comes or goes, or when a link changes (a link that goes down takes its routes along
@@ -475,21 +493,17 @@ impl RouteMonitor {
         Ok(Self(messages))
     }
 
-    /// The next loss, possible loss by `link`, or change of others' routes. May be dropped and called again.
+    /// The next loss, possible loss by `link`, or change of others' routes, with all that came since the last call. May be
+    /// dropped and called again.
     pub async fn next(&mut self, link: u32) -> Result<Heard> {
         while let Some((message, _)) = self.0.next().await {
-            let NetlinkPayload::InnerMessage(message) = message.payload else {
-                continue;
-            };
-            match message {
-                RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => return Ok(Heard::Lost),
-                RouteNetlinkMessage::NewLink(message) if message.header.index == link => return Ok(Heard::Lost),
-                RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
-                    if is_in_main(&route) && !is_ours(&route) =>
-                {
-                    return Ok(Heard::Others);
-                }
-                _ => {}
+            let mut heard = Heard::default();
+            heard.note(message, link);
+            while let Some(Some((message, _))) = self.0.next().now_or_never() {
+                heard.note(message, link);
+            }
+            if heard != Heard::default() {
+                return Ok(heard);
             }
         }
         Err(Error::Invalid(

@@ -558,6 +558,46 @@ fn a_way_to_services_that_is_taken_away_comes_back() {
 }
 
 #[test]
+fn routes_by_the_thousand_hold_up_no_way_that_was_lost() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let peer = Peer {
+            node_ip: [10, 0, 0, 2].into(),
+            pod_cidr: "10.244.2.0/24".parse().unwrap(),
+        };
+        network.peers(BTreeSet::from([peer])).await.unwrap();
+        let range = "10.98.0.0/16".parse().unwrap();
+        network.services(BTreeSet::from([range])).await.unwrap();
+        for (at, begins) in [("10.40", "elsewhere"), ("10.98", "within the range")] {
+            let learned = dir.path().join("learned");
+            let each = (0..2000).map(|n| format!("route add {at}.{}.{}/32 via 10.0.0.254\n", n / 250, n % 250));
+            std::fs::write(&learned, each.collect::<String>()).unwrap();
+            let comes_back = async {
+                // Once it listens.
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                let mut learns = Command::new("ip").arg("-batch").arg(&learned).spawn().unwrap();
+                while learns.try_wait().unwrap().is_none() {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                sh("ip route del 10.244.2.0/24");
+                let lost = std::time::Instant::now();
+                while !sh("ip route show 10.244.2.0/24").contains("10.244.2.0/24") {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                lost.elapsed()
+            };
+            tokio::select! {
+                ended = network.guard() => panic!("{ended:?}"),
+                took = comes_back => assert!(took < std::time::Duration::from_secs(2), "{begins}: {took:?}"),
+                () = tokio::time::sleep(std::time::Duration::from_secs(20)) => panic!("{begins}: never"),
+            }
+        }
+        assert!(!sh("ip route").contains("10.98.0.0/16 dev mk8s0"));
+    });
+}
+
+#[test]
 fn a_way_that_cannot_be_made_keeps_no_other_from_coming_back() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();

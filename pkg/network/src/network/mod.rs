@@ -10,12 +10,14 @@ use std::{
     net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
 use netlink_packet_route::link::InfoKind;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep_until};
 
 mod attach;
 
@@ -29,7 +31,7 @@ use crate::{
     monitor::{self, Changes, Monitor},
     names, netns, nft,
     overlay::{self, Peer},
-    rtnl::{Heard, Link, RouteMonitor, Rtnl},
+    rtnl::{Link, RouteMonitor, Rtnl},
 };
 
 /// How packets get to the pods of other nodes.
@@ -100,6 +102,9 @@ struct Wanted {
 
 /// What VXLAN puts before a packet: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14.
 const VXLAN_OVERHEAD: u32 = 50;
+
+/// Between two looks at the host's own routes.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 impl Network {
     /// Makes the node's network, or finds it and sets right what differs. Pods that are attached stay so.
@@ -266,6 +271,8 @@ impl Network {
         // What changed before they listened, or while the last run ended.
         let mut changes = monitor::present().await?;
         self.restore_routes().await;
+        // Whoever learns routes by the thousand costs one look a second.
+        let (mut looked, mut look) = (Instant::now(), None);
         loop {
             if changes.gone.contains(names::TABLE) {
                 tracing::warn!(table = names::TABLE, "somebody removed the table: mk8s makes it again");
@@ -283,20 +290,29 @@ impl Network {
             changes = tokio::select! {
                 changes = monitor.next() => changes?,
                 heard = routes.next(self.0.overlay.index) => {
-                    if heard? == Heard::Lost || self.has_further_ranges().await {
-                        self.restore_routes().await;
+                    let heard = heard?;
+                    if heard.lost {
+                        look = Some(Instant::now());
+                    } else if self.has_ranges_at(&heard.others).await {
+                        look.get_or_insert((looked + BETWEEN_LOOKS).max(Instant::now()));
                     }
+                    Changes::default()
+                }
+                () = sleep_until(look.unwrap_or(looked)), if look.is_some() => {
+                    self.restore_routes().await;
+                    (looked, look) = (Instant::now(), None);
                     Changes::default()
                 }
             };
         }
     }
 
-    /// Whether the host's own routes are asked about: where it has no way to Services but the first, they may come and go.
-    async fn has_further_ranges(&self) -> bool {
+    /// Whether one of these is in the way to a range of Services but the first, or no longer is.
+    async fn has_ranges_at(&self, others: &BTreeSet<Ipv4Net>) -> bool {
         let known = self.0.services.lock().await;
-        let mut ranges = known.wanted.iter().flatten();
-        ranges.any(|range| self.0.config.service_cidr != Some(*range))
+        let ranges = known.wanted.iter().flatten();
+        let mut further = ranges.filter(|range| self.0.config.service_cidr != Some(**range));
+        further.any(|range| others.iter().any(|to| to.prefix_len() > 0 && overlap(range, to)))
     }
 
     /// What is missing of the last calls to [`Network::peers`] and [`Network::services`]. A failure (the link is down) has its end
