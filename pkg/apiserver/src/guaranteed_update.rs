@@ -278,12 +278,10 @@ fn pretend(step: Step, found: Option<Arc<Object>>) -> Result<Done, Status> {
     Ok(match (step, found) {
         (Step::Keep, Some(kept)) => Done::Written(Written::Stored(kept)),
         (Step::Keep, None) => return Err(Status::internal("an attempt keeps what is not there")),
-        (Step::Put(printed, _), found) => {
+        (Step::Put(printed, _), Some(found)) => Done::Written(Written::Tree(printed.in_place_of(&found)?)),
+        (Step::Put(printed, _), None) => {
             let mut value = printed.whole()?;
-            match found {
-                Some(found) => meta::set(&mut value, &["metadata", "resourceVersion"], found.revision.to_string()),
-                None => drop(meta::remove(&mut value, &["metadata", "resourceVersion"])),
-            }
+            drop(meta::remove(&mut value, &["metadata", "resourceVersion"]));
             Done::Written(Written::Tree(value))
         }
         (Step::Remove(last, _), _) => Done::Removed(last, None),

@@ -182,9 +182,13 @@ impl Object {
         if self.managed != *managed {
             return false;
         }
-        let at = self.revision_at as usize;
+        let (stored, at) = match &self.original {
+            Some(original) => (&original.entry.value, original.entry.revision_at),
+            None => (&self.json, self.revision_at as usize),
+        };
+        let stored = &stored[..stored_form::split(stored).0];
         let after = at + decimal_len(self.revision);
-        at <= text.len() && self.json.get(..at) == Some(&text[..at]) && self.json.get(after..) == Some(&text[at..])
+        at <= text.len() && stored.get(..at) == Some(&text[..at]) && stored.get(after..) == Some(&text[at..])
     }
 
     pub fn namespace(&self) -> &str {

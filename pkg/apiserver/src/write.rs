@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::object::{Noted, Object, Selectable};
 use crate::part::Rest;
 use crate::watch_cache::Note;
-use crate::{managers, stored_form};
+use crate::{crd, managers, stored_form};
 
 /// Why a write did not come about.
 #[derive(Debug)]
@@ -136,6 +136,22 @@ impl Printed {
 
     pub fn managed(&self) -> &Managed {
         &self.noted.managed
+    }
+
+    /// The tree that clients would see in the place of `found`, at whose revision it still is.
+    pub fn in_place_of(self, found: &Object) -> Result<Value, Status> {
+        let (mut value, is_whole) = (self.value, self.noted.is_whole);
+        value.splice(self.hole..self.hole, found.revision.to_string().into_bytes());
+        let entry = Entry {
+            key: found.key.clone(),
+            value: value.into(),
+            revision_at: self.hole,
+            create_revision: found.create_revision,
+            mod_revision: found.revision,
+        };
+        let object = Object::new(self.noted.resource.clone(), entry, Some(self.noted));
+        let shown = if is_whole { object } else { crd::read(object) };
+        shown.whole()
     }
 
     /// The tree again (with an empty resourceVersion), as clients see it.

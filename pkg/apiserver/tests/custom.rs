@@ -569,8 +569,17 @@ async fn an_object_that_is_shown_without_all_of_its_defaults_can_go() {
     let (code, _) = api.patch(&one, MERGE, &json!({"spec": {"color": "blue"}})).await;
     assert_eq!(code, 413);
     let held = json!({"metadata": {"finalizers": ["example.org/held"], "labels": {"a": "b"}}});
+    let (code, tried) = api.patch(&format!("{one}?dryRun=All"), MERGE, &held).await;
+    assert_eq!(code, 200, "{}", tried["message"]);
     let (code, patched) = api.patch(&one, MERGE, &held).await;
     assert_eq!(code, 200, "{}", patched["message"]);
+    // A dry run shows what the change does.
+    assert!(tried["spec"] == patched["spec"]);
+    assert_eq!(tried["metadata"]["labels"], patched["metadata"]["labels"]);
+    assert_eq!(
+        tried["metadata"]["resourceVersion"],
+        shown["metadata"]["resourceVersion"]
+    );
     // It grows by no write but for what is written.
     let length = |object: &Value| object["spec"].to_string().len();
     let (_, read) = api.get(&one).await;

@@ -199,6 +199,53 @@ async fn a_write_in_doubt_is_done_once() {
     }
 }
 
+/// What the store has of such an object is another text than what is read of it.
+#[tokio::test]
+async fn a_write_in_doubt_is_found_in_what_is_stored() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    let schema = |item: Value| {
+        json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {"l": {"type": "array", "items": item}}}}})
+    };
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "cars.example.org"},
+        "spec": {"group": "example.org", "scope": "Namespaced", "names": {"plural": "cars", "kind": "Car"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": schema(json!({"type": "object"}))}}]}});
+    assert_eq!(api.post(crds, &definition).await.0, 201);
+    let cars = "/apis/example.org/v1/namespaces/default/cars";
+    let until = async |path: &str, is: &dyn Fn(u16, &Value) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let (code, found) = api.get(path).await;
+            if is(code, &found) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{path}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(cars, &|code, _| code == 200).await;
+    let items = vec![json!({}); 60_000];
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"l": items}});
+    assert_eq!(api.post(cars, &car).await.0, 201);
+    let default = "x".repeat(1000);
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": default}}});
+    let grown = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": schema(item)}]);
+    let path = format!("{crds}/cars.example.org");
+    assert_eq!(api.patch(&path, "application/json-patch+json", &grown).await.0, 200);
+    let one = format!("{cars}/a");
+    until(&one, &|_, found| found.pointer("/spec/l/0/a") == Some(&json!(default))).await;
+    store.set(TAKES_PLACE);
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    let (code, patched) = api.patch(&one, "application/merge-patch+json", &labels).await;
+    assert_eq!(code, 200, "{}", patched["message"]);
+    assert_eq!(patched["metadata"]["labels"], labels["metadata"]["labels"]);
+}
+
 fn config_map(value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"key": value}})
 }
