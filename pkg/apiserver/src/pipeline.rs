@@ -429,6 +429,10 @@ pub fn prepare_change(
 /// Whether what is stored is to be written though nothing changes: so objects of a custom kind come into its storage version.
 fn is_stale(call: &Call, current: &Current) -> bool {
     let Some(object) = &current.object else { return false };
+    if call.row.webhook().is_some() && object.is_longer_than_stored() {
+        // A write that changes nothing leaves the rest as it is stored, in its version: it would be as stale as before.
+        return false;
+    }
     let other_version = |stored: Value| meta::api_version(&stored) != call.row.resource.api_version();
     object.is_stale() || (call.row.webhook().is_some() && object.value().is_ok_and(other_version))
 }

@@ -325,6 +325,44 @@ async fn what_a_version_lacks_is_not_shown_in_it() {
     }
 }
 
+/// What can't be brought into the storage version, for want of room, is not written for it either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_nothing_writes_nothing_that_stays_in_its_version() {
+    let (url, bundle) = webhook(Arc::default()).await;
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
+    served(&api).await;
+    let items = vec![json!({}); 60_000];
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"},
+        "spec": {"color": "red", "l": items}});
+    assert_eq!(api.post(OLD, &car).await.0, 201);
+    let default = "x".repeat(1000);
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": default}}});
+    let spec = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {"l": {"type": "array", "items": item}}});
+    let changed = json!([
+        {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
+        {"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties", "value": {"spec": spec}}]);
+    let path = format!("{CRDS}/cars.example.org");
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &changed).await;
+    assert_eq!(code, 200, "{changed}");
+    let one = format!("{OLD}/a");
+    let begun = std::time::Instant::now();
+    while api.get(&one).await.1.pointer("/spec/l/0/a") != Some(&json!(default)) {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    let mut revisions = Vec::new();
+    for _ in 0..2 {
+        let (code, patched) = api.patch(&one, MERGE, &labels).await;
+        assert_eq!(code, 200, "{}", patched["message"]);
+        revisions.push(patched["metadata"]["resourceVersion"].clone());
+    }
+    assert_eq!(revisions[0], revisions[1]);
+}
+
 /// Where a webhook makes the form that is shown, selectors are asked of that, not of what is stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn selectors_are_asked_of_what_is_shown() {
