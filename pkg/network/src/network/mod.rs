@@ -373,10 +373,13 @@ impl Inner {
     async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>, known: &mut BTreeSet<Ipv4Net>) -> Result<()> {
         let have = self.rtnl.link_routes(self.bridge.index).await?;
         let others = foreign_routes(&self.rtnl).await?;
-        let (free, mut taken): (BTreeSet<_>, BTreeSet<_>) = ranges
-            .iter()
-            .copied()
-            .partition(|range| !others.iter().any(|(to, _)| overlap(range, to)));
+        let (free, mut taken): (BTreeSet<_>, BTreeSet<_>) = ranges.iter().copied().partition(|range| {
+            !others
+                .iter()
+                .map(|(to, _)| to)
+                .chain(&SPECIAL)
+                .any(|to| overlap(range, to))
+        });
         let further = |range: &&Ipv4Net| self.config.service_cidr != Some(**range);
         let mut done = Ok(());
         // One that cannot be set keeps none of the others from it.
@@ -392,7 +395,7 @@ impl Inner {
             }
         }
         for range in taken.difference(known).filter(further) {
-            tracing::warn!(%range, "the host has routes of its own in a range of Services: these stay, and mk8s makes none there");
+            tracing::warn!(%range, "the host has ways of its own in a range of Services: these stay, and mk8s makes none there");
         }
         *known = taken;
         done
@@ -456,6 +459,13 @@ pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, Opti
     others.retain(|(to, _)| ranges.iter().any(|range| overlap(range, to)));
     Ok(others)
 }
+
+/// Of a host itself, of each of its links, of groups (RFC 6890, RFC 5771): the kernel knows where they are, without a route.
+const SPECIAL: [Ipv4Net; 3] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+];
 
 fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
     one.contains(&other.addr()) || other.contains(&one.addr())
