@@ -21,8 +21,8 @@ impl Cut {
 ///
 /// ```
 /// use mk8s_api::codec::cut::{Cut, cut};
-/// let cuts = [Cut { field: "items", below: &[Cut::all("b")] }];
-/// let left = cut(br#"{"items":[{"a":1,"b":[2]}],"b":3}"#, &cuts);
+/// const CUTS: &[Cut] = &[Cut { field: "items", below: &[Cut::all("b")] }];
+/// let left = cut(br#"{"items":[{"a":1,"b":[2]}],"b":3}"#, CUTS);
 /// assert_eq!(&*left, br#"{"items":[{"a":1,"b":null}],"b":3}"#);
 /// ```
 pub fn cut<'a>(text: &'a [u8], cuts: &[Cut]) -> Cow<'a, [u8]> {
