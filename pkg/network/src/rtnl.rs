@@ -463,8 +463,11 @@ pub struct Heard {
 
 impl Heard {
     fn note(&mut self, message: NetlinkMessage<RouteNetlinkMessage>, link: u32) {
-        let NetlinkPayload::InnerMessage(message) = message.payload else {
-            return;
+        let message = match message.payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            // The socket was full: what it lost nobody tells again.
+            NetlinkPayload::Overrun(_) => return self.lost = true,
+            _ => return,
         };
         match message {
             RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => self.lost = true,
@@ -479,8 +482,8 @@ impl Heard {
     }
 }
 
-/// Hears when a route of the main table comes or goes, or when a link changes (a link that goes down takes its routes along
-/// without a word of them).
+/// Hears when a route of the main table comes or goes, when a link changes (a link that goes down takes
+/// its routes along without a word of them), and when there was more to hear than its socket holds.
 pub struct RouteMonitor(UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>);
 
 impl RouteMonitor {

@@ -553,6 +553,36 @@ fn a_way_to_services_that_is_taken_away_comes_back() {
 }
 
 #[test]
+fn a_way_whose_loss_was_not_heard_comes_back() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let peer = Peer {
+            node_ip: [10, 0, 0, 2].into(),
+            pod_cidr: "10.244.2.0/24".parse().unwrap(),
+        };
+        network.peers(BTreeSet::from([peer])).await.unwrap();
+        let learned = dir.path().join("learned");
+        let each = (0..5000).map(|n| format!("route add 10.40.{}.{}/32 via 10.0.0.254\n", n / 250, n % 250));
+        std::fs::write(&learned, each.collect::<String>()).unwrap();
+        let comes_back = async {
+            // Once it listens.
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            // On the one thread there is: nobody takes from the socket meanwhile, and the last message finds it full.
+            sh(&format!("ip -batch {}; ip route del 10.244.2.0/24", learned.display()));
+            while !sh("ip route show 10.244.2.0/24").contains("10.244.2.0/24") {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            ended = network.guard() => panic!("{ended:?}"),
+            () = comes_back => {}
+            () = tokio::time::sleep(std::time::Duration::from_secs(10)) => panic!("never"),
+        }
+    });
+}
+
+#[test]
 fn routes_by_the_thousand_hold_up_no_way_that_was_lost() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
