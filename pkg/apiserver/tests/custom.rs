@@ -510,15 +510,20 @@ async fn shows(api: &Api, path: &str, at: &str, value: &Value) {
     panic!("{path} does not show {value}: {}", api.get(path).await.1);
 }
 
-#[tokio::test]
-async fn what_is_read_is_made_of_what_is_stored_however_often_the_schema_changes() {
-    let api = Api::open().await;
+/// A kind of which a test changes the schema.
+async fn define_in_one_version(api: &Api) {
     let mut open = definition();
     let versions = open["spec"]["versions"].as_array_mut().unwrap();
     versions.truncate(1);
     versions[0].as_object_mut().unwrap().remove("selectableFields");
     assert_eq!(api.post(CRDS, &open).await.0, 201);
-    until(&api, "cars.example.org", "Established", "True").await;
+    until(api, "cars.example.org", "Established", "True").await;
+}
+
+#[tokio::test]
+async fn what_is_read_is_made_of_what_is_stored_however_often_the_schema_changes() {
+    let api = Api::open().await;
+    define_in_one_version(&api).await;
     assert_eq!(api.post(CARS, &car("a", "red")).await.0, 201);
     let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
     let schema = |properties: &Value| {
@@ -546,12 +551,7 @@ async fn what_is_read_is_made_of_what_is_stored_however_often_the_schema_changes
 #[tokio::test]
 async fn an_object_that_is_shown_without_all_of_its_defaults_can_go() {
     let api = Api::open().await;
-    let mut open = definition();
-    let versions = open["spec"]["versions"].as_array_mut().unwrap();
-    versions.truncate(1);
-    versions[0].as_object_mut().unwrap().remove("selectableFields");
-    assert_eq!(api.post(CRDS, &open).await.0, 201);
-    until(&api, "cars.example.org", "Established", "True").await;
+    define_in_one_version(&api).await;
     let mut long = car("a", "red");
     long["spec"]["l"] = json!(vec![json!({}); 60_000]);
     assert_eq!(api.post(CARS, &long).await.0, 201);

@@ -552,16 +552,19 @@ fn a_way_to_services_that_is_taken_away_comes_back() {
     });
 }
 
+fn another_node() -> Peer {
+    Peer {
+        node_ip: [10, 0, 0, 2].into(),
+        pod_cidr: "10.244.2.0/24".parse().unwrap(),
+    }
+}
+
 #[test]
 fn a_way_whose_loss_was_not_heard_comes_back() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::open(config(dir.path())).await.unwrap();
-        let peer = Peer {
-            node_ip: [10, 0, 0, 2].into(),
-            pod_cidr: "10.244.2.0/24".parse().unwrap(),
-        };
-        network.peers(BTreeSet::from([peer])).await.unwrap();
+        network.peers(BTreeSet::from([another_node()])).await.unwrap();
         let learned = dir.path().join("learned");
         let each = (0..5000).map(|n| format!("route add 10.40.{}.{}/32 via 10.0.0.254\n", n / 250, n % 250));
         std::fs::write(&learned, each.collect::<String>()).unwrap();
@@ -587,11 +590,7 @@ fn routes_by_the_thousand_hold_up_no_way_that_was_lost() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::open(config(dir.path())).await.unwrap();
-        let peer = Peer {
-            node_ip: [10, 0, 0, 2].into(),
-            pod_cidr: "10.244.2.0/24".parse().unwrap(),
-        };
-        network.peers(BTreeSet::from([peer])).await.unwrap();
+        network.peers(BTreeSet::from([another_node()])).await.unwrap();
         let range = "10.98.0.0/16".parse().unwrap();
         network.services(BTreeSet::from([range])).await.unwrap();
         for (at, begins) in [("10.40", "elsewhere"), ("10.98", "within the range")] {
@@ -627,11 +626,7 @@ fn a_way_that_cannot_be_made_keeps_no_other_from_coming_back() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::open(config(dir.path())).await.unwrap();
-        let peer = Peer {
-            node_ip: [10, 0, 0, 2].into(),
-            pod_cidr: "10.244.2.0/24".parse().unwrap(),
-        };
-        network.peers(BTreeSet::from([peer])).await.unwrap();
+        network.peers(BTreeSet::from([another_node()])).await.unwrap();
         network
             .services(BTreeSet::from(["10.98.0.0/16".parse().unwrap()]))
             .await
