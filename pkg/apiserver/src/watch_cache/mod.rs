@@ -2,6 +2,7 @@
 //! Reads and watches end here; the store is only written to.
 
 mod follower;
+mod pins;
 mod resource;
 mod ring;
 mod watcher;
@@ -15,8 +16,9 @@ use mk8s_api::registry::{Resource, Scope, Support};
 
 pub use crate::object::{Object, Selectable};
 pub(crate) use follower::{CacheFollower, Note};
+pub use pins::KEEP_SNAPSHOT;
 pub(crate) use resource::INDEXED_FIELD;
-pub use resource::{KEEP_SNAPSHOT, ResourceCache, Snapshot};
+pub use resource::{ResourceCache, Snapshot};
 pub use ring::{Event, EventKind, Form};
 pub use watcher::{Next, Watcher};
 

@@ -1,10 +1,10 @@
 //! One resource's part of the watch cache: a persistent map (a snapshot is a pointer), and the ring of events.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use mk8s_api::registry::{Resource, Scope};
@@ -15,17 +15,12 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::pins::Pins;
 use super::ring::{Event, EventKind, OF_RESOURCE, Ring};
 use super::{Shared, key_prefix};
 use crate::object::Object;
 
 pub(super) type Map = imbl::OrdMap<Arc<str>, Arc<Object>>;
-
-/// How long a snapshot that a continue token names is kept.
-pub const KEEP_SNAPSHOT: Duration = Duration::from_secs(300);
-/// How many of them at once, and how much of what was replaced since they may keep in memory.
-const MAX_PINS: usize = 256;
-const MAX_PINNED_BYTES: u64 = 64 << 20;
 
 /// The field whose watchers are indexed: a node's watch of its own pods costs nothing for others' pods.
 pub(crate) const INDEXED_FIELD: &str = "spec.nodeName";
@@ -54,33 +49,13 @@ pub(super) struct State {
     /// Last change of this resource.
     revision: u64,
     pub(super) ring: Ring,
-    pinned: VecDeque<Pin>,
-    /// Bytes of all objects that were ever replaced or removed, with the protobuf form that a list of a pin may yet make.
-    replaced: u64,
+    pins: Pins,
     /// Per indexed value the events that concern it, for watchers of that value alone.
     pub(super) indexed: HashMap<Box<str>, Indexed>,
     /// Keys by the indexed field's value; made when first asked for, kept from then on.
     by_value: Option<HashMap<Box<str>, BTreeSet<Arc<str>>>>,
     /// Counts how often the resource became another: who watches what it was is ended.
     pub(super) epoch: u64,
-}
-
-/// A snapshot kept for the pages to come.
-struct Pin {
-    revision: u64,
-    since: Instant,
-    /// Of keys that begin with it; of others it may know too much.
-    prefix: Arc<str>,
-    /// What had been replaced by then: what was since is what the pin may keep in memory, with all younger ones.
-    replaced: u64,
-    map: Map,
-}
-
-impl Pin {
-    /// Whether it is what keys with a prefix were at a revision.
-    fn shows(&self, revision: u64, prefix: &str) -> bool {
-        self.revision == revision && prefix.starts_with(&*self.prefix)
-    }
 }
 
 pub(super) struct Indexed {
@@ -91,10 +66,24 @@ pub(super) struct Indexed {
 /// The objects of a resource at one revision.
 #[derive(Clone)]
 pub struct Snapshot {
-    map: Map,
+    pub(super) map: Map,
     /// The store's revision that the snapshot shows.
     pub revision: u64,
     range: (Arc<str>, Arc<str>),
+    /// Bytes of objects that it holds and the cache's own map did not when it was taken.
+    pub(super) apart: u64,
+    /// `Pins::replaced` when it was taken: what came since it may hold, too.
+    pub(super) replaced: u64,
+}
+
+/// What shows the past.
+struct History {
+    map: Map,
+    /// Events in it that are to be taken back, newest first.
+    newer: Vec<Arc<Event>>,
+    /// As of `Snapshot`.
+    apart: u64,
+    replaced: u64,
 }
 
 impl Snapshot {
@@ -120,9 +109,11 @@ impl Snapshot {
 
     /// The same moment with other forms of its objects.
     pub fn with(&self, objects: Vec<Arc<Object>>) -> Snapshot {
+        let apart = objects.iter().map(|object| object.most() as u64).sum();
         let objects = objects.into_iter().map(|object| (object.key.clone(), object));
         Snapshot {
             map: objects.collect(),
+            apart,
             ..self.clone()
         }
     }
@@ -188,8 +179,7 @@ impl ResourceCache {
                 map: Map::new(),
                 revision: 0,
                 ring: Ring::new(floor, &OF_RESOURCE),
-                pinned: VecDeque::new(),
-                replaced: 0,
+                pins: Pins::default(),
                 indexed: HashMap::new(),
                 by_value: None,
                 epoch: 0,
@@ -267,6 +257,8 @@ impl ResourceCache {
             // Both under the lock: what the map holds beyond `published` is this resource's own part of a batch.
             revision: self.shared.published().max(state.revision),
             range: self.range(namespace),
+            apart: 0,
+            replaced: state.pins.replaced(),
         }
     }
 
@@ -338,35 +330,18 @@ impl ResourceCache {
     /// Keeps a snapshot for the pages to come.
     pub fn pin(&self, snapshot: &Snapshot) {
         let mut state = self.state.lock();
-        let now = Instant::now();
-        let mut dropped = state.overdue_pins(now);
-        if !state
-            .pinned
-            .iter()
-            .any(|pin| pin.shows(snapshot.revision, snapshot.prefix()))
-        {
-            let replaced = state.replaced;
-            state.pinned.push_back(Pin {
-                revision: snapshot.revision,
-                since: now,
-                prefix: snapshot.prefix().clone(),
-                replaced,
-                map: snapshot.map.clone(),
-            });
-            if state.pinned.len() > MAX_PINS {
-                dropped.extend(state.pinned.pop_front());
-            }
-        }
+        let overdue = state.pins.keep(snapshot, Instant::now());
         drop(state);
+        drop(overdue);
     }
 
     /// Drops snapshots past their time; whether any is left.
     pub(crate) fn expire_pins(&self) -> bool {
         let mut state = self.state.lock();
-        let dropped = state.overdue_pins(Instant::now());
-        let left = !state.pinned.is_empty();
+        let overdue = state.pins.take_overdue(Instant::now());
+        let left = !state.pins.is_empty();
         drop(state);
-        drop(dropped);
+        drop(overdue);
         left
     }
 
@@ -374,35 +349,59 @@ impl ResourceCache {
     /// current one with the ring's events taken back. None where history does not reach.
     pub fn at(&self, namespace: &str, revision: u64) -> Option<Snapshot> {
         let range = self.range(namespace);
-        let (mut map, events) = self.history(revision, &range.0)?;
+        let History {
+            mut map,
+            newer,
+            mut apart,
+            replaced,
+        } = self.history(revision, &range.0)?;
         // Not under the lock, for which the committer waits: it may be thousands.
-        for event in &events {
+        for event in &newer {
             match &event.old {
-                Some(old) => map.insert(old.key.clone(), old.clone()),
-                None => map.remove(&*event.object.key),
-            };
+                Some(old) => {
+                    if old.revision <= revision {
+                        apart += old.most() as u64;
+                    }
+                    map.insert(old.key.clone(), old.clone());
+                }
+                None => {
+                    map.remove(&*event.object.key);
+                }
+            }
         }
-        Some(Snapshot { map, revision, range })
+        Some(Snapshot {
+            map,
+            revision,
+            range,
+            apart,
+            replaced,
+        })
     }
 
-    /// A map, and the events after a revision in it that are to be taken back, newest first: all of keys with a prefix.
-    fn history(&self, revision: u64, prefix: &str) -> Option<(Map, Vec<Arc<Event>>)> {
+    /// What a snapshot of a revision is made of, of keys with a prefix.
+    fn history(&self, revision: u64, prefix: &str) -> Option<History> {
         let mut state = self.state.lock();
-        let dropped = state.overdue_pins(Instant::now());
+        let overdue = state.pins.take_overdue(Instant::now());
         let floor = state.ring.floor(prefix);
-        let found = if revision >= state.revision && revision >= floor {
-            Some((state.map.clone(), Vec::new()))
-        } else if let Some(pin) = state.pinned.iter().find(|pin| pin.shows(revision, prefix)) {
-            Some((pin.map.clone(), Vec::new()))
+        let (map, apart, newer) = if revision >= state.revision && revision >= floor {
+            (Some(state.map.clone()), 0, Vec::new())
+        } else if let Some((map, apart)) = state.pins.find(revision, prefix) {
+            (Some(map.clone()), apart, Vec::new())
         } else if revision < floor {
-            None
+            (None, 0, Vec::new())
         } else {
             let newer = state.ring.newest_first().take_while(|event| event.revision > revision);
-            Some((state.map.clone(), newer.cloned().collect()))
+            (Some(state.map.clone()), 0, newer.cloned().collect())
         };
+        let replaced = state.pins.replaced();
         drop(state);
-        drop(dropped);
-        found
+        drop(overdue);
+        Some(History {
+            map: map?,
+            newer,
+            apart,
+            replaced,
+        })
     }
 
     /// The objects that there are, as another resource reads them.
@@ -440,12 +439,12 @@ impl ResourceCache {
     fn begin_again(&self, mut state: parking_lot::MutexGuard<'_, State>, map: Map, floor: u64) {
         let before = std::mem::replace(&mut state.map, map);
         let ring = std::mem::replace(&mut state.ring, Ring::new(floor, &OF_RESOURCE));
-        let pinned = std::mem::take(&mut state.pinned);
+        let pins = state.pins.clear();
         state.indexed.clear();
         state.by_value = None;
         state.epoch += 1;
         drop(state);
-        drop((before, ring, pinned));
+        drop((before, ring, pins));
         self.changes.fetch_add(1, Ordering::Release);
     }
 
@@ -475,7 +474,9 @@ impl ResourceCache {
             let event = match change.object {
                 Some(object) => {
                     let old = state.map.insert(change.key, object.clone());
-                    state.replaced += old.as_ref().map_or(0, |old| old.most() as u64);
+                    if let Some(old) = &old {
+                        state.pins.note_replaced(old);
+                    }
                     let kind = if object.create_revision == object.revision {
                         EventKind::Added
                     } else {
@@ -485,7 +486,7 @@ impl ResourceCache {
                 }
                 None => match state.map.remove(&*change.key) {
                     Some(last) => {
-                        state.replaced += last.most() as u64;
+                        state.pins.note_replaced(&last);
                         Event::new(EventKind::Deleted, change.revision, last.clone(), Some(last), now)
                     }
                     None => continue,
@@ -495,13 +496,13 @@ impl ResourceCache {
             self.push_indexed(&mut state, &event, now);
             state.ring.push(event, now);
         }
-        let dropped = state.overdue_pins(now);
+        let overdue = state.pins.take_overdue(now);
         let end = state.ring.end();
         // After the change: who reads this number reads at least that.
         self.changes.fetch_add(1, Ordering::Release);
         drop(state);
         self.wake.send_replace(end);
-        drop(dropped);
+        drop(overdue);
     }
 
     fn push_indexed(&self, state: &mut State, event: &Arc<Event>, now: Instant) {
@@ -549,21 +550,6 @@ fn value_of(object: &Arc<Object>, index: usize) -> Box<str> {
     object.selectable().fields.get(index).cloned().unwrap_or_default()
 }
 
-impl State {
-    /// Takes out the pins that are too old, or keep too much: for the caller to drop when the lock is free.
-    fn overdue_pins(&mut self, now: Instant) -> Vec<Pin> {
-        let mut overdue = Vec::new();
-        while let Some(oldest) = self.pinned.front() {
-            let kept = self.replaced - oldest.replaced;
-            if now.duration_since(oldest.since) <= KEEP_SNAPSHOT && kept <= MAX_PINNED_BYTES {
-                break;
-            }
-            overdue.extend(self.pinned.pop_front());
-        }
-        overdue
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -571,6 +557,7 @@ mod tests {
     use mk8s_store::Entry;
 
     use super::super::Cache;
+    use super::super::pins::{MAX_PINNED_BYTES, MAX_PINS};
     use super::*;
 
     fn config_maps() -> Arc<ResourceCache> {
@@ -619,9 +606,7 @@ mod tests {
     }
 
     fn pinned(cache: &ResourceCache) -> (usize, u64) {
-        let state = cache.state.lock();
-        let oldest = state.pinned.front().map_or(0, |pin| state.replaced - pin.replaced);
-        (state.pinned.len(), oldest)
+        cache.state.lock().pins.count()
     }
 
     #[test]
@@ -639,6 +624,42 @@ mod tests {
             assert!(count > 0 && kept <= MAX_PINNED_BYTES, "{count} keep {kept}");
         }
         assert!(pinned(&cache).0 < 35, "each may get a protobuf form beside its text");
+    }
+
+    /// Whoever may write one long object ended everybody's pages by writing it again and again.
+    #[test]
+    fn a_pin_keeps_one_version_of_what_is_written_again_and_again() {
+        let cache = config_maps();
+        put_in(&cache, "busy", 1, 1 << 20);
+        put_in(&cache, "quiet", 2, 10);
+        cache.pin(&cache.list(""));
+        for revision in 3..200 {
+            put_in(&cache, "busy", revision, 1 << 20);
+        }
+        let (count, kept) = pinned(&cache);
+        assert!(count == 1 && (1 << 20..3 << 20).contains(&kept), "{count} keep {kept}");
+        let page = cache.at("", 2).unwrap();
+        assert_eq!(page.iter().map(|object| object.revision).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    /// A snapshot that is made of history holds what was replaced before it was pinned.
+    #[test]
+    fn what_a_pin_of_the_past_keeps_is_counted() {
+        let cache = config_maps();
+        for round in 0..20 {
+            let of = |object: u64| (format!("n{object}"), round * 8 + object + 1);
+            for (namespace, revision) in (0..8).map(of) {
+                put_in(&cache, &namespace, revision, 1 << 20);
+            }
+            // What it shows was replaced in this round, and is in the ring yet.
+            if let Some(past) = round.checked_sub(1).and_then(|_| cache.at("", round * 8)) {
+                cache.pin(&past);
+            }
+            let (count, kept) = pinned(&cache);
+            assert!(kept <= MAX_PINNED_BYTES, "{count} keep {kept}");
+            assert!(count < 10, "{count} rounds' worth of memory");
+        }
+        assert!(pinned(&cache).0 > 1);
     }
 
     #[test]
