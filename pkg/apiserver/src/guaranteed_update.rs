@@ -97,6 +97,13 @@ pub enum Step {
     Remove(Value, Vec<Op>),
 }
 
+impl Step {
+    /// Whether something much longer than what is stored waits with it: for few requests at once is there room for that.
+    fn is_read_otherwise(&self) -> bool {
+        matches!(self, Step::Put(printed, _) if printed.is_read_otherwise())
+    }
+}
+
 /// What it came to.
 pub enum Done {
     Written(Written),
@@ -145,7 +152,7 @@ pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) 
             return pretend(step, found);
         }
         let sent = Sent::of(&step);
-        if let Some(turn) = target.turn {
+        if let Some(turn) = target.turn.filter(|_| !step.is_read_otherwise()) {
             turn.give_back();
         }
         match carry_out(&target, step, found.clone()).await {

@@ -123,6 +123,11 @@ impl Object {
         self
     }
 
+    /// Whether the store has another text.
+    pub fn is_read_otherwise(&self) -> bool {
+        self.original.is_some()
+    }
+
     /// Whether the store has another text, which the next write mends though it changes nothing.
     pub fn is_stale(&self) -> bool {
         let Some(original) = &self.original else { return false };
@@ -151,6 +156,21 @@ impl Object {
     /// Whether there is one.
     pub(crate) fn is_longer_than_stored(&self) -> bool {
         self.stored_without_the_rest().is_some()
+    }
+
+    /// The object in the form in which it is read, of what the store has by now: that says the same at another revision.
+    pub(crate) fn stored_as(mut self, entry: mk8s_store::Entry) -> Object {
+        let at = self.revision_at as usize;
+        let before = at..at + decimal_len(self.revision);
+        self.revision = entry.mod_revision;
+        self.create_revision = entry.create_revision;
+        let mut text = Vec::from(self.json);
+        text.splice(before, self.revision.to_string().into_bytes());
+        self.json = text.into();
+        if let Some(original) = &mut self.original {
+            original.entry = entry;
+        }
+        self
     }
 
     /// What the store handed on.
@@ -374,8 +394,8 @@ pub(crate) struct Noted {
     pub resource: Arc<Resource>,
     pub selectable: Selectable,
     pub managed: Managed,
-    /// It is read as it is stored.
-    pub is_whole: bool,
+    /// As it is read, where that is another text than what is stored: at a revision that is over by then.
+    pub read: Option<Box<Object>>,
 }
 
 /// What the store has of an object that is read as another text.

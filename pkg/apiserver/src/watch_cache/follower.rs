@@ -167,13 +167,12 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
                 create_revision,
                 mod_revision: revision,
             };
-            let current = noted.filter(|noted| noted.is_whole && Arc::ptr_eq(&noted.resource, &resource));
-            let is_past = current.is_none() && resource.stored().custom.is_some();
-            let mut object = Object::new(resource, stored, current);
-            if is_past {
-                // Its request began before the definition was what it is now, or left it as it was stored before that.
-                object = crd::read(object);
-            }
+            let object = match noted.filter(|noted| Arc::ptr_eq(&noted.resource, &resource)) {
+                Some(Noted { read: Some(read), .. }) => read.stored_as(stored),
+                // Its request began before the definition was what it is now.
+                None if resource.stored().custom.is_some() => crd::read(Object::new(resource, stored, None)),
+                current => Object::new(resource, stored, current),
+            };
             let object = Arc::new(object);
             if let Some(made) = made {
                 let _ = made.set(object.clone());
@@ -188,8 +187,12 @@ fn change(cache: &ResourceCache, commit: Commit) -> Change {
 mod tests {
     use mk8s_api::registry;
 
+    use mk8s_store::Expect;
+    use serde_json::json;
+
     use super::super::Next;
     use super::*;
+    use crate::write::{self, Printed};
 
     fn entry(name: &str, revision: u64) -> Entry {
         let text = format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{revision}"}}}}"#);
@@ -261,6 +264,68 @@ mod tests {
         watcher.take(&mut events);
         assert!(events.is_empty());
         assert_eq!(shown(&late), ["changed@4", "kept@7", "more@7", "new@6"]);
+    }
+
+    /// The committer, for which all writes wait, reads nothing anew that the write's own task has read.
+    #[test]
+    fn what_a_task_read_of_its_write_is_kept_as_it_is() {
+        let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+        let list = json!({"type": "array", "items": item});
+        let spec = json!({"type": "object", "properties": {"l": list}});
+        let definition = json!({
+            "spec": {"group": "example.org", "scope": "Cluster", "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]},
+            "status": {"acceptedNames": {"plural": "cars", "kind": "Car", "listKind": "CarList", "singular": "car"}}});
+        let resource = Arc::new(registry::custom::resource(&definition).expect("a resource"));
+        let cache = Cache::new(std::iter::once(&resource), 3);
+        let held = cache.resource("example.org", "cars").expect("a cache");
+        let items = vec![json!({}); 60_000];
+        let car =
+            json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"l": items}});
+        let made = write::object_at(resource.clone(), held.key("", "a"), &car, 8, 8).expect("an object");
+        let mut found = Arc::new(crd::read(made));
+        assert!(found.is_longer_than_stored());
+        let mut follower = CacheFollower::new(&cache);
+        // The second has a digit more.
+        for revision in [9, 10] {
+            let mut marked = found.value().expect("a tree");
+            marked["metadata"]["labels"] = json!({"seen": revision.to_string()});
+            let managed = mk8s_api::apply::Managed::NOBODY;
+            let printed = Printed::of_metadata(&resource, &found, &marked, &managed).expect("a text");
+            let (op, made) = printed.put(found.key.clone(), Expect::Revision(found.revision));
+            let mk8s_store::Change::Put {
+                mut value,
+                revision_at,
+                attachment,
+            } = op.change
+            else {
+                panic!("no put");
+            };
+            let attachment = attachment.expect("a note").downcast::<Note>().expect("a note");
+            let read = attachment.noted.read.as_ref().expect("what is read").json.as_ptr();
+            value.splice(revision_at..revision_at, revision.to_string().into_bytes());
+            let change = Committed::Put {
+                value: value.into(),
+                revision_at,
+                attachment: Some(attachment),
+            };
+            follower.committed(vec![Commit {
+                key: found.key.clone(),
+                revision,
+                create_revision: 8,
+                change,
+            }]);
+            found = made.get().expect("an object").clone();
+            assert!(revision == 10 || found.json.as_ptr() == read, "it was made again");
+            // And it is what whoever reads the store finds.
+            let again = crd::read(Object::new(resource.clone(), found.entry(), None));
+            assert!(again.json == found.json && again.revision == revision && found.create_revision == 8);
+            assert_eq!(
+                found.value().expect("a tree")["metadata"]["resourceVersion"],
+                revision.to_string()
+            );
+            assert!(found.json_at(77) == again.json_at(77) && found.is_longer_than_stored() && !found.is_stale());
+        }
     }
 
     #[test]
