@@ -150,9 +150,9 @@ fn route_services(
         let (settings, network) = (settings.clone(), network.clone());
         let (api, informers, events) = (api.clone(), informers.clone(), events.clone());
         async move {
-            if network.get().await.is_none() {
+            let Some(network) = network.get().await else {
                 return Ok(());
-            }
+            };
             let node = informers.of::<Node>().get(None, &settings.node_name);
             let range = node.and_then(|node| node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok());
             let node = mk8s_proxy::Node {
@@ -168,7 +168,7 @@ fn route_services(
                 kubelet_port: KUBELET_PORT,
                 node_ports: mk8s_apiserver::config::NODE_PORTS,
             };
-            mk8s_proxy::run(node, informers, events, token).await;
+            mk8s_proxy::run(node, informers, network.occupied(), events, token).await;
             Ok(())
         }
     });

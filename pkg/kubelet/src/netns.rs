@@ -87,10 +87,9 @@ async fn all(nodes: &Informer<Node>) -> Vec<Arc<Node>> {
 /// Where nobody but Services is known to have addresses.
 fn services(ranges: &[Arc<Partial>], nodes: &[Arc<Node>], settings: &Settings) -> BTreeSet<Ipv4Net> {
     let (objects, nodes) = (ranges.iter().map(AsRef::as_ref), nodes.iter().map(AsRef::as_ref));
-    let all = service_ranges(objects, settings.cluster_cidr, nodes).into_iter();
+    let all = service_ranges(objects, settings.cluster_cidr, &settings.api, nodes).into_iter();
     all.filter(|(_, beside)| beside.is_none())
         .map(|(range, _)| range)
-        .filter(|range| !settings.api.iter().any(|address| range.contains(address)))
         .collect()
 }
 

@@ -21,5 +21,5 @@ pub mod resolv_conf;
 mod rtnl;
 
 pub use error::{Error, Result};
-pub use network::{Attaching, Config, Mode, Network, PodAddress, overlapping_routes, teardown};
+pub use network::{Attaching, Config, Mode, Network, Occupied, PodAddress, overlapping_routes, teardown};
 pub use overlay::Peer;

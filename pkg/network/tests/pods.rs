@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
@@ -487,13 +487,19 @@ fn the_host_has_a_way_to_every_range_of_services() {
             "10.0.0.128/25",
             "10.95.0.0/16",
             "10.51.0.0/16",
-            // They mean something on each link.
-            "127.9.0.0/16",
-            "169.254.0.0/17",
-            "230.0.0.0/8",
         ];
         let all = [&[own, "10.98.0.0/16"][..], &others].concat();
+        assert_eq!(*network.occupied().borrow(), None, "nobody has looked");
         network.services(ranges(&all)).await.unwrap();
+        let occupied = [
+            ("10.97.0.0/16", "10.97.0.0/16"),
+            ("10.50.128.0/17", "10.50.0.0/16"),
+            ("10.0.0.128/25", "10.0.0.0/24"),
+            ("10.95.0.0/16", "10.95.0.0/16"),
+            ("10.51.0.0/16", "10.51.0.0/16"),
+        ];
+        let occupied = occupied.map(|(range, to)| (range.parse().unwrap(), to.parse().unwrap()));
+        assert_eq!(*network.occupied().borrow(), Some(occupied.into()));
         assert!(to(own) && to("10.98.0.0/16"), "{}", sh("ip route"));
         let routes = sh("ip route");
         for own in [
@@ -655,12 +661,13 @@ fn ways_to_services_give_way_to_those_that_the_host_gets() {
         let network = Network::open(config(dir.path())).await.unwrap();
         let range = "10.98.0.0/16".parse().unwrap();
         network.services(BTreeSet::from([range])).await.unwrap();
+        let mut occupied = network.occupied();
         let follows = async {
-            for (change, ours) in [("add", false), ("del", true)] {
+            let theirs = BTreeMap::from([(range, "10.98.4.0/24".parse().unwrap())]);
+            for (change, ours, expected) in [("add", false, theirs), ("del", true, BTreeMap::new())] {
                 sh(&format!("ip route {change} 10.98.4.0/24 via 10.0.0.254 metric 100"));
-                while to("10.98.0.0/16") != ours {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                }
+                occupied.wait_for(|now| now.as_ref() == Some(&expected)).await.unwrap();
+                assert_eq!(to("10.98.0.0/16"), ours);
             }
         };
         tokio::select! {

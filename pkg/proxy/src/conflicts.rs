@@ -21,7 +21,7 @@ fn overlap(object: &Partial, own: &[Ipv4Net], all: &BTreeMap<Ipv4Net, Option<Str
     let beside: Vec<String> = beside.collect();
     (!beside.is_empty()).then(|| {
         let beside = beside.join(", ");
-        format!("{beside}: what no Service has there is not refused, and hosts have no way of their own to it")
+        format!("{beside}: what no Service has there is not refused, and mk8s makes no way of hosts to it")
     })
 }
 
@@ -146,7 +146,7 @@ mod tests {
         let mut told = Told::default();
         let tell = |told: &mut Told, beside| told.news(OVERLAP, &name, overlap(&object, &own, &all(beside)));
         let text =
-            "10.9.0.0/24 holds b: what no Service has there is not refused, and hosts have no way of their own to it";
+            "10.9.0.0/24 holds b: what no Service has there is not refused, and mk8s makes no way of hosts to it";
         for (beside, news) in [
             (None, None),
             (Some("holds b"), Some(text)),

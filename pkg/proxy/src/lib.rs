@@ -1,7 +1,8 @@
 //! Service routing on a node: Services, EndpointSlices and host ports become nftables maps.
 //!
-//! `model` decides what each Service and each pod wants (pure), `reserved` what none of them gets (pure), `conflicts` tells people so, `tracker` merges it and tells what changes (pure), `rules` is
-//! the table's shape and its words (pure), `run` follows the informers and applies one transaction per burst of changes.
+//! `model` decides what each Service and each pod wants (pure), `reserved` what none of them gets (pure), `ranges` who else
+//! is where Services have addresses, `conflicts` tells people so, `tracker` merges it and tells what changes (pure), `rules`
+//! is the table's shape and its words (pure), `run` follows the informers and applies one transaction per burst of changes.
 //!
 //! The table has no chain per Service: a destination leads by one map lookup to a chain that is shared by all Services
 //! with as many endpoints, and a second lookup, by destination and a random number, to the endpoint. So the first packet
@@ -12,6 +13,7 @@ mod endpoints;
 mod flows;
 mod health;
 mod model;
+mod ranges;
 mod reserved;
 mod rules;
 mod run;

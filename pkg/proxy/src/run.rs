@@ -9,19 +9,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
-use ipnet::Ipv4Net;
 use k8s_openapi::api::{
     core::v1::{self as api, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mk8s_client::{
-    Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, node_addresses,
-    service_ranges, services_of,
+    Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, node_addresses, services_of,
 };
-use mk8s_network::{conntrack, elements, monitor::Monitor, names, nft};
+use mk8s_network::{Occupied, conntrack, elements, monitor::Monitor, names, nft};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,6 +26,7 @@ use crate::{
     flows::Flows,
     health::HealthPorts,
     model::{self, Node, Routed},
+    ranges::Ranges,
     reserved::{API_SERVICE, Reserved},
     tracker::{ChangeTracker, Changes, Owner},
 };
@@ -39,10 +37,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// For what Services do without.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The table is made anew for other ranges no more often than this: a node's addresses are its own to write, and one whose
-/// addresses come and go would keep every other node at it.
-const CALM: Duration = Duration::from_secs(5);
-
 /// The objects that count, and what they come to.
 struct State {
     services: Informer<Service>,
@@ -52,39 +46,10 @@ struct State {
     dirty: BTreeSet<Owner>,
     /// None once nodes or API servers have changed.
     reserved: Option<Arc<Reserved>>,
-    ranges: Moves,
+    ranges: Ranges,
     tracker: ChangeTracker,
     health: HealthPorts,
     conflicts: Conflicts,
-}
-
-/// When ranges are looked at.
-#[derive(Debug, Default)]
-struct Moves {
-    /// Nodes or ServiceCIDRs have changed since.
-    pending: bool,
-    not_before: Option<Instant>,
-}
-
-impl Moves {
-    fn is_due(&mut self, now: Instant) -> bool {
-        let due = self.pending && self.not_before.is_none_or(|at| at <= now);
-        self.pending &= !due;
-        due
-    }
-
-    /// The table is another.
-    fn made(&mut self, now: Instant) {
-        self.not_before = Some(now + CALM);
-    }
-
-    /// When there is something to look at; never, where nothing has changed.
-    async fn due(&self) {
-        match self.not_before.filter(|_| self.pending) {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 fn key(metadata: &ObjectMeta) -> Arc<str> {
@@ -93,17 +58,19 @@ fn key(metadata: &ObjectMeta) -> Arc<str> {
 }
 
 impl State {
-    fn new(services: &Informer<Service>, slices: &Informer<EndpointSlice>, events: EventRecorder) -> Self {
+    fn new(
+        services: &Informer<Service>,
+        slices: &Informer<EndpointSlice>,
+        ranges: Ranges,
+        events: EventRecorder,
+    ) -> Self {
         Self {
             services: services.clone(),
             slices: ServiceSlices::of(slices),
             pods: HashMap::new(),
             dirty: BTreeSet::new(),
             reserved: None,
-            ranges: Moves {
-                pending: true,
-                not_before: None,
-            },
+            ranges,
             tracker: ChangeTracker::default(),
             health: HealthPorts::default(),
             conflicts: Conflicts::new(events),
@@ -144,31 +111,14 @@ impl State {
         };
         if moved {
             self.reserved = None;
-            self.ranges.pending = true;
+            self.ranges.note_change();
         }
     }
 
-    /// Whether Services have their addresses elsewhere than before: then what nobody takes over is another, and the table.
-    fn ranges(
-        &mut self,
-        node: &mut Node,
-        own: &[Ipv4Net],
-        objects: &Informer<Partial>,
-        nodes: &Informer<api::Node>,
-    ) -> bool {
-        let now = Instant::now();
-        if !self.ranges.is_due(now) {
-            return false;
-        }
-        let (objects, nodes) = (objects.list(), nodes.list());
-        let of_objects = objects.iter().map(AsRef::as_ref);
-        let all = service_ranges(of_objects, node.cluster_cidr, nodes.iter().map(AsRef::as_ref));
-        if node.api_port.is_some() {
-            self.conflicts.tell_of_ranges(own, &objects, &all);
-        }
-        let moved = node.has_services_in(own, &all);
+    /// Whether Services have their addresses elsewhere than before, or others are there.
+    fn look_at_ranges(&mut self, node: &mut Node) -> bool {
+        let moved = self.ranges.look(node, &mut self.conflicts);
         if moved {
-            self.ranges.made(now);
             self.all_services();
         }
         moved
@@ -253,14 +203,26 @@ fn has_host_ports(pod: &Pod) -> bool {
 }
 
 /// Until the token is cancelled. The rules stay then: pods go on, and so does what leads to them.
-pub async fn run(node: Node, informers: Informers, events: EventRecorder, token: CancellationToken) {
+/// `occupied` is the network's.
+pub async fn run(
+    node: Node,
+    informers: Informers,
+    occupied: watch::Receiver<Option<Occupied>>,
+    events: EventRecorder,
+    token: CancellationToken,
+) {
     tokio::select! {
         () = token.cancelled() => {}
-        () = follow(node, &informers, events) => {}
+        () = follow(node, &informers, occupied, events) => {}
     }
 }
 
-async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
+async fn follow(
+    mut node: Node,
+    informers: &Informers,
+    mut occupied: watch::Receiver<Option<Occupied>>,
+    events: EventRecorder,
+) {
     let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
     let pods = informers.of_where::<Pod>(&format!("spec.nodeName={}", node.name));
     let (mut of_services, mut of_slices, mut of_pods) = (services.subscribe(), slices.subscribe(), pods.subscribe());
@@ -271,10 +233,10 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
         slices.wait_synced(),
         pods.wait_synced(),
         nodes.wait_synced(),
-        known_for_now(&ranges),
+        known_for_now(&ranges, &mut occupied),
     );
-    let own = node.service_cidrs.clone();
-    let mut state = State::new(&services, &slices, events);
+    let ranges = Ranges::new(&node, ranges, nodes.clone(), occupied);
+    let mut state = State::new(&services, &slices, ranges, events);
     let mut fresh = true;
     // Before the table is made, so that no loss of it goes unheard.
     let mut monitor = monitor();
@@ -293,9 +255,9 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
             state.node(&event);
         }
         while of_ranges.try_next().is_some() {
-            state.ranges.pending = true;
+            state.ranges.note_change();
         }
-        fresh |= state.ranges(&mut node, &own, &ranges, &nodes);
+        fresh |= state.look_at_ranges(&mut node);
         state.settle(&mut node, &nodes);
         match kernel.apply(state.changes(&node, fresh)).await {
             Ok(()) => fresh = false,
@@ -311,7 +273,7 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
             event = of_slices.next() => state.slice(&event),
             event = of_pods.next() => state.pod(event),
             event = of_nodes.next() => state.node(&event),
-            _ = of_ranges.next() => state.ranges.pending = true,
+            _ = of_ranges.next() => state.ranges.note_change(),
             () = state.ranges.due() => {}
             lost = lost(&mut monitor) => if lost {
                 tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
@@ -321,9 +283,14 @@ async fn follow(mut node: Node, informers: &Informers, events: EventRecorder) {
     }
 }
 
-/// An API server of another version may not have them, or they may not be read.
-async fn known_for_now(ranges: &Informer<Partial>) {
-    if tokio::time::timeout(PATIENCE, ranges.wait_synced()).await.is_err() {
+/// An API server of another version may not have them, or they may not be read; then the network is not asked either.
+async fn known_for_now(ranges: &Informer<Partial>, occupied: &mut watch::Receiver<Option<Occupied>>) {
+    let known = async {
+        ranges.wait_synced().await;
+        // Its end is the agent's.
+        let _ = occupied.wait_for(Option::is_some).await;
+    };
+    if tokio::time::timeout(PATIENCE, known).await.is_err() {
         tracing::warn!("ServiceCIDRs are not known yet: Services' addresses in further ranges count as external");
     }
 }
@@ -404,32 +371,5 @@ impl Kernel {
             Err(error) => tracing::debug!(%error, "left to nft"),
         }
         self.socket.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[tokio::test]
-    async fn a_node_whose_addresses_come_and_go_has_no_table_made_each_time() {
-        let begun = Instant::now();
-        let mut moves = Moves::default();
-        let mut tables = 0;
-        for tenth in 0..600 {
-            let now = begun + Duration::from_millis(100) * tenth;
-            moves.pending = true;
-            if moves.is_due(now) {
-                moves.made(now);
-                tables += 1;
-            }
-        }
-        assert_eq!(tables, 12, "in a minute");
-        // The last change is looked at, though nothing else happens.
-        assert!(moves.pending);
-        moves.not_before = Some(begun);
-        moves.due().await;
-        assert!(moves.is_due(begun) && !moves.is_due(begun));
     }
 }

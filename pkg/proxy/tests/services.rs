@@ -710,7 +710,7 @@ fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>, 
                 vec![json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.98.0.0/16"]}})],
             ),
         )
-        .route("/api/v1/namespaces/app/events", told)
+        .route("/api/v1/namespaces/{namespace}/events", told)
         .route(
             "/apis/discovery.k8s.io/v1/endpointslices",
             list("EndpointSliceList", "discovery.k8s.io/v1", vec![slice, own]),
@@ -734,7 +734,13 @@ fn runs_and_makes_again_what_somebody_flushed() {
         let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
         let informers = mk8s_client::Informers::new(client, &owner);
         listen(None, "api", &[6443]);
-        let running = tokio::spawn(mk8s_proxy::run(node(), informers, events, token.clone()));
+        let running = tokio::spawn(mk8s_proxy::run(
+            node(),
+            informers,
+            network.occupied(),
+            events,
+            token.clone(),
+        ));
         for _ in 0..2 {
             let start = Instant::now();
             while ask(None, VIP, 80).is_err() {
@@ -777,6 +783,58 @@ fn runs_and_makes_again_what_somebody_flushed() {
     });
 }
 
+#[test]
+fn strangers_in_a_range_of_services_are_answered_where_the_host_has_a_way_to_them() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network(dir.path()).await;
+        network
+            .services(["10.98.0.0/16".parse().unwrap()].into())
+            .await
+            .unwrap();
+        let a = network.attach("a").await.unwrap();
+        let token = tokio_util::sync::CancellationToken::new();
+        let owner = mk8s_supervisor::Supervisor::new(token.clone());
+        let (events, mut told) = mpsc::unbounded_channel();
+        let client = mk8s_client::in_process(api(&a, events, true), "proxy");
+        let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
+        let informers = mk8s_client::Informers::new(client, &owner);
+        let occupied = network.occupied();
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, occupied, events, token.clone()));
+        let guard = network.clone();
+        let guarded = tokio::spawn(async move { guard.guard().await });
+        listen(Some(Path::new("/run/netns/far")), "stranger", &[80]);
+        let stranger = Ipv4Addr::new(10, 98, 0, 7);
+        sh("ip -n far addr add 10.98.0.7/32 dev eth0");
+        // More than once, and sooner than a table is made for it: each is seen.
+        for _ in 0..2 {
+            for (change, answer) in [
+                ("add", Ok("stranger".to_owned())),
+                ("del", Err(ErrorKind::ConnectionRefused)),
+            ] {
+                sh(&format!("ip route {change} 10.98.0.0/24 via 10.0.0.9"));
+                let start = Instant::now();
+                while ask(None, stranger, 80) != answer {
+                    assert!(start.elapsed() < Duration::from_secs(9), "{change}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        let mut messages = Vec::new();
+        while let Ok(event) = told.try_recv() {
+            if event["reason"] == "ServiceCIDROverlap" {
+                messages.push(event["message"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        let text = "10.98.0.0/16 overlaps 10.98.0.0/24, where host n1 has a way of its own: what no Service has there is not \
+                    refused, and mk8s makes no way of hosts to it";
+        assert_eq!(messages.first().map(String::as_str), Some(text), "{messages:?}");
+        guarded.abort();
+        token.cancel();
+        running.await.unwrap();
+    });
+}
+
 /// As that of an older version.
 #[test]
 fn an_api_server_without_ranges_of_services_keeps_no_service_waiting() {
@@ -791,7 +849,13 @@ fn an_api_server_without_ranges_of_services_keeps_no_service_waiting() {
         let client = mk8s_client::in_process(api(&a, events, false), "proxy");
         let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
         let informers = mk8s_client::Informers::new(client, &owner);
-        let running = tokio::spawn(mk8s_proxy::run(node(), informers, events, token.clone()));
+        let running = tokio::spawn(mk8s_proxy::run(
+            node(),
+            informers,
+            network.occupied(),
+            events,
+            token.clone(),
+        ));
         let start = Instant::now();
         while ask(None, VIP, 80).is_err() {
             assert!(start.elapsed() < Duration::from_secs(8));

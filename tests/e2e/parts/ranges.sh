@@ -36,12 +36,21 @@ shows "pods reach pods all the same" "hello from mk8s" k exec "$near" -- timeout
 shows "and hosts hosts" "hello from mk8s" on 1 curl -s -m 5 http://10.9.0.2:30080
 check "it goes" on 1 kubectl delete servicecidr mistake --timeout=40s
 # A part of it in which no node is: who else is there is still answered.
+on 2 ip addr add 10.9.0.200/24 dev eth0
+on 2 bash -c 'mkdir -p /run/stranger; echo a stranger >/run/stranger/index.html
+  setsid busybox httpd -f -p 10.9.0.200:8099 -h /run/stranger >/dev/null 2>&1 </dev/null & echo $! >/run/stranger.pid'
 range stranger 10.9.0.128/25
 check "a range in the hosts' network" on 1 kubectl apply -f "$work/stranger.yaml"
 check "it is ready" on 1 kubectl wait --for=condition=Ready servicecidr/stranger --timeout=30s
-sleep 2
+told() { has "ServiceCIDROverlap .*10\.9\.0\.128/25 overlaps 10\.9\.0\.0/24, where host " on 1 kubectl get events; }
+check "it is warned of" eventually 10 told
 shows "the way there stays the host's own" "^10\.9\.0\.200 dev eth0" on 1 ip route get 10.9.0.200
+# The table is another within seconds.
+strangers() { has "a stranger" "$@"; }
+check "who is there answers the host" eventually 10 strangers on 1 curl -s -m 5 http://10.9.0.200:8099
+check "and a pod" eventually 10 strangers k exec "$near" -- timeout 5 wget -q -O- http://10.9.0.200:8099
 check "and it goes" on 1 kubectl delete servicecidr stranger --timeout=40s
+on 2 bash -c 'kill "$(cat /run/stranger.pid)"; rm -r /run/stranger /run/stranger.pid; ip addr del 10.9.0.200/24 dev eth0'
 
 check "the range is to go" on 1 kubectl delete servicecidr more --wait=false
 check "it waits for the Service" on 1 kubectl wait --for=condition=Ready=False servicecidr/more --timeout=30s

@@ -17,6 +17,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::link::InfoKind;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 mod attach;
@@ -83,16 +84,15 @@ struct Inner {
     ipam: Mutex<Ipam>,
     /// What was last asked for; one change at a time.
     peers: tokio::sync::Mutex<Option<Wanted>>,
-    services: tokio::sync::Mutex<Ranges>,
+    /// Where else than in the config's range Services have addresses; None: nobody has said so yet, or not all of it is done.
+    services: tokio::sync::Mutex<Option<BTreeSet<Ipv4Net>>>,
+    /// None: nobody has looked yet.
+    occupied: watch::Sender<Option<Occupied>>,
 }
 
-#[derive(Default)]
-struct Ranges {
-    /// Where else than in the config's range Services have addresses; None: nobody has said so yet.
-    wanted: Option<BTreeSet<Ipv4Net>>,
-    /// Those of them that the host's own routes lead to.
-    taken: BTreeSet<Ipv4Net>,
-}
+/// The ranges of Services, besides the config's, that the host has routes of its own into, each with the first of these: mk8s makes
+/// none there.
+pub type Occupied = BTreeMap<Ipv4Net, Ipv4Net>;
 
 struct Wanted {
     peers: BTreeSet<Peer>,
@@ -153,6 +153,7 @@ impl Network {
             ipam: Mutex::new(ipam),
             peers: tokio::sync::Mutex::new(None),
             services: tokio::sync::Mutex::default(),
+            occupied: watch::Sender::default(),
         })))
     }
 
@@ -250,13 +251,18 @@ impl Network {
     /// changed. What the host has routes of its own to, by which a range is reached or a part of it, is left to these.
     pub async fn services(&self, ranges: BTreeSet<Ipv4Net>) -> Result<()> {
         let mut known = self.0.services.lock().await;
-        if known.wanted.as_ref() != Some(&ranges) {
+        if known.as_ref() != Some(&ranges) {
             // Unknown until it is all done, so that the next call tries again.
-            known.wanted = None;
-            self.0.lead_to_services(&ranges, &mut known.taken).await?;
-            known.wanted = Some(ranges);
+            *known = None;
+            self.0.lead_to_services(&ranges).await?;
+            *known = Some(ranges);
         }
         Ok(())
+    }
+
+    /// Where the host is found to have ways of its own in what [`Network::services`] was last told, each time that changes.
+    pub fn occupied(&self) -> watch::Receiver<Option<Occupied>> {
+        self.0.occupied.subscribe()
     }
 
     /// Looks at the host's firewalls again: one may have been started, or reloaded, since.
@@ -310,7 +316,7 @@ impl Network {
     /// Whether one of these is in the way to a range of Services but the first, or no longer is.
     async fn has_ranges_at(&self, others: &BTreeSet<Ipv4Net>) -> bool {
         let known = self.0.services.lock().await;
-        let ranges = known.wanted.iter().flatten();
+        let ranges = known.iter().flatten();
         let mut further = ranges.filter(|range| self.0.config.service_cidr != Some(**range));
         further.any(|range| others.iter().any(|to| to.prefix_len() > 0 && overlap(range, to)))
     }
@@ -324,10 +330,9 @@ impl Network {
         if let Some(services) = inner.config.service_cidr {
             done.push(inner.rtnl.set_link_route(services, inner.bridge.index).await);
         }
-        let mut services = inner.services.lock().await;
-        let Ranges { wanted: ranges, taken } = &mut *services;
-        if let Some(ranges) = ranges {
-            done.push(inner.lead_to_services(ranges, taken).await);
+        let services = inner.services.lock().await;
+        if let Some(ranges) = services.as_ref() {
+            done.push(inner.lead_to_services(ranges).await);
         }
         drop(services);
         if let Some(wanted) = wanted.as_ref() {
@@ -370,34 +375,45 @@ impl Inner {
         overlay::apply(&self.rtnl, self.overlay.index, &have, &self.desired(peers).await?).await
     }
 
-    async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>, known: &mut BTreeSet<Ipv4Net>) -> Result<()> {
+    async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>) -> Result<()> {
         let have = self.rtnl.link_routes(self.bridge.index).await?;
-        let others = foreign_routes(&self.rtnl).await?;
-        let (free, mut taken): (BTreeSet<_>, BTreeSet<_>) = ranges.iter().copied().partition(|range| {
-            !others
-                .iter()
-                .map(|(to, _)| to)
-                .chain(&SPECIAL)
-                .any(|to| overlap(range, to))
-        });
+        let others: BTreeSet<Ipv4Net> = foreign_routes(&self.rtnl)
+            .await?
+            .into_iter()
+            .map(|(to, _)| to)
+            .collect();
         let further = |range: &&Ipv4Net| self.config.service_cidr != Some(**range);
+        let into = |range: &Ipv4Net| others.iter().find(|to| overlap(range, to)).copied();
+        let mut occupied = Occupied::new();
+        let mut free = BTreeSet::new();
+        for range in ranges.iter().filter(further) {
+            match into(range) {
+                Some(to) => drop(occupied.insert(*range, to)),
+                None => drop(free.insert(*range)),
+            }
+        }
         let mut done = Ok(());
         // One that cannot be set keeps none of the others from it.
         for range in have.difference(&free).filter(further) {
             done = done.and(self.rtnl.delete_link_route(*range, self.bridge.index).await);
         }
-        for range in free.difference(&have).filter(further) {
+        for range in free.difference(&have) {
             match self.rtnl.add_link_route(*range, self.bridge.index).await {
                 Ok(true) => {}
                 // The host was quicker.
-                Ok(false) => drop(taken.insert(*range)),
+                Ok(false) => drop(occupied.insert(*range, *range)),
                 Err(error) => done = done.and(Err(error)),
             }
         }
-        for range in taken.difference(known).filter(further) {
-            tracing::warn!(%range, "the host has ways of its own in a range of Services: these stay, and mk8s makes none there");
-        }
-        *known = taken;
+        self.occupied.send_if_modified(|known| {
+            let before = known.replace(occupied.clone());
+            for (range, to) in occupied.iter().filter(|(range, _)| {
+                before.as_ref().is_none_or(|before| !before.contains_key(range))
+            }) {
+                tracing::warn!(%range, %to, "the host has ways of its own in a range of Services: these stay, and mk8s makes none there");
+            }
+            before.as_ref() != Some(&occupied)
+        });
         done
     }
 
@@ -459,13 +475,6 @@ pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, Opti
     others.retain(|(to, _)| ranges.iter().any(|range| overlap(range, to)));
     Ok(others)
 }
-
-/// Of a host itself, of each of its links, of groups (RFC 6890, RFC 5771): the kernel knows where they are, without a route.
-const SPECIAL: [Ipv4Net; 3] = [
-    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
-    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
-    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
-];
 
 fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
     one.contains(&other.addr()) || other.contains(&one.addr())
