@@ -9,7 +9,6 @@ use std::time::Duration;
 use mk8s_api::apply::Managed;
 use mk8s_api::meta;
 use mk8s_api::registry::Resource;
-use mk8s_api::registry::custom::only_metadata_differs;
 use mk8s_api::status::Status;
 use mk8s_store::{Expect, Op, Store};
 use mk8s_supervisor::backoff::Backoff;
@@ -77,14 +76,6 @@ pub struct Current {
     pub value: Value,
     /// What of it was not read.
     pub rest: Option<Rest>,
-}
-
-impl Current {
-    /// Whether `new` changes metadata alone of what is stored without all that is read of it, for which there may be no room.
-    pub fn leaves_the_rest(&self, new: &Value) -> bool {
-        let is_longer = self.object.as_ref().is_some_and(|found| found.is_longer_than_stored());
-        is_longer && only_metadata_differs(new, &self.value)
-    }
 }
 
 /// What an attempt wants.

@@ -131,8 +131,12 @@ impl Object {
     /// Whether the store has another text, which the next write mends though it changes nothing.
     pub fn is_stale(&self) -> bool {
         let Some(original) = &self.original else { return false };
-        let now = format!("{{\"apiVersion\":\"{}\",", self.resource.api_version());
-        self.stored_without_the_rest().is_none() || !original.entry.value.starts_with(now.as_bytes())
+        self.stored_without_the_rest().is_none() || !is_in(&original.entry.value, &self.resource.api_version())
+    }
+
+    /// Whether it is read in a version.
+    pub fn is_in(&self, api_version: &str) -> bool {
+        is_in(&self.json, api_version)
     }
 
     /// What the store has, where there may be no room for what is read of it.
@@ -424,6 +428,11 @@ fn parts(key: &str, value: Bytes, managed: Option<Managed>) -> (Bytes, Managed) 
         })
     });
     (Bytes::copy_from_slice(&value[..text]), managed)
+}
+
+/// Whether a text is one of a version, which each begins with.
+fn is_in(text: &[u8], api_version: &str) -> bool {
+    text.starts_with(format!("{{\"apiVersion\":\"{api_version}\",").as_bytes())
 }
 
 fn decimal_len(number: u64) -> usize {

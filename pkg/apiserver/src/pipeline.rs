@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use mk8s_api::apply::Managed;
 use mk8s_api::meta;
+use mk8s_api::registry::custom::{differs_only_in, only_metadata_differs};
 use mk8s_api::registry::{Deletion, Resource, Served, Strategy};
 use mk8s_api::schema::custom::TooLarge;
 use mk8s_api::status::Status;
@@ -18,6 +19,7 @@ use crate::call::Call;
 use crate::crd::conversion::{self, Form};
 use crate::guaranteed_update::Written;
 use crate::guaranteed_update::{Attempt, Current, Done, Reads, Step, guaranteed_update};
+use crate::object::Object;
 use crate::options::WriteOptions;
 use crate::write::Printed;
 use crate::{managers, metadata, part};
@@ -207,6 +209,24 @@ async fn printed(call: &Call, object: &Value, managed: &Managed) -> Result<Print
     Printed::of(&row.resource, &stored, managed)
 }
 
+/// The text of an object of which no more changes than what such a write is for.
+fn printed_beside_the_rest(
+    call: &Call,
+    part: Part,
+    mut new: Value,
+    found: &Object,
+    managed: &Managed,
+) -> Result<Printed, Status> {
+    let resource = &call.row.resource;
+    if part != Part::Status {
+        return Printed::of_fields(resource, found, &["metadata"], &new, managed);
+    }
+    if let Some(custom) = resource.stored().custom.as_ref().filter(|_| !call.row.shows_stored()) {
+        with_status_alone(&mut new, |alone| custom.keep(alone).map_err(no_room))?;
+    }
+    Printed::of_fields(resource, found, &["metadata", "status"], &new, managed)
+}
+
 /// What an attempt found, in the form of the row's version where a webhook makes that.
 pub async fn in_form(call: &Call, mut current: Current) -> Result<Current, Status> {
     if call.row.webhook().is_some() && current.object.is_some() {
@@ -348,7 +368,7 @@ async fn change(
     let old = &current.value;
     let Next { object: mut new, owned } = next;
     let sent = managers::take(&mut new);
-    begin_change(call, &mut new, current)?;
+    begin_change(call, part, &mut new, current)?;
     if let Some(rest) = &current.rest {
         rest.trim(&mut new);
     }
@@ -367,7 +387,7 @@ async fn change(
     let mut attributes = call.attributes(Operation::Update, meta::name(old), Some(old), Options::Write(options));
     attributes.stored = current.object.as_deref();
     admission.mutate(&attributes, &mut new).await?;
-    if current.rest.is_none() && !current.leaves_the_rest(&new) {
+    if current.rest.is_none() && !leaves_the_rest(call, part, &new, current) {
         is_defaulted(call.row.working(), &new);
     }
     let judge = part::judge(&call.row.resource, current.rest.as_ref(), &new, old)?;
@@ -379,18 +399,49 @@ async fn change(
     if part == Part::Main {
         warnings.extend(call.row.warnings(&new, Some(old)));
     }
-    finish_change(call, new, &managed, current, beside).await
+    finish_change(call, part, new, &managed, current, beside).await
 }
 
 /// What an update can't change comes back, what it leaves out is filled in, but for what there is no room for already.
-pub fn begin_change(call: &Call, new: &mut Value, current: &Current) -> Result<(), Status> {
+pub fn begin_change(call: &Call, part: Part, new: &mut Value, current: &Current) -> Result<(), Status> {
     let resource = &call.row.resource;
     metadata::match_namespace(resource, &call.info, new)?;
     metadata::begin_update(new, &current.value);
-    if current.leaves_the_rest(new) {
-        return Ok(());
+    match leaves_the_rest(call, part, new, current) {
+        false => fill(call, new),
+        true if part == Part::Status => with_status_alone(new, |alone| fill(call, alone)),
+        true => Ok(()),
     }
-    fill(call, new)
+}
+
+/// Whether of an object that is stored without all that is read of it, for which there may be no room, a change leaves that as
+/// it is.
+fn leaves_the_rest(call: &Call, part: Part, new: &Value, current: &Current) -> bool {
+    let Some(found) = current.object.as_ref().filter(|found| found.is_longer_than_stored()) else {
+        return false;
+    };
+    let old = &current.value;
+    match part {
+        Part::Status => found.is_in(meta::api_version(old)),
+        // What such a write says of the status is not asked.
+        _ if call.row.working().has_status() => differs_only_in(new, old, &["apiVersion", "metadata", "status"]),
+        _ => only_metadata_differs(new, old),
+    }
+}
+
+/// Does to an object's status what is done to whole objects.
+fn with_status_alone(object: &mut Value, change: impl FnOnce(&mut Value) -> Result<(), Status>) -> Result<(), Status> {
+    let Value::Object(fields) = object else { return Ok(()) };
+    let mut alone = Value::Object(
+        fields
+            .remove("status")
+            .map(|own| ("status".into(), own))
+            .into_iter()
+            .collect(),
+    );
+    change(&mut alone)?;
+    fields.extend(meta::remove(&mut alone, &["status"]).map(|own| ("status".into(), own)));
+    Ok(())
 }
 
 /// Everything between the two phases of admission; what is to be written beside the object.
@@ -440,6 +491,7 @@ fn is_stale(call: &Call, current: &Current) -> bool {
 /// What becomes of a change that was admitted.
 pub async fn finish_change(
     call: &Call,
+    part: Part,
     new: Value,
     managed: &Managed,
     current: &Current,
@@ -461,7 +513,9 @@ pub async fn finish_change(
         return Ok(Step::Keep);
     }
     let printed = match (rest, &current.object) {
-        (None, Some(found)) if current.leaves_the_rest(&new) => Printed::of_metadata(resource, found, &new, managed)?,
+        (None, Some(found)) if leaves_the_rest(call, part, &new, current) => {
+            printed_beside_the_rest(call, part, new, found, managed)?
+        }
         (None, _) => printed(call, &new, managed).await?,
         (Some(rest), _) => Printed::of_part(resource, &new, rest, managed)?,
     };

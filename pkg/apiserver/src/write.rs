@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mk8s_api::apply::Managed;
 use mk8s_api::codec::json;
+use mk8s_api::meta;
 use mk8s_api::registry::Resource;
 use mk8s_api::status::Status;
 use mk8s_store::{Change, Entry, Expect, Op, SPARE, Store, Txn, TxnError};
@@ -74,17 +75,24 @@ impl Printed {
         Ok(Printed::new(resource, print(part, Some(rest))?, selectable, managed))
     }
 
-    /// Of an object whose metadata alone changed: all else as it is stored, where more is read of it than there is room for.
-    pub fn of_metadata(
+    /// Of an object of which some fields alone changed: all else as it is stored, where more is read of it than there is
+    /// room for.
+    pub fn of_fields(
         resource: &Arc<Resource>,
         found: &Object,
+        fields: &[&str],
         object: &Value,
         managed: &Managed,
     ) -> Result<Printed, Status> {
         let Some(mut stored) = found.shorter() else {
             return Printed::of(resource, object, managed);
         };
-        stored["metadata"] = object["metadata"].clone();
+        for &field in fields {
+            match object.get(field) {
+                Some(value) => stored[field] = value.clone(),
+                None => drop(meta::remove(&mut stored, &[field])),
+            }
+        }
         let mut printed = Printed::of(resource, &stored, managed)?;
         // By the request's own task: the committer's thread, which all writes wait for, puts in the revision alone.
         let read = crd::read(Object::new(resource.clone(), printed.entry(found), None));

@@ -599,6 +599,75 @@ async fn an_object_that_is_shown_without_all_of_its_defaults_can_go() {
     assert_eq!(api.get(&one).await.0, 404);
 }
 
+/// Whoever takes a finalizer off says first what he has done.
+#[tokio::test]
+async fn the_status_of_an_object_that_is_shown_without_all_of_its_defaults_is_written() {
+    let api = Api::open().await;
+    let mut open = definition();
+    let subresources = open["spec"]["versions"][0]["subresources"].clone();
+    open["spec"]["versions"][1]["subresources"] = subresources;
+    assert_eq!(api.post(CRDS, &open).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut long = car("a", "red");
+    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
+    assert_eq!(api.post(CARS, &long).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let schema = |status: Value| {
+        json!({"type": "object", "properties": {"status": {"type": "object", "properties": status},
+            "spec": {"type": "object", "properties": {
+                "color": {"type": "string"}, "l": {"type": "array", "items": item}}}}})
+    };
+    let text = json!({"type": "string", "maxLength": 10});
+    let of = [
+        json!({"phase": {"type": "string", "default": "new"}, "a": text}),
+        json!({"a": text, "b": text}),
+    ];
+    let place = |version| format!("/spec/versions/{version}/schema/openAPIV3Schema");
+    let changed =
+        [0, 1].map(|version| json!({"op": "replace", "path": place(version), "value": schema(of[version].clone())}));
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &json!(changed)).await;
+    assert_eq!(code, 200, "{changed}");
+    shows(&api, &one, "/spec/l/0/a", &"x".repeat(1000).into()).await;
+    let before = api.get(&one).await.1;
+    let written = async |answer: (u16, Value), status: Value| {
+        assert_eq!(answer.0, 200, "{}", answer.1["message"]);
+        assert_eq!(answer.1["status"], status);
+        let read = api.get(&one).await.1;
+        // How many defaults there is room for goes by the length of what is stored.
+        let length = |object: &Value| object["spec"].to_string().len();
+        assert!(length(&read).abs_diff(length(&before)) < 5000 && read["spec"]["color"] == "red");
+        assert_eq!(read["metadata"]["generation"], before["metadata"]["generation"]);
+    };
+    let status = format!("{one}/status");
+    let patch = json!({"status": {"a": "b"}, "spec": {"color": "blue"}});
+    let patched = api.patch(&status, MERGE, &patch).await;
+    written(patched, json!({"a": "b", "phase": "new"})).await;
+    // What was read of it before says nothing of its spec.
+    let mut put = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"l": []}});
+    put["status"] = json!({"phase": "old"});
+    put["metadata"]["resourceVersion"] = api.get(&one).await.1["metadata"]["resourceVersion"].clone();
+    written(api.put(&status, &put).await, json!({"phase": "old"})).await;
+    let long = json!({"status": {"a": "more than ten"}});
+    assert_eq!(api.patch(&status, MERGE, &long).await.0, 422);
+    // Neither version has a place for all that the other has.
+    let other = status.replace("/v1/", "/v1beta1/");
+    let answer = api.patch(&other, MERGE, &json!({"status": {"a": "c", "b": "d"}})).await;
+    assert_eq!(
+        (answer.0, &answer.1["status"]["a"]),
+        (200, &json!("c")),
+        "{}",
+        answer.1["message"]
+    );
+    assert_eq!(api.get(&one).await.1["status"], json!({"a": "c", "phase": "new"}));
+    // And one that is sent beside metadata is not asked.
+    let mut held = api.get(&one).await.1;
+    held["metadata"]["labels"] = json!({"a": "b"});
+    held["status"] = json!({"a": "z"});
+    written(api.put(&one, &held).await, json!({"a": "c", "phase": "new"})).await;
+    assert_eq!(api.get(&one).await.1["metadata"]["labels"], json!({"a": "b"}));
+}
+
 #[tokio::test]
 async fn a_write_that_changes_nothing_brings_an_object_into_the_storage_version() {
     let api = Api::open().await;

@@ -247,9 +247,14 @@ impl Custom {
 
 /// Whether a change is one of metadata alone. The version does not count: which one is stored may have changed since.
 pub fn only_metadata_differs(new: &Value, old: &Value) -> bool {
+    differs_only_in(new, old, &["apiVersion", "metadata"])
+}
+
+/// Whether all fields but some are the same.
+pub fn differs_only_in(new: &Value, old: &Value, some: &[&str]) -> bool {
     let beside = |object: &Value, other: &Value| {
         let mut fields = object.as_object().into_iter().flatten();
-        fields.all(|(key, value)| matches!(key.as_str(), "metadata" | "apiVersion") || other.get(key) == Some(value))
+        fields.all(|(key, value)| some.contains(&key.as_str()) || other.get(key) == Some(value))
     };
     beside(new, old) && beside(old, new)
 }

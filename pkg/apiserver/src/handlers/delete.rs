@@ -178,7 +178,7 @@ pub fn as_planned(
 ) -> Result<Step, Status> {
     let managed = current.managed().clone();
     let print = |object: &Value| match &current.object {
-        Some(found) => Printed::of_metadata(resource, found, object, &managed),
+        Some(found) => Printed::of_fields(resource, found, &["metadata"], object, &managed),
         None => Printed::of(resource, object, &managed),
     };
     Ok(match plan(resource, current.value, options, jiff::Timestamp::now()) {

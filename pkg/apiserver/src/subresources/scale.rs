@@ -130,10 +130,10 @@ impl Attempt for Scaling<'_> {
         let replicas = meta::i64_at(&scale, &["spec", "replicas"]).unwrap_or(0);
         let mut new = current.value.clone();
         meta::set(&mut new, &keys(&form.paths.spec_replicas), replicas);
-        pipeline::begin_change(call, &mut new, &current)?;
+        pipeline::begin_change(call, Part::Main, &mut new, &current)?;
         let beside = pipeline::prepare_change(call, Part::Main, &mut new, &current.value, &mut self.warnings)?;
         call.validate(&attributes, &scale, &mut self.warnings).await?;
-        pipeline::finish_change(call, new, &managed, &current, beside).await
+        pipeline::finish_change(call, Part::Main, new, &managed, &current, beside).await
     }
 }
 

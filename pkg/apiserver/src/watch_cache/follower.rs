@@ -291,7 +291,7 @@ mod tests {
             let mut marked = found.value().expect("a tree");
             marked["metadata"]["labels"] = json!({"seen": revision.to_string()});
             let managed = mk8s_api::apply::Managed::NOBODY;
-            let printed = Printed::of_metadata(&resource, &found, &marked, &managed).expect("a text");
+            let printed = Printed::of_fields(&resource, &found, &["metadata"], &marked, &managed).expect("a text");
             let (op, made) = printed.put(found.key.clone(), Expect::Revision(found.revision));
             let mk8s_store::Change::Put {
                 mut value,
