@@ -227,6 +227,11 @@ impl Route {
         self.handler().is_some_and(Handler::relays)
     }
 
+    /// Whether what he answers is a body: what an upgrade opens is counted nowhere.
+    pub fn relays_bodies(&self) -> bool {
+        self.relays() && !matches!(self.handler(), Some(Handler::Connect))
+    }
+
     /// Upstream prints no table of a part that is not the status, of what is only asked, and of some kinds' status.
     pub fn shapes(&self) -> Shapes {
         let resource = &self.row.resource;

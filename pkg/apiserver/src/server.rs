@@ -26,6 +26,7 @@ use crate::options::ListOptions;
 use crate::request::is_escaped_well;
 use crate::routes::{self, Route};
 use crate::state::{OpenError, State};
+use crate::unsent::Source;
 use crate::{crd, dispatch, expiry, nonresource, pieces, respond, services, startup, transport, whole};
 
 /// A handle on the running server.
@@ -165,10 +166,16 @@ impl ApiServer {
         let guard = std::mem::take(&mut request.guard);
         let account = request.account();
         if let Some(account) = &account {
-            account.room(request.deadline).await?;
+            account.room(Source::Own, request.deadline).await?;
         }
         let route = self.route(&request).await?;
         let relayed = route.as_ref().is_some_and(Route::relays);
+        if let Some(account) = &account
+            && route.as_ref().is_some_and(Route::relays_bodies)
+        {
+            // Nothing ends those that lie unread: an answer would begin, and stand still for as long as they do.
+            account.room(Source::Relayed, request.deadline).await?;
+        }
         let response = match route {
             Some(route) => resource(request, route, body, refusal).await?,
             None => {

@@ -44,7 +44,7 @@ type Owner = (u64, Box<str>);
 
 /// Who makes an answer: this server, or who stands behind it.
 #[derive(Clone, Copy)]
-enum Source {
+pub enum Source {
     Own,
     Relayed,
 }
@@ -131,10 +131,10 @@ impl Account {
     ///
     /// # Errors
     /// 429 where he has read too little by the deadline.
-    pub async fn room(&self, deadline: Instant) -> Result<(), Status> {
-        while self.is_full(Source::Own) {
+    pub async fn room(&self, of: Source, deadline: Instant) -> Result<(), Status> {
+        while self.is_full(of) {
             let freed = self.freed.notified();
-            if !self.is_full(Source::Own) {
+            if !self.is_full(of) {
                 break;
             }
             let waited = tokio::time::timeout_at(deadline, freed).await;
@@ -268,11 +268,11 @@ mod tests {
         let own = accounts.of(Some(Flow::Of(1)), "jane").expect("an account");
         let mut body = own.clone().count(endless(), false).into_body();
         let mut held = fill(&mut body).await;
-        let refused = own.room(Instant::now() + Duration::from_secs(1)).await;
+        let refused = own.room(Source::Own, Instant::now() + Duration::from_secs(1)).await;
         assert_eq!(refused.map_err(|status| status.code), Err(429));
         // Others are not kept waiting, and who reads goes on.
         let other = accounts.of(Some(Flow::Of(2)), "joe").expect("an account");
-        assert!(other.room(Instant::now()).await.is_ok());
+        assert!(other.room(Source::Own, Instant::now()).await.is_ok());
         let next = mk8s_supervisor::job::spawn("reader", async move { body.frame().await.is_some() });
         tokio::task::yield_now().await;
         drop(held.pop());
@@ -286,7 +286,7 @@ mod tests {
         let own = Arc::new(Account::new(None));
         let mut body = own.clone().count(endless(), true).into_body();
         let _held = fill(&mut body).await;
-        assert!(own.room(Instant::now()).await.is_ok());
+        assert!(own.room(Source::Own, Instant::now()).await.is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod harness;
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -82,6 +83,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
                 .header("content-type", "text/html")
                 .header("content-encoding", "gzip")
                 .body(Body::from(packed.finish().unwrap()))
+        }
+        "/endless" => {
+            let pieces = futures::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![b'x'; 1 << 20])));
+            builder.body(Body::from_stream(pieces))
         }
         "/redirect" => builder.status(302).header("location", "/elsewhere").body(Body::empty()),
         "/teapot" => builder
@@ -187,6 +192,58 @@ async fn what_is_asked_reaches_the_server_behind_the_name() {
     )
     .await;
     assert_eq!((code, body.len()), (200, 0));
+}
+
+/// The answers of all others in his namespace began, and stood still without a word.
+#[tokio::test]
+async fn who_gets_nothing_for_what_others_leave_unread_is_told() {
+    let (address, port) = backend().await;
+    let api = cluster(address, port).await;
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "all"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:serviceaccounts"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    assert_eq!(api.post(bindings, &binding).await.0, 201);
+    let router = api.server().router();
+    let mut tokens = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        assert_eq!(api.post(&format!("{BASE}/serviceaccounts"), &account).await.0, 201);
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let (code, issued) = api
+            .post(&format!("{BASE}/serviceaccounts/{name}/token"), &request)
+            .await;
+        assert_eq!(code, 201, "{issued}");
+        tokens.push(issued["status"]["token"].as_str().unwrap().to_string());
+    }
+    let ask = async |token: &String, path: String| {
+        let request = Request::get(path).header("authorization", format!("Bearer {token}"));
+        router
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap()
+    };
+    let endless = || format!("{BASE}/pods/p/proxy/endless");
+    let (mut held, mut bodies) = (Vec::new(), Vec::new());
+    for token in &tokens[..4] {
+        let answer = ask(token, endless()).await;
+        assert_eq!(answer.status(), 200);
+        let mut body = answer.into_body();
+        while let Ok(frame) = tokio::time::timeout(Duration::from_millis(500), body.frame()).await {
+            held.push(frame.unwrap().unwrap());
+        }
+        bodies.push(body);
+    }
+    tokio::time::pause();
+    assert_eq!(ask(&tokens[4], endless()).await.status(), 429);
+    tokio::time::resume();
+    // It keeps nothing else.
+    assert_eq!(ask(&tokens[4], format!("{BASE}/pods/p")).await.status(), 200);
+    drop((held, bodies));
+    let mut body = ask(&tokens[4], endless()).await.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
 }
 
 #[tokio::test]
