@@ -21,19 +21,30 @@ use crate::schema::Schema;
 pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Result<Decoded, DecodeError> {
     // Checked as a whole it is cheaper than string by string.
     let text = super::scalar::mended(bytes);
+    match read(&text, ty, validation) {
+        Ok(decoded) => Ok(decoded),
+        Err(DecodeError::TooDeep) => Err(DecodeError::TooDeep),
+        // A text that is none is told so, even where a value of the wrong type stands before its fault.
+        Err(own) => match syntax::fault(text.as_bytes()) {
+            Some(fault) => Err(DecodeError::Syntax(fault)),
+            None => match syntax::without_halves(&text) {
+                Some(text) => read(&text, ty, validation),
+                None => Err(own),
+            },
+        },
+    }
+}
+
+fn read(text: &str, ty: Option<&Schema>, validation: Validation) -> Result<Decoded, DecodeError> {
     let mut context = Context::new(validation);
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = context
         .seed(ty)
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value));
     match value {
         Ok(value) => Ok(context.finish(value)),
-        // A text that is none is told so, even where a value of the wrong type stands before its fault.
-        Err(error) => Err(match context.error(&error) {
-            DecodeError::TooDeep => DecodeError::TooDeep,
-            own => syntax::fault(text.as_bytes()).map_or(own, DecodeError::Syntax),
-        }),
+        Err(error) => Err(context.error(&error)),
     }
 }
 
@@ -192,6 +203,28 @@ mod tests {
         ] {
             assert_eq!(metadata(object.as_bytes()), expected, "{object}");
         }
+    }
+
+    /// As Go reads them, which v1.35.4 was asked of.
+    #[test]
+    fn half_a_pair_of_surrogates_is_the_replacement_character() {
+        for (escaped, expected) in [
+            (r"\ud800", "\u{fffd}"),
+            (r"a\uDC00b", "a\u{fffd}b"),
+            (r"\ud800\ud800", "\u{fffd}\u{fffd}"),
+            (r"\udc00\ud800", "\u{fffd}\u{fffd}"),
+            (r"\ud800\u0041", "\u{fffd}A"),
+            (r"\ud800\n", "\u{fffd}\n"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}😀"),
+            (r"\\ud800\ud800", "\\ud800\u{fffd}"),
+        ] {
+            let text = format!(r#"{{"{escaped}":"{escaped}"}}"#);
+            let decoded = decode(text.as_bytes(), None, Validation::Strict).expect("JSON");
+            assert_eq!(decoded.value, serde_json::json!({ expected: expected }), "{text}");
+        }
+        let broken = decode(br#"{"a":"\ud800"x}"#, None, Validation::Strict);
+        let why = "invalid character 'x' after object key:value pair";
+        assert_eq!(broken, Err(DecodeError::Syntax(why.into())));
     }
 
     #[test]

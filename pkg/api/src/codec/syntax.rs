@@ -62,6 +62,39 @@ pub fn fault(text: &[u8]) -> Option<String> {
     }
 }
 
+/// A text that has no fault with the replacement character for each escaped surrogate that has no other half, as Go's reader takes it, and
+/// ours does not; none where there is no such.
+///
+/// ```
+/// use mk8s_api::codec::syntax;
+/// assert_eq!(syntax::without_halves(r#"["\ud800","\ud83d\ude00"]"#).as_deref(), Some(r#"["\ufffd","\ud83d\ude00"]"#));
+/// assert_eq!(syntax::without_halves(r#"["\\ud800"]"#), None);
+/// ```
+pub fn without_halves(text: &str) -> Option<String> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut mended, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(next) = text.get(at..).and_then(|rest| rest.find('\\')) {
+        at += next;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
+            (Some(0xd800..0xe000), _) => {
+                mended.push_str(&text[copied..at]);
+                mended.push_str("\\ufffd");
+                copied = at + 6;
+                6
+            }
+            (Some(_), _) => 6,
+            // What is escaped is one byte, where the text is JSON.
+            (None, _) => 2,
+        };
+    }
+    mended.push_str(&text[copied..]);
+    (copied > 0).then_some(mended)
+}
+
 fn said(byte: u8, place: &str) -> String {
     let shown = match byte {
         b'\'' => "\\'".to_string(),
