@@ -155,7 +155,7 @@ fn go_list(values: &[String]) -> String {
 }
 
 /// A conjunction of requirements, sorted by key. Empty matches everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
     pub requirements: Vec<Requirement>,
     /// Set for an absent selector, which selects nothing.

@@ -36,19 +36,11 @@ impl Filter {
     /// What a request for a collection selects: by its query, and by the name in its path.
     pub fn new(row: &Row, info: &RequestInfo, options: &ListOptions) -> Result<Filter, Status> {
         let mut filter = Filter {
-            labels: LabelSelector::everything(),
+            labels: options.labels.clone(),
             terms: Vec::new(),
             indexed: None,
         };
-        let bad_request = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
-        if !options.label_selector.is_empty() {
-            filter.labels = LabelSelector::parse(&options.label_selector).map_err(|error| bad_request(&error))?;
-        }
-        if let Some(Err(error)) = &info.fields {
-            return Err(bad_request(error));
-        }
         let fields = info.field_selector();
-        filter.name_in_path(info.path_name(), fields)?;
         for term in &fields.terms {
             let Some(what) = locate(row, &term.field) else {
                 return Err(unsupported(row, &term.field));
@@ -62,6 +54,7 @@ impl Filter {
                 value: term.value.clone(),
             });
         }
+        filter.name_in_path(info.path_name(), fields)?;
         Ok(filter)
     }
 

@@ -2,17 +2,18 @@
 
 use std::num::{IntErrorKind, ParseIntError};
 
+use mk8s_api::selectors::LabelSelector;
 use mk8s_api::status::{FieldError, Status};
 use mk8s_api::validation::{self, Errors, Path};
 use serde_json::Value;
 
 use crate::handlers::patch::PatchType;
-use crate::request::Query;
+use crate::request::{Query, RequestInfo};
 
 /// metav1.ListOptions, checked.
 #[derive(Clone, Debug, Default)]
 pub struct ListOptions {
-    pub label_selector: String,
+    pub labels: LabelSelector,
     pub resource_version: String,
     pub version_match: Match,
     pub limit: usize,
@@ -46,19 +47,22 @@ impl ListOptions {
     /// Those of a list, or of a watch that the query asks for.
     ///
     /// # Errors
-    /// 400: what is no number; 422: what does not go together.
-    pub fn parse(query: &Query) -> Result<ListOptions, Status> {
+    /// 400: what is no number, or no selector, of which fields' are read already; 422: what does not go together.
+    pub fn parse(query: &Query, info: &RequestInfo) -> Result<ListOptions, Status> {
         let text = |key: &str| query.get(key).unwrap_or_default().to_string();
         let mut options = ListOptions {
-            label_selector: text("labelSelector"),
+            timeout_seconds: number(query, "timeoutSeconds")?,
+            limit: number(query, "limit")?.unwrap_or(0) as usize,
+            labels: labels(query)?,
             resource_version: text("resourceVersion"),
             version_match: Match::parse(query.get("resourceVersionMatch").unwrap_or_default()),
-            limit: number(query, "limit")?.unwrap_or(0) as usize,
             continue_token: text("continue"),
-            timeout_seconds: number(query, "timeoutSeconds")?,
             allow_bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
         };
+        if let Some(Err(error)) = &info.fields {
+            return Err(Status::bad_request(error.to_string()));
+        }
         let problems = if query.flag("watch") {
             options.default_watch();
             options.check_watch()
@@ -201,6 +205,14 @@ pub fn integer(query: &Query, key: &str) -> Result<Option<i64>, Status> {
 
 fn number(query: &Query, key: &str) -> Result<Option<u64>, Status> {
     Ok(integer(query, key)?.and_then(|number| u64::try_from(number).ok()))
+}
+
+fn labels(query: &Query) -> Result<LabelSelector, Status> {
+    let text = query.get("labelSelector").filter(|text| !text.is_empty());
+    let labels = text.map(LabelSelector::parse).transpose();
+    Ok(labels
+        .map_err(|error| Status::bad_request(error.to_string()))?
+        .unwrap_or_default())
 }
 
 /// How unknown and duplicate fields are met.

@@ -212,7 +212,7 @@ async fn resource(request: Request, route: Route, body: Body, refusal: Output) -
             let output = Output::negotiate(headers, &request.query, route.shapes(), route.row.schema.is_some());
             if output.is_err() && matches!(verb, "list" | "watch") {
                 // Whose options are judged first.
-                ListOptions::parse(&request.query)?;
+                ListOptions::parse(&request.query, &request.info)?;
             }
             output?
         }

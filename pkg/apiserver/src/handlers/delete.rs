@@ -81,7 +81,7 @@ async fn named(call: &Call, options: &DeleteOptions) -> Result<Response<Body>, S
 }
 
 pub async fn delete_collection(call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
-    let query = ListOptions::parse(&call.query)?;
+    let query = ListOptions::parse(&call.query, &call.info)?;
     let filter = Filter::new(&call.row, &call.info, &query)?;
     let sent = decode::delete_options(call, &body)?;
     let options = DeleteOptions::parse(&call.query, sent.as_ref())?;

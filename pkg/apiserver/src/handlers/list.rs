@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use http::Response;
+use mk8s_api::codec::{self, Validation};
 use mk8s_api::status::Status;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::decode::go_kind;
 use super::list_body::{Page, Source, respond_list};
 use crate::call::Call;
 use crate::components;
@@ -22,7 +26,7 @@ use crate::watch_cache::{KEEP_SNAPSHOT, Snapshot};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
-    let options = ListOptions::parse(&call.query)?;
+    let options = ListOptions::parse(&call.query, &call.info)?;
     let filter = Filter::new(&call.row, &call.info, &options)?;
     let Some(cache) = &call.row.cache else {
         let mut all = components::all(call);
@@ -265,13 +269,16 @@ struct Token {
     since: u64,
 }
 
+/// Base64 of URLs without padding; the bits that are left over at its end may be any.
+const AS_GO: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
 /// Why a text is no continue token.
 #[derive(Debug, thiserror::Error)]
 enum TokenError {
+    #[error("illegal base64 data at input byte {0}")]
+    Base64(usize),
     #[error("{0}")]
-    Base64(#[from] base64::DecodeError),
-    #[error("{0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     #[error("server does not recognize this encoded version {0}")]
     Version(String),
     #[error("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")]
@@ -291,12 +298,27 @@ impl Token {
         if let Some(left) = self.left {
             token["left"] = left.into();
         }
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
+        AS_GO.encode(token.to_string())
     }
 
     fn decode(text: &str) -> Result<Token, TokenError> {
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('='))?;
-        let token: Value = serde_json::from_slice(&bytes)?;
+        let bytes = AS_GO.decode(text).map_err(|error| {
+            TokenError::Base64(match error {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(length) => length / 4 * 4,
+                base64::DecodeError::InvalidPadding => text.find('=').unwrap_or(text.len()),
+            })
+        })?;
+        if let Some(fault) = codec::syntax::fault(&bytes) {
+            return Err(TokenError::Json(fault));
+        }
+        let token = codec::json::decode(&bytes, None, Validation::Ignore);
+        let token = token.map_err(|error| TokenError::Json(error.to_string()))?.value;
+        if !token.is_object() && !token.is_null() {
+            let found = go_kind(&token);
+            let why = format!("json: cannot unmarshal {found} into Go value of type storage.continueToken");
+            return Err(TokenError::Json(why));
+        }
         let version = token["v"].as_str().unwrap_or_default();
         if version != "meta.k8s.io/v1" {
             return Err(TokenError::Version(version.to_string()));

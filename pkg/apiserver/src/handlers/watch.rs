@@ -34,14 +34,14 @@ const META: &str = "meta.k8s.io/v1";
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
-    let options = ListOptions::parse(&call.query)?;
+    let options = ListOptions::parse(&call.query, &call.info)?;
+    let filter = Filter::new(&call.row, &call.info, &options)?;
     if call.output.encoding == Encoding::Yaml {
         return Err(Status::not_acceptable(format!(
             "only the following media types are accepted: {}",
             STREAMS.join(", ")
         )));
     }
-    let filter = Filter::new(&call.row, &call.info, &options)?;
     let encoder = Encoder::new(call)?;
     let timeout = match options.timeout_seconds {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
