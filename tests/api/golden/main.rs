@@ -61,6 +61,7 @@ macro_rules! areas {
 
 areas! {
     admission
+    bodies
     cluster
     columns
     config

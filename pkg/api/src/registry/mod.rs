@@ -347,6 +347,15 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     Table { rows, by_plural }
 });
 
+/// `apps.Deployment`: the Go type of a kind in its group's internal version.
+pub fn go_type(group: &str, kind: &str) -> String {
+    let package = match group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    };
+    format!("{package}.{kind}")
+}
+
 impl Resource {
     /// The version in which requests to a group and version are served.
     pub fn serving(&self, group: &str, version: &str) -> Option<&Served> {
@@ -396,11 +405,7 @@ impl Resource {
 
     /// `*apps.DeploymentList`: what messages call a Go type of the group's internal version.
     pub fn go_type(&self, kind: &str) -> String {
-        let package = match &*self.group {
-            "" | "events.k8s.io" => "core",
-            group => group.split('.').next().unwrap_or_default(),
-        };
-        format!("*{package}.{kind}")
+        format!("*{}", go_type(&self.group, kind))
     }
 
     /// `pods`, `deployments.apps`

@@ -25,6 +25,11 @@ impl From<FieldValidation> for Validation {
     }
 }
 
+/// Where a text does not say what it is.
+pub const NO_KIND: &str = "couldn't get version/kind; json parse error";
+/// Of what should be a group and a version.
+pub const GROUPS_TWICE: &str = "unexpected GroupVersion string";
+
 /// The kind a body is expected to be.
 pub struct Expected<'a> {
     pub api_version: &'a str,
@@ -162,7 +167,6 @@ fn protobuf(body: &[u8], expected: &Expected<'_>) -> Result<Decoded, Status> {
 
 /// Why a text is no object of the expected kind: the text's own faults first, then what it says that it is.
 fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body: &[u8]) -> Status {
-    const NO_KIND: &str = "couldn't get version/kind; json parse error";
     match error {
         DecodeError::Syntax(why) if encoding == Encoding::Yaml => unrecognized(expected, &why, body),
         DecodeError::Syntax(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
@@ -204,12 +208,17 @@ fn what_it_says(encoding: Encoding, body: &[u8]) -> Result<(String, String), Str
         _ => codec::json::decode(body, None, Validation::Ignore),
     };
     let value = decoded.map_err(|error| told(error, encoding, ""))?.value;
-    let Value::Object(fields) = &value else {
-        return Err(no_object(&value));
+    names(&value).map(|(api_version, kind)| (api_version.to_string(), kind.to_string()))
+}
+
+/// The version and kind that a tree names, empty where it names none; or why Go finds neither.
+pub fn names(value: &Value) -> Result<(&str, &str), String> {
+    let Value::Object(fields) = value else {
+        return Err(no_object(value));
     };
     let text = |name: &str| match fields.get(name) {
-        None | Some(Value::Null) => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text.clone()),
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) => Ok(text.as_str()),
         Some(other) => {
             let found = go_kind(other);
             Err(format!(
@@ -315,7 +324,7 @@ fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>, body: &[u
         return Ok(());
     }
     if api_version.matches('/').count() > 1 {
-        let why = format!("unexpected GroupVersion string: {api_version}");
+        let why = format!("{GROUPS_TWICE}: {api_version}");
         return Err(unrecognized(expected, &why, body));
     }
     let said = (
@@ -327,6 +336,11 @@ fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>, body: &[u
         if kind.is_empty() { expected.kind } else { kind },
     );
     Err(other_kind(said, expected))
+}
+
+/// Of a kind that upstream's scheme lacks in what is named, a version.
+pub fn unregistered(kind: &str, within: &str) -> String {
+    format!("no kind {kind:?} is registered for {within} in scheme \"pkg/runtime/scheme.go:111\"")
 }
 
 /// Of an object of another version or kind.
@@ -341,10 +355,7 @@ fn other_kind((api_version, kind): (&str, &str), expected: &Expected<'_>) -> Sta
     // The words of a scheme, which knows built-in kinds alone.
     let built_in = expected.row.is_none_or(|row| row.schema.is_some());
     if built_in && schema::by_gvk(group, version, kind).is_none() {
-        let why = format!(
-            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
-        );
-        return no_object(&why);
+        return no_object(&unregistered(kind, &format!("version {api_version:?}")));
     }
     if kind == expected.kind {
         return other_version(api_version, expected);
@@ -375,17 +386,27 @@ pub fn delete_options(call: &Call, body: &[u8]) -> Result<Option<Value>, Status>
         return Ok(None);
     }
     let schema = schema::by_gvk("", "v1", "DeleteOptions");
-    let decoded = match body_encoding(&call.headers)? {
+    let encoding = body_encoding(&call.headers)?;
+    let decoded = match encoding {
         Encoding::Json => codec::json::decode(body, schema, Validation::Ignore),
         Encoding::Yaml => codec::yaml::decode(body, schema, Validation::Ignore),
         Encoding::Protobuf => return protobuf_delete_options(body).map(Some),
     };
-    let value = decoded.map_err(|error| Status::bad_request(error.to_string()))?.value;
-    if meta::api_version(&value).matches('/').count() > 1 {
-        let why = format!("unexpected GroupVersion string: {}", meta::api_version(&value));
-        return Err(Status::bad_request(why));
-    }
-    check_delete_options(meta::api_version(&value), meta::kind(&value))?;
+    let value = match decoded {
+        Ok(decoded) => decoded.value,
+        Err(DecodeError::Syntax(why)) if encoding == Encoding::Json => {
+            return Err(Status::bad_request(format!("{NO_KIND}: {why}")));
+        }
+        Err(DecodeError::Type(why)) => {
+            // What it says that it is comes first.
+            let said = what_it_says(encoding, body);
+            let (api_version, kind) = said.map_err(|why| Status::bad_request(format!("{NO_KIND}: {why}")))?;
+            check_delete_options(&api_version, &kind, body)?;
+            return Err(Status::bad_request(why));
+        }
+        Err(error) => return Err(Status::bad_request(error.to_string())),
+    };
+    check_delete_options(meta::api_version(&value), meta::kind(&value), body)?;
     Ok(Some(value))
 }
 
@@ -393,7 +414,7 @@ pub fn delete_options(call: &Call, body: &[u8]) -> Result<Option<Value>, Status>
 fn protobuf_delete_options(body: &[u8]) -> Result<Value, Status> {
     let failed = |error: ProtobufError| Status::bad_request(error.to_string());
     let mut envelope = Envelope::open(body).map_err(failed)?;
-    check_delete_options(&envelope.kind.api_version, &envelope.kind.kind)?;
+    check_delete_options(&envelope.kind.api_version, &envelope.kind.kind, body)?;
     envelope.kind = Kind {
         api_version: "v1".into(),
         kind: "DeleteOptions".into(),
@@ -401,15 +422,44 @@ fn protobuf_delete_options(body: &[u8]) -> Result<Value, Status> {
     envelope.decode().map_err(failed)
 }
 
-/// What is not even a kind of the group's own that deletes would understand is not registered with them.
-fn check_delete_options(api_version: &str, kind: &str) -> Result<(), Status> {
-    match kind {
-        "" | "DeleteOptions" => Ok(()),
-        "GetOptions" | "ListOptions" | "CreateOptions" | "UpdateOptions" | "PatchOptions" | "WatchEvent" => Err(
-            Status::bad_request("decoded object cannot be converted to DeleteOptions"),
-        ),
-        _ => Err(Status::bad_request(format!(
-            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
-        ))),
-    }
+/// Kinds that deletes know beside DeleteOptions, in every version or in the metadata's own alone, and take none of.
+const KNOWN: [&str; 7] = [
+    "CreateOptions",
+    "UpdateOptions",
+    "Status",
+    "APIGroup",
+    "APIGroupList",
+    "APIResourceList",
+    "APIVersions",
+];
+const KNOWN_OF_METADATA: [&str; 8] = [
+    "ListOptions",
+    "GetOptions",
+    "PatchOptions",
+    "WatchEvent",
+    "Table",
+    "TableOptions",
+    "PartialObjectMetadata",
+    "PartialObjectMetadataList",
+];
+
+fn check_delete_options(api_version: &str, kind: &str, body: &[u8]) -> Result<(), Status> {
+    const METADATA: &str = "meta.k8s.io/v1";
+    let api_version = match api_version.strip_prefix('/').unwrap_or(api_version) {
+        "" => METADATA,
+        said => said,
+    };
+    let why = if api_version.matches('/').count() > 1 {
+        format!("{GROUPS_TWICE}: {api_version}")
+    } else if api_version.ends_with('/') {
+        let shown = &body[..body.len().min(SHOWN)];
+        format!("Object 'apiVersion' is missing in '{}'", String::from_utf8_lossy(shown))
+    } else if matches!(kind, "" | "DeleteOptions") {
+        return Ok(());
+    } else if KNOWN.contains(&kind) || api_version == METADATA && KNOWN_OF_METADATA.contains(&kind) {
+        format!("converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion")
+    } else {
+        unregistered(kind, &format!("version {api_version:?}"))
+    };
+    Err(Status::bad_request(why))
 }

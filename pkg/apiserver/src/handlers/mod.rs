@@ -5,6 +5,7 @@ pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod get;
+pub mod identity;
 mod layout;
 pub mod list;
 mod list_body;

@@ -5,13 +5,13 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation, json};
-use mk8s_api::go;
-use mk8s_api::patch;
 use mk8s_api::schema::Schema;
 use mk8s_api::status::{FieldError, Status};
+use mk8s_api::{go, meta, patch};
 use serde_json::Value;
 
-use super::decode::go_kind;
+use super::decode::{GROUPS_TWICE, NO_KIND, go_kind};
+use super::identity::{self, Said, Wanted};
 use super::update::{check_name, check_revision};
 use super::{answer, apply as server_side, decode};
 use crate::call::Call;
@@ -94,17 +94,49 @@ impl Patch {
     }
 
     /// What was patched, of another type than the row's, as decoding its text would leave it.
-    pub fn conformed(&self, patched: Value, schema: &Schema, warnings: &mut Vec<String>) -> Result<Value, Status> {
+    pub fn conformed(
+        &self,
+        call: &Call,
+        patched: Value,
+        schema: &Schema,
+        wanted: &Wanted<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
         let validation = self.validation;
         let shown = patched.clone();
         let refused = |why: String| match self.kind {
             PatchType::Strategic => unfit(&go::printed(&self.change), why),
             _ => unfit(&shown.to_string(), why),
         };
+        if self.kind != PatchType::Strategic {
+            self.check_identity(call, &shown, wanted, refused, warnings)?;
+        }
         let decoded = codec::conform(patched, schema, validation.into()).map_err(|error| refused(error.to_string()))?;
         let all = self.problems.iter().cloned().chain(decoded.problems).collect();
         judge(all, validation, refused, warnings)?;
         Ok(decoded.value)
+    }
+
+    /// Whether what was patched still is what is wanted, by its own words.
+    fn check_identity(
+        &self,
+        call: &Call,
+        patched: &Value,
+        wanted: &Wanted<'_>,
+        refused: impl Fn(String) -> Status,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        if identity::said(patched, wanted).map_err(&refused)? == Said::Wanted {
+            return Ok(());
+        }
+        let fields = patched.as_object().into_iter().flat_map(|fields| fields.keys());
+        let fields = fields.filter(|field| !["apiVersion", "kind"].contains(&field.as_str()));
+        let mut unknown: Vec<String> = fields.map(|field| format!("unknown field {field:?}")).collect();
+        unknown.sort_unstable();
+        let all = self.problems.iter().cloned().chain(unknown).collect();
+        judge(all, self.validation, refused, warnings)?;
+        // Nothing was read of it, nor a name.
+        check_name(call, &Value::Null)
     }
 
     /// What messages show of it: a strategic merge patch itself, of others what they made of an object.
@@ -198,8 +230,8 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
             managers::put(&mut shown, current.managed());
         }
         self::apply(call, patch, &mut shown)?;
-        settle_identity(call, kind, &mut shown)?;
         let refused = |why| unfit(&patch.shown(call, current), why);
+        settle_identity(call, part, patch, &mut shown, refused, warnings)?;
         // A strategic merge goes into the type as a tree, others as a text.
         let conform = match kind {
             PatchType::Strategic => codec::convert,
@@ -264,32 +296,73 @@ pub fn unfit(shown: &str, why: String) -> Status {
 
 /// What a patched object says of its kind. A strategic merge goes into the kind whatever it says; other patches make a text,
 /// which is decoded as what it says.
-fn settle_identity(call: &Call, kind: PatchType, new: &mut Value) -> Result<(), Status> {
+fn settle_identity(
+    call: &Call,
+    part: Part,
+    patch: &Patch,
+    new: &mut Value,
+    refused: impl Fn(String) -> Status,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    match &call.row.schema {
+        _ if patch.kind == PatchType::Strategic => {}
+        Some(_) => {
+            let (group, version) = meta::split_api_version(&call.row.api_version);
+            let wanted = Wanted {
+                group,
+                version,
+                kind: call.row.kind(),
+                internal: true,
+            };
+            patch.check_identity(call, new, &wanted, refused, warnings)?;
+        }
+        None => check_custom(call, part, new, refused)?,
+    }
     let Value::Object(fields) = new else {
         return Ok(());
     };
     for (key, own) in [("apiVersion", &*call.row.api_version), ("kind", call.row.kind())] {
-        let said = match fields.get(key) {
-            None | Some(Value::Null) => "",
-            Some(Value::String(said)) => said,
-            // No text, which whoever decodes it says.
-            Some(_) => continue,
-        };
-        if said == own {
-            continue;
+        // What is no text is refused by whoever decodes it.
+        match fields.get(key) {
+            Some(Value::String(said)) if said == own => {}
+            None | Some(Value::Null | Value::String(_)) => _ = fields.insert(key.into(), own.into()),
+            Some(_) => {}
         }
-        if key == "kind" && !said.is_empty() && call.row.schema.is_none() {
-            return Err(decode::another_kind(&call.row, said, call.info.path_name()));
-        }
-        if kind != PatchType::Strategic && !said.is_empty() {
-            let why = format!(
-                "no {key} {said:?} is known for an object of {} {}",
-                call.row.api_version,
-                call.row.kind()
-            );
-            return Err(unfit(&Value::Object(fields.clone()).to_string(), why));
-        }
-        fields.insert(key.into(), own.into());
     }
     Ok(())
+}
+
+/// A custom object says all that it is, but in its status, where nobody looks.
+fn check_custom(call: &Call, part: Part, new: &Value, refused: impl Fn(String) -> Status) -> Result<(), Status> {
+    let (api_version, kind) = decode::names(new).map_err(|why| refused(format!("{NO_KIND}: {why}")))?;
+    if kind.is_empty() {
+        return Err(refused(format!("Object 'Kind' is missing in '{new}'")));
+    }
+    if api_version.matches('/').count() > 1 {
+        return Err(refused(format!("{GROUPS_TWICE}: {api_version}")));
+    }
+    if new.get("apiVersion").is_some_and(Value::is_null) {
+        let why = ".apiVersion accessor error: <nil> is of the type <nil>, expected string";
+        return Err(refused(why.into()));
+    }
+    let (group, version) = meta::split_api_version(api_version);
+    if version.is_empty() {
+        let why = "Object 'apiVersion' is missing in 'object has no apiVersion field'";
+        return Err(Status::bad_request(why));
+    }
+    if part == Part::Status {
+        return Ok(());
+    }
+    let own = &*call.row.api_version;
+    let said = meta::join_api_version(group, version);
+    let must = |field, said: &str, own| FieldError::invalid(field, said, format!("must be {own}"));
+    let errors: Vec<FieldError> = [("kind", kind, call.row.kind()), ("apiVersion", &said, own)]
+        .into_iter()
+        .filter(|(_, said, own)| said != own)
+        .map(|(field, said, own)| must(field, said, own))
+        .collect();
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(group, kind, call.info.path_name(), &*errors)),
+    }
 }

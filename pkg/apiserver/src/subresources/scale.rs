@@ -18,6 +18,7 @@ use crate::guaranteed_update::{Attempt, Current, Done, Step, guaranteed_update};
 use crate::handlers::apply::Applying;
 use crate::handlers::decode::{self, Expected};
 use crate::handlers::get::refuse_export;
+use crate::handlers::identity::Wanted;
 use crate::handlers::patch::{Patch, PatchType};
 use crate::handlers::update::{check_name, check_version};
 use crate::managers::{self, Scales};
@@ -162,7 +163,13 @@ impl Change {
         }
         let mut new = self.changed(call, form, old.clone())?;
         if let (Change::Patch(patch), Some(schema)) = (self, schema::by_gvk(form.group, form.version, "Scale")) {
-            new = patch.conformed(new, schema, warnings)?;
+            let wanted = Wanted {
+                group: form.group,
+                version: form.version,
+                kind: "Scale",
+                internal: call.row.schema.is_some(),
+            };
+            new = patch.conformed(call, new, schema, &wanted, warnings)?;
             check_name(call, &new)?;
         }
         let managed = managers::scaled(call, &form.api_version, before, old, &new);
