@@ -10,7 +10,6 @@ use mk8s_pki::files::beside;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::failure::{Failure, Result};
-use crate::settings::{SETTINGS, SETTINGS_COPY};
 
 /// mk8s's alone, whoever made it first: a set-up that was refused leaves its lock there.
 const RUN: &str = "/run/mk8s";
@@ -23,6 +22,10 @@ const CLEARED: [&str; 4] = [
 ];
 /// Where mk8s has single files, each of which is removed by name.
 const VISITED: [&str; 2] = ["/etc/kubernetes", "/run/netns"];
+/// The name of the settings' file in the data directory.
+pub const SETTINGS: &str = "settings.json";
+/// Its copy, by which this host can be stopped and reset when the file is damaged or lost.
+pub const SETTINGS_COPY: &str = "settings.copy.json";
 /// What mk8s makes in its data directory beside the settings.
 const DATA: [&str; 3] = ["db", "pki", "node"];
 

@@ -294,7 +294,7 @@ mod tests {
     fn settings(data_dir: &Path) -> Settings {
         let text = r#"{"role": "worker", "nodeName": "two", "nodeIp": "10.9.0.2", "endpoints": ["https://10.9.0.1:6443"],
             "criSocket": "/run/containerd/containerd.sock"}"#;
-        std::fs::write(data_dir.join(crate::settings::SETTINGS), text).unwrap();
+        std::fs::write(data_dir.join(crate::footprint::SETTINGS), text).unwrap();
         Settings::require(Some(data_dir)).unwrap()
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{Network, NodeFlags};
 use crate::failure::{Failure, Result};
-use crate::footprint;
+use crate::footprint::{self, SETTINGS, SETTINGS_COPY};
 
 pub const DATA_DIR: &str = "/var/lib/mk8s";
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
@@ -24,10 +24,6 @@ pub const PID_FILE: &str = "/run/mk8s/mk8s.pid";
 pub const LOG_FILE: &str = "/var/log/mk8s.log";
 pub const UNIT_FILE: &str = "/etc/systemd/system/mk8s.service";
 pub const CRI_SOCKET: &str = "/run/containerd/containerd.sock";
-/// The name of the settings' file in the data directory.
-pub const SETTINGS: &str = "settings.json";
-/// Its copy, by which this host can be stopped and reset when the file is damaged or lost.
-pub const SETTINGS_COPY: &str = "settings.copy.json";
 /// Where every verb finds a data directory that is not the default one.
 const POINTER: &str = "/etc/kubernetes/mk8s-data-dir";
 

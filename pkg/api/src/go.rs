@@ -9,30 +9,6 @@ use serde_json::Value;
 use crate::codec::json;
 use crate::float;
 
-/// A string with `%q`.
-pub fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for letter in text.chars() {
-        // Writing to a string does not fail.
-        let _ = match letter {
-            '"' | '\\' => write!(out, "\\{letter}"),
-            '\x07' => out.write_str("\\a"),
-            '\x08' => out.write_str("\\b"),
-            '\x0c' => out.write_str("\\f"),
-            '\n' => out.write_str("\\n"),
-            '\r' => out.write_str("\\r"),
-            '\t' => out.write_str("\\t"),
-            '\x0b' => out.write_str("\\v"),
-            '\0'..='\x1f' | '\x7f' => write!(out, "\\x{:02x}", u32::from(letter)),
-            '\u{80}'..='\u{a0}' | '\u{ad}' | '\u{feff}' => write!(out, "\\u{:04x}", u32::from(letter)),
-            _ => out.write_char(letter),
-        };
-    }
-    out.push('"');
-    out
-}
-
 /// A tree with `%v`, as Go's maps and slices of anything are printed.
 pub fn printed(value: &Value) -> String {
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<String>>().join(" ");
@@ -107,17 +83,5 @@ mod tests {
             printed(&tree),
             "map[a:map[e:map[] x:y z] b:[1 2.5 <nil> true 2 1e+30 1.234567895e+08]]"
         );
-    }
-
-    #[test]
-    fn strings_are_quoted_as_go_does() {
-        for (text, expected) in [
-            ("a \"b\" \\", r#""a \"b\" \\""#),
-            ("\u{7}\u{8}\u{c}\n\r\t\u{b}", r#""\a\b\f\n\r\t\v""#),
-            ("\0\u{1}\u{1f}\u{7f}", r#""\x00\x01\x1f\x7f""#),
-            ("é日本\u{85}'", r#""é日本\u0085'""#),
-        ] {
-            assert_eq!(quoted(text), expected);
-        }
     }
 }

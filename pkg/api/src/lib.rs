@@ -16,6 +16,7 @@ pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod quantity;
+pub mod quote;
 pub mod references;
 pub mod registry;
 pub mod schema;

@@ -9,7 +9,8 @@ use crate::bounded::{MOST_FINDINGS, MOST_WORDS};
 use crate::codec::json;
 pub use crate::errors::Findings;
 use crate::float;
-use crate::{go, go_form};
+use crate::go_form;
+use crate::quote::quoted;
 
 /// Upstream's field error types, with the words clients compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +154,7 @@ impl FieldError {
             text.push_str(": ");
             match value {
                 _ if shown.is_some() => text.push_str(shown.unwrap_or_default()),
-                Value::String(string) => text.push_str(&go::quoted(string)),
+                Value::String(string) => text.push_str(&quoted(string)),
                 Value::Number(number) if number.is_f64() => {
                     text.push_str(&float::plain(number.as_f64().unwrap_or_default()));
                 }

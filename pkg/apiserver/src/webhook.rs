@@ -17,8 +17,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use mk8s_api::codec::{Validation, syntax, yaml};
+use mk8s_api::meta;
+use mk8s_api::quote::quoted;
 use mk8s_api::registry::custom::{Endpoint, Webhook};
-use mk8s_api::{go, meta};
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -282,7 +283,7 @@ fn refusal(code: u16, text: &str) -> String {
             "the server was unable to return a response in the time allotted, but may still be processing the request"
         }
         500.. => {
-            let text = go::quoted(text);
+            let text = quoted(text);
             return format!("an error on the server ({text}) has prevented the request from succeeding");
         }
         _ => return format!("the server responded with the status code {code} but did not return more information"),

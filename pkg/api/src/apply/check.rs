@@ -10,6 +10,7 @@ use super::items;
 use super::node::{Items, Kind, Node, Scalar};
 use crate::bounded::MOST_FINDINGS;
 use crate::go;
+use crate::quote::quoted;
 
 /// What is wrong at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +136,7 @@ impl Checker {
 fn go_syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".into(),
-        Value::String(text) => go::quoted(text),
+        Value::String(text) => quoted(text),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(go_syntax).collect();
             format!("[]interface {{}}{{{}}}", items.join(", "))

@@ -6,7 +6,7 @@ use super::element::told_path;
 use super::managed::{Operation, Owner};
 use super::set::Set;
 use crate::bounded::{MOST_FINDINGS, step};
-use crate::go;
+use crate::quote::quoted;
 
 /// A field, and who owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Conflicts {
 
 /// How an owner is called.
 fn called(owner: &Owner) -> String {
-    let mut told = go::quoted(step(&owner.manager));
+    let mut told = quoted(step(&owner.manager));
     if !owner.subresource.is_empty() {
         told.push_str(&format!(" with subresource {:?}", step(&owner.subresource)));
     }

@@ -8,6 +8,7 @@ use serde_json::{Number, Value};
 use crate::bounded;
 use crate::codec::json;
 use crate::go;
+use crate::quote::quoted;
 
 /// A step of a path. Ordered as clients see sets printed: fields, keys, values, indices.
 #[derive(Clone, Debug)]
@@ -157,7 +158,7 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::Null => f.write_str("null"),
-            Value::String(text) => f.write_str(&go::quoted(bounded::step(text))),
+            Value::String(text) => f.write_str(&quoted(bounded::step(text))),
             Value::Number(number) => {
                 let mut text = String::new();
                 print_number(number, &mut text);

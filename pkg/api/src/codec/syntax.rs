@@ -1,7 +1,7 @@
 //! What is wrong with a JSON text, in the words of Go's scanner, which is what people know from upstream. Asked of texts
 //! alone that are known to be refused: a second pass in its own words costs nothing then.
 
-use crate::go;
+use crate::quote::quoted;
 
 /// Where the scanner is within a value.
 #[derive(Clone, Copy)]
@@ -99,7 +99,7 @@ fn said(byte: u8, place: &str) -> String {
     let shown = match byte {
         b'\'' => "\\'".to_string(),
         b'"' => "\"".to_string(),
-        _ => go::quoted(&char::from(byte).to_string()).trim_matches('"').to_string(),
+        _ => quoted(&char::from(byte).to_string()).trim_matches('"').to_string(),
     };
     format!("invalid character '{shown}' {place}")
 }

@@ -6,16 +6,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::META;
 use super::descriptions::Descriptions;
-use super::{Flavor, served};
+use super::names::{Flavor, META, model_name};
+use super::served;
 use crate::registry::{Resource, Served};
-
-/// `example.org`, `v1`, `Car` → `org.example.v1.Car`
-pub(super) fn model_name(group: &str, version: &str, kind: &str) -> String {
-    let parts: Vec<&str> = group.rsplit('.').collect();
-    format!("{}.{version}.{kind}", parts.join("."))
-}
 
 /// The custom kinds among some rows, and their lists, by the names of their definitions.
 pub(super) struct Customs<'r>(BTreeMap<String, Custom<'r>>);

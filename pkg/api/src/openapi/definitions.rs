@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Flavor;
 use super::descriptions::{Descriptions, unescape};
-use super::paths::capital;
+use super::names::{Flavor, META, capital};
 use crate::schema::{self, Any, Field, ListType, Node, Or, Scalar, Schema, What};
 
-pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const APIEXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 
 /// The types without a struct of fields: name, and the schema of each flavor.

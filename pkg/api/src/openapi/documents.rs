@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::definitions::META;
+use super::names::META;
 use super::operation::{Content, Operation, Path};
 use super::paths::{OBJECTS, of_row, prefix, titles};
 use super::{hash, served};

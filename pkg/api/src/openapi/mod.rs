@@ -8,6 +8,7 @@ mod definitions;
 mod descriptions;
 mod documents;
 mod gnostic;
+mod names;
 mod operation;
 mod parameters;
 mod paths;
@@ -22,6 +23,7 @@ use self::custom::Customs;
 use self::definitions::{closure, definition};
 use self::descriptions::Descriptions;
 use self::documents::documents;
+use self::names::Flavor;
 use self::operation::Path;
 use crate::registry::{Resource, Served};
 
@@ -32,21 +34,6 @@ pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v
 
 /// The API's version, as the documents' `info` names it.
 const VERSION: &str = "1.35";
-
-#[derive(Clone, Copy, PartialEq)]
-enum Flavor {
-    V2,
-    V3,
-}
-
-impl Flavor {
-    fn prefix(self) -> &'static str {
-        match self {
-            Flavor::V2 => "#/definitions/",
-            Flavor::V3 => "#/components/schemas/",
-        }
-    }
-}
 
 /// Every served version of the rows.
 fn served(rows: &[Arc<Resource>]) -> impl Iterator<Item = (&Resource, &Served)> {
@@ -130,7 +117,7 @@ fn define(rows: &[Arc<Resource>], names: BTreeSet<String>, flavor: Flavor) -> im
 fn names(paths: &[Path], custom: bool) -> BTreeSet<String> {
     let mut roots = BTreeSet::new();
     if custom {
-        roots.extend(["ObjectMeta", "ListMeta"].map(|of| format!("{}{of}", definitions::META)));
+        roots.extend(["ObjectMeta", "ListMeta"].map(|of| format!("{}{of}", names::META)));
     }
     for path in paths {
         path.definitions(&mut roots);

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::Flavor;
-use super::definitions::META;
+use super::names::{Flavor, META, reference};
 use super::parameters::{self, Parameter};
 
 /// What an operation's body or answer is.
@@ -139,10 +138,6 @@ impl Operation {
         out.insert("401".into(), json!({"description": "Unauthorized"}));
         Value::Object(out)
     }
-}
-
-pub(super) fn reference(name: &str, flavor: Flavor) -> Value {
-    json!({"$ref": format!("{}{name}", flavor.prefix())})
 }
 
 fn content(types: &[&str], schema: &Value) -> Value {

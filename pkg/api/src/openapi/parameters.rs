@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Flavor;
+use super::names::{Flavor, META, reference};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Parameter {
@@ -216,7 +216,7 @@ pub(super) fn shared() -> impl Iterator<Item = (String, Value)> {
     all.sort();
     all.dedup();
     let bodies = BODIES.into_iter().map(|(name, of, required)| {
-        let schema = super::operation::reference(&format!("{}{of}", super::definitions::META), Flavor::V2);
+        let schema = reference(&format!("{META}{of}"), Flavor::V2);
         (name.to_string(), body(schema, required))
     });
     let all = all.into_iter().filter(|parameter| !parameter.shared.is_empty());

@@ -1,8 +1,7 @@
 //! The paths of the registry's rows: which verbs, kinds and parameters each has. kubectl reads from them whether a kind
 //! takes `dryRun` and `fieldValidation`.
 
-use super::custom::model_name;
-use super::definitions::META;
+use super::names::{META, capital, model_name};
 use super::operation::{Content, Operation, Path};
 use super::parameters::{self, NAME, NAMESPACE, PRETTY, Parameter, REST};
 use crate::registry::{Resource, Served, Subresource, Verbs};
@@ -55,14 +54,6 @@ fn camel(group: &str) -> String {
     let group = if group.is_empty() { "core" } else { group };
     let group = group.strip_suffix(".k8s.io").unwrap_or(group);
     group.split('.').map(capital).collect()
-}
-
-pub(super) fn capital(word: &str) -> String {
-    let mut chars = word.chars();
-    chars
-        .next()
-        .map(|first| first.to_ascii_uppercase().to_string() + chars.as_str())
-        .unwrap_or_default()
 }
 
 /// What is the same for all paths of a row in one version.

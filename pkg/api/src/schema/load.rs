@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 
-use super::table::Table;
 use super::{Any, Field, Fields, GoType, List, ListType, Map, Node, Object, Or, PatchStrategy, Rare};
 use super::{Scalar, Schema, What};
 
@@ -18,6 +17,15 @@ pub(crate) const TEXT: &str = include_str!("../../data/schema.tsv");
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+/// All types of a text.
+pub(super) struct Table {
+    pub(super) by_name: HashMap<&'static str, Schema>,
+    /// kind → group, version
+    pub(super) by_kind: HashMap<&'static str, Vec<([&'static str; 2], Schema)>>,
+    /// What a custom resource is of which only that is known.
+    pub(super) custom: Schema,
+}
 
 pub(super) fn parse(text: &'static str) -> Table {
     let mut reader = Reader::new(text);

@@ -1,18 +1,10 @@
 //! The built-in types: `data/schema.tsv`, written by `hack/update-schema.sh` from upstream's Go types, as nodes. It is
 //! read once, when first asked for; every string of it is a slice of the program's own text.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::{Schema, load};
-
-pub(super) struct Table {
-    pub(super) by_name: HashMap<&'static str, Schema>,
-    /// kind → group, version
-    pub(super) by_kind: HashMap<&'static str, Vec<([&'static str; 2], Schema)>>,
-    /// What a custom resource is of which only that is known.
-    pub(super) custom: Schema,
-}
+use super::Schema;
+use super::load::{self, Table};
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| load::parse(load::TEXT));
 

@@ -1,8 +1,7 @@
 //! `metadata.managedFields` in protobuf, straight from the form in which an object keeps them: they are a third of it, and
 //! making JSON of them only to read that again took longer than all the rest.
 
-use super::encode::{bytes, close, key, moment, open, varint, varint_length};
-use super::wire;
+use super::wire::{self, bytes, close, key, moment, open, varint, varint_length};
 use crate::apply::{Entry, Managed};
 use crate::codec::scalar;
 

@@ -7,6 +7,7 @@
 mod decode;
 mod encode;
 mod managers;
+mod wire;
 
 use super::DecodeError;
 
@@ -49,14 +50,6 @@ impl From<ProtobufError> for DecodeError {
             other => DecodeError::Syntax(other.to_string()),
         }
     }
-}
-
-/// The wire types that messages of the API use.
-mod wire {
-    pub(super) const VARINT: u8 = 0;
-    pub(super) const FIXED64: u8 = 1;
-    pub(super) const BYTES: u8 = 2;
-    pub(super) const FIXED32: u8 = 5;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{MOST, claim_spec};
 use crate::bounded;
-use crate::go::quoted;
+use crate::quote::quoted;
 use crate::validation::{Path, each, has, list, text};
 
 /// Sources of volumes that nothing serves any more, and since when.
