@@ -1,12 +1,11 @@
 //! The node agent in this process, the same on a master and on a worker: kubelet, service routing, DNS.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
-use mk8s_client::{EventRecorder, Informers};
+use mk8s_client::{ApiServers, EventRecorder, Informers, api_servers};
 use mk8s_containerd::Containerd;
 use mk8s_kubelet::{DEFAULT_EVICTION_HARD, Kubelet, NetworkHandle, NetworkMode, NetworkSettings, Thresholds};
 use mk8s_supervisor::backoff::Backoff;
@@ -19,8 +18,6 @@ use crate::settings::{BINARY, Settings};
 /// kubelet's default.
 const MAX_PODS: u32 = 110;
 const KUBELET_PORT: u16 = 10250;
-/// Within which a name server answers, or the agent goes on without.
-const LOOKUP: Duration = Duration::from_secs(5);
 
 /// How the node proves itself, and to whom.
 #[derive(Clone)]
@@ -67,7 +64,7 @@ async fn run(settings: &Settings, identity: Identity, containerd: Containerd, su
     let cluster = &settings.cluster;
     let roots = mk8s_pki::rotation::roots(&identity.ca_pem)?;
     let (register_taints, eviction_hard) = checked(settings)?;
-    let api = api_servers(&settings.endpoints).await;
+    let api = api_servers(&settings.endpoints, supervisor).await;
     let config = mk8s_kubelet::Config {
         node_name: settings.node_name.clone(),
         node_ip: settings.node_ip,
@@ -95,7 +92,7 @@ async fn run(settings: &Settings, identity: Identity, containerd: Containerd, su
             service_cidr: cluster.service_cidr,
             dns: Some(cluster.dns_address()),
             mtu: None,
-            api: api.iter().map(|server| *server.ip()).collect(),
+            api: api.clone(),
             state_dir: settings.node_dir(),
         },
         listen: SocketAddr::from((settings.node_ip, KUBELET_PORT)),
@@ -139,7 +136,7 @@ pub async fn containerd(settings: &Settings) -> Result<Containerd> {
 
 fn route_services(
     settings: &Settings,
-    api: BTreeSet<SocketAddrV4>,
+    api: ApiServers,
     network: NetworkHandle,
     informers: Informers,
     events: EventRecorder,
@@ -163,34 +160,19 @@ fn route_services(
                 service_cidrs: vec![settings.cluster.service_cidr],
                 shared: Vec::new(),
                 dns: Some(settings.cluster.dns_address()),
-                api,
+                api: api.borrow().clone(),
                 api_port: settings.master.as_ref().map(|master| master.bind_port),
                 kubelet_port: KUBELET_PORT,
                 node_ports: mk8s_apiserver::config::NODE_PORTS,
             };
-            mk8s_proxy::run(node, informers, network.occupied(), events, token).await;
+            let hosts = mk8s_proxy::Hosts {
+                occupied: network.occupied(),
+                api,
+            };
+            mk8s_proxy::run(node, informers, hosts, events, token).await;
             Ok(())
         }
     });
-}
-
-/// Where endpoints like `https://10.0.0.1:6443` are; one that has a name, where that leads now.
-async fn api_servers(endpoints: &[String]) -> BTreeSet<SocketAddrV4> {
-    let mut found = BTreeSet::new();
-    let servers = endpoints.iter();
-    for server in servers.filter_map(|endpoint| endpoint.strip_prefix("https://")) {
-        match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(server)).await {
-            Ok(Ok(addresses)) => found.extend(addresses.filter_map(|address| match address {
-                SocketAddr::V4(address) => Some(address),
-                SocketAddr::V6(_) => None,
-            })),
-            Ok(Err(error)) => {
-                tracing::warn!(server, %error, "nobody knows where an API server is: it is not protected")
-            }
-            Err(_) => tracing::warn!(server, "nobody says where an API server is: it is not protected"),
-        }
-    }
-    found
 }
 
 fn answer_dns(settings: &Settings, network: NetworkHandle, informers: Informers, supervisor: &Supervisor) {
@@ -245,25 +227,4 @@ fn taint(text: &str) -> Result<Taint> {
                 "{text:?} is not a taint: write KEY[=VALUE]:EFFECT with NoSchedule, PreferNoSchedule or NoExecute"
             ))
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_api_server_is_found_by_its_address_and_by_its_name() {
-        let endpoints = [
-            "https://10.0.0.1:6443",
-            "https://localhost:6444",
-            "https://nowhere.invalid:1",
-            "10.0.0.2:1",
-        ];
-        let found = api_servers(&endpoints.map(str::to_owned)).await;
-        let expected = [([10, 0, 0, 1], 6443), ([127, 0, 0, 1], 6444)];
-        assert_eq!(
-            found,
-            expected.map(|(ip, port)| SocketAddrV4::new(ip.into(), port)).into()
-        );
-    }
 }

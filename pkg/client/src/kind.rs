@@ -146,7 +146,37 @@ fn is_of_its_node(volume: &core::Volume) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
     use super::*;
+
+    #[test]
+    fn a_trimmed_container_lacks_what_only_its_node_reads() {
+        let unread = json!({
+            "args": ["a"],
+            "command": ["c"],
+            "env": [{"name": "A", "value": "1"}],
+            "envFrom": [{"configMapRef": {"name": "m"}}],
+            "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+            "livenessProbe": {"periodSeconds": 1},
+            "readinessProbe": {"periodSeconds": 1},
+            "startupProbe": {"periodSeconds": 1},
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        });
+        for (field, value) in unread.as_object().unwrap() {
+            let mut container = json!({"name": "c", "image": "i"});
+            let pod = |container: &Value| {
+                let spec = json!({"containers": [container], "initContainers": [container]});
+                json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": spec}).to_string()
+            };
+            let expected = pod(&container);
+            container[field] = value.clone();
+            let (text, expected) = (pod(&container), core::Pod::from_json(expected.as_bytes()).unwrap());
+            assert_ne!(core::Pod::from_json(text.as_bytes()).unwrap(), expected, "{field}");
+            let trimmed: core::Pod = View::Packed.decode(text.as_bytes()).unwrap();
+            assert_eq!(trimmed, expected, "{field}");
+        }
+    }
 
     #[test]
     fn a_trimmed_pod_keeps_what_it_asks_of_the_cluster() {

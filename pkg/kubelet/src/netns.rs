@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use mk8s_client::{Informer, Informers, Partial, internal_addresses, service_ranges};
+use mk8s_client::{ApiServers, Informer, Informers, Partial, Subscription, internal_addresses, service_ranges};
 use mk8s_network::{Config, Mode, Network, Peer};
 use tokio::sync::watch;
 
@@ -24,7 +24,7 @@ pub struct Settings {
     /// The address at which the node answers DNS.
     pub dns: Option<Ipv4Addr>,
     /// Where the agent reaches API servers: no range that these are in becomes the host's way to Services.
-    pub api: BTreeSet<Ipv4Addr>,
+    pub api: ApiServers,
     pub mtu: Option<u32>,
     pub state_dir: PathBuf,
 }
@@ -87,10 +87,50 @@ async fn all(nodes: &Informer<Node>) -> Vec<Arc<Node>> {
 /// Where nobody but Services is known to have addresses.
 fn services(ranges: &[Arc<Partial>], nodes: &[Arc<Node>], settings: &Settings) -> BTreeSet<Ipv4Net> {
     let (objects, nodes) = (ranges.iter().map(AsRef::as_ref), nodes.iter().map(AsRef::as_ref));
-    let all = service_ranges(objects, settings.cluster_cidr, &settings.api, nodes).into_iter();
+    let api = settings.api.borrow().iter().map(|server| *server.ip()).collect();
+    let all = service_ranges(objects, settings.cluster_cidr, &api, nodes).into_iter();
     all.filter(|(_, beside)| beside.is_none())
         .map(|(range, _)| range)
         .collect()
+}
+
+/// What the ways to the other nodes' pods and to Services follow from.
+struct Sources {
+    nodes: Informer<Node>,
+    of_nodes: Subscription<Node>,
+    ranges: Informer<Partial>,
+    of_ranges: Subscription<Partial>,
+    api: ApiServers,
+}
+
+impl Sources {
+    fn of(informers: &Informers, api: &ApiServers) -> Self {
+        let (nodes, ranges) = (informers.of::<Node>(), Partial::service_cidrs(informers));
+        Self {
+            of_nodes: nodes.subscribe(),
+            nodes,
+            of_ranges: ranges.subscribe(),
+            ranges,
+            api: api.clone(),
+        }
+    }
+
+    /// When something of it is another; `are_known`: whether the ranges were, when it was looked at. A burst of changes is one.
+    async fn changed(&mut self, are_known: bool) {
+        let moved = async {
+            if self.api.changed().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            _ = self.of_nodes.next() => {}
+            _ = self.of_ranges.next() => {}
+            // The last of the first list may have been heard of a moment before all were known.
+            () = self.ranges.wait_synced(), if !are_known => {}
+            () = moved => {}
+        }
+        while self.of_nodes.try_next().is_some() || self.of_ranges.try_next().is_some() {}
+    }
 }
 
 const RETRY: Duration = Duration::from_secs(5);
@@ -119,13 +159,11 @@ pub async fn run(
     running: Vec<String>,
 ) {
     let node_name = &agent.config.node_name;
-    let nodes = informers.of::<Node>();
-    let ranges = Partial::service_cidrs(&informers);
-    let (mut changes, mut of_ranges) = (nodes.subscribe(), ranges.subscribe());
+    let mut sources = Sources::of(&informers, &agent.config.network.api);
     let mut open: Option<Network> = network.borrow().clone();
     let mut told = None;
     loop {
-        let own = nodes.get(None, node_name);
+        let own = sources.nodes.get(None, node_name);
         let range = own.as_deref().and_then(pod_cidr);
         if let (Some(opened), Some(range)) = (&open, range)
             && range != opened.pod_cidr()
@@ -151,9 +189,9 @@ pub async fn run(
             }
         }
         let mut again = None;
-        let are_known = ranges.is_synced();
+        let are_known = sources.ranges.is_synced();
         if let Some(network) = &open {
-            let nodes = all(&nodes).await;
+            let nodes = all(&sources.nodes).await;
             if let Err(error) = network.peers(peers(&nodes, node_name)).await {
                 tracing::error!(%error, "cannot set the ways to the other nodes' pods, trying again");
                 again = Some(RETRY);
@@ -161,7 +199,7 @@ pub async fn run(
             // Until they are known, those of the last run.
             if are_known
                 && let Err(error) = network
-                    .services(services(&ranges.list(), &nodes, &agent.config.network))
+                    .services(services(&sources.ranges.list(), &nodes, &agent.config.network))
                     .await
             {
                 tracing::error!(%error, "cannot set the host's ways to Services, trying again");
@@ -169,14 +207,9 @@ pub async fn run(
             }
         }
         tokio::select! {
-            _ = changes.next() => {}
-            _ = of_ranges.next() => {}
-            // The last of the first list may have been heard of a moment before all were known.
-            () = ranges.wait_synced(), if !are_known => {}
+            () = sources.changed(are_known) => {}
             () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
         }
-        // A burst of changes is one look.
-        while changes.try_next().is_some() || of_ranges.try_next().is_some() {}
     }
 }
 
@@ -184,6 +217,7 @@ pub async fn run(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::convert::Infallible;
+    use std::net::SocketAddrV4;
 
     use http::{Request, Response};
     use mk8s_supervisor::Supervisor;
@@ -238,17 +272,56 @@ mod tests {
         token.cancel();
     }
 
-    #[test]
-    fn the_host_leads_to_ranges_that_are_the_services_alone() {
-        let settings = Settings {
+    fn settings(api: &watch::Sender<BTreeSet<SocketAddrV4>>) -> Settings {
+        Settings {
             mode: Mode::Vxlan,
             cluster_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             dns: None,
-            api: [[192, 0, 2, 7].into()].into(),
+            api: api.subscribe(),
             mtu: None,
             state_dir: PathBuf::new(),
-        };
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_found_later_is_heard_of() {
+        let api = tower::service_fn(async |request: Request<kube::client::Body>| {
+            if request.uri().query().unwrap_or_default().contains("watch=true") {
+                return std::future::pending().await;
+            }
+            let (kind, item) = match request.uri().path().ends_with("/nodes") {
+                true => ("NodeList", node(1)),
+                false => (
+                    "ServiceCIDRList",
+                    json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["192.0.2.0/24"]}}),
+                ),
+            };
+            let list = json!({"kind": kind, "apiVersion": "v1", "items": [item], "metadata": {"resourceVersion": "1"}});
+            Ok::<_, Infallible>(Response::new(kube::client::Body::from(list.to_string().into_bytes())))
+        });
+        let token = CancellationToken::new();
+        let informers = Informers::new(kube::Client::new(api, "default"), &Supervisor::new(token.clone()));
+        let known = watch::Sender::new(BTreeSet::new());
+        let settings = settings(&known);
+        let mut sources = Sources::of(&informers, &settings.api);
+        let nodes = all(&sources.nodes).await;
+        sources.ranges.wait_synced().await;
+        let second = Duration::from_secs(1);
+        let changes = async |sources: &mut Sources| tokio::time::timeout(second, sources.changed(true)).await;
+        // Both lists.
+        while changes(&mut sources).await.is_ok() {}
+        assert_eq!(services(&sources.ranges.list(), &nodes, &settings).len(), 1);
+        known.send_replace(["192.0.2.7:6443".parse().unwrap()].into());
+        changes(&mut sources).await.unwrap();
+        assert_eq!(services(&sources.ranges.list(), &nodes, &settings).len(), 0);
+        assert!(changes(&mut sources).await.is_err(), "heard of once");
+        token.cancel();
+    }
+
+    #[test]
+    fn the_host_leads_to_ranges_that_are_the_services_alone() {
+        let settings = settings(&watch::Sender::new(["192.0.2.7:6443".parse().unwrap()].into()));
         let range = |cidr: &str| Arc::new(serde_json::from_value(json!({"spec": {"cidrs": [cidr]}})).unwrap());
         let ranges = [
             "10.96.0.0/16",

@@ -186,7 +186,7 @@ impl Cluster {
                 service_cidr: "10.96.0.0/16".parse().unwrap(),
                 dns: None,
                 mtu: None,
-                api: std::collections::BTreeSet::new(),
+                api: tokio::sync::watch::channel(std::collections::BTreeSet::new()).1,
                 state_dir: below("node"),
             },
             listen: SocketAddr::from(([10, 0, 0, 1], 10250)),

@@ -22,5 +22,5 @@ mod tracker;
 pub use model::{Entries, Node, Routed, host_ports, service};
 pub use reserved::Reserved;
 pub use rules::{Balancer, Dest, Key, Masquerade, Proto, Value, Verdict, rebuild, transaction};
-pub use run::{Kernel, run};
+pub use run::{Hosts, Kernel, run};
 pub use tracker::{ChangeTracker, Changes, Owner};

@@ -106,7 +106,7 @@ fn speaks_for<'a>(own: &str, to: &Ipv4Net, nodes: impl Iterator<Item = &'a api::
 }
 
 /// Never, once nobody is there to change it.
-async fn changed<T>(value: &mut watch::Receiver<T>) {
+pub async fn changed<T>(value: &mut watch::Receiver<T>) {
     if value.changed().await.is_err() {
         std::future::pending().await
     }

@@ -15,7 +15,8 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mk8s_client::{
-    Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, node_addresses, services_of,
+    ApiServers, Event, EventRecorder, Informer, Informers, Partial, ServiceSlices, lasting_containers, node_addresses,
+    services_of,
 };
 use mk8s_network::{Occupied, conntrack, elements, monitor::Monitor, names, nft};
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ use crate::{
     flows::Flows,
     health::HealthPorts,
     model::{self, Node, Routed},
-    ranges::Ranges,
+    ranges::{Ranges, changed},
     reserved::{API_SERVICE, Reserved},
     tracker::{ChangeTracker, Changes, Owner},
 };
@@ -113,6 +114,12 @@ impl State {
             self.reserved = None;
             self.ranges.note_change();
         }
+    }
+
+    fn api_servers(&mut self, node: &mut Node, are: &mut ApiServers) {
+        node.api = are.borrow_and_update().clone();
+        self.reserved = None;
+        self.ranges.note_change();
     }
 
     /// Whether Services have their addresses elsewhere than before, or others are there.
@@ -202,27 +209,24 @@ fn has_host_ports(pod: &Pod) -> bool {
     spec.host_network != Some(true) && ports.any(|port| port.host_port.is_some_and(|port| port > 0))
 }
 
+/// What the hosts are known to have beside the cluster's objects, as it changes.
+pub struct Hosts {
+    /// Of the node's [`Network`](mk8s_network::Network).
+    pub occupied: watch::Receiver<Option<Occupied>>,
+    /// From what [`Node::api`] is on.
+    pub api: ApiServers,
+}
+
 /// Until the token is cancelled. The rules stay then: pods go on, and so does what leads to them.
-/// `occupied` is the network's.
-pub async fn run(
-    node: Node,
-    informers: Informers,
-    occupied: watch::Receiver<Option<Occupied>>,
-    events: EventRecorder,
-    token: CancellationToken,
-) {
+pub async fn run(node: Node, informers: Informers, hosts: Hosts, events: EventRecorder, token: CancellationToken) {
     tokio::select! {
         () = token.cancelled() => {}
-        () = follow(node, &informers, occupied, events) => {}
+        () = follow(node, &informers, hosts, events) => {}
     }
 }
 
-async fn follow(
-    mut node: Node,
-    informers: &Informers,
-    mut occupied: watch::Receiver<Option<Occupied>>,
-    events: EventRecorder,
-) {
+async fn follow(mut node: Node, informers: &Informers, hosts: Hosts, events: EventRecorder) {
+    let Hosts { mut occupied, mut api } = hosts;
     let (services, slices) = (informers.of::<Service>(), informers.of::<EndpointSlice>());
     let pods = informers.of_where::<Pod>(&format!("spec.nodeName={}", node.name));
     let (mut of_services, mut of_slices, mut of_pods) = (services.subscribe(), slices.subscribe(), pods.subscribe());
@@ -275,10 +279,8 @@ async fn follow(
             event = of_nodes.next() => state.node(&event),
             _ = of_ranges.next() => state.ranges.note_change(),
             () = state.ranges.due() => {}
-            lost = lost(&mut monitor) => if lost {
-                tracing::warn!(table = names::SERVICE_TABLE, "somebody removed the table: mk8s makes it again");
-                fresh = true;
-            },
+            () = changed(&mut api) => state.api_servers(&mut node, &mut api),
+            lost = lost(&mut monitor) => fresh |= lost,
         }
     }
 }
@@ -316,7 +318,16 @@ async fn lost(monitor: &mut Option<Monitor>) -> bool {
         return std::future::pending().await;
     };
     match listening.next().await {
-        Ok(changes) => changes.gone.contains(names::SERVICE_TABLE),
+        Ok(changes) => {
+            let gone = changes.gone.contains(names::SERVICE_TABLE);
+            if gone {
+                tracing::warn!(
+                    table = names::SERVICE_TABLE,
+                    "somebody removed the table: mk8s makes it again"
+                );
+            }
+            gone
+        }
         Err(error) => {
             tracing::warn!(%error, "changes of nftables may have been missed: the table is made anew");
             tokio::time::sleep(RETRY).await;

@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -20,13 +20,13 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use mk8s_network::{Config, Mode, Network, PodAddress, netns, nft};
-use mk8s_proxy::{ChangeTracker, Entries, Kernel, Node, Owner, Reserved, host_ports};
+use mk8s_proxy::{ChangeTracker, Entries, Hosts, Kernel, Node, Owner, Reserved, host_ports};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -717,6 +717,21 @@ fn api(endpoint: &PodAddress, events: mpsc::UnboundedSender<serde_json::Value>, 
         )
 }
 
+async fn until(seconds: u64, what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(seconds), "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What is known of the hosts, and who says where API servers are.
+fn hosts(network: &Network) -> (watch::Sender<BTreeSet<SocketAddrV4>>, Hosts) {
+    let (said, api) = watch::channel(BTreeSet::new());
+    let occupied = network.occupied();
+    (said, Hosts { occupied, api })
+}
+
 #[test]
 fn runs_and_makes_again_what_somebody_flushed() {
     isolated(async || {
@@ -734,19 +749,11 @@ fn runs_and_makes_again_what_somebody_flushed() {
         let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
         let informers = mk8s_client::Informers::new(client, &owner);
         listen(None, "api", &[6443]);
-        let running = tokio::spawn(mk8s_proxy::run(
-            node(),
-            informers,
-            network.occupied(),
-            events,
-            token.clone(),
-        ));
+        let (said, hosts) = hosts(&network);
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, hosts, events, token.clone()));
         for _ in 0..2 {
             let start = Instant::now();
-            while ask(None, VIP, 80).is_err() {
-                assert!(start.elapsed() < Duration::from_secs(5));
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            until(5, "a Service", || ask(None, VIP, 80).is_ok()).await;
             println!("reached after {:?}", start.elapsed());
             let health = tokio::task::spawn_blocking(|| {
                 netns::enter(Path::new("/run/netns/far"), || {
@@ -778,6 +785,13 @@ fn runs_and_makes_again_what_somebody_flushed() {
             )
         );
         assert!(told.try_recv().is_err(), "told once");
+        // One is found where nobody was known to be.
+        let another: SocketAddrV4 = "10.0.0.9:7443".parse().unwrap();
+        said.send_replace([another].into());
+        until(5, "it is reserved", || {
+            sh("nft list ruleset").contains("10.0.0.9 . tcp . 7443")
+        })
+        .await;
         token.cancel();
         running.await.unwrap();
     });
@@ -799,8 +813,8 @@ fn strangers_in_a_range_of_services_are_answered_where_the_host_has_a_way_to_the
         let client = mk8s_client::in_process(api(&a, events, true), "proxy");
         let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
         let informers = mk8s_client::Informers::new(client, &owner);
-        let occupied = network.occupied();
-        let running = tokio::spawn(mk8s_proxy::run(node(), informers, occupied, events, token.clone()));
+        let (_said, hosts) = hosts(&network);
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, hosts, events, token.clone()));
         let guard = network.clone();
         let guarded = tokio::spawn(async move { guard.guard().await });
         listen(Some(Path::new("/run/netns/far")), "stranger", &[80]);
@@ -813,11 +827,7 @@ fn strangers_in_a_range_of_services_are_answered_where_the_host_has_a_way_to_the
                 ("del", Err(ErrorKind::ConnectionRefused)),
             ] {
                 sh(&format!("ip route {change} 10.98.0.0/24 via 10.0.0.9"));
-                let start = Instant::now();
-                while ask(None, stranger, 80) != answer {
-                    assert!(start.elapsed() < Duration::from_secs(9), "{change}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                until(9, change, || ask(None, stranger, 80) == answer).await;
             }
         }
         let mut messages = Vec::new();
@@ -849,18 +859,9 @@ fn an_api_server_without_ranges_of_services_keeps_no_service_waiting() {
         let client = mk8s_client::in_process(api(&a, events, false), "proxy");
         let events = mk8s_client::EventRecorder::new(client.clone(), "kube-proxy", "n1", &owner);
         let informers = mk8s_client::Informers::new(client, &owner);
-        let running = tokio::spawn(mk8s_proxy::run(
-            node(),
-            informers,
-            network.occupied(),
-            events,
-            token.clone(),
-        ));
-        let start = Instant::now();
-        while ask(None, VIP, 80).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(8));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let (_said, hosts) = hosts(&network);
+        let running = tokio::spawn(mk8s_proxy::run(node(), informers, hosts, events, token.clone()));
+        until(8, "a Service", || ask(None, VIP, 80).is_ok()).await;
         token.cancel();
         running.await.unwrap();
     });

@@ -145,7 +145,7 @@ fn config(dir: &std::path::Path) -> Config {
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             dns: None,
             mtu: None,
-            api: std::collections::BTreeSet::new(),
+            api: tokio::sync::watch::channel(std::collections::BTreeSet::new()).1,
             state_dir: dir.join("node"),
         },
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -447,6 +447,21 @@ async fn each_step_of_the_beginning_is_tried_again() {
         scene.is_forgotten().await;
     };
     futures::stream::iter(cases).for_each_concurrent(None, one).await;
+}
+
+/// Not only by the next one, which would find it by its labels.
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_failed_is_taken_back_at_once() {
+    for call in ["connect", "create_task"] {
+        let scene = Scene::new();
+        scene.runtime.fail(call, Fault::Unavailable);
+        scene.runtime.until("a failure", |r| r.count(call) == 1).await;
+        rest(0.1).await;
+        assert_eq!(scene.runtime.count("attach"), 1, "{call}: the next has not begun");
+        assert_eq!(scene.runtime.count("create"), 1, "{call}");
+        assert!(scene.runtime.found().is_empty(), "{call}: {:?}", scene.runtime.found());
+        assert!(scene.agent.owners.lock().is_empty(), "{call}");
+    }
 }
 
 /// The pause process is made meanwhile, but nobody else is.
