@@ -88,13 +88,26 @@ pub async fn keep(state: Arc<State>, facts: Facts) {
             tokio::time::sleep(AWAY).await;
             continue;
         }
-        let written = write(&state, planned).await;
+        let refused = write_again(&state, planned).await;
+        tokio::time::sleep(if refused { REFUSED } else { AWAY }).await;
+    }
+}
+
+/// Whether any of it is still to be written. Flow objects are in a transaction of their own: whoever changes one just then
+/// would keep the API's own Service away.
+async fn write_again(state: &State, planned: Vec<Planned>) -> bool {
+    let (flows, others): (Vec<_>, Vec<_>) = planned
+        .into_iter()
+        .partition(|one| one.group == bootstrap::FLOW_CONTROL);
+    let mut refused = false;
+    for part in [others, flows] {
+        let written = write(state, part).await;
         if let Err(status) = &written {
             tracing::error!(error = status.message, "what the cluster begins with can't be written");
         }
-        let refused = written.is_err() || written.is_ok_and(|written| written.refused > 0);
-        tokio::time::sleep(if refused { REFUSED } else { AWAY }).await;
+        refused |= written.is_err() || written.is_ok_and(|written| written.refused > 0);
     }
+    refused
 }
 
 /// Says so when objects of a resource were deleted.
@@ -147,4 +160,51 @@ fn prepared(state: &State, planned: Planned) -> Result<Vec<Op>, Status> {
     let managed = managers::begun(&resource, &object);
     ops.push(Printed::of(&resource, &object, &managed)?.put(key, expect).0);
     Ok(ops)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mk8s_api::{registry, validation};
+    use mk8s_pki::serviceaccount::Keys;
+
+    use crate::lookup::MapLookup;
+    use crate::{ApiServer, Config};
+
+    use super::*;
+
+    /// What is stored is what was wanted, so that nobody writes it in a circle; and a client may write it back.
+    #[tokio::test]
+    async fn what_a_cluster_begins_with_has_nothing_to_be_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = [192, 0, 2, 1].into();
+        let config = Config::new(dir.path(), address, Arc::new(Keys::generate().unwrap()));
+        let server = ApiServer::open(config).unwrap();
+        let facts = Facts {
+            service_cidr: server.config().service_cidr,
+            advertise_address: address,
+            secure_port: 6443,
+            ca: "CA".into(),
+            front_proxy_ca: "CA".into(),
+            server_url: "https://192.0.2.1:6443".into(),
+        };
+        let wanted = bootstrap::plan(&MapLookup::default(), &facts);
+        assert_eq!(server.bootstrap(&facts).await.unwrap(), wanted.len());
+        let cache = server.state().cache();
+        assert_eq!(bootstrap::missing(&**cache, &facts), []);
+        assert_eq!(bootstrap::plan(&**cache, &facts), []);
+        for Planned {
+            group, plural, object, ..
+        } in wanted
+        {
+            let cache = cache.resource(group, plural).unwrap();
+            let stored = cache.get(meta::namespace(&object), meta::name(&object)).unwrap();
+            let (resource, mut stored) = (cache.resource(), stored.value().unwrap());
+            drop(meta::remove(&mut stored, &["metadata", "resourceVersion"]));
+            let version = registry::find(group, &resource.stored().name, plural).unwrap().stored();
+            let errors = validation::create(&resource, version, &stored);
+            assert!(errors.is_empty(), "{stored}: {errors:?}");
+        }
+        server.close().await;
+    }
 }

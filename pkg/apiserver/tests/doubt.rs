@@ -25,6 +25,8 @@ const HANGS: usize = 3;
 const CONFLICTS: usize = 4;
 /// The next one finds that another just wrote the same.
 const TAKEN: usize = 5;
+/// Somebody else always writes flow objects first.
+const FLOWS_CONFLICT: usize = 6;
 
 /// The embedded store, of which the next answer is lost when told so, or all others.
 struct Doubtful {
@@ -91,6 +93,10 @@ impl Store for Doubtful {
             }
             CONFLICTS => {
                 let key = txn.ops[0].key.clone();
+                Answer::now(Err(TxnError::Conflict { key, actual: None }))
+            }
+            FLOWS_CONFLICT if let Some(op) = txn.ops.iter().find(|op| op.key.contains("/flowcontrol.")) => {
+                let key = op.key.clone();
                 Answer::now(Err(TxnError::Conflict { key, actual: None }))
             }
             TAKEN => {
@@ -244,6 +250,28 @@ async fn a_write_in_doubt_is_found_in_what_is_stored() {
     let (code, patched) = api.patch(&one, "application/merge-patch+json", &labels).await;
     assert_eq!(code, 200, "{}", patched["message"]);
     assert_eq!(patched["metadata"]["labels"], labels["metadata"]["labels"]);
+}
+
+/// The Service waited for whoever wrote a flow object just then.
+#[tokio::test]
+async fn who_writes_flow_objects_keeps_the_api_s_own_service_from_nobody() {
+    let store = Doubtful::open();
+    let api = Api::on(store.clone()).await;
+    let (service, flow) = (
+        "/api/v1/namespaces/default/services/kubernetes",
+        "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
+    );
+    assert_eq!(api.delete(flow, None).await.0, 200);
+    store.set(FLOWS_CONFLICT);
+    assert_eq!(api.delete(service, None).await.0, 200);
+    let again = async {
+        while api.get(service).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(20), again).await;
+    assert!(again.is_ok(), "it stays away");
+    assert_eq!(api.get(flow).await.0, 404, "that was due, too");
 }
 
 fn config_map(value: &str) -> Value {

@@ -4,6 +4,8 @@
 use mk8s_api::meta;
 use serde_json::{Value, json};
 
+pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+
 const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
 /// What is stored, with the spec and the annotation that it ought to have. None where it has them.

@@ -7,6 +7,7 @@ pub mod roles;
 use mk8s_api::registry::{self, Resource};
 use serde_json::{Map, Value};
 
+pub use flow_control::GROUP as FLOW_CONTROL;
 pub use objects::Facts;
 
 use crate::lookup::Lookup;
