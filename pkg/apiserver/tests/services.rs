@@ -265,6 +265,41 @@ async fn flow_control_is_whose_it_is() {
     );
 }
 
+/// And before that: nothing tells of what is only changed, so it is looked for.
+#[tokio::test]
+async fn flow_control_is_as_it_was_in_a_minute() {
+    const LEVEL: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/system";
+    const SCHEMA: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all";
+    let api = Api::open().await;
+    let merge = "application/merge-patch+json";
+    let changed = json!({"spec": {"limited": {"nominalConcurrencyShares": 7}}});
+    assert_eq!(api.patch(LEVEL, merge, &changed).await.0, 200);
+    let others = json!({"metadata": {"annotations": {"apf.kubernetes.io/autoupdate-spec": "false"}}});
+    assert_eq!(api.patch(SCHEMA, merge, &others).await.0, 200);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let shares = |level: &Value| level["spec"]["limited"]["nominalConcurrencyShares"].clone();
+    let (_, level) = api.get(LEVEL).await;
+    assert_eq!(
+        (shares(&level), &level["metadata"]["generation"]),
+        (json!(7), &json!(2))
+    );
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let again = async {
+        loop {
+            let (level, schema) = (api.get(LEVEL).await.1, api.get(SCHEMA).await.1);
+            if shares(&level) == 30 && schema["metadata"]["annotations"]["apf.kubernetes.io/autoupdate-spec"] == "true"
+            {
+                return level;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let level = tokio::time::timeout(Duration::from_secs(20), again).await;
+    assert_eq!(level.expect("they stay changed")["metadata"]["generation"], 3);
+}
+
 /// Somebody's Service that had taken the address ended every later start, and kept the rest from being made again.
 #[tokio::test]
 async fn whose_address_is_taken_keeps_nothing_else_away() {
