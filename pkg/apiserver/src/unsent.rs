@@ -285,8 +285,26 @@ mod tests {
     async fn what_is_relayed_and_not_read_keeps_nothing_else() {
         let own = Arc::new(Account::new(None));
         let mut body = own.clone().count(endless(), true).into_body();
-        let _held = fill(&mut body).await;
+        let held = fill(&mut body).await;
         assert!(own.room(Source::Own, Instant::now()).await.is_ok());
+        assert!(own.room(Source::Relayed, Instant::now()).await.is_err());
+        // What is read is given back where it was counted.
+        drop((held, body));
+        let left = [Source::Own, Source::Relayed].map(|of| own.bytes[of as usize].load(Ordering::Relaxed));
+        assert_eq!(left, [0, 0]);
+    }
+
+    #[test]
+    fn accounts_that_nobody_has_any_more_are_forgotten() {
+        let accounts = Unsent::default();
+        let of = |flow: u64| accounts.of(Some(Flow::Of(flow)), "jane").expect("an account");
+        let held = of(0);
+        for flow in 1..1000 {
+            drop(of(flow));
+        }
+        let known = accounts.0.lock().known.len();
+        assert!(known < 200, "{known}");
+        assert!(Arc::ptr_eq(&held, &of(0)));
     }
 
     #[test]
