@@ -53,10 +53,13 @@ struct Piece {
 }
 
 impl Piece {
-    /// A long one takes its time, too.
+    /// A long one takes its time, too, in which so many times as much is to be taken.
+    fn times(&self) -> usize {
+        1 + self.length / READS
+    }
+
     fn due(&self, patience: Duration) -> Instant {
-        let times = 1 + self.length / READS;
-        self.since + patience.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+        self.since + patience.saturating_mul(u32::try_from(self.times()).unwrap_or(u32::MAX))
     }
 }
 
@@ -110,7 +113,7 @@ impl Pieces {
         };
         let oldest = oldest.get_mut();
         if oldest.due(patience) <= now {
-            if lying.taken.wrapping_sub(oldest.taken) < READS {
+            if lying.taken.wrapping_sub(oldest.taken) < READS.saturating_mul(oldest.times()) {
                 return None;
             }
             (oldest.since, oldest.taken) = (now, lying.taken);
@@ -150,6 +153,21 @@ mod tests {
         assert!(within(2).await.is_ok());
         drop(long);
         assert!(within(500).await.is_err());
+    }
+
+    /// A few bytes of something else kept a long one for its time over and over.
+    #[tokio::test(start_paused = true)]
+    async fn a_long_piece_lies_no_longer_for_little_that_is_read_beside_it() {
+        for (beside, ends) in [(1, true), (5, false)] {
+            let pieces = Pieces::default();
+            let _long = pieces.look_after(Bytes::from(vec![0; 4 * READS]));
+            for _ in 0..beside {
+                drop(pieces.look_after(Bytes::from(vec![0; READS])));
+            }
+            let overdue = pieces.clone().overdue(Duration::from_secs(60));
+            let over = tokio::time::timeout(Duration::from_secs(301), overdue).await;
+            assert_eq!(over.is_ok(), ends, "{beside}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
