@@ -102,6 +102,7 @@ impl Call {
             deadline: self.deadline,
             dry_run,
             reads: Reads::Whole,
+            looks: true,
             turn: self.turn.as_ref(),
         })
     }

@@ -40,6 +40,9 @@ pub struct Target<'a> {
     /// Everything is done but the writing.
     pub dry_run: bool,
     pub reads: Reads,
+    /// Whether what is stored is looked at before the store says that the name is taken: one that was made up just now is
+    /// nobody's but by rare chance, and a look among many objects misses the caches at each step.
+    pub looks: bool,
     /// The request's turn, where its object is long: given back while the store is waited for.
     pub turn: Option<&'a Turn>,
 }
@@ -63,9 +66,6 @@ pub enum Reads {
     Whole,
     /// What a write through `/status` may change; see `part`.
     Part,
-    /// Nothing, until the store says that the name is taken: one that was made up just now is nobody's but by rare chance,
-    /// and a look among many objects misses the caches at each step.
-    WhereTaken,
 }
 
 /// An object as an attempt finds it.
@@ -130,7 +130,7 @@ impl Written {
 /// Runs attempts until one is stored, refuses, or the time is over (504).
 pub async fn guaranteed_update(target: Target<'_>, attempts: &mut impl Attempt) -> Result<Done, Status> {
     let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
-    let mut looks = target.dry_run || target.reads != Reads::WhereTaken;
+    let mut looks = target.looks || target.dry_run;
     loop {
         if let Some(turn) = target.turn {
             turn.hold().await?;
@@ -230,7 +230,7 @@ impl Current {
             });
         };
         let (value, rest) = match reads {
-            Reads::Whole | Reads::WhereTaken => (found.value()?, None),
+            Reads::Whole => (found.value()?, None),
             Reads::Part => {
                 let (value, rest) = Rest::split(found)?;
                 (value, Some(rest))

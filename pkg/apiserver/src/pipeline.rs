@@ -55,7 +55,7 @@ pub async fn create(
         }
         let mut target = call.target(meta::namespace(&object), meta::name(&object), options.dry_run)?;
         if generated {
-            target.reads = Reads::WhereTaken;
+            target.looks = false;
         }
         let mut creation = Creation {
             call,

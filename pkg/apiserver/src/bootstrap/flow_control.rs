@@ -4,9 +4,41 @@
 use mk8s_api::meta;
 use serde_json::{Value, json};
 
+use super::{objects, roles};
+
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+
+/// All of them. They are asked for each minute: of no other line of the table is a tree made.
+pub fn wanted() -> Vec<Value> {
+    let lines = roles::lines().filter(|line| line.contains(GROUP));
+    let objects = lines.filter_map(|line| serde_json::from_str(line).ok());
+    let mut objects: Vec<Value> = objects.filter(is_one).collect();
+    objects.iter_mut().for_each(with_level);
+    objects
+}
+
+/// Whether an object is one of them.
+pub fn is_one(object: &Value) -> bool {
+    meta::split_api_version(meta::api_version(object)).0 == GROUP
+}
+
+/// A flow schema's condition that its priority level exists (all of them are in the table).
+pub fn with_level(object: &mut Value) {
+    if object["kind"] != "FlowSchema" {
+        return;
+    }
+    let level = object["spec"]["priorityLevelConfiguration"]["name"]
+        .as_str()
+        .unwrap_or_default();
+    let message =
+        format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} and it exists");
+    object["status"] = json!({"conditions": [{
+        "type": "Dangling", "status": "False", "reason": "Found", "message": message,
+        "lastTransitionTime": objects::now(),
+    }]});
+}
 
 /// What is stored, with the spec and the annotation that it ought to have. None where it has them.
 pub fn revised(stored: &Value, wanted: &Value) -> Option<Value> {

@@ -31,9 +31,10 @@ pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
     let left_alone: Merge = |_, _| None;
     let once = objects::once(facts).into_iter().map(|object| (object, left_alone));
     let roles = roles::upstream().into_iter().map(|object| {
-        let merge = match mk8s_api::meta::kind(&object) {
-            "FlowSchema" | "PriorityLevelConfiguration" => flow_control::revised as Merge,
-            _ => reconciled,
+        let merge = if flow_control::is_one(&object) {
+            flow_control::revised as Merge
+        } else {
+            reconciled
         };
         (object, merge)
     });
@@ -48,7 +49,7 @@ pub fn plan(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
 pub fn missing(lookup: &dyn Lookup, facts: &Facts) -> Vec<Planned> {
     let left_alone: Merge = |_, _| None;
     let kept = objects::kept(facts).into_iter().chain(objects::always(facts));
-    let flows = roles::flow_control().into_iter();
+    let flows = flow_control::wanted().into_iter();
     let flows = flows.map(|object| (object, flow_control::revised as Merge));
     wanting(lookup, kept.map(|object| (object, left_alone)).chain(flows))
 }

@@ -3,8 +3,9 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::flow_control;
 use crate::filters::authz::rules::{Rule, RuleSet};
 
 const UPSTREAM: &str = include_str!("upstream.jsonl");
@@ -20,37 +21,15 @@ pub fn node_rules() -> &'static [Rule] {
 
 /// Roles, bindings, priority classes, flow schemas, priority levels.
 pub fn upstream() -> Vec<Value> {
-    let lines = UPSTREAM.lines().skip(1).filter(|line| !line.is_empty());
-    let mut objects: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut objects: Vec<Value> = lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     aggregate(&mut objects);
-    objects.iter_mut().for_each(with_level);
+    objects.iter_mut().for_each(flow_control::with_level);
     objects
 }
 
-/// Of those, the flow schemas and priority levels.
-pub fn flow_control() -> Vec<Value> {
-    let lines = UPSTREAM
-        .lines()
-        .filter(|line| line.contains("\"flowcontrol.apiserver.k8s.io/v1\""));
-    let mut objects: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
-    objects.iter_mut().for_each(with_level);
-    objects
-}
-
-/// A flow schema's condition that its priority level exists (all of them are in the table).
-fn with_level(object: &mut Value) {
-    if object["kind"] != "FlowSchema" {
-        return;
-    }
-    let level = object["spec"]["priorityLevelConfiguration"]["name"]
-        .as_str()
-        .unwrap_or_default();
-    let message =
-        format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} and it exists");
-    object["status"] = json!({"conditions": [{
-        "type": "Dangling", "status": "False", "reason": "Found", "message": message,
-        "lastTransitionTime": super::objects::now(),
-    }]});
+/// Their texts.
+pub fn lines() -> impl Iterator<Item = &'static str> {
+    UPSTREAM.lines().skip(1).filter(|line| !line.is_empty())
 }
 
 /// Fills the rules of aggregating ClusterRoles (admin, edit, view) with those of the roles they select.

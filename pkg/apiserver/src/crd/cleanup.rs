@@ -134,6 +134,7 @@ async fn remove(state: &State, instances: &Arc<ResourceCache>, object: Arc<Objec
         deadline: Instant::now() + PATIENCE,
         dry_run: false,
         reads: Reads::Whole,
+        looks: true,
         turn: None,
     };
     let removed = guaranteed_update(target, &mut Removal(&object)).await;

@@ -299,6 +299,7 @@ async fn change(
         deadline: Instant::now() + PATIENCE,
         dry_run: false,
         reads: Reads::Whole,
+        looks: true,
         turn: None,
     };
     let mut own = Own {

@@ -60,6 +60,7 @@ async fn bind_pod(
         deadline: call.deadline,
         dry_run: options.dry_run,
         reads: Reads::Whole,
+        looks: true,
         turn: call.turn.as_ref(),
     };
     let mut binding = Bind {

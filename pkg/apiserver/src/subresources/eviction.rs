@@ -203,6 +203,7 @@ async fn consult_budget(call: &Call, pod: &Arc<Object>, value: &Value, dry_run: 
         deadline: call.deadline,
         dry_run,
         reads: Reads::Whole,
+        looks: true,
         turn: call.turn.as_ref(),
     };
     let ready = meta::condition_is_true(value, "Ready");
