@@ -9,9 +9,11 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressAttribute,
-    link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
+    link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    },
 };
 use rtnetlink::{
     AddressMessageBuilder, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
@@ -52,6 +54,16 @@ impl Link {
             _ => None,
         })
     }
+}
+
+/// A route of the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignRoute {
+    pub to: Ipv4Net,
+    /// None where it leads by several, or nowhere.
+    pub link: Option<u32>,
+    /// It is none that lets nothing pass.
+    pub leads: bool,
 }
 
 /// A route of mk8s's own.
@@ -352,21 +364,23 @@ impl Rtnl {
         Ok(found.into_iter().filter(is_ours).filter_map(route).collect())
     }
 
-    /// The destinations of the main table's IPv4 routes that mk8s did not make, with the link they lead to if it is one.
-    pub async fn foreign_routes(&self) -> Result<Vec<(Ipv4Net, Option<u32>)>> {
+    /// The main table's IPv4 routes that mk8s did not make.
+    pub async fn foreign_routes(&self) -> Result<Vec<ForeignRoute>> {
         let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-        let found = tried(|| "list routes".into(), collect(request.execute()).await)?;
-        Ok(found
-            .into_iter()
-            .filter(|message| is_in_main(message) && !is_ours(message))
-            .filter_map(|message| {
-                let link = message.attributes.iter().find_map(|attribute| match attribute {
+        // One by one: of a whole table of the internet's routes only what counts is kept.
+        let foreign = request.execute().try_filter_map(|message| {
+            let is_foreign = is_in_main(&message) && !is_ours(&message);
+            let destination = destination_of(&message).filter(|_| is_foreign);
+            std::future::ready(Ok(destination.map(|to| ForeignRoute {
+                to,
+                link: message.attributes.iter().find_map(|attribute| match attribute {
                     RouteAttribute::Oif(link) => Some(*link),
                     _ => None,
-                });
-                Some((destination_of(&message)?, link))
-            })
-            .collect())
+                }),
+                leads: leads(&message),
+            })))
+        });
+        tried(|| "list routes".into(), collect(foreign).await)
     }
 
     /// Where another's route to the same range is, that one stays and this is an error.
@@ -455,35 +469,54 @@ impl Rtnl {
 /// What a [`RouteMonitor`] heard.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Heard {
-    /// A route of mk8s's is deleted, or may be.
+    /// A route of mk8s's is deleted, or may have gone with its link.
     pub lost: bool,
+    /// There was more to hear than the socket holds, and nobody tells it again.
+    pub overrun: bool,
+    /// A link of others' is gone or down, and with it the routes that it had.
+    pub link_lost: bool,
     /// Where the host has another route of its own to, or one less.
     pub others: BTreeSet<Ipv4Net>,
 }
 
 impl Heard {
-    fn note(&mut self, message: NetlinkMessage<RouteNetlinkMessage>, link: u32) {
+    /// `own`: the links by which mk8s's routes lead.
+    fn note(&mut self, message: NetlinkMessage<RouteNetlinkMessage>, own: [u32; 2]) {
         let message = match message.payload {
             NetlinkPayload::InnerMessage(message) => message,
-            // The socket was full: what it lost nobody tells again.
-            NetlinkPayload::Overrun(_) => return self.lost = true,
+            NetlinkPayload::Overrun(_) => return self.overrun = true,
             _ => return,
         };
         match message {
             RouteNetlinkMessage::DelRoute(route) if is_ours(&route) => self.lost = true,
-            RouteNetlinkMessage::NewLink(message) if message.header.index == link => self.lost = true,
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
                 if is_in_main(&route) && !is_ours(&route) =>
             {
                 self.others.extend(destination_of(&route));
             }
+            // A port of a bridge is told of as such, too.
+            RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+                if message.header.interface_family == AddressFamily::Bridge => {}
+            RouteNetlinkMessage::NewLink(message) => {
+                let LinkHeader {
+                    index,
+                    flags,
+                    change_mask,
+                    ..
+                } = message.header;
+                let has_turned = change_mask.contains(LinkFlags::Up);
+                self.lost |= has_turned && own.contains(&index);
+                self.link_lost |= has_turned && !flags.contains(LinkFlags::Up) && !own.contains(&index);
+            }
+            RouteNetlinkMessage::DelLink(message) if own.contains(&message.header.index) => self.lost = true,
+            RouteNetlinkMessage::DelLink(_) => self.link_lost = true,
             _ => {}
         }
     }
 }
 
-/// Hears when a route of the main table comes or goes, when a link changes (a link that goes down takes
-/// its routes along without a word of them), and when there was more to hear than its socket holds.
+/// Hears when a route of the main table comes or goes, when a link goes up or down or away (one that goes takes its routes
+/// along without a word of them), and when there was more to hear than its socket holds.
 pub struct RouteMonitor(UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>);
 
 impl RouteMonitor {
@@ -496,14 +529,14 @@ impl RouteMonitor {
         Ok(Self(messages))
     }
 
-    /// The next loss, possible loss by `link`, or change of others' routes, with all that came since the last call. May be
-    /// dropped and called again.
-    pub async fn next(&mut self, link: u32) -> Result<Heard> {
+    /// The next loss, possible loss by mk8s's `own` links, or change of others' routes, with all that came since the last call.
+    /// May be dropped and called again.
+    pub async fn next(&mut self, own: [u32; 2]) -> Result<Heard> {
         while let Some((message, _)) = self.0.next().await {
             let mut heard = Heard::default();
-            heard.note(message, link);
+            heard.note(message, own);
             while let Some(Some((message, _))) = self.0.next().now_or_never() {
-                heard.note(message, link);
+                heard.note(message, own);
             }
             if heard != Heard::default() {
                 return Ok(heard);
@@ -577,9 +610,20 @@ fn link_route(to: Ipv4Net, link: u32) -> RouteMessage {
         .build()
 }
 
+/// Not what the kernel learned of a way's size or of a better gateway, which it lists among the routes.
 fn is_in_main(message: &RouteMessage) -> bool {
     let header = &message.header;
-    header.address_family == AddressFamily::Inet && header.table == RouteHeader::RT_TABLE_MAIN
+    let is_route = !header.flags.contains(RouteFlags::Cloned);
+    is_route && header.address_family == AddressFamily::Inet && header.table == RouteHeader::RT_TABLE_MAIN
+}
+
+/// Whether packets go anywhere by it.
+fn leads(message: &RouteMessage) -> bool {
+    let kind = message.header.kind;
+    !matches!(
+        kind,
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
+    )
 }
 
 fn is_ours(message: &RouteMessage) -> bool {
@@ -608,14 +652,75 @@ fn route(message: RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
-    let onlink = message
-        .header
-        .flags
-        .contains(netlink_packet_route::route::RouteFlags::Onlink);
+    let onlink = message.header.flags.contains(RouteFlags::Onlink);
     Some(Route {
         to,
         via: via?,
         link: link?,
         onlink,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_learned_of_a_way_is_no_route() {
+        let mut message = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        assert!(is_in_main(&message));
+        message.header.flags = RouteFlags::Cloned;
+        assert!(!is_in_main(&message));
+    }
+
+    /// Whoever looks for the host's routes first may be too slow.
+    #[test]
+    fn a_route_of_another_s_to_the_same_range_stays() {
+        let work = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let script = "ip link add b0 type bridge; ip link set b0 up; ip route add 10.98.0.0/16 dev b0 scope link";
+            let done = std::process::Command::new("sh").args(["-ec", script]).status().unwrap();
+            assert!(done.success());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let rtnl = Rtnl::open().unwrap();
+                let link = rtnl.link("b0").await.unwrap().unwrap().index;
+                let [theirs, free] = ["10.98.0.0/16", "10.99.0.0/16"].map(|to| to.parse().unwrap());
+                assert!(!rtnl.add_link_route(theirs, link).await.unwrap());
+                assert!(rtnl.add_link_route(free, link).await.unwrap());
+                assert_eq!(rtnl.link_routes(link).await.unwrap(), [free].into());
+            });
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a panic in a test's own thread is the test's failure"
+        )]
+        std::thread::spawn(work).join().unwrap();
+    }
+
+    /// A link that only got another name, or a port, has lost no route.
+    #[test]
+    fn links_count_that_go_up_down_or_away() {
+        let note = |away: bool, index: u32, flags: LinkFlags, changed: LinkFlags| {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            (message.header.flags, message.header.change_mask) = (flags, changed);
+            let message = match away {
+                true => RouteNetlinkMessage::DelLink(message),
+                false => RouteNetlinkMessage::NewLink(message),
+            };
+            let mut heard = Heard::default();
+            heard.note(message.into(), [7, 8]);
+            (heard.lost, heard.link_lost)
+        };
+        let (up, none) = (LinkFlags::Up, LinkFlags::empty());
+        assert_eq!(note(false, 8, up, none), (false, false));
+        assert_eq!(note(false, 8, up, up), (true, false));
+        assert_eq!(note(false, 7, none, up), (true, false));
+        assert_eq!(note(true, 7, none, none), (true, false));
+        assert_eq!(note(false, 9, up, up), (false, false));
+        assert_eq!(note(false, 9, none, up), (false, true));
+        assert_eq!(note(true, 9, none, none), (false, true));
+    }
 }

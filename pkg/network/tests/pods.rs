@@ -481,6 +481,8 @@ fn the_host_has_a_way_to_every_range_of_services() {
         sh(
             "ip route add blackhole 10.95.0.0/16; ip route add 10.51.0.0/16 nexthop via 10.0.0.254 nexthop via 10.0.0.253",
         );
+        // What is more specific than this one is reached.
+        sh("ip route add blackhole 10.0.0.0/8");
         let others = [
             "10.97.0.0/16",
             "10.50.128.0/17",
@@ -668,6 +670,13 @@ fn ways_to_services_give_way_to_those_that_the_host_gets() {
                 sh(&format!("ip route {change} 10.98.4.0/24 via 10.0.0.254 metric 100"));
                 occupied.wait_for(|now| now.as_ref() == Some(&expected)).await.unwrap();
                 assert_eq!(to("10.98.0.0/16"), ours);
+                if !ours {
+                    // A lower one is no news.
+                    sh("ip route add 10.98.3.0/24 via 10.0.0.254");
+                    tokio::time::sleep(Duration::from_millis(1500)).await;
+                    assert!(!occupied.has_changed().unwrap());
+                    sh("ip route del 10.98.3.0/24");
+                }
             }
         };
         tokio::select! {
@@ -798,12 +807,50 @@ fn another_firewall_lets_pods_through() {
     });
 }
 
+/// What the kernel takes away with a link it does not tell of.
+#[test]
+fn ways_follow_links_that_come_and_go() {
+    isolated(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::open(config(dir.path())).await.unwrap();
+        let range = "10.98.0.0/16".parse().unwrap();
+        network.services(BTreeSet::from([range])).await.unwrap();
+        let mut occupied = network.occupied();
+        let follows = async {
+            // Once it listens.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let theirs = BTreeMap::from([(range, "10.98.4.0/24".parse().unwrap())]);
+            for ends in ["del d0", "set d0 down"] {
+                sh("ip link add d0 type bridge; ip addr add 10.98.4.1/24 dev d0; ip link set d0 up");
+                occupied.wait_for(|now| now.as_ref() == Some(&theirs)).await.unwrap();
+                sh(&format!("ip link {ends}"));
+                let none = |now: &Option<_>| now.as_ref().is_some_and(BTreeMap::is_empty);
+                occupied.wait_for(none).await.unwrap();
+            }
+            sh("ip link set mk8s0 down");
+            assert!(!sh("ip route").contains("dev mk8s0"));
+            sh("ip link set mk8s0 up");
+            let back = |routes: String| ["10.96.0.0/16", "10.98.0.0/16"].iter().all(|to| routes.contains(to));
+            while !back(sh("ip route")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            ended = network.guard() => panic!("{ended:?}"),
+            () = follows => {}
+            () = tokio::time::sleep(Duration::from_secs(15)) => panic!("{}", sh("ip route")),
+        }
+    });
+}
+
 #[test]
 fn foreign_routes_are_named() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         Network::open(config(dir.path())).await.unwrap();
         sh("ip route add 10.244.128.0/20 via 10.0.0.7; ip route add unreachable 10.96.7.0/24");
+        // Nobody is behind it.
+        sh("ip route add blackhole 10.0.0.0/8");
         let ranges = ["10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()];
         let found = mk8s_network::overlapping_routes(&ranges).await.unwrap();
         let named = ("10.244.128.0/20".parse().unwrap(), Some("eth0".to_owned()));

@@ -32,7 +32,7 @@ use crate::{
     monitor::{self, Changes, Monitor},
     names, netns, nft,
     overlay::{self, Peer},
-    rtnl::{Link, RouteMonitor, Rtnl},
+    rtnl::{ForeignRoute, Heard, Link, RouteMonitor, Rtnl},
 };
 
 /// How packets get to the pods of other nodes.
@@ -295,11 +295,11 @@ impl Network {
             }
             changes = tokio::select! {
                 changes = monitor.next() => changes?,
-                heard = routes.next(self.0.overlay.index) => {
+                heard = routes.next([self.0.overlay.index, self.0.bridge.index]) => {
                     let heard = heard?;
                     if heard.lost {
                         look = Some(Instant::now());
-                    } else if self.has_ranges_at(&heard.others).await {
+                    } else if heard.overrun || self.concerns(&heard).await {
                         look.get_or_insert((looked + BETWEEN_LOOKS).max(Instant::now()));
                     }
                     Changes::default()
@@ -313,8 +313,19 @@ impl Network {
         }
     }
 
-    /// Whether one of these is in the way to a range of Services but the first, or no longer is.
-    async fn has_ranges_at(&self, others: &BTreeSet<Ipv4Net>) -> bool {
+    /// Whether a route of others' that came or went is in the way to a range of Services but the first, or may no longer be.
+    async fn concerns(&self, heard: &Heard) -> bool {
+        let is_occupied = || {
+            self.0
+                .occupied
+                .borrow()
+                .as_ref()
+                .is_some_and(|ranges| !ranges.is_empty())
+        };
+        if heard.link_lost && is_occupied() {
+            return true;
+        }
+        let others = &heard.others;
         let known = self.0.services.lock().await;
         let ranges = known.iter().flatten();
         let mut further = ranges.filter(|range| self.0.config.service_cidr != Some(**range));
@@ -377,13 +388,17 @@ impl Inner {
 
     async fn lead_to_services(&self, ranges: &BTreeSet<Ipv4Net>) -> Result<()> {
         let have = self.rtnl.link_routes(self.bridge.index).await?;
-        let others: BTreeSet<Ipv4Net> = foreign_routes(&self.rtnl)
-            .await?
-            .into_iter()
-            .map(|(to, _)| to)
-            .collect();
+        let mut others = foreign_routes(&self.rtnl).await?;
+        others.sort_unstable_by_key(|(route, _)| route.to);
         let further = |range: &&Ipv4Net| self.config.service_cidr != Some(**range);
-        let into = |range: &Ipv4Net| others.iter().find(|to| overlap(range, to)).copied();
+        let before = self.occupied.borrow().clone().unwrap_or_default();
+        // The one that is known already as long as there is, or each that is learned would be news.
+        let into = |range: &Ipv4Net| {
+            let ways = others.iter().map(|(route, _)| route);
+            let mut ways = ways.filter(|route| is_within_reach(range, route)).map(|route| route.to);
+            let known = before.get(range).filter(|known| ways.clone().any(|to| to == **known));
+            known.copied().or_else(|| ways.next())
+        };
         let mut occupied = Occupied::new();
         let mut free = BTreeSet::new();
         for range in ranges.iter().filter(further) {
@@ -406,13 +421,11 @@ impl Inner {
             }
         }
         self.occupied.send_if_modified(|known| {
-            let before = known.replace(occupied.clone());
-            for (range, to) in occupied.iter().filter(|(range, _)| {
-                before.as_ref().is_none_or(|before| !before.contains_key(range))
-            }) {
+            for (range, to) in occupied.iter().filter(|(range, _)| !before.contains_key(*range)) {
                 tracing::warn!(%range, %to, "the host has ways of its own in a range of Services: these stay, and mk8s makes none there");
             }
-            before.as_ref() != Some(&occupied)
+            let known_before = known.replace(occupied);
+            known_before != *known
         });
         done
     }
@@ -471,25 +484,34 @@ async fn forwarder(rtnl: &Rtnl) -> Result<Option<String>> {
 /// The routes of this host that overlap one of `ranges` and are not mk8s's: (route, link). One by several links, or that lets
 /// nothing pass, has none. For init's checks.
 pub async fn overlapping_routes(ranges: &[Ipv4Net]) -> Result<Vec<(Ipv4Net, Option<String>)>> {
-    let mut others = foreign_routes(&Rtnl::open()?).await?;
-    others.retain(|(to, _)| ranges.iter().any(|range| overlap(range, to)));
-    Ok(others)
+    let others = foreign_routes(&Rtnl::open()?).await?.into_iter();
+    let others = others.filter(|(route, _)| ranges.iter().any(|range| is_within_reach(range, route)));
+    Ok(others.map(|(route, link)| (route.to, link)).collect())
+}
+
+/// Whether a route of the host's leads somebody into a range. One by which nothing passes keeps others out of wide networks, as
+/// a rule: what is more specific is meant to be reached all the same.
+fn is_within_reach(range: &Ipv4Net, route: &ForeignRoute) -> bool {
+    match route.leads {
+        true => overlap(range, &route.to),
+        false => range.contains(&route.to),
+    }
 }
 
 fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
     one.contains(&other.addr()) || other.contains(&one.addr())
 }
 
-/// The routes of this host that are not mk8s's, but for the default one: (route, link).
-async fn foreign_routes(rtnl: &Rtnl) -> Result<Vec<(Ipv4Net, Option<String>)>> {
+/// The routes of this host that are not mk8s's, but for the default one, and their links' names.
+async fn foreign_routes(rtnl: &Rtnl) -> Result<Vec<(ForeignRoute, Option<String>)>> {
     let links = rtnl.links().await?.into_iter();
     let names: BTreeMap<u32, String> = links.map(|link| (link.index, link.name)).collect();
     let found = rtnl.foreign_routes().await?.into_iter();
     Ok(found
-        .map(|(to, link)| (to, link.and_then(|link| names.get(&link).cloned())))
-        .filter(|(to, link)| {
+        .map(|route| (route, route.link.and_then(|link| names.get(&link).cloned())))
+        .filter(|(route, link)| {
             let own = [names::BRIDGE, names::VXLAN];
-            to.prefix_len() > 0 && !link.as_deref().is_some_and(|link| own.contains(&link))
+            route.to.prefix_len() > 0 && !link.as_deref().is_some_and(|link| own.contains(&link))
         })
         .collect())
 }
