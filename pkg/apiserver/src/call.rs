@@ -79,16 +79,16 @@ impl Call {
 
     /// Whether something could be stored under the names in the path.
     pub fn check_key(&self) -> Result<(), Status> {
-        let name = self.info.path_name();
+        self.check_namespace()?;
+        check_name(self.info.path_name())
+    }
+
+    /// Whether there is a namespace where one is needed.
+    pub fn check_namespace(&self) -> Result<(), Status> {
         if self.row.resource.is_namespaced() && self.info.namespace.is_empty() {
             return Err(Status::bad_request("Namespace parameter required."));
         }
-        let why = match name {
-            "." | ".." => format!("may not be '{name}'"),
-            _ if name.contains('%') => "may not contain '%'".to_string(),
-            _ => return Ok(()),
-        };
-        Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {why}")))
+        Ok(())
     }
 
     /// An object of the call's resource, to be changed.
@@ -182,4 +182,15 @@ impl Call {
             &format!("{what}: not in this version of mk8s"),
         )
     }
+}
+
+/// Whether a text could be an object's name in a path.
+pub fn check_name(name: &str) -> Result<(), Status> {
+    let why = match name {
+        "" => return Err(Status::bad_request("Name parameter required.")),
+        "." | ".." => format!("may not be '{name}'"),
+        _ if name.contains('%') => "may not contain '%'".to_string(),
+        _ => return Ok(()),
+    };
+    Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {why}")))
 }

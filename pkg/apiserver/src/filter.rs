@@ -117,12 +117,19 @@ impl Term {
 fn locate(row: &Row, label: &str) -> Option<What> {
     match label {
         "metadata.name" => return Some(What::Name),
-        "metadata.namespace" if row.resource.is_namespaced() => return Some(What::Namespace),
+        "metadata.namespace" if row.resource.is_namespaced() || selects_by_default(row) => {
+            return Some(What::Namespace);
+        }
         _ => {}
     }
     let fields = &row.served().fields;
     let field = fields.iter().find(|own| own.label == label)?;
     Some(What::Field(field.at))
+}
+
+/// Whether upstream selects objects of a kind as those of any: by a namespace also where they have none.
+fn selects_by_default(row: &Row) -> bool {
+    row.served().fields.is_empty() && row.schema.is_some()
 }
 
 /// Each of upstream's ways to say it: kinds with fields of their own have a function that says so.
@@ -135,7 +142,7 @@ fn unsupported(row: &Row, field: &str) -> Status {
                 row.api_version
             )
         }
-        _ if row.served().fields.is_empty() && row.schema.is_some() => {
+        _ if selects_by_default(row) => {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         }
         _ => format!("field label not supported: {field}"),

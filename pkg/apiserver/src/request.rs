@@ -155,9 +155,17 @@ fn method_verb(method: &Method) -> &'static str {
         Method::PATCH => "patch",
         Method::DELETE => "delete",
         Method::OPTIONS => "options",
-        _ => "",
+        // Another's name in small letters, which is what is asked of a path that names no resource.
+        _ => VERBS
+            .into_iter()
+            .find(|verb| method.as_str().eq_ignore_ascii_case(verb))
+            .unwrap_or_default(),
     }
 }
+
+const VERBS: [&str; 9] = [
+    "get", "head", "post", "put", "patch", "delete", "options", "trace", "connect",
+];
 
 /// Whether each `%` of a path begins two digits.
 pub fn is_escaped_well(path: &str) -> bool {

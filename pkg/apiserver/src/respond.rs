@@ -115,6 +115,19 @@ pub fn shape_scale(call: &Call, scale: Value) -> Result<Value, Status> {
     })
 }
 
+/// A TokenRequest in the asked-for shape, of which there is no table.
+///
+/// # Errors
+/// 406: the shape of a list.
+pub fn shape_token(call: &Call, issued: Value) -> Result<Value, Status> {
+    let look = table::look(call.output, &call.query)?;
+    Ok(match call.output.shape {
+        Shape::Metadata => table::partial_metadata(issued, look),
+        Shape::MetadataList => return Err(no_list("*authentication.TokenRequest")),
+        Shape::Object | Shape::Table => issued,
+    })
+}
+
 fn no_list(go_type: &str) -> Status {
     let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
     Status::not_acceptable(format!("{asked} ({go_type})"))

@@ -54,7 +54,7 @@ async fn review(
         object,
     )?;
     managers::put(&mut answer, &managed);
-    let mut response = respond::value(StatusCode::CREATED, call.output, call.row.show(answer))?;
+    let mut response = respond::value(StatusCode::CREATED, call.output, respond::shape_one(call, answer)?)?;
     respond::warn(&mut response, &warnings);
     Ok(response)
 }

@@ -94,6 +94,7 @@ async fn collection(
     filter: &Filter,
     options: &DeleteOptions,
 ) -> Result<Response<Body>, Status> {
+    call.check_namespace()?;
     // As upstream, which lists what it deletes by pages.
     let from = list::begin(call, query, true).await?;
     let (mut page, matching) = list::cut(call, &from, filter, query.limit).await?;

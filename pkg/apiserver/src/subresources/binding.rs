@@ -9,7 +9,7 @@ use mk8s_api::{meta, time};
 use serde_json::{Value, json};
 
 use crate::admission::{Operation, Options};
-use crate::call::Call;
+use crate::call::{Call, check_name};
 use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
 use crate::handlers::decode::{self, Expected};
 use crate::options::WriteOptions;
@@ -36,9 +36,7 @@ pub async fn bind(
     options: WriteOptions,
     warnings: Vec<String>,
 ) -> Result<Response<Body>, Status> {
-    if call.info.namespace.is_empty() {
-        return Err(Status::bad_request("Namespace parameter required."));
-    }
+    call.check_namespace()?;
     let name = meta::name(&binding).to_string();
     bind_pod(call, &name, &binding, options, warnings).await
 }
@@ -92,6 +90,7 @@ impl Attempt for Bind<'_> {
         // Those of an attempt that lost are said again by the next.
         self.warnings.clear();
         let Some(pod) = &current.object else {
+            check_name(name)?;
             return Err(Status::not_found("", "pods", name));
         };
         let (resource, managed) = (pod.resource().clone(), pod.managed.clone());

@@ -29,7 +29,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, Status> 
     let authority = server.authenticator().authority();
     let issued = reviews::issue(&**server.cache(), authority, &info.namespace, &info.name, request);
     let issued = issued.map_err(|status| status.warned(&warnings))?;
-    let mut response = respond::value(StatusCode::CREATED, call.output, issued)?;
+    let mut response = respond::value(StatusCode::CREATED, call.output, respond::shape_token(call, issued)?)?;
     respond::warn(&mut response, &warnings);
     Ok(response)
 }
