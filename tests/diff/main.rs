@@ -23,8 +23,9 @@ mod world;
 
 use std::path::PathBuf;
 
+use cases::Draft;
 use clap::Parser;
-use client::{Client, Failure};
+use client::{Answer, Client, Failure};
 use report::Report;
 use world::World;
 
@@ -52,7 +53,7 @@ struct Args {
     /// How many may differ in status or reason, in percent, beside those that are known.
     #[arg(long)]
     most: Option<f64>,
-    /// Writes one agreeing request of each class of answers here, as lines of JSON.
+    /// Writes one agreeing request of each class of answers here, as lines of JSON, each of which stands by itself.
     #[arg(long)]
     record: Option<PathBuf>,
 }
@@ -75,17 +76,9 @@ async fn main() -> Result<(), Failure> {
         if case.target.parse::<http::Uri>().is_err() {
             continue;
         }
-        let [upstream, own] = &mut clients;
-        let answers = [upstream.send(&case).await?, own.send(&case).await?];
+        let answers = send(&mut clients, &world, &draft).await?;
         if args.only.is_some() {
             println!("{case:?}\n{:?}\n{:?}", answers[0], answers[1]);
-        }
-        let changed = answers.iter().any(|answer| (200..300).contains(&answer.code));
-        if changed
-            && draft.changes()
-            && let Some(plural) = cases::plural(&draft.path)
-        {
-            world.reset(&mut clients, plural).await?;
         }
         report.add(number, &case, &answers, draft.changes());
     }
@@ -96,7 +89,7 @@ async fn main() -> Result<(), Failure> {
         }
     }
     if let Some(path) = &args.record {
-        report.record(path)?;
+        std::fs::write(path, record(&mut clients, &world, &report, args.seed).await?)?;
     }
     match args.most {
         Some(_) if report.sent() == 0 || report.sent() * 2 < wanted => {
@@ -105,4 +98,38 @@ async fn main() -> Result<(), Failure> {
         Some(most) if differ > most => Err(format!("{differ:.2} % differ, of {most} % at the most").into()),
         _ => Ok(()),
     }
+}
+
+/// Asks both, and makes anew what that has changed.
+async fn send(clients: &mut [Client; 2], world: &World, draft: &Draft) -> Result<[Answer; 2], Failure> {
+    let case = draft.case();
+    let [upstream, own] = &mut *clients;
+    let answers = [upstream.send(&case).await?, own.send(&case).await?];
+    let changed = answers.iter().any(|answer| (200..300).contains(&answer.code));
+    if changed
+        && draft.changes()
+        && let Some(plural) = cases::plural(&draft.path)
+    {
+        world.reset(clients, plural).await?;
+    }
+    Ok(answers)
+}
+
+/// The lines that stand for the classes of answers, each by itself: where all is as in the beginning both answer so again, and
+/// nothing is changed by it. Whoever replays them defines no kinds.
+async fn record(clients: &mut [Client; 2], world: &World, report: &Report, seed: u64) -> Result<String, Failure> {
+    world.reset_all(clients).await?;
+    let mut lines = String::new();
+    for (number, before) in report.alike() {
+        let draft = cases::make(world, seed, *number);
+        if draft.path.contains(world::DEFINED) {
+            continue;
+        }
+        let answers = send(clients, world, &draft).await?;
+        let changed = draft.changes() && before.code < 400;
+        if !changed && answers.iter().all(|answer| report::same(answer, before)) {
+            lines += &format!("{}\n", report::recorded(&draft.case(), before));
+        }
+    }
+    Ok(lines)
 }

@@ -2,21 +2,20 @@
 //! known.tsv, with a reason each.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use base64::Engine as _;
 use regex::Regex;
 use serde_json::json;
 
-use crate::client::{Answer, Case, Failure};
+use crate::client::{Answer, Case};
 use crate::world::REFUSED;
 
 pub struct Report {
     total: usize,
     /// By level and class: numbers and texts of its cases.
     classes: BTreeMap<(Level, String), Vec<(u64, String)>>,
-    /// By upstream's answer, one request to which both answer alike.
-    alike: BTreeMap<String, serde_json::Value>,
+    /// By upstream's answer, the number of one request to which both answer alike, and that answer.
+    alike: BTreeMap<String, (u64, Answer)>,
     masks: Option<Masks>,
     known: Vec<Known>,
 }
@@ -93,7 +92,7 @@ impl Report {
         } else {
             if upstream.code >= 400 || !changes {
                 let class = format!("{} {} {}", case.method, upstream.code, classed[0]);
-                self.alike.entry(class).or_insert_with(|| recorded(case, upstream));
+                self.alike.entry(class).or_insert_with(|| (number, upstream.clone()));
             }
             return;
         };
@@ -180,9 +179,9 @@ impl Report {
         count as f64 * 100.0 / self.total.max(1) as f64
     }
 
-    pub fn record(&self, path: &Path) -> Result<(), Failure> {
-        let lines: String = self.alike.values().map(|case| format!("{case}\n")).collect();
-        Ok(std::fs::write(path, lines)?)
+    /// One request of each class to which both answer alike, by number, and upstream's answer.
+    pub fn alike(&self) -> impl Iterator<Item = &(u64, Answer)> {
+        self.alike.values()
     }
 }
 
@@ -204,8 +203,13 @@ fn cut(text: &str) -> String {
     text.chars().take(400).collect::<String>().replace('\n', "\\n")
 }
 
+/// Whether an answer is told of again, of a request that was sent before.
+pub fn same(one: &Answer, other: &Answer) -> bool {
+    (one.code, &one.reason) == (other.code, &other.reason)
+}
+
 /// A request and its answer as data. Bodies that are no text are in base64.
-fn recorded(case: &Case, answer: &Answer) -> serde_json::Value {
+pub fn recorded(case: &Case, answer: &Answer) -> serde_json::Value {
     let mut line = json!({
         "method": case.method, "target": case.target, "headers": case.headers,
         "code": answer.code, "reason": answer.reason,

@@ -71,13 +71,19 @@ impl Resource {
         format!("{}/{}", self.collection(), self.name)
     }
 
+    /// The object that it begins with, as `namespace/name`.
+    fn key(&self) -> String {
+        let namespace = if self.is_namespaced { NAMESPACE } else { "" };
+        format!("{namespace}/{}", self.name)
+    }
+
     fn stores(&self) -> bool {
         self.verbs.iter().any(|verb| verb == "delete") && !self.object.is_null()
     }
 
     /// Of a definition, or a definition itself.
     pub fn is_custom(&self) -> bool {
-        matches!(&*self.group, "diff.example.org" | "apiextensions.k8s.io")
+        matches!(&*self.group, DEFINED | "apiextensions.k8s.io")
     }
 
     /// Whether it is only read: what is written to it is refused by what is compared.
@@ -85,6 +91,9 @@ impl Resource {
         self.verbs.iter().any(|verb| verb == "create") && self.object.is_null()
     }
 }
+
+/// The group of definitions.jsonl.
+pub const DEFINED: &str = "diff.example.org";
 
 pub struct World {
     pub resources: Vec<Resource>,
@@ -254,6 +263,23 @@ impl World {
         Ok(())
     }
 
+    /// Brings everything back to what it began with.
+    pub async fn reset_all(&self, clients: &mut [Client; 2]) -> Result<(), Failure> {
+        for (index, client) in clients.iter_mut().enumerate() {
+            for resource in &self.resources {
+                self.restore(index, client, resource).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another resource of the same plural, which may show the same objects, began with this one.
+    fn is_anothers(&self, resource: &Resource, object: &str) -> bool {
+        let own = resource.key();
+        let mut others = self.named(&resource.plural).map(Resource::key);
+        object != own && others.any(|other| other == object)
+    }
+
     fn named<'a>(&'a self, plural: &'a str) -> impl Iterator<Item = &'a Resource> {
         self.resources.iter().filter(move |resource| resource.plural == plural)
     }
@@ -264,7 +290,7 @@ impl World {
         }
         let kept = &self.baseline[index][&resource.collection()];
         for object in held(client, resource).await? {
-            if kept.contains(&object) {
+            if kept.contains(&object) || self.is_anothers(resource, &object) {
                 continue;
             }
             let (namespace, name) = object.split_once('/').unwrap_or_default();
