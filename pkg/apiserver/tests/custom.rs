@@ -441,6 +441,42 @@ async fn custom_objects_are_applied_on_the_server() {
     );
 }
 
+/// What is compared has to be what its schema says: a value of another type was taken for one that nobody had.
+#[tokio::test]
+async fn nothing_is_applied_to_an_object_that_its_schema_does_not_fit() {
+    let api = Api::open().await;
+    define_in_one_version(&api).await;
+    let mut made = car("a", "red");
+    made["spec"]["l"] = json!(["x", "x"]);
+    assert_eq!(api.post(CARS, &made).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a?fieldManager=one"));
+    let apply = "application/apply-patch+yaml";
+    let applied =
+        json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a", "labels": {"a": "b"}}});
+    let set = json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"});
+    let changed = async |color: &str, place: &str| {
+        let schema = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": {
+            "type": "object", "properties": {"spec": {"type": "object", "properties": {
+                "color": {"type": color}, "l": set, place: {"type": "string", "default": "y"}}}}}}]);
+        let changed = api.patch(&path, "application/json-patch+json", &schema).await;
+        assert_eq!(changed.0, 200, "{}", changed.1);
+        shows(&api, &format!("{CARS}/a"), &format!("/spec/{place}"), &"y".into()).await;
+    };
+    changed("integer", "one").await;
+    let (code, refused) = api.patch(&one, apply, &applied).await;
+    let told = "failed to create typed live object (default/a; example.org/v1, Kind=Car): \
+                .spec.color: expected numeric (int or float), got string";
+    assert_eq!((code, refused["message"].as_str()), (500, Some(told)));
+    // An item that is there twice is no such fault.
+    changed("string", "two").await;
+    let (code, answer) = api.patch(&one, apply, &applied).await;
+    assert_eq!(
+        (code, &answer["metadata"]["labels"]),
+        (200, &json!({"a": "b"})),
+        "{answer}"
+    );
+}
+
 /// Somebody's status stood, the kind was served without being established, and was still served when its definition was gone.
 #[tokio::test]
 async fn a_status_that_says_nothing_of_the_names_is_set_right() {

@@ -37,18 +37,31 @@ pub fn told(problems: &[Problem]) -> String {
 
 /// Looks for what a schema does not allow: other types, unknown fields, items without identity or with one that another has.
 pub fn check(node: Node<'_>, value: &Value) -> Vec<Problem> {
-    let mut checker = Checker::default();
-    checker.at(node, value);
-    checker.problems
+    Checker::default().found(node, value)
+}
+
+/// The same of an object that is there already, in which items may have one identity.
+pub fn check_live(node: Node<'_>, value: &Value) -> Vec<Problem> {
+    let checker = Checker {
+        is_live: true,
+        ..Checker::default()
+    };
+    checker.found(node, value)
 }
 
 #[derive(Default)]
 struct Checker {
     path: Vec<Element>,
     problems: Vec<Problem>,
+    is_live: bool,
 }
 
 impl Checker {
+    fn found(mut self, node: Node<'_>, value: &Value) -> Vec<Problem> {
+        self.at(node, value);
+        self.problems
+    }
+
     fn tell(&mut self, what: String) {
         let path = told_path(&self.path);
         self.problems.push(Problem { path, what });
@@ -124,7 +137,7 @@ impl Checker {
                 Ok(element) => element,
                 Err(error) => return self.tell(format!("element {at}: {error}")),
             };
-            if !seen.insert(element.clone()) {
+            if !self.is_live && !seen.insert(element.clone()) {
                 self.tell(format!("duplicate entries for key {element}"));
             }
             self.below(element, node.item(), item);
@@ -202,6 +215,7 @@ mod tests {
         for (value, expected) in rows {
             assert_eq!(told(&check(node, &value)), expected);
         }
+        assert_eq!(check_live(node, &json!({"metadata": {"finalizers": ["a", "a"]}})), []);
         let node_of_accounts = Node::root(schema::by_gvk("", "v1", "ServiceAccount").unwrap());
         assert_eq!(
             told(&check(node_of_accounts, &json!({"secrets": [{"namespace": "n"}]}))),

@@ -24,7 +24,7 @@ mod scale;
 mod set;
 mod update;
 
-pub use check::{Problem, check, told};
+pub use check::{Problem, check, check_live, told};
 pub use compare::{Comparison, compare};
 pub use configuration::{Applied, ApplyError, Configuration};
 pub use conflict::{Conflict, Conflicts};

@@ -68,6 +68,11 @@ impl<'s> Node<'s> {
         Node { schema, field: None }
     }
 
+    /// Whether it is one of a custom kind, whose objects may be other than their schema says.
+    pub fn is_custom(self) -> bool {
+        self.schema.is_custom()
+    }
+
     pub(super) fn kind(self) -> Kind {
         use schema::Scalar as Is;
         match &self.schema.what {

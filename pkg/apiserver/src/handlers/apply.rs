@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use mk8s_api::apply::{self, Applied, ApplyError, Configuration, Conflicts, Managed, Operation, Versions, Writer};
+use mk8s_api::apply::{
+    self, Applied, ApplyError, Configuration, Conflicts, Managed, Operation, Problem, Versions, Writer,
+};
 use mk8s_api::codec::{self, Decoded, Validation, json, yaml};
 use mk8s_api::meta;
 use mk8s_api::status::Status;
@@ -69,13 +71,10 @@ impl Applying {
     ) -> Result<Applied, Status> {
         let (version, configuration) = (&*self.writer.owner.api_version, &self.configuration);
         let node = versions.node(version).ok_or_else(|| untyped(version))?;
-        let problems = apply::check(node, configuration);
-        if !problems.is_empty() {
-            let (namespace, name) = (meta::namespace(configuration), meta::name(configuration));
-            let what = gvk(version, meta::kind(configuration));
-            let told = apply::told(&problems);
-            let text = format!("failed to create typed patch object ({namespace}/{name}; {what}): {told}");
-            return Err(Status::new(500, "", text));
+        fits("patch", configuration, &apply::check(node, configuration))?;
+        // What is there of a built-in kind was decoded by its schema; a custom kind's may have changed, or a webhook made it.
+        if node.is_custom() {
+            fits("live", live, &apply::check_live(node, live))?;
         }
         let configuration = Configuration {
             before,
@@ -145,6 +144,18 @@ fn decode(body: &[u8], validation: Validation) -> Result<Decoded, Status> {
 fn gvk(api_version: &str, kind: &str) -> String {
     let (group, version) = meta::split_api_version(api_version);
     format!("{group}/{version}, Kind={kind}")
+}
+
+/// What is to be compared can only be where it is what its schema says.
+fn fits(which: &str, object: &Value, problems: &[Problem]) -> Result<(), Status> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let (namespace, name) = (meta::namespace(object), meta::name(object));
+    let what = gvk(meta::api_version(object), meta::kind(object));
+    let told = apply::told(problems);
+    let text = format!("failed to create typed {which} object ({namespace}/{name}; {what}): {told}");
+    Err(Status::new(500, "", text))
 }
 
 fn untyped(version: &str) -> Status {
