@@ -593,36 +593,52 @@ fn a_way_whose_loss_was_not_heard_comes_back() {
     });
 }
 
+/// What this thread has had of the processor: a test's network runs on it, but for the kernel's part that is other programs'.
+fn busy() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 #[test]
-fn routes_by_the_thousand_hold_up_no_way_that_was_lost() {
+fn routes_by_the_thousand_cost_few_looks() {
     isolated(async || {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::open(config(dir.path())).await.unwrap();
         network.peers(BTreeSet::from([another_node()])).await.unwrap();
         let range = "10.98.0.0/16".parse().unwrap();
         network.services(BTreeSet::from([range])).await.unwrap();
-        for (at, begins) in [("10.40", "elsewhere"), ("10.98", "within the range")] {
+        // Nobody looks for the sake of what is elsewhere; within a range, once a second.
+        for (at, most) in [("10.40", 300), ("10.98", 600)] {
             let learned = dir.path().join("learned");
-            let each = (0..2000).map(|n| format!("route add {at}.{}.{}/32 via 10.0.0.254\n", n / 250, n % 250));
+            let each = (0..1000).map(|n| format!("route add {at}.{}.{}/32 via 10.0.0.254\n", n / 250, n % 250));
             std::fs::write(&learned, each.collect::<String>()).unwrap();
-            let comes_back = async {
+            let learns = async {
                 // Once it listens.
-                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                let mut learns = Command::new("ip").arg("-batch").arg(&learned).spawn().unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                // All at once, and then one after the other.
+                let script = format!(
+                    "ip -batch {}; for n in $(seq 100); do ip route add {at}.200.$n/32 via 10.0.0.254; sleep 0.03; done",
+                    learned.display()
+                );
+                let before = busy();
+                let mut learns = Command::new("sh").args(["-ec", &script]).spawn().unwrap();
                 while learns.try_wait().unwrap().is_none() {
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
+                let cost = busy() - before;
+                assert!(cost < Duration::from_millis(most), "{at}: {cost:?}");
                 sh("ip route del 10.244.2.0/24");
-                let lost = std::time::Instant::now();
+                let lost = Instant::now();
                 while !sh("ip route show 10.244.2.0/24").contains("10.244.2.0/24") {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                lost.elapsed()
+                assert!(lost.elapsed() < Duration::from_secs(2), "{at}: {:?}", lost.elapsed());
+                println!("{at}: {cost:?}, a lost way is back after {:?}", lost.elapsed());
             };
             tokio::select! {
                 ended = network.guard() => panic!("{ended:?}"),
-                took = comes_back => assert!(took < std::time::Duration::from_secs(2), "{begins}: {took:?}"),
-                () = tokio::time::sleep(std::time::Duration::from_secs(20)) => panic!("{begins}: never"),
+                () = learns => {}
+                () = tokio::time::sleep(Duration::from_secs(30)) => panic!("{at}: never"),
             }
         }
         assert!(!sh("ip route").contains("10.98.0.0/16 dev mk8s0"));
