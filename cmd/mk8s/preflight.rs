@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use mk8s_network::overlap;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use tokio::net::TcpSocket;
 
@@ -110,7 +110,7 @@ pub async fn master(settings: &Settings, version: Option<&str>) -> Vec<Problem> 
         problems.extend(port_in_use(Ipv4Addr::UNSPECIFIED, own.bind_port));
     }
     let cluster = &settings.cluster;
-    if overlap(cluster.pod_cidr, cluster.service_cidr) {
+    if overlap(&cluster.pod_cidr, &cluster.service_cidr) {
         problems.extend(problem(
             "CIDROverlap",
             format!(
@@ -184,10 +184,6 @@ fn kernel(opened: nix::Result<()>) -> Option<Problem> {
             release.trim()
         ),
     )
-}
-
-fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other) || other.contains(&one)
 }
 
 /// Binds without listening: what listens is found, and a check of another init at this moment is not.

@@ -38,7 +38,9 @@ pub struct Pause {
 #[derive(Debug, Default)]
 pub struct Round {
     until: Timestamp,
-    /// Failures in whose place nothing is wanted any more: the set has been made smaller since.
+    /// Failures in whose place nothing is wanted any more: the set has been made smaller since. They are so for the rest of the
+    /// round: who makes it larger again has those made at once that waited, as often as he does so. Only who may write the set
+    /// can, and upstream makes them at once without that.
     unwanted: usize,
     told: bool,
 }

@@ -22,4 +22,4 @@ mod rtnl;
 
 pub use error::{Error, Result};
 pub use network::{Attaching, Config, Mode, Network, Occupied, PodAddress, overlapping_routes, teardown};
-pub use overlay::Peer;
+pub use overlay::{Peer, overlap};

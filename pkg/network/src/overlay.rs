@@ -46,7 +46,7 @@ pub fn accepted(own: Peer, cluster: Ipv4Net, host: &[Ipv4Net], peers: &BTreeSet<
     let others = peers.iter().copied().filter(|peer| peer.node_ip != own.node_ip);
     others.partition(|peer| {
         let range = peer.pod_cidr;
-        let fits = cluster.contains(&range) && !taken.iter().any(|taken| overlap(*taken, range));
+        let fits = cluster.contains(&range) && !taken.iter().any(|taken| overlap(taken, &range));
         if fits {
             taken.push(range);
         }
@@ -54,8 +54,9 @@ pub fn accepted(own: Peer, cluster: Ipv4Net, host: &[Ipv4Net], peers: &BTreeSet<
     })
 }
 
-fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
+/// Whether two ranges have addresses in common, by whichever address each is written.
+pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(&other.addr()) || other.contains(&one.addr())
 }
 
 /// The ways to [`accepted`] peers. `link` is the VXLAN device's, or the link that has the node's address.

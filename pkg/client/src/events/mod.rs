@@ -90,8 +90,9 @@ impl SeriesRecorder {
     }
 
     /// Tells what came of `action` on `object`; `type_` is `Normal` or `Warning`. What is told again within six minutes becomes a
-    /// series; another message is another Event, of which one object has no more than an [`EventRecorder`]'s. (Upstream takes another
-    /// revision of the object for another, whose condition has changed with the message, without a bound.) Never blocks.
+    /// series; another message is another Event, of which one object has no more for each reason than an [`EventRecorder`] tells of it
+    /// in all. (Upstream takes another revision of the object for another, whose condition has changed with the message, without a
+    /// bound.) Never blocks.
     pub fn event(
         &self,
         object: &ObjectReference,

@@ -10,7 +10,7 @@ use super::{Key, REMEMBERED};
 /// So many that differ in the message alone, each within so long of the last, and the next are told as one.
 const SIMILAR: usize = 10;
 pub(super) const SIMILAR_FOR: Duration = Duration::from_secs(600);
-/// Token bucket per (source, object): a burst of 25, then one in 300 s.
+/// Token bucket of what a source tells of an object, in series for each reason: a burst of 25, then one in 300 s.
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 
@@ -31,7 +31,7 @@ pub(super) struct Noise {
     hashes: RandomState,
     /// By what an event is without its message.
     pub(super) similar: HashMap<Key, Similar>,
-    /// By object.
+    /// By object; in series by object and reason.
     pub(super) buckets: HashMap<Key, Bucket>,
 }
 
@@ -59,11 +59,11 @@ impl Noise {
         many
     }
 
-    /// Whether one more of an object may be told.
-    pub(super) fn admit(&mut self, object: Key) -> bool {
+    /// Whether one more may be told of what has this bucket.
+    pub(super) fn admit(&mut self, bucket: Key) -> bool {
         let now = Instant::now();
         forget_oldest(&mut self.buckets, |bucket| bucket.filled);
-        let bucket = self.buckets.entry(object).or_insert(Bucket {
+        let bucket = self.buckets.entry(bucket).or_insert(Bucket {
             tokens: BURST,
             filled: now,
         });

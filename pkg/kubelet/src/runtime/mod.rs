@@ -32,6 +32,8 @@ pub enum Error {
     Network(#[from] mk8s_network::Error),
     #[error("the pod network is not open")]
     NetworkNotOpen,
+    #[error("the pod's network was not begun by this runtime")]
+    NotBegun,
     #[error(transparent)]
     Cgroup(#[from] crate::resources::cgroup::Error),
     #[error(transparent)]
@@ -44,7 +46,7 @@ impl Error {
         match self {
             Error::Containerd(error) => error.is_timeout() || error.is_unavailable(),
             Error::Job(_) => true,
-            Error::Pull(_) | Error::Network(_) | Error::NetworkNotOpen | Error::Cgroup(_) => false,
+            Error::Pull(_) | Error::Network(_) | Error::NetworkNotOpen | Error::NotBegun | Error::Cgroup(_) => false,
         }
     }
 }
@@ -108,6 +110,7 @@ pub struct Made {
 /// A pod's address and network namespace, to which nothing leads yet: that takes what only its maker knows.
 pub struct Attached {
     pub address: PodAddress,
+    /// None: of the fake, whose networks have no second half.
     begun: Option<Attaching>,
 }
 

@@ -182,10 +182,8 @@ impl Runtime for Node {
 
     fn connect(&self, attached: Attached) -> Call<'_, ()> {
         async move {
-            match attached.begun {
-                Some(begun) => Ok(begun.connect().await?),
-                None => Err(Error::NetworkNotOpen),
-            }
+            let begun = attached.begun.ok_or(Error::NotBegun)?;
+            Ok(begun.connect().await?)
         }
         .boxed()
     }

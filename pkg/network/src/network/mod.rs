@@ -31,7 +31,7 @@ use crate::{
     ipam::{self, Ipam},
     monitor::{self, Changes, Monitor},
     names, netns, nft,
-    overlay::{self, Peer},
+    overlay::{self, Peer, overlap},
     rtnl::{ForeignRoute, Heard, Link, RouteMonitor, Rtnl},
 };
 
@@ -496,10 +496,6 @@ fn is_within_reach(range: &Ipv4Net, route: &ForeignRoute) -> bool {
         true => overlap(range, &route.to),
         false => range.contains(&route.to),
     }
-}
-
-fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
-    one.contains(&other.addr()) || other.contains(&one.addr())
 }
 
 /// The routes of this host that are not mk8s's, but for the default one, and their links' names.
