@@ -3,6 +3,8 @@
 
 mod harness;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use harness::{Api, events_until};
 use serde_json::{Value, json};
 
@@ -146,6 +148,17 @@ async fn lists_and_pages() {
     let (code, future) = api.get(&format!("{CMS}?resourceVersion=999999")).await;
     assert_eq!((code, future["reason"].as_str()), (504, Some("Timeout")));
     assert_eq!(future["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    // Nor is there a page of what is still to come.
+    let mut ahead: Value = serde_json::from_slice(
+        &URL_SAFE_NO_PAD
+            .decode(first["metadata"]["continue"].as_str().unwrap())
+            .unwrap(),
+    )
+    .unwrap();
+    ahead["rv"] = json!(999_999);
+    let ahead = URL_SAFE_NO_PAD.encode(ahead.to_string());
+    let (code, future) = api.get(&format!("{CMS}?limit=1&continue={ahead}")).await;
+    assert_eq!((code, future["reason"].as_str()), (504, Some("Timeout")), "{future}");
     let (code, bad) = api.get(&format!("{CMS}?continue=rubbish")).await;
     assert_eq!((code, bad["reason"].as_str()), (400, Some("BadRequest")));
 }

@@ -198,13 +198,13 @@ pub async fn begin(call: &Call, options: &ListOptions, is_paged: bool) -> Result
             since: now(),
         }
     } else {
-        resume(call, options)?
+        resume(call, options).await?
     };
     from.snapshot = from.snapshot.known_as(&call.row.resource).await?;
     Ok(from)
 }
 
-fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
+async fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
     if !matches!(options.resource_version.as_str(), "" | "0") {
         return Err(Status::bad_request(
             "specifying resource version is not allowed when using continue",
@@ -224,6 +224,8 @@ fn resume(call: &Call, options: &ListOptions) -> Result<Resumed, Status> {
             since: now(),
         });
     };
+    // A token may name any: of what is still to come nothing is shown, let alone kept.
+    wait_for(call, revision).await?;
     let Some(snapshot) = cache.at(namespace, revision).filter(|_| !token.is_over()) else {
         return Err(over(token));
     };

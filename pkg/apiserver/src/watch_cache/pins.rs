@@ -13,6 +13,9 @@ pub const KEEP_SNAPSHOT: Duration = Duration::from_secs(300);
 /// How many of them at once, and how many bytes of objects that are no more they may keep in memory.
 pub(super) const MAX_PINS: usize = 256;
 pub(super) const MAX_PINNED_BYTES: u64 = 64 << 20;
+/// As long as all keep no more, one of the past is kept too: the events lead back to it as well, while there are any, and who asks
+/// for many of these ends no pages of others.
+const MAX_WITH_PAST: u64 = MAX_PINNED_BYTES / 4;
 
 struct Pin {
     revision: u64,
@@ -65,8 +68,9 @@ impl Pins {
     /// Keeps a snapshot; what goes for it is the caller's to drop, when the lock is free.
     #[must_use]
     pub fn keep(&mut self, snapshot: &Snapshot, now: Instant) -> Vec<Map> {
-        if self.find(snapshot.revision, snapshot.prefix()).is_none() {
-            let keeps = snapshot.apart + (self.replaced - snapshot.replaced);
+        let keeps = snapshot.apart + (self.replaced - snapshot.replaced);
+        let fits = snapshot.apart == 0 || self.keep + keeps <= MAX_WITH_PAST;
+        if fits && self.find(snapshot.revision, snapshot.prefix()).is_none() {
             self.keep += keeps;
             self.pins.push_back(Pin {
                 revision: snapshot.revision,

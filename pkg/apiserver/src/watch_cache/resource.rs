@@ -346,7 +346,7 @@ impl ResourceCache {
     }
 
     /// The objects as they were at a revision: the current map where nothing changed since, a pinned one, or the
-    /// current one with the ring's events taken back. None where history does not reach.
+    /// current one with the ring's events taken back. None where history does not reach, and of a revision to come.
     pub fn at(&self, namespace: &str, revision: u64) -> Option<Snapshot> {
         let range = self.range(namespace);
         let History {
@@ -383,7 +383,10 @@ impl ResourceCache {
         let mut state = self.state.lock();
         let overdue = state.pins.take_overdue(Instant::now());
         let floor = state.ring.floor(prefix);
-        let (map, apart, newer) = if revision >= state.revision && revision >= floor {
+        let is_to_come = revision > self.shared.published().max(state.revision);
+        let (map, apart, newer) = if is_to_come {
+            (None, 0, Vec::new())
+        } else if revision >= state.revision && revision >= floor {
             (Some(state.map.clone()), 0, Vec::new())
         } else if let Some((map, apart)) = state.pins.find(revision, prefix) {
             (Some(map.clone()), apart, Vec::new())
@@ -391,6 +394,7 @@ impl ResourceCache {
             (None, 0, Vec::new())
         } else {
             let newer = state.ring.newest_first().take_while(|event| event.revision > revision);
+            let newer = newer.filter(|event| event.object.key.starts_with(prefix));
             (Some(state.map.clone()), 0, newer.cloned().collect())
         };
         let replaced = state.pins.replaced();
@@ -642,22 +646,44 @@ mod tests {
         assert_eq!(page.iter().map(|object| object.revision).collect::<Vec<_>>(), [1, 2]);
     }
 
+    /// Whoever lists his namespace as it was, at one revision after the other, ended everybody's pages.
+    #[test]
+    fn snapshots_of_the_past_end_no_other_s_pages() {
+        let cache = config_maps();
+        put_in(&cache, "quiet", 1, 10);
+        cache.pin(&cache.list(""));
+        for revision in 2..10 {
+            put_in(&cache, "busy", revision, 1 << 20);
+        }
+        for revision in 2..10 {
+            cache.pin(&cache.at("busy", revision).unwrap());
+            cache.pin(&cache.at("quiet", revision).unwrap());
+        }
+        let (count, kept) = pinned(&cache);
+        assert!(count > 8 && kept <= MAX_PINNED_BYTES / 4, "{count} keep {kept}");
+        let page = cache.at("", 1).unwrap();
+        assert_eq!(page.iter().map(|object| object.revision).collect::<Vec<_>>(), [1]);
+        assert!(
+            cache.at("", 10).is_none() && cache.at("", 9).is_some(),
+            "it is still to come"
+        );
+    }
+
     /// A snapshot that is made of history holds what was replaced before it was pinned.
     #[test]
     fn what_a_pin_of_the_past_keeps_is_counted() {
         let cache = config_maps();
         for round in 0..20 {
-            let of = |object: u64| (format!("n{object}"), round * 8 + object + 1);
-            for (namespace, revision) in (0..8).map(of) {
-                put_in(&cache, &namespace, revision, 1 << 20);
+            for object in 0..3 {
+                put_in(&cache, &format!("n{object}"), round * 3 + object + 1, 1 << 20);
             }
             // What it shows was replaced in this round, and is in the ring yet.
-            if let Some(past) = round.checked_sub(1).and_then(|_| cache.at("", round * 8)) {
+            if let Some(past) = round.checked_sub(1).and_then(|_| cache.at("", round * 3)) {
                 cache.pin(&past);
             }
             let (count, kept) = pinned(&cache);
             assert!(kept <= MAX_PINNED_BYTES, "{count} keep {kept}");
-            assert!(count < 10, "{count} rounds' worth of memory");
+            assert!(count < 5, "{count} rounds' worth of memory");
         }
         assert!(pinned(&cache).0 > 1);
     }
