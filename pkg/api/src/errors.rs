@@ -87,7 +87,7 @@ impl Errors {
 }
 
 /// About how many bytes a value is in words.
-fn length(value: &Value) -> usize {
+pub(crate) fn length(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => items.iter().map(|item| length(item) + 1).sum::<usize>() + 2,

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use crate::budget::Budget;
+
 /// A path, ready to be asked of many objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JsonPath(Vec<Step>);
@@ -56,18 +58,15 @@ const OPERATORS: [(&str, Operator); 6] = [
 /// A text in quotes can hold a path with such a text; nobody's column does.
 const MAX_NESTING: usize = 4;
 
-/// How many values a path may lead to for each that is in the object: unions multiply.
-const MAX_ALTERNATIVES: usize = 64;
-
-/// A step looks at each value that the one before led to; a list of all of an object's parts does not get shorter by many.
-const MAX_STEPS: usize = 64;
+/// How often the steps of a path may look at each part of an object: each looks at all that the one before led to.
+const MAX_LOOKS: usize = 64;
 
 impl JsonPath {
     /// The path of a text like `.status.conditions[?(@.type=="Ready")].status`; None where upstream's parser refuses it. One
     /// that would cost more than a few looks at each part of an object leads nowhere.
     pub fn parse(text: &str) -> Option<JsonPath> {
         let path = action(text, 0)?;
-        let bounded = path.descents() <= 1 && path.alternatives() <= MAX_ALTERNATIVES && path.steps() <= MAX_STEPS;
+        let bounded = path.descents() <= 1 && path.looks().0 <= MAX_LOOKS;
         Some(if bounded { path } else { JsonPath(vec![Step::Word]) })
     }
 
@@ -81,31 +80,34 @@ impl JsonPath {
         own.sum()
     }
 
-    /// With those of its unions and filters.
-    fn steps(&self) -> usize {
-        let own = self
-            .0
-            .iter()
-            .map(|step| 1 + step.paths().map(JsonPath::steps).sum::<usize>());
-        own.sum()
+    /// How often its steps look at what it is asked of, and what it leads to of each value: unions multiply both.
+    fn looks(&self) -> (usize, usize) {
+        let add = |(looks, values): (usize, usize), more: (usize, usize)| {
+            (looks.saturating_add(more.0), values.saturating_add(more.1))
+        };
+        self.0.iter().fold((0, 1), |(looks, values), step| {
+            let paths = step.paths().map(JsonPath::looks).fold((1, 0), add);
+            let leads_to = match step {
+                Step::Union(_) => paths.1,
+                _ => 1,
+            };
+            let own = values.saturating_mul(paths.0);
+            (looks.saturating_add(own), values.saturating_mul(leads_to))
+        })
     }
 
-    fn alternatives(&self) -> usize {
-        let own = self.0.iter().map(|step| match step {
-            Step::Union(paths) => paths.iter().map(JsonPath::alternatives).fold(0, usize::saturating_add),
-            _ => step.paths().map(JsonPath::alternatives).fold(1, usize::saturating_mul),
-        });
-        own.fold(1, usize::saturating_mul)
-    }
-
-    /// The first value that the path leads to; none, too, where a step of it fails for any of the values before it.
-    pub fn first<'v>(&'v self, value: &'v Value) -> Option<&'v Value> {
-        self.all(vec![value])?.into_iter().next()
+    /// The first value that the path leads to; none, too, where a step of it fails for any of the values before it, or
+    /// where it takes more looks than are left.
+    pub fn first<'v>(&'v self, value: &'v Value, looks: &mut Budget<'_>) -> Option<&'v Value> {
+        let found = self.all(vec![value], looks)?;
+        // What a filter could not ask for want of them counts as there.
+        looks.take(0)?;
+        found.into_iter().next()
     }
 
     /// None: a step failed.
-    fn all<'v>(&'v self, values: Vec<&'v Value>) -> Option<Vec<&'v Value>> {
-        self.0.iter().try_fold(values, |values, step| step.of(values))
+    fn all<'v>(&'v self, values: Vec<&'v Value>, looks: &mut Budget<'_>) -> Option<Vec<&'v Value>> {
+        self.0.iter().try_fold(values, |values, step| step.of(values, looks))
     }
 }
 
@@ -124,25 +126,27 @@ impl Step {
     }
 
     /// What it leads to from all values that the step before led to.
-    fn of<'v>(&'v self, values: Vec<&'v Value>) -> Option<Vec<&'v Value>> {
+    fn of<'v>(&'v self, values: Vec<&'v Value>, looks: &mut Budget<'_>) -> Option<Vec<&'v Value>> {
+        looks.take(values.len())?;
         let mut found = Vec::new();
+        let mut add = |value: &'v Value| looks.take(1).map(|()| found.push(value));
         match self {
             // In place: most paths are fields alone.
             Step::Field(name) => return Some(values.into_iter().filter_map(|value| value.get(&**name)).collect()),
-            Step::All => values.iter().for_each(|value| found.extend(children(value))),
-            Step::Below => values.iter().for_each(|value| below(value, &mut found)),
+            Step::All => values.iter().flat_map(|value| children(value)).try_for_each(add)?,
+            Step::Below => values.iter().try_for_each(|value| below(value, &mut add))?,
             Step::Index(_) | Step::Slice(..) => {
                 for list in values.iter().filter(|value| !value.is_null()) {
                     // One that is empty by its bounds ends the step.
                     match self.part(list.as_array()?)? {
                         [] => break,
-                        part => found.extend(part.iter().step_by(self.by()?)),
+                        part => part.iter().step_by(self.by()?).try_for_each(&mut add)?,
                     }
                 }
             }
             Step::Union(paths) => {
                 for path in paths {
-                    found.extend(path.all(values.clone())?);
+                    found.extend(path.all(values.clone(), looks)?);
                 }
             }
             Step::Filter(filter) => {
@@ -153,7 +157,8 @@ impl Step {
                     .into_iter()
                     .flatten()
                 {
-                    if filter.holds(item)? {
+                    looks.take(1)?;
+                    if filter.holds(item, looks)? {
                         found.push(item);
                     }
                 }
@@ -205,18 +210,19 @@ fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
 }
 
 /// Each object and list that holds something, those around it first.
-fn below<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
+fn below<'v>(value: &'v Value, add: &mut impl FnMut(&'v Value) -> Option<()>) -> Option<()> {
     let mut children = children(value).peekable();
     if children.peek().is_some() {
-        found.push(value);
-        children.for_each(|value| below(value, found));
+        add(value)?;
+        children.try_for_each(|value| below(value, add))?;
     }
+    Some(())
 }
 
 impl Filter {
     /// Whether an item is wanted; None where that can't be said, which fails the whole path.
-    fn holds(&self, item: &Value) -> Option<bool> {
-        let left = self.left.all(vec![item]);
+    fn holds(&self, item: &Value, looks: &mut Budget<'_>) -> Option<bool> {
+        let left = self.left.all(vec![item], looks);
         let Some((operator, right)) = &self.compare else {
             // What could not be asked counts as there.
             return Some(left.is_none_or(|left| !left.is_empty()));
@@ -225,7 +231,7 @@ impl Filter {
         if left.len() != 1 {
             return left.is_empty().then_some(false);
         }
-        let right = right.all(vec![item])?;
+        let right = right.all(vec![item], looks)?;
         if right.len() != 1 {
             return right.is_empty().then_some(false);
         }
@@ -465,6 +471,10 @@ mod tests {
 
     use super::*;
 
+    fn first<'v>(path: &'v JsonPath, object: &'v Value) -> Option<&'v Value> {
+        path.first(object, &mut Budget::of(object))
+    }
+
     /// The rest is compared with upstream: `tests/api/golden/columns.jsonl`.
     #[test]
     fn paths_lead_where_kubectls_do() {
@@ -488,7 +498,7 @@ mod tests {
             ("..type", json!("Ready")),
         ] {
             let parsed = JsonPath::parse(path);
-            let found = parsed.as_ref().and_then(|parsed| parsed.first(&object));
+            let found = parsed.as_ref().and_then(|parsed| first(parsed, &object));
             assert_eq!(found, Some(&expected), "{path}: {parsed:?}");
         }
         for missing in [
@@ -500,7 +510,7 @@ mod tests {
             ".status.conditions.type",
         ] {
             assert_eq!(
-                JsonPath::parse(missing).as_ref().and_then(|path| path.first(&object)),
+                JsonPath::parse(missing).as_ref().and_then(|path| first(path, &object)),
                 None
             );
         }
@@ -520,6 +530,7 @@ mod tests {
         let unions = format!("..b{}", "[0,0]".repeat(7));
         let literals = format!("..{}", " 1".repeat(1000));
         let filters = format!("..{}", "[?(@.a)]".repeat(40));
+        let both = format!("..{}{}", "['a','a']".repeat(6), " 1".repeat(45));
         for text in [
             "..a..b",
             "..b[?(@..a)]",
@@ -527,9 +538,10 @@ mod tests {
             &unions,
             &literals,
             &filters,
+            &both,
         ] {
             let path = JsonPath::parse(text);
-            assert_eq!(path.as_ref().map(|path| path.first(&object)), Some(None), "{text}");
+            assert_eq!(path.as_ref().map(|path| first(path, &object)), Some(None), "{text}");
             assert_eq!(path, JsonPath::parse("range"), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod apply;
 mod bounded;
+mod budget;
 pub mod codec;
 pub mod conditions;
 pub mod defaults;

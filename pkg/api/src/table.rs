@@ -107,7 +107,7 @@ pub fn row(printed: Printed<'_>, look: Look, now: Timestamp) -> Value {
 }
 
 fn entry(columns: &[Column], cells_of: &Value, shown: &Value, look: Look, now: Timestamp) -> Map<String, Value> {
-    let cells: Vec<Value> = columns.iter().map(|column| column.of(cells_of, now)).collect();
+    let cells = columns::cells(columns, cells_of, now);
     let shown = match look.include {
         Include::None => Value::Null,
         Include::Object => shown.clone(),

@@ -179,6 +179,38 @@ fn what_is_read_of_long_objects() {
     assert!(!selected.matches(Some("x")) && !selected.matches(None));
 }
 
+/// A definition's columns are as many and as dear as who writes it likes.
+#[test]
+fn a_row_is_no_longer_than_its_object_asks_for() {
+    let row = |json_path: &str, object: &Value| {
+        let column = json!({"name": "C", "type": "string", "jsonPath": json_path});
+        let columns: Vec<Value> = vec![column; 1000];
+        let definition = json!({
+            "spec": {"group": "example.org", "scope": "Namespaced", "names": {"kind": "Car", "plural": "cars"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "additionalPrinterColumns": columns}]},
+            "status": {"acceptedNames": {"kind": "Car", "plural": "cars", "singular": "car", "listKind": "CarList"}},
+        });
+        let resource = registry::custom::resource(&definition).unwrap();
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        soon(json_path, || {
+            registry::columns::cells(&resource.stored().columns, object, now)
+        })
+    };
+    let object = json!({"metadata": {"name": "a"}, "spec": {"text": "x".repeat(1 << 20)}});
+    let length = object.to_string().len();
+    let cells = row(".spec", &object);
+    assert_eq!(cells.len(), 1001);
+    assert_eq!(cells[1], object["spec"].to_string());
+    assert_eq!(cells[1000], Value::Null);
+    assert!(Value::from(cells).to_string().len() < 2 * length);
+    let object = json!({"metadata": {"name": "a"}, "spec": many(100_000, |n| json!({"a": {"a": n}}))});
+    let cells = row("..['a','a']['a','a']['a','a'] 1", &object);
+    assert_eq!(cells[1..], vec![Value::Null; 1000]);
+    // What is small is asked as often as is liked.
+    let cells = row("..b", &json!({"metadata": {"name": "a"}, "spec": {"b": "c"}}));
+    assert_eq!(cells[1..], vec![Value::from("c"); 1000]);
+}
+
 #[test]
 fn so_many_errors_are_told() {
     let labels: serde_json::Map<String, Value> = (0..100_000).map(|n| (format!("_{n}"), "".into())).collect();

@@ -128,9 +128,7 @@ fn no_shape_of_an_object_panics() {
             *object.pointer_mut(path).unwrap() = odd[(number + index) % odd.len()].clone();
             let old = base.clone();
             (sent.default)(&mut object);
-            for column in &sent.columns {
-                column.of(&object, now);
-            }
+            registry::columns::cells(&sent.columns, &object, now);
             row.selectable(&object).count();
             validation::update(row, sent, &object, &old, &mut Vec::new());
             row.prepare_update(&mut object, &old);

@@ -483,12 +483,7 @@ mod tests {
         assert!(!beta.has_status() && resource.stored().has_status());
         let object = json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"n": 3, "color": "red"}});
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        let cells: Vec<Value> = resource
-            .stored()
-            .columns
-            .iter()
-            .map(|column| column.of(&object, now))
-            .collect();
+        let cells = columns::cells(&resource.stored().columns, &object, now);
         assert_eq!(cells, [json!("a"), json!(3), json!("60s")]);
         assert_eq!(resource.selectable(&object).collect::<Vec<_>>(), ["red"]);
         assert_eq!(resource.stored().scale.as_ref().unwrap().spec_replicas, ["spec", "n"]);

@@ -594,7 +594,7 @@ mod tests {
 
     fn line(columns: &[Column], object: &Value) -> String {
         let now = "2024-01-01T00:05:00Z".parse().unwrap();
-        let cells: Vec<String> = columns.iter().map(|column| scalar(&column.of(object, now))).collect();
+        let cells: Vec<String> = super::super::cells(columns, object, now).iter().map(scalar).collect();
         cells.join("|")
     }
 

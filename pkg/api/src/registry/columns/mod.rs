@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Cell, Column};
+use crate::budget::Budget;
 use crate::json_path::JsonPath;
 use crate::{go, meta, time};
 
@@ -61,17 +62,23 @@ fn boolean(name: &'static str, description: &'static str, cell: Function) -> Col
     column(name, "boolean", description, cell)
 }
 
-impl Column {
-    /// The cell of an object.
-    pub fn of(&self, object: &Value, now: Timestamp) -> Value {
-        match &self.cell {
-            Cell::Of(function) => function(object, now),
-            Cell::At(path) => path
-                .first(object)
-                .map_or(Value::Null, |value| printed(&self.type_, value, now)),
-        }
-    }
+/// The cells of an object. Columns that a definition's paths fill share what may be made of it; what does not fit is null.
+pub fn cells(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
+    let (mut looks, mut bytes) = (Budget::of(object), Budget::of(object));
+    let mut at = |path: &JsonPath, type_: &str| {
+        bytes.take(0)?;
+        let cell = printed(type_, path.first(object, &mut looks)?, now);
+        bytes.take(cell.as_str().map_or(0, str::len))?;
+        Some(cell)
+    };
+    let cell = |column: &Column| match &column.cell {
+        Cell::Of(function) => function(object, now),
+        Cell::At(path) => at(path, &column.type_).unwrap_or_default(),
+    };
+    columns.iter().map(cell).collect()
+}
 
+impl Column {
     /// Only with `-o wide`.
     fn wide(mut self) -> Self {
         self.priority = 1;
