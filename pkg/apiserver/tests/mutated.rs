@@ -49,19 +49,25 @@ async fn furnish(api: &Api) {
         if !fixture.part.is_empty() || fixture.body.is_null() {
             continue;
         }
-        let rows = mk8s_api::registry::builtin().iter();
-        let mut rows = rows.filter(|row| row.group == fixture.group && row.kind == fixture.kind);
-        let Some(row) = rows.next().filter(|row| row.verbs.names().any(|verb| verb == "delete")) else {
+        let mut rows = mk8s_api::registry::builtin()
+            .iter()
+            .filter(|row| row.kind == fixture.kind && row.verbs.names().any(|verb| verb == "delete"));
+        // One kind is served in two groups, and has an object of each.
+        let found = rows.find_map(|row| {
+            let stored = Some(row.stored()).filter(|stored| stored.group == fixture.group);
+            let served = stored.or_else(|| row.versions.iter().find(|served| served.group == fixture.group));
+            Some((row, served?))
+        });
+        let Some((row, served)) = found else {
             continue;
         };
-        let stored = row.stored();
         let mut object = fixture.body;
-        object["apiVersion"] = stored.api_version().into();
+        object["apiVersion"] = served.api_version().into();
         object["kind"] = fixture.kind.into();
         object["metadata"] = json!({"name": fixture.name});
-        let base = match &*stored.group {
-            "" => format!("/api/{}", stored.name),
-            group => format!("/apis/{group}/{}", stored.name),
+        let base = match &*served.group {
+            "" => format!("/api/{}", served.name),
+            group => format!("/apis/{group}/{}", served.name),
         };
         let within = if row.is_namespaced() { "/namespaces/fuzz" } else { "" };
         // What promises protection is refused, and its kind is in no request.
