@@ -114,8 +114,11 @@ fn precedence(spec: &Value, scope: &Scope<'_>, path: &Path<'_>, errors: &mut Err
 
 fn distinguisher(method: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     const METHODS: [&str; 2] = ["ByNamespace", "ByUser"];
-    if !METHODS.contains(&text(method, "type")) {
-        errors.push(FieldError::not_supported(path.child("type"), method.clone(), &METHODS));
+    let own = text(method, "type");
+    if !METHODS.contains(&own) {
+        // The whole method, by the names of Go's own type.
+        let shown = serde_json::json!({"Type": own});
+        errors.push(FieldError::not_supported(path.child("type"), shown, &METHODS));
     }
 }
 
