@@ -130,9 +130,14 @@ fn bound(request: &mut Request) -> Result<(), Status> {
         return Ok(());
     };
     // A negative one asks for nothing, as does zero.
-    let asked = time::parse_go_duration(text.strip_prefix('-').unwrap_or(text)).ok_or_else(|| {
+    let amount = text.strip_prefix('-').unwrap_or(text);
+    let asked = time::parse_go_duration(amount).ok_or_else(|| {
+        let why = match amount.bytes().all(|byte| byte.is_ascii_digit()) && !amount.is_empty() {
+            true => "missing unit in",
+            false => "invalid",
+        };
         Status::bad_request(format!(
-            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+            "invalid timeout specified in the request URL - time: {why} duration {text:?}"
         ))
     })?;
     if !asked.is_zero() && !text.starts_with('-') {

@@ -25,7 +25,7 @@ pub fn decode(bytes: &[u8], ty: Option<&Schema>, validation: Validation) -> Resu
         Ok(decoded) => Ok(decoded),
         Err(DecodeError::TooDeep) => Err(DecodeError::TooDeep),
         // A text that is none is told so, even where a value of the wrong type stands before its fault.
-        Err(own) => match syntax::fault(text.as_bytes()) {
+        Err(own) => match syntax::fault(bytes) {
             Some(fault) => Err(DecodeError::Syntax(fault)),
             None => match syntax::without_halves(&text) {
                 Some(text) => read(&text, ty, validation),
