@@ -13,16 +13,13 @@ use crate::model::MAX_ELEMENTS;
 
 const OVERLAP: &str = "ServiceCIDROverlap";
 
-/// What is wrong with an object's ranges, which are among `all`, besides the cluster's `own`.
-fn overlap(object: &Partial, own: &[Ipv4Net], all: &BTreeMap<Ipv4Net, Option<String>>) -> Option<String> {
+/// What is wrong with an object's ranges, of which `all` says it, besides the cluster's `own`.
+fn overlap(object: &Partial, own: &[Ipv4Net], all: &BTreeMap<Ipv4Net, String>) -> Option<String> {
     let ranges = object.cidrs::<Ipv4Net>().map(|range| range.trunc());
     let beside = ranges.filter(|range| !own.contains(range));
-    let beside = beside.filter_map(|range| Some(format!("{range} {}", all.get(&range)?.as_ref()?)));
+    let beside = beside.filter_map(|range| Some(format!("{range} {}", all.get(&range)?)));
     let beside: Vec<String> = beside.collect();
-    (!beside.is_empty()).then(|| {
-        let beside = beside.join(", ");
-        format!("{beside}: what no Service has there is not refused, and mk8s makes no way of hosts to it")
-    })
+    (!beside.is_empty()).then(|| beside.join("; "))
 }
 
 /// By the event's reason, and what the object is called.
@@ -75,12 +72,7 @@ impl Conflicts {
     }
 
     /// Objects that are not there any more are forgotten.
-    pub fn tell_of_ranges(
-        &mut self,
-        own: &[Ipv4Net],
-        objects: &[Arc<Partial>],
-        all: &BTreeMap<Ipv4Net, Option<String>>,
-    ) {
+    pub fn tell_of_ranges(&mut self, own: &[Ipv4Net], objects: &[Arc<Partial>], all: &BTreeMap<Ipv4Net, String>) {
         let mut there = HashSet::new();
         for object in objects {
             let name: Arc<str> = object.metadata.uid.as_deref().unwrap_or_default().into();
@@ -138,15 +130,14 @@ mod tests {
             ["10.96.0.0/16", "10.9.0.1/24", "10.98.0.0/16", "fd00::/112"]}}))
         .unwrap();
         let all = |beside: Option<&str>| {
-            let beside = beside.map(str::to_owned);
-            let own = (range("10.96.0.0/16"), Some("holds a node".to_owned()));
-            BTreeMap::from([own, (range("10.9.0.0/24"), beside), (range("10.98.0.0/16"), None)])
+            let own = (range("10.96.0.0/16"), "holds a node".to_owned());
+            let beside = beside.map(|beside| (range("10.9.0.0/24"), beside.to_owned()));
+            BTreeMap::from_iter([own].into_iter().chain(beside))
         };
         let name: Arc<str> = "uid".into();
         let mut told = Told::default();
         let tell = |told: &mut Told, beside| told.news(OVERLAP, &name, overlap(&object, &own, &all(beside)));
-        let text =
-            "10.9.0.0/24 holds b: what no Service has there is not refused, and mk8s makes no way of hosts to it";
+        let text = "10.9.0.0/24 holds b";
         for (beside, news) in [
             (None, None),
             (Some("holds b"), Some(text)),

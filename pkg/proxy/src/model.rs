@@ -26,7 +26,7 @@ pub struct Node {
     pub cluster_cidr: Ipv4Net,
     /// Where Services have their addresses: the range that the cluster was made with, then those of ServiceCIDRs.
     pub service_cidrs: Vec<Ipv4Net>,
-    /// Those of them in which pods or nodes are too.
+    /// Those of them in which others are too: pods, nodes, API servers, or whoever the host has a way of its own to.
     pub shared: Vec<Ipv4Net>,
     /// Answered by the node itself: its Service gets no rules.
     pub dns: Option<Ipv4Addr>,

@@ -3,11 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     time::Duration,
 };
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1 as api;
+use mk8s_api::conditions::is_true;
 use mk8s_client::{Informer, Partial, internal_addresses, service_ranges};
 use mk8s_network::Occupied;
 use tokio::sync::watch;
@@ -76,16 +78,30 @@ impl Ranges {
         let (of_objects, nodes) = (objects.iter().map(AsRef::as_ref), nodes.iter().map(AsRef::as_ref));
         let api = node.api.iter().map(|server| *server.ip()).collect();
         let mut all = service_ranges(of_objects, node.cluster_cidr, &api, nodes.clone());
-        let mut told = match node.api_port.is_some() {
-            true => all.clone(),
-            false => BTreeMap::new(),
+        // Of what is so for every host the API server's tells; of an API server that only it knows by this address, each itself.
+        let is_known = |server: &Ipv4Addr| {
+            nodes
+                .clone()
+                .any(|node| internal_addresses(node).any(|address| address == *server))
         };
+        let own: Vec<&Ipv4Addr> = api.iter().filter(|server| !is_known(server)).collect();
+        let mut told = BTreeMap::new();
+        for (range, beside) in &all {
+            if let Some(beside) = beside
+                && (node.api_port.is_some() || own.iter().any(|server| range.contains(*server)))
+            {
+                let so = "what no Service has there is not refused, and mk8s makes no way of hosts to it";
+                told.insert(*range, format!("{beside}: {so}"));
+            }
+        }
         for (range, to) in self.occupied.borrow_and_update().iter().flatten() {
             if let Some(beside @ None) = all.get_mut(range) {
-                *beside = Some(format!("overlaps {to}, where host {} has a way of its own", node.name));
+                let text = format!("overlaps {to}, where host {} has a way of its own", node.name);
                 if speaks_for(&node.name, to, nodes.clone()) {
-                    told.insert(*range, beside.clone());
+                    let so = "what no Service has there is not refused on it, and mk8s makes no way of it to there";
+                    told.insert(*range, format!("{text}: {so}"));
                 }
+                *beside = Some(text);
             }
         }
         conflicts.tell_of_ranges(&self.own, &objects, &told);
@@ -98,10 +114,19 @@ impl Ranges {
 }
 
 /// Whether a node tells of the network that one of its host's routes leads to: of one that it is in itself, with others, the first
-/// of them by name does.
+/// of them by name does that is there to tell.
 fn speaks_for<'a>(own: &str, to: &Ipv4Net, nodes: impl Iterator<Item = &'a api::Node>) -> bool {
+    let is_ready = |node: &api::Node| {
+        is_true(
+            node.status.as_ref().and_then(|status| status.conditions.as_ref()),
+            "Ready",
+        )
+    };
     let inside = nodes.filter(|node| internal_addresses(node).any(|address| to.contains(&address)));
-    let inside: BTreeSet<&str> = inside.filter_map(|node| node.metadata.name.as_deref()).collect();
+    let inside = inside.map(|node| (node.metadata.name.as_deref().unwrap_or_default(), is_ready(node)));
+    let inside: BTreeSet<&str> = inside
+        .filter_map(|(name, ready)| (ready || name == own).then_some(name))
+        .collect();
     !inside.contains(own) || inside.first() == Some(&own)
 }
 
@@ -247,9 +272,18 @@ mod tests {
         }
 
         async fn other(&mut self, name: &str, address: &str) {
+            self.node(name, address, true).await;
+        }
+
+        async fn node(&mut self, name: &str, address: &str, is_ready: bool) {
             let addresses = json!([{"type": "InternalIP", "address": address}]);
-            self.set("nodes", name, Some(json!({"status": {"addresses": addresses}})))
-                .await;
+            let ready = json!([{"type": "Ready", "status": if is_ready { "True" } else { "Unknown" }}]);
+            self.set(
+                "nodes",
+                name,
+                Some(json!({"status": {"addresses": addresses, "conditions": ready}})),
+            )
+            .await;
         }
 
         fn look(&mut self) -> bool {
@@ -345,25 +379,50 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_node_tells_of_a_network_that_several_are_in() {
-        for (others, master_of, told) in [
-            (["n0", "n2"], false, 0),
-            (["n2", "n3"], false, 1),
-            // Of pods and nodes the API server's tells.
-            (["n0", "n2"], true, 1),
+        let (range, route) = (net("10.9.0.128/25"), net("10.9.0.0/24"));
+        let of_host = "10.9.0.128/25 overlaps 10.9.0.0/24, where host n1 has a way of its own";
+        for (others, n0_is_ready, told) in [
+            (["n0", "n2"], true, None),
+            (["n0", "n2"], false, Some(of_host)),
+            (["n2", "n3"], true, Some(of_host)),
         ] {
-            let node = if master_of { master() } else { Node::example() };
-            let mut bench = Bench::new(node).await;
+            let mut bench = Bench::new(Node::example()).await;
             bench.other("n1", "10.9.0.1").await;
             bench.range("more", "10.9.0.128/25").await;
             for (name, last) in others.iter().zip([2, 3]) {
-                let last = if master_of { last + 128 } else { last };
-                bench.other(name, &format!("10.9.0.{last}")).await;
+                bench.node(name, &format!("10.9.0.{last}"), n0_is_ready).await;
             }
-            let occupied = Occupied::from([(net("10.9.0.128/25"), net("10.9.0.0/24"))]);
-            bench.occupied.send_replace(Some(occupied));
+            bench.occupied.send_replace(Some(Occupied::from([(range, route)])));
             assert!(bench.look());
-            assert_eq!(bench.node.shared, [net("10.9.0.128/25")]);
-            assert_eq!(bench.told().await.len(), told, "{others:?}");
+            assert_eq!(bench.node.shared, [range]);
+            assert_eq!(bench.told().await, Vec::from_iter(told), "{others:?}");
+        }
+        // Of pods and nodes the API server's tells, whatever its host's routes say.
+        let mut bench = Bench::new(master()).await;
+        bench.other("n1", "10.9.0.1").await;
+        bench.other("n2", "10.9.0.130").await;
+        bench.range("more", "10.9.0.128/25").await;
+        bench.occupied.send_replace(Some(Occupied::from([(range, route)])));
+        assert!(bench.look());
+        assert_eq!(bench.node.shared, [range]);
+        let of_all = "10.9.0.128/25 holds the address 10.9.0.130 of node n2";
+        assert_eq!(bench.told().await, [of_all]);
+    }
+
+    /// The API server's own host may not know it by that.
+    #[tokio::test(start_paused = true)]
+    async fn a_host_tells_of_the_address_by_which_it_alone_knows_an_api_server() {
+        for (also_a_node_s, told) in [(false, 1), (true, 0)] {
+            let mut node = Node::example();
+            node.api = ["10.98.0.7:6443".parse().unwrap()].into();
+            let mut bench = Bench::new(node).await;
+            if also_a_node_s {
+                bench.other("n0", "10.98.0.7").await;
+            }
+            bench.range("more", "10.98.0.0/16").await;
+            assert!(bench.look());
+            assert_eq!(bench.node.shared, [net("10.98.0.0/16")]);
+            assert_eq!(bench.told().await.len(), told);
         }
     }
 }

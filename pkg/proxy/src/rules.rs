@@ -609,7 +609,7 @@ fn skeleton(node: &Node) -> String {
     let (reserved, services) = (reserved(), services(node));
     let not_dns = node.dns.map_or(String::new(), |dns| format!(" ip daddr != {dns}"));
     // One rule each: they may overlap, which what a set holds may not. A range that was named by mistake keeps nobody from this
-    // node itself, and none with pods or nodes in it is taken for the Services' alone.
+    // node itself, and none with others in it is taken for the Services' alone.
     let ranges = node.service_cidrs.iter().filter(|range| !node.shared.contains(range));
     let ranges: String = ranges
         .map(|range| format!("    ip daddr {range}{not_dns} fib daddr type != local goto refuse\n"))

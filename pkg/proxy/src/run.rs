@@ -293,7 +293,10 @@ async fn known_for_now(ranges: &Informer<Partial>, occupied: &mut watch::Receive
         let _ = occupied.wait_for(Option::is_some).await;
     };
     if tokio::time::timeout(PATIENCE, known).await.is_err() {
-        tracing::warn!("ServiceCIDRs are not known yet: Services' addresses in further ranges count as external");
+        tracing::warn!(
+            "ServiceCIDRs, or the host's own routes, are not known yet: until they are, Services' addresses in further ranges may \
+             count as external, and what is no Service's there may be refused"
+        );
     }
 }
 

@@ -837,7 +837,7 @@ fn strangers_in_a_range_of_services_are_answered_where_the_host_has_a_way_to_the
             }
         }
         let text = "10.98.0.0/16 overlaps 10.98.0.0/24, where host n1 has a way of its own: what no Service has there is not \
-                    refused, and mk8s makes no way of hosts to it";
+                    refused on it, and mk8s makes no way of it to there";
         assert_eq!(messages.first().map(String::as_str), Some(text), "{messages:?}");
         guarded.abort();
         token.cancel();

@@ -84,14 +84,14 @@ struct Inner {
     ipam: Mutex<Ipam>,
     /// What was last asked for; one change at a time.
     peers: tokio::sync::Mutex<Option<Wanted>>,
-    /// Where else than in the config's range Services have addresses; None: nobody has said so yet, or not all of it is done.
+    /// Where Services have addresses, in the config's range or else; None: nobody has said so yet, or not all of it is done.
     services: tokio::sync::Mutex<Option<BTreeSet<Ipv4Net>>>,
     /// None: nobody has looked yet.
     occupied: watch::Sender<Option<Occupied>>,
 }
 
-/// The ranges of Services, besides the config's, that the host has routes of its own into, each with the first of these: mk8s makes
-/// none there.
+/// The ranges of Services, besides the config's, that the host has routes of its own into, each with the lowest of these, or the
+/// one that was known before: mk8s makes none there.
 pub type Occupied = BTreeMap<Ipv4Net, Ipv4Net>;
 
 struct Wanted {
