@@ -464,6 +464,56 @@ async fn what_a_patch_makes_of_a_type_is_told_as_upstream_does() {
     assert_eq!((code, refused["message"].as_str()), (500, Some(told)));
 }
 
+/// However many fields a patched text has that nobody reads, and however long the object is that it takes the kind from.
+#[tokio::test]
+async fn a_patched_text_that_is_none_of_its_kind_is_told_of_in_short() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CMS, &config_map("a")).await.0, 201);
+    let fields = (0..20_000).map(|n| (format!("{n:04}"), json!(0)));
+    let mut patch: serde_json::Map<String, Value> = fields.collect();
+    patch.insert("apiVersion".into(), Value::Null);
+    let patch = Value::from(patch).to_string();
+    let told = async |validation: &str| {
+        let one = format!("{CMS}/a?fieldValidation={validation}");
+        let response = api.send("PATCH", &one, MERGE, patch.clone()).await;
+        let warnings = response.headers().get_all("warning").iter().map(|value| value.len());
+        let warnings: usize = warnings.sum();
+        let (code, body) = read(response).await;
+        (code, warnings + body["message"].as_str().map_or(0, str::len))
+    };
+    let (code, length) = told("Warn").await;
+    assert!(code == 400 && length < patch.len(), "{code}: {length} bytes");
+    // What was patched is shown, its quotes with a stroke before each.
+    let (code, length) = told("Strict").await;
+    assert!(code == 422 && length < 2 * patch.len(), "{code}: {length} bytes");
+    let unknown =
+        (0..5_000).map(|n| json!({"op": "test", "path": "/kind", "value": "ConfigMap", format!("{n:04}"): 0}));
+    let patch = Value::from_iter(unknown).to_string();
+    let one = format!("{CMS}/a");
+    let response = api.send("PATCH", &one, "application/json-patch+json", patch).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers().get_all("warning").iter().count(), 100);
+}
+
+/// What was patched is shown once in the message, and not once more by the words for what it lacks.
+#[tokio::test]
+async fn the_words_for_a_missing_version_are_cut() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CMS, &config_map("a")).await.0, 201);
+    let patch = json!({"apiVersion": "v1/", "data": {"a": "x".repeat(1 << 19)}});
+    let (code, refused) = api.patch(&format!("{CMS}/a"), MERGE, &patch).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("Object 'apiVersion' is missing in '{"),
+        "{message:.300}"
+    );
+    assert!(
+        code == 422 && message.len() < patch.to_string().len() * 5 / 4,
+        "{code}: {} bytes",
+        message.len()
+    );
+}
+
 /// A refusal tells what was noted before it, however late it comes.
 #[tokio::test]
 async fn refusals_warn() {

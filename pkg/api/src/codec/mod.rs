@@ -14,4 +14,4 @@ pub mod yaml;
 
 pub use error::{DecodeError, MAX_DEPTH};
 pub use scalar::check_time;
-pub use typed::{Decoded, Validation, conform, convert};
+pub use typed::{Decoded, Validation, conform, convert, unknown_fields};

@@ -63,6 +63,13 @@ fn rewrite(value: Value, ty: &Schema, mut context: Context) -> Result<Decoded, D
     }
 }
 
+/// What is told of fields that nothing reads: no more than of those in a body.
+pub fn unknown_fields(paths: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
+    let mut context = Context::new(Validation::Warn);
+    paths.for_each(|path| context.note(ProblemKind::Unknown, path.as_ref()));
+    context.finish(Value::Null).problems
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum ProblemKind {
     Unknown,

@@ -282,9 +282,7 @@ pub fn another_kind(row: &Row, kind: &str, name: &str) -> Status {
 fn check_custom(value: &Value, row: &Row, expected: &Expected<'_>, body: &[u8]) -> Result<(), Status> {
     let kind = meta::kind(value);
     if kind.is_empty() {
-        let shown = &body[..body.len().min(SHOWN)];
-        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(shown));
-        return Err(unrecognized(expected, &why, body));
+        return Err(unrecognized(expected, &missing("Kind", body), body));
     }
     let api_version = meta::api_version(value);
     check_names(api_version, row.kind(), expected, body)?;
@@ -336,6 +334,12 @@ fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>, body: &[u
         if kind.is_empty() { expected.kind } else { kind },
     );
     Err(other_kind(said, expected))
+}
+
+/// Of a text that does not say what it has to of itself.
+pub fn missing(field: &str, text: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN)]);
+    format!("Object '{field}' is missing in '{shown}'")
 }
 
 /// Of a kind that upstream's scheme lacks in what is named, a version.
@@ -452,8 +456,7 @@ fn check_delete_options(api_version: &str, kind: &str, body: &[u8]) -> Result<()
     let why = if api_version.matches('/').count() > 1 {
         format!("{GROUPS_TWICE}: {api_version}")
     } else if api_version.ends_with('/') {
-        let shown = &body[..body.len().min(SHOWN)];
-        format!("Object 'apiVersion' is missing in '{}'", String::from_utf8_lossy(shown))
+        missing("apiVersion", body)
     } else if matches!(kind, "" | "DeleteOptions") {
         return Ok(());
     } else if KNOWN.contains(&kind) || api_version == METADATA && KNOWN_OF_METADATA.contains(&kind) {

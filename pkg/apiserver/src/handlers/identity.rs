@@ -4,7 +4,7 @@ use mk8s_api::registry::go_type;
 use mk8s_api::{meta, schema};
 use serde_json::Value;
 
-use super::decode::{GROUPS_TWICE, NO_KIND, names, unregistered};
+use super::decode::{GROUPS_TWICE, NO_KIND, missing, names, unregistered};
 
 /// The kind that is wanted, of a scheme that knows the built-in ones.
 pub struct Wanted<'a> {
@@ -46,7 +46,7 @@ pub fn said(value: &Value, wanted: &Wanted<'_>) -> Result<Said, String> {
             kind,
             &format!("the internal version of group {:?}", wanted.group),
         )),
-        (_, "") => Err(format!("Object 'apiVersion' is missing in '{value}'")),
+        (_, "") => Err(missing("apiVersion", value.to_string().as_bytes())),
         said if said == (wanted.group, wanted.version) && kind == wanted.kind => Ok(Said::Wanted),
         (group, version) if schema::by_gvk(group, version, kind).is_some() => unknown(&format!("{version}.{kind}")),
         (group, version) => {

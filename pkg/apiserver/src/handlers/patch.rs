@@ -10,7 +10,7 @@ use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{go, meta, patch};
 use serde_json::Value;
 
-use super::decode::{GROUPS_TWICE, NO_KIND, go_kind};
+use super::decode::{GROUPS_TWICE, NO_KIND, go_kind, missing};
 use super::identity::{self, Said, Wanted};
 use super::update::{check_name, check_revision};
 use super::{answer, apply as server_side, decode};
@@ -131,8 +131,9 @@ impl Patch {
         }
         let fields = patched.as_object().into_iter().flat_map(|fields| fields.keys());
         let fields = fields.filter(|field| !["apiVersion", "kind"].contains(&field.as_str()));
-        let mut unknown: Vec<String> = fields.map(|field| format!("unknown field {field:?}")).collect();
+        let mut unknown: Vec<&String> = fields.collect();
         unknown.sort_unstable();
+        let unknown = codec::unknown_fields(unknown.into_iter());
         let all = self.problems.iter().cloned().chain(unknown).collect();
         judge(all, self.validation, refused, warnings)?;
         // Nothing was read of it, nor a name.
@@ -172,14 +173,14 @@ fn misfit_of_operations(patch: &Value) -> Option<String> {
 }
 
 /// The fields of a JSON patch's operations that none has.
-fn unknown_of_operations(patch: &Value) -> impl Iterator<Item = String> {
+fn unknown_of_operations(patch: &Value) -> Vec<String> {
     let operations = patch.as_array().into_iter().flatten().enumerate();
-    operations.flat_map(|(index, operation)| {
+    codec::unknown_fields(operations.flat_map(|(index, operation)| {
         let names = operation.as_object().into_iter().flat_map(|fields| fields.keys());
         names
             .filter(|name| !["op", "path", "from", "value"].contains(&name.as_str()))
-            .map(move |name| format!("unknown field \"[{index}].{name}\""))
-    })
+            .map(move |name| format!("[{index}].{name}"))
+    }))
 }
 
 /// Changes a tree as a patch says.
@@ -336,7 +337,7 @@ fn settle_identity(
 fn check_custom(call: &Call, part: Part, new: &Value, refused: impl Fn(String) -> Status) -> Result<(), Status> {
     let (api_version, kind) = decode::names(new).map_err(|why| refused(format!("{NO_KIND}: {why}")))?;
     if kind.is_empty() {
-        return Err(refused(format!("Object 'Kind' is missing in '{new}'")));
+        return Err(refused(missing("Kind", new.to_string().as_bytes())));
     }
     if api_version.matches('/').count() > 1 {
         return Err(refused(format!("{GROUPS_TWICE}: {api_version}")));
