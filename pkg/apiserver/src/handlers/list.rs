@@ -200,7 +200,7 @@ pub async fn begin(call: &Call, options: &ListOptions, is_paged: bool) -> Result
     } else {
         resume(call, options).await?
     };
-    from.snapshot = from.snapshot.known_as(&call.row.resource).await?;
+    from.snapshot = from.snapshot.known_as(&call.row.resource, call.deadline).await?;
     Ok(from)
 }
 

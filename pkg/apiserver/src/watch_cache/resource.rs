@@ -19,6 +19,7 @@ use super::pins::Pins;
 use super::ring::{Event, EventKind, OF_RESOURCE, Ring};
 use super::{Shared, key_prefix};
 use crate::object::Object;
+use crate::write;
 
 pub(super) type Map = imbl::OrdMap<Arc<str>, Arc<Object>>;
 
@@ -86,6 +87,10 @@ struct History {
     replaced: u64,
 }
 
+/// Whose objects are known anew: that makes all of them, for as long as it takes, also where one is asked for, and where who
+/// asked has gone by then.
+static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+
 impl Snapshot {
     /// Objects in key order, after a key where one is given.
     pub fn iter_after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Object>> {
@@ -122,15 +127,14 @@ impl Snapshot {
     /// them are read anew, which holds up nobody else.
     ///
     /// # Errors
-    /// One can't be.
-    pub async fn known_as(self, resource: &Arc<Resource>) -> Result<Snapshot, Status> {
+    /// One can't be; 504 where its turn has not come by the deadline.
+    pub async fn known_as(self, resource: &Arc<Resource>, deadline: tokio::time::Instant) -> Result<Snapshot, Status> {
         let own = self.iter().next().map(|object| object.resource());
         if own.is_none_or(|own| Arc::ptr_eq(own, resource)) {
             return Ok(self);
         }
-        // Each makes all objects anew, for as long as that takes: who asks for one of them, too, and who has gone by then.
-        static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
-        let turn = ONE_AT_A_TIME.acquire().await;
+        let turn = tokio::time::timeout_at(deadline, ONE_AT_A_TIME.acquire()).await;
+        let turn = turn.map_err(|_| write::timed_out())?;
         let resource = resource.clone();
         let reading = job::blocking("objects of a version before", move || {
             let _turn = turn;
@@ -601,12 +605,19 @@ mod tests {
         let cache = config_maps();
         put(&cache, 3, 10);
         let (own, other) = (cache.resource(), Arc::new(Resource::clone(&cache.resource())));
-        let at_once = futures::FutureExt::now_or_never(cache.list("").known_as(&own));
+        let late = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        let at_once = futures::FutureExt::now_or_never(cache.list("").known_as(&own, late));
         assert!(at_once.is_some_and(|known| known.is_ok()));
-        let mut anew = std::pin::pin!(cache.list("").known_as(&other));
+        let mut anew = std::pin::pin!(cache.list("").known_as(&other, late));
         assert!(futures::poll!(&mut anew).is_pending());
         let known = anew.await.unwrap();
         assert!(Arc::ptr_eq(known.iter().next().unwrap().resource(), &other));
+        // One after the other, and nobody for longer than his request is answered.
+        let turn = ONE_AT_A_TIME.acquire().await.unwrap();
+        let soon = tokio::time::Instant::now() + std::time::Duration::from_millis(10);
+        let refused = tokio::time::timeout_at(late, cache.list("").known_as(&other, soon)).await;
+        assert_eq!(refused.unwrap().err().map(|status| status.code), Some(504));
+        drop(turn);
     }
 
     fn pinned(cache: &ResourceCache) -> (usize, u64) {
