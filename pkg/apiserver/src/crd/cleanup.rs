@@ -151,6 +151,6 @@ impl Attempt for Removal<'_> {
         let Some(object) = current.object.clone() else {
             return Err(Status::not_found("", "", self.0.name()));
         };
-        as_planned(object.resource(), current, &DeleteOptions::default(), Vec::new())
+        as_planned(object.resource(), current, &DeleteOptions::default(), Vec::new()).await
     }
 }

@@ -337,6 +337,24 @@ where
     }
 }
 
+/// A kind and an object of it that is read much longer than it is stored: there is no room for its defaults.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn long_car() -> (Arc<Resource>, Value) {
+    use serde_json::json;
+
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let spec = json!({"type": "object", "properties": {"l": {"type": "array", "items": item}}});
+    let definition = json!({
+        "spec": {"group": "example.org", "scope": "Cluster", "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]},
+        "status": {"acceptedNames": {"plural": "cars", "kind": "Car", "listKind": "CarList", "singular": "car"}}});
+    let resource = Arc::new(mk8s_api::registry::custom::resource(&definition).unwrap());
+    let items = vec![json!({}); 60_000];
+    let car = json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"l": items}});
+    (resource, car)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

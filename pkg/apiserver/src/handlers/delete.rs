@@ -11,6 +11,7 @@ use mk8s_api::registry::{Deletion, Dependents, Resource};
 use mk8s_api::status::Status;
 use mk8s_api::{meta, time};
 use mk8s_store::Op;
+use mk8s_supervisor::job;
 use serde_json::{Value, json};
 
 use super::list_body::{Source, respond_list};
@@ -166,17 +167,34 @@ impl Attempt for Delete<'_> {
         let attributes = call.attributes(Operation::Delete, name, Some(&current.value), Options::Delete(options));
         call.admit(&attributes, &mut Value::Null, &mut Vec::new()).await?;
         let beside = call.server.services().on_removal(resource, &current.value);
-        as_planned(resource, current, options, beside)
+        as_planned(resource, current, options, beside).await
     }
 }
 
 /// What a deletion does to what is stored; `beside` is done where it removes the object.
-pub fn as_planned(
+pub async fn as_planned(
     resource: &Arc<Resource>,
     current: Current,
     options: &DeleteOptions,
     beside: Vec<Op>,
 ) -> Result<Step, Status> {
+    let is_long = current
+        .object
+        .as_ref()
+        .is_some_and(|found| found.is_longer_than_stored());
+    if !is_long {
+        return step(resource, current, options, beside);
+    }
+    // What is stored of it is read anew, for up to half a second. A request that names it runs beside the runtime all along;
+    // who deletes many does for these alone.
+    let (resource, options) = (resource.clone(), options.clone());
+    let planning = job::blocking("deletion of a long object", move || {
+        step(&resource, current, &options, beside)
+    });
+    planning.await.map_err(|failed| Status::internal(failed.to_string()))?
+}
+
+fn step(resource: &Arc<Resource>, current: Current, options: &DeleteOptions, beside: Vec<Op>) -> Result<Step, Status> {
     let managed = current.managed().clone();
     let print = |object: &Value| match &current.object {
         Some(found) => Printed::of_fields(resource, found, &["metadata"], object, &managed),
@@ -413,6 +431,7 @@ mod tests {
     use mk8s_api::registry;
 
     use super::*;
+    use crate::write;
 
     fn row(group: &str, plural: &str) -> &'static Resource {
         registry::find(group, "v1", plural).unwrap()
@@ -480,5 +499,33 @@ mod tests {
             plan(row("apps", "deployments"), free, &default, now),
             Plan::Remove(_)
         ));
+    }
+
+    /// Many are deleted by one request, whose thread serves others.
+    #[tokio::test]
+    async fn what_is_read_anew_of_a_long_object_is_read_beside_the_runtime() {
+        let (resource, mut car) = crd::long_car();
+        car["metadata"]["finalizers"] = json!(["a/b"]);
+        let mut short = car.clone();
+        short["spec"] = json!({});
+        for (car, is_long) in [(car, true), (short, false)] {
+            let object = write::object_at(resource.clone(), "/registry/example.org/cars/a".into(), &car, 8, 8);
+            let found = Arc::new(crd::read(object.unwrap()));
+            assert_eq!(found.is_longer_than_stored(), is_long);
+            let current = Current {
+                value: found.value().unwrap(),
+                object: Some(found),
+                rest: None,
+            };
+            let options = DeleteOptions::default();
+            let mut planned = pin!(as_planned(&resource, current, &options, Vec::new()));
+            let polled = futures::poll!(&mut planned);
+            assert_eq!(polled.is_pending(), is_long);
+            let step = match polled {
+                std::task::Poll::Ready(step) => step,
+                std::task::Poll::Pending => planned.await,
+            };
+            assert!(matches!(step, Ok(Step::Put(..))));
+        }
     }
 }

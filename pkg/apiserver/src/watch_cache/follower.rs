@@ -269,19 +269,9 @@ mod tests {
     /// The committer, for which all writes wait, reads nothing anew that the write's own task has read.
     #[test]
     fn what_a_task_read_of_its_write_is_kept_as_it_is() {
-        let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
-        let list = json!({"type": "array", "items": item});
-        let spec = json!({"type": "object", "properties": {"l": list}});
-        let definition = json!({
-            "spec": {"group": "example.org", "scope": "Cluster", "versions": [{"name": "v1", "served": true, "storage": true,
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]},
-            "status": {"acceptedNames": {"plural": "cars", "kind": "Car", "listKind": "CarList", "singular": "car"}}});
-        let resource = Arc::new(registry::custom::resource(&definition).expect("a resource"));
+        let (resource, car) = crd::long_car();
         let cache = Cache::new(std::iter::once(&resource), 3);
         let held = cache.resource("example.org", "cars").expect("a cache");
-        let items = vec![json!({}); 60_000];
-        let car =
-            json!({"apiVersion": "example.org/v1", "kind": "Car", "metadata": {"name": "a"}, "spec": {"l": items}});
         let made = write::object_at(resource.clone(), held.key("", "a"), &car, 8, 8).expect("an object");
         let mut found = Arc::new(crd::read(made));
         assert!(found.is_longer_than_stored());
