@@ -236,33 +236,37 @@ async fn a_webhook_that_nobody_vouches_for_is_not_asked() {
     assert!(message.contains("certificate"), "{message}");
 }
 
-/// What upstream's server says of each of these answers of a webhook, but for two: it follows where a webhook sends it
-/// (302), and knows the definitions' own kinds as such where they are no answer.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_webhook_says_is_told_as_upstream_tells_it() {
-    let said: Arc<parking_lot::Mutex<Value>> = Arc::default();
-    let own = said.clone();
+/// A webhook that answers as is said; its URL, and the certificate that vouches for it.
+async fn saying(said: Arc<parking_lot::Mutex<Value>>) -> (String, String) {
     let answer = move |body: axum::body::Bytes| {
-        let said = own.lock().clone();
+        let row = said.lock().clone();
         async move {
             let review: Value = serde_json::from_slice(&body).unwrap();
             let mut objects = review["request"]["objects"].clone();
             for object in objects.as_array_mut().unwrap() {
                 object["apiVersion"] = review["request"]["desiredAPIVersion"].clone();
             }
-            let text = said["body"]
+            let text = row["body"]
                 .as_str()
                 .unwrap()
                 .replace("\"OBJECTS\"", &objects.to_string());
             let text = text.replace("UID", review["request"]["uid"].as_str().unwrap());
-            let mut answer = axum::response::Response::builder().status(said["code"].as_u64().unwrap() as u16);
-            if let Some(content) = said["type"].as_str() {
+            let mut answer = axum::response::Response::builder().status(row["code"].as_u64().unwrap() as u16);
+            if let Some(content) = row["type"].as_str() {
                 answer = answer.header("content-type", content);
             }
             answer.body(axum::body::Body::from(text)).unwrap()
         }
     };
-    let (url, bundle) = listen(axum::Router::new().route("/convert", axum::routing::post(answer))).await;
+    listen(axum::Router::new().route("/convert", axum::routing::post(answer))).await
+}
+
+/// What upstream's server says of each of these answers of a webhook, but for two: it follows where a webhook sends it
+/// (302), and knows the definitions' own kinds as such where they are no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_says_is_told_as_upstream_tells_it() {
+    let said: Arc<parking_lot::Mutex<Value>> = Arc::default();
+    let (url, bundle) = saying(said.clone()).await;
     let api = Api::open().await;
     assert_eq!(api.post(CRDS, &definition(&url, &bundle)).await.0, 201);
     served(&api).await;
@@ -283,6 +287,26 @@ async fn what_a_webhook_says_is_told_as_upstream_tells_it() {
         }
     }
     assert!(others.is_empty(), "{}", others.join("\n"));
+    // But for what it says at length, which every client of the kind would be told each time.
+    let long = "x".repeat(1 << 20);
+    for (answer, objects) in [
+        (json!({"status": "Failure", "message": &long}), json!([])),
+        (
+            json!({"status": "Success"}),
+            json!([{"apiVersion": "example.org/v2", "kind": &long}]),
+        ),
+        (json!({"status": "Success"}), json!([{"spec": &long}])),
+    ] {
+        let body = json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
+            "response": {"uid": "UID", "result": answer, "convertedObjects": objects}});
+        *said.lock() = json!({"code": 200, "body": body.to_string()});
+        let (code, found) = api.get(&format!("{NEW}/a")).await;
+        let told = found["message"].as_str().unwrap();
+        assert!(
+            code == 500 && told.contains("xxx") && told.len() < 100 << 10,
+            "{told:.100}"
+        );
+    }
 }
 
 /// What `definition` says, with fields that selectors may name in each version.

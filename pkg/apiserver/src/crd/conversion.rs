@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::call::Call;
-use crate::handlers::decode::go_kind;
+use crate::handlers::decode::{go_kind, missing, shown};
 use crate::object::Object;
 use crate::rows::Row;
 use crate::state::State;
@@ -215,8 +215,9 @@ fn described(object: &Value) -> String {
     format!("{}, Kind={}", meta::api_version(object), meta::kind(object))
 }
 
+/// Of what a webhook says no more is told than of a body.
 fn failure(message: String) -> Status {
-    Status::new(500, "", message)
+    Status::new(500, "", shown(message.as_bytes()))
 }
 
 /// Whether a value fits into a part of an answer.
@@ -345,7 +346,7 @@ impl Fault {
 fn settled(before: &Value, mut now: Value, wanted: &str) -> Result<Value, Fault> {
     let unread = match &now {
         Value::Null => Some("unexpected end of JSON input".to_string()),
-        Value::Object(_) if meta::kind(&now).is_empty() => Some(format!("Object 'Kind' is missing in '{now}'")),
+        Value::Object(_) if meta::kind(&now).is_empty() => Some(missing("Kind", now.to_string().as_bytes())),
         Value::Object(_) => None,
         other => {
             let found = go_kind(other);

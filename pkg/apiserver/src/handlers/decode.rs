@@ -1,5 +1,7 @@
 //! A request's body: decoded once, and checked for being what the URL says.
 
+use std::borrow::Cow;
+
 use mk8s_api::codec::protobuf::{Envelope, Kind, MAGIC, ProtobufError};
 use mk8s_api::codec::{self, DecodeError, Decoded, Validation};
 use mk8s_api::meta;
@@ -12,7 +14,7 @@ use crate::negotiate::{Encoding, body_encoding};
 use crate::options::{FieldValidation, WriteOptions};
 use crate::rows::Row;
 
-/// How much of a body without a kind is told, which upstream bounds by nothing.
+/// How much is told of a body without a kind, or of what a webhook says, which upstream bounds by nothing.
 const SHOWN: usize = 64 << 10;
 
 impl From<FieldValidation> for Validation {
@@ -338,8 +340,12 @@ fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>, body: &[u
 
 /// Of a text that does not say what it has to of itself.
 pub fn missing(field: &str, text: &[u8]) -> String {
-    let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN)]);
-    format!("Object '{field}' is missing in '{shown}'")
+    format!("Object '{field}' is missing in '{}'", shown(text))
+}
+
+/// As much of a text as is told.
+pub fn shown(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&text[..text.len().min(SHOWN)])
 }
 
 /// Of a kind that upstream's scheme lacks in what is named, a version.
