@@ -110,6 +110,14 @@ impl Account {
         bytes >= self.most || self.shared.as_ref().is_some_and(|shared| shared.is_full(of))
     }
 
+    /// Whether an answer that has begun stands still. One that is relayed does not for what his neighbours leave unread, unless
+    /// something of his own lies there too: all together they leave no more than a piece each beyond their bound.
+    fn stands_still(&self, of: Source) -> bool {
+        let own = self.bytes[of as usize].load(Ordering::Acquire);
+        let reads_well = matches!(of, Source::Relayed) && self.shared.is_some() && own == 0;
+        !reads_well && self.is_full(of)
+    }
+
     fn charge(&self, of: Source, bytes: usize) {
         self.bytes[of as usize].fetch_add(bytes, Ordering::AcqRel);
         if let Some(shared) = &self.shared {
@@ -122,7 +130,8 @@ impl Account {
             shared.release(of, bytes);
         }
         let before = self.bytes[of as usize].fetch_sub(bytes, Ordering::AcqRel);
-        if before >= self.most && before - bytes < self.most {
+        let has_room_again = before >= self.most && before - bytes < self.most;
+        if has_room_again || (bytes > 0 && before == bytes) {
             self.freed.notify_waiters();
         }
     }
@@ -187,14 +196,14 @@ impl Drop for Counted {
 impl Counted {
     /// Ready when something may be made.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.made == 0 && !self.body.is_end_stream() && self.account.is_full(self.of) {
+        while self.made == 0 && !self.body.is_end_stream() && self.account.stands_still(self.of) {
             let freed = &self.account.freed;
             let waiting = self
                 .freed
                 .get_or_insert_with(|| Box::pin(freed.clone().notified_owned()));
             // From here on it hears of what is freed: only then is it asked again whether there is room.
             waiting.as_mut().enable();
-            if self.account.is_full(self.of) {
+            if self.account.stands_still(self.of) {
                 ready!(waiting.as_mut().poll(cx));
             }
             self.freed = None;
@@ -323,6 +332,32 @@ mod tests {
         assert!(all[4].is_full(Source::Own), "together they have no more than a user");
         all[0].release(Source::Own, MOST_OF_ACCOUNT);
         assert!(!all[4].is_full(Source::Own) && !all[0].is_full(Source::Own));
+    }
+
+    /// A log that is followed goes on, whatever the namespace's other accounts leave unread of theirs.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_relayed_to_who_reads_goes_on() {
+        let shared = Arc::new(Account::new(None));
+        let own = Arc::new(Account::new(Some(shared.clone())));
+        let mut relayed = own.clone().count(endless(), true).into_body();
+        let mut made = own.clone().count(endless(), false).into_body();
+        shared.charge(Source::Relayed, MOST);
+        shared.charge(Source::Own, MOST);
+        for _ in 0..10 {
+            let next = tokio::time::timeout(Duration::from_secs(1), relayed.frame()).await;
+            assert!(next.is_ok_and(|frame| frame.is_some()), "it stands still");
+        }
+        let soon = Duration::from_secs(1);
+        assert!(tokio::time::timeout(soon, made.frame()).await.is_err());
+        assert!(own.room(Source::Relayed, Instant::now()).await.is_err(), "none begins");
+        // Who leaves something of it stands still until he has read that.
+        let held = relayed.frame().await;
+        assert!(tokio::time::timeout(soon, relayed.frame()).await.is_err());
+        let next = mk8s_supervisor::job::spawn("reader", async move { relayed.frame().await.is_some() });
+        tokio::task::yield_now().await;
+        drop(held);
+        let next = tokio::time::timeout(soon, next).await;
+        assert!(next.is_ok_and(|frame| frame.is_ok_and(|is_some| is_some)));
     }
 
     #[tokio::test]
