@@ -41,7 +41,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Upstream's window for what clients send.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 25 << 20;
-const STREAMS: u32 = 1000;
+/// Requests at once on a connection, as upstream's. One of many watches has a client certificate: a node's agent.
+const STREAMS: u32 = 100;
+const STREAMS_OF_COMPONENTS: u32 = 1000;
 
 /// The other end of a connection; in each of its requests' extensions.
 #[derive(Clone)]
@@ -122,13 +124,13 @@ async fn connection<H, F>(
     }
 }
 
-fn http2_builder(carrier: Carrier) -> http2::Builder<Carrier> {
+fn http2_builder(carrier: Carrier, streams: u32) -> http2::Builder<Carrier> {
     let mut builder = http2::Builder::new(carrier);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .max_send_buf_size(256 << 10)
         .max_header_list_size(1 << 20)
         .keep_alive_interval(Duration::from_secs(30))
@@ -154,12 +156,14 @@ where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let streams = peer.user.as_ref().map_or(STREAMS, |_| STREAMS_OF_COMPONENTS);
     let activity = Activity::new();
     let (requests, weighs) = (activity.clone(), carrier.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = requests.begin();
         request.extensions_mut().insert(peer.clone());
-        let handled = handle(request.map(Body::new));
+        // Kilobytes, of which nothing is left when the answer is there, though it may lie unread for long.
+        let handled = Box::pin(handle(request.map(Body::new)));
         let weighs = weighs.clone();
         async move {
             let response = weighs.weigh(handled.await);
@@ -170,7 +174,7 @@ where
     let (io, drain) = gathered(stream);
     let overdue = carrier.overdue();
     tokio::pin!(overdue);
-    let serving = http2_builder(carrier).serve_connection(TokioIo::new(io), service);
+    let serving = http2_builder(carrier, streams).serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let mut stopping = false;
     let deadline = tokio::time::sleep(SILENCE);

@@ -253,3 +253,27 @@ async fn a_server_that_stops_lets_slow_readers_finish_and_closes_those_that_stan
         }
     }
 }
+
+/// What an answer costs that lies unread is small, but it is not nothing: who has no certificate of the cluster has so many on a
+/// connection.
+#[tokio::test]
+async fn nobody_has_more_requests_at_once_on_a_connection_than_upstream_gives_him() {
+    let served = Served::start(0, Duration::from_secs(60)).await;
+    let mut client = served.connect("h2", 0).await;
+    let mut unread = Vec::new();
+    for _ in 0..100 {
+        unread.push(client.get("/version", "").await.unwrap());
+    }
+    let Client::H2(sender) = &client else {
+        unreachable!("asked for h2")
+    };
+    let mut another = Client::H2(sender.clone());
+    let more = another.get("/version", "");
+    tokio::pin!(more);
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut more).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(unread.pop());
+    let answered = more.await.unwrap().status();
+    assert_eq!(answered, unread[0].status());
+    served.stop.cancel();
+}
