@@ -343,26 +343,38 @@ pub fn ipv6(text: &str) -> bool {
 
 /// A range as it is printed: nothing is set behind its prefix.
 pub fn canonical_cidr(text: &str) -> Vec<String> {
-    match text.parse::<ipnet::IpNet>() {
-        Err(_) => cidr(text),
-        Ok(net) if net.trunc() != net => vec!["must not have bits set beyond the prefix length".to_string()],
-        Ok(net) if net.to_string() != text => vec![format!("must be in canonical form ({:?})", net.to_string())],
-        Ok(_) => Vec::new(),
-    }
+    let Some((address, bits)) = sloppy_cidr(text) else {
+        return vec![NO_CIDR.to_string()];
+    };
+    let is_read_by_all = text
+        .split_once('/')
+        .is_some_and(|(address, bits)| address.parse::<IpAddr>().is_ok() && (bits == "0" || !bits.starts_with('0')));
+    let is_mapped = matches!(address, IpAddr::V6(own) if own.to_ipv4_mapped().is_some());
+    let wrong = match ipnet::IpNet::new(address, bits) {
+        Err(_) => NO_CIDR.to_string(),
+        Ok(_) if !is_read_by_all => "must not have leading 0s in IP or prefix length".to_string(),
+        Ok(_) if is_mapped => "must not have an IPv4-mapped IPv6 address".to_string(),
+        Ok(net) if net.trunc() != net => "must not have bits set beyond the prefix length".to_string(),
+        Ok(net) if net.to_string() != text => format!("must be in canonical form ({:?})", net.to_string()),
+        Ok(_) => return Vec::new(),
+    };
+    vec![wrong]
+}
+
+/// An address and how much of it is a prefix, as Go's older parser reads them: with leading zeros, in decimal.
+fn sloppy_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let part = |part: &str| part.parse::<u8>().ok().filter(|_| !part.starts_with('+'));
+    let (address, bits) = text.split_once('/')?;
+    let parts: Option<Vec<u8>> = address.split('.').map(part).collect();
+    let padded = parts
+        .and_then(|parts| <[u8; 4]>::try_from(parts).ok())
+        .map(IpAddr::from);
+    Some((padded.or_else(|| address.parse().ok())?, part(bits)?))
 }
 
 /// An interface's address with its prefix, in the one form that it has.
 pub fn interface_address(text: &str) -> Vec<String> {
-    let part = |part: &str| part.parse::<u8>().ok().filter(|_| !part.starts_with('+'));
-    let parsed = text.split_once('/').and_then(|(address, bits)| {
-        let parts: Option<Vec<u8>> = address.split('.').map(part).collect();
-        let padded = parts
-            .and_then(|parts| <[u8; 4]>::try_from(parts).ok())
-            .map(IpAddr::from);
-        let address = padded.or_else(|| address.parse().ok())?;
-        Some((address, part(bits)?))
-    });
-    let (address, bits) = match parsed {
+    let (address, bits) = match sloppy_cidr(text) {
         Some((IpAddr::V4(own), bits @ 0..=32)) => (IpAddr::V4(own), bits),
         Some((IpAddr::V6(own), bits @ 0..=128)) => match own.to_ipv4_mapped() {
             Some(mapped) => (
@@ -415,12 +427,14 @@ pub fn semantic_version(text: &str) -> bool {
         && build.is_none_or(|build| build.split('.').all(word))
 }
 
+const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
 /// `10.0.0.0/8`
 pub fn cidr(text: &str) -> Vec<String> {
     if text.parse::<ipnet::IpNet>().is_ok() {
         Vec::new()
     } else {
-        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_string()]
+        vec![NO_CIDR.to_string()]
     }
 }
 
@@ -553,5 +567,23 @@ mod tests {
         assert!(percent("12%").is_empty() && !percent("12").is_empty());
         assert_eq!(generate("web-", 0), "web-bbbbb");
         assert_eq!(generate(&"x".repeat(80), 1).len(), 63);
+    }
+
+    #[test]
+    fn ranges_have_one_form() {
+        for (text, wrong) in [
+            ("10.0.0.0/8", None),
+            ("2001:db8::/64", None),
+            ("0.0.0.0/0", None),
+            ("10.0.0.0", Some(NO_CIDR)),
+            ("10.0.0.0/33", Some(NO_CIDR)),
+            ("010.0.0.0/8", Some("must not have leading 0s in IP or prefix length")),
+            ("10.0.0.0/08", Some("must not have leading 0s in IP or prefix length")),
+            ("::ffff:10.0.0.0/104", Some("must not have an IPv4-mapped IPv6 address")),
+            ("10.0.0.1/8", Some("must not have bits set beyond the prefix length")),
+            ("2001:DB8::/64", Some("must be in canonical form (\"2001:db8::/64\")")),
+        ] {
+            assert_eq!(canonical_cidr(text).first().map(String::as_str), wrong, "{text}");
+        }
     }
 }
