@@ -285,3 +285,68 @@ fn pretend(step: Step, found: Option<Arc<Object>>) -> Result<Done, Status> {
         (Step::Remove(last, _), _) => Done::Removed(last, None),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mk8s_api::registry::Resource;
+    use mk8s_store::SledStore;
+    use serde_json::json;
+
+    use super::*;
+    use crate::crd;
+    use crate::turns::Turns;
+    use crate::watch_cache::{Cache, CacheFollower};
+
+    struct Labels<'a>(&'a Arc<Resource>);
+
+    impl Attempt for Labels<'_> {
+        async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+            let (found, mut new) = (current.object.clone().unwrap(), current.value.clone());
+            new["metadata"]["labels"] = json!({"seen": "yes"});
+            let printed = Printed::of_fields(self.0, &found, &["metadata"], &new, current.managed())?;
+            Ok(Step::Put(printed, Vec::new()))
+        }
+    }
+
+    /// Megabytes wait with a long object, for few at once; others let the next one work while the store writes.
+    #[tokio::test]
+    async fn a_turn_is_kept_while_a_long_object_is_written() {
+        let (resource, long) = crd::long_car();
+        let mut short = long.clone();
+        short["spec"] = json!({});
+        for (car, is_long) in [(long, true), (short, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = SledStore::open(dir.path()).unwrap();
+            let cache = Cache::new(std::iter::once(&resource), store.current_revision());
+            let cars = cache.resource("example.org", "cars").unwrap();
+            let key = cars.key("", "a");
+            let printed = Printed::of(&resource, &car, &Managed::NOBODY).unwrap();
+            let (op, _) = printed.put(key.clone(), Expect::Absent);
+            let committed = write::commit(&store, SmallVec::from_iter([op])).await;
+            assert!(committed.is_ok());
+            let follower = CacheFollower::new(&cache);
+            let loaded = store.load().unwrap();
+            loaded.entries.into_iter().for_each(|entry| follower.load(entry));
+            store.follow(loaded.revision, Box::new(follower)).unwrap();
+            cache.serve(&resource, &crd::read);
+            assert_eq!(cars.get_key(&key).unwrap().is_longer_than_stored(), is_long);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let turn = Turns::new(1).take(None, deadline).await.unwrap();
+            let target = Target {
+                store: &store,
+                cache: &cars,
+                known_as: None,
+                key,
+                deadline,
+                dry_run: false,
+                reads: Reads::Whole,
+                looks: true,
+                turn: Some(&turn),
+            };
+            let done = guaranteed_update(target, &mut Labels(&resource)).await;
+            assert!(matches!(done, Ok(Done::Written(Written::Stored(_)))));
+            assert_eq!(turn.give_back(), is_long);
+        }
+    }
+}

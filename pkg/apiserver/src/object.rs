@@ -484,6 +484,26 @@ mod tests {
         );
     }
 
+    /// A text is stored with its managers: where both do not fit, it is left as it is.
+    #[test]
+    fn there_is_room_for_a_text_with_its_managers() {
+        let resource = mk8s_api::registry::find("", "v1", "configmaps").expect("a row");
+        let owned = |size: usize| {
+            let fields = serde_json::json!({format!("f:{}", "k".repeat(size)): {}});
+            let managers = serde_json::json!([{"apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields, "operation": "Update"}]);
+            Managed::from_value(&managers).expect("managers")
+        };
+        let long = "x".repeat(ROOM - (1 << 20));
+        let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": long}});
+        for (managers, has_room) in [(512 << 10, true), (2 << 20, false)] {
+            let made = crate::write::object_at(resource.clone(), "/registry/core/configmaps/a/a".into(), &map, 7, 7);
+            let mut object = made.expect("an object");
+            object.managed = owned(managers);
+            let stored = Object::new(resource.clone(), object.entry(), None);
+            assert_eq!(object.read_from(&stored, false).is_longer_than_stored(), !has_room);
+        }
+    }
+
     #[test]
     fn metadata_alone_has_the_revision_asked_for() {
         let resource = mk8s_api::registry::builtin()
