@@ -78,8 +78,7 @@ pub async fn objects(state: &State, row: &Row, mut found: Vec<Arc<Object>>) -> R
     let Some(webhook) = row.webhook() else {
         return Ok(found);
     };
-    let first = format!("{{\"apiVersion\":\"{}\",", row.api_version);
-    let differs = |at: &usize| !found[*at].json.starts_with(first.as_bytes());
+    let differs = |at: &usize| !found[*at].is_in(&row.api_version);
     let places: Vec<usize> = (0..found.len()).filter(differs).collect();
     let mut rest = places.as_slice();
     while !rest.is_empty() {

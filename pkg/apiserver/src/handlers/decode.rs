@@ -280,13 +280,28 @@ pub fn another_kind(row: &Row, kind: &str, name: &str) -> Status {
     Status::invalid(row.group(), kind, name, &[error])
 }
 
+/// The version and kind that a custom object names; in doubt its text is shown.
+///
+/// # Errors
+/// Why it names none, in upstream's words.
+pub fn names_of_custom<'v, 't>(
+    value: &'v Value,
+    text: impl FnOnce() -> Cow<'t, [u8]>,
+) -> Result<(&'v str, &'v str), String> {
+    let (api_version, kind) = names(value).map_err(|why| format!("{NO_KIND}: {why}"))?;
+    if kind.is_empty() {
+        return Err(missing("Kind", &text()));
+    }
+    if api_version.matches('/').count() > 1 {
+        return Err(format!("{GROUPS_TWICE}: {api_version}"));
+    }
+    Ok((api_version, kind))
+}
+
 /// What a custom object has to say of itself, which nobody fills in.
 fn check_custom(value: &Value, row: &Row, expected: &Expected<'_>, body: &[u8]) -> Result<(), Status> {
-    let kind = meta::kind(value);
-    if kind.is_empty() {
-        return Err(unrecognized(expected, &missing("Kind", body), body));
-    }
-    let api_version = meta::api_version(value);
+    let said = names_of_custom(value, || body.into());
+    let (api_version, kind) = said.map_err(|why| unrecognized(expected, &why, body))?;
     check_names(api_version, row.kind(), expected, body)?;
     if api_version.is_empty() {
         return Err(other_version("", expected));

@@ -10,7 +10,7 @@ use mk8s_api::status::{FieldError, Status};
 use mk8s_api::{go, meta, patch};
 use serde_json::Value;
 
-use super::decode::{GROUPS_TWICE, NO_KIND, go_kind, missing};
+use super::decode::go_kind;
 use super::identity::{self, Said, Wanted};
 use super::update::{check_name, check_revision};
 use super::{answer, apply as server_side, decode};
@@ -335,13 +335,8 @@ fn settle_identity(
 
 /// A custom object says all that it is, but in its status, where nobody looks.
 fn check_custom(call: &Call, part: Part, new: &Value, refused: impl Fn(String) -> Status) -> Result<(), Status> {
-    let (api_version, kind) = decode::names(new).map_err(|why| refused(format!("{NO_KIND}: {why}")))?;
-    if kind.is_empty() {
-        return Err(refused(missing("Kind", new.to_string().as_bytes())));
-    }
-    if api_version.matches('/').count() > 1 {
-        return Err(refused(format!("{GROUPS_TWICE}: {api_version}")));
-    }
+    let said = decode::names_of_custom(new, || new.to_string().into_bytes().into());
+    let (api_version, kind) = said.map_err(&refused)?;
     if new.get("apiVersion").is_some_and(Value::is_null) {
         let why = ".apiVersion accessor error: <nil> is of the type <nil>, expected string";
         return Err(refused(why.into()));
