@@ -62,8 +62,8 @@ pub fn fault(text: &[u8]) -> Option<String> {
     }
 }
 
-/// A text that has no fault with the replacement character for each escaped surrogate that has no other half, as Go's reader takes it, and
-/// ours does not; none where there is no such.
+/// A text that has no fault with the replacement character for each escaped surrogate that has no other half, as Go's reader
+/// takes it, and ours does not; none where there is no such.
 ///
 /// ```
 /// use mk8s_api::codec::syntax;

@@ -15,7 +15,7 @@ use mk8s_api::status::Status;
 use serde_json::Value;
 
 use super::answer;
-use super::decode::{go_kind, told};
+use super::decode::{go_kind, undecoded};
 use super::patch::conformed;
 use super::update::{check_name, check_revision, may_create};
 use crate::call::Call;
@@ -127,7 +127,7 @@ fn decode(body: &[u8], validation: Validation) -> Result<Decoded, Status> {
             true => Encoding::Json,
             false => Encoding::Yaml,
         };
-        let why = told(error, encoding, "");
+        let why = undecoded(error, encoding, "");
         Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}"))
     };
     let decoded = decoded.map_err(why)?;

@@ -30,7 +30,7 @@ impl From<FieldValidation> for Validation {
 /// Where a text does not say what it is.
 pub const NO_KIND: &str = "couldn't get version/kind; json parse error";
 /// Of what should be a group and a version.
-pub const GROUPS_TWICE: &str = "unexpected GroupVersion string";
+pub const NO_GROUP_VERSION: &str = "unexpected GroupVersion string";
 
 /// The kind a body is expected to be.
 pub struct Expected<'a> {
@@ -172,7 +172,7 @@ fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body:
     match error {
         DecodeError::Syntax(why) if encoding == Encoding::Yaml => unrecognized(expected, &why, body),
         DecodeError::Syntax(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
-        DecodeError::TooDeep => cannot_be_handled(expected, &told(error, encoding, expected.kind)),
+        DecodeError::TooDeep => cannot_be_handled(expected, &undecoded(error, encoding, expected.kind)),
         DecodeError::Type(why) => match what_it_says(encoding, body) {
             Err(why) => unrecognized(expected, &format!("{NO_KIND}: {why}"), body),
             Ok((api_version, kind)) => match check_names(&api_version, &kind, expected, body) {
@@ -188,7 +188,7 @@ fn failed(encoding: Encoding, expected: &Expected<'_>, error: DecodeError, body:
 }
 
 /// Why a text is no object, and how deep one may be; who writes a definition thinks of its schema's levels.
-pub fn told(error: DecodeError, encoding: Encoding, kind: &str) -> String {
+pub fn undecoded(error: DecodeError, encoding: Encoding, kind: &str) -> String {
     if error != DecodeError::TooDeep {
         return error.to_string();
     }
@@ -209,7 +209,7 @@ fn what_it_says(encoding: Encoding, body: &[u8]) -> Result<(String, String), Str
         Encoding::Yaml => codec::yaml::decode(body, None, Validation::Ignore),
         _ => codec::json::decode(body, None, Validation::Ignore),
     };
-    let value = decoded.map_err(|error| told(error, encoding, ""))?.value;
+    let value = decoded.map_err(|error| undecoded(error, encoding, ""))?.value;
     names(&value).map(|(api_version, kind)| (api_version.to_string(), kind.to_string()))
 }
 
@@ -293,7 +293,7 @@ pub fn names_of_custom<'v, 't>(
         return Err(missing("Kind", &text()));
     }
     if api_version.matches('/').count() > 1 {
-        return Err(format!("{GROUPS_TWICE}: {api_version}"));
+        return Err(format!("{NO_GROUP_VERSION}: {api_version}"));
     }
     Ok((api_version, kind))
 }
@@ -339,7 +339,7 @@ fn check_names(api_version: &str, kind: &str, expected: &Expected<'_>, body: &[u
         return Ok(());
     }
     if api_version.matches('/').count() > 1 {
-        let why = format!("{GROUPS_TWICE}: {api_version}");
+        let why = format!("{NO_GROUP_VERSION}: {api_version}");
         return Err(unrecognized(expected, &why, body));
     }
     let said = (
@@ -475,7 +475,7 @@ fn check_delete_options(api_version: &str, kind: &str, body: &[u8]) -> Result<()
         said => said,
     };
     let why = if api_version.matches('/').count() > 1 {
-        format!("{GROUPS_TWICE}: {api_version}")
+        format!("{NO_GROUP_VERSION}: {api_version}")
     } else if api_version.ends_with('/') {
         missing("apiVersion", body)
     } else if matches!(kind, "" | "DeleteOptions") {

@@ -4,7 +4,7 @@ use mk8s_api::registry::go_type;
 use mk8s_api::{meta, schema};
 use serde_json::Value;
 
-use super::decode::{GROUPS_TWICE, NO_KIND, missing, names, unregistered};
+use super::decode::{NO_GROUP_VERSION, NO_KIND, missing, names, unregistered};
 
 /// The kind that is wanted, of a scheme that knows the built-in ones.
 pub struct Wanted<'a> {
@@ -31,7 +31,7 @@ pub fn said(value: &Value, wanted: &Wanted<'_>) -> Result<Said, String> {
     let own = go_type(wanted.group, wanted.kind);
     let unknown = |said: &str| Err(format!("converting ({said}) to ({own}): unknown conversion"));
     if api_version.matches('/').count() > 1 {
-        return Err(format!("{GROUPS_TWICE}: {api_version}"));
+        return Err(format!("{NO_GROUP_VERSION}: {api_version}"));
     }
     let (group, version) = match meta::split_api_version(api_version) {
         ("", "") if !wanted.internal => (wanted.group, wanted.version),
