@@ -57,6 +57,11 @@ small_enough() {
   echo "the binary has $((size / 1024)) KiB"
   ((size <= 32 * 1024 * 1024))
 }
+# Addresses of functions are written once, at the start: .cargo/config.toml leaves that to the linker.
+read_only_after_start() {
+  readelf --dynamic --segments --wide "$CARGO_TARGET_DIR/release/mk8s" |
+    awk '/FLAGS_1.* NOW/ { now = 1 } /GNU_RELRO/ { relro = 1 } END { exit !(now && relro) }'
+}
 # Adds up what cargo's test runners say of themselves.
 count_tests() {
   local log=$1
@@ -85,6 +90,7 @@ rm -f "$log"
 echo "== end to end"
 if cargo build --release --bin mk8s; then
   step "the binary's size" small_enough
+  step "the binary's addresses" read_only_after_start
   log=$(mktemp)
   tests/e2e/run.sh "$CARGO_TARGET_DIR/release/mk8s" | tee "$log"
   read -r e2e_passed e2e_failed < <(sed -n 's/^e2e: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
