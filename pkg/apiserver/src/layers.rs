@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::Response;
 use http::request::Parts;
+use http_body::Body as _;
 use mk8s_api::status::Status;
 use mk8s_api::time;
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use crate::filters::impersonation;
 use crate::guarded::Guarded;
 use crate::identity::User;
 use crate::limits::Permit;
+use crate::pieces;
 use crate::receive;
 use crate::request::{Query, RequestInfo};
 use crate::state::State;
@@ -164,7 +166,7 @@ fn impersonate(request: &mut Request) -> Result<(), Status> {
 
 fn limit(request: &mut Request) -> Result<(), Status> {
     // Components of this process are few, and have no one to be protected from. A body is received first.
-    if request.inside || request.waits_for_body || is_long_running(&request.info) {
+    if request.inside || request.waits_for_body || is_long_running(&request.info) || is_probe(&request.info) {
         return Ok(());
     }
     let state = &request.state;
@@ -178,6 +180,12 @@ fn limit(request: &mut Request) -> Result<(), Status> {
     let place = receive::place(pool, &request.user, full).inspect_err(|_| state.metrics().dropped());
     request.guard.permit = Some(place?);
     Ok(())
+}
+
+/// Whoever asks whether the server is well costs nothing, and must hear it however much others ask: upstream's flow schema
+/// `probes` exempts the same.
+fn is_probe(info: &RequestInfo) -> bool {
+    !info.is_resource && ["/healthz", "/livez", "/readyz"].contains(&&*info.path)
 }
 
 fn writes(info: &RequestInfo) -> bool {
@@ -196,6 +204,16 @@ fn is_long_running(info: &RequestInfo) -> bool {
 impl Guard {
     pub fn of(permit: Permit) -> Self {
         Self { permit: Some(permit) }
+    }
+
+    /// Hangs it on an answer of this server's own. A short one is done when it is made, whoever reads it when; of one that is
+    /// made while it is read nobody knows the length.
+    pub fn hang_on_own(self, response: Response<Body>) -> Response<Body> {
+        let length = response.body().size_hint().exact();
+        match length.is_some_and(|length| length < pieces::FROM as u64) {
+            true => response,
+            false => self.hang_on(response),
+        }
     }
 
     /// Hangs it on an answer.

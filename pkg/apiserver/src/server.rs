@@ -189,7 +189,7 @@ impl ApiServer {
                 nonresource::handle(state, info, parts, query).await?
             }
         };
-        let response = guard.hang_on(response);
+        let response = guard.hang_on_own(response);
         let response = match account {
             Some(account) => account.count(response, relayed),
             None => response,

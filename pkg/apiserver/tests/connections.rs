@@ -277,3 +277,20 @@ async fn nobody_has_more_requests_at_once_on_a_connection_than_upstream_gives_hi
     assert_eq!(answered, unread[0].status());
     served.stop.cancel();
 }
+
+/// One connection of nobody's kept all of nobody's places: load balancers took the server out.
+#[tokio::test]
+async fn who_reads_no_short_answers_keeps_nobody_s_place() {
+    let served = Served::start(0, Duration::from_secs(60)).await;
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let mut client = served.connect("h2", 0).await;
+        for _ in 0..100 {
+            unread.push(client.get("/version", "").await.unwrap());
+        }
+    }
+    for path in ["/readyz", "/livez", "/healthz", "/version"] {
+        assert_eq!(served.code("h2", path, "").await, unread[0].status().as_u16(), "{path}");
+    }
+    served.stop.cancel();
+}

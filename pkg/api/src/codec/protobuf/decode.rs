@@ -32,6 +32,9 @@ impl<'b> Envelope<'b> {
     /// Reads what an envelope says of its object; the fields of `kind` are empty where it names none.
     pub fn open(bytes: &'b [u8]) -> Result<Envelope<'b>, ProtobufError> {
         let unknown = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?;
+        if unknown.is_empty() {
+            return Err(ProtobufError::Empty);
+        }
         let mut reader = Reader::new(unknown, "Unknown");
         let (mut kind, mut raw) = (Kind::default(), &[][..]);
         while let Some((number, wire_type)) = reader.key()? {

@@ -28,6 +28,9 @@ pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 pub enum ProtobufError {
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     Magic,
+    /// There is nothing behind the magic.
+    #[error("empty body")]
+    Empty,
     #[error("unexpected EOF")]
     Truncated,
     #[error("proto: {message}: illegal tag or wire type {number}")]
@@ -111,7 +114,8 @@ mod tests {
             let _ = decode(&whole[..end]);
         }
         assert_eq!(decode(b"{}"), Err(ProtobufError::Magic));
-        assert_eq!(decode(b"k8s\0"), Err(ProtobufError::NoKind));
+        assert_eq!(decode(b"k8s\0"), Err(ProtobufError::Empty));
+        assert_eq!(decode(b"k8s\0\x12\0"), Err(ProtobufError::NoKind));
         let custom = envelope("example.com/v1", "Thing", b"");
         assert!(matches!(decode(&custom), Err(ProtobufError::UnknownKind { .. })));
     }
