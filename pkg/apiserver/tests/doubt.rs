@@ -28,6 +28,10 @@ const TAKEN: usize = 5;
 /// Somebody else always writes flow objects first.
 const FLOWS_CONFLICT: usize = 6;
 
+fn puts_flow(op: &Op) -> bool {
+    op.key.contains("/flowcontrol.") && matches!(op.change, Change::Put { .. })
+}
+
 /// The embedded store, of which the next answer is lost when told so, or all others.
 struct Doubtful {
     inner: SledStore,
@@ -95,7 +99,7 @@ impl Store for Doubtful {
                 let key = txn.ops[0].key.clone();
                 Answer::now(Err(TxnError::Conflict { key, actual: None }))
             }
-            FLOWS_CONFLICT if let Some(op) = txn.ops.iter().find(|op| op.key.contains("/flowcontrol.")) => {
+            FLOWS_CONFLICT if let Some(op) = txn.ops.iter().find(|op| puts_flow(op)) => {
                 let key = op.key.clone();
                 Answer::now(Err(TxnError::Conflict { key, actual: None }))
             }
@@ -261,8 +265,8 @@ async fn who_writes_flow_objects_keeps_the_api_s_own_service_from_nobody() {
         "/api/v1/namespaces/default/services/kubernetes",
         "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
     );
-    assert_eq!(api.delete(flow, None).await.0, 200);
     store.set(FLOWS_CONFLICT);
+    assert_eq!(api.delete(flow, None).await.0, 200);
     assert_eq!(api.delete(service, None).await.0, 200);
     let again = async {
         while api.get(service).await.0 != 200 {
