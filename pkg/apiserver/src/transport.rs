@@ -124,7 +124,8 @@ async fn connection<H, F>(
     }
 }
 
-fn http2_builder(carrier: Carrier, streams: u32) -> http2::Builder<Carrier> {
+fn http2_builder(carrier: Carrier, peer: &Peer) -> http2::Builder<Carrier> {
+    let streams = peer.user.as_ref().map_or(STREAMS, |_| STREAMS_OF_COMPONENTS);
     let mut builder = http2::Builder::new(carrier);
     builder
         .timer(TokioTimer::new())
@@ -156,7 +157,7 @@ where
     H: Fn(Request<Body>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let streams = peer.user.as_ref().map_or(STREAMS, |_| STREAMS_OF_COMPONENTS);
+    let builder = http2_builder(carrier.clone(), &peer);
     let activity = Activity::new();
     let (requests, weighs) = (activity.clone(), carrier.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -167,14 +168,13 @@ where
         let weighs = weighs.clone();
         async move {
             let response = weighs.weigh(handled.await);
-            let response = response.map(|body| Guarded { body, _guard: busy });
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Guarded { body, _guard: busy }))
         }
     });
     let (io, drain) = gathered(stream);
     let overdue = carrier.overdue();
     tokio::pin!(overdue);
-    let serving = http2_builder(carrier, streams).serve_connection(TokioIo::new(io), service);
+    let serving = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let mut stopping = false;
     let deadline = tokio::time::sleep(SILENCE);
