@@ -621,3 +621,33 @@ async fn events_past_their_time_go_in_batches() {
     let transactions = revision(&now) - revision(&list);
     assert!(transactions < MANY / 10, "{transactions} transactions");
 }
+
+/// As a file of another version of the same kind does with `kubectl patch --patch-file`: upstream reads what it says that it is.
+#[tokio::test]
+async fn a_patched_text_may_be_in_another_version_of_its_kind() {
+    let api = Api::open().await;
+    let autoscalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    assert_eq!(api.post(autoscalers, &autoscaler).await.0, 201);
+    let path = format!("{autoscalers}/a");
+    let merge = "application/merge-patch+json";
+    let change = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+        "spec": {"maxReplicas": 7, "targetCPUUtilizationPercentage": 33}});
+    let (code, patched) = api.patch(&path, merge, &change).await;
+    assert_eq!(
+        (code, &patched["apiVersion"]),
+        (200, &json!("autoscaling/v2")),
+        "{patched}"
+    );
+    assert_eq!(patched["spec"]["maxReplicas"], 7);
+    assert_eq!(
+        patched["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        33
+    );
+    // Of another kind it is none.
+    let change = json!({"apiVersion": "autoscaling/v1", "kind": "Scale"});
+    assert_eq!(api.patch(&path, merge, &change).await.0, 422);
+    let change = json!({"apiVersion": "apps/v1"});
+    assert_eq!(api.patch(&path, merge, &change).await.0, 422);
+}

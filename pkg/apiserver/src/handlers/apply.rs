@@ -226,7 +226,7 @@ fn applied(
     let mut new = match object {
         Some(object) => {
             let refused = |why: String| unconverted(call, &applying.configuration, &why);
-            conformed(call, object, codec::convert, &[], refused, options, warnings)?
+            conformed(&call.row, object, codec::convert, &[], refused, options, warnings)?
         }
         None => live.into_owned(),
     };

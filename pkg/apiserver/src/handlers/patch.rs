@@ -1,5 +1,7 @@
 //! patch: read, change, write, and again when something came between.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -20,6 +22,7 @@ use crate::managers;
 use crate::options::{FieldValidation, WriteOptions};
 use crate::part;
 use crate::pipeline::{self, Part};
+use crate::rows::Row;
 
 /// The ways to say what changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,15 +235,19 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         }
         self::apply(call, patch, &mut shown)?;
         let refused = |why| unfit(&patch.shown(call, current), why);
-        settle_identity(call, part, patch, &mut shown, refused, warnings)?;
+        let other = other_version(call, patch, &shown);
+        if other.is_none() {
+            settle_identity(call, part, patch, &mut shown, refused, warnings)?;
+        }
+        let row = other.as_deref().unwrap_or(&call.row);
         // A strategic merge goes into the type as a tree, others as a text.
         let conform = match kind {
             PatchType::Strategic => codec::convert,
             _ => codec::conform,
         };
-        let mut new = conformed(call, shown, conform, &patch.problems, refused, options, warnings)?;
+        let mut new = conformed(row, shown, conform, &patch.problems, refused, options, warnings)?;
         check_name(call, &new)?;
-        call.row.to_stored(&mut new);
+        row.to_stored(&mut new);
         check_revision(call, &new, current)?;
         Ok(new.into())
     });
@@ -253,7 +260,7 @@ type Conform = fn(Value, &Schema, Validation) -> Result<Decoded, DecodeError>;
 
 /// The patched tree as its type has it; `problems` were found on the way to it.
 pub fn conformed(
-    call: &Call,
+    row: &Row,
     patched: Value,
     conform: Conform,
     problems: &[String],
@@ -261,12 +268,12 @@ pub fn conformed(
     options: WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let Some(schema) = call.row.form() else {
+    let Some(schema) = row.form() else {
         return Ok(patched);
     };
     let decoded = conform(patched, schema, options.field_validation.into());
     let mut decoded = decoded.map_err(|error| refused(error.to_string()))?;
-    let more = call.row.admit(&mut decoded.value);
+    let more = row.admit(&mut decoded.value);
     let more = more.map_err(|error| refused(error.to_string()))?;
     let all: Vec<String> = problems.iter().cloned().chain(decoded.problems).chain(more).collect();
     judge(all, options.field_validation, refused, warnings)?;
@@ -293,6 +300,21 @@ fn judge(
 /// A patch after which the object is none of its kind.
 pub fn unfit(shown: &str, why: String) -> Status {
     Status::invalid("", "", "", &[FieldError::invalid("patch", shown, why)])
+}
+
+/// The other version of the same built-in kind that a patched text says it is in: it is decoded as that, and converted.
+fn other_version(call: &Call, patch: &Patch, patched: &Value) -> Option<Arc<Row>> {
+    let (api_version, kind) = (meta::api_version(patched), meta::kind(patched));
+    let is_it = kind.is_empty() || kind == call.row.kind();
+    if api_version == call.row.api_version || !is_it || patch.kind == PatchType::Strategic || call.row.schema.is_none()
+    {
+        return None;
+    }
+    let (group, version) = meta::split_api_version(api_version);
+    let registry = call.server.registry();
+    let other = registry.rows().get(group, version, call.row.plural())?;
+    let is_other = other.api_version != call.row.api_version && Arc::ptr_eq(&other.resource, &call.row.resource);
+    is_other.then(|| other.clone())
 }
 
 /// What a patched object says of its kind. A strategic merge goes into the kind whatever it says; other patches make a text,
