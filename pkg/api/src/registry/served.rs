@@ -139,14 +139,16 @@ impl Served {
         self.name == stored.name && self.group == stored.group
     }
 
-    /// Makes the stored form of an object of this version. What the version leaves unsaid is its own matter and is filled in
-    /// first; what the stored version adds comes after.
+    /// Makes the stored form of an object of this version. What a built-in version leaves unsaid is its own matter and is filled
+    /// in first; what the stored version adds comes after. A custom object is checked in the version that it came in, and filled
+    /// in for that.
     pub fn to_stored(&self, stored: &Served, object: &mut Value) {
         if self.is_stored_as(stored) {
             return;
         }
-        // Of what comes in, that has been done, and refused where there was no room.
-        let _ = self.fill(object);
+        if self.custom.is_none() {
+            (self.default)(object);
+        }
         if let Some(convert) = &self.convert {
             (convert.to_stored)(object);
         }
