@@ -271,6 +271,8 @@ async fn flow_control_is_as_it_was_in_a_minute() {
     const LEVEL: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/system";
     const SCHEMA: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all";
     let api = Api::open().await;
+    // The keeper's first look is no later than that.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let merge = "application/merge-patch+json";
     let changed = json!({"spec": {"limited": {"nominalConcurrencyShares": 7}}});
     assert_eq!(api.patch(LEVEL, merge, &changed).await.0, 200);
