@@ -709,17 +709,40 @@ async fn the_status_of_an_object_that_is_shown_without_all_of_its_defaults_is_wr
     held["status"] = json!({"a": "z"});
     written(api.put(&one, &held).await, json!({"a": "c", "phase": "new"})).await;
     assert_eq!(api.get(&one).await.1["metadata"]["labels"], json!({"a": "b"}));
-    // Nor does the other version keep a finalizer on.
+}
+
+/// An operator may speak another version than the stored one.
+#[tokio::test]
+async fn no_version_keeps_a_finalizer_on_an_object_that_is_shown_without_all_of_its_defaults() {
+    let api = Api::open().await;
+    assert_eq!(api.post(CRDS, &definition()).await.0, 201);
+    until(&api, "cars.example.org", "Established", "True").await;
+    let mut long = car("a", "red");
+    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
+    assert_eq!(api.post(CARS, &long).await.0, 201);
+    let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "color": {"type": "string"}, "l": {"type": "array", "items": item}}}}});
+    let changed = [0, 1].map(|version| {
+        let place = format!("/spec/versions/{version}/schema/openAPIV3Schema");
+        json!({"op": "replace", "path": place, "value": schema})
+    });
+    let (code, changed) = api.patch(&path, "application/json-patch+json", &json!(changed)).await;
+    assert_eq!(code, 200, "{changed}");
+    shows(&api, &one, "/spec/l/0/a", &"x".repeat(1000).into()).await;
     let other = one.replace("/v1/", "/v1beta1/");
-    let relabelled = json!({"metadata": {"labels": {"a": "c"}}});
-    let patched = api.patch(&other, MERGE, &relabelled).await;
-    assert_eq!(patched.0, 200, "{}", patched.1["message"]);
-    written(
-        api.patch(&one, MERGE, &relabelled).await,
-        json!({"a": "c", "phase": "new"}),
-    )
-    .await;
-    assert_eq!(api.get(&one).await.1["metadata"]["labels"], json!({"a": "c"}));
+    for finalizers in [json!(["example.org/held"]), Value::Null] {
+        let (code, patched) = api
+            .patch(&other, MERGE, &json!({"metadata": {"finalizers": finalizers}}))
+            .await;
+        assert_eq!(code, 200, "{}", patched["message"]);
+        assert_eq!(patched["metadata"]["finalizers"], finalizers);
+        assert_eq!(
+            patched["spec"]["l"].as_array().map(|items| items[59_999].clone()),
+            Some(json!({}))
+        );
+    }
 }
 
 #[tokio::test]
