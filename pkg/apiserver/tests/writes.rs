@@ -645,6 +645,15 @@ async fn a_patched_text_may_be_in_another_version_of_its_kind() {
         patched["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
         33
     );
+    // What names no kind is of the one that is asked for.
+    let change = json!({"apiVersion": "autoscaling/v1", "kind": null, "spec": {"maxReplicas": 8}});
+    assert_eq!(api.patch(&path, merge, &change).await.0, 200);
+    let (_, read) = api.get(&path).await;
+    let named = json!({"apiVersion": read["apiVersion"], "kind": read["kind"], "spec": read["spec"]["maxReplicas"]});
+    assert_eq!(
+        named,
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": 8})
+    );
     // Of another kind it is none.
     let change = json!({"apiVersion": "autoscaling/v1", "kind": "Scale"});
     assert_eq!(api.patch(&path, merge, &change).await.0, 422);

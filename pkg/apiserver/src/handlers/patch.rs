@@ -236,8 +236,10 @@ pub async fn patch_part(call: &Call, body: Bytes, part: Part) -> Result<Response
         self::apply(call, patch, &mut shown)?;
         let refused = |why| unfit(&patch.shown(call, current), why);
         let other = other_version(call, patch, &shown);
-        if other.is_none() {
-            settle_identity(call, part, patch, &mut shown, refused, warnings)?;
+        match &other {
+            // It may say no kind.
+            Some(other) => meta::set(&mut shown, &["kind"], other.kind()),
+            None => settle_identity(call, part, patch, &mut shown, refused, warnings)?,
         }
         let row = other.as_deref().unwrap_or(&call.row);
         // A strategic merge goes into the type as a tree, others as a text.

@@ -22,7 +22,7 @@ struct Pin {
     since: Instant,
     /// Of keys that begin with it; of others it may know too much.
     prefix: Arc<str>,
-    /// The last revision that it or an older one shows.
+    /// The last revision of which it or an older one holds objects.
     up_to: u64,
     /// Bytes of replaced objects that are in memory for it or for older ones: they go with it at the latest.
     keeps: u64,
@@ -76,7 +76,7 @@ impl Pins {
                 revision: snapshot.revision,
                 since: now,
                 prefix: snapshot.prefix().clone(),
-                up_to: self.pins.back().map_or(0, |last| last.up_to).max(snapshot.revision),
+                up_to: self.pins.back().map_or(0, |last| last.up_to).max(snapshot.taken_at),
                 keeps,
                 map: snapshot.map.clone(),
             });
@@ -84,11 +84,13 @@ impl Pins {
         self.take_overdue(now)
     }
 
-    /// What keys with a prefix were at a revision, if one of these knows, and how many bytes of it may be no more.
-    pub fn find(&self, revision: u64, prefix: &str) -> Option<(&Map, u64)> {
+    /// What keys with a prefix were at a revision, if one of these knows; up to which revision it holds objects at most, and
+    /// how many bytes of it may be no more.
+    pub fn find(&self, revision: u64, prefix: &str) -> Option<(&Map, u64, u64)> {
         let place = self.pins.iter().position(|pin| pin.shows(revision, prefix))?;
         let apart = self.pins.range(place..).map(|pin| pin.keeps).sum();
-        Some((&self.pins[place].map, apart))
+        let pin = &self.pins[place];
+        Some((&pin.map, pin.up_to, apart))
     }
 
     /// Takes out all.
