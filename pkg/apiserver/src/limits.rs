@@ -1,6 +1,6 @@
-//! How many requests are worked on at once, and how many of them are one user's. A permit lasts until the answer's body is
-//! sent, but no longer than the request's deadline: who never reads his answer keeps nobody else's place, and loses his
-//! connection in the end (`pieces.rs`). Nor can he take all places at once: administrators need none (upstream exempts
+//! How many requests are worked on at once, and how many of them are one user's. A permit lasts until the answer is
+//! made, if it is a short one, else until it is sent, but no longer than the request's deadline: who never reads his answer
+//! keeps nobody else's place, and loses his connection in the end (`pieces.rs`) if it is long. Nor can he take all places at once: administrators need none (upstream exempts
 //! `system:masters`; here admin.conf, which is of kubeadm's group, must not be shut out either); nodes and the cluster's own
 //! accounts have a quarter of them to themselves; and of the rest one user, or all service accounts of one namespace, has at
 //! most a third.

@@ -590,16 +590,25 @@ async fn what_is_read_is_made_of_what_is_stored_however_often_the_schema_changes
     }
 }
 
+/// A car with so many items that there is no room for the defaults that `defaulted_item` gives each.
+fn long_car() -> Value {
+    let mut long = car("a", "red");
+    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
+    long
+}
+
+fn defaulted_item() -> Value {
+    json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}})
+}
+
 /// What there is no room for may not keep an object from its end.
 #[tokio::test]
 async fn an_object_that_is_shown_without_all_of_its_defaults_can_go() {
     let api = Api::open().await;
     define_in_one_version(&api).await;
-    let mut long = car("a", "red");
-    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
-    assert_eq!(api.post(CARS, &long).await.0, 201);
+    assert_eq!(api.post(CARS, &long_car()).await.0, 201);
     let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
-    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let item = defaulted_item();
     let schema = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": {
         "type": "object", "properties": {"spec": {"type": "object", "properties": {
             "color": {"type": "string"}, "l": {"type": "array", "items": item}}}}}}]);
@@ -651,11 +660,9 @@ async fn the_status_of_an_object_that_is_shown_without_all_of_its_defaults_is_wr
     open["spec"]["versions"][1]["subresources"] = subresources;
     assert_eq!(api.post(CRDS, &open).await.0, 201);
     until(&api, "cars.example.org", "Established", "True").await;
-    let mut long = car("a", "red");
-    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
-    assert_eq!(api.post(CARS, &long).await.0, 201);
+    assert_eq!(api.post(CARS, &long_car()).await.0, 201);
     let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
-    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let item = defaulted_item();
     let schema = |status: Value| {
         json!({"type": "object", "properties": {"status": {"type": "object", "properties": status},
             "spec": {"type": "object", "properties": {
@@ -717,11 +724,9 @@ async fn no_version_keeps_a_finalizer_on_an_object_that_is_shown_without_all_of_
     let api = Api::open().await;
     assert_eq!(api.post(CRDS, &definition()).await.0, 201);
     until(&api, "cars.example.org", "Established", "True").await;
-    let mut long = car("a", "red");
-    long["spec"]["l"] = json!(vec![json!({}); 60_000]);
-    assert_eq!(api.post(CARS, &long).await.0, 201);
+    assert_eq!(api.post(CARS, &long_car()).await.0, 201);
     let (path, one) = (format!("{CRDS}/cars.example.org"), format!("{CARS}/a"));
-    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1000)}}});
+    let item = defaulted_item();
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
         "color": {"type": "string"}, "l": {"type": "array", "items": item}}}}});
     let changed = [0, 1].map(|version| {
