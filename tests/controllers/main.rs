@@ -17,4 +17,5 @@ mod lease;
 mod namespace;
 mod node;
 mod protection;
+mod roles;
 mod start;

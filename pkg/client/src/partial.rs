@@ -14,9 +14,9 @@ use crate::informer::Informer;
 use crate::informers::Informers;
 use crate::kind::{Kind, Trim};
 
-/// An object of the storage or the networking group, without what nobody here reads of it.
+/// An object, without what nobody here reads of it.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Partial {
     /// As every object's.
     pub metadata: ObjectMeta,
@@ -24,6 +24,10 @@ pub struct Partial {
     pub spec: Option<Spec>,
     /// None before somebody wrote one.
     pub status: Option<Status>,
+    /// Of a ClusterRole: which roles it is made of.
+    pub aggregation_rule: Option<Value>,
+    /// Of a ClusterRole.
+    pub rules: Option<Vec<Value>>,
 }
 
 /// Of a spec.

@@ -13,6 +13,7 @@
 
 pub mod adoption;
 pub mod certificates;
+pub mod cluster_roles;
 pub mod context;
 pub mod delete;
 pub mod deployment;
@@ -83,6 +84,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "pv-protection", "pv-protection-controller", protection::volumes::run;
     "vac-protection", "volumeattributesclass-protection-controller", protection::attributes_classes::run;
     "service-cidrs", "service-cidrs-controller", protection::service_cidrs::run;
+    "clusterrole-aggregation", "clusterrole-aggregation-controller", cluster_roles::run;
     "certificate-approver", "certificate-controller", certificates::approve::run;
     "certificate-signer", "certificate-controller", certificates::sign::run;
     "certificate-cleaner", "certificate-controller", certificates::clean::run;

@@ -41,31 +41,31 @@ fn aggregate(objects: &mut [Value]) {
                 .all(|(key, value)| role["metadata"]["labels"].get(key) == Some(value))
         })
     };
+    // In the order in which the aggregation controller has them, which then finds nothing to change.
+    let mut order: Vec<usize> = (0..objects.len())
+        .filter(|at| objects[*at]["kind"] == "ClusterRole")
+        .collect();
+    order.sort_by_key(|at| objects[*at]["metadata"]["name"].as_str().map(str::to_owned));
     // admin aggregates edit, which aggregates view: each pass carries the rules one level up.
     for _ in 0..3 {
-        let now: Vec<Value> = objects
-            .iter()
-            .filter(|object| object["kind"] == "ClusterRole")
-            .cloned()
-            .collect();
-        for object in objects.iter_mut().filter(|object| !object["aggregationRule"].is_null()) {
-            let selectors = object["aggregationRule"]["clusterRoleSelectors"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
+        for at in &order {
+            if objects[*at]["aggregationRule"].is_null() {
+                continue;
+            }
+            let selectors = objects[*at]["aggregationRule"]["clusterRoleSelectors"].as_array();
             let mut rules: Vec<Value> = Vec::new();
-            for role in &now {
-                if role["metadata"]["name"] != object["metadata"]["name"]
-                    && selectors.iter().any(|selector| selected(selector, role))
+            for selector in selectors.into_iter().flatten() {
+                let parts = order.iter().filter(|part| *part != at).map(|part| &objects[*part]);
+                for rule in parts
+                    .filter(|role| selected(selector, role))
+                    .flat_map(|role| role["rules"].as_array().into_iter().flatten())
                 {
-                    for rule in role["rules"].as_array().into_iter().flatten() {
-                        if !rules.contains(rule) {
-                            rules.push(rule.clone());
-                        }
+                    if !rules.contains(rule) {
+                        rules.push(rule.clone());
                     }
                 }
             }
-            object["rules"] = rules.into();
+            objects[*at]["rules"] = rules.into();
         }
     }
 }
