@@ -19,3 +19,4 @@ mod node;
 mod protection;
 mod roles;
 mod start;
+mod statefulset;

@@ -71,6 +71,8 @@ macro_rules! kinds {
 // Their decoders are made here, and so in the binary once: the components' crates, which do not know each other, would each
 // make their own.
 kinds![
+    apps::ControllerRevision => Trim::NOTHING,
+    apps::DaemonSet,
     apps::Deployment,
     apps::ReplicaSet,
     apps::StatefulSet,

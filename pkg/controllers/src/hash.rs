@@ -12,6 +12,13 @@ pub fn fnv32a(bytes: &[u8]) -> u32 {
     })
 }
 
+/// 32 bit FNV-1: multiplied first.
+pub fn fnv32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| {
+        hash.wrapping_mul(0x0100_0193) ^ u32::from(*byte)
+    })
+}
+
 /// Maps each character into the alphabet.
 pub fn safe_encode(text: &str) -> String {
     text.bytes()
@@ -37,6 +44,7 @@ mod tests {
     fn hash_is_fnv_and_changes_with_the_collision_count() {
         assert_eq!(fnv32a(b""), 0x811c_9dc5);
         assert_eq!(fnv32a(b"a"), 0xe40c_292c);
+        assert_eq!((fnv32(b""), fnv32(b"a")), (0x811c_9dc5, 0x050c_5d7e));
         let template = PodTemplateSpec::default();
         assert_ne!(pod_template(&template, None), pod_template(&template, Some(1)));
         assert!(pod_template(&template, None).bytes().all(|b| ALPHABET.contains(&b)));

@@ -21,8 +21,10 @@ pub mod disruption;
 pub mod driver;
 pub mod endpoints;
 pub mod error;
+pub mod failed_pods;
 pub mod garbage_collector;
 pub mod hash;
+pub mod history;
 pub mod index;
 pub mod job;
 pub mod meta;
@@ -36,6 +38,7 @@ pub mod protection;
 pub mod replicas;
 pub mod replicaset;
 pub mod service_account;
+pub mod statefulset;
 pub mod taint_eviction;
 pub mod token;
 pub mod ttl;
@@ -66,6 +69,7 @@ macro_rules! rows {
 pub const CONTROLLERS: &[Controller] = rows! {
     "replicaset", "replicaset-controller", replicaset::run;
     "deployment", "deployment-controller", deployment::run;
+    "statefulset", "statefulset-controller", statefulset::run;
     "serviceaccount", "service-account-controller", service_account::run;
     "root-ca-publisher", "root-ca-cert-publisher", service_account::run_root_ca;
     "endpointslice", "endpointslice-controller", endpoints::slices::run;

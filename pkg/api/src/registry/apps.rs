@@ -71,7 +71,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .category("all")
             .generation()
             .scale()
-            .status()
-            .support(Support::StoredOnly),
+            .status(),
     ]
 }

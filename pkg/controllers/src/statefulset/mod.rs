@@ -1,0 +1,323 @@
+//! StatefulSets: pods with names, and what belongs to each name.
+//!
+//! Watches StatefulSets, pods, claims and revisions; makes, mends and deletes pods, makes claims and says whom they go with, keeps the
+//! revisions of the template ([`history`]), writes the StatefulSet's status. Pods have fixed names and a pod is made when the API server
+//! has none of its name, so there are never two. Never deletes a claim: that is the garbage collector's, by the claim's owners.
+//! [`plan`] decides, [`identity`] and [`claims`] say what belongs to a name; all pure. This file acts.
+
+mod act;
+mod claims;
+mod identity;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use mk8s_client::{Event, EventRecorder, Index, Informer, Partial, Seen};
+
+use crate::adoption::{self, manager};
+use crate::context::Context;
+use crate::driver::{Driver, Next, Reconcile};
+use crate::error::{Error, Tried};
+use crate::failed_pods::FailedPods;
+use crate::history::{self, History, Parent};
+use crate::meta::{self, Key};
+use crate::{index, pod};
+
+use act::Act;
+use plan::View;
+
+const NAME: &str = "statefulset-controller";
+const WORKERS: usize = 5;
+/// How long a pod that failed stays at most before it is made again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The label that holds a revision's hash.
+const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+
+struct Controller {
+    ctx: Context,
+    sets: Informer<StatefulSet>,
+    all_pods: Informer<Pod>,
+    pods: Index<Pod>,
+    claims: Informer<Partial>,
+    history: History,
+    /// Pods that were made, changed or deleted.
+    seen: Seen<Key>,
+    failed: FailedPods,
+    recorder: EventRecorder,
+}
+
+/// Runs the controller.
+pub async fn run(ctx: Context) -> Result<(), Error> {
+    let (sets, all_pods) = (ctx.informers.of::<StatefulSet>(), ctx.informers.of::<Pod>());
+    let revisions = ctx.informers.of::<ControllerRevision>();
+    let claims = Partial::informer(&ctx.informers, "", "PersistentVolumeClaim", "persistentvolumeclaims");
+    let pods = index::owner(&all_pods);
+    let in_namespace = index::namespace(&sets);
+    let mut driver = Driver::new(NAME, &ctx.scope);
+
+    // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
+    driver.watch(&sets, |event| vec![Key::of(&**event.object())]);
+    driver.watch(&all_pods, {
+        let (sets, in_namespace) = (sets.clone(), in_namespace.clone());
+        move |event| pod_event(event, &sets, &in_namespace)
+    });
+    driver.watch(&revisions, move |event| {
+        history::owners(event, &in_namespace, |set| {
+            set.spec.as_ref().map(|s| s.selector.clone())
+        })
+    });
+    driver.watch(&claims, {
+        let by_claim = sets.index("claims", claim_prefixes);
+        move |event| claim_event(event, &by_claim)
+    });
+
+    let recorder = ctx.recorder(NAME);
+    let controller = Controller {
+        history: History::new(&ctx, revisions),
+        ctx,
+        sets,
+        all_pods,
+        pods,
+        claims,
+        seen: Seen::default(),
+        failed: FailedPods::new(LONGEST_PAUSE),
+        recorder,
+    };
+    driver.run(WORKERS, controller).await
+}
+
+fn pod_event(event: &Event<Pod>, sets: &Informer<StatefulSet>, in_namespace: &Index<StatefulSet>) -> Vec<Key> {
+    let pod = event.object();
+    let mut keys: Vec<Key> = manager::<StatefulSet>(&**pod).into_iter().collect();
+    match event {
+        // Of whomever it was: its name is free.
+        Event::Deleted(_) if keys.is_empty() => keys.extend(named(pod, sets)),
+        Event::Deleted(_) => {}
+        Event::Applied { old, new } => {
+            let before = old.as_deref().and_then(manager::<StatefulSet>);
+            keys.extend(before.filter(|before| Some(before) != keys.first()));
+            if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
+                let selector = |set: &StatefulSet| set.spec.as_ref().map(|s| s.selector.clone());
+                keys.extend(adoption::selecting(&**new, in_namespace, selector));
+            }
+        }
+    }
+    keys
+}
+
+/// The set that would make a pod of this name.
+fn named(pod: &Pod, sets: &Informer<StatefulSet>) -> Option<Key> {
+    let (set, _) = identity::parsed(meta::name(pod))?;
+    let key = Key::new(meta::namespace(pod), set);
+    sets.get(key.ns(), set).map(|_| key)
+}
+
+/// What the names of a set's claims begin with.
+fn claim_prefixes(set: &StatefulSet) -> Vec<String> {
+    let (namespace, name) = (meta::namespace(set), meta::name(set));
+    claims::templates(set)
+        .map(|claim| format!("{namespace}/{}-{name}", meta::name(claim)))
+        .collect()
+}
+
+/// A claim that goes makes room for that of the next pod of its name.
+fn claim_event(event: &Event<Partial>, by_claim: &Index<StatefulSet>) -> Vec<Key> {
+    let Event::Deleted(claim) = event else {
+        return Vec::new();
+    };
+    let Some((prefix, _)) = identity::parsed(meta::name(&**claim)) else {
+        return Vec::new();
+    };
+    let sets = by_claim.get(&format!("{}/{prefix}", meta::namespace(&**claim)));
+    sets.iter().map(|set| Key::of(&**set)).collect()
+}
+
+impl Reconcile for Controller {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        // Until what was written last has come back, what there is can't be told.
+        if let Some(later) = self.missing(&key) {
+            return Ok(Next::After(later));
+        }
+        let Some(set) = self.sets.get(key.ns(), &key.name) else {
+            self.seen.forget(&key);
+            self.history.forget(&key);
+            self.failed.forget(&key);
+            return Ok(Next::Done);
+        };
+        let pods = self.claim_pods(&key, &set).await?;
+        if meta::deleting(&*set) {
+            return self.leave(&key, &set, &pods).await;
+        }
+        let revisions = self.claim_revisions(&key, &set).await?;
+        self.sync(&key, &set, pods, revisions).await
+    }
+}
+
+impl Controller {
+    fn missing(&self, key: &Key) -> Option<Duration> {
+        let pods = self.seen.missing(key, &self.all_pods);
+        pods.or_else(|| self.history.missing(key))
+    }
+
+    async fn claim_pods(&self, key: &Key, set: &StatefulSet) -> Result<Vec<Arc<Pod>>, Error> {
+        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
+        let selector = meta::selector(&spec.selector)?;
+        let required = spec.selector.match_labels.clone().unwrap_or_default();
+        let mut candidates = index::orphans(&self.pods, &key.namespace, &required);
+        candidates.extend(self.pods.get(meta::uid(set)));
+        candidates.retain(|pod| identity::ordinal(set, pod).is_some());
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        adoption::claim(
+            &api,
+            set,
+            &selector,
+            candidates,
+            |_| true,
+            None,
+            || self.is_there(key, set),
+        )
+        .await
+    }
+
+    /// Sorted. Those that lost the set's labels are no part of its history.
+    async fn claim_revisions(&self, key: &Key, set: &StatefulSet) -> Result<Vec<Arc<ControllerRevision>>, Error> {
+        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
+        let selector = meta::selector(&spec.selector)?;
+        let required = spec.selector.match_labels.clone().unwrap_or_default();
+        let mut candidates = index::orphans(&self.history.revisions, &key.namespace, &required);
+        candidates.extend(self.history.revisions.get(meta::uid(set)));
+        candidates.retain(|revision| history::selected(&selector, revision));
+        let api = self.ctx.api::<ControllerRevision>(&key.namespace);
+        let claimed = adoption::claim(
+            &api,
+            set,
+            &selector,
+            candidates,
+            |_| true,
+            None,
+            || self.is_there(key, set),
+        );
+        let mut claimed = claimed.await?;
+        history::sort(&mut claimed);
+        Ok(claimed)
+    }
+
+    async fn is_there(&self, key: &Key, set: &StatefulSet) -> Result<bool, Error> {
+        let live = self.ctx.api::<StatefulSet>(&key.namespace).get_opt(&key.name).await;
+        let live = live.tried(|| format!("get StatefulSet {key}"))?;
+        Ok(live.is_some_and(|l| l.metadata.uid == set.metadata.uid && !meta::deleting(&l)))
+    }
+
+    async fn sync(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+        pods: Vec<Arc<Pod>>,
+        revisions: Vec<Arc<ControllerRevision>>,
+    ) -> Result<Next, Error> {
+        let Some(spec) = &set.spec else { return Ok(Next::Done) };
+        let known = set.status.clone().unwrap_or_default();
+        let mut collisions = Some(known.collision_count.unwrap_or(0));
+        let parent = Parent {
+            key,
+            reference: meta::owner_reference(set),
+            annotations: set.metadata.annotations.clone(),
+            template: &spec.template,
+            label: HASH_LABEL,
+            hash: history::data_hash,
+            defaults: Some(mk8s_api::defaults::stateful_set),
+        };
+        let update = self.history.ensure(&parent, &revisions, &mut collisions).await?;
+        let mut current = revisions.iter().filter(|r| r.metadata.name == known.current_revision);
+        let current = current.next().unwrap_or(&update).clone();
+
+        let claim = |name: &str| -> Option<ObjectMeta> {
+            let claim = self.claims.get(key.ns(), name)?;
+            Some(claim.metadata.clone())
+        };
+        let view = View {
+            set,
+            current: meta::name(&*current),
+            update: meta::name(&*update),
+            pods: &pods,
+            claim: &claim,
+            now: Timestamp::now(),
+        };
+        let plan = view.plan();
+        let status = view.status(plan.outdated, collisions);
+        let mut act = Act {
+            controller: self,
+            key,
+            set,
+            view: &view,
+            current: &current,
+            next: Next::Done,
+        };
+        let done = act.run(plan).await;
+        let next = act.next.sooner(next_availability(set, &pods, view.now));
+        let written = self.write_status(key, set, status).await;
+        let live = |r: &ControllerRevision| {
+            let name = meta::name(r);
+            [meta::name(&*current), meta::name(&*update)].contains(&name)
+                || pods.iter().any(|pod| identity::revision(pod) == name)
+        };
+        let limit = spec
+            .revision_history_limit
+            .and_then(|limit| usize::try_from(limit).ok());
+        let doomed = limit.map(|limit| history::expendable(&revisions, limit, false, live));
+        let pruned = self.history.prune(key, &doomed.unwrap_or_default()).await;
+        done.and(written).and(pruned).map(|()| next)
+    }
+
+    /// Nothing is made any more: the status follows what goes.
+    async fn leave(&self, key: &Key, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<Next, Error> {
+        let known = set.status.clone().unwrap_or_default();
+        let view = View {
+            set,
+            current: known.current_revision.as_deref().unwrap_or_default(),
+            update: known.update_revision.as_deref().unwrap_or_default(),
+            pods,
+            claim: &|_| None,
+            now: Timestamp::now(),
+        };
+        let status = view.status(0, known.collision_count);
+        self.write_status(key, set, status).await?;
+        Ok(Next::Done)
+    }
+
+    async fn write_status(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+        status: k8s_openapi::api::apps::v1::StatefulSetStatus,
+    ) -> Result<(), Error> {
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let mut update = set.clone();
+        update.status = Some(status);
+        let api = self.ctx.api::<StatefulSet>(&key.namespace);
+        let written = api.replace_status(&key.name, &PostParams::default(), &update).await;
+        written
+            .tried_if_exists(|| format!("update status of StatefulSet {key}"))
+            .map(drop)
+    }
+}
+
+/// When the next ready pod becomes available, in case availability takes time.
+fn next_availability(set: &StatefulSet, pods: &[Arc<Pod>], now: Timestamp) -> Next {
+    let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+    let times = pods.iter().filter_map(|pod| pod::available_in(pod, min_ready, now));
+    times
+        .filter(|left| !left.is_zero())
+        .min()
+        .map_or(Next::Done, Next::After)
+}
