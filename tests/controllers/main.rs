@@ -17,6 +17,7 @@ mod lease;
 mod namespace;
 mod node;
 mod protection;
+mod replication;
 mod roles;
 mod start;
 mod statefulset;

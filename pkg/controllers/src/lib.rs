@@ -36,7 +36,7 @@ pub mod pod;
 pub mod pod_gc;
 pub mod protection;
 pub mod replicas;
-pub mod replicaset;
+pub mod replication;
 pub mod service_account;
 pub mod statefulset;
 pub mod taint_eviction;
@@ -44,6 +44,8 @@ pub mod token;
 pub mod ttl;
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use mk8s_supervisor::OnExit;
 
 pub use context::Context;
@@ -67,7 +69,8 @@ macro_rules! rows {
 
 /// Every controller of mk8s.
 pub const CONTROLLERS: &[Controller] = rows! {
-    "replicaset", "replicaset-controller", replicaset::run;
+    "replicaset", "replicaset-controller", replication::run::<ReplicaSet>;
+    "replicationcontroller", "replication-controller", replication::run::<ReplicationController>;
     "deployment", "deployment-controller", deployment::run;
     "statefulset", "statefulset-controller", statefulset::run;
     "serviceaccount", "service-account-controller", service_account::run;

@@ -220,8 +220,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .generation()
             .scale()
             .status()
-            .fields(&["status.replicas"])
-            .support(Support::StoredOnly),
+            .fields(&["status.replicas"]),
         core("ResourceQuota", "resourcequotas")
             .warnings(validation::resource_quota_warnings)
             .returns_deleted()

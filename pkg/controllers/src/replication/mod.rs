@@ -1,0 +1,260 @@
+//! ReplicaSets and ReplicationControllers: as many pods as asked for.
+//!
+//! Watches the sets and pods; makes, deletes, adopts and releases pods; writes the set's status. Never counts while its own last
+//! writes have not come back as events. What is different between the two kinds is in [`set`]; the counting, pure, in [`status`].
+
+mod set;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
+use parking_lot::Mutex;
+
+use crate::adoption::{self, manager};
+use crate::context::Context;
+use crate::delete::delete;
+use crate::driver::{Driver, Next, Reconcile};
+use crate::error::{Error, Tried, message, namespace_terminating};
+use crate::meta::{self, Key};
+use crate::replicas::{self, Pause, Round};
+use crate::{index, pod};
+
+pub use set::Set;
+
+const WORKERS: usize = 5;
+
+struct Controller<S> {
+    ctx: Context,
+    sets: Informer<S>,
+    /// By their manager, a ReplicaSet's Deployment.
+    siblings: Index<S>,
+    all_pods: Informer<Pod>,
+    pods: Index<Pod>,
+    /// Pods that were made or deleted.
+    seen: Seen<Key>,
+    /// Of the sets that wait because their pods failed.
+    rounds: Mutex<HashMap<Key, Round>>,
+    recorder: EventRecorder,
+    /// Tells why there are no more pods. It counts for itself: what is told of each pod is soon too much for one set.
+    pauses: EventRecorder,
+}
+
+/// Runs the controller of the sets of one kind.
+pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
+    let sets = ctx.informers.of::<S>();
+    let all_pods = ctx.informers.of::<Pod>();
+    let (pods, siblings) = (index::owner(&all_pods), index::owner(&sets));
+    let mut driver = Driver::new(S::CONTROLLER, &ctx.scope);
+
+    // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
+    driver.watch(&sets, |event| vec![Key::of(&**event.object())]);
+    driver.watch(&all_pods, {
+        let in_namespace = index::namespace(&sets);
+        move |event| pod_event(event, &in_namespace)
+    });
+
+    let (recorder, pauses) = (ctx.recorder(S::CONTROLLER), ctx.recorder(S::CONTROLLER));
+    let controller = Controller {
+        ctx,
+        sets,
+        siblings,
+        all_pods,
+        pods,
+        seen: Seen::default(),
+        rounds: Mutex::default(),
+        recorder,
+        pauses,
+    };
+    driver.run(WORKERS, controller).await
+}
+
+fn pod_event<S: Set>(event: &Event<Pod>, in_namespace: &Index<S>) -> Vec<Key> {
+    let Event::Applied { old, new } = event else {
+        return manager::<S>(&**event.object()).into_iter().collect();
+    };
+    let mut keys: Vec<Key> = manager::<S>(&**new).into_iter().collect();
+    if let Some(before) = old.as_deref().and_then(manager::<S>)
+        && Some(&before) != keys.first()
+    {
+        keys.push(before);
+    }
+    if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
+        let relabelled = old
+            .as_ref()
+            .is_none_or(|o| o.metadata.labels != new.metadata.labels || !keys.is_empty());
+        if relabelled {
+            keys.extend(adoption::selecting(&**new, in_namespace, S::selector));
+        }
+    }
+    keys
+}
+
+impl<S: Set> Reconcile for Controller<S> {
+    async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        let Some(set) = self.sets.get(key.ns(), &key.name) else {
+            self.seen.forget(&key);
+            self.rounds.lock().remove(&key);
+            return Ok(Next::Done);
+        };
+        let Some(asked) = set.selector() else {
+            return Ok(Next::Done);
+        };
+        let selector = meta::selector(&asked)?;
+        // Until what was written last has come back, what there is can't be counted.
+        let missing = self.seen.missing(&key, &self.all_pods);
+
+        let mut candidates = self.pods.get(meta::uid(&*set));
+        let required = asked.match_labels.unwrap_or_default();
+        candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        let claimed = adoption::claim(&api, &*set, &selector, candidates, pod::is_active, None, || async {
+            let live = self.ctx.api::<S>(&key.namespace).get_opt(&key.name).await;
+            let live = live.tried(|| format!("get {} {key}", S::kind(&())))?;
+            Ok(live.is_some_and(|l| meta::uid(&l) == meta::uid(&*set) && !meta::deleting(&l)))
+        })
+        .await?;
+        let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
+
+        let now = Timestamp::now();
+        let failed = claimed.iter().filter(|p| pod::phase(p) == "Failed");
+        let pause = replicas::pause(
+            failed.filter_map(|p| Some(p.metadata.creation_timestamp.as_ref()?.0)),
+            now,
+        );
+        let (mut failure, mut paused) = (None, Next::Done);
+        if missing.is_none() && !meta::deleting(&*set) {
+            match self.manage(&key, &set, &active, pause).await {
+                Ok(next) => paused = next,
+                Err(error) => failure = Some(error),
+            }
+        }
+        let status = status::status(&*set, &claimed, failure.as_ref(), active.len(), now);
+        if set.status() != status {
+            let mut update = (*set).clone();
+            update.set_status(status);
+            self.ctx
+                .api::<S>(&key.namespace)
+                .replace_status(&key.name, &PostParams::default(), &update)
+                .await
+                .tried_if_exists(|| format!("update status of {} {key}", S::kind(&())))?;
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let next = status::next_availability(&active, set.min_ready_seconds(), now);
+        Ok(next.sooner(paused).sooner(missing.map_or(Next::Done, Next::After)))
+    }
+}
+
+impl<S: Set> Controller<S> {
+    /// `pause`: before which no more pods are made than are missing beside those that failed, where there is one.
+    async fn manage(&self, key: &Key, set: &S, active: &[Arc<Pod>], pause: Option<Pause>) -> Result<Next, Error> {
+        let wanted = set.wanted();
+        let missing = wanted.saturating_sub(active.len());
+        let waiting = self.waiting(key, set, pause.as_ref(), missing);
+        let now = missing.saturating_sub(waiting);
+        let done = if now > 0 {
+            self.create(key, set, now.min(replicas::BURST)).await
+        } else if active.len() > wanted {
+            let count = (active.len() - wanted).min(replicas::BURST);
+            let mut related = active.to_vec();
+            for sibling in meta::controller_of(set)
+                .iter()
+                .flat_map(|owner| self.siblings.get(&owner.uid))
+            {
+                if meta::uid(&*sibling) != meta::uid(set) {
+                    related.extend(self.pods.get(meta::uid(&*sibling)));
+                }
+            }
+            self.delete(key, set, replicas::to_delete(active, &related, count, Timestamp::now()))
+                .await
+        } else {
+            Ok(())
+        };
+        let paused = pause.filter(|_| waiting > 0);
+        done.map(|()| paused.map_or(Next::Done, |pause| Next::After(pause.left)))
+    }
+
+    /// How many of those that are missing are not made before the pause is over.
+    fn waiting(&self, key: &Key, set: &S, pause: Option<&Pause>, missing: usize) -> usize {
+        let Some(pause) = pause else {
+            self.rounds.lock().remove(key);
+            return 0;
+        };
+        let (waiting, is_news) = self.rounds.lock().entry(key.clone()).or_default().waits(pause, missing);
+        if is_news {
+            let text = format!(
+                "Back-off creating pods: those that failed soon after they were made are made anew in {}s",
+                pause.left.as_secs()
+            );
+            self.pauses.event(&meta::reference(set), "Warning", "BackOff", text);
+        }
+        waiting
+    }
+
+    async fn create(&self, key: &Key, set: &S, count: usize) -> Result<(), Error> {
+        let template = set.template().cloned().unwrap_or_default();
+        let new = replicas::from_template(&template, &key.name, meta::owner_reference(set));
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        let (_, error) = replicas::slow_start(count, |_| async {
+            match api.create(&PostParams::default(), &new).await {
+                Ok(created) => {
+                    self.seen.wrote(key, &created);
+                    let message = format!("Created pod: {}", meta::name(&created));
+                    self.recorder
+                        .event(&meta::reference(set), "Normal", "SuccessfulCreate", &message);
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            }
+        })
+        .await;
+        match error {
+            None => Ok(()),
+            // Nothing can be made in a namespace that goes; retrying would only make noise.
+            Some(e) if namespace_terminating(&e) => Ok(()),
+            Some(e) => {
+                self.recorder.event(
+                    &meta::reference(set),
+                    "Warning",
+                    "FailedCreate",
+                    format!("Error creating: {}", message(&e)),
+                );
+                Err(e).tried(|| format!("create pods of {} {key}", S::kind(&())))
+            }
+        }
+    }
+
+    async fn delete(&self, key: &Key, set: &S, doomed: Vec<Arc<Pod>>) -> Result<(), Error> {
+        let api = self.ctx.api::<Pod>(&key.namespace);
+        let results = futures::future::join_all(doomed.iter().map(|pod| async {
+            let name = meta::name(&**pod);
+            match delete(&api, &**pod, DeleteParams::default()).await {
+                Ok(true) => {
+                    self.seen.deleted(key, &**pod);
+                    let message = format!("Deleted pod: {name}");
+                    self.recorder
+                        .event(&meta::reference(set), "Normal", "SuccessfulDelete", &message);
+                    Ok(())
+                }
+                Ok(false) => Ok(()),
+                Err(e) => {
+                    self.recorder.event(
+                        &meta::reference(set),
+                        "Warning",
+                        "FailedDelete",
+                        format!("Error deleting: {e}"),
+                    );
+                    Err(e)
+                }
+            }
+        }))
+        .await;
+        results.into_iter().collect()
+    }
+}
