@@ -5,6 +5,7 @@
     reason = "a test tells one story from its beginning to its end"
 )]
 
+mod autoscaler;
 mod cluster;
 mod deployment;
 mod endpoints;

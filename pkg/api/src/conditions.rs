@@ -2,6 +2,7 @@
 //! the status alone (API conventions, "Typical status properties").
 
 use k8s_openapi::api::apps::v1::{DeploymentCondition, ReplicaSetCondition};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition;
 use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::api::core::v1::{NamespaceCondition, NodeCondition, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as MetaCondition, Time};
@@ -36,6 +37,7 @@ macro_rules! with_optional_time {
 
 with_optional_time!(
     DeploymentCondition,
+    HorizontalPodAutoscalerCondition,
     JobCondition,
     NamespaceCondition,
     NodeCondition,

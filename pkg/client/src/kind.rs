@@ -1,8 +1,8 @@
 //! The kinds that some component watches, and how their objects are decoded from their own text.
 
 use k8s_openapi::api::{
-    apps::v1 as apps, batch::v1 as batch, certificates::v1 as certificates, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
+    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
 };
 use kube::Resource;
 use mk8s_api::codec::cut::{Cut, cut};
@@ -76,6 +76,7 @@ kinds![
     apps::Deployment,
     apps::ReplicaSet,
     apps::StatefulSet,
+    autoscaling::HorizontalPodAutoscaler,
     batch::Job,
     certificates::CertificateSigningRequest,
     coordination::Lease,

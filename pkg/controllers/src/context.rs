@@ -10,6 +10,7 @@ use mk8s_client::{EventRecorder, Feed, Informers};
 use mk8s_pki::ca::Authority;
 use mk8s_supervisor::Supervisor;
 
+use crate::autoscaler::metrics::Metrics;
 use crate::monitor::Hub;
 
 /// Who a controller is before it has an account of its own.
@@ -43,6 +44,8 @@ pub struct Settings {
     pub terminated_pod_threshold: usize,
     /// Without a heartbeat for this time a node is not ready.
     pub node_grace_period: Duration,
+    /// Where autoscalers get their measurements from; None: from the APIs of metrics, where they are served.
+    pub metrics: Option<Arc<dyn Metrics>>,
 }
 
 /// Upstream's numbers; no network to share out, nothing to sign with.
@@ -58,6 +61,7 @@ impl Default for Settings {
             cluster_domain: "cluster.local".to_owned(),
             terminated_pod_threshold: 12_500,
             node_grace_period: Duration::from_secs(50),
+            metrics: None,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! account in the bootstrap roles, which `tests/controllers` exercises.
 
 pub mod adoption;
+pub mod autoscaler;
 pub mod certificates;
 pub mod cluster_roles;
 pub mod context;
@@ -37,6 +38,7 @@ pub mod pod_gc;
 pub mod protection;
 pub mod replicas;
 pub mod replication;
+pub mod scale;
 pub mod service_account;
 pub mod statefulset;
 pub mod taint_eviction;
@@ -82,6 +84,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "namespace", "namespace-controller", namespace::run;
     "garbage-collector", "generic-garbage-collector", garbage_collector::run;
     "job", "job-controller", job::run;
+    "horizontal-pod-autoscaler", "horizontal-pod-autoscaler", autoscaler::run;
     "ttl-after-finished", "ttl-after-finished-controller", ttl::run;
     "node-lifecycle", "node-controller", node_lifecycle::run;
     "taint-eviction", "node-controller", taint_eviction::run;

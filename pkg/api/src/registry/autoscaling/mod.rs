@@ -7,7 +7,7 @@ mod metrics;
 use serde_json::{Map, Value, json};
 
 use super::row::row;
-use super::{Convert, Resource, Support, columns};
+use super::{Convert, Resource, columns};
 use crate::codec::{self, Validation};
 use crate::quantity::Quantity;
 use crate::{defaults, meta, schema, validation};
@@ -27,7 +27,6 @@ pub(super) fn rows() -> Vec<Resource> {
         .columns(columns::autoscaler())
         .category("all")
         .status()
-        .support(Support::StoredOnly)
         .default(defaults::autoscaler)
         .prepare(defaults::autoscaler_create, defaults::nothing_on_update)
         .also("autoscaling", "v1", Some(Convert { to_stored, from_stored }))
