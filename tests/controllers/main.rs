@@ -8,6 +8,7 @@
 mod autoscaler;
 mod cluster;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage;
 #[path = "../harness/mod.rs"]

@@ -48,6 +48,12 @@ impl Error {
         self.code() == Some(404)
     }
 
+    /// Does the answer name an object? One to a path that is not served does not.
+    pub fn names_object(&self) -> bool {
+        let Error::Api { source, .. } = self else { return false };
+        names_object(source)
+    }
+
     /// What the API server said, without what was tried: the words that upstream's events and conditions quote.
     pub fn message(&self) -> String {
         match self {
@@ -71,6 +77,12 @@ pub fn code(error: &kube::Error) -> Option<u16> {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
     }
+}
+
+/// Does the answer of a failed request name an object?
+pub fn names_object(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.details.as_ref().is_some_and(|details| !details.name.is_empty())
 }
 
 /// The Status reason of a failed request.

@@ -90,6 +90,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "taint-eviction", "node-controller", taint_eviction::run;
     "pod-garbage-collector", "pod-garbage-collector", pod_gc::run;
     "disruption", "disruption-controller", disruption::run;
+    "stale-disruption", "disruption-controller", disruption::stale::run;
     "pvc-protection", "pvc-protection-controller", protection::claims::run;
     "pv-protection", "pv-protection-controller", protection::volumes::run;
     "vac-protection", "volumeattributesclass-protection-controller", protection::attributes_classes::run;

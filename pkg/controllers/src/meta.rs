@@ -176,6 +176,28 @@ pub fn selector(selector: &LabelSelector) -> Result<Selector, Error> {
     Selector::try_from(selector.clone()).map_err(|e| Error::Invalid(format!("invalid label selector: {e}")))
 }
 
+/// A selector as Go prints the type, which conditions and Events quote.
+pub fn go_selector(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else {
+        return "nil".to_owned();
+    };
+    let labels = selector.match_labels.iter().flatten();
+    let labels: String = labels.map(|(key, value)| format!("{key}: {value},")).collect();
+    let each = selector.match_expressions.iter().flatten();
+    let each: String = each
+        .map(|e| {
+            let values = e.values.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+            format!(
+                "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},",
+                e.key, e.operator
+            )
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{each}}},}}"
+    )
+}
+
 /// Does a plain map of labels select these labels?
 pub fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))

@@ -72,6 +72,34 @@ impl Scales {
         Ok(Target { path, scale })
     }
 
+    /// The same; None where there is no such object, and an error where the kind cannot be scaled at all.
+    pub async fn find(
+        &self,
+        namespace: &str,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<Option<Target>, Error> {
+        let Some(found) = self.kind(api_version, kind).await else {
+            return Err(Error::Invalid(format!(
+                "no matches for kind {kind:?} in version {api_version:?}"
+            )));
+        };
+        let path = path(&found, namespace, name);
+        match self.read(&path).await {
+            Ok(scale) => Ok(Some(Target { path, scale })),
+            Err(error) if error.is_not_found() && error.names_object() => Ok(None),
+            Err(error) if error.is_not_found() => {
+                let dot = if found.api.group.is_empty() { "" } else { "." };
+                let resource = format!("{}{dot}{}", found.api.plural, found.api.group);
+                Err(Error::Invalid(format!(
+                    "{resource} does not implement the scale subresource"
+                )))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
         if let Some(known) = self.hub.kind(api_version, kind) {
             return Some(known);

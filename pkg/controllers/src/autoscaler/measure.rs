@@ -14,6 +14,7 @@ use mk8s_api::selectors;
 
 use super::metrics::{Described, Metric, Metrics};
 use super::replicas::{self, Goal, Pods, Proposal};
+use crate::meta;
 use crate::monitor::Hub;
 
 /// Whose metrics are read.
@@ -237,7 +238,7 @@ impl Reading<'_> {
         };
         let read = async {
             let read = self.metrics.external(self.namespace, metric).await;
-            let shown = go_selector(of.metric.selector.as_ref());
+            let shown = meta::go_selector(of.metric.selector.as_ref());
             let read =
                 read.map_err(|e| format!("unable to get external metric {}/{name}/{shown}: {e}", self.namespace));
             read.map(|values| values.into_iter().fold(0_i64, i64::saturating_add))
@@ -334,29 +335,7 @@ fn external_name(metric: &MetricIdentifier) -> String {
     format!(
         "external metric {}({})",
         metric.name,
-        go_selector(metric.selector.as_ref())
-    )
-}
-
-/// A selector as Go prints the type, which conditions quote.
-fn go_selector(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else {
-        return "nil".to_owned();
-    };
-    let labels = selector.match_labels.iter().flatten();
-    let labels: String = labels.map(|(key, value)| format!("{key}: {value},")).collect();
-    let each = selector.match_expressions.iter().flatten();
-    let each: String = each
-        .map(|e| {
-            let values = e.values.iter().flatten().cloned().collect::<Vec<_>>().join(" ");
-            format!(
-                "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},",
-                e.key, e.operator
-            )
-        })
-        .collect();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{each}}},}}"
+        meta::go_selector(metric.selector.as_ref())
     )
 }
 
@@ -364,7 +343,7 @@ fn go_selector(selector: Option<&LabelSelector>) -> String {
 pub fn selected(all: Vec<Arc<Pod>>, selector: &selectors::LabelSelector) -> Vec<Arc<Pod>> {
     let mut all = all;
     all.retain(|pod| {
-        let labels = crate::meta::labels(&**pod);
+        let labels = meta::labels(&**pod);
         selector.matches(|key| labels.get(key).map(String::as_str))
     });
     all

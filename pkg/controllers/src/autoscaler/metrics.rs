@@ -172,8 +172,7 @@ struct Refusal(kube::Error);
 impl Refusal {
     /// Nobody serves it: what answers such a path knows of no object.
     fn is_unserved(&self) -> bool {
-        matches!(&self.0, kube::Error::Api(status) if status.code == 404
-            && status.details.as_ref().is_none_or(|details| details.name.is_empty()))
+        error::code(&self.0) == Some(404) && !error::names_object(&self.0)
     }
 
     fn words(&self, what: &str) -> String {
