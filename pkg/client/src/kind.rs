@@ -77,6 +77,7 @@ kinds![
     apps::ReplicaSet,
     apps::StatefulSet,
     autoscaling::HorizontalPodAutoscaler,
+    batch::CronJob,
     batch::Job,
     certificates::CertificateSigningRequest,
     coordination::Lease,

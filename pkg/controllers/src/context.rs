@@ -8,7 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client};
 use mk8s_client::{EventRecorder, Feed, Informers};
 use mk8s_pki::ca::Authority;
-use mk8s_supervisor::Supervisor;
+use mk8s_supervisor::{Clock, Supervisor};
 
 use crate::autoscaler::metrics::Metrics;
 use crate::monitor::Hub;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub node_grace_period: Duration,
     /// Where autoscalers get their measurements from; None: from the APIs of metrics, where they are served.
     pub metrics: Option<Arc<dyn Metrics>>,
+    /// What CronJobs go by.
+    pub clock: Clock,
 }
 
 /// Upstream's numbers; no network to share out, nothing to sign with.
@@ -62,6 +64,7 @@ impl Default for Settings {
             terminated_pod_threshold: 12_500,
             node_grace_period: Duration::from_secs(50),
             metrics: None,
+            clock: Clock::default(),
         }
     }
 }

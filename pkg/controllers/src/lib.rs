@@ -16,6 +16,7 @@ pub mod autoscaler;
 pub mod certificates;
 pub mod cluster_roles;
 pub mod context;
+pub mod cronjob;
 pub mod delete;
 pub mod deployment;
 pub mod disruption;
@@ -85,6 +86,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "garbage-collector", "generic-garbage-collector", garbage_collector::run;
     "job", "job-controller", job::run;
     "horizontal-pod-autoscaler", "horizontal-pod-autoscaler", autoscaler::run;
+    "cronjob", "cronjob-controller", cronjob::run;
     "ttl-after-finished", "ttl-after-finished-controller", ttl::run;
     "node-lifecycle", "node-controller", node_lifecycle::run;
     "taint-eviction", "node-controller", taint_eviction::run;

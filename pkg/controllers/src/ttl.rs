@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
+use crate::job::end;
 use crate::meta::{self, Key};
 
 const WORKERS: usize = 2;
@@ -63,11 +64,7 @@ fn expires(job: &Job) -> Option<Timestamp> {
     if meta::deleting(job) {
         return None;
     }
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let finished = conditions
-        .iter()
-        .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
-    let at = finished.last_transition_time.as_ref()?.0.as_second();
+    let at = end(job)?.last_transition_time.as_ref()?.0.as_second();
     Timestamp::from_second(at.saturating_add(i64::from(ttl))).ok()
 }
 

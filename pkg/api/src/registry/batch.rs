@@ -1,7 +1,7 @@
 //! batch/v1.
 
 use super::row::{COMPLETE, row};
-use super::{Resource, Support, columns, gates};
+use super::{Resource, columns, gates};
 use crate::{defaults, validation};
 
 const ORPHANED: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
@@ -19,8 +19,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .prepare(defaults::reset_status, defaults::nothing_on_update)
             .category("all")
             .generation()
-            .status()
-            .support(Support::StoredOnly),
+            .status(),
         batch("Job", "jobs")
             .gates(gates::TEMPLATE)
             .metadata_checks(COMPLETE)

@@ -13,9 +13,10 @@ use super::rules::{
 };
 use super::workloads::{selects_quietly, template_of};
 use super::{
-    Errors, IMMUTABLE, Path, SPEC, each, flag, has, immutable, indexes, int, list, names, pod_template, same, schedule,
-    spec_of, text,
+    Errors, IMMUTABLE, Path, SPEC, each, flag, has, immutable, indexes, int, list, names, pod_template, same, spec_of,
+    text,
 };
+use crate::cron::{Schedule, zones};
 use crate::meta as object;
 use crate::status::FieldError;
 
@@ -493,7 +494,7 @@ fn scheduled(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
     if schedule.is_empty() {
         return;
     }
-    if let Err(why) = schedule::check(schedule) {
+    if let Err(why) = Schedule::parse(schedule) {
         errors.push(FieldError::invalid(path, schedule, why));
     }
     if schedule.contains("TZ") {
@@ -513,8 +514,7 @@ fn time_zone(own: &Value, _: &Scope<'_>, path: &Path<'_>, errors: &mut Errors) {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
         matches!(part, "" | "." | "..") || part.len() > LONGEST || part.starts_with('-') || !part.bytes().all(plain)
     };
-    // Which zones there are is known where schedules are run.
-    if zone.split('/').any(odd) {
+    if zone.split('/').any(odd) || !zone.eq_ignore_ascii_case("local") && !zones::is_known(zone) {
         errors.push(FieldError::invalid(path, zone, format!("unknown time zone {zone}")));
     } else if zone.eq_ignore_ascii_case("local") {
         let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";

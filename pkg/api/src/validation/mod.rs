@@ -41,7 +41,6 @@ mod rbac;
 mod refs;
 mod resources;
 mod rules;
-mod schedule;
 mod scheduling;
 mod security;
 mod service;

@@ -30,7 +30,9 @@ use crate::meta::{self, Key};
 
 use backoff::Record;
 use run::Run;
-use view::{FINALIZER, View, is_finished};
+use view::{FINALIZER, View};
+
+pub use view::end;
 
 const NAME: &str = "job-controller";
 const WORKERS: usize = 5;
@@ -220,7 +222,7 @@ impl Controller {
         if spec.managed_by.as_deref().is_some_and(|by| by != OURSELVES) {
             return Ok(Next::Done);
         }
-        if is_finished(&job) {
+        if end(&job).is_some() {
             self.memory.records.lock().remove(&key);
             return Ok(Next::Done);
         }

@@ -85,11 +85,10 @@ fn holds<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
     condition(status, type_).filter(|c| c.status == "True")
 }
 
-/// Complete or Failed.
-pub fn is_finished(job: &Job) -> bool {
-    job.status
-        .as_ref()
-        .is_some_and(|s| holds(s, "Complete").or(holds(s, "Failed")).is_some())
+/// The condition that says that a Job has ended: `Complete` or `Failed`.
+pub fn end(job: &Job) -> Option<&JobCondition> {
+    let status = job.status.as_ref()?;
+    holds(status, "Complete").or_else(|| holds(status, "Failed"))
 }
 
 /// A condition that begins now.

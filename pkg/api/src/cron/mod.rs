@@ -1,4 +1,7 @@
-//! A CronJob's schedule, as upstream's parser reads it, with its words.
+//! A CronJob's schedule, as upstream's parser reads it, with its words; [`next`](Schedule::next) says when it falls due.
+
+mod next;
+pub mod zones;
 
 /// What a field may hold: the least, the most, and names that stand for numbers from the least on.
 struct Field {
@@ -25,59 +28,104 @@ const FIELDS: [Field; 5] = [
     field(0, 6, DAYS),
 ];
 
-const NAMED: [&str; 7] = [
-    "@yearly",
-    "@annually",
-    "@monthly",
-    "@weekly",
-    "@daily",
-    "@midnight",
-    "@hourly",
+/// What stands for five fields.
+const NAMED: [(&str, &str); 7] = [
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
 ];
 
-/// What is wrong with a schedule, if anything.
-pub(super) fn check(schedule: &str) -> Result<(), String> {
-    let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
-    let schedule = match schedule.split_once(' ') {
-        Some((_, rest)) if zoned => rest.trim(),
-        None if zoned => return Err("invalid schedule format: runtime error: slice bounds out of range [:-1]".into()),
-        _ => schedule,
-    };
-    if schedule.starts_with('@') {
-        return named(schedule);
+/// The numbers that a field lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listed {
+    /// One bit for each.
+    bits: u64,
+    /// `*`: the field says nothing. (`*/2` does.)
+    any: bool,
+}
+
+impl Listed {
+    fn has(self, number: i8) -> bool {
+        u32::try_from(number).is_ok_and(|number| self.bits & (1 << number) != 0)
     }
-    let parts: Vec<&str> = schedule.split_whitespace().collect();
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum When {
+    /// So many seconds after the last time.
+    Every(i64),
+    /// Minute, hour, day of the month, month, day of the week.
+    Fields([Listed; 5]),
+}
+
+/// A schedule that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// The time zone that the text itself names (`TZ=…`); such are refused where CronJobs are validated.
+    pub zone: Option<String>,
+    when: When,
+}
+
+impl Schedule {
+    /// Reads it, or says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Schedule, String> {
+        let zoned = text.strip_prefix("CRON_TZ=").or_else(|| text.strip_prefix("TZ="));
+        let (zone, text) = match zoned.map(|zoned| zoned.split_once(' ')) {
+            Some(Some((zone, rest))) => (Some(zone.to_owned()), rest.trim()),
+            Some(None) => return Err("invalid schedule format: runtime error: slice bounds out of range [:-1]".into()),
+            None => (None, text),
+        };
+        let when = if text.starts_with('@') {
+            named(text)
+        } else {
+            fields(text)
+        }?;
+        Ok(Schedule { zone, when })
+    }
+}
+
+fn fields(text: &str) -> Result<When, String> {
+    let parts: Vec<&str> = text.split_whitespace().collect();
     if parts.len() != FIELDS.len() {
         let found = format!("found {}: [{}]", parts.len(), parts.join(" "));
         return Err(format!("expected exactly {} fields, {found}", FIELDS.len()));
     }
-    for (part, field) in parts.iter().zip(&FIELDS) {
+    let mut all = [Listed { bits: 0, any: false }; FIELDS.len()];
+    for ((part, field), listed) in parts.iter().zip(&FIELDS).zip(&mut all) {
         for range in part.split(',').filter(|range| !range.is_empty()) {
-            field.check(range)?;
+            let more = field.read(range)?;
+            listed.bits |= more.bits;
+            listed.any |= more.any;
         }
     }
-    Ok(())
+    Ok(When::Fields(all))
 }
 
-fn named(schedule: &str) -> Result<(), String> {
-    if let Some(every) = schedule.strip_prefix("@every ") {
+fn named(text: &str) -> Result<When, String> {
+    if let Some(every) = text.strip_prefix("@every ") {
         let positive = every.strip_prefix('-').unwrap_or(every);
-        return match crate::time::parse_go_duration(positive) {
-            Some(_) => Ok(()),
-            None => Err(format!(
+        let Some(duration) = crate::time::parse_go_duration(positive) else {
+            return Err(format!(
                 "failed to parse duration {every}: time: invalid duration {every:?}"
-            )),
+            ));
         };
+        // Whole seconds, and never less than one.
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        return Ok(When::Every(if every.starts_with('-') { 1 } else { seconds.max(1) }));
     }
-    if NAMED.contains(&schedule) {
-        return Ok(());
+    match NAMED.iter().find(|(name, _)| *name == text) {
+        Some((_, meaning)) => fields(meaning),
+        None => Err(format!("unrecognized descriptor: {text}")),
     }
-    Err(format!("unrecognized descriptor: {schedule}"))
 }
 
 impl Field {
     /// `*`, `a`, `a-b`, each with `/step` or without.
-    fn check(&self, range: &str) -> Result<(), String> {
+    fn read(&self, range: &str) -> Result<Listed, String> {
         let mut halves = range.split('/');
         let (ends, step, more) = (halves.next().unwrap_or(""), halves.next(), halves.next());
         let ends: Vec<&str> = ends.split('-').collect();
@@ -97,12 +145,20 @@ impl Field {
         if step.is_some() && ends.len() == 1 {
             end = self.high;
         }
-        if start < self.low {
-            let low = self.low;
+        self.check(range, start, end, step_size)?;
+        let numbers = (start..=end).step_by(usize::try_from(step_size).unwrap_or(usize::MAX));
+        Ok(Listed {
+            bits: numbers.fold(0, |bits, number| bits | (1 << number)),
+            any: matches!(ends[0], "*" | "?") && step_size == 1,
+        })
+    }
+
+    fn check(&self, range: &str, start: i64, end: i64, step: i64) -> Result<(), String> {
+        let (low, high) = (self.low, self.high);
+        if start < low {
             return Err(format!("beginning of range ({start}) below minimum ({low}): {range}"));
         }
-        if end > self.high {
-            let high = self.high;
+        if end > high {
             return Err(format!("end of range ({end}) above maximum ({high}): {range}"));
         }
         if start > end {
@@ -110,7 +166,7 @@ impl Field {
                 "beginning of range ({start}) beyond end of range ({end}): {range}"
             ));
         }
-        if step_size == 0 {
+        if step == 0 {
             return Err(format!("step of range should be a positive number: {range}"));
         }
         Ok(())
@@ -156,7 +212,7 @@ mod tests {
             "@every 1h30m",
             "TZ=UTC 0 0 1 1 *",
         ] {
-            assert_eq!(check(good), Ok(()), "{good}");
+            assert!(Schedule::parse(good).is_ok(), "{good}");
         }
         for (bad, why) in [
             ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
@@ -172,7 +228,7 @@ mod tests {
             ),
             ("@never", "unrecognized descriptor: @never"),
         ] {
-            assert_eq!(check(bad), Err(why.into()));
+            assert_eq!(Schedule::parse(bad), Err(why.into()));
         }
     }
 }
