@@ -78,6 +78,16 @@ pub fn restarts(pod: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
+/// The restarts of all its containers.
+pub fn all_restarts(pod: &Pod) -> i32 {
+    let status = pod.status.iter();
+    let containers = status.flat_map(|s| {
+        let first = s.init_container_statuses.iter().flatten();
+        first.chain(s.container_statuses.iter().flatten())
+    });
+    containers.map(|c| c.restart_count).sum()
+}
+
 /// A condition that begins now.
 pub fn new_condition(type_: &str, status: &str, reason: &str, message: &str, now: &Time) -> PodCondition {
     PodCondition {

@@ -25,11 +25,11 @@ fn next(fields: &[Listed; 5], after: Timestamp, zone: &TimeZone) -> Option<Times
     let mut hands = Hands::at(zone, after.as_second().checked_add(1)?)?;
     let last = hands.shown.year().checked_add(YEARS)?;
     while hands.shown.year() <= last {
-        let begun_again = hands.to_month(fields[3])?
-            || hands.to_day(fields[2], fields[4])?
-            || hands.to_hour(fields[1])?
-            || hands.to_minute(fields[0])?
-            || hands.to_full_minute()?;
+        let begun_again = hands.seek_month(fields[3])?
+            || hands.seek_day(fields[2], fields[4])?
+            || hands.seek_hour(fields[1])?
+            || hands.seek_minute(fields[0])?
+            || hands.seek_full_minute()?;
         if !begun_again {
             return Timestamp::from_second(hands.second).ok();
         }
@@ -77,7 +77,7 @@ impl<'z> Hands<'z> {
         self.put(as_utc.checked_sub(offset(guess)?)?)
     }
 
-    fn to_month(&mut self, months: Listed) -> Option<bool> {
+    fn seek_month(&mut self, months: Listed) -> Option<bool> {
         while !months.has(self.shown.month()) {
             if !self.moved {
                 self.moved = true;
@@ -95,7 +95,7 @@ impl<'z> Hands<'z> {
         Some(false)
     }
 
-    fn to_day(&mut self, of_month: Listed, of_week: Listed) -> Option<bool> {
+    fn seek_day(&mut self, of_month: Listed, of_week: Listed) -> Option<bool> {
         while !is_day(of_month, of_week, self.shown.date()) {
             if !self.moved {
                 self.moved = true;
@@ -115,7 +115,7 @@ impl<'z> Hands<'z> {
         Some(false)
     }
 
-    fn to_hour(&mut self, hours: Listed) -> Option<bool> {
+    fn seek_hour(&mut self, hours: Listed) -> Option<bool> {
         while !hours.has(self.shown.hour()) {
             if !self.moved {
                 self.moved = true;
@@ -129,7 +129,7 @@ impl<'z> Hands<'z> {
         Some(false)
     }
 
-    fn to_minute(&mut self, minutes: Listed) -> Option<bool> {
+    fn seek_minute(&mut self, minutes: Listed) -> Option<bool> {
         while !minutes.has(self.shown.minute()) {
             if !self.moved {
                 self.moved = true;
@@ -143,7 +143,7 @@ impl<'z> Hands<'z> {
         Some(false)
     }
 
-    fn to_full_minute(&mut self) -> Option<bool> {
+    fn seek_full_minute(&mut self) -> Option<bool> {
         let past = i64::from(self.shown.second());
         if past == 0 {
             return Some(false);

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use mk8s_api::cron::Schedule;
-use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Seen, WorkQueue};
+use mk8s_supervisor::Clock;
 
 use crate::adoption::manager;
 use crate::context::Context;
@@ -52,30 +53,18 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let clock = ctx.settings.clock.clone();
     let mut driver = Driver::new(NAME, &ctx.scope);
     let queue = driver.queue.clone();
-    driver.watch(&crons, {
-        let (queue, clock) = (queue.clone(), clock.clone());
-        let (schedules, recorder) = (schedules.clone(), recorder.clone());
-        move |event| {
-            let cron = &**event.object();
-            match event {
-                Event::Applied { old: Some(old), new } if is_rescheduled(old, new) => {
-                    // What the other schedule would have run by now is not made up for.
-                    match schedules.of(cron) {
-                        Ok((schedule, zone)) => {
-                            let wait = plan::wait(cron, &schedule, &zone, timestamp(clock.now()));
-                            wait.into_iter().for_each(|wait| queue.add_after(Key::of(cron), wait));
-                        }
-                        Err(_) => {
-                            let schedule = cron.spec.as_ref().map_or("", |spec| &spec.schedule);
-                            let text = format!("unparseable schedule for cronjob: {schedule}");
-                            recorder.event(&meta::reference(cron), "Warning", "UnParseableCronJobSchedule", text);
-                        }
-                    }
-                    Vec::new()
-                }
-                _ => vec![Key::of(cron)],
-            }
+    let follows = Follows {
+        queue: queue.clone(),
+        clock: clock.clone(),
+        schedules: schedules.clone(),
+        recorder: recorder.clone(),
+    };
+    driver.watch(&crons, move |event| match event {
+        Event::Applied { old: Some(old), new } if is_rescheduled(old, new) => {
+            follows.reschedule(new);
+            Vec::new()
         }
+        _ => vec![Key::of(&**event.object())],
     });
     driver.watch(&jobs, |event| {
         let mut keys: Vec<Key> = manager::<CronJob>(&**event.object()).into_iter().collect();
@@ -105,6 +94,34 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     tokio::select! {
         ended = driver.run(WORKERS, controller) => ended,
         () = follow => Ok(()),
+    }
+}
+
+/// What becomes of changed schedules.
+struct Follows {
+    queue: WorkQueue<Key>,
+    clock: Clock,
+    schedules: Schedules,
+    recorder: EventRecorder,
+}
+
+impl Follows {
+    /// What the other schedule would have run by now is not made up for: nothing is done before it falls due.
+    fn reschedule(&self, cron: &CronJob) {
+        match self.schedules.of(cron) {
+            Ok((schedule, zone)) => {
+                let wait = plan::wait(cron, &schedule, &zone, timestamp(self.clock.now()));
+                wait.into_iter()
+                    .for_each(|wait| self.queue.add_after(Key::of(cron), wait));
+            }
+            Err(_) => {
+                let schedule = cron.spec.as_ref().map_or("", |spec| &spec.schedule);
+                let text = format!("unparseable schedule for cronjob: {schedule}");
+                let cron = meta::reference(cron);
+                self.recorder
+                    .event(&cron, "Warning", "UnParseableCronJobSchedule", text);
+            }
+        }
     }
 }
 

@@ -60,16 +60,8 @@ pub fn remaining(failures: i32, last: Timestamp, now: Timestamp) -> Duration {
 
 /// When a pod finished: by its containers, else by its condition, else by its deletion.
 pub fn finished_at(pod: &Pod) -> Timestamp {
-    let containers = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-    let ends = containers.map(|all| {
-        all.iter()
-            .map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0))
-            .collect::<Option<Vec<_>>>()
-    });
-    if let Some(Some(ends)) = ends
-        && let Some(last) = ends.into_iter().max()
-    {
-        return last;
+    if let Some(at) = containers_finished(pod) {
+        return at;
     }
     let unready = pod::condition(pod, "Ready").filter(|c| c.status == "False");
     if let Some(at) = unready.and_then(|c| c.last_transition_time.as_ref()) {
@@ -80,6 +72,21 @@ pub fn finished_at(pod: &Pod) -> Timestamp {
         return Timestamp::from_second(at.0.as_second() - grace).unwrap_or(at.0);
     }
     meta::created(pod)
+}
+
+/// When the last container ended, if all have: those that run to their end, and the sidecars, which outlive them.
+fn containers_finished(pod: &Pod) -> Option<Timestamp> {
+    let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+    let sidecars: Vec<&str> = init
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+        .map(|c| c.name.as_str())
+        .collect();
+    let status = pod.status.as_ref()?;
+    let of_init = status.init_container_statuses.iter().flatten();
+    let of_sidecars = of_init.filter(|c| sidecars.contains(&c.name.as_str()));
+    let all = status.container_statuses.iter().flatten().chain(of_sidecars);
+    let ends = all.map(|c| Some(c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0));
+    ends.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 #[cfg(test)]
@@ -109,5 +116,41 @@ mod tests {
         assert_eq!(two.after(&[&c], &[]).remaining(now), Duration::ZERO);
         assert_eq!(two.after(&[&b], &[&a, &c]).remaining(now), Duration::from_secs(10));
         assert_eq!(remaining(40, now, now), LONGEST);
+    }
+    #[test]
+    fn a_pod_has_finished_when_its_last_container_has() {
+        let ended = |name: &str, at: Option<&str>| {
+            let state = match at {
+                Some(at) => json!({"terminated": {"exitCode": 1, "finishedAt": at}}),
+                None => json!({"running": {}}),
+            };
+            json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+        };
+        let (one, two) = (Some("2024-01-01T00:00:01Z"), Some("2024-01-01T00:00:02Z"));
+        let (never, last) = ("2024-01-01T00:00:00Z", "2024-01-01T00:00:09Z");
+        for (containers, init, expected) in [
+            (vec![ended("c", one), ended("d", two)], vec![], "2024-01-01T00:00:02Z"),
+            (
+                vec![ended("c", one)],
+                vec![ended("sidecar", two)],
+                "2024-01-01T00:00:02Z",
+            ),
+            (
+                vec![ended("c", two)],
+                vec![ended("init", one), ended("sidecar", one)],
+                "2024-01-01T00:00:02Z",
+            ),
+            // Not all have: then by its condition.
+            (vec![ended("c", one)], vec![ended("sidecar", None)], last),
+            (vec![ended("c", one), ended("d", None)], vec![], last),
+            (vec![], vec![], last),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"creationTimestamp": never},
+                "spec": {"containers": [], "initContainers": [{"name": "init"}, {"name": "sidecar", "restartPolicy": "Always"}]},
+                "status": {"containerStatuses": containers, "initContainerStatuses": init,
+                    "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": last}]}}))
+            .unwrap();
+            assert_eq!(finished_at(&pod).to_string(), expected, "{containers:?} {init:?}");
+        }
     }
 }

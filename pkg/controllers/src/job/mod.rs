@@ -5,30 +5,35 @@
 //! wherever this process stops. [`view`] counts and decides, [`policy`], [`indexes`] and [`backoff`] are its parts; all pure. This file acts.
 
 mod backoff;
+mod ending;
+mod events;
 mod indexes;
+mod memory;
 mod policy;
 mod run;
+mod steps;
 mod template;
 mod view;
 
-use std::collections::HashMap;
-use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
-use parking_lot::Mutex;
+use mk8s_client::{EventRecorder, Index, Informer, WorkQueue};
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::adoption::{self, manager};
+use crate::adoption;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
 
-use backoff::Record;
+use events::Item;
+use memory::Memory;
 use run::Run;
 use view::{FINALIZER, View};
 
@@ -39,59 +44,12 @@ const WORKERS: usize = 5;
 /// Who else would look after a Job.
 const OURSELVES: &str = "kubernetes.io/job-controller";
 
-/// What is reconciled.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Item {
-    Job(Key),
-    /// A pod with the finalizer whose Job is gone.
-    Orphan(Key),
-}
-
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Item::Job(key) => key.fmt(f),
-            Item::Orphan(key) => write!(f, "pod {key}"),
-        }
-    }
-}
-
-/// What the controller remembers between reconciliations.
-#[derive(Default)]
-struct Memory {
-    /// Pods that were made, deleted or released.
-    pods_seen: Seen<Key>,
-    /// Jobs whose status was written.
-    jobs_seen: Seen<Key>,
-    /// With the uid of the Job they are of: the next Job of that name begins with none.
-    records: Mutex<HashMap<Key, (String, Record)>>,
-}
-
-impl Memory {
-    fn record(&self, job: &Job) -> Record {
-        let records = self.records.lock();
-        let known = records.get(&Key::of(job)).filter(|(uid, _)| uid == meta::uid(job));
-        known.map(|(_, record)| *record).unwrap_or_default()
-    }
-
-    fn set_record(&self, job: &Job, record: Record) {
-        let of = (meta::uid(job).to_owned(), record);
-        self.records.lock().insert(Key::of(job), of);
-    }
-
-    fn forget(&self, key: &Key) {
-        self.pods_seen.forget(key);
-        self.jobs_seen.forget(key);
-        self.records.lock().remove(key);
-    }
-}
-
 struct Controller {
     ctx: Context,
     jobs: Informer<Job>,
     all_pods: Informer<Pod>,
     pods: Index<Pod>,
-    memory: Memory,
+    memory: Arc<Memory>,
     recorder: EventRecorder,
 }
 
@@ -100,21 +58,26 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (jobs, all_pods) = (ctx.informers.of::<Job>(), ctx.informers.of::<Pod>());
     let pods = index::owner(&all_pods);
     let mut driver = Driver::new(NAME, &ctx.scope);
+    let memory = Arc::new(Memory::default());
     driver.watch(&jobs, {
-        let pods = pods.clone();
+        let (pods, queue, memory) = (pods.clone(), driver.queue.clone(), memory.clone());
         move |event| {
-            // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
-            let mut items = vec![Item::Job(Key::of(&**event.object()))];
-            if let Event::Deleted(old) = event {
-                let left = pods.get(meta::uid(&**old));
-                items.extend(left.iter().map(|p| Item::Orphan(Key::of(&**p))));
+            let items = events::of_job(event, &pods);
+            if events::is_order(event) {
+                return items;
             }
-            items
+            items.into_iter().for_each(|item| after_rest(&queue, &memory, item));
+            Vec::new()
         }
     });
     driver.watch(&all_pods, {
         let (jobs, in_namespace) = (jobs.clone(), index::namespace(&jobs));
-        move |event| pod_event(event, &jobs, &in_namespace)
+        let (queue, memory) = (driver.queue.clone(), memory.clone());
+        move |event| {
+            let items = events::of_pod(event, &jobs, &in_namespace);
+            items.into_iter().for_each(|item| after_rest(&queue, &memory, item));
+            Vec::new()
+        }
     });
     let recorder = ctx.recorder(NAME);
     let controller = Controller {
@@ -122,7 +85,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         jobs,
         all_pods,
         pods,
-        memory: Memory::default(),
+        memory,
         recorder,
     };
     driver.run(WORKERS, controller).await
@@ -132,41 +95,25 @@ impl Reconcile<Item> for Controller {
     async fn reconcile(&self, item: Item) -> Result<Next, Error> {
         match item {
             Item::Job(key) => self.job(key).await,
+            Item::Ended(key) => self.release_all(key).await,
             Item::Orphan(key) => self.release_orphan(key).await,
         }
     }
 }
 
-fn pod_event(event: &Event<Pod>, jobs: &Informer<Job>, in_namespace: &Index<Job>) -> Vec<Item> {
-    let key = manager::<Job>(&**event.object());
-    let mut items: Vec<Item> = key.clone().map(Item::Job).into_iter().collect();
-    if let Event::Applied { old, new } = event {
-        if let Some(before) = old
-            .as_deref()
-            .and_then(manager::<Job>)
-            .filter(|before| Some(before) != key.as_ref())
-        {
-            items.push(Item::Job(before));
-        }
-        let held = meta::has_finalizer(&**new, FINALIZER);
-        let owner = meta::controller_of(&**new);
-        if owner.is_none()
-            && !meta::deleting(&**new)
-            && old.as_ref().is_none_or(|o| o.metadata.labels != new.metadata.labels)
-        {
-            let selector = |job: &Job| job.spec.as_ref().and_then(|s| s.selector.clone());
-            let adopters = adoption::selecting(&**new, in_namespace, selector);
-            items.extend(adopters.into_iter().map(Item::Job));
-        }
-        let orphaned = owner.is_none_or(|o| {
-            let job = key.as_ref().and_then(|k| jobs.get(k.ns(), &k.name));
-            key.is_some() && job.is_none_or(|j| meta::uid(&*j) != o.uid)
-        });
-        if held && orphaned {
-            items.push(Item::Orphan(Key::of(&**new)));
-        }
-    }
-    items
+/// Does somebody else look after it?
+fn is_anothers(job: &Job) -> bool {
+    let manager = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
+    manager.is_some_and(|manager| manager != OURSELVES)
+}
+
+/// Many pods' events are dealt with at once: see [`memory`].
+fn after_rest(queue: &WorkQueue<Item>, memory: &Memory, item: Item) {
+    let rest = match &item {
+        Item::Job(key) => memory.rest(key),
+        Item::Ended(_) | Item::Orphan(_) => Duration::ZERO,
+    };
+    queue.add_after(item, rest);
 }
 
 impl Controller {
@@ -182,11 +129,27 @@ impl Controller {
             // The informer of Jobs may lag behind that of pods: ask.
             let live = self.ctx.api::<Job>(&key.namespace).get_opt(&owner.name).await;
             let live = live.tried(|| format!("get Job {}/{}", key.namespace, owner.name))?;
-            if live.is_some_and(|job| meta::uid(&job) == owner.uid) {
+            let counts = |job: &Job| end(job).is_none() || is_anothers(job);
+            if live.is_some_and(|job| meta::uid(&job) == owner.uid && counts(&job)) {
                 return Ok(Next::Done);
             }
         }
         self.take_finalizer(&pod).await.map(|_| Next::Done)
+    }
+
+    /// A Job ends when all of its pods are released; one that somebody else has ended may still have some.
+    async fn release_all(&self, key: Key) -> Result<Next, Error> {
+        if let Some(later) = self.memory.pods_seen.missing(&key, &self.all_pods) {
+            return Ok(Next::After(later));
+        }
+        let job = self.jobs.get(key.ns(), &key.name);
+        let Some(job) = job.filter(|job| end(job).is_some() && !is_anothers(job)) else {
+            return Ok(Next::Done);
+        };
+        let pods = self.pods.get(meta::uid(&*job));
+        let held = pods.iter().filter(|pod| meta::has_finalizer(&***pod, FINALIZER));
+        futures::future::try_join_all(held.map(|pod| self.take_finalizer(pod))).await?;
+        Ok(Next::Done)
     }
 
     /// The pod without it; none where the pod is gone.
@@ -219,13 +182,14 @@ impl Controller {
             return Ok(Next::Done);
         };
         let Some(spec) = &job.spec else { return Ok(Next::Done) };
-        if spec.managed_by.as_deref().is_some_and(|by| by != OURSELVES) {
+        if is_anothers(&job) {
             return Ok(Next::Done);
         }
         if end(&job).is_some() {
-            self.memory.records.lock().remove(&key);
+            self.memory.ended(&key);
             return Ok(Next::Done);
         }
+        let begun = Instant::now();
         let Some(selector) = &spec.selector else {
             return Ok(Next::Done);
         };
@@ -257,27 +221,8 @@ impl Controller {
             view,
             next: Next::Done,
         };
-        run.run().await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_job_begins_without_the_memory_of_the_last_one_of_its_name() {
-        let job = |uid: &str| -> Job {
-            serde_json::from_value(json!({"metadata": {"namespace": "d", "name": "a", "uid": uid}})).unwrap()
-        };
-        let memory = Memory::default();
-        let record = Record::default().after(&[], &[&Pod::default()]);
-        assert_ne!(record, Record::default());
-        memory.set_record(&job("1"), record);
-        assert_eq!(memory.record(&job("1")), record);
-        assert_eq!(memory.record(&job("2")), Record::default());
-        memory.forget(&Key::new("d", "a"));
-        assert_eq!(memory.record(&job("1")), Record::default());
+        let next = run.run().await;
+        self.memory.worked(&run.key, begun.elapsed());
+        next
     }
 }

@@ -12,8 +12,9 @@ use kube::api::{DeleteParams, PostParams};
 use super::Controller;
 use super::indexes::Indexes;
 use super::policy::Verdict;
+use super::steps::Step;
 use super::template::new_pod;
-use super::view::{FINALIZER, Step, View, condition, new_condition};
+use super::view::{FINALIZER, View, condition, new_condition};
 use crate::delete::delete;
 use crate::driver::Next;
 use crate::error::{Error, Tried, message, namespace_terminating};
@@ -70,8 +71,9 @@ impl Run<'_> {
                     text,
                     &now,
                 ));
-            } else if manages {
-                self.note_suspension();
+            } else if manages && let Some((event, text)) = self.view.note_suspension(&now) {
+                let job = meta::reference(&self.view.job);
+                self.controller.recorder.event(&job, "Normal", event, text);
             }
         }
         let (ready, terminating) = (self.view.ready, self.view.terminating);
@@ -123,14 +125,21 @@ impl Run<'_> {
                 {
                     seen.wrote(&self.key, &released);
                 }
-                if delete(&api, &**pod, DeleteParams::default()).await? {
-                    seen.deleted(&self.key, &**pod);
-                    let job = meta::reference(&self.view.job);
-                    self.controller
-                        .recorder
-                        .event(&job, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
+                let job = meta::reference(&self.view.job);
+                let recorder = &self.controller.recorder;
+                match delete(&api, &**pod, DeleteParams::default()).await {
+                    Ok(true) => {
+                        seen.deleted(&self.key, &**pod);
+                        recorder.event(&job, "Normal", "SuccessfulDelete", format!("Deleted pod: {name}"));
+                        Ok(())
+                    }
+                    Ok(false) => Ok(()),
+                    Err(e) => {
+                        let text = format!("Error deleting: {}", e.message());
+                        recorder.event(&job, "Warning", "FailedDelete", text);
+                        Err(e)
+                    }
                 }
-                Ok::<(), Error>(())
             });
             results.extend(futures::future::join_all(deletions).await);
         }
@@ -187,30 +196,6 @@ impl Run<'_> {
             None => None,
         };
         (to_i32(made), error)
-    }
-
-    /// Condition Suspended, and the start time, which runs only while the Job does.
-    fn note_suspension(&mut self) {
-        let suspended = self.view.numbers.suspended;
-        let now = meta::now();
-        let (value, reason, text) = if suspended {
-            ("True", "JobSuspended", "Job suspended")
-        } else {
-            ("False", "JobResumed", "Job resumed")
-        };
-        let known = condition(self.view.status(), "Suspended").map(|c| c.status.clone());
-        if known.as_deref() == Some(value) || (known.is_none() && !suspended) {
-            return;
-        }
-        let status = self.view.job.status.get_or_insert_default();
-        let conditions = status.conditions.get_or_insert_default();
-        conditions.retain(|c| c.type_ != "Suspended");
-        conditions.push(new_condition("Suspended", value, reason, text, &now));
-        status.start_time = (!suspended).then_some(now);
-        let event = if suspended { "Suspended" } else { "Resumed" };
-        self.controller
-            .recorder
-            .event(&meta::reference(&self.view.job), "Normal", event, text);
     }
 
     /// Notes ended pods in the status, releases them, counts them; then, when all are counted, says that the Job has ended.

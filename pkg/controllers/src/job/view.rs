@@ -1,11 +1,8 @@
 //! A Job and its pods, counted: everything that a reconciliation decides from. Pure.
 
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,7 +11,7 @@ use super::backoff::{self, Record};
 use super::indexes::Indexes;
 use super::policy::{self, Verdict};
 use crate::meta::to_i32;
-use crate::{meta, pod, replicas};
+use crate::{meta, pod};
 
 /// Keeps a pod until it is counted.
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -76,12 +73,17 @@ fn count_of(pod: &Pod, annotation: &str) -> i32 {
         .unwrap_or(0)
 }
 
+/// How often the pod's index had failed before it, whether or not that counted.
+pub(super) fn absolute_failures(pod: &Pod) -> i32 {
+    count_of(pod, FAILURES).saturating_add(count_of(pod, IGNORED_FAILURES))
+}
+
 /// A condition of a Job.
 pub fn condition<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
     status.conditions.iter().flatten().find(|c| c.type_ == type_)
 }
 
-fn holds<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
+pub(super) fn holds<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
     condition(status, type_).filter(|c| c.status == "True")
 }
 
@@ -208,12 +210,7 @@ impl View {
             if self.succeeded_indexes.has(index) || failed.has(index) || active.contains(&index) {
                 continue;
             }
-            let rank = |p: &Pod| {
-                (
-                    count_of(p, FAILURES) + count_of(p, IGNORED_FAILURES),
-                    backoff::finished_at(p),
-                )
-            };
+            let rank = |p: &Pod| (absolute_failures(p), backoff::finished_at(p));
             if delayed.get(&index).is_none_or(|known| rank(known) <= rank(pod)) {
                 delayed.insert(index, pod.clone());
             }
@@ -275,206 +272,6 @@ impl View {
             }
     }
 
-    /// The end that the Job has reached, before pods are made or deleted.
-    pub fn end(&self, now: &Time) -> Option<JobCondition> {
-        let spec = self.job.spec.as_ref()?;
-        if let Some(known) = holds(self.status(), "SuccessCriteriaMet") {
-            return Some(known.clone());
-        }
-        if let Some(known) = holds(self.status(), "FailureTarget") {
-            let text = |v: &Option<String>| v.clone().unwrap_or_default();
-            return Some(new_condition(
-                "Failed",
-                "True",
-                &text(&known.reason),
-                &text(&known.message),
-                now,
-            ));
-        }
-        let failure = |reason: &str, message: &str| Some(new_condition("FailureTarget", "True", reason, message, now));
-        let doomed = self
-            .pods
-            .iter()
-            .filter(|p| self.has_failed(p))
-            .find_map(|p| match self.verdict(p) {
-                Verdict::FailJob(message) => Some(message),
-                _ => None,
-            });
-        if let Some(message) = doomed {
-            return failure("PodFailurePolicy", &message);
-        }
-        if self.failed > self.numbers.backoff_limit || self.restarts_exceed_limit() {
-            return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
-        }
-        if self.deadline_left(now.0) == Some(Duration::ZERO) {
-            return failure("DeadlineExceeded", "Job was active longer than specified deadline");
-        }
-        if let Some(failed) = &self.failed_indexes {
-            if spec.max_failed_indexes.is_some_and(|max| failed.len() > max) {
-                return failure(
-                    "MaxFailedIndexesExceeded",
-                    "Job has exceeded the specified maximal number of failed indexes",
-                );
-            }
-            if !failed.is_empty() && failed.len() + self.succeeded_indexes.len() >= self.numbers.total() {
-                return failure("FailedIndexes", "Job has failed indexes");
-            }
-        }
-        if self.numbers.indexed {
-            let met = policy::success(
-                spec.success_policy.as_ref(),
-                self.numbers.total(),
-                &self.succeeded_indexes,
-            );
-            return met.map(|message| new_condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message, now));
-        }
-        None
-    }
-
-    /// Containers that restart in place count too.
-    fn restarts_exceed_limit(&self) -> bool {
-        let policy = self
-            .job
-            .spec
-            .as_ref()
-            .and_then(|s| s.template.spec.as_ref())
-            .and_then(|s| s.restart_policy.as_deref());
-        if policy != Some("OnFailure") {
-            return false;
-        }
-        let restarts: i32 = self
-            .pods
-            .iter()
-            .filter(|p| matches!(pod::phase(p), "Running" | "Pending"))
-            .filter_map(|p| p.status.as_ref())
-            .flat_map(|s| {
-                s.init_container_statuses
-                    .iter()
-                    .flatten()
-                    .chain(s.container_statuses.iter().flatten())
-            })
-            .map(|c| c.restart_count)
-            .sum();
-        let limit = self.numbers.backoff_limit;
-        if limit == 0 { restarts > 0 } else { restarts >= limit }
-    }
-
-    /// What is left of activeDeadlineSeconds.
-    pub fn deadline_left(&self, now: Timestamp) -> Option<Duration> {
-        let seconds = self.job.spec.as_ref().and_then(|s| s.active_deadline_seconds)?;
-        let start = self.status().start_time.as_ref().filter(|_| !self.numbers.suspended)?;
-        let elapsed = now.duration_since(start.0);
-        let left =
-            Duration::from_secs(seconds.unsigned_abs()).saturating_sub(Duration::try_from(elapsed).unwrap_or_default());
-        Some(left)
-    }
-
-    /// Have enough pods succeeded, with `active` ones left?
-    pub fn is_complete(&self, active: i32) -> bool {
-        let enough = match self.numbers.completions {
-            None => self.succeeded > 0,
-            Some(completions) => self.succeeded >= completions,
-        };
-        enough && active == 0
-    }
-
-    fn wanted(&self) -> i32 {
-        match self.numbers.completions {
-            None if self.succeeded > 0 => to_i32(self.active.len()),
-            None => self.numbers.parallelism,
-            Some(completions) => (completions - self.succeeded).min(self.numbers.parallelism).max(0),
-        }
-    }
-
-    /// What to do about the number of pods.
-    pub fn step(&self, now: Timestamp) -> Step {
-        let active = to_i32(self.active.len());
-        if self.numbers.suspended {
-            return Step::Delete(self.active.clone());
-        }
-        let wanted = self.wanted();
-        let mut doomed = self.surplus(usize::try_from(active - wanted).unwrap_or(0));
-        doomed.truncate(replicas::BURST);
-        if !doomed.is_empty() {
-            return Step::Delete(doomed);
-        }
-        let leaving = if self.numbers.replaces_failed_only {
-            self.terminating
-        } else {
-            0
-        };
-        let missing = usize::try_from(wanted - leaving - active)
-            .unwrap_or(0)
-            .min(replicas::BURST);
-        if missing == 0 {
-            return Step::Nothing;
-        }
-        if self.numbers.per_index.is_none() {
-            let wait = self.record.remaining(now);
-            if !wait.is_zero() {
-                return Step::Wait(wait);
-            }
-        }
-        if !self.numbers.indexed {
-            return Step::Create(vec![None; missing]);
-        }
-        let indexes = self.pending_indexes(missing);
-        let wait = |index: &i32| {
-            self.delayed.get(index).map_or(Duration::ZERO, |failed| {
-                let failures = count_of(failed, FAILURES) + count_of(failed, IGNORED_FAILURES) + 1;
-                backoff::remaining(failures, backoff::finished_at(failed), now)
-            })
-        };
-        let ready: Vec<Option<i32>> = indexes.iter().filter(|i| wait(i).is_zero()).map(|i| Some(*i)).collect();
-        match (ready.is_empty(), indexes.iter().map(wait).min()) {
-            (true, Some(shortest)) => Step::Wait(shortest),
-            (true, None) => Step::Nothing,
-            (false, _) => Step::Create(ready),
-        }
-    }
-
-    /// Indexes that have no pod and are not done.
-    fn pending_indexes(&self, count: usize) -> Vec<i32> {
-        let mut taken: Indexes = self.active.iter().filter_map(|p| index_of(p)).collect();
-        if self.numbers.replaces_failed_only {
-            let leaving = self
-                .pods
-                .iter()
-                .filter(|p| meta::deleting(&***p) && !pod::is_terminal(p));
-            taken = taken.union(&leaving.filter_map(|p| index_of(p)).collect());
-        }
-        taken = taken.union(&self.succeeded_indexes);
-        if let Some(failed) = &self.failed_indexes {
-            taken = taken.union(failed);
-        }
-        taken.missing(count, self.numbers.total())
-    }
-
-    /// Active pods that are too many: at least so many, and all that repeat an index or have none.
-    fn surplus(&self, at_least: usize) -> Vec<Arc<Pod>> {
-        let (mut doomed, mut left) = (Vec::new(), Vec::new());
-        if self.numbers.indexed {
-            let mut by_index: HashMap<i32, Vec<Arc<Pod>>> = HashMap::new();
-            for pod in &self.active {
-                match self.valid_index(pod) {
-                    Some(index) => by_index.entry(index).or_default().push(pod.clone()),
-                    None => doomed.push(pod.clone()),
-                }
-            }
-            for (_, mut same) in by_index {
-                same.sort_by(|a, b| expendable(a, b));
-                left.extend(same.pop());
-                doomed.append(&mut same);
-            }
-        } else {
-            left.clone_from(&self.active);
-        }
-        left.sort_by(|a, b| expendable(a, b));
-        let more = at_least.saturating_sub(doomed.len());
-        doomed.extend(left.into_iter().take(more));
-        doomed
-    }
-
     /// The failure counts that a new pod of this index carries on.
     pub fn failure_counts(&self, index: i32) -> (i32, i32) {
         let Some(failed) = self.delayed.get(&index) else {
@@ -501,42 +298,14 @@ impl View {
     }
 }
 
-/// The first is the one whose loss costs least.
-fn expendable(a: &Pod, b: &Pod) -> Ordering {
-    let rank = |p: &Pod| {
-        let phase = match pod::phase(p) {
-            "Pending" => 0,
-            "Unknown" => 1,
-            _ => 2,
-        };
-        (!pod::node(p).is_empty(), phase, pod::is_ready(p))
-    };
-    rank(a)
-        .cmp(&rank(b))
-        .then_with(|| meta::created(b).cmp(&meta::created(a)))
-}
-
-/// What to do about the number of pods.
-#[derive(Debug)]
-pub enum Step {
-    /// It is right.
-    Nothing,
-    /// These are too many.
-    Delete(Vec<Arc<Pod>>),
-    /// So many are missing, with these indexes.
-    Create(Vec<Option<i32>>),
-    /// Some are missing, but failures make for a wait.
-    Wait(Duration),
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn job(spec: Value, status: Value) -> Job {
+    pub(in super::super) fn job(spec: Value, status: Value) -> Job {
         let mut job = json!({"metadata": {"name": "j", "namespace": "d", "uid": "j"}, "spec": {"template": {}}, "status": status});
         for (key, value) in spec.as_object().unwrap() {
             job["spec"][key] = value.clone();
@@ -544,7 +313,7 @@ mod tests {
         serde_json::from_value(job).unwrap()
     }
 
-    fn pod(uid: &str, phase: &str, index: Option<i32>, more: Value) -> Arc<Pod> {
+    pub(in super::super) fn pod(uid: &str, phase: &str, index: Option<i32>, more: Value) -> Arc<Pod> {
         let mut pod = json!({"metadata": {"name": uid, "uid": uid, "finalizers": [FINALIZER], "annotations": {},
             "creationTimestamp": "2020-01-01T00:00:00Z"}, "status": {"phase": phase}});
         if let Some(index) = index {
@@ -556,82 +325,8 @@ mod tests {
         Arc::new(serde_json::from_value(pod).unwrap())
     }
 
-    fn view(job: Job, pods: Vec<Arc<Pod>>) -> View {
+    pub(in super::super) fn view(job: Job, pods: Vec<Arc<Pod>>) -> View {
         View::new(job, pods, Record::default())
-    }
-
-    fn describe(step: &Step) -> String {
-        match step {
-            Step::Nothing => "nothing".to_owned(),
-            Step::Delete(pods) => format!("delete {}", pods.len()),
-            Step::Create(indexes) => format!("create {indexes:?}"),
-            Step::Wait(left) => format!("wait {}", left.as_secs()),
-        }
-    }
-
-    #[test]
-    fn pods_are_made_up_to_parallelism_and_remaining_completions() {
-        let (run, done) = ("Running", "Succeeded");
-        let now = Timestamp::now();
-        for (spec, phases, expected) in [
-            (
-                json!({"parallelism": 2, "completions": 3}),
-                vec![],
-                "create [None, None]",
-            ),
-            (
-                json!({"parallelism": 2, "completions": 3}),
-                vec![run, done, done],
-                "nothing",
-            ),
-            (
-                json!({"parallelism": 2, "completions": 3}),
-                vec![run, run, done, done],
-                "delete 1",
-            ),
-            (json!({"parallelism": 2}), vec![run], "create [None]"),
-            (json!({"parallelism": 2}), vec![run, done], "nothing"),
-            (json!({"parallelism": 2, "suspend": true}), vec![run, run], "delete 2"),
-            (
-                json!({"parallelism": 1, "completions": 1}),
-                vec!["Failed"],
-                "create [None]",
-            ),
-        ] {
-            let pods = phases
-                .iter()
-                .enumerate()
-                .map(|(n, phase)| pod(&n.to_string(), phase, None, json!({})))
-                .collect();
-            assert_eq!(
-                describe(&view(job(spec.clone(), json!({})), pods).step(now)),
-                expected,
-                "{spec} {phases:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn indexed_jobs_fill_gaps_and_drop_doubles() {
-        let spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 5});
-        let now = Timestamp::now();
-        let some = view(
-            job(spec.clone(), json!({"completedIndexes": "0"})),
-            vec![
-                pod("a", "Running", Some(1), json!({})),
-                pod("b", "Succeeded", Some(3), json!({})),
-            ],
-        );
-        assert_eq!(some.succeeded, 2);
-        assert_eq!(describe(&some.step(now)), "create [Some(2), Some(4)]");
-        let doubles = vec![
-            pod("a", "Running", Some(1), json!({})),
-            pod("b", "Pending", Some(1), json!({})),
-        ];
-        match view(job(spec, json!({})), doubles).step(now) {
-            Step::Delete(pods) => assert_eq!(meta::name(&*pods[0]), "b"),
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]
@@ -659,37 +354,5 @@ mod tests {
         );
         assert_eq!(two.end(&now).and_then(|c| c.reason).as_deref(), Some("FailedIndexes"));
         assert!(two.may_release(&two.pods[0], false));
-    }
-
-    #[test]
-    fn jobs_end_by_backoff_limit_deadline_or_completions() {
-        let now = meta::now();
-        let reason = |v: &View| {
-            v.end(&now)
-                .map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default()))
-        };
-        let failed = view(
-            job(json!({"backoffLimit": 0}), json!({})),
-            vec![pod("a", "Failed", None, json!({}))],
-        );
-        assert_eq!(reason(&failed).as_deref(), Some("FailureTarget BackoffLimitExceeded"));
-        let late = view(
-            job(
-                json!({"activeDeadlineSeconds": 5}),
-                json!({"startTime": "2020-01-01T00:00:00Z"}),
-            ),
-            vec![],
-        );
-        assert_eq!(reason(&late).as_deref(), Some("FailureTarget DeadlineExceeded"));
-        let known = json!({"conditions": [{"type": "FailureTarget", "status": "True", "reason": "X"}]});
-        assert_eq!(
-            reason(&view(job(json!({}), known), vec![])).as_deref(),
-            Some("Failed X")
-        );
-        let done = view(
-            job(json!({"completions": 1}), json!({})),
-            vec![pod("a", "Succeeded", None, json!({}))],
-        );
-        assert!(done.is_complete(0) && !done.is_complete(1));
     }
 }

@@ -1,0 +1,105 @@
+//! What the controller remembers of Jobs between reconciliations.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use mk8s_client::Seen;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::backoff::Record;
+use crate::meta::{self, Key};
+
+/// For each moment of work on a Job its pods' events wait so many: what they change is then dealt with at once. A Job of a few
+/// pods rests unnoticed; one of thousands, whose pods all have to be looked at, does not take a processor for itself.
+const REST: u32 = 10;
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Pods that were made, deleted or released.
+    pub(super) pods_seen: Seen<Key>,
+    /// Jobs whose status was written.
+    pub(super) jobs_seen: Seen<Key>,
+    /// With the uid of the Job they are of: the next Job of that name begins with none.
+    records: Mutex<HashMap<Key, (String, Record)>>,
+    /// Until when Jobs rest.
+    rests: Mutex<HashMap<Key, Instant>>,
+}
+
+impl Memory {
+    pub(super) fn record(&self, job: &Job) -> Record {
+        let records = self.records.lock();
+        let known = records.get(&Key::of(job)).filter(|(uid, _)| uid == meta::uid(job));
+        known.map(|(_, record)| *record).unwrap_or_default()
+    }
+
+    pub(super) fn set_record(&self, job: &Job, record: Record) {
+        let of = (meta::uid(job).to_owned(), record);
+        self.records.lock().insert(Key::of(job), of);
+    }
+
+    /// So long it was worked on.
+    pub(super) fn worked(&self, key: &Key, time: Duration) {
+        let rest = (time * REST).min(LONGEST_REST);
+        self.rests.lock().insert(key.clone(), Instant::now() + rest);
+    }
+
+    /// What is left of the Job's rest.
+    pub(super) fn rest(&self, key: &Key) -> Duration {
+        let until = self.rests.lock().get(key).copied();
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The Job has ended.
+    pub(super) fn ended(&self, key: &Key) {
+        self.records.lock().remove(key);
+        self.rests.lock().remove(key);
+    }
+
+    /// The Job is gone.
+    pub(super) fn forget(&self, key: &Key) {
+        self.pods_seen.forget(key);
+        self.jobs_seen.forget(key);
+        self.ended(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_begins_without_the_memory_of_the_last_one_of_its_name() {
+        let job = |uid: &str| -> Job {
+            serde_json::from_value(json!({"metadata": {"namespace": "d", "name": "a", "uid": uid}})).unwrap()
+        };
+        let memory = Memory::default();
+        let record = Record::default().after(&[], &[&Pod::default()]);
+        assert_ne!(record, Record::default());
+        memory.set_record(&job("1"), record);
+        assert_eq!(memory.record(&job("1")), record);
+        assert_eq!(memory.record(&job("2")), Record::default());
+        memory.forget(&Key::new("d", "a"));
+        assert_eq!(memory.record(&job("1")), Record::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_rests_as_long_as_its_work_was_hard() {
+        let (memory, key) = (Memory::default(), Key::new("d", "a"));
+        for (work, rest) in [(0, 0), (2, 20), (99, 990), (5000, 1000)] {
+            memory.worked(&key, Duration::from_millis(work));
+            assert_eq!(memory.rest(&key), Duration::from_millis(rest));
+        }
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert_eq!(memory.rest(&key), Duration::from_millis(1));
+        tokio::time::advance(Duration::from_millis(5)).await;
+        assert_eq!(memory.rest(&key), Duration::ZERO);
+        assert_eq!(memory.rest(&Key::new("d", "b")), Duration::ZERO);
+    }
+}
