@@ -1,6 +1,7 @@
 //! A whole control plane in this process, on a temporary store, each part under its own identity; and nodes that only pretend to run pods.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -11,10 +12,13 @@ use kube::{Api, Client};
 use mk8s_apiserver::User;
 use mk8s_client::{Event, Informers, in_process};
 use mk8s_controllers::context::Settings;
+use mk8s_pki::issue;
+use mk8s_pki::kubeconfig::{Credential, Kubeconfig};
 use mk8s_supervisor::{Supervisor, job};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch;
 use crate::harness::Plane;
 
 pub struct Cluster {
@@ -22,7 +26,7 @@ pub struct Cluster {
     pub admin: Client,
 }
 
-/// What a pretended pod does: `run`, `succeed`, `fail`.
+/// What a pretended pod does: `run`, `succeed`, `fail`; a script is run, see [`batch::run`].
 const OUTCOME: &str = "test/outcome";
 
 impl Cluster {
@@ -46,6 +50,26 @@ impl Cluster {
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.admin.clone(), namespace)
+    }
+
+    /// The administrator's kubeconfig, as kubectl takes it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let (plane, name) = (&self.plane.plane, "kubernetes-admin");
+        let issued = issue::client(&plane.pki.ca, name, Some("kubeadm:cluster-admins"), issue::LIFE).unwrap();
+        let credential = Credential::Certificate {
+            certificate_pem: &issued.certificate_pem,
+            key_pem: &issued.key_pem,
+        };
+        let file = Kubeconfig::new(
+            &self.plane.url(),
+            plane.pki.ca.certificate_pem(),
+            "test",
+            name,
+            credential,
+        );
+        let path = self.plane.dir.path().join("admin.conf");
+        std::fs::write(&path, file.to_yaml().unwrap()).unwrap();
+        path
     }
 
     /// A client that acts as a user of these groups.
@@ -158,15 +182,19 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
             .as_ref()
             .and_then(|a| a.get(OUTCOME).cloned())
             .unwrap_or_default();
-        let (phase, ready) = match outcome.as_str() {
-            "succeed" => ("Succeeded", "False"),
-            "fail" => ("Failed", "False"),
+        let ended = batch::run(&pod).await;
+        let (phase, ready) = match (outcome.as_str(), &ended) {
+            ("succeed", _) | (_, Some((0, _))) => ("Succeeded", "False"),
+            ("fail", _) | (_, Some(_)) => ("Failed", "False"),
             _ => ("Running", "True"),
         };
-        let status = json!({"status": {
+        let mut status = json!({"status": {
             "phase": phase, "podIP": ip, "podIPs": [{"ip": ip}], "startTime": "2024-01-01T00:00:00Z",
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2024-01-01T00:00:00Z"}],
         }});
+        if let Some((code, message)) = ended {
+            status["status"]["containerStatuses"] = batch::terminated(code, &message);
+        }
         let _ = pods
             .patch_status(&name, &PatchParams::default(), &Patch::Strategic(status))
             .await;

@@ -6,6 +6,7 @@
 )]
 
 mod autoscaler;
+mod batch;
 mod cluster;
 mod cronjob;
 mod deployment;

@@ -43,108 +43,63 @@ fn decide(cron: &CronJob, now: &str) -> String {
     format!("{start} {}", told.join(" ")).trim_end().to_owned()
 }
 
+/// The same on 1 March, in hours and minutes: what is started when it was last started then.
+fn decide_on_1_march(spec: Value, last: &str, now: &str) -> String {
+    let day = |time: &str| format!("2025-03-01T{time}Z");
+    let status = match last {
+        "" => json!({}),
+        last => json!({"lastScheduleTime": day(last)}),
+    };
+    let decided = decide(&cron(spec, status), &day(now));
+    decided.replace("2025-03-01T", "").replace(":00Z", "")
+}
+
 #[test]
 fn a_run_is_started_when_it_is_due_and_of_many_missed_ones_the_last() {
-    let last = |at: &str| json!({"lastScheduleTime": at});
-    for (spec, status, now, expected) in [
-        (json!({}), json!({}), "2025-03-01T10:00:59.9Z", "nothing"),
-        (json!({}), json!({}), "2025-03-01T10:01:00Z", "2025-03-01T10:01:00Z"),
-        (
-            json!({}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T10:01:30Z",
-            "nothing",
-        ),
+    for (last, now, expected) in [
+        ("", "10:00:59.9", "nothing"),
+        ("", "10:01:00", "10:01"),
+        ("10:01:00", "10:01:30", "nothing"),
         // The clock was put back: what was run is not run again.
-        (
-            json!({}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T09:30:30Z",
-            "nothing",
-        ),
+        ("10:01:00", "09:30:30", "nothing"),
         // And forward: one is made up for.
-        (
-            json!({}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T10:30:30Z",
-            "2025-03-01T10:30:00Z",
-        ),
-        (
-            json!({}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T11:41:00Z",
-            "2025-03-01T11:41:00Z",
-        ),
-        (
-            json!({}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T11:42:00Z",
-            "2025-03-01T11:42:00Z TooManyMissedTimes",
-        ),
-        (
-            json!({}),
-            last("1970-01-01T00:00:00Z"),
-            "2025-03-01T11:42:00Z",
-            "2025-03-01T11:42:00Z TooManyMissedTimes",
-        ),
-        // Only within its deadline.
-        (
-            json!({"startingDeadlineSeconds": 20}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T10:30:19Z",
-            "2025-03-01T10:30:00Z",
-        ),
-        (
-            json!({"startingDeadlineSeconds": 20}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T10:30:21Z",
-            "nothing",
-        ),
-        (
-            json!({"startingDeadlineSeconds": 600}),
-            last("1970-01-01T00:00:00Z"),
-            "2025-03-01T10:30:21Z",
-            "2025-03-01T10:30:00Z",
-        ),
-        // An uneven one: the last before now.
-        (
-            json!({"schedule": "30 6-16/4 * * 1-5"}),
-            last("2025-03-03T06:30:00Z"),
-            "2025-03-04T11:00:00Z",
-            "2025-03-04T10:30:00Z",
-        ),
-        (
-            json!({"schedule": "@every 90s"}),
-            last("2025-03-01T10:01:00Z"),
-            "2025-03-01T10:06:00Z",
-            "2025-03-01T10:05:30Z",
-        ),
-        // In its own time zone.
-        (
-            json!({"schedule": "0 9 * * *", "timeZone": "Asia/Kolkata"}),
-            json!({}),
-            "2025-03-02T03:29:00Z",
-            "nothing",
-        ),
-        (
-            json!({"schedule": "0 9 * * *", "timeZone": "Asia/Kolkata"}),
-            json!({}),
-            "2025-03-02T03:30:00Z",
-            "2025-03-02T03:30:00Z",
-        ),
-        (
-            json!({"schedule": "59 23 31 2 *"}),
-            json!({}),
-            "2025-03-02T03:30:00Z",
-            "nothing InvalidSchedule",
-        ),
+        ("10:01:00", "10:30:30", "10:30"),
+        ("10:01:00", "11:41:00", "11:41"),
+        ("10:01:00", "11:42:00", "11:42 TooManyMissedTimes"),
     ] {
-        assert_eq!(
-            decide(&cron(spec.clone(), status.clone()), now),
-            expected,
-            "{spec} {status} {now}"
-        );
+        assert_eq!(decide_on_1_march(json!({}), last, now), expected, "{last} {now}");
     }
+    let decades = cron(json!({}), json!({"lastScheduleTime": "1970-01-01T00:00:00Z"}));
+    let expected = "2025-03-01T11:42:00Z TooManyMissedTimes";
+    assert_eq!(decide(&decades, "2025-03-01T11:42:00Z"), expected);
+}
+
+#[test]
+fn what_is_older_than_its_deadline_is_not_started() {
+    let within = |seconds: i64| json!({"startingDeadlineSeconds": seconds});
+    for (seconds, last, now, expected) in [
+        (20, "10:01:00", "10:30:19", "10:30"),
+        (20, "10:01:00", "10:30:21", "nothing"),
+        // Nor does it count as missed.
+        (600, "00:00:00", "10:30:21", "10:30"),
+    ] {
+        assert_eq!(decide_on_1_march(within(seconds), last, now), expected, "{seconds}");
+    }
+}
+
+#[test]
+fn uneven_schedules_run_when_they_say() {
+    let schedule = |text: &str| json!({"schedule": text});
+    for (text, last, now, expected) in [
+        ("30 6-16/4 * * *", "06:30:00", "17:00:00", "14:30"),
+        ("@every 2m", "10:01:00", "10:06:00", "10:05"),
+        ("59 23 31 2 *", "", "10:30:00", "nothing InvalidSchedule"),
+    ] {
+        assert_eq!(decide_on_1_march(schedule(text), last, now), expected, "{text}");
+    }
+    let india = json!({"schedule": "0 17 * * *", "timeZone": "Asia/Kolkata"});
+    assert_eq!(decide_on_1_march(india.clone(), "", "11:29:59"), "nothing");
+    assert_eq!(decide_on_1_march(india, "", "11:30:00"), "11:30");
 }
 
 #[test]

@@ -137,6 +137,9 @@ impl View {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::super::view::tests::{job, pod, view};
@@ -222,110 +225,102 @@ mod tests {
         }
     }
 
+    fn indexed(more: Value) -> Value {
+        let mut spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 3});
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        spec
+    }
+
+    /// The end that a Job of three indexes reaches: its condition and reason.
+    fn end(spec: Value, status: Value, pod: Option<Arc<Pod>>) -> String {
+        let end = view(job(indexed(spec), status), pod.into_iter().collect()).end(&meta::now());
+        end.map_or_else(String::new, |end| format!("{} {}", end.type_, end.reason.unwrap()))
+    }
+
+    /// Index 0 has ended so.
+    fn exited(code: i32) -> Option<Arc<Pod>> {
+        let mut pod = (*pod("a", "Failed", Some(0), json!({}))).clone();
+        let state = json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": code}}}]);
+        pod.status.as_mut().unwrap().container_statuses = serde_json::from_value(state).unwrap();
+        Some(Arc::new(pod))
+    }
+
     #[test]
-    fn the_first_end_that_is_reached_counts() {
-        let now = meta::now();
-        let indexed = |more: Value| {
-            let mut spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 3});
+    fn a_failure_policy_decides_what_a_failure_is() {
+        let rule = |action: &str| {
+            let codes = json!({"operator": "In", "values": [42]});
+            json!({"podFailurePolicy": {"rules": [{"action": action, "onExitCodes": codes}]}})
+        };
+        for (action, more, code, expected) in [
+            (
+                "FailJob",
+                json!({"backoffLimit": 9}),
+                42,
+                "FailureTarget PodFailurePolicy",
+            ),
+            ("FailJob", json!({"backoffLimit": 9}), 1, ""),
+            ("Ignore", json!({"backoffLimit": 0}), 42, ""),
+            (
+                "Count",
+                json!({"backoffLimit": 0}),
+                42,
+                "FailureTarget BackoffLimitExceeded",
+            ),
+            ("FailIndex", json!({"backoffLimitPerIndex": 9}), 42, ""),
+            (
+                "FailIndex",
+                json!({"backoffLimitPerIndex": 9, "maxFailedIndexes": 0}),
+                42,
+                "FailureTarget MaxFailedIndexesExceeded",
+            ),
+            (
+                "FailIndex",
+                json!({"backoffLimitPerIndex": 9, "maxFailedIndexes": 0}),
+                1,
+                "",
+            ),
+        ] {
+            let mut spec = rule(action);
             for (key, value) in more.as_object().unwrap() {
                 spec[key] = value.clone();
             }
-            spec
+            assert_eq!(end(spec, json!({}), exited(code)), expected, "{action} {more} {code}");
+        }
+    }
+
+    #[test]
+    fn what_was_reached_first_stays() {
+        let one = || Some(pod("a", "Succeeded", Some(0), json!({})));
+        let known = |type_: &str| {
+            json!({"completedIndexes": "1", "failed": 9,
+            "conditions": [{"type": type_, "status": "True", "reason": "r", "message": "m"}]})
         };
-        let coded = |uid: &str, index: i32, code: i32| {
-            let mut pod = (*pod(uid, "Failed", Some(index), json!({}))).clone();
-            pod.metadata.namespace = Some("d".into());
-            let state = json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"terminated": {"exitCode": code}}}]);
-            pod.status.as_mut().unwrap().container_statuses = serde_json::from_value(state).unwrap();
-            std::sync::Arc::new(pod)
-        };
-        let rule =
-            |action: &str| json!({"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]});
-        let one = || pod("a", "Succeeded", Some(0), json!({}));
-        for (spec, status, pods, expected) in [
+        let per_index = json!({"backoffLimitPerIndex": 0});
+        let policy = json!({"successPolicy": {"rules": [{"succeededCount": 3}, {"succeededIndexes": "0"}]}});
+        for (spec, status, pod, expected) in [
             (
-                indexed(json!({"podFailurePolicy": rule("FailJob"), "backoffLimit": 0})),
-                json!({}),
-                vec![coded("a", 0, 42)],
-                Some((
-                    "FailureTarget",
-                    "PodFailurePolicy",
-                    "Container c for pod d/a failed with exit code 42 matching FailJob rule at index 0",
-                )),
-            ),
-            (
-                indexed(json!({"podFailurePolicy": rule("Ignore"), "backoffLimit": 0})),
-                json!({}),
-                vec![coded("a", 0, 42)],
-                None,
-            ),
-            (
-                indexed(json!({"podFailurePolicy": rule("Count"), "backoffLimit": 0})),
-                json!({}),
-                vec![coded("a", 0, 42)],
-                Some((
-                    "FailureTarget",
-                    "BackoffLimitExceeded",
-                    "Job has reached the specified backoff limit",
-                )),
-            ),
-            (
-                indexed(
-                    json!({"podFailurePolicy": rule("FailIndex"), "backoffLimitPerIndex": 9, "maxFailedIndexes": 0}),
-                ),
-                json!({}),
-                vec![coded("a", 0, 42)],
-                Some((
-                    "FailureTarget",
-                    "MaxFailedIndexesExceeded",
-                    "Job has exceeded the specified maximal number of failed indexes",
-                )),
-            ),
-            (
-                indexed(json!({"backoffLimitPerIndex": 0})),
+                per_index.clone(),
                 json!({"completedIndexes": "1,2"}),
-                vec![coded("a", 0, 1)],
-                Some(("FailureTarget", "FailedIndexes", "Job has failed indexes")),
+                exited(1),
+                "FailureTarget FailedIndexes",
             ),
             // One is left to run.
+            (per_index, json!({"completedIndexes": "1"}), exited(1), ""),
+            (policy.clone(), json!({}), one(), "SuccessCriteriaMet SuccessPolicy"),
+            (policy, json!({"completedIndexes": "1"}), None, ""),
             (
-                indexed(json!({"backoffLimitPerIndex": 0})),
-                json!({"completedIndexes": "1"}),
-                vec![coded("a", 0, 1)],
-                None,
+                json!({"backoffLimit": 0}),
+                known("SuccessCriteriaMet"),
+                exited(1),
+                "SuccessCriteriaMet r",
             ),
-            (
-                indexed(json!({"successPolicy": {"rules": [{"succeededCount": 3}, {"succeededIndexes": "0"}]}})),
-                json!({}),
-                vec![one()],
-                Some(("SuccessCriteriaMet", "SuccessPolicy", "Matched rules at index 1")),
-            ),
-            // What was met stays so, whatever fails after it.
-            (
-                indexed(json!({"backoffLimit": 0})),
-                json!({"failed": 9, "conditions": [{"type": "SuccessCriteriaMet", "status": "True", "reason": "SuccessPolicy", "message": "m"}]}),
-                vec![],
-                Some(("SuccessCriteriaMet", "SuccessPolicy", "m")),
-            ),
-            // And so does a failure.
-            (
-                indexed(json!({})),
-                json!({"completedIndexes": "0-2", "conditions": [{"type": "FailureTarget", "status": "True", "reason": "r", "message": "m"}]}),
-                vec![],
-                Some(("Failed", "r", "m")),
-            ),
-            (indexed(json!({"completions": 1})), json!({}), vec![one()], None),
+            (json!({}), known("FailureTarget"), one(), "Failed r"),
+            (json!({}), json!({}), one(), ""),
         ] {
-            let end = view(job(spec.clone(), status), pods).end(&now);
-            let end = end.as_ref().map(|c| {
-                (
-                    c.type_.as_str(),
-                    c.reason.as_deref().unwrap(),
-                    c.message.as_deref().unwrap(),
-                )
-            });
-            assert_eq!(end, expected, "{spec}");
+            assert_eq!(end(spec.clone(), status.clone(), pod), expected, "{spec} {status}");
         }
     }
 }
