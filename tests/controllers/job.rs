@@ -1,8 +1,9 @@
 //! Jobs count each of their pods once, and end.
 
+use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, holds, template};
@@ -206,6 +207,41 @@ async fn indexed_jobs_grow_shrink_and_let_their_pods_go() {
         .unwrap();
     assert!(held.metadata.finalizers.is_some());
     cluster.until("it is released again", free).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_pods_do_is_written_together() {
+    const PODS: i32 = 300;
+    let cluster = Cluster::start().await;
+    cluster.takes_pods("default").await;
+    for node in ["n1", "n2", "n3"] {
+        cluster.node(node).await;
+    }
+    let spec = json!({"completionMode": "Indexed", "completions": PODS, "parallelism": PODS});
+    let made = make(&cluster, "large", "succeed", spec).await;
+    let jobs = cluster.api::<Job>("default");
+    let of = WatchParams::default().fields("metadata.name=large").timeout(60);
+    let changes = jobs.watch(&of, &made.metadata.resource_version.unwrap()).await.unwrap();
+    let changes = changes.map(|change| match change.unwrap() {
+        WatchEvent::Modified(job) => serde_json::to_value(job.status).unwrap(),
+        other => panic!("{other:?}"),
+    });
+    let last = format!("0-{}", PODS - 1);
+    let ended = |status: &Value| conditions(status).iter().any(|c| c.starts_with("Complete "));
+    let mut written = 0;
+    let mut changes = std::pin::pin!(changes);
+    while let Some(status) = changes.next().await {
+        written += 1;
+        if ended(&status) {
+            assert_eq!(
+                (&status["completedIndexes"], &status["succeeded"]),
+                (&json!(last), &json!(PODS))
+            );
+            break;
+        }
+    }
+    assert!(written > 0 && written < PODS / 3, "{written} versions");
     cluster.stop().await;
 }
 

@@ -220,9 +220,12 @@ impl Controller {
             before: job,
             view,
             next: Next::Done,
+            making: Duration::ZERO,
         };
         let next = run.run().await;
-        self.memory.worked(&run.key, begun.elapsed());
+        // What it makes at once is no reason to look at it later.
+        let work = begun.elapsed().saturating_sub(run.making);
+        self.memory.worked(&run.key, work);
         next
     }
 }

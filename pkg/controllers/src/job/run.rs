@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
+use tokio::time::Instant;
 
 use super::Controller;
 use super::indexes::Indexes;
@@ -32,6 +33,8 @@ pub(super) struct Run<'a> {
     pub(super) before: Arc<Job>,
     pub(super) view: View,
     pub(super) next: Next,
+    /// What it took to make pods.
+    pub(super) making: Duration,
 }
 
 impl Run<'_> {
@@ -163,6 +166,7 @@ impl Run<'_> {
         let recorder = &self.controller.recorder;
         let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
         let job = meta::reference(&self.view.job);
+        let begun = Instant::now();
         let (made, error) = replicas::slow_start(indexes.len(), |at| {
             let pod = new_pod(&self.view, indexes[at]);
             let (api, job) = (&api, &job);
@@ -179,6 +183,7 @@ impl Run<'_> {
             }
         })
         .await;
+        self.making += begun.elapsed();
         let error = match error {
             Some(e) if namespace_terminating(&e) => None,
             Some(e) => {
