@@ -80,10 +80,11 @@ impl Cluster {
 
     pub async fn create<K>(&self, namespace: &str, object: Value) -> K
     where
-        K: mk8s_client::Kind
+        K: Clone
             + std::fmt::Debug
             + serde::Serialize
-            + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+            + serde::de::DeserializeOwned
+            + kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let object: K = serde_json::from_value(object).unwrap();
         self.api::<K>(namespace)

@@ -5,6 +5,7 @@
     reason = "a test tells one story from its beginning to its end"
 )]
 
+mod attach;
 mod autoscaler;
 mod batch;
 mod cluster;
@@ -22,6 +23,8 @@ mod namespace;
 mod node;
 mod protection;
 mod replication;
+mod resource_claims;
 mod roles;
 mod start;
 mod statefulset;
+mod volumes;

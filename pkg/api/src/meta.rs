@@ -6,6 +6,11 @@ use serde_json::{Map, Value};
 /// The annotation that asks for a Deployment's return to a revision, and was a field once; its controller takes it away.
 pub const DEPLOYMENT_ROLLBACK: &str = "deprecated.deployment.rollback.to";
 
+/// The provisioner of volumes on the nodes' own disks.
+pub const LOCAL_PROVISIONER: &str = "mk8s.io/local-path";
+/// The annotation in which a node says below which directory its local volumes stand.
+pub const VOLUMES_DIRECTORY: &str = "mk8s.io/volumes-directory";
+
 /// Finalizers: what is used does not go.
 pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Volume};
 use mk8s_client::{Index, Informer, Kind};
 
+use crate::meta::Key;
 use crate::{meta, node_lifecycle, pod};
 
 /// Dependents by their manager's uid; those without a manager by what [`orphans`] asks for.
@@ -59,6 +60,26 @@ pub fn namespace<K: Kind>(informer: &Informer<K>) -> Index<K> {
 /// Pods by the node that they run on; those without one under the empty name.
 pub fn node(pods: &Informer<Pod>) -> Index<Pod> {
     pods.index("node", |pod| vec![pod::node(pod).to_owned()])
+}
+
+/// Pods by the claims that their volumes are, `namespace/name`.
+pub fn claims(pods: &Informer<Pod>) -> Index<Pod> {
+    pods.index("claim", |pod| claims_of(pod).map(|key| key.to_string()).collect())
+}
+
+/// The claims that a pod's volumes are.
+pub fn claims_of(pod: &Pod) -> impl Iterator<Item = Key> {
+    let claims = pod::volumes(pod).filter_map(|volume| claim_of(pod, volume));
+    claims.map(|claim| Key::new(meta::namespace(pod), &claim))
+}
+
+/// The name of the claim that a volume is, or that is made for it.
+pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return Some(claim.claim_name.clone());
+    }
+    volume.ephemeral.as_ref()?;
+    Some(format!("{}-{}", meta::name(pod), volume.name))
 }
 
 /// Nodes that are ready, all under the empty name, so that they can be counted.

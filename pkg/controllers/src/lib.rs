@@ -39,12 +39,15 @@ pub mod pod_gc;
 pub mod protection;
 pub mod replicas;
 pub mod replication;
+pub mod resource_claim;
+pub mod rest;
 pub mod scale;
 pub mod service_account;
 pub mod statefulset;
 pub mod taint_eviction;
 pub mod token;
 pub mod ttl;
+pub mod volume;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -96,6 +99,12 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "pvc-protection", "pvc-protection-controller", protection::claims::run;
     "pv-protection", "pv-protection-controller", protection::volumes::run;
     "vac-protection", "volumeattributesclass-protection-controller", protection::attributes_classes::run;
+    "persistentvolume-binder", "persistent-volume-binder", volume::binder::run;
+    "attachdetach", "attachdetach-controller", volume::attach::run;
+    "local-path-provisioner", "persistent-volume-binder", volume::local_path::run;
+    "ephemeral-volume", "ephemeral-volume-controller", volume::ephemeral::run;
+    "volume-expand", "expand-controller", volume::expand::run;
+    "resource-claim", "resource-claim-controller", resource_claim::run;
     "service-cidrs", "service-cidrs-controller", protection::service_cidrs::run;
     "clusterrole-aggregation", "clusterrole-aggregation-controller", cluster_roles::run;
     "certificate-approver", "certificate-controller", certificates::approve::run;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use mk8s_api::conditions;
@@ -66,6 +66,11 @@ pub fn node(pod: &Pod) -> &str {
         .as_ref()
         .and_then(|s| s.node_name.as_deref())
         .unwrap_or_default()
+}
+
+/// Its volumes, as far as informers keep them.
+pub fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
 }
 
 /// The restarts of the container that restarted most.

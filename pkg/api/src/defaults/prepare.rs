@@ -348,6 +348,16 @@ pub fn volume_create(volume: &mut Value) {
     );
 }
 
+/// When a volume came into its phase; who says so himself is believed.
+pub fn volume_status(new: &mut Value, old: &Value) {
+    const SINCE: [&str; 2] = ["status", "lastPhaseTransitionTime"];
+    let phase = |volume| meta::string(volume, &["status", "phase"]);
+    let since = meta::at(new, &SINCE);
+    if phase(new) != phase(old) && (since.is_none() || since == meta::at(old, &SINCE)) {
+        meta::set(new, &SINCE, now());
+    }
+}
+
 pub fn volume_attachment_create(attachment: &mut Value) {
     meta::set(attachment, &["status"], json!({"attached": false}));
 }

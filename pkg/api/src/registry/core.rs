@@ -120,8 +120,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["pvc"])
             .default(defaults::persistent_volume_claim)
             .prepare(defaults::claim_create, defaults::claim_update)
-            .status()
-            .support(Support::StoredOnly),
+            .status(),
         core("PersistentVolume", "persistentvolumes")
             .warnings(validation::persistent_volume_warnings)
             .metadata_checks(COMPLETE_TWICE)
@@ -133,8 +132,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .short(&["pv"])
             .default(defaults::persistent_volume)
             .prepare(defaults::volume_create, defaults::nothing_on_update)
-            .status()
-            .support(Support::StoredOnly),
+            .preparing_status(defaults::volume_status)
+            .status(),
         core("Pod", "pods")
             .gates(gates::PODS)
             .metadata_checks(CHANGED_COMPLETE)

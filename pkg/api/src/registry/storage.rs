@@ -1,14 +1,16 @@
-//! storage.k8s.io/v1: stored, nothing acts on it yet.
+//! storage.k8s.io/v1. What is for the scheduler alone is stored only, which a Warning says: how many volumes a node takes, and
+//! how much room a driver has.
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
 use super::{ChangeOrder, Resource, Support, columns};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
-    let storage = |kind, plural| row("storage.k8s.io", "v1", kind, plural).support(Support::StoredOnly);
+    let storage = |kind, plural| row("storage.k8s.io", "v1", kind, plural);
     vec![
         csi_driver(),
         storage("CSINode", "csinodes")
+            .support(Support::StoredOnly)
             .metadata_checks(COMPLETE_TWICE)
             .conditional_only()
             .returns_deleted()
@@ -18,6 +20,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .cluster()
             .default(defaults::csi_node),
         storage("CSIStorageCapacity", "csistoragecapacities")
+            .support(Support::StoredOnly)
             .warnings(validation::storage_capacity_warnings)
             .metadata_checks(COMPLETE_CHANGED)
             .conditional_only()
@@ -61,7 +64,6 @@ pub(super) fn rows() -> Vec<Resource> {
 
 fn csi_driver() -> Resource {
     row("storage.k8s.io", "v1", "CSIDriver", "csidrivers")
-        .support(Support::StoredOnly)
         .warnings(validation::csi_driver_warnings)
         .conditional_only()
         .returns_deleted()

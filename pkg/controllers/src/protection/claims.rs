@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use mk8s_client::{Event, Index, Partial};
@@ -18,6 +18,7 @@ use super::{CLAIMS, Protector, key_of};
 use crate::context::Context;
 use crate::driver::{Driver, Next};
 use crate::error::{Error, Tried};
+use crate::index::{self, claim_of, claims_of};
 use crate::meta::{self, Key};
 use crate::pod;
 
@@ -33,7 +34,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (claims, pods) = (CLAIMS.informer(&ctx), ctx.informers.of::<Pod>());
-    let by_claim = pods.index("claim", |pod| claims_of(pod).map(|key| key.to_string()).collect());
+    let by_claim = index::claims(&pods);
     let mut driver = Driver::new("pvc-protection-controller", &ctx.scope);
     driver.watch(&claims, |event| key_of(event, &CLAIMS));
     driver.watch(&pods, |event| match event {
@@ -149,24 +150,6 @@ fn revision(text: &str) -> u64 {
     text.parse().unwrap_or_default()
 }
 
-fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
-    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
-}
-
-/// The name of the claim that a volume is, or that is made for it.
-fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
-    if let Some(claim) = &volume.persistent_volume_claim {
-        return Some(claim.claim_name.clone());
-    }
-    volume.ephemeral.as_ref()?;
-    Some(format!("{}-{}", meta::name(pod), volume.name))
-}
-
-fn claims_of(pod: &Pod) -> impl Iterator<Item = Key> {
-    let claims = volumes(pod).filter_map(|volume| claim_of(pod, volume));
-    claims.map(|claim| Key::new(meta::namespace(pod), &claim))
-}
-
 /// Whether a pod that is there may be no hindrance any more.
 fn lets_go(pod: &Pod) -> bool {
     pod::is_terminal(pod) || pod::node(pod).is_empty() || is_shut_down(pod)
@@ -180,7 +163,7 @@ fn is_shut_down(pod: &Pod) -> bool {
 /// What a pod that has a node may be writing to.
 fn uses(pod: &Pod) -> impl Iterator<Item = Use> {
     let has_node = !pod::node(pod).is_empty();
-    volumes(pod).filter(move |_| has_node).filter_map(|volume| {
+    pod::volumes(pod).filter(move |_| has_node).filter_map(|volume| {
         let lasts = volume.persistent_volume_claim.is_some();
         (lasts || !is_shut_down(pod)).then_some(())?;
         Some(Use {
@@ -240,7 +223,7 @@ mod tests {
         let pods = Informers::fed(Arc::new(Nothing), &owner).of::<Pod>();
         let users = Users {
             client: Client::new(tower::service_fn(serve), "a"),
-            by_claim: pods.index("claim", |pod| claims_of(pod).map(|key| key.to_string()).collect()),
+            by_claim: index::claims(&pods),
             live: Mutex::default(),
         };
         let claim = |name: &str, revision: &str| {
