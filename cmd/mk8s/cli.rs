@@ -137,8 +137,27 @@ pub struct Init {
     /// How packets travel between the pods of different hosts [default: vxlan]
     #[arg(long, value_name = "MODE", env = "MK8S_NETWORK", value_enum)]
     pub network: Option<Network>,
+    /// What the cluster begins without
+    #[arg(long, value_name = "PART", env = "MK8S_DISABLE", value_enum, value_delimiter = ',')]
+    pub disable: Vec<Part>,
     #[command(flatten)]
     pub node: NodeFlags,
+}
+
+/// What a cluster can begin without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The class of volumes on the nodes' own disks
+    LocalStorage,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Part::LocalStorage => "local-storage",
+        })
+    }
 }
 
 #[derive(Args, Clone)]

@@ -70,6 +70,7 @@ async fn run(settings: &Settings, identity: Identity, containerd: Containerd, su
         node_ip: settings.node_ip,
         root_dir: "/var/lib/kubelet".into(),
         data_dir: settings.node_dir(),
+        volumes_dir: settings.data_dir().join("volumes"),
         pod_log_dir: "/var/log/pods".into(),
         container_log_dir: "/var/log/containers".into(),
         cluster_dns: vec![IpAddr::V4(cluster.dns_address())],

@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use mk8s_pki::{PkiError, files};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Network, NodeFlags};
+use crate::cli::{Network, NodeFlags, Part};
 use crate::failure::{Failure, Result};
 use crate::footprint::{self, SETTINGS, SETTINGS_COPY};
 
@@ -165,6 +165,9 @@ pub struct Master {
     pub advertise_address: Ipv4Addr,
     pub bind_port: u16,
     pub cert_extra_sans: Vec<String>,
+    /// What the cluster begins without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<Part>,
 }
 
 impl Settings {

@@ -68,6 +68,8 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// The agent's own state: /var/lib/mk8s/node.
     pub data_dir: PathBuf,
+    /// Below it the local volumes that claims get; the node says so of itself.
+    pub volumes_dir: PathBuf,
     /// /var/log/pods
     pub pod_log_dir: PathBuf,
     /// /var/log/containers

@@ -169,6 +169,7 @@ impl Cluster {
             node_ip: [10, 0, 0, 1].into(),
             root_dir: below("kubelet"),
             data_dir: below("node"),
+            volumes_dir: below("volumes"),
             pod_log_dir: below("logs/pods"),
             container_log_dir: below("logs/containers"),
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],

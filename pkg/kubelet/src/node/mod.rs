@@ -74,13 +74,7 @@ async fn try_register(agent: &Agent) -> Result<Node, kube::Error> {
         metadata: ObjectMeta {
             name: Some(agent.config.node_name.clone()),
             labels: Some(labels(agent)),
-            annotations: Some(
-                [(
-                    "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
-                    "true".to_owned(),
-                )]
-                .into(),
-            ),
+            annotations: Some(annotations(agent)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
@@ -102,6 +96,18 @@ async fn try_register(agent: &Agent) -> Result<Node, kube::Error> {
         }
         Err(error) => Err(error),
     }
+}
+
+fn annotations(agent: &Agent) -> BTreeMap<String, String> {
+    let volumes = agent.config.volumes_dir.display().to_string();
+    let own = [
+        (
+            "volumes.kubernetes.io/controller-managed-attach-detach",
+            "true".to_owned(),
+        ),
+        (mk8s_api::meta::VOLUMES_DIRECTORY, volumes),
+    ];
+    own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// Reports the node's status for as long as the agent runs: when something of it changed, and from time to time. `changed`

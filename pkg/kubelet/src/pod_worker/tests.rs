@@ -131,6 +131,7 @@ fn config(dir: &std::path::Path) -> Config {
         data_dir: dir.join("node"),
         pod_log_dir: dir.join("logs/pods"),
         container_log_dir: dir.join("logs/containers"),
+        volumes_dir: dir.join("volumes"),
         cluster_dns: vec![],
         cluster_domain: "cluster.local".into(),
         register_taints: vec![],
