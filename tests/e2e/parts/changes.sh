@@ -53,3 +53,12 @@ check "create a pod that crashes" k run crash --image=mk8s.local/busybox:1 --ima
 crashing() { has CrashLoopBackOff k get pod crash; }
 check "it is in CrashLoopBackOff" eventually 30 crashing
 check "delete it too" k delete pod crash --grace-period=0 --force
+# Claims: one that waits for its first pod, one that finds a volume.
+claim() { printf '{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"%s"},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Mi"}}%s}}' "$@"; }
+volume='{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"e2e"},"spec":{"accessModes":["ReadWriteOnce"],"capacity":{"storage":"1Gi"},"hostPath":{"path":"/tmp/e2e"}}}'
+check "make claims and a volume" on 1 bash -c 'printf "%s\n" "$@" | kubectl -n app create -f -' make "$(claim waits "")" "$(claim finds ',"storageClassName":""')" "$volume"
+check "a claim finds its volume" k wait --for=jsonpath='{.status.phase}'=Bound pvc/finds --timeout=10s
+shows "a claim waits for its first pod" "WaitForFirstConsumer" k describe pvc waits
+check "delete the claims" k delete pvc waits finds --timeout=20s
+check "the volume is released" on 1 kubectl wait --for=jsonpath='{.status.phase}'=Released pv/e2e --timeout=10s
+check "delete the volume" on 1 kubectl delete pv e2e --timeout=20s

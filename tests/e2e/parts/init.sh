@@ -54,5 +54,6 @@ on 1 mk8s token create abcdef.0123456789abcdef
 refuses "a token is made once" "^error: a token with the id .abcdef. exists already" on 1 mk8s token create abcdef.0123456789abcdef
 on 1 mk8s token delete abcdef
 shows "what exists after init" "kube-dns .*10.96.0.10" on 1 kubectl get svc -A
+shows "claims have a default class" "local-path \(default\) +mk8s.io/local-path +Delete +WaitForFirstConsumer +false" on 1 kubectl get storageclass
 shows "anonymous may not list" "Unauthorized|forbidden" on 1 curl -sk https://10.9.0.1:6443/api/v1/pods
 shows "anonymous may see health" "ok" on 1 curl -sk https://10.9.0.1:6443/readyz

@@ -91,10 +91,10 @@ struct Controller {
     gone: Gone,
     /// VolumeAttachments that were made, by the volume.
     seen: Seen<String>,
-    /// When a VolumeAttachment was first to be deleted.
-    waiting: Mutex<HashMap<String, Instant>>,
-    /// What was told last of a volume on a node.
-    told: Mutex<HashMap<(String, String), String>>,
+    /// By node, which of its VolumeAttachments are to be deleted, and since when.
+    waiting: Mutex<HashMap<String, HashMap<String, Instant>>>,
+    /// By node, what was told last of volumes that are not attached.
+    told: Mutex<HashMap<String, Vec<Word>>>,
     recorder: EventRecorder,
 }
 
@@ -285,7 +285,8 @@ impl Controller {
 
     fn forget(&self, node: &str) {
         self.gone.lock().remove(node);
-        self.told.lock().retain(|(own, _), _| own != node);
+        self.waiting.lock().remove(node);
+        self.told.lock().remove(node);
     }
 
     /// What the node's pods need of drivers that attach.
@@ -341,20 +342,16 @@ impl Controller {
 
     fn plan(&self, place: &Place, wanted: &[Wanted], held: &[Arc<Raw>]) -> Plan {
         let handle_of = |held: &Raw| Handle::of(&*self.volumes.get(None, volume_of(held))?);
-        let waiting = self.waiting.lock().clone();
+        let waiting = self.waiting.lock().remove(&place.name).unwrap_or_default();
         let since = |name: &str| waiting.get(name).map_or(Duration::ZERO, Instant::elapsed);
         let now = Timestamp::now();
         let age = |held: &Raw| Duration::try_from(now.duration_since(meta::created(held))).unwrap_or_default();
         let plan = plan::plan(place, wanted, held, handle_of, since, age);
-        let mut waiting = self.waiting.lock();
-        for held in held {
-            let name = meta::name(&**held);
-            if plan.waiting.iter().any(|own| own == name) {
-                waiting.entry(name.to_owned()).or_insert_with(Instant::now);
-            } else {
-                waiting.remove(name);
-            }
-        }
+        let still = plan.waiting.iter().map(|name| {
+            let since = waiting.get(name).copied().unwrap_or_else(Instant::now);
+            (name.clone(), since)
+        });
+        self.waiting.lock().insert(place.name.clone(), still.collect());
         plan
     }
 
@@ -368,19 +365,16 @@ impl Controller {
                 Err(error) => return Err(error),
             }
         }
-        if self.nodes.get(None, &place.name).is_some() {
-            self.report(place, &plan.report).await?;
+        if let Some(node) = self.nodes.get(None, &place.name) {
+            self.report(&node, place, &plan.report).await?;
         }
         for word in &plan.attached {
-            self.told.lock().remove(&(place.name.clone(), word.volume.clone()));
             self.tell(wanted, word, "Normal", "SuccessfulAttachVolume");
         }
-        for word in plan.failed {
-            let at = (place.name.clone(), word.volume.clone());
-            let before = self.told.lock().insert(at, word.message.clone());
-            if before.as_ref() != Some(&word.message) {
-                self.tell(wanted, &word, "Warning", "FailedAttachVolume");
-            }
+        let before = self.told.lock().insert(place.name.clone(), plan.failed.clone());
+        let before = before.unwrap_or_default();
+        for word in plan.failed.iter().filter(|word| !before.contains(word)) {
+            self.tell(wanted, word, "Warning", "FailedAttachVolume");
         }
         for (held, ask) in plan.detach {
             if ask && self.still_uses(place, &held).await? {
@@ -403,15 +397,21 @@ impl Controller {
         Ok(handle.is_some_and(|handle| in_use.contains(&handle.unique_name())))
     }
 
-    async fn report(&self, place: &Place, names: &[String]) -> Result<(), Error> {
+    async fn report(&self, node: &Node, place: &Place, names: &[String]) -> Result<(), Error> {
         let mut before = place.reported.clone();
         before.sort();
         if before == names {
             return Ok(());
         }
+        let known = node
+            .status
+            .iter()
+            .flat_map(|status| status.volumes_attached.iter().flatten());
+        let paths: HashMap<&str, &str> = known.map(|own| (&*own.name, &*own.device_path)).collect();
+        let path = |name: &String| paths.get(&**name).copied().unwrap_or_default();
         let attached: Vec<_> = names
             .iter()
-            .map(|name| json!({"name": name, "devicePath": ""}))
+            .map(|name| json!({"name": name, "devicePath": path(name)}))
             .collect();
         let patch = Patch::Merge(json!({"status": {"volumesAttached": attached}}));
         let nodes = self.ctx.all::<Node>();

@@ -7,7 +7,9 @@ use mk8s_client::Raw;
 use serde_json::{Value, json};
 
 use super::super::tests::raw;
+use super::super::{is_for, volume_name};
 use super::plan::{AroundClaim, ForClaim, ForVolume, Reclaim, Told, for_claim, for_volume};
+use super::written;
 
 fn made(mut object: Value, more: &Value) -> Arc<Raw> {
     mk8s_api::patch::merge(&mut object, more).unwrap();
@@ -267,5 +269,55 @@ fn what_becomes_of_a_volume_whose_claim_is_gone() {
             other => format!("{other:?}"),
         };
         assert_eq!(found, expected, "{policy} {more}");
+    }
+}
+
+/// Binds as the controller does, so many writes, from what is stored; how many there were, and what is stored then.
+fn bind(claim: &Raw, volume: &Raw, at_most: usize) -> (usize, Raw, Raw) {
+    let (mut claim, mut volume, mut count) = (claim.clone(), volume.clone(), 0);
+    let mut write = |stored: &mut Raw, new: Option<Value>| {
+        if let Some(new) = new.filter(|_| count < at_most) {
+            count += 1;
+            *stored = raw(new);
+        }
+        count == at_most
+    };
+    let bound = written::volume_bound(&volume, &claim);
+    let ended = write(&mut volume, bound);
+    let phase = written::volume_phase(&volume, "Bound", "").filter(|_| !ended);
+    let ended = write(&mut volume, phase);
+    let bound = written::claim_bound(&claim, &volume).filter(|_| !ended);
+    let ended = write(&mut claim, bound);
+    let status = written::claim_status(&claim, "Bound", Some(&volume)).filter(|_| !ended);
+    write(&mut claim, status);
+    (count, claim, volume)
+}
+
+#[test]
+fn a_binding_goes_on_wherever_it_was_interrupted() {
+    let (claim, volume) = (claim(json!({})), volume(json!({})));
+    let (writes, claim_then, volume_then) = bind(&claim, &volume, usize::MAX);
+    assert_eq!(writes, 4);
+    for done in 0..=writes {
+        let (_, claim, volume) = bind(&claim, &volume, done);
+        // Found again: by its claim, or by what it was before.
+        let around = AroundClaim {
+            named: (!volume_name(&claim).is_empty()).then(|| Arc::new(volume.clone())),
+            found: Some(Arc::new(volume.clone())),
+            ..AroundClaim::default()
+        };
+        assert_eq!(
+            for_claim(&claim, &around),
+            ForClaim::Bind(Arc::new(volume.clone())),
+            "after {done}"
+        );
+        let (rest, claim, volume) = bind(&claim, &volume, usize::MAX);
+        assert_eq!(
+            (rest, &claim, &volume),
+            (writes - done, &claim_then, &volume_then),
+            "after {done}"
+        );
+        // Nobody else is given the volume meanwhile, and it waits for its claim.
+        assert!(done == 0 || is_for(&volume, &claim));
     }
 }
