@@ -81,8 +81,16 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let shelf = Arc::new(Mutex::new(Shelf::default()));
     let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&volumes, {
-        let (shelf, by) = (shelf.clone(), by.clone());
-        move |event| volume_event(event, &shelf, &by)
+        let (shelf, by, classes) = (shelf.clone(), by.clone(), classes.clone());
+        move |event| {
+            // Claims that wait for their first pod take nothing before.
+            let waits = plan::is_delayed(
+                class(event.object())
+                    .and_then(|class| classes.get(None, class))
+                    .as_deref(),
+            );
+            volume_event(event, &shelf, &by, if waits { 0 } else { SUITORS })
+        }
     });
     driver.watch(&claims, {
         let (shelf, by) = (shelf.clone(), by.clone());
@@ -126,12 +134,12 @@ fn volumes(found: Vec<Arc<Raw>>) -> impl Iterator<Item = Side> {
         .map(|volume| Side::Volume(meta::name(&*volume).to_owned()))
 }
 
-fn volume_event(event: &Event<Raw>, shelf: &Mutex<Shelf>, by: &Indexes) -> Vec<Side> {
+fn volume_event(event: &Event<Raw>, shelf: &Mutex<Shelf>, by: &Indexes, at_most: usize) -> Vec<Side> {
     let volume = event.object();
     let name = meta::name(&**volume);
     let mut shelf = shelf.lock();
     let suitors = match event {
-        Event::Applied { new, .. } if shelf.put_volume(new) => shelf.claims_for(new, SUITORS),
+        Event::Applied { new, .. } if shelf.put_volume(new) => shelf.claims_for(new, at_most),
         Event::Applied { .. } => Vec::new(),
         Event::Deleted(_) => {
             shelf.take(name);
