@@ -1,14 +1,17 @@
 //! What the controller remembers of Jobs between reconciliations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use mk8s_client::Seen;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::backoff::Record;
+use super::view::FINALIZER;
 use crate::meta::{self, Key};
 
 /// For each moment of work on a Job its pods' events wait so many: what they change is then dealt with at once. A Job of a few
@@ -24,6 +27,9 @@ pub(super) struct Memory {
     pub(super) jobs_seen: Seen<Key>,
     /// With the uid of the Job they are of: the next Job of that name begins with none.
     records: Mutex<HashMap<Key, (String, Record)>>,
+    /// Uids of pods that were released and counted. A pod that is being deleted goes with its finalizer, and what the API server
+    /// answers then says nothing of when the informer will know: until it does, the pod is not to be counted again.
+    released: Mutex<HashMap<Key, HashSet<String>>>,
     /// Until when Jobs rest.
     rests: Mutex<HashMap<Key, Instant>>,
 }
@@ -38,6 +44,27 @@ impl Memory {
     pub(super) fn set_record(&self, job: &Job, record: Record) {
         let of = (meta::uid(job).to_owned(), record);
         self.records.lock().insert(Key::of(job), of);
+    }
+
+    /// The pod has its finalizer no more.
+    pub(super) fn released(&self, key: &Key, pod: &Pod) {
+        let uid = meta::uid(pod).to_owned();
+        self.released.lock().entry(key.clone()).or_default().insert(uid);
+    }
+
+    /// Those of a Job's pods that only seem to have their finalizer.
+    pub(super) fn released_of(&self, key: &Key, pods: &[Arc<Pod>]) -> HashSet<String> {
+        let mut all = self.released.lock();
+        let Some(released) = all.get_mut(key) else {
+            return HashSet::new();
+        };
+        let held = pods.iter().filter(|pod| meta::has_finalizer(&***pod, FINALIZER));
+        let held: HashSet<&str> = held.map(|pod| meta::uid(&**pod)).collect();
+        released.retain(|uid| held.contains(uid.as_str()));
+        if released.is_empty() {
+            return all.remove(key).unwrap_or_default();
+        }
+        released.clone()
     }
 
     /// So long it was worked on.
@@ -55,6 +82,7 @@ impl Memory {
     /// The Job has ended.
     pub(super) fn ended(&self, key: &Key) {
         self.records.lock().remove(key);
+        self.released.lock().remove(key);
         self.rests.lock().remove(key);
     }
 
@@ -69,7 +97,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
     use super::*;
@@ -87,6 +114,26 @@ mod tests {
         assert_eq!(memory.record(&job("2")), Record::default());
         memory.forget(&Key::new("d", "a"));
         assert_eq!(memory.record(&job("1")), Record::default());
+    }
+
+    #[test]
+    fn a_pod_is_known_to_be_released_until_the_informer_knows() {
+        let pod = |uid: &str, held: bool| -> Arc<Pod> {
+            let finalizers = if held { json!([FINALIZER]) } else { json!([]) };
+            Arc::new(serde_json::from_value(json!({"metadata": {"uid": uid, "finalizers": finalizers}})).unwrap())
+        };
+        let (memory, key) = (Memory::default(), Key::new("d", "a"));
+        memory.released(&key, &pod("a", true));
+        memory.released(&key, &pod("b", true));
+        for (shown, expected) in [
+            (vec![pod("a", true), pod("b", true), pod("c", true)], 2),
+            // One has been seen without it.
+            (vec![pod("a", false), pod("b", true), pod("c", true)], 1),
+            (vec![pod("c", true)], 0),
+            (vec![pod("b", true)], 0),
+        ] {
+            assert_eq!(memory.released_of(&key, &shown).len(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

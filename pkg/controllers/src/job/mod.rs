@@ -213,7 +213,8 @@ impl Controller {
         )
         .await?;
         let record = self.memory.record(&job);
-        let view = View::new((*job).clone(), pods, record);
+        let released = self.memory.released_of(&key, &pods);
+        let view = View::new((*job).clone(), pods, record, released);
         let mut run = Run {
             controller: self,
             key,

@@ -127,6 +127,7 @@ impl Run<'_> {
                     && let Some(released) = self.controller.take_finalizer(pod).await?
                 {
                     seen.wrote(&self.key, &released);
+                    self.controller.memory.released(&self.key, pod);
                 }
                 let job = meta::reference(&self.view.job);
                 let recorder = &self.controller.recorder;
@@ -351,6 +352,7 @@ impl Run<'_> {
             match result {
                 Ok(released) => {
                     held.remove(meta::uid(&**pod));
+                    self.controller.memory.released(&self.key, pod);
                     if let Some(released) = released {
                         self.controller.memory.pods_seen.wrote(&self.key, &released);
                     }

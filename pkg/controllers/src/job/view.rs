@@ -123,13 +123,15 @@ pub struct View {
     /// Failed pods that stay until their replacement has taken over their failure count, by index.
     pub delayed: HashMap<i32, Arc<Pod>>,
     pub record: Record,
+    /// Uids of pods that have their finalizer no more, whatever the informer shows.
+    released: HashSet<String>,
     uncounted_succeeded: HashSet<String>,
     uncounted_failed: HashSet<String>,
 }
 
 impl View {
     /// Counts.
-    pub fn new(mut job: Job, mut pods: Vec<Arc<Pod>>, record: Record) -> Self {
+    pub fn new(mut job: Job, mut pods: Vec<Arc<Pod>>, record: Record, released: HashSet<String>) -> Self {
         let numbers = Numbers::of(&job);
         pods.sort_by(|a, b| (index_of(a), meta::name(&**a)).cmp(&(index_of(b), meta::name(&**b))));
         let active: Vec<_> = pods.iter().filter(|p| pod::is_active(p)).cloned().collect();
@@ -155,6 +157,7 @@ impl View {
             failed_indexes: None,
             delayed: HashMap::new(),
             record,
+            released,
             uncounted_succeeded,
             uncounted_failed,
         };
@@ -231,7 +234,7 @@ impl View {
 
     /// Has the pod its finalizer, really?
     pub fn is_tracked(&self, pod: &Pod) -> bool {
-        meta::has_finalizer(pod, FINALIZER)
+        meta::has_finalizer(pod, FINALIZER) && !self.released.contains(meta::uid(pod))
     }
 
     fn uncounted<'a>(&'a self, known: &'a HashSet<String>) -> impl Iterator<Item = &'a Pod> {
@@ -326,7 +329,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn view(job: Job, pods: Vec<Arc<Pod>>) -> View {
-        View::new(job, pods, Record::default())
+        View::new(job, pods, Record::default(), HashSet::new())
     }
 
     #[test]
@@ -354,5 +357,13 @@ pub(super) mod tests {
         );
         assert_eq!(two.end(&now).and_then(|c| c.reason).as_deref(), Some("FailedIndexes"));
         assert!(two.may_release(&two.pods[0], false));
+    }
+    #[test]
+    fn a_pod_that_was_counted_is_not_counted_again_before_it_is_seen_to_be_released() {
+        let pods = vec![pod("a", "Failed", None, json!({})), pod("b", "Failed", None, json!({}))];
+        let counted = HashSet::from(["a".to_owned()]);
+        let view = View::new(job(json!({}), json!({"failed": 1})), pods, Record::default(), counted);
+        assert_eq!(view.failed, 2);
+        assert!(!view.is_tracked(&view.pods[0]) && view.is_tracked(&view.pods[1]));
     }
 }
