@@ -14,13 +14,16 @@
 )]
 
 mod client;
+mod controllers;
 mod definitions;
 mod fanout;
+mod kubelets;
 mod objects;
 mod paced;
 mod pods;
 mod process;
 mod scenario;
+mod watch;
 
 use std::{path::PathBuf, time::Duration};
 

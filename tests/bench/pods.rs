@@ -6,13 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::{
     Measured,
-    client::{Connection, JSON, Request, Server},
+    client::{Connection, Server},
     process,
+    watch::Watch,
 };
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -27,13 +27,13 @@ pub async fn run(server: &Server, pids: &[u32], image: &str, rounds: usize, at_o
     let (mut latencies, mut cpu) = (Vec::new(), Duration::ZERO);
     for round in 0..rounds {
         let names: HashSet<String> = (0..at_once).map(|number| format!("bench-{round}-{number}")).collect();
-        let mut watch = Watch::open(&mut connection).await;
+        let mut watch = Watch::from_now(&mut connection, &format!("{PODS}?labelSelector=app%3Dbench")).await;
         let before = process::cpu(pids);
         let begun = Instant::now();
         let created = names.iter().map(|name| create(connection.clone(), name, image));
         futures::future::join_all(created).await;
         let running = |pod: &Value| pod["object"]["status"]["phase"] == "Running";
-        watch.until_all(names.clone(), running).await;
+        until_all(&mut watch, names.clone(), running).await;
         latencies.push(begun.elapsed());
         cpu += process::cpu(pids) - before;
         for name in &names {
@@ -42,7 +42,7 @@ pub async fn run(server: &Server, pids: &[u32], image: &str, rounds: usize, at_o
             let deleted = connection.whole("DELETE", &path, Bytes::new()).await.unwrap();
             assert!(deleted.status.is_success(), "{path}: {}", deleted.status);
         }
-        watch.until_all(names, |event| event["type"] == "DELETED").await;
+        until_all(&mut watch, names, |event| event["type"] == "DELETED").await;
         tokio::time::sleep(SETTLING).await;
     }
     latencies.sort_unstable();
@@ -78,49 +78,12 @@ async fn create(mut connection: Connection, name: &str, image: &str) {
     }
 }
 
-struct Watch {
-    answer: http::Response<hyper::body::Incoming>,
-    unread: Vec<u8>,
-}
-
-impl Watch {
-    async fn open(connection: &mut Connection) -> Self {
-        let listed = connection
-            .whole("GET", &format!("{PODS}?limit=1"), Bytes::new())
-            .await
-            .unwrap();
-        let listed: Value = serde_json::from_slice(&listed.body).unwrap();
-        let from = listed["metadata"]["resourceVersion"].as_str().unwrap();
-        let path = format!("{PODS}?watch=1&labelSelector=app%3Dbench&resourceVersion={from}");
-        Self {
-            answer: connection
-                .open(&Request::get(&path.as_str().into(), JSON))
-                .await
-                .unwrap(),
-            unread: Vec::new(),
+async fn until_all(watch: &mut Watch, mut names: HashSet<String>, holds: impl Fn(&Value) -> bool) {
+    let all = watch.until(|event| {
+        if holds(event) {
+            names.remove(event["object"]["metadata"]["name"].as_str().unwrap());
         }
-    }
-
-    async fn until_all(&mut self, mut names: HashSet<String>, holds: impl Fn(&Value) -> bool) {
-        let all = async {
-            while !names.is_empty() {
-                let event = self.next().await;
-                if holds(&event) {
-                    names.remove(event["object"]["metadata"]["name"].as_str().unwrap());
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, all).await.unwrap();
-    }
-
-    async fn next(&mut self) -> Value {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.unread) {
-                let line: Vec<u8> = self.unread.drain(..=end).collect();
-                return serde_json::from_slice(&line).unwrap();
-            }
-            let frame = self.answer.frame().await.unwrap().unwrap();
-            self.unread.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-        }
-    }
+        names.is_empty()
+    });
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
 }

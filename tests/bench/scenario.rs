@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     Measured,
     client::{JSON, PROTOBUF, Request, Server},
+    controllers::{self, Work},
     definitions, fanout,
     objects::{self, NAMESPACE, What},
     paced, pods, process,
@@ -77,6 +78,8 @@ enum Load {
         rounds: usize,
         at_once: usize,
     },
+    /// What controllers make of what is asked for, see [`controllers`].
+    Controllers(Work),
     /// Each watcher sees each of so many ConfigMaps created.
     FanOut {
         watchers: usize,
@@ -224,6 +227,30 @@ static SCENARIOS: &[Scenario] = &[
         load: Load::StartPods { rounds: 5, at_once: 30 },
     },
     Scenario {
+        name: "deployment-1000",
+        load: Load::Controllers(Work::Deployment(1_000)),
+    },
+    Scenario {
+        name: "1000-deployments",
+        load: Load::Controllers(Work::Deployments(1_000)),
+    },
+    Scenario {
+        name: "rollout-1000",
+        load: Load::Controllers(Work::Rollout(1_000)),
+    },
+    Scenario {
+        name: "namespace-10000",
+        load: Load::Controllers(Work::Namespace(10_000)),
+    },
+    Scenario {
+        name: "jobs-200x50",
+        load: Load::Controllers(Work::Jobs(200, 50)),
+    },
+    Scenario {
+        name: "services-500x100",
+        load: Load::Controllers(Work::Services(500, 100, 4)),
+    },
+    Scenario {
         name: "clean",
         load: Load::Clean,
     },
@@ -290,6 +317,7 @@ impl Scenario {
                 return Some(requests(server, pids, 1, count, move |_, _| Request::get(&path, accept)).await);
             }
             Load::StartPods { rounds, at_once } => return Some(pods::run(server, pids, image, rounds, at_once).await),
+            Load::Controllers(work) => return Some(controllers::run(server, pids, work).await),
             Load::FanOut { watchers, writes } => {
                 let body = Bytes::from(What::ConfigMap.body().to_string());
                 return Some(fanout::run(server, pids, &What::ConfigMap.path(), body, watchers, writes).await);
