@@ -4,16 +4,19 @@
 #   bench.sh                                        mk8s alone
 #   bench.sh --peer KUBECONFIG --peer-pids PID,PID  the same load on another API server too, scenario by scenario in the
 #                                                   same run, and ratios: machines differ, only ratios say something
+#     --peer-controllers PID,PID                    and on the controllers that run beside it, whose requests nothing limits
+#                                                   (upstream's controller manager: --kube-api-qps, --kube-api-burst)
 # mk8s runs on a host of its own (hack/hosts.sh), with an empty data directory. Needs root. MK8S_BENCH_BIN: a directory
 # with mk8s, bench and straight that are built already.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
-peer='' peer_pids=''
+peer='' peer_pids='' peer_controllers=''
 while (($#)); do
   case $1 in
     --peer) peer=$(readlink -f "$2"); shift 2 ;;
     --peer-pids) peer_pids=$2; shift 2 ;;
-    *) echo "usage: bench.sh [--peer KUBECONFIG --peer-pids PID,PID…]" >&2; exit 2 ;;
+    --peer-controllers) peer_controllers=$2; shift 2 ;;
+    *) echo "usage: bench.sh [--peer KUBECONFIG --peer-pids PID,PID… [--peer-controllers PID,PID…]]" >&2; exit 2 ;;
   esac
 done
 if [ "$(id -u)" != 0 ]; then echo "error: the bench makes network namespaces and runs containers: use sudo" >&2; exit 1; fi
@@ -127,20 +130,25 @@ row "" mk8s peer ratio "to reach"
 other() { "$work/bench" --kubeconfig "$peer" --pids "$peer_pids" "$@"; }
 bench prepare
 if [ -n "$peer" ]; then other prepare; fi
-while read -r name cpu_goal rate_goal; do
-  IFS=$'\t' read -r _ failed rate _ _ cpu < <(bench "$name")
-  if [ "$failed" != 0 ]; then echo "error: $name: $failed requests failed" >&2; exit 1; fi
-  peer_rate='' peer_cpu=''
-  if [ -n "$peer" ]; then
-    IFS=$'\t' read -r _ failed peer_rate _ _ peer_cpu < <(other "$name")
-    if [ "$failed" != 0 ]; then echo "error: $name: $failed of the peer's requests failed" >&2; exit 1; fi
-  fi
-  # How many times less CPU, and how many times the rate.
-  less=- faster=-
-  if [ -n "$peer" ]; then less=$(ratio "$peer_cpu" "$cpu") faster=$(ratio "$rate" "$peer_rate"); fi
-  goal "$name: CPU" "$cpu" "${peer_cpu:--}" "1/$less" "$less" ">=" "$cpu_goal"
-  [ "$rate_goal" = - ] || goal "$name: rate" "$rate" "${peer_rate:--}" "$faster" "$faster" ">=" "$rate_goal"
-done <<'GOALS'
+# compare PEER: each scenario that is read, with its goals, here and by the command PEER where there is one.
+compare() {
+  local peer=$1 name cpu_goal rate_goal failed rate cpu peer_rate peer_cpu less faster
+  while read -r name cpu_goal rate_goal; do
+    IFS=$'\t' read -r _ failed rate _ _ cpu < <(bench "$name")
+    if [ "$failed" != 0 ]; then echo "error: $name: $failed requests failed" >&2; exit 1; fi
+    peer_rate='' peer_cpu=''
+    if [ -n "$peer" ]; then
+      IFS=$'\t' read -r _ failed peer_rate _ _ peer_cpu < <("$peer" "$name")
+      if [ "$failed" != 0 ]; then echo "error: $name: $failed of the peer's requests failed" >&2; exit 1; fi
+    fi
+    # How many times less CPU, and how many times the rate.
+    less=- faster=-
+    if [ -n "$peer" ]; then less=$(ratio "$peer_cpu" "$cpu") faster=$(ratio "$rate" "$peer_rate"); fi
+    goal "$name: CPU" "$cpu" "${peer_cpu:--}" "1/$less" "$less" ">=" "$cpu_goal"
+    [ "$rate_goal" = - ] || goal "$name: rate" "$rate" "${peer_rate:--}" "$faster" "$faster" ">=" "$rate_goal"
+  done
+}
+compare "${peer:+other}" <<'GOALS'
 create-configmap 10 6
 create-configmap-1 3 2
 create-pod 10 7
@@ -154,6 +162,17 @@ list-json 20 12
 list-protobuf 20 12
 list-page 12 8
 fan-out 6 -
+GOALS
+echo "== controllers: from what is asked for to what is there: all processes' CPU per object (µs), objects per second"
+row "" mk8s peer ratio "to reach"
+everything() { "$work/bench" --kubeconfig "$peer" --pids "$peer_pids,$peer_controllers" "$@"; }
+compare "${peer_controllers:+everything}" <<'GOALS'
+deployment-1000 10 10
+1000-deployments 10 10
+rollout-1000 10 10
+namespace-10000 10 10
+jobs-200x50 10 10
+services-500x100 10 10
 GOALS
 echo "== single calls at half of the rate that is reached, the slowest of a hundred (ms)"
 none_failed() { if [ "$2" != 0 ]; then echo "error: $1: $2 requests failed" >&2; exit 1; fi; }
