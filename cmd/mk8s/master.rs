@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
-use mk8s_controlplane::{Config, ControlPlane, ControllerSettings};
+use mk8s_controlplane::{Config, ControlPlane, ControllerSettings, Lead};
 use mk8s_pki::layout::{self, ServerNames};
 use mk8s_supervisor::Supervisor;
 use serde_json::json;
@@ -54,7 +54,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
             ..ControllerSettings::default()
         },
         // sled has one owner: nobody else can be at this store.
-        election: None,
+        lead: Lead::Always,
     };
     let started = ControlPlane::start(config, supervisor).await;
     started.map_err(|error| Failure::of("start the control plane", error))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mk8s_client::lease::Election;
 use mk8s_controllers::context::Settings;
-use mk8s_controlplane::{Config, ControlPlane};
+use mk8s_controlplane::{Config, ControlPlane, Lead};
 use mk8s_pki::layout::{self, ServerNames};
 use mk8s_store::Store;
 use mk8s_supervisor::Supervisor;
@@ -38,7 +38,18 @@ impl Plane {
 
     /// With these settings of the controllers.
     pub async fn start_with(controllers: Settings) -> Plane {
-        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, None, None).await
+        Plane::start_in(Arc::new(tempfile::tempdir().unwrap()), controllers, None, Lead::Always).await
+    }
+
+    /// With controllers and scheduler that whoever asked for it runs himself.
+    pub async fn start_idle(controllers: Settings) -> Plane {
+        Plane::start_in(
+            Arc::new(tempfile::tempdir().unwrap()),
+            controllers,
+            None,
+            Lead::WhenTold,
+        )
+        .await
     }
 
     /// At a store that others share, with controllers that share out pod networks, and run only while the election is won.
@@ -48,18 +59,18 @@ impl Plane {
             ..Settings::default()
         };
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        Plane::start_in(dir, controllers, Some(store), Some(election)).await
+        Plane::start_in(dir, controllers, Some(store), Lead::Elected(election)).await
     }
 
     async fn start_in(
         dir: Arc<tempfile::TempDir>,
         controllers: Settings,
         store: Option<Arc<dyn Store>>,
-        election: Option<Election>,
+        lead: Lead,
     ) -> Plane {
         let config = Config {
             store,
-            election,
+            lead,
             ..config(dir.path(), controllers)
         };
         let supervisor = Supervisor::new(CancellationToken::new());
@@ -72,7 +83,7 @@ impl Plane {
         self.stop().await;
         let dir = self.dir.clone();
         drop(self);
-        Plane::start_in(dir, Settings::default(), None, None).await
+        Plane::start_in(dir, Settings::default(), None, Lead::Always).await
     }
 
     pub async fn stop(&self) {
@@ -122,6 +133,6 @@ pub fn config(dir: &Path, controllers: Settings) -> Config {
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         cluster_domain: "cluster.local".into(),
         controllers,
-        election: None,
+        lead: Lead::Always,
     }
 }

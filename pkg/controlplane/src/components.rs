@@ -8,7 +8,7 @@ use mk8s_apiserver::ApiServer;
 use mk8s_client::lease::{self, Election};
 use mk8s_client::{Informers, SeriesRecorder};
 use mk8s_controllers::Context;
-use mk8s_controllers::context::Settings;
+use mk8s_controllers::context::{ClientFor, Settings};
 use mk8s_supervisor::{OnExit, Supervisor};
 
 use crate::identity::{self, READER, user};
@@ -16,19 +16,14 @@ use crate::identity::{self, READER, user};
 /// Asks for the lease: upstream's role for it fits.
 const ELECTOR: &str = "system:kube-controller-manager";
 
-/// Starts them: directly, or whenever the election is won.
-pub(crate) fn run(server: &Arc<ApiServer>, settings: Settings, election: Option<Election>, supervisor: &Supervisor) {
+/// Starts them whenever the election is won.
+pub(crate) fn elect(server: &Arc<ApiServer>, settings: Settings, election: Election, supervisor: &Supervisor) {
+    server.components_elected(&election.namespace, &election.name);
+    let client = identity::client(server, ELECTOR);
     let start = {
         let server = server.clone();
-        move |scope: &Supervisor| start(&server, &settings, scope)
+        Arc::new(move |scope: &Supervisor| start(&server, &settings, identity::clients(&server), scope))
     };
-    if let Some(election) = &election {
-        server.components_elected(&election.namespace, &election.name);
-    }
-    let Some(election) = election else {
-        return start(supervisor);
-    };
-    let (client, start) = (identity::client(server, ELECTOR), Arc::new(start));
     let owner = supervisor.clone();
     // Fatal: it ends early only where two might be at work, or where nobody knows what became of its scope.
     supervisor.spawn("leader-election", OnExit::Fatal, move |token| {
@@ -37,18 +32,19 @@ pub(crate) fn run(server: &Arc<ApiServer>, settings: Settings, election: Option<
     });
 }
 
-fn start(server: &Arc<ApiServer>, settings: &Settings, scope: &Supervisor) {
+/// Starts them in a scope; each acts by the client that is made for its user.
+pub(crate) fn start(server: &Arc<ApiServer>, settings: &Settings, clients: ClientFor, scope: &Supervisor) {
     let informers = Informers::fed(server.feed(user(READER)), scope).packed();
-    let (clients, feeds) = (server.clone(), server.clone());
+    let feeds = server.clone();
+    let scheduler = clients("system:kube-scheduler");
     let context = Context::new(
-        Arc::new(move |name| identity::client(&clients, name)),
+        clients,
         Arc::new(move |name| feeds.feed(user(name))),
         informers.clone(),
         settings.clone(),
         scope,
     );
     mk8s_controllers::run(&context);
-    let scheduler = identity::client(server, "system:kube-scheduler");
     let instance = format!("{}-{}", mk8s_scheduler::NAME, hostname());
     let recorder = SeriesRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, &instance, scope);
     mk8s_scheduler::run(scheduler, informers, recorder, scope);

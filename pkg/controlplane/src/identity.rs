@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mk8s_apiserver::{ApiServer, User, config};
+use mk8s_controllers::context::ClientFor;
 
 /// Reads for the controllers' and the scheduler's informers: it may list and watch, and nothing else.
 pub const READER: &str = "system:mk8s:informers";
@@ -19,6 +20,12 @@ pub fn user(name: &str) -> User {
         &[]
     };
     User::authenticated(name, groups.iter().map(|group| group.to_string()))
+}
+
+/// Clients of `server`, each for the user of its name.
+pub(crate) fn clients(server: &Arc<ApiServer>) -> ClientFor {
+    let server = server.clone();
+    Arc::new(move |name| client(&server, name))
 }
 
 /// A client of `server` that acts as `name`.

@@ -15,7 +15,7 @@ use mk8s_apiserver::tokens::TokenAuthority;
 use mk8s_apiserver::{ApiServer, OpenError};
 use mk8s_client::Informers;
 use mk8s_client::lease::Election;
-use mk8s_controllers::context::Settings;
+use mk8s_controllers::context::{ClientFor, Settings};
 use mk8s_pki::PkiError;
 use mk8s_pki::layout::{Master, ServerNames};
 use mk8s_pki::rotation::{self, Holder};
@@ -45,8 +45,17 @@ pub struct Config {
     pub cluster_domain: String,
     /// What controllers act on. The CA, the service network and the masters' addresses are filled in.
     pub controllers: Settings,
-    /// Whom controllers and scheduler wait for. None: nobody else can be at this store, and no Lease is written.
-    pub election: Option<Election>,
+    pub lead: Lead,
+}
+
+/// When controllers and scheduler run.
+pub enum Lead {
+    /// From the start: nobody else can be at this store, and no Lease is written.
+    Always,
+    /// Whenever the election is won.
+    Elected(Election),
+    /// When whoever started the control plane says so, see [`ControlPlane::run_components`].
+    WhenTold,
 }
 
 /// Why a control plane does not start.
@@ -75,6 +84,7 @@ pub struct ControlPlane {
     pub pki: Arc<Master>,
     /// Where it listens.
     pub address: SocketAddr,
+    settings: Settings,
 }
 
 impl ControlPlane {
@@ -128,8 +138,27 @@ impl ControlPlane {
             signer: Some(pki.ca.clone()),
             ..config.controllers
         };
-        components::run(&server, settings, config.election, supervisor);
-        Ok(ControlPlane { server, pki, address })
+        match config.lead {
+            Lead::Always => components::start(&server, &settings, identity::clients(&server), supervisor),
+            Lead::Elected(election) => components::elect(&server, settings.clone(), election, supervisor),
+            Lead::WhenTold => {}
+        }
+        Ok(ControlPlane {
+            server,
+            pki,
+            address,
+            settings,
+        })
+    }
+
+    /// Runs controllers and scheduler in a scope, each by the client that is made for its user.
+    pub fn run_components(&self, clients: ClientFor, scope: &Supervisor) {
+        components::start(&self.server, &self.settings, clients, scope);
+    }
+
+    /// What makes clients in this process, see [`ControlPlane::client`].
+    pub fn clients(&self) -> ClientFor {
+        identity::clients(&self.server)
     }
 
     /// A client in this process that acts as a component, a node or a service account of kube-system ([`user`]).
