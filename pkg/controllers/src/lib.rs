@@ -34,6 +34,7 @@ pub mod monitor;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod node_ttl;
 pub mod pod;
 pub mod pod_gc;
 pub mod protection;
@@ -48,6 +49,8 @@ pub mod taint_eviction;
 pub mod token;
 pub mod ttl;
 pub mod volume;
+#[cfg(test)]
+mod upstream;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -92,6 +95,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "cronjob", "cronjob-controller", cronjob::run;
     "ttl-after-finished", "ttl-after-finished-controller", ttl::run;
     "node-lifecycle", "node-controller", node_lifecycle::run;
+    "node-ttl", "ttl-controller", node_ttl::run;
     "taint-eviction", "node-controller", taint_eviction::run;
     "pod-garbage-collector", "pod-garbage-collector", pod_gc::run;
     "disruption", "disruption-controller", disruption::run;
