@@ -22,11 +22,11 @@ use crate::batch;
 use crate::harness::Plane;
 
 pub struct Cluster {
-    plane: Plane,
+    pub plane: Plane,
     pub admin: Client,
 }
 
-/// What a pretended pod does: `run`, `succeed`, `fail`; a script is run, see [`batch::run`].
+/// What a pretended pod does: `run`, `succeed`, `fail`, `hang` (it runs, and is never ready); a script is run, see [`batch::run`].
 const OUTCOME: &str = "test/outcome";
 
 impl Cluster {
@@ -35,12 +35,16 @@ impl Cluster {
     }
 
     pub async fn start_with(settings: Settings) -> Cluster {
+        Cluster::of(Plane::start_with(settled(settings)).await)
+    }
+
+    /// Without controllers and scheduler, which the test runs.
+    pub async fn start_idle(settings: Settings) -> Cluster {
+        Cluster::of(Plane::start_idle(settled(settings)).await)
+    }
+
+    fn of(plane: Plane) -> Cluster {
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-        let settings = Settings {
-            cluster_cidr: "10.244.0.0/16".parse().ok(),
-            ..settings
-        };
-        let plane = Plane::start_with(settings).await;
         let admin = plane.plane.client("system:apiserver");
         Cluster { plane, admin }
     }
@@ -95,31 +99,14 @@ impl Cluster {
 
     /// A node that pretends to run what is bound to it.
     pub async fn node(&self, name: &str) -> Node {
-        let node = json!({
-            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
-            "status": {
-                "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-                "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": "2024-01-01T00:00:00Z"}],
-                "addresses": [{"type": "InternalIP", "address": "10.0.0.9"}, {"type": "Hostname", "address": name}],
-            },
-        });
+        let token = play(&self.admin, name).await;
+        let ended = self.plane.supervisor.token().clone();
+        drop(job::spawn("node's end", async move {
+            ended.cancelled().await;
+            token.cancel();
+        }));
         let nodes: Api<Node> = Api::all(self.admin.clone());
-        let new: Node = serde_json::from_value(node.clone()).unwrap();
-        let made = nodes.create(&PostParams::default(), &new).await.unwrap();
-        nodes
-            .patch_status(
-                name,
-                &PatchParams::default(),
-                &Patch::Merge(json!({"status": node["status"]})),
-            )
-            .await
-            .unwrap();
-        let client = self.admin.clone();
-        let name = name.to_owned();
-        let token = self.plane.supervisor.token().clone();
-        drop(job::spawn("node", async move { pretend(client, name, token).await }));
-        made
+        nodes.get(name).await.unwrap()
     }
 
     /// Renews the node's lease for as long as the returned token is not cancelled.
@@ -158,6 +145,39 @@ impl Cluster {
     }
 }
 
+/// With a pod network.
+fn settled(settings: Settings) -> Settings {
+    Settings {
+        cluster_cidr: "10.244.0.0/16".parse().ok(),
+        ..settings
+    }
+}
+
+/// Makes a node and pretends to run what is bound to it, until what is returned is cancelled.
+pub async fn play(client: &Client, name: &str) -> CancellationToken {
+    let node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {
+            "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": "2024-01-01T00:00:00Z"}],
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.9"}, {"type": "Hostname", "address": name}],
+        },
+    });
+    let nodes: Api<Node> = Api::all(client.clone());
+    let new: Node = serde_json::from_value(node.clone()).unwrap();
+    nodes.create(&PostParams::default(), &new).await.unwrap();
+    let status = Patch::Merge(json!({"status": node["status"]}));
+    nodes
+        .patch_status(name, &PatchParams::default(), &status)
+        .await
+        .unwrap();
+    let token = CancellationToken::new();
+    let (client, name, until) = (client.clone(), name.to_owned(), token.clone());
+    drop(job::spawn("node", async move { pretend(client, name, until).await }));
+    token
+}
+
 async fn pretend(client: Client, node: String, token: CancellationToken) {
     static ADDRESS: AtomicU32 = AtomicU32::new(1);
     let informers = Informers::new(client.clone(), &Supervisor::new(token));
@@ -187,6 +207,7 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
         let (phase, ready) = match (outcome.as_str(), &ended) {
             ("succeed", _) | (_, Some((0, _))) => ("Succeeded", "False"),
             ("fail", _) | (_, Some(_)) => ("Failed", "False"),
+            ("hang", _) => ("Running", "False"),
             _ => ("Running", "True"),
         };
         let mut status = json!({"status": {

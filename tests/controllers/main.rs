@@ -8,6 +8,7 @@
 mod attach;
 mod autoscaler;
 mod batch;
+mod chaos;
 mod cluster;
 mod cronjob;
 mod deployment;

@@ -1,0 +1,296 @@
+//! Controllers that are killed, at whatever they wait for, go on where they were: nothing is made twice, counted twice or forgotten.
+//!
+//! The scope of controllers and scheduler ends at a request that chance picks, which was carried out or not, and whose answer nobody
+//! hears; what runs beside is dropped where it waits. Workloads change all the while. At the end the cluster is as the workloads ask.
+//! `MK8S_CHAOS_SECONDS` says how long (hack/chaos.sh: ten minutes), `MK8S_CHAOS_SEED` which course.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
+use kube::{Api, Client};
+use mk8s_controllers::context::Settings;
+use mk8s_supervisor::{Supervisor, job};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, holds, template};
+
+const NS: &str = "default";
+
+/// Burns at the request that it counts down to.
+#[derive(Clone)]
+struct Fuse {
+    left: Arc<AtomicI64>,
+    /// Is the last request still carried out?
+    carried_out: bool,
+    blown: CancellationToken,
+}
+
+impl Fuse {
+    /// The same client, until the fuse burns: whoever asks then waits for ever.
+    fn guard(&self, client: Client) -> Client {
+        let fuse = self.clone();
+        Client::new(
+            tower::service_fn(move |request: Request<Body>| {
+                let (fuse, client) = (fuse.clone(), client.clone());
+                async move {
+                    let left = fuse.left.fetch_sub(1, Ordering::SeqCst);
+                    if left > 1 {
+                        let answer: Response<Body> = client.send(request).await.unwrap();
+                        return Ok::<_, Infallible>(answer);
+                    }
+                    if left == 1 {
+                        if fuse.carried_out {
+                            let _ = client.send(request).await;
+                        }
+                        fuse.blown.cancel();
+                    }
+                    std::future::pending().await
+                }
+            }),
+            "default",
+        )
+    }
+}
+
+/// Starts controllers and scheduler again and again, until the token is cancelled; how often.
+async fn kill_again_and_again(cluster: Arc<Cluster>, mut chance: StdRng, end: CancellationToken) -> usize {
+    let mut killed = 0;
+    while !end.is_cancelled() {
+        let scope = Supervisor::new(CancellationToken::new());
+        let fuse = Fuse {
+            left: Arc::new(AtomicI64::new(chance.random_range(20..400))),
+            carried_out: chance.random(),
+            blown: CancellationToken::new(),
+        };
+        let (clients, guard) = (cluster.plane.plane.clients(), fuse.clone());
+        let clients = Arc::new(move |name: &str| guard.guard(clients(name)));
+        cluster.plane.plane.run_components(clients, &scope);
+        tokio::select! {
+            () = fuse.blown.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+        }
+        // Half of it is for those that end by themselves; what waits is dropped then.
+        assert!(
+            scope.shutdown(Duration::from_millis(400)).await,
+            "a part outlives its scope"
+        );
+        killed += 1;
+    }
+    killed
+}
+
+/// One kind of workload: how it is made and changed, and whether there is what it asks for.
+struct Workloads {
+    client: Client,
+    chance: StdRng,
+}
+
+impl Workloads {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), NS)
+    }
+
+    async fn put<K>(&mut self, name: &str, spec: Value)
+    where
+        K: mk8s_client::Kind
+            + std::fmt::Debug
+            + serde::Serialize
+            + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        let object: K = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+        let api = self.api::<K>();
+        if self.chance.random_ratio(1, 8) {
+            let policy =
+                [DeleteParams::background(), DeleteParams::foreground()][self.chance.random_range(0..2)].clone();
+            let _ = api.delete(name, &policy).await;
+        } else if api.create(&PostParams::default(), &object).await.is_err() {
+            let change = json!({"spec": spec});
+            let _ = api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await;
+        }
+    }
+
+    /// Something becomes otherwise.
+    async fn change(&mut self) {
+        let number = self.chance.random_range(0..3);
+        let (replicas, version) = (self.chance.random_range(0..6), self.chance.random_range(0..3));
+        let spec = |app: &str| {
+            let mut template = template(app, "run");
+            template["metadata"]["annotations"]["version"] = json!(version.to_string());
+            json!({"replicas": replicas, "selector": {"matchLabels": {"app": app}}, "template": template})
+        };
+        match self.chance.random_range(0..6) {
+            0 => {
+                self.put::<Deployment>(&format!("web-{number}"), spec(&format!("web-{number}")))
+                    .await
+            }
+            1 => {
+                let name = format!("db-{number}");
+                let mut spec = spec(&name);
+                spec["serviceName"] = json!(name);
+                spec["podManagementPolicy"] = json!(if number == 0 { "Parallel" } else { "OrderedReady" });
+                self.put::<StatefulSet>(&name, spec).await;
+            }
+            2 => {
+                let name = format!("old-{number}");
+                let mut spec = spec(&name);
+                spec["selector"] = json!({"app": name});
+                self.put::<ReplicationController>(&name, spec).await;
+            }
+            3 => {
+                let name = format!("agent-{number}");
+                let mut spec = spec(&name);
+                spec.as_object_mut().unwrap().remove("replicas");
+                self.put::<DaemonSet>(&name, spec).await;
+            }
+            4 => self.job().await,
+            // Somebody else takes a pod away.
+            _ => {
+                let all = self.api::<Pod>().list(&ListParams::default()).await.unwrap().items;
+                if !all.is_empty() {
+                    let name = all[self.chance.random_range(0..all.len())]
+                        .metadata
+                        .name
+                        .clone()
+                        .unwrap();
+                    let _ = self.api::<Pod>().delete(&name, &DeleteParams::default()).await;
+                }
+            }
+        }
+    }
+
+    /// Each Job is made once, and ends.
+    async fn job(&mut self) {
+        let number: u32 = self.chance.random();
+        let name = format!("job-{number:x}");
+        let mut template = template(&name, "succeed");
+        template["spec"]["restartPolicy"] = json!("Never");
+        let mode = if number.is_multiple_of(2) {
+            "Indexed"
+        } else {
+            "NonIndexed"
+        };
+        let spec = json!({"completions": 5, "parallelism": 2, "completionMode": mode, "backoffLimit": 100, "template": template});
+        let job: Job = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+        self.api::<Job>().create(&PostParams::default(), &job).await.unwrap();
+    }
+
+    /// What is not as it is asked for.
+    async fn amiss(&self, nodes: usize) -> Vec<String> {
+        let mut amiss = Vec::new();
+        let mut pods: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
+        for pod in self.api::<Pod>().list(&ListParams::default()).await.unwrap().items {
+            let app = pod.metadata.labels.as_ref().and_then(|l| l.get("app").cloned());
+            pods.entry(app.unwrap_or_default()).or_default().push(pod);
+        }
+        let mut running = |name: &str, wanted: usize, ready: i32| {
+            let found = pods.remove(name).unwrap_or_default();
+            if found.len() != wanted || usize::try_from(ready) != Ok(wanted) {
+                amiss.push(format!(
+                    "{name}: {} pods, {ready} ready, {wanted} asked for",
+                    found.len()
+                ));
+            }
+        };
+        let size = |replicas: Option<i32>| usize::try_from(replicas.unwrap_or(1)).unwrap();
+        for found in self.api::<Deployment>().list(&ListParams::default()).await.unwrap() {
+            let ready = found.status.and_then(|s| s.available_replicas).unwrap_or(0);
+            running(&found.metadata.name.unwrap(), size(found.spec.unwrap().replicas), ready);
+        }
+        for found in self.api::<StatefulSet>().list(&ListParams::default()).await.unwrap() {
+            let ready = found.status.and_then(|s| s.updated_replicas).unwrap_or(0);
+            running(&found.metadata.name.unwrap(), size(found.spec.unwrap().replicas), ready);
+        }
+        for found in self
+            .api::<ReplicationController>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+        {
+            let ready = found.status.and_then(|s| s.ready_replicas).unwrap_or(0);
+            running(&found.metadata.name.unwrap(), size(found.spec.unwrap().replicas), ready);
+        }
+        for found in self.api::<DaemonSet>().list(&ListParams::default()).await.unwrap() {
+            let ready = found
+                .status
+                .map_or(0, |s| s.updated_number_scheduled.unwrap_or(0).min(s.number_ready));
+            running(&found.metadata.name.unwrap(), nodes, ready);
+        }
+        for found in self.api::<Job>().list(&ListParams::default()).await.unwrap() {
+            let (name, status) = (found.metadata.name.unwrap(), found.status.unwrap_or_default());
+            let indexes = found.spec.unwrap().completion_mode.as_deref() == Some("Indexed");
+            let whole = !indexes || status.completed_indexes.as_deref() == Some("0-4");
+            if status.succeeded != Some(5) || status.completion_time.is_none() || !whole {
+                amiss.push(format!("{name}: {status:?}"));
+            }
+            pods.remove(&name);
+        }
+        amiss.extend(
+            pods.into_iter()
+                .map(|(app, pods)| format!("{} pods of {app:?}, which is gone", pods.len())),
+        );
+        amiss
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_is_there_however_often_the_controllers_are_killed() {
+    let seed = number("MK8S_CHAOS_SEED").unwrap_or_else(|| rand::random());
+    let time = Duration::from_secs(number("MK8S_CHAOS_SECONDS").unwrap_or(45));
+    eprintln!("MK8S_CHAOS_SEED={seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let cluster = Arc::new(Cluster::start_idle(Settings::default()).await);
+    for node in ["n1", "n2"] {
+        cluster.node(node).await;
+        cluster.beat(node);
+    }
+    let (end, killer) = (CancellationToken::new(), StdRng::from_rng(&mut chance));
+    let killing = job::spawn("chaos", kill_again_and_again(cluster.clone(), killer, end.clone()));
+    cluster.takes_pods(NS).await;
+    let mut workloads = Workloads {
+        client: cluster.admin.clone(),
+        chance,
+    };
+    let (begun, mut changes) = (Instant::now(), 0);
+    while begun.elapsed() < time {
+        workloads.change().await;
+        changes += 1;
+        tokio::time::sleep(Duration::from_millis(workloads.chance.random_range(0..150))).await;
+    }
+    end.cancel();
+    let killed = killing.await.unwrap();
+    eprintln!("{changes} changes, killed {killed} times");
+    assert!(killed > 5, "nothing was shown");
+
+    let scope = Supervisor::new(CancellationToken::new());
+    cluster
+        .plane
+        .plane
+        .run_components(cluster.plane.plane.clients(), &scope);
+    cluster
+        .until("all is as it is asked for", || async {
+            let amiss = workloads.amiss(2).await;
+            holds(amiss.is_empty(), amiss)
+        })
+        .await;
+    assert!(scope.shutdown(Duration::from_secs(10)).await);
+    cluster.plane.stop().await;
+}
