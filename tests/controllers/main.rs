@@ -11,6 +11,7 @@ mod batch;
 mod chaos;
 mod cluster;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub struct History {
     ctx: Context,
     all: Informer<ControllerRevision>,
     /// By their set's uid, and orphans by their labels.
-    pub revisions: Index<ControllerRevision>,
+    revisions: Index<ControllerRevision>,
     seen: Seen<Key>,
 }
 
@@ -85,7 +86,31 @@ impl History {
         self.seen.forget(key);
     }
 
-    /// The revision of the present template, which is the newest from here on. `revisions` are sorted ([`sort`]). Counts in
+    /// The set's revisions, sorted, after adopting and releasing ([`adoption::claim`]); those that are not `of_history` are left alone.
+    pub async fn claim<O, F>(
+        &self,
+        key: &Key,
+        owner: &O,
+        labels: &LabelSelector,
+        of_history: impl Fn(&Selector, &ControllerRevision) -> bool,
+        still_there: impl FnOnce() -> F,
+    ) -> Result<Vec<Arc<ControllerRevision>>, Error>
+    where
+        O: kube::Resource<DynamicType = ()>,
+        F: Future<Output = Result<bool, Error>>,
+    {
+        let selector = meta::selector(labels)?;
+        let required = labels.match_labels.clone().unwrap_or_default();
+        let mut candidates = index::orphans(&self.revisions, &key.namespace, &required);
+        candidates.extend(self.revisions.get(meta::uid(owner)));
+        candidates.retain(|revision| of_history(&selector, revision));
+        let api = self.ctx.api::<ControllerRevision>(&key.namespace);
+        let mut claimed = adoption::claim(&api, owner, &selector, candidates, |_| true, None, still_there).await?;
+        sort(&mut claimed);
+        Ok(claimed)
+    }
+
+    /// The revision of the present template, which is the newest from here on. `revisions` are sorted. Counts in
     /// `collisions` how many names were another template's.
     pub async fn ensure(
         &self,
@@ -222,7 +247,7 @@ pub fn selected(selector: &Selector, revision: &ControllerRevision) -> bool {
 }
 
 /// The oldest first.
-pub fn sort(revisions: &mut [Arc<ControllerRevision>]) {
+fn sort(revisions: &mut [Arc<ControllerRevision>]) {
     revisions.sort_by(|a, b| older(a, b));
 }
 

@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod cluster_roles;
 pub mod context;
 pub mod cronjob;
+pub mod daemonset;
 pub mod delete;
 pub mod deployment;
 pub mod disruption;
@@ -81,6 +82,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "replicaset", "replicaset-controller", replication::run::<ReplicaSet>;
     "replicationcontroller", "replication-controller", replication::run::<ReplicationController>;
     "deployment", "deployment-controller", deployment::run;
+    "daemonset", "daemon-set-controller", daemonset::run;
     "statefulset", "statefulset-controller", statefulset::run;
     "serviceaccount", "service-account-controller", service_account::run;
     "root-ca-publisher", "root-ca-cert-publisher", service_account::run_root_ca;

@@ -1,7 +1,7 @@
 //! apps/v1.
 
 use super::row::{CHANGED_COMPLETE, row};
-use super::{ChangeOrder, NameRule, Resource, Support, columns, gates};
+use super::{ChangeOrder, NameRule, Resource, columns, gates};
 use crate::{defaults, validation};
 
 #[expect(clippy::too_many_lines, reason = "a table: one row a kind")]
@@ -27,8 +27,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .prepare(defaults::daemon_set_create, defaults::daemon_set_update)
             .category("all")
             .generation()
-            .status()
-            .support(Support::StoredOnly),
+            .status(),
         apps("Deployment", "deployments")
             .gates(gates::TEMPLATE)
             .validate(validation::deployment)

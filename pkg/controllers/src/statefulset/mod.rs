@@ -156,7 +156,13 @@ impl Reconcile for Controller {
         if meta::deleting(&*set) {
             return self.leave(&key, &set, &pods).await;
         }
-        let revisions = self.claim_revisions(&key, &set).await?;
+        let Some(spec) = &set.spec else { return Ok(Next::Done) };
+        // Those that lost the set's labels are no part of its history.
+        let there = || self.is_there(&key, &set);
+        let revisions = self
+            .history
+            .claim(&key, &*set, &spec.selector, history::selected, there)
+            .await?;
         self.sync(&key, &set, pods, revisions).await
     }
 }
@@ -185,29 +191,6 @@ impl Controller {
             || self.is_there(key, set),
         )
         .await
-    }
-
-    /// Sorted. Those that lost the set's labels are no part of its history.
-    async fn claim_revisions(&self, key: &Key, set: &StatefulSet) -> Result<Vec<Arc<ControllerRevision>>, Error> {
-        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
-        let selector = meta::selector(&spec.selector)?;
-        let required = spec.selector.match_labels.clone().unwrap_or_default();
-        let mut candidates = index::orphans(&self.history.revisions, &key.namespace, &required);
-        candidates.extend(self.history.revisions.get(meta::uid(set)));
-        candidates.retain(|revision| history::selected(&selector, revision));
-        let api = self.ctx.api::<ControllerRevision>(&key.namespace);
-        let claimed = adoption::claim(
-            &api,
-            set,
-            &selector,
-            candidates,
-            |_| true,
-            None,
-            || self.is_there(key, set),
-        );
-        let mut claimed = claimed.await?;
-        history::sort(&mut claimed);
-        Ok(claimed)
     }
 
     async fn is_there(&self, key: &Key, set: &StatefulSet) -> Result<bool, Error> {
