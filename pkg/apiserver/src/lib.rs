@@ -34,6 +34,7 @@ mod nonresource;
 pub mod object;
 mod openapi;
 mod options;
+mod own_write;
 mod part;
 mod pieces;
 mod pipeline;

@@ -141,10 +141,10 @@ pub fn begun(resource: &Resource, object: &Value) -> Managed {
 }
 
 /// The managers of an object whose status the server itself writes.
-pub fn kept_by_server(resource: &Resource, current: &Current, new: &Value) -> Managed {
+pub fn kept_by_server(resource: &Resource, current: &Current, new: &Value, subresource: &str) -> Managed {
     match current.managed() {
         none if none.is_empty() => Managed::default(),
-        before => by_server(resource, before, &current.value, new, "status"),
+        before => by_server(resource, before, &current.value, new, subresource),
     }
 }
 

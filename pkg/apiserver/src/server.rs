@@ -19,6 +19,7 @@ use crate::bootstrap::Facts;
 use crate::call::Call;
 use crate::config::Config;
 use crate::feed::CacheFeed;
+use crate::filters::legacy_tokens;
 use crate::identity::User;
 use crate::layers::Request;
 use crate::negotiate::Output;
@@ -52,6 +53,8 @@ impl ApiServer {
         state.keep("custom-resources", move || crd::run(of.clone()));
         let of = state.clone();
         state.keep("service-addresses", move || services::repair(of.clone()));
+        let of = state.clone();
+        state.keep("token-uses", move || legacy_tokens::run(of.clone()));
         Arc::new(ApiServer { state })
     }
 

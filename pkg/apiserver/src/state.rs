@@ -13,6 +13,7 @@ use mk8s_supervisor::job;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::crd::{self, Definitions};
 use crate::filters::authn::Authenticator;
 use crate::filters::authz::Authorizer;
+use crate::filters::legacy_tokens;
 use crate::lane::AtHome;
 use crate::limits::{Pool, Streams};
 use crate::lookup::Lookup;
@@ -66,6 +68,8 @@ pub struct State {
     pub(crate) components: Components,
     services: Services,
     authenticator: Authenticator,
+    /// Of tokens that are kept in Secrets, to be noted.
+    pub(crate) token_uses: tokio::sync::Mutex<UnboundedReceiver<legacy_tokens::Use>>,
     authorizer: Arc<Authorizer>,
     admission: Admission,
     node_client: Option<NodeClient>,
@@ -108,8 +112,10 @@ impl State {
         let services = services.ok_or(OpenError::NoServices)?;
         let lookup: Arc<dyn Lookup> = cache.clone();
         let authorizer = Arc::new(Authorizer::new(lookup.clone()));
+        let (used, uses) = tokio::sync::mpsc::unbounded_channel();
         Ok(Arc::new(State {
-            authenticator: Authenticator::new(lookup.clone(), config.tokens.clone()),
+            authenticator: Authenticator::new(lookup.clone(), config.tokens.clone(), used),
+            token_uses: tokio::sync::Mutex::new(uses),
             admission: Admission::new(lookup, authorizer.clone()),
             authorizer,
             node_client: config.kubelet_client.clone().map(nodes::client),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mk8s_pki::serviceaccount::{Keys, TokenError};
+use mk8s_pki::serviceaccount::{Binding, Claims, Keys, Reference, TokenError};
 
 /// What tokens of this cluster say of themselves.
 #[derive(Clone)]
@@ -35,7 +35,28 @@ impl TokenAuthority {
         mk8s_pki::serviceaccount::discovery(&self.issuer, &format!("https://{external_address}/openid/v1/jwks"))
     }
 
-    pub fn verify(&self, token: &str) -> Result<mk8s_pki::serviceaccount::Claims, TokenError> {
+    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         self.keys.verify(token, &self.issuer)
+    }
+
+    /// A token that is kept in a Secret, told in the same form: it is for this API server, has no end, and is bound to the Secret.
+    pub fn verify_legacy(&self, token: &str) -> Result<Claims, TokenError> {
+        let legacy = self.keys.verify_legacy(token)?;
+        let reference = |name, uid| Reference { name, uid };
+        Ok(Claims {
+            aud: self.audiences.clone(),
+            exp: i64::MAX,
+            iat: 0,
+            iss: legacy.iss,
+            jti: String::new(),
+            kubernetes: Binding {
+                namespace: legacy.namespace,
+                secret: Some(reference(legacy.secret, String::new())),
+                serviceaccount: reference(legacy.account, legacy.uid),
+                ..Binding::default()
+            },
+            nbf: 0,
+            sub: legacy.sub,
+        })
     }
 }

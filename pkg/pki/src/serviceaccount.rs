@@ -51,6 +51,37 @@ pub struct Claims {
     pub sub: String,
 }
 
+/// Who tokens that are kept in Secrets say they are from.
+pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+/// What a token says that is kept in a Secret: it ends with that alone, and names no audience.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegacyClaims {
+    pub iss: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub uid: String,
+    pub sub: String,
+}
+
+impl LegacyClaims {
+    pub fn new(namespace: &str, secret: &str, account: &str, uid: &str) -> Self {
+        LegacyClaims {
+            iss: LEGACY_ISSUER.to_owned(),
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            account: account.to_owned(),
+            uid: uid.to_owned(),
+            sub: format!("system:serviceaccount:{namespace}:{account}"),
+        }
+    }
+}
+
 /// Why a token is not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -67,6 +98,12 @@ pub enum TokenError {
     Audience { got: Vec<String>, wanted: Vec<String> },
     #[error("{0}")]
     Gone(String),
+    /// Its Secret says so by a label.
+    #[error(
+        "the token in secret {secret} has been marked invalid: use tokens from the TokenRequest API or manually created secret-based \
+         tokens, or remove the 'kubernetes.io/legacy-token-invalid-since' label from the secret to temporarily allow use of this token"
+    )]
+    Invalidated { secret: String },
 }
 
 /// The signing key and every key that verifies (the signing one first).
@@ -132,11 +169,20 @@ impl Keys {
     }
 
     pub fn sign(&self, claims: &Claims) -> Result<String, PkiError> {
+        self.sign_text(serde_json::to_vec(claims))
+    }
+
+    /// A token for a Secret.
+    pub fn sign_legacy(&self, claims: &LegacyClaims) -> Result<String, PkiError> {
+        self.sign_text(serde_json::to_vec(claims))
+    }
+
+    fn sign_text(&self, payload: serde_json::Result<Vec<u8>>) -> Result<String, PkiError> {
         let failed = |cause: String| PkiError::Sign {
             what: "a service account token".into(),
             cause,
         };
-        let payload = serde_json::to_vec(claims).map_err(|cause| failed(cause.to_string()))?;
+        let payload = payload.map_err(|cause| failed(cause.to_string()))?;
         let header = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, self.kid);
         let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');
@@ -152,6 +198,17 @@ impl Keys {
 
     /// Signature and issuer. Times and audiences are the caller's (they change while a verified token is cached).
     pub fn verify(&self, token: &str, issuer: &str) -> Result<Claims, TokenError> {
+        let payload = self.verified(token, issuer)?;
+        serde_json::from_slice(&payload).map_err(|_| TokenError::Foreign)
+    }
+
+    /// The same of a token that is kept in a Secret. Whether that has it still is the caller's to see.
+    pub fn verify_legacy(&self, token: &str) -> Result<LegacyClaims, TokenError> {
+        let payload = self.verified(token, LEGACY_ISSUER)?;
+        serde_json::from_slice(&payload).map_err(|_| TokenError::Foreign)
+    }
+
+    fn verified(&self, token: &str, issuer: &str) -> Result<Vec<u8>, TokenError> {
         #[derive(Deserialize)]
         struct Header {
             alg: String,
@@ -188,7 +245,7 @@ impl Keys {
         if candidates.find(verifies).is_none() {
             return Err(TokenError::Signature);
         }
-        serde_json::from_slice(&payload).map_err(|_| TokenError::Foreign)
+        Ok(payload)
     }
 
     /// `/openid/v1/jwks`
@@ -288,6 +345,31 @@ mod tests {
         let unsigned = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         parts[0] = &unsigned;
         assert_eq!(keys.verify(&parts.join("."), &issuer), Err(TokenError::Signature));
+    }
+
+    #[test]
+    fn a_token_of_a_secret_is_told_from_others_by_its_issuer() {
+        let keys = Keys::generate().unwrap();
+        let legacy = LegacyClaims::new("default", "robot-token", "robot", "7");
+        let token = keys.sign_legacy(&legacy).unwrap();
+        assert_eq!(keys.verify_legacy(&token), Ok(legacy));
+        assert_eq!(keys.verify(&token, &claims().iss), Err(TokenError::Foreign));
+        let bound = keys.sign(&claims()).unwrap();
+        assert_eq!(keys.verify_legacy(&bound), Err(TokenError::Foreign));
+        let other = Keys::generate().unwrap();
+        assert_eq!(other.verify_legacy(&token), Err(TokenError::Signature));
+        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let said: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(
+            said,
+            json!({
+                "iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:default:robot",
+                "kubernetes.io/serviceaccount/namespace": "default",
+                "kubernetes.io/serviceaccount/secret.name": "robot-token",
+                "kubernetes.io/serviceaccount/service-account.name": "robot",
+                "kubernetes.io/serviceaccount/service-account.uid": "7",
+            })
+        );
     }
 
     #[test]

@@ -55,7 +55,19 @@ pub fn once(facts: &Facts) -> Vec<Value> {
 pub fn kept(facts: &Facts) -> Vec<Value> {
     let mut objects = namespaces();
     objects.extend(addresses(facts));
+    objects.push(tracking());
     objects
+}
+
+/// Since when the use of tokens that are kept in Secrets is noted: the cleaner of unused ones asks.
+fn tracking() -> Value {
+    let today = now().split('T').next().unwrap_or_default().to_owned();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": today},
+    })
 }
 
 fn namespaces() -> Vec<Value> {

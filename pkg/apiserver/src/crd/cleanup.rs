@@ -11,12 +11,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::conditions::Condition;
-use super::{CLEANUP, PATIENCE, SOON, change, definitions};
+use super::{CLEANUP, SOON, definitions};
 use crate::at_once;
 use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
 use crate::handlers::delete::as_planned;
 use crate::object::Object;
 use crate::options::DeleteOptions;
+use crate::own_write::{self, PATIENCE};
 use crate::state::State;
 use crate::watch_cache::{Next, ResourceCache};
 
@@ -59,7 +60,7 @@ async fn clean_up(state: &State, stored: &Arc<ResourceCache>, name: &str) -> Res
     }
     let uid = meta::uid(&deleted);
     let say = |condition: Condition, ends: bool| {
-        change(state, stored, name, move |object| {
+        own_write::change(state, stored, ("", name), "status", move |object| {
             let mut definition = object.value()?;
             if meta::uid(&definition) != uid {
                 return Ok(None);

@@ -24,12 +24,11 @@ use tokio::time::Instant;
 use conditions::Condition;
 pub use definitions::Definitions;
 
-use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
-use crate::managers;
 use crate::object::Object;
+use crate::own_write;
 use crate::state::State;
 use crate::watch_cache::{Cache, Next, ResourceCache};
-use crate::write::{self, Printed};
+use crate::write;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";
@@ -37,8 +36,6 @@ const PLURAL: &str = "customresourcedefinitions";
 /// The finalizer that holds a definition while objects of its kind are left.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// How long a write of a status is tried.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How soon what failed is looked at again, at first and at last.
 const SOON: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(60);
@@ -276,65 +273,11 @@ async fn write_status(
     revision: u64,
     definition: Value,
 ) -> Result<(), Status> {
-    change(state, stored, name, |current| {
+    own_write::change(state, stored, ("", name), "status", |current| {
         let same = current.revision == revision;
         Ok(same.then(|| definition.clone()))
     })
     .await
-}
-
-/// Changes a definition (or any other object that the server writes for itself); None keeps it as it is, which is also what
-/// becomes of one that is there no more.
-async fn change(
-    state: &State,
-    stored: &Arc<ResourceCache>,
-    name: &str,
-    next: impl FnMut(&Object) -> Result<Option<Value>, Status> + Send,
-) -> Result<(), Status> {
-    let target = Target {
-        store: state.store(),
-        cache: stored,
-        known_as: None,
-        key: stored.key("", name),
-        deadline: Instant::now() + PATIENCE,
-        dry_run: false,
-        reads: Reads::Whole,
-        looks: true,
-        turn: None,
-    };
-    let mut own = Own {
-        resource: stored.resource(),
-        next,
-    };
-    match guaranteed_update(target, &mut own).await {
-        Err(status) if status.code == 404 => Ok(()),
-        done => done.map(drop),
-    }
-}
-
-struct Own<N> {
-    resource: Arc<Resource>,
-    next: N,
-}
-
-impl<N> Attempt for Own<N>
-where
-    N: FnMut(&Object) -> Result<Option<Value>, Status> + Send,
-{
-    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        let Some(object) = &current.object else {
-            return Err(Status::not_found(&self.resource.group, &self.resource.plural, ""));
-        };
-        let Some(mut new) = (self.next)(object)? else {
-            return Ok(Step::Keep);
-        };
-        let managed = managers::kept_by_server(&self.resource, &current, &new);
-        if meta::is_deleting(&new) && meta::finalizers(&new).next().is_none() {
-            managers::put(&mut new, &managed);
-            return Ok(Step::Remove(new, Vec::new()));
-        }
-        Ok(Step::Put(Printed::of(&self.resource, &new, &managed)?, Vec::new()))
-    }
 }
 
 /// A kind and an object of it that is read much longer than it is stored: there is no room for its defaults.

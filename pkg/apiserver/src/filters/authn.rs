@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,9 @@ use mk8s_pki::subject::Subject;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
+use tokio::sync::mpsc::UnboundedSender;
 
+use super::legacy_tokens;
 use crate::identity::User;
 use crate::lookup::{Found, Lookup};
 use crate::memo::Memo;
@@ -24,11 +27,14 @@ pub struct Authenticator {
     lookup: Arc<dyn Lookup>,
     authority: TokenAuthority,
     verified: Memo<Verified>,
+    used: UnboundedSender<legacy_tokens::Use>,
 }
 
 /// A token whose signature was checked: what remains is time and whether its objects still live.
 struct Verified {
     claims: Claims,
+    /// The day on which the Secret that keeps the token was last told of its use; none of a token that is kept in none.
+    used: Option<AtomicI64>,
     user: Arc<User>,
     /// The revisions at which account and bound object were last found alive: the same state needs no second reading.
     seen: Mutex<(u64, u64)>,
@@ -48,11 +54,13 @@ impl Verified {
 }
 
 impl Authenticator {
-    pub fn new(lookup: Arc<dyn Lookup>, authority: TokenAuthority) -> Self {
+    /// Hands on to `used` when a token that is kept in a Secret is used for the first time on a day.
+    pub fn new(lookup: Arc<dyn Lookup>, authority: TokenAuthority, used: UnboundedSender<legacy_tokens::Use>) -> Self {
         Authenticator {
             lookup,
             authority,
             verified: Memo::default(),
+            used,
         }
     }
 
@@ -107,7 +115,9 @@ impl Authenticator {
                 wanted: audiences.to_vec(),
             });
         }
-        self.alive(&verified, now)?;
+        let alive = self.alive(&verified, token, now);
+        self.note_use(&verified, now, &alive);
+        alive?;
         // Only what is good for something is worth its place.
         if !known {
             self.verified.put(token, verified.clone(), verified.bytes());
@@ -116,17 +126,38 @@ impl Authenticator {
     }
 
     fn verify(&self, token: &str) -> Result<Verified, TokenError> {
-        let claims = self.authority.verify(token)?;
+        let (claims, used) = match self.authority.verify(token) {
+            Err(TokenError::Foreign) => (self.authority.verify_legacy(token)?, Some(AtomicI64::new(0))),
+            claims => (claims?, None),
+        };
         let user = Arc::new(service_account_user(&claims)?);
         Ok(Verified {
             claims,
+            used,
             user,
             seen: Mutex::default(),
         })
     }
 
+    /// Also of one that was marked invalid: that somebody still uses it is worth knowing.
+    fn note_use(&self, verified: &Verified, now: i64, alive: &Result<(), TokenError>) {
+        let binding = &verified.claims.kubernetes;
+        let (Some(used), Some(secret)) = (&verified.used, &binding.secret) else {
+            return;
+        };
+        let today = now.div_euclid(24 * 3600);
+        let is = matches!(alive, Ok(()) | Err(TokenError::Invalidated { .. }));
+        if is && used.swap(today, Ordering::Relaxed) != today {
+            // Nobody listens where a token is only reviewed by a test's table.
+            let _ = self.used.send(legacy_tokens::Use {
+                namespace: binding.namespace.clone(),
+                secret: secret.name.clone(),
+            });
+        }
+    }
+
     /// A token dies with its account and with what it is bound to.
-    fn alive(&self, verified: &Verified, now: i64) -> Result<(), TokenError> {
+    fn alive(&self, verified: &Verified, token: &str, now: i64) -> Result<(), TokenError> {
         let binding = &verified.claims.kubernetes;
         let namespace = &binding.namespace;
         let reference = &binding.serviceaccount;
@@ -149,6 +180,9 @@ impl Authenticator {
             .map_err(|why| TokenError::Gone(format!("service account {namespace}/{}: {why}", reference.name)))?;
         let bound_leaves = match bound {
             None => false,
+            Some((reference, _, found)) if verified.used.is_some() => {
+                legacy_tokens::check(&found.json, token, namespace, &reference.name)?
+            }
             Some((reference, plural, found)) => check_alive(&found.json, reference, now)
                 .map_err(|why| TokenError::Gone(format!("bound object {plural} {:?}: {why}", reference.name)))?,
         };
@@ -331,7 +365,8 @@ mod tests {
             &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}),
         );
         let authority = TokenAuthority::new(Arc::new(Keys::generate().unwrap()), "cluster.local");
-        (lookup.clone(), Authenticator::new(lookup, authority))
+        let (used, _) = tokio::sync::mpsc::unbounded_channel();
+        (lookup.clone(), Authenticator::new(lookup, authority, used))
     }
 
     fn claims(authenticator: &Authenticator) -> Claims {
@@ -441,6 +476,45 @@ mod tests {
         assert!(ask(&authenticator, "/api", Some(&token)).is_ok());
         lookup.remove("", "serviceaccounts", "a", "sa");
         assert_eq!(ask(&authenticator, "/api", Some(&token)), Err(401), "no account");
+    }
+
+    #[test]
+    fn a_token_of_a_secret_lives_as_long_as_the_secret_has_it() {
+        let (lookup, mut authenticator) = set_up();
+        let (used, mut uses) = tokio::sync::mpsc::unbounded_channel();
+        authenticator.used = used;
+        let keys = authenticator.authority.keys.clone();
+        let legacy = mk8s_pki::serviceaccount::LegacyClaims::new("a", "robot", "sa", "1");
+        let token = keys.sign_legacy(&legacy).unwrap();
+        let ask = || ask(&authenticator, "/api", Some(&token)).map(|user| user.name.clone());
+        let secret = |token: &str, metadata: serde_json::Value| {
+            let mut secret = json!({"metadata": {"name": "robot", "namespace": "a", "uid": "9"}, "data": {"token": STANDARD.encode(token)}});
+            for (key, value) in metadata.as_object().into_iter().flatten() {
+                secret["metadata"][key] = value.clone();
+            }
+            lookup.put("", "secrets", &secret);
+        };
+        assert_eq!(ask(), Err(401), "no Secret");
+        secret(&token, json!({}));
+        assert_eq!(ask().as_deref(), Ok("system:serviceaccount:a:sa"));
+        assert!(ask().is_ok(), "from the cache");
+        assert_eq!(uses.try_recv().unwrap().secret, "robot");
+        assert!(uses.try_recv().is_err(), "once a day");
+        for (held, metadata) in [
+            ("another", json!({})),
+            (token.as_str(), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})),
+            (
+                token.as_str(),
+                json!({"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}),
+            ),
+        ] {
+            secret(held, metadata.clone());
+            assert_eq!(ask(), Err(401), "{held} {metadata}");
+        }
+        secret(&token, json!({}));
+        assert!(ask().is_ok());
+        lookup.remove("", "serviceaccounts", "a", "sa");
+        assert_eq!(ask(), Err(401), "no account");
     }
 
     #[test]

@@ -1,14 +1,28 @@
-//! Bootstrap tokens: what is signed with them, and their end.
+//! Tokens in Secrets: bootstrap tokens, what is signed with them and their end; and those of service accounts.
 
+pub mod accounts;
 pub mod cleaner;
 pub mod signer;
+pub mod unused;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use mk8s_client::Informer;
 use mk8s_pki::bootstrap::{SECRET_TYPE, Token};
 
-/// Where the tokens are.
+use crate::context::Context;
+
+/// Where bootstrap tokens are.
 const NAMESPACE: &str = "kube-system";
+
+/// The type of Secrets that keep a service account's token, and the annotations that name the account.
+const ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
+const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+
+fn account_tokens(ctx: &Context) -> Informer<Secret> {
+    ctx.informers.of_where::<Secret>(&format!("type={ACCOUNT_TOKEN}"))
+}
 
 fn field<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
     let bytes = &secret.data.as_ref()?.get(key)?.0;

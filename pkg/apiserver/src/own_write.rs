@@ -1,0 +1,77 @@
+//! How the server changes an object for itself: admitted by nobody, and tried again where somebody else wrote first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mk8s_api::meta;
+use mk8s_api::registry::Resource;
+use mk8s_api::status::Status;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
+use crate::managers;
+use crate::object::Object;
+use crate::state::State;
+use crate::watch_cache::ResourceCache;
+use crate::write::Printed;
+
+/// How long a write is tried.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Changes an object, or its subresource (empty: itself); None keeps it as it is, which is also what becomes of one that is there
+/// no more.
+pub async fn change(
+    state: &State,
+    stored: &Arc<ResourceCache>,
+    (namespace, name): (&str, &str),
+    subresource: &'static str,
+    next: impl FnMut(&Object) -> Result<Option<Value>, Status> + Send,
+) -> Result<(), Status> {
+    let target = Target {
+        store: state.store(),
+        cache: stored,
+        known_as: None,
+        key: stored.key(namespace, name),
+        deadline: Instant::now() + PATIENCE,
+        dry_run: false,
+        reads: Reads::Whole,
+        looks: true,
+        turn: None,
+    };
+    let mut own = Own {
+        resource: stored.resource(),
+        subresource,
+        next,
+    };
+    match guaranteed_update(target, &mut own).await {
+        Err(status) if status.code == 404 => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+struct Own<N> {
+    resource: Arc<Resource>,
+    subresource: &'static str,
+    next: N,
+}
+
+impl<N> Attempt for Own<N>
+where
+    N: FnMut(&Object) -> Result<Option<Value>, Status> + Send,
+{
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let Some(object) = &current.object else {
+            return Err(Status::not_found(&self.resource.group, &self.resource.plural, ""));
+        };
+        let Some(mut new) = (self.next)(object)? else {
+            return Ok(Step::Keep);
+        };
+        let managed = managers::kept_by_server(&self.resource, &current, &new, self.subresource);
+        if meta::is_deleting(&new) && meta::finalizers(&new).next().is_none() {
+            managers::put(&mut new, &managed);
+            return Ok(Step::Remove(new, Vec::new()));
+        }
+        Ok(Step::Put(Printed::of(&self.resource, &new, &managed)?, Vec::new()))
+    }
+}
