@@ -137,25 +137,28 @@ pub struct Init {
     /// How packets travel between the pods of different hosts [default: vxlan]
     #[arg(long, value_name = "MODE", env = "MK8S_NETWORK", value_enum)]
     pub network: Option<Network>,
-    /// What the cluster begins without
+    /// Built-in parts to do without, because something else does their work, or nobody is to
     #[arg(long, value_name = "PART", env = "MK8S_DISABLE", value_enum, value_delimiter = ',')]
     pub disable: Vec<Part>,
     #[command(flatten)]
     pub node: NodeFlags,
 }
 
-/// What a cluster can begin without.
+/// What a cluster can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// The class of volumes on the nodes' own disks
     LocalStorage,
+    /// Services of type LoadBalancer get the nodes' addresses
+    Servicelb,
 }
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Part::LocalStorage => "local-storage",
+            Part::Servicelb => "servicelb",
         })
     }
 }

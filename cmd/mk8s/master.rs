@@ -13,6 +13,7 @@ use mk8s_pki::layout::{self, ServerNames};
 use mk8s_supervisor::Supervisor;
 use serde_json::json;
 
+use crate::cli::Part;
 use crate::failure::{Failure, Result};
 use crate::settings::{Master, Settings};
 
@@ -51,6 +52,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
         cluster_domain: settings.cluster.dns_domain.clone(),
         controllers: ControllerSettings {
             cluster_cidr: Some(IpNet::V4(settings.cluster.pod_cidr)),
+            service_lb: !master.disable.contains(&Part::Servicelb),
             ..ControllerSettings::default()
         },
         // sled has one owner: nobody else can be at this store.

@@ -165,9 +165,9 @@ pub struct Master {
     pub advertise_address: Ipv4Addr,
     pub bind_port: u16,
     pub cert_extra_sans: Vec<String>,
-    /// What the cluster begins without.
+    /// Built-in parts that the cluster does without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub disabled: Vec<Part>,
+    pub disable: Vec<Part>,
 }
 
 impl Settings {

@@ -7,6 +7,7 @@
 
 mod attach;
 mod autoscaler;
+mod balancer;
 mod batch;
 mod chaos;
 mod cluster;
@@ -29,4 +30,5 @@ mod resource_claims;
 mod roles;
 mod start;
 mod statefulset;
+mod tokens;
 mod volumes;

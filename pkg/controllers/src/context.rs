@@ -8,6 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client};
 use mk8s_client::{EventRecorder, Feed, Informers};
 use mk8s_pki::ca::Authority;
+use mk8s_pki::serviceaccount::Keys;
 use mk8s_supervisor::{Clock, Supervisor};
 
 use crate::autoscaler::metrics::Metrics;
@@ -15,6 +16,9 @@ use crate::monitor::Hub;
 
 /// Who a controller is before it has an account of its own.
 const MANAGER: &str = "system:kube-controller-manager";
+
+/// Whom informers read as.
+pub const READER: &str = "system:mk8s:informers";
 
 /// Makes a client that acts as the given user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
@@ -35,9 +39,18 @@ pub struct Settings {
     pub root_ca: String,
     /// The CA that signs certificate requests.
     pub signer: Option<Arc<Authority>>,
+    /// The keys that service accounts' tokens are signed with.
+    pub account_keys: Option<Arc<Keys>>,
+    /// A token that was made for an account, is kept in a Secret and is not used for so long becomes invalid, and after as long
+    /// again it is deleted.
+    pub unused_token_period: Duration,
     /// Names and addresses that the API server's certificate is for. The control plane issues it itself, so no request gets one
     /// for such; the name of the control plane's node is one of them.
     pub api_names: Vec<String>,
+    /// The port that API servers listen on: no Service gets it on a node's address.
+    pub api_port: u16,
+    /// Whether Services of type LoadBalancer get the nodes' addresses. Not where somebody else balances.
+    pub service_lb: bool,
     /// The DNS domain of the cluster's Services.
     pub cluster_domain: String,
     /// How many finished pods may stay before the oldest go.
@@ -59,7 +72,11 @@ impl Default for Settings {
             service_cidr: None,
             root_ca: String::new(),
             signer: None,
+            account_keys: None,
+            unused_token_period: Duration::from_secs(365 * 24 * 3600),
             api_names: Vec::new(),
+            api_port: 6443,
+            service_lb: true,
             cluster_domain: "cluster.local".to_owned(),
             terminated_pod_threshold: 12_500,
             node_grace_period: Duration::from_secs(50),
@@ -110,14 +127,22 @@ impl Context {
         }
     }
 
-    /// The same, acting as service account `account` of kube-system.
+    /// The same, acting as service account `account` of kube-system; empty: as the controller manager.
     pub fn for_controller(&self, account: &str) -> Self {
+        if account.is_empty() {
+            return self.clone();
+        }
         let user = format!("system:serviceaccount:kube-system:{account}");
         Context {
             client: (self.clients)(&user),
             feed: (self.feeds)(&user),
             ..self.clone()
         }
+    }
+
+    /// Lists what informers do not keep whole: it may read everything, and write nothing.
+    pub fn reader(&self) -> Client {
+        (self.clients)(READER)
     }
 
     /// The objects of one namespace.

@@ -45,6 +45,7 @@ pub mod resource_claim;
 pub mod rest;
 pub mod scale;
 pub mod service_account;
+pub mod service_lb;
 pub mod statefulset;
 pub mod taint_eviction;
 pub mod token;
@@ -65,7 +66,8 @@ pub use error::Error;
 pub struct Controller {
     /// The name in logs and of the supervised task.
     pub name: &'static str,
-    /// The service account in kube-system whose rights it has (upstream's names, so that upstream's bootstrap roles fit).
+    /// The service account in kube-system whose rights it has (upstream's names, so that upstream's bootstrap roles fit). Empty: what
+    /// makes the tokens of accounts has none itself, and is the controller manager's user.
     pub account: &'static str,
     /// Runs until its scope ends, and then to the end of what it has begun; an error is a failure that the supervisor restarts.
     pub run: fn(Context) -> BoxFuture<'static, Result<(), Error>>,
@@ -89,6 +91,7 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "endpointslice", "endpointslice-controller", endpoints::slices::run;
     "endpoints", "endpoint-controller", endpoints::legacy::run;
     "endpointslice-mirroring", "endpointslicemirroring-controller", endpoints::mirroring::run;
+    "service-lb", "service-controller", service_lb::run;
     "node-ipam", "node-controller", node_ipam::run;
     "namespace", "namespace-controller", namespace::run;
     "garbage-collector", "generic-garbage-collector", garbage_collector::run;
@@ -118,6 +121,8 @@ pub const CONTROLLERS: &[Controller] = rows! {
     "certificate-cleaner", "certificate-controller", certificates::clean::run;
     "bootstrap-signer", "bootstrap-signer", token::signer::run;
     "token-cleaner", "token-cleaner", token::cleaner::run;
+    "serviceaccount-token", "", token::accounts::run;
+    "legacy-service-account-token-cleaner", "legacy-service-account-token-cleaner", token::unused::run;
 };
 
 /// Starts every controller as a task of the context's scope.

@@ -6,7 +6,7 @@ use mk8s_apiserver::{ApiServer, User, config};
 use mk8s_controllers::context::ClientFor;
 
 /// Reads for the controllers' and the scheduler's informers: it may list and watch, and nothing else.
-pub const READER: &str = "system:mk8s:informers";
+pub use mk8s_controllers::context::READER;
 
 /// A component's user; nodes and service accounts of kube-system get their groups.
 pub fn user(name: &str) -> User {

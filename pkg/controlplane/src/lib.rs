@@ -134,8 +134,10 @@ impl ControlPlane {
             service_cidr: Some(config.service_cidr),
             root_ca: ca.into(),
             api_names,
+            api_port: address.port(),
             cluster_domain,
             signer: Some(pki.ca.clone()),
+            account_keys: Some(pki.service_accounts.clone()),
             ..config.controllers
         };
         match config.lead {

@@ -1,7 +1,7 @@
 //! Service routing on a node: Services, EndpointSlices and host ports become nftables maps.
 //!
-//! `model` decides what each Service and each pod wants (pure), `reserved` what none of them gets (pure), `ranges` who else
-//! is where Services have addresses, `conflicts` tells people so, `tracker` merges it and tells what changes (pure), `rules`
+//! `model` decides what each Service and each pod wants (pure), `reserved` what none of them gets (pure), `held` what
+//! the host's processes have already, `ranges` who else is where Services have addresses, `conflicts` tells people so, `tracker` merges it and tells what changes (pure), `rules`
 //! is the table's shape and its words (pure), `run` follows the informers and applies one transaction per burst of changes.
 //!
 //! The table has no chain per Service: a destination leads by one map lookup to a chain that is shared by all Services
@@ -12,6 +12,7 @@ mod conflicts;
 mod endpoints;
 mod flows;
 mod health;
+mod held;
 mod model;
 mod ranges;
 mod reserved;

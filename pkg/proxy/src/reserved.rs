@@ -81,6 +81,13 @@ impl Reserved {
         Self(all)
     }
 
+    /// Those that nobody of the cluster has: no other is held open.
+    pub fn unreserved(&self, mut all: BTreeSet<Dest>) -> BTreeSet<Dest> {
+        let anywhere = |dest: &Dest| Dest::of_node(dest.proto, dest.port);
+        all.retain(|dest| !self.0.contains_key(dest) && !self.0.contains_key(&anywhere(dest)));
+        all
+    }
+
     pub fn entries(&self) -> Entries {
         let keys = self.0.keys().copied().map(Key::Reserved);
         keys.map(|key| (key, Value::Member)).collect()

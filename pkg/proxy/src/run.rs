@@ -26,9 +26,11 @@ use crate::{
     conflicts::{Conflicts, reference, too_large},
     flows::Flows,
     health::HealthPorts,
+    held::Held,
     model::{self, Node, Routed},
     ranges::{Ranges, changed},
     reserved::{API_SERVICE, Reserved},
+    rules::{Dest, Key},
     tracker::{ChangeTracker, Changes, Owner},
 };
 
@@ -50,6 +52,7 @@ struct State {
     ranges: Ranges,
     tracker: ChangeTracker,
     health: HealthPorts,
+    held: Held,
     conflicts: Conflicts,
 }
 
@@ -74,6 +77,7 @@ impl State {
             ranges,
             tracker: ChangeTracker::default(),
             health: HealthPorts::default(),
+            held: Held::default(),
             conflicts: Conflicts::new(events),
         }
     }
@@ -137,6 +141,11 @@ impl State {
             .extend(all.iter().map(|service| Owner::Service(key(&service.metadata))));
     }
 
+    /// Ports that somebody else had: perhaps no more.
+    fn look_at_held(&mut self) {
+        self.dirty.extend(self.held.take_due().into_iter().map(Owner::Service));
+    }
+
     /// What nobody takes over, and for whom that is news.
     fn reserve(&mut self, node: &Node, nodes: &Informer<api::Node>) -> Arc<Reserved> {
         if let Some(reserved) = &self.reserved {
@@ -180,13 +189,16 @@ impl State {
                     let health = service.and_then(|service| model::health(node, service, slices.clone()));
                     self.health.set(key, health);
                     let routed = service.map(|service| model::service(node, service, slices));
-                    let Routed { entries, beyond } = routed.unwrap_or_default();
+                    let Routed { mut entries, beyond } = routed.unwrap_or_default();
+                    let about = || service.map(reference);
                     let beyond = beyond.filter(|_| node.api_port.is_some()).map(too_large);
-                    self.conflicts
-                        .tell(key, service.map(reference), "ServiceTooLarge", beyond);
+                    self.conflicts.tell(key, about(), "ServiceTooLarge", beyond);
                     let conflict = service.and_then(|service| reserved.conflict_of_service(node, service, &entries));
-                    self.conflicts
-                        .tell(key, service.map(reference), "ExternalIPConflict", conflict);
+                    self.conflicts.tell(key, about(), "ExternalIPConflict", conflict);
+                    let taken = self.held.set(key, reserved.unreserved(external(service, &entries)));
+                    entries.retain(|key, _| key.dest().is_none_or(|dest| !taken.contains(dest)));
+                    let taken = (!taken.is_empty()).then(|| in_use(&node.name, &taken));
+                    self.conflicts.tell(key, about(), "PortInUse", taken);
                     entries
                 }
                 Owner::Pod(key) => {
@@ -201,6 +213,28 @@ impl State {
             self.tracker.set(owner, entries);
         }
     }
+}
+
+/// Where the outside reaches a Service, at an address of its own.
+fn external(service: Option<&Service>, entries: &model::Entries) -> BTreeSet<Dest> {
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let cluster = spec.and_then(|spec| spec.cluster_ip.as_deref()?.parse().ok());
+    let dest = |key: &Key| match key {
+        Key::Entry(dest) | Key::Refused(dest) => Some(*dest),
+        _ => None,
+    };
+    let all = entries.keys().filter_map(dest);
+    all.filter(|dest| dest.ip.is_some() && dest.ip != cluster).collect()
+}
+
+/// What a Service is told that does not get what a process listens on.
+fn in_use(node: &str, taken: &BTreeSet<Dest>) -> String {
+    let named = taken.iter().take(4).map(|dest| {
+        let ip = dest.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        format!("port {}/{} of {ip}", dest.port, dest.proto)
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    format!("{named} is in use on node {node}: the Service does not get what is sent there")
 }
 
 fn has_host_ports(pod: &Pod) -> bool {
@@ -279,6 +313,7 @@ async fn follow(mut node: Node, informers: &Informers, hosts: Hosts, events: Eve
             event = of_nodes.next() => state.node(&event),
             _ = of_ranges.next() => state.ranges.note_change(),
             () = state.ranges.due() => {}
+            () = state.held.due() => state.look_at_held(),
             () = changed(&mut api) => state.api_servers(&mut node, &mut api),
             lost = lost(&mut monitor) => fresh |= lost,
         }
