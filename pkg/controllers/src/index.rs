@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Volume};
+use k8s_openapi::api::core::v1::Pod;
 use mk8s_client::{Index, Informer, Kind};
 
 use crate::meta::Key;
 use crate::{meta, node_lifecycle, pod};
+use crate::{meta, pod};
 
 /// Dependents by their manager's uid; those without a manager by what [`orphans`] asks for.
 pub fn owner<K: Kind>(informer: &Informer<K>) -> Index<K> {

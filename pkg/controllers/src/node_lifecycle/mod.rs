@@ -1,9 +1,12 @@
 //! Nodes that stopped answering: their conditions become Unknown, their taints keep pods away and drive them out, their pods are not ready.
 //!
-//! Watches nodes, their leases and pods; writes nodes' conditions and the taints that follow from conditions, and condition Ready of pods on
-//! nodes that are not ready. A heartbeat is a renewed lease or a posted status, timed by this process's own clock.
+//! Watches nodes, their leases and pods; writes nodes' conditions, the taints that follow from conditions, labels that repeat others, and
+//! condition Ready of pods on nodes that are not ready. A heartbeat is a renewed lease or a posted status, timed by this process's own
+//! clock. Pods are driven out by [`zones`].
 
-use std::collections::HashMap;
+mod zones;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
-use mk8s_client::{Event, EventRecorder, Index, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer, WorkQueue};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -21,6 +24,7 @@ use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
+use zones::{Turn, Zones};
 
 const NAME: &str = "node-controller";
 const WORKERS: usize = 4;
@@ -28,8 +32,11 @@ const LEASES: &str = "kube-node-lease";
 
 /// A node that never posted its status has so much longer.
 const STARTUP_GRACE: Duration = Duration::from_secs(10);
-/// Nodes whose pods are driven out follow one another at this distance: so that a fault of the control plane does not empty the cluster.
-const EVICTION_DISTANCE: Duration = Duration::from_secs(10);
+/// Labels, and the older names that they have too.
+const REPEATED: [(&str, &str); 2] = [
+    ("kubernetes.io/os", "beta.kubernetes.io/os"),
+    ("kubernetes.io/arch", "beta.kubernetes.io/arch"),
+];
 
 pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -53,23 +60,26 @@ const POSTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressu
 struct Controller {
     ctx: Context,
     nodes: Informer<Node>,
-    ready: Index<Node>,
     pods: Index<Pod>,
-    heartbeats: Arc<Mutex<HashMap<String, Instant>>>,
-    /// When a node's pods may be driven out next.
-    next_eviction: Mutex<Instant>,
+    heartbeats: Heartbeats,
+    zones: Arc<Mutex<Zones>>,
+    queue: WorkQueue<Key>,
     recorder: EventRecorder,
 }
+
+/// When a node was last heard of.
+type Heartbeats = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let nodes = ctx.informers.of::<Node>();
     let leases = ctx.informers.in_namespace::<Lease>(LEASES, "");
-    let heartbeats = Arc::new(Mutex::new(HashMap::new()));
+    let (heartbeats, zones) = (Heartbeats::default(), Arc::<Mutex<Zones>>::default());
     let all_pods = ctx.informers.of::<Pod>();
-    let (pods, ready) = (index::node(&all_pods), index::ready(&nodes));
+    let pods = index::node(&all_pods);
+    let recorder = ctx.recorder(NAME);
     let mut driver = Driver::new(NAME, &ctx.scope);
-    follow_nodes(&mut driver, &nodes, &heartbeats);
+    follow_nodes(&mut driver, &nodes, &heartbeats, &zones, tell_of(recorder.clone()));
     driver.watch(&leases, {
         let heartbeats = heartbeats.clone();
         move |event| {
@@ -101,36 +111,66 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             }
         }
     });
-    let recorder = ctx.recorder(NAME);
-    let next_eviction = Mutex::new(Instant::now());
     let controller = Controller {
         ctx,
         nodes,
-        ready,
         pods,
         heartbeats,
-        next_eviction,
+        zones,
+        queue: driver.queue.clone(),
         recorder,
     };
     driver.run(WORKERS, controller).await
 }
 
-fn follow_nodes(driver: &mut Driver, nodes: &Informer<Node>, heartbeats: &Arc<Mutex<HashMap<String, Instant>>>) {
-    let (heartbeats, all, ready) = (heartbeats.clone(), nodes.clone(), index::ready(nodes));
-    let mut any = false;
+/// Says of nodes that they came or went.
+fn tell_of(recorder: EventRecorder) -> impl Fn(&Event<Node>) + Send {
+    move |event| {
+        let node = event.object();
+        let name = meta::name(&**node);
+        let (reason, text) = match event {
+            Event::Applied { old: None, .. } => ("RegisteredNode", format!("Registered Node {name} in Controller")),
+            Event::Applied { .. } => return,
+            Event::Deleted(_) => ("RemovingNode", format!("Removing Node {name} from Controller")),
+        };
+        let text = format!("Node {name} event: {text}");
+        recorder.event(&meta::reference(&**node), "Normal", reason, text);
+    }
+}
+
+fn follow_nodes(
+    driver: &mut Driver,
+    nodes: &Informer<Node>,
+    heartbeats: &Heartbeats,
+    zones: &Arc<Mutex<Zones>>,
+    tell: impl Fn(&Event<Node>) + Send + 'static,
+) {
+    let (heartbeats, zones, all) = (heartbeats.clone(), zones.clone(), nodes.clone());
     driver.watch(nodes, move |event| {
-        let before = std::mem::replace(&mut any, ready.count("") > 0);
-        let key = node_event(event, &heartbeats);
+        tell(event);
+        let mut keys: Vec<Key> = node_event(event, &heartbeats).into_iter().collect();
+        let moved = match event {
+            Event::Applied { new, .. } => zones.lock().applied(new),
+            Event::Deleted(old) => zones.lock().gone(meta::name(&**old)),
+        };
+        if moved.back {
+            // That none was heard of was the control plane's fault: each has its time anew.
+            let now = Instant::now();
+            heartbeats.lock().values_mut().for_each(|heard| *heard = now);
+        }
         // Whether pods are driven off the others depends on whether any node is left. Asked only when that changes: a zone that
         // fails would else have every node of the cluster looked at once for each of its own.
-        match any == before {
-            true => key.into_iter().collect(),
-            false => all.list().iter().map(|n| Key::of(&**n)).collect(),
+        match moved.all {
+            true => all.list().iter().map(|n| Key::of(&**n)).collect(),
+            false => {
+                keys.extend(moved.nodes.iter().map(|name| Key::new("", name)));
+                keys
+            }
         }
     });
 }
 
-fn node_event(event: &Event<Node>, heartbeats: &Mutex<HashMap<String, Instant>>) -> Option<Key> {
+fn node_event(event: &Event<Node>, heartbeats: &Heartbeats) -> Option<Key> {
     let key = Key::of(&**event.object());
     match event {
         Event::Applied { old, new } => {
@@ -204,27 +244,17 @@ impl Reconcile for Controller {
 }
 
 impl Controller {
-    /// Brings the taints that conditions make in line with them.
+    /// Brings the taints that conditions make in line with them, and labels that repeat others.
     async fn taints(&self, node: &mut Node) -> Result<Next, Error> {
-        let any_ready = self.ready.count("") > 0;
-        let had = has_taint(node, NO_EXECUTE);
-        let (mut wanted, mut next) = (taints(node, any_ready, &meta::now()), Next::Done);
-        let drives_out = wanted.iter().any(|t| t.effect == NO_EXECUTE && is_ours(t));
-        if drives_out && !had {
-            let mut at = self.next_eviction.lock();
-            let wait = at.saturating_duration_since(Instant::now());
-            if wait.is_zero() {
-                *at = Instant::now() + EVICTION_DISTANCE;
-            } else {
-                wanted.retain(|t| t.effect != NO_EXECUTE || !is_ours(t));
-                next = Next::After(wait);
-            }
-        }
+        let (may_drive_out, next) = self.turn(node);
+        let wanted = taints(node, may_drive_out, &meta::now());
+        let labels = repeated(meta::labels(node));
         let before = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        if before == wanted {
+        if before == wanted && labels.is_empty() {
             return Ok(next);
         }
         node.spec.get_or_insert_default().taints = (!wanted.is_empty()).then_some(wanted);
+        node.metadata.labels.get_or_insert_default().extend(labels);
         let name = meta::name(node).to_owned();
         let done = self
             .ctx
@@ -235,6 +265,26 @@ impl Controller {
             *node = updated;
         }
         Ok(next)
+    }
+
+    /// Whether the node may have the taint that drives pods out, and when that is asked again.
+    fn turn(&self, node: &Node) -> (bool, Next) {
+        let mut zones = self.zones.lock();
+        let unready = condition(node, "Ready").is_some_and(|c| c.status != "True");
+        if !unready || has_taint(node, NO_EXECUTE) {
+            let first = zones.settled(node);
+            let down = zones.all_down();
+            drop(zones);
+            if let Some(first) = first {
+                self.queue.add(Key::new("", &first));
+            }
+            return (!down, Next::Done);
+        }
+        match zones.turn(node, Instant::now()) {
+            Turn::Now => (true, Next::Done),
+            Turn::In(wait) => (false, Next::After(wait)),
+            Turn::Never => (false, Next::Done),
+        }
     }
 
     async fn mark_pods(&self, node: &Node) -> Result<(), Error> {
@@ -296,6 +346,15 @@ fn silenced(node: &Node, now: &Time) -> Option<Node> {
     changed.then_some(node)
 }
 
+/// The labels that a node lacks, or has otherwise, of those that repeat others.
+fn repeated(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let lacks = |(from, to): &(&str, &str)| {
+        let value = labels.get(*from)?;
+        (labels.get(*to) != Some(value)).then(|| ((*to).to_owned(), value.clone()))
+    };
+    REPEATED.iter().filter_map(lacks).collect()
+}
+
 fn has_taint(node: &Node, effect: &str) -> bool {
     let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
     taints.into_iter().any(|t| t.effect == effect && is_ours(t))
@@ -310,14 +369,14 @@ fn is_ours(taint: &Taint) -> bool {
     }
 }
 
-/// The taints that the node should have: those that follow from its conditions, and all others as they are. When no node at all is ready,
-/// there is nowhere to go, and pods stay.
-fn taints(node: &Node, any_ready: bool, now: &Time) -> Vec<Taint> {
+/// The taints that the node should have: those that follow from its conditions, and all others as they are. Those that drive pods out
+/// only where that may be.
+fn taints(node: &Node, may_drive_out: bool, now: &Time) -> Vec<Taint> {
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     for (type_, status, key) in TAINTS {
         if condition(node, type_).is_some_and(|c| c.status == status) {
             wanted.push((key, NO_SCHEDULE));
-            if type_ == "Ready" && any_ready {
+            if type_ == "Ready" && may_drive_out {
                 wanted.push((key, NO_EXECUTE));
             }
         }
@@ -438,6 +497,29 @@ mod tests {
         assert!(silenced(&silent, &meta::now()).is_none());
     }
 
+    #[test]
+    fn older_names_of_labels_follow_the_newer() {
+        let labels = |all: &[(&str, &str)]| all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        for (has, lacks) in [
+            (vec![], vec![]),
+            (vec![("beta.kubernetes.io/os", "linux")], vec![]),
+            (
+                vec![("kubernetes.io/os", "linux")],
+                vec![("beta.kubernetes.io/os", "linux")],
+            ),
+            (
+                vec![("kubernetes.io/arch", "arm64"), ("beta.kubernetes.io/arch", "amd64")],
+                vec![("beta.kubernetes.io/arch", "arm64")],
+            ),
+            (
+                vec![("kubernetes.io/os", "linux"), ("beta.kubernetes.io/os", "linux")],
+                vec![],
+            ),
+        ] {
+            assert_eq!(repeated(&labels(&has)), labels(&lacks), "{has:?}");
+        }
+    }
+
     struct Text(String, u64, String);
 
     impl Stored for Text {
@@ -489,7 +571,7 @@ mod tests {
         tell.send(Change::UpTo(20)).unwrap();
         let nodes = informers.of::<Node>();
         let mut driver: Driver = Driver::new("nodes-of-a-test", &scope);
-        follow_nodes(&mut driver, &nodes, &Arc::default());
+        follow_nodes(&mut driver, &nodes, &Arc::default(), &Arc::default(), |_| ());
         let queue = driver.queue.clone();
         let looked_at = || async {
             let mut keys = 0;
