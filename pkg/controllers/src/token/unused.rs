@@ -206,6 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table: one row a Secret")]
     fn a_year_unused_makes_it_invalid_and_one_more_ends_it() {
         let account = |secrets: Value| -> ServiceAccount {
             serde_json::from_value(json!({"metadata": {"name": "robot"}, "secrets": secrets})).unwrap()
