@@ -12,7 +12,7 @@ use mk8s_client::{Event, Index, Informer};
 
 use super::{
     HEADLESS, addresses, follow, hostname, is_headless, is_managed, is_published, publishes_unready, selected, target,
-    target_port,
+    target_port, trigger,
 };
 use crate::context::Context;
 use crate::delete::delete;
@@ -72,9 +72,13 @@ impl Reconcile for Controller {
         if !is_managed(&service) || meta::deleting(&*service) {
             return Ok(Next::Done);
         }
-        let wanted = wanted(&service, &selected(&service, &self.pods), known.as_deref());
+        let pods = selected(&service, &self.pods);
+        let mut wanted = wanted(&service, &pods, known.as_deref());
+        if known.as_deref() == Some(&wanted) {
+            return Ok(Next::Done);
+        }
+        trigger::on_endpoints(&mut wanted, &service, &pods, known.as_deref());
         let result = match &known {
-            Some(known) if **known == wanted => return Ok(Next::Done),
             Some(_) => api.replace(&key.name, &PostParams::default(), &wanted).await,
             None => api.create(&PostParams::default(), &wanted).await,
         };

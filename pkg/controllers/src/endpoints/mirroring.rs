@@ -135,6 +135,7 @@ fn frame(endpoints: &Endpoints) -> Frame {
         namespace: endpoints.metadata.namespace.clone(),
         labels,
         annotations: (!annotations.is_empty()).then_some(annotations),
+        keeps_hints: false,
         owner: meta::owner_reference(endpoints),
     }
 }

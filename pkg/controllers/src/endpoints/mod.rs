@@ -4,6 +4,8 @@ pub mod legacy;
 pub mod mirroring;
 pub mod plan;
 pub mod slices;
+pub mod topology;
+mod trigger;
 mod write;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use mk8s_client::{Event, Index};
+use mk8s_client::{Event, Index, Informer};
 
 use crate::driver::Driver;
 use crate::index;
@@ -132,11 +134,44 @@ pub fn selected(service: &Service, pods: &Index<Pod>) -> Vec<std::sync::Arc<Pod>
 pub fn follow(driver: &mut Driver, ctx: &crate::Context) {
     let all = ctx.informers.of::<Service>();
     driver.watch(&all, |event| vec![Key::of(&**event.object())]);
-    let services = index::namespace(&all);
+    let services = Selectors::of(&all);
     driver.watch(&ctx.informers.of::<Pod>(), move |event| concerned(event, &services));
 }
 
-fn concerned(event: &Event<Pod>, services: &Index<Service>) -> Vec<Key> {
+/// Services by what they select: each by one label that all its pods have, so that a pod asks for those of its own labels alone.
+pub struct Selectors(Index<Service>);
+
+impl Selectors {
+    pub fn of(services: &Informer<Service>) -> Self {
+        Selectors(services.index("selector", |service| {
+            let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+            let first = selector.filter(|_| is_managed(service)).and_then(|s| s.iter().next());
+            first
+                .map(|label| label_key(meta::namespace(service), label))
+                .into_iter()
+                .collect()
+        }))
+    }
+
+    /// The Services that select a pod.
+    pub fn of_pod(&self, pod: &Pod) -> Vec<Key> {
+        let labels = meta::labels(pod);
+        let candidates = labels
+            .iter()
+            .flat_map(|label| self.0.get(&label_key(meta::namespace(pod), label)));
+        let selects = |service: &std::sync::Arc<Service>| {
+            let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+            selector.is_some_and(|selector| meta::selects(selector, labels))
+        };
+        candidates.filter(selects).map(|service| Key::of(&*service)).collect()
+    }
+}
+
+fn label_key(namespace: &str, (label, value): (&String, &String)) -> String {
+    format!("{namespace}/{label}={value}")
+}
+
+fn concerned(event: &Event<Pod>, services: &Selectors) -> Vec<Key> {
     let (old, new) = match event {
         Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
         Event::Deleted(old) => (Some(&**old), None),
@@ -146,24 +181,10 @@ fn concerned(event: &Event<Pod>, services: &Index<Service>) -> Vec<Key> {
     {
         return Vec::new();
     }
-    let namespace = meta::namespace(&**event.object());
-    services
-        .get(namespace)
-        .into_iter()
-        .filter(|service| is_managed(service))
-        .filter(|service| {
-            let selector = service
-                .spec
-                .as_ref()
-                .and_then(|s| s.selector.clone())
-                .unwrap_or_default();
-            [old, new]
-                .into_iter()
-                .flatten()
-                .any(|pod| meta::selects(&selector, meta::labels(pod)))
-        })
-        .map(|service| Key::of(&*service))
-        .collect()
+    let mut keys = new.map(|pod| services.of_pod(pod)).unwrap_or_default();
+    let moved = old.filter(|old| new.is_none_or(|new| meta::labels(*old) != meta::labels(new)));
+    keys.extend(moved.into_iter().flat_map(|old| services.of_pod(old)));
+    keys
 }
 
 /// What of a pod shows in an endpoint.

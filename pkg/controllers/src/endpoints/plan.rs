@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::topology::is_auto;
 use super::{HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target, target_port};
 use crate::{meta, pod};
 
@@ -32,6 +33,8 @@ pub struct Changes {
     pub update: Vec<EndpointSlice>,
     /// Slices that are empty now.
     pub delete: Vec<EndpointSlice>,
+    /// Slices that stay as they are, where that matters ([`Frame::keeps_hints`]).
+    pub unchanged: Vec<EndpointSlice>,
 }
 
 /// Endpoints that share their ports and the type of their addresses.
@@ -59,6 +62,8 @@ pub struct Frame {
     pub labels: BTreeMap<String, String>,
     pub annotations: Option<BTreeMap<String, String>>,
     pub owner: OwnerReference,
+    /// Hints stay as they are: [`super::topology`] has what is written shared out anew.
+    pub keeps_hints: bool,
 }
 
 impl Frame {
@@ -69,16 +74,20 @@ impl Frame {
             labels: labels(service),
             annotations: None,
             owner: meta::owner_reference(service),
+            keeps_hints: is_auto(service),
         }
     }
 }
 
-/// Decides for one service. `zone_of` knows the nodes' zones.
+/// The zone that a node is in, if it is in one; None: there is no such node.
+pub type Zoned = Option<Option<String>>;
+
+/// Decides for one service. `zone_of` knows the nodes.
 pub fn changes(
     service: &Service,
     pods: &[Arc<Pod>],
     existing: &[Arc<EndpointSlice>],
-    zone_of: impl Fn(&str) -> Option<String>,
+    zone_of: impl Fn(&str) -> Zoned,
 ) -> Changes {
     let families = families(service);
     let groups = families
@@ -133,7 +142,7 @@ fn families(service: &Service) -> Vec<&'static str> {
     found
 }
 
-fn groups(service: &Service, pods: &[Arc<Pod>], family: &str, zone_of: &impl Fn(&str) -> Option<String>) -> Vec<Group> {
+fn groups(service: &Service, pods: &[Arc<Pod>], family: &str, zone_of: &impl Fn(&str) -> Zoned) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for pod in pods.iter().filter(|p| is_published(p, true)) {
         let Some(endpoint) = endpoint(service, pod, family, zone_of) else {
@@ -182,7 +191,8 @@ fn ports_key(ports: &[EndpointPort]) -> String {
     all.join(",")
 }
 
-fn endpoint(service: &Service, pod: &Pod, family: &str, zone_of: &impl Fn(&str) -> Option<String>) -> Option<Endpoint> {
+/// None: it has no address of the family; or its node is not there (yet), and only what is ready is published.
+fn endpoint(service: &Service, pod: &Pod, family: &str, zone_of: &impl Fn(&str) -> Zoned) -> Option<Endpoint> {
     let addresses: Vec<String> = addresses(pod)
         .filter(|ip| matches!((family, ip), ("IPv4", IpAddr::V4(_)) | ("IPv6", IpAddr::V6(_))))
         .map(|ip| ip.to_string())
@@ -193,7 +203,11 @@ fn endpoint(service: &Service, pod: &Pod, family: &str, zone_of: &impl Fn(&str) 
     let (serving, terminating) = (pod::is_ready(pod), meta::deleting(pod));
     let ready = publishes_unready(service) || (serving && !terminating);
     let node = Some(pod::node(pod).to_owned()).filter(|n| !n.is_empty());
-    let zone = node.as_deref().and_then(zone_of);
+    let zoned = node.as_deref().and_then(zone_of);
+    if zoned.is_none() && !publishes_unready(service) {
+        return None;
+    }
+    let zone = zoned.flatten();
     Some(Endpoint {
         addresses,
         conditions: Some(EndpointConditions {
@@ -215,6 +229,9 @@ fn endpoint(service: &Service, pod: &Pod, family: &str, zone_of: &impl Fn(&str) 
 /// Where traffic for this endpoint should come from, if the service prefers it near.
 fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
     let wish = service.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref())?;
+    if is_auto(service) {
+        return None;
+    }
     let zones = zone.map(|z| vec![ForZone { name: z.to_owned() }]);
     let nodes = node
         .filter(|_| wish == "PreferSameNode")
@@ -245,8 +262,13 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
         next.endpoints = slice
             .endpoints
             .iter()
-            .filter_map(|e| missing.remove(&identity(e)))
-            .map(|(_, e)| e)
+            .filter_map(|e| {
+                let (_, mut next) = missing.remove(&identity(e))?;
+                if frame.keeps_hints && next.conditions.as_ref().and_then(|c| c.ready) == Some(true) {
+                    next.hints.clone_from(&e.hints);
+                }
+                Some(next)
+            })
             .collect();
         next.metadata.labels = Some(frame.labels.clone());
         next.metadata.owner_references = Some(vec![frame.owner.clone()]);
@@ -268,6 +290,8 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
         placeholder |= empty_wanted;
         if changed {
             changes.update.push(slice);
+        } else if frame.keeps_hints {
+            changes.unchanged.push(slice);
         }
     }
     if empty_wanted && !placeholder {
@@ -370,8 +394,8 @@ mod tests {
         slices.into_iter().enumerate().map(name).collect()
     }
 
-    fn zone(node: &str) -> Option<String> {
-        Some(format!("zone-of-{node}"))
+    fn zone(node: &str) -> Zoned {
+        Some(Some(format!("zone-of-{node}")))
     }
 
     #[test]
@@ -438,6 +462,16 @@ mod tests {
             (0, 1, 0)
         );
         assert_eq!(second.update[0].endpoints.len(), 100);
+    }
+
+    #[test]
+    fn a_pod_whose_node_is_not_there_is_published_only_with_the_unready() {
+        let pods = [pod(1, 8080, true, false)];
+        let made = |service: &Service| changes(service, &pods, &[], |_| None).create[0].endpoints.len();
+        assert_eq!(made(&service()), 0);
+        let mut unready = service();
+        unready.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
+        assert_eq!(made(&unready), 1);
     }
 
     #[test]

@@ -2,13 +2,19 @@
 //!
 //! Watches services, pods, slices and nodes (zones); writes slices that carry its mark, no others. [`super::plan`] decides.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mk8s_client::{Event, Index, Informer, Seen};
 
-use super::plan::{self, MANAGER};
+use parking_lot::Mutex;
+
+use super::plan::{self, Changes, MANAGER};
+use super::topology::{Ratios, SharedOut, is_auto, ratios, share_part, shared_out};
 use super::write::write;
-use super::{follow, is_managed, selected, service_of};
+use super::{Selectors, follow, is_managed, selected, service_of, trigger};
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
@@ -29,6 +35,10 @@ struct Controller {
     all_slices: Informer<EndpointSlice>,
     /// Slices that were written.
     seen: Seen<Key>,
+    /// What the zones are worth.
+    ratios: Arc<Mutex<Ratios>>,
+    /// What was told of each Service that is shared out among zones.
+    told: Mutex<HashMap<Key, SharedOut>>,
     recorder: mk8s_client::EventRecorder,
 }
 
@@ -49,21 +59,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         };
         before.into_iter().chain(service_of(event.object(), MANAGER)).collect()
     });
-    driver.watch(&nodes, {
-        let services = services.clone();
-        move |event| {
-            let zone = |n: &Node| meta::labels(n).get(ZONE).cloned();
-            let moved = match event {
-                Event::Applied { old, new } => old.as_deref().and_then(zone) != zone(new),
-                Event::Deleted(old) => zone(old).is_some(),
-            };
-            if moved {
-                services.list().iter().map(|s| Key::of(&**s)).collect()
-            } else {
-                Vec::new()
-            }
-        }
-    });
+    let parts = Arc::<Mutex<Ratios>>::default();
+    follow_nodes(&mut driver, &ctx, &parts);
     let recorder = ctx.recorder("endpoint-slice-controller");
     let controller = Controller {
         ctx,
@@ -73,9 +70,44 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         slices,
         all_slices,
         seen: Seen::default(),
+        ratios: parts,
+        told: Mutex::default(),
         recorder,
     };
     driver.run(WORKERS, controller).await
+}
+
+/// A node that comes, goes or moves concerns the Services of its pods; what zones are worth, those that are shared out by it.
+fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Ratios>>) {
+    let (nodes, pods) = (ctx.informers.of::<Node>(), ctx.informers.of::<Pod>());
+    let (on_node, services) = (index::node(&pods), Selectors::of(&ctx.informers.of::<Service>()));
+    let auto = ctx
+        .informers
+        .of::<Service>()
+        .index("topology", |service| match is_auto(service) {
+            true => vec![String::new()],
+            false => Vec::new(),
+        });
+    let (parts, all) = (parts.clone(), nodes.clone());
+    driver.watch(&nodes, move |event| {
+        let zone = |node: &Node| meta::labels(node).get(ZONE).cloned();
+        let (old, new) = match event {
+            Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
+            Event::Deleted(old) => (Some(&**old), None),
+        };
+        let mut keys = Vec::new();
+        if old.map(zone) != new.map(zone) {
+            let pods = on_node.get(meta::name(&**event.object()));
+            keys.extend(pods.iter().flat_map(|pod| services.of_pod(pod)));
+        }
+        if old.and_then(share_part) != new.and_then(share_part) {
+            let now = ratios(all.list().iter().map(|node| &**node));
+            if std::mem::replace(&mut *parts.lock(), now.clone()) != now {
+                keys.extend(auto.get("").iter().map(|service| Key::of(&**service)));
+            }
+        }
+        keys
+    });
 }
 
 impl Reconcile for Controller {
@@ -83,6 +115,7 @@ impl Reconcile for Controller {
         let Some(service) = self.services.get(key.ns(), &key.name) else {
             // Its slices name it as their owner: the garbage collector takes them.
             self.seen.forget(&key);
+            self.told.lock().remove(&key);
             return Ok(Next::Done);
         };
         if !is_managed(&service) || meta::deleting(&*service) {
@@ -94,11 +127,27 @@ impl Reconcile for Controller {
         }
         let slices = self.slices.get(&key.to_string());
         let zone = |node: &str| {
-            self.nodes
-                .get(None, node)
-                .and_then(|n| meta::labels(&*n).get(ZONE).cloned())
+            let node = self.nodes.get(None, node)?;
+            Some(meta::labels(&*node).get(ZONE).cloned())
         };
-        let changes = plan::changes(&service, &selected(&service, &self.pods), &slices, zone);
+        let pods = selected(&service, &self.pods);
+        let mut changes = plan::changes(&service, &pods, &slices, zone);
+        if is_auto(&service) {
+            changes = self.share_out(&key, &service, changes);
+        } else if self
+            .told
+            .lock()
+            .remove(&key)
+            .is_some_and(|told| told.iter().any(|(_, done)| done.is_ok()))
+        {
+            self.tell_of_hints(
+                &service,
+                "Warning",
+                "TopologyAwareHintsDisabled",
+                "Topology Aware Hints has been disabled",
+            );
+        }
+        trigger::on_slices(&mut changes, &service, &pods, &slices);
         match write(&self.ctx, &self.seen, &key, changes).await {
             Err(Error::Api { source, .. }) if namespace_terminating(&source) => Ok(Next::Done),
             Err(error) => {
@@ -115,5 +164,29 @@ impl Reconcile for Controller {
             }
             Ok(()) => Ok(Next::Done),
         }
+    }
+}
+
+impl Controller {
+    /// Shares endpoints out among zones, and says whether that could be done, when it is news.
+    fn share_out(&self, key: &Key, service: &Service, changes: Changes) -> Changes {
+        let (changes, done) = shared_out(changes, &self.ratios.lock());
+        let before = self.told.lock().insert(key.clone(), done.clone()).unwrap_or_default();
+        for (family, done) in done.iter().filter(|own| !before.contains(own)) {
+            let (type_, reason, text) = match done {
+                Ok(()) => (
+                    "Normal",
+                    "TopologyAwareHintsEnabled",
+                    "Topology Aware Hints has been enabled",
+                ),
+                Err(why) => ("Warning", "TopologyAwareHintsDisabled", why.as_str()),
+            };
+            self.tell_of_hints(service, type_, reason, &format!("{text}, addressType: {family}"));
+        }
+        changes
+    }
+
+    fn tell_of_hints(&self, service: &Service, type_: &'static str, reason: &str, text: &str) {
+        self.recorder.event(&meta::reference(service), type_, reason, text);
     }
 }
