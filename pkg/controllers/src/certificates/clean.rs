@@ -1,4 +1,5 @@
-//! Certificate requests that are done with go: answered ones after an hour, those that nobody answered after a day.
+//! Certificate requests that are done with go: answered ones after an hour, or with their certificate; those that nobody answered, or
+//! signed, after a day.
 //!
 //! Watches certificate requests; deletes them at their time.
 
@@ -8,8 +9,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::api::DeleteParams;
 use mk8s_client::{Event, Informer};
+use mk8s_pki::issue;
 
-use super::{holds, is_issued};
+use super::is_issued;
 use crate::context::Context;
 use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
@@ -53,21 +55,37 @@ impl Reconcile for Cleaner {
 }
 
 fn left(csr: &CertificateSigningRequest, now: Timestamp) -> Duration {
-    let answered = is_issued(csr) || holds(csr, "Denied") || holds(csr, "Failed");
     let conditions = csr.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let since = conditions
-        .filter_map(|c| c.last_update_time.as_ref())
-        .map(|t| t.0)
-        .max();
-    let since = since.filter(|_| answered).unwrap_or_else(|| meta::created(csr));
-    let age = now.as_second().saturating_sub(since.as_second());
-    let limit = if answered { ANSWERED } else { PENDING };
-    Duration::from_secs((limit - age).max(0).unsigned_abs())
+    let issued = is_issued(csr);
+    let limit = |type_: &str| match type_ {
+        "Denied" | "Failed" => Some(ANSWERED),
+        "Approved" if issued => Some(ANSWERED),
+        "Approved" => Some(PENDING),
+        _ => None,
+    };
+    let ends = conditions.filter_map(|condition| {
+        let since = condition
+            .last_update_time
+            .as_ref()
+            .map_or_else(|| meta::created(csr), |t| t.0);
+        Some(since.as_second().saturating_add(limit(&condition.type_)?))
+    });
+    let created = meta::created(csr).as_second();
+    let end = ends.chain(expiry(csr)).min().unwrap_or(created.saturating_add(PENDING));
+    Duration::from_secs(end.saturating_sub(now.as_second()).max(0).unsigned_abs())
+}
+
+/// When the certificate that was issued ends.
+fn expiry(csr: &CertificateSigningRequest) -> Option<i64> {
+    let pem = csr.status.as_ref()?.certificate.as_ref()?;
+    let chain = issue::certificates(std::str::from_utf8(&pem.0).ok()?).ok()?;
+    Some(issue::validity(chain.first()?).ok()?.1)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use k8s_openapi::ByteString;
     use serde_json::json;
 
     use super::*;
@@ -84,5 +102,21 @@ mod tests {
         let denied =
             json!({"conditions": [{"type": "Denied", "status": "True", "lastUpdateTime": "2024-01-01T01:30:00Z"}]});
         assert_eq!(left(&csr(denied), now), Duration::from_secs(1800));
+        let approved = |certificate: Option<&str>| {
+            let certificate = certificate.map(|pem| ByteString(pem.as_bytes().to_vec()));
+            csr(json!({"certificate": certificate, "conditions": [
+                {"type": "Approved", "status": "True", "lastUpdateTime": "2024-01-01T01:30:00Z"}]}))
+        };
+        assert_eq!(
+            left(&approved(None), now),
+            Duration::from_secs(24 * 3600 - 1800),
+            "nobody signs it"
+        );
+        let ca = mk8s_pki::ca::create("kubernetes").unwrap();
+        let long = issue::client(&ca, "jane", None, i64::from(i32::MAX)).unwrap();
+        assert_eq!(
+            left(&approved(Some(&long.certificate_pem)), now),
+            Duration::from_secs(1800)
+        );
     }
 }

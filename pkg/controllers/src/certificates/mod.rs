@@ -16,21 +16,32 @@ pub const NODE_SERVING: &str = "kubernetes.io/kubelet-serving";
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
 
-/// Why a request is not what its signer signs.
+/// What was signed before there were signers: whatever was approved. The present API takes no such request.
+pub const LEGACY_UNKNOWN: &str = "kubernetes.io/legacy-unknown";
+
+/// What a node's certificate is used for: all of it, or all but what its key can't do.
+const CLIENT_USAGES: [&str; 3] = ["client auth", "digital signature", "key encipherment"];
+const SERVING_USAGES: [&str; 3] = ["digital signature", "key encipherment", "server auth"];
+
+/// Why a request is not what its signer signs; upstream's words, which stand in its condition.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     #[error("subject organization is not system:nodes")]
     Organization,
-    #[error("subject common name does not begin with \"system:node:\"")]
+    #[error("subject common name does not begin with system:node:")]
     CommonName,
-    #[error("subjectAltNames are not allowed")]
-    NamesNotAllowed,
-    #[error("a DNS or IP subjectAltName is required")]
+    #[error("{0} subjectAltNames are not allowed")]
+    NamesNotAllowed(&'static str),
+    #[error("DNS or IP subjectAltName is required")]
     NamesMissing,
     #[error("subjectAltNames other than DNS names and addresses in their usual form are not allowed")]
     OtherNames,
-    #[error("usages did not match {0}")]
-    Usages(&'static str),
+    #[error("usages did not match [{}]", .0.join(" "))]
+    Usages([&'static str; 3]),
+    #[error("invalid usage for client certificate: {0}")]
+    Usage(String),
+    #[error("missing required usage for client certificate: client auth")]
+    NoClientUsage,
     #[error("the signer {0:?} signs nothing here")]
     Signer(String),
 }
@@ -38,48 +49,85 @@ pub enum Unfit {
 /// Is the request of the kind that its signer signs?
 pub fn recognise(signer: &str, request: &Request, usages: &[String]) -> Result<(), Unfit> {
     match signer {
-        CLIENT => only(usages, "client auth"),
+        CLIENT => client_usages(usages),
         NODE_CLIENT => {
-            node_subject(request)?;
-            if !request.names.is_empty() {
-                return Err(Unfit::NamesNotAllowed);
-            }
-            only(usages, "client auth")
+            organization(request)?;
+            no_names(request)?;
+            common_name(request)?;
+            exactly(usages, CLIENT_USAGES)
         }
         NODE_SERVING => {
-            node_subject(request)?;
+            organization(request)?;
             let names = &request.names;
-            if names.dns.is_empty() && names.addresses.is_empty() {
+            if names.dns.is_empty() && names.addresses.is_empty() && names.others == 0 {
                 return Err(Unfit::NamesMissing);
             }
-            if !names.emails.is_empty() || !names.uris.is_empty() || names.others > 0 {
+            for (has, what) in [(!names.emails.is_empty(), "Email"), (!names.uris.is_empty(), "URI")] {
+                if has {
+                    return Err(Unfit::NamesNotAllowed(what));
+                }
+            }
+            if names.others > 0 {
                 return Err(Unfit::OtherNames);
             }
-            only(usages, "server auth")
+            exactly(usages, SERVING_USAGES)?;
+            common_name(request)
         }
+        LEGACY_UNKNOWN => Ok(()),
         other => Err(Unfit::Signer(other.to_owned())),
     }
 }
 
-fn node_subject(request: &Request) -> Result<(), Unfit> {
-    if request.subject.organizations != [NODES] {
-        return Err(Unfit::Organization);
+fn organization(request: &Request) -> Result<(), Unfit> {
+    match request.subject.organizations == [NODES] {
+        true => Ok(()),
+        false => Err(Unfit::Organization),
     }
-    let name = request.subject.common_name.strip_prefix(NODE_PREFIX);
-    if name.is_none_or(str::is_empty) {
-        return Err(Unfit::CommonName);
-    }
-    Ok(())
 }
 
-/// This purpose, and what goes with it, and nothing else.
-fn only(usages: &[String], purpose: &'static str) -> Result<(), Unfit> {
-    let allowed =
-        |usage: &String| usage == purpose || matches!(usage.as_str(), "digital signature" | "key encipherment");
-    if usages.iter().all(allowed) && usages.iter().any(|u| u == purpose) {
-        Ok(())
-    } else {
-        Err(Unfit::Usages(purpose))
+fn common_name(request: &Request) -> Result<(), Unfit> {
+    let name = request.subject.common_name.strip_prefix(NODE_PREFIX);
+    match name.is_none_or(str::is_empty) {
+        true => Err(Unfit::CommonName),
+        false => Ok(()),
+    }
+}
+
+fn no_names(request: &Request) -> Result<(), Unfit> {
+    let names = &request.names;
+    for (has, what) in [
+        (!names.dns.is_empty(), "DNS"),
+        (!names.emails.is_empty(), "Email"),
+        (!names.addresses.is_empty(), "IP"),
+        (!names.uris.is_empty(), "URI"),
+    ] {
+        if has {
+            return Err(Unfit::NamesNotAllowed(what));
+        }
+    }
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(Unfit::OtherNames),
+    }
+}
+
+fn exactly(usages: &[String], wanted: [&'static str; 3]) -> Result<(), Unfit> {
+    let has = |usage: &&str| usages.iter().any(|own| own == usage);
+    let foreign = usages.iter().any(|own| !wanted.contains(&own.as_str()));
+    let lacks = wanted.iter().any(|usage| *usage != "key encipherment" && !has(usage));
+    match foreign || lacks {
+        true => Err(Unfit::Usages(wanted)),
+        false => Ok(()),
+    }
+}
+
+/// The purpose, and what goes with it, and nothing else.
+fn client_usages(usages: &[String]) -> Result<(), Unfit> {
+    let foreign = usages.iter().find(|own| !CLIENT_USAGES.contains(&own.as_str()));
+    match foreign {
+        Some(usage) => Err(Unfit::Usage(usage.clone())),
+        None if usages.iter().any(|own| own == "client auth") => Ok(()),
+        None => Err(Unfit::NoClientUsage),
     }
 }
 
@@ -102,17 +150,80 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    use mk8s_pki::csr;
+    use mk8s_pki::issue;
+
+    fn all(usages: &[&str]) -> Vec<String> {
+        usages.iter().map(|u| (*u).to_owned()).collect()
+    }
+
     #[test]
-    fn usages_are_the_purpose_and_what_goes_with_it() {
-        let all = |usages: &[&str]| usages.iter().map(|u| (*u).to_owned()).collect::<Vec<_>>();
-        for (usages, expected) in [
-            (vec!["client auth", "digital signature", "key encipherment"], true),
-            (vec!["client auth"], true),
-            (vec!["digital signature"], false),
-            (vec!["client auth", "server auth"], false),
-            (vec!["client auth", "cert sign"], false),
+    #[expect(clippy::too_many_lines, reason = "a table: one row a request")]
+    fn each_signer_says_what_it_does_not_sign() {
+        let request = |user: &str, group: &str, names: &[&str]| {
+            let (_, pem) = issue::request(user, Some(group), &all(names)).unwrap();
+            csr::parse(pem.as_bytes()).unwrap()
+        };
+        let node = request("system:node:n", NODES, &[]);
+        let host = request("system:node:n", NODES, &["n"]);
+        let (client, whole) = (["digital signature", "client auth"], CLIENT_USAGES);
+        let wrong = "usages did not match [client auth digital signature key encipherment]";
+        for (signer, request, usages, expected) in [
+            (NODE_CLIENT, &node, &client[..], None),
+            (NODE_CLIENT, &node, &whole, None),
+            (NODE_CLIENT, &node, &["client auth"], Some(wrong)),
+            (
+                NODE_CLIENT,
+                &node,
+                &["client auth", "digital signature", "server auth"],
+                Some(wrong),
+            ),
+            (NODE_CLIENT, &host, &client, Some("DNS subjectAltNames are not allowed")),
+            (
+                NODE_CLIENT,
+                &request("system:node:n", "dev", &[]),
+                &client,
+                Some("subject organization is not system:nodes"),
+            ),
+            (
+                NODE_CLIENT,
+                &request("n", NODES, &[]),
+                &client,
+                Some("subject common name does not begin with system:node:"),
+            ),
+            (NODE_SERVING, &host, &["server auth", "digital signature"], None),
+            (NODE_SERVING, &host, &SERVING_USAGES, None),
+            (
+                NODE_SERVING,
+                &host,
+                &["server auth"],
+                Some("usages did not match [digital signature key encipherment server auth]"),
+            ),
+            (
+                NODE_SERVING,
+                &node,
+                &SERVING_USAGES,
+                Some("DNS or IP subjectAltName is required"),
+            ),
+            (CLIENT, &host, &["client auth"], None),
+            (
+                CLIENT,
+                &host,
+                &["client auth", "cert sign"],
+                Some("invalid usage for client certificate: cert sign"),
+            ),
+            (
+                CLIENT,
+                &host,
+                &["digital signature"],
+                Some("missing required usage for client certificate: client auth"),
+            ),
+            (LEGACY_UNKNOWN, &host, &["cert sign"], None),
         ] {
-            assert_eq!(only(&all(&usages), "client auth").is_ok(), expected, "{usages:?}");
+            let found = recognise(signer, request, &all(usages))
+                .err()
+                .map(|unfit| unfit.to_string());
+            assert_eq!(found.as_deref(), expected, "{signer} {usages:?}");
         }
     }
 }

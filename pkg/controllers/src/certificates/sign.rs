@@ -11,7 +11,7 @@ use mk8s_client::{Event, Informer};
 use mk8s_pki::ca::Authority;
 use mk8s_pki::csr;
 
-use super::{CLIENT, NODE_CLIENT, NODE_SERVING, holds, is_issued, recognise};
+use super::{CLIENT, LEGACY_UNKNOWN, NODE_CLIENT, NODE_SERVING, holds, is_issued, recognise};
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
@@ -69,7 +69,8 @@ impl Reconcile for Signer {
 }
 
 fn is_due(csr: &CertificateSigningRequest) -> bool {
-    matches!(csr.spec.signer_name.as_str(), CLIENT | NODE_CLIENT | NODE_SERVING)
+    let signer = csr.spec.signer_name.as_str();
+    matches!(signer, CLIENT | NODE_CLIENT | NODE_SERVING | LEGACY_UNKNOWN)
         && holds(csr, "Approved")
         && !holds(csr, "Denied")
         && !holds(csr, "Failed")
