@@ -51,7 +51,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
         service_cidr: IpNet::V4(settings.cluster.service_cidr),
         cluster_domain: settings.cluster.dns_domain.clone(),
         controllers: ControllerSettings {
-            cluster_cidr: Some(IpNet::V4(settings.cluster.pod_cidr)),
+            cluster_cidrs: vec![IpNet::V4(settings.cluster.pod_cidr)],
             service_lb: !master.disable.contains(&Part::Servicelb),
             ..ControllerSettings::default()
         },

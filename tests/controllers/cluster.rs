@@ -148,7 +148,7 @@ impl Cluster {
 /// With a pod network.
 fn settled(settings: Settings) -> Settings {
     Settings {
-        cluster_cidr: "10.244.0.0/16".parse().ok(),
+        cluster_cidrs: "10.244.0.0/16".parse().into_iter().collect(),
         ..settings
     }
 }

@@ -139,3 +139,50 @@ async fn node_that_dies_loses_its_endpoints_then_its_pods() {
         .await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_node_that_is_out_of_service_go_without_it() {
+    let settings = mk8s_controllers::context::Settings {
+        node_grace_period: std::time::Duration::from_millis(500),
+        ..Default::default()
+    };
+    let cluster = Cluster::start_with(settings).await;
+    cluster.takes_pods("default").await;
+    let nodes: Api<Node> = Api::all(cluster.admin.clone());
+    // Nobody runs this one's pods, and nobody ends them.
+    let node = json!({"metadata": {"name": "off"}});
+    nodes
+        .create(&Default::default(), &serde_json::from_value(node).unwrap())
+        .await
+        .unwrap();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "off", "containers": [{"name": "c", "image": "busybox"}],
+        "tolerations": [{"operator": "Exists"}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let pods = cluster.api::<Pod>("default");
+    pods.delete("p", &Default::default()).await.unwrap();
+    cluster
+        .until("the node is said not to answer", || async {
+            let conditions = nodes.get("off").await.unwrap().status.and_then(|s| s.conditions);
+            holds(
+                conditions
+                    .iter()
+                    .flatten()
+                    .any(|c| c.type_ == "Ready" && c.status == "Unknown"),
+                conditions,
+            )
+        })
+        .await;
+    assert!(pods.get_opt("p").await.unwrap().is_some(), "it waits for its node");
+    let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}});
+    nodes
+        .patch("off", &PatchParams::default(), &Patch::Strategic(taint))
+        .await
+        .unwrap();
+    cluster
+        .until("the pod is gone", || async {
+            let left = pods.get_opt("p").await.unwrap();
+            holds(left.is_none(), left)
+        })
+        .await;
+    cluster.stop().await;
+}

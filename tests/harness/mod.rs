@@ -55,7 +55,7 @@ impl Plane {
     /// At a store that others share, with controllers that share out pod networks, and run only while the election is won.
     pub async fn start_elected(store: Arc<dyn Store>, election: Election) -> Plane {
         let controllers = Settings {
-            cluster_cidr: "10.244.0.0/16".parse().ok(),
+            cluster_cidrs: "10.244.0.0/16".parse().into_iter().collect(),
             ..Settings::default()
         };
         let dir = Arc::new(tempfile::tempdir().unwrap());

@@ -29,10 +29,11 @@ pub type FeedFor = Arc<dyn Fn(&str) -> Arc<dyn Feed> + Send + Sync>;
 /// The cluster's settings that controllers act on.
 #[derive(Clone)]
 pub struct Settings {
-    /// The pod network; a /24 of it for each node. None: addresses are handed out by someone else.
-    pub cluster_cidr: Option<IpNet>,
-    /// The prefix length of a node's share.
-    pub node_mask: u8,
+    /// The pod networks, one for each family, the more important first: each node gets a share of each. None: addresses are handed
+    /// out by someone else.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The prefix lengths of a node's shares, of IPv4 and IPv6.
+    pub node_masks: (u8, u8),
     /// The service network, never handed to a node.
     pub service_cidr: Option<IpNet>,
     /// The CA's certificate (PEM), published to every namespace.
@@ -67,8 +68,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            cluster_cidr: None,
-            node_mask: 24,
+            cluster_cidrs: Vec::new(),
+            node_masks: (24, 64),
             service_cidr: None,
             root_ca: String::new(),
             signer: None,

@@ -23,37 +23,36 @@ const NAME: &str = "node-ipam-controller";
 struct Controller {
     ctx: Context,
     nodes: Informer<Node>,
-    shares: Arc<Mutex<Shares>>,
+    networks: Arc<Mutex<Networks>>,
     recorder: EventRecorder,
 }
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
-    let Some(network) = ctx.settings.cluster_cidr else {
+    let settings = &ctx.settings;
+    if settings.cluster_cidrs.is_empty() {
         ctx.scope.token().cancelled().await;
         return Ok(());
-    };
-    let service = ctx.settings.service_cidr;
-    let shares = Arc::new(Mutex::new(Shares::new(network, ctx.settings.node_mask, service)?));
+    }
+    let networks = Networks::new(&settings.cluster_cidrs, settings.node_masks, settings.service_cidr)?;
+    let networks = Arc::new(Mutex::new(networks));
     let nodes = ctx.informers.of::<Node>();
     let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&nodes, {
-        let shares = shares.clone();
+        let networks = networks.clone();
         move |event| {
-            let mut shares = shares.lock();
+            let mut networks = networks.lock();
             match event {
                 Event::Applied { new, .. } => {
                     let cidrs = cidrs(new);
-                    for cidr in &cidrs {
-                        shares.occupy(cidr, meta::name(&**new));
-                    }
+                    networks.occupy(&cidrs, meta::name(&**new));
                     if cidrs.is_empty() {
                         vec![Key::of(&**new)]
                     } else {
                         Vec::new()
                     }
                 }
-                Event::Deleted(old) => shares
+                Event::Deleted(old) => networks
                     .release(meta::name(&**old))
                     .iter()
                     .map(|waiting| Key::new("", waiting))
@@ -65,7 +64,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let controller = Controller {
         ctx,
         nodes,
-        shares,
+        networks,
         recorder,
     };
     driver.run(1, controller).await
@@ -79,7 +78,7 @@ impl Reconcile for Controller {
         if !cidrs(&node).is_empty() || meta::deleting(&*node) {
             return Ok(Next::Done);
         }
-        let Some(share) = self.shares.lock().take(&key.name) else {
+        let Some(shares) = self.networks.lock().take(&key.name) else {
             let text = format!("Node {key} status is now: CIDRNotAvailable");
             self.recorder
                 .event(&meta::reference(&*node), "Normal", "CIDRNotAvailable", text);
@@ -87,17 +86,19 @@ impl Reconcile for Controller {
                 "no share of the pod network is left for node {key}"
             )));
         };
-        let patch = json!({"metadata": {"uid": meta::uid(&*node)}, "spec": {"podCIDR": share.to_string(), "podCIDRs": [share.to_string()]}});
+        let shares: Vec<String> = shares.iter().map(ToString::to_string).collect();
+        let patch =
+            json!({"metadata": {"uid": meta::uid(&*node)}, "spec": {"podCIDR": shares.first(), "podCIDRs": shares}});
         let api = self.ctx.all::<Node>();
         let done = api
             .patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch))
             .await;
         if done
-            .tried_if_exists(|| format!("give node {key} its share {share}"))?
+            .tried_if_exists(|| format!("give node {key} its shares {}", shares.join(", ")))?
             .is_none()
         {
             // The node is gone; who waits for its share hears of that from the informer.
-            self.shares.lock().free(&key.name);
+            self.networks.lock().free(&key.name);
         }
         Ok(Next::Done)
     }
@@ -117,15 +118,63 @@ fn cidrs(node: &Node) -> Vec<IpNet> {
         .collect()
 }
 
-/// Who has which share.
+/// The pod networks, one for each family.
+struct Networks {
+    all: Vec<Shares>,
+    /// Nodes for which a share was missing.
+    waiting: BTreeSet<String>,
+}
+
+impl Networks {
+    fn new(networks: &[IpNet], (v4, v6): (u8, u8), service: Option<IpNet>) -> Result<Self, Error> {
+        let mask = |network: &IpNet| match network {
+            IpNet::V4(_) => v4,
+            IpNet::V6(_) => v6,
+        };
+        let shares = networks
+            .iter()
+            .map(|network| Shares::new(*network, mask(network), service));
+        Ok(Networks {
+            all: shares.collect::<Result<_, _>>()?,
+            waiting: BTreeSet::new(),
+        })
+    }
+
+    fn occupy(&mut self, cidrs: &[IpNet], node: &str) {
+        for cidr in cidrs {
+            self.all.iter_mut().for_each(|shares| shares.occupy(cidr, node));
+        }
+    }
+
+    fn free(&mut self, node: &str) {
+        self.all.iter_mut().for_each(|shares| shares.free(node));
+        self.waiting.remove(node);
+    }
+
+    /// A node is gone; returns those that waited for a share.
+    fn release(&mut self, node: &str) -> BTreeSet<String> {
+        self.free(node);
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// A share of each; none at all where one is missing.
+    fn take(&mut self, node: &str) -> Option<Vec<IpNet>> {
+        let taken: Option<Vec<IpNet>> = self.all.iter_mut().map(|shares| shares.take(node)).collect();
+        if taken.is_none() {
+            self.free(node);
+            self.waiting.insert(node.to_owned());
+        }
+        taken
+    }
+}
+
+/// Who has which share of a network.
 struct Shares {
     network: IpNet,
     mask: u8,
     count: u64,
     taken: HashMap<u64, String>,
     next: u64,
-    /// Nodes for which none was left.
-    waiting: BTreeSet<String>,
 }
 
 impl Shares {
@@ -145,7 +194,6 @@ impl Shares {
             count,
             taken: HashMap::new(),
             next: 0,
-            waiting: BTreeSet::new(),
         };
         if let Some(service) = service {
             shares.occupy(&service, "services");
@@ -195,13 +243,6 @@ impl Shares {
 
     fn free(&mut self, node: &str) {
         self.taken.retain(|_, owner| owner != node);
-        self.waiting.remove(node);
-    }
-
-    /// A node is gone; returns those that waited for a share.
-    fn release(&mut self, node: &str) -> BTreeSet<String> {
-        self.free(node);
-        std::mem::take(&mut self.waiting)
     }
 
     /// The node's share: what it was given before, else the next free one.
@@ -217,7 +258,6 @@ impl Shares {
                 return self.share(index);
             }
         }
-        self.waiting.insert(node.to_owned());
         None
     }
 }
@@ -227,15 +267,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn shares(network: &str, mask: u8, service: &str) -> Shares {
-        Shares::new(network.parse().unwrap(), mask, service.parse().ok()).unwrap()
+    fn networks(networks: &[&str], masks: (u8, u8), service: &str) -> Networks {
+        let all: Vec<IpNet> = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Networks::new(&all, masks, service.parse().ok()).unwrap()
+    }
+
+    fn take(all: &mut Networks, node: &str) -> Option<String> {
+        let shares = all.take(node)?;
+        Some(shares.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
     fn each_node_gets_a_free_share_and_keeps_it() {
-        let mut all = shares("10.244.0.0/22", 24, "10.96.0.0/16");
-        all.occupy(&"10.244.1.0/24".parse().unwrap(), "old");
-        let take = |all: &mut Shares, node: &str| all.take(node).map(|s| s.to_string());
+        let mut all = networks(&["10.244.0.0/22"], (24, 64), "10.96.0.0/16");
+        all.occupy(&["10.244.1.0/24".parse().unwrap()], "old");
         assert_eq!(take(&mut all, "a").as_deref(), Some("10.244.0.0/24"));
         assert_eq!(take(&mut all, "a").as_deref(), Some("10.244.0.0/24"));
         assert_eq!(take(&mut all, "b").as_deref(), Some("10.244.2.0/24"));
@@ -248,8 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn a_node_gets_a_share_of_each_family_or_none() {
+        let mut all = networks(&["fd00::/62", "10.244.0.0/23"], (24, 64), "");
+        all.occupy(&["fd00::/64".parse().unwrap(), "10.244.1.0/24".parse().unwrap()], "old");
+        assert_eq!(take(&mut all, "a").as_deref(), Some("fd00:0:0:1::/64 10.244.0.0/24"));
+        assert_eq!(take(&mut all, "b"), None, "there is an IPv6 one, but no other");
+        assert!(all.release("a").iter().eq(["b"]));
+        assert_eq!(take(&mut all, "b").as_deref(), Some("fd00:0:0:3::/64 10.244.0.0/24"));
+    }
+
+    #[test]
     fn service_network_is_kept_out() {
-        let mut all = shares("10.0.0.0/22", 24, "10.0.0.0/23");
-        assert_eq!(all.take("a").unwrap().to_string(), "10.0.2.0/24");
+        let mut all = networks(&["10.0.0.0/22"], (24, 64), "10.0.0.0/23");
+        assert_eq!(take(&mut all, "a").as_deref(), Some("10.0.2.0/24"));
     }
 }

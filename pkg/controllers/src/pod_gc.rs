@@ -1,5 +1,5 @@
-//! Pods that nobody else will ever remove: those of nodes that are gone, those deleted before they had a node, and the oldest of too many
-//! finished ones.
+//! Pods that nobody else will ever remove: those of nodes that are gone, those deleted before they had a node or on one that is out of
+//! service, and the oldest of too many finished ones.
 //!
 //! Watches pods and nodes; deletes pods without grace.
 
@@ -19,11 +19,12 @@ use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
 use crate::meta::{self, Key};
-use crate::pod;
 use crate::taint_eviction::disruption;
+use crate::{node_lifecycle, pod};
 
 const NAME: &str = "pod-garbage-collector";
 const WORKERS: usize = 4;
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// A node that is gone for this time won't come back.
 const QUARANTINE: Duration = Duration::from_secs(40);
 
@@ -32,8 +33,8 @@ const QUARANTINE: Duration = Duration::from_secs(40);
 enum Item {
     /// The pods of a node that is gone.
     Node(String),
-    /// A pod that was deleted before it had a node.
-    Unscheduled(Key),
+    /// A pod that was deleted and has nobody who ends it.
+    Stuck(Key),
     /// The number of finished pods.
     Finished,
 }
@@ -42,7 +43,7 @@ impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Item::Node(name) => write!(f, "node {name}"),
-            Item::Unscheduled(key) => write!(f, "pod {key}"),
+            Item::Stuck(key) => write!(f, "pod {key}"),
             Item::Finished => f.write_str("finished pods"),
         }
     }
@@ -64,12 +65,26 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (on_node, finished) = (index::node(&pods), index::finished(&pods));
     let threshold = ctx.settings.terminated_pod_threshold;
     let mut driver = Driver::new(NAME, &ctx.scope);
-    driver.watch(&nodes, |event| match event {
-        // One that is there (again) is missing no more: should it go, its quarantine begins anew.
-        Event::Deleted(node) | Event::Applied { old: None, new: node } => {
-            vec![Item::Node(meta::name(&**node).to_owned())]
+    let pods_of = on_node.clone();
+    driver.watch(&nodes, move |event| {
+        let mut items = match event {
+            // One that is there (again) is missing no more: should it go, its quarantine begins anew.
+            Event::Deleted(node) | Event::Applied { old: None, new: node } => {
+                vec![Item::Node(meta::name(&**node).to_owned())]
+            }
+            Event::Applied { .. } => Vec::new(),
+        };
+        if let Event::Applied { old, new } = event
+            && is_out_of_service(new)
+            && !old.as_deref().is_some_and(is_out_of_service)
+        {
+            let pods = pods_of.get(meta::name(&**new)).into_iter();
+            items.extend(
+                pods.filter(|pod| meta::deleting(&**pod))
+                    .map(|pod| Item::Stuck(Key::of(&*pod))),
+            );
         }
-        Event::Applied { .. } => Vec::new(),
+        items
     });
     driver.watch(&pods, {
         let (finished, nodes) = (finished.clone(), nodes.clone());
@@ -79,11 +94,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             };
             let node = pod::node(new);
             let mut items = Vec::new();
-            if node.is_empty() {
-                if meta::deleting(&**new) {
-                    items.push(Item::Unscheduled(Key::of(&**new)));
-                }
-            } else if nodes.get(None, node).is_none() {
+            if is_stuck(new, &nodes) {
+                items.push(Item::Stuck(Key::of(&**new)));
+            } else if !node.is_empty() && nodes.get(None, node).is_none() {
                 items.push(Item::Node(node.to_owned()));
             }
             if threshold > 0 && finished.count("") > threshold {
@@ -103,13 +116,34 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.run(WORKERS, controller).await
 }
 
+/// Somebody said that the node is off for good, and it does not answer.
+fn is_out_of_service(node: &Node) -> bool {
+    let mut taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    taints.any(|taint| taint.key == OUT_OF_SERVICE) && !node_lifecycle::is_ready(node)
+}
+
+/// It is to go, and has no node that ends it.
+fn is_stuck(pod: &Pod, nodes: &Informer<Node>) -> bool {
+    let node = pod::node(pod);
+    let nobody = || node.is_empty() || nodes.get(None, node).is_some_and(|node| is_out_of_service(&node));
+    meta::deleting(pod) && nobody()
+}
+
+/// Which finished pods go first: evicted ones, which no controller counts, then the oldest.
+fn order(pod: &Pod) -> (bool, jiff::Timestamp, &str) {
+    let reason = pod.status.as_ref().and_then(|s| s.reason.as_deref());
+    let evicted = pod::phase(pod) == "Failed" && reason == Some("Evicted");
+    (!evicted, meta::created(pod), meta::name(pod))
+}
+
 impl Reconcile<Item> for Controller {
     async fn reconcile(&self, item: Item) -> Result<Next, Error> {
         match item {
             Item::Node(name) => self.node(&name).await,
-            Item::Unscheduled(key) => {
+            Item::Stuck(key) => {
                 let pod = self.pods.get(key.ns(), &key.name);
-                if let Some(pod) = pod.filter(|p| meta::deleting(&**p) && pod::node(p).is_empty()) {
+                if let Some(pod) = pod.filter(|pod| is_stuck(pod, &self.nodes)) {
+                    self.fail(&pod, None).await?;
                     self.delete(&pod).await?;
                 }
                 Ok(Next::Done)
@@ -117,7 +151,7 @@ impl Reconcile<Item> for Controller {
             Item::Finished => {
                 let mut all = self.finished.get("");
                 let surplus = all.len().saturating_sub(self.ctx.settings.terminated_pod_threshold);
-                all.sort_by_key(|p| meta::created(&**p));
+                all.sort_by(|a, b| order(a).cmp(&order(b)));
                 for pod in all.iter().take(surplus) {
                     self.delete(pod).await?;
                 }
@@ -153,20 +187,24 @@ impl Controller {
             return Ok(Next::Done);
         }
         for pod in pods {
-            self.fail(&pod).await?;
+            self.fail(&pod, Some("PodGC: node no longer exists")).await?;
             self.delete(&pod).await?;
         }
         self.missing.lock().remove(name);
         Ok(Next::Done)
     }
 
-    /// Says what became of a pod whose node is gone, for those who watch it.
-    async fn fail(&self, pod: &Pod) -> Result<(), Error> {
+    /// Says of a pod that nobody ends what became of it, for those who watch it.
+    async fn fail(&self, pod: &Pod, disrupted: Option<&str>) -> Result<(), Error> {
         if pod::is_terminal(pod) {
             return Ok(());
         }
-        let mut patch = disruption(pod, "DeletionByPodGC", "PodGC: node no longer exists");
+        let mut patch = match disrupted {
+            Some(why) => disruption(pod, "DeletionByPodGC", why),
+            None => json!({"metadata": {"uid": meta::uid(pod)}}),
+        };
         patch["status"]["phase"] = json!("Failed");
+        patch["status"]["observedGeneration"] = json!(pod.metadata.generation);
         let (namespace, name) = (meta::namespace(pod), meta::name(pod));
         let api = self.ctx.api::<Pod>(namespace);
         let done = api
@@ -181,5 +219,46 @@ impl Controller {
         delete(&api, pod, DeleteParams::default().grace_period(0))
             .await
             .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_node_is_out_of_service_when_somebody_says_so_and_it_is_silent() {
+        let node = |key: &str, ready: &str| -> Node {
+            let status = json!({"conditions": [{"type": "Ready", "status": ready}]});
+            let spec = json!({"taints": [{"key": key, "effect": "NoExecute"}]});
+            serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": status})).unwrap()
+        };
+        for (key, ready, expected) in [
+            (OUT_OF_SERVICE, "Unknown", true),
+            (OUT_OF_SERVICE, "False", true),
+            (OUT_OF_SERVICE, "True", false),
+            ("other", "Unknown", false),
+        ] {
+            assert_eq!(is_out_of_service(&node(key, ready)), expected, "{key} {ready}");
+        }
+    }
+
+    #[test]
+    fn evicted_pods_go_first_then_the_oldest() {
+        let pod = |name: &str, second: u8, phase: &str, reason: &str| -> Pod {
+            let created = format!("2026-01-01T00:00:0{second}Z");
+            let metadata = json!({"name": name, "creationTimestamp": created});
+            serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase, "reason": reason}})).unwrap()
+        };
+        let mut pods = [
+            pod("b", 1, "Succeeded", ""),
+            pod("a", 1, "Failed", "Error"),
+            pod("c", 5, "Failed", "Evicted"),
+            pod("d", 0, "Failed", ""),
+        ];
+        pods.sort_by(|a, b| order(a).cmp(&order(b)));
+        let names: Vec<_> = pods.iter().map(meta::name).collect();
+        assert_eq!(names, ["c", "d", "a", "b"]);
     }
 }

@@ -213,8 +213,8 @@ impl Controller {
         let settings = &self.ctx.settings;
         let ranges = self.ranges.list();
         let ranges = ranges.iter().flat_map(|range| range.cidrs());
-        let own = [settings.service_cidr, settings.cluster_cidr];
-        let networks: Vec<IpNet> = own.into_iter().flatten().chain(ranges).collect();
+        let own = settings.cluster_cidrs.iter().copied().chain(settings.service_cidr);
+        let networks: Vec<IpNet> = own.chain(ranges).collect();
         match may_serve(&node, &others, &networks, settings, request) {
             Ok(()) => {
                 Verdict::Approve("Auto approving kubelet serving certificate for the node's own name and addresses.")
@@ -368,6 +368,7 @@ mod tests {
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table: one row a request")]
     fn node_serves_only_its_own_name_and_addresses() {
+        let serving = ["digital signature", "server auth"].map(str::to_owned);
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let (address, shared) = (
             |text| Err(Refusal::Address(ip(text))),
@@ -437,11 +438,11 @@ mod tests {
             let networks = ["10.96.0.0/16", "10.244.0.0/16"].map(|network| network.parse().unwrap());
             let found = may_serve(&node(node_name), &others, &networks, &settings, &request(&names));
             assert_eq!(found, expected, "{names:?} {others:?} {api:?}");
-            assert!(recognise(NODE_SERVING, &request(&names), &["server auth".to_owned()]).is_ok());
+            assert!(recognise(NODE_SERVING, &request(&names), &serving).is_ok());
         }
         // Clients take it for the API server's address.
         let mapped = request(&["n1", "::ffff:10.96.0.1"]);
-        let refused = recognise(NODE_SERVING, &mapped, &["server auth".to_owned()]);
+        let refused = recognise(NODE_SERVING, &mapped, &serving);
         assert_eq!(refused, Err(Unfit::OtherNames));
     }
 }
