@@ -2,11 +2,11 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service};
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::core::v1::{Event, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -159,5 +159,36 @@ async fn a_range_stays_while_an_address_is_of_it_alone() {
     is_gone(&cluster, &ranges, "third").await;
     ranges.delete("larger", &DeleteParams::default()).await.unwrap();
     says("larger", "False", "Terminating").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_no_service_has_is_given_back() {
+    let cluster = Cluster::start().await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let service: Service = cluster.create("default", service).await;
+    let own = service.spec.unwrap().cluster_ip.unwrap();
+    let addresses: Api<IPAddress> = Api::all(cluster.admin.clone());
+    let labels = json!({"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io", "ipaddress.kubernetes.io/ip-family": "IPv4"});
+    let parent = json!({"resource": "services", "namespace": "default", "name": "web"});
+    let leaked = json!({"metadata": {"name": "10.96.200.7", "labels": labels}, "spec": {"parentRef": parent}});
+    let leaked: IPAddress = serde_json::from_value(leaked).unwrap();
+    addresses.create(&PostParams::default(), &leaked).await.unwrap();
+    cluster
+        .until("it goes, and the Service's own stays", || async {
+            let (leaked, own) = (
+                addresses.get_opt("10.96.200.7").await.unwrap(),
+                addresses.get_opt(&own).await.unwrap(),
+            );
+            holds(leaked.is_none() && own.is_some(), (leaked.is_some(), own.is_some()))
+        })
+        .await;
+    let told = ListParams::default().fields("reason=IPAddressWrongReference");
+    let told = cluster.api::<Event>("default").list(&told).await.unwrap();
+    let messages: Vec<_> = told.items.into_iter().filter_map(|event| event.message).collect();
+    assert_eq!(
+        messages,
+        ["IPAddress: 10.96.200.7 for Service default/web has a wrong reference; cleaning up"]
+    );
     cluster.stop().await;
 }

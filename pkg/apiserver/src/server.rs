@@ -54,6 +54,8 @@ impl ApiServer {
         let of = state.clone();
         state.keep("service-addresses", move || services::repair(of.clone()));
         let of = state.clone();
+        state.keep("leaked-addresses", move || services::clean(of.clone()));
+        let of = state.clone();
         state.keep("token-uses", move || legacy_tokens::run(of.clone()));
         Arc::new(ApiServer { state })
     }

@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Volume};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use mk8s_client::{Index, Informer, Kind};
 
 use crate::meta::Key;
-use crate::{meta, node_lifecycle, pod};
 use crate::{meta, pod};
 
 /// Dependents by their manager's uid; those without a manager by what [`orphans`] asks for.
@@ -82,14 +80,6 @@ pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
     }
     volume.ephemeral.as_ref()?;
     Some(format!("{}-{}", meta::name(pod), volume.name))
-}
-
-/// Nodes that are ready, all under the empty name, so that they can be counted.
-pub fn ready(nodes: &Informer<Node>) -> Index<Node> {
-    nodes.index("ready", |node| match node_lifecycle::is_ready(node) {
-        true => vec![String::new()],
-        false => Vec::new(),
-    })
 }
 
 /// Pods that have finished, all under the empty name, so that they can be counted.

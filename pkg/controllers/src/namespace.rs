@@ -308,7 +308,7 @@ fn trouble(type_: &str, remaining: &Remaining) -> Option<(&'static str, String)>
     match type_ {
         "NamespaceDeletionDiscoveryFailure" if !remaining.undiscovered.is_empty() => {
             let text = format!(
-                "Discovery failed for some groups, {} failing: {}",
+                "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
                 remaining.undiscovered.len(),
                 remaining.undiscovered.join(", ")
             );

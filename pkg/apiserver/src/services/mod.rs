@@ -2,6 +2,7 @@
 //! Service needs, what it keeps, what it gives back. Who holds what is in objects of their own: see `claims`.
 
 mod claims;
+mod leaks;
 mod ranges;
 mod repair;
 
@@ -22,6 +23,7 @@ use crate::watch_cache::Cache;
 use claims::{Claim, Holders};
 use ranges::Ranges;
 
+pub use leaks::run as clean;
 pub use repair::{missing, run as repair};
 
 pub struct Services {

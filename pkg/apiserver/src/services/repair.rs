@@ -80,7 +80,7 @@ pub async fn run(state: Arc<State>) {
 }
 
 /// Tries until what the Service says and what is written down agree, or the Service is gone.
-async fn repair(state: &State, service: &Arc<Object>) {
+pub async fn repair(state: &State, service: &Arc<Object>) {
     let key = service.key.clone();
     let mut found = Some(service.clone());
     while let Some(service) = found {

@@ -117,8 +117,8 @@ impl Finding {
         let api_version = meta::join_api_version(group, name);
         if meta::string(version, &["freshness"]) == "Stale" {
             self.keep(known, |kind| kind.api.api_version == api_version);
-            let why = "its server did not answer in time";
-            self.found.failures.push(format!("{api_version}: {why}"));
+            let why = "stale GroupVersion discovery";
+            self.found.failures.push(format!("{api_version}: {why}: {api_version}"));
             return;
         }
         for resource in meta::items(version, &["resources"]) {
