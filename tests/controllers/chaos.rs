@@ -253,7 +253,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_for_is_there_however_often_the_controllers_are_killed() {
-    let seed = number("MK8S_CHAOS_SEED").unwrap_or_else(|| rand::random());
+    let seed = number("MK8S_CHAOS_SEED").unwrap_or_else(rand::random);
     let time = Duration::from_secs(number("MK8S_CHAOS_SECONDS").unwrap_or(45));
     eprintln!("MK8S_CHAOS_SEED={seed}");
     let mut chance = StdRng::seed_from_u64(seed);

@@ -50,9 +50,9 @@ pub mod statefulset;
 pub mod taint_eviction;
 pub mod token;
 pub mod ttl;
-pub mod volume;
 #[cfg(test)]
 mod upstream;
+pub mod volume;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
