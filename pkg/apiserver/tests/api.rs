@@ -175,7 +175,12 @@ async fn selectors_choose() {
         ("labelSelector=tier%3Dx", vec!["a", "c"]),
         (
             "labelSelector=tier%20notin%20(x)",
-            vec!["b", "extension-apiserver-authentication", "cluster-info"],
+            vec![
+                "b",
+                "extension-apiserver-authentication",
+                "kube-apiserver-legacy-service-account-token-tracking",
+                "cluster-info",
+            ],
         ),
         ("fieldSelector=metadata.name%3Db", vec!["b"]),
         (
