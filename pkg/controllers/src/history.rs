@@ -376,6 +376,26 @@ mod tests {
         assert_eq!(name(&"x".repeat(230), "h"), format!("{}-h", "x".repeat(223)));
     }
 
+    /// The names that upstream's controller gives, made by its own code of what its API server answers.
+    #[test]
+    fn names_are_upstreams() {
+        let answers = include_str!("../../../tests/api/golden/workloads.jsonl");
+        for (row, hash) in [
+            ("statefulset/create-least", "55bc7d8c97"),
+            ("statefulset/create-full", "56d78f6fdb"),
+            ("statefulset/strategic-patch", "757c5f8668"),
+            ("daemonset/create-full", "7fdbb4d7dd"),
+            ("daemonset/create/surge-with-port", "7fc4865f55"),
+        ] {
+            let start = format!("{{\"name\":\"{row}\",");
+            let answer = answers.lines().find(|line| line.starts_with(&start)).unwrap();
+            let answer: Value = serde_json::from_str(answer).unwrap();
+            let template = answer["answer"]["body"]["spec"]["template"].clone();
+            let template: PodTemplateSpec = serde_json::from_value(template).unwrap();
+            assert_eq!(data_hash(&template, &data(&template), Some(0)), hash, "{row}");
+        }
+    }
+
     #[test]
     fn a_template_that_comes_back_is_its_revision_again() {
         let mut all = [
