@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use mk8s_client::{Event, Informer, Kind, WorkQueue};
 use mk8s_supervisor::{Jobs, Supervisor, job};
 use tokio::sync::watch;
@@ -72,16 +73,17 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
     }
 
     /// For each event of `informer`, `keys` names what has to be reconciled.
-    pub fn watch<K: Kind>(
-        &mut self,
-        informer: &Informer<K>,
-        mut keys: impl FnMut(&Event<K>) -> Vec<Q> + Send + 'static,
-    ) {
+    pub fn watch<K: Kind>(&mut self, informer: &Informer<K>, keys: impl FnMut(&Event<K>) -> Vec<Q> + Send + 'static) {
+        self.pump(informer, Box::new(keys));
+    }
+
+    /// Behind pointers, as what works is: it is in the binary once for each kind, and not for each controller.
+    fn pump<K: Kind>(&mut self, informer: &Informer<K>, mut keys: Box<dyn FnMut(&Event<K>) -> Vec<Q> + Send>) {
         let (name, queue) = (self.name, self.queue.clone());
         let informer = informer.clone();
         let (ready, seen) = watch::channel(false);
         self.ready.push(seen);
-        self.pumps.spawn(self.name, "event pump", async move {
+        let pump = async move {
             informer.wait_synced().await;
             let mut events = informer.subscribe();
             loop {
@@ -98,17 +100,22 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
                     Err(panic) => drop(job::record_panic(name, panic.as_ref())),
                 }
             }
-        });
+        };
+        self.pumps.spawn(self.name, "event pump", pump);
     }
 
     /// Reconciles, `workers` keys at once, until the scope ends.
-    pub async fn run(mut self, workers: usize, controller: impl Reconcile<Q>) -> Result<(), Error> {
+    pub fn run(self, workers: usize, controller: impl Reconcile<Q>) -> impl Future<Output = Result<(), Error>> + Send {
+        self.run_boxed(workers, Box::new(controller))
+    }
+
+    async fn run_boxed(mut self, workers: usize, controller: Box<dyn Boxed<Q>>) -> Result<(), Error> {
         let ended = self.work(workers, controller).await;
         self.pumps.stop().await;
         ended
     }
 
-    async fn work(&mut self, workers: usize, controller: impl Reconcile<Q>) -> Result<(), Error> {
+    async fn work(&mut self, workers: usize, controller: Box<dyn Boxed<Q>>) -> Result<(), Error> {
         let (token, overdue) = (self.scope.token().clone(), self.scope.overdue().clone());
         for seen in &mut self.ready {
             tokio::select! {
@@ -151,17 +158,28 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
     }
 }
 
-/// What the workers of a controller share.
-struct Worker<Q: Eq + Hash, C> {
-    name: &'static str,
-    queue: WorkQueue<Q>,
-    controller: C,
+/// [`Reconcile`], whoever it is.
+trait Boxed<Q>: Send + Sync + 'static {
+    /// On the heap: the futures of reconciliations are large, and most of the time there is none.
+    fn reconcile(&self, key: Q) -> BoxFuture<'_, Result<Next, Error>>;
 }
 
-impl<Q, C> Worker<Q, C>
+impl<Q: Send + 'static, C: Reconcile<Q>> Boxed<Q> for C {
+    fn reconcile(&self, key: Q) -> BoxFuture<'_, Result<Next, Error>> {
+        Reconcile::reconcile(self, key).boxed()
+    }
+}
+
+/// What the workers of a controller share.
+struct Worker<Q: Eq + Hash> {
+    name: &'static str,
+    queue: WorkQueue<Q>,
+    controller: Box<dyn Boxed<Q>>,
+}
+
+impl<Q> Worker<Q>
 where
     Q: Eq + Hash + Clone + Display + Send + Sync + 'static,
-    C: Reconcile<Q>,
 {
     /// Takes one key after the other, until cancelled.
     async fn work(self: Arc<Self>, token: CancellationToken) {
@@ -171,8 +189,7 @@ where
                 () = token.cancelled() => return,
                 key = self.queue.next() => key,
             };
-            // On the heap: the futures of reconciliations are large, and most of the time there is none.
-            let reconciled = AssertUnwindSafe(Box::pin(self.controller.reconcile(key.clone())));
+            let reconciled = AssertUnwindSafe(self.controller.reconcile(key.clone()));
             match reconciled.catch_unwind().await {
                 Ok(Ok(next)) => self.settled(&key, next),
                 Ok(Err(error)) => self.failed(&key, &error),

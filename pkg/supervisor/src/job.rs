@@ -116,7 +116,8 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let work = AssertUnwindSafe(future).catch_unwind();
+    // Behind a pointer: what tokio keeps of a task is in the binary once for each outcome, and not once for each future.
+    let work = AssertUnwindSafe(future.boxed()).catch_unwind();
     Job {
         name,
         handle: tokio::spawn(async move { caught(name, work.await) }),
