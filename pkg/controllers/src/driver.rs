@@ -50,6 +50,9 @@ pub trait Reconcile<Q = Key>: Send + Sync + 'static {
     fn reconcile(&self, key: Q) -> impl Future<Output = Result<Next, Error>> + Send;
 }
 
+/// Names what an event has reconciled.
+type Keys<K, Q> = Box<dyn FnMut(&Event<K>) -> Vec<Q> + Send>;
+
 /// Collects a controller's pumps, then runs it.
 pub struct Driver<Q: Eq + Hash + Clone + Send + Sync + 'static = Key> {
     name: &'static str,
@@ -78,7 +81,7 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
     }
 
     /// Behind pointers, as what works is: it is in the binary once for each kind, and not for each controller.
-    fn pump<K: Kind>(&mut self, informer: &Informer<K>, mut keys: Box<dyn FnMut(&Event<K>) -> Vec<Q> + Send>) {
+    fn pump<K: Kind>(&mut self, informer: &Informer<K>, mut keys: Keys<K, Q>) {
         let (name, queue) = (self.name, self.queue.clone());
         let informer = informer.clone();
         let (ready, seen) = watch::channel(false);
