@@ -47,10 +47,20 @@ pub struct Unknown {
     pub what: String,
 }
 
-/// Reads one metric.
-pub async fn measure(reading: Reading<'_>, spec: &MetricSpec) -> Result<Asked, Unknown> {
-    let (reason, what) = match spec.type_.as_str() {
-        "Object" => ("FailedGetObjectMetric", "object metric value".to_owned()),
+/// The reason of a failure, and what could not be had, in upstream's words. The cause itself, which conditions quote, follows them in the
+/// failure of all metrics alone.
+fn named(spec: &MetricSpec) -> Result<(&'static str, String), Unknown> {
+    Ok(match spec.type_.as_str() {
+        "Object" => {
+            let which = spec.object.as_ref().and_then(|o| match goal(&o.target) {
+                Some(Value::Mean(_)) => Some(format!(": failed to get {} object metric", o.metric.name)),
+                _ => None,
+            });
+            (
+                "FailedGetObjectMetric",
+                format!("object metric value{}", which.unwrap_or_default()),
+            )
+        }
         "Pods" => ("FailedGetPodsMetric", "pods metric value".to_owned()),
         "Resource" => {
             let name = spec.resource.as_ref().map_or("", |r| r.name.as_str());
@@ -64,8 +74,17 @@ pub async fn measure(reading: Reading<'_>, spec: &MetricSpec) -> Result<Asked, U
             )
         }
         "External" => {
-            let name = spec.external.as_ref().map_or("", |e| e.metric.name.as_str());
-            ("FailedGetExternalMetric", format!("{name} external metric value"))
+            let of = spec.external.as_ref();
+            let name = of.map_or("", |e| e.metric.name.as_str());
+            let which = match of.and_then(|e| goal(&e.target)) {
+                Some(Value::Whole(_)) => format!(": failed to get external metric {name}"),
+                Some(Value::Mean(_)) => format!(": failed to get {name} external metric"),
+                None => String::new(),
+            };
+            (
+                "FailedGetExternalMetric",
+                format!("{name} external metric value{which}"),
+            )
         }
         other => {
             return Err(Unknown {
@@ -74,7 +93,12 @@ pub async fn measure(reading: Reading<'_>, spec: &MetricSpec) -> Result<Asked, U
                 what: String::new(),
             });
         }
-    };
+    })
+}
+
+/// Reads one metric.
+pub async fn measure(reading: Reading<'_>, spec: &MetricSpec) -> Result<Asked, Unknown> {
+    let (reason, what) = named(spec)?;
     let asked = match spec.type_.as_str() {
         "Object" => reading.object(spec).await,
         "Pods" => reading.of_pods(spec).await,
@@ -206,7 +230,7 @@ impl Reading<'_> {
                 (proposal, format!("{kind} metric {name}"), whole_of(proposal))
             }
             Some(Value::Mean(goal)) => {
-                let value = read.map_err(|e| format!("failed to get {name} object metric: {}", unread(e)))?;
+                let value = read.map_err(unread)?;
                 let proposal = replicas::of_share(self.pods, self.current, value, goal);
                 (proposal, external_name(&of.metric), mean_of(proposal))
             }
@@ -245,16 +269,13 @@ impl Reading<'_> {
         };
         let (proposal, current) = match goal(&of.target) {
             Some(Value::Mean(goal)) => {
-                let value = read
-                    .await
-                    .map_err(|e| format!("failed to get {name} external metric: {e}"))?;
+                let value = read.await?;
                 let proposal = replicas::of_share(self.pods, self.current, value, goal);
                 (proposal, mean_of(proposal))
             }
             Some(Value::Whole(goal)) => {
                 let of_value = |value| replicas::of_value(self.pods, value, goal);
-                let proposal = read.await.and_then(of_value);
-                let proposal = proposal.map_err(|e| format!("failed to get external metric {name}: {e}"))?;
+                let proposal = read.await.and_then(of_value)?;
                 (proposal, whole_of(proposal))
             }
             None => {
@@ -347,4 +368,52 @@ pub fn selected(all: Vec<Arc<Pod>>, selector: &selectors::LabelSelector) -> Vec<
         selector.matches(|key| labels.get(key).map(String::as_str))
     });
     all
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_had_is_named_by_metric_and_target() {
+        let metric = json!({"name": "q"});
+        let whole = json!({"type": "Value", "value": "1"});
+        let mean = json!({"type": "AverageValue", "averageValue": "1"});
+        let object =
+            |target| json!({"metric": metric, "target": target, "describedObject": {"kind": "Pod", "name": "p"}});
+        for (type_, field, of, expected) in [
+            (
+                "External",
+                "external",
+                json!({"metric": metric, "target": whole}),
+                "q external metric value: failed to get external metric q",
+            ),
+            (
+                "External",
+                "external",
+                json!({"metric": metric, "target": mean}),
+                "q external metric value: failed to get q external metric",
+            ),
+            ("Object", "object", object(whole.clone()), "object metric value"),
+            (
+                "Object",
+                "object",
+                object(mean.clone()),
+                "object metric value: failed to get q object metric",
+            ),
+            (
+                "Resource",
+                "resource",
+                json!({"name": "cpu", "target": mean}),
+                "cpu resource metric value",
+            ),
+        ] {
+            let spec: MetricSpec = serde_json::from_value(json!({"type": type_, field: of})).unwrap();
+            let found = named(&spec).map(|(_, what)| what).map_err(|unknown| unknown.why);
+            assert_eq!(found.as_deref(), Ok(expected), "{spec:?}");
+        }
+    }
 }
