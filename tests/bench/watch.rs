@@ -39,7 +39,8 @@ impl Watch {
         loop {
             if let Some(end) = memchr::memchr(b'\n', &self.unread[self.at..]) {
                 let line = &self.unread[self.at..self.at + end];
-                let event = serde_json::from_slice(line).unwrap();
+                let event = serde_json::from_slice(line)
+                    .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(line)));
                 self.at += end + 1;
                 return event;
             }

@@ -48,7 +48,7 @@ pub struct ResourceCache {
 pub(super) struct State {
     map: Map,
     /// Last change of this resource.
-    revision: u64,
+    pub(super) revision: u64,
     pub(super) ring: Ring,
     pins: Pins,
     /// Per indexed value the events that concern it, for watchers of that value alone.

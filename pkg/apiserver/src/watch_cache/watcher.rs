@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::resource::{Indexed, ResourceCache, Snapshot};
+use super::resource::{Indexed, ResourceCache, Snapshot, State};
 use super::ring::{Event, OF_VALUE, Ring};
 
 /// How much a watcher takes at once: so many events, and no more after so many bytes.
@@ -45,8 +45,10 @@ pub struct Watcher {
     wake: tokio::sync::watch::Receiver<u64>,
     /// The resource's when the watch began.
     epoch: u64,
-    /// Events older than the index's ring, taken when the watch began.
+    /// Events older than the index's ring, of whatever value: those before the watch began, or before it fell behind.
     backlog: Vec<Arc<Event>>,
+    /// All events up to here were taken, or are in the backlog; None in the midst of those of one revision.
+    complete: Option<u64>,
 }
 
 /// What a watcher gets.
@@ -84,7 +86,7 @@ impl ResourceCache {
 
     fn watcher(
         self: &Arc<Self>,
-        state: &mut super::resource::State,
+        state: &mut State,
         prefix: Arc<str>,
         position: u64,
         after: u64,
@@ -101,11 +103,10 @@ impl ResourceCache {
                 wake: self.wake.subscribe(),
                 epoch: state.epoch,
                 backlog: Vec::new(),
+                complete: None,
             };
         };
-        let backlog = state.ring.from(position, &prefix);
-        let backlog = backlog.map(|events| events.map(|(_, event)| event.clone()).collect());
-        let backlog: Vec<_> = backlog.unwrap_or_default();
+        let backlog = state.since(position, &prefix).unwrap_or_default();
         // Nothing else looks at a ring that gets no events.
         let now = Instant::now();
         state.indexed.retain(|_, indexed| {
@@ -125,7 +126,15 @@ impl ResourceCache {
             wake: indexed.wake.subscribe(),
             epoch: state.epoch,
             backlog,
+            complete: Some(state.revision),
         }
+    }
+}
+
+impl State {
+    fn since(&self, position: u64, prefix: &str) -> Option<Vec<Arc<Event>>> {
+        let events = self.ring.from(position, prefix)?;
+        Some(events.map(|(_, event)| event.clone()).collect())
     }
 }
 
@@ -133,13 +142,11 @@ impl Watcher {
     /// Takes what there is, without waiting, into `into`.
     pub fn take(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
         if !self.backlog.is_empty() {
-            let mut portion = Portion::WHOLE;
-            let count = self.backlog.iter().take_while(|event| portion.takes(event)).count();
-            into.extend(self.backlog.drain(..count));
-            return Next::Events;
+            return self.take_backlog(into);
         }
         self.wake.mark_unchanged();
-        let state = self.cache.state.lock();
+        let cache = self.cache.clone();
+        let state = cache.state.lock();
         if state.epoch != self.epoch {
             return Next::Ended;
         }
@@ -151,25 +158,47 @@ impl Watcher {
             },
         };
         let Some(events) = ring.from(self.position, &self.prefix) else {
-            return Next::TooOld;
+            return self.catch_up(&state, ring.end(), into);
         };
         let (before, mut portion) = (into.len(), Portion::WHOLE);
-        let mut position = ring.end();
+        let (mut position, mut complete) = (ring.end(), Some(state.revision));
         for (after, event) in events {
             if !portion.takes(event) {
                 position = self.position;
+                let last = into.last().map_or(0, |last| last.revision);
+                complete = Some(last).filter(|last| *last < event.revision);
                 break;
             }
             into.push(event.clone());
             self.position = after;
         }
         self.position = position;
+        self.complete = complete;
         drop(state);
         if into.get(before).is_some_and(|first| first.revision <= self.after) {
             let after = self.after;
             into.retain(|event| event.revision > after);
         }
         Next::Events
+    }
+
+    fn take_backlog(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
+        let mut portion = Portion::WHOLE;
+        let count = self.backlog.iter().take_while(|event| portion.takes(event)).count();
+        into.extend(self.backlog.drain(..count));
+        Next::Events
+    }
+
+    /// An index's ring is short: what it holds no more, all of the resource's may.
+    fn catch_up(&mut self, state: &State, end: u64, into: &mut Vec<Arc<Event>>) -> Next {
+        let missed = self.value.as_ref().and(self.complete);
+        let missed = missed.filter(|revision| *revision >= state.ring.floor(&self.prefix));
+        let missed = missed.and_then(|revision| state.since(state.ring.position_after(revision), &self.prefix));
+        let Some(missed) = missed else { return Next::TooOld };
+        self.backlog = missed;
+        self.position = end;
+        self.complete = Some(state.revision);
+        self.take_backlog(into)
     }
 
     /// Waits until there is something to take.
@@ -241,14 +270,29 @@ mod tests {
             put(&cache, revision, "n", 1, now);
         }
         assert_eq!(held(&cache, "n"), 128);
-        assert!(matches!(watcher.take(&mut Vec::new()), Next::TooOld));
+        let mut taken = Vec::new();
+        while watcher.caught_up().is_none() {
+            assert!(matches!(watcher.take(&mut taken), Next::Events));
+        }
+        let revisions = taken.iter().map(|event| event.revision);
+        assert!(
+            revisions.eq(1..=1000),
+            "what its ring holds no more, the resource's does"
+        );
         for revision in 1001..=1010 {
             put(&cache, revision, "n", 100 << 10, now);
         }
         assert_eq!(held(&cache, "n"), 1);
+        for revision in 1011..=2010 {
+            put(&cache, revision, "m", 100 << 10, now);
+        }
+        assert!(
+            matches!(watcher.take(&mut Vec::new()), Next::TooOld),
+            "nor does the resource's"
+        );
         // One that is over the bytes alone reaches its watcher all the same.
         let (_, mut watcher) = cache.watch_with_snapshot("", Some("n"));
-        put(&cache, 1011, "n", 1 << 20, now);
+        put(&cache, 2011, "n", 1 << 20, now);
         let mut taken = Vec::new();
         assert!(matches!(watcher.take(&mut taken), Next::Events));
         assert_eq!(taken.len(), 1);
@@ -256,8 +300,8 @@ mod tests {
         let (_, _other) = cache.watch_with_snapshot("", Some("m"));
         assert_eq!(held(&cache, "n"), 0);
         assert!(watcher.caught_up().is_some());
-        put(&cache, 1012, "n", 1, Instant::now());
+        put(&cache, 2012, "n", 1, Instant::now());
         assert!(matches!(watcher.take(&mut taken), Next::Events));
-        assert_eq!(taken.last().map(|event| event.revision), Some(1012));
+        assert_eq!(taken.last().map(|event| event.revision), Some(2012));
     }
 }
