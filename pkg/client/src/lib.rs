@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+mod api;
 mod connect;
 mod events;
 pub mod feed;
@@ -24,6 +25,7 @@ mod service_ranges;
 mod service_slices;
 mod subscription;
 
+pub use api::{Answer, Api};
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
 pub use events::{EventRecorder, SeriesRecorder};
 pub use feed::{Change, Feed, FeedError, Selection};

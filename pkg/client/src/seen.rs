@@ -57,13 +57,11 @@ impl<Q: Clone + Eq + Hash> Seen<Q> {
         note(written);
     }
 
-    /// The API server answered a create, update or patch with this object.
-    pub fn wrote(&self, key: &Q, answer: &impl Resource) {
-        let revision = answer.meta().resource_version.as_deref();
-        let Some(revision) = revision.and_then(|revision| revision.parse().ok()) else {
-            return;
-        };
-        self.note(key, |written| written.revision = written.revision.max(revision));
+    /// The API server answered a create, update or patch with an object of this revision.
+    pub fn wrote(&self, key: &Q, revision: Option<u64>) {
+        if let Some(revision) = revision {
+            self.note(key, |written| written.revision = written.revision.max(revision));
+        }
     }
 
     /// The API server took the deletion of this object. It has come back when the informer shows the object being deleted,
@@ -129,8 +127,8 @@ mod tests {
         let pods = synced(&bench, 1).await;
         let seen = Seen::default();
         assert_eq!(seen.missing(&KEY, &pods), None);
-        seen.wrote(&KEY, &object(&pod("a", "1", 5)));
-        seen.wrote(&KEY, &object(&pod("b", "1", 4)));
+        seen.wrote(&KEY, Some(5));
+        seen.wrote(&KEY, Some(4));
         assert_eq!(seen.missing(&KEY, &pods), Some(SHORTEST));
         assert_eq!(seen.missing(&"d/another", &pods), None);
         bench.apply(pod("b", "1", 4));
@@ -166,7 +164,7 @@ mod tests {
         let bench = Bench::new();
         let pods = synced(&bench, 1).await;
         let seen = Seen::default();
-        seen.wrote(&KEY, &object(&pod("a", "1", 5)));
+        seen.wrote(&KEY, Some(5));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(seen.missing(&KEY, &pods), Some(LONGEST));
         tokio::time::advance(PATIENCE).await;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
-use mk8s_client::{Index, Kind};
+use mk8s_client::{Api, Index, Kind};
 use serde_json::json;
 
 use crate::error::{Error, Tried};
@@ -128,9 +127,10 @@ where
     K: Kind + Debug,
 {
     let name = meta::name(object);
-    api.patch(name, &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .tried_if_exists(|| format!("{verb} {} {}/{name}", K::kind(&()), meta::namespace(object)))
+    let action = || format!("{verb} {} {}/{name}", K::kind(&()), meta::namespace(object));
+    let done = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    let done = done.tried_if_exists(action)?;
+    done.map(|changed| changed.object().tried(action)).transpose()
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
-use kube::{Api, Client};
-use mk8s_client::{EventRecorder, Feed, Informers};
+use kube::Client;
+use mk8s_client::{Api, EventRecorder, Feed, Informers};
 use mk8s_pki::ca::Authority;
 use mk8s_pki::serviceaccount::Keys;
 use mk8s_supervisor::{Clock, Supervisor};

@@ -2,9 +2,8 @@
 
 use std::fmt::Debug;
 
-use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
-use mk8s_client::Kind;
+use mk8s_client::{Api, Kind};
 
 use crate::error::{Error, Tried};
 use crate::meta;
@@ -17,7 +16,7 @@ pub async fn delete<K: Kind + Debug>(api: &Api<K>, object: &K, params: DeletePar
         ..params.preconditions.clone().unwrap_or_default()
     };
     let name = meta::name(object);
-    let done = api.delete(name, &params.preconditions(preconditions)).await.map(drop);
+    let done = api.delete(name, &params.preconditions(preconditions)).await;
     let done = done.tried_if_exists(|| match meta::namespace(object) {
         "" => format!("delete {} {name}", K::kind(&())),
         namespace => format!("delete {} {namespace}/{name}", K::kind(&())),
@@ -60,7 +59,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_object_that_is_meant_is_deleted() {
-        let api: Api<Secret> = Api::namespaced(Client::new(tower::service_fn(serve), "d"), "d");
+        let api: std::sync::Arc<Api<Secret>> = std::sync::Arc::new(Api::namespaced(Client::new(tower::service_fn(serve), "d"), "d"));
         let secret = |name: &str, uid: &str| -> Secret {
             serde_json::from_value(json!({"metadata": {"name": name, "uid": uid, "resourceVersion": "7"}})).unwrap()
         };

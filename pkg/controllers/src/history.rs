@@ -160,9 +160,10 @@ impl History {
                 data: Some(RawExtension(data.clone())),
                 revision: number,
             };
-            match api.create(&PostParams::default(), &revision).await {
+            let created = api.create(&PostParams::default(), &revision).await;
+            match created.and_then(|created| created.object()) {
                 Ok(created) => {
-                    self.seen.wrote(key, &created);
+                    self.seen.wrote(key, meta::revision_number(&created));
                     return Ok(Arc::new(created));
                 }
                 Err(error) if code(&error) == Some(409) => {}
@@ -203,8 +204,9 @@ impl History {
         let name = meta::name(revision);
         let api = self.ctx.api::<ControllerRevision>(&key.namespace);
         let changed = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let changed = changed.and_then(|changed| changed.object());
         let changed = changed.tried(|| format!("update ControllerRevision {}/{name}", key.namespace))?;
-        self.seen.wrote(key, &changed);
+        self.seen.wrote(key, meta::revision_number(&changed));
         Ok(Arc::new(changed))
     }
 

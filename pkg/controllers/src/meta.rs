@@ -74,6 +74,11 @@ pub fn revision<K: kube::Resource>(object: &K) -> &str {
     object.meta().resource_version.as_deref().unwrap_or_default()
 }
 
+/// The object's resourceVersion, as a number.
+pub fn revision_number<K: kube::Resource>(object: &K) -> Option<u64> {
+    revision(object).parse().ok()
+}
+
 /// Is it being deleted?
 pub fn deleting<K: kube::Resource>(object: &K) -> bool {
     object.meta().deletion_timestamp.is_some()

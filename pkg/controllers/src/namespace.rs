@@ -177,6 +177,7 @@ impl Reconcile for Controller {
         remaining.undiscovered = failures;
         if set_conditions(&mut live, &remaining) {
             let updated = api.replace_status(name, &PostParams::default(), &live).await;
+            let updated = updated.and_then(|updated| updated.object());
             match updated.tried_if_exists(|| format!("update status of namespace {name}"))? {
                 Some(updated) => live = updated,
                 None => return Ok(Next::Done),

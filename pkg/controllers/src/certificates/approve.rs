@@ -190,6 +190,7 @@ impl Controller {
         };
         let api = self.ctx.all::<SubjectAccessReview>();
         let answer = api.create(&PostParams::default(), &review).await;
+        let answer = answer.and_then(|answer| answer.object());
         let answer = answer.tried(|| format!("review whether {:?} may create {subresource}", spec.username))?;
         Ok(answer.status.is_some_and(|s| s.allowed))
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
-use kube::Api;
 use kube::api::{DeleteParams, PostParams};
+use mk8s_client::Api;
 
 use super::plan::{self, Told};
 use super::{Controller, timestamp, unknown_zone, zone};
@@ -94,7 +94,8 @@ impl Run<'_> {
     async fn start(&mut self, due: Timestamp, shown: &TimeZone) -> Result<(), Error> {
         let new = plan::job(&self.cron, due, shown);
         let (api, name) = (self.job_api(), meta::name(&new).to_owned());
-        let made = match api.create(&PostParams::default(), &new).await {
+        let made = api.create(&PostParams::default(), &new).await;
+        let made = match made.and_then(|made| made.object()) {
             Ok(made) => {
                 let text = format!("Created job {name}");
                 self.tell([Told::normal("SuccessfulCreate", text)]);
@@ -119,7 +120,7 @@ impl Run<'_> {
                 return Err(e).tried(|| format!("create Job {}/{name}", self.key.namespace));
             }
         };
-        self.controller.jobs_seen.wrote(&self.key, &made);
+        self.controller.jobs_seen.wrote(&self.key, meta::revision_number(&made));
         plan::note_started(self.status(), &made, due);
         Ok(())
     }
@@ -139,7 +140,7 @@ impl Run<'_> {
         if let (Some(live), Some(known)) = (&live, known)
             && unexpected.iter().any(|job| plan::is_active(known, meta::uid(&***job)))
         {
-            self.controller.crons_seen.wrote(&self.key, live);
+            self.controller.crons_seen.wrote(&self.key, meta::revision_number(live));
             return Ok(Some(Next::After(Duration::ZERO)));
         }
         let told = unexpected.iter().map(|job| {
@@ -214,7 +215,7 @@ impl Run<'_> {
             .replace_status(&self.key.name, &PostParams::default(), &self.cron)
             .await;
         if let Some(written) = written.tried_if_exists(|| format!("update status of CronJob {}", self.key))? {
-            self.controller.crons_seen.wrote(&self.key, &written);
+            self.controller.crons_seen.wrote(&self.key, written.revision);
         }
         Ok(())
     }

@@ -292,7 +292,7 @@ impl Controller {
             let name = meta::name(&**pod);
             let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
             if let Some(patched) = patched.tried_if_exists(|| format!("relabel pod {}/{name}", key.namespace))? {
-                self.seen.wrote(key, &patched);
+                self.seen.wrote(key, patched.revision);
             }
         }
         Ok(())
@@ -349,8 +349,8 @@ impl Controller {
             let (api, about) = (&api, &about);
             async move {
                 let created = api.create(&PostParams::default(), &pod).await?;
-                self.seen.wrote(key, &created);
-                let text = format!("Created pod: {}", meta::name(&created));
+                self.seen.wrote(key, created.revision);
+                let text = format!("Created pod: {}", created.name);
                 self.recorder.event(about, "Normal", "SuccessfulCreate", text);
                 Ok::<(), kube::Error>(())
             }

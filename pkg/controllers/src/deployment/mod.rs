@@ -303,7 +303,8 @@ impl Rollout<'_> {
         let set = self.new_set(revision, max);
         let api = self.controller.ctx.api::<ReplicaSet>(&self.key.namespace);
         let name = meta::name(&set).to_owned();
-        match api.create(&PostParams::default(), &set).await {
+        let created = api.create(&PostParams::default(), &set).await;
+        match created.and_then(|created| created.object()) {
             Ok(created) => {
                 let size = replicas_of(&created);
                 self.sets.add_new(Arc::new(created));
@@ -406,6 +407,7 @@ impl Rollout<'_> {
         let updated = api
             .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
             .await
+            .and_then(|updated| updated.object())
             .tried(|| format!("annotate Deployment {} with its revision", self.key))?;
         self.deployment = Deployment { status, ..updated };
         Ok(())
@@ -417,6 +419,7 @@ impl Rollout<'_> {
             .api::<ReplicaSet>(&self.key.namespace)
             .replace(meta::name(set), &PostParams::default(), set)
             .await
+            .and_then(|updated| updated.object())
             .tried(|| format!("update ReplicaSet {}/{}", self.key.namespace, meta::name(set)))
     }
 
@@ -480,6 +483,7 @@ impl Rollout<'_> {
         let updated = api
             .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
             .await
+            .and_then(|updated| updated.object())
             .tried_if_exists(|| format!("update status of Deployment {}", self.key))?;
         if let Some(updated) = updated {
             self.deployment = updated;

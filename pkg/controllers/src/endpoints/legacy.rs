@@ -2,7 +2,6 @@
 //!
 //! Watches services, pods and Endpoints; writes the Endpoints of services that have a selector, and deletes those it made with the service.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
@@ -92,14 +91,15 @@ impl Reconcile for Controller {
 /// The object as it should be, on the base of the one there is.
 fn wanted(service: &Service, pods: &[Arc<Pod>], known: Option<&Endpoints>) -> Endpoints {
     let (subsets, truncated) = subsets(service, pods);
-    let mut endpoints = known.cloned().unwrap_or_else(|| Endpoints {
-        metadata: ObjectMeta {
+    let metadata = known.map(|known| known.metadata.clone());
+    let mut endpoints = Endpoints {
+        metadata: metadata.unwrap_or_else(|| ObjectMeta {
             name: service.metadata.name.clone(),
             namespace: service.metadata.namespace.clone(),
             ..ObjectMeta::default()
-        },
+        }),
         subsets: None,
-    });
+    };
     let mut labels = meta::labels(service).clone();
     labels.remove(HEADLESS);
     if is_headless(service) {
@@ -123,7 +123,7 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], known: Option<&Endpoints>) -> En
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     type Group = (Vec<EndpointPort>, Vec<EndpointAddress>, Vec<EndpointAddress>);
     let unready_too = publishes_unready(service);
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let mut groups: Vec<Group> = Vec::new();
     let (mut count, mut truncated) = (0, false);
     // Ready ones first, should there be too many.
     let (ready, unready): (Vec<_>, Vec<_>) = pods
@@ -147,15 +147,15 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
             break;
         }
         count += 1;
-        let key = ports
-            .iter()
-            .map(|p| format!("{:?}/{}/{:?};", p.name, p.port, p.protocol))
-            .collect();
-        let group = groups.entry(key).or_insert_with(|| (ports, Vec::new(), Vec::new()));
+        let known = groups.iter().rposition(|group| group.0 == ports);
+        let of = known.unwrap_or(groups.len());
+        if known.is_none() {
+            groups.push((ports, Vec::new(), Vec::new()));
+        }
         if at < ready_count {
-            group.1.push(address)
+            groups[of].1.push(address)
         } else {
-            group.2.push(address)
+            groups[of].2.push(address)
         }
     }
     let sorted = |mut all: Vec<EndpointAddress>| {
@@ -163,7 +163,7 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
         (!all.is_empty()).then_some(all)
     };
     let mut subsets: Vec<EndpointSubset> = groups
-        .into_values()
+        .into_iter()
         .map(|(ports, ready, unready)| EndpointSubset {
             addresses: sorted(ready),
             not_ready_addresses: sorted(unready),

@@ -1,5 +1,6 @@
 //! From a service, its pods and the slices there are to the slices that have to be made, changed and deleted. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -144,15 +145,24 @@ fn families(service: &Service) -> Vec<&'static str> {
 
 fn groups(service: &Service, pods: &[Arc<Pod>], family: &str, zone_of: &impl Fn(&str) -> Zoned) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    // As a rule all pods have the same.
+    let mut known: Option<(Vec<EndpointPort>, String)> = None;
     for pod in pods.iter().filter(|p| is_published(p, true)) {
         let Some(endpoint) = endpoint(service, pod, family, zone_of) else {
             continue;
         };
         let ports = ports(service, pod);
-        let group = groups
-            .entry(ports_key(&ports))
-            .or_insert_with(|| Group::new(family, ports));
+        let (ports, key) = match known.take().filter(|(same, _)| *same == ports) {
+            Some(known) => known,
+            None => {
+                let key = ports_key(&ports);
+                (ports, key)
+            }
+        };
+        let group = groups.entry(key.clone());
+        let group = group.or_insert_with(|| Group::new(family, ports.clone()));
         group.endpoints.push(endpoint);
+        known = Some((ports, key));
     }
     groups.into_values().collect()
 }
@@ -254,22 +264,23 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
     let mut missing: HashMap<String, (usize, Endpoint)> = endpoints
         .into_iter()
         .enumerate()
-        .map(|(at, e)| (identity(&e), (at, e)))
+        .map(|(at, e)| (identity(&e).into_owned(), (at, e)))
         .collect();
     let mut kept: Vec<(EndpointSlice, bool)> = Vec::new();
     for slice in slices {
-        let mut next = slice.clone();
-        next.endpoints = slice
-            .endpoints
-            .iter()
-            .filter_map(|e| {
-                let (_, mut next) = missing.remove(&identity(e))?;
-                if frame.keeps_hints && next.conditions.as_ref().and_then(|c| c.ready) == Some(true) {
-                    next.hints.clone_from(&e.hints);
-                }
-                Some(next)
-            })
-            .collect();
+        let endpoints = slice.endpoints.iter().filter_map(|e| {
+            let (_, mut next) = missing.remove(&*identity(e))?;
+            if frame.keeps_hints && next.conditions.as_ref().and_then(|c| c.ready) == Some(true) {
+                next.hints.clone_from(&e.hints);
+            }
+            Some(next)
+        });
+        let mut next = EndpointSlice {
+            endpoints: endpoints.collect(),
+            metadata: slice.metadata.clone(),
+            address_type: slice.address_type.clone(),
+            ports: slice.ports.clone(),
+        };
         next.metadata.labels = Some(frame.labels.clone());
         next.metadata.owner_references = Some(vec![frame.owner.clone()]);
         if frame.annotations.is_some() {
@@ -325,9 +336,9 @@ fn spread_over(kept: &mut [(EndpointSlice, bool)], mut missing: Vec<Endpoint>) -
 }
 
 /// The same pod, or the same address where there is no pod.
-fn identity(endpoint: &Endpoint) -> String {
-    let uid = endpoint.target_ref.as_ref().and_then(|r| r.uid.clone());
-    uid.unwrap_or_else(|| endpoint.addresses.join(","))
+fn identity(endpoint: &Endpoint) -> Cow<'_, str> {
+    let uid = endpoint.target_ref.as_ref().and_then(|r| r.uid.as_deref());
+    uid.map_or_else(|| endpoint.addresses.join(",").into(), Cow::Borrowed)
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {

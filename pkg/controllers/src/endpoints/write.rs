@@ -16,15 +16,14 @@ pub async fn write(ctx: &Context, seen: &Seen<Key>, owner: &Key, changes: Change
     // New ones before old ones go: no moment in which a pod is in none.
     for slice in changes.create {
         let made = api.create(&PostParams::default(), &slice).await;
-        seen.wrote(owner, &made.tried(|| format!("create EndpointSlice of {owner}"))?);
+        let made = made.tried(|| format!("create EndpointSlice of {owner}"))?;
+        seen.wrote(owner, made.revision);
     }
     for slice in changes.update {
         let name = meta::name(&slice);
         let made = api.replace(name, &PostParams::default(), &slice).await;
-        seen.wrote(
-            owner,
-            &made.tried(|| format!("update EndpointSlice {}/{name}", owner.namespace))?,
-        );
+        let made = made.tried(|| format!("update EndpointSlice {}/{name}", owner.namespace))?;
+        seen.wrote(owner, made.revision);
     }
     for slice in changes.delete {
         if delete(&api, &slice, DeleteParams::default()).await? {

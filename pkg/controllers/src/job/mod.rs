@@ -21,7 +21,7 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use mk8s_client::{EventRecorder, Index, Informer, WorkQueue};
+use mk8s_client::{Answer, EventRecorder, Index, Informer, WorkQueue};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -153,7 +153,7 @@ impl Controller {
     }
 
     /// The pod without it; none where the pod is gone.
-    async fn take_finalizer(&self, pod: &Pod) -> Result<Option<Pod>, Error> {
+    async fn take_finalizer(&self, pod: &Pod) -> Result<Option<Answer<Pod>>, Error> {
         let patch = json!({"metadata": {"uid": meta::uid(pod), "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
         let (namespace, name) = (meta::namespace(pod), meta::name(pod));
         let api = self.ctx.api::<Pod>(namespace);

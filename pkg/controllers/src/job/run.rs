@@ -126,7 +126,7 @@ impl Run<'_> {
                     && meta::has_finalizer(&**pod, FINALIZER)
                     && let Some(released) = self.controller.take_finalizer(pod).await?
                 {
-                    seen.wrote(&self.key, &released);
+                    seen.wrote(&self.key, released.revision);
                     self.controller.memory.released(&self.key, pod);
                 }
                 let job = meta::reference(&self.view.job);
@@ -173,12 +173,12 @@ impl Run<'_> {
             let (api, job) = (&api, &job);
             async move {
                 let created = api.create(&PostParams::default(), &pod).await?;
-                seen.wrote(key, &created);
+                seen.wrote(key, created.revision);
                 recorder.event(
                     job,
                     "Normal",
                     "SuccessfulCreate",
-                    format!("Created pod: {}", meta::name(&created)),
+                    format!("Created pod: {}", created.name),
                 );
                 Ok::<(), kube::Error>(())
             }
@@ -354,7 +354,7 @@ impl Run<'_> {
                     held.remove(meta::uid(&**pod));
                     self.controller.memory.released(&self.key, pod);
                     if let Some(released) = released {
-                        self.controller.memory.pods_seen.wrote(&self.key, &released);
+                        self.controller.memory.pods_seen.wrote(&self.key, released.revision);
                     }
                 }
                 Err(error) => failure = Some(error),
@@ -371,9 +371,13 @@ impl Run<'_> {
         let api = self.controller.ctx.api::<Job>(&self.key.namespace);
         let updated = api
             .replace_status(&self.key.name, &PostParams::default(), &self.view.job)
-            .await;
+            .await
+            .and_then(|updated| updated.object());
         if let Some(updated) = updated.tried_if_exists(|| format!("update status of Job {}", self.key))? {
-            self.controller.memory.jobs_seen.wrote(&self.key, &updated);
+            self.controller
+                .memory
+                .jobs_seen
+                .wrote(&self.key, meta::revision_number(&updated));
             self.view.job = updated.clone();
             self.before = Arc::new(updated);
         }

@@ -223,6 +223,7 @@ impl Reconcile for Controller {
             let was_ready = is_ready(&node);
             let api = self.ctx.all::<Node>();
             let done = api.replace_status(&key.name, &PostParams::default(), &silent).await;
+            let done = done.and_then(|updated| updated.object());
             let Some(updated) = done.tried_if_exists(|| format!("update status of node {key}"))? else {
                 return Ok(Next::Done);
             };
@@ -260,7 +261,8 @@ impl Controller {
             .ctx
             .all::<Node>()
             .replace(&name, &PostParams::default(), node)
-            .await;
+            .await
+            .and_then(|updated| updated.object());
         if let Some(updated) = done.tried_if_exists(|| format!("update taints of node {name}"))? {
             *node = updated;
         }

@@ -204,8 +204,8 @@ impl<S: Set> Controller<S> {
         let (_, error) = replicas::slow_start(count, |_| async {
             match api.create(&PostParams::default(), &new).await {
                 Ok(created) => {
-                    self.seen.wrote(key, &created);
-                    let message = format!("Created pod: {}", meta::name(&created));
+                    self.seen.wrote(key, created.revision);
+                    let message = format!("Created pod: {}", created.name);
                     self.recorder
                         .event(&meta::reference(set), "Normal", "SuccessfulCreate", &message);
                     Ok(())

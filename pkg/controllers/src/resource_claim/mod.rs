@@ -210,7 +210,7 @@ impl Controller {
         };
         let claim = pod_claims::from_template(pod, name, &found);
         let made = CLAIMS.create(&self.ctx.client, &claim).await?;
-        self.seen.wrote(side, &made);
+        self.seen.wrote(side, meta::revision_number(&made));
         Ok(meta::name(&made).to_owned())
     }
 

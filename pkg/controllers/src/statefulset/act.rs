@@ -91,7 +91,7 @@ impl Act<'_> {
         let api = self.controller.ctx.api::<Pod>(&self.key.namespace);
         match api.create(&PostParams::default(), &pod).await {
             Ok(created) => {
-                self.controller.seen.wrote(self.key, &created);
+                self.controller.seen.wrote(self.key, created.revision);
                 self.tell("Create", name, Ok(()));
                 Ok(())
             }
@@ -150,7 +150,7 @@ impl Act<'_> {
         let name = meta::name(pod);
         let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
         if let Some(patched) = patched.tried_if_exists(|| format!("update pod {}/{name}", self.key.namespace))? {
-            self.controller.seen.wrote(self.key, &patched);
+            self.controller.seen.wrote(self.key, patched.revision);
             *changed = true;
         }
         Ok(())

@@ -359,7 +359,7 @@ impl Controller {
         for attachment in &plan.attach {
             let volume = object::string(attachment, &["spec", "source", "persistentVolumeName"]);
             match ATTACHMENTS.create(&self.ctx.client, attachment).await {
-                Ok(made) => self.seen.wrote(&volume.to_owned(), &made),
+                Ok(made) => self.seen.wrote(&volume.to_owned(), meta::revision_number(&made)),
                 // The name says what it is for: it is there.
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),

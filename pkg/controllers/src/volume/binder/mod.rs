@@ -457,7 +457,7 @@ impl Binder {
             } else {
                 &self.seen_volumes
             };
-            seen.wrote(side, new);
+            seen.wrote(side, meta::revision_number(new));
         }
         Ok(written)
     }
