@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Upstream's own API server on loopback, which answers are recorded from and compared with: etcd and kube-apiserver, no controllers.
+# Upstream's own API server on loopback, which answers are recorded from and compared with: etcd and kube-apiserver, and
+# controllers where they are asked for.
 #   upstream.sh build           builds both from their Go modules (needs Go >= 1.25; minutes the first time, then kept)
 #   upstream.sh up DIR [PORT]   starts them, their state in DIR; ready in seconds. DIR/url, DIR/ca.crt and DIR/token (an
 #                               administrator's) say how to ask it; etcd listens on the two ports below PORT (18443)
+#   upstream.sh controllers DIR builds and starts controller manager and scheduler beside them, without limits of requests;
+#                               DIR/kubeconfig is an administrator's
 #   upstream.sh down DIR        ends them and removes DIR
 # MK8S_UPSTREAM_BIN: where the binaries are kept, or are already.
 set -euo pipefail
@@ -11,16 +14,23 @@ version=v1.35.4
 bin=${MK8S_UPSTREAM_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/mk8s-upstream/$version}
 
 build() (
-  [[ -x $bin/etcd && -x $bin/kube-apiserver ]] && return
+  local name missing=()
+  for name in "$@"; do [[ -x $bin/$name ]] || missing+=("$name"); done
+  ((${#missing[@]})) || return 0
   command -v go >/dev/null || { echo "upstream.sh: there is no Go toolchain on PATH: 1.25 or later is needed" >&2; exit 1; }
   mkdir -p "$bin"
   local v=k8s.io/component-base/version
   export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
-  (cd "$modules/etcd" && go build -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3)
   cd "$modules"
-  go build -ldflags "-s -w -X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=35 -X $v.gitTreeState=clean \
-    -X $v.gitCommit=0000000000000000000000000000000000000000 -X $v.buildDate=1970-01-01T00:00:00Z" \
-    -o "$bin/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver
+  for name in "${missing[@]}"; do
+    if [[ $name == etcd ]]; then
+      (cd etcd && go build -ldflags '-s -w' -o "$bin/etcd" go.etcd.io/etcd/server/v3)
+      continue
+    fi
+    go build -ldflags "-s -w -X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=35 -X $v.gitTreeState=clean \
+      -X $v.gitCommit=0000000000000000000000000000000000000000 -X $v.buildDate=1970-01-01T00:00:00Z" \
+      -o "$bin/$name" "k8s.io/kubernetes/cmd/$name"
+  done
 )
 
 # start NAME COMMAND…: in the background, with its log and its process id in $dir.
@@ -33,7 +43,7 @@ start() {
 
 up() {
   dir=$1 port=${2:-18443}
-  build
+  build etcd kube-apiserver
   [[ ! -e $dir/url ]] || { echo "upstream.sh: $dir is in use: 'upstream.sh down $dir' first" >&2; exit 1; }
   mkdir -p "$dir"
   dir=$(readlink -f "$dir")
@@ -67,9 +77,33 @@ up() {
   exit 1
 }
 
+controllers() {
+  dir=$(readlink -f "$1")
+  build kube-controller-manager kube-scheduler
+  (umask 077 && cd "$dir" && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout admin.key -out admin.crt \
+    -CA client-ca.crt -CAkey client-ca.key -days 365 -subj /O=system:masters/CN=admin 2>/dev/null)
+  (umask 077 && cat >"$dir/kubeconfig" <<Y
+apiVersion: v1
+kind: Config
+current-context: upstream
+clusters: [{name: upstream, cluster: {server: "$(cat "$dir/url")", certificate-authority: $dir/ca.crt}}]
+users: [{name: admin, user: {client-certificate: $dir/admin.crt, client-key: $dir/admin.key}}]
+contexts: [{name: upstream, context: {cluster: upstream, user: admin}}]
+Y
+  )
+  local port=${2:-18444} limits=(--kube-api-qps 10000 --kube-api-burst 20000)
+  start kube-controller-manager "$bin/kube-controller-manager" --kubeconfig "$dir/kubeconfig" --leader-elect=false \
+    --use-service-account-credentials --service-account-private-key-file "$dir/sa.key" --root-ca-file "$dir/ca.crt" \
+    --cluster-signing-cert-file "$dir/client-ca.crt" --cluster-signing-key-file "$dir/client-ca.key" \
+    --allocate-node-cidrs --cluster-cidr 10.244.0.0/16 --service-cluster-ip-range 10.96.0.0/16 \
+    --controllers '*,bootstrapsigner,tokencleaner' --bind-address 127.0.0.1 --secure-port "$port" --cert-dir "$dir/kcm" "${limits[@]}"
+  start kube-scheduler "$bin/kube-scheduler" --kubeconfig "$dir/kubeconfig" --leader-elect=false \
+    --bind-address 127.0.0.1 --secure-port $((port + 1)) --cert-dir "$dir/scheduler" "${limits[@]}"
+}
+
 down() {
   local name pid i
-  for name in kube-apiserver etcd; do
+  for name in kube-scheduler kube-controller-manager kube-apiserver etcd; do
     [[ -e $1/$name.pid ]] || continue
     pid=$(cat "$1/$name.pid")
     kill -9 "$pid" 2>/dev/null || true
@@ -82,8 +116,9 @@ down() {
 }
 
 case "${1:-} ${2:+dir}" in
-  "build ") build ;;
+  "build ") build etcd kube-apiserver ;;
   "up dir") up "$2" "${3:-18443}" ;;
+  "controllers dir") controllers "$2" "${3:-18444}" ;;
   "down dir") down "$2" ;;
-  *) sed -n '2,8p' "$0" | cut -c3- >&2; exit 2 ;;
+  *) sed -n '2,11p' "$0" | cut -c3- >&2; exit 2 ;;
 esac
