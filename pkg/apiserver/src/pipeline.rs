@@ -62,6 +62,7 @@ pub async fn create(
             object: &mut object,
             managed: &managed,
             options,
+            generated,
             warnings,
         };
         match guaranteed_update(target, &mut creation).await {
@@ -79,13 +80,17 @@ struct Creation<'a> {
     object: &'a mut Value,
     managed: &'a Managed,
     options: WriteOptions,
+    /// The name was made of generateName.
+    generated: bool,
     warnings: &'a mut Vec<String>,
 }
 
 impl Attempt for Creation<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
         // Admission first: who may not create it does not learn that it is there.
-        let step = creation(self.call, self.object, self.managed, self.options, self.warnings).await?;
+        let (managed, options) = (self.managed, self.options);
+        mutate_new(self.call, self.object, options, self.generated).await?;
+        let step = creation(self.call, self.object, managed, options, self.warnings).await?;
         let Some(there) = current.object else {
             return Ok(step);
         };
@@ -144,7 +149,20 @@ fn may_begin(call: &Call, object: &Value) -> Result<(), Status> {
     Err(Status::forbidden(group, plural, meta::name(object), why))
 }
 
-/// One attempt to create; a further one begins with what this one left in `object`.
+/// Mutating admission sees no name that is `generated`, as upstream, which generates it afterwards: who is refused is told of none
+/// that he did not ask for and that the next try would not have.
+async fn mutate_new(call: &Call, object: &mut Value, options: WriteOptions, generated: bool) -> Result<(), Status> {
+    let generated = generated.then(|| metadata::take_name(object)).flatten();
+    let name = meta::name(object).to_string();
+    let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
+    let mutated = call.server.admission().mutate(&attributes, object).await;
+    if let Some(name) = generated.filter(|_| meta::name(object).is_empty()) {
+        meta::metadata_mut(object).insert("name".into(), name);
+    }
+    mutated
+}
+
+/// One attempt to create, after the mutating admission; a further one begins with what this one left in `object`.
 async fn creation(
     call: &Call,
     object: &mut Value,
@@ -153,12 +171,6 @@ async fn creation(
     warnings: &mut Vec<String>,
 ) -> Result<Step, Status> {
     let resource = &call.row.resource;
-    let admission = call.server.admission();
-    {
-        let name = meta::name(object).to_string();
-        let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
-        admission.mutate(&attributes, object).await?;
-    }
     is_defaulted(call.row.working(), object);
     drop_status(call, object)?;
     resource.prepare_create(object);
@@ -350,6 +362,7 @@ where
         if self.created {
             let managed = begin_create(self.call, &mut next.object, self.options)?;
             let managed = next.owned.unwrap_or(managed);
+            mutate_new(self.call, &mut next.object, self.options, false).await?;
             return creation(self.call, &mut next.object, &managed, self.options, self.warnings).await;
         }
         change(self.call, self.part, &current, next, self.options, self.warnings).await
