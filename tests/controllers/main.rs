@@ -5,6 +5,7 @@
     reason = "a test tells one story from its beginning to its end"
 )]
 
+mod answers;
 mod attach;
 mod autoscaler;
 mod balancer;

@@ -59,7 +59,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_object_that_is_meant_is_deleted() {
-        let api: std::sync::Arc<Api<Secret>> = std::sync::Arc::new(Api::namespaced(Client::new(tower::service_fn(serve), "d"), "d"));
+        let api: std::sync::Arc<Api<Secret>> =
+            std::sync::Arc::new(Api::namespaced(Client::new(tower::service_fn(serve), "d"), "d"));
         let secret = |name: &str, uid: &str| -> Secret {
             serde_json::from_value(json!({"metadata": {"name": name, "uid": uid, "resourceVersion": "7"}})).unwrap()
         };

@@ -176,6 +176,10 @@ impl Refusal {
     }
 
     fn words(&self, what: &str) -> String {
+        // Which version of them is served upstream finds out first.
+        if self.is_unserved() && what.ends_with(".custom.metrics.k8s.io") {
+            return "no custom metrics API (custom.metrics.k8s.io) registered".to_owned();
+        }
         if self.is_unserved() {
             return format!("the server could not find the requested resource (get {what})");
         }
