@@ -28,9 +28,9 @@ if [ -z "$bin" ]; then
   hack/packages.sh protobuf-compiler libprotobuf-dev gcc libc6-dev containerd runc nftables iptables iproute2 conntrack \
     busybox-static curl
   target=${CARGO_TARGET_DIR:-$PWD/target}
-  cargo build --release --workspace --bins --example bench --example straight
-  bin=$target/release
-  cp "$bin/mk8s" "$bin/examples/bench" "$bin/examples/straight" "$work"
+  cargo build --release --bin mk8s
+  cargo build --profile quick --workspace --example bench --example straight
+  cp "$target/release/mk8s" "$target/quick/examples/bench" "$target/quick/examples/straight" "$work"
 else
   cp "$bin/mk8s" "$bin/bench" "$bin/straight" "$work"
 fi
