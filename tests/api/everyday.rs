@@ -217,7 +217,7 @@ const LATER: &[(&str, &str)] = &[
         "timed out waiting for the condition on configmaps/later",
     ),
     (
-        "kubectl delete cm later & kubectl wait --for=delete cm/later --timeout=10s; wait",
+        "(sleep 2; kubectl delete cm later) & kubectl wait --for=delete cm/later --timeout=10s; wait",
         "(?s)deleted.*configmap/later condition met|configmap/later condition met.*deleted",
     ),
 ];

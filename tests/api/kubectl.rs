@@ -181,9 +181,10 @@ const LINES: &[(&str, &str)] = &[
     ),
     // Refused, and warned of.
     ("kubectl create quota q --hard=pods=1", "not in this version of mk8s"),
+    ("kubectl create ingress i --rule=a.example/=svc:80", "Warning: "),
     (
         "kubectl create cronjob cj --image=x --schedule='* * * * *'",
-        "Warning: ",
+        "^cronjob.batch/cj created$",
     ),
     // Delete.
     ("kubectl delete cm c late", r#"configmap "late" deleted"#),
