@@ -73,15 +73,14 @@ impl Watch {
     /// A server ends watches when it likes: upstream's those that a burst overtakes.
     async fn go_on(&mut self) {
         let last: Value = serde_json::from_slice(&self.last).unwrap_or_default();
-        let query = match last["object"]["metadata"]["resourceVersion"].as_str() {
-            None => self.query.clone(),
-            Some(seen) => {
-                let (path, parameters) = self.query.split_once('?').unwrap();
-                let others = parameters.split('&').filter(|one| !one.starts_with("resourceVersion="));
-                let others: String = others.flat_map(|one| [one, "&"]).collect();
-                format!("{path}?{others}resourceVersion={seen}")
-            }
-        };
+        let (path, parameters) = self.query.split_once('?').unwrap();
+        // Where it began is no place to go on from: it may be as old as what was told last.
+        let others = parameters.split('&').filter(|one| !one.starts_with("resourceVersion="));
+        let others: Vec<&str> = others.collect();
+        let mut query = format!("{path}?{}", others.join("&"));
+        if let Some(seen) = last["object"]["metadata"]["resourceVersion"].as_str() {
+            query += &format!("&resourceVersion={seen}");
+        }
         self.unread.clear();
         self.at = 0;
         self.answer = answer(&mut self.connection, &query).await;

@@ -152,14 +152,6 @@ impl<K: Serialize> Api<K> {
 
     /// # Errors
     /// As [`Self::patch`].
-    pub fn create_subresource(&self, part: &str, name: &str, params: &PostParams, object: &K) -> Answered<'_, K> {
-        self.written(object, |text| {
-            self.requests.create_subresource(part, name, params, text)
-        })
-    }
-
-    /// # Errors
-    /// As [`Self::patch`].
     pub fn replace(&self, name: &str, params: &PostParams, object: &K) -> Answered<'_, K> {
         self.written(object, |text| self.requests.replace(name, params, text))
     }
