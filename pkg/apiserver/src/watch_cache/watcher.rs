@@ -37,7 +37,10 @@ pub struct Watcher {
     cache: Arc<ResourceCache>,
     /// What the keys begin with that are watched.
     prefix: Arc<str>,
+    /// In the index's ring, where a value alone is watched, else in the resource's.
     position: u64,
+    /// Where an index's reader that is behind its ring, which is short, goes on in the resource's.
+    behind: Option<u64>,
     /// Events up to here were seen before the watch began.
     after: u64,
     /// The value of the indexed field that alone is watched.
@@ -45,9 +48,7 @@ pub struct Watcher {
     wake: tokio::sync::watch::Receiver<u64>,
     /// The resource's when the watch began.
     epoch: u64,
-    /// Events older than the index's ring, of whatever value: those before the watch began, or before it fell behind.
-    backlog: Vec<Arc<Event>>,
-    /// All events up to here were taken, or are in the backlog; None in the midst of those of one revision.
+    /// All events up to here were taken; None in the midst of those of one revision.
     complete: Option<u64>,
 }
 
@@ -102,11 +103,10 @@ impl ResourceCache {
                 value: None,
                 wake: self.wake.subscribe(),
                 epoch: state.epoch,
-                backlog: Vec::new(),
+                behind: None,
                 complete: None,
             };
         };
-        let backlog = state.since(position, &prefix).unwrap_or_default();
         // Nothing else looks at a ring that gets no events.
         let now = Instant::now();
         state.indexed.retain(|_, indexed| {
@@ -125,54 +125,60 @@ impl ResourceCache {
             value: Some(value.into()),
             wake: indexed.wake.subscribe(),
             epoch: state.epoch,
-            backlog,
-            complete: Some(state.revision),
+            behind: Some(position).filter(|position| *position < state.ring.end()),
+            complete: Some(after),
         }
-    }
-}
-
-impl State {
-    fn since(&self, position: u64, prefix: &str) -> Option<Vec<Arc<Event>>> {
-        let events = self.ring.from(position, prefix)?;
-        Some(events.map(|(_, event)| event.clone()).collect())
     }
 }
 
 impl Watcher {
     /// Takes what there is, without waiting, into `into`.
     pub fn take(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
-        if !self.backlog.is_empty() {
-            return self.take_backlog(into);
-        }
         self.wake.mark_unchanged();
         let cache = self.cache.clone();
         let state = cache.state.lock();
         if state.epoch != self.epoch {
             return Next::Ended;
         }
-        let ring = match &self.value {
+        let own = match &self.value {
             None => &state.ring,
             Some(value) => match state.indexed.get(value) {
                 Some(indexed) => &indexed.ring,
                 None => return Next::TooOld,
             },
         };
-        let Some(events) = ring.from(self.position, &self.prefix) else {
-            return self.catch_up(&state, ring.end(), into);
+        if self.behind.is_none() && own.from(self.position, &self.prefix).is_none() {
+            self.behind = self.in_resource(&state);
+        }
+        let (ring, from) = match self.behind {
+            Some(behind) => (&state.ring, behind),
+            None => (own, self.position),
+        };
+        let Some(events) = ring.from(from, &self.prefix) else {
+            return Next::TooOld;
         };
         let (before, mut portion) = (into.len(), Portion::WHOLE);
-        let (mut position, mut complete) = (ring.end(), Some(state.revision));
+        let mut reached = from;
+        let mut complete = Some(state.revision);
+        let mut is_all = true;
         for (after, event) in events {
             if !portion.takes(event) {
-                position = self.position;
+                is_all = false;
                 let last = into.last().map_or(0, |last| last.revision);
                 complete = Some(last).filter(|last| *last < event.revision);
                 break;
             }
             into.push(event.clone());
-            self.position = after;
+            reached = after;
         }
-        self.position = position;
+        match (is_all, &mut self.behind) {
+            (true, behind) => {
+                *behind = None;
+                self.position = own.end();
+            }
+            (false, Some(behind)) => *behind = reached,
+            (false, None) => self.position = reached,
+        }
         self.complete = complete;
         drop(state);
         if into.get(before).is_some_and(|first| first.revision <= self.after) {
@@ -182,23 +188,11 @@ impl Watcher {
         Next::Events
     }
 
-    fn take_backlog(&mut self, into: &mut Vec<Arc<Event>>) -> Next {
-        let mut portion = Portion::WHOLE;
-        let count = self.backlog.iter().take_while(|event| portion.takes(event)).count();
-        into.extend(self.backlog.drain(..count));
-        Next::Events
-    }
-
     /// An index's ring is short: what it holds no more, all of the resource's may.
-    fn catch_up(&mut self, state: &State, end: u64, into: &mut Vec<Arc<Event>>) -> Next {
-        let missed = self.value.as_ref().and(self.complete);
-        let missed = missed.filter(|revision| *revision >= state.ring.floor(&self.prefix));
-        let missed = missed.and_then(|revision| state.since(state.ring.position_after(revision), &self.prefix));
-        let Some(missed) = missed else { return Next::TooOld };
-        self.backlog = missed;
-        self.position = end;
-        self.complete = Some(state.revision);
-        self.take_backlog(into)
+    fn in_resource(&self, state: &State) -> Option<u64> {
+        self.value.as_ref()?;
+        let missed = self.complete?;
+        (missed >= state.ring.floor(&self.prefix)).then(|| state.ring.position_after(missed))
     }
 
     /// Waits until there is something to take.
@@ -216,7 +210,7 @@ impl Watcher {
             None => &state.ring,
             Some(value) => &state.indexed.get(value)?.ring,
         };
-        let caught_up = self.backlog.is_empty() && ring.end() == self.position;
+        let caught_up = self.behind.is_none() && ring.end() == self.position;
         caught_up.then(|| self.cache.snapshot_of(&state, "").revision)
     }
 }
