@@ -26,9 +26,14 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
     call.refuse_unsupported()?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let mut warnings = Vec::new();
-    let mut object = decode::object(call, &body, &Expected::row(call), options, &mut warnings)?;
-    check_name(call, &object).map_err(|status| status.warned(&warnings))?;
-    call.row.to_stored(&mut object);
+    let read = |warnings: &mut Vec<String>| {
+        let mut object = decode::object(call, &body, &Expected::row(call), options, warnings)?;
+        check_name(call, &object).map_err(|status| status.warned(warnings))?;
+        call.row.to_stored(&mut object);
+        Ok::<_, Status>(object)
+    };
+    // Another attempt is rare: its object is read again, rather than each first one's copied.
+    let mut first = Some(read(&mut warnings)?);
     let creates = part == Part::Main && call.row.resource.semantics.put_creates;
     // What a PUT of the status says of anything else is looked at by NodeRestriction alone.
     let is_restricted = node::node_name(&call.user).is_some();
@@ -37,11 +42,12 @@ pub async fn update_part(call: &Call, body: Bytes, part: Part) -> Result<Respons
         _ => Reads::Whole,
     };
     let updated = pipeline::update(call, part, reads, options, &mut warnings, |current, _| {
+        let object = first.take().map_or_else(|| read(&mut Vec::new()), Ok)?;
         match &current.object {
             None if creates => may_create(call, &object)?,
             _ => check_version(call, &object, current)?,
         }
-        Ok(object.clone().into())
+        Ok(object.into())
     });
     let updated = updated.await.map_err(|status| status.warned(&warnings))?;
     let Updated { written, created } = updated;
