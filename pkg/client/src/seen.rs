@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::informer::Informer;
 use crate::kind::Kind;
+use crate::subscription::Event;
 
 /// When to look again first; then after as long as has been waited, up to [`LONGEST`].
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -28,6 +29,10 @@ struct Gone {
 struct Written {
     /// The newest revision written.
     revision: u64,
+    /// Those of which no event has told yet.
+    untold: Vec<u64>,
+    /// A reconcile ended because these were missing.
+    waited_for: bool,
     deleted: Vec<Gone>,
     since: Instant,
 }
@@ -50,6 +55,8 @@ impl<Q: Clone + Eq + Hash> Seen<Q> {
         let mut all = self.written.lock();
         let written = all.entry(key.clone()).or_insert_with(|| Written {
             revision: 0,
+            untold: Vec::new(),
+            waited_for: false,
             deleted: Vec::new(),
             since: Instant::now(),
         });
@@ -60,8 +67,48 @@ impl<Q: Clone + Eq + Hash> Seen<Q> {
     /// The API server answered a create, update or patch with an object of this revision.
     pub fn wrote(&self, key: &Q, revision: Option<u64>) {
         if let Some(revision) = revision {
-            self.note(key, |written| written.revision = written.revision.max(revision));
+            self.note(key, |written| {
+                written.revision = written.revision.max(revision);
+                written.untold.push(revision);
+            });
         }
+    }
+
+    /// Whether anything was written for this key since its writes were last found to have come back: their events will bring the key
+    /// back, unless what was made is gone at once.
+    pub fn expects(&self, key: &Q) -> bool {
+        self.written.lock().contains_key(key)
+    }
+
+    /// Whether a reconcile of this key ended because its writes were missing, and none has found them since.
+    pub fn is_waited_for(&self, key: &Q) -> bool {
+        self.written.lock().get(key).is_some_and(|written| written.waited_for)
+    }
+
+    /// Whether an event shows nothing but what this key's last reconcile wrote itself, so that another would find nothing to do. Not
+    /// where a reconcile waits for it.
+    pub fn is_echo<K: Kind>(&self, key: &Q, event: &Event<K>) -> bool {
+        let Event::Applied { new, .. } = event else {
+            return false;
+        };
+        let revision = new
+            .meta()
+            .resource_version
+            .as_deref()
+            .and_then(|text| text.parse::<u64>().ok());
+        let mut all = self.written.lock();
+        let (Some(revision), Some(written)) = (revision, all.get_mut(key)) else {
+            return false;
+        };
+        let is_own = written.untold.contains(&revision);
+        // What is older was overtaken: nothing will tell of it, or it is looked at once more.
+        written.untold.retain(|own| *own > revision);
+        let is_waited_for = written.waited_for;
+        // The objects themselves have come: whoever asks for them now finds them.
+        if !is_waited_for && written.untold.is_empty() && written.deleted.is_empty() {
+            all.remove(key);
+        }
+        is_own && !is_waited_for
     }
 
     /// The API server took the deletion of this object. It has come back when the informer shows the object being deleted,
@@ -96,6 +143,7 @@ impl<Q: Clone + Eq + Hash> Seen<Q> {
             all.remove(key);
             return None;
         }
+        written.waited_for = true;
         Some(waited.clamp(SHORTEST, LONGEST))
     }
 
@@ -107,6 +155,8 @@ impl<Q: Clone + Eq + Hash> Seen<Q> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
@@ -139,6 +189,38 @@ mod tests {
         bench.up_to(9);
         pods.wait_reached(9).await;
         assert_eq!(seen.missing(&KEY, &pods), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_nobody_waits_for_is_an_echo() {
+        let bench = Bench::new();
+        let pods = synced(&bench, 1).await;
+        let seen = Seen::default();
+        let shown = |revision| Event::Applied {
+            old: None,
+            new: Arc::new(object(&pod("a", "1", revision))),
+        };
+        seen.wrote(&KEY, Some(5));
+        seen.wrote(&KEY, Some(6));
+        assert!(seen.expects(&KEY) && !seen.expects(&"d/another"));
+        assert!(!seen.is_echo(&KEY, &shown(4)));
+        assert!(!seen.is_echo(&"d/another", &shown(5)));
+        assert!(!seen.is_echo(&KEY, &Event::Deleted(Arc::new(object(&pod("a", "1", 5))))));
+        assert!(seen.is_echo(&KEY, &shown(5)));
+        assert!(!seen.is_echo(&KEY, &shown(5)), "told twice");
+        // It waits for the other.
+        assert!(!seen.is_waited_for(&KEY));
+        assert_eq!(seen.missing(&KEY, &pods), Some(SHORTEST));
+        assert!(seen.is_waited_for(&KEY));
+        assert!(!seen.is_echo(&KEY, &shown(6)));
+        // What others wrote since is news.
+        seen.wrote(&"d/c", Some(7));
+        assert!(!seen.is_echo(&"d/c", &shown(8)));
+        assert!(!seen.is_echo(&"d/c", &shown(7)));
+        // All has come of which none was waited for.
+        seen.wrote(&"d/b", Some(7));
+        assert!(seen.is_echo(&"d/b", &shown(7)));
+        assert_eq!(seen.missing(&"d/b", &pods), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
-use mk8s_client::{Event, Index, Informer};
+use mk8s_client::{Event, Index, Informer, Seen};
 
 use super::{
-    HEADLESS, addresses, follow, hostname, is_headless, is_managed, is_published, publishes_unready, selected, target,
-    target_port, trigger,
+    ByNumbers, HEADLESS, addresses, follow, hostname, is_headless, is_managed, is_published, publishes_unready,
+    selected, service_ports, target, trigger,
 };
 use crate::context::Context;
 use crate::delete::delete;
@@ -34,6 +34,8 @@ struct Controller {
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
     pods: Index<Pod>,
+    /// Endpoints that were written.
+    seen: Arc<Seen<Key>>,
 }
 
 /// Runs the controller.
@@ -42,23 +44,33 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let pods = index::labels(&ctx.informers.of());
     let mut driver = Driver::new(NAME, &ctx.scope);
     follow(&mut driver, &ctx);
-    driver.watch(&endpoints, |event| match event {
+    let seen = Arc::<Seen<Key>>::default();
+    let written = seen.clone();
+    driver.watch(&endpoints, move |event| match event {
+        // What others write into them stays until something changes of the service, as upstream has it.
+        Event::Applied { old: Some(_), new } => Some(Key::of(&**new))
+            .filter(|key| written.is_waited_for(key))
+            .into_iter()
+            .collect(),
         // At the start: those whose service went meanwhile. Later: those that someone took away.
-        Event::Applied { old: None, new } => vec![Key::of(&**new)],
-        Event::Applied { .. } => Vec::new(),
-        Event::Deleted(old) => vec![Key::of(&**old)],
+        event => vec![Key::of(&**event.object())],
     });
     let controller = Controller {
         ctx,
         services,
         endpoints,
         pods,
+        seen,
     };
     driver.run(WORKERS, controller).await
 }
 
 impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
+        // On the base of an older state it would only be refused. Asked before that state is read.
+        if let Some(later) = self.seen.missing(&key, &self.endpoints) {
+            return Ok(Next::After(later));
+        }
         let known = self.endpoints.get(key.ns(), &key.name);
         let api = self.ctx.api::<Endpoints>(&key.namespace);
         let Some(service) = self.services.get(key.ns(), &key.name) else {
@@ -66,6 +78,7 @@ impl Reconcile for Controller {
             if let Some(ours) = ours {
                 delete(&api, &*ours, DeleteParams::default()).await?;
             }
+            self.seen.forget(&key);
             return Ok(Next::Done);
         };
         if !is_managed(&service) || meta::deleting(&*service) {
@@ -83,7 +96,11 @@ impl Reconcile for Controller {
         };
         match result {
             Err(e) if namespace_terminating(&e) => Ok(Next::Done),
-            result => result.tried(|| format!("write Endpoints {key}")).map(|_| Next::Done),
+            result => {
+                let written = result.tried(|| format!("write Endpoints {key}"))?;
+                self.seen.wrote(&key, written.revision);
+                Ok(Next::Done)
+            }
         }
     }
 }
@@ -119,11 +136,19 @@ fn wanted(service: &Service, pods: &[Arc<Pod>], known: Option<&Endpoints>) -> En
     endpoints
 }
 
+/// Addresses that share their ports.
+#[derive(Default)]
+struct Group {
+    ports: Vec<EndpointPort>,
+    ready: Vec<EndpointAddress>,
+    unready: Vec<EndpointAddress>,
+}
+
 /// Pods with the same ports share a subset. With it, whether some had to be left out.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
-    type Group = (Vec<EndpointPort>, Vec<EndpointAddress>, Vec<EndpointAddress>);
     let unready_too = publishes_unready(service);
-    let mut groups: Vec<Group> = Vec::new();
+    let has_ports = service_ports(service).next().is_some();
+    let mut groups = ByNumbers::new(service);
     let (mut count, mut truncated) = (0, false);
     // Ready ones first, should there be too many.
     let (ready, unready): (Vec<_>, Vec<_>) = pods
@@ -133,13 +158,11 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
     let ready_count = ready.len();
     for (at, pod) in ready.into_iter().chain(unready).enumerate() {
         let Some(address) = address(service, pod) else { continue };
-        let ports = ports(service, pod);
-        let has_ports = service
-            .spec
-            .as_ref()
-            .and_then(|s| s.ports.as_ref())
-            .is_some_and(|p| !p.is_empty());
-        if ports.is_empty() && has_ports {
+        let group = groups.of(pod, |ports| Group {
+            ports: sorted_ports(ports),
+            ..Group::default()
+        });
+        if group.ports.is_empty() && has_ports {
             continue;
         }
         if count == MAX_ADDRESSES {
@@ -147,15 +170,10 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
             break;
         }
         count += 1;
-        let known = groups.iter().rposition(|group| group.0 == ports);
-        let of = known.unwrap_or(groups.len());
-        if known.is_none() {
-            groups.push((ports, Vec::new(), Vec::new()));
-        }
         if at < ready_count {
-            groups[of].1.push(address)
+            group.ready.push(address)
         } else {
-            groups[of].2.push(address)
+            group.unready.push(address)
         }
     }
     let sorted = |mut all: Vec<EndpointAddress>| {
@@ -163,38 +181,29 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
         (!all.is_empty()).then_some(all)
     };
     let mut subsets: Vec<EndpointSubset> = groups
-        .into_iter()
-        .map(|(ports, ready, unready)| EndpointSubset {
-            addresses: sorted(ready),
-            not_ready_addresses: sorted(unready),
-            ports: (!ports.is_empty()).then_some(ports),
+        .into_groups()
+        .filter(|group| !group.ready.is_empty() || !group.unready.is_empty())
+        .map(|group| EndpointSubset {
+            addresses: sorted(group.ready),
+            not_ready_addresses: sorted(group.unready),
+            ports: (!group.ports.is_empty()).then_some(group.ports),
         })
         .collect();
-    subsets.sort_by_key(|s| {
-        s.addresses
-            .iter()
-            .chain(&s.not_ready_addresses)
-            .flatten()
-            .next()
-            .map(|a| a.ip.clone())
+    subsets.sort_by_cached_key(|s| {
+        let mut addresses = s.addresses.iter().chain(&s.not_ready_addresses).flatten();
+        addresses.next().map(|a| a.ip.clone())
     });
     (subsets, truncated)
 }
 
-fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
-    let spec = service.spec.as_ref();
-    let mut ports: Vec<EndpointPort> = spec
-        .into_iter()
-        .flat_map(|s| s.ports.iter().flatten())
-        .filter_map(|port| {
-            Some(EndpointPort {
-                name: port.name.clone().filter(|n| !n.is_empty()),
-                port: target_port(pod, port)?,
-                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
-                app_protocol: port.app_protocol.clone(),
-            })
-        })
-        .collect();
+fn sorted_ports(ports: &mut dyn Iterator<Item = (&ServicePort, i32)>) -> Vec<EndpointPort> {
+    let ports = ports.map(|(port, number)| EndpointPort {
+        name: port.name.clone().filter(|n| !n.is_empty()),
+        port: number,
+        protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+        app_protocol: port.app_protocol.clone(),
+    });
+    let mut ports: Vec<_> = ports.collect();
     ports.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
     ports
 }

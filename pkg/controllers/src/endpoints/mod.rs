@@ -111,6 +111,52 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     }
 }
 
+fn service_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    service.spec.iter().flat_map(|spec| spec.ports.iter().flatten())
+}
+
+/// Pods' endpoints by the numbers that the service's ports have on them. As a rule all pods have the same.
+pub struct ByNumbers<'a, G> {
+    service: &'a Service,
+    groups: Vec<(Vec<Option<i32>>, G)>,
+}
+
+impl<'a, G> ByNumbers<'a, G> {
+    /// No pods yet.
+    pub fn new(service: &'a Service) -> Self {
+        let groups = Vec::new();
+        ByNumbers { service, groups }
+    }
+
+    /// The pod's group; `begin` makes one of the ports behind which there is a number, and those.
+    pub fn of(
+        &mut self,
+        pod: &Pod,
+        begin: impl FnOnce(&mut dyn Iterator<Item = (&'a ServicePort, i32)>) -> G,
+    ) -> &mut G {
+        let service = self.service;
+        let numbers = || service_ports(service).map(|port| target_port(pod, port));
+        let known = self
+            .groups
+            .iter()
+            .position(|(own, _)| numbers().eq(own.iter().copied()));
+        let at = known.unwrap_or_else(|| {
+            let mut ports = service_ports(service)
+                .zip(numbers())
+                .filter_map(|(port, number)| Some((port, number?)));
+            let group = begin(&mut ports);
+            self.groups.push((numbers().collect(), group));
+            self.groups.len() - 1
+        });
+        &mut self.groups[at].1
+    }
+
+    /// All groups.
+    pub fn into_groups(self) -> impl Iterator<Item = G> {
+        self.groups.into_iter().map(|(_, group)| group)
+    }
+}
+
 fn named_port(container: &Container, name: &str, protocol: &str) -> Option<i32> {
     container
         .ports

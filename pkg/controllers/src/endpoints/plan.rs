@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::topology::is_auto;
-use super::{HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target, target_port};
+use super::{ByNumbers, HEADLESS, addresses, hostname, is_headless, is_published, publishes_unready, target};
 use crate::{meta, pod};
 
 /// Names the service that a slice belongs to.
@@ -144,42 +144,25 @@ fn families(service: &Service) -> Vec<&'static str> {
 }
 
 fn groups(service: &Service, pods: &[Arc<Pod>], family: &str, zone_of: &impl Fn(&str) -> Zoned) -> Vec<Group> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    // As a rule all pods have the same.
-    let mut known: Option<(Vec<EndpointPort>, String)> = None;
+    let mut groups = ByNumbers::new(service);
     for pod in pods.iter().filter(|p| is_published(p, true)) {
-        let Some(endpoint) = endpoint(service, pod, family, zone_of) else {
-            continue;
-        };
-        let ports = ports(service, pod);
-        let (ports, key) = match known.take().filter(|(same, _)| *same == ports) {
-            Some(known) => known,
-            None => {
-                let key = ports_key(&ports);
-                (ports, key)
-            }
-        };
-        let group = groups.entry(key.clone());
-        let group = group.or_insert_with(|| Group::new(family, ports.clone()));
-        group.endpoints.push(endpoint);
-        known = Some((ports, key));
+        if let Some(endpoint) = endpoint(service, pod, family, zone_of) {
+            let group = groups.of(pod, |ports| Group::new(family, ports.map(endpoint_port).collect()));
+            group.endpoints.push(endpoint);
+        }
     }
-    groups.into_values().collect()
+    let mut groups: Vec<Group> = groups.into_groups().collect();
+    groups.sort_by_cached_key(|group| ports_key(&group.ports));
+    groups
 }
 
-fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
-    let spec = service.spec.as_ref();
-    spec.into_iter()
-        .flat_map(|s| s.ports.iter().flatten())
-        .filter_map(|port| {
-            Some(EndpointPort {
-                name: Some(port.name.clone().unwrap_or_default()),
-                port: Some(target_port(pod, port)?),
-                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
-                app_protocol: port.app_protocol.clone(),
-            })
-        })
-        .collect()
+fn endpoint_port((port, number): (&ServicePort, i32)) -> EndpointPort {
+    EndpointPort {
+        name: Some(port.name.clone().unwrap_or_default()),
+        port: Some(number),
+        protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+        app_protocol: port.app_protocol.clone(),
+    }
 }
 
 /// Equal for equal ports, in whatever order.
@@ -261,37 +244,8 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
         endpoints,
     } = group;
     let empty_wanted = endpoints.is_empty();
-    let mut missing: HashMap<String, (usize, Endpoint)> = endpoints
-        .into_iter()
-        .enumerate()
-        .map(|(at, e)| (identity(&e).into_owned(), (at, e)))
-        .collect();
-    let mut kept: Vec<(EndpointSlice, bool)> = Vec::new();
-    for slice in slices {
-        let endpoints = slice.endpoints.iter().filter_map(|e| {
-            let (_, mut next) = missing.remove(&*identity(e))?;
-            if frame.keeps_hints && next.conditions.as_ref().and_then(|c| c.ready) == Some(true) {
-                next.hints.clone_from(&e.hints);
-            }
-            Some(next)
-        });
-        let mut next = EndpointSlice {
-            endpoints: endpoints.collect(),
-            metadata: slice.metadata.clone(),
-            address_type: slice.address_type.clone(),
-            ports: slice.ports.clone(),
-        };
-        next.metadata.labels = Some(frame.labels.clone());
-        next.metadata.owner_references = Some(vec![frame.owner.clone()]);
-        if frame.annotations.is_some() {
-            next.metadata.annotations.clone_from(&frame.annotations);
-        }
-        let changed = next != *slice;
-        kept.push((next, changed));
-    }
-    let mut missing: Vec<(usize, Endpoint)> = missing.into_values().collect();
-    missing.sort_by_key(|(at, _)| *at);
-    let missing = spread_over(&mut kept, missing.into_iter().map(|(_, e)| e).collect());
+    let (mut kept, missing) = place(frame, endpoints, &slices);
+    let missing = spread_over(&mut kept, missing);
     let mut placeholder = false;
     for (slice, changed) in kept {
         if slice.endpoints.is_empty() && (!empty_wanted || placeholder) {
@@ -311,6 +265,51 @@ fn fill(frame: &Frame, group: Group, slices: Vec<&EndpointSlice>, changes: &mut 
     for chunk in missing.chunks(MAX_PER_SLICE) {
         changes.create.push(new_slice(frame, &family, &ports, chunk.to_vec()));
     }
+}
+
+/// The slices with what their endpoints are now, and whether that changes them; and the endpoints that are in none.
+fn place(
+    frame: &Frame,
+    endpoints: Vec<Endpoint>,
+    slices: &[&EndpointSlice],
+) -> (Vec<(EndpointSlice, bool)>, Vec<Endpoint>) {
+    let places = slices.iter().enumerate().flat_map(|(of, slice)| {
+        let endpoints = slice.endpoints.iter().enumerate();
+        endpoints.map(move |(at, endpoint)| (identity(endpoint), (of, at)))
+    });
+    // The first place of one that is in several: it was put there before.
+    let mut known: HashMap<Cow<'_, str>, (usize, usize)> = HashMap::new();
+    for (identity, place) in places {
+        known.entry(identity).or_insert(place);
+    }
+    let mut placed: Vec<Vec<Option<Endpoint>>> = slices.iter().map(|slice| vec![None; slice.endpoints.len()]).collect();
+    let mut missing = Vec::new();
+    for mut endpoint in endpoints {
+        let Some((of, at)) = known.get(&identity(&endpoint)).copied() else {
+            missing.push(endpoint);
+            continue;
+        };
+        if frame.keeps_hints && endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(true) {
+            endpoint.hints.clone_from(&slices[of].endpoints[at].hints);
+        }
+        placed[of][at] = Some(endpoint);
+    }
+    let kept = slices.iter().zip(placed).map(|(slice, placed)| {
+        let mut next = EndpointSlice {
+            endpoints: placed.into_iter().flatten().collect(),
+            metadata: slice.metadata.clone(),
+            address_type: slice.address_type.clone(),
+            ports: slice.ports.clone(),
+        };
+        next.metadata.labels = Some(frame.labels.clone());
+        next.metadata.owner_references = Some(vec![frame.owner.clone()]);
+        if frame.annotations.is_some() {
+            next.metadata.annotations.clone_from(&frame.annotations);
+        }
+        let changed = next != **slice;
+        (next, changed)
+    });
+    (kept.collect(), missing)
 }
 
 /// Puts endpoints into slices that have room: first into those that change anyway; then, if one takes all the rest, into that. Returns those

@@ -34,7 +34,7 @@ struct Controller {
     slices: Index<EndpointSlice>,
     all_slices: Informer<EndpointSlice>,
     /// Slices that were written.
-    seen: Seen<Key>,
+    seen: Arc<Seen<Key>>,
     /// What the zones are worth.
     ratios: Arc<Mutex<Ratios>>,
     /// What was told of each Service that is shared out among zones.
@@ -52,12 +52,21 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     let mut driver = Driver::new(NAME, &ctx.scope);
     follow(&mut driver, &ctx);
-    driver.watch(&all_slices, |event| {
+    let seen = Arc::<Seen<Key>>::default();
+    let written = seen.clone();
+    driver.watch(&all_slices, move |event| {
         let before = match event {
             Event::Applied { old: Some(old), .. } => service_of(old, MANAGER),
             _ => None,
         };
-        before.into_iter().chain(service_of(event.object(), MANAGER)).collect()
+        let now = service_of(event.object(), MANAGER);
+        if before.is_none() || before == now {
+            return now
+                .filter(|service| !written.is_echo(service, event))
+                .into_iter()
+                .collect();
+        }
+        before.into_iter().chain(now).collect()
     });
     let parts = Arc::<Mutex<Ratios>>::default();
     follow_nodes(&mut driver, &ctx, &parts);
@@ -69,7 +78,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         pods,
         slices,
         all_slices,
-        seen: Seen::default(),
+        seen,
         ratios: parts,
         told: Mutex::default(),
         recorder,

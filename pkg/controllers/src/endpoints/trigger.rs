@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::plan::Changes;
@@ -29,8 +29,6 @@ pub fn on_slices(changes: &mut Changes, service: &Service, pods: &[Arc<Pod>], ex
     if changes.create.is_empty() && changes.update.is_empty() {
         return;
     }
-    let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
-    let part = |endpoint: &Endpoint| (endpoint.addresses.clone(), endpoint.conditions.clone());
     let before: HashMap<_, _> = existing
         .iter()
         .flat_map(|slice| &slice.endpoints)
@@ -44,14 +42,24 @@ pub fn on_slices(changes: &mut Changes, service: &Service, pods: &[Arc<Pod>], ex
         .flat_map(|slice| &slice.endpoints);
     let changed = written.filter_map(|endpoint| {
         let uid = uid(endpoint)?;
-        let news = before.get(&uid) != Some(&part(endpoint));
-        news.then(|| changed_at(pods.get(uid.as_str())?)).flatten()
+        let news = before.get(uid) != Some(&part(endpoint));
+        news.then(|| changed_at(pods.get(uid)?)).flatten()
     });
     let began = existing.is_empty().then(|| meta::created(service));
     let time = changed.chain(began).min();
     for slice in changes.create.iter_mut().chain(&mut changes.update) {
         put(&mut slice.metadata, time);
     }
+}
+
+/// The pod of an endpoint.
+fn uid(endpoint: &Endpoint) -> Option<&str> {
+    endpoint.target_ref.as_ref()?.uid.as_deref()
+}
+
+/// What of an endpoint its pod changes.
+fn part(endpoint: &Endpoint) -> (&[String], Option<&EndpointConditions>) {
+    (&endpoint.addresses, endpoint.conditions.as_ref())
 }
 
 /// The same of an Endpoints object that is written in the place of `before`.
@@ -68,14 +76,14 @@ pub fn on_endpoints(next: &mut Endpoints, service: &Service, pods: &[Arc<Pod>], 
 }
 
 /// Which pods are shown, and whether as ready.
-fn shown(endpoints: &Endpoints) -> HashMap<String, bool> {
+fn shown(endpoints: &Endpoints) -> HashMap<&str, bool> {
     let mut shown = HashMap::new();
     for subset in endpoints.subsets.iter().flatten() {
         for (addresses, ready) in [(&subset.addresses, true), (&subset.not_ready_addresses, false)] {
             let uids = addresses
                 .iter()
                 .flatten()
-                .filter_map(|address| address.target_ref.as_ref()?.uid.clone());
+                .filter_map(|address| address.target_ref.as_ref()?.uid.as_deref());
             shown.extend(uids.map(|uid| (uid, ready)));
         }
     }
