@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
-use mk8s_client::{Event, EventRecorder, Index, Informer};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 
 use crate::adoption::{self, manager};
 use crate::context::Context;
@@ -37,6 +37,8 @@ struct Controller {
     deployments: Informer<Deployment>,
     sets: Index<ReplicaSet>,
     pods: Index<Pod>,
+    /// Statuses that were written.
+    statuses: Arc<Seen<Key>>,
     recorder: EventRecorder,
 }
 
@@ -46,9 +48,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (all_sets, all_pods) = (ctx.informers.of::<ReplicaSet>(), ctx.informers.of::<Pod>());
     let (sets, pods) = (index::owner(&all_sets), index::owner(&all_pods));
     let mut driver = Driver::new(NAME, &ctx.scope);
-    driver.watch(&deployments, |event| match event {
-        Event::Applied { new, .. } => vec![Key::of(&**new)],
-        Event::Deleted(_) => Vec::new(),
+    let statuses = Arc::<Seen<Key>>::default();
+    let written = statuses.clone();
+    driver.watch(&deployments, move |event| {
+        let key = Key::of(&**event.object());
+        Some(key)
+            .filter(|key| !written.is_echo(key, event))
+            .into_iter()
+            .collect()
     });
     driver.watch(&all_sets, {
         let in_namespace = index::namespace(&deployments);
@@ -64,6 +71,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         deployments,
         sets,
         pods,
+        statuses,
         recorder,
     };
     driver.run(WORKERS, controller).await
@@ -108,6 +116,7 @@ fn pod_event(event: &Event<Pod>, deployments: &Informer<Deployment>, sets: &Info
 impl Reconcile for Controller {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(deployment) = self.deployments.get(key.ns(), &key.name) else {
+            self.statuses.forget(&key);
             return Ok(Next::Done);
         };
         let Some(spec) = &deployment.spec else {
@@ -142,6 +151,7 @@ impl Reconcile for Controller {
         let mut rollout = Rollout {
             controller: self,
             deployment: (*deployment).clone(),
+            annotated: false,
             sets: Sets::new(&deployment, claimed),
             key,
         };
@@ -164,6 +174,8 @@ struct Rollout<'a> {
     controller: &'a Controller,
     key: Key,
     deployment: Deployment,
+    /// Has an annotation that is not written yet.
+    annotated: bool,
     sets: Sets,
 }
 
@@ -288,7 +300,7 @@ impl Rollout<'_> {
             let reached = meta::annotation(&*self.sets.all[at], revision::REVISION)
                 .unwrap_or_default()
                 .to_owned();
-            self.remember_revision(&reached).await?;
+            self.remember_revision(&reached);
             let text = format!("Found new replica set {:?}", meta::name(&*self.sets.all[at]));
             progress::note_found(&mut self.deployment, &text);
             return Ok(());
@@ -313,7 +325,8 @@ impl Rollout<'_> {
                 }
                 let text = format!("Created new replica set {name:?}");
                 progress::note(&mut self.deployment, "True", "NewReplicaSetCreated", &text);
-                self.remember_revision(&revision.to_string()).await
+                self.remember_revision(&revision.to_string());
+                Ok(())
             }
             Err(error) if code(&error) == Some(409) => self.name_taken(&name).await,
             Err(error) if namespace_terminating(&error) => Ok(()),
@@ -396,21 +409,13 @@ impl Rollout<'_> {
         set
     }
 
-    async fn remember_revision(&mut self, revision: &str) -> Result<(), Error> {
+    /// Written with the status, where this run ends: a change of annotations alone would be another generation.
+    fn remember_revision(&mut self, revision: &str) {
         if revision.is_empty() || meta::annotation(&self.deployment, revision::REVISION) == Some(revision) {
-            return Ok(());
+            return;
         }
-        let status = self.deployment.status.clone();
         meta::set_annotation(&mut self.deployment.metadata, revision::REVISION, revision);
-        let api = self.controller.ctx.api::<Deployment>(&self.key.namespace);
-        // With its status, as upstream: a change of annotations alone would be another generation.
-        let updated = api
-            .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
-            .await
-            .and_then(|updated| updated.object())
-            .tried(|| format!("annotate Deployment {} with its revision", self.key))?;
-        self.deployment = Deployment { status, ..updated };
-        Ok(())
+        self.annotated = true;
     }
 
     async fn replace(&self, set: &ReplicaSet) -> Result<ReplicaSet, Error> {
@@ -475,7 +480,7 @@ impl Rollout<'_> {
             .get(self.key.ns(), &self.key.name)
             .and_then(|d| d.status.clone());
         let unchanged = known.as_ref() == Some(&status);
-        if unchanged && (!noted || self.deployment.status == known) {
+        if unchanged && !self.annotated && (!noted || self.deployment.status == known) {
             return Ok(());
         }
         self.deployment.status = Some(status);
@@ -483,10 +488,11 @@ impl Rollout<'_> {
         let updated = api
             .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
             .await
-            .and_then(|updated| updated.object())
             .tried_if_exists(|| format!("update status of Deployment {}", self.key))?;
-        if let Some(updated) = updated {
-            self.deployment = updated;
+        self.annotated = false;
+        if let Some(revision) = updated.and_then(|updated| updated.revision) {
+            self.controller.statuses.wrote(&self.key, Some(revision));
+            self.deployment.metadata.resource_version = Some(revision.to_string());
         }
         Ok(())
     }

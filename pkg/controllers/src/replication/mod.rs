@@ -8,6 +8,7 @@ mod status;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,6 +28,8 @@ use crate::{index, pod};
 pub use set::Set;
 
 const WORKERS: usize = 5;
+/// When pods are counted again if no event of those that were made or deleted causes it sooner: what came and went at once causes none.
+const RECOUNT: Duration = Duration::from_secs(1);
 
 struct Controller<S> {
     ctx: Context,
@@ -37,6 +40,8 @@ struct Controller<S> {
     pods: Index<Pod>,
     /// Pods that were made or deleted.
     seen: Seen<Key>,
+    /// Statuses that were written.
+    statuses: Arc<Seen<Key>>,
     /// Of the sets that wait because their pods failed.
     rounds: Mutex<HashMap<Key, Round>>,
     recorder: EventRecorder,
@@ -52,7 +57,15 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
     let mut driver = Driver::new(S::CONTROLLER, &ctx.scope);
 
     // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
-    driver.watch(&sets, |event| vec![Key::of(&**event.object())]);
+    let statuses = Arc::<Seen<Key>>::default();
+    let written = statuses.clone();
+    driver.watch(&sets, move |event| {
+        let key = Key::of(&**event.object());
+        Some(key)
+            .filter(|key| !written.is_echo(key, event))
+            .into_iter()
+            .collect()
+    });
     driver.watch(&all_pods, {
         let in_namespace = index::namespace(&sets);
         move |event| pod_event(event, &in_namespace)
@@ -66,6 +79,7 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
         all_pods,
         pods,
         seen: Seen::default(),
+        statuses,
         rounds: Mutex::default(),
         recorder,
         pauses,
@@ -98,6 +112,7 @@ impl<S: Set> Reconcile for Controller<S> {
     async fn reconcile(&self, key: Key) -> Result<Next, Error> {
         let Some(set) = self.sets.get(key.ns(), &key.name) else {
             self.seen.forget(&key);
+            self.statuses.forget(&key);
             self.rounds.lock().remove(&key);
             return Ok(Next::Done);
         };
@@ -105,9 +120,10 @@ impl<S: Set> Reconcile for Controller<S> {
             return Ok(Next::Done);
         };
         let selector = meta::selector(&asked)?;
-        // Until what was written last has come back, what there is can't be counted.
-        let missing = self.seen.missing(&key, &self.all_pods);
-
+        // Until what was written last has come back, what there is can't be counted, nor told.
+        if let Some(later) = self.seen.missing(&key, &self.all_pods) {
+            return Ok(Next::After(later));
+        }
         let mut candidates = self.pods.get(meta::uid(&*set));
         let required = asked.match_labels.unwrap_or_default();
         candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
@@ -127,27 +143,32 @@ impl<S: Set> Reconcile for Controller<S> {
             now,
         );
         let (mut failure, mut paused) = (None, Next::Done);
-        if missing.is_none() && !meta::deleting(&*set) {
+        if !meta::deleting(&*set) {
             match self.manage(&key, &set, &active, pause).await {
                 Ok(next) => paused = next,
                 Err(error) => failure = Some(error),
             }
         }
+        if failure.is_none() && self.seen.expects(&key) {
+            return Ok(paused.sooner(Next::After(RECOUNT)));
+        }
         let status = status::status(&*set, &claimed, failure.as_ref(), active.len(), now);
         if set.status() != status {
             let mut update = (*set).clone();
             update.set_status(status);
-            self.ctx
+            let written = self
+                .ctx
                 .api::<S>(&key.namespace)
                 .replace_status(&key.name, &PostParams::default(), &update)
                 .await
                 .tried_if_exists(|| format!("update status of {} {key}", S::kind(&())))?;
+            self.statuses.wrote(&key, written.and_then(|written| written.revision));
         }
         if let Some(error) = failure {
             return Err(error);
         }
         let next = status::next_availability(&active, set.min_ready_seconds(), now);
-        Ok(next.sooner(paused).sooner(missing.map_or(Next::Done, Next::After)))
+        Ok(next.sooner(paused))
     }
 }
 
