@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(1000);
+/// Delays come from users' objects too, and a clock knows no time that is as far as a number can say.
+const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Label = [(&'static str, &'static str); 1];
 type Durations = Family<Label, Histogram, fn() -> Histogram>;
@@ -197,13 +199,18 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
-    /// Queues a key when `delay` is over, or before: one that waits already is queued once, at the earlier of both times.
+    /// Queues a key when `delay` is over, in a year at most, or before: one that waits already is queued once, at the earlier of
+    /// both times.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
         let Inner { state, notify, .. } = &*self.inner;
-        if state.lock().delayed.insert(key, Instant::now() + delay) {
+        if state
+            .lock()
+            .delayed
+            .insert(key, Instant::now() + delay.min(LONGEST_DELAY))
+        {
             // A waiting worker may have to wake earlier than it planned.
             notify.notify_one();
         }
@@ -368,6 +375,15 @@ mod tests {
         queue.done(&"a");
         let again = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
         assert!(again.is_err(), "it came again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_that_no_clock_can_count_is_a_year() {
+        let queue = WorkQueue::new("test");
+        let start = Instant::now();
+        queue.add_after("a", Duration::MAX);
+        assert_eq!(queue.next().await, "a");
+        assert_eq!(start.elapsed().as_secs(), LONGEST_DELAY.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

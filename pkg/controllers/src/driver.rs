@@ -30,7 +30,7 @@ use crate::meta::Key;
 pub enum Next {
     /// At the next event.
     Done,
-    /// After this time, at the latest.
+    /// After this time, at the latest; it may be any.
     After(Duration),
 }
 
@@ -192,16 +192,19 @@ where
                 () = token.cancelled() => return,
                 key = self.queue.next() => key,
             };
-            let reconciled = AssertUnwindSafe(self.controller.reconcile(key.clone()));
-            match reconciled.catch_unwind().await {
-                Ok(Ok(next)) => self.settled(&key, next),
-                Ok(Err(error)) => self.failed(&key, &error),
-                Err(panic) => {
-                    let cause = job::record_panic(self.name, panic.as_ref());
-                    self.failed(&key, &Error::Panicked(cause));
-                }
+            let reconciled = AssertUnwindSafe(self.reconcile(&key)).catch_unwind().await;
+            if let Err(panic) = reconciled {
+                let cause = job::record_panic(self.name, panic.as_ref());
+                self.failed(&key, &Error::Panicked(cause));
             }
             self.queue.done(&key);
+        }
+    }
+
+    async fn reconcile(&self, key: &Q) {
+        match self.controller.reconcile(key.clone()).await {
+            Ok(next) => self.settled(key, next),
+            Err(error) => self.failed(key, &error),
         }
     }
 
@@ -241,7 +244,7 @@ mod tests {
                 "no plan for it"
             );
             let _ = self.done.send(key);
-            Ok(Next::Done)
+            Ok(Next::After(Duration::MAX))
         }
     }
 

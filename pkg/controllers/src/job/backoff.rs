@@ -69,7 +69,7 @@ pub fn finished_at(pod: &Pod) -> Timestamp {
     }
     if let Some(at) = &pod.metadata.deletion_timestamp {
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-        return Timestamp::from_second(at.0.as_second() - grace).unwrap_or(at.0);
+        return Timestamp::from_second(at.0.as_second().saturating_sub(grace)).unwrap_or(at.0);
     }
     meta::created(pod)
 }
