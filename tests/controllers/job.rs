@@ -118,6 +118,29 @@ async fn jobs_rest_while_they_are_suspended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_pods_cannot_be_made_ends_in_time() {
+    let cluster = Cluster::start().await;
+    cluster.takes_pods("default").await;
+    // Its tries are five seconds apart by then.
+    let mut template = template("refused", "run");
+    template["spec"]["priorityClassName"] = json!("none-such");
+    template["spec"]["restartPolicy"] = json!("Never");
+    let job = json!({"metadata": {"name": "refused"}, "spec": {"activeDeadlineSeconds": 6, "template": template}});
+    cluster.create::<Job>("default", job).await;
+    tells(&cluster, "refused", "FailedCreate").await;
+    until(&cluster, "refused", "is too late", |status| {
+        conditions(status) == ["FailureTarget DeadlineExceeded", "Failed DeadlineExceeded"]
+    })
+    .await;
+    let job = cluster.api::<Job>("default").get("refused").await.unwrap();
+    let status = job.status.unwrap();
+    let ended = status.conditions.unwrap()[0].last_transition_time.clone().unwrap().0;
+    let took = ended.duration_since(status.start_time.unwrap().0);
+    assert!(took.as_secs() < 9, "{took:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_decide_what_a_failure_is() {
     let cluster = Cluster::start().await;
     cluster.takes_pods("default").await;

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
-const LAST_RETRY: Duration = Duration::from_secs(1000);
+const LONGEST_RETRY: Duration = Duration::from_secs(1000);
 /// Delays come from users' objects too, and a clock knows no time that is as far as a number can say.
 const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -98,6 +98,7 @@ struct State<K> {
     working: HashMap<K, Instant>,
     delayed: Delayed<K>,
     failures: HashMap<K, u32>,
+    longest_retry: Duration,
 }
 
 /// Keys that wait for a time, each for one: a key that keeps failing while events keep naming it would otherwise wait for one time
@@ -181,6 +182,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             working: HashMap::new(),
             delayed: Delayed::new(),
             failures: HashMap::new(),
+            longest_retry: LONGEST_RETRY,
         };
         WorkQueue {
             inner: Arc::new(Inner {
@@ -189,6 +191,11 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 metrics: Metrics::of(name),
             }),
         }
+    }
+
+    /// Has what failed come back within this time, instead of 1 000 s.
+    pub fn retry_within(&self, longest: Duration) {
+        self.inner.state.lock().longest_retry = longest;
     }
 
     /// Queues a key now; one that is queued already stays where it is, one that is worked on follows when that is done.
@@ -216,18 +223,19 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
-    /// Queues a key that failed: after 5 ms, then twice as long each time, at most 1 000 s.
+    /// Queues a key that failed: after 5 ms, then twice as long each time, at most 1 000 s or what [`WorkQueue::retry_within`] says.
     pub fn add_rate_limited(&self, key: K) {
         self.inner.metrics.retries.inc();
-        let failures = {
+        let (failures, longest) = {
             let mut state = self.inner.state.lock();
+            let longest = state.longest_retry;
             let failures = state.failures.entry(key.clone()).or_insert(0);
             *failures += 1;
-            *failures - 1
+            (*failures - 1, longest)
         };
         let delay = FIRST_RETRY
             .saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX))
-            .min(LAST_RETRY);
+            .min(longest);
         self.add_after(key, delay);
     }
 

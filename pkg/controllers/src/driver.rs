@@ -42,11 +42,19 @@ impl Next {
             (Next::Done, next) | (next, Next::Done) => next,
         }
     }
+
+    /// The outcome of a reconciliation whose key is to be looked at by then whether or not it failed.
+    pub fn even_if(self, done: Result<(), Error>) -> Result<Next, Error> {
+        match done {
+            Ok(()) => Ok(self),
+            Err(error) => Err(error.due(self)),
+        }
+    }
 }
 
 /// What a controller does about a key: reads, plans, acts. It may be asked again at any time, and asks for no more than a look later.
 pub trait Reconcile<Q = Key>: Send + Sync + 'static {
-    /// An error brings the key back with back-off.
+    /// An error brings the key back with back-off, or when the error says that it is due.
     fn reconcile(&self, key: Q) -> impl Future<Output = Result<Next, Error>> + Send;
 }
 
@@ -195,7 +203,7 @@ where
             let reconciled = AssertUnwindSafe(self.reconcile(&key)).catch_unwind().await;
             if let Err(panic) = reconciled {
                 let cause = job::record_panic(self.name, panic.as_ref());
-                self.failed(&key, &Error::Panicked(cause));
+                self.failed(&key, Error::Panicked(cause));
             }
             self.queue.done(&key);
         }
@@ -203,31 +211,38 @@ where
 
     async fn reconcile(&self, key: &Q) {
         match self.controller.reconcile(key.clone()).await {
-            Ok(next) => self.settled(key, next),
-            Err(error) => self.failed(key, &error),
+            Ok(next) => {
+                self.queue.forget(key);
+                self.come_back(key, next);
+            }
+            Err(error) => self.failed(key, error),
         }
     }
 
-    fn settled(&self, key: &Q, next: Next) {
-        self.queue.forget(key);
+    fn come_back(&self, key: &Q, next: Next) {
         if let Next::After(delay) = next {
             self.queue.add_after(key.clone(), delay);
         }
     }
 
-    fn failed(&self, key: &Q, error: &Error) {
+    fn failed(&self, key: &Q, error: Error) {
+        let (error, next) = error.apart();
         if error.is_conflict() {
             tracing::debug!(controller = self.name, %key, %error, "conflict, retried");
         } else {
             tracing::warn!(controller = self.name, %key, %error, "reconcile failed");
         }
         self.queue.add_rate_limited(key.clone());
+        self.come_back(key, next);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -294,6 +309,33 @@ mod tests {
         assert_eq!(written_by_a_scope_that_ends(Duration::from_secs(1)).await, 2);
         // What takes longer than there is time for is dropped.
         assert_eq!(written_by_a_scope_that_ends(Duration::from_secs(30)).await, 1);
+    }
+
+    /// Fails always, and has something to do every half minute.
+    struct Fails(tokio::sync::mpsc::UnboundedSender<Instant>);
+
+    impl Reconcile<u32> for Fails {
+        async fn reconcile(&self, _: u32) -> Result<Next, Error> {
+            let _ = self.0.send(Instant::now());
+            Next::After(Duration::from_secs(30)).even_if(Err(Error::Invalid("never".to_owned())))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_looked_at_when_it_is_due_nevertheless() {
+        let driver = Driver::new("failing-controller", &scope());
+        driver.queue.add(1);
+        let (tried, mut tries) = tokio::sync::mpsc::unbounded_channel();
+        tokio::select! {
+            ended = driver.run(1, Fails(tried)) => panic!("{ended:?}"),
+            () = tokio::time::sleep(Duration::from_secs(3600)) => {}
+        }
+        let mut last = tries.recv().await.unwrap();
+        for _ in 0..120 {
+            let next = tries.recv().await.unwrap();
+            assert!(next - last < Duration::from_secs(31), "{:?}", next - last);
+            last = next;
+        }
     }
 
     #[tokio::test]

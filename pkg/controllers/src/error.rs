@@ -1,5 +1,9 @@
 //! What can go wrong in a controller: almost always a request that was refused.
 
+use std::time::Duration;
+
+use crate::driver::Next;
+
 /// A failed step, with what was tried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,6 +22,14 @@ pub enum Error {
     /// A reconciliation panicked.
     #[error("it panicked: {0}")]
     Panicked(String),
+    /// A step failed, and its key is to be looked at within this time even if the step is tried again later than that.
+    #[error("{failure}")]
+    Due {
+        /// At the latest.
+        within: Duration,
+        /// What failed.
+        failure: Box<Error>,
+    },
     /// A part of a controller that runs as long as it is gone.
     #[error("its {part} ended: {}", ended.as_ref().map_or("it returned".into(), ToString::to_string))]
     Ended {
@@ -30,6 +42,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same, of a key that is to be looked at by `next` in any case.
+    pub fn due(self, next: Next) -> Error {
+        match next {
+            Next::Done => self,
+            Next::After(within) => Error::Due {
+                within,
+                failure: Box::new(self),
+            },
+        }
+    }
+
+    /// What failed, and by when its key is to be looked at in any case.
+    pub fn apart(self) -> (Error, Next) {
+        match self {
+            Error::Due { within, failure } => (*failure, Next::After(within)),
+            other => (other, Next::Done),
+        }
+    }
+
     /// The HTTP status of the answer, if there was one.
     pub fn code(&self) -> Option<u16> {
         match self {

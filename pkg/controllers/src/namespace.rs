@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What is left is waited for by events. Kinds that can't be watched are looked at after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
+/// Who deletes a namespace waits for it, and what was in its way may be gone without an event that tells of it.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
 /// The conditions of a namespace that goes, with what they say while all is well.
 const CONDITIONS: [(&str, &str, &str); 5] = [
     (
@@ -68,6 +71,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let namespaces = ctx.informers.of::<Namespace>();
     let gone = ctx.hub.gone();
     let mut driver = Driver::new("namespace-controller", &ctx.scope);
+    driver.queue.retry_within(LONGEST_RETRY);
     driver.watch(&namespaces, |event| match event {
         Event::Applied { new, .. } if meta::deleting(&**new) => vec![Key::new("", meta::name(&**new))],
         _ => Vec::new(),

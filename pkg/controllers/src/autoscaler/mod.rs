@@ -116,7 +116,7 @@ impl Reconcile for Controller {
                 let text = error.message();
                 self.recorder
                     .event(&meta::reference(&**found), "Warning", "FailedUpdateStatus", text);
-                return Err(error);
+                return Next::After(PERIOD).even_if(Err(error));
             }
         }
         if let Err(why) = outcome {

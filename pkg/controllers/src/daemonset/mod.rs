@@ -199,15 +199,18 @@ impl Controller {
         let now = Instant::now();
         let mut plan = daemons.manage(|node, pod| self.failed.wait(set, node, pod, now));
         let next = plan.next.map_or(Next::Done, Next::After);
+        let next = next.sooner(daemons.next_availability());
         if plan.is_empty() {
             plan = daemons.roll();
         }
         let done = self.act(key, set, &hash, plan).await;
         let status = daemons.status(collisions);
         let written = self.write_status(key, set, status).await;
-        done.and(written)?;
-        self.prune(key, set, &pods, &revisions.old).await?;
-        Ok(next.sooner(daemons.next_availability()))
+        let done = match done.and(written) {
+            Ok(()) => self.prune(key, set, &pods, &revisions.old).await,
+            failed => failed,
+        };
+        next.even_if(done)
     }
 
     async fn claim_pods(&self, key: &Key, set: &DaemonSet) -> Result<Vec<Arc<Pod>>, Error> {

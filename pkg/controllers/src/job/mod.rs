@@ -41,6 +41,8 @@ pub use view::end;
 
 const NAME: &str = "job-controller";
 const WORKERS: usize = 5;
+/// Whose pods cannot be made may have room for them soon, and who waits for a Job waits for each of its pods.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Who else would look after a Job.
 const OURSELVES: &str = "kubernetes.io/job-controller";
 
@@ -58,6 +60,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (jobs, all_pods) = (ctx.informers.of::<Job>(), ctx.informers.of::<Pod>());
     let pods = index::owner(&all_pods);
     let mut driver = Driver::new(NAME, &ctx.scope);
+    driver.queue.retry_within(LONGEST_RETRY);
     let memory = Arc::new(Memory::default());
     driver.watch(&jobs, {
         let (pods, queue, memory) = (pods.clone(), driver.queue.clone(), memory.clone());
@@ -223,10 +226,10 @@ impl Controller {
             next: Next::Done,
             making: Duration::ZERO,
         };
-        let next = run.run().await;
+        let done = run.run().await;
         // What it makes at once is no reason to look at it later.
         let work = begun.elapsed().saturating_sub(run.making);
         self.memory.worked(&run.key, work);
-        next
+        run.next.even_if(done)
     }
 }

@@ -32,13 +32,14 @@ pub(super) struct Run<'a> {
     /// As the informer has it.
     pub(super) before: Arc<Job>,
     pub(super) view: View,
+    /// When it has to be looked at again, also where something failed.
     pub(super) next: Next,
     /// What it took to make pods.
     pub(super) making: Duration,
 }
 
 impl Run<'_> {
-    pub(super) async fn run(&mut self) -> Result<Next, Error> {
+    pub(super) async fn run(&mut self) -> Result<(), Error> {
         let now = meta::now();
         let suspended = self.view.numbers.suspended;
         let status = self.view.job.status.get_or_insert_default();
@@ -85,10 +86,7 @@ impl Run<'_> {
         status.ready = Some(ready);
         status.terminating = Some(terminating);
         self.track(end).await?;
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(self.next),
-        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Makes or deletes pods; returns how many are active then.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
@@ -152,27 +153,27 @@ impl<S: Set> Reconcile for Controller<S> {
         if failure.is_none() && self.seen.expects(&key) {
             return Ok(paused.sooner(Next::After(RECOUNT)));
         }
+        let next = status::next_availability(&active, set.min_ready_seconds(), now).sooner(paused);
         let status = status::status(&*set, &claimed, failure.as_ref(), active.len(), now);
-        if set.status() != status {
-            let mut update = (*set).clone();
-            update.set_status(status);
-            let written = self
-                .ctx
-                .api::<S>(&key.namespace)
-                .replace_status(&key.name, &PostParams::default(), &update)
-                .await
-                .tried_if_exists(|| format!("update status of {} {key}", S::kind(&())))?;
-            self.statuses.wrote(&key, written.and_then(|written| written.revision));
-        }
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let next = status::next_availability(&active, set.min_ready_seconds(), now);
-        Ok(next.sooner(paused))
+        let written = self.write_status(&key, &set, status).await;
+        next.even_if(written.and(failure.map_or(Ok(()), Err)))
     }
 }
 
 impl<S: Set> Controller<S> {
+    async fn write_status(&self, key: &Key, set: &S, status: ReplicaSetStatus) -> Result<(), Error> {
+        if set.status() == status {
+            return Ok(());
+        }
+        let mut update = set.clone();
+        update.set_status(status);
+        let api = self.ctx.api::<S>(&key.namespace);
+        let written = api.replace_status(&key.name, &PostParams::default(), &update).await;
+        let written = written.tried_if_exists(|| format!("update status of {} {key}", S::kind(&())))?;
+        self.statuses.wrote(key, written.and_then(|written| written.revision));
+        Ok(())
+    }
+
     /// `pause`: before which no more pods are made than are missing beside those that failed, where there is one.
     async fn manage(&self, key: &Key, set: &S, active: &[Arc<Pod>], pause: Option<Pause>) -> Result<Next, Error> {
         let wanted = set.wanted();

@@ -257,7 +257,7 @@ impl Controller {
             .and_then(|limit| usize::try_from(limit).ok());
         let doomed = limit.map(|limit| history::expendable(&revisions, limit, false, live));
         let pruned = self.history.prune(key, &doomed.unwrap_or_default()).await;
-        done.and(written).and(pruned).map(|()| next)
+        next.even_if(done.and(written).and(pruned))
     }
 
     /// Nothing is made any more: the status follows what goes.
