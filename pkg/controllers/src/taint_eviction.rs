@@ -112,13 +112,11 @@ enum Stay {
 fn stay(tolerations: &[Toleration], taints: &[(Taint, Timestamp)]) -> Stay {
     let mut until: Option<Timestamp> = None;
     for (taint, since) in taints {
-        let matching: Vec<&Toleration> = tolerations.iter().filter(|t| tolerates(t, taint)).collect();
-        if matching.is_empty() {
+        // Of several that tolerate it the first counts, as users order them.
+        let Some(toleration) = tolerations.iter().find(|t| tolerates(t, taint)) else {
             return Stay::Until(Timestamp::MIN);
-        }
-        // The shortest of those that have an end; none: for ever.
-        let seconds = matching.iter().filter_map(|t| t.toleration_seconds).min();
-        if let Some(seconds) = seconds {
+        };
+        if let Some(seconds) = toleration.toleration_seconds {
             let end =
                 Timestamp::from_second(since.as_second().saturating_add(seconds.max(0))).unwrap_or(Timestamp::MAX);
             until = Some(until.map_or(end, |known| known.min(end)));
@@ -287,6 +285,13 @@ mod tests {
         assert!(seen.0.is_empty());
     }
 
+    fn all(seconds: Option<i64>) -> Toleration {
+        Toleration {
+            key: None,
+            ..tolerate("", seconds)
+        }
+    }
+
     #[test]
     fn pod_stays_as_long_as_every_taint_is_tolerated() {
         let at = |s: i64| Stay::Until(Timestamp::from_second(s).unwrap_or_default());
@@ -295,10 +300,26 @@ mod tests {
             (vec![], vec![taint("a", 10)], Stay::Until(Timestamp::MIN)),
             (vec![tolerate("a", None)], vec![taint("a", 10)], Stay::Forever),
             (vec![tolerate("a", Some(5))], vec![taint("a", 10)], at(15)),
+            // The first that tolerates a taint counts, with an end or without; of several taints the one that ends first.
             (
                 vec![tolerate("a", Some(5)), tolerate("a", Some(2))],
                 vec![taint("a", 10)],
-                at(12),
+                at(15),
+            ),
+            (
+                vec![all(None), tolerate("a", Some(5))],
+                vec![taint("a", 10)],
+                Stay::Forever,
+            ),
+            (
+                vec![tolerate("a", Some(6000)), all(Some(10))],
+                vec![taint("a", 10)],
+                at(6010),
+            ),
+            (
+                vec![tolerate("a", Some(6000)), all(Some(10))],
+                vec![taint("a", 10), taint("b", 20)],
+                at(30),
             ),
             (
                 vec![tolerate("a", Some(5)), tolerate("b", Some(1))],
