@@ -22,6 +22,11 @@ impl Schedule {
 }
 
 fn next(fields: &[Listed; 5], after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    // A comma alone lists nothing; who looks for it minute by minute looks for seconds.
+    let [minutes, hours, _, months, _] = fields;
+    if [minutes, hours, months].into_iter().any(|listed| listed.bits == 0) {
+        return None;
+    }
     let mut hands = Hands::at(zone, after.as_second().checked_add(1)?)?;
     let last = hands.shown.year().checked_add(YEARS)?;
     while hands.shown.year() <= last {
@@ -216,12 +221,16 @@ mod tests {
     #[test]
     fn what_never_comes_is_none() {
         let now: Timestamp = "2025-01-31T10:07:30Z".parse().unwrap();
-        for never in ["59 23 31 2 *", "0 0 30 2 ?", ", * * * *"] {
-            assert_eq!(
-                Schedule::parse(never).unwrap().next(now, &TimeZone::UTC),
-                None,
-                "{never}"
-            );
+        for never in ["59 23 31 2 *", "0 0 30 2 ?", "0 0 , * *", "0 0 ? * ,"] {
+            let never = Schedule::parse(never).unwrap();
+            assert_eq!(never.next(now, &TimeZone::UTC), None, "{never:?}");
+        }
+        // At once: this would take an hour.
+        for nothing in [", * * * *", "* , * * *", "0 0 1 ,, *"] {
+            let nothing = Schedule::parse(nothing).unwrap();
+            for _ in 0..10_000 {
+                assert_eq!(nothing.next(now, &TimeZone::UTC), None, "{nothing:?}");
+            }
         }
     }
 
