@@ -243,6 +243,43 @@ async fn recreating_deployment_ends_the_old_pods_first_and_can_go_back() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_becomes_a_recreation_of_another_size_goes_on() {
+    let cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    cluster.create::<Deployment>("default", deployment(4, "1")).await;
+    let deployments = cluster.api::<Deployment>("default");
+    let until = async |what: &str, (replicas, updated, available): (i32, i32, i32)| {
+        cluster
+            .until(what, || async {
+                let found = deployments.get("web").await.unwrap();
+                let status = found.status.clone().unwrap_or_default();
+                let counts = (status.replicas, status.updated_replicas, status.available_replicas);
+                let so = counts == (Some(replicas), Some(updated), Some(available));
+                holds(so && status.observed_generation == found.metadata.generation, status)
+            })
+            .await;
+    };
+    until("four pods run", (4, 4, 4)).await;
+    // The new pods are never ready, so that both sets have some.
+    let mut hangs = template("web", "hang");
+    hangs["metadata"]["labels"]["version"] = json!("2");
+    let patch = async |spec: serde_json::Value| {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        deployments.patch("web", &PatchParams::default(), &patch).await.unwrap();
+    };
+    patch(json!({"template": hangs})).await;
+    until("the rollout is stuck", (5, 2, 3)).await;
+    patch(json!({"replicas": 3, "strategy": {"type": "Recreate", "rollingUpdate": null}})).await;
+    cluster
+        .until("three new pods are all that there is", || async {
+            let status = deployments.get("web").await.unwrap().status.unwrap_or_default();
+            holds(status.replicas == Some(3) && status.updated_replicas == Some(3), status)
+        })
+        .await;
+    cluster.stop().await;
+}
+
 /// As a node turns them away that lacks what they ask for.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_fail_at_once_are_made_anew_with_pauses() {

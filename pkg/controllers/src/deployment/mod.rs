@@ -159,7 +159,7 @@ impl Reconcile for Controller {
             rollout.write_status().await
         } else if let Some(asked) = rollback::asked(&deployment).filter(|_| spec.paused != Some(true)) {
             rollout.roll_back(asked).await
-        } else if rollout.sets.desired_changed(&rollout.deployment) || spec.paused == Some(true) {
+        } else if rollout.sets.is_scaled(&rollout.deployment) || spec.paused == Some(true) {
             rollout.scale_only().await
         } else if Strategy::of(&deployment).recreate {
             rollout.recreate().await

@@ -161,8 +161,12 @@ impl Sets {
         revisions.max().unwrap_or(0_i64) + 1
     }
 
-    /// Was the Deployment scaled since a set was last sized?
-    pub fn desired_changed(&self, deployment: &Deployment) -> bool {
+    /// Was the Deployment scaled since a set was last sized, so that this is all there is to do now? What is recreated gets its
+    /// size on the way: sets that share the pods, left by a rolling update, cannot be sized at all before.
+    pub fn is_scaled(&self, deployment: &Deployment) -> bool {
+        if Strategy::of(deployment).recreate {
+            return false;
+        }
         self.all.iter().filter(|set| replicas_of(set) > 0).any(|set| {
             revision::number::<_, i32>(&**set, revision::DESIRED).is_some_and(|desired| desired != wanted(deployment))
         })
@@ -420,10 +424,14 @@ mod tests {
             ..d
         };
         let sets = Sets::new(&d, vec![set("old", 9, 8, 8, 13), set("new", 1, 5, 0, 13)]);
-        assert!(sets.desired_changed(&d));
+        assert!(sets.is_scaled(&d));
         assert_eq!(sets.scale(&d), [(0, 11), (1, 7)]);
         let only = Sets::new(&d, vec![set("old", 9, 0, 0, 13), set("new", 1, 5, 5, 13)]);
         assert_eq!(only.scale(&d), [(1, 15)]);
+        // What is recreated from now on has no shares: first the old one has to go.
+        let mut d = d;
+        d.spec.as_mut().unwrap().strategy = serde_json::from_value(json!({"type": "Recreate"})).unwrap();
+        assert!(!sets.is_scaled(&d));
     }
 
     #[test]
