@@ -384,7 +384,7 @@ impl Rollout<'_> {
             .get_or_insert_default()
             .insert(plan::HASH_LABEL.to_owned(), hash.clone());
         let mut metadata = ObjectMeta {
-            name: Some(format!("{}-{hash}", self.key.name)),
+            name: Some(plan::set_name(&self.key.name, &hash)),
             namespace: Some(self.key.namespace.clone()),
             labels: Some(labels),
             owner_references: Some(vec![meta::owner_reference(&self.deployment)]),

@@ -12,6 +12,16 @@ use crate::meta;
 /// Tells the pods of a Deployment's ReplicaSets apart.
 pub const HASH_LABEL: &str = "pod-template-hash";
 
+/// As long as a name may be.
+const LONGEST_NAME: usize = 253;
+
+/// The name of the ReplicaSet of a template with this hash; where both are too long, the hash tells them apart.
+pub fn set_name(deployment: &str, hash: &str) -> String {
+    let room = LONGEST_NAME.saturating_sub(hash.len() + 1);
+    let begin: String = deployment.chars().take(room).collect();
+    format!("{begin}-{hash}")
+}
+
 /// How a Deployment may move, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strategy {
@@ -432,6 +442,13 @@ mod tests {
         let mut d = d;
         d.spec.as_mut().unwrap().strategy = serde_json::from_value(json!({"type": "Recreate"})).unwrap();
         assert!(!sets.is_scaled(&d));
+    }
+
+    #[test]
+    fn sets_have_names_that_fit() {
+        assert_eq!(set_name("web", "5d4f"), "web-5d4f");
+        let long = "x".repeat(253);
+        assert_eq!(set_name(&long, "5d4f"), format!("{}-5d4f", &long[..248]));
     }
 
     #[test]
