@@ -8,7 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
-use mk8s_client::{Api, Index, Kind};
+use mk8s_client::{Api, Event, Index, Kind};
 use serde_json::json;
 
 use crate::error::{Error, Tried};
@@ -20,8 +20,36 @@ pub fn manager<O: kube::Resource<DynamicType = ()>>(object: &impl kube::Resource
     Some(Key::new(meta::namespace(object), &owner.name))
 }
 
-/// Those who would adopt an orphan; `owners` are by their namespace.
-pub fn selecting<O: Kind>(
+/// Whom the event of a dependent concerns: who manages it, who did before, and who would adopt what is on offer now; `owners` are
+/// by their namespace.
+pub fn owners<O, K>(event: &Event<K>, owners: &Index<O>, selector: fn(&O) -> Option<LabelSelector>) -> Vec<Key>
+where
+    O: Kind + kube::Resource<DynamicType = ()>,
+    K: Kind,
+{
+    let mut keys: Vec<Key> = manager::<O>(&**event.object()).into_iter().collect();
+    let Event::Applied { old, new } = event else {
+        return keys;
+    };
+    let before = old.as_deref().and_then(manager::<O>);
+    keys.extend(before.filter(|before| Some(before) != keys.first()));
+    if is_offered(old.as_deref(), &**new) {
+        keys.extend(selecting(&**new, owners, selector));
+    }
+    keys
+}
+
+/// Is it an orphan that was none before, or none with these labels? What else happens to it is nothing to those who did not adopt it then.
+fn is_offered<K: kube::Resource>(old: Option<&K>, new: &K) -> bool {
+    let is_orphan = meta::controller_of(new).is_none() && !meta::deleting(new);
+    let same = |old: &K| {
+        meta::uid(old) == meta::uid(new) && meta::labels(old) == meta::labels(new) && meta::controller_of(old).is_none()
+    };
+    is_orphan && !old.is_some_and(same)
+}
+
+/// Those who would adopt an orphan.
+fn selecting<O: Kind>(
     orphan: &impl kube::Resource,
     owners: &Index<O>,
     selector: fn(&O) -> Option<LabelSelector>,
@@ -155,6 +183,31 @@ mod tests {
         assert_eq!(manager::<Job>(&managed_by("v1", "Job")), None);
         assert_eq!(manager::<ReplicaSet>(&managed_by("batch/v1", "Job")), None);
         assert_eq!(manager::<Pod>(&managed_by("v1", "Pod")), key);
+    }
+
+    #[test]
+    fn an_orphan_is_offered_when_it_becomes_one_or_has_other_labels() {
+        let pod = |uid: &str, label: &str, manager: Option<&str>, deleted: Option<&str>| -> Pod {
+            let refs: Vec<_> = manager
+                .iter()
+                .map(|kind| json!({"apiVersion": "v1", "kind": kind, "name": "x", "uid": "x", "controller": true}))
+                .collect();
+            let metadata =
+                json!({"uid": uid, "labels": {"app": label}, "ownerReferences": refs, "deletionTimestamp": deleted});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let orphan = |label: &str| pod("p", label, None, None);
+        for (old, new, expected) in [
+            (None, orphan("a"), true),
+            (Some(orphan("a")), orphan("a"), false),
+            (Some(orphan("b")), orphan("a"), true),
+            (Some(pod("q", "a", None, None)), orphan("a"), true),
+            (Some(pod("p", "a", Some("Any"), None)), orphan("a"), true),
+            (Some(orphan("b")), pod("p", "a", Some("Any"), None), false),
+            (None, pod("p", "a", None, Some("2024-01-01T00:00:00Z")), false),
+        ] {
+            assert_eq!(is_offered(old.as_ref(), &new), expected, "{old:?} {new:?}");
+        }
     }
 
     #[test]

@@ -228,19 +228,10 @@ pub fn owners<O: Kind>(
     in_namespace: &Index<O>,
     selector: fn(&O) -> Option<LabelSelector>,
 ) -> Vec<Key> {
-    let of = |revision: &ControllerRevision| manager::<O>(revision);
-    let (old, new) = match event {
-        Event::Deleted(old) => return of(old).into_iter().collect(),
-        Event::Applied { old: None, new } if of(new).is_some() => return Vec::new(),
-        Event::Applied { old, new } => (old, new),
-    };
-    let mut keys: Vec<Key> = of(new).into_iter().collect();
-    let before = old.as_deref().and_then(of);
-    keys.extend(before.filter(|before| Some(before) != keys.first()));
-    if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
-        keys.extend(adoption::selecting(&**new, in_namespace, selector));
+    match event {
+        Event::Applied { old: None, new } if manager::<O>(&**new).is_some() => Vec::new(),
+        event => adoption::owners(event, in_namespace, selector),
     }
-    keys
 }
 
 /// Has the revision the labels of its set's pods?

@@ -16,12 +16,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::adoption::{self, manager};
+use crate::adoption;
 use crate::context::Context;
 use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
@@ -69,13 +70,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&all_pods, {
         let in_namespace = in_namespace.clone();
-        move |event| pod_event(event, &in_namespace)
+        move |event| adoption::owners(event, &in_namespace, selector)
     });
-    driver.watch(&revisions, move |event| {
-        history::owners(event, &in_namespace, |set| {
-            set.spec.as_ref().map(|s| s.selector.clone())
-        })
-    });
+    driver.watch(&revisions, move |event| history::owners(event, &in_namespace, selector));
 
     let recorder = ctx.recorder(NAME);
     let controller = Controller {
@@ -121,19 +118,8 @@ fn matters(set: &DaemonSet, old: Option<&Node>, new: Option<&Node>) -> bool {
     fit(old) != fit(new)
 }
 
-fn pod_event(event: &Event<Pod>, in_namespace: &Index<DaemonSet>) -> Vec<Key> {
-    let mut keys: Vec<Key> = manager::<DaemonSet>(&**event.object()).into_iter().collect();
-    if let Event::Applied { old, new } = event {
-        let before = old.as_deref().and_then(manager::<DaemonSet>);
-        let orphan = meta::controller_of(&**new).is_none() && !meta::deleting(&**new);
-        let relabelled = before.is_some() || old.as_ref().is_none_or(|o| o.metadata.labels != new.metadata.labels);
-        keys.extend(before.filter(|before| Some(before) != keys.first()));
-        if orphan && relabelled {
-            let selector = |set: &DaemonSet| set.spec.as_ref().map(|s| s.selector.clone());
-            keys.extend(adoption::selecting(&**new, in_namespace, selector));
-        }
-    }
-    keys
+fn selector(set: &DaemonSet) -> Option<LabelSelector> {
+    set.spec.as_ref().map(|spec| spec.selector.clone())
 }
 
 impl Reconcile for Controller {

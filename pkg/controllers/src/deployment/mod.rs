@@ -59,7 +59,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&all_sets, {
         let in_namespace = index::namespace(&deployments);
-        move |event| set_event(event, &in_namespace)
+        move |event| {
+            adoption::owners(event, &in_namespace, |owner| {
+                owner.spec.as_ref().map(|s| s.selector.clone())
+            })
+        }
     });
     driver.watch(&all_pods, {
         let (deployments, sets) = (deployments.clone(), all_sets.clone());
@@ -75,24 +79,6 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         recorder,
     };
     driver.run(WORKERS, controller).await
-}
-
-fn set_event(event: &Event<ReplicaSet>, in_namespace: &Index<Deployment>) -> Vec<Key> {
-    let (old, new) = match event {
-        Event::Applied { old, new } => (old.as_ref(), Some(new)),
-        Event::Deleted(old) => (Some(old), None),
-    };
-    let mut keys: Vec<Key> = [old, new]
-        .into_iter()
-        .flatten()
-        .filter_map(|set| manager::<Deployment>(&**set))
-        .collect();
-    keys.dedup();
-    if let Some(orphan) = new.filter(|set| meta::controller_of(&***set).is_none() && !meta::deleting(&***set)) {
-        let selector = |owner: &Deployment| owner.spec.as_ref().map(|s| s.selector.clone());
-        keys.extend(adoption::selecting(&**orphan, in_namespace, selector));
-    }
-    keys
 }
 
 /// A Recreate waits for the last old pod to be gone.

@@ -61,33 +61,21 @@ pub(super) fn is_order(event: &Event<Job>) -> bool {
 
 /// The Jobs of a pod's event, and the pod itself if nobody is left to release it.
 pub(super) fn of_pod(event: &Event<Pod>, jobs: &Informer<Job>, in_namespace: &Index<Job>) -> Vec<Item> {
-    let key = manager::<Job>(&**event.object());
     let mut items: Vec<Item> = Vec::new();
     if changes_counts(event) {
-        items.extend(key.clone().map(Item::Job));
+        let selector = |job: &Job| job.spec.as_ref().and_then(|s| s.selector.clone());
+        let keys = adoption::owners(event, in_namespace, selector);
+        items.extend(keys.into_iter().map(Item::Job));
     }
-    let Event::Applied { old, new } = event else {
+    let Event::Applied { new, .. } = event else {
         return items;
     };
-    if let Some(before) = old
-        .as_deref()
-        .and_then(manager::<Job>)
-        .filter(|before| Some(before) != key.as_ref())
-    {
-        items.push(Item::Job(before));
-    }
     let owner = meta::controller_of(&**new);
-    if owner.is_none()
-        && !meta::deleting(&**new)
-        && old.as_ref().is_none_or(|o| o.metadata.labels != new.metadata.labels)
-    {
-        let selector = |job: &Job| job.spec.as_ref().and_then(|s| s.selector.clone());
-        let adopters = adoption::selecting(&**new, in_namespace, selector);
-        items.extend(adopters.into_iter().map(Item::Job));
-    }
     let left_behind = || {
         owner.is_none_or(|owner| {
-            let Some(key) = &key else { return false };
+            let Some(key) = manager::<Job>(&**new) else {
+                return false;
+            };
             let job = jobs.get(key.ns(), &key.name);
             job.is_none_or(|job| meta::uid(&*job) != owner.uid || end(&job).is_some())
         })

@@ -14,10 +14,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
-use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
+use mk8s_client::{EventRecorder, Index, Informer, Seen};
 use parking_lot::Mutex;
 
-use crate::adoption::{self, manager};
+use crate::adoption;
 use crate::context::Context;
 use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
@@ -69,7 +69,7 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&all_pods, {
         let in_namespace = index::namespace(&sets);
-        move |event| pod_event(event, &in_namespace)
+        move |event| adoption::owners(event, &in_namespace, S::selector)
     });
 
     let (recorder, pauses) = (ctx.recorder(S::CONTROLLER), ctx.recorder(S::CONTROLLER));
@@ -86,27 +86,6 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
         pauses,
     };
     driver.run(WORKERS, controller).await
-}
-
-fn pod_event<S: Set>(event: &Event<Pod>, in_namespace: &Index<S>) -> Vec<Key> {
-    let Event::Applied { old, new } = event else {
-        return manager::<S>(&**event.object()).into_iter().collect();
-    };
-    let mut keys: Vec<Key> = manager::<S>(&**new).into_iter().collect();
-    if let Some(before) = old.as_deref().and_then(manager::<S>)
-        && Some(&before) != keys.first()
-    {
-        keys.push(before);
-    }
-    if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
-        let relabelled = old
-            .as_ref()
-            .is_none_or(|o| o.metadata.labels != new.metadata.labels || !keys.is_empty());
-        if relabelled {
-            keys.extend(adoption::selecting(&**new, in_namespace, S::selector));
-        }
-    }
-    keys
 }
 
 impl<S: Set> Reconcile for Controller<S> {

@@ -18,11 +18,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::api::PostParams;
 use mk8s_client::{Event, EventRecorder, Index, Informer, Partial, Seen};
 
-use crate::adoption::{self, manager};
+use crate::adoption;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
@@ -69,11 +69,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         let (sets, in_namespace) = (sets.clone(), in_namespace.clone());
         move |event| pod_event(event, &sets, &in_namespace)
     });
-    driver.watch(&revisions, move |event| {
-        history::owners(event, &in_namespace, |set| {
-            set.spec.as_ref().map(|s| s.selector.clone())
-        })
-    });
+    driver.watch(&revisions, move |event| history::owners(event, &in_namespace, selector));
     driver.watch(&claims, {
         let by_claim = sets.index("claims", claim_prefixes);
         move |event| claim_event(event, &by_claim)
@@ -95,22 +91,18 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 }
 
 fn pod_event(event: &Event<Pod>, sets: &Informer<StatefulSet>, in_namespace: &Index<StatefulSet>) -> Vec<Key> {
-    let pod = event.object();
-    let mut keys: Vec<Key> = manager::<StatefulSet>(&**pod).into_iter().collect();
-    match event {
+    let mut keys = adoption::owners(event, in_namespace, selector);
+    if let Event::Deleted(pod) = event
+        && keys.is_empty()
+    {
         // Of whomever it was: its name is free.
-        Event::Deleted(_) if keys.is_empty() => keys.extend(named(pod, sets)),
-        Event::Deleted(_) => {}
-        Event::Applied { old, new } => {
-            let before = old.as_deref().and_then(manager::<StatefulSet>);
-            keys.extend(before.filter(|before| Some(before) != keys.first()));
-            if meta::controller_of(&**new).is_none() && !meta::deleting(&**new) {
-                let selector = |set: &StatefulSet| set.spec.as_ref().map(|s| s.selector.clone());
-                keys.extend(adoption::selecting(&**new, in_namespace, selector));
-            }
-        }
+        keys.extend(named(pod, sets));
     }
     keys
+}
+
+fn selector(set: &StatefulSet) -> Option<LabelSelector> {
+    set.spec.as_ref().map(|spec| spec.selector.clone())
 }
 
 /// The set that would make a pod of this name.
