@@ -106,8 +106,7 @@ impl Scales {
         }
         // It may be newer than what is known.
         let group = meta::split_api_version(api_version).0;
-        let found = self.hub.discover(&self.client).await.kinds;
-        found.into_iter().find(|k| k.api.group == group && k.api.kind == kind)
+        self.hub.find(&self.client, group, kind).await
     }
 
     async fn read(&self, path: &str) -> Result<Value, Error> {

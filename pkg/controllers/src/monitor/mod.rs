@@ -9,6 +9,7 @@ mod reading;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -128,9 +129,19 @@ impl Change {
 /// What all controllers of the process share of the one monitor that the garbage collector runs.
 pub struct Hub {
     discovered: RwLock<Discovered>,
-    /// Who asks for this moment, and what it heard last.
-    asked: Mutex<(Discovery, Vec<Arc<Kind>>)>,
+    asked: Mutex<Asked>,
+    /// Counts what may be news of kinds.
+    news: AtomicU64,
     gone: broadcast::Sender<String>,
+}
+
+/// Who asks for this moment, and what it heard last.
+#[derive(Default)]
+struct Asked {
+    discovery: Discovery,
+    kinds: Vec<Arc<Kind>>,
+    /// When that was, and how much news there had been before.
+    last: Option<(Instant, u64)>,
 }
 
 impl Default for Hub {
@@ -138,6 +149,7 @@ impl Default for Hub {
         Hub {
             discovered: RwLock::default(),
             asked: Mutex::default(),
+            news: AtomicU64::new(0),
             gone: broadcast::Sender::new(1024),
         }
     }
@@ -146,13 +158,30 @@ impl Default for Hub {
 impl Hub {
     /// Which kinds there are at this moment, of which the monitor may not have heard yet.
     pub async fn discover(&self, client: &Client) -> Discovered {
+        self.ask(client, &mut *self.asked.lock().await).await
+    }
+
+    /// The kind of this group, of which the monitor may not have heard yet. However many names mean nothing, and however often they
+    /// are looked for: that they do is asked once, until there is news.
+    pub async fn find(&self, client: &Client, group: &str, kind: &str) -> Option<Arc<Kind>> {
         let mut asked = self.asked.lock().await;
-        let (discovery, kinds) = &mut *asked;
+        let is_new = |(at, news): (Instant, u64)| at.elapsed() < ALWAYS && news == self.news.load(Ordering::SeqCst);
+        if !asked.last.is_some_and(is_new) {
+            self.ask(client, &mut asked).await;
+        }
+        let mut kinds = asked.kinds.iter();
+        kinds.find(|k| k.api.group == group && k.api.kind == kind).cloned()
+    }
+
+    async fn ask(&self, client: &Client, asked: &mut Asked) -> Discovered {
+        let Asked { discovery, kinds, last } = asked;
         if kinds.is_empty() {
             kinds.clone_from(&self.discovered.read().kinds);
         }
+        let now = (Instant::now(), self.news.load(Ordering::SeqCst));
         let found = discovery.discover(client, kinds).await;
         kinds.clone_from(&found.kinds);
+        *last = Some(now);
         found
     }
 
@@ -213,6 +242,7 @@ pub async fn keep(monitor: Monitor, mut tell: impl FnMut(&Change)) {
                 // What was told before its kind was found to be gone is no news any more.
                 if let Some(defines) = watches.hear(&change) {
                     if defines {
+                        monitor.hub.news.fetch_add(1, Ordering::SeqCst);
                         asking.hear();
                     }
                     publish(&monitor.hub, change, &mut tell);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use futures::stream;
 use http::{Request, Response};
@@ -173,6 +173,23 @@ async fn a_kind_is_followed_through_panics_errors_and_lost_history() {
     assert_eq!(hub.discovered().kinds.len(), 1);
     let names: Vec<String> = std::iter::from_fn(|| gone.try_recv().ok()).collect();
     assert_eq!(names, ["", "d", ""]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_means_nothing_is_asked_for_when_there_may_be_news() {
+    let (server, hub) = (Server::of("example.com", "Widget", "widgets"), Hub::default());
+    let client = server.client();
+    let finds = async |kind: &str| hub.find(&client, "example.com", kind).await.is_some();
+    let asked = || server.discoveries.load(Ordering::SeqCst);
+    assert!(!finds("Gadget").await && !finds("Gadgets").await && finds("Widget").await);
+    assert_eq!(asked(), 1);
+    hub.news.fetch_add(1, Ordering::SeqCst);
+    assert!(!finds("Gadget").await && !finds("Gadget").await);
+    assert_eq!(asked(), 2);
+    // What is told to nobody is found in the end.
+    tokio::time::sleep(ALWAYS).await;
+    assert!(!finds("Gadget").await && !finds("Gadget").await);
+    assert_eq!(asked(), 3);
 }
 
 /// Discovery of two groups, one of which does not answer as long as that is said.
