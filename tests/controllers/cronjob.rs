@@ -51,6 +51,17 @@ impl Scene {
         self.cluster.create::<CronJob>("default", cron).await
     }
 
+    /// A CronJob's Job of the first minute, made by a process that did not come to note it.
+    async fn made(&self, name: &str, cron: &CronJob, annotations: Value) -> Job {
+        let owner = json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": name, "uid": cron.metadata.uid, "controller": true});
+        let mut template = template(name, "run");
+        template["spec"]["restartPolicy"] = json!("Never");
+        let metadata = json!({"name": format!("{name}-{}", self.minute), "labels": {"app": name}, "annotations": annotations,
+            "ownerReferences": [owner]});
+        let made = json!({"metadata": metadata, "spec": {"template": template}});
+        self.cluster.create::<Job>("default", made).await
+    }
+
     async fn status(&self, name: &str) -> CronJobStatus {
         let cron = self.cluster.api::<CronJob>("default").get(name).await.unwrap();
         cron.status.unwrap_or_default()
@@ -220,14 +231,25 @@ async fn suspended_and_rescheduled_cron_jobs_wait() {
 async fn a_job_that_was_made_before_the_status_was_written_is_not_made_again() {
     let scene = Scene::start().await;
     let cron = scene.cron("once", "run", json!({})).await;
-    let owner = json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "once", "uid": cron.metadata.uid, "controller": true});
-    let mut template = template("once", "run");
-    template["spec"]["restartPolicy"] = json!("Never");
-    let made = json!({"metadata": {"name": format!("once-{}", scene.minute), "labels": {"app": "once"}, "ownerReferences": [owner]},
-        "spec": {"template": template}});
-    let made = scene.cluster.create::<Job>("default", made).await;
+    let made = scene.made("once", &cron, json!({})).await;
     scene.tells("once", "UnexpectedJob").await;
     assert_eq!(scene.status("once").await, CronJobStatus::default());
+    // One that says for which time it was made is known to at once.
+    let cron = scene.cron("alone", "run", json!({"concurrencyPolicy": "Forbid"})).await;
+    let due = jiff::Timestamp::from_second(i64::try_from(scene.minute * 60).unwrap()).unwrap();
+    let annotations = json!({"batch.kubernetes.io/cronjob-scheduled-timestamp": due.to_string()});
+    scene.made("alone", &cron, annotations).await;
+    scene
+        .cluster
+        .until("it is known", || async {
+            let status = scene.status("alone").await;
+            let last = status.last_schedule_time.as_ref();
+            holds(
+                status.active.is_some() && last.is_some_and(|last| last.0 == due),
+                status,
+            )
+        })
+        .await;
     scene.set(0, 0);
     scene
         .cluster
@@ -241,5 +263,9 @@ async fn a_job_that_was_made_before_the_status_was_written_is_not_made_again() {
     assert_eq!(scene.runs("once").await, [0]);
     let told = scene.told("once").await;
     assert!(!told.iter().any(|told| told == "SuccessfulCreate"), "{told:?}");
+    // The next one does not join it.
+    scene.set(1, 0);
+    scene.tells("alone", "JobAlreadyActive").await;
+    assert_eq!(scene.runs("alone").await, [0]);
     scene.cluster.stop().await;
 }

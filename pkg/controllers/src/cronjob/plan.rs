@@ -259,5 +259,18 @@ pub fn job(cron: &CronJob, due: Timestamp, zone: &TimeZone) -> Job {
 /// Notes that this Job was made for that time.
 pub fn note_started(status: &mut CronJobStatus, job: &Job, due: Timestamp) {
     status.active.get_or_insert_default().push(meta::reference(job));
-    status.last_schedule_time = Some(Time(due));
+    let last = status.last_schedule_time.take().filter(|last| last.0 > due);
+    status.last_schedule_time = last.or(Some(Time(due)));
+}
+
+/// Notes those of the CronJob's Jobs that were made for a time, as what they are called says, and are not known to. The status that
+/// would have told of them was never written; without them a Job that is to run alone would get company.
+pub fn note_forgotten(cron: &mut CronJob, unexpected: &[&Arc<Job>]) {
+    for job in unexpected {
+        let due = meta::annotation(&***job, SCHEDULED).and_then(|shown| shown.parse().ok());
+        let Some(due) = due.filter(|due| job_name(cron, *due) == meta::name(&***job)) else {
+            continue;
+        };
+        note_started(cron.status.get_or_insert_default(), job, due);
+    }
 }

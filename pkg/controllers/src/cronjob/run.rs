@@ -125,8 +125,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Jobs that it owns and does not know. None was made here but by a write of the status that failed; if the informer of CronJobs
-    /// is behind that of Jobs, this has to wait.
+    /// Jobs that it owns and does not know. None was made here but before a write of the status that failed, and that is made up for;
+    /// if the informer of CronJobs is behind that of Jobs, this has to wait.
     async fn tell_unexpected(&mut self) -> Result<Option<Next>, Error> {
         let status = self.cron.status.clone().unwrap_or_default();
         let unexpected = plan::unexpected(&status, &self.jobs);
@@ -149,6 +149,7 @@ impl Run<'_> {
             Told::warning("UnexpectedJob", text)
         });
         self.tell(told);
+        plan::note_forgotten(&mut self.cron, &unexpected);
         Ok(None)
     }
 
