@@ -1,7 +1,6 @@
 //! Which dependents belong to an owner: those it manages, minus those that its selector lost, plus orphans that it selects.
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -11,7 +10,9 @@ use kube::core::{Selector, SelectorExt};
 use mk8s_client::{Api, Event, Index, Kind};
 use serde_json::json;
 
+use crate::context::Context;
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::{self, Key};
 
 /// The owner of kind `O` that manages an object.
@@ -97,27 +98,33 @@ pub fn decide<O: kube::Resource, K: kube::Resource>(
     }
 }
 
-/// The dependents that are the owner's, after adopting and releasing. `still_there` asks the API server itself, before the first adoption,
-/// whether the owner still exists and is not being deleted: its informer may lag. What is adopted gets the finalizer too.
-pub async fn claim<O, K, F>(
-    api: &Api<K>,
+/// What may be a dependent of the owner: what it manages, and orphans in its namespace that may have these labels.
+pub fn candidates<K: Kind>(index: &Index<K>, owner: &impl kube::Resource, labels: &LabelSelector) -> Vec<Arc<K>> {
+    let mut found = index.get(meta::uid(owner));
+    let required = labels.match_labels.clone().unwrap_or_default();
+    found.extend(index::orphans(index, meta::namespace(owner), &required));
+    found
+}
+
+/// The dependents that are the owner's, after adopting and releasing. Before the first adoption the API server itself is asked whether
+/// the owner still exists and is not being deleted: its informer may lag. What is adopted gets the finalizer too.
+pub async fn claim<O, K>(
+    ctx: &Context,
     owner: &O,
-    selector: &Selector,
+    labels: &LabelSelector,
     candidates: Vec<Arc<K>>,
     adoptable: fn(&K) -> bool,
     finalizer: Option<&str>,
-    still_there: impl FnOnce() -> F,
 ) -> Result<Vec<Arc<K>>, Error>
 where
-    O: kube::Resource<DynamicType = ()>,
+    O: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     K: Kind + Debug + kube::Resource<Scope = NamespaceResourceScope>,
-    F: Future<Output = Result<bool, Error>>,
 {
+    let (api, selector) = (ctx.api::<K>(meta::namespace(owner)), meta::selector(labels)?);
     let mut claimed = Vec::with_capacity(candidates.len());
-    let mut still_there = Some(still_there);
     let mut may_adopt = None;
     for object in candidates {
-        match decide(owner, selector, &*object, adoptable(&object)) {
+        match decide(owner, &selector, &*object, adoptable(&object)) {
             Claim::Keep => claimed.push(object),
             Claim::Ignore => {}
             Claim::Release => {
@@ -125,13 +132,14 @@ where
                     "uid": meta::uid(&*object),
                     "ownerReferences": [{"$patch": "delete", "uid": meta::uid(owner)}],
                 }});
-                change(api, &*object, patch, "release").await?;
+                change(&api, &*object, patch, "release").await?;
             }
             Claim::Adopt => {
-                if let Some(ask) = still_there.take() {
-                    may_adopt = Some(ask().await?);
-                }
-                if may_adopt != Some(true) {
+                let may_adopt = match may_adopt {
+                    Some(known) => known,
+                    None => *may_adopt.insert(is_there(ctx, owner).await?),
+                };
+                if !may_adopt {
                     continue;
                 }
                 let mut patch = json!({"metadata": {
@@ -141,13 +149,22 @@ where
                 if let Some(finalizer) = finalizer {
                     patch["metadata"]["finalizers"] = json!([finalizer]);
                 }
-                if let Some(adopted) = change(api, &*object, patch, "adopt").await? {
+                if let Some(adopted) = change(&api, &*object, patch, "adopt").await? {
                     claimed.push(Arc::new(adopted));
                 }
             }
         }
     }
     Ok(claimed)
+}
+
+async fn is_there<O>(ctx: &Context, owner: &O) -> Result<bool, Error>
+where
+    O: Kind + kube::Resource<Scope = NamespaceResourceScope>,
+{
+    let live = ctx.api::<O>(meta::namespace(owner)).get_opt(meta::name(owner)).await;
+    let live = live.tried(|| format!("get {} {}", O::kind(&()), Key::of(owner)))?;
+    Ok(live.is_some_and(|live| meta::uid(&live) == meta::uid(owner) && !meta::deleting(&live)))
 }
 
 async fn change<K>(api: &Api<K>, object: &K, patch: serde_json::Value, verb: &str) -> Result<Option<K>, Error>

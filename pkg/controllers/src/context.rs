@@ -6,12 +6,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Client;
-use mk8s_client::{Api, EventRecorder, Feed, Informers};
+use kube::api::PostParams;
+use mk8s_client::{Answer, Api, EventRecorder, Feed, Informers};
 use mk8s_pki::ca::Authority;
 use mk8s_pki::serviceaccount::Keys;
 use mk8s_supervisor::{Clock, Supervisor};
+use serde::Serialize;
 
 use crate::autoscaler::metrics::Metrics;
+use crate::error::{Error, Tried};
+use crate::meta::{self, Key};
 use crate::monitor::Hub;
 
 /// Who a controller is before it has an account of its own.
@@ -157,6 +161,18 @@ impl Context {
     /// The objects of the cluster.
     pub fn all<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
         Api::all(self.client.clone())
+    }
+
+    /// Writes an object's status; None where there is no such object any more.
+    pub async fn write_status<K>(&self, object: &K) -> Result<Option<Answer<K>>, Error>
+    where
+        K: Serialize + kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let api = self.api::<K>(meta::namespace(object));
+        let written = api
+            .replace_status(meta::name(object), &PostParams::default(), object)
+            .await;
+        written.tried_if_exists(|| format!("update status of {} {}", K::kind(&()), Key::of(object)))
     }
 
     /// Writes Events under the controller's name.

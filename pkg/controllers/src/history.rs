@@ -5,10 +5,10 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -87,25 +87,19 @@ impl History {
     }
 
     /// The set's revisions, sorted, after adopting and releasing ([`adoption::claim`]); those that are not `of_history` are left alone.
-    pub async fn claim<O, F>(
+    pub async fn claim<O>(
         &self,
-        key: &Key,
         owner: &O,
         labels: &LabelSelector,
         of_history: impl Fn(&Selector, &ControllerRevision) -> bool,
-        still_there: impl FnOnce() -> F,
     ) -> Result<Vec<Arc<ControllerRevision>>, Error>
     where
-        O: kube::Resource<DynamicType = ()>,
-        F: Future<Output = Result<bool, Error>>,
+        O: Kind + kube::Resource<Scope = NamespaceResourceScope>,
     {
         let selector = meta::selector(labels)?;
-        let required = labels.match_labels.clone().unwrap_or_default();
-        let mut candidates = index::orphans(&self.revisions, &key.namespace, &required);
-        candidates.extend(self.revisions.get(meta::uid(owner)));
+        let mut candidates = adoption::candidates(&self.revisions, owner, labels);
         candidates.retain(|revision| of_history(&selector, revision));
-        let api = self.ctx.api::<ControllerRevision>(&key.namespace);
-        let mut claimed = adoption::claim(&api, owner, &selector, candidates, |_| true, None, still_there).await?;
+        let mut claimed = adoption::claim(&self.ctx, owner, labels, candidates, |_| true, None).await?;
         sort(&mut claimed);
         Ok(claimed)
     }

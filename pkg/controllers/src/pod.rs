@@ -1,5 +1,6 @@
 //! What controllers ask of a pod: is it active, ready, available, finished?
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use mk8s_api::conditions;
 
+use crate::driver::Next;
 use crate::meta;
 
 /// The pod's phase; Pending where none is set.
@@ -58,6 +60,19 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
 /// Ready for at least `min_ready_seconds`.
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_in(pod, min_ready_seconds, now) == Some(Duration::ZERO)
+}
+
+/// When the next ready pod becomes available, in case availability takes time.
+pub fn next_availability<'p>(
+    pods: impl IntoIterator<Item = &'p Arc<Pod>>,
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Next {
+    let times = pods
+        .into_iter()
+        .filter_map(|pod| available_in(pod, min_ready_seconds, now));
+    let soonest = times.filter(|left| !left.is_zero()).min();
+    soonest.map_or(Next::Done, Next::After)
 }
 
 /// The node it runs on; empty while it has none.

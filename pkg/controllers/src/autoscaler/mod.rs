@@ -20,7 +20,6 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscalerStatus, MetricStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
 use mk8s_api::conditions;
 use mk8s_api::quantity::Quantity;
 use mk8s_api::selectors::{LabelSelector, Operator};
@@ -29,7 +28,7 @@ use parking_lot::Mutex;
 
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
-use crate::error::{Error, Tried};
+use crate::error::Error;
 use crate::index;
 use crate::meta::{self, Key};
 use crate::scale::{Scales, Target};
@@ -110,9 +109,7 @@ impl Reconcile for Controller {
         if found.status.as_ref() != Some(&status) {
             let mut update = (**found).clone();
             update.status = Some(status);
-            let api = self.ctx.api::<HorizontalPodAutoscaler>(&key.namespace);
-            let written = api.replace_status(&key.name, &PostParams::default(), &update).await;
-            if let Err(error) = written.tried_if_exists(|| format!("update status of HorizontalPodAutoscaler {key}")) {
+            if let Err(error) = self.ctx.write_status(&update).await {
                 let text = error.message();
                 self.recorder
                     .event(&meta::reference(&**found), "Warning", "FailedUpdateStatus", text);

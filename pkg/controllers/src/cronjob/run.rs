@@ -211,11 +211,7 @@ impl Run<'_> {
         if before.status.clone().unwrap_or_default() == self.cron.status.clone().unwrap_or_default() {
             return Ok(());
         }
-        let api = self.controller.ctx.api::<CronJob>(&self.key.namespace);
-        let written = api
-            .replace_status(&self.key.name, &PostParams::default(), &self.cron)
-            .await;
-        if let Some(written) = written.tried_if_exists(|| format!("update status of CronJob {}", self.key))? {
+        if let Some(written) = self.controller.ctx.write_status(&self.cron).await? {
             self.controller.crons_seen.wrote(&self.key, written.revision);
         }
         Ok(())

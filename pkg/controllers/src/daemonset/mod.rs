@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -30,7 +30,7 @@ use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::failed_pods::FailedPods;
 use crate::history::{self, History, Parent};
 use crate::meta::{self, Key};
-use crate::{hash, index, replicas};
+use crate::{hash, index, pod, replicas};
 
 use place::{Fit, Placement};
 use plan::{Daemons, Plan, Why};
@@ -146,7 +146,7 @@ impl Reconcile for Controller {
         if meta::deleting(&*set) {
             return Ok(Next::Done);
         }
-        self.sync(&key, &set).await
+        self.sync(&key, &set, spec).await
     }
 }
 
@@ -158,14 +158,15 @@ struct Revisions {
 }
 
 impl Controller {
-    async fn sync(&self, key: &Key, set: &DaemonSet) -> Result<Next, Error> {
-        let pods = self.claim_pods(key, set).await?;
+    async fn sync(&self, key: &Key, set: &DaemonSet, spec: &DaemonSetSpec) -> Result<Next, Error> {
+        let candidates = adoption::candidates(&self.pods, set, &spec.selector);
+        let pods = adoption::claim(&self.ctx, set, &spec.selector, candidates, |_| true, None).await?;
         let mut collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let ensured = self.revisions(key, set, &pods, &mut collisions).await;
+        let ensured = self.revisions(key, set, spec, &pods, &mut collisions).await;
         let revisions = match ensured {
             Ok(revisions) => revisions,
             Err(error) => {
-                self.note_collisions(key, set, collisions).await?;
+                self.note_collisions(set, collisions).await?;
                 return Err(error);
             }
         };
@@ -185,13 +186,13 @@ impl Controller {
         let now = Instant::now();
         let mut plan = daemons.manage(|node, pod| self.failed.wait(set, node, pod, now));
         let next = plan.next.map_or(Next::Done, Next::After);
-        let next = next.sooner(daemons.next_availability());
+        let next = next.sooner(pod::next_availability(&pods, daemons.min_ready(), daemons.now));
         if plan.is_empty() {
             plan = daemons.roll();
         }
         let done = self.act(key, set, &hash, plan).await;
         let status = daemons.status(collisions);
-        let written = self.write_status(key, set, status).await;
+        let written = self.write_status(set, status).await;
         let done = match done.and(written) {
             Ok(()) => self.prune(key, set, &pods, &revisions.old).await,
             failed => failed,
@@ -199,45 +200,15 @@ impl Controller {
         next.even_if(done)
     }
 
-    async fn claim_pods(&self, key: &Key, set: &DaemonSet) -> Result<Vec<Arc<Pod>>, Error> {
-        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
-        let selector = meta::selector(&spec.selector)?;
-        let required = spec.selector.match_labels.clone().unwrap_or_default();
-        let mut candidates = index::orphans(&self.pods, &key.namespace, &required);
-        candidates.extend(self.pods.get(meta::uid(set)));
-        let api = self.ctx.api::<Pod>(&key.namespace);
-        adoption::claim(
-            &api,
-            set,
-            &selector,
-            candidates,
-            |_| true,
-            None,
-            || self.is_there(key, set),
-        )
-        .await
-    }
-
-    async fn is_there(&self, key: &Key, set: &DaemonSet) -> Result<bool, Error> {
-        let live = self.ctx.api::<DaemonSet>(&key.namespace).get_opt(&key.name).await;
-        let live = live.tried(|| format!("get DaemonSet {key}"))?;
-        Ok(live.is_some_and(|l| l.metadata.uid == set.metadata.uid && !meta::deleting(&l)))
-    }
-
     async fn revisions(
         &self,
         key: &Key,
         set: &DaemonSet,
+        spec: &DaemonSetSpec,
         pods: &[Arc<Pod>],
         collisions: &mut Option<i32>,
     ) -> Result<Revisions, Error> {
-        let Some(spec) = &set.spec else {
-            return Err(Error::Invalid(format!("DaemonSet {key} has no spec")));
-        };
-        let mut all = self
-            .history
-            .claim(key, set, &spec.selector, |_, _| true, || self.is_there(key, set))
-            .await?;
+        let mut all = self.history.claim(set, &spec.selector, |_, _| true).await?;
         for revision in &mut all {
             if !meta::labels(&**revision).contains_key(place::HASH_LABEL) {
                 let patch = json!({"metadata": {"labels": {place::HASH_LABEL: meta::name(&**revision)}}});
@@ -379,25 +350,21 @@ impl Controller {
     }
 
     /// What else the status says is not known.
-    async fn note_collisions(&self, key: &Key, set: &DaemonSet, collisions: Option<i32>) -> Result<(), Error> {
+    async fn note_collisions(&self, set: &DaemonSet, collisions: Option<i32>) -> Result<(), Error> {
         let status = DaemonSetStatus {
             collision_count: collisions,
             ..set.status.clone().unwrap_or_default()
         };
-        self.write_status(key, set, status).await
+        self.write_status(set, status).await
     }
 
-    async fn write_status(&self, key: &Key, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
+    async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
         let mut update = set.clone();
         update.status = Some(status);
-        let api = self.ctx.api::<DaemonSet>(&key.namespace);
-        let written = api.replace_status(&key.name, &PostParams::default(), &update).await;
-        written
-            .tried_if_exists(|| format!("update status of DaemonSet {key}"))
-            .map(drop)
+        self.ctx.write_status(&update).await.map(drop)
     }
 }
 

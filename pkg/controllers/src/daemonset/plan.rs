@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::place::{self, Fit};
-use crate::driver::Next;
 use crate::meta::{self, nonzero, to_i32};
 use crate::pod;
 
@@ -93,7 +92,7 @@ impl Daemons<'_> {
         pod::is_available(pod, self.min_ready(), self.now)
     }
 
-    fn min_ready(&self) -> i32 {
+    pub(super) fn min_ready(&self) -> i32 {
         self.set
             .spec
             .as_ref()
@@ -316,19 +315,6 @@ impl Daemons<'_> {
             collision_count: collisions,
             conditions: self.set.status.as_ref().and_then(|status| status.conditions.clone()),
         }
-    }
-
-    /// When the next ready pod becomes available, in case availability takes time.
-    pub(super) fn next_availability(&self) -> Next {
-        let times = self
-            .pods
-            .values()
-            .flatten()
-            .filter_map(|pod| pod::available_in(pod, self.min_ready(), self.now));
-        times
-            .filter(|left| !left.is_zero())
-            .min()
-            .map_or(Next::Done, Next::After)
     }
 }
 

@@ -212,7 +212,7 @@ fn the_status_counts_the_first_pod_of_each_node() {
     .unwrap();
     assert_eq!(status, expected);
     let next = with(&rolling(&json!(1), &json!(0)), "a", "a:new:young", |d| {
-        d.next_availability()
+        pod::next_availability(d.pods.values().flatten(), d.min_ready(), d.now)
     });
     assert_eq!(next, Next::After(Duration::from_secs(3)));
 }

@@ -108,31 +108,14 @@ impl Reconcile for Controller {
         let Some(spec) = &deployment.spec else {
             return Ok(Next::Done);
         };
-        let selector = meta::selector(&spec.selector)?;
-        if selector.selects_all() {
+        if meta::selector(&spec.selector)?.selects_all() {
             let text = "This deployment is selecting all pods. A non-empty selector is required.";
             self.recorder
                 .event(&meta::reference(&*deployment), "Warning", "SelectingAll", text);
             return Ok(Next::Done);
         }
-        let mut candidates = self.sets.get(meta::uid(&*deployment));
-        let required = spec.selector.match_labels.clone().unwrap_or_default();
-        candidates.extend(index::orphans(&self.sets, &key.namespace, &required));
-        let api = self.ctx.api::<ReplicaSet>(&key.namespace);
-        let claimed = adoption::claim(
-            &api,
-            &*deployment,
-            &selector,
-            candidates,
-            |_| true,
-            None,
-            || async {
-                let live = self.ctx.api::<Deployment>(&key.namespace).get_opt(&key.name).await;
-                let live = live.tried(|| format!("get Deployment {key}"))?;
-                Ok(live.is_some_and(|l| l.metadata.uid == deployment.metadata.uid && !meta::deleting(&l)))
-            },
-        )
-        .await?;
+        let candidates = adoption::candidates(&self.sets, &*deployment, &spec.selector);
+        let claimed = adoption::claim(&self.ctx, &*deployment, &spec.selector, candidates, |_| true, None).await?;
 
         let mut rollout = Rollout {
             controller: self,
@@ -470,11 +453,7 @@ impl Rollout<'_> {
             return Ok(());
         }
         self.deployment.status = Some(status);
-        let api = self.controller.ctx.api::<Deployment>(&self.key.namespace);
-        let updated = api
-            .replace_status(&self.key.name, &PostParams::default(), &self.deployment)
-            .await
-            .tried_if_exists(|| format!("update status of Deployment {}", self.key))?;
+        let updated = self.controller.ctx.write_status(&self.deployment).await?;
         self.annotated = false;
         if let Some(revision) = updated.and_then(|updated| updated.revision) {
             self.controller.statuses.wrote(&self.key, Some(revision));

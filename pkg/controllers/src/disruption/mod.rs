@@ -11,13 +11,12 @@ mod status;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::PostParams;
 use kube::core::SelectorExt;
 use mk8s_client::{Event, EventRecorder, Index, Informer};
 
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
-use crate::error::{Error, Tried};
+use crate::error::Error;
 use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
@@ -175,9 +174,7 @@ impl Reconcile for Controller {
                 status: Some(status),
                 ..(*budget).clone()
             };
-            let api = self.ctx.api::<PodDisruptionBudget>(&key.namespace);
-            let done = api.replace_status(&key.name, &PostParams::default(), &update).await;
-            done.tried_if_exists(|| format!("update status of PodDisruptionBudget {key}"))?;
+            self.ctx.write_status(&update).await?;
         }
         Ok(next)
     }

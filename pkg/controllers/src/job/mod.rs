@@ -196,25 +196,8 @@ impl Controller {
         let Some(selector) = &spec.selector else {
             return Ok(Next::Done);
         };
-        let required = selector.match_labels.clone().unwrap_or_default();
-        let selector = meta::selector(selector)?;
-        let mut candidates = self.pods.get(meta::uid(&*job));
-        candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
-        let api = self.ctx.api::<Pod>(&key.namespace);
-        let pods = adoption::claim(
-            &api,
-            &*job,
-            &selector,
-            candidates,
-            |_| true,
-            Some(FINALIZER),
-            || async {
-                let live = self.ctx.api::<Job>(&key.namespace).get_opt(&key.name).await;
-                let live = live.tried(|| format!("get Job {key}"))?;
-                Ok(live.is_some_and(|l| l.metadata.uid == job.metadata.uid && !meta::deleting(&l)))
-            },
-        )
-        .await?;
+        let candidates = adoption::candidates(&self.pods, &*job, selector);
+        let pods = adoption::claim(&self.ctx, &*job, selector, candidates, |_| true, Some(FINALIZER)).await?;
         let record = self.memory.record(&job);
         let released = self.memory.released_of(&key, &pods);
         let view = View::new((*job).clone(), pods, record, released);

@@ -366,16 +366,9 @@ impl Run<'_> {
         if self.before.status == self.view.job.status {
             return Ok(());
         }
-        let api = self.controller.ctx.api::<Job>(&self.key.namespace);
-        let updated = api
-            .replace_status(&self.key.name, &PostParams::default(), &self.view.job)
-            .await
-            .and_then(|updated| updated.object());
-        if let Some(updated) = updated.tried_if_exists(|| format!("update status of Job {}", self.key))? {
-            self.controller
-                .memory
-                .jobs_seen
-                .wrote(&self.key, meta::revision_number(&updated));
+        if let Some(updated) = self.controller.ctx.write_status(&self.view.job).await? {
+            self.controller.memory.jobs_seen.wrote(&self.key, updated.revision);
+            let updated = updated.object().tried(|| format!("read Job {}", self.key))?;
             self.view.job = updated.clone();
             self.before = Arc::new(updated);
         }

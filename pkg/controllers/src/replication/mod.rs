@@ -99,21 +99,12 @@ impl<S: Set> Reconcile for Controller<S> {
         let Some(asked) = set.selector() else {
             return Ok(Next::Done);
         };
-        let selector = meta::selector(&asked)?;
         // Until what was written last has come back, what there is can't be counted, nor told.
         if let Some(later) = self.seen.missing(&key, &self.all_pods) {
             return Ok(Next::After(later));
         }
-        let mut candidates = self.pods.get(meta::uid(&*set));
-        let required = asked.match_labels.unwrap_or_default();
-        candidates.extend(index::orphans(&self.pods, &key.namespace, &required));
-        let api = self.ctx.api::<Pod>(&key.namespace);
-        let claimed = adoption::claim(&api, &*set, &selector, candidates, pod::is_active, None, || async {
-            let live = self.ctx.api::<S>(&key.namespace).get_opt(&key.name).await;
-            let live = live.tried(|| format!("get {} {key}", S::kind(&())))?;
-            Ok(live.is_some_and(|l| meta::uid(&l) == meta::uid(&*set) && !meta::deleting(&l)))
-        })
-        .await?;
+        let candidates = adoption::candidates(&self.pods, &*set, &asked);
+        let claimed = adoption::claim(&self.ctx, &*set, &asked, candidates, pod::is_active, None).await?;
         let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
 
         let now = Timestamp::now();
@@ -132,24 +123,23 @@ impl<S: Set> Reconcile for Controller<S> {
         if failure.is_none() && self.seen.expects(&key) {
             return Ok(paused.sooner(Next::After(RECOUNT)));
         }
-        let next = status::next_availability(&active, set.min_ready_seconds(), now).sooner(paused);
+        let next = pod::next_availability(&active, set.min_ready_seconds(), now).sooner(paused);
         let status = status::status(&*set, &claimed, failure.as_ref(), active.len(), now);
-        let written = self.write_status(&key, &set, status).await;
+        let written = self.write_status(&set, status).await;
         next.even_if(written.and(failure.map_or(Ok(()), Err)))
     }
 }
 
 impl<S: Set> Controller<S> {
-    async fn write_status(&self, key: &Key, set: &S, status: ReplicaSetStatus) -> Result<(), Error> {
+    async fn write_status(&self, set: &S, status: ReplicaSetStatus) -> Result<(), Error> {
         if set.status() == status {
             return Ok(());
         }
         let mut update = set.clone();
         update.set_status(status);
-        let api = self.ctx.api::<S>(&key.namespace);
-        let written = api.replace_status(&key.name, &PostParams::default(), &update).await;
-        let written = written.tried_if_exists(|| format!("update status of {} {key}", S::kind(&())))?;
-        self.statuses.wrote(key, written.and_then(|written| written.revision));
+        let written = self.ctx.write_status(&update).await?;
+        let revision = written.and_then(|written| written.revision);
+        self.statuses.wrote(&Key::of(set), revision);
         Ok(())
     }
 

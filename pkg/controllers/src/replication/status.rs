@@ -2,27 +2,15 @@
 //! condition when it is set.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::set::Set;
-use crate::driver::Next;
 use crate::error::Error;
 use crate::meta::{self, nonzero, to_i32};
 use crate::pod;
-
-/// When the next ready pod becomes available, in case availability takes time.
-pub fn next_availability(active: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Next {
-    let soonest = active
-        .iter()
-        .filter_map(|p| pod::available_in(p, min_ready_seconds, now))
-        .filter(|left| *left > Duration::ZERO)
-        .min();
-    soonest.map_or(Next::Done, Next::After)
-}
 
 /// The status that the pods amount to.
 pub fn status<S: Set>(
@@ -80,10 +68,13 @@ pub fn status<S: Set>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use k8s_openapi::api::apps::v1::ReplicaSet;
     use serde_json::json;
 
     use super::*;
+    use crate::driver::Next;
 
     #[test]
     fn status_counts_active_pods_and_sets_failure_once() {
@@ -128,6 +119,9 @@ mod tests {
         next.status = Some(found);
         assert_eq!(status(&next, &pods, None, 4, now).conditions, None);
         let active: Vec<_> = pods[..2].to_vec();
-        assert_eq!(next_availability(&active, 10, now), Next::After(Duration::from_secs(5)));
+        assert_eq!(
+            pod::next_availability(&active, 10, now),
+            Next::After(Duration::from_secs(5))
+        );
     }
 }

@@ -16,16 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use kube::api::PostParams;
 use mk8s_client::{Event, EventRecorder, Index, Informer, Partial, Seen};
 
 use crate::adoption;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
-use crate::error::{Error, Tried};
+use crate::error::Error;
 use crate::failed_pods::FailedPods;
 use crate::history::{self, History, Parent};
 use crate::meta::{self, Key};
@@ -144,18 +143,16 @@ impl Reconcile for Controller {
             self.failed.forget(&key);
             return Ok(Next::Done);
         };
-        let pods = self.claim_pods(&key, &set).await?;
-        if meta::deleting(&*set) {
-            return self.leave(&key, &set, &pods).await;
-        }
         let Some(spec) = &set.spec else { return Ok(Next::Done) };
+        let mut candidates = adoption::candidates(&self.pods, &*set, &spec.selector);
+        candidates.retain(|pod| identity::ordinal(&set, pod).is_some());
+        let pods = adoption::claim(&self.ctx, &*set, &spec.selector, candidates, |_| true, None).await?;
+        if meta::deleting(&*set) {
+            return self.leave(&set, &pods).await;
+        }
         // Those that lost the set's labels are no part of its history.
-        let there = || self.is_there(&key, &set);
-        let revisions = self
-            .history
-            .claim(&key, &*set, &spec.selector, history::selected, there)
-            .await?;
-        self.sync(&key, &set, pods, revisions).await
+        let revisions = self.history.claim(&*set, &spec.selector, history::selected).await?;
+        self.sync(&key, &set, spec, &pods, revisions).await
     }
 }
 
@@ -165,40 +162,14 @@ impl Controller {
         pods.or_else(|| self.history.missing(key))
     }
 
-    async fn claim_pods(&self, key: &Key, set: &StatefulSet) -> Result<Vec<Arc<Pod>>, Error> {
-        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
-        let selector = meta::selector(&spec.selector)?;
-        let required = spec.selector.match_labels.clone().unwrap_or_default();
-        let mut candidates = index::orphans(&self.pods, &key.namespace, &required);
-        candidates.extend(self.pods.get(meta::uid(set)));
-        candidates.retain(|pod| identity::ordinal(set, pod).is_some());
-        let api = self.ctx.api::<Pod>(&key.namespace);
-        adoption::claim(
-            &api,
-            set,
-            &selector,
-            candidates,
-            |_| true,
-            None,
-            || self.is_there(key, set),
-        )
-        .await
-    }
-
-    async fn is_there(&self, key: &Key, set: &StatefulSet) -> Result<bool, Error> {
-        let live = self.ctx.api::<StatefulSet>(&key.namespace).get_opt(&key.name).await;
-        let live = live.tried(|| format!("get StatefulSet {key}"))?;
-        Ok(live.is_some_and(|l| l.metadata.uid == set.metadata.uid && !meta::deleting(&l)))
-    }
-
     async fn sync(
         &self,
         key: &Key,
         set: &StatefulSet,
-        pods: Vec<Arc<Pod>>,
+        spec: &StatefulSetSpec,
+        pods: &[Arc<Pod>],
         revisions: Vec<Arc<ControllerRevision>>,
     ) -> Result<Next, Error> {
-        let Some(spec) = &set.spec else { return Ok(Next::Done) };
         let known = set.status.clone().unwrap_or_default();
         let mut collisions = Some(known.collision_count.unwrap_or(0));
         let parent = Parent {
@@ -222,7 +193,7 @@ impl Controller {
             set,
             current: meta::name(&*current),
             update: meta::name(&*update),
-            pods: &pods,
+            pods,
             claim: &claim,
             now: Timestamp::now(),
         };
@@ -237,8 +208,10 @@ impl Controller {
             next: Next::Done,
         };
         let done = act.run(plan).await;
-        let next = act.next.sooner(next_availability(set, &pods, view.now));
-        let written = self.write_status(key, set, status).await;
+        let next = act
+            .next
+            .sooner(pod::next_availability(pods, plan::min_ready(set), view.now));
+        let written = self.write_status(set, status).await;
         let live = |r: &ControllerRevision| {
             let name = meta::name(r);
             [meta::name(&*current), meta::name(&*update)].contains(&name)
@@ -253,7 +226,7 @@ impl Controller {
     }
 
     /// Nothing is made any more: the status follows what goes.
-    async fn leave(&self, key: &Key, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<Next, Error> {
+    async fn leave(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<Next, Error> {
         let known = set.status.clone().unwrap_or_default();
         let view = View {
             set,
@@ -264,35 +237,16 @@ impl Controller {
             now: Timestamp::now(),
         };
         let status = view.status(0, known.collision_count);
-        self.write_status(key, set, status).await?;
+        self.write_status(set, status).await?;
         Ok(Next::Done)
     }
 
-    async fn write_status(
-        &self,
-        key: &Key,
-        set: &StatefulSet,
-        status: k8s_openapi::api::apps::v1::StatefulSetStatus,
-    ) -> Result<(), Error> {
+    async fn write_status(&self, set: &StatefulSet, status: StatefulSetStatus) -> Result<(), Error> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
         let mut update = set.clone();
         update.status = Some(status);
-        let api = self.ctx.api::<StatefulSet>(&key.namespace);
-        let written = api.replace_status(&key.name, &PostParams::default(), &update).await;
-        written
-            .tried_if_exists(|| format!("update status of StatefulSet {key}"))
-            .map(drop)
+        self.ctx.write_status(&update).await.map(drop)
     }
-}
-
-/// When the next ready pod becomes available, in case availability takes time.
-fn next_availability(set: &StatefulSet, pods: &[Arc<Pod>], now: Timestamp) -> Next {
-    let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-    let times = pods.iter().filter_map(|pod| pod::available_in(pod, min_ready, now));
-    times
-        .filter(|left| !left.is_zero())
-        .min()
-        .map_or(Next::Done, Next::After)
 }

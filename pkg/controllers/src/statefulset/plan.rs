@@ -72,7 +72,7 @@ fn partition(spec: &StatefulSetSpec) -> Option<i32> {
     Some(rolling.partition.unwrap_or(0))
 }
 
-fn min_ready(set: &StatefulSet) -> i32 {
+pub(super) fn min_ready(set: &StatefulSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
 }
 
