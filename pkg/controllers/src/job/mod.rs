@@ -162,8 +162,8 @@ impl Controller {
         let api = self.ctx.api::<Pod>(namespace);
         let done = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
         match done.tried_if_exists(|| format!("release pod {namespace}/{name}")) {
-            // Another pod has the name by now.
-            Err(e) if e.is_conflict() || e.code() == Some(422) && meta::uid(pod) != self.uid_now(pod) => Ok(None),
+            // Another pod has the name by now; what is in the way of this one is tried again.
+            Err(e) if matches!(e.code(), Some(409 | 422)) && meta::uid(pod) != self.uid_now(pod) => Ok(None),
             result => result,
         }
     }
