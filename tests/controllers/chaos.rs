@@ -1,32 +1,37 @@
 //! Controllers that are killed, at whatever they wait for, go on where they were: nothing is made twice, counted twice or forgotten.
 //!
 //! The scope of controllers and scheduler ends at a request that chance picks, which was carried out or not, and whose answer nobody
-//! hears; what runs beside is dropped where it waits. Workloads change all the while. At the end the cluster is as the workloads ask.
+//! hears; what runs beside is dropped where it waits. Workloads change all the while, and time passes. At the end the cluster is as
+//! the workloads ask, and never was what it must not be ([`witness`]).
 //! `MK8S_CHAOS_SECONDS` says how long (hack/chaos.sh: ten minutes), `MK8S_CHAOS_SEED` which course.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Request, Response};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client};
 use mk8s_controllers::context::Settings;
-use mk8s_supervisor::{Supervisor, job};
+use mk8s_supervisor::{Clock, Supervisor, job};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, holds, template};
+use crate::witness::{self, LIMITED, has_ended};
 
 const NS: &str = "default";
+const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+/// What time passes with each change.
+const TICK: Duration = Duration::from_secs(5);
 
 /// Burns at the request that it counts down to.
 #[derive(Clone)]
@@ -95,6 +100,7 @@ async fn kill_again_and_again(cluster: Arc<Cluster>, mut chance: StdRng, end: Ca
 struct Workloads {
     client: Client,
     chance: StdRng,
+    clock: Clock,
 }
 
 impl Workloads {
@@ -126,6 +132,7 @@ impl Workloads {
 
     /// Something becomes otherwise.
     async fn change(&mut self) {
+        self.clock.set(self.clock.now() + TICK);
         let number = self.chance.random_range(0..3);
         let (replicas, version) = (self.chance.random_range(0..6), self.chance.random_range(0..3));
         let spec = |app: &str| {
@@ -133,7 +140,7 @@ impl Workloads {
             template["metadata"]["annotations"]["version"] = json!(version.to_string());
             json!({"replicas": replicas, "selector": {"matchLabels": {"app": app}}, "template": template})
         };
-        match self.chance.random_range(0..6) {
+        match self.chance.random_range(0..8) {
             0 => {
                 self.put::<Deployment>(&format!("web-{number}"), spec(&format!("web-{number}")))
                     .await
@@ -158,6 +165,8 @@ impl Workloads {
                 self.put::<DaemonSet>(&name, spec).await;
             }
             4 => self.job().await,
+            5 => self.limited().await,
+            6 => self.cron(number).await,
             // Somebody else takes a pod away.
             _ => {
                 let all = self.api::<Pod>().list(&ListParams::default()).await.unwrap().items;
@@ -189,11 +198,87 @@ impl Workloads {
         self.api::<Job>().create(&PostParams::default(), &job).await.unwrap();
     }
 
+    /// One index of it fails for good at once, one in its second try.
+    async fn limited(&mut self) {
+        let name = format!("{LIMITED}{:x}", self.chance.random::<u32>());
+        let mut template = template(&name, "run");
+        template["spec"]["restartPolicy"] = json!("Never");
+        let script = "case $JOB_COMPLETION_INDEX in 1) exit 42;; 2) exit 1;; esac";
+        let container = &mut template["spec"]["containers"][0];
+        (container["command"], container["args"]) = (json!(["sh", "-c"]), json!([script]));
+        container["name"] = json!("case");
+        let codes = json!({"operator": "In", "values": [42]});
+        let policy = json!({"rules": [{"action": "FailIndex", "onExitCodes": codes}]});
+        let spec = json!({"completions": 4, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1,
+            "podFailurePolicy": policy, "template": template});
+        let job: Job = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+        self.api::<Job>().create(&PostParams::default(), &job).await.unwrap();
+    }
+
+    /// It stays, since its Jobs of a minute would be in the way of another's.
+    async fn cron(&mut self, number: usize) {
+        let name = format!("cron-{number}");
+        let mut template = template(&name, "succeed");
+        template["spec"]["restartPolicy"] = json!("Never");
+        let policy = ["Allow", "Forbid", "Replace"][number];
+        let kept = self.chance.random_range(0..4);
+        let spec = json!({"schedule": "* * * * *", "concurrencyPolicy": policy, "successfulJobsHistoryLimit": kept,
+            "jobTemplate": {"spec": {"backoffLimit": 100, "template": template}}});
+        let cron: CronJob = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+        let api = self.api::<CronJob>();
+        if api.create(&PostParams::default(), &cron).await.is_err() {
+            let change = Patch::Merge(json!({"spec": {"successfulJobsHistoryLimit": kept}}));
+            let _ = api.patch(&name, &PatchParams::default(), &change).await;
+        }
+    }
+
+    /// Which Jobs have not ended as they are to, and which CronJobs have not run when they were due.
+    async fn late(&self) -> Vec<String> {
+        let mut late = Vec::new();
+        for found in self.api::<Job>().list(&ListParams::default()).await.unwrap() {
+            let ended = has_ended(&found);
+            let (name, status) = (found.metadata.name.unwrap(), found.status.unwrap_or_default());
+            let indexes = found.spec.unwrap().completion_mode.as_deref() == Some("Indexed");
+            let right = if name.starts_with(LIMITED) {
+                // Whose pod was taken away has had a try.
+                let failed = status.failed_indexes.as_deref();
+                failed.is_some_and(|failed| failed.contains("1") || failed == "0-2" || failed == "0-3")
+            } else if name.starts_with("cron-") {
+                status.succeeded == Some(1) && status.completion_time.is_some()
+            } else {
+                let whole = !indexes || status.completed_indexes.as_deref() == Some("0-4");
+                status.succeeded == Some(5) && status.completion_time.is_some() && whole
+            };
+            if !ended || !right {
+                late.push(format!("{name}: {status:?}"));
+            }
+        }
+        let now = self
+            .clock
+            .now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let due = i64::try_from(now / 60 * 60).unwrap();
+        for found in self.api::<CronJob>().list(&ListParams::default()).await.unwrap() {
+            let status = found.status.unwrap_or_default();
+            let last = status.last_schedule_time.as_ref().map(|last| last.0.as_second());
+            let made = found.metadata.creation_timestamp.unwrap().0.as_second();
+            if status.active.is_some() || made < due && last != Some(due) {
+                late.push(format!("{:?}, due at {due}: {status:?}", found.metadata.name));
+            }
+        }
+        late
+    }
+
     /// What is not as it is asked for.
     async fn amiss(&self, nodes: usize) -> Vec<String> {
-        let mut amiss = Vec::new();
+        let mut amiss = self.late().await;
         let mut pods: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
         for pod in self.api::<Pod>().list(&ListParams::default()).await.unwrap().items {
+            if pod.metadata.finalizers.iter().flatten().any(|held| held == FINALIZER) {
+                amiss.push(format!("{:?} is held, and all Jobs have ended", pod.metadata.name));
+            }
             let app = pod.metadata.labels.as_ref().and_then(|l| l.get("app").cloned());
             pods.entry(app.unwrap_or_default()).or_default().push(pod);
         }
@@ -231,13 +316,7 @@ impl Workloads {
             running(&found.metadata.name.unwrap(), nodes, ready);
         }
         for found in self.api::<Job>().list(&ListParams::default()).await.unwrap() {
-            let (name, status) = (found.metadata.name.unwrap(), found.status.unwrap_or_default());
-            let indexes = found.spec.unwrap().completion_mode.as_deref() == Some("Indexed");
-            let whole = !indexes || status.completed_indexes.as_deref() == Some("0-4");
-            if status.succeeded != Some(5) || status.completion_time.is_none() || !whole {
-                amiss.push(format!("{name}: {status:?}"));
-            }
-            pods.remove(&name);
+            pods.remove(&found.spec.unwrap().template.metadata.unwrap().labels.unwrap()["app"]);
         }
         amiss.extend(
             pods.into_iter()
@@ -257,7 +336,15 @@ async fn what_is_asked_for_is_there_however_often_the_controllers_are_killed() {
     let time = Duration::from_secs(number("MK8S_CHAOS_SECONDS").unwrap_or(45));
     eprintln!("MK8S_CHAOS_SEED={seed}");
     let mut chance = StdRng::seed_from_u64(seed);
-    let cluster = Arc::new(Cluster::start_idle(Settings::default()).await);
+    let clock = Clock::standing(SystemTime::now());
+    let settings = Settings {
+        clock: clock.clone(),
+        ..Settings::default()
+    };
+    let cluster = Arc::new(Cluster::start_idle(settings).await);
+    let seen = CancellationToken::new();
+    let witness = witness::look_on(cluster.admin.clone(), NS, seen.clone());
+    let witness = job::spawn("witness", witness);
     for node in ["n1", "n2"] {
         cluster.node(node).await;
         cluster.beat(node);
@@ -268,6 +355,7 @@ async fn what_is_asked_for_is_there_however_often_the_controllers_are_killed() {
     let mut workloads = Workloads {
         client: cluster.admin.clone(),
         chance,
+        clock,
     };
     let (begun, mut changes) = (Instant::now(), 0);
     while begun.elapsed() < time {
@@ -291,6 +379,9 @@ async fn what_is_asked_for_is_there_however_often_the_controllers_are_killed() {
             holds(amiss.is_empty(), amiss)
         })
         .await;
+    seen.cancel();
+    let breaches = witness.await.unwrap();
+    assert!(breaches.is_empty(), "{breaches:#?}");
     assert!(scope.shutdown(Duration::from_secs(10)).await);
     cluster.plane.stop().await;
 }

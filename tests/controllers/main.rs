@@ -33,3 +33,4 @@ mod start;
 mod statefulset;
 mod tokens;
 mod volumes;
+mod witness;
