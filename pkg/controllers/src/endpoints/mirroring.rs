@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
+use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use mk8s_client::{Event, Index, Informer, Seen};
 
 use super::plan::{Frame, Group, MANAGED_BY, SERVICE_NAME, arrange};
+use super::repack::{Packed, repack};
 use super::service_of;
 use super::write::write;
 use crate::context::Context;
@@ -141,32 +142,30 @@ fn frame(endpoints: &Endpoints) -> Frame {
 }
 
 fn groups(endpoints: &Endpoints) -> Vec<Group> {
-    endpoints.subsets.iter().flatten().flat_map(subset).collect()
+    let subsets = endpoints.subsets.as_deref().unwrap_or_default();
+    repack(subsets).iter().flat_map(families).collect()
 }
 
 /// A subset's addresses, by the family they are of.
-fn subset(subset: &EndpointSubset) -> Vec<Group> {
+fn families(subset: &Packed<'_>) -> Vec<Group> {
     let ports: Vec<EndpointPort> = subset
         .ports
         .iter()
-        .flatten()
-        .map(|p| EndpointPort {
-            name: Some(p.name.clone().unwrap_or_default()),
-            port: Some(p.port),
-            protocol: Some(p.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
-            app_protocol: p.app_protocol.clone(),
+        .map(|port| EndpointPort {
+            name: Some(port.name.to_owned()),
+            port: Some(port.port),
+            protocol: Some(port.protocol.to_owned()),
+            app_protocol: port.app_protocol.map(str::to_owned),
         })
         .collect();
-    let ready = subset.addresses.iter().flatten().map(|a| (a, true));
-    let unready = subset.not_ready_addresses.iter().flatten().map(|a| (a, false));
     let mut families = [Group::new("IPv4", ports.clone()), Group::new("IPv6", ports)];
-    for (address, ready) in ready.chain(unready).take(MAX_ADDRESSES) {
+    for (address, ready) in subset.addresses.iter().take(MAX_ADDRESSES) {
         let at = match address.ip.parse() {
             Ok(IpAddr::V4(_)) => 0,
             Ok(IpAddr::V6(_)) => 1,
             Err(_) => continue,
         };
-        families[at].endpoints.push(endpoint(address, ready));
+        families[at].endpoints.push(endpoint(address, *ready));
     }
     families
         .into_iter()
@@ -197,34 +196,52 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn subsets_become_slices_of_their_ports_and_family() {
-        let endpoints: Endpoints = serde_json::from_value(
-            json!({"metadata": {"name": "db", "namespace": "d", "uid": "e", "labels": {"l": "1"}},
-            "subsets": [{"addresses": [{"ip": "1.2.3.4"}, {"ip": "fd00::1"}], "notReadyAddresses": [{"ip": "1.2.3.5"}],
-                "ports": [{"port": 5432}]}]}),
-        )
-        .unwrap();
+    fn endpoints(subsets: serde_json::Value) -> Endpoints {
+        let metadata = json!({"name": "db", "namespace": "d", "uid": "e", "labels": {"l": "1"}});
+        serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap()
+    }
+
+    /// The slices made of `subsets`, of which nothing has to be changed when they are there.
+    fn settled(subsets: serde_json::Value) -> Vec<Arc<EndpointSlice>> {
+        let endpoints = endpoints(subsets);
         let made = arrange(&frame(&endpoints), groups(&endpoints), &[]);
-        let shape: Vec<_> = made
-            .create
-            .iter()
-            .map(|s| (s.address_type.as_str(), s.endpoints.len()))
-            .collect();
-        assert_eq!(shape, [("IPv4", 2), ("IPv6", 1)]);
-        assert_eq!(
-            made.create[0].endpoints[1].conditions.as_ref().unwrap().ready,
-            Some(false)
-        );
-        assert_eq!(made.create[0].metadata.labels.as_ref().unwrap().len(), 3);
-        let stored = made.create.into_iter().enumerate().map(|(n, mut s)| {
-            s.metadata.name = Some(format!("db-{n}"));
-            Arc::new(s)
+        let stored = made.create.into_iter().enumerate().map(|(n, mut slice)| {
+            slice.metadata.name = Some(format!("db-{n}"));
+            Arc::new(slice)
         });
         let there: Vec<_> = stored.collect();
         assert_eq!(
             arrange(&frame(&endpoints), groups(&endpoints), &there),
             super::super::plan::Changes::default()
         );
+        there
+    }
+
+    fn addresses(slice: &EndpointSlice) -> Vec<&str> {
+        slice.endpoints.iter().map(|e| e.addresses[0].as_str()).collect()
+    }
+
+    #[test]
+    fn subsets_become_slices_of_their_ports_and_family() {
+        let made = settled(json!([{"addresses": [{"ip": "1.2.3.4"}, {"ip": "fd00::1"}],
+            "notReadyAddresses": [{"ip": "1.2.3.5"}], "ports": [{"port": 5432}]}]));
+        let shape: Vec<_> = made.iter().map(|s| (s.address_type.as_str(), addresses(s))).collect();
+        assert_eq!(shape, [("IPv4", vec!["1.2.3.4", "1.2.3.5"]), ("IPv6", vec!["fd00::1"])]);
+        let ready = |slice: &EndpointSlice, at: usize| slice.endpoints[at].conditions.as_ref().unwrap().ready;
+        assert_eq!((ready(&made[0], 0), ready(&made[0], 1)), (Some(true), Some(false)));
+        assert_eq!(made[0].metadata.labels.as_ref().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn subsets_of_the_same_ports_share_their_slice() {
+        let ports = json!([{"name": "a", "port": 1}, {"name": "b", "port": 2}]);
+        let turned = json!([{"name": "b", "port": 2, "protocol": "TCP"}, {"name": "a", "port": 1}]);
+        let made = settled(json!([
+            {"addresses": [{"ip": "1.2.3.4"}], "ports": ports},
+            {"addresses": [{"ip": "1.2.3.5"}], "ports": turned},
+            {"addresses": [{"ip": "1.2.3.6"}], "ports": [{"port": 9}]},
+        ]));
+        let all: Vec<_> = made.iter().map(|slice| addresses(slice)).collect();
+        assert_eq!(all, [vec!["1.2.3.4", "1.2.3.5"], vec!["1.2.3.6"]]);
     }
 }

@@ -3,6 +3,7 @@
 pub mod legacy;
 pub mod mirroring;
 pub mod plan;
+mod repack;
 pub mod slices;
 pub mod topology;
 mod trigger;
