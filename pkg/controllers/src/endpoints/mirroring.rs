@@ -2,6 +2,7 @@
 //!
 //! Watches Endpoints, services and slices; writes slices that carry its mark, no others.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -137,8 +138,21 @@ fn frame(endpoints: &Endpoints) -> Frame {
         labels,
         annotations: (!annotations.is_empty()).then_some(annotations),
         keeps_hints: false,
+        identity: named_address,
         owner: meta::owner_reference(endpoints),
     }
+}
+
+/// What a hand-made endpoint is known by: many of its addresses may be of one object, and the object may have no uid.
+fn named_address(endpoint: &Endpoint) -> Cow<'_, str> {
+    let target = endpoint.target_ref.as_ref();
+    let parts = [
+        endpoint.hostname.as_ref(),
+        target.and_then(|target| target.namespace.as_ref()),
+        target.and_then(|target| target.name.as_ref()),
+    ];
+    let parts = parts.map(|part| part.map(String::as_str).unwrap_or_default());
+    format!("{}/{}", endpoint.addresses.join(","), parts.join("/")).into()
 }
 
 fn groups(endpoints: &Endpoints) -> Vec<Group> {
@@ -243,5 +257,13 @@ mod tests {
         ]));
         let all: Vec<_> = made.iter().map(|slice| addresses(slice)).collect();
         assert_eq!(all, [vec!["1.2.3.4", "1.2.3.5"], vec!["1.2.3.6"]]);
+    }
+
+    #[test]
+    fn all_addresses_of_one_object_are_mirrored() {
+        let of = |ip: &str, uid: Option<&str>| json!({"ip": ip, "targetRef": {"kind": "Pod", "namespace": "d", "name": "p", "uid": uid}});
+        let made = settled(json!([{"ports": [{"port": 9}], "addresses":
+            [of("1.2.3.4", Some("u")), of("1.2.3.5", Some("u")), of("1.2.3.6", None), {"ip": "1.2.3.7"}]}]));
+        assert_eq!(addresses(&made[0]), ["1.2.3.4", "1.2.3.5", "1.2.3.6", "1.2.3.7"]);
     }
 }

@@ -65,6 +65,8 @@ pub struct Frame {
     pub owner: OwnerReference,
     /// Hints stay as they are: [`super::topology`] has what is written shared out anew.
     pub keeps_hints: bool,
+    /// What an endpoint is known by: no two of the frame have the same.
+    pub identity: fn(&Endpoint) -> Cow<'_, str>,
 }
 
 impl Frame {
@@ -76,6 +78,7 @@ impl Frame {
             annotations: None,
             owner: meta::owner_reference(service),
             keeps_hints: is_auto(service),
+            identity: pod_or_address,
         }
     }
 }
@@ -275,7 +278,7 @@ fn place(
 ) -> (Vec<(EndpointSlice, bool)>, Vec<Endpoint>) {
     let places = slices.iter().enumerate().flat_map(|(of, slice)| {
         let endpoints = slice.endpoints.iter().enumerate();
-        endpoints.map(move |(at, endpoint)| (identity(endpoint), (of, at)))
+        endpoints.map(move |(at, endpoint)| ((frame.identity)(endpoint), (of, at)))
     });
     // The first place of one that is in several: it was put there before.
     let mut known: HashMap<Cow<'_, str>, (usize, usize)> = HashMap::new();
@@ -285,7 +288,7 @@ fn place(
     let mut placed: Vec<Vec<Option<Endpoint>>> = slices.iter().map(|slice| vec![None; slice.endpoints.len()]).collect();
     let mut missing = Vec::new();
     for mut endpoint in endpoints {
-        let Some((of, at)) = known.get(&identity(&endpoint)).copied() else {
+        let Some((of, at)) = known.get(&(frame.identity)(&endpoint)).copied() else {
             missing.push(endpoint);
             continue;
         };
@@ -335,7 +338,7 @@ fn spread_over(kept: &mut [(EndpointSlice, bool)], mut missing: Vec<Endpoint>) -
 }
 
 /// The same pod, or the same address where there is no pod.
-fn identity(endpoint: &Endpoint) -> Cow<'_, str> {
+fn pod_or_address(endpoint: &Endpoint) -> Cow<'_, str> {
     let uid = endpoint.target_ref.as_ref().and_then(|r| r.uid.as_deref());
     uid.map_or_else(|| endpoint.addresses.join(",").into(), Cow::Borrowed)
 }
