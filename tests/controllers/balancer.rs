@@ -53,9 +53,14 @@ async fn node(cluster: &Cluster, name: &str, address: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_services_with_one_port_the_older_has_it_until_it_goes() {
+async fn of_two_services_with_one_port_the_first_has_it_until_it_goes() {
     let cluster = Cluster::start().await;
     node(&cluster, "n1", "192.0.2.1").await;
+    let mut latent = balanced("latent", 80);
+    latent["spec"]["type"] = json!("ClusterIP");
+    cluster.create::<Service>("default", latent).await;
+    // Times are kept to the second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     cluster.create::<Service>("default", balanced("older", 80)).await;
     reachable_at(&cluster, "older", &["192.0.2.1"]).await;
     for (reason, message) in [
@@ -64,17 +69,22 @@ async fn of_two_services_with_one_port_the_older_has_it_until_it_goes() {
     ] {
         told(&cluster, "older", reason, message).await;
     }
-    // Times are kept to the second.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     cluster.create::<Service>("default", balanced("a-younger", 80)).await;
-    let why = "Error syncing load balancer: port 80/TCP is of Service default/older, which is older";
+    let why = "Error syncing load balancer: port 80/TCP is of Service default/older, which has it already";
     told(&cluster, "a-younger", "SyncLoadBalancerFailed", why).await;
     assert!(addresses(&cluster, "a-younger").await.is_empty());
+    // What was there before, and wanted nothing, does not take it either.
+    let services = cluster.api::<Service>("default");
+    let type_ = |type_: &str| Patch::Merge(json!({"spec": {"type": type_}}));
+    let how = PatchParams::default();
+    services.patch("latent", &how, &type_("LoadBalancer")).await.unwrap();
+    told(&cluster, "latent", "SyncLoadBalancerFailed", why).await;
+    reachable_at(&cluster, "older", &["192.0.2.1"]).await;
+    services.patch("latent", &how, &type_("ClusterIP")).await.unwrap();
     cluster.create::<Service>("default", balanced("agent", 10250)).await;
     let own = "Error syncing load balancer: port 10250/TCP of nodes is the nodes' own";
     told(&cluster, "agent", "SyncLoadBalancerFailed", own).await;
 
-    let services = cluster.api::<Service>("default");
     services.delete("older", &DeleteParams::default()).await.unwrap();
     reachable_at(&cluster, "a-younger", &["192.0.2.1"]).await;
     cluster
@@ -84,11 +94,7 @@ async fn of_two_services_with_one_port_the_older_has_it_until_it_goes() {
         })
         .await;
     told(&cluster, "older", "DeletedLoadBalancer", "Deleted load balancer").await;
-    let inner = json!({"spec": {"type": "ClusterIP"}});
-    services
-        .patch("a-younger", &PatchParams::default(), &Patch::Merge(inner))
-        .await
-        .unwrap();
+    services.patch("a-younger", &how, &type_("ClusterIP")).await.unwrap();
     cluster
         .until("one that is of another type has nothing of it", || async {
             let service = services.get("a-younger").await.unwrap();

@@ -2,7 +2,8 @@
 //! routes their ports.
 //!
 //! Watches Services, nodes and EndpointSlices; writes `status.loadBalancer` and the clean-up finalizer of Services of that type that
-//! name no class, and events. A Service whose port is another's, or the cluster's own, is told so and waits. It never writes to a
+//! name no class, and events. A Service whose port is another's, or the cluster's own, is told so and waits; the status says by which
+//! ports a Service is reached, since who has a port keeps it. It never writes to a
 //! Service of another class. What else listens on a node, only its proxy knows, which leaves that alone and says so.
 
 mod plan;
@@ -10,7 +11,7 @@ mod plan;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams};
 use mk8s_client::{Event, EventRecorder, Index, Informer, services_of};
@@ -21,7 +22,7 @@ use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
-use plan::{Balanced, FINALIZER, balanced, is_ours, ports, served_part};
+use plan::{Balanced, FINALIZER, balanced, ingress, is_ours, ports, served_part};
 
 const NAME: &str = "service-controller";
 const WORKERS: usize = 2;
@@ -119,6 +120,7 @@ fn concerned(event: &Event<Service>, by_port: &Index<Service>) -> Vec<Key> {
         (
             is_ours(service),
             ports(service),
+            ingress(service).first().map(|first| first.ports.clone()),
             meta::has_finalizer(service, FINALIZER),
         )
     };
@@ -165,7 +167,7 @@ impl Reconcile for Controller {
                 .await?;
             if first {
                 self.tell(&service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer");
-            } else if !wanted.is_empty() {
+            } else if !wanted.is_empty() && !had.iter().map(|at| &at.ip).eq(wanted.iter().map(|at| &at.ip)) {
                 self.tell(
                     &service,
                     "Normal",
@@ -252,11 +254,6 @@ fn has_class(service: &Service) -> bool {
 
 fn finalizers(service: &Service) -> impl Iterator<Item = &str> {
     service.metadata.finalizers.iter().flatten().map(String::as_str)
-}
-
-fn ingress(service: &Service) -> &[LoadBalancerIngress] {
-    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-    balancer.and_then(|b| b.ingress.as_deref()).unwrap_or_default()
 }
 
 /// The nodes of a slice's endpoints that are ready.

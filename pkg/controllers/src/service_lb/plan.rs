@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, PortStatus, Service};
 
 use crate::meta::{self, Key};
 use crate::node_lifecycle;
@@ -26,7 +26,7 @@ pub fn is_ours(service: &Service) -> bool {
     spec.and_then(|s| s.type_.as_deref()) == Some("LoadBalancer") && class.is_empty()
 }
 
-/// Does it hold ports, or would it, were nobody older in its way? One that goes holds them until it is cleaned up.
+/// Does it hold ports, or would it, were nobody in its way? One that goes holds them until it is cleaned up.
 fn claims(service: &Service, api_port: u16) -> bool {
     is_ours(service)
         && reserved(service, api_port).is_none()
@@ -63,9 +63,40 @@ fn reserved(service: &Service, api_port: u16) -> Option<String> {
     })
 }
 
-/// The order in which Services get ports: the older first.
-fn age(service: &Service) -> (jiff::Timestamp, Key) {
-    (meta::created(service), Key::of(service))
+/// Where a Service is reached, as its status has it.
+pub fn ingress(service: &Service) -> &[LoadBalancerIngress] {
+    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    balancer.and_then(|b| b.ingress.as_deref()).unwrap_or_default()
+}
+
+/// Is it reached by this port already? A status that names no ports is of all.
+fn serves(service: &Service, (protocol, number): (&str, i32)) -> bool {
+    let all = ingress(service);
+    let mut named = all.iter().flat_map(|own| own.ports.iter().flatten()).peekable();
+    match named.peek() {
+        Some(_) => named.any(|port| port.port == number && port.protocol == protocol),
+        None => !all.is_empty(),
+    }
+}
+
+/// The order in which Services get a port: who has it keeps it, whatever else comes to want it; then the older first.
+fn turn(service: &Service, port: (&str, i32)) -> (bool, jiff::Timestamp, Key) {
+    (!serves(service, port), meta::created(service), Key::of(service))
+}
+
+/// The one port of which a rival has more of a right, and who that is.
+fn refused(service: &Service, rivals: &[&Service], api_port: u16) -> Option<String> {
+    let rivals: Vec<_> = rivals.iter().filter(|rival| claims(rival, api_port)).collect();
+    numbers(service).find_map(|port| {
+        let own = turn(service, port);
+        let wanting = rivals.iter().filter(|rival| numbers(rival).any(|other| other == port));
+        let (later, _, first) = wanting
+            .map(|rival| turn(rival, port))
+            .min()
+            .filter(|turn| *turn < own)?;
+        let why = if later { "is older" } else { "has it already" };
+        Some(format!("port {}/{} is of Service {first}, which {why}", port.1, port.0))
+    })
 }
 
 /// What a Service comes to.
@@ -88,19 +119,8 @@ pub fn balanced(
     if let Some(why) = reserved(service, api_port) {
         return Balanced::Waits(why);
     }
-    let wanted: BTreeSet<_> = numbers(service).collect();
-    let mut older: Vec<_> = rivals
-        .iter()
-        .filter(|rival| age(rival) < age(service) && claims(rival, api_port))
-        .collect();
-    older.sort_by_key(|rival| age(rival));
-    for rival in older {
-        if let Some((protocol, port)) = numbers(rival).find(|port| wanted.contains(port)) {
-            return Balanced::Waits(format!(
-                "port {port}/{protocol} is of Service {}, which is older",
-                Key::of(*rival)
-            ));
-        }
+    if let Some(why) = refused(service, rivals, api_port) {
+        return Balanced::Waits(why);
     }
     let is_local = service.spec.as_ref().and_then(|s| s.external_traffic_policy.as_deref()) == Some("Local");
     let nodes = serving(nodes)
@@ -120,12 +140,25 @@ pub fn balanced(
             return Balanced::Waits(format!("loadBalancerIP {only} is no address of a node that serves it"));
         }
     }
-    let ingress = |ip: IpAddr| LoadBalancerIngress {
+    let at = |ip: IpAddr| LoadBalancerIngress {
         ip: Some(ip.to_string()),
         ip_mode: Some("VIP".to_owned()),
         ..LoadBalancerIngress::default()
     };
-    Balanced::At(all.into_iter().map(ingress).collect())
+    let mut all: Vec<_> = all.into_iter().map(at).collect();
+    // The first says for all which ports they have: these are the same, and nodes may be many.
+    if let Some(first) = all.first_mut() {
+        first.ports = Some(numbers(service).map(served).collect());
+    }
+    Balanced::At(all)
+}
+
+fn served((protocol, port): (&str, i32)) -> PortStatus {
+    PortStatus {
+        port,
+        protocol: protocol.to_owned(),
+        error: None,
+    }
 }
 
 /// The nodes that take traffic: ready ones without the label that says no. Init puts it on masters as kubeadm does: where all
@@ -278,29 +311,72 @@ mod tests {
         }
     }
 
+    fn ports(ports: &[(&str, i32)]) -> Value {
+        let port = |(protocol, port): &(&str, i32)| json!({"protocol": protocol, "port": port});
+        let ports: Vec<Value> = ports.iter().map(port).collect();
+        json!({"ports": ports})
+    }
+
+    /// Where a Service comes to be, on one node.
+    fn at(own: &Service, rivals: &[&Service]) -> Result<Vec<String>, String> {
+        let node = node("a", "True", &[], &[("InternalIP", "10.0.0.1")]);
+        of(balanced(own, rivals, &[&node], &BTreeSet::new(), 6443))
+    }
+
+    fn here() -> Result<Vec<String>, String> {
+        Ok(vec!["10.0.0.1".to_owned()])
+    }
+
+    fn waits(why: &str) -> Result<Vec<String>, String> {
+        Err(why.to_owned())
+    }
+
+    #[test]
+    fn who_is_reached_by_a_port_keeps_it() {
+        let held = |own: &Service, status: Value| {
+            let mut own = own.clone();
+            own.status = serde_json::from_value(json!({"loadBalancer": {"ingress": status}})).unwrap();
+            own
+        };
+        let on =
+            |port: i32| json!([{"ip": "10.0.0.1", "ports": [{"protocol": "TCP", "port": port}]}, {"ip": "10.0.0.2"}]);
+        let own = service("own", 5, ports(&[("TCP", 80), ("TCP", 443)]));
+        let older = service("older", 1, ports(&[("TCP", 443)]));
+        let everywhere = held(&own, json!([{"ip": "10.0.0.1"}]));
+        let at_443 = held(&own, on(443));
+        assert_eq!(at(&everywhere, &[&older]), here());
+        assert_eq!(at(&at_443, &[&older]), here());
+        let why = "port 443/TCP is of Service d/own, which has it already";
+        assert_eq!(at(&older, &[&everywhere]), waits(why));
+        assert_eq!(at(&older, &[&at_443]), waits(why));
+        assert_eq!(at(&held(&older, on(444)), &[&at_443]), waits(why), "by another port");
+        assert_eq!(at(&older, &[&held(&own, on(80))]), here());
+        assert_eq!(at(&held(&older, on(443)), &[&at_443]), here(), "both: the older");
+        let Balanced::At(all) = balanced(
+            &own,
+            &[],
+            &[&node("a", "True", &[], &[("InternalIP", "10.0.0.1")])],
+            &BTreeSet::new(),
+            6443,
+        ) else {
+            panic!("it waits")
+        };
+        let named: Vec<_> = all[0].ports.iter().flatten().map(|port| port.port).collect();
+        assert_eq!(named, [80, 443]);
+    }
+
     #[test]
     fn the_older_service_has_a_port_and_some_ports_nobody_has() {
-        let node = node("a", "True", &[], &[("InternalIP", "10.0.0.1")]);
-        let ports = |ports: &[(&str, i32)]| {
-            let ports: Vec<Value> = ports
-                .iter()
-                .map(|(protocol, port)| json!({"protocol": protocol, "port": port}))
-                .collect();
-            json!({"ports": ports})
-        };
-        let at = |own: &Service, rivals: &[&Service]| of(balanced(own, rivals, &[&node], &BTreeSet::new(), 6443));
-        let here: Result<Vec<String>, String> = Ok(vec!["10.0.0.1".to_owned()]);
         let own = service("own", 5, ports(&[("TCP", 80), ("TCP", 443)]));
-        let waits = |why: &str| Err::<Vec<String>, String>(why.to_owned());
         let older = service("older", 1, ports(&[("TCP", 443)]));
         assert_eq!(
             at(&own, &[&older]),
             waits("port 443/TCP is of Service d/older, which is older")
         );
-        assert_eq!(at(&older, &[&own]), here);
+        assert_eq!(at(&older, &[&own]), here());
         assert_eq!(
             at(&own, &[&service("udp", 1, ports(&[("UDP", 443)]))]),
-            here,
+            here(),
             "another protocol"
         );
         let twin = service("a-twin", 5, ports(&[("TCP", 80)]));
@@ -311,14 +387,14 @@ mod tests {
         // What can't have its ports itself stands in nobody's way, nor does another's.
         assert_eq!(
             at(&own, &[&service("no", 1, ports(&[("TCP", 80), ("TCP", 10250)]))]),
-            here
+            here()
         );
         let mut foreign = service("foreign", 1, ports(&[("TCP", 80)]));
         foreign.spec.as_mut().unwrap().load_balancer_class = Some("example.com/lb".to_owned());
-        assert_eq!(at(&own, &[&foreign]), here);
+        assert_eq!(at(&own, &[&foreign]), here());
         let mut going = older.clone();
         going.metadata.deletion_timestamp = Some(crate::meta::now());
-        assert_eq!(at(&own, &[&going]), here, "it is cleaned up");
+        assert_eq!(at(&own, &[&going]), here(), "it is cleaned up");
         going.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         assert!(at(&own, &[&going]).is_err(), "it is not yet");
         for (protocol, port, why) in [
@@ -333,6 +409,6 @@ mod tests {
         ] {
             assert_eq!(at(&service("x", 1, ports(&[(protocol, port)])), &[]), waits(why));
         }
-        assert_eq!(at(&service("x", 1, ports(&[("UDP", 6443)])), &[]), here);
+        assert_eq!(at(&service("x", 1, ports(&[("UDP", 6443)])), &[]), here());
     }
 }
