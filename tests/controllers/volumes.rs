@@ -139,26 +139,32 @@ async fn claims_get_the_smallest_volume_that_fits_once_there_is_one() {
     let reference = volume.spec.unwrap().claim_ref.unwrap();
     assert_eq!(reference.uid, claim.metadata.uid);
     assert!(volume.status.unwrap().last_phase_transition_time.is_some());
+    storage.cluster.stop().await;
+}
 
-    // Of many claims and as many volumes each gets one.
-    for index in 0..12 {
-        storage.claim(&format!("many-{index}"), json!({})).await;
-        storage.volume(&format!("many-{index}"), "1Gi", json!({})).await;
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_claims_and_as_many_volumes_each_gets_one() {
+    const MANY: usize = 60;
+    let storage = Storage::start().await;
+    let names = || (0..MANY).map(|index| format!("many-{index}"));
+    let claims = names().map(|name| {
+        let storage = &storage;
+        async move { storage.claim(&name, json!({})).await }
+    });
+    futures::future::join_all(claims).await;
+    let volumes = names().map(|name| {
+        let storage = &storage;
+        async move { storage.volume(&name, "1Gi", json!({})).await }
+    });
+    futures::future::join_all(volumes).await;
     let all_bound = || async {
         let claims = storage.claims.list(&ListParams::default()).await.unwrap().items;
-        let mut bound: Vec<String> = claims
-            .iter()
-            .filter_map(|claim| claim.spec.clone()?.volume_name)
-            .collect();
-        bound.sort();
-        bound.dedup();
-        holds(bound.len() == 13, bound)
+        let named = claims.iter().filter_map(|claim| claim.spec.clone()?.volume_name);
+        let bound: std::collections::BTreeSet<String> = named.collect();
+        holds(bound.len() == MANY, bound)
     };
-    storage
-        .cluster
-        .until("each claim has a volume of its own", all_bound)
-        .await;
+    let what = "each claim has a volume of its own";
+    storage.cluster.until(what, all_bound).await;
     storage.cluster.stop().await;
 }
 

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use mk8s_client::{Event, EventRecorder, Index, Informer, Raw, Seen};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Raw, Seen, WorkQueue};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::plan::{AroundClaim, ForClaim, ForVolume, Reclaim, Told};
-use self::shelf::Shelf;
+use self::shelf::{Shelf, Slot};
 use super::{
     BIND_COMPLETED, CLAIMS, CLASSES, NO_CLASS, Side, VOLUMES, by_wanted_class, claim_of, class, default_class,
     has_annotation, phase, volume_name,
@@ -36,7 +36,8 @@ use crate::{index, pod};
 
 const NAME: &str = "persistentvolume-controller";
 const WORKERS: usize = 4;
-/// How many claims are looked at for a volume that is to be had. One gets it; the others are for what changes meanwhile.
+/// How many claims are looked at for a volume that is to be had. One gets it; the others are for what changes meanwhile. When a claim
+/// leaves those that wait, the next are looked at: it may have left for another volume than the one that it was woken for.
 const SUITORS: usize = 4;
 /// When a claim whose volume somebody else took looks again.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -56,6 +57,7 @@ struct Indexes {
 
 struct Binder {
     ctx: Context,
+    queue: WorkQueue<Side>,
     claims: Informer<Raw>,
     volumes: Informer<Raw>,
     classes: Informer<Raw>,
@@ -83,18 +85,20 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.watch(&volumes, {
         let (shelf, by, classes) = (shelf.clone(), by.clone(), classes.clone());
         move |event| {
-            // Claims that wait for their first pod take nothing before.
-            let waits = plan::is_delayed(
-                class(event.object())
-                    .and_then(|class| classes.get(None, class))
-                    .as_deref(),
-            );
-            volume_event(event, &shelf, &by, if waits { 0 } else { SUITORS })
+            let at_most = suitors(&classes, class(event.object()).unwrap_or_default());
+            volume_event(event, &shelf, &by, at_most)
         }
     });
     driver.watch(&claims, {
-        let (shelf, by) = (shelf.clone(), by.clone());
-        move |event| claim_event(event, &shelf, &by)
+        let (shelf, by, classes) = (shelf.clone(), by.clone(), classes.clone());
+        move |event| {
+            let (mut sides, left) = claim_event(event, &shelf, &by);
+            if let Some(slot) = left {
+                let next = shelf.lock().claims_in(&slot, suitors(&classes, &slot.class));
+                sides.extend(next.into_iter().map(Side::Claim));
+            }
+            sides
+        }
     });
     driver.watch(&classes, {
         let by = by.clone();
@@ -107,6 +111,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let recorder = ctx.recorder(NAME);
     let binder = Binder {
         ctx,
+        queue: driver.queue.clone(),
         claims,
         volumes,
         classes,
@@ -117,6 +122,12 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         recorder,
     };
     driver.run(WORKERS, binder).await
+}
+
+/// How many claims of a class are looked at for a volume: those that wait for their first pod take nothing before.
+fn suitors(classes: &Informer<Raw>, class: &str) -> usize {
+    let waits = plan::is_delayed(classes.get(None, class).as_deref());
+    if waits { 0 } else { SUITORS }
 }
 
 fn named(claim: &Raw) -> Vec<String> {
@@ -154,19 +165,17 @@ fn volume_event(event: &Event<Raw>, shelf: &Mutex<Shelf>, by: &Indexes, at_most:
     sides
 }
 
-fn claim_event(event: &Event<Raw>, shelf: &Mutex<Shelf>, by: &Indexes) -> Vec<Side> {
+/// With where the claim waited, if it does no more.
+fn claim_event(event: &Event<Raw>, shelf: &Mutex<Shelf>, by: &Indexes) -> (Vec<Side>, Option<Slot>) {
     let claim = event.object();
     let key = Key::of(&**claim);
-    let told = match event {
+    let (told, left) = match event {
         Event::Applied { old, new } => {
-            shelf.lock().put_claim(new);
             let before = old.as_deref().map(|old| (volume_name(old), meta::uid(old)));
-            before != Some((volume_name(new), meta::uid(&**new)))
+            let told = before != Some((volume_name(new), meta::uid(&**new)));
+            (told, shelf.lock().put_claim(new))
         }
-        Event::Deleted(_) => {
-            shelf.lock().drop_claim(&key);
-            true
-        }
+        Event::Deleted(_) => (true, shelf.lock().drop_claim(&key)),
     };
     let mut sides = Vec::new();
     if told {
@@ -174,7 +183,7 @@ fn claim_event(event: &Event<Raw>, shelf: &Mutex<Shelf>, by: &Indexes) -> Vec<Si
         sides.extend(volumes(by.volumes.get(&key.to_string())));
     }
     sides.push(Side::Claim(key));
-    sides
+    (sides, left)
 }
 
 /// A class may be what claims wait for, or the one that those get that have none.
@@ -310,38 +319,50 @@ impl Binder {
             return Ok(Next::After(AT_ONCE));
         }
         let bound = self.bind_both(side, claim, volume).await;
-        if bound.is_err()
-            && is_free
-            && let Some(now) = self.volumes.get(None, name)
-        {
-            // Nobody has heard of a change: it is as it was, and may be had.
-            self.shelf.lock().put_volume(&now);
+        if bound.is_err() && is_free {
+            self.put_back(name);
         }
-        bound.map(|()| Next::Done)
+        bound
     }
 
-    async fn bind_both(&self, side: &Side, claim: &Raw, volume: &Arc<Raw>) -> Result<(), Error> {
+    /// Nobody has heard of a change of a volume that was taken: it is as it was, and may be had, also by those who found nothing meanwhile.
+    fn put_back(&self, volume: &str) {
+        let Some(now) = self.volumes.get(None, volume) else {
+            return;
+        };
+        let mut shelf = self.shelf.lock();
+        if shelf.put_volume(&now) {
+            let at_most = suitors(&self.classes, class(&now).unwrap_or_default());
+            for key in shelf.claims_for(&now, at_most) {
+                self.queue.add(Side::Claim(key));
+            }
+        }
+    }
+
+    async fn bind_both(&self, side: &Side, claim: &Raw, volume: &Arc<Raw>) -> Result<Next, Error> {
         let mut volume = (**volume).clone();
         if let Some(new) = written::volume_bound(&volume, claim) {
             let Some(new) = self.write(side, &VOLUMES, &new, Part::Object).await? else {
-                return Ok(());
+                // It is gone; there may be another.
+                return Ok(Next::After(AT_ONCE));
             };
             volume = new;
         }
         if let Some(new) = written::volume_phase(&volume, "Bound", "") {
             let Some(new) = self.write(side, &VOLUMES, &new, Part::Status).await? else {
-                return Ok(());
+                return Ok(Next::After(AT_ONCE));
             };
             volume = new;
         }
         let mut claim = claim.clone();
         if let Some(new) = written::claim_bound(&claim, &volume) {
             let Some(new) = self.write(side, &CLAIMS, &new, Part::Object).await? else {
-                return Ok(());
+                return Ok(Next::Done);
             };
             claim = new;
         }
-        self.claim_status(side, &claim, "Bound", Some(&volume)).await.map(drop)
+        self.claim_status(side, &claim, "Bound", Some(&volume)).await?;
+        Ok(Next::Done)
     }
 
     async fn provision(&self, side: &Side, claim: Arc<Raw>, provisioner: &str) -> Result<(), Error> {

@@ -17,8 +17,8 @@ use crate::meta::{self, Key};
 
 /// What has to be equal on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Slot {
-    class: String,
+pub struct Slot {
+    pub class: String,
     attributes: String,
     block: bool,
 }
@@ -142,31 +142,32 @@ impl Shelf {
         true
     }
 
-    /// A claim came or changed.
-    pub fn put_claim(&mut self, claim: &Raw) {
+    /// A claim came or changed: where it waited, if it does no more.
+    pub fn put_claim(&mut self, claim: &Raw) -> Option<Slot> {
         let key = Key::of(claim);
-        self.drop_claim(&key);
+        let before = self.drop_claim(&key);
         if !volume_name(claim).is_empty() || has_annotation(claim, BIND_COMPLETED) {
-            return;
+            return before;
         }
-        let Ok(want) = Want::of(claim) else { return };
+        let Ok(want) = Want::of(claim) else { return before };
         let (slot, created) = (Slot::of(claim), meta::created(claim));
+        let before = before.filter(|before| *before != slot);
         let all = self.claims.entry(slot.clone()).or_default();
         all.insert((created, key.to_string()), (key.clone(), want));
         self.waiting.insert(key, (slot, created));
+        before
     }
 
-    /// A claim is gone.
-    pub fn drop_claim(&mut self, key: &Key) {
-        let Some((slot, created)) = self.waiting.remove(key) else {
-            return;
-        };
+    /// A claim is gone: where it waited.
+    pub fn drop_claim(&mut self, key: &Key) -> Option<Slot> {
+        let (slot, created) = self.waiting.remove(key)?;
         if let Some(all) = self.claims.get_mut(&slot) {
             all.remove(&(created, key.to_string()));
             if all.is_empty() {
                 self.claims.remove(&slot);
             }
         }
+        Some(slot)
     }
 
     /// The claims that a volume would do for, at most so many, those that have waited longest.
@@ -179,6 +180,16 @@ impl Shelf {
         fitting.take(at_most).map(|(_, (key, _))| key.clone()).collect()
     }
 
+    /// The claims for which there is a volume, at most so many, those that have waited longest.
+    pub fn claims_in(&self, slot: &Slot, at_most: usize) -> Vec<Key> {
+        let Some(volumes) = self.volumes.get(slot) else {
+            return Vec::new();
+        };
+        let all = self.claims.get(slot).into_iter().flatten();
+        let fitting = all.filter(|(_, (_, want))| smallest(volumes, want, None).is_some());
+        fitting.take(at_most).map(|(_, (key, _))| key.clone()).collect()
+    }
+
     /// The volume for a claim: of the fewest access modes that do, the one that waits for this claim, or else the smallest.
     /// Who waits for its first consumer (`delayed`) gets none but what waits for it.
     ///
@@ -188,16 +199,24 @@ impl Shelf {
         let want = Want::of(claim)?;
         let own = waiting_for(claim, named, &want);
         let all = self.volumes.get(&Slot::of(claim)).filter(|_| !delayed);
-        let all = all.into_iter().flatten();
-        let before_own = all.take_while(|(modes, _)| own.as_ref().is_none_or(|(own, _)| *modes < own));
-        let mut fitting = before_own.filter(|(modes, _)| modes.contain(want.modes));
-        let free = fitting.find_map(|(_, sized)| {
-            let large = sized.range((want.size, String::new())..);
-            let mut taken = large.filter(|(_, labels)| want.takes(labels));
-            taken.next().map(|((_, name), _)| name.clone())
-        });
-        Ok(free.or_else(|| own.map(|(_, volume)| meta::name(&*volume).to_owned())))
+        let free = all.and_then(|all| smallest(all, &want, own.as_ref().map(|(own, _)| *own)));
+        Ok(free
+            .cloned()
+            .or_else(|| own.map(|(_, volume)| meta::name(&*volume).to_owned())))
     }
+}
+
+/// The smallest volume that does, of the fewest access modes, which are fewer than `before`.
+fn smallest<'a>(volumes: &'a BTreeMap<Modes, Sized>, want: &Want, before: Option<Modes>) -> Option<&'a String> {
+    let fewer = volumes
+        .iter()
+        .take_while(|(modes, _)| before.is_none_or(|before| **modes < before));
+    let mut fitting = fewer.filter(|(modes, _)| modes.contain(want.modes));
+    fitting.find_map(|(_, sized)| {
+        let large = sized.range((want.size, String::new())..);
+        let mut taken = large.filter(|(_, labels)| want.takes(labels));
+        taken.next().map(|((_, name), _)| name)
+    })
 }
 
 /// Of the volumes that name a claim the one it gets.
@@ -361,5 +380,30 @@ mod tests {
         assert_eq!(names(&shelf), ["first", "second"]);
         shelf.drop_claim(&Key::new("n", "first"));
         assert_eq!(names(&shelf), ["second", "third"]);
+    }
+
+    #[test]
+    fn who_leaves_says_where_volumes_and_claims_are_left() {
+        let mut shelf = shelf(&[volume("small", "1Gi", json!({})), volume("large", "2Gi", json!({}))]);
+        for name in ["a", "b", "c"] {
+            assert_eq!(shelf.put_claim(&claim(name, "2Gi", json!({}))), None);
+        }
+        shelf.put_claim(&claim("0-huge", "3Gi", json!({})));
+        shelf.put_claim(&claim("elsewhere", "1Gi", json!({"spec": {"storageClassName": "b"}})));
+        let left = shelf.put_claim(&claim("a", "2Gi", json!({"spec": {"volumeName": "another"}})));
+        let names = |shelf: &Shelf, slot: &Slot| -> Vec<String> {
+            shelf.claims_in(slot, 4).into_iter().map(|key| key.name).collect()
+        };
+        let slot = left.unwrap();
+        assert_eq!(names(&shelf, &slot), ["b", "c"]);
+        let moved = shelf.put_claim(&claim("b", "2Gi", json!({"spec": {"storageClassName": "b"}})));
+        assert_eq!(
+            (moved.as_ref(), names(&shelf, &slot)),
+            (Some(&slot), vec!["c".to_owned()])
+        );
+        assert_eq!(shelf.drop_claim(&Key::new("n", "unknown")), None);
+        assert!(shelf.take("large"));
+        assert_eq!(shelf.drop_claim(&Key::new("n", "c")), Some(slot.clone()));
+        assert!(names(&shelf, &slot).is_empty());
     }
 }
