@@ -2,7 +2,9 @@
 //!
 //! Watches claims, volumes, classes and nodes; makes a volume for a claim that asks this provisioner, and deletes it when it is
 //! let go and its policy says so. Acts as the binder, whose rights are just these. Here are objects only: the directory is the
-//! node's. Its size is not enforced, and an event says so. Volumes that it did not make it never touches.
+//! node's. Its size is not enforced, and an event says so. Volumes that it did not make it never touches, nor does it make one for a
+//! class of another provisioner, whatever a claim says: annotations are anybody's. Who disables local storage has no class `local-path`;
+//! an own class that names this provisioner is served there too.
 
 use std::path::{Component, Path};
 
@@ -88,6 +90,8 @@ fn is_own(volume: &Raw) -> bool {
 /// What becomes of a claim that asks.
 #[derive(Debug, PartialEq)]
 enum Plan {
+    /// Its class has another provisioner.
+    NotOurs,
     /// The volume that it gets.
     Make(Value),
     /// The scheduler has not named its node.
@@ -100,6 +104,9 @@ enum Plan {
 
 /// `node` is the one that the claim's annotation names, if it is there.
 fn plan(claim: &Raw, class: &Raw, node: Option<&Node>) -> Plan {
+    if object::string(&class.value, &["provisioner"]) != PROVISIONER {
+        return Plan::NotOurs;
+    }
     if let Some(why) = refusal(claim, class) {
         return Plan::Refuse(why);
     }
@@ -265,7 +272,7 @@ impl Provisioner {
             None => Plan::Refuse(format!("storageclass.storage.k8s.io \"{wanted}\" not found")),
         };
         match plan {
-            Plan::Wait => {}
+            Plan::NotOurs | Plan::Wait => {}
             Plan::Make(volume) => match VOLUMES.create(&self.ctx.client, &volume).await {
                 Ok(made) => {
                     let message = format!(
@@ -369,6 +376,7 @@ mod tests {
         match plan(&claim(claim_more), &class(class_more), node) {
             Plan::Refuse(why) => why,
             Plan::Elsewhere(why) => format!("elsewhere: {why}"),
+            Plan::NotOurs => "not ours".into(),
             Plan::Wait => "wait".into(),
             Plan::Make(_) => "made".into(),
         }
@@ -397,6 +405,11 @@ mod tests {
                 json!({}),
                 json!({"mountOptions": ["ro"]}),
                 "mount options is not supported",
+            ),
+            (
+                json!({"spec": {"volumeMode": "Block"}}),
+                json!({"provisioner": "example.org/disk"}),
+                "not ours",
             ),
         ] {
             let found = told(&claim, &class, Some(&here));
