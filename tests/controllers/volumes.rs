@@ -403,7 +403,20 @@ async fn local_volumes_are_made_where_the_pod_will_be() {
         )
     };
     cluster.until("the scheduler may name another node", again).await;
+    // The node says later who it is.
+    let label = |name: Value| Patch::Merge(json!({"metadata": {"labels": {"kubernetes.io/hostname": name}}}));
+    let how = PatchParams::default();
+    nodes.patch("n1", &how, &label(json!(null))).await.unwrap();
     storage.annotate_claim("c", SELECTED, "n1").await;
+    storage
+        .told(
+            "default",
+            "c",
+            "ProvisioningFailed",
+            "has no label kubernetes.io/hostname",
+        )
+        .await;
+    nodes.patch("n1", &how, &label(json!("n1"))).await.unwrap();
     let uid = storage.claims.get("c").await.unwrap().metadata.uid.unwrap();
     let name = format!("pvc-{uid}");
     storage.claim_is("c", "Bound", &name).await;

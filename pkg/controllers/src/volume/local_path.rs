@@ -51,6 +51,10 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let [claims, volumes, classes] = [&CLAIMS, &VOLUMES, &CLASSES].map(|kind| kind.informer(&ctx.informers));
     let nodes = ctx.informers.of::<Node>();
     let by_class = by_wanted_class(&claims);
+    let by_node = claims.index("selected node", |claim| match meta::annotation(claim, SELECTED_NODE) {
+        Some(node) if is_asked(claim) => vec![node.to_owned()],
+        _ => Vec::new(),
+    });
     let mut driver = Driver::new(NAME, &ctx.scope);
     driver.watch(&claims, |event| match event {
         Event::Applied { new, .. } if is_asked(new) => vec![Side::Claim(Key::of(&**new))],
@@ -64,6 +68,17 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         let waiting = by_class.get(meta::name(&**event.object()));
         let asking = waiting.iter().filter(|claim| is_asked(claim));
         asking.map(|claim| Side::Claim(Key::of(&**claim))).collect()
+    });
+    driver.watch(&nodes, move |event| {
+        let (old, node) = match event {
+            Event::Applied { old, new } => (old.as_deref(), new),
+            Event::Deleted(node) => (None, node),
+        };
+        if old.is_some_and(|old| place(old) == place(node)) {
+            return Vec::new();
+        }
+        let asking = by_node.get(meta::name(&**node));
+        asking.iter().map(|claim| Side::Claim(Key::of(&**claim))).collect()
     });
     let recorder = ctx.recorder(NAME);
     let provisioner = Provisioner {
@@ -85,6 +100,12 @@ fn is_asked(claim: &Raw) -> bool {
 
 fn is_own(volume: &Raw) -> bool {
     meta::annotation(volume, PROVISIONED_BY) == Some(PROVISIONER)
+}
+
+/// What a node says of itself for its volumes.
+fn place(node: &Node) -> (Option<&str>, Option<&str>) {
+    let hostname = meta::labels(node).get(HOSTNAME).map(String::as_str);
+    (hostname, meta::annotation(node, object::VOLUMES_DIRECTORY))
 }
 
 /// What becomes of a claim that asks.
@@ -122,10 +143,11 @@ fn plan(claim: &Raw, class: &Raw, node: Option<&Node>) -> Plan {
     let Some(node) = node else {
         return Plan::Elsewhere(format!("Failed to get target node: node \"{selected}\" not found"));
     };
-    let Some(hostname) = meta::labels(node).get(HOSTNAME) else {
+    let (hostname, directory) = place(node);
+    let Some(hostname) = hostname else {
         return Plan::Refuse(format!("node \"{selected}\" has no label {HOSTNAME}"));
     };
-    let directory = meta::annotation(node, object::VOLUMES_DIRECTORY).unwrap_or(DIRECTORY);
+    let directory = directory.unwrap_or(DIRECTORY);
     if !is_plain(directory) {
         return Plan::Refuse(format!(
             "node \"{selected}\" says that its volumes stand below {directory:?}"
