@@ -245,14 +245,25 @@ impl Reconcile for Controller {
 }
 
 impl Controller {
-    /// Brings the taints that conditions make in line with them, and labels that repeat others.
+    /// Taints a node, and drives its pods out when it is its turn.
     async fn taints(&self, node: &mut Node) -> Result<Next, Error> {
+        let (name, asks, now) = (meta::name(node).to_owned(), asks_for_turn(node), Instant::now());
         let (may_drive_out, next) = self.turn(node);
+        let written = self.write_taints(node, may_drive_out).await;
+        // Who lost to another writer has not used its turn, and does not wait for all others.
+        if asks && may_drive_out && !written.as_ref().is_err_and(Error::is_conflict) {
+            self.zones.lock().took(&name, now);
+        }
+        written.map(|()| next)
+    }
+
+    /// Brings the taints that conditions make in line with them, and labels that repeat others.
+    async fn write_taints(&self, node: &mut Node, may_drive_out: bool) -> Result<(), Error> {
         let wanted = taints(node, may_drive_out, &meta::now());
         let labels = repeated(meta::labels(node));
         let before = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
         if before == wanted && labels.is_empty() {
-            return Ok(next);
+            return Ok(());
         }
         node.spec.get_or_insert_default().taints = (!wanted.is_empty()).then_some(wanted);
         node.metadata.labels.get_or_insert_default().extend(labels);
@@ -266,14 +277,13 @@ impl Controller {
         if let Some(updated) = done.tried_if_exists(|| format!("update taints of node {name}"))? {
             *node = updated;
         }
-        Ok(next)
+        Ok(())
     }
 
     /// Whether the node may have the taint that drives pods out, and when that is asked again.
     fn turn(&self, node: &Node) -> (bool, Next) {
         let mut zones = self.zones.lock();
-        let unready = condition(node, "Ready").is_some_and(|c| c.status != "True");
-        if !unready || has_taint(node, NO_EXECUTE) {
+        if !asks_for_turn(node) {
             let first = zones.settled(node);
             let down = zones.all_down();
             drop(zones);
@@ -355,6 +365,12 @@ fn repeated(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         (labels.get(*to) != Some(value)).then(|| ((*to).to_owned(), value.clone()))
     };
     REPEATED.iter().filter_map(lacks).collect()
+}
+
+/// It is not ready, and its pods are still let be.
+fn asks_for_turn(node: &Node) -> bool {
+    let unready = condition(node, "Ready").is_some_and(|c| c.status != "True");
+    unready && !has_taint(node, NO_EXECUTE)
 }
 
 fn has_taint(node: &Node, effect: &str) -> bool {

@@ -190,7 +190,7 @@ impl Zones {
         moved
     }
 
-    /// The node's pods are to be driven out: is it its turn? If it is, that of others is later by as much.
+    /// The node's pods are to be driven out: is it its turn? It stays so until it [took](Self::took) it.
     pub fn turn(&mut self, node: &Node, now: Instant) -> Turn {
         let name = meta::name(node);
         let down = self.all_down();
@@ -213,9 +213,16 @@ impl Zones {
         if !wait.is_zero() {
             return Turn::In(wait);
         }
-        zone.waiting.pop_front();
-        zone.last = Some(now);
         Turn::Now
+    }
+
+    /// The node's pods are driven out since `now`: the turn of others is later by as much.
+    pub fn took(&mut self, node: &str, now: Instant) {
+        let place = self.place.get(node);
+        if let Some(zone) = place.and_then(|place| self.zones.get_mut(place)) {
+            zone.waiting.retain(|waiting| waiting != node);
+            zone.last = Some(now);
+        }
     }
 
     /// The node has nothing to wait for; who comes first now, if that is another.
@@ -277,8 +284,18 @@ mod tests {
             zones.applied(&node(&format!("b{at}"), "b", at > 3));
         }
         let second = Duration::from_secs;
-        let mut ask = |name: &str, zone: &str, at| zones.turn(&node(name, zone, false), start + second(at));
-        assert_eq!(ask("a0", "a", 0), Turn::Now);
+        assert_eq!(zones.turn(&node("a0", "a", false), start), Turn::Now);
+        let second_of_all = zones.turn(&node("a1", "a", false), start);
+        assert_eq!(second_of_all, Turn::In(second(10)), "the first could not use its turn");
+        let mut ask = |name: &str, zone: &str, at| {
+            let (node, now) = (node(name, zone, false), start + second(at));
+            let turn = zones.turn(&node, now);
+            if turn == Turn::Now {
+                zones.took(name, now);
+            }
+            turn
+        };
+        assert_eq!(ask("a0", "a", 0), Turn::Now, "and has it again");
         assert_eq!(ask("a1", "a", 0), Turn::In(second(10)));
         assert_eq!(ask("a2", "a", 1), Turn::In(second(19)));
         assert_eq!(ask("a1", "a", 2), Turn::In(second(8)), "its place stays");
@@ -286,12 +303,11 @@ mod tests {
         assert_eq!(ask("a1", "a", 10), Turn::Now);
         assert_eq!(ask("a2", "a", 10), Turn::In(second(10)));
         assert_eq!(ask("a3", "a", 12), Turn::In(second(18)));
-        assert_eq!(
-            zones.settled(&node("a2", "a", true)),
-            Some("a3".to_owned()),
-            "it is next"
-        );
-        assert_eq!(zones.turn(&node("a3", "a", false), start + second(20)), Turn::Now);
+        let next = zones.settled(&node("a2", "a", true));
+        assert_eq!(next, Some("a3".to_owned()), "it is next");
+        let third = node("a3", "a", false);
+        assert_eq!(zones.turn(&third, start + second(20)), Turn::Now);
+        zones.took("a3", start + second(20));
         assert_eq!(zones.settled(&node("a3", "a", true)), None);
     }
 
@@ -309,6 +325,7 @@ mod tests {
         }
         let down = |zones: &mut Zones, name: &str| zones.turn(&node(name, "a", false), start);
         assert_eq!(down(&mut zones, "a0"), Turn::Now);
+        zones.took("a0", start);
         assert!(matches!(down(&mut zones, "a1"), Turn::In(_)));
         // Six of ten: a large part of a small zone.
         let moved = zones.applied(&node("a5", "a", false));
