@@ -1,6 +1,8 @@
 //! Volumes of drivers follow the pods that need them from node to node. The tests play attachers and kubelets.
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -18,7 +20,7 @@ struct Disks {
 }
 
 impl Disks {
-    /// Two nodes, and a claim `c` with a volume for one of them at a time.
+    /// Two nodes, and claims `c` and `e` with volumes for one of them at a time.
     async fn start() -> Disks {
         let cluster = Cluster::start().await;
         let nodes: Api<Node> = Api::all(cluster.admin.clone());
@@ -32,10 +34,13 @@ impl Disks {
         }
         cluster.takes_pods("default").await;
         let volumes: Api<PersistentVolume> = Api::all(cluster.admin.clone());
-        for (volume, driver) in [("v", "disk.example.org"), ("w", "share.example.org")] {
-            let claim = if volume == "v" { "c" } else { "d" };
+        for (volume, driver, handle, claim) in [
+            ("v", "disk.example.org", "h", "c"),
+            ("w", "share.example.org", "h", "d"),
+            ("x", "disk.example.org", "i", "e"),
+        ] {
             let spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
-                "csi": {"driver": driver, "volumeHandle": "h"}, "claimRef": {"namespace": "default", "name": claim}});
+                "csi": {"driver": driver, "volumeHandle": handle}, "claimRef": {"namespace": "default", "name": claim}});
             let volume: PersistentVolume =
                 serde_json::from_value(json!({"metadata": {"name": volume}, "spec": spec})).unwrap();
             volumes.create(&PostParams::default(), &volume).await.unwrap();
@@ -212,6 +217,45 @@ async fn a_disk_is_at_one_node_at_a_time_and_leaves_it_when_it_is_unused() {
         .patch("n2", &PatchParams::default(), &Patch::Merge(taint))
         .await
         .unwrap();
+    disks.none().await;
+    disks.cluster.stop().await;
+}
+
+/// The controller may make no VolumeAttachments any more.
+async fn forbid(cluster: &Cluster) {
+    const ROLE: &str = "system:controller:attachdetach-controller";
+    let roles: Api<ClusterRole> = Api::all(cluster.admin.clone());
+    let mut role = roles.get(ROLE).await.unwrap();
+    for rule in role.rules.iter_mut().flatten() {
+        let resources = rule.resources.iter().flatten();
+        if resources.into_iter().any(|resource| resource == "volumeattachments") {
+            rule.verbs.retain(|verb| verb != "create");
+        }
+    }
+    roles.replace(ROLE, &PostParams::default(), &role).await.unwrap();
+    let attributes = json!({"group": "storage.k8s.io", "resource": "volumeattachments", "verb": "create"});
+    let user = "system:serviceaccount:kube-system:attachdetach-controller";
+    let review = json!({"metadata": {}, "spec": {"user": user, "resourceAttributes": attributes}});
+    let review: SubjectAccessReview = serde_json::from_value(review).unwrap();
+    let reviews: Api<SubjectAccessReview> = Api::all(cluster.admin.clone());
+    let refused = || async {
+        let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
+        holds(answer.status.as_ref().is_some_and(|status| !status.allowed), answer)
+    };
+    cluster.until("the controller may attach nothing", refused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_cannot_be_attached_keeps_no_other_where_it_is() {
+    let disks = Disks::start().await;
+    disks.pod("b", "n1", "e").await;
+    let name = disks.attachment("n1").await;
+    forbid(&disks.cluster).await;
+    disks.pod("a", "n1", "c").await;
+    disks.attached(&name, json!({"attached": true})).await;
+    disks.reported("n1", &["kubernetes.io/csi/disk.example.org^i"]).await;
+    disks.remove("b").await;
+    disks.reported("n1", &[]).await;
     disks.none().await;
     disks.cluster.stop().await;
 }

@@ -355,19 +355,13 @@ impl Controller {
         plan
     }
 
+    /// What fails keeps nothing else from being done, but for one thing: no volume leaves before its node was told.
     async fn act(&self, place: &Place, wanted: &[Wanted], plan: Plan) -> Result<Next, Error> {
-        for attachment in &plan.attach {
-            let volume = object::string(attachment, &["spec", "source", "persistentVolumeName"]);
-            match ATTACHMENTS.create(&self.ctx.client, attachment).await {
-                Ok(made) => self.seen.wrote(&volume.to_owned(), meta::revision_number(&made)),
-                // The name says what it is for: it is there.
-                Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some(node) = self.nodes.get(None, &place.name) {
-            self.report(&node, place, &plan.report).await?;
-        }
+        let attached = self.attach(&plan).await;
+        let reported = match self.nodes.get(None, &place.name) {
+            Some(node) => self.report(&node, place, &plan.report).await,
+            None => Ok(()),
+        };
         for word in &plan.attached {
             self.tell(wanted, word, "Normal", "SuccessfulAttachVolume");
         }
@@ -376,13 +370,42 @@ impl Controller {
         for word in plan.failed.iter().filter(|word| !before.contains(word)) {
             self.tell(wanted, word, "Warning", "FailedAttachVolume");
         }
-        for (held, ask) in plan.detach {
-            if ask && self.still_uses(place, &held).await? {
-                continue;
-            }
-            ATTACHMENTS.delete(&self.ctx.client, &held).await?;
-        }
+        let detached = match reported {
+            Ok(()) => self.detach(place, plan.detach).await,
+            failed => failed,
+        };
+        attached.and(detached)?;
         Ok(plan.next.map_or(Next::Done, Next::After))
+    }
+
+    /// The first failure, when all was tried.
+    async fn attach(&self, plan: &Plan) -> Result<(), Error> {
+        let mut result = Ok(());
+        for attachment in &plan.attach {
+            let volume = object::string(attachment, &["spec", "source", "persistentVolumeName"]);
+            match ATTACHMENTS.create(&self.ctx.client, attachment).await {
+                Ok(made) => self.seen.wrote(&volume.to_owned(), meta::revision_number(&made)),
+                // The name says what it is for: it is there.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+
+    /// The same.
+    async fn detach(&self, place: &Place, leaving: Vec<(Arc<Raw>, bool)>) -> Result<(), Error> {
+        let mut result = Ok(());
+        for (held, ask) in leaving {
+            let left = async {
+                if !ask || !self.still_uses(place, &held).await? {
+                    ATTACHMENTS.delete(&self.ctx.client, &held).await?;
+                }
+                Ok(())
+            };
+            result = result.and(left.await);
+        }
+        result
     }
 
     /// Asked of the API server itself: a kubelet says that it uses a volume before it does.
