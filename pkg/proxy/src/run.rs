@@ -4,7 +4,7 @@
 //! is applied at once and a burst costs few transactions, without a timer.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +26,7 @@ use crate::{
     conflicts::{Conflicts, reference, too_large},
     flows::Flows,
     health::HealthPorts,
-    held::Held,
+    held::{Held, Refusal},
     model::{self, Node, Routed},
     ranges::{Ranges, changed},
     reserved::{API_SERVICE, Reserved},
@@ -196,8 +196,8 @@ impl State {
                     let conflict = service.and_then(|service| reserved.conflict_of_service(node, service, &entries));
                     self.conflicts.tell(key, about(), "ExternalIPConflict", conflict);
                     let taken = self.held.set(key, reserved.unreserved(external(service, &entries)));
-                    entries.retain(|key, _| key.dest().is_none_or(|dest| !taken.contains(dest)));
-                    let taken = (!taken.is_empty()).then(|| in_use(&node.name, &taken));
+                    entries.retain(|key, _| key.dest().is_none_or(|dest| !taken.contains_key(dest)));
+                    let taken = not_held(&node.name, &taken);
                     self.conflicts.tell(key, about(), "PortInUse", taken);
                     entries
                 }
@@ -227,14 +227,26 @@ fn external(service: Option<&Service>, entries: &model::Entries) -> BTreeSet<Des
     all.filter(|dest| dest.ip.is_some() && dest.ip != cluster).collect()
 }
 
-/// What a Service is told that does not get what a process listens on.
-fn in_use(node: &str, taken: &BTreeSet<Dest>) -> String {
-    let named = taken.iter().take(4).map(|dest| {
-        let ip = dest.ip.map(|ip| ip.to_string()).unwrap_or_default();
-        format!("port {}/{} of {ip}", dest.port, dest.proto)
-    });
-    let named = named.collect::<Vec<_>>().join(", ");
-    format!("{named} is in use on node {node}: the Service does not get what is sent there")
+/// What a Service is told that does not get all ports of a node's own addresses.
+fn not_held(node: &str, refused: &BTreeMap<Dest, Refusal>) -> Option<String> {
+    let of = |why| {
+        let all = refused.iter().filter(move |(_, own)| **own == why);
+        let named = all.take(4).map(|(dest, _)| {
+            let ip = dest.ip.map(|ip| ip.to_string()).unwrap_or_default();
+            format!("port {}/{} of {ip}", dest.port, dest.proto)
+        });
+        named.collect::<Vec<_>>().join(", ")
+    };
+    let told = [
+        (of(Refusal::InUse), format!("is in use on node {node}")),
+        (
+            of(Refusal::TooMany),
+            format!("is more than node {node} holds open for one Service, or for all of them"),
+        ),
+    ];
+    let told = told.into_iter().filter(|(named, _)| !named.is_empty());
+    let told: Vec<_> = told.map(|(named, why)| format!("{named} {why}")).collect();
+    (!told.is_empty()).then(|| format!("{}: the Service does not get what is sent there", told.join("; ")))
 }
 
 fn has_host_ports(pod: &Pod) -> bool {
