@@ -49,6 +49,8 @@ pub mod service_lb;
 pub mod statefulset;
 pub mod taint_eviction;
 pub mod token;
+#[cfg(test)]
+mod told;
 pub mod ttl;
 #[cfg(test)]
 mod upstream;

@@ -28,6 +28,9 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// A node that is gone for this time won't come back.
 const QUARANTINE: Duration = Duration::from_secs(40);
 
+/// How long after there are too many finished pods they are looked at: all of them are, and every pod that ends may be one more.
+const GATHER: Duration = Duration::from_secs(20);
+
 /// What is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Item {
@@ -86,24 +89,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
         items
     });
-    driver.watch(&pods, {
-        let (finished, nodes) = (finished.clone(), nodes.clone());
-        move |event| {
-            let Event::Applied { new, .. } = event else {
-                return Vec::new();
-            };
-            let node = pod::node(new);
-            let mut items = Vec::new();
-            if is_stuck(new, &nodes) {
-                items.push(Item::Stuck(Key::of(&**new)));
-            } else if !node.is_empty() && nodes.get(None, node).is_none() {
-                items.push(Item::Node(node.to_owned()));
-            }
-            if threshold > 0 && finished.count("") > threshold {
-                items.push(Item::Finished);
-            }
-            items
+    let there = nodes.clone();
+    follow_pods(&mut driver, &pods, threshold, move |pod| {
+        let node = pod::node(pod);
+        if is_stuck(pod, &there) {
+            return Some(Item::Stuck(Key::of(pod)));
         }
+        let lost = !node.is_empty() && there.get(None, node).is_none();
+        lost.then(|| Item::Node(node.to_owned()))
     });
     let controller = Controller {
         ctx,
@@ -114,6 +107,25 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         missing: Mutex::default(),
     };
     driver.run(WORKERS, controller).await
+}
+
+/// `lost` names a pod that nobody ends.
+fn follow_pods(
+    driver: &mut Driver<Item>,
+    pods: &Informer<Pod>,
+    threshold: usize,
+    lost: impl Fn(&Pod) -> Option<Item> + Send + 'static,
+) {
+    let (finished, queue) = (index::finished(pods), driver.queue.clone());
+    driver.watch(pods, move |event| {
+        let Event::Applied { new, .. } = event else {
+            return Vec::new();
+        };
+        if threshold > 0 && pod::is_terminal(new) && finished.count("") > threshold {
+            queue.add_after(Item::Finished, GATHER);
+        }
+        lost(new).into_iter().collect()
+    });
 }
 
 /// Somebody said that the node is off for good, and it does not answer.
@@ -225,7 +237,11 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mk8s_supervisor::Supervisor;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::told::Tell;
 
     #[test]
     fn a_node_is_out_of_service_when_somebody_says_so_and_it_is_silent() {
@@ -260,5 +276,33 @@ mod tests {
         pods.sort_by(|a, b| order(a).cmp(&order(b)));
         let names: Vec<_> = pods.iter().map(meta::name).collect();
         assert_eq!(names, ["c", "d", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_pods_end_the_finished_are_looked_at_once_in_a_while() {
+        let scope = Supervisor::new(CancellationToken::new());
+        let (mut tell, informers) = Tell::new(&scope);
+        let ended = |name: usize| json!({"metadata": {"name": name.to_string()}, "status": {"phase": "Succeeded"}});
+        tell.all_told();
+        let mut driver: Driver<Item> = Driver::new("finished-pods-of-a-test", &scope);
+        follow_pods(&mut driver, &informers.of(), 5, |_| None);
+        let queue = driver.queue.clone();
+        let looked_at = || async {
+            let mut looks = 0;
+            while let Ok(item) = tokio::time::timeout(GATHER * 3, queue.next()).await {
+                assert_eq!(item, Item::Finished);
+                queue.done(&item);
+                looks += 1;
+            }
+            looks
+        };
+        (0..5).for_each(|name| tell.set(&ended(name)));
+        assert_eq!(looked_at().await, 0, "not too many");
+        (5..50).for_each(|name| tell.set(&ended(name)));
+        assert_eq!(looked_at().await, 1);
+        tell.set(&json!({"metadata": {"name": "runs"}, "status": {"phase": "Running"}}));
+        assert_eq!(looked_at().await, 0, "it is none of them");
+        tell.set(&ended(50));
+        assert_eq!(looked_at().await, 1);
     }
 }

@@ -425,14 +425,12 @@ fn taints(node: &Node, may_drive_out: bool, now: &Time) -> Vec<Taint> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use mk8s_api::stored::Stored;
-    use mk8s_client::{Change, Feed, Informers, Selection};
     use mk8s_supervisor::Supervisor;
     use serde_json::Value;
-    use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::told::Tell;
 
     fn node(conditions: &[(&str, &str)], spec: Value) -> Node {
         let conditions: Vec<_> = conditions
@@ -538,55 +536,17 @@ mod tests {
         }
     }
 
-    struct Text(String, u64, String);
-
-    impl Stored for Text {
-        fn namespace(&self) -> &str {
-            ""
-        }
-
-        fn name(&self) -> &str {
-            &self.0
-        }
-
-        fn revision(&self) -> u64 {
-            self.1
-        }
-
-        fn json(&self) -> &[u8] {
-            self.2.as_bytes()
-        }
-    }
-
-    /// Tells of nodes what the test says.
-    struct Told(Mutex<Option<mpsc::UnboundedReceiver<Change>>>);
-
-    impl Feed for Told {
-        fn open(&self, _: &Selection, _: Option<u64>) -> mk8s_client::feed::Changes {
-            let told = self.0.lock().take().unwrap();
-            let told = futures::stream::unfold(told, |mut told| async { Some((told.recv().await?, told)) });
-            Box::pin(futures::StreamExt::map(told, Ok))
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_node_that_goes_concerns_the_others_only_if_it_was_the_last_ready_one() {
-        let (tell, told) = mpsc::unbounded_channel();
         let scope = Supervisor::new(CancellationToken::new());
-        let informers = Informers::fed(Arc::new(Told(Mutex::new(Some(told)))), &scope);
-        let mut revision = 0;
-        let mut set = |name: usize, status: &str| {
-            revision += 1;
+        let (mut tell, informers) = Tell::new(&scope);
+        let of = |name: usize, status: &str| {
             let mut node = node(&[("Ready", status)], json!({}));
             node.metadata.name = Some(name.to_string());
-            let text = serde_json::to_string(&node).unwrap();
-            let node = Arc::new(Text(name.to_string(), revision, text));
-            tell.send(Change::Applied(node)).unwrap();
+            serde_json::to_value(node).unwrap()
         };
-        for name in 0..20 {
-            set(name, "True");
-        }
-        tell.send(Change::UpTo(20)).unwrap();
+        (0..20).for_each(|name| tell.set(&of(name, "True")));
+        tell.all_told();
         let nodes = informers.of::<Node>();
         let mut driver: Driver = Driver::new("nodes-of-a-test", &scope);
         follow_nodes(&mut driver, &nodes, &Arc::default(), &Arc::default(), |_| ());
@@ -601,12 +561,12 @@ mod tests {
         };
         assert_eq!(looked_at().await, 20);
         for name in 1..20 {
-            set(name, "Unknown");
+            tell.set(&of(name, "Unknown"));
             assert_eq!(looked_at().await, 1, "{name}");
         }
-        set(0, "Unknown");
+        tell.set(&of(0, "Unknown"));
         assert_eq!(looked_at().await, 20, "none is left");
-        set(5, "True");
+        tell.set(&of(5, "True"));
         assert_eq!(looked_at().await, 20, "there is one again");
     }
 }
