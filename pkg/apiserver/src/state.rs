@@ -13,7 +13,7 @@ use mk8s_supervisor::job;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,7 +69,7 @@ pub struct State {
     services: Services,
     authenticator: Authenticator,
     /// Of tokens that are kept in Secrets, to be noted.
-    pub(crate) token_uses: tokio::sync::Mutex<UnboundedReceiver<legacy_tokens::Use>>,
+    pub(crate) token_uses: tokio::sync::Mutex<Receiver<legacy_tokens::Use>>,
     authorizer: Arc<Authorizer>,
     admission: Admission,
     node_client: Option<NodeClient>,
@@ -112,7 +112,7 @@ impl State {
         let services = services.ok_or(OpenError::NoServices)?;
         let lookup: Arc<dyn Lookup> = cache.clone();
         let authorizer = Arc::new(Authorizer::new(lookup.clone()));
-        let (used, uses) = tokio::sync::mpsc::unbounded_channel();
+        let (used, uses) = tokio::sync::mpsc::channel(legacy_tokens::USES);
         Ok(Arc::new(State {
             authenticator: Authenticator::new(lookup.clone(), config.tokens.clone(), used),
             token_uses: tokio::sync::Mutex::new(uses),

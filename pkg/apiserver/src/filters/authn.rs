@@ -14,7 +14,8 @@ use mk8s_pki::subject::Subject;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::legacy_tokens;
 use crate::identity::User;
@@ -27,7 +28,7 @@ pub struct Authenticator {
     lookup: Arc<dyn Lookup>,
     authority: TokenAuthority,
     verified: Memo<Verified>,
-    used: UnboundedSender<legacy_tokens::Use>,
+    used: Sender<legacy_tokens::Use>,
 }
 
 /// A token whose signature was checked: what remains is time and whether its objects still live.
@@ -55,7 +56,7 @@ impl Verified {
 
 impl Authenticator {
     /// Hands on to `used` when a token that is kept in a Secret is used for the first time on a day.
-    pub fn new(lookup: Arc<dyn Lookup>, authority: TokenAuthority, used: UnboundedSender<legacy_tokens::Use>) -> Self {
+    pub fn new(lookup: Arc<dyn Lookup>, authority: TokenAuthority, used: Sender<legacy_tokens::Use>) -> Self {
         Authenticator {
             lookup,
             authority,
@@ -147,12 +148,20 @@ impl Authenticator {
         };
         let today = now.div_euclid(24 * 3600);
         let is = matches!(alive, Ok(()) | Err(TokenError::Invalidated { .. }));
-        if is && used.swap(today, Ordering::Relaxed) != today {
-            // Nobody listens where a token is only reviewed by a test's table.
-            let _ = self.used.send(legacy_tokens::Use {
-                namespace: binding.namespace.clone(),
-                secret: secret.name.clone(),
-            });
+        if !is {
+            return;
+        }
+        let before = used.swap(today, Ordering::Relaxed);
+        if before == today {
+            return;
+        }
+        let noted = self.used.try_send(legacy_tokens::Use {
+            namespace: binding.namespace.clone(),
+            secret: secret.name.clone(),
+        });
+        // Where too many are on their way the next use is noted instead.
+        if let Err(TrySendError::Full(_)) = noted {
+            used.store(before, Ordering::Relaxed);
         }
     }
 
@@ -365,7 +374,7 @@ mod tests {
             &json!({"metadata": {"name": "web", "namespace": "a", "uid": "2"}}),
         );
         let authority = TokenAuthority::new(Arc::new(Keys::generate().unwrap()), "cluster.local");
-        let (used, _) = tokio::sync::mpsc::unbounded_channel();
+        let (used, _) = tokio::sync::mpsc::channel(1);
         (lookup.clone(), Authenticator::new(lookup, authority, used))
     }
 
@@ -481,7 +490,7 @@ mod tests {
     #[test]
     fn a_token_of_a_secret_lives_as_long_as_the_secret_has_it() {
         let (lookup, mut authenticator) = set_up();
-        let (used, mut uses) = tokio::sync::mpsc::unbounded_channel();
+        let (used, mut uses) = tokio::sync::mpsc::channel(1);
         authenticator.used = used;
         let keys = authenticator.authority.keys.clone();
         let legacy = mk8s_pki::serviceaccount::LegacyClaims::new("a", "robot", "sa", "1");
@@ -496,8 +505,15 @@ mod tests {
         };
         assert_eq!(ask(), Err(401), "no Secret");
         secret(&token, json!({}));
+        let earlier = legacy_tokens::Use {
+            namespace: "a".into(),
+            secret: "earlier".into(),
+        };
+        authenticator.used.try_send(earlier).unwrap();
         assert_eq!(ask().as_deref(), Ok("system:serviceaccount:a:sa"));
-        assert!(ask().is_ok(), "from the cache");
+        assert_eq!(uses.try_recv().unwrap().secret, "earlier");
+        assert!(uses.try_recv().is_err(), "there was no room for another");
+        assert!(ask().is_ok() && ask().is_ok(), "from the cache");
         assert_eq!(uses.try_recv().unwrap().secret, "robot");
         assert!(uses.try_recv().is_err(), "once a day");
         for (held, metadata) in [

@@ -16,6 +16,9 @@ use crate::state::State;
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 
+/// So many uses wait to be noted, each by a write, and no more: where one finds no room, the next of its token is noted.
+pub const USES: usize = 1024;
+
 /// A Secret whose token was used.
 #[derive(Debug)]
 pub struct Use {

@@ -97,7 +97,7 @@ mod tests {
         let authority = TokenAuthority::new(Arc::new(Keys::generate().unwrap()), "cluster.local");
         (
             lookup.clone(),
-            Authenticator::new(lookup.clone(), authority, tokio::sync::mpsc::unbounded_channel().0),
+            Authenticator::new(lookup.clone(), authority, tokio::sync::mpsc::channel(1).0),
             Authorizer::new(lookup),
         )
     }
