@@ -10,14 +10,16 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
+use crate::handlers::delete::as_planned;
 use crate::managers;
 use crate::object::Object;
+use crate::options::DeleteOptions;
 use crate::state::State;
 use crate::watch_cache::ResourceCache;
 use crate::write::Printed;
 
 /// How long a write is tried.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Changes an object, or its subresource (empty: itself); None keeps it as it is, which is also what becomes of one that is there
 /// no more.
@@ -28,25 +30,61 @@ pub async fn change(
     subresource: &'static str,
     next: impl FnMut(&Object) -> Result<Option<Value>, Status> + Send,
 ) -> Result<(), Status> {
+    let own = Own {
+        resource: stored.resource(),
+        subresource,
+        next,
+    };
+    write(state, stored, stored.key(namespace, name), own).await
+}
+
+/// Deletes an object as a request does that says nothing of how: one with finalizers waits for these. With a revision, only what
+/// is still at that.
+pub async fn delete(
+    state: &State,
+    stored: &Arc<ResourceCache>,
+    key: Arc<str>,
+    revision: Option<u64>,
+) -> Result<(), Status> {
+    write(state, stored, key, Deletion { revision }).await
+}
+
+async fn write(
+    state: &State,
+    stored: &Arc<ResourceCache>,
+    key: Arc<str>,
+    mut attempt: impl Attempt,
+) -> Result<(), Status> {
     let target = Target {
         store: state.store(),
         cache: stored,
         known_as: None,
-        key: stored.key(namespace, name),
+        key,
         deadline: Instant::now() + PATIENCE,
         dry_run: false,
         reads: Reads::Whole,
         looks: true,
         turn: None,
     };
-    let mut own = Own {
-        resource: stored.resource(),
-        subresource,
-        next,
-    };
-    match guaranteed_update(target, &mut own).await {
+    match guaranteed_update(target, &mut attempt).await {
         Err(status) if status.code == 404 => Ok(()),
         done => done.map(drop),
+    }
+}
+
+struct Deletion {
+    revision: Option<u64>,
+}
+
+impl Attempt for Deletion {
+    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
+        let Some(object) = current.object.clone() else {
+            return Err(Status::not_found("", "", ""));
+        };
+        if self.revision.is_some_and(|revision| revision != object.revision) {
+            return Ok(Step::Keep);
+        }
+        as_planned(object.resource(), current, &DeleteOptions::default(), Vec::new()).await
     }
 }
 

@@ -128,6 +128,43 @@ async fn a_users_own_address_blocks_it() {
 }
 
 #[tokio::test]
+async fn an_address_of_nobody_goes_once_its_finalizers_are_done() {
+    let api = Api::open().await;
+    let path = |name: &str| format!("{ADDRESSES}/{name}");
+    let labels = json!({"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io", "ipaddress.kubernetes.io/ip-family": "IPv4"});
+    for (name, finalizers) in [("10.96.0.31", json!([])), ("10.96.0.32", json!(["example.org/waits"]))] {
+        let own = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+            "metadata": {"name": name, "labels": labels, "finalizers": finalizers},
+            "spec": {"parentRef": {"group": "example.org", "resource": "gateways", "namespace": "default", "name": "g"}}});
+        let (code, made) = api.post(ADDRESSES, &own).await;
+        assert_eq!(code, 201, "{made}");
+    }
+    let gone = async |name: &str| {
+        while api.get(&path(name)).await.0 != 404 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waits = async {
+        gone("10.96.0.31").await;
+        loop {
+            let (code, waits) = api.get(&path("10.96.0.32")).await;
+            assert_eq!(code, 200, "{waits}");
+            if waits["metadata"]["deletionTimestamp"].is_string() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let done = json!({"metadata": {"finalizers": null}});
+        let patched = api
+            .patch(&path("10.96.0.32"), "application/merge-patch+json", &done)
+            .await;
+        assert_eq!(patched.0, 200, "{}", patched.1);
+        gone("10.96.0.32").await;
+    };
+    tokio::time::timeout(Duration::from_secs(10), waits).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_dry_run_takes_nothing() {
     let api = Api::open().await;
     let spec = json!({"clusterIP": "10.96.0.40", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30040}]});

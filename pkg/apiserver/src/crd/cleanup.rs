@@ -8,16 +8,12 @@ use mk8s_api::meta;
 use mk8s_api::status::Status;
 use mk8s_supervisor::job;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::conditions::Condition;
 use super::{CLEANUP, SOON, definitions};
 use crate::at_once;
-use crate::guaranteed_update::{Attempt, Current, Reads, Step, Target, guaranteed_update};
-use crate::handlers::delete::as_planned;
 use crate::object::Object;
-use crate::options::DeleteOptions;
-use crate::own_write::{self, PATIENCE};
+use crate::own_write;
 use crate::state::State;
 use crate::watch_cache::{Next, ResourceCache};
 
@@ -109,7 +105,12 @@ async fn remove_all(state: &State, instances: &Arc<ResourceCache>) -> Result<(),
     let (snapshot, mut watcher) = instances.watch_with_snapshot("", None);
     let all: Vec<Arc<Object>> = snapshot.iter().cloned().collect();
     drop(snapshot);
-    let mut deletions = pin!(at_once::each(all, |object| remove(state, instances, object)));
+    let mut deletions = pin!(at_once::each(all, |object| own_write::delete(
+        state,
+        instances,
+        object.key.clone(),
+        None
+    )));
     while let Some(done) = deletions.next().await {
         done?;
     }
@@ -124,34 +125,4 @@ async fn remove_all(state: &State, instances: &Arc<ResourceCache>) -> Result<(),
         }
     }
     Ok(())
-}
-
-async fn remove(state: &State, instances: &Arc<ResourceCache>, object: Arc<Object>) -> Result<(), Status> {
-    let target = Target {
-        store: state.store(),
-        cache: instances,
-        known_as: None,
-        key: object.key.clone(),
-        deadline: Instant::now() + PATIENCE,
-        dry_run: false,
-        reads: Reads::Whole,
-        looks: true,
-        turn: None,
-    };
-    let removed = guaranteed_update(target, &mut Removal(&object)).await;
-    match removed {
-        Err(status) if status.code == 404 => Ok(()),
-        done => done.map(drop),
-    }
-}
-
-struct Removal<'a>(&'a Object);
-
-impl Attempt for Removal<'_> {
-    async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        let Some(object) = current.object.clone() else {
-            return Err(Status::not_found("", "", self.0.name()));
-        };
-        as_planned(object.resource(), current, &DeleteOptions::default(), Vec::new()).await
-    }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{addresses_of, repair};
 use crate::managers;
 use crate::object::Object;
+use crate::own_write;
 use crate::state::State;
 use crate::watch_cache::{EventKind, Next, ResourceCache, Watcher};
 use crate::write::{self, Printed};
@@ -115,13 +116,14 @@ pub async fn run(state: Arc<State>) {
     drop(snapshot);
     loop {
         let (news, missed) = changes(&mut of_addresses);
-        later(
-            &mut due,
-            &mut news
-                .into_iter()
-                .filter(|(kind, _)| *kind != EventKind::Deleted)
-                .map(|(_, object)| object),
-        );
+        for (kind, address) in news {
+            if kind != EventKind::Deleted {
+                due.at(address.name(), Duration::ZERO);
+            } else if address.value().is_ok_and(|last| meta::is_deleting(&last)) {
+                // It had to wait for its finalizers.
+                make_good(&state, &services, address.name()).await;
+            }
+        }
         let (gone, missed_too) = changes(&mut of_services);
         for (_, service) in gone.into_iter().filter(|(kind, _)| *kind == EventKind::Deleted) {
             let service = service.value().unwrap_or_default();
@@ -161,7 +163,7 @@ fn changes(watcher: &mut Watcher) -> (Vec<(EventKind, Arc<Object>)>, bool) {
 }
 
 /// When it is to be looked at again, if it is.
-async fn look(state: &State, addresses: &ResourceCache, services: &ResourceCache, name: &str) -> Option<Duration> {
+async fn look(state: &State, addresses: &Arc<ResourceCache>, services: &ResourceCache, name: &str) -> Option<Duration> {
     let object = addresses.get("", name)?;
     let address = object.value().ok()?;
     let parent = |key| meta::string(&address, &["spec", "parentRef", key]);
@@ -174,11 +176,16 @@ async fn look(state: &State, addresses: &ResourceCache, services: &ResourceCache
     };
     tracing::warn!(name, reason, text, "an IPAddress is removed");
     tell(state, &address, reason, &text).await;
-    let removal = write::removal(object.key.clone(), Expect::Revision(object.revision));
-    if write::commit(state.store(), smallvec![removal]).await.is_err() {
+    let deleted = own_write::delete(state, addresses, object.key.clone(), Some(object.revision)).await;
+    if deleted.is_err() {
         return Some(TRY_AGAIN);
     }
-    // Whose it is by right may have had nothing to show for it.
+    make_good(state, services, name).await;
+    None
+}
+
+/// Whose an address is by right may have had nothing to show for it, as long as another said that it was its.
+async fn make_good(state: &State, services: &ResourceCache, name: &str) {
     let owner = |service: &&Arc<Object>| {
         let value = service.value().unwrap_or_default();
         addresses_of(&value).iter().any(|own| own.to_string() == name)
@@ -186,7 +193,6 @@ async fn look(state: &State, addresses: &ResourceCache, services: &ResourceCache
     for service in services.list("").iter().filter(owner) {
         repair::repair(state, service).await;
     }
-    None
 }
 
 /// An Event about an IPAddress, as upstream's repair writes it; that it can't be written changes nothing.
