@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -19,6 +20,8 @@ use crate::error::{Error, Tried};
 use crate::meta::{self, Key};
 
 const NAME: &str = "node-ipam-controller";
+/// Has what is kept from nodes; no node is called so.
+const NO_NODE: &str = "";
 
 struct Controller {
     ctx: Context,
@@ -174,6 +177,8 @@ struct Shares {
     mask: u8,
     count: u64,
     taken: HashMap<u64, String>,
+    /// Of those whose networks touch more than one: a node names what it likes, and no loop is to be as long as that.
+    wide: HashMap<String, Vec<RangeInclusive<u64>>>,
     next: u64,
 }
 
@@ -193,23 +198,21 @@ impl Shares {
             mask,
             count,
             taken: HashMap::new(),
+            wide: HashMap::new(),
             next: 0,
         };
         if let Some(service) = service {
-            shares.occupy(&service, "services");
+            shares.occupy(&service, NO_NODE);
         }
         Ok(shares)
     }
 
     /// Shares that a network touches.
-    fn touched(&self, cidr: &IpNet) -> std::ops::RangeInclusive<u64> {
-        let none = std::ops::RangeInclusive::new(1, 0);
+    fn touched(&self, cidr: &IpNet) -> Option<RangeInclusive<u64>> {
         if self.network.contains(&cidr.network()) {
-            self.index(cidr.network())..=self.index(cidr.broadcast()).min(self.count - 1)
-        } else if cidr.contains(&self.network) {
-            0..=self.count - 1
+            Some(self.index(cidr.network())..=self.index(cidr.broadcast()).min(self.count - 1))
         } else {
-            none
+            cidr.contains(&self.network).then_some(0..=self.count - 1)
         }
     }
 
@@ -236,13 +239,28 @@ impl Shares {
     }
 
     fn occupy(&mut self, cidr: &IpNet, node: &str) {
-        for index in self.touched(cidr) {
-            self.taken.entry(index).or_insert_with(|| node.to_owned());
+        let Some(touched) = self.touched(cidr) else { return };
+        if touched.start() == touched.end() {
+            let taken = self.taken.entry(*touched.start());
+            taken.or_insert_with(|| node.to_owned());
+            return;
+        }
+        let own = self.wide.entry(node.to_owned()).or_default();
+        if !own.contains(&touched) {
+            own.push(touched);
         }
     }
 
     fn free(&mut self, node: &str) {
         self.taken.retain(|_, owner| owner != node);
+        self.wide.remove(node);
+    }
+
+    /// The last of the shares from here on that somebody has.
+    fn taken_to(&self, index: u64) -> Option<u64> {
+        let wide = self.wide.values().flatten().filter(|range| range.contains(&index));
+        let last = wide.map(|range| *range.end()).max();
+        last.or_else(|| self.taken.contains_key(&index).then_some(index))
     }
 
     /// The node's share: what it was given before, else the next free one.
@@ -250,12 +268,19 @@ impl Shares {
         if let Some((index, _)) = self.taken.iter().find(|(_, owner)| *owner == node) {
             return self.share(*index);
         }
-        for step in 0..self.count {
-            let index = (self.next + step) % self.count;
-            if !self.taken.contains_key(&index) {
-                self.next = (index + 1) % self.count;
-                self.taken.insert(index, node.to_owned());
-                return self.share(index);
+        let first = self.next;
+        let free = self.free_in(first, self.count).or_else(|| self.free_in(0, first))?;
+        self.next = (free + 1) % self.count;
+        self.taken.insert(free, node.to_owned());
+        self.share(free)
+    }
+
+    /// The first free share of those from here to before there.
+    fn free_in(&self, mut index: u64, end: u64) -> Option<u64> {
+        while index < end {
+            match self.taken_to(index) {
+                None => return Some(index),
+                Some(last) => index = last.saturating_add(1),
             }
         }
         None
@@ -305,6 +330,28 @@ mod tests {
     #[test]
     fn service_network_is_kept_out() {
         let mut all = networks(&["10.0.0.0/22"], (24, 64), "10.0.0.0/23");
+        assert!(
+            all.release("services").is_empty(),
+            "a node of this name has nothing of it"
+        );
         assert_eq!(take(&mut all, "a").as_deref(), Some("10.0.2.0/24"));
+    }
+
+    #[test]
+    fn what_a_node_says_it_has_takes_no_longer_than_what_it_has() {
+        let mut all = networks(&["fd00::/16"], (24, 64), "");
+        for _ in 0..3 {
+            all.occupy(
+                &["fd00::/17".parse().unwrap(), "fd00:8000::/64".parse().unwrap()],
+                "greedy",
+            );
+        }
+        assert_eq!(take(&mut all, "a").as_deref(), Some("fd00:8000:0:1::/64"));
+        all.occupy(&["::/0".parse().unwrap()], "greedier");
+        assert_eq!(take(&mut all, "b"), None);
+        assert!(all.release("greedier").iter().eq(["b"]));
+        assert_eq!(take(&mut all, "b").as_deref(), Some("fd00:8000:0:2::/64"));
+        all.release("greedy");
+        assert!(all.all[0].wide.is_empty() && all.all[0].taken.len() == 2);
     }
 }
