@@ -3,7 +3,7 @@
 //! `cases.yaml` says what is asked for and what is read then; `upstream.json` has what was read of upstream, recorded by
 //! hack/update-controller-answers.sh, which runs this same test against it. What chance or time decides is made the same in both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -323,7 +323,10 @@ async fn controllers_answer_as_upstreams() {
     cluster.node("n1").await;
     let found = all(&cluster.admin, Some(&expected)).await;
     let mut wrong = Vec::new();
+    let names = |all: &Value| all.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(&found), names(&expected), "each case, and no other, is recorded");
     for (case, readings) in expected.as_object().unwrap() {
+        assert_eq!(names(&found[case]), names(readings), "{case}: so is each reading");
         for (reading, expected) in readings.as_object().unwrap() {
             differences(
                 &format!("{case}: {reading}"),
