@@ -5,8 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use mk8s_client::{Event, Index, Informer};
@@ -148,6 +151,18 @@ fn order(pod: &Pod) -> (bool, jiff::Timestamp, &str) {
     (!evicted, meta::created(pod), meta::name(pod))
 }
 
+/// Does it to all pods: one that may not be touched keeps nobody from the others. The first failure, when they are done.
+async fn each<'a>(
+    pods: Vec<Arc<Pod>>,
+    act: impl Fn(Arc<Pod>) -> BoxFuture<'a, Result<(), Error>>,
+) -> Result<(), Error> {
+    let mut done = Ok(());
+    for pod in pods {
+        done = done.and(act(pod).await);
+    }
+    done
+}
+
 impl Reconcile<Item> for Controller {
     async fn reconcile(&self, item: Item) -> Result<Next, Error> {
         match item {
@@ -164,9 +179,10 @@ impl Reconcile<Item> for Controller {
                 let mut all = self.finished.get("");
                 let surplus = all.len().saturating_sub(self.ctx.settings.terminated_pod_threshold);
                 all.sort_by(|a, b| order(a).cmp(&order(b)));
-                for pod in all.iter().take(surplus) {
-                    self.delete(pod).await?;
-                }
+                // One that goes already counts as one that went.
+                all.truncate(surplus);
+                all.retain(|pod| !meta::deleting(&**pod));
+                each(all, |pod| async move { self.delete(&pod).await }.boxed()).await?;
                 Ok(Next::Done)
             }
         }
@@ -198,10 +214,11 @@ impl Controller {
         if live.is_some() {
             return Ok(Next::Done);
         }
-        for pod in pods {
+        let end = |pod: Arc<Pod>| async move {
             self.fail(&pod, Some("PodGC: node no longer exists")).await?;
-            self.delete(&pod).await?;
-        }
+            self.delete(&pod).await
+        };
+        each(pods, |pod| end(pod).boxed()).await?;
         self.missing.lock().remove(name);
         Ok(Next::Done)
     }
@@ -237,6 +254,7 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures::future::ready;
     use mk8s_supervisor::Supervisor;
     use tokio_util::sync::CancellationToken;
 
@@ -276,6 +294,20 @@ mod tests {
         pods.sort_by(|a, b| order(a).cmp(&order(b)));
         let names: Vec<_> = pods.iter().map(meta::name).collect();
         assert_eq!(names, ["c", "d", "a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_may_not_be_touched_keeps_nobody_from_the_others() {
+        let pods = ["a", "b", "c"]
+            .map(|name| -> Arc<Pod> { Arc::new(serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()) });
+        let tried = Mutex::new(Vec::new());
+        let done = each(pods.into(), |pod| {
+            let name = meta::name(&*pod).to_owned();
+            tried.lock().push(name.clone());
+            ready(if name == "c" { Ok(()) } else { Err(Error::Invalid(name)) }).boxed()
+        });
+        assert!(matches!(done.await, Err(Error::Invalid(name)) if name == "a"));
+        assert_eq!(*tried.lock(), ["a", "b", "c"]);
     }
 
     #[tokio::test(start_paused = true)]
