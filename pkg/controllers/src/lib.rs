@@ -43,6 +43,7 @@ pub mod replicas;
 pub mod replication;
 pub mod resource_claim;
 pub mod rest;
+mod rests;
 pub mod scale;
 pub mod service_account;
 pub mod service_lb;

@@ -30,6 +30,7 @@ use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::failed_pods::FailedPods;
 use crate::history::{self, History, Parent};
 use crate::meta::{self, Key};
+use crate::rests::Rests;
 use crate::{hash, index, pod, replicas};
 
 use place::{Fit, Placement};
@@ -49,6 +50,8 @@ struct Controller {
     history: History,
     /// Pods that were made or deleted.
     seen: Seen<Key>,
+    /// Of sets of many pods.
+    rests: Arc<Rests<Key>>,
     failed: FailedPods,
     recorder: EventRecorder,
 }
@@ -60,6 +63,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let revisions = ctx.informers.of::<ControllerRevision>();
     let pods = index::owner(&all_pods);
     let in_namespace = index::namespace(&sets);
+    let rests = Arc::<Rests<Key>>::default();
     let mut driver = Driver::new(NAME, &ctx.scope);
 
     // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
@@ -70,7 +74,11 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&all_pods, {
         let in_namespace = in_namespace.clone();
-        move |event| adoption::owners(event, &in_namespace, selector)
+        let (queue, rests) = (driver.queue.clone(), rests.clone());
+        move |event| {
+            rests.wake(&queue, adoption::owners(event, &in_namespace, selector));
+            Vec::new()
+        }
     });
     driver.watch(&revisions, move |event| history::owners(event, &in_namespace, selector));
 
@@ -83,6 +91,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         all_pods,
         pods,
         seen: Seen::default(),
+        rests,
         failed: FailedPods::new(LONGEST_PAUSE),
         recorder,
     };
@@ -131,6 +140,7 @@ impl Reconcile for Controller {
         }
         let Some(set) = self.sets.get(key.ns(), &key.name) else {
             self.seen.forget(&key);
+            self.rests.forget(&key);
             self.history.forget(&key);
             self.failed.forget(&key);
             return Ok(Next::Done);
@@ -159,6 +169,7 @@ struct Revisions {
 
 impl Controller {
     async fn sync(&self, key: &Key, set: &DaemonSet, spec: &DaemonSetSpec) -> Result<Next, Error> {
+        let begun = Instant::now();
         let candidates = adoption::candidates(&self.pods, set, &spec.selector);
         let pods = adoption::claim(&self.ctx, set, &spec.selector, candidates, |_| true, None).await?;
         let mut collisions = set.status.as_ref().and_then(|status| status.collision_count);
@@ -190,6 +201,7 @@ impl Controller {
         if plan.is_empty() {
             plan = daemons.roll();
         }
+        self.rests.worked(key, begun.elapsed());
         let done = self.act(key, set, &hash, plan).await;
         let status = daemons.status(collisions);
         let written = self.write_status(set, status).await;

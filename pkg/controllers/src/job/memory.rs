@@ -2,22 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use mk8s_client::Seen;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::backoff::Record;
 use super::view::FINALIZER;
 use crate::meta::{self, Key};
-
-/// For each moment of work on a Job its pods' events wait so many: what they change is then dealt with at once. A Job of a few
-/// pods rests unnoticed; one of thousands, whose pods all have to be looked at, does not take a processor for itself.
-const REST: u32 = 10;
-const LONGEST_REST: Duration = Duration::from_secs(1);
+use crate::rests::Rests;
 
 #[derive(Default)]
 pub(super) struct Memory {
@@ -30,8 +24,8 @@ pub(super) struct Memory {
     /// Uids of pods that were released and counted. A pod that is being deleted goes with its finalizer, and what the API server
     /// answers then says nothing of when the informer will know: until it does, the pod is not to be counted again.
     released: Mutex<HashMap<Key, HashSet<String>>>,
-    /// Until when Jobs rest.
-    rests: Mutex<HashMap<Key, Instant>>,
+    /// Of Jobs of many pods.
+    pub(super) rests: Rests<Key>,
 }
 
 impl Memory {
@@ -67,23 +61,11 @@ impl Memory {
         released.clone()
     }
 
-    /// So long it was worked on.
-    pub(super) fn worked(&self, key: &Key, time: Duration) {
-        let rest = (time * REST).min(LONGEST_REST);
-        self.rests.lock().insert(key.clone(), Instant::now() + rest);
-    }
-
-    /// What is left of the Job's rest.
-    pub(super) fn rest(&self, key: &Key) -> Duration {
-        let until = self.rests.lock().get(key).copied();
-        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
-    }
-
     /// The Job has ended.
     pub(super) fn ended(&self, key: &Key) {
         self.records.lock().remove(key);
         self.released.lock().remove(key);
-        self.rests.lock().remove(key);
+        self.rests.forget(key);
     }
 
     /// The Job is gone.
@@ -134,19 +116,5 @@ mod tests {
         ] {
             assert_eq!(memory.released_of(&key, &shown).len(), expected);
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_rests_as_long_as_its_work_was_hard() {
-        let (memory, key) = (Memory::default(), Key::new("d", "a"));
-        for (work, rest) in [(0, 0), (2, 20), (99, 990), (5000, 1000)] {
-            memory.worked(&key, Duration::from_millis(work));
-            assert_eq!(memory.rest(&key), Duration::from_millis(rest));
-        }
-        tokio::time::advance(Duration::from_millis(999)).await;
-        assert_eq!(memory.rest(&key), Duration::from_millis(1));
-        tokio::time::advance(Duration::from_millis(5)).await;
-        assert_eq!(memory.rest(&key), Duration::ZERO);
-        assert_eq!(memory.rest(&Key::new("d", "b")), Duration::ZERO);
     }
 }

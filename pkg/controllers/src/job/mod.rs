@@ -110,10 +110,10 @@ fn is_anothers(job: &Job) -> bool {
     manager.is_some_and(|manager| manager != OURSELVES)
 }
 
-/// Many pods' events are dealt with at once: see [`memory`].
+/// Many pods' events are dealt with at once: see [`crate::rests`].
 fn after_rest(queue: &WorkQueue<Item>, memory: &Memory, item: Item) {
     let rest = match &item {
-        Item::Job(key) => memory.rest(key),
+        Item::Job(key) => memory.rests.left(key),
         Item::Ended(_) | Item::Orphan(_) => Duration::ZERO,
     };
     queue.add_after(item, rest);
@@ -212,7 +212,7 @@ impl Controller {
         let done = run.run().await;
         // What it makes at once is no reason to look at it later.
         let work = begun.elapsed().saturating_sub(run.making);
-        self.memory.worked(&run.key, work);
+        self.memory.rests.worked(&run.key, work);
         run.next.even_if(done)
     }
 }

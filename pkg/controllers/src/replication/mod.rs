@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use mk8s_client::{EventRecorder, Index, Informer, Seen};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::adoption;
 use crate::context::Context;
@@ -24,6 +25,7 @@ use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::meta::{self, Key};
 use crate::replicas::{self, Pause, Round};
+use crate::rests::Rests;
 use crate::{index, pod};
 
 pub use set::Set;
@@ -43,6 +45,8 @@ struct Controller<S> {
     seen: Seen<Key>,
     /// Statuses that were written.
     statuses: Arc<Seen<Key>>,
+    /// Of sets of many pods.
+    rests: Arc<Rests<Key>>,
     /// Of the sets that wait because their pods failed.
     rounds: Mutex<HashMap<Key, Round>>,
     recorder: EventRecorder,
@@ -59,7 +63,7 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
 
     // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
     let statuses = Arc::<Seen<Key>>::default();
-    let written = statuses.clone();
+    let (written, rests) = (statuses.clone(), Arc::<Rests<Key>>::default());
     driver.watch(&sets, move |event| {
         let key = Key::of(&**event.object());
         Some(key)
@@ -69,7 +73,11 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&all_pods, {
         let in_namespace = index::namespace(&sets);
-        move |event| adoption::owners(event, &in_namespace, S::selector)
+        let (queue, rests) = (driver.queue.clone(), rests.clone());
+        move |event| {
+            rests.wake(&queue, adoption::owners(event, &in_namespace, S::selector));
+            Vec::new()
+        }
     });
 
     let (recorder, pauses) = (ctx.recorder(S::CONTROLLER), ctx.recorder(S::CONTROLLER));
@@ -81,6 +89,7 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
         pods,
         seen: Seen::default(),
         statuses,
+        rests,
         rounds: Mutex::default(),
         recorder,
         pauses,
@@ -93,6 +102,7 @@ impl<S: Set> Reconcile for Controller<S> {
         let Some(set) = self.sets.get(key.ns(), &key.name) else {
             self.seen.forget(&key);
             self.statuses.forget(&key);
+            self.rests.forget(&key);
             self.rounds.lock().remove(&key);
             return Ok(Next::Done);
         };
@@ -103,6 +113,7 @@ impl<S: Set> Reconcile for Controller<S> {
         if let Some(later) = self.seen.missing(&key, &self.all_pods) {
             return Ok(Next::After(later));
         }
+        let begun = Instant::now();
         let candidates = adoption::candidates(&self.pods, &*set, &asked);
         let claimed = adoption::claim(&self.ctx, &*set, &asked, candidates, pod::is_active, None).await?;
         let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
@@ -113,6 +124,7 @@ impl<S: Set> Reconcile for Controller<S> {
             failed.filter_map(|p| Some(p.metadata.creation_timestamp.as_ref()?.0)),
             now,
         );
+        self.rests.worked(&key, begun.elapsed());
         let (mut failure, mut paused) = (None, Next::Done);
         if !meta::deleting(&*set) {
             match self.manage(&key, &set, &active, pause).await {
