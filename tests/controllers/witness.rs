@@ -75,6 +75,9 @@ impl Alone {
 #[derive(Default)]
 struct Pods {
     alone: Alone,
+    known: HashSet<String>,
+    /// The pods of StatefulSets that are made one after the other, by their uids: those that are not ready yet.
+    starting: HashMap<String, (String, u32)>,
     /// The pods of each index, by their uids.
     made: HashMap<String, HashSet<String>>,
     succeeded: HashSet<String>,
@@ -85,6 +88,15 @@ impl Pods {
     fn see(&mut self, there: bool, pod: &Pod) {
         let uid = pod.uid().unwrap();
         self.alone.see(&uid, stands_alone(pod).filter(|_| there));
+        let is_new = self.known.insert(uid.clone());
+        self.starting.remove(&uid);
+        if let Some((set, ordinal)) = starts(pod).filter(|_| there) {
+            let mut others = self.starting.values();
+            if is_new && others.any(|(other, before)| *other == set && *before < ordinal) {
+                self.breaches.push(format!("made before its turn: {set}, {ordinal}"));
+            }
+            self.starting.insert(uid.clone(), (set, ordinal));
+        }
         let Some(index) = index(pod) else { return };
         let made = self.made.entry(index.clone()).or_default();
         if made.insert(uid) && self.succeeded.contains(&index) {
@@ -119,17 +131,28 @@ fn index(pod: &Pod) -> Option<String> {
         .map(|index| format!("{name} ({uid}), index {index}"))
 }
 
+fn is_active(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && !["Succeeded", "Failed"].contains(&phase(pod))
+}
+
+/// The set and the ordinal of a pod that is not ready yet, and that those after it wait for.
+fn starts(pod: &Pod) -> Option<(String, u32)> {
+    let (kind, name, uid) = manager(pod)?;
+    // The first set's are made at once.
+    let waits = kind == "StatefulSet" && name != "db-0" && is_active(pod) && !is_ready(pod);
+    let (_, ordinal) = pod.metadata.name.as_ref().filter(|_| waits)?.rsplit_once('-')?;
+    Some((format!("{name} ({uid})"), ordinal.parse().ok()?))
+}
+
 /// What there may be no second pod of while this one is there.
 fn stands_alone(pod: &Pod) -> Option<String> {
-    if pod.metadata.deletion_timestamp.is_some() || ["Succeeded", "Failed"].contains(&phase(pod)) {
+    if !is_active(pod) {
         return None;
     }
     let (kind, name, uid) = manager(pod)?;
     match kind.as_str() {
         "Job" => index(pod),
         "DaemonSet" => Some(format!("{name} ({uid}) on {}", node(pod)?)),
-        // One after the other, but for the first, which is made at once.
-        "StatefulSet" if name != "db-0" && !is_ready(pod) => Some(format!("{name} ({uid}), not ready")),
         _ => None,
     }
 }
