@@ -41,6 +41,8 @@ const WORKERS: usize = 4;
 const SUITORS: usize = 4;
 /// When a claim whose volume somebody else took looks again.
 const AT_ONCE: Duration = Duration::from_millis(1);
+/// When others look at a volume that could not be bound. Where nothing can be written they would else wake each other all the time.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What is found by more than its name.
 #[derive(Clone)]
@@ -320,21 +322,22 @@ impl Binder {
         }
         let bound = self.bind_both(side, claim, volume).await;
         if bound.is_err() && is_free {
-            self.put_back(name);
+            self.put_back(name, side);
         }
         bound
     }
 
     /// Nobody has heard of a change of a volume that was taken: it is as it was, and may be had, also by those who found nothing meanwhile.
-    fn put_back(&self, volume: &str) {
+    fn put_back(&self, volume: &str, by: &Side) {
         let Some(now) = self.volumes.get(None, volume) else {
             return;
         };
         let mut shelf = self.shelf.lock();
         if shelf.put_volume(&now) {
             let at_most = suitors(&self.classes, class(&now).unwrap_or_default());
-            for key in shelf.claims_for(&now, at_most) {
-                self.queue.add(Side::Claim(key));
+            let others = shelf.claims_for(&now, at_most).into_iter().map(Side::Claim);
+            for other in others.filter(|other| other != by) {
+                self.queue.add_after(other, AFTER_FAILURE);
             }
         }
     }
