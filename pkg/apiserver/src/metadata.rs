@@ -69,10 +69,6 @@ pub fn generate_name(object: &mut Value) {
     meta::metadata_mut(object).insert("name".into(), name.into());
 }
 
-pub fn take_name(object: &mut Value) -> Option<Value> {
-    meta::metadata_mut(object).remove("name")
-}
-
 /// What an update can't change, whatever it says.
 pub fn begin_update(object: &mut Value, old: &Value) {
     let Some(old) = meta::map_at(old, &["metadata"]) else {

@@ -46,6 +46,8 @@ pub async fn create(
     warnings: &mut Vec<String>,
 ) -> Result<Written, Status> {
     let managed = begin_create(call, &mut object, options)?;
+    // Admission first, and once: who may not create it does not learn that it is there.
+    mutate_new(call, &mut object, options).await?;
     let generated = metadata::wants_generated_name(&object);
     for attempt in 1.. {
         if generated {
@@ -62,7 +64,6 @@ pub async fn create(
             object: &mut object,
             managed: &managed,
             options,
-            generated,
             warnings,
         };
         match guaranteed_update(target, &mut creation).await {
@@ -80,17 +81,12 @@ struct Creation<'a> {
     object: &'a mut Value,
     managed: &'a Managed,
     options: WriteOptions,
-    /// The name was made of generateName.
-    generated: bool,
     warnings: &'a mut Vec<String>,
 }
 
 impl Attempt for Creation<'_> {
     async fn attempt(&mut self, current: Current) -> Result<Step, Status> {
-        // Admission first: who may not create it does not learn that it is there.
-        let (managed, options) = (self.managed, self.options);
-        mutate_new(self.call, self.object, options, self.generated).await?;
-        let step = creation(self.call, self.object, managed, options, self.warnings).await?;
+        let step = creation(self.call, self.object, self.managed, self.options, self.warnings).await?;
         let Some(there) = current.object else {
             return Ok(step);
         };
@@ -149,17 +145,12 @@ fn may_begin(call: &Call, object: &Value) -> Result<(), Status> {
     Err(Status::forbidden(group, plural, meta::name(object), why))
 }
 
-/// Mutating admission sees no name that is `generated`, as upstream, which generates it afterwards: who is refused is told of none
+/// Mutating admission sees no name that is to be generated, as upstream, which generates it afterwards: who is refused is told of none
 /// that he did not ask for and that the next try would not have.
-async fn mutate_new(call: &Call, object: &mut Value, options: WriteOptions, generated: bool) -> Result<(), Status> {
-    let generated = generated.then(|| metadata::take_name(object)).flatten();
+async fn mutate_new(call: &Call, object: &mut Value, options: WriteOptions) -> Result<(), Status> {
     let name = meta::name(object).to_string();
     let attributes = call.attributes(Operation::Create, &name, None, Options::Write(options));
-    let mutated = call.server.admission().mutate(&attributes, object).await;
-    if let Some(name) = generated.filter(|_| meta::name(object).is_empty()) {
-        meta::metadata_mut(object).insert("name".into(), name);
-    }
-    mutated
+    call.server.admission().mutate(&attributes, object).await
 }
 
 /// One attempt to create, after the mutating admission; a further one begins with what this one left in `object`.
@@ -362,7 +353,7 @@ where
         if self.created {
             let managed = begin_create(self.call, &mut next.object, self.options)?;
             let managed = next.owned.unwrap_or(managed);
-            mutate_new(self.call, &mut next.object, self.options, false).await?;
+            mutate_new(self.call, &mut next.object, self.options).await?;
             return creation(self.call, &mut next.object, &managed, self.options, self.warnings).await;
         }
         change(self.call, self.part, &current, next, self.options, self.warnings).await
