@@ -130,20 +130,20 @@ row "" mk8s peer ratio "to reach"
 other() { "$work/bench" --kubeconfig "$peer" --pids "$peer_pids" "$@"; }
 bench prepare
 if [ -n "$peer" ]; then other prepare; fi
-# compare PEER: each scenario that is read, with its goals, here and by the command PEER where there is one.
+# compare BY: each scenario that is read, with its goals, here and of the peer by the command BY where there is one.
 compare() {
-  local peer=$1 name cpu_goal rate_goal failed rate cpu peer_rate peer_cpu less faster
+  local by=$1 name cpu_goal rate_goal failed rate cpu peer_rate peer_cpu less faster
   while read -r name cpu_goal rate_goal; do
     IFS=$'\t' read -r _ failed rate _ _ cpu < <(bench "$name")
     if [ "$failed" != 0 ]; then echo "error: $name: $failed requests failed" >&2; exit 1; fi
     peer_rate='' peer_cpu=''
-    if [ -n "$peer" ]; then
-      IFS=$'\t' read -r _ failed peer_rate _ _ peer_cpu < <("$peer" "$name")
+    if [ -n "$by" ]; then
+      IFS=$'\t' read -r _ failed peer_rate _ _ peer_cpu < <("$by" "$name")
       if [ "$failed" != 0 ]; then echo "error: $name: $failed of the peer's requests failed" >&2; exit 1; fi
     fi
     # How many times less CPU, and how many times the rate.
     less=- faster=-
-    if [ -n "$peer" ]; then less=$(ratio "$peer_cpu" "$cpu") faster=$(ratio "$rate" "$peer_rate"); fi
+    if [ -n "$by" ]; then less=$(ratio "$peer_cpu" "$cpu") faster=$(ratio "$rate" "$peer_rate"); fi
     goal "$name: CPU" "$cpu" "${peer_cpu:--}" "1/$less" "$less" ">=" "$cpu_goal"
     [ "$rate_goal" = - ] || goal "$name: rate" "$rate" "${peer_rate:--}" "$faster" "$faster" ">=" "$rate_goal"
   done
