@@ -216,7 +216,9 @@ async fn make_node(connection: &mut Connection) {
         "{}",
         String::from_utf8_lossy(&made.body)
     );
-    let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": "2026-01-01T00:00:00Z"});
+    // It may have been silent for long: without a heartbeat of now, it is as silent for whoever sees this before its lease.
+    let now = format!("{:.0}", jiff::Timestamp::now());
+    let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now});
     let status = json!({"status": {"capacity": capacity, "allocatable": capacity, "conditions": [ready],
         "addresses": [{"type": "InternalIP", "address": "10.127.0.1"}]}});
     let said = connection
