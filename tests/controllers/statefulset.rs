@@ -371,3 +371,24 @@ async fn claims_belong_to_names_and_go_as_the_policy_says() {
     owned(&[("data-db-0", "")]).await;
     cluster.stop().await;
 }
+
+/// The last ordinal that there is.
+#[tokio::test]
+async fn a_set_may_end_with_the_largest_number() {
+    let cluster = Cluster::start().await;
+    cluster.takes_pods("default").await;
+    cluster.node("n").await;
+    let spec = json!({"replicas": 2, "ordinals": {"start": 2_147_483_646}, "podManagementPolicy": "Parallel"});
+    cluster.create::<StatefulSet>("default", set("last", &spec)).await;
+    cluster
+        .until("both are there", || async {
+            let names: Vec<String> = pods(&cluster, "last")
+                .await
+                .into_iter()
+                .map(|(name, ..)| name)
+                .collect();
+            holds(names == ["last-2147483646", "last-2147483647"], names)
+        })
+        .await;
+    cluster.stop().await;
+}

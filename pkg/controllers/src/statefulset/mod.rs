@@ -27,6 +27,7 @@ use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
 use crate::failed_pods::FailedPods;
 use crate::history::{self, History, Parent};
+use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::{index, pod};
 
@@ -44,7 +45,7 @@ struct Controller {
     ctx: Context,
     sets: Informer<StatefulSet>,
     all_pods: Informer<Pod>,
-    pods: Index<Pod>,
+    pods: Owned<Pod>,
     claims: Informer<Partial>,
     history: History,
     /// Pods that were made, changed or deleted.
@@ -58,7 +59,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (sets, all_pods) = (ctx.informers.of::<StatefulSet>(), ctx.informers.of::<Pod>());
     let revisions = ctx.informers.of::<ControllerRevision>();
     let claims = Partial::informer(&ctx.informers, "", "PersistentVolumeClaim", "persistentvolumeclaims");
-    let pods = index::owner(&all_pods);
+    let pods = Owned::of(&all_pods);
     let in_namespace = index::namespace(&sets);
     let mut driver = Driver::new(NAME, &ctx.scope);
 

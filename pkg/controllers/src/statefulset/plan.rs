@@ -124,19 +124,22 @@ impl View<'_> {
         (wanted, condemned)
     }
 
-    fn ordinals(&self) -> std::ops::Range<i32> {
-        let start = identity::start(self.set);
-        start..start.saturating_add(identity::wanted(self.set))
+    /// Those that are wanted, after so many that are left out. None is larger than what the API knows.
+    fn ordinals(&self, left_out: i32) -> impl DoubleEndedIterator<Item = i32> + use<> {
+        let first = i64::from(identity::start(self.set));
+        let end = first + i64::from(identity::wanted(self.set));
+        let ordinals = first + i64::from(left_out)..end;
+        ordinals.filter_map(|ordinal| i32::try_from(ordinal).ok())
     }
 
     /// The pods that are wanted; true where nothing else may be done before what is asked for here has come about.
     fn fill(&self, spec: &StatefulSetSpec, wanted: &BTreeMap<i32, Arc<Pod>>, ordered: bool) -> (Vec<Step>, bool) {
         let mut steps = Vec::new();
         let mut made = 0;
-        for ordinal in self.ordinals() {
+        for ordinal in self.ordinals(0) {
             let Some(pod) = wanted.get(&ordinal) else {
                 let current = partition(spec).is_some_and(|partition| {
-                    i64::from(ordinal) < i64::from(self.ordinals().start) + i64::from(partition)
+                    i64::from(ordinal) < i64::from(identity::start(self.set)) + i64::from(partition)
                 });
                 if !self.waits_for_claims(ordinal) {
                     steps.push(Step::Create { ordinal, current });
@@ -193,9 +196,7 @@ impl View<'_> {
 
     /// The pod to be replaced by one of the present revision; none while one after it is not there yet.
     fn outdated(&self, spec: &StatefulSetSpec, wanted: &BTreeMap<i32, Arc<Pod>>) -> Option<Arc<Pod>> {
-        let ordinals = self.ordinals();
-        let first = ordinals.start.saturating_add(partition(spec).unwrap_or(0));
-        for ordinal in (first..ordinals.end).rev() {
+        for ordinal in self.ordinals(partition(spec).unwrap_or(0)).rev() {
             let pod = wanted.get(&ordinal)?;
             // One that has ended is replaced as it is.
             if meta::deleting(&**pod) || pod::is_terminal(pod) {
