@@ -25,6 +25,7 @@ mod join;
 mod lease;
 mod namespace;
 mod node;
+mod owners;
 mod protection;
 mod replication;
 mod resource_claims;

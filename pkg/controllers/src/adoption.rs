@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Tried};
-use crate::index;
+use crate::index::Owned;
 use crate::meta::{self, Key};
 
 /// The owner of kind `O` that manages an object.
@@ -89,6 +89,7 @@ pub fn decide<O: kube::Resource, K: kube::Resource>(
 ) -> Claim {
     let selected = selector.matches(meta::labels(object));
     match meta::controller_of(object) {
+        _ if meta::namespace(object) != meta::namespace(owner) => Claim::Ignore,
         Some(other) if other.uid != meta::uid(owner) => Claim::Ignore,
         Some(_) if selected => Claim::Keep,
         Some(_) if meta::deleting(owner) => Claim::Ignore,
@@ -99,10 +100,10 @@ pub fn decide<O: kube::Resource, K: kube::Resource>(
 }
 
 /// What may be a dependent of the owner: what it manages, and orphans in its namespace that may have these labels.
-pub fn candidates<K: Kind>(index: &Index<K>, owner: &impl kube::Resource, labels: &LabelSelector) -> Vec<Arc<K>> {
-    let mut found = index.get(meta::uid(owner));
+pub fn candidates<K: Kind>(all: &Owned<K>, owner: &impl kube::Resource, labels: &LabelSelector) -> Vec<Arc<K>> {
+    let mut found = all.by(owner);
     let required = labels.match_labels.clone().unwrap_or_default();
-    found.extend(index::orphans(index, meta::namespace(owner), &required));
+    found.extend(all.orphans(meta::namespace(owner), &required));
     found
 }
 
@@ -241,6 +242,9 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"labels": {"app": app}, "ownerReferences": refs}})).unwrap()
         };
         let selector = Selector::from_iter([("app", "web")]);
+        let mut elsewhere = pod(Some("rs"), "web");
+        elsewhere.metadata.namespace = Some("other".to_owned());
+        assert_eq!(decide(&owner(false), &selector, &elsewhere, true), Claim::Ignore);
         for (deleting, manager, app, expected) in [
             (false, Some("rs"), "web", Claim::Keep),
             (false, Some("rs"), "other", Claim::Release),

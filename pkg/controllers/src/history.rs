@@ -23,8 +23,9 @@ use crate::adoption::{self, manager};
 use crate::context::Context;
 use crate::delete::delete;
 use crate::error::{Error, Tried, code};
+use crate::hash;
+use crate::index::Owned;
 use crate::meta::{self, Key};
-use crate::{hash, index};
 
 /// How many names are tried for one revision before the next run goes on.
 const TRIES: usize = 10;
@@ -50,7 +51,7 @@ pub struct History {
     ctx: Context,
     all: Informer<ControllerRevision>,
     /// By their set's uid, and orphans by their labels.
-    revisions: Index<ControllerRevision>,
+    revisions: Owned<ControllerRevision>,
     seen: Seen<Key>,
 }
 
@@ -70,7 +71,7 @@ impl History {
     pub fn new(ctx: &Context, all: Informer<ControllerRevision>) -> Self {
         History {
             ctx: ctx.clone(),
-            revisions: index::owner(&all),
+            revisions: Owned::of(&all),
             all,
             seen: Seen::default(),
         }

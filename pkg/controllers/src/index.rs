@@ -10,17 +10,44 @@ use mk8s_client::{Index, Informer, Kind};
 use crate::meta::Key;
 use crate::{meta, pod};
 
-/// Dependents by their manager's uid; those without a manager by what [`orphans`] asks for.
-pub fn owner<K: Kind>(informer: &Informer<K>) -> Index<K> {
-    informer.index("owner", |object| match meta::controller_of(object) {
-        Some(owner) => vec![owner.uid.clone()],
-        None => labelled("orphan/", object),
-    })
+/// Dependents by their manager. What is in another namespace is no dependent, whatever it says: who may write there may have no say in
+/// the manager's.
+pub struct Owned<K>(Index<K>);
+
+impl<K> Clone for Owned<K> {
+    fn clone(&self) -> Self {
+        Owned(self.0.clone())
+    }
 }
 
-/// The orphans of a namespace that may have all these labels, and some that do not.
-pub fn orphans<K: Kind>(index: &Index<K>, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<K>> {
-    index.get(&rarest(index, "orphan/", namespace, labels))
+impl<K: Kind> Owned<K> {
+    /// Of all objects of the kind.
+    pub fn of(informer: &Informer<K>) -> Self {
+        Owned(informer.index("owner", |object| match meta::controller_of(object) {
+            Some(owner) => vec![owned_by(meta::namespace(object), &owner.uid)],
+            None => labelled("orphan/", object),
+        }))
+    }
+
+    /// Those that the object manages.
+    pub fn by(&self, owner: &impl kube::Resource) -> Vec<Arc<K>> {
+        self.by_uid(meta::namespace(owner), meta::uid(owner))
+    }
+
+    /// Those whose manager in the namespace has this uid.
+    pub fn by_uid(&self, namespace: &str, uid: &str) -> Vec<Arc<K>> {
+        self.0.get(&owned_by(namespace, uid))
+    }
+
+    /// The orphans of a namespace that may have all these labels, and some that do not.
+    pub fn orphans(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<K>> {
+        self.0.get(&rarest(&self.0, "orphan/", namespace, labels))
+    }
+}
+
+/// Under what dependents are found.
+pub fn owned_by(namespace: &str, uid: &str) -> String {
+    ["owner/", namespace, "/", uid].concat()
 }
 
 /// Objects by their namespace, and in it by each of their labels: for [`with_labels`].

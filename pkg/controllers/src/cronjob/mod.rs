@@ -15,14 +15,14 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use mk8s_api::cron::Schedule;
-use mk8s_client::{Event, EventRecorder, Index, Informer, Seen, WorkQueue};
+use mk8s_client::{Event, EventRecorder, Informer, Seen, WorkQueue};
 use mk8s_supervisor::Clock;
 
 use crate::adoption::manager;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
-use crate::index;
+use crate::index::Owned;
 use crate::meta::{self, Key};
 
 use plan::Told;
@@ -36,7 +36,7 @@ struct Controller {
     crons: Informer<CronJob>,
     jobs: Informer<Job>,
     /// By their manager.
-    dependents: Index<Job>,
+    dependents: Owned<Job>,
     /// Jobs that were made or deleted.
     jobs_seen: Seen<Key>,
     /// CronJobs whose status was written.
@@ -73,7 +73,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
         keys
     });
-    let dependents = index::owner(&jobs);
+    let dependents = Owned::of(&jobs);
     let controller = Controller {
         ctx,
         crons: crons.clone(),
@@ -181,7 +181,7 @@ impl Reconcile for Controller {
         let mut run = Run {
             controller: self,
             cron: (*before).clone(),
-            jobs: self.dependents.get(meta::uid(&*before)),
+            jobs: self.dependents.by(&*before),
             key,
         };
         // What was done is written down even where something else failed.

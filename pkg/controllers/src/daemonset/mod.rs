@@ -18,7 +18,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, D
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
+use mk8s_client::{Event, EventRecorder, Informer, Seen};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -29,6 +29,7 @@ use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::failed_pods::FailedPods;
 use crate::history::{self, History, Parent};
+use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::rests::Rests;
 use crate::{hash, index, pod, replicas};
@@ -46,7 +47,7 @@ struct Controller {
     sets: Informer<DaemonSet>,
     nodes: Informer<Node>,
     all_pods: Informer<Pod>,
-    pods: Index<Pod>,
+    pods: Owned<Pod>,
     history: History,
     /// Pods that were made or deleted.
     seen: Seen<Key>,
@@ -61,7 +62,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let (sets, nodes) = (ctx.informers.of::<DaemonSet>(), ctx.informers.of::<Node>());
     let all_pods = ctx.informers.of::<Pod>();
     let revisions = ctx.informers.of::<ControllerRevision>();
-    let pods = index::owner(&all_pods);
+    let pods = Owned::of(&all_pods);
     let in_namespace = index::namespace(&sets);
     let rests = Arc::<Rests<Key>>::default();
     let mut driver = Driver::new(NAME, &ctx.scope);

@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
-use mk8s_client::{Event, EventRecorder, Index, Informer, Seen};
+use mk8s_client::{Event, EventRecorder, Informer, Seen};
 
 use crate::adoption::{self, manager};
 use crate::context::Context;
@@ -23,6 +23,7 @@ use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, code};
 use crate::error::{message, namespace_terminating};
+use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::{hash, index, pod};
 
@@ -35,8 +36,8 @@ const WORKERS: usize = 5;
 struct Controller {
     ctx: Context,
     deployments: Informer<Deployment>,
-    sets: Index<ReplicaSet>,
-    pods: Index<Pod>,
+    sets: Owned<ReplicaSet>,
+    pods: Owned<Pod>,
     /// Statuses that were written.
     statuses: Arc<Seen<Key>>,
     recorder: EventRecorder,
@@ -46,7 +47,7 @@ struct Controller {
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let deployments = ctx.informers.of::<Deployment>();
     let (all_sets, all_pods) = (ctx.informers.of::<ReplicaSet>(), ctx.informers.of::<Pod>());
-    let (sets, pods) = (index::owner(&all_sets), index::owner(&all_pods));
+    let (sets, pods) = (Owned::of(&all_sets), Owned::of(&all_pods));
     let mut driver = Driver::new(NAME, &ctx.scope);
     let statuses = Arc::<Seen<Key>>::default();
     let written = statuses.clone();
@@ -240,12 +241,7 @@ impl Rollout<'_> {
         self.sets.old().any(|at| {
             let set = &self.sets.all[at];
             set.status.as_ref().is_some_and(|s| s.replicas > 0)
-                || self
-                    .controller
-                    .pods
-                    .get(meta::uid(&**set))
-                    .iter()
-                    .any(|p| !pod::is_terminal(p))
+                || self.controller.pods.by(&**set).iter().any(|p| !pod::is_terminal(p))
         })
     }
 

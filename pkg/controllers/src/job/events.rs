@@ -8,6 +8,7 @@ use mk8s_client::{Event, Index, Informer};
 
 use super::view::{FINALIZER, end};
 use crate::adoption::{self, manager};
+use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::pod;
 
@@ -31,13 +32,13 @@ impl fmt::Display for Item {
 }
 
 /// The Job of a Job's event, and the pods that it leaves behind.
-pub(super) fn of_job(event: &Event<Job>, pods: &Index<Pod>) -> Vec<Item> {
+pub(super) fn of_job(event: &Event<Job>, pods: &Owned<Pod>) -> Vec<Item> {
     // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
     let key = Key::of(&**event.object());
     let mut items = vec![Item::Job(key.clone())];
     match event {
         Event::Deleted(old) => {
-            let left = pods.get(meta::uid(&**old));
+            let left = pods.by(&**old);
             let held = left.iter().filter(|pod| meta::has_finalizer(&***pod, FINALIZER));
             items.extend(held.map(|pod| Item::Orphan(Key::of(&**pod))));
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use mk8s_client::{Answer, EventRecorder, Index, Informer, WorkQueue};
+use mk8s_client::{Answer, EventRecorder, Informer, WorkQueue};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -30,6 +30,7 @@ use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
 use crate::index;
+use crate::index::Owned;
 use crate::meta::{self, Key};
 
 use events::Item;
@@ -50,7 +51,7 @@ struct Controller {
     ctx: Context,
     jobs: Informer<Job>,
     all_pods: Informer<Pod>,
-    pods: Index<Pod>,
+    pods: Owned<Pod>,
     memory: Arc<Memory>,
     recorder: EventRecorder,
 }
@@ -58,7 +59,7 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (jobs, all_pods) = (ctx.informers.of::<Job>(), ctx.informers.of::<Pod>());
-    let pods = index::owner(&all_pods);
+    let pods = Owned::of(&all_pods);
     let mut driver = Driver::new(NAME, &ctx.scope);
     driver.queue.retry_within(LONGEST_RETRY);
     let memory = Arc::new(Memory::default());
@@ -149,7 +150,7 @@ impl Controller {
         let Some(job) = job.filter(|job| end(job).is_some() && !is_anothers(job)) else {
             return Ok(Next::Done);
         };
-        let pods = self.pods.get(meta::uid(&*job));
+        let pods = self.pods.by(&*job);
         let held = pods.iter().filter(|pod| meta::has_finalizer(&***pod, FINALIZER));
         futures::future::try_join_all(held.map(|pod| self.take_finalizer(pod))).await?;
         Ok(Next::Done)

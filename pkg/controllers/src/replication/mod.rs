@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
-use mk8s_client::{EventRecorder, Index, Informer, Seen};
+use mk8s_client::{EventRecorder, Informer, Seen};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::delete::delete;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
+use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::replicas::{self, Pause, Round};
 use crate::rests::Rests;
@@ -38,9 +39,9 @@ struct Controller<S> {
     ctx: Context,
     sets: Informer<S>,
     /// By their manager, a ReplicaSet's Deployment.
-    siblings: Index<S>,
+    siblings: Owned<S>,
     all_pods: Informer<Pod>,
-    pods: Index<Pod>,
+    pods: Owned<Pod>,
     /// Pods that were made or deleted.
     seen: Seen<Key>,
     /// Statuses that were written.
@@ -58,7 +59,7 @@ struct Controller<S> {
 pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
     let sets = ctx.informers.of::<S>();
     let all_pods = ctx.informers.of::<Pod>();
-    let (pods, siblings) = (index::owner(&all_pods), index::owner(&sets));
+    let (pods, siblings) = (Owned::of(&all_pods), Owned::of(&sets));
     let mut driver = Driver::new(S::CONTROLLER, &ctx.scope);
 
     // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
@@ -168,10 +169,10 @@ impl<S: Set> Controller<S> {
             let mut related = active.to_vec();
             for sibling in meta::controller_of(set)
                 .iter()
-                .flat_map(|owner| self.siblings.get(&owner.uid))
+                .flat_map(|owner| self.siblings.by_uid(&key.namespace, &owner.uid))
             {
                 if meta::uid(&*sibling) != meta::uid(set) {
-                    related.extend(self.pods.get(meta::uid(&*sibling)));
+                    related.extend(self.pods.by(&*sibling));
                 }
             }
             self.delete(key, set, replicas::to_delete(active, &related, count, Timestamp::now()))

@@ -24,6 +24,7 @@ use self::pod_claims::Need;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
+use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
 use crate::rest::{Part, Rest};
@@ -78,10 +79,9 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let pods = ctx.informers.of::<Pod>();
     let [claims, templates] = [&CLAIMS, &TEMPLATES].map(|kind| kind.informer(&ctx.informers));
     let owned = claims.index("pod", |claim| {
-        pod_claims::owner(claim)
-            .map(|owner| owner.uid.clone())
-            .into_iter()
-            .collect()
+        let owner = pod_claims::owner(claim);
+        let key = owner.map(|owner| index::owned_by(meta::namespace(claim), &owner.uid));
+        key.into_iter().collect()
     });
     let by_claim = pods.index("resource claim", |pod| keys(pod, pod_claims::known_names(pod)));
     let by_template = pods.index("resource claim template", |pod| {
@@ -175,7 +175,9 @@ impl Controller {
         for named in pod_claims::named(pod) {
             let known = names.get(&named.name).cloned().flatten();
             let known = known.and_then(|name| self.claims.get(Some(meta::namespace(&**pod)), &name));
-            let owned = self.owned.get(meta::uid(&**pod));
+            let owned = self
+                .owned
+                .get(&index::owned_by(meta::namespace(&**pod), meta::uid(&**pod)));
             let made = match pod_claims::need(pod, named, known.as_deref(), &owned) {
                 Need::Nothing => continue,
                 Need::Known(name) => Ok(name),
