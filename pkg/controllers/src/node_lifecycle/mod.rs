@@ -234,19 +234,20 @@ impl Reconcile for Controller {
                     .event(&meta::reference(&node), "Normal", "NodeNotReady", text);
             }
         }
-        let taints = self.taints(&mut node).await?;
+        let (turn, tainted) = self.taints(&mut node).await;
         // An agent that answers looks after its pods' conditions itself.
-        if condition(&node, "Ready").is_some_and(|c| c.status == "Unknown") {
-            self.mark_pods(&node).await?;
-        }
+        let done = match tainted {
+            Ok(()) if condition(&node, "Ready").is_some_and(|c| c.status == "Unknown") => self.mark_pods(&node).await,
+            done => done,
+        };
         let heartbeat = Next::After(if left.is_zero() { grace } else { left });
-        Ok(heartbeat.sooner(taints))
+        heartbeat.sooner(turn).even_if(done)
     }
 }
 
 impl Controller {
-    /// Taints a node, and drives its pods out when it is its turn.
-    async fn taints(&self, node: &mut Node) -> Result<Next, Error> {
+    /// Taints a node, and drives its pods out when it is its turn; when that is asked again.
+    async fn taints(&self, node: &mut Node) -> (Next, Result<(), Error>) {
         let (name, asks, now) = (meta::name(node).to_owned(), asks_for_turn(node), Instant::now());
         let (may_drive_out, next) = self.turn(node);
         let written = self.write_taints(node, may_drive_out).await;
@@ -254,7 +255,7 @@ impl Controller {
         if asks && may_drive_out && !written.as_ref().is_err_and(Error::is_conflict) {
             self.zones.lock().took(&name, now);
         }
-        written.map(|()| next)
+        (next, written)
     }
 
     /// Brings the taints that conditions make in line with them, and labels that repeat others.
