@@ -172,6 +172,7 @@ impl Controller {
     async fn sync(&self, key: &Key, set: &DaemonSet, spec: &DaemonSetSpec) -> Result<Next, Error> {
         let begun = Instant::now();
         let candidates = adoption::candidates(&self.pods, set, &spec.selector);
+        let looked = begun.elapsed();
         let pods = adoption::claim(&self.ctx, set, &spec.selector, candidates, |_| true, None).await?;
         let mut collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let ensured = self.revisions(key, set, spec, &pods, &mut collisions).await;
@@ -182,6 +183,7 @@ impl Controller {
                 return Err(error);
             }
         };
+        let begun = Instant::now();
         let placement = Placement::new(set);
         let nodes = self.nodes.list();
         let hash = hash_of(&revisions.current);
@@ -202,7 +204,7 @@ impl Controller {
         if plan.is_empty() {
             plan = daemons.roll();
         }
-        self.rests.worked(key, begun.elapsed());
+        self.rests.worked(key, looked + begun.elapsed());
         let done = self.act(key, set, &hash, plan).await;
         let status = daemons.status(collisions);
         let written = self.write_status(set, status).await;

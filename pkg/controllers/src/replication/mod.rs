@@ -116,7 +116,9 @@ impl<S: Set> Reconcile for Controller<S> {
         }
         let begun = Instant::now();
         let candidates = adoption::candidates(&self.pods, &*set, &asked);
+        let looked = begun.elapsed();
         let claimed = adoption::claim(&self.ctx, &*set, &asked, candidates, pod::is_active, None).await?;
+        let begun = Instant::now();
         let active: Vec<_> = claimed.iter().filter(|p| pod::is_active(p)).cloned().collect();
 
         let now = Timestamp::now();
@@ -125,7 +127,7 @@ impl<S: Set> Reconcile for Controller<S> {
             failed.filter_map(|p| Some(p.metadata.creation_timestamp.as_ref()?.0)),
             now,
         );
-        self.rests.worked(&key, begun.elapsed());
+        self.rests.worked(&key, looked + begun.elapsed());
         let (mut failure, mut paused) = (None, Next::Done);
         if !meta::deleting(&*set) {
             match self.manage(&key, &set, &active, pause).await {
@@ -133,8 +135,12 @@ impl<S: Set> Reconcile for Controller<S> {
                 Err(error) => failure = Some(error),
             }
         }
-        if failure.is_none() && self.seen.expects(&key) {
-            return Ok(paused.sooner(Next::After(RECOUNT)));
+        if self.seen.expects(&key) {
+            paused = paused.sooner(Next::After(RECOUNT));
+        }
+        // Of the first pods their return tells. Whoever has some is told of at each look, however fast they come and go.
+        if failure.is_none() && claimed.is_empty() && set.status().replicas == 0 && self.seen.expects(&key) {
+            return Ok(paused);
         }
         let next = pod::next_availability(&active, set.min_ready_seconds(), now).sooner(paused);
         let status = status::status(&*set, &claimed, failure.as_ref(), active.len(), now);
