@@ -150,6 +150,7 @@ fn named_address(endpoint: &Endpoint) -> Cow<'_, str> {
         endpoint.hostname.as_ref(),
         target.and_then(|target| target.namespace.as_ref()),
         target.and_then(|target| target.name.as_ref()),
+        target.and_then(|target| target.uid.as_ref()),
     ];
     let parts = parts.map(|part| part.map(String::as_str).unwrap_or_default());
     format!("{}/{}", endpoint.addresses.join(","), parts.join("/")).into()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::plan::Changes;
@@ -32,7 +32,7 @@ pub fn on_slices(changes: &mut Changes, service: &Service, pods: &[Arc<Pod>], ex
     let before: HashMap<_, _> = existing
         .iter()
         .flat_map(|slice| &slice.endpoints)
-        .filter_map(|endpoint| Some((uid(endpoint)?, part(endpoint))))
+        .filter_map(|endpoint| Some((part(endpoint)?, endpoint.conditions.as_ref())))
         .collect();
     let pods: HashMap<&str, &Pod> = pods.iter().map(|pod| (meta::uid(&**pod), &**pod)).collect();
     let written = changes
@@ -41,9 +41,9 @@ pub fn on_slices(changes: &mut Changes, service: &Service, pods: &[Arc<Pod>], ex
         .chain(&changes.update)
         .flat_map(|slice| &slice.endpoints);
     let changed = written.filter_map(|endpoint| {
-        let uid = uid(endpoint)?;
-        let news = before.get(uid) != Some(&part(endpoint));
-        news.then(|| changed_at(pods.get(uid)?)).flatten()
+        let part = part(endpoint)?;
+        let news = before.get(&part) != Some(&endpoint.conditions.as_ref());
+        news.then(|| changed_at(pods.get(part.0)?)).flatten()
     });
     let began = existing.is_empty().then(|| meta::created(service));
     let time = changed.chain(began).min();
@@ -52,14 +52,10 @@ pub fn on_slices(changes: &mut Changes, service: &Service, pods: &[Arc<Pod>], ex
     }
 }
 
-/// The pod of an endpoint.
-fn uid(endpoint: &Endpoint) -> Option<&str> {
-    endpoint.target_ref.as_ref()?.uid.as_deref()
-}
-
-/// What of an endpoint its pod changes.
-fn part(endpoint: &Endpoint) -> (&[String], Option<&EndpointConditions>) {
-    (&endpoint.addresses, endpoint.conditions.as_ref())
+/// What an endpoint is known by: its pod, and its addresses, which are in two slices where they are of two families.
+fn part(endpoint: &Endpoint) -> Option<(&str, &[String])> {
+    let uid = endpoint.target_ref.as_ref()?.uid.as_deref()?;
+    Some((uid, &endpoint.addresses))
 }
 
 /// The same of an Endpoints object that is written in the place of `before`.
@@ -154,5 +150,25 @@ mod tests {
             on_slices(&mut changes, &service, &pods, &existing);
             assert_eq!(meta::annotation(&changes.update[0], TRIGGER), expected);
         }
+    }
+
+    #[test]
+    fn a_pod_of_two_families_is_no_news_for_the_other_one() {
+        let service: Service = serde_json::from_value(json!({})).unwrap();
+        let pods = [pod("a", 3), pod("b", 5)];
+        let mut v6 = slice(&[("a", true), ("b", true)]);
+        for endpoint in &mut v6.endpoints {
+            endpoint.addresses = vec![format!("fd00::{}", endpoint.addresses[0])];
+        }
+        let existing = [Arc::new(slice(&[("a", true), ("b", false)])), Arc::new(v6)];
+        let mut changes = Changes {
+            update: vec![slice(&[("a", true), ("b", true)])],
+            ..Changes::default()
+        };
+        on_slices(&mut changes, &service, &pods, &existing);
+        assert_eq!(
+            meta::annotation(&changes.update[0], TRIGGER),
+            Some("2026-01-01T00:00:05Z")
+        );
     }
 }
