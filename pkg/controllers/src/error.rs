@@ -44,11 +44,12 @@ pub enum Error {
 impl Error {
     /// The same, of a key that is to be looked at by `next` in any case.
     pub fn due(self, next: Next) -> Error {
-        match next {
-            Next::Done => self,
+        let (failure, before) = self.apart();
+        match before.sooner(next) {
+            Next::Done => failure,
             Next::After(within) => Error::Due {
                 within,
-                failure: Box::new(self),
+                failure: Box::new(failure),
             },
         }
     }
@@ -61,12 +62,18 @@ impl Error {
         }
     }
 
-    /// The HTTP status of the answer, if there was one.
-    pub fn code(&self) -> Option<u16> {
+    /// The request that failed.
+    fn request(&self) -> Option<&kube::Error> {
         match self {
-            Error::Api { source, .. } => code(source),
+            Error::Api { source, .. } => Some(source),
+            Error::Due { failure, .. } => failure.request(),
             _ => None,
         }
+    }
+
+    /// The HTTP status of the answer, if there was one.
+    pub fn code(&self) -> Option<u16> {
+        self.request().and_then(code)
     }
 
     /// Someone else wrote first: read again and decide anew.
@@ -81,24 +88,17 @@ impl Error {
 
     /// Does the answer name an object? One to a path that is not served does not.
     pub fn names_object(&self) -> bool {
-        let Error::Api { source, .. } = self else { return false };
-        names_object(source)
+        self.request().is_some_and(names_object)
     }
 
     /// What the API server said, without what was tried: the words that upstream's events and conditions quote.
     pub fn message(&self) -> String {
-        match self {
-            Error::Api { source, .. } => message(source),
-            other => other.to_string(),
-        }
+        self.request().map_or_else(|| self.to_string(), message)
     }
 
     /// The reason of the answer's Status.
     pub fn reason(&self) -> &str {
-        match self {
-            Error::Api { source, .. } => reason(source),
-            _ => "",
-        }
+        self.request().map_or("", reason)
     }
 }
 
