@@ -78,6 +78,7 @@ step "cargo clippy" cargo clippy --quiet --workspace --all-targets -- -D warning
 release_log=$(mktemp)
 nice -n 19 cargo build --release --bin mk8s >"$release_log" 2>&1 &
 release=$!
+trap 'kill "$release" 2>/dev/null; rm -f "$release_log"' EXIT
 log=$(mktemp)
 echo "== cargo test"
 before=$failed
@@ -94,8 +95,8 @@ rm -f "$log"
 echo "== end to end"
 wait "$release"
 release_status=$?
+trap 'rm -f "$release_log"' EXIT
 cat "$release_log"
-rm -f "$release_log"
 if ((release_status == 0)); then
   step "the binary's size" small_enough
   step "the binary's addresses" read_only_after_start
@@ -106,6 +107,7 @@ if ((release_status == 0)); then
   failed=$((failed + ${e2e_failed:-1}))
   rm -f "$log"
 else
+  echo "== the release build FAILED with status $release_status"
   failed=$((failed + 1))
 fi
 echo "$passed passed, $failed failed"
