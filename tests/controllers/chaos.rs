@@ -88,7 +88,7 @@ async fn kill_again_and_again(cluster: Arc<Cluster>, mut chance: StdRng, end: Ca
         }
         // Half of it is for those that end by themselves; what waits is dropped then.
         assert!(
-            scope.shutdown(Duration::from_millis(800)).await,
+            scope.shutdown(Duration::from_millis(400)).await,
             "a part outlives its scope"
         );
         killed += 1;

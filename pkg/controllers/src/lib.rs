@@ -6,7 +6,9 @@
 //!
 //! To write one: a file that says at its top what it watches, what it writes and what it must never do; `run`, which wires informers
 //! to keys; `Reconcile`, which reads, plans, acts; the plan as a pure function with its tests as tables; a row below. Objects are found
-//! by the informers' indexes ([`index`]). Who counts what it makes waits with `Seen` until its own writes have come back.
+//! by the informers' indexes ([`index`]), dependents by their owner's namespace and uid ([`index::Owned`]). Who counts what it makes waits with `Seen` until its own writes have come back, and need not
+//! look again because of them (`Seen::is_echo`). A key of thousands of objects rests between two looks ([`rests`]). What has to be done
+//! by a time whether or not the rest succeeds, an error takes along ([`driver::Next::even_if`]).
 //! Dependents are taken and let go by [`adoption`], conditions put by `mk8s_api::conditions`, and a delete says which object it
 //! means ([`delete`]). A panic is its key's failure, and queues are counted; both by the driver. Its rights are those of its
 //! account in the bootstrap roles, which `tests/controllers` exercises.
