@@ -395,6 +395,28 @@ async fn collections_go_at_once() {
     assert_eq!(left["items"].as_array().unwrap().len(), 1);
 }
 
+/// Who names no revision is told of no conflict: what loses to another is put again, as it was sent.
+#[tokio::test]
+async fn those_who_put_at_once_without_a_revision_all_succeed() {
+    let api = Api::open().await;
+    let one = format!("{CMS}/a");
+    api.post(CMS, &config_map("a")).await;
+    let all = (0..40).map(|index| {
+        let (api, one) = (&api, &one);
+        async move {
+            let mut object = config_map("a");
+            object["data"] = json!({"by": index.to_string()});
+            let (code, stored) = api.put(one, &object).await;
+            assert_eq!((code, &stored["data"]), (200, &object["data"]), "{stored}");
+            stored["metadata"]["resourceVersion"].as_str().unwrap().to_string()
+        }
+    });
+    let mut revisions = futures::future::join_all(all).await;
+    revisions.sort();
+    revisions.dedup();
+    assert_eq!(revisions.len(), 40);
+}
+
 #[tokio::test]
 async fn every_request_of_a_deprecated_kind_is_warned_of() {
     let api = Api::open().await;
