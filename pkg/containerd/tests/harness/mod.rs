@@ -92,6 +92,14 @@ impl Node {
         let daemon = self.daemon.as_ref().unwrap();
         let signal = if still { Signal::SIGSTOP } else { Signal::SIGCONT };
         kill(nix::unistd::Pid::from_raw(daemon.id() as i32), signal).unwrap();
+        // The signal is one thread's to take: until it has a processor, the others run on.
+        let stopped = || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+            let states = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+            let stands = |stat: &String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+            states.into_iter().all(|stat| stands(&stat))
+        };
+        wait_for("containerd that stands still", || !still || stopped());
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
