@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 /// A node's labels.
 type Labels = BTreeMap<String, String>;
@@ -38,6 +38,17 @@ enum Test {
     Lt(i64),
     /// Can't be read (validation lets none through): holds nowhere.
     Never,
+}
+
+/// Which nodes terms name by name.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NodeNames<'a> {
+    /// Not every term does.
+    Any,
+    /// No node can have all the names that a term asks for, whichever term it is.
+    None,
+    /// No others can fit.
+    These(Vec<&'a str>),
 }
 
 impl NodeTerms {
@@ -82,6 +93,39 @@ impl NodeTerms {
             .collect()
     }
 
+    /// The terms of a selector that is no pod's own; none: no node has to fit it.
+    pub fn of_selector(selector: Option<&NodeSelector>) -> Self {
+        Self {
+            labels: Vec::new(),
+            terms: selector.map(|selector| selector.node_selector_terms.iter().filter_map(Term::new).collect()),
+        }
+    }
+
+    /// Every node fits.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.terms.is_none()
+    }
+
+    /// The nodes that are named, where each term names some.
+    pub fn node_names(&self) -> NodeNames<'_> {
+        let Some(terms) = self.terms.as_ref().filter(|terms| !terms.is_empty()) else {
+            return NodeNames::Any;
+        };
+        let mut names = Vec::new();
+        for term in terms {
+            let Some(own) = term.node_names() else {
+                return NodeNames::Any;
+            };
+            names.extend(own);
+        }
+        names.sort_unstable();
+        names.dedup();
+        match names.is_empty() {
+            true => NodeNames::None,
+            false => NodeNames::These(names),
+        }
+    }
+
     /// Does the node fit?
     pub fn matches(&self, node: &str, labels: &Labels) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -102,6 +146,21 @@ impl Term {
             fields: parse(&term.match_fields),
         };
         (!term.labels.is_empty() || !term.fields.is_empty()).then_some(term)
+    }
+
+    /// Those that each of its requirements on the name allows; none: it has no such requirement.
+    fn node_names(&self) -> Option<Vec<&str>> {
+        let lists = self.fields.iter().filter_map(|field| match &field.test {
+            Test::In(names) if field.key == "metadata.name" => Some(names),
+            _ => None,
+        });
+        lists.fold(None, |common: Option<Vec<&str>>, names| {
+            let own = names.iter().map(String::as_str);
+            Some(match common {
+                None => own.collect(),
+                Some(common) => own.filter(|name| common.contains(name)).collect(),
+            })
+        })
     }
 
     fn matches(&self, node: &str, labels: &Labels) -> bool {
@@ -159,6 +218,33 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn names_are_known_where_every_term_has_them() {
+        let named = |names: Value| json!({"key": "metadata.name", "operator": "In", "values": names});
+        let fields = |all: Value| json!({"matchFields": all});
+        let label = json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]});
+        let (ab, bc, c) = (named(json!(["a", "b"])), named(json!(["b", "c"])), named(json!(["c"])));
+        for (terms, expected) in [
+            (json!([fields(json!([ab]))]), NodeNames::These(vec!["a", "b"])),
+            (json!([fields(json!([ab, bc]))]), NodeNames::These(vec!["b"])),
+            (
+                json!([fields(json!([ab])), fields(json!([c]))]),
+                NodeNames::These(vec!["a", "b", "c"]),
+            ),
+            (json!([fields(json!([ab, c]))]), NodeNames::None),
+            (json!([fields(json!([ab])), label]), NodeNames::Any),
+            (json!([]), NodeNames::Any),
+        ] {
+            let selector = serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap();
+            assert_eq!(
+                NodeTerms::of_selector(Some(&selector)).node_names(),
+                expected,
+                "{terms}"
+            );
+        }
+        assert!(NodeTerms::of_selector(None).is_empty());
+    }
 
     #[test]
     fn selectors_and_terms() {

@@ -1,20 +1,21 @@
 //! The scheduler: gives each pod without a node the best node for it.
 //!
-//! One task owns everything: the [`cache`] of nodes and pods, kept from informers' events; the [`queue`] of waiting pods; the selectors that
-//! pods are [`spread`] by. It alternates between taking in events and deciding for the next pod ([`cycle`], pure). A decision is assumed in
-//! the cache at once and bound in the background, so that the next decision counts on it before the API server has answered.
+//! One task owns everything ([`shell`]): the [`cluster`] as informers' events show it, and the [`queue`] of waiting pods. It alternates
+//! between taking in events and deciding for the next pod ([`cycle`], pure), by the [`plugins`] of the pod's [`profile`]. A decision is
+//! assumed in the cluster at once and bound in the background, so that the next decision counts on it before the API server has answered.
 
-pub mod cache;
-pub mod counts;
+pub mod change;
+pub mod checks;
+pub mod cluster;
 pub mod cycle;
-pub mod filters;
-pub mod info;
+pub mod framework;
+pub mod plugins;
+pub mod pod;
+pub mod preemption;
+pub mod profile;
 pub mod queue;
 pub mod resources;
-pub mod spread;
-mod unsupported;
 
-mod scores;
 mod shell;
 
 use kube::Client;

@@ -1,17 +1,16 @@
 //! The pods that wait for a node.
 //!
 //! active: to be tried now, by priority, then by age · backoff: to be tried again at a time · unschedulable: until something happens that may
-//! help (each remembers which filters stood in its way, and an event says which filters it may please) · gated: until the gates are gone.
+//! help (each remembers which plugins stood in its way, and those say of an event whether it may) · gated: until the gates are gone.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::info::PodInfo;
+use crate::pod::PodInfo;
+use crate::profile::Rows;
 
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// A pod that no event helped is tried again after this time all the same.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
@@ -22,8 +21,8 @@ type Rank = (Reverse<i32>, u64);
 enum Place {
     Active,
     Backoff(Instant),
-    /// Refused by these filters.
-    Unschedulable(u32, Instant),
+    /// Refused by the plugins of these rows.
+    Unschedulable(Rows, Instant),
     Gated,
     /// Being tried or bound.
     InFlight,
@@ -35,59 +34,82 @@ struct Entry {
     attempts: u32,
     /// When the last attempt ended.
     tried: Option<Instant>,
+    /// It ended by a failure, not by a refusal.
+    failed: bool,
     place: Place,
 }
 
-impl Entry {
-    fn backoff_until(&self) -> Option<Instant> {
-        if self.attempts == 0 {
-            return None;
+/// How long a pod waits after an attempt: twice as long after each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(10),
         }
-        let factor = 1u32.checked_shl(self.attempts - 1).unwrap_or(u32::MAX);
-        Some(self.tried? + FIRST_BACKOFF.saturating_mul(factor).min(LONGEST_BACKOFF))
+    }
+}
+
+impl Backoff {
+    fn until(self, entry: &Entry) -> Option<Instant> {
+        let factor = 1u32.checked_shl(entry.attempts.checked_sub(1)?).unwrap_or(u32::MAX);
+        Some(entry.tried? + self.first.saturating_mul(factor).min(self.longest))
     }
 }
 
 /// The queue.
 #[derive(Default)]
 pub struct Queue {
-    entries: HashMap<String, Entry>,
-    active: BTreeMap<Rank, String>,
-    backoff: BTreeSet<(Instant, String)>,
-    unschedulable: BTreeSet<(Instant, String)>,
+    settings: Backoff,
+    entries: HashMap<Arc<str>, Entry>,
+    active: BTreeMap<Rank, Arc<str>>,
+    backoff: BTreeSet<(Instant, Arc<str>)>,
+    unschedulable: BTreeSet<(Instant, Arc<str>)>,
     arrivals: u64,
 }
 
+/// Whether a waiting pod's change is one of what it asks for.
+fn asks_otherwise(before: &PodInfo, now: &PodInfo) -> bool {
+    let (was, is) = (before.wishes(), now.wishes());
+    before.kin != now.kin || before.requests != now.requests || was.tolerations != is.tolerations
+}
+
 impl Queue {
+    /// An empty queue.
+    pub fn new(settings: Backoff) -> Self {
+        Queue {
+            settings,
+            ..Queue::default()
+        }
+    }
+
     /// A new pod, or a waiting one that changed. A change of what the pod asks for is worth another try.
     pub fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
-        let uid = pod.uid().to_owned();
-        let gated = pod
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.scheduling_gates.as_ref())
-            .is_some_and(|g| !g.is_empty());
+        let uid = pod.uid.clone();
+        let gated = !pod.wishes().gates.is_empty();
         let Some(entry) = self.entries.get_mut(&uid) else {
-            self.arrivals += 1;
-            let rank = (Reverse(pod.priority()), self.arrivals);
+            let rank = self.rank(pod.priority);
             let place = if gated { Place::Gated } else { Place::Active };
             if !gated {
                 self.active.insert(rank, uid.clone());
             }
-            self.entries.insert(
-                uid,
-                Entry {
-                    pod,
-                    rank,
-                    attempts: 0,
-                    tried: None,
-                    place,
-                },
-            );
+            let entry = Entry {
+                pod,
+                rank,
+                attempts: 0,
+                tried: None,
+                failed: false,
+                place,
+            };
+            self.entries.insert(uid, entry);
             return;
         };
-        let changed = entry.pod.pod.spec != pod.pod.spec || entry.pod.pod.metadata.labels != pod.pod.metadata.labels;
+        let changed = asks_otherwise(&entry.pod, &pod);
         entry.pod = pod;
         match entry.place {
             Place::Gated if !gated => self.activate(&uid, now),
@@ -96,58 +118,97 @@ impl Queue {
         }
     }
 
+    fn rank(&mut self, priority: i32) -> Rank {
+        self.arrivals += 1;
+        (Reverse(priority), self.arrivals)
+    }
+
     /// The pod is bound by someone, finished or gone.
     pub fn remove(&mut self, uid: &str) {
-        if let Some(entry) = self.entries.remove(uid) {
-            self.take_out(uid, entry.rank, entry.place);
+        if let Some((uid, entry)) = self.entries.remove_entry(uid) {
+            self.take_out(&uid, entry.rank, entry.place);
         }
     }
 
-    /// The next pod to be tried.
+    /// The next pod to be tried. Where none is active, one that backs off after a refusal and was woken since: it would find
+    /// nobody before it.
     pub fn pop(&mut self) -> Option<Arc<PodInfo>> {
-        let (_, uid) = self.active.pop_first()?;
+        let uid = match self.active.pop_first() {
+            Some((_, uid)) => uid,
+            None => self.pop_backing_off()?,
+        };
         let entry = self.entries.get_mut(&uid)?;
         entry.place = Place::InFlight;
         entry.attempts += 1;
         Some(entry.pod.clone())
     }
 
-    /// No node took it: it waits for an event that may please one of `filters`.
-    pub fn unschedulable(&mut self, uid: &str, filters: u32, now: Instant) {
-        self.rest(uid, now, Place::Unschedulable(filters, now));
-        if self.entries.contains_key(uid) {
-            self.unschedulable.insert((now, uid.to_owned()));
+    fn pop_backing_off(&mut self) -> Option<Arc<str>> {
+        let refused = |uid: &Arc<str>| self.entries.get(uid).is_some_and(|entry| !entry.failed);
+        let first = self.backoff.iter().find(|(_, uid)| refused(uid))?.clone();
+        self.backoff.remove(&first);
+        Some(first.1)
+    }
+
+    /// No node took it: it waits for an event that may please one of the plugins of `rows`.
+    pub fn unschedulable(&mut self, uid: &str, rows: Rows, now: Instant) {
+        self.rest(uid, now, false);
+        if let Some((uid, _)) = self.entries.get_key_value(uid) {
+            self.unschedulable.insert((now, uid.clone()));
+        }
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.place = Place::Unschedulable(rows, now);
         }
     }
 
     /// A try failed for another reason (the API refused, the node went): tried again after the back-off.
     pub fn failed(&mut self, uid: &str, now: Instant) {
-        self.rest(uid, now, Place::InFlight);
+        self.rest(uid, now, true);
         self.activate(uid, now);
     }
 
-    fn rest(&mut self, uid: &str, now: Instant, place: Place) {
+    /// After a try it stands behind those of its priority that came meanwhile.
+    fn rest(&mut self, uid: &str, now: Instant, failed: bool) {
+        let Some(priority) = self.entries.get(uid).map(|entry| entry.pod.priority) else {
+            return;
+        };
+        let rank = self.rank(priority);
         if let Some(entry) = self.entries.get_mut(uid) {
             entry.tried = Some(now);
-            entry.place = place;
+            entry.failed = failed;
+            entry.rank = rank;
+            entry.place = Place::InFlight;
         }
     }
 
-    /// Something happened that may please these filters.
-    pub fn wake(&mut self, filters: u32, now: Instant) {
-        let helped = |uid: &String| {
-            let place = self.entries.get(uid).map(|e| e.place);
-            matches!(place, Some(Place::Unschedulable(refused, _)) if refused & filters != 0)
+    /// Does any pod wait for events?
+    pub fn has_unschedulable(&self) -> bool {
+        !self.unschedulable.is_empty()
+    }
+
+    /// Something happened that may help pods, as `helps` says of each and of the rows that refused it.
+    pub fn wake(&mut self, mut helps: impl FnMut(&PodInfo, Rows) -> bool, now: Instant) {
+        let mut helped = |uid: &Arc<str>| {
+            let entry = self.entries.get(uid)?;
+            let Place::Unschedulable(rows, _) = entry.place else {
+                return None;
+            };
+            helps(&entry.pod, rows).then(|| uid.clone())
         };
-        let woken: Vec<String> = self
-            .unschedulable
-            .iter()
-            .map(|(_, uid)| uid)
-            .filter(|uid| helped(uid))
-            .cloned()
-            .collect();
+        let woken: Vec<_> = self.unschedulable.iter().filter_map(|(_, uid)| helped(uid)).collect();
         for uid in woken {
             self.activate(&uid, now);
+        }
+    }
+
+    /// It is to be tried again, whatever refused it.
+    pub fn retry(&mut self, uid: &str, now: Instant) {
+        let waits = self
+            .entries
+            .get(uid)
+            .is_some_and(|entry| matches!(entry.place, Place::Unschedulable(..)));
+        if waits {
+            self.activate(uid, now);
         }
     }
 
@@ -177,8 +238,9 @@ impl Queue {
     }
 
     /// Is there a pod to be tried?
-    pub fn has_active(&self) -> bool {
-        !self.active.is_empty()
+    pub fn has_next(&self) -> bool {
+        let refused = |uid: &Arc<str>| self.entries.get(uid).is_some_and(|entry| !entry.failed);
+        !self.active.is_empty() || self.backoff.iter().any(|(_, uid)| refused(uid))
     }
 
     /// The pod as last seen, if it is still waiting.
@@ -187,31 +249,37 @@ impl Queue {
     }
 
     fn activate(&mut self, uid: &str, now: Instant) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some((uid, _)) = self.entries.get_key_value(uid) else {
+            return;
+        };
+        let uid = uid.clone();
+        let Some(entry) = self.entries.get_mut(&uid) else {
+            return;
+        };
         let (rank, place) = (entry.rank, entry.place);
-        let until = entry.backoff_until().filter(|until| *until > now);
+        let until = self.settings.until(entry).filter(|until| *until > now);
         entry.place = until.map_or(Place::Active, Place::Backoff);
-        self.take_out(uid, rank, place);
+        self.take_out(&uid, rank, place);
         match until {
             Some(until) => {
-                self.backoff.insert((until, uid.to_owned()));
+                self.backoff.insert((until, uid));
             }
             None => {
-                self.active.insert(rank, uid.to_owned());
+                self.active.insert(rank, uid);
             }
         }
     }
 
-    fn take_out(&mut self, uid: &str, rank: Rank, place: Place) {
+    fn take_out(&mut self, uid: &Arc<str>, rank: Rank, place: Place) {
         match place {
             Place::Active => {
                 self.active.remove(&rank);
             }
             Place::Backoff(until) => {
-                self.backoff.remove(&(until, uid.to_owned()));
+                self.backoff.remove(&(until, uid.clone()));
             }
             Place::Unschedulable(_, since) => {
-                self.unschedulable.remove(&(since, uid.to_owned()));
+                self.unschedulable.remove(&(since, uid.clone()));
             }
             Place::Gated | Place::InFlight => {}
         }
@@ -224,16 +292,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::filters::Filter;
+    use crate::cluster::Kins;
+
+    const FIT: Rows = 1;
+    const TAINTS: Rows = 2;
 
     fn pod(uid: &str, priority: i32, gates: &[&str]) -> Arc<PodInfo> {
         let gates: Vec<_> = gates.iter().map(|name| json!({"name": name})).collect();
         let pod = json!({"metadata": {"uid": uid}, "spec": {"containers": [], "priority": priority, "schedulingGates": gates}});
-        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+        let pod = serde_json::from_value(pod).unwrap();
+        Arc::new(PodInfo::new(&pod, &mut Kins::default()))
     }
 
     fn pop(queue: &mut Queue) -> Option<String> {
-        queue.pop().map(|p| p.uid().to_owned())
+        queue.pop().map(|pod| pod.uid.to_string())
     }
 
     #[test]
@@ -256,24 +328,41 @@ mod tests {
     }
 
     #[test]
-    fn unschedulable_pod_is_woken_by_an_event_that_may_help_and_backs_off() {
+    fn unschedulable_pod_is_woken_by_an_event_that_may_help_and_backs_off_behind_others() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add(pod("a", 0, &[]), now);
         queue.pop();
-        queue.unschedulable("a", Filter::NodeResourcesFit as u32, now);
-        queue.wake(Filter::TaintToleration as u32, now);
-        assert!(!queue.has_active());
-        queue.wake(Filter::NodeResourcesFit as u32, now);
-        assert!(!queue.has_active(), "backs off first");
+        queue.unschedulable("a", FIT, now);
+        queue.wake(|_, rows| rows & TAINTS != 0, now);
+        assert!(!queue.has_next());
+        queue.wake(|_, rows| rows & FIT != 0, now);
+        queue.add(pod("b", 0, &[]), now);
+        assert_eq!(pop(&mut queue), Some("b".to_owned()), "a backs off");
         let next = queue.tick(now).unwrap();
-        assert_eq!(next, now + FIRST_BACKOFF);
-        queue.tick(next);
+        assert_eq!(next, now + Backoff::default().first);
+        // With nobody else to try it need not wait.
         assert_eq!(pop(&mut queue), Some("a".to_owned()));
-        queue.unschedulable("a", Filter::NodeResourcesFit as u32, next);
-        queue.wake(Filter::NodeResourcesFit as u32, next + Duration::from_secs(3));
-        assert!(queue.has_active(), "the second back-off of 2 s is over");
-        queue.remove("a");
-        assert!(!queue.has_active());
+        queue.unschedulable("a", FIT, next);
+        queue.wake(|_, _| true, next + Duration::from_secs(3));
+        queue.add(pod("c", 0, &[]), next);
+        assert_eq!(
+            pop(&mut queue),
+            Some("a".to_owned()),
+            "the second back-off of 2 s is over"
+        );
+        queue.remove("c");
+        assert!(!queue.has_next());
+    }
+
+    #[test]
+    fn a_try_that_failed_backs_off_though_nobody_else_waits() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(pod("a", 0, &[]), now);
+        queue.pop();
+        queue.failed("a", now);
+        assert!(!queue.has_next() && pop(&mut queue).is_none());
+        queue.tick(now + Backoff::default().first);
+        assert_eq!(pop(&mut queue), Some("a".to_owned()));
     }
 
     #[test]
@@ -284,6 +373,21 @@ mod tests {
         queue.unschedulable("a", 0, now);
         assert_eq!(queue.tick(now), Some(now + LONGEST_WAIT));
         queue.tick(now + LONGEST_WAIT);
-        assert!(queue.has_active());
+        assert!(queue.has_next());
+    }
+
+    #[test]
+    fn one_that_asks_otherwise_is_tried_again() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(pod("a", 0, &[]), now);
+        queue.pop();
+        queue.unschedulable("a", 0, now);
+        queue.add(pod("a", 0, &[]), now);
+        assert!(!queue.has_next());
+        let tolerant =
+            json!({"metadata": {"uid": "a"}, "spec": {"containers": [], "tolerations": [{"operator": "Exists"}]}});
+        let tolerant = PodInfo::new(&serde_json::from_value(tolerant).unwrap(), &mut Kins::default());
+        queue.add(Arc::new(tolerant), now);
+        assert!(queue.has_next());
     }
 }

@@ -100,6 +100,17 @@ impl Resources {
         self
     }
 
+    /// Whether `differ` holds between two lists for something that is asked for here.
+    pub fn asks_where(&self, one: &Resources, other: &Resources, differ: fn(i64, i64) -> bool) -> bool {
+        (self.milli_cpu > 0 && differ(one.milli_cpu, other.milli_cpu))
+            || (self.memory > 0 && differ(one.memory, other.memory))
+            || (self.ephemeral_storage > 0 && differ(one.ephemeral_storage, other.ephemeral_storage))
+            || self
+                .scalars
+                .iter()
+                .any(|(name, asked)| *asked > 0 && differ(one.scalar(name), other.scalar(name)))
+    }
+
     /// Keeps the larger of each amount.
     pub fn max(&mut self, other: &Resources) {
         self.milli_cpu = self.milli_cpu.max(other.milli_cpu);

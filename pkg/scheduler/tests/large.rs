@@ -4,42 +4,37 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mk8s_scheduler::cache::Cache;
+use mk8s_scheduler::cluster::Cluster;
 use mk8s_scheduler::cycle;
-use mk8s_scheduler::info::PodInfo;
-use mk8s_scheduler::spread::{Groups, Spread};
+use mk8s_scheduler::pod::PodInfo;
+use mk8s_scheduler::profile::Profile;
 use serde_json::json;
 
-fn pod(n: usize) -> Arc<PodInfo> {
+fn pod(n: usize, cluster: &mut Cluster) -> Arc<PodInfo> {
     let pod = json!({"metadata": {"uid": n.to_string(), "name": n.to_string(), "namespace": "d", "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}]}});
-    Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+    Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins))
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn decisions_among_5000_nodes() {
-    let mut cache = Cache::default();
+    let (mut cluster, profile) = (Cluster::default(), Profile::default());
     for n in 0..5000 {
         let node = json!({"metadata": {"name": format!("n{n}"), "labels": {"topology.kubernetes.io/zone": format!("z{}", n % 3)}},
             "status": {"allocatable": {"cpu": "32", "memory": "64Gi", "pods": "110"}}});
-        cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
+        cluster.set_node(&serde_json::from_value(node).unwrap());
     }
-    let mut groups = Groups::default();
-    groups.set_service(
-        &serde_json::from_value(
-            json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"selector": {"app": "web"}}}),
-        )
-        .unwrap(),
-    );
-    let (mut start, count, began) = (0, 20_000, Instant::now());
-    for n in 0..count {
-        let pod = pod(n);
-        let spread = Spread::new(&pod.pod, &groups);
-        cache.prepare(&spread);
-        let decision = cycle::decide(&pod, &cache, &spread, start, |_| 0);
+    let service = json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {"selector": {"app": "web"}}});
+    cluster.groups.set_service(&serde_json::from_value(service).unwrap());
+    let pods: Vec<_> = (0..20_000).map(|n| pod(n, &mut cluster)).collect();
+    let (mut start, count, began) = (0, pods.len(), Instant::now());
+    for pod in pods {
+        cycle::prepare(&pod, &profile, &mut cluster);
+        let decision = cycle::decide(&pod, &profile, &cluster, start, |_| 0);
         start = decision.next_start;
-        cache.add_pod(&pod, &decision.node.unwrap());
+        let node = cluster.node(decision.node.unwrap()).name.clone();
+        cluster.place(pod, &node);
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(

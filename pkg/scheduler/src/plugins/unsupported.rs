@@ -1,10 +1,29 @@
-//! What a pod may ask for that decisions do not weigh yet. Where it is a demand no node is right for the pod, and its condition names
-//! the field; where it is a wish the pod is bound without, and an event names the field. A row goes when the scheduler learns it.
+//! What a pod may ask for that decisions do not weigh yet: no node is right for the pod then, and its condition names the field. A row
+//! goes when the scheduler learns it.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
+use crate::cluster::Cluster;
+use crate::framework::{Objection, Plugin, PreFilter};
+use crate::pod::PodInfo;
+
+/// Refuses pods that ask for it.
+pub struct Unsupported;
+
+impl Plugin for Unsupported {
+    fn name(&self) -> &'static str {
+        "Unsupported"
+    }
+
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _: &'a Cluster) -> PreFilter<'a> {
+        match pod.wishes().unsupported.as_deref() {
+            Some(field) => PreFilter::Refuse(Objection::unresolvable(format!("{field}: not in this version of mk8s"))),
+            None => PreFilter::Skip,
+        }
+    }
+}
+
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 type Row = (&'static str, fn(&PodSpec) -> bool);
 
@@ -38,27 +57,6 @@ const ROWS: [Row; 7] = [
     }),
 ];
 
-const WISHES: [Row; 3] = [
-    ("affinity.podAffinity", |spec| {
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.pod_affinity.as_ref());
-        affinity.is_some_and(|own| !none(&own.preferred_during_scheduling_ignored_during_execution))
-    }),
-    ("affinity.podAntiAffinity", |spec| {
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.pod_anti_affinity.as_ref());
-        affinity.is_some_and(|own| !none(&own.preferred_during_scheduling_ignored_during_execution))
-    }),
-    ("topologySpreadConstraints.nodeTaintsPolicy", |spec| {
-        let mut constraints = spec.topology_spread_constraints.iter().flatten();
-        constraints.any(|constraint| constraint.node_taints_policy.as_deref() == Some("Honor"))
-    }),
-];
-
 fn none<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
@@ -66,11 +64,6 @@ fn none<T>(list: &Option<Vec<T>>) -> bool {
 /// The first field of the pod that no decision can weigh, by its path.
 pub fn field(pod: &Pod) -> Option<String> {
     first(&ROWS, pod, REQUIRED)
-}
-
-/// The first wish of the pod that no decision weighs, by its path.
-pub fn wish(pod: &Pod) -> Option<String> {
-    first(&WISHES, pod, PREFERRED)
 }
 
 fn first(rows: &[Row], pod: &Pod, affinity: &str) -> Option<String> {
@@ -121,35 +114,6 @@ mod tests {
         for (spec, expected) in rows {
             let text = spec.to_string();
             assert_eq!(of(spec).as_deref(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn wishes_are_no_demands() {
-        let weighted = json!([{"weight": 1, "podAffinityTerm": {"topologyKey": "z"}}]);
-        let spread = json!({"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", "nodeTaintsPolicy": "Honor"});
-        let of = |kind: &str| json!({"containers": [], "affinity": {kind: {PREFERRED: weighted}}});
-        for (spec, expected) in [
-            (
-                of("podAffinity"),
-                Some("spec.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution"),
-            ),
-            (
-                of("podAntiAffinity"),
-                Some("spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution"),
-            ),
-            (
-                json!({"containers": [], "topologySpreadConstraints": [spread]}),
-                Some("spec.topologySpreadConstraints.nodeTaintsPolicy"),
-            ),
-            (
-                json!({"containers": [], "affinity": {"podAffinity": {PREFERRED: []}}}),
-                None,
-            ),
-            (json!({"containers": []}), None),
-        ] {
-            let pod = serde_json::from_value(json!({"spec": spec})).unwrap();
-            assert_eq!((wish(&pod).as_deref(), field(&pod)), (expected, None), "{spec}");
         }
     }
 }

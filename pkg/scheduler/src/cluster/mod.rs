@@ -1,0 +1,242 @@
+//! Everything that decisions are made of, kept from events: the nodes and what is on them, also what was decided and is not bound yet.
+//!
+//! One task owns it, and decides on it as it is: there is no snapshot to bring up to date.
+
+mod budgets;
+mod groups;
+mod images;
+mod kin;
+mod node;
+mod nominated;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+
+pub use budgets::Budgets;
+pub use groups::Groups;
+pub use images::{ImageId, Images};
+pub use kin::{Kin, Kins};
+pub use node::{Facts, Labels, NodeId, NodeInfo};
+pub use nominated::Nominated;
+
+use crate::pod::PodInfo;
+
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// See the module.
+#[derive(Default)]
+pub struct Cluster {
+    /// By id; an id that is free has a node without a name.
+    nodes: Vec<NodeInfo>,
+    free: Vec<NodeId>,
+    ids: HashMap<Arc<str>, NodeId>,
+    /// Those that exist, in turn one of each zone.
+    order: Vec<NodeId>,
+    /// `order` is not up to date.
+    reordered: bool,
+    /// Which node each pod is on, by uid.
+    places: HashMap<Arc<str>, NodeId>,
+    pub kins: Kins,
+    pub nominated: Nominated,
+    pub budgets: Budgets,
+    pub groups: Groups,
+    images: Images,
+}
+
+impl Cluster {
+    /// A node by name, also one of which only pods are known.
+    pub fn find(&self, name: &str) -> Option<&NodeInfo> {
+        self.ids.get(name).map(|id| &self.nodes[*id as usize])
+    }
+
+    /// A node by its id.
+    pub fn node(&self, id: NodeId) -> &NodeInfo {
+        &self.nodes[id as usize]
+    }
+
+    /// The ids of all nodes that exist, zone by zone in turn, so that who looks at some of them sees all zones. As of the last
+    /// [`Cluster::settle`].
+    pub fn order(&self) -> &[NodeId] {
+        &self.order
+    }
+
+    /// Which images nodes have.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Before a decision: does what is done once for many events.
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.reordered) {
+            self.order = in_turn(&self.nodes);
+        }
+    }
+
+    /// A node came or changed; what it was before, if it was.
+    pub fn set_node(&mut self, node: &Node) -> Option<Arc<Facts>> {
+        let id = self.id(node.metadata.name.as_deref().unwrap_or_default());
+        let facts = Facts::new(node, self.images.note(node));
+        let info = &mut self.nodes[id as usize];
+        let zone = |labels: &Labels| (labels.get(REGION).cloned(), labels.get(ZONE).cloned());
+        self.reordered |= !info.exists || zone(&info.facts.labels) != zone(&facts.labels);
+        info.allocatable.clone_from(&facts.allocatable);
+        info.tainted = !facts.taints.is_empty() || facts.unschedulable;
+        let before = std::mem::replace(&mut info.facts, Arc::new(facts));
+        self.images.forget(&before.images);
+        std::mem::replace(&mut info.exists, true).then_some(before)
+    }
+
+    /// A node went. Its pods are still known, should it come back.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(id) = self.ids.get(name).copied() else { return };
+        let info = &mut self.nodes[id as usize];
+        info.exists = false;
+        let facts = std::mem::take(&mut info.facts);
+        self.images.forget(&facts.images);
+        self.reordered = true;
+        self.drop_if_unused(id);
+    }
+
+    /// A pod is on a node, seen or assumed; one that was assumed elsewhere moves. What was known of it before.
+    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<Arc<PodInfo>> {
+        let before = self.remove(&pod.uid);
+        let id = self.id(node);
+        self.places.insert(pod.uid.clone(), id);
+        self.nodes[id as usize].add(pod);
+        before
+    }
+
+    /// A pod ended or its binding failed; what was known of it, if it was on a node.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let id = self.places.remove(uid)?;
+        let pod = self.nodes[id as usize].remove(uid);
+        self.drop_if_unused(id);
+        pod
+    }
+
+    /// The node that a pod is on.
+    pub fn place_of(&self, uid: &str) -> Option<&NodeInfo> {
+        self.places.get(uid).map(|id| self.node(*id))
+    }
+
+    fn id(&mut self, name: &str) -> NodeId {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(NodeInfo::default());
+            NodeId::try_from(self.nodes.len() - 1).unwrap_or(NodeId::MAX)
+        });
+        let name: Arc<str> = name.into();
+        self.nodes[id as usize] = NodeInfo {
+            id,
+            name: name.clone(),
+            ..NodeInfo::default()
+        };
+        self.ids.insert(name, id);
+        id
+    }
+
+    fn drop_if_unused(&mut self, id: NodeId) {
+        let info = &mut self.nodes[id as usize];
+        if !info.exists && info.pods.is_empty() {
+            self.ids.remove(&info.name);
+            *info = NodeInfo::default();
+            self.free.push(id);
+        }
+    }
+}
+
+/// One node of each zone, then the next of each.
+fn in_turn(nodes: &[NodeInfo]) -> Vec<NodeId> {
+    let mut zones: BTreeMap<(Option<&str>, Option<&str>), Vec<NodeId>> = BTreeMap::new();
+    for node in nodes.iter().filter(|node| node.exists) {
+        zones
+            .entry((node.label(REGION), node.label(ZONE)))
+            .or_default()
+            .push(node.id);
+    }
+    let longest = zones.values().map(Vec::len).max().unwrap_or(0);
+    let turn = |at: usize| zones.values().filter_map(move |zone| zone.get(at).copied());
+    (0..longest).flat_map(turn).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(cluster: &mut Cluster, uid: &str) -> Arc<PodInfo> {
+        let pod = json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
+        Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins))
+    }
+
+    fn node(name: &str, zone: &str, image: &str) -> Node {
+        let labels = json!({ZONE: zone});
+        let images = json!([{"names": [image], "sizeBytes": 7}]);
+        serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"images": images}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn pods_count_on_their_node_once_and_survive_its_removal() {
+        let mut cluster = Cluster::default();
+        cluster.set_node(&node("a", "z", "i"));
+        cluster.set_node(&node("b", "z", "i"));
+        for name in ["a", "a", "b"] {
+            let pod = pod(&mut cluster, "1");
+            cluster.place(pod, name);
+        }
+        let cpu = |cluster: &Cluster, name: &str| cluster.find(name).unwrap().requested.milli_cpu;
+        assert_eq!((cpu(&cluster, "a"), cpu(&cluster, "b")), (0, 1000));
+        cluster.remove_node("b");
+        assert_eq!(cpu(&cluster, "b"), 1000);
+        cluster.settle();
+        assert_eq!(cluster.order().len(), 1);
+        cluster.remove_node("a");
+        assert!(cluster.find("a").is_none());
+        assert!(cluster.remove("1").is_some());
+        assert!(cluster.find("b").is_none() && cluster.remove("1").is_none());
+    }
+
+    #[test]
+    fn nodes_are_looked_at_zone_by_zone_in_turn() {
+        let mut cluster = Cluster::default();
+        for (name, zone) in [
+            ("a1", "a"),
+            ("a2", "a"),
+            ("a3", "a"),
+            ("b1", "b"),
+            ("c1", "c"),
+            ("c2", "c"),
+        ] {
+            cluster.set_node(&node(name, zone, "i"));
+        }
+        cluster.settle();
+        let names: Vec<_> = cluster.order().iter().map(|id| &*cluster.node(*id).name).collect();
+        assert_eq!(names, ["a1", "b1", "c1", "a2", "c2", "a3"]);
+        // A change of zone moves it.
+        cluster.set_node(&node("a3", "b", "i"));
+        cluster.settle();
+        let names: Vec<_> = cluster.order().iter().map(|id| &*cluster.node(*id).name).collect();
+        assert_eq!(names, ["a1", "a3", "c1", "a2", "b1", "c2"]);
+    }
+
+    #[test]
+    fn images_are_counted_by_the_nodes_that_have_them() {
+        let mut cluster = Cluster::default();
+        cluster.set_node(&node("a", "z", "i"));
+        cluster.set_node(&node("b", "z", "i"));
+        cluster.set_node(&node("b", "z", "i"));
+        let (id, nodes) = cluster.images().find("i").unwrap();
+        assert_eq!((nodes, &*cluster.find("b").unwrap().facts.images), (2, &[(id, 7)][..]));
+        cluster.set_node(&node("b", "z", "j"));
+        cluster.remove_node("a");
+        assert_eq!(cluster.images().find("i"), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! A node with the sums of its pods.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+use mk8s_client::{HostPort, NodeTerms};
+
+use super::images::ImageId;
+use crate::pod::PodInfo;
+use crate::resources::{self, Resources};
+
+/// A node's place in the cluster's table. A node that comes after another went may get its id.
+pub type NodeId = u32;
+
+/// A node's labels.
+pub type Labels = BTreeMap<String, String>;
+
+/// What a node is, without what is on it.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub labels: Labels,
+    pub taints: Box<[Taint]>,
+    /// It is cordoned.
+    pub unschedulable: bool,
+    /// What it has for pods.
+    pub allocatable: Resources,
+    /// The images that it has, by id, each with its size in bytes.
+    pub images: Box<[(ImageId, i64)]>,
+}
+
+impl Facts {
+    pub(super) fn new(node: &Node, images: Box<[(ImageId, i64)]>) -> Self {
+        let spec = node.spec.as_ref();
+        Facts {
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default().into(),
+            unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
+            allocatable: resources::allocatable(node),
+            images,
+        }
+    }
+}
+
+/// A node and what is on it. A copy of it is cheap enough for a trial.
+#[derive(Debug, Clone, Default)]
+pub struct NodeInfo {
+    pub id: NodeId,
+    pub name: Arc<str>,
+    /// False while only pods of it are known: it is no candidate then.
+    pub exists: bool,
+    /// It has taints that keep pods away, or would rather have none: most nodes have not.
+    pub tainted: bool,
+    /// What it has for pods; beside what they take, since each decision asks for both.
+    pub allocatable: Resources,
+    /// What its pods ask for.
+    pub requested: Resources,
+    /// The same for scores.
+    pub nonzero: Resources,
+    pub facts: Arc<Facts>,
+    pub pods: Vec<Arc<PodInfo>>,
+    /// Host ports in use.
+    pub ports: Vec<HostPort>,
+}
+
+impl NodeInfo {
+    /// A pod is here.
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.requests);
+        self.nonzero.add(&pod.nonzero);
+        self.ports.extend(pod.ports.iter().cloned());
+        self.pods.push(pod);
+    }
+
+    /// A pod is here no more.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let at = self.pods.iter().position(|pod| &*pod.uid == uid)?;
+        let pod = self.pods.swap_remove(at);
+        self.requested.sub(&pod.requests);
+        self.nonzero.sub(&pod.nonzero);
+        for port in &pod.ports {
+            if let Some(at) = self.ports.iter().position(|taken| taken == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+        Some(pod)
+    }
+
+    /// A label of the node.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.facts.labels.get(key).map(String::as_str)
+    }
+
+    /// Whether it is one of those.
+    pub fn is_one_of(&self, terms: &NodeTerms) -> bool {
+        terms.matches(&self.name, &self.facts.labels)
+    }
+}

@@ -1,0 +1,274 @@
+//! One decision: which node gets this pod, or why none does, and who would have to go. Pure: reads the cluster, writes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::checks::{self, Checks, PreFiltered, Refused};
+use crate::cluster::{Cluster, NodeId, NodeInfo};
+use crate::framework::Objection;
+use crate::pod::PodInfo;
+use crate::preemption::{self, Victims};
+use crate::profile::{ANY, Profile, Rows};
+
+/// Below this many nodes all are looked at, and never fewer than this are.
+const MIN_FEASIBLE: usize = 100;
+const MIN_PERCENTAGE: usize = 5;
+
+/// Why no node takes the pod.
+#[derive(Debug)]
+pub struct Refusal {
+    /// For people: upstream's counted reasons.
+    pub message: String,
+    /// The plugins that objected.
+    pub rows: Rows,
+    /// What a preemption would come to; none: it was not tried.
+    pub preemption: Option<Preempted>,
+}
+
+/// What became of a try to make room.
+#[derive(Debug)]
+pub enum Preempted {
+    /// These go, and the pod is nominated to their node.
+    By(Victims),
+    /// It can't help: the pod is nominated nowhere.
+    NotHelpful,
+    /// The pod is not to try: its nomination stays as it is.
+    NotEligible,
+}
+
+/// The outcome of a cycle, and where the next one begins looking.
+pub struct Decision {
+    pub node: Result<NodeId, Refusal>,
+    /// So that all nodes have the same chance.
+    pub next_start: usize,
+}
+
+/// What each node that was looked at said.
+pub struct Diagnosis<'a> {
+    /// How many nodes there are.
+    pub all: usize,
+    /// None was looked at: so it was said of the pod before.
+    pub pre_filter: Option<Refused>,
+    pub nodes: Vec<(&'a NodeInfo, Refused)>,
+    /// What is said of those that were not looked at: what says which were; none: nothing.
+    pub absent: Option<Objection>,
+}
+
+/// How many nodes that fit are enough to choose from.
+fn enough(all: usize, percentage: Option<usize>) -> usize {
+    if all < MIN_FEASIBLE {
+        return all;
+    }
+    let percentage = percentage.unwrap_or_else(|| 50_usize.saturating_sub(all / 125).max(MIN_PERCENTAGE));
+    (all * percentage / 100).max(MIN_FEASIBLE)
+}
+
+/// Has the cluster count what the pod's decision asks for.
+pub fn prepare(pod: &PodInfo, profile: &Profile, cluster: &mut Cluster) {
+    cluster.settle();
+    for row in &profile.rows {
+        row.plugin.prepare(pod, cluster);
+    }
+}
+
+/// Decides for one pod, which [`prepare`] was told of. `pick` chooses among equals (a number below its argument).
+pub fn decide(
+    pod: &PodInfo,
+    profile: &Profile,
+    cluster: &Cluster,
+    start: usize,
+    mut pick: impl FnMut(usize) -> usize,
+) -> Decision {
+    let all = cluster.order().len();
+    if all == 0 {
+        return Decision {
+            node: Err(Refusal {
+                message: "no nodes available to schedule pods".to_owned(),
+                rows: ANY,
+                preemption: None,
+            }),
+            next_start: 0,
+        };
+    }
+    let pre = PreFiltered::new(profile, pod, cluster);
+    let (feasible, diagnosis, looked) = search(pod, profile, cluster, &pre, start);
+    let node = match feasible.as_slice() {
+        [] => Err(refuse(pod, profile, cluster, &pre.checks, &diagnosis, &mut pick)),
+        [only] => Ok(only.id),
+        _ => {
+            let totals = totals(pod, profile, cluster, &feasible);
+            let best = totals.iter().copied().max().unwrap_or(0);
+            let bests: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
+            Ok(feasible[bests[pick(bests.len())]].id)
+        }
+    };
+    Decision {
+        node,
+        next_start: (start + looked) % all,
+    }
+}
+
+/// The nodes that fit, what the others said, and how many were looked at.
+fn search<'a>(
+    pod: &PodInfo,
+    profile: &Profile,
+    cluster: &'a Cluster,
+    pre: &PreFiltered<'_>,
+    start: usize,
+) -> (Vec<&'a NodeInfo>, Diagnosis<'a>, usize) {
+    let order = cluster.order();
+    let mut diagnosis = Diagnosis {
+        all: order.len(),
+        pre_filter: pre.refused.clone(),
+        nodes: Vec::new(),
+        absent: None,
+    };
+    if pre.refused.is_some() {
+        return (Vec::new(), diagnosis, 0);
+    }
+    // Room was made for it there: it is the one that fits most likely, and the one that others leave to it.
+    let nominated = cluster.nominated.node_of(&pod.uid).and_then(|name| cluster.find(name));
+    if let Some(node) = nominated.filter(|node| node.exists)
+        && pre.checks.check(node).is_none()
+    {
+        return (vec![node], diagnosis, 0);
+    }
+    if let Some((names, rows)) = &pre.only {
+        let reason = format!("node(s) didn't satisfy plugin(s) [{}]", checks::names(profile, rows));
+        diagnosis.absent = Some(Objection::unresolvable(reason));
+        let known = names
+            .iter()
+            .filter_map(|name| cluster.find(name))
+            .filter(|node| node.exists);
+        let feasible = look(known, pre, usize::MAX, &mut diagnosis).0;
+        return (feasible, diagnosis, 0);
+    }
+    let wanted = enough(order.len(), profile.percentage_of_nodes_to_score);
+    let (head, tail) = order.split_at(start % order.len());
+    let turn = tail.iter().chain(head).map(|id| cluster.node(*id));
+    let (feasible, looked) = look(turn, pre, wanted, &mut diagnosis);
+    (feasible, diagnosis, looked)
+}
+
+fn look<'a>(
+    nodes: impl Iterator<Item = &'a NodeInfo>,
+    pre: &PreFiltered<'_>,
+    wanted: usize,
+    diagnosis: &mut Diagnosis<'a>,
+) -> (Vec<&'a NodeInfo>, usize) {
+    let mut feasible = Vec::new();
+    let mut looked = 0;
+    for node in nodes {
+        looked += 1;
+        match pre.checks.check(node) {
+            None => feasible.push(node),
+            Some(refused) => diagnosis.nodes.push((node, refused)),
+        }
+        if feasible.len() >= wanted {
+            break;
+        }
+    }
+    (feasible, looked)
+}
+
+/// The total of each candidate.
+pub fn totals(pod: &PodInfo, profile: &Profile, cluster: &Cluster, feasible: &[&NodeInfo]) -> Vec<i64> {
+    let mut totals = vec![0; feasible.len()];
+    let mut own = Vec::new();
+    for (_, weight, scores) in scores(pod, profile, cluster, feasible) {
+        own.clear();
+        own.resize(feasible.len(), 0);
+        scores.score(feasible, &mut own);
+        scores.normalise(feasible, &mut own);
+        totals
+            .iter_mut()
+            .zip(&own)
+            .for_each(|(total, score)| *total += weight * score);
+    }
+    totals
+}
+
+/// The plugins of a profile that score these nodes for the pod, with their weights.
+pub fn scores<'a>(
+    pod: &'a PodInfo,
+    profile: &'a Profile,
+    cluster: &'a Cluster,
+    feasible: &[&NodeInfo],
+) -> impl Iterator<Item = (&'static str, i64, Box<dyn crate::framework::Score + 'a>)> {
+    let rows = profile.rows.iter().filter(|row| row.weight != 0);
+    rows.filter_map(move |row| {
+        let score = row.plugin.pre_score(pod, cluster, feasible)?;
+        Some((row.plugin.name(), row.weight, score))
+    })
+}
+
+fn refuse(
+    pod: &PodInfo,
+    profile: &Profile,
+    cluster: &Cluster,
+    checks: &Checks<'_>,
+    diagnosis: &Diagnosis<'_>,
+    pick: &mut impl FnMut(usize) -> usize,
+) -> Refusal {
+    let refused = diagnosis
+        .nodes
+        .iter()
+        .map(|(_, refused)| refused)
+        .chain(&diagnosis.pre_filter);
+    let rows = refused.fold(0, |rows, (row, _)| rows | 1 << row);
+    let post = profile.rows.iter().filter(|row| row.filters);
+    let mut said: Vec<String> = post
+        .filter_map(|row| row.plugin.post_filter(pod, cluster))
+        .map(Into::into)
+        .collect();
+    let preemption = profile.preemption.map(|settings| {
+        let (preempted, why) = preemption::preempt(pod, cluster, checks, diagnosis, settings, pick);
+        said.extend(why.map(|why| format!("preemption: {why}")));
+        preempted
+    });
+    let message = match said.is_empty() {
+        true => diagnosis.message(),
+        false => format!("{} {}", diagnosis.message(), said.join(", ")),
+    };
+    Refusal {
+        message,
+        rows,
+        preemption,
+    }
+}
+
+impl Diagnosis<'_> {
+    /// The nodes' objections in upstream's words: each reason with the number of nodes that gave it.
+    pub fn message(&self) -> String {
+        if let Some((_, objection)) = &self.pre_filter {
+            return format!("0/{} nodes are available: {}.", self.all, objection.reasons.join(", "));
+        }
+        let each = self.nodes.iter().map(|(_, (_, objection))| (objection, 1));
+        let absent = self
+            .absent
+            .iter()
+            .map(|objection| (objection, self.all - self.nodes.len()));
+        counted(self.all, each.chain(absent.filter(|(_, count)| *count > 0)))
+    }
+}
+
+/// `0/3 nodes are available: 1 …, 2 ….` The reasons are sorted as text, so that "10 …" comes before "2 …".
+pub fn counted<'o>(all: usize, objections: impl Iterator<Item = (&'o Objection, usize)>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (objection, nodes) in objections {
+        for reason in &objection.reasons {
+            *counts.entry(reason).or_default() += nodes;
+        }
+    }
+    let mut reasons: Vec<String> = counts
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    reasons.sort();
+    match reasons.is_empty() {
+        true => format!("0/{all} nodes are available:"),
+        false => format!("0/{all} nodes are available: {}.", reasons.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+#![allow(clippy::unwrap_used)]
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(cluster: &mut Cluster, uid: &str, spec: Value) -> Arc<PodInfo> {
+    let mut pod =
+        json!({"metadata": {"name": uid, "uid": uid, "namespace": "d"}, "spec": {"containers": [{"name": "c"}]}});
+    for (field, value) in spec.as_object().unwrap() {
+        pod["spec"][field] = value.clone();
+    }
+    Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins))
+}
+
+fn needs(resource: &str, amount: &str) -> Value {
+    json!({"containers": [{"name": "c", "resources": {"requests": {resource: amount}}}]})
+}
+
+fn cluster(nodes: &[(&str, &str, Value)]) -> Cluster {
+    let mut cluster = Cluster::default();
+    for (name, cpu, spec) in nodes {
+        let node = json!({"metadata": {"name": name, "labels": {"name": name}}, "spec": spec,
+            "status": {"allocatable": {"cpu": cpu, "memory": "1Gi", "pods": "110", "x.y/z": "1"}}});
+        cluster.set_node(&serde_json::from_value(node).unwrap());
+    }
+    cluster
+}
+
+fn run(pod: &PodInfo, cluster: &mut Cluster) -> Result<String, String> {
+    let profile = Profile::default();
+    prepare(pod, &profile, cluster);
+    let decision = decide(pod, &profile, cluster, 0, |_| 0);
+    match decision.node {
+        Ok(id) => Ok(cluster.node(id).name.to_string()),
+        Err(refusal) => Err(refusal.message),
+    }
+}
+
+#[test]
+fn emptiest_node_that_fits_wins() {
+    let mut cluster = cluster(&[("a", "2", json!({})), ("b", "2", json!({})), ("c", "100m", json!({}))]);
+    let other = pod(&mut cluster, "x", needs("cpu", "1"));
+    cluster.place(other, "a");
+    let asks = pod(&mut cluster, "p", needs("cpu", "500m"));
+    assert_eq!(run(&asks, &mut cluster), Ok("b".to_owned()));
+}
+
+#[test]
+fn refusal_counts_reasons_as_upstream_does() {
+    let tainted = json!({"taints": [{"key": "k", "effect": "NoSchedule"}]});
+    let mut cluster = cluster(&[("a", "1", json!({})), ("b", "8", tainted.clone()), ("c", "8", tainted)]);
+    let other = pod(&mut cluster, "x", needs("cpu", "1"));
+    cluster.place(other.clone(), "a");
+    let asks = pod(&mut cluster, "p", needs("cpu", "1"));
+    assert_eq!(
+        run(&asks, &mut cluster).unwrap_err(),
+        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). preemption: \
+         0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(
+        run(&asks, &mut Cluster::default()).unwrap_err(),
+        "no nodes available to schedule pods"
+    );
+}
+
+#[test]
+fn each_plugin_objects_in_upstreams_words() {
+    let cordoned = json!({"unschedulable": true});
+    let tainted = json!({"taints": [{"key": "k", "effect": "NoSchedule"}]});
+    let tolerant = json!({"tolerations": [{"operator": "Exists"}]});
+    let names = |names: &[&str]| {
+        let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": names}]});
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}})
+    };
+    for (asks, node, expected) in [
+        (json!({}), json!({}), None),
+        (json!({}), cordoned.clone(), Some("1 node(s) were unschedulable")),
+        (tolerant.clone(), cordoned, None),
+        (json!({}), tainted.clone(), Some("1 node(s) had untolerated taint(s)")),
+        (tolerant, tainted, None),
+        (
+            json!({}),
+            json!({"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}),
+            None,
+        ),
+        (json!({"nodeSelector": {"name": "n"}}), json!({}), None),
+        (
+            json!({"nodeSelector": {"name": "m"}}),
+            json!({}),
+            Some("1 node(s) didn't match Pod's node affinity/selector"),
+        ),
+        (names(&["n"]), json!({}), None),
+        (
+            names(&["m"]),
+            json!({}),
+            Some("1 node(s) didn't satisfy plugin(s) [NodeAffinity]"),
+        ),
+        (names(&[]), json!({}), Some("pod affinity terms conflict")),
+        (needs("cpu", "1"), json!({}), None),
+        (needs("cpu", "1001m"), json!({}), Some("1 Insufficient cpu")),
+        (needs("memory", "2Gi"), json!({}), Some("1 Insufficient memory")),
+        (needs("x.y/z", "2"), json!({}), Some("1 Insufficient x.y/z")),
+        (
+            needs("no.such/thing", "1"),
+            json!({}),
+            Some("1 Insufficient no.such/thing"),
+        ),
+    ] {
+        let mut cluster = cluster(&[("n", "1", node)]);
+        let asks_for = pod(&mut cluster, "p", asks.clone());
+        let said = run(&asks_for, &mut cluster).err();
+        let expected = expected.map(|reason| {
+            format!(
+                "0/1 nodes are available: {reason}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            )
+        });
+        assert_eq!(said, expected, "{asks}");
+    }
+}
+
+#[test]
+fn pods_on_the_node_take_its_ports_and_places() {
+    let port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
+    let mut cluster = cluster(&[("n", "1", json!({}))]);
+    for (uid, ip) in [("1", "127.0.0.1"), ("2", "127.0.0.2")] {
+        let other = pod(&mut cluster, uid, port(ip));
+        assert_eq!(run(&other, &mut cluster), Ok("n".to_owned()), "{ip}");
+        cluster.place(other, "n");
+    }
+    let late = pod(&mut cluster, "3", port(""));
+    let said = run(&late, &mut cluster).unwrap_err();
+    assert!(
+        said.contains("1 node(s) didn't have free ports for the requested pod ports."),
+        "{said}"
+    );
+    cluster.remove("1");
+    cluster.remove("2");
+    assert_eq!(run(&late, &mut cluster), Ok("n".to_owned()));
+}
+
+#[test]
+fn room_that_a_preemption_made_is_left_to_who_is_no_less_important() {
+    for (priority, expected) in [(0, "b"), (5, "b"), (6, "a")] {
+        let mut cluster = cluster(&[("a", "2", json!({})), ("b", "1", json!({}))]);
+        let mut asks = needs("cpu", "2");
+        asks["priority"] = json!(5);
+        let waits = pod(&mut cluster, "waits", asks);
+        cluster.nominated.set(waits.clone(), "a");
+        let mut asks = needs("cpu", "1");
+        asks["priority"] = json!(priority);
+        let other = pod(&mut cluster, "other", asks);
+        assert_eq!(run(&other, &mut cluster), Ok(expected.to_owned()), "{priority}");
+        assert_eq!(run(&waits, &mut cluster), Ok("a".to_owned()));
+    }
+}
+
+#[test]
+fn large_clusters_are_sampled() {
+    for (all, percentage, expected) in [
+        (3, None, 3),
+        (99, Some(5), 99),
+        (100, None, 100),
+        (1000, None, 420),
+        (5000, None, 500),
+        (10_000, None, 500),
+        (5000, Some(100), 5000),
+        (5000, Some(1), 100),
+    ] {
+        assert_eq!(enough(all, percentage), expected, "{all}");
+    }
+}

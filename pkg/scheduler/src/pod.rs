@@ -1,0 +1,178 @@
+//! A pod with everything that decisions ask of it worked out beforehand. The pod itself is not kept: decoded it takes ten times as much,
+//! and a cluster's pods are all here.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodSpec, Toleration};
+use mk8s_client::{HostPort, NodeTerms, host_ports};
+
+use crate::cluster::{Kin, Kins};
+use crate::resources::{self, Resources};
+
+/// A pod as the scheduler sees it, on a node or waiting for one.
+#[derive(Debug)]
+pub struct PodInfo {
+    /// Names can come back, uids don't.
+    pub uid: Arc<str>,
+    pub name: Box<str>,
+    /// Its namespace and labels.
+    pub kin: Arc<Kin>,
+    /// Which pods it may push away, and which order it is tried in.
+    pub priority: i32,
+    /// It is going, and counts as gone where pods are spread.
+    pub deleting: bool,
+    /// It is going because the scheduler preferred another.
+    pub preempted: bool,
+    /// When its node took it on, in seconds. None: it did not yet.
+    pub started: Option<i64>,
+    /// What it asks for.
+    pub requests: Resources,
+    /// The same for scores.
+    pub nonzero: Resources,
+    /// The host ports it takes.
+    pub ports: Box<[HostPort]>,
+    /// What concerns a pod only until it has its node.
+    pub wishes: Option<Box<Wishes>>,
+}
+
+/// What a pod without a node asks of one, and what is to be told of it.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Which scheduler is to look after it.
+    pub scheduler: Box<str>,
+    /// What holds it back from being scheduled at all.
+    pub gates: Box<[Box<str>]>,
+    /// Where it has to go: nodeSelector and required node affinity.
+    pub required: NodeTerms,
+    /// Where it would like to go, with weights.
+    pub preferred: Vec<(i64, NodeTerms)>,
+    pub tolerations: Box<[Toleration]>,
+    /// Of its containers, as they name them.
+    pub images: Box<[Box<str>]>,
+    /// The uid of its controller.
+    pub controller: Option<Box<str>>,
+    /// It waits rather than push others away (preemptionPolicy Never).
+    pub never_preempts: bool,
+    /// The node that a preemption cleared for it.
+    pub nominated: Option<Box<str>>,
+    /// Since when it is known not to be scheduled, in seconds.
+    pub waits_since: Option<i64>,
+    /// The first field that no decision can weigh.
+    pub unsupported: Option<Box<str>>,
+    pub generation: Option<i64>,
+    pub resource_version: Option<Box<str>>,
+}
+
+static NO_WISHES: std::sync::LazyLock<Wishes> = std::sync::LazyLock::new(Wishes::default);
+
+impl PodInfo {
+    /// Works out a pod.
+    pub fn new(pod: &Pod, kins: &mut Kins) -> Self {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let mut requests = resources::requests(pod);
+        requests.pods = 1;
+        PodInfo {
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            kin: kins.of(
+                meta.namespace.as_deref().unwrap_or_default(),
+                meta.labels.clone().unwrap_or_default(),
+            ),
+            priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
+            deleting: meta.deletion_timestamp.is_some(),
+            preempted: meta.deletion_timestamp.is_some() && is_preempted(pod),
+            started: status
+                .and_then(|status| status.start_time.as_ref())
+                .map(|time| time.0.as_second()),
+            requests,
+            nonzero: resources::nonzero_requests(pod),
+            ports: spec.map(host_ports).unwrap_or_default().into(),
+            wishes: node_of(pod)
+                .is_none()
+                .then(|| spec.map(|spec| Box::new(Wishes::new(pod, spec))))
+                .flatten(),
+        }
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.kin.namespace
+    }
+
+    /// `namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace(), self.name)
+    }
+
+    /// What it asks of its node; of a pod that has one: nothing.
+    pub fn wishes(&self) -> &Wishes {
+        self.wishes.as_deref().unwrap_or(&NO_WISHES)
+    }
+
+    /// How an Event names it.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.namespace().to_owned()),
+            name: Some((*self.name).to_owned()),
+            uid: Some((*self.uid).to_owned()),
+            resource_version: self.wishes().resource_version.as_deref().map(str::to_owned),
+            field_path: None,
+        }
+    }
+}
+
+impl Wishes {
+    fn new(pod: &Pod, spec: &PodSpec) -> Self {
+        let meta = &pod.metadata;
+        let status = pod.status.as_ref();
+        let boxed = |text: &String| text.as_str().into();
+        let init = spec.init_containers.iter().flatten();
+        let images = init.chain(&spec.containers).filter_map(|c| c.image.as_ref());
+        let owners = meta.owner_references.iter().flatten();
+        let mut conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let unscheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        Wishes {
+            scheduler: spec
+                .scheduler_name
+                .as_deref()
+                .filter(|name| !name.is_empty())
+                .unwrap_or(crate::NAME)
+                .into(),
+            gates: spec.scheduling_gates.iter().flatten().map(|g| boxed(&g.name)).collect(),
+            required: NodeTerms::required(pod),
+            preferred: NodeTerms::preferred(pod),
+            tolerations: spec.tolerations.clone().unwrap_or_default().into(),
+            images: images.map(boxed).collect(),
+            controller: owners
+                .filter(|owner| owner.controller == Some(true))
+                .map(|owner| boxed(&owner.uid))
+                .next(),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            nominated: status
+                .and_then(|status| status.nominated_node_name.as_ref())
+                .filter(|name| !name.is_empty())
+                .map(boxed),
+            waits_since: unscheduled
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|time| time.0.as_second()),
+            unsupported: crate::plugins::unsupported_field(pod).map(Into::into),
+            generation: meta.generation,
+            resource_version: meta.resource_version.as_ref().map(boxed),
+        }
+    }
+}
+
+fn is_preempted(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let target = conditions.find(|condition| condition.type_ == "DisruptionTarget");
+    target.is_some_and(|own| own.status == "True" && own.reason.as_deref() == Some("PreemptionByScheduler"))
+}
+
+/// The node that a pod is on.
+pub fn node_of(pod: &Pod) -> Option<&str> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.filter(|node| !node.is_empty())
+}

@@ -1,0 +1,92 @@
+//! Which plugins decide for the pods of one schedulerName, in which order, and how much the score of each weighs
+//! (<https://kubernetes.io/docs/reference/scheduling/config/#profiles>).
+
+use crate::framework::Plugin;
+use crate::plugins;
+use crate::pod::PodInfo;
+
+/// One plugin of a profile.
+pub struct Row {
+    pub plugin: Box<dyn Plugin>,
+    /// Whether it turns nodes away.
+    pub filters: bool,
+    /// What its score is multiplied by; 0: it does not score.
+    pub weight: i64,
+}
+
+impl Row {
+    /// A plugin that is asked wherever it has something to say.
+    pub fn new(plugin: impl Plugin + 'static, weight: i64) -> Self {
+        Row {
+            plugin: Box::new(plugin),
+            filters: true,
+            weight,
+        }
+    }
+}
+
+/// How many nodes a preemption tries out before it takes the best of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preemption {
+    /// Of the nodes that it may help on.
+    pub min_candidates_percentage: usize,
+    pub min_candidates: usize,
+}
+
+/// See the module.
+pub struct Profile {
+    /// The pods that name it are its own.
+    pub name: Box<str>,
+    pub rows: Vec<Row>,
+    /// None: pods of this profile push no others away.
+    pub preemption: Option<Preemption>,
+    /// Of the nodes, so many that fit are enough to choose from; none: the more nodes, the smaller a part of them.
+    pub percentage_of_nodes_to_score: Option<usize>,
+}
+
+/// Bits by the places of a profile's rows.
+pub type Rows = u32;
+
+/// Every row: what no single plugin can tell.
+pub const ANY: Rows = Rows::MAX;
+
+impl Default for Profile {
+    /// Upstream's default plugins, in its order.
+    fn default() -> Self {
+        Profile {
+            name: crate::NAME.into(),
+            rows: vec![
+                Row::new(plugins::NodeUnschedulable, 0),
+                Row::new(plugins::NodeName, 0),
+                Row::new(plugins::TaintToleration, 3),
+                Row::new(plugins::NodeAffinity::default(), 2),
+                Row::new(plugins::NodePorts, 0),
+                Row::new(plugins::NodeResourcesFit::default(), 1),
+                Row::new(plugins::BalancedAllocation::default(), 1),
+                Row::new(plugins::ImageLocality, 1),
+                Row::new(plugins::Unsupported, 0),
+            ],
+            preemption: Some(Preemption {
+                min_candidates_percentage: 10,
+                min_candidates: 100,
+            }),
+            percentage_of_nodes_to_score: None,
+        }
+    }
+}
+
+/// The profiles of a scheduler.
+pub struct Profiles(Vec<Profile>);
+
+impl Profiles {
+    /// Each with a name of its own.
+    pub fn new(profiles: Vec<Profile>) -> Self {
+        Profiles(profiles)
+    }
+
+    /// The one that decides for a pod; none: another scheduler's pod.
+    pub fn of(&self, pod: &PodInfo) -> Option<&Profile> {
+        let name = &pod.wishes().scheduler;
+        self.0.iter().find(|profile| profile.name == *name)
+    }
+}

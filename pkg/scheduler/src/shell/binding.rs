@@ -1,0 +1,151 @@
+//! From a decision to the pod on its node: what plugins need there is reserved and written, then the pod is bound. What fails is given
+//! back, and the pod tried again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{Binding as ApiBinding, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use mk8s_supervisor::JobError;
+
+use super::Scheduler;
+use super::reports::Report;
+use crate::change::Change;
+use crate::cluster::NodeId;
+use crate::framework::{PreBind, StepError};
+use crate::pod::PodInfo;
+
+/// Why a pod was not bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("binding rejected: {0}")]
+    Refused(#[from] kube::Error),
+    #[error("{0}")]
+    Step(#[from] StepError),
+    #[error("binding failed: {0}")]
+    Ended(#[from] JobError),
+}
+
+/// A binding under way.
+pub struct Binding {
+    pub pod: Arc<PodInfo>,
+    pub node: Arc<str>,
+}
+
+impl Scheduler {
+    /// Gives the pod its node.
+    pub(super) fn assign(&mut self, pod: Arc<PodInfo>, node: NodeId) {
+        let name = self.cluster.node(node).name.clone();
+        if let Err(error) = self.reserve(&pod, node) {
+            return self.not_bound(&pod, &name, &error.into());
+        }
+        self.cluster.nominated.remove(&pod.uid);
+        self.cluster.place(pod.clone(), &name);
+        self.assumed.insert(pod.uid.clone());
+        self.wake_for(|_| Some(Change::PodPlaced(&pod)));
+        let before = self.pre_binds(&pod, node);
+        if !before.is_empty() {
+            // It may take its time: who looks meanwhile sees where the pod is to go (KEP-5278).
+            self.reports.put(Report {
+                pod: pod.clone(),
+                condition: None,
+                nominated: Some((*name).into()),
+            });
+        }
+        let client = self.client.clone();
+        let binding = Binding {
+            pod: pod.clone(),
+            node: name.clone(),
+        };
+        self.bindings.spawn("binding", binding, async move {
+            for step in before {
+                step.await?;
+            }
+            Ok(bind(client, &pod, &name).await?)
+        });
+    }
+
+    fn reserve(&mut self, pod: &Arc<PodInfo>, node: NodeId) -> Result<(), StepError> {
+        let Some(profile) = self.profiles.of(pod) else {
+            return Ok(());
+        };
+        let reserved = profile
+            .rows
+            .iter()
+            .try_for_each(|row| row.plugin.reserve(pod, node, &mut self.cluster));
+        if reserved.is_err() {
+            profile
+                .rows
+                .iter()
+                .for_each(|row| row.plugin.unreserve(pod, &mut self.cluster));
+        }
+        reserved
+    }
+
+    fn pre_binds(&self, pod: &PodInfo, node: NodeId) -> Vec<PreBind> {
+        let rows = self.profiles.of(pod).into_iter().flat_map(|profile| &profile.rows);
+        rows.filter_map(|row| row.plugin.pre_bind(pod, node, &self.cluster, &self.client))
+            .collect()
+    }
+
+    /// A binding has ended.
+    pub(super) fn bound(&mut self, binding: Binding, result: Result<(), BindError>) {
+        let Binding { pod, node } = binding;
+        let Err(error) = result else {
+            self.assumed.remove(&pod.uid);
+            self.reports.forget(&pod.uid);
+            let message = format!("Successfully assigned {} to {node}", pod.key());
+            self.recorder
+                .event(&pod.reference(), "Normal", "Scheduled", "Binding", &message);
+            return;
+        };
+        // Bound after all, as an event has told since: the room is the pod's.
+        if !self.assumed.remove(&pod.uid) {
+            return;
+        }
+        if let Some(profile) = self.profiles.of(&pod) {
+            profile
+                .rows
+                .iter()
+                .for_each(|row| row.plugin.unreserve(&pod, &mut self.cluster));
+        }
+        self.cluster.remove(&pod.uid);
+        // Deleted meanwhile: it may stay for long yet, and nobody is to wait for its room.
+        if self.queue.get(&pod.uid).is_none() {
+            return self.wake_for(|_| Some(Change::PodGone(&pod)));
+        }
+        self.not_bound(&pod, &node, &error);
+        self.wake_for(|_| Some(Change::PodGone(&pod)));
+    }
+
+    fn not_bound(&mut self, pod: &Arc<PodInfo>, node: &str, error: &BindError) {
+        tracing::warn!(pod = pod.key(), node, %error, "binding failed");
+        self.queue.failed(&pod.uid, Instant::now());
+        let gone = matches!(error, BindError::Refused(kube::Error::Api(status)) if status.code == 404);
+        if !gone {
+            self.report(pod, "SchedulerError", error.to_string(), None);
+        }
+    }
+}
+
+async fn bind(client: Client, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
+    let binding = ApiBinding {
+        metadata: ObjectMeta {
+            name: Some((*pod.name).to_owned()),
+            namespace: Some(pod.namespace().to_owned()),
+            uid: Some((*pod.uid).to_owned()),
+            ..ObjectMeta::default()
+        },
+        target: ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        },
+    };
+    let api: Api<Pod> = Api::namespaced(client, pod.namespace());
+    let params = PostParams::default();
+    let bound = api.create_subresource::<_, serde_json::Value>("binding", &pod.name, &params, &binding);
+    bound.await.map(drop)
+}

@@ -1,0 +1,154 @@
+//! What changes of objects do to the cluster and to those who wait.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use mk8s_client::Event;
+
+use super::Scheduler;
+use crate::change::{Change, Kind};
+use crate::pod::{PodInfo, node_of};
+
+fn is_terminal(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether decisions see a difference between what was known of a pod on a node and what is.
+fn differs(before: &PodInfo, now: &PodInfo) -> bool {
+    before.kin != now.kin || before.requests != now.requests
+}
+
+impl Scheduler {
+    pub(super) fn node_event(&mut self, event: Event<Node>) {
+        match event {
+            Event::Applied { new, .. } => {
+                let before = self.cluster.set_node(&new);
+                let name = new.metadata.name.as_deref().unwrap_or_default();
+                self.wake_for(|cluster| {
+                    let node = cluster.find(name)?;
+                    let before = before.as_deref();
+                    Some(Change::Node { before, node })
+                });
+            }
+            Event::Deleted(old) => self
+                .cluster
+                .remove_node(old.metadata.name.as_deref().unwrap_or_default()),
+        }
+    }
+
+    pub(super) fn service_event(&mut self, event: Event<Service>) {
+        match event {
+            Event::Applied { new, .. } => self.cluster.groups.set_service(&new),
+            Event::Deleted(old) => self.cluster.groups.remove_service(&old),
+        }
+    }
+
+    pub(super) fn budget_event(&mut self, event: Event<PodDisruptionBudget>) {
+        match event {
+            Event::Applied { new, .. } => self.cluster.budgets.set(&new),
+            Event::Deleted(old) => {
+                let (namespace, name) = (&old.metadata.namespace, &old.metadata.name);
+                self.cluster.budgets.remove(
+                    namespace.as_deref().unwrap_or_default(),
+                    name.as_deref().unwrap_or_default(),
+                );
+            }
+        }
+    }
+
+    pub(super) fn pod_event(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Applied { old, new } => {
+                if let Some(old) = old.filter(|old| old.metadata.uid != new.metadata.uid) {
+                    self.pod_gone(&old);
+                }
+                self.pod_applied(&new);
+            }
+            Event::Deleted(old) => self.pod_gone(&old),
+        }
+    }
+
+    pub(super) fn pod_applied(&mut self, pod: &Pod) {
+        if is_terminal(pod) {
+            return self.pod_gone(pod);
+        }
+        let info = Arc::new(PodInfo::new(pod, &mut self.cluster.kins));
+        if let Some(node) = node_of(pod) {
+            self.placed(info, node);
+        } else if info.deleting {
+            self.forget_waiting(&info.uid);
+        } else if self.profile_of(&info).is_some() {
+            self.waits(info);
+        }
+    }
+
+    /// A pod has its node.
+    fn placed(&mut self, pod: Arc<PodInfo>, node: &str) {
+        let assumed = self.assumed.remove(&pod.uid);
+        self.forget_waiting(&pod.uid);
+        let before = self.cluster.place(pod.clone(), node);
+        match before {
+            // Whoever it helps that the pod is there was told when it was decided.
+            Some(before) if assumed || !differs(&before, &pod) => {}
+            Some(before) => self.wake_for(|_| {
+                Some(Change::PodChanged {
+                    before: &before,
+                    now: &pod,
+                })
+            }),
+            None => self.wake_for(|_| Some(Change::PodPlaced(&pod))),
+        }
+    }
+
+    /// A pod of ours is without a node.
+    fn waits(&mut self, pod: Arc<PodInfo>) {
+        match pod.wishes().nominated.clone() {
+            Some(node) => {
+                self.preempting.remove(&pod.uid);
+                self.cluster.nominated.set(pod.clone(), &node);
+            }
+            None if self.preempting.contains(&pod.uid) => {}
+            None => self.cluster.nominated.remove(&pod.uid),
+        }
+        self.queue.add(pod, Instant::now());
+    }
+
+    fn forget_waiting(&mut self, uid: &Arc<str>) {
+        self.queue.remove(uid);
+        self.preempting.remove(uid);
+        self.cluster.nominated.remove(uid);
+    }
+
+    fn pod_gone(&mut self, pod: &Pod) {
+        let uid: Arc<str> = pod.metadata.uid.as_deref().unwrap_or_default().into();
+        self.forget_waiting(&uid);
+        self.reports.forget(&uid);
+        self.assumed.remove(&uid);
+        if let Some(gone) = self.cluster.remove(&uid) {
+            self.wake_for(|_| Some(Change::PodGone(&gone)));
+        }
+    }
+
+    /// Has those tried again whom a change may help.
+    pub(super) fn wake_for<'c>(&'c mut self, change: impl FnOnce(&'c crate::cluster::Cluster) -> Option<Change<'c>>) {
+        if !self.queue.has_unschedulable() {
+            return;
+        }
+        let (cluster, profiles) = (&self.cluster, &self.profiles);
+        let Some(change) = change(cluster) else { return };
+        let kinds = change.kinds();
+        let helps = |pod: &PodInfo, rows| {
+            let Some(profile) = profiles.of(pod) else { return false };
+            // A new node may help whoever was refused by what no plugin speaks for.
+            let any = rows == crate::profile::ANY && kinds & Kind::NodeAdded as u32 != 0;
+            any || profile.rows.iter().enumerate().any(|(at, row)| {
+                let asked = rows & 1 << at != 0 && row.plugin.wakes_on() & kinds != 0;
+                asked && row.plugin.helps(pod, &change, cluster)
+            })
+        };
+        self.queue.wake(helps, Instant::now());
+    }
+}

@@ -1,0 +1,86 @@
+//! A preemption's victims go: each is told why by its condition, deleted with its grace, and an Event is written of it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::Scheduler;
+use super::reports::Report;
+use crate::pod::PodInfo;
+use crate::preemption::Victims;
+
+/// Victims of one preemption on their way.
+pub struct Eviction {
+    pub pod: Arc<PodInfo>,
+}
+
+impl Scheduler {
+    /// Has the victims go; the pod is nominated to their node.
+    pub(super) fn preempt(&mut self, pod: &Arc<PodInfo>, victims: Victims) -> Box<str> {
+        let node = self.cluster.node(victims.node).name.clone();
+        // Who is less important may not fit there any more beside this one, and is better off looking elsewhere.
+        let others = self.cluster.nominated.on(&node).to_vec();
+        for other in others.into_iter().filter(|other| other.priority < pod.priority) {
+            self.cluster.nominated.remove(&other.uid);
+            self.reports.put(Report {
+                pod: other.clone(),
+                condition: None,
+                nominated: Some("".into()),
+            });
+            self.queue.retry(&other.uid, std::time::Instant::now());
+        }
+        self.cluster.nominated.set(pod.clone(), &node);
+        self.preempting.insert(pod.uid.clone());
+        let going: Vec<_> = victims.pods.into_iter().filter(|victim| !victim.deleting).collect();
+        for victim in &going {
+            let message = format!("Preempted by pod {} on node {node}", pod.uid);
+            self.recorder
+                .event(&victim.reference(), "Normal", "Preempted", "Preempting", &message);
+        }
+        let (client, scheduler) = (self.client.clone(), pod.wishes().scheduler.clone());
+        let eviction = Eviction { pod: pod.clone() };
+        self.evictions.spawn("preemption", eviction, async move {
+            let each = going.iter().map(|victim| evict(client.clone(), victim, &scheduler));
+            futures::future::try_join_all(each).await.map(drop)
+        });
+        (*node).into()
+    }
+
+    /// All victims are told to go, or one could not be.
+    pub(super) fn evicted(&mut self, eviction: &Eviction, result: Result<(), String>) {
+        if let Err(error) = result {
+            tracing::warn!(pod = eviction.pod.key(), error, "preemption failed");
+            self.preempting.remove(&eviction.pod.uid);
+            self.queue.retry(&eviction.pod.uid, std::time::Instant::now());
+        }
+    }
+}
+
+async fn evict(client: Client, victim: &PodInfo, scheduler: &str) -> Result<(), kube::Error> {
+    let api: Api<Pod> = Api::namespaced(client, victim.namespace());
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+        "lastProbeTime": null, "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok().map(|now| now.to_string()),
+    });
+    let patch = json!({"metadata": {"uid": &*victim.uid}, "status": {"conditions": [condition]}});
+    let (how, patch) = (PatchParams::default(), Patch::Strategic(patch));
+    let told = api.patch_status(&victim.name, &how, &patch);
+    let delete = DeleteParams::default().preconditions(Preconditions {
+        uid: Some((*victim.uid).to_owned()),
+        resource_version: None,
+    });
+    let gone = match told.await {
+        Ok(_) => api.delete(&victim.name, &delete).await.map(drop),
+        Err(error) => Err(error),
+    };
+    match gone {
+        // Gone already, or another pod of that name by now.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other,
+    }
+}
