@@ -174,7 +174,10 @@ func quantities(value any) {
 			case "requests", "limits", "allocatable", "overhead", "allocatedResources":
 				if amounts, found := value[key].(object); found {
 					for name, amount := range amounts {
-						amounts[name] = fmt.Sprint(amount)
+						// The count of volumes is no quantity.
+						if name != "count" {
+							amounts[name] = fmt.Sprint(amount)
+						}
 					}
 					continue
 				}
