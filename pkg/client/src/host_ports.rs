@@ -40,7 +40,8 @@ pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
         let ip = port.host_ip.clone();
         let protocol = port.protocol.clone().filter(|p| !p.is_empty());
         Some(HostPort {
-            ip: ip.filter(|ip| !["", "0.0.0.0", "::"].contains(&ip.as_str())),
+            // "::" is none of these: upstream takes it for an address.
+            ip: ip.filter(|ip| !["", "0.0.0.0"].contains(&ip.as_str())),
             protocol: protocol.unwrap_or_else(|| "TCP".to_owned()),
             port: number,
         })
@@ -65,7 +66,7 @@ mod tests {
         for (one, other, meet) in [
             (at(""), at("127.0.0.1"), true),
             (at("0.0.0.0"), at("127.0.0.1"), true),
-            (at("::"), at("127.0.0.1"), true),
+            (at("::"), at("127.0.0.1"), false),
             (at("::"), at("0.0.0.0"), true),
             (at("1.2.3.4"), at("1.2.3.5"), false),
             (at("::1"), at("127.0.0.1"), false),

@@ -121,6 +121,15 @@ pub enum StepError {
 /// What has to be done before a pod is bound: writes, and waiting for others' writes.
 pub type PreBind = BoxFuture<'static, Result<(), StepError>>;
 
+/// What a plugin has to say where no node was right.
+pub enum PostFilter {
+    Nothing,
+    /// Something for the message; the next plugin is asked.
+    Says(Cow<'static, str>),
+    /// The same, and no other is asked.
+    Ends(Cow<'static, str>),
+}
+
 /// A rule of placement.
 pub trait Plugin: Send + Sync {
     /// Upstream's name of it, by which configurations name it.
@@ -134,9 +143,9 @@ pub trait Plugin: Send + Sync {
         PreFilter::Skip
     }
 
-    /// No node was right: what the plugin has to say of that beside its objections.
-    fn post_filter(&self, _pod: &PodInfo, _cluster: &Cluster) -> Option<Cow<'static, str>> {
-        None
+    /// No node was right. `asked`: the plugin's own [`Plugin::pre_filter`] was asked before that was clear.
+    fn post_filter(&self, _pod: &PodInfo, _cluster: &Cluster, _asked: bool) -> PostFilter {
+        PostFilter::Nothing
     }
 
     /// None: all nodes are as good as each other, at 0.

@@ -47,6 +47,8 @@ pub struct Wishes {
     /// Where it would like to go, with weights.
     pub preferred: Vec<(i64, NodeTerms)>,
     pub tolerations: Box<[Toleration]>,
+    /// What it is scored by, where that is not its `nonzero`.
+    pub scored: Option<Box<Resources>>,
     /// Of its containers, as they name them.
     pub images: Box<[Box<str>]>,
     /// The uid of its controller.
@@ -145,6 +147,7 @@ impl Wishes {
             required: NodeTerms::required(pod),
             preferred: NodeTerms::preferred(pod),
             tolerations: spec.tolerations.clone().unwrap_or_default().into(),
+            scored: resources::scored_requests(pod).map(Box::new),
             images: images.map(boxed).collect(),
             controller: owners
                 .filter(|owner| owner.controller == Some(true))

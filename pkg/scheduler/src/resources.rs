@@ -89,15 +89,33 @@ impl Resources {
         }
     }
 
+    /// From what the containers ask for to what the pod does.
+    fn finish(&mut self, spec: &PodSpec, whole: &BTreeMap<String, Text>) {
+        self.replace(whole);
+        self.add(&Resources::from_list(spec.overhead.as_ref()));
+        self.clamp();
+    }
+
     /// No amount is more than [`MOST`].
-    fn clamped(mut self) -> Self {
+    fn clamp(&mut self) {
         for amount in [&mut self.milli_cpu, &mut self.memory, &mut self.ephemeral_storage] {
             *amount = (*amount).min(MOST);
         }
         for (_, amount) in &mut self.scalars {
             *amount = (*amount).min(MOST);
         }
-        self
+    }
+
+    /// Puts these amounts in place of its own.
+    fn replace(&mut self, list: &BTreeMap<String, Text>) {
+        let amounts = Resources::from_list(Some(list));
+        for name in list.keys() {
+            match name.as_str() {
+                "cpu" => self.milli_cpu = amounts.milli_cpu,
+                "memory" => self.memory = amounts.memory,
+                name => *self.scalar_mut(name) = amounts.scalar(name),
+            }
+        }
     }
 
     /// Whether `differ` holds between two lists for something that is asked for here.
@@ -131,9 +149,12 @@ pub fn allocatable(node: &Node) -> Resources {
 /// What the pod asks for: its containers together, or more where an init container needs more than was taken before it; and its overhead.
 pub fn requests(pod: &Pod) -> Resources {
     let told = Told::of(pod);
-    pod.spec
-        .as_ref()
-        .map_or_else(Resources::default, |spec| fold(spec, |own| told.requests(own)))
+    let Some(spec) = &pod.spec else {
+        return Resources::default();
+    };
+    let mut all = fold(spec, |own| told.requests(own));
+    all.finish(spec, &of_whole_pod(spec));
+    all
 }
 
 /// Whether the pod leaves others more of something than before.
@@ -144,27 +165,49 @@ pub fn gives_room(before: &Pod, now: &Pod) -> bool {
     both != now
 }
 
-/// The same for scores, where a container without a request counts as a small one.
+/// The same for scores, where a container without a request counts as a small one; one of a pod that asks as a whole only for what
+/// nothing of the pod asks for.
 pub fn nonzero_requests(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else {
+        return Resources::default();
+    };
+    let whole = of_whole_pod(spec);
+    let missing = |name: &str| whole.is_empty() || !asks_for(spec, &whole, name);
+    let mut all = with_defaults(pod, spec, missing("cpu"), missing("memory"));
+    all.finish(spec, &whole);
+    all
+}
+
+/// What a pod that waits is scored by where that is not its [`nonzero_requests`]: upstream leaves out there what it asks for as a
+/// whole.
+pub fn scored_requests(pod: &Pod) -> Option<Resources> {
+    let spec = pod.spec.as_ref().filter(|spec| !of_whole_pod(spec).is_empty())?;
+    let mut all = with_defaults(pod, spec, true, true);
+    all.finish(spec, &BTreeMap::new());
+    Some(all)
+}
+
+/// Whether the pod, one of its containers or its overhead asks for some of it.
+fn asks_for(spec: &PodSpec, whole: &BTreeMap<String, Text>, name: &str) -> bool {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut lists = containers.filter_map(|own| own.resources.as_ref()?.requests.as_ref());
+    let overhead = spec.overhead.iter().any(|own| own.contains_key(name));
+    whole.contains_key(name) || overhead || lists.any(|own| own.contains_key(name))
+}
+
+fn with_defaults(pod: &Pod, spec: &PodSpec, cpu: bool, memory: bool) -> Resources {
     let told = Told::of(pod);
-    pod.spec.as_ref().map_or_else(Resources::default, |spec| {
-        fold(spec, |container| {
-            let mut requests = told.requests(container);
-            let has = |name| {
-                container
-                    .resources
-                    .as_ref()
-                    .and_then(|r| r.requests.as_ref())
-                    .is_some_and(|r| r.contains_key(name))
-            };
-            if !has("cpu") {
-                requests.milli_cpu = DEFAULT_MILLI_CPU;
-            }
-            if !has("memory") {
-                requests.memory = DEFAULT_MEMORY;
-            }
-            requests
-        })
+    fold(spec, |container| {
+        let mut requests = told.requests(container);
+        let own = container.resources.as_ref().and_then(|own| own.requests.as_ref());
+        let has = |name| own.is_some_and(|own| own.contains_key(name));
+        if cpu && !has("cpu") {
+            requests.milli_cpu = DEFAULT_MILLI_CPU;
+        }
+        if memory && !has("memory") {
+            requests.memory = DEFAULT_MEMORY;
+        }
+        requests
     })
 }
 
@@ -204,6 +247,13 @@ impl<'a> Told<'a> {
     }
 }
 
+/// What the pod asks for as a whole, whatever its containers do (KEP-2837).
+fn of_whole_pod(spec: &PodSpec) -> BTreeMap<String, Text> {
+    let asked = spec.resources.iter().flat_map(|own| own.requests.iter().flatten());
+    let supported = asked.filter(|(name, _)| matches!(&***name, "cpu" | "memory") || name.starts_with("hugepages-"));
+    supported.map(|(name, amount)| (name.clone(), amount.clone())).collect()
+}
+
 fn fold(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     let mut total = Resources::default();
     for container in &spec.containers {
@@ -223,8 +273,7 @@ fn fold(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
         peak.max(&own);
     }
     total.max(&peak);
-    total.add(&Resources::from_list(spec.overhead.as_ref()));
-    total.clamped()
+    total
 }
 
 #[cfg(test)]
@@ -264,6 +313,23 @@ mod tests {
         };
         assert_eq!(requests(&pod(spec("200m"))).milli_cpu, 600);
         assert_eq!(requests(&pod(spec("700m"))).milli_cpu, 800);
+    }
+
+    #[test]
+    fn what_the_pod_asks_for_as_a_whole_counts_instead() {
+        let container =
+            json!({"name": "c", "resources": {"requests": {"cpu": "100m", "memory": "1Ki", "a.b/gpu": "1"}}});
+        let spec = json!({
+            "containers": [container, {"name": "d"}],
+            "resources": {"requests": {"cpu": "2", "hugepages-2Mi": "4Mi"}},
+            "overhead": {"cpu": "10m"},
+        });
+        let (asked, nonzero) = (requests(&pod(spec.clone())), nonzero_requests(&pod(spec.clone())));
+        let scalars = (asked.scalar("a.b/gpu"), asked.scalar("hugepages-2Mi"));
+        assert_eq!((asked.milli_cpu, asked.memory, scalars), (2010, 1024, (1, 4 << 20)));
+        assert_eq!((nonzero.milli_cpu, nonzero.memory), (2010, 1024));
+        let scored = scored_requests(&pod(spec)).unwrap();
+        assert_eq!((scored.milli_cpu, scored.memory), (210, 1024 + DEFAULT_MEMORY));
     }
 
     #[test]

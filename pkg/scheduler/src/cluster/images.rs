@@ -18,25 +18,30 @@ pub struct Images {
 #[derive(Debug, Default)]
 struct Kept {
     name: Box<str>,
+    /// In bytes, as the first node that had it told.
+    size: i64,
     nodes: u32,
 }
 
 impl Images {
     /// The images of a node, noted; [`Images::forget`] takes them off again.
-    pub(super) fn note(&mut self, node: &Node) -> Box<[(ImageId, i64)]> {
+    pub(super) fn note(&mut self, node: &Node) -> Box<[ImageId]> {
         let listed = node.status.iter().flat_map(|status| status.images.iter().flatten());
-        let names = listed.flat_map(|image| image.names.iter().flatten().map(|name| (name, image.size_bytes)));
-        let mut sizes: Vec<(ImageId, i64)> = names.map(|(name, size)| (self.id(name), size.unwrap_or(0))).collect();
-        sizes.sort_unstable();
-        sizes.dedup_by_key(|(id, _)| *id);
-        for (id, _) in &sizes {
+        let names = listed.flat_map(|image| {
+            let size = image.size_bytes.unwrap_or(0);
+            image.names.iter().flatten().map(move |name| (name, size))
+        });
+        let mut ids: Vec<ImageId> = names.map(|(name, size)| self.id(name, size)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in &ids {
             self.kept[*id as usize].nodes += 1;
         }
-        sizes.into()
+        ids.into()
     }
 
-    pub(super) fn forget(&mut self, images: &[(ImageId, i64)]) {
-        for (id, _) in images {
+    pub(super) fn forget(&mut self, images: &[ImageId]) {
+        for id in images {
             let kept = &mut self.kept[*id as usize];
             kept.nodes -= 1;
             if kept.nodes == 0 {
@@ -46,7 +51,7 @@ impl Images {
         }
     }
 
-    fn id(&mut self, name: &str) -> ImageId {
+    fn id(&mut self, name: &str, size: i64) -> ImageId {
         if let Some(id) = self.ids.get(name) {
             return *id;
         }
@@ -56,15 +61,17 @@ impl Images {
         });
         self.kept[id as usize] = Kept {
             name: name.into(),
+            size,
             nodes: 0,
         };
         self.ids.insert(name.into(), id);
         id
     }
 
-    /// An image that some node has, with the number of nodes that do.
-    pub fn find(&self, name: &str) -> Option<(ImageId, u32)> {
+    /// An image that some node has: its id, its size in bytes and the number of nodes that have it.
+    pub fn find(&self, name: &str) -> Option<(ImageId, i64, u32)> {
         let id = *self.ids.get(name)?;
-        Some((id, self.kept[id as usize].nodes))
+        let kept = &self.kept[id as usize];
+        Some((id, kept.size, kept.nodes))
     }
 }

@@ -233,8 +233,9 @@ mod tests {
         cluster.set_node(&node("a", "z", "i"));
         cluster.set_node(&node("b", "z", "i"));
         cluster.set_node(&node("b", "z", "i"));
-        let (id, nodes) = cluster.images().find("i").unwrap();
-        assert_eq!((nodes, &*cluster.find("b").unwrap().facts.images), (2, &[(id, 7)][..]));
+        let (id, size, nodes) = cluster.images().find("i").unwrap();
+        assert_eq!((size, nodes), (7, 2));
+        assert_eq!(*cluster.find("b").unwrap().facts.images, [id]);
         cluster.set_node(&node("b", "z", "j"));
         cluster.remove_node("a");
         assert_eq!(cluster.images().find("i"), None);

@@ -25,12 +25,12 @@ pub struct Facts {
     pub unschedulable: bool,
     /// What it has for pods.
     pub allocatable: Resources,
-    /// The images that it has, by id, each with its size in bytes.
-    pub images: Box<[(ImageId, i64)]>,
+    /// The images that it has, sorted.
+    pub images: Box<[ImageId]>,
 }
 
 impl Facts {
-    pub(super) fn new(node: &Node, images: Box<[(ImageId, i64)]>) -> Self {
+    pub(super) fn new(node: &Node, images: Box<[ImageId]>) -> Self {
         let spec = node.spec.as_ref();
         Facts {
             labels: node.metadata.labels.clone().unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::checks::{self, Checks, PreFiltered, Refused};
 use crate::cluster::{Cluster, NodeId, NodeInfo};
-use crate::framework::Objection;
+use crate::framework::{Objection, PostFilter};
 use crate::pod::PodInfo;
 use crate::preemption::{self, Victims};
 use crate::profile::{ANY, Profile, Rows};
@@ -215,12 +215,8 @@ fn refuse(
         .map(|(_, refused)| refused)
         .chain(&diagnosis.pre_filter);
     let rows = refused.fold(0, |rows, (row, _)| rows | 1 << row);
-    let post = profile.rows.iter().filter(|row| row.filters);
-    let mut said: Vec<String> = post
-        .filter_map(|row| row.plugin.post_filter(pod, cluster))
-        .map(Into::into)
-        .collect();
-    let preemption = profile.preemption.map(|settings| {
+    let (mut said, over) = post_filter(pod, profile, cluster, diagnosis);
+    let preemption = profile.preemption.filter(|_| !over).map(|settings| {
         let (preempted, why) = preemption::preempt(pod, cluster, checks, diagnosis, settings, pick);
         said.extend(why.map(|why| format!("preemption: {why}")));
         preempted
@@ -234,6 +230,27 @@ fn refuse(
         rows,
         preemption,
     }
+}
+
+/// What plugins have to say of it, and whether that is all.
+fn post_filter(pod: &PodInfo, profile: &Profile, cluster: &Cluster, diagnosis: &Diagnosis<'_>) -> (Vec<String>, bool) {
+    // Where one says that nothing can help, those after it were not asked.
+    let last = match &diagnosis.pre_filter {
+        Some((row, objection)) if objection.unresolvable => *row,
+        _ => profile.rows.len(),
+    };
+    let mut said = Vec::new();
+    for (at, row) in profile.rows.iter().enumerate().filter(|(_, row)| row.filters) {
+        match row.plugin.post_filter(pod, cluster, at <= last) {
+            PostFilter::Nothing => {}
+            PostFilter::Says(words) => said.push(words.into_owned()),
+            PostFilter::Ends(words) => {
+                said.push(words.into_owned());
+                return (said, true);
+            }
+        }
+    }
+    (said, false)
 }
 
 impl Diagnosis<'_> {

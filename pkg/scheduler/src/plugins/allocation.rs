@@ -42,7 +42,7 @@ pub enum Sums {
 pub fn asked<'a>(pod: &PodInfo, weighed: &'a [Weighed], sums: Sums) -> Vec<(Asked<'a>, i64)> {
     let own = match sums {
         Sums::Requested => &pod.requests,
-        Sums::Nonzero => &pod.nonzero,
+        Sums::Nonzero => pod.wishes().scored.as_deref().unwrap_or(&pod.nonzero),
     };
     let asked = weighed.iter().filter_map(|resource| {
         let asked = match &*resource.name {

@@ -13,27 +13,20 @@ const CEILING_PER_CONTAINER: i64 = 1000 * MIB;
 pub struct ImageLocality;
 
 struct Wanted {
-    /// Each image that some node has, with the share of nodes that do; one that two containers have is here twice.
-    images: Vec<(ImageId, f64)>,
+    /// Each image that some node has, and what it counts there; one that two containers have is here twice.
+    images: Vec<(ImageId, i64)>,
     ceiling: i64,
 }
 
 impl Score for Wanted {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "sizes of images"
-    )]
     fn score(&self, nodes: &[&NodeInfo], scores: &mut [i64]) {
         for (node, score) in nodes.iter().zip(scores) {
-            let size = |id: ImageId| {
-                let own = &node.facts.images;
-                own.binary_search_by_key(&id, |(id, _)| *id).map_or(0, |at| own[at].1)
-            };
+            let has = |id: &ImageId| node.facts.images.binary_search(id).is_ok();
             let sum: i64 = self
                 .images
                 .iter()
-                .map(|(id, share)| (size(*id) as f64 * share) as i64)
+                .filter(|(id, _)| has(id))
+                .map(|(_, counts)| counts)
                 .sum();
             *score = MAX_SCORE * (sum.clamp(FLOOR, self.ceiling) - FLOOR) / (self.ceiling - FLOOR);
         }
@@ -45,14 +38,18 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a share of nodes")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a share of a size"
+    )]
     fn pre_score<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         let names = &pod.wishes().images;
         let all = cluster.order().len() as f64;
         let images: Vec<_> = names
             .iter()
             .filter_map(|name| cluster.images().find(&normalised(name)))
-            .map(|(id, nodes)| (id, f64::from(nodes) / all))
+            .map(|(id, size, nodes)| (id, (size as f64 * (f64::from(nodes) / all)) as i64))
             .collect();
         let containers = i64::try_from(names.len()).unwrap_or(i64::MAX);
         (!images.is_empty()).then(|| -> Box<dyn Score> {

@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::cluster::Cluster;
-use crate::framework::{Objection, Plugin, PreFilter};
+use crate::framework::{Objection, Plugin, PostFilter, PreFilter};
 use crate::pod::PodInfo;
 
 /// Refuses pods that ask for it.
@@ -13,6 +13,14 @@ pub struct Unsupported;
 impl Plugin for Unsupported {
     fn name(&self) -> &'static str {
         "Unsupported"
+    }
+
+    /// Upstream's words of dynamic resources.
+    fn post_filter(&self, _: &PodInfo, _: &Cluster, asked: bool) -> PostFilter {
+        match asked {
+            true => PostFilter::Says("no new claims to deallocate".into()),
+            false => PostFilter::Ends("not found".into()),
+        }
     }
 
     fn pre_filter<'a>(&'a self, pod: &'a PodInfo, _: &'a Cluster) -> PreFilter<'a> {
@@ -27,7 +35,7 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
 type Row = (&'static str, fn(&PodSpec) -> bool);
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 6] = [
     ("affinity.podAffinity", |spec| {
         let affinity = spec
             .affinity
@@ -47,7 +55,6 @@ const ROWS: [Row; 7] = [
         constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
     }),
     ("resourceClaims", |spec| !none(&spec.resource_claims)),
-    ("resources", |spec| spec.resources.is_some()),
     ("volumes.persistentVolumeClaim", |spec| {
         let mut volumes = spec.volumes.iter().flatten();
         volumes.any(|volume| volume.persistent_volume_claim.is_some())
