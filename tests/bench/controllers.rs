@@ -17,9 +17,9 @@ use crate::{
     watch::Watch,
 };
 
-const PATIENCE: Duration = Duration::from_secs(900);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 /// How many ask at once where many objects are made.
-const MAKERS: usize = 16;
+pub(crate) const MAKERS: usize = 16;
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -36,6 +36,10 @@ pub enum Work {
     Jobs(usize, usize),
     /// So many Services over the same so many pods, one of which becomes ready and unready so many times.
     Services(usize, usize, usize),
+    /// So many nodes, and so many pods for them at once.
+    Schedule(usize, usize),
+    /// The same, each when the one before has its node.
+    ScheduleOneByOne(usize, usize),
 }
 
 pub async fn run(server: &Server, pids: &[u32], work: Work) -> Measured {
@@ -47,33 +51,35 @@ pub async fn run(server: &Server, pids: &[u32], work: Work) -> Measured {
         Work::Namespace(count) => return place.namespace(count).await,
         Work::Jobs(jobs, indexes) => place.jobs(jobs, indexes).await,
         Work::Services(services, pods, flips) => place.services(services, pods, flips).await,
+        Work::Schedule(nodes, pods) => place.schedule(nodes, pods).await,
+        Work::ScheduleOneByOne(nodes, pods) => place.schedule_one_by_one(nodes, pods).await,
     };
     place.clean().await;
     measured
 }
 
 /// A namespace of its own.
-struct Place<'a> {
-    server: &'a Server,
+pub(crate) struct Place<'a> {
+    pub(crate) server: &'a Server,
     pids: &'a [u32],
-    connection: Connection,
+    pub(crate) connection: Connection,
     namespace: String,
 }
 
 /// When it began, and what the server had spent by then.
-struct Clock<'a> {
-    begun: Instant,
+pub(crate) struct Clock<'a> {
+    pub(crate) begun: Instant,
     before: Duration,
     pids: &'a [u32],
 }
 
 impl Clock<'_> {
-    fn stop(&self, units: usize) -> Measured {
+    pub(crate) fn stop(&self, units: usize) -> Measured {
         let elapsed = self.begun.elapsed();
         self.measured(elapsed, units)
     }
 
-    fn measured(&self, elapsed: Duration, units: usize) -> Measured {
+    pub(crate) fn measured(&self, elapsed: Duration, units: usize) -> Measured {
         Measured {
             failed: 0,
             elapsed,
@@ -116,11 +122,11 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn path(&self, api: &str, plural: &str) -> String {
+    pub(crate) fn path(&self, api: &str, plural: &str) -> String {
         format!("/{api}/namespaces/{}/{plural}", self.namespace)
     }
 
-    fn clock(&self) -> Clock<'a> {
+    pub(crate) fn clock(&self) -> Clock<'a> {
         Clock {
             before: process::cpu(self.pids),
             begun: Instant::now(),
@@ -128,13 +134,13 @@ impl<'a> Place<'a> {
         }
     }
 
-    async fn post(&mut self, api: &str, plural: &str, object: &Value) -> Value {
+    pub(crate) async fn post(&mut self, api: &str, plural: &str, object: &Value) -> Value {
         let path = self.path(api, plural);
         create(&mut self.connection, &path, object).await
     }
 
     /// By several clients.
-    async fn post_all(&self, api: &str, plural: &str, objects: Vec<Value>) {
+    pub(crate) async fn post_all(&self, api: &str, plural: &str, objects: Vec<Value>) {
         let path = self.path(api, plural);
         let share = objects.len().div_ceil(MAKERS);
         let made = objects.chunks(share).map(|objects| {
@@ -352,7 +358,7 @@ impl Slices {
     }
 }
 
-async fn create(connection: &mut Connection, path: &str, object: &Value) -> Value {
+pub(crate) async fn create(connection: &mut Connection, path: &str, object: &Value) -> Value {
     let made = connection.whole("POST", path, object.to_string().into()).await.unwrap();
     assert!(
         made.status.is_success(),

@@ -23,6 +23,7 @@ mod paced;
 mod pods;
 mod process;
 mod scenario;
+mod scheduling;
 mod watch;
 
 use std::{path::PathBuf, time::Duration};

@@ -251,6 +251,14 @@ static SCENARIOS: &[Scenario] = &[
         load: Load::Controllers(Work::Services(500, 100, 4)),
     },
     Scenario {
+        name: "schedule-10000",
+        load: Load::Controllers(Work::Schedule(5_000, 10_000)),
+    },
+    Scenario {
+        name: "schedule-one",
+        load: Load::Controllers(Work::ScheduleOneByOne(5_000, 1_000)),
+    },
+    Scenario {
         name: "clean",
         load: Load::Clean,
     },
