@@ -6,22 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
-	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/events"
-	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/defaultpreemption"
-	preempting "k8s.io/kubernetes/pkg/scheduler/framework/preemption"
 )
 
 // judge is upstream's scheduler over one cluster. Its loop never runs: it is asked step by step.
 type judge struct {
+	client    *fake.Clientset
 	scheduler *scheduler.Scheduler
 	profile   framework.Framework
 	pod       *v1.Pod
@@ -48,6 +44,39 @@ func settled(q question) (answer, error) {
 }
 
 func ask(q question, defaulted bool) (answer, error) {
+	given, err := askOne(q, defaulted, func(ctx context.Context, judge *judge, given *answer, preempt func() *preemption) error {
+		if preempt != nil {
+			given.Preemption = preempt()
+		}
+		return nil
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	for node := range given.Feasible {
+		if !hasClaims(q.Pod) {
+			break
+		}
+		// What is reserved for one node stands in the way of another, so each has a scheduler of its own.
+		_, err := askOne(q, defaulted, func(ctx context.Context, judge *judge, _ *answer, _ func() *preemption) error {
+			bound, err := judge.bind(ctx, node)
+			if err == nil && bound.written() {
+				if given.Bindings == nil {
+					given.Bindings = map[string]bindings{}
+				}
+				given.Bindings[node] = bound
+			}
+			return err
+		})
+		if err != nil {
+			return answer{}, err
+		}
+	}
+	return given, nil
+}
+
+// askOne sets a scheduler up, waits for its decision to last, and lets more be done with it.
+func askOne(q question, defaulted bool, more func(context.Context, *judge, *answer, func() *preemption) error) (answer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	judge, err := newJudge(ctx, q, defaulted)
@@ -66,10 +95,8 @@ func ask(q question, defaulted bool) (answer, error) {
 			before = given
 			continue
 		}
-		if preempt != nil {
-			given.Preemption = preempt()
-		}
-		return given, nil
+		err = more(ctx, judge, &given, preempt)
+		return given, err
 	}
 	return answer{}, errors.New("no lasting answer")
 }
@@ -98,7 +125,7 @@ func newJudge(ctx context.Context, q question, defaulted bool) (*judge, error) {
 	if err := made.WaitForHandlersSync(ctx); err != nil {
 		return nil, err
 	}
-	return &judge{scheduler: made, profile: made.Profiles[v1.DefaultSchedulerName], pod: pending}, nil
+	return &judge{client: client, scheduler: made, profile: made.Profiles[v1.DefaultSchedulerName], pod: pending}, nil
 }
 
 // decide lets the scheduler look for a node, and then goes through the same plugins again for what its result does not tell. Where it
@@ -122,91 +149,4 @@ func (j *judge) decide(ctx context.Context) (answer, func() *preemption, error) 
 	}
 	given, err := j.scores(ctx)
 	return given, nil, err
-}
-
-// scores runs the filters on each node and the scorers on those that pass.
-func (j *judge) scores(ctx context.Context) (answer, error) {
-	state := framework.NewCycleState()
-	named, status, _ := j.profile.RunPreFilterPlugins(ctx, state, j.pod)
-	if !status.IsSuccess() {
-		return answer{}, status.AsError()
-	}
-	all, err := j.profile.SnapshotSharedLister().NodeInfos().List()
-	if err != nil {
-		return answer{}, err
-	}
-	given := answer{Refused: map[string]refusal{}}
-	var feasible []fwk.NodeInfo
-	for _, each := range all {
-		name := each.Node().Name
-		if !named.AllNodes() && !named.NodeNames.Has(name) {
-			continue
-		}
-		status := j.profile.RunFilterPluginsWithNominatedPods(ctx, state, j.pod, each)
-		if !status.IsSuccess() {
-			given.Refused[name] = refused(status)
-			continue
-		}
-		if name == j.pod.Status.NominatedNodeName {
-			// The scheduler looks at no other node then.
-			feasible, given.Refused = []fwk.NodeInfo{each}, nil
-			break
-		}
-		feasible = append(feasible, each)
-	}
-	if status := j.profile.RunPreScorePlugins(ctx, state, j.pod, feasible); !status.IsSuccess() {
-		return answer{}, status.AsError()
-	}
-	scores, status := j.profile.RunScorePlugins(ctx, state, j.pod, feasible)
-	if !status.IsSuccess() {
-		return answer{}, status.AsError()
-	}
-	given.Feasible = map[string]map[string]int64{}
-	for _, node := range scores {
-		given.Feasible[node.Name] = map[string]int64{}
-		for _, plugin := range node.Scores {
-			if plugin.Score != 0 {
-				given.Feasible[node.Name][plugin.Name] = plugin.Score
-			}
-		}
-	}
-	return given, nil
-}
-
-func refused(status *fwk.Status) refusal {
-	reasons := slices.Sorted(slices.Values(status.Reasons()))
-	return refusal{Plugin: status.Plugin(), Code: status.Code().String(), Reasons: reasons}
-}
-
-// preempt runs the PostFilter plugins, with the eviction itself replaced by taking down whom it is for.
-func (j *judge) preempt(ctx context.Context, state fwk.CycleState, unfit *framework.FitError) *preemption {
-	var lock sync.Mutex
-	var made preemption
-	var plugin *defaultpreemption.DefaultPreemption
-	for _, each := range j.profile.PreEnqueuePlugins() {
-		if found, ok := each.(*defaultpreemption.DefaultPreemption); ok {
-			plugin = found
-		}
-	}
-	if plugin == nil {
-		return nil
-	}
-	plugin.Evaluator.PreemptPod = func(_ context.Context, _ preempting.Candidate, _, victim *v1.Pod, _ string) error {
-		lock.Lock()
-		defer lock.Unlock()
-		made.Victims = append(made.Victims, victim.Namespace+"/"+victim.Name)
-		return nil
-	}
-	result, status := j.profile.RunPostFilterPlugins(ctx, state, j.pod, unfit.Diagnosis.NodeToStatus)
-	for plugin.Evaluator.IsPodRunningPreemption(j.pod.UID) {
-		time.Sleep(time.Millisecond)
-	}
-	lock.Lock()
-	defer lock.Unlock()
-	slices.Sort(made.Victims)
-	if result != nil && result.NominatingInfo != nil {
-		made.Node = result.NominatedNodeName
-	}
-	made.Message = status.Message()
-	return &made
 }

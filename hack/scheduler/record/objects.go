@@ -165,6 +165,12 @@ func lay(under, over object) {
 	}
 }
 
+// hasClaims says whether a pod uses claims of volumes or of devices.
+func hasClaims(pod object) bool {
+	spec := pod["spec"].(object)
+	return spec["volumes"] != nil || spec["resourceClaims"] != nil
+}
+
 // quantities lets numbers stand as the strings the API writes quantities as.
 func quantities(value any) {
 	switch value := value.(type) {

@@ -30,6 +30,7 @@ func nominations(f *family) {
 		running("v", "a", 10, 1, two, evicted), running("w", "b", 20, 2, two)))
 	f.ask("its own node is gone", pod("p", one, priority(100), "{status: {nominatedNodeName: z}}"), small, list(running("v", "a", 10, 1, two),
 		running("w", "b", 20, 2, two)))
+	f.ask("its own node and no other", pod("p", one, priority(100), own), small, list(running("v", "a", 200, 1, two), running("w", "b", 200, 2, two)))
 	f.ask("another node got room", pod("p", one, priority(100), own), small, list(running("v", "a", 10, 1, two, evicted)))
 }
 

@@ -111,6 +111,9 @@ func spreadKeys(f *family) {
 	old := webs(six, []int{2, 1, 1, 0, 0, 0}, labels("pod-template-hash: old"))
 	fresh := bound("fresh", "b0", 1, labels("app: web, pod-template-hash: new"))
 	f.ask("match label keys", p(", matchLabelKeys: [pod-template-hash]"), six, old, fresh)
+	f.ask("match label keys that the server merged", pod("p", labels("app: web, pod-template-hash: new"), spreading(even(1, zoneKey, hard,
+		`, labelSelector: {matchLabels: {app: web}, matchExpressions: [{key: pod-template-hash, operator: In, values: [new]}]},
+		matchLabelKeys: [pod-template-hash]`))), six, old, fresh)
 	f.ask("match label keys the pod has not", p(", matchLabelKeys: [other]"), six, old, fresh)
 	f.ask("no match label keys", p(""), six, old, fresh)
 	f.ask("match label keys in the score", pod("p", labels("app: web, pod-template-hash: new"),
