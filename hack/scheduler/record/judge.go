@@ -44,39 +44,39 @@ func settled(q question) (answer, error) {
 }
 
 func ask(q question, defaulted bool) (answer, error) {
-	given, err := askOne(q, defaulted, func(ctx context.Context, judge *judge, given *answer, preempt func() *preemption) error {
+	given, err := asked(q, defaulted, func(_ context.Context, _ *judge, given *answer, preempt func() *preemption) error {
 		if preempt != nil {
 			given.Preemption = preempt()
 		}
 		return nil
 	})
-	if err != nil {
-		return answer{}, err
+	if err == nil && hasClaims(q.Pod) {
+		given.Bindings, err = bindingsOf(q, defaulted, given)
 	}
+	return given, err
+}
+
+// bindingsOf are the bindings to each feasible node that have any. What is reserved for one stands in the way of another, so each has a
+// scheduler of its own.
+func bindingsOf(q question, defaulted bool, given answer) (map[string]bindings, error) {
+	all := map[string]bindings{}
 	for node := range given.Feasible {
-		if !hasClaims(q.Pod) {
-			break
-		}
-		// What is reserved for one node stands in the way of another, so each has a scheduler of its own.
-		_, err := askOne(q, defaulted, func(ctx context.Context, judge *judge, _ *answer, _ func() *preemption) error {
-			bound, err := judge.bind(ctx, node)
-			if err == nil && bound.written() {
-				if given.Bindings == nil {
-					given.Bindings = map[string]bindings{}
-				}
-				given.Bindings[node] = bound
+		_, err := asked(q, defaulted, func(ctx context.Context, judge *judge, _ *answer, _ func() *preemption) error {
+			made, err := judge.bind(ctx, node)
+			if made.written() {
+				all[node] = made
 			}
 			return err
 		})
 		if err != nil {
-			return answer{}, err
+			return nil, err
 		}
 	}
-	return given, nil
+	return all, nil
 }
 
-// askOne sets a scheduler up, waits for its decision to last, and lets more be done with it.
-func askOne(q question, defaulted bool, more func(context.Context, *judge, *answer, func() *preemption) error) (answer, error) {
+// asked sets a scheduler up, waits for its decision to last, and lets more be done with it.
+func asked(q question, defaulted bool, more func(context.Context, *judge, *answer, func() *preemption) error) (answer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	judge, err := newJudge(ctx, q, defaulted)
@@ -95,8 +95,10 @@ func askOne(q question, defaulted bool, more func(context.Context, *judge, *answ
 			before = given
 			continue
 		}
-		err = more(ctx, judge, &given, preempt)
-		return given, err
+		if err := more(ctx, judge, &given, preempt); err != nil {
+			return answer{}, err
+		}
+		return given, nil
 	}
 	return answer{}, errors.New("no lasting answer")
 }
