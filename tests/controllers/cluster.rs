@@ -140,6 +140,11 @@ impl Cluster {
         .await;
     }
 
+    /// The same store in a new process, as far as it can tell.
+    pub async fn restart(self) -> Cluster {
+        Cluster::of(self.plane.restart().await)
+    }
+
     pub async fn stop(self) {
         self.plane.stop().await;
     }

@@ -30,6 +30,7 @@ mod protection;
 mod replication;
 mod resource_claims;
 mod roles;
+mod scheduling;
 mod start;
 mod statefulset;
 mod tokens;

@@ -49,13 +49,20 @@ struct Refused {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Preemption {
     #[serde(default)]
     node: String,
     #[serde(default)]
     victims: Vec<String>,
+    /// Who loses the room that was made for it there.
+    #[serde(default)]
+    displaced: Vec<String>,
     #[serde(default)]
     message: String,
+    /// The pod itself loses its own.
+    #[serde(default)]
+    clears: bool,
 }
 
 fn typed<K: DeserializeOwned>(object: &Value) -> K {
@@ -228,18 +235,24 @@ impl Asked {
             return same(&mut self.found, "message", refusal.message, said);
         };
         let Some(upstream) = &self.case.preemption else { return };
+        let names = |pods: Vec<&Arc<PodInfo>>| {
+            let mut names: Vec<String> = pods.iter().map(|pod| pod.key()).collect();
+            names.sort();
+            names
+        };
         let ours = match &refusal.preemption {
-            Some(Preempted::By(victims)) => {
-                let told = victims.pods.iter().filter(|pod| !pod.deleting);
-                let mut names: Vec<_> = told.map(|pod| pod.key()).collect();
-                names.sort();
-                format!("{} {names:?}", self.cluster.node(victims.node).name)
+            Some(Preempted::By(own)) => {
+                let victims = names(own.pods.iter().filter(|pod| !pod.deleting).collect());
+                let displaced = names(own.displaced.iter().collect());
+                format!("{} {victims:?} {displaced:?}", self.cluster.node(own.node).name)
             }
             _ => after.trim_start().to_owned(),
         };
+        let clears = matches!(refusal.preemption, Some(Preempted::NotHelpful)) && self.pod.wishes().nominated.is_some();
+        same(&mut self.found, "clears", clears, upstream.clears);
         let upstream = match upstream.node.as_str() {
             "" => upstream.message.clone(),
-            node => format!("{node} {:?}", upstream.victims),
+            node => format!("{node} {:?} {:?}", upstream.victims, upstream.displaced),
         };
         same(&mut self.found, "preemption", ours, upstream);
     }

@@ -16,7 +16,10 @@ use crate::profile::Preemption;
 pub struct Victims {
     pub node: NodeId,
     pub pods: Vec<Arc<PodInfo>>,
-    /// So many of them break a budget by it.
+    /// Less important pods that room was made for there before: they may not fit there any more, and are better off looking
+    /// elsewhere.
+    pub displaced: Vec<Arc<PodInfo>>,
+    /// So many of `pods` break a budget by going.
     breaks: usize,
 }
 
@@ -81,7 +84,12 @@ pub fn preempt(
         }
     };
     match found.into_iter().min_by_key(Victims::cost) {
-        Some(victims) => (Preempted::By(victims), None),
+        Some(mut victims) => {
+            let nominated = cluster.nominated.on(&cluster.node(victims.node).name);
+            let lesser = nominated.iter().filter(|other| other.priority < pod.priority);
+            victims.displaced = lesser.cloned().collect();
+            (Preempted::By(victims), None)
+        }
         None => {
             let unhelpful = Objection::unresolvable("Preemption is not helpful for scheduling");
             let others = diagnosis.all - said.len();
@@ -201,6 +209,7 @@ fn victims(pod: &PodInfo, cluster: &Cluster, checks: &Checks<'_>, node: &NodeInf
     Ok(Victims {
         node: node.id,
         pods,
+        displaced: Vec::new(),
         breaks: broken,
     })
 }

@@ -22,16 +22,14 @@ impl Scheduler {
     /// Has the victims go; the pod is nominated to their node.
     pub(super) fn preempt(&mut self, pod: &Arc<PodInfo>, victims: Victims) -> Box<str> {
         let node = self.cluster.node(victims.node).name.clone();
-        // Who is less important may not fit there any more beside this one, and is better off looking elsewhere.
-        let others = self.cluster.nominated.on(&node).to_vec();
-        for other in others.into_iter().filter(|other| other.priority < pod.priority) {
+        for other in victims.displaced {
             self.cluster.nominated.remove(&other.uid);
+            self.queue.retry(&other.uid, std::time::Instant::now());
             self.reports.put(Report {
-                pod: other.clone(),
+                pod: other,
                 condition: None,
                 nominated: Some("".into()),
             });
-            self.queue.retry(&other.uid, std::time::Instant::now());
         }
         self.cluster.nominated.set(pod.clone(), &node);
         self.preempting.insert(pod.uid.clone());
