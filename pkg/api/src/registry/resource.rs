@@ -2,14 +2,13 @@
 //! allocated by (classes, slices) is for the scheduler alone and stored only, which a Warning says.
 
 use super::row::{COMPLETE_CHANGED, row};
-use super::{ChangeOrder, Resource, Support, columns, gates};
+use super::{ChangeOrder, Resource, columns, gates};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
     let dra = |kind, plural| row("resource.k8s.io", "v1", kind, plural);
     vec![
         dra("DeviceClass", "deviceclasses")
-            .support(Support::StoredOnly)
             .gates(gates::DEVICE_CLASSES)
             .metadata_checks(COMPLETE_CHANGED)
             .returns_deleted()
@@ -39,7 +38,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .validate_update(validation::spec_update)
             .default(defaults::resource_claim_template),
         dra("ResourceSlice", "resourceslices")
-            .support(Support::StoredOnly)
             .warnings(validation::resource_slice_warnings)
             .gates(gates::RESOURCE_SLICES)
             .returns_deleted()

@@ -2,7 +2,7 @@
 //! how much room a driver has.
 
 use super::row::{CHANGED_COMPLETE, COMPLETE, COMPLETE_CHANGED, COMPLETE_TWICE, row};
-use super::{ChangeOrder, Resource, Support, columns};
+use super::{ChangeOrder, Resource, columns};
 use crate::{defaults, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -10,7 +10,6 @@ pub(super) fn rows() -> Vec<Resource> {
     vec![
         csi_driver(),
         storage("CSINode", "csinodes")
-            .support(Support::StoredOnly)
             .metadata_checks(COMPLETE_TWICE)
             .conditional_only()
             .returns_deleted()
@@ -20,7 +19,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .cluster()
             .default(defaults::csi_node),
         storage("CSIStorageCapacity", "csistoragecapacities")
-            .support(Support::StoredOnly)
             .warnings(validation::storage_capacity_warnings)
             .metadata_checks(COMPLETE_CHANGED)
             .conditional_only()

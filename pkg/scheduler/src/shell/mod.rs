@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt;
 use kube::Client;
 use mk8s_client::{Informers, SeriesRecorder};
 use mk8s_supervisor::{Jobs, Supervisor, job};
@@ -105,6 +106,7 @@ impl Scheduler {
         while feeds.take_in(self, CHANGES) {}
         loop {
             let more = feeds.take_in(self, CHANGES);
+            while let Some(Some(())) = self.ended().now_or_never() {}
             let wake_at = self.queue.tick(Instant::now());
             for _ in 0..DECISIONS {
                 if !self.may_decide() {
@@ -112,20 +114,32 @@ impl Scheduler {
                 }
                 self.schedule_next();
             }
-            let busy = more || self.may_decide();
+            if more || self.may_decide() {
+                // Without this, nobody else would get this thread.
+                tokio::task::yield_now().await;
+                continue;
+            }
             tokio::select! {
                 biased;
-                Some((binding, ended)) = self.bindings.next() => {
-                    self.bound(binding, ended.map_err(BindError::from).and_then(|bound| bound));
-                }
-                Some((eviction, ended)) = self.evictions.next() => self.evicted(&eviction, flat(ended)),
-                Some(()) = self.reports.written() => {}
-                // Never pending by itself: without this, nobody else would get this thread.
-                () = tokio::task::yield_now(), if busy => {}
-                () = feeds.arrival(), if !busy => {}
-                () = sleep_until(wake_at), if !busy => {}
+                Some(()) = self.ended() => {}
+                () = feeds.arrival() => {}
+                () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// Takes in the end of one of the works under way; none is.
+    async fn ended(&mut self) -> Option<()> {
+        tokio::select! {
+            biased;
+            Some((binding, ended)) = self.bindings.next() => {
+                self.bound(binding, ended.map_err(BindError::from).and_then(|bound| bound));
+            }
+            Some((eviction, ended)) = self.evictions.next() => self.evicted(&eviction, flat(ended)),
+            Some(()) = self.reports.written() => {}
+            else => return None,
+        }
+        Some(())
     }
 
     fn may_decide(&self) -> bool {
@@ -134,15 +148,7 @@ impl Scheduler {
 
     /// Waits for what is under way, and what follows from it.
     async fn finish(&mut self) {
-        while !self.bindings.is_empty() || !self.evictions.is_empty() || self.reports.len() > 0 {
-            tokio::select! {
-                Some((binding, ended)) = self.bindings.next() => {
-                    self.bound(binding, ended.map_err(BindError::from).and_then(|bound| bound));
-                }
-                Some((eviction, ended)) = self.evictions.next() => self.evicted(&eviction, flat(ended)),
-                Some(()) = self.reports.written() => {}
-            }
-        }
+        while self.ended().await.is_some() {}
     }
 
     fn schedule_next(&mut self) {

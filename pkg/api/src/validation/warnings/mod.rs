@@ -382,11 +382,6 @@ fn nothing_acts(warnings: &mut Vec<String>, path: impl std::fmt::Display) {
 }
 
 fn spec_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        if !object::items(spec, &["affinity", kind, PREFERRED]).is_empty() {
-            nothing_acts(warnings, path.child("affinity").child(kind).child(PREFERRED));
-        }
-    }
     for (index, volume) in each(spec, "volumes") {
         let Some(empty) = has(volume, "emptyDir") else { continue };
         if has(empty, "sizeLimit").is_some() && text(empty, "medium") != "Memory" {
@@ -403,13 +398,6 @@ fn spec_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
                 nothing_acts(warnings, resources.child("limits").key("ephemeral-storage"));
             }
         }
-    }
-    let priority = object::i64_at(spec, &["priority"]).unwrap_or(0);
-    if priority > 0 && text(spec, "preemptionPolicy") != "Never" {
-        warnings.push(format!(
-            "{}: orders the queue, but preempts nothing in this version of mk8s",
-            path.child("priority")
-        ));
     }
 }
 
@@ -496,14 +484,13 @@ mod tests {
 
     #[test]
     fn each_names_its_field() {
-        let pod = json!({"metadata": {"name": "a"}, "spec": {"priority": 5, "volumes": [{"emptyDir": {"sizeLimit": "1Gi"}}],
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"volumes": [{"emptyDir": {"sizeLimit": "1Gi"}}],
             "containers": [{"resources": {"limits": {"ephemeral-storage": "1Gi"}}}]}});
         assert_eq!(
             pod_warnings(&pod, None),
             [
                 "spec.volumes[0].emptyDir.sizeLimit: stored, but nothing acts on it in this version of mk8s",
                 "spec.containers[0].resources.limits[ephemeral-storage]: stored, but nothing acts on it in this version of mk8s",
-                "spec.priority: orders the queue, but preempts nothing in this version of mk8s",
             ]
         );
     }
