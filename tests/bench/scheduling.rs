@@ -22,6 +22,8 @@ fn node(number: usize) -> Value {
     json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {
             "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("zone-{}", number % 4), "bench": "yes"}},
+        // Its own: the pod network has shares for fewer nodes.
+        "spec": {"podCIDR": format!("100.{}.{}.0/24", 64 + number / 256, number % 256)},
         "status": {"capacity": room, "allocatable": room, "conditions": [
             {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "", "lastHeartbeatTime": now, "lastTransitionTime": now}]}})
 }
@@ -48,6 +50,7 @@ impl Place<'_> {
             }
         });
         let elapsed = clock.begun.elapsed();
+        eprintln!("scheduled {elapsed:?}");
         let mut measured = clock.measured(elapsed, pods);
         tokio::time::sleep(EVENTS).await;
         // An Event that is not there is a failure as well.
@@ -94,9 +97,11 @@ impl Place<'_> {
     /// The nodes, ready and untainted, and a Service that spreads the pods.
     async fn prepare_nodes(&mut self, count: usize) {
         self.cordon(true).await;
+        let began = Instant::now();
         let numbers: Vec<usize> = (0..count).collect();
+        let server = self.server;
         let made = numbers.chunks(count.div_ceil(MAKERS)).map(|share| async move {
-            let mut connection = self.server.connect().await.unwrap();
+            let mut connection = server.connect().await.unwrap();
             for number in share {
                 let made = create(&mut connection, "/api/v1/nodes", &node(*number)).await;
                 let path = format!("/api/v1/nodes/{}/status", made["metadata"]["name"].as_str().unwrap());
@@ -105,6 +110,7 @@ impl Place<'_> {
             }
         });
         futures::future::join_all(made).await;
+        eprintln!("made {:?}", began.elapsed());
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
             "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
         self.post("api/v1", "services", &service).await;
@@ -121,6 +127,7 @@ impl Place<'_> {
             untainted.len() >= count
         });
         tokio::time::timeout(PATIENCE, all).await.unwrap();
+        eprintln!("untainted {:?}", began.elapsed());
         // What controllers make of new nodes is none of the scheduler's.
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
