@@ -9,26 +9,26 @@ use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSele
 type Labels = BTreeMap<String, String>;
 
 /// Terms of which one has to hold, and labels that all have to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct NodeTerms {
     labels: Vec<(String, String)>,
     /// None: no affinity asked for. Empty: no node fits.
     terms: Option<Vec<Term>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Term {
     labels: Vec<Requirement>,
     fields: Vec<Requirement>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Requirement {
     key: String,
     test: Test,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Test {
     In(Vec<String>),
     NotIn(Vec<String>),

@@ -17,6 +17,7 @@ pub enum Kind {
     PodGone = 32,
     /// A pod on a node has other labels, or asks for less.
     PodChanged = 64,
+    NodeGone = 128,
 }
 
 /// A change.
@@ -26,6 +27,8 @@ pub enum Change<'a> {
         before: Option<&'a Facts>,
         node: &'a NodeInfo,
     },
+    /// A node went that was so.
+    NodeGone(&'a Facts),
     /// See [`Kind::PodPlaced`].
     PodPlaced(&'a PodInfo),
     /// See [`Kind::PodGone`].
@@ -43,6 +46,7 @@ impl Change<'_> {
                 before: Some(before),
                 node,
             } => of_node(before, &node.facts),
+            Change::NodeGone(_) => Kind::NodeGone as u32,
             Change::PodPlaced(_) => Kind::PodPlaced as u32,
             Change::PodGone(_) => Kind::PodGone as u32,
             Change::PodChanged { .. } => Kind::PodChanged as u32,

@@ -4,6 +4,7 @@
 //! between taking in events and deciding for the next pod ([`cycle`], pure), by the [`plugins`] of the pod's [`profile`]. A decision is
 //! assumed in the cluster at once and bound in the background, so that the next decision counts on it before the API server has answered.
 
+pub mod affinity;
 pub mod change;
 pub mod checks;
 pub mod cluster;
@@ -15,6 +16,7 @@ pub mod preemption;
 pub mod profile;
 pub mod queue;
 pub mod resources;
+pub mod spread;
 
 mod shell;
 

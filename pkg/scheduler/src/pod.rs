@@ -6,8 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodSpec, Toleration};
 use mk8s_client::{HostPort, NodeTerms, host_ports};
 
+use crate::affinity::PodTerms;
 use crate::cluster::{Kin, Kins};
 use crate::resources::{self, Resources};
+use crate::spread::Constraint;
 
 /// A pod as the scheduler sees it, on a node or waiting for one.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct PodInfo {
     pub nonzero: Resources,
     /// The host ports it takes.
     pub ports: Box<[HostPort]>,
+    /// Where it is to be beside others: also those that come later are kept away by it, or drawn.
+    pub terms: Option<Arc<PodTerms>>,
     /// What concerns a pod only until it has its node.
     pub wishes: Option<Box<Wishes>>,
 }
@@ -49,6 +53,8 @@ pub struct Wishes {
     pub tolerations: Box<[Toleration]>,
     /// What it is scored by, where that is not its `nonzero`.
     pub scored: Option<Box<Resources>>,
+    /// How its like are to be spread.
+    pub spread: Box<[Constraint]>,
     /// Of its containers, as they name them.
     pub images: Box<[Box<str>]>,
     /// The uid of its controller.
@@ -91,6 +97,7 @@ impl PodInfo {
             requests,
             nonzero: resources::nonzero_requests(pod),
             ports: spec.map(host_ports).unwrap_or_default().into(),
+            terms: PodTerms::new(pod).map(|terms| kins.terms(terms)),
             wishes: node_of(pod)
                 .is_none()
                 .then(|| spec.map(|spec| Box::new(Wishes::new(pod, spec))))
@@ -148,6 +155,7 @@ impl Wishes {
             preferred: NodeTerms::preferred(pod),
             tolerations: spec.tolerations.clone().unwrap_or_default().into(),
             scored: resources::scored_requests(pod).map(Box::new),
+            spread: Constraint::of(pod),
             images: images.map(boxed).collect(),
             controller: owners
                 .filter(|owner| owner.controller == Some(true))

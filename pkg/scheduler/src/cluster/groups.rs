@@ -1,18 +1,23 @@
 //! What pods belong together by: the Services that select them and the sets that own them. Pods without rules of their own are spread
 //! by these.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::core::Selector;
 
+use super::index::{Index, Places};
+use super::selector::{PodSelector, Selector};
+use super::slots::Slots;
 use crate::pod::PodInfo;
 
 /// The selectors of Services and owners.
 #[derive(Debug, Default)]
 pub struct Groups {
-    /// Selectors of Services by namespace and name.
-    services: HashMap<String, HashMap<String, BTreeMap<String, String>>>,
+    services: Slots<(PodSelector, Places)>,
+    /// By namespace and name.
+    ids: HashMap<(String, String), u32>,
+    /// Services by what they select.
+    index: Index,
     /// Selectors of ReplicaSets, StatefulSets and the like by uid.
     owners: HashMap<String, Selector>,
 }
@@ -20,23 +25,27 @@ pub struct Groups {
 impl Groups {
     /// A Service came or changed.
     pub fn set_service(&mut self, service: &Service) {
-        let (namespace, name) = names(service);
-        let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
-        let all = self.services.entry(namespace).or_default();
-        match selector.filter(|selector| !selector.is_empty()) {
-            Some(selector) => all.insert(name, selector),
-            None => all.remove(&name),
+        self.remove_service(service);
+        let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
+            return;
         };
+        let name = names(service);
+        let pods = PodSelector::within(&name.0, Selector::equal(selector));
+        let id = self.services.insert((pods, Places::new()));
+        if let Some((pods, places)) = self.services.get_mut(id) {
+            *places = self.index.insert_selector(id, pods);
+        }
+        self.ids.insert(name, id);
     }
 
     /// A Service went.
     pub fn remove_service(&mut self, service: &Service) {
-        let (namespace, name) = names(service);
-        if let Some(all) = self.services.get_mut(&namespace) {
-            all.remove(&name);
-            if all.is_empty() {
-                self.services.remove(&namespace);
-            }
+        let Some(id) = self.ids.remove(&names(service)) else {
+            return;
+        };
+        if let Some((_, places)) = self.services.remove(id) {
+            self.index.remove_selector(id, &places);
         }
     }
 
@@ -50,24 +59,18 @@ impl Groups {
 
     /// All that selects the pod, put together; None when nothing does.
     pub fn selector_of(&self, pod: &PodInfo) -> Option<Selector> {
-        let mut merged = Selector::default();
-        let mut any = false;
-        let services = self.services.get(pod.namespace()).into_iter().flat_map(HashMap::values);
-        for selector in services {
-            if selector
-                .iter()
-                .all(|(key, value)| pod.kin.labels.get(key) == Some(value))
-            {
-                any = true;
-                merged.extend(Selector::from_iter(selector.clone()));
-            }
-        }
         let owner = pod.wishes().controller.as_deref();
-        if let Some(selector) = owner.and_then(|uid| self.owners.get(uid)) {
-            any = true;
-            merged.extend(selector.clone());
-        }
-        any.then_some(merged)
+        let mut merged = owner.and_then(|uid| self.owners.get(uid)).cloned();
+        self.index.selectors(&pod.kin, |id| {
+            let service = self.services.get(id);
+            if let Some((pods, _)) = service.filter(|(pods, _)| pods.labels.matches(&pod.kin.labels)) {
+                merged = Some(match merged.take() {
+                    Some(merged) => merged.and(pods.labels.clone()),
+                    None => pods.labels.clone(),
+                });
+            }
+        });
+        merged.filter(|merged| !merged.is_empty())
     }
 }
 
@@ -77,4 +80,46 @@ fn names(service: &Service) -> (String, String) {
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone().unwrap_or_default(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::{Kins, Labels};
+
+    #[test]
+    fn services_and_the_owner_select_together() {
+        let mut groups = Groups::default();
+        let service = |namespace: &str, name: &str, selector: Value| {
+            let service = json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"selector": selector}});
+            serde_json::from_value::<Service>(service).unwrap()
+        };
+        let labels = |text: &str| -> Labels { text.split(' ').map(|key| (key.to_owned(), "1".to_owned())).collect() };
+        for (namespace, name, selector) in [
+            ("d", "a", json!({"a": "1"})),
+            ("d", "other", json!({"c": "1"})),
+            ("d", "all", json!({})),
+            ("e", "b", json!({"b": "1"})),
+        ] {
+            groups.set_service(&service(namespace, name, selector));
+        }
+        groups.set_owner("set", Some(Selector::equal(&labels("b"))));
+        let pod = |owner: &str| {
+            let owner = json!([{"uid": owner, "controller": true, "kind": "", "name": "", "apiVersion": ""}]);
+            let pod = json!({"metadata": {"namespace": "d", "labels": labels("a b"), "ownerReferences": owner}, "spec": {"containers": []}});
+            PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut Kins::default())
+        };
+        let equal = |text: &str| Some(Selector::equal(&labels(text)));
+        assert_eq!(groups.selector_of(&pod("set")), equal("a b"));
+        assert_eq!(groups.selector_of(&pod("unknown")), equal("a"));
+        groups.set_service(&service("d", "a", json!({"b": "1"})));
+        assert_eq!(groups.selector_of(&pod("unknown")), equal("b"));
+        groups.remove_service(&service("d", "a", json!({})));
+        assert_eq!(groups.selector_of(&pod("unknown")), None);
+        groups.set_owner("set", Some(Selector::equal(&Labels::new())));
+        assert_eq!(groups.selector_of(&pod("set")), None);
+    }
 }

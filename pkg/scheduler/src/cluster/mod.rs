@@ -3,11 +3,22 @@
 //! One task owns it, and decides on it as it is: there is no snapshot to bring up to date.
 
 mod budgets;
+mod carried;
+mod counts;
 mod groups;
 mod images;
+mod index;
 mod kin;
+mod namespaces;
 mod node;
 mod nominated;
+mod picks;
+mod residents;
+mod rosters;
+mod selector;
+mod slots;
+mod tally;
+mod topology;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,11 +26,18 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 
 pub use budgets::Budgets;
+pub use counts::{Counted, Counts, Sort};
 pub use groups::Groups;
 pub use images::{ImageId, Images};
-pub use kin::{Kin, Kins};
+pub use kin::{Kin, KinId, Kins};
+pub use namespaces::Namespaces;
 pub use node::{Facts, Labels, NodeId, NodeInfo};
 pub use nominated::Nominated;
+pub use picks::Pick;
+pub use rosters::{Scope, repels};
+pub use selector::{PodSelector, Selector};
+pub use tally::{Sums, Tally};
+pub use topology::{Column, DomainId, NONE};
 
 use crate::pod::PodInfo;
 
@@ -43,6 +61,8 @@ pub struct Cluster {
     pub nominated: Nominated,
     pub budgets: Budgets,
     pub groups: Groups,
+    namespaces: Namespaces,
+    counts: Counts,
     images: Images,
 }
 
@@ -73,31 +93,84 @@ impl Cluster {
         if std::mem::take(&mut self.reordered) {
             self.order = in_turn(&self.nodes);
         }
+        self.counts.settle(&self.namespaces);
+    }
+
+    /// Numbers of pods by node and by domain.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Before a decision that asks for it: has pods counted by node (`live`: without those that are going), and by the domains of
+    /// a key.
+    pub fn count(&mut self, pods: &[Arc<PodSelector>], live: bool, scope: Option<&Scope<'_>>) {
+        self.counts.ask(pods, live, scope, &self.nodes, &self.namespaces);
+    }
+
+    /// Before a decision that asks for it: has the domains of a key noted.
+    pub fn note_domains(&mut self, key: &str) {
+        self.counts.ask_column(&Scope::of_key(&key), &self.nodes);
+    }
+
+    /// The labels of namespaces.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// A namespace came or has other labels, or went.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        if self.namespaces.labels(name) == labels.as_ref() {
+            return;
+        }
+        self.counts.change_namespaces(&self.namespaces);
+        self.namespaces.set(name, labels);
     }
 
     /// A node came or changed; what it was before, if it was.
     pub fn set_node(&mut self, node: &Node) -> Option<Arc<Facts>> {
         let id = self.id(node.metadata.name.as_deref().unwrap_or_default());
         let facts = Facts::new(node, self.images.note(node));
+        let info = &self.nodes[id as usize];
+        let same = info.exists && info.facts.labels == facts.labels && info.facts.taints == facts.taints;
+        let facts = Arc::new(facts);
+        if !same {
+            self.recount(id, Some(&facts));
+        }
         let info = &mut self.nodes[id as usize];
         let zone = |labels: &Labels| (labels.get(REGION).cloned(), labels.get(ZONE).cloned());
         self.reordered |= !info.exists || zone(&info.facts.labels) != zone(&facts.labels);
         info.allocatable.clone_from(&facts.allocatable);
         info.tainted = !facts.taints.is_empty() || facts.unschedulable;
-        let before = std::mem::replace(&mut info.facts, Arc::new(facts));
+        let before = std::mem::replace(&mut info.facts, facts);
         self.images.forget(&before.images);
         std::mem::replace(&mut info.exists, true).then_some(before)
     }
 
-    /// A node went. Its pods are still known, should it come back.
-    pub fn remove_node(&mut self, name: &str) {
-        let Some(id) = self.ids.get(name).copied() else { return };
+    /// A node went; what it was. Its pods are still known, should it come back.
+    pub fn remove_node(&mut self, name: &str) -> Option<Arc<Facts>> {
+        let id = self.ids.get(name).copied()?;
+        self.recount(id, None);
         let info = &mut self.nodes[id as usize];
-        info.exists = false;
+        let existed = std::mem::take(&mut info.exists);
         let facts = std::mem::take(&mut info.facts);
         self.images.forget(&facts.images);
         self.reordered = true;
         self.drop_if_unused(id);
+        existed.then_some(facts)
+    }
+
+    /// The counts without the node as it was, and with it as it is; none: it went.
+    fn recount(&mut self, id: NodeId, now: Option<&Facts>) {
+        let info = &self.nodes[id as usize];
+        if info.exists {
+            info.pods.iter().for_each(|pod| self.counts.went(pod, id));
+        }
+        let before = info.exists.then_some(&*info.facts);
+        self.counts.change_node(id, &info.name, before, now);
+        if now.is_some() {
+            let pods = info.pods.iter();
+            pods.for_each(|pod| self.counts.came(pod, id, &self.nodes, &self.namespaces));
+        }
     }
 
     /// A pod is on a node, seen or assumed; one that was assumed elsewhere moves. What was known of it before.
@@ -105,6 +178,9 @@ impl Cluster {
         let before = self.remove(&pod.uid);
         let id = self.id(node);
         self.places.insert(pod.uid.clone(), id);
+        if self.nodes[id as usize].exists {
+            self.counts.came(&pod, id, &self.nodes, &self.namespaces);
+        }
         self.nodes[id as usize].add(pod);
         before
     }
@@ -112,7 +188,11 @@ impl Cluster {
     /// A pod ended or its binding failed; what was known of it, if it was on a node.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let id = self.places.remove(uid)?;
-        let pod = self.nodes[id as usize].remove(uid);
+        let info = &mut self.nodes[id as usize];
+        let pod = info.remove(uid);
+        if let Some(pod) = pod.as_ref().filter(|_| info.exists) {
+            self.counts.went(pod, id);
+        }
         self.drop_if_unused(id);
         pod
     }

@@ -9,6 +9,7 @@ mod node_name;
 mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
+mod pod_topology_spread;
 mod taint_toleration;
 mod unsupported;
 
@@ -19,5 +20,6 @@ pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_resources_fit::NodeResourcesFit;
 pub use node_unschedulable::NodeUnschedulable;
+pub use pod_topology_spread::{Defaults, PodTopologySpread};
 pub use taint_toleration::TaintToleration;
 pub use unsupported::{Unsupported, field as unsupported_field};

@@ -1,10 +1,10 @@
 //! A tainted node takes only pods that tolerate its taints; of those that would rather have none, the one with the fewest is best.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::core::v1::Toleration;
 use mk8s_api::taints::tolerates;
 
 use crate::change::{Change, Kind};
-use crate::cluster::{Cluster, NodeInfo};
+use crate::cluster::{Cluster, NodeInfo, repels};
 use crate::framework::{Filter, Objection, Plugin, PreFilter, Score, scale};
 use crate::pod::PodInfo;
 
@@ -12,20 +12,6 @@ use crate::pod::PodInfo;
 pub struct TaintToleration;
 
 struct Tolerations<'a>(&'a [Toleration]);
-
-impl Tolerations<'_> {
-    fn include(&self, taint: &Taint) -> bool {
-        self.0.iter().any(|own| tolerates(own, taint))
-    }
-}
-
-/// Whether a taint keeps a pod with these tolerations off its node.
-pub fn repels(taints: &[Taint], tolerations: &[Toleration]) -> bool {
-    let mut hard = taints
-        .iter()
-        .filter(|taint| matches!(&*taint.effect, "NoSchedule" | "NoExecute"));
-    hard.any(|taint| !Tolerations(tolerations).include(taint))
-}
 
 impl Filter for Tolerations<'_> {
     fn check(&self, node: &NodeInfo) -> Option<Objection> {

@@ -50,10 +50,6 @@ const ROWS: [Row; 6] = [
             .and_then(|affinity| affinity.pod_anti_affinity.as_ref());
         affinity.is_some_and(|own| !none(&own.required_during_scheduling_ignored_during_execution))
     }),
-    ("topologySpreadConstraints.whenUnsatisfiable", |spec| {
-        let mut constraints = spec.topology_spread_constraints.iter().flatten();
-        constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
-    }),
     ("resourceClaims", |spec| !none(&spec.resource_claims)),
     ("volumes.persistentVolumeClaim", |spec| {
         let mut volumes = spec.volumes.iter().flatten();
@@ -94,7 +90,6 @@ mod tests {
     fn each_is_named_by_its_path() {
         let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap());
         let terms = json!([{"topologyKey": "z"}]);
-        let spread = |action: &str| json!({"containers": [], "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": action}]});
         let rows = [
             (
                 json!({"containers": [], "affinity": {"podAffinity": {REQUIRED: []}}}),
@@ -103,11 +98,6 @@ mod tests {
             (
                 json!({"containers": [], "affinity": {"podAntiAffinity": {REQUIRED: terms}}}),
                 Some("spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution"),
-            ),
-            (spread("ScheduleAnyway"), None),
-            (
-                spread("DoNotSchedule"),
-                Some("spec.topologySpreadConstraints.whenUnsatisfiable"),
             ),
             (
                 json!({"containers": [], "resourceClaims": [{"name": "c"}]}),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mk8s_client::Event;
 
@@ -33,10 +33,22 @@ impl Scheduler {
                     Some(Change::Node { before, node })
                 });
             }
-            Event::Deleted(old) => self
-                .cluster
-                .remove_node(old.metadata.name.as_deref().unwrap_or_default()),
+            Event::Deleted(old) => {
+                let name = old.metadata.name.as_deref().unwrap_or_default();
+                if let Some(facts) = self.cluster.remove_node(name) {
+                    self.wake_for(|_| Some(Change::NodeGone(&facts)));
+                }
+            }
         }
+    }
+
+    pub(super) fn namespace_event(&mut self, event: Event<Namespace>) {
+        let name = event.object().metadata.name.clone().unwrap_or_default();
+        let labels = match event {
+            Event::Applied { new, .. } => Some(new.metadata.labels.clone().unwrap_or_default()),
+            Event::Deleted(_) => None,
+        };
+        self.cluster.set_namespace(&name, labels);
     }
 
     pub(super) fn service_event(&mut self, event: Event<Service>) {

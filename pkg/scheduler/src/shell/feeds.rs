@@ -3,13 +3,12 @@
 use futures::FutureExt;
 use futures::future::{BoxFuture, select_all};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::Selector;
 use mk8s_client::{Event, Informers, Kind, Subscription};
 
 use super::Scheduler;
+use crate::cluster::Selector;
 
 /// One kind of objects, whichever it is.
 trait Feed: Send {
@@ -63,6 +62,7 @@ impl Feeds {
     pub async fn open(informers: &Informers) -> Self {
         Feeds(vec![
             feed::<Node>(informers, Scheduler::node_event).await,
+            feed::<Namespace>(informers, Scheduler::namespace_event).await,
             feed::<Service>(informers, Scheduler::service_event).await,
             feed::<ReplicationController>(informers, |state, event| owner(state, &event, of_controller)).await,
             feed::<ReplicaSet>(informers, |state, event| owner(state, &event, of_replica_set)).await,
@@ -96,19 +96,14 @@ fn owner<K: kube::Resource>(state: &mut Scheduler, event: &Event<K>, selector: f
     state.cluster.groups.set_owner(uid, selector);
 }
 
-fn parsed(selector: &LabelSelector) -> Option<Selector> {
-    Selector::try_from(selector.clone()).ok()
-}
-
 fn of_replica_set(set: &ReplicaSet) -> Option<Selector> {
-    parsed(&set.spec.as_ref()?.selector)
+    Some(Selector::new(Some(&set.spec.as_ref()?.selector)))
 }
 
 fn of_stateful_set(set: &StatefulSet) -> Option<Selector> {
-    parsed(&set.spec.as_ref()?.selector)
+    Some(Selector::new(Some(&set.spec.as_ref()?.selector)))
 }
 
 fn of_controller(set: &ReplicationController) -> Option<Selector> {
-    let selector = set.spec.as_ref()?.selector.clone()?;
-    Some(Selector::from_iter(selector))
+    Some(Selector::equal(set.spec.as_ref()?.selector.as_ref()?))
 }

@@ -1,0 +1,173 @@
+//! Numbers of pods by node and by domain of topology keys, for rules about where pods are beside others. Kept as pods and nodes come and
+//! go; what is counted is what decisions asked for lately.
+
+use std::sync::Arc;
+
+use super::carried::Carried;
+use super::kin::Kin;
+use super::namespaces::Namespaces;
+use super::node::{Facts, NodeId, NodeInfo};
+use super::picks::{Pick, Picks};
+use super::residents::Residents;
+use super::rosters::{Roster, Rosters, Scope};
+use super::selector::PodSelector;
+use super::tally::{Sums, Tally};
+use super::topology::{Column, Topology};
+use crate::affinity::Term;
+use crate::pod::PodInfo;
+
+/// Which terms of pods on nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Required anti-affinity.
+    Anti,
+    /// Required affinity.
+    Required,
+    /// Preferred of either kind, by weight.
+    Preferred,
+}
+
+/// Pods by the domains of a key.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    pub tally: &'a Tally,
+    pub column: &'a Column,
+    /// The nodes that count.
+    pub roster: &'a Roster,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Counts {
+    topology: Topology,
+    residents: Residents,
+    picks: Picks,
+    rosters: Rosters,
+    /// By [`Sort`].
+    carried: [Carried; 3],
+    /// Decisions until now.
+    now: u64,
+}
+
+impl Counts {
+    /// Before a decision.
+    pub(super) fn settle(&mut self, namespaces: &Namespaces) {
+        self.now += 1;
+        self.picks.sweep(&mut self.residents, namespaces);
+        let gone = self.rosters.sweep(&mut self.topology);
+        self.picks.forget_rosters(&gone);
+    }
+
+    /// A pod is on a node that exists.
+    pub(super) fn came(&mut self, pod: &PodInfo, node: NodeId, nodes: &[NodeInfo], namespaces: &Namespaces) {
+        let (resident, first) = self.residents.add(&pod.kin, node, pod.deleting);
+        if first {
+            resident.picks = self.picks.of(&pod.kin, namespaces);
+        }
+        self.picks
+            .add(&resident.picks, node, pod.deleting, 1, &self.rosters, &self.topology);
+        for (sort, weight, term) in terms(pod) {
+            self.carried[sort as usize].add(term, weight, node, nodes, &mut self.topology);
+        }
+    }
+
+    /// A pod is there no more.
+    pub(super) fn went(&mut self, pod: &PodInfo, node: NodeId) {
+        let picks = self.residents.remove(&pod.kin, node, pod.deleting);
+        self.picks
+            .add(&picks, node, pod.deleting, -1, &self.rosters, &self.topology);
+        for (sort, weight, term) in terms(pod) {
+            self.carried[sort as usize].remove(term, weight, node, &mut self.topology);
+        }
+    }
+
+    /// A node, of which no pod is counted at this moment, came, went or has other labels or taints.
+    pub(super) fn change_node(&mut self, node: NodeId, name: &str, before: Option<&Facts>, now: Option<&Facts>) {
+        self.rosters.leave(node, &self.topology);
+        self.topology.change(node, before, now);
+        if let Some(facts) = now {
+            self.rosters.join(node, name, facts, &self.topology);
+        }
+    }
+
+    /// Before the labels of a namespace change.
+    pub(super) fn change_namespaces(&mut self, namespaces: &Namespaces) {
+        self.picks.forget_by_namespaces(&mut self.residents, namespaces);
+    }
+
+    /// Has pods counted by node (`live`: without those that are going), and by the domains of a key where a scope is given.
+    pub(super) fn ask(
+        &mut self,
+        pods: &[Arc<PodSelector>],
+        live: bool,
+        scope: Option<&Scope<'_>>,
+        nodes: &[NodeInfo],
+        namespaces: &Namespaces,
+    ) {
+        let now = self.now;
+        let pick = self.picks.ask(pods, live, &mut self.residents, namespaces, now);
+        if let (Some(pick), Some(scope)) = (pick, scope) {
+            let id = self.rosters.ask(scope, nodes, &mut self.topology, now);
+            if let Some(roster) = self.rosters.get(id) {
+                pick.count(id, roster, &self.topology);
+            }
+        }
+    }
+
+    /// Has the domains of a key noted.
+    pub(super) fn ask_column(&mut self, scope: &Scope<'_>, nodes: &[NodeInfo]) {
+        self.rosters.ask(scope, nodes, &mut self.topology, self.now);
+    }
+
+    /// The domains of a key. They have to be asked for before the decision.
+    pub fn column(&self, scope: &Scope<'_>) -> &Column {
+        let roster = self
+            .rosters
+            .find(scope)
+            .map(|(_, roster)| roster.column(&self.topology));
+        roster.unwrap_or_else(|| unreachable!("nobody asked for the domains of this key"))
+    }
+
+    /// The pods by node. They have to be asked for before the decision.
+    pub fn pick(&self, pods: &[Arc<PodSelector>], live: bool) -> &Pick {
+        let pick = self.picks.find(pods, live);
+        pick.unwrap_or_else(|| unreachable!("nobody asked to have these pods counted"))
+    }
+
+    /// The pods by the domains of a key. They have to be asked for before the decision.
+    pub fn tally<'a>(&'a self, pods: &[Arc<PodSelector>], live: bool, scope: &Scope<'_>) -> Counted<'a> {
+        let roster = self.rosters.find(scope);
+        let counted = roster.and_then(|(id, roster)| {
+            Some(Counted {
+                tally: self.pick(pods, live).tally(id)?,
+                column: roster.column(&self.topology),
+                roster,
+            })
+        });
+        counted.unwrap_or_else(|| unreachable!("nobody asked to have these pods counted so"))
+    }
+
+    /// The terms of pods on nodes that are about a pod that comes, each with its key's domains and what is counted by them.
+    pub fn about<'a>(
+        &'a self,
+        sort: Sort,
+        kin: &Kin,
+        namespaces: &Namespaces,
+        mut found: impl FnMut(&'a Term, &'a Column, &'a Sums),
+    ) {
+        self.carried[sort as usize].about(kin, namespaces, |term, key, sums| {
+            found(term, self.topology.column(key), sums);
+        });
+    }
+}
+
+/// All terms of a pod, of which sort each, and how much they weigh.
+fn terms(pod: &PodInfo) -> impl Iterator<Item = (Sort, i64, &Arc<Term>)> {
+    pod.terms.as_deref().into_iter().flat_map(|terms| {
+        let anti = terms.anti.iter().map(|term| (Sort::Anti, 1, term));
+        let required = terms.required.iter().map(|term| (Sort::Required, 1, term));
+        let preferred = terms.preferred.iter();
+        let preferred = preferred.map(|(weight, term)| (Sort::Preferred, *weight, term));
+        anti.chain(required).chain(preferred)
+    })
+}

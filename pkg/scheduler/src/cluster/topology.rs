@@ -1,0 +1,159 @@
+//! The domains of topology keys: for each key that somebody asks for, which value each node has, as a number.
+
+use std::collections::HashMap;
+
+use super::node::{Facts, NodeId, NodeInfo};
+use super::slots::Slots;
+
+/// The number of a topology key.
+pub type KeyId = u32;
+/// The number of a value of a key.
+pub type DomainId = u32;
+
+/// The node has no such label.
+pub const NONE: DomainId = DomainId::MAX;
+/// The value "".
+pub const EMPTY: DomainId = 0;
+
+/// The values of one key.
+#[derive(Debug)]
+pub struct Column {
+    key: Box<str>,
+    users: usize,
+    /// By node; nodes beyond the end have no such label.
+    of: Vec<DomainId>,
+    /// With the number of nodes that have each.
+    domains: HashMap<Box<str>, (DomainId, usize)>,
+    free: Vec<DomainId>,
+    next: DomainId,
+}
+
+impl Column {
+    fn new(key: &str) -> Self {
+        Column {
+            key: key.into(),
+            users: 0,
+            of: Vec::new(),
+            // Never free: "" stands also for no label where that counts as a domain.
+            domains: HashMap::from([("".into(), (EMPTY, 1))]),
+            free: Vec::new(),
+            next: 1,
+        }
+    }
+
+    /// The node's domain, or [`NONE`].
+    pub fn domain(&self, node: NodeId) -> DomainId {
+        self.of.get(node as usize).copied().unwrap_or(NONE)
+    }
+
+    /// The same, where having no such label is as good as "".
+    pub fn domain_or_empty(&self, node: NodeId) -> DomainId {
+        match self.domain(node) {
+            NONE => EMPTY,
+            domain => domain,
+        }
+    }
+
+    /// Above all numbers of domains.
+    pub fn end(&self) -> usize {
+        self.next as usize
+    }
+
+    fn join(&mut self, node: NodeId, value: &str) {
+        let next = &mut self.next;
+        let (domain, nodes) = match self.domains.get_mut(value) {
+            Some(known) => known,
+            None => {
+                let domain = self.free.pop().unwrap_or_else(|| {
+                    *next += 1;
+                    *next - 1
+                });
+                self.domains.entry(value.into()).or_insert((domain, 0))
+            }
+        };
+        *nodes += 1;
+        let node = node as usize;
+        if self.of.len() <= node {
+            self.of.resize(node + 1, NONE);
+        }
+        self.of[node] = *domain;
+    }
+
+    fn leave(&mut self, node: NodeId, value: &str) {
+        if let Some(of) = self.of.get_mut(node as usize) {
+            *of = NONE;
+        }
+        let Some((domain, nodes)) = self.domains.get_mut(value) else {
+            return;
+        };
+        *nodes -= 1;
+        if *nodes == 0 {
+            self.free.push(*domain);
+            self.domains.remove(value);
+        }
+    }
+}
+
+/// All keys that somebody asks for.
+#[derive(Debug, Default)]
+pub struct Topology {
+    ids: HashMap<Box<str>, KeyId>,
+    columns: Slots<Column>,
+}
+
+impl Topology {
+    /// The number of a key, which is known until all that acquired it have released it.
+    pub fn acquire(&mut self, key: &str, nodes: &[NodeInfo]) -> KeyId {
+        let id = match self.ids.get(key) {
+            Some(id) => *id,
+            None => {
+                let mut column = Column::new(key);
+                for node in nodes.iter().filter(|node| node.exists) {
+                    if let Some(value) = node.label(key) {
+                        column.join(node.id, value);
+                    }
+                }
+                let id = self.columns.insert(column);
+                self.ids.insert(key.into(), id);
+                id
+            }
+        };
+        if let Some(column) = self.columns.get_mut(id) {
+            column.users += 1;
+        }
+        id
+    }
+
+    /// One user less.
+    pub fn release(&mut self, id: KeyId) {
+        let Some(column) = self.columns.get_mut(id) else { return };
+        column.users -= 1;
+        if column.users == 0 {
+            self.ids.remove(&column.key);
+            self.columns.remove(id);
+        }
+    }
+
+    /// The column of a key that somebody acquired.
+    pub fn column(&self, id: KeyId) -> &Column {
+        let column = self.columns.get(id);
+        column.unwrap_or_else(|| unreachable!("the key was released"))
+    }
+
+    /// A node's labels are others.
+    pub fn change(&mut self, node: NodeId, before: Option<&Facts>, now: Option<&Facts>) {
+        for column in self.columns.values_mut() {
+            let value = |facts: Option<&'_ Facts>| facts.and_then(|facts| facts.labels.get(&*column.key)).cloned();
+            let (before, now) = (value(before), value(now));
+            if before == now {
+                continue;
+            }
+            if let Some(before) = before {
+                column.leave(node, &before);
+            }
+            if let Some(now) = now {
+                column.join(node, &now);
+            }
+        }
+    }
+}
