@@ -63,6 +63,7 @@ impl Default for Profile {
                 Row::new(plugins::NodePorts, 0),
                 Row::new(plugins::NodeResourcesFit::default(), 1),
                 Row::new(plugins::PodTopologySpread::default(), 2),
+                Row::new(plugins::InterPodAffinity::default(), 2),
                 Row::new(plugins::BalancedAllocation::default(), 1),
                 Row::new(plugins::ImageLocality, 1),
                 Row::new(plugins::Unsupported, 0),

@@ -72,11 +72,11 @@ impl Carried {
     }
 
     /// The terms that are about these pods, with their keys and sums.
-    pub fn about<'a>(&'a self, kin: &Kin, namespaces: &Namespaces, mut found: impl FnMut(&'a Term, KeyId, &'a Sums)) {
+    pub fn about<'a>(&'a self, kin: &Kin, namespaces: &Namespaces, mut found: impl FnMut(KeyId, &'a Sums)) {
         self.index.selectors(kin, |id| {
             let entry = self.entries.get(id);
             if let Some(entry) = entry.filter(|entry| entry.term.pods.concerns(kin, namespaces)) {
-                found(&entry.term, entry.key, &entry.sums);
+                found(entry.key, &entry.sums);
             }
         });
     }

@@ -153,10 +153,10 @@ impl Counts {
         sort: Sort,
         kin: &Kin,
         namespaces: &Namespaces,
-        mut found: impl FnMut(&'a Term, &'a Column, &'a Sums),
+        mut found: impl FnMut(&'a Column, &'a Sums),
     ) {
-        self.carried[sort as usize].about(kin, namespaces, |term, key, sums| {
-            found(term, self.topology.column(key), sums);
+        self.carried[sort as usize].about(kin, namespaces, |key, sums| {
+            found(self.topology.column(key), sums);
         });
     }
 }

@@ -23,12 +23,6 @@ impl Namespaces {
         self.0.get(name)
     }
 
-    /// Whether a selector picks the namespace. One that is not known is picked only with all others.
-    pub fn picks(&self, selector: &Selector, name: &str) -> bool {
-        let known = self.0.get(name);
-        known.map_or_else(|| selector.is_empty(), |labels| selector.matches(labels))
-    }
-
     /// The names of those that a selector picks.
     pub fn picked<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a str> {
         let picked = self.0.iter().filter(|(_, labels)| selector.matches(labels));

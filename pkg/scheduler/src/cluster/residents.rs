@@ -88,7 +88,7 @@ impl Residents {
                 picked(resident);
             }
         };
-        if first.of_namespaces.is_empty() {
+        if first.picks_everywhere() {
             let all: Vec<KinId> = self.all.keys().copied().collect();
             return all.into_iter().for_each(|id| look(&mut self.all, id));
         }

@@ -149,9 +149,15 @@ impl PodSelector {
         }
     }
 
+    /// It picks pods of every namespace: also where it asks for those that lack a label, since upstream looks at the selected
+    /// namespaces and then at one without labels.
+    pub fn picks_everywhere(&self) -> bool {
+        self.of_namespaces.matches(&NO_LABELS)
+    }
+
     /// Another label of a namespace may change whom it picks.
     pub fn goes_by_labels_of_namespaces(&self) -> bool {
-        self.of_namespaces != Selector::NOTHING && !self.of_namespaces.is_empty()
+        self.of_namespaces != Selector::NOTHING && !self.picks_everywhere()
     }
 
     fn names(&self, kin: &Kin) -> bool {
@@ -160,7 +166,12 @@ impl PodSelector {
 
     /// Whether a decision for a pod with this rule counts these pods.
     pub fn picks(&self, kin: &Kin, namespaces: &Namespaces) -> bool {
-        self.labels.matches(&kin.labels) && (self.names(kin) || namespaces.picks(&self.of_namespaces, &kin.namespace))
+        let selected = || {
+            namespaces
+                .labels(&kin.namespace)
+                .is_some_and(|labels| self.of_namespaces.matches(labels))
+        };
+        self.labels.matches(&kin.labels) && (self.names(kin) || self.picks_everywhere() || selected())
     }
 
     /// Whether the rule, of a pod on a node, is about these pods that come. A namespace that is not known has no labels then.
@@ -231,7 +242,14 @@ mod tests {
             (pods(&[], json!({"matchLabels": {"team": "x"}})), "dev", true, true),
             (pods(&[], json!({"matchLabels": {"team": "y"}})), "dev", false, false),
             (pods(&[], json!({})), "unknown", true, true),
-            (pods(&[], absent), "unknown", false, true),
+            (pods(&[], absent.clone()), "unknown", true, true),
+            (pods(&[], absent), "dev", true, false),
+            (
+                pods(&[], json!({"matchLabels": {"team": "x"}})),
+                "unknown",
+                false,
+                false,
+            ),
         ] {
             let kin = Kin::new(namespace, Labels::new());
             assert_eq!(rule.picks(&kin, &namespaces), picked, "{rule:?}");

@@ -41,6 +41,11 @@ impl Column {
         }
     }
 
+    /// The key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The node's domain, or [`NONE`].
     pub fn domain(&self, node: NodeId) -> DomainId {
         self.of.get(node as usize).copied().unwrap_or(NONE)

@@ -4,6 +4,7 @@
 mod allocation;
 mod balanced_allocation;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -15,6 +16,7 @@ mod unsupported;
 
 pub use balanced_allocation::BalancedAllocation;
 pub use image_locality::ImageLocality;
+pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;

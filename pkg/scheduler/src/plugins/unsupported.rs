@@ -31,25 +31,9 @@ impl Plugin for Unsupported {
     }
 }
 
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-
 type Row = (&'static str, fn(&PodSpec) -> bool);
 
-const ROWS: [Row; 6] = [
-    ("affinity.podAffinity", |spec| {
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.pod_affinity.as_ref());
-        affinity.is_some_and(|own| !none(&own.required_during_scheduling_ignored_during_execution))
-    }),
-    ("affinity.podAntiAffinity", |spec| {
-        let affinity = spec
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.pod_anti_affinity.as_ref());
-        affinity.is_some_and(|own| !none(&own.required_during_scheduling_ignored_during_execution))
-    }),
+const ROWS: [Row; 4] = [
     ("resourceClaims", |spec| !none(&spec.resource_claims)),
     ("volumes.persistentVolumeClaim", |spec| {
         let mut volumes = spec.volumes.iter().flatten();
@@ -66,17 +50,9 @@ fn none<T>(list: &Option<Vec<T>>) -> bool {
 
 /// The first field of the pod that no decision can weigh, by its path.
 pub fn field(pod: &Pod) -> Option<String> {
-    first(&ROWS, pod, REQUIRED)
-}
-
-fn first(rows: &[Row], pod: &Pod, affinity: &str) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let (field, _) = rows.iter().find(|(_, asks)| asks(spec))?;
-    let of_affinity = field.starts_with("affinity.");
-    Some(match of_affinity {
-        true => format!("spec.{field}.{affinity}"),
-        false => format!("spec.{field}"),
-    })
+    let (field, _) = ROWS.iter().find(|(_, asks)| asks(spec))?;
+    Some(format!("spec.{field}"))
 }
 
 #[cfg(test)]
@@ -89,16 +65,8 @@ mod tests {
     #[test]
     fn each_is_named_by_its_path() {
         let of = |spec: Value| field(&serde_json::from_value(json!({"spec": spec})).unwrap());
-        let terms = json!([{"topologyKey": "z"}]);
         let rows = [
-            (
-                json!({"containers": [], "affinity": {"podAffinity": {REQUIRED: []}}}),
-                None,
-            ),
-            (
-                json!({"containers": [], "affinity": {"podAntiAffinity": {REQUIRED: terms}}}),
-                Some("spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution"),
-            ),
+            (json!({"containers": [], "resourceClaims": []}), None),
             (
                 json!({"containers": [], "resourceClaims": [{"name": "c"}]}),
                 Some("spec.resourceClaims"),

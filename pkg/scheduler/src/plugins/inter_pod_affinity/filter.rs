@@ -1,0 +1,168 @@
+//! The terms that have to hold.
+
+use std::sync::Arc;
+
+use smallvec::{SmallVec, smallvec};
+
+use super::sums::{ByKey, OfKey};
+use super::{all_pick, terms};
+use crate::affinity::{PodTerms, Term};
+use crate::cluster::{Cluster, Counted, NONE, NodeInfo, Scope, Sort};
+use crate::framework::{Filter, Objection, Trial};
+use crate::pod::PodInfo;
+
+/// Numbers that a trial adds to those that are counted.
+type More = SmallVec<[i64; 2]>;
+
+/// See the module.
+pub struct Rules<'a> {
+    pod: &'a PodInfo,
+    cluster: &'a Cluster,
+    terms: &'a PodTerms,
+    /// The pods that all required terms are about, by the key of each.
+    required: SmallVec<[Counted<'a>; 2]>,
+    /// The pods that each term of anti-affinity is about.
+    anti: SmallVec<[Counted<'a>; 2]>,
+    /// The pods whose anti-affinity is about this one.
+    theirs: SmallVec<[OfKey<'a>; 2]>,
+    /// It is one of those that its required terms are about.
+    likes_itself: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// None: there are none.
+    pub fn new(pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Self> {
+        let (own, counts) = (terms(pod), cluster.counts());
+        let mut theirs = ByKey::default();
+        counts.about(Sort::Anti, &pod.kin, cluster.namespaces(), |column, sums| {
+            theirs.push(column, 1, sums);
+        });
+        let theirs = theirs.finish();
+        if theirs.is_empty() && own.required.is_empty() && own.anti.is_empty() {
+            return None;
+        }
+        let required = |term: &Arc<Term>| counts.tally(&own.required_pods, false, &Scope::of_key(&&*term.key));
+        let anti = |term: &Arc<Term>| {
+            let pods = std::slice::from_ref(&term.pods);
+            counts.tally(pods, false, &Scope::of_key(&&*term.key))
+        };
+        Some(Rules {
+            pod,
+            cluster,
+            terms: own,
+            required: own.required.iter().map(required).collect(),
+            anti: own.anti.iter().map(anti).collect(),
+            theirs,
+            likes_itself: all_pick(&own.required, &pod.kin, cluster),
+        })
+    }
+
+    /// With none of the pods that it has to be near anywhere, it may be the first of them; but a node has to have all keys.
+    fn near(&self, node: &NodeInfo, more: impl Fn(usize) -> i64) -> bool {
+        let all = || self.required.iter().enumerate();
+        let mut together = true;
+        for (at, counted) in all() {
+            let domain = counted.column.domain(node.id);
+            if domain == NONE {
+                return false;
+            }
+            together &= counted.tally.of(domain) + more(at) > 0;
+        }
+        let nobody = || all().all(|(at, counted)| counted.tally.total + more(at) == 0);
+        together || self.likes_itself && nobody()
+    }
+
+    fn away(&self, node: &NodeInfo, more: impl Fn(usize) -> i64) -> bool {
+        let mut all = self.anti.iter().enumerate();
+        all.all(|(at, counted)| {
+            let domain = counted.column.domain(node.id);
+            domain == NONE || counted.tally.of(domain) + more(at) <= 0
+        })
+    }
+}
+
+const NOT_NEAR: &str = "node(s) didn't match pod affinity rules";
+const NOT_AWAY: &str = "node(s) didn't match pod anti-affinity rules";
+const NOT_LIKED: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
+
+/// What is said of a node, as the first of these that does not hold says it.
+fn judged(near: bool, away: impl FnOnce() -> bool, liked: impl FnOnce() -> bool) -> Option<Objection> {
+    if !near {
+        Some(Objection::unresolvable(NOT_NEAR))
+    } else if !away() {
+        Some(Objection::new(NOT_AWAY))
+    } else {
+        (!liked()).then(|| Objection::new(NOT_LIKED))
+    }
+}
+
+impl Filter for Rules<'_> {
+    fn check(&self, node: &NodeInfo) -> Option<Objection> {
+        let liked = || self.theirs.iter().all(|own| own.of(node).unwrap_or(0) <= 0);
+        judged(self.near(node, |_| 0), || self.away(node, |_| 0), liked)
+    }
+
+    fn trial(&self) -> Option<Box<dyn Trial + '_>> {
+        Some(Box::new(OnTrial {
+            rules: self,
+            required: smallvec![0; self.required.len()],
+            anti: smallvec![0; self.anti.len()],
+            theirs: SmallVec::new(),
+        }))
+    }
+}
+
+struct OnTrial<'r, 'a> {
+    rules: &'r Rules<'a>,
+    /// Beside the rules'.
+    required: More,
+    anti: More,
+    /// By key.
+    theirs: SmallVec<[(Box<str>, i64); 2]>,
+}
+
+impl OnTrial<'_, '_> {
+    fn liked(&self, node: &NodeInfo) -> bool {
+        let counted = |key: &str| self.rules.theirs.iter().find(|own| own.key() == key);
+        let more = |key: &str| {
+            self.theirs
+                .iter()
+                .find(|(own, _)| **own == *key)
+                .map_or(0, |(_, more)| *more)
+        };
+        let mut known = self.rules.theirs.iter();
+        let mut others = self.theirs.iter().filter(|(key, _)| counted(key).is_none());
+        known.all(|own| own.of(node).is_none_or(|sum| sum + more(own.key()) <= 0))
+            && others.all(|(key, more)| node.label(key).is_none() || *more <= 0)
+    }
+}
+
+impl Trial for OnTrial<'_, '_> {
+    fn check(&self, node: &NodeInfo) -> Option<Objection> {
+        let near = self.rules.near(node, |at| self.required[at]);
+        judged(near, || self.rules.away(node, |at| self.anti[at]), || self.liked(node))
+    }
+
+    fn change(&mut self, pod: &PodInfo, node: &NodeInfo, by: i64) {
+        let (rules, namespaces) = (self.rules, self.rules.cluster.namespaces());
+        let has = |counted: &Counted<'_>| counted.column.domain(node.id) != NONE;
+        if all_pick(&rules.terms.required, &pod.kin, rules.cluster) {
+            let each = rules.required.iter().zip(&mut self.required);
+            each.filter(|(counted, _)| has(counted))
+                .for_each(|(_, more)| *more += by);
+        }
+        for ((term, counted), more) in rules.terms.anti.iter().zip(&rules.anti).zip(&mut self.anti) {
+            if has(counted) && term.pods.picks(&pod.kin, namespaces) {
+                *more += by;
+            }
+        }
+        for term in &terms(pod).anti {
+            if node.label(&term.key).is_some() && term.pods.concerns(&rules.pod.kin, namespaces) {
+                match self.theirs.iter_mut().find(|(key, _)| *key == term.key) {
+                    Some((_, more)) => *more += by,
+                    None => self.theirs.push((term.key.clone(), by)),
+                }
+            }
+        }
+    }
+}
