@@ -23,6 +23,7 @@ mod seen;
 mod servers;
 mod service_ranges;
 mod service_slices;
+pub mod storage;
 mod subscription;
 
 pub use api::{Answer, Api};

@@ -126,6 +126,22 @@ impl NodeTerms {
         }
     }
 
+    /// A label that every node that fits has, and the values of which it has one: by these few nodes are found among many.
+    pub fn pin(&self) -> Option<(&str, Vec<&str>)> {
+        let (first, others) = self.terms.as_ref()?.split_first()?;
+        let pins = first.lists().filter_map(|(key, values)| {
+            let mut all: Vec<&str> = values.iter().map(String::as_str).collect();
+            for term in others {
+                let (_, values) = term.lists().find(|(other, _)| *other == key)?;
+                all.extend(values.iter().map(String::as_str));
+            }
+            all.sort_unstable();
+            all.dedup();
+            Some((key, all))
+        });
+        pins.min_by_key(|(_, values)| values.len())
+    }
+
     /// Does the node fit?
     pub fn matches(&self, node: &str, labels: &Labels) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -160,6 +176,14 @@ impl Term {
                 None => own.collect(),
                 Some(common) => own.filter(|name| common.contains(name)).collect(),
             })
+        })
+    }
+
+    /// The labels of which it lists the values.
+    fn lists(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.labels.iter().filter_map(|label| match &label.test {
+            Test::In(values) => Some((label.key.as_str(), values.as_slice())),
+            _ => None,
         })
     }
 
@@ -244,6 +268,31 @@ mod tests {
             );
         }
         assert!(NodeTerms::of_selector(None).is_empty());
+    }
+
+    #[test]
+    fn a_pin_is_what_every_term_lists() {
+        let list = |key: &str, values: &[&str]| json!({"key": key, "operator": "In", "values": values});
+        let term = |all: &[Value]| json!({"matchExpressions": all});
+        let (zone, host) = (list("zone", &["a", "b"]), list("host", &["n"]));
+        let exists = json!({"key": "zone", "operator": "Exists"});
+        for (terms, expected) in [
+            (json!([]), None),
+            (json!([term(std::slice::from_ref(&exists))]), None),
+            (
+                json!([term(std::slice::from_ref(&zone))]),
+                Some(("zone", vec!["a", "b"])),
+            ),
+            (json!([term(&[zone.clone(), host.clone()])]), Some(("host", vec!["n"]))),
+            (
+                json!([term(&[zone.clone(), host]), term(&[list("zone", &["c", "b"])])]),
+                Some(("zone", vec!["a", "b", "c"])),
+            ),
+            (json!([term(&[zone]), term(&[exists])]), None),
+        ] {
+            let selector = serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap();
+            assert_eq!(NodeTerms::of_selector(Some(&selector)).pin(), expected, "{terms}");
+        }
     }
 
     #[test]

@@ -13,7 +13,10 @@ pub mod local_path;
 use std::fmt;
 
 use mk8s_api::meta as object;
-use mk8s_api::quantity::{self, Quantity};
+use mk8s_client::storage::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, CAPACITY, REQUEST, SELECTED_NODE, access_modes, attributes_class, class,
+    is_block, migrated_to, phase, size, volume_name, waits_for_consumer,
+};
 use mk8s_client::{Index, Informer, Raw};
 use serde_json::Value;
 
@@ -41,10 +44,6 @@ pub const CLASSES: Rest = Rest {
     plural: "storageclasses",
 };
 
-/// On a claim: both sides of the binding have been written once.
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// On a claim or a volume: the binder chose the other side, and may undo that.
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// On a volume: who made it, and so deletes it.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// On a claim or a volume of a plugin that was in the tree once: the driver that does its work now.
@@ -56,10 +55,6 @@ const PROVISIONERS: [&str; 2] = [
     "volume.kubernetes.io/storage-provisioner",
     "volume.beta.kubernetes.io/storage-provisioner",
 ];
-/// On a claim: the node that its first pod will run on, by the scheduler.
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// Where a class stood before there was a field.
-const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// On a class: claims that name none are of it.
 const DEFAULT_CLASS: [&str; 2] = [
     "storageclass.kubernetes.io/is-default-class",
@@ -68,40 +63,6 @@ const DEFAULT_CLASS: [&str; 2] = [
 
 /// What is provided in the tree begins with it, and is not looked for outside.
 const IN_TREE: &str = "kubernetes.io/";
-
-/// Plugins of the tree whose work a driver does now: upstream has taken them out.
-const MIGRATED: [(&str, &str); 7] = [
-    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
-    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
-    ("kubernetes.io/azure-file", "file.csi.azure.com"),
-    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
-    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
-    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
-    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
-];
-
-/// The driver that does a plugin's work.
-fn migrated_to(plugin: &str) -> Option<&'static str> {
-    MIGRATED
-        .iter()
-        .find(|(old, _)| *old == plugin)
-        .map(|(_, driver)| *driver)
-}
-
-/// The class of a claim or volume; none: it names none, which is not the class of no name.
-fn class(owner: &Raw) -> Option<&str> {
-    let annotated = meta::annotation(owner, CLASS_ANNOTATION);
-    annotated.or_else(|| object::str_at(&owner.value, &["spec", "storageClassName"]))
-}
-
-/// The volume that a claim names; empty: none.
-fn volume_name(claim: &Raw) -> &str {
-    object::string(&claim.value, &["spec", "volumeName"])
-}
-
-fn phase(owner: &Raw) -> &str {
-    object::string(&owner.value, &["status", "phase"])
-}
 
 fn has_annotation(owner: &Raw, key: &str) -> bool {
     meta::annotation(owner, key).is_some()
@@ -138,13 +99,6 @@ fn by_wanted_class(claims: &Informer<Raw>) -> Index<Raw> {
     })
 }
 
-/// A size, where there is one that reads.
-fn size(owner: &Raw, path: &[&str]) -> Option<Quantity> {
-    quantity::from_json(object::at(&owner.value, path)?).ok()
-}
-
-const CAPACITY: [&str; 3] = ["spec", "capacity", "storage"];
-const REQUEST: [&str; 4] = ["spec", "resources", "requests", "storage"];
 const HELD: [&str; 3] = ["status", "capacity", "storage"];
 
 /// The claim that a volume is for.
@@ -157,24 +111,6 @@ fn claim_of(volume: &Raw) -> Option<(Key, &str)> {
 /// Whether a volume is for a claim: by its name, and by its uid where it has one.
 fn is_for(volume: &Raw, claim: &Raw) -> bool {
     claim_of(volume).is_some_and(|(key, uid)| key == Key::of(claim) && (uid.is_empty() || uid == meta::uid(claim)))
-}
-
-/// The volume modes and access modes of a claim or volume.
-fn is_block(owner: &Raw) -> bool {
-    object::string(&owner.value, &["spec", "volumeMode"]) == "Block"
-}
-
-fn access_modes(owner: &Raw) -> impl Iterator<Item = &str> {
-    let modes = object::items(&owner.value, &["spec", "accessModes"]);
-    modes.iter().filter_map(Value::as_str)
-}
-
-fn attributes_class(owner: &Raw) -> &str {
-    object::string(&owner.value, &["spec", "volumeAttributesClassName"])
-}
-
-fn waits_for_consumer(class: &Raw) -> bool {
-    object::string(&class.value, &["volumeBindingMode"]) == "WaitForFirstConsumer"
 }
 
 /// The class of claims that name none: of several defaults the newest.
@@ -199,6 +135,7 @@ fn annotate(target: &mut Value, key: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mk8s_client::storage::CLASS_ANNOTATION;
     use serde_json::json;
 
     use super::*;
