@@ -12,6 +12,7 @@ pub mod cycle;
 pub mod framework;
 pub mod plugins;
 pub mod pod;
+pub mod pod_volumes;
 pub mod preemption;
 pub mod profile;
 pub mod queue;

@@ -8,6 +8,7 @@ use mk8s_client::{HostPort, NodeTerms, host_ports};
 
 use crate::affinity::PodTerms;
 use crate::cluster::{Kin, Kins};
+use crate::pod_volumes::PodVolumes;
 use crate::resources::{self, Resources};
 use crate::spread::Constraint;
 
@@ -35,6 +36,8 @@ pub struct PodInfo {
     pub ports: Box<[HostPort]>,
     /// Where it is to be beside others: also those that come later are kept away by it, or drawn.
     pub terms: Option<Arc<PodTerms>>,
+    /// What it mounts that is not any node's own; none: nothing.
+    pub volumes: Option<Box<PodVolumes>>,
     /// What concerns a pod only until it has its node.
     pub wishes: Option<Box<Wishes>>,
 }
@@ -98,6 +101,7 @@ impl PodInfo {
             nonzero: resources::nonzero_requests(pod),
             ports: spec.map(host_ports).unwrap_or_default().into(),
             terms: PodTerms::new(pod).map(|terms| kins.terms(terms)),
+            volumes: PodVolumes::new(pod),
             wishes: node_of(pod)
                 .is_none()
                 .then(|| spec.map(|spec| Box::new(Wishes::new(pod, spec))))

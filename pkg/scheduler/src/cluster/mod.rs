@@ -19,6 +19,8 @@ mod selector;
 mod slots;
 mod tally;
 mod topology;
+mod storage;
+mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -38,6 +40,11 @@ pub use rosters::{Scope, repels};
 pub use selector::{PodSelector, Selector};
 pub use tally::{Sums, Tally};
 pub use topology::{Column, DomainId, NONE};
+pub use volumes::migrated::{self, Migrated};
+pub use volumes::{
+    Attached, Capacity, Claim, ClaimRef, Class, Counted, CsiNode, Decided, Ended, Part, Pinned, Shelf, Source, Volume,
+    Volumes, key,
+};
 
 use crate::pod::PodInfo;
 
@@ -63,6 +70,7 @@ pub struct Cluster {
     pub groups: Groups,
     namespaces: Namespaces,
     counts: Counts,
+    pub volumes: Volumes,
     images: Images,
 }
 
@@ -143,7 +151,13 @@ impl Cluster {
         info.tainted = !facts.taints.is_empty() || facts.unschedulable;
         let before = std::mem::replace(&mut info.facts, facts);
         self.images.forget(&before.images);
-        std::mem::replace(&mut info.exists, true).then_some(before)
+        let before = std::mem::replace(&mut info.exists, true).then_some(before);
+        let moved = before.as_ref().is_none_or(|before| before.labels != info.facts.labels);
+        if moved {
+            let name = info.name.clone();
+            self.look_at_bindings_at(&name);
+        }
+        before
     }
 
     /// A node went; what it was. Its pods are still known, should it come back.
@@ -156,6 +170,7 @@ impl Cluster {
         self.images.forget(&facts.images);
         self.reordered = true;
         self.drop_if_unused(id);
+        self.look_at_bindings_at(name);
         existed.then_some(facts)
     }
 
@@ -175,11 +190,14 @@ impl Cluster {
 
     /// A pod is on a node, seen or assumed; one that was assumed elsewhere moves. What was known of it before.
     pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<Arc<PodInfo>> {
-        let before = self.remove(&pod.uid);
+        let before = self.take_off(&pod.uid);
         let id = self.id(node);
         self.places.insert(pod.uid.clone(), id);
         if self.nodes[id as usize].exists {
             self.counts.came(&pod, id, &self.nodes, &self.namespaces);
+        }
+        if let Some(volumes) = &pod.volumes {
+            self.volumes.came(volumes, id);
         }
         self.nodes[id as usize].add(pod);
         before
@@ -187,11 +205,22 @@ impl Cluster {
 
     /// A pod ended or its binding failed; what was known of it, if it was on a node.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let pod = self.take_off(uid)?;
+        if pod.volumes.is_some() {
+            self.volumes.pod_gone(&pod);
+        }
+        Some(pod)
+    }
+
+    fn take_off(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let id = self.places.remove(uid)?;
         let info = &mut self.nodes[id as usize];
         let pod = info.remove(uid);
         if let Some(pod) = pod.as_ref().filter(|_| info.exists) {
             self.counts.went(pod, id);
+        }
+        if let Some(volumes) = pod.as_ref().and_then(|pod| pod.volumes.as_ref()) {
+            self.volumes.left(volumes, id);
         }
         self.drop_if_unused(id);
         pod
@@ -213,9 +242,11 @@ impl Cluster {
         let name: Arc<str> = name.into();
         self.nodes[id as usize] = NodeInfo {
             id,
+            csi: self.volumes.csi_node(&name).cloned(),
             name: name.clone(),
             ..NodeInfo::default()
         };
+        self.volumes.node_appeared(id);
         self.ids.insert(name, id);
         id
     }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use mk8s_client::{HostPort, NodeTerms};
 
 use super::images::ImageId;
+use super::volumes::{Attached, CsiNode};
 use crate::pod::PodInfo;
 use crate::resources::{self, Resources};
 
@@ -61,6 +62,10 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     /// Host ports in use.
     pub ports: Vec<HostPort>,
+    /// The drivers of volumes that it has; none: it does not say.
+    pub csi: Option<Arc<CsiNode>>,
+    /// The drivers' volumes that are there, as of the last [`super::Cluster::count_attached`].
+    pub attached: Arc<Attached>,
 }
 
 impl NodeInfo {

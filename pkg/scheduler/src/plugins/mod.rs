@@ -12,6 +12,8 @@ mod node_resources_fit;
 mod node_unschedulable;
 mod pod_topology_spread;
 mod taint_toleration;
+#[cfg(test)]
+pub mod testing;
 mod unsupported;
 
 pub use balanced_allocation::BalancedAllocation;
