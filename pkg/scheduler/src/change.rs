@@ -1,7 +1,7 @@
 //! What happened in the cluster, as far as it may make a waiting pod schedulable. Each plugin says of a change whether it helps a pod
 //! that it refused (upstream's queueing hints).
 
-use crate::cluster::{Facts, NodeInfo};
+use crate::cluster::{Capacity, Claim, Class, CsiNode, Facts, NodeInfo, Volume};
 use crate::pod::PodInfo;
 
 /// The kinds of changes, as bits.
@@ -17,7 +17,21 @@ pub enum Kind {
     PodGone = 32,
     /// A pod on a node has other labels, or asks for less.
     PodChanged = 64,
-    NodeGone = 128,
+    ClaimAdded = 1 << 7,
+    ClaimChanged = 1 << 8,
+    VolumeAdded = 1 << 9,
+    VolumeChanged = 1 << 10,
+    ClassAdded = 1 << 11,
+    ClassChanged = 1 << 12,
+    CsiNodeAdded = 1 << 13,
+    CsiNodeChanged = 1 << 14,
+    /// A driver's room is looked at no more.
+    RoomIgnored = 1 << 15,
+    RoomAdded = 1 << 16,
+    RoomChanged = 1 << 17,
+    /// A volume is attached to a node no more.
+    Detached = 1 << 18,
+    NodeGone = 1 << 19,
 }
 
 /// A change.
@@ -35,6 +49,33 @@ pub enum Change<'a> {
     PodGone(&'a PodInfo),
     /// See [`Kind::PodChanged`].
     PodChanged { before: &'a PodInfo, now: &'a PodInfo },
+    /// A claim came (`before` is none) or changed; `key` is `namespace/name`.
+    Claim {
+        key: &'a str,
+        before: Option<&'a Claim>,
+        now: &'a Claim,
+    },
+    /// A PersistentVolume came or changed.
+    Volume {
+        before: Option<&'a Volume>,
+        now: &'a Volume,
+    },
+    /// A StorageClass came or changed.
+    Class { before: Option<&'a Class>, now: &'a Class },
+    /// A node's drivers came or changed.
+    CsiNode {
+        before: Option<&'a CsiNode>,
+        now: &'a CsiNode,
+    },
+    /// See [`Kind::RoomIgnored`]: the driver's name.
+    RoomIgnored(&'a str),
+    /// Room for a driver's volumes came or changed.
+    Room {
+        before: Option<&'a Capacity>,
+        now: &'a Capacity,
+    },
+    /// See [`Kind::Detached`]: the driver's name.
+    Detached(&'a str),
 }
 
 impl Change<'_> {
@@ -50,7 +91,21 @@ impl Change<'_> {
             Change::PodPlaced(_) => Kind::PodPlaced as u32,
             Change::PodGone(_) => Kind::PodGone as u32,
             Change::PodChanged { .. } => Kind::PodChanged as u32,
+            Change::Claim { before, .. } => of(before, Kind::ClaimAdded, Kind::ClaimChanged),
+            Change::Volume { before, .. } => of(before, Kind::VolumeAdded, Kind::VolumeChanged),
+            Change::Class { before, .. } => of(before, Kind::ClassAdded, Kind::ClassChanged),
+            Change::CsiNode { before, .. } => of(before, Kind::CsiNodeAdded, Kind::CsiNodeChanged),
+            Change::RoomIgnored(_) => Kind::RoomIgnored as u32,
+            Change::Room { before, .. } => of(before, Kind::RoomAdded, Kind::RoomChanged),
+            Change::Detached(_) => Kind::Detached as u32,
         }
+    }
+}
+
+fn of<T>(before: &Option<T>, added: Kind, changed: Kind) -> u32 {
+    match before {
+        None => added as u32,
+        Some(_) => changed as u32,
     }
 }
 

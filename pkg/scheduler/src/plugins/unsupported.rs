@@ -33,15 +33,8 @@ impl Plugin for Unsupported {
 
 type Row = (&'static str, fn(&PodSpec) -> bool);
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 1] = [
     ("resourceClaims", |spec| !none(&spec.resource_claims)),
-    ("volumes.persistentVolumeClaim", |spec| {
-        let mut volumes = spec.volumes.iter().flatten();
-        volumes.any(|volume| volume.persistent_volume_claim.is_some())
-    }),
-    ("volumes.ephemeral", |spec| {
-        spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some())
-    }),
 ];
 
 fn none<T>(list: &Option<Vec<T>>) -> bool {
@@ -70,10 +63,6 @@ mod tests {
             (
                 json!({"containers": [], "resourceClaims": [{"name": "c"}]}),
                 Some("spec.resourceClaims"),
-            ),
-            (
-                json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
-                Some("spec.volumes.persistentVolumeClaim"),
             ),
         ];
         for (spec, expected) in rows {

@@ -5,10 +5,22 @@ use futures::future::{BoxFuture, select_all};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use mk8s_client::{Event, Informers, Kind, Subscription};
+use mk8s_client::{Event, Informer, Informers, Kind, Raw, Subscription};
 
 use super::Scheduler;
 use crate::cluster::Selector;
+
+/// Group, kind and plural.
+type Names = (&'static str, &'static str, &'static str);
+
+const STORAGE: &str = "storage.k8s.io";
+const CLASSES: Names = (STORAGE, "StorageClass", "storageclasses");
+const DRIVERS: Names = (STORAGE, "CSIDriver", "csidrivers");
+const CSI_NODES: Names = (STORAGE, "CSINode", "csinodes");
+const ROOM: Names = (STORAGE, "CSIStorageCapacity", "csistoragecapacities");
+const ATTACHMENTS: Names = (STORAGE, "VolumeAttachment", "volumeattachments");
+const VOLUMES: Names = ("", "PersistentVolume", "persistentvolumes");
+const CLAIMS: Names = ("", "PersistentVolumeClaim", "persistentvolumeclaims");
 
 /// One kind of objects, whichever it is.
 trait Feed: Send {
@@ -48,7 +60,19 @@ impl<K: Kind> Feed for Of<K> {
 pub struct Feeds(Vec<Box<dyn Feed>>);
 
 async fn feed<K: Kind>(informers: &Informers, told: fn(&mut Scheduler, Event<K>)) -> Box<dyn Feed> {
-    let informer = informers.of::<K>();
+    subscribed(informers.of::<K>(), told).await
+}
+
+/// Of storage, which is read in part: the informers that its controllers have.
+async fn storage(
+    informers: &Informers,
+    (group, kind, plural): Names,
+    told: fn(&mut Scheduler, Event<Raw>),
+) -> Box<dyn Feed> {
+    subscribed(Raw::informer(informers, group, kind, plural), told).await
+}
+
+async fn subscribed<K: Kind>(informer: Informer<K>, told: fn(&mut Scheduler, Event<K>)) -> Box<dyn Feed> {
     informer.wait_synced().await;
     Box::new(Of {
         changes: informer.subscribe(),
@@ -68,6 +92,13 @@ impl Feeds {
             feed::<ReplicaSet>(informers, |state, event| owner(state, &event, of_replica_set)).await,
             feed::<StatefulSet>(informers, |state, event| owner(state, &event, of_stateful_set)).await,
             feed::<PodDisruptionBudget>(informers, Scheduler::budget_event).await,
+            storage(informers, CLASSES, Scheduler::class_event).await,
+            storage(informers, DRIVERS, Scheduler::csi_driver_event).await,
+            storage(informers, CSI_NODES, Scheduler::csi_node_event).await,
+            storage(informers, ROOM, Scheduler::room_event).await,
+            storage(informers, VOLUMES, Scheduler::volume_event).await,
+            storage(informers, ATTACHMENTS, Scheduler::attachment_event).await,
+            storage(informers, CLAIMS, Scheduler::claim_event).await,
             feed::<Pod>(informers, Scheduler::pod_event).await,
         ])
     }

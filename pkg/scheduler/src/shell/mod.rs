@@ -5,6 +5,7 @@ mod events;
 mod evictions;
 mod feeds;
 mod reports;
+mod storage;
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -143,7 +144,8 @@ impl Scheduler {
     }
 
     fn may_decide(&self) -> bool {
-        self.queue.has_next() && self.bindings.len() < BINDINGS
+        // Those that wait for others to bind or make their volumes may take long.
+        self.queue.has_next() && self.bindings.len() < BINDINGS + self.cluster.volumes.waiting()
     }
 
     /// Waits for what is under way, and what follows from it.

@@ -1,0 +1,267 @@
+//! A node takes only so many volumes of a driver.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::change::{Change, Kind};
+use crate::cluster::{Attached, Cluster, Counted, NodeInfo, Volumes};
+use crate::framework::{Filter, Objection, Plugin, PreFilter, Trial};
+use crate::pod::PodInfo;
+
+/// Upstream's NodeVolumeLimits.
+pub struct NodeVolumeLimits;
+
+struct New<'a> {
+    volumes: &'a Volumes,
+    /// What the pod would have attached.
+    asked: SmallVec<[Counted<'a>; 4]>,
+}
+
+impl New<'_> {
+    fn objection(&self, node: &NodeInfo, attached: &Attached) -> Option<Objection> {
+        let csi = node.csi.as_deref()?;
+        let exceeds = |asked: &Counted<'_>| {
+            let limit = csi.limit(asked.driver)?;
+            let others = self.asked.iter().filter(|other| other.driver == asked.driver);
+            let new = others.filter(|other| other.counts(Some(csi)) && !attached.uses(other));
+            let new = i64::try_from(new.count()).unwrap_or(i64::MAX);
+            (new > 0 && attached.count(asked.driver) + new > limit).then_some(())
+        };
+        let exceeded = self.asked.iter().find_map(exceeds);
+        exceeded.map(|()| Objection::new("node(s) exceed max volume count"))
+    }
+}
+
+impl Filter for New<'_> {
+    fn check(&self, node: &NodeInfo) -> Option<Objection> {
+        self.objection(node, &node.attached)
+    }
+
+    fn trial(&self) -> Option<Box<dyn Trial + '_>> {
+        Some(Box::new(Tried {
+            new: self,
+            attached: None,
+        }))
+    }
+}
+
+/// With those who come and go in the trial.
+struct Tried<'t, 'a> {
+    new: &'t New<'a>,
+    /// None: as at the node.
+    attached: Option<Arc<Attached>>,
+}
+
+impl Trial for Tried<'_, '_> {
+    fn check(&self, node: &NodeInfo) -> Option<Objection> {
+        let attached = self.attached.as_ref().unwrap_or(&node.attached);
+        self.new.objection(node, attached)
+    }
+
+    fn change(&mut self, pod: &PodInfo, node: &NodeInfo, _: i64) {
+        if pod.volumes.is_some() {
+            self.attached = Some(Arc::new(self.new.volumes.attached(node)));
+        }
+    }
+}
+
+impl Plugin for NodeVolumeLimits {
+    fn name(&self) -> &'static str {
+        "NodeVolumeLimits"
+    }
+
+    fn prepare(&self, pod: &PodInfo, cluster: &mut Cluster) {
+        if pod.volumes.is_some() {
+            cluster.count_attached();
+        }
+    }
+
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Cluster) -> PreFilter<'a> {
+        let Some(pod) = &pod.volumes else {
+            return PreFilter::Skip;
+        };
+        // Of claims that are missing VolumeBinding tells.
+        let asked = cluster.volumes.counted_of(pod);
+        if asked.is_empty() {
+            return PreFilter::Skip;
+        }
+        let volumes = &cluster.volumes;
+        PreFilter::Check(Box::new(New { volumes, asked }))
+    }
+
+    fn wakes_on(&self) -> u32 {
+        Kind::CsiNodeAdded as u32
+            | Kind::CsiNodeChanged as u32
+            | Kind::PodGone as u32
+            | Kind::ClaimAdded as u32
+            | Kind::Detached as u32
+    }
+
+    fn helps(&self, pod: &PodInfo, change: &Change<'_>, _: &Cluster) -> bool {
+        let Some(volumes) = &pod.volumes else { return false };
+        match change {
+            Change::CsiNode { before, now } => before.is_none_or(|before| now.takes_more(before)),
+            Change::PodGone(gone) => gone
+                .volumes
+                .as_ref()
+                .is_some_and(|gone| !gone.claims.is_empty() || !gone.migrated.is_empty()),
+            Change::Claim { key, .. } => volumes.uses(key),
+            Change::Detached(driver) => {
+                let mut migrated = volumes.migrated.iter();
+                volumes.claims.iter().any(|own| !own.ephemeral) || migrated.any(|own| own.driver() == *driver)
+            }
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plugins::testing::{World, merged, of_claim};
+
+    const FULL: &str = "1 node(s) exceed max volume count";
+    const EBS: &str = "ebs.csi.aws.com";
+
+    fn csi(handle: &str) -> Value {
+        json!({"spec": {"csi": {"driver": "d", "volumeHandle": handle}}})
+    }
+
+    fn disk(id: &str) -> Value {
+        json!({"awsElasticBlockStore": {"volumeID": id}})
+    }
+
+    /// Volumes `x`, `y`, `also-x` and `ebs` with bound claims of the same names, and claims `new` and `old` that wait for theirs; a pod
+    /// on the node uses what it is given.
+    fn world(limits: &[(&str, i64)], used: &[Value]) -> World {
+        let mut world = World::new(&["n"]);
+        world.drivers("n", limits, &json!({}));
+        for (name, volume) in [("x", csi("x")), ("y", csi("y")), ("also-x", csi("x"))] {
+            world.volume(name, &volume);
+        }
+        world.volume(
+            "ebs",
+            &merged(json!({"spec": {}}), &json!({"spec": disk("aws://z/vol-1")})),
+        );
+        for name in ["x", "y", "also-x", "ebs"] {
+            world.bound(name, name, &json!({}));
+        }
+        world.class("c", &json!({}));
+        world.class("ebs", &json!({"provisioner": "kubernetes.io/aws-ebs"}));
+        world.claim("new", &json!({}));
+        world.claim("old", &json!({"spec": {"storageClassName": "ebs"}}));
+        let user = world.pod("u", &json!(used));
+        world.place(&user, "n");
+        world
+    }
+
+    #[test]
+    fn each_volume_counts_once_and_so_many_fit() {
+        let (x, y, also_x, ebs) = (of_claim("x"), of_claim("y"), of_claim("also-x"), of_claim("ebs"));
+        let (new, old) = (of_claim("new"), of_claim("old"));
+        for (limits, used, asked, expected) in [
+            (&[("d", 1)][..], vec![], vec![x.clone()], None),
+            (&[("d", 1)], vec![x.clone()], vec![y.clone()], Some(FULL)),
+            (&[("d", 2)], vec![x.clone()], vec![y.clone()], None),
+            (&[("other", 1)], vec![x.clone()], vec![y.clone()], None),
+            (&[("d", 1)], vec![x.clone()], vec![also_x.clone()], None),
+            (&[("d", 1)], vec![], vec![x.clone(), also_x], None),
+            (&[("d", 1)], vec![], vec![x.clone(), y.clone()], Some(FULL)),
+            (&[("d", 1)], vec![x.clone()], vec![new.clone()], Some(FULL)),
+            (&[("d", 1)], vec![new.clone()], vec![new.clone()], None),
+            (&[("d", 1)], vec![new], vec![x], Some(FULL)),
+            // What plugins of the tree had.
+            (&[(EBS, 1)], vec![ebs.clone()], vec![disk("vol-1")], None),
+            (&[(EBS, 1)], vec![disk("vol-2")], vec![ebs.clone()], Some(FULL)),
+            (&[(EBS, 1)], vec![ebs], vec![old], Some(FULL)),
+        ] {
+            let mut world = world(limits, &used);
+            let pod = world.pod("p", &json!(asked));
+            assert_eq!(world.decide(&pod).err().as_deref(), expected, "{used:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_attached_counts_and_what_changes_is_counted_anew() {
+        let mut world = world(&[("d", 2)], &[of_claim("x")]);
+        let pod = world.pod_with("p", &["y"]);
+        let attached = |world: &mut World, name: &str, volume: &str| {
+            let spec = json!({"nodeName": "n", "attacher": "d", "source": {"persistentVolumeName": volume}});
+            let raw = world.raw(json!({"metadata": {"name": name}, "spec": spec}), &json!({}));
+            world.cluster.volumes.set_attachment(&raw);
+            raw
+        };
+        attached(&mut world, "a", "x");
+        assert!(world.decide(&pod).is_ok(), "its pod is counted");
+        let late = attached(&mut world, "b", "z");
+        assert!(world.decide(&pod).is_ok(), "nobody knows the volume");
+        world.volume("z", &csi("z"));
+        assert_eq!(world.decide(&pod).unwrap_err(), FULL);
+        world.cluster.volumes.remove_attachment(&late);
+        assert!(world.decide(&pod).is_ok());
+        world.drivers("n", &[("d", 1)], &json!({}));
+        assert_eq!(world.decide(&pod).unwrap_err(), FULL);
+        // The claim of the pod that is there gets the same volume.
+        world.bound("x", "y", &json!({}));
+        world
+            .cluster
+            .volumes
+            .remove_attachment(&attached(&mut World::default(), "a", "x"));
+        assert!(world.decide(&pod).is_ok());
+        world.bound("x", "x", &json!({}));
+        assert_eq!(world.decide(&pod).unwrap_err(), FULL);
+        world.cluster.remove("u");
+        assert!(world.decide(&pod).is_ok());
+    }
+
+    #[test]
+    fn a_trial_frees_what_its_pods_use() {
+        let mut world = world(&[("d", 1)], &[of_claim("x")]);
+        let pod = world.pod_with("p", &["y"]);
+        assert_eq!(world.decide(&pod).unwrap_err(), FULL);
+        let user = world.cluster.find("n").unwrap().pods[0].clone();
+        let PreFilter::Check(filter) = NodeVolumeLimits.pre_filter(&pod, &world.cluster) else {
+            panic!("nothing to check");
+        };
+        let mut node = world.cluster.find("n").unwrap().clone();
+        let mut trial = filter.trial().unwrap();
+        assert!(trial.check(&node).is_some());
+        node.remove(&user.uid);
+        trial.change(&user, &node, -1);
+        assert!(trial.check(&node).is_none());
+        node.add(user.clone());
+        trial.change(&user, &node, 1);
+        assert!(trial.check(&node).is_some());
+    }
+
+    #[test]
+    fn what_may_make_room_is_worth_another_try() {
+        let mut world = world(&[], &[]);
+        let [plain, claims, disks] =
+            [json!([]), json!([of_claim("x")]), json!([disk("e")])].map(|volumes| world.pod("p", &volumes));
+        let now = world.cluster.volumes.claim("d/x").unwrap();
+        let claim = |key| Change::Claim { key, before: None, now };
+        for (pod, change, expected) in [
+            (&claims, Change::PodGone(&plain), false),
+            (&claims, Change::PodGone(&claims), true),
+            (&claims, Change::PodGone(&disks), true),
+            (&claims, claim("d/x"), true),
+            (&claims, claim("d/y"), false),
+            (&claims, Change::Detached("d"), true),
+            (&disks, Change::Detached("d"), false),
+            (&disks, Change::Detached(EBS), true),
+        ] {
+            let kinds = change.kinds();
+            assert_eq!(
+                NodeVolumeLimits.helps(pod, &change, &world.cluster),
+                expected,
+                "{kinds}"
+            );
+            assert!(NodeVolumeLimits.wakes_on() & kinds != 0, "{kinds}");
+        }
+    }
+}
