@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, holds};
 
 /// What the tests ask of storage.
-struct Storage {
-    cluster: Cluster,
-    claims: Api<PersistentVolumeClaim>,
-    volumes: Api<PersistentVolume>,
+pub struct Storage {
+    pub cluster: Cluster,
+    pub claims: Api<PersistentVolumeClaim>,
+    pub volumes: Api<PersistentVolume>,
     classes: Api<StorageClass>,
 }
 
-async fn create<K: Clone + Debug + Serialize + DeserializeOwned>(api: &Api<K>, object: Value) -> K {
+pub async fn create<K: Clone + Debug + Serialize + DeserializeOwned>(api: &Api<K>, object: Value) -> K {
     let object: K = serde_json::from_value(object).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap()
 }
 
 impl Storage {
-    async fn start() -> Storage {
+    pub async fn start() -> Storage {
         let cluster = Cluster::start().await;
         Storage {
             claims: cluster.api("default"),
@@ -36,27 +36,27 @@ impl Storage {
         }
     }
 
-    async fn claim(&self, name: &str, spec: Value) -> PersistentVolumeClaim {
+    pub async fn claim(&self, name: &str, spec: Value) -> PersistentVolumeClaim {
         let mut all = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""});
         mk8s_api::patch::merge(&mut all, &spec).unwrap();
         create(&self.claims, json!({"metadata": {"name": name}, "spec": all})).await
     }
 
-    async fn volume(&self, name: &str, size: &str, spec: Value) -> PersistentVolume {
+    pub async fn volume(&self, name: &str, size: &str, spec: Value) -> PersistentVolume {
         let mut all =
             json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": size}, "hostPath": {"path": "/tmp/v"}});
         mk8s_api::patch::merge(&mut all, &spec).unwrap();
         create(&self.volumes, json!({"metadata": {"name": name}, "spec": all})).await
     }
 
-    async fn class(&self, name: &str, more: Value) -> StorageClass {
+    pub async fn class(&self, name: &str, more: Value) -> StorageClass {
         let mut class = json!({"metadata": {"name": name}, "provisioner": "example.org/disk"});
         mk8s_api::patch::merge(&mut class, &more).unwrap();
         create(&self.classes, class).await
     }
 
     /// The claim is in this phase, with this volume; empty: none.
-    async fn claim_is(&self, name: &str, phase: &str, volume: &str) {
+    pub async fn claim_is(&self, name: &str, phase: &str, volume: &str) {
         let what = format!("claim {name} is {phase} with {volume:?}");
         let asked = || async {
             let claim = self.claims.get(name).await.unwrap();
@@ -72,7 +72,7 @@ impl Storage {
         self.cluster.until(&what, asked).await;
     }
 
-    async fn volume_is(&self, name: &str, phase: &str) {
+    pub async fn volume_is(&self, name: &str, phase: &str) {
         let asked = || async {
             let volume = self.volumes.get(name).await.unwrap();
             let is = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase);
@@ -371,7 +371,8 @@ async fn local_volumes_are_made_where_the_pod_will_be() {
             "waiting for first consumer to be created before binding",
         )
         .await;
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+    // The test is its scheduler.
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}], "schedulerName": "test",
         "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
     create(&cluster.api::<Pod>("default"), pod).await;
     storage
