@@ -37,6 +37,12 @@ pub(crate) enum What {
         list: ListType,
     },
     Map(Arc<Decl>),
+    /// A map that has an empty map wherever it has nothing: what a device has, by domain.
+    ByDomain(Arc<Decl>),
+    /// A device's attribute: an object whose one field says of which type it is.
+    Attribute,
+    /// A text that is a quantity.
+    Quantity,
     Object(Object),
     /// JSON without a schema: what it says itself.
     Raw,
@@ -81,6 +87,20 @@ pub(crate) struct Field {
 }
 
 impl Object {
+    /// An object of these properties, by their names in expressions.
+    pub(crate) fn structured<const N: usize>(mut properties: [(&str, Arc<Decl>); N]) -> Object {
+        properties.sort_by(|a, b| a.0.cmp(b.0));
+        let field = |(name, decl): (&str, Arc<Decl>)| Field {
+            name: Some(name.into()),
+            property: name.into(),
+            decl,
+        };
+        Object {
+            fields: properties.map(field).into(),
+            structured: true,
+        }
+    }
+
     /// The field that expressions call so.
     pub(crate) fn field(&self, name: &str) -> Option<&Field> {
         let named = |field: &Field| field.name.as_deref().cmp(&Some(name));
@@ -161,6 +181,32 @@ impl Decl {
         })
     }
 
+    /// The declaration of what no schema describes. A text's size is in bytes, a map's in entries.
+    pub(crate) fn of(what: What, max_size: u64) -> Arc<Decl> {
+        let (min_serialized, schema_type) = match &what {
+            What::String | What::Quantity => (2, "string"),
+            What::Map(_) | What::ByDomain(_) | What::Object(_) => (2, "object"),
+            _ => (1, ""),
+        };
+        Arc::new(Decl {
+            what,
+            nullable: false,
+            max_size,
+            min_serialized,
+            schema_type: schema_type.into(),
+        })
+    }
+
+    /// Whether it is a map of what a device has: optionals hold it as it is.
+    pub(crate) fn is_of_device(&self) -> bool {
+        let of_one = |decl: &Decl| matches!(decl.what, What::Attribute | What::Quantity);
+        match &self.what {
+            What::ByDomain(_) => true,
+            What::Map(values) => of_one(values),
+            _ => false,
+        }
+    }
+
     /// How many of such values a request can hold at most.
     pub fn max_cardinality(&self) -> u64 {
         (LARGEST_REQUEST / (self.min_serialized + 1)) as u64
@@ -176,9 +222,12 @@ impl Decl {
             What::Bytes => Type::Bytes,
             What::Duration => Type::Duration,
             What::Date | What::DateTime => Type::Timestamp,
-            What::IntOrString | What::Raw => Type::Dyn,
+            What::IntOrString | What::Attribute | What::Raw => Type::Dyn,
+            What::Quantity => Type::Named("kubernetes.Quantity".into()),
             What::List { items, .. } => Type::list(items.type_named(&format!("{name}.@idx"))?),
-            What::Map(values) => Type::map(Type::String, values.type_named(&format!("{name}.@elem"))?),
+            What::Map(values) | What::ByDomain(values) => {
+                Type::map(Type::String, values.type_named(&format!("{name}.@elem"))?)
+            }
             What::Object(_) => Type::Object(name.into(), self.clone()),
             What::Unknown | What::Invalid => return None,
         })
@@ -196,7 +245,7 @@ impl Decl {
     /// Whether expressions can speak of it.
     pub fn is_typed(&self) -> bool {
         match &self.what {
-            What::List { items: inner, .. } | What::Map(inner) => inner.is_typed(),
+            What::List { items: inner, .. } | What::Map(inner) | What::ByDomain(inner) => inner.is_typed(),
             What::Unknown | What::Invalid => false,
             _ => true,
         }
@@ -205,7 +254,7 @@ impl Decl {
     /// The declaration of a list's items or a map's values.
     pub(crate) fn element(&self) -> Option<&Arc<Decl>> {
         match &self.what {
-            What::List { items: inner, .. } | What::Map(inner) => Some(inner),
+            What::List { items: inner, .. } | What::Map(inner) | What::ByDomain(inner) => Some(inner),
             _ => None,
         }
     }

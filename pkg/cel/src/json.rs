@@ -4,6 +4,7 @@ use base64::Engine as _;
 use serde_json::{Map as Object, Value as Json};
 
 use crate::decl::{Decl, RAW, What};
+use crate::device;
 use crate::library::time::{self, Time};
 use crate::names;
 use crate::value::{Failure, Items, List, Map, Outcome, Text, Value};
@@ -25,7 +26,7 @@ pub(crate) fn read<'a>(json: &'a Json, decl: &'a Decl) -> Outcome<'a> {
                 "invalid data, expected XIntOrString value to be either a string or integer",
             )),
         },
-        What::Map(_) | What::Object(_) => match json {
+        What::Map(_) | What::ByDomain(_) | What::Object(_) => match json {
             Json::Object(object) => Ok(Value::Map(Map::Json(object, decl))),
             _ => Err(Failure::new(
                 "invalid data, expected a map for the provided schema with type=object",
@@ -47,6 +48,8 @@ pub(crate) fn read<'a>(json: &'a Json, decl: &'a Decl) -> Outcome<'a> {
         What::Double => json.as_f64().map(Value::Double).ok_or_else(|| unfit("float", json)),
         What::Int => json.as_i64().map(Value::Int).ok_or_else(|| unfit("int", json)),
         What::Bool => json.as_bool().map(Value::Bool).ok_or_else(|| unfit("bool", json)),
+        What::Quantity => device::quantity(json),
+        What::Attribute => device::attribute(json),
         What::Unknown => Ok(Value::Unknown(json)),
         What::Raw => Ok(raw(json)),
         What::Invalid if &*decl.schema_type == "array" => Err(Failure::new(
@@ -80,7 +83,7 @@ fn raw(json: &Json) -> Value<'_> {
 /// A value as an optional holds it: without what a schema says of it.
 pub(crate) fn plain(value: Value<'_>) -> Value<'_> {
     match value {
-        Value::Map(Map::Json(object, _)) => Value::Map(Map::Json(object, &RAW)),
+        Value::Map(Map::Json(object, decl)) if !decl.is_of_device() => Value::Map(Map::Json(object, &RAW)),
         Value::List(List {
             items: Items::Json(items, _),
             ..
@@ -144,7 +147,7 @@ fn string<'a>(text: &'a str, what: &What) -> Outcome<'a> {
 /// The declaration of a property of an object or a map.
 fn declared<'a>(decl: &'a Decl, property: &str) -> Option<&'a Decl> {
     match &decl.what {
-        What::Map(values) => Some(values),
+        What::Map(values) | What::ByDomain(values) => Some(values),
         What::Raw => Some(decl),
         What::Object(object) => object.property(property).map(|field| &*field.decl),
         _ => None,
@@ -178,7 +181,7 @@ pub(crate) fn property<'a>(
         Some(value) if !(structured && value.is_null()) => {
             declared(decl, property).map(|decl| read(value, decl)).transpose()
         }
-        _ => Ok(None),
+        _ => Ok(device::default(decl)),
     }
 }
 

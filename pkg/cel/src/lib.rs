@@ -11,6 +11,7 @@
 mod ast;
 mod check;
 mod decl;
+mod device;
 mod digest;
 mod display;
 mod env;
@@ -28,6 +29,7 @@ mod types;
 mod value;
 
 pub use decl::{Decl, Source};
+pub use device::{MOST_COST as MOST_COST_OF_DEVICE, env as device_env, select};
 pub use digest::MOST_COMPARED;
 pub use env::Env;
 pub use estimate::Range;

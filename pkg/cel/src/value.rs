@@ -352,6 +352,14 @@ impl<'a> Map<'a> {
         }
     }
 
+    /// Whether it has a key itself: a value may be found where it has none.
+    pub(crate) fn has(&self, wanted: &Value<'a>) -> Result<bool, Failure> {
+        match (self, wanted) {
+            (Map::Json(object, decl), Value::String(name)) if decl.is_of_device() => Ok(object.contains_key(&**name)),
+            _ => self.find(wanted).map(|found| found.is_some()),
+        }
+    }
+
     pub(crate) fn keys(&self) -> Vec<Value<'a>> {
         match self {
             Map::Entries(entries) => entries.entries.iter().map(|(name, _)| name.clone()).collect(),

@@ -140,7 +140,7 @@ pub(super) fn compare<'a>(args: &[Value<'a>], operator: &str, holds: fn(Ordering
 pub(super) fn is_in<'a>(args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [wanted, Value::List(list)] => list.contains(wanted).map(Value::Bool),
-        [wanted, Value::Map(map)] => Ok(Value::Bool(map.find(wanted)?.is_some())),
+        [wanted, Value::Map(map)] => map.has(wanted).map(Value::Bool),
         _ => Err(Failure::no_overload()),
     }
 }
