@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
+    resource::v1 as resource,
 };
 use kube::Resource;
 use mk8s_api::codec::cut::{Cut, cut};
@@ -92,6 +93,9 @@ kinds![
     core::ServiceAccount,
     discovery::EndpointSlice,
     policy::PodDisruptionBudget,
+    resource::DeviceClass,
+    resource::ResourceClaim,
+    resource::ResourceSlice,
 ];
 
 /// What stays of a pod are its place, its state, and what it asks of the cluster: resources, ports, claims.

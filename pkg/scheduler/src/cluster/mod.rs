@@ -5,6 +5,7 @@
 mod budgets;
 mod carried;
 mod counts;
+pub mod claims;
 mod groups;
 mod images;
 mod index;
@@ -29,6 +30,7 @@ use k8s_openapi::api::core::v1::Node;
 
 pub use budgets::Budgets;
 pub use counts::{Counted, Counts, Sort};
+pub use claims::Claims;
 pub use groups::Groups;
 pub use images::{ImageId, Images};
 pub use kin::{Kin, KinId, Kins};
@@ -71,6 +73,7 @@ pub struct Cluster {
     namespaces: Namespaces,
     counts: Counts,
     pub volumes: Volumes,
+    pub claims: Claims,
     images: Images,
 }
 

@@ -1,0 +1,275 @@
+//! The devices that drivers publish: slices, each a part of a pool, and which nodes reach them. A driver that changes a pool publishes
+//! it anew, slice by slice, as its next generation; what is in between is not to be allocated.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::resource::v1::{Device as ApiDevice, ResourceSlice};
+use mk8s_client::NodeTerms;
+use smallvec::SmallVec;
+
+use super::names::{self, DeviceId, Names};
+use super::selectors::{Selectors, Slot};
+use crate::cluster::NodeInfo;
+
+/// All slices.
+#[derive(Debug, Default)]
+pub struct Pools {
+    /// By driver and name; those that are empty stay for a while.
+    pools: BTreeMap<Key, Pool>,
+    /// The pools with slices of one node, by it.
+    on_node: HashMap<Box<str>, Vec<Key>>,
+    /// The pools with slices of several nodes.
+    shared: Vec<Key>,
+    /// The pool of each slice, by its name.
+    pool_of: HashMap<Box<str>, Key>,
+}
+
+/// Driver and name of a pool.
+type Key = Arc<(Box<str>, Box<str>)>;
+
+#[derive(Debug, Default)]
+struct Pool {
+    /// By name.
+    slices: BTreeMap<Box<str>, Slice>,
+    /// Some generation has a device twice.
+    repeats: bool,
+}
+
+/// A part of a pool.
+#[derive(Debug)]
+pub struct Slice {
+    pub object: Arc<ResourceSlice>,
+    place: Place,
+    marks: Box<[Mark]>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Node(Box<str>),
+    Everywhere,
+    Nodes(NodeTerms),
+    /// As a feature has it that is off, or that nobody knows yet.
+    Nowhere,
+}
+
+/// The numbers of a device.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    id: DeviceId,
+    slot: Slot,
+}
+
+/// A device in its slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Device<'c> {
+    pub id: DeviceId,
+    pub slot: Slot,
+    pub slice: &'c Slice,
+    pub object: &'c ApiDevice,
+}
+
+/// A pool as a node sees it.
+#[derive(Debug)]
+pub struct NodePool<'c> {
+    pub driver: &'c str,
+    pub name: &'c str,
+    pub state: State,
+    /// Those that the node reaches.
+    pub slices: SmallVec<[&'c Slice; 2]>,
+}
+
+/// Whether a pool can be allocated from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Whole,
+    /// Slices are missing.
+    Incomplete,
+    /// A device is there twice.
+    Invalid,
+}
+
+impl Slice {
+    fn new(object: &Arc<ResourceSlice>, names: &mut Names, selectors: &mut Selectors) -> Self {
+        let spec = &object.spec;
+        let mut mark = |device: &ApiDevice| Mark {
+            id: names.hold(&names::name(&spec.driver, &spec.pool.name, &device.name)),
+            slot: selectors.slot(),
+        };
+        Slice {
+            marks: spec.devices.iter().flatten().map(&mut mark).collect(),
+            place: Place::of(object),
+            object: object.clone(),
+        }
+    }
+
+    fn generation(&self) -> i64 {
+        self.object.spec.pool.generation
+    }
+
+    fn is_on(&self, node: &NodeInfo) -> bool {
+        match &self.place {
+            Place::Node(name) => **name == *node.name,
+            Place::Everywhere => true,
+            Place::Nodes(terms) => node.is_one_of(terms),
+            Place::Nowhere => false,
+        }
+    }
+
+    /// A device by its place; none: there are no more.
+    pub fn device(&self, at: usize) -> Option<Device<'_>> {
+        let mark = self.marks.get(at)?;
+        Some(Device {
+            id: mark.id,
+            slot: mark.slot,
+            slice: self,
+            object: self.object.spec.devices.as_ref()?.get(at)?,
+        })
+    }
+
+    /// All of them, in the order in which the driver has them.
+    pub fn devices(&self) -> impl Iterator<Item = Device<'_>> {
+        (0..self.marks.len()).filter_map(|at| self.device(at))
+    }
+}
+
+impl Place {
+    fn of(slice: &ResourceSlice) -> Self {
+        let spec = &slice.spec;
+        let counters = spec.shared_counters.as_ref().is_some_and(|sets| !sets.is_empty());
+        let node = spec.node_name.as_deref().filter(|name| !name.is_empty());
+        match (node, &spec.node_selector) {
+            _ if counters || spec.per_device_node_selection.is_some() => Place::Nowhere,
+            (Some(name), _) => Place::Node(name.into()),
+            (None, _) if spec.all_nodes == Some(true) => Place::Everywhere,
+            (None, Some(selector)) => Place::Nodes(NodeTerms::of_selector(Some(selector))),
+            (None, None) => Place::Nowhere,
+        }
+    }
+}
+
+impl Pool {
+    fn repeats(&self) -> bool {
+        let mut seen = HashSet::new();
+        let mut devices = self
+            .slices
+            .values()
+            .flat_map(|slice| slice.marks.iter().map(|mark| (slice.generation(), mark.id)));
+        !devices.all(|device| seen.insert(device))
+    }
+
+    fn has_slices_on(&self, node: &str) -> bool {
+        let mut slices = self.slices.values();
+        slices.any(|slice| matches!(&slice.place, Place::Node(name) if **name == *node))
+    }
+
+    fn is_shared(&self) -> bool {
+        let mut slices = self.slices.values();
+        slices.any(|slice| matches!(slice.place, Place::Everywhere | Place::Nodes(_)))
+    }
+
+    /// None: the node reaches nothing of it that counts.
+    fn seen_from<'c>(&'c self, key: &'c Key, node: &NodeInfo) -> Option<NodePool<'c>> {
+        let mut own: SmallVec<[&Slice; 2]> = self.slices.values().filter(|slice| slice.is_on(node)).collect();
+        let newest = own.iter().map(|slice| slice.generation()).max()?;
+        own.retain(|slice| slice.generation() == newest);
+        let wanted = own.first()?.object.spec.pool.resource_slice_count;
+        let is_all = |found: usize| i64::try_from(found) == Ok(wanted);
+        let state = if is_all(own.len()) {
+            self.state_of(&own)
+        } else {
+            // The rest may be of other nodes, or newer ones may be on their way here.
+            if self.slices.values().any(|slice| slice.generation() > newest) {
+                return None;
+            }
+            let same = self.slices.values().filter(|slice| slice.generation() == newest);
+            if is_all(same.count()) {
+                self.state_of(&own)
+            } else {
+                State::Incomplete
+            }
+        };
+        Some(NodePool {
+            driver: &key.0,
+            name: &key.1,
+            state,
+            slices: own,
+        })
+    }
+
+    fn state_of(&self, slices: &[&Slice]) -> State {
+        let mut seen = HashSet::new();
+        let mut ids = slices.iter().flat_map(|slice| &slice.marks).map(|mark| mark.id);
+        match self.repeats && !ids.all(|id| seen.insert(id)) {
+            true => State::Invalid,
+            false => State::Whole,
+        }
+    }
+}
+
+impl Pools {
+    /// A slice came or changed.
+    pub fn set(&mut self, object: &Arc<ResourceSlice>, names: &mut Names, selectors: &mut Selectors) {
+        let slice = Slice::new(object, names, selectors);
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        // Its devices keep their numbers over this.
+        self.remove(name, names, selectors);
+        let spec = &object.spec;
+        let key: Key = Arc::new((spec.driver.as_str().into(), spec.pool.name.as_str().into()));
+        let places = match &slice.place {
+            Place::Node(node) => Some(self.on_node.entry(node.clone()).or_default()),
+            Place::Everywhere | Place::Nodes(_) => Some(&mut self.shared),
+            Place::Nowhere => None,
+        };
+        if let Some(keys) = places
+            && !keys.contains(&key)
+        {
+            keys.push(key.clone());
+        }
+        self.pool_of.insert(name.into(), key.clone());
+        let pool = self.pools.entry(key).or_default();
+        pool.slices.insert(name.into(), slice);
+        pool.repeats = pool.repeats();
+    }
+
+    /// A slice went.
+    pub fn remove(&mut self, name: &str, names: &mut Names, selectors: &mut Selectors) {
+        let Some(key) = self.pool_of.remove(name) else { return };
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        let Some(slice) = pool.slices.remove(name) else { return };
+        pool.repeats = pool.repeats();
+        for mark in &slice.marks {
+            names.drop(mark.id);
+            selectors.forget(mark.slot);
+        }
+        if let Place::Node(node) = &slice.place
+            && !pool.has_slices_on(node)
+            && let Some(keys) = self.on_node.get_mut(node)
+        {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.on_node.remove(node);
+            }
+        }
+        if !pool.is_shared() {
+            self.shared.retain(|other| *other != key);
+        }
+        if pool.slices.is_empty() {
+            self.pools.remove(&key);
+        }
+    }
+
+    /// The pools that a node reaches, whatever their state.
+    pub fn of(&self, node: &NodeInfo) -> SmallVec<[NodePool<'_>; 4]> {
+        let own = self.on_node.get(&*node.name).into_iter().flatten();
+        let own = own.chain(self.shared.iter().filter(|key| !self.is_own(key, node)));
+        own.filter_map(|key| self.pools.get_key_value(key))
+            .filter_map(|(key, pool)| pool.seen_from(key, node))
+            .collect()
+    }
+
+    fn is_own(&self, key: &Key, node: &NodeInfo) -> bool {
+        let own = self.on_node.get(&*node.name);
+        own.is_some_and(|keys| keys.contains(key))
+    }
+}
