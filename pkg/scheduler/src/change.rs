@@ -1,6 +1,8 @@
 //! What happened in the cluster, as far as it may make a waiting pod schedulable. Each plugin says of a change whether it helps a pod
 //! that it refused (upstream's queueing hints).
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
 use crate::cluster::{Capacity, Claim, Class, CsiNode, Facts, NodeInfo, Volume};
 use crate::pod::PodInfo;
 
@@ -32,6 +34,12 @@ pub enum Kind {
     /// A volume is attached to a node no more.
     Detached = 1 << 18,
     NodeGone = 1 << 19,
+    /// A claim of devices came, changed, or gave back what it had.
+    DeviceClaim = 1 << 20,
+    /// A class of devices came or changed.
+    DeviceClass = 1 << 21,
+    /// A driver publishes other devices.
+    ResourceSlice = 1 << 22,
 }
 
 /// A change.
@@ -76,6 +84,15 @@ pub enum Change<'a> {
     },
     /// See [`Kind::Detached`]: the driver's name.
     Detached(&'a str),
+    /// See [`Kind::DeviceClaim`]. One that is gone has nothing any more.
+    DeviceClaim {
+        before: Option<&'a ResourceClaim>,
+        now: &'a ResourceClaim,
+    },
+    /// See [`Kind::DeviceClass`].
+    DeviceClass,
+    /// See [`Kind::ResourceSlice`].
+    ResourceSlice,
 }
 
 impl Change<'_> {
@@ -98,6 +115,9 @@ impl Change<'_> {
             Change::RoomIgnored(_) => Kind::RoomIgnored as u32,
             Change::Room { before, .. } => of(before, Kind::RoomAdded, Kind::RoomChanged),
             Change::Detached(_) => Kind::Detached as u32,
+            Change::DeviceClaim { .. } => Kind::DeviceClaim as u32,
+            Change::DeviceClass => Kind::DeviceClass as u32,
+            Change::ResourceSlice => Kind::ResourceSlice as u32,
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Objection {
     pub reasons: SmallVec<[Cow<'static, str>; 1]>,
     /// Nothing that happens to other pods would change it.
     pub unresolvable: bool,
+    /// It is none: the plugin cannot tell, and the decision fails with that.
+    pub failed: bool,
 }
 
 impl Objection {
@@ -32,6 +34,7 @@ impl Objection {
         Objection {
             reasons: smallvec![reason.into()],
             unresolvable: false,
+            failed: false,
         }
     }
 
@@ -40,6 +43,14 @@ impl Objection {
         Objection {
             unresolvable: true,
             ..Self::new(reason)
+        }
+    }
+
+    /// The plugin fails.
+    pub fn failed(error: impl Into<Cow<'static, str>>) -> Self {
+        Objection {
+            failed: true,
+            ..Self::unresolvable(error)
         }
     }
 }
@@ -121,19 +132,46 @@ pub enum StepError {
 /// What has to be done before a pod is bound: writes, and waiting for others' writes.
 pub type PreBind = BoxFuture<'static, Result<(), StepError>>;
 
-/// What a plugin has to say where no node was right.
-pub enum PostFilter {
-    Nothing,
-    /// Something for the message; the next plugin is asked.
-    Says(Cow<'static, str>),
-    /// The same, and no other is asked.
-    Ends(Cow<'static, str>),
+/// A write to the API that no pod's binding waits for.
+pub struct Write(Box<dyn FnOnce(Client) -> BoxFuture<'static, Result<(), kube::Error>> + Send>);
+
+impl Write {
+    /// What is to be done with a client.
+    pub fn new(write: impl FnOnce(Client) -> BoxFuture<'static, Result<(), kube::Error>> + Send + 'static) -> Self {
+        Write(Box::new(write))
+    }
+
+    /// Does it.
+    pub fn run(self, client: Client) -> BoxFuture<'static, Result<(), kube::Error>> {
+        (self.0)(client)
+    }
+}
+
+impl std::fmt::Debug for Write {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Write")
+    }
+}
+
+/// What a plugin does about a pod that no node is right for.
+#[derive(Debug)]
+pub struct PostFilter {
+    /// What it has to say of that beside its objections.
+    pub words: Cow<'static, str>,
+    /// What may make room for the pod.
+    pub write: Option<Write>,
 }
 
 /// A rule of placement.
 pub trait Plugin: Send + Sync {
     /// Upstream's name of it, by which configurations name it.
     fn name(&self) -> &'static str;
+
+    /// Whether it is of use to try the pod at all. If not, it waits without a word until an event of the pod, or one that the
+    /// shell knows of, says otherwise.
+    fn pre_enqueue(&self, _pod: &PodInfo, _cluster: &Cluster) -> bool {
+        true
+    }
 
     /// Before a decision: has the cluster count what this pod's decision will ask for.
     fn prepare(&self, _pod: &PodInfo, _cluster: &mut Cluster) {}
@@ -143,9 +181,14 @@ pub trait Plugin: Send + Sync {
         PreFilter::Skip
     }
 
-    /// No node was right. `asked`: the plugin's own [`Plugin::pre_filter`] was asked before that was clear.
-    fn post_filter(&self, _pod: &PodInfo, _cluster: &Cluster, _asked: bool) -> PostFilter {
-        PostFilter::Nothing
+    /// No node was right. `refused` are the nodes that the plugin itself objected to.
+    fn post_filter(
+        &self,
+        _pod: &PodInfo,
+        _cluster: &Cluster,
+        _refused: &mut dyn Iterator<Item = (&NodeInfo, &Objection)>,
+    ) -> Option<PostFilter> {
+        None
     }
 
     /// None: all nodes are as good as each other, at 0.
@@ -163,8 +206,10 @@ pub trait Plugin: Send + Sync {
         Ok(())
     }
 
-    /// Gives back what [`Plugin::reserve`] took, if it did.
-    fn unreserve(&self, _pod: &PodInfo, _cluster: &mut Cluster) {}
+    /// Gives back what [`Plugin::reserve`] took, if it did; also in the API, where that is what it returns.
+    fn unreserve(&self, _pod: &PodInfo, _cluster: &mut Cluster) -> Option<Write> {
+        None
+    }
 
     /// What is to be done before the pod, reserved on `node`, is bound. None: nothing.
     fn pre_bind(&self, _pod: &PodInfo, _node: NodeId, _cluster: &Cluster, _client: &Client) -> Option<PreBind> {

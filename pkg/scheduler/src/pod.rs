@@ -58,6 +58,8 @@ pub struct Wishes {
     pub scored: Option<Box<Resources>>,
     /// How its like are to be spread.
     pub spread: Box<[Constraint]>,
+    /// What it names of spec.resourceClaims.
+    pub claims: Box<[PodClaim]>,
     /// Of its containers, as they name them.
     pub images: Box<[Box<str>]>,
     /// The uid of its controller.
@@ -68,10 +70,31 @@ pub struct Wishes {
     pub nominated: Option<Box<str>>,
     /// Since when it is known not to be scheduled, in seconds.
     pub waits_since: Option<i64>,
-    /// The first field that no decision can weigh.
-    pub unsupported: Option<Box<str>>,
     pub generation: Option<i64>,
     pub resource_version: Option<Box<str>>,
+}
+
+/// A claim of devices as a pod names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodClaim {
+    /// What the pod calls it.
+    pub name: Box<str>,
+    pub claim: ClaimName,
+}
+
+/// Which claim it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimName {
+    /// Anyone's.
+    Given(Box<str>),
+    /// It was made for the pod.
+    Made(Box<str>),
+    /// It turned out that none is needed.
+    NotNeeded,
+    /// It is still to be made.
+    NotMade,
+    /// It is named in a way that nobody knows yet.
+    Unknown,
 }
 
 static NO_WISHES: std::sync::LazyLock<Wishes> = std::sync::LazyLock::new(Wishes::default);
@@ -160,6 +183,7 @@ impl Wishes {
             tolerations: spec.tolerations.clone().unwrap_or_default().into(),
             scored: resources::scored_requests(pod).map(Box::new),
             spread: Constraint::of(pod),
+            claims: claims(pod, spec),
             images: images.map(boxed).collect(),
             controller: owners
                 .filter(|owner| owner.controller == Some(true))
@@ -173,11 +197,32 @@ impl Wishes {
             waits_since: unscheduled
                 .and_then(|c| c.last_transition_time.as_ref())
                 .map(|time| time.0.as_second()),
-            unsupported: crate::plugins::unsupported_field(pod).map(Into::into),
             generation: meta.generation,
             resource_version: meta.resource_version.as_ref().map(boxed),
         }
     }
+}
+
+fn claims(pod: &Pod, spec: &PodSpec) -> Box<[PodClaim]> {
+    let status = pod.status.as_ref();
+    let made = status
+        .and_then(|status| status.resource_claim_statuses.as_deref())
+        .unwrap_or_default();
+    let named = spec.resource_claims.iter().flatten().map(|own| PodClaim {
+        name: own.name.as_str().into(),
+        claim: match (&own.resource_claim_name, &own.resource_claim_template_name) {
+            (Some(name), _) => ClaimName::Given(name.as_str().into()),
+            (None, Some(_)) => match made.iter().find(|made| made.name == own.name) {
+                None => ClaimName::NotMade,
+                Some(made) => match &made.resource_claim_name {
+                    Some(name) => ClaimName::Made(name.as_str().into()),
+                    None => ClaimName::NotNeeded,
+                },
+            },
+            (None, None) => ClaimName::Unknown,
+        },
+    });
+    named.collect()
 }
 
 fn is_preempted(pod: &Pod) -> bool {

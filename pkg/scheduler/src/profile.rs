@@ -68,9 +68,9 @@ impl Default for Profile {
                 Row::new(plugins::VolumeZone, 0),
                 Row::new(plugins::PodTopologySpread::default(), 2),
                 Row::new(plugins::InterPodAffinity::default(), 2),
+                Row::new(plugins::DynamicResources::default(), 2),
                 Row::new(plugins::BalancedAllocation::default(), 1),
                 Row::new(plugins::ImageLocality, 1),
-                Row::new(plugins::Unsupported, 0),
             ],
             preemption: Some(Preemption {
                 min_candidates_percentage: 10,

@@ -44,7 +44,7 @@ pub use tally::{Sums, Tally};
 pub use topology::{Column, DomainId, NONE};
 pub use volumes::migrated::{self, Migrated};
 pub use volumes::{
-    Attached, Capacity, Claim, ClaimRef, Class, Counted, CsiNode, Decided, Ended, Part, Pinned, Shelf, Source, Volume,
+    Attached, Capacity, Claim, ClaimRef, Class, Attachable, CsiNode, Decided, Ended, Part, Pinned, Shelf, Source, Volume,
     Volumes, key,
 };
 

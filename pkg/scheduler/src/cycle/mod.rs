@@ -1,10 +1,11 @@
 //! One decision: which node gets this pod, or why none does, and who would have to go. Pure: reads the cluster, writes nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::checks::{self, Checks, PreFiltered, Refused};
 use crate::cluster::{Cluster, NodeId, NodeInfo};
-use crate::framework::{Objection, PostFilter};
+use crate::framework::{Objection, PostFilter, Write};
 use crate::pod::PodInfo;
 use crate::preemption::{self, Victims};
 use crate::profile::{ANY, Profile, Rows};
@@ -22,6 +23,23 @@ pub struct Refusal {
     pub rows: Rows,
     /// What a preemption would come to; none: it was not tried.
     pub preemption: Option<Preempted>,
+    /// What plugins do to make room.
+    pub writes: Vec<Write>,
+    /// A plugin could not tell: whether a node is right is open.
+    pub failed: bool,
+}
+
+impl Refusal {
+    /// Nobody was asked, or who was could not tell.
+    fn bare(message: String, failed: bool) -> Self {
+        Refusal {
+            message,
+            rows: ANY,
+            preemption: None,
+            writes: Vec::new(),
+            failed,
+        }
+    }
 }
 
 /// What became of a try to make room.
@@ -81,17 +99,16 @@ pub fn decide(
     let all = cluster.order().len();
     if all == 0 {
         return Decision {
-            node: Err(Refusal {
-                message: "no nodes available to schedule pods".to_owned(),
-                rows: ANY,
-                preemption: None,
-            }),
+            node: Err(Refusal::bare("no nodes available to schedule pods".to_owned(), false)),
             next_start: 0,
         };
     }
     let pre = PreFiltered::new(profile, pod, cluster);
     let (feasible, diagnosis, looked) = search(pod, profile, cluster, &pre, start);
     let node = match feasible.as_slice() {
+        _ if diagnosis.failure(profile).is_some() => {
+            Err(Refusal::bare(diagnosis.failure(profile).unwrap_or_default(), true))
+        }
         [] => Err(refuse(pod, profile, cluster, &pre.checks, &diagnosis, &mut pick)),
         [only] => Ok(only.id),
         _ => {
@@ -163,7 +180,7 @@ fn look<'a>(
             None => feasible.push(node),
             Some(refused) => diagnosis.nodes.push((node, refused)),
         }
-        if feasible.len() >= wanted {
+        if feasible.len() >= wanted || diagnosis.failed().is_some() {
             break;
         }
     }
@@ -215,10 +232,13 @@ fn refuse(
         .map(|(_, refused)| refused)
         .chain(&diagnosis.pre_filter);
     let rows = refused.fold(0, |rows, (row, _)| rows | 1 << row);
-    let (mut said, over) = post_filter(pod, profile, cluster, diagnosis);
-    let preemption = profile.preemption.filter(|_| !over).map(|settings| {
+    let (posts, all_asked) = post_filters(pod, profile, cluster, diagnosis);
+    let mut said: Vec<Cow<'static, str>> = posts.iter().map(|post| post.words.clone()).collect();
+    let writes = posts.into_iter().filter_map(|post| post.write).collect();
+    let settings = profile.preemption.filter(|_| all_asked);
+    let preemption = settings.map(|settings| {
         let (preempted, why) = preemption::preempt(pod, cluster, checks, diagnosis, settings, pick);
-        said.extend(why.map(|why| format!("preemption: {why}")));
+        said.extend(why.map(|why| format!("preemption: {why}").into()));
         preempted
     });
     let message = match said.is_empty() {
@@ -229,31 +249,61 @@ fn refuse(
         message,
         rows,
         preemption,
+        writes,
+        failed: false,
     }
 }
 
-/// What plugins have to say of it, and whether that is all.
-fn post_filter(pod: &PodInfo, profile: &Profile, cluster: &Cluster, diagnosis: &Diagnosis<'_>) -> (Vec<String>, bool) {
-    // Where one says that nothing can help, those after it were not asked.
-    let last = match &diagnosis.pre_filter {
-        Some((row, objection)) if objection.unresolvable => *row,
-        _ => profile.rows.len(),
-    };
-    let mut said = Vec::new();
+/// What plugins do about it, and whether all were asked. Upstream's fails where the pod was refused before it could look at it, and
+/// nothing after it is done.
+fn post_filters(
+    pod: &PodInfo,
+    profile: &Profile,
+    cluster: &Cluster,
+    diagnosis: &Diagnosis<'_>,
+) -> (Vec<PostFilter>, bool) {
+    let stopped_at = diagnosis
+        .pre_filter
+        .as_ref()
+        .filter(|(_, objection)| objection.unresolvable);
+    let mut posts = Vec::new();
     for (at, row) in profile.rows.iter().enumerate().filter(|(_, row)| row.filters) {
-        match row.plugin.post_filter(pod, cluster, at <= last) {
-            PostFilter::Nothing => {}
-            PostFilter::Says(words) => said.push(words.into_owned()),
-            PostFilter::Ends(words) => {
-                said.push(words.into_owned());
-                return (said, true);
-            }
+        let Some(post) = row.plugin.post_filter(pod, cluster, &mut diagnosis.of(at)) else {
+            continue;
+        };
+        if stopped_at.is_some_and(|(stopped_at, _)| *stopped_at < at) {
+            let words = Cow::Borrowed("not found");
+            return (vec![PostFilter { words, write: None }], false);
         }
+        posts.push(post);
     }
-    (said, false)
+    (posts, true)
 }
 
 impl Diagnosis<'_> {
+    /// The nodes that the plugin of a row objected to.
+    fn of(&self, row: usize) -> impl Iterator<Item = (&NodeInfo, &Objection)> {
+        let own = self.nodes.iter().filter(move |(_, (of, _))| *of == row);
+        own.map(|(node, (_, objection))| (*node, objection))
+    }
+
+    /// The plugin that could not tell.
+    fn failed(&self) -> Option<(&Refused, bool)> {
+        let of_pod = self.pre_filter.as_ref().map(|refused| (refused, true));
+        let of_node = self.nodes.last().map(|(_, refused)| (refused, false));
+        of_pod.or(of_node).filter(|((_, objection), _)| objection.failed)
+    }
+
+    /// The same in upstream's words.
+    fn failure(&self, profile: &Profile) -> Option<String> {
+        let ((row, objection), before) = self.failed()?;
+        let (name, why) = (profile.rows[*row].plugin.name(), objection.reasons.join(", "));
+        Some(match before {
+            true => format!("running PreFilter plugin \"{name}\": {why}"),
+            false => format!("running \"{name}\" filter plugin: {why}"),
+        })
+    }
+
     /// The nodes' objections in upstream's words: each reason with the number of nodes that gave it.
     pub fn message(&self) -> String {
         if let Some((_, objection)) = &self.pre_filter {

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod balanced_allocation;
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -15,12 +16,12 @@ mod pod_topology_spread;
 mod taint_toleration;
 #[cfg(test)]
 pub mod testing;
-mod unsupported;
 mod volume_binding;
 mod volume_restrictions;
 mod volume_zone;
 
 pub use balanced_allocation::BalancedAllocation;
+pub use dynamic_resources::DynamicResources;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
@@ -31,7 +32,6 @@ pub use node_unschedulable::NodeUnschedulable;
 pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::{Defaults, PodTopologySpread};
 pub use taint_toleration::TaintToleration;
-pub use unsupported::{Unsupported, field as unsupported_field};
 pub use volume_binding::VolumeBinding;
 pub use volume_restrictions::VolumeRestrictions;
 pub use volume_zone::VolumeZone;

@@ -92,7 +92,11 @@ impl Room<'_> {
                 format!("Insufficient {name}").into()
             });
         }
-        Objection { reasons, unresolvable }
+        Objection {
+            reasons,
+            unresolvable,
+            failed: false,
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! active: to be tried now, by priority, then by age · backoff: to be tried again at a time · unschedulable: until something happens that may
 //! help (each remembers which plugins stood in its way, and those say of an event whether it may) · gated: until the gates are gone.
 
+mod held;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -70,13 +72,15 @@ pub struct Queue {
     active: BTreeMap<Rank, Arc<str>>,
     backoff: BTreeSet<(Instant, Arc<str>)>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
+    held: held::Held,
     arrivals: u64,
 }
 
 /// Whether a waiting pod's change is one of what it asks for.
 fn asks_otherwise(before: &PodInfo, now: &PodInfo) -> bool {
     let (was, is) = (before.wishes(), now.wishes());
-    before.kin != now.kin || before.requests != now.requests || was.tolerations != is.tolerations
+    let wishes = was.tolerations != is.tolerations || was.claims != is.claims;
+    before.kin != now.kin || before.requests != now.requests || wishes
 }
 
 impl Queue {
@@ -90,11 +94,15 @@ impl Queue {
 
     /// A new pod, or a waiting one that changed. A change of what the pod asks for is worth another try.
     pub fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
-        let uid = pod.uid.clone();
+        self.held.remove(&pod.uid);
         let gated = !pod.wishes().gates.is_empty();
+        self.put(pod, gated, now);
+    }
+
+    fn put(&mut self, pod: Arc<PodInfo>, gated: bool, now: Instant) {
+        let uid = pod.uid.clone();
         let Some(entry) = self.entries.get_mut(&uid) else {
             let rank = self.rank(pod.priority);
-            let place = if gated { Place::Gated } else { Place::Active };
             if !gated {
                 self.active.insert(rank, uid.clone());
             }
@@ -104,17 +112,15 @@ impl Queue {
                 attempts: 0,
                 tried: None,
                 failed: false,
-                place,
+                place: if gated { Place::Gated } else { Place::Active },
             };
-            self.entries.insert(uid, entry);
-            return;
+            return drop(self.entries.insert(uid, entry));
         };
         let changed = asks_otherwise(&entry.pod, &pod);
         entry.pod = pod;
-        match entry.place {
-            Place::Gated if !gated => self.activate(&uid, now),
-            Place::Unschedulable(..) if changed => self.activate(&uid, now),
-            _ => {}
+        let may_help = changed && matches!(entry.place, Place::Unschedulable(..));
+        if !gated && (may_help || entry.place == Place::Gated) {
+            self.activate(&uid, now);
         }
     }
 
@@ -125,6 +131,7 @@ impl Queue {
 
     /// The pod is bound by someone, finished or gone.
     pub fn remove(&mut self, uid: &str) {
+        self.held.remove(uid);
         if let Some((uid, entry)) = self.entries.remove_entry(uid) {
             self.take_out(&uid, entry.rank, entry.place);
         }

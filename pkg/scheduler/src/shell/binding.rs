@@ -76,12 +76,16 @@ impl Scheduler {
             .iter()
             .try_for_each(|row| row.plugin.reserve(pod, node, &mut self.cluster));
         if reserved.is_err() {
-            profile
-                .rows
-                .iter()
-                .for_each(|row| row.plugin.unreserve(pod, &mut self.cluster));
+            self.unreserve(pod);
         }
         reserved
+    }
+
+    fn unreserve(&mut self, pod: &Arc<PodInfo>) {
+        let (profile, cluster) = (self.profiles.of(pod), &mut self.cluster);
+        let rows = profile.into_iter().flat_map(|profile| &profile.rows);
+        let writes: Vec<_> = rows.filter_map(|row| row.plugin.unreserve(pod, cluster)).collect();
+        self.write_all(pod, writes);
     }
 
     fn pre_binds(&self, pod: &PodInfo, node: NodeId) -> Vec<PreBind> {
@@ -101,15 +105,10 @@ impl Scheduler {
                 .event(&pod.reference(), "Normal", "Scheduled", "Binding", &message);
             return;
         };
-        // Bound after all, as an event has told since: the room is the pod's.
+        self.unreserve(&pod);
+        // Bound after all, as an event has told since: the room is the pod's. Or it is gone, and its room free.
         if !self.assumed.remove(&pod.uid) {
             return;
-        }
-        if let Some(profile) = self.profiles.of(&pod) {
-            profile
-                .rows
-                .iter()
-                .for_each(|row| row.plugin.unreserve(&pod, &mut self.cluster));
         }
         self.cluster.remove(&pod.uid);
         // Deleted meanwhile: it may stay for long yet, and nobody is to wait for its room.

@@ -125,7 +125,10 @@ impl Scheduler {
             None if self.preempting.contains(&pod.uid) => {}
             None => self.cluster.nominated.remove(&pod.uid),
         }
-        self.queue.add(pod, Instant::now());
+        match self.may_enqueue(&pod) {
+            true => self.queue.add(pod, Instant::now()),
+            false => self.queue.hold(pod, Instant::now()),
+        }
     }
 
     fn forget_waiting(&mut self, uid: &Arc<str>) {

@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::Scheduler;
 use super::reports::Report;
+use crate::framework::Write;
 use crate::pod::PodInfo;
 use crate::preemption::Victims;
 
-/// Victims of one preemption on their way.
+/// Victims of one preemption on their way, or what plugins write for a pod beside its binding.
 pub struct Eviction {
     pub pod: Arc<PodInfo>,
 }
@@ -48,10 +49,24 @@ impl Scheduler {
         (*node).into()
     }
 
+    /// Writes what plugins want written for a pod, one after the other.
+    pub(super) fn write_all(&mut self, pod: &Arc<PodInfo>, writes: Vec<Write>) {
+        if writes.is_empty() {
+            return;
+        }
+        let (client, eviction) = (self.client.clone(), Eviction { pod: pod.clone() });
+        self.evictions.spawn("making room", eviction, async move {
+            for write in writes {
+                write.run(client.clone()).await?;
+            }
+            Ok(())
+        });
+    }
+
     /// All victims are told to go, or one could not be.
     pub(super) fn evicted(&mut self, eviction: &Eviction, result: Result<(), String>) {
         if let Err(error) = result {
-            tracing::warn!(pod = eviction.pod.key(), error, "preemption failed");
+            tracing::warn!(pod = eviction.pod.key(), error, "making room failed");
             self.preempting.remove(&eviction.pod.uid);
             self.queue.retry(&eviction.pod.uid, std::time::Instant::now());
         }

@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mk8s_client::{Event, Informer, Informers, Kind, Raw, Subscription};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 
 use super::Scheduler;
 use crate::cluster::Selector;
@@ -99,6 +100,9 @@ impl Feeds {
             storage(informers, VOLUMES, Scheduler::volume_event).await,
             storage(informers, ATTACHMENTS, Scheduler::attachment_event).await,
             storage(informers, CLAIMS, Scheduler::claim_event).await,
+            feed::<DeviceClass>(informers, Scheduler::device_class_event).await,
+            feed::<ResourceSlice>(informers, Scheduler::resource_slice_event).await,
+            feed::<ResourceClaim>(informers, Scheduler::resource_claim_event).await,
             feed::<Pod>(informers, Scheduler::pod_event).await,
         ])
     }

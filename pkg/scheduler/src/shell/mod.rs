@@ -1,6 +1,7 @@
 //! The one task that owns the scheduler's state: takes in events, decides, binds, reports.
 
 mod binding;
+mod claims;
 mod events;
 mod evictions;
 mod feeds;
@@ -178,6 +179,12 @@ impl Scheduler {
     }
 
     fn refused(&mut self, pod: &Arc<PodInfo>, refusal: Refusal) {
+        if refusal.failed {
+            tracing::warn!(pod = pod.key(), error = refusal.message, "no decision");
+            self.queue.failed(&pod.uid, Instant::now());
+            return self.report(pod, "SchedulerError", refusal.message, None);
+        }
+        self.write_all(pod, refusal.writes);
         self.queue.unschedulable(&pod.uid, refusal.rows, Instant::now());
         let nominated = match refusal.preemption {
             Some(Preempted::By(victims)) => Some(self.preempt(pod, victims)),

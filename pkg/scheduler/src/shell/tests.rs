@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::client::Body;
 use mk8s_client::Event;
 use mk8s_supervisor::JobError;
@@ -77,4 +78,71 @@ async fn who_waits_for_room_is_tried_again_when_a_pod_gets_smaller() {
         ));
         assert_eq!(state.queue.has_next(), tried, "{before} {now}");
     }
+}
+
+fn scheduler(scope: &Supervisor) -> Scheduler {
+    let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
+    let client = Client::new(tower::service_fn(serve), "d");
+    let recorder = SeriesRecorder::new(client.clone(), crate::NAME, "test", scope);
+    Scheduler::new(client, recorder)
+}
+
+fn claim(namespace: &str, owner: Option<&str>) -> Event<ResourceClaim> {
+    let owner =
+        owner.map(|uid| json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true}));
+    let meta = json!({"namespace": namespace, "name": "c", "uid": "c", "ownerReferences": owner.map(|owner| [owner])});
+    let new = serde_json::from_value(json!({"metadata": meta, "spec": {}})).unwrap();
+    Event::Applied { old: None, new }
+}
+
+#[tokio::test]
+async fn a_pod_is_not_tried_before_its_claims_are_there() {
+    let by_name = json!({"name": "r", "resourceClaimName": "c"});
+    let by_template = json!({"name": "r", "resourceClaimTemplateName": "t"});
+    let made = json!({"resourceClaimStatuses": [{"name": "r", "resourceClaimName": "c"}]});
+    for (named, status, event, tried) in [
+        (&by_name, json!({}), claim("d", None), true),
+        (&by_name, json!({}), claim("e", None), false),
+        (&by_template, json!({}), claim("d", Some("p")), false),
+        (&by_template, made.clone(), claim("d", Some("p")), true),
+        (&by_template, made, claim("d", Some("q")), false),
+    ] {
+        let scope = Supervisor::new(CancellationToken::new());
+        let mut state = scheduler(&scope);
+        let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"},
+            "spec": {"containers": [{"name": "c"}], "resourceClaims": [named]}, "status": status});
+        let pod: Arc<Pod> = serde_json::from_value(pod).unwrap();
+        state.pod_applied(&pod);
+        assert!(!state.queue.has_next(), "{pod:?}");
+        state.resource_claim_event(event);
+        assert_eq!(state.queue.has_next(), tried, "{pod:?}");
+        assert_eq!(state.reports.len(), 0, "nothing is said of it");
+    }
+}
+
+#[tokio::test]
+async fn devices_of_a_pod_that_is_deleted_while_it_is_bound_are_free() {
+    let scope = Supervisor::new(CancellationToken::new());
+    let mut state = scheduler(&scope);
+    let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"},
+        "spec": {"containers": [{"name": "c"}], "resourceClaims": [{"name": "r", "resourceClaimName": "c"}]}});
+    let pod: Arc<Pod> = serde_json::from_value(pod).unwrap();
+    let event = claim("d", None);
+    let wanted = event.object().clone();
+    state.resource_claim_event(event);
+    state
+        .cluster
+        .set_node(&serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap());
+    state.pod_applied(&pod);
+    let info = state.queue.pop().unwrap();
+    let node = state.cluster.find("n").unwrap().id;
+    state.assign(info.clone(), node);
+    assert!(state.cluster.claims.is_pending(&wanted));
+    state.pod_event(Event::Deleted(pod));
+    let binding = Binding {
+        pod: info,
+        node: "n".into(),
+    };
+    state.bound(binding, Err(JobError::Cancelled { job: "binding" }.into()));
+    assert!(!state.cluster.claims.is_pending(&wanted));
 }

@@ -22,17 +22,17 @@ pub enum Handle<'a> {
 
 /// A volume of a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Counted<'a> {
+pub struct Attachable<'a> {
     pub driver: &'a str,
     pub handle: Handle<'a>,
     /// It counts where the driver does this plugin's work.
     pub plugin: Option<&'static str>,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> Attachable<'a> {
     /// Of a disk that a pod names.
     pub fn of_disk(disk: &'a Migrated) -> Self {
-        Counted {
+        Attachable {
             driver: disk.driver(),
             handle: Handle::Known(&disk.handle),
             plugin: Some(disk.plugin),
@@ -41,12 +41,12 @@ impl<'a> Counted<'a> {
 
     fn of_volume(volume: &'a Volume) -> Option<Self> {
         match &volume.source {
-            Source::Csi { driver, handle } => Some(Counted {
+            Source::Csi { driver, handle } => Some(Attachable {
                 driver,
                 handle: Handle::Known(handle),
                 plugin: None,
             }),
-            Source::Migrated(disk) => Some(Counted::of_disk(disk)),
+            Source::Migrated(disk) => Some(Attachable::of_disk(disk)),
             Source::Other => None,
         }
     }
@@ -75,7 +75,7 @@ pub struct Attached {
 
 impl Attached {
     /// Whether a pod on the node uses it.
-    pub fn uses(&self, volume: &Counted<'_>) -> bool {
+    pub fn uses(&self, volume: &Attachable<'_>) -> bool {
         let (to_make, name) = match volume.handle {
             Handle::Known(handle) => (false, handle),
             Handle::Of(claim) => (true, claim),
@@ -103,9 +103,9 @@ impl Attached {
 
 impl Volumes {
     /// The volume behind a claim, as far as a driver has or will have it.
-    pub fn counted<'a>(&'a self, key: &'a str, claim: &'a Claim) -> Option<Counted<'a>> {
+    pub fn counted<'a>(&'a self, key: &'a str, claim: &'a Claim) -> Option<Attachable<'a>> {
         if let Some(volume) = self.volume(&claim.volume) {
-            return Counted::of_volume(volume).filter(|own| !own.driver.is_empty());
+            return Attachable::of_volume(volume).filter(|own| !own.driver.is_empty());
         }
         let provisioner = &*self.class(&claim.class)?.provisioner;
         let driver = mk8s_client::storage::migrated_to(provisioner).unwrap_or(provisioner);
@@ -114,7 +114,7 @@ impl Volumes {
         if driver.is_empty() || (driver != provisioner && plugin.is_none()) {
             return None;
         }
-        Some(Counted {
+        Some(Attachable {
             driver,
             handle: Handle::Of(key),
             plugin,
@@ -122,12 +122,12 @@ impl Volumes {
     }
 
     /// What a pod has a node attach; each once. Claims that are missing are left out.
-    pub fn counted_of<'a>(&'a self, pod: &'a PodVolumes) -> SmallVec<[Counted<'a>; 4]> {
+    pub fn counted_of<'a>(&'a self, pod: &'a PodVolumes) -> SmallVec<[Attachable<'a>; 4]> {
         let claims = pod
             .claims
             .iter()
             .filter_map(|own| self.counted(&own.key, self.claim(&own.key)?));
-        let mut all: SmallVec<[Counted<'a>; 4]> = claims.chain(pod.migrated.iter().map(Counted::of_disk)).collect();
+        let mut all: SmallVec<[Attachable<'a>; 4]> = claims.chain(pod.migrated.iter().map(Attachable::of_disk)).collect();
         all.sort_unstable();
         all.dedup_by_key(|own| own.key());
         all
@@ -137,7 +137,7 @@ impl Volumes {
     pub fn attached(&self, node: &NodeInfo) -> Attached {
         let csi = node.csi.as_deref();
         let pods = node.pods.iter().filter_map(|pod| pod.volumes.as_deref());
-        let mut used: Vec<Counted<'_>> = pods.flat_map(|pod| self.counted_of(pod)).collect();
+        let mut used: Vec<Attachable<'_>> = pods.flat_map(|pod| self.counted_of(pod)).collect();
         used.retain(|own| own.counts(csi));
         used.sort_unstable();
         used.dedup_by_key(|own| own.key());
@@ -146,7 +146,7 @@ impl Volumes {
             counts: SmallVec::new(),
         };
         used.iter().for_each(|own| all.count_one(own.driver));
-        let mut beside: Vec<Counted<'_>> = self.attachments_on(&node.name).collect();
+        let mut beside: Vec<Attachable<'_>> = self.attachments_on(&node.name).collect();
         beside.sort_unstable();
         beside.dedup_by_key(|own| own.key());
         beside.retain(|own| !all.uses(own));
@@ -154,10 +154,10 @@ impl Volumes {
         all
     }
 
-    fn attachments_on<'a>(&'a self, node: &str) -> impl Iterator<Item = Counted<'a>> {
+    fn attachments_on<'a>(&'a self, node: &str) -> impl Iterator<Item = Attachable<'a>> {
         let own = self.attachments.get(node).into_iter().flat_map(|own| own.values());
         own.filter_map(|attachment| match &self.volume(&attachment.volume)?.source {
-            Source::Csi { handle, .. } => Some(Counted {
+            Source::Csi { handle, .. } => Some(Attachable {
                 driver: &attachment.driver,
                 handle: Handle::Known(handle),
                 plugin: None,
@@ -167,7 +167,7 @@ impl Volumes {
     }
 }
 
-fn owned(volume: &Counted<'_>) -> Used {
+fn owned(volume: &Attachable<'_>) -> Used {
     let (to_make, name) = match volume.handle {
         Handle::Known(handle) => (false, handle),
         Handle::Of(claim) => (true, claim),

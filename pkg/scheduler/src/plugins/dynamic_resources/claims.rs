@@ -1,0 +1,134 @@
+//! Which claims a pod has, and whether something is wrong with one of them.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use smallvec::SmallVec;
+
+use super::ask::key;
+use crate::cluster::Claims;
+use crate::cluster::claims::allocation;
+use crate::framework::Objection;
+use crate::pod::{ClaimName, PodInfo};
+
+/// A pod's claims, in the order in which it names them.
+pub type Named<'a> = SmallVec<[&'a Arc<ResourceClaim>; 2]>;
+
+/// The claims of a pod.
+///
+/// # Errors
+/// One of them is missing, is going, or is not the pod's: in upstream's words.
+pub fn named<'a>(pod: &PodInfo, claims: &'a Claims) -> Result<Named<'a>, String> {
+    let mut found = Named::new();
+    for own in &pod.wishes().claims {
+        let (name, made) = match &own.claim {
+            ClaimName::Given(name) => (name, false),
+            ClaimName::Made(name) => (name, true),
+            ClaimName::NotNeeded => continue,
+            ClaimName::NotMade => {
+                return Err(format!("pod \"{}\": ResourceClaim not created yet", pod.key()));
+            }
+            ClaimName::Unknown => {
+                let (pod, name) = (pod.key(), &own.name);
+                return Err(format!(
+                    "pod \"{pod}\", spec.resourceClaim \"{name}\": none of the supported fields are set"
+                ));
+            }
+        };
+        let claim = claims
+            .get(pod.namespace(), name)
+            .ok_or_else(|| format!("could not find ResourceClaim \"{}/{name}\"", pod.namespace()))?;
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Err(format!("resourceclaim \"{name}\" is being deleted"));
+        }
+        if made && owner(claim) != Some(&pod.uid) {
+            let (claim, pod) = (key(claim), pod.key());
+            return Err(format!(
+                "ResourceClaim {claim} was not created for pod {pod} (pod is not owner)"
+            ));
+        }
+        found.push(claim);
+    }
+    Ok(found)
+}
+
+/// The uid of what a claim was made for.
+fn owner(claim: &ResourceClaim) -> Option<&str> {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    Some(owners.find(|owner| owner.controller == Some(true))?.uid.as_str())
+}
+
+/// Whether a pod holds the claim.
+pub fn is_reserved_for(claim: &ResourceClaim, pod: &PodInfo) -> bool {
+    holders(claim).any(|uid| *uid == *pod.uid)
+}
+
+/// Whether no other pod holds it.
+pub fn is_reserved_only_for(claim: &ResourceClaim, pod: &PodInfo) -> bool {
+    holders(claim).all(|uid| *uid == *pod.uid)
+}
+
+fn holders(claim: &ResourceClaim) -> impl Iterator<Item = &str> {
+    let status = claim.status.as_ref();
+    let holders = status
+        .and_then(|status| status.reserved_for.as_ref())
+        .into_iter()
+        .flatten();
+    holders.map(|holder| holder.uid.as_str())
+}
+
+/// Whether a claim without devices can be given some, wherever.
+pub fn check(claim: &ResourceClaim, claims: &Claims) -> Result<(), Objection> {
+    if claims.is_pending(claim) {
+        let key = key(claim);
+        return Err(Objection::unresolvable(format!(
+            "resource claim {key} is in the process of being allocated"
+        )));
+    }
+    let requests = claim
+        .spec
+        .devices
+        .iter()
+        .flat_map(|devices| devices.requests.iter().flatten());
+    for request in requests {
+        let choices = request.first_available.as_deref().unwrap_or_default();
+        if let Some(own) = &request.exactly {
+            check_class(&own.device_class_name, &request.name, claims)?;
+        } else if choices.is_empty() {
+            let (key, name) = (key(claim), &request.name);
+            return Err(Objection::unresolvable(format!(
+                "resource claim {key}, request {name}: unknown request type"
+            )));
+        }
+        for choice in choices.iter().filter(|_| request.exactly.is_none()) {
+            check_class(
+                &choice.device_class_name,
+                &format!("{}/{}", request.name, choice.name),
+                claims,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn check_class(class: &str, request: &str, claims: &Claims) -> Result<(), Objection> {
+    if class.is_empty() {
+        return Err(Objection::failed(format!(
+            "request {request}: unsupported request type"
+        )));
+    }
+    match claims.class(class) {
+        Some(_) => Ok(()),
+        None => Err(Objection::unresolvable(format!(
+            "request {request}: device class {class} does not exist"
+        ))),
+    }
+}
+
+/// Whether a claim's change may help a pod: its own claim is otherwise, or somebody gave something back.
+pub fn helps(pod: &PodInfo, before: Option<&ResourceClaim>, now: &ResourceClaim, claims: &Claims) -> bool {
+    let Ok(own) = named(pod, claims) else { return false };
+    let given_back = before.is_some_and(|before| allocation(before).is_some()) && allocation(now).is_none();
+    let uses = || own.iter().any(|claim| claim.metadata.uid == now.metadata.uid);
+    given_back || (uses() && before.is_none_or(|before| before.status != now.status))
+}

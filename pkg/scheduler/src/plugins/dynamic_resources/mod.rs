@@ -1,0 +1,293 @@
+//! Pods get the devices that they claim (<https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>): a
+//! node is right where the claims' devices are, or where there are some to allocate; these are given before the pod is bound.
+//!
+//! As upstream has it with its default features: administrators' access and lists of choices, but no taints of devices, no shared
+//! counters or capacities, no extended resources of devices, no conditions for binding.
+
+mod ask;
+mod binding;
+mod claims;
+mod result;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
+use kube::Client;
+use mk8s_client::NodeTerms;
+
+use self::ask::{Ask, key};
+use self::claims::{Named, is_reserved_for, named};
+use self::search::{Pick, Unfound, search};
+use crate::change::{Change, Kind};
+use crate::cluster::claims::{Reserved, Written, allocation};
+use crate::cluster::{Claims, Cluster, NodeId, NodeInfo};
+use crate::framework::{Filter, Objection, Plugin, PostFilter, PreBind, PreFilter, Score, StepError, Write, scale};
+use crate::pod::PodInfo;
+
+const NAME: &str = "DynamicResources";
+const UNAVAILABLE: &str = "resourceclaim not available on the node";
+/// The first choice of a list is worth this, each after it less by one (resource.k8s.io's limit of choices).
+const MOST_CHOICES: i64 = 8;
+
+/// Upstream's DynamicResources.
+pub struct DynamicResources {
+    /// The search for devices on a node takes so long at most. None: as long as it takes.
+    pub filter_timeout: Option<Duration>,
+}
+
+impl Default for DynamicResources {
+    fn default() -> Self {
+        DynamicResources {
+            filter_timeout: Some(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// What a pod claims.
+struct Wanted<'a> {
+    claims: Named<'a>,
+    /// Where each claim that has its devices can be used: by its place among the claims.
+    available: Vec<(usize, NodeTerms)>,
+    /// Of those that have none yet. An error is one of the claim, which only shows where a node is looked at.
+    asks: Result<Vec<Ask<'a>>, String>,
+    cluster: &'a Claims,
+    timeout: Option<Duration>,
+}
+
+impl DynamicResources {
+    /// None: the pod claims nothing.
+    fn wanted<'a>(&self, pod: &PodInfo, cluster: &'a Cluster) -> Result<Option<Wanted<'a>>, Objection> {
+        if pod.wishes().claims.is_empty() {
+            return Ok(None);
+        }
+        let all = &cluster.claims;
+        let claims = named(pod, all).map_err(Objection::unresolvable)?;
+        for claim in claims.iter().filter(|claim| allocation(claim).is_none()) {
+            claims::check(claim, all)?;
+        }
+        if claims.is_empty() {
+            return Ok(None);
+        }
+        let places = claims.iter().enumerate().filter_map(|(at, claim)| {
+            let selector = allocation(claim)?.node_selector.as_ref()?;
+            Some((at, NodeTerms::of_selector(Some(selector))))
+        });
+        let unallocated = claims.iter().filter(|claim| allocation(claim).is_none());
+        Ok(Some(Wanted {
+            available: places.collect(),
+            asks: unallocated.map(|claim| Ask::new(claim, all)).collect(),
+            claims,
+            cluster: all,
+            timeout: self.filter_timeout,
+        }))
+    }
+
+    /// The claims of a pod that is to go to a node, each with what it is to get there.
+    fn reserved(&self, pod: &PodInfo, node: &NodeInfo, cluster: &Cluster) -> Result<Vec<Reserved>, String> {
+        let wanted = match self.wanted(pod, cluster) {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => return Ok(Vec::new()),
+            Err(objection) => return Err(objection.reasons.join(", ")),
+        };
+        let mut allocations = wanted.allocations(node)?.into_iter();
+        let all = wanted.claims.iter().map(|claim| {
+            let allocation = match allocation(claim) {
+                Some(_) => None,
+                None => allocations.next().map(Arc::new),
+            };
+            Reserved {
+                claim: (*claim).clone(),
+                allocation,
+                written: Written::default(),
+            }
+        });
+        Ok(all.collect())
+    }
+}
+
+impl<'a> Wanted<'a> {
+    /// The devices of the claims that have none yet.
+    fn search(&self, node: &NodeInfo) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
+        let asks = self.asks.as_ref().map_err(|error| Unfound::Failed(error.clone()))?;
+        let until = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        search(asks, self.cluster, node, until)
+    }
+
+    fn allocations(&self, node: &NodeInfo) -> Result<Vec<AllocationResult>, String> {
+        let asks = self.asks.as_ref().map_err(Clone::clone)?;
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let picks = self
+            .search(node)
+            .map_err(|_| "claim allocation not found for node".to_owned())?;
+        let each = asks.iter().zip(&picks).map(|(ask, picks)| {
+            result::result(ask, picks).map_err(|why| format!("create NodeSelector for claim {}: {why}", key(ask.claim)))
+        });
+        each.collect()
+    }
+
+    /// The claims that have devices which this node does not reach.
+    fn unavailable(&self, node: &NodeInfo) -> impl Iterator<Item = &'a Arc<ResourceClaim>> {
+        let away = self.available.iter().filter(|(_, nodes)| !node.is_one_of(nodes));
+        away.filter_map(|(at, _)| self.claims.get(*at).copied())
+    }
+}
+
+impl Filter for Wanted<'_> {
+    fn check(&self, node: &NodeInfo) -> Option<Objection> {
+        let asks_nothing = self.asks.as_ref().is_ok_and(Vec::is_empty);
+        let searched = if asks_nothing {
+            Ok(())
+        } else {
+            self.search(node).map(drop)
+        };
+        match searched {
+            Err(Unfound::None) => Some(Objection::unresolvable("cannot allocate all claims")),
+            Err(Unfound::InvalidPools) => Some(Objection::unresolvable("invalid resource pools were encountered")),
+            Err(Unfound::TimedOut) => Some(Objection::unresolvable("timed out trying to allocate devices")),
+            Err(Unfound::Failed(error)) => Some(Objection::failed(error)),
+            Ok(()) => {
+                let away = self.unavailable(node).next().is_some();
+                away.then(|| Objection::unresolvable(UNAVAILABLE))
+            }
+        }
+    }
+}
+
+/// The earlier the choices of its lists that a node has for a pod, the better.
+impl Score for Wanted<'_> {
+    fn score(&self, nodes: &[&NodeInfo], scores: &mut [i64]) {
+        let Ok(asks) = &self.asks else { return };
+        for (node, score) in nodes.iter().zip(scores) {
+            let Ok(picks) = self.search(node) else { continue };
+            let each = asks.iter().zip(&picks);
+            *score = each.map(|(ask, picks)| worth(ask, picks)).sum();
+        }
+    }
+
+    fn normalise(&self, _: &[&NodeInfo], scores: &mut [i64]) {
+        scale(scores, false);
+    }
+}
+
+fn worth(ask: &Ask<'_>, picks: &[Pick<'_>]) -> i64 {
+    let listed = ask.requests.iter().enumerate().filter(|(_, request)| request.listed);
+    let choices = listed.filter_map(|(at, _)| picks.iter().find(|pick| pick.request == at));
+    let worth = choices.map(|pick| MOST_CHOICES - i64::try_from(pick.choice).unwrap_or(MOST_CHOICES));
+    worth.sum()
+}
+
+impl Plugin for DynamicResources {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn pre_enqueue(&self, pod: &PodInfo, cluster: &Cluster) -> bool {
+        pod.wishes().claims.is_empty() || named(pod, &cluster.claims).is_ok()
+    }
+
+    fn prepare(&self, pod: &PodInfo, cluster: &mut Cluster) {
+        if pod.wishes().claims.is_empty() {
+            return;
+        }
+        let claims: Vec<_> = match named(pod, &cluster.claims) {
+            Ok(claims) => claims.into_iter().cloned().collect(),
+            Err(_) => Vec::new(),
+        };
+        cluster.claims.prepare(&claims);
+    }
+
+    fn pre_filter<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Cluster) -> PreFilter<'a> {
+        match self.wanted(pod, cluster) {
+            Ok(None) => PreFilter::Skip,
+            Ok(Some(wanted)) => PreFilter::Check(Box::new(wanted)),
+            Err(objection) => PreFilter::Refuse(objection),
+        }
+    }
+
+    /// A claim may keep the pod to where it cannot go. Nobody else needs the devices there: others may do.
+    fn post_filter(
+        &self,
+        pod: &PodInfo,
+        cluster: &Cluster,
+        refused: &mut dyn Iterator<Item = (&NodeInfo, &Objection)>,
+    ) -> Option<PostFilter> {
+        let Ok(Some(wanted)) = self.wanted(pod, cluster) else {
+            let words = "no new claims to deallocate".into();
+            return Some(PostFilter { words, write: None });
+        };
+        let mut away = refused.filter(|(_, objection)| objection.reasons.iter().any(|reason| reason == UNAVAILABLE));
+        let given = away.find_map(|(node, _)| {
+            let mut claims = wanted.unavailable(node);
+            claims.find(|claim| claims::is_reserved_only_for(claim, pod))
+        });
+        Some(match given {
+            Some(claim) => PostFilter {
+                words: "deallocation of ResourceClaim completed".into(),
+                write: Some(binding::deallocate(claim)),
+            },
+            None => PostFilter {
+                words: "still not schedulable".into(),
+                write: None,
+            },
+        })
+    }
+
+    fn pre_score<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        let wanted = self.wanted(pod, cluster).ok().flatten()?;
+        let mut asks = wanted.asks.iter().flatten();
+        let listed = asks.any(|ask| ask.requests.iter().any(|request| request.listed));
+        listed.then(|| Box::new(wanted) as Box<dyn Score>)
+    }
+
+    fn reserve(&self, pod: &PodInfo, node: NodeId, cluster: &mut Cluster) -> Result<(), StepError> {
+        let changed = |what| StepError::Changed { plugin: NAME, what };
+        let claims = self.reserved(pod, cluster.node(node), cluster).map_err(changed)?;
+        if !claims.is_empty() {
+            cluster.claims.reserve(pod, claims);
+        }
+        Ok(())
+    }
+
+    fn unreserve(&self, pod: &PodInfo, cluster: &mut Cluster) -> Option<Write> {
+        if pod.wishes().claims.is_empty() {
+            return None;
+        }
+        cluster.claims.unreserve(pod);
+        let claims = named(pod, &cluster.claims).ok()?;
+        let had = claims
+            .into_iter()
+            .filter(|claim| allocation(claim).is_some() && is_reserved_for(claim, pod));
+        binding::release(pod, &had.collect::<Vec<_>>())
+    }
+
+    fn pre_bind(&self, pod: &PodInfo, _: NodeId, cluster: &Cluster, client: &Client) -> Option<PreBind> {
+        let claims = cluster.claims.reserved(pod).iter();
+        let missing: Vec<_> = claims
+            .filter(|own| !is_reserved_for(&own.claim, pod))
+            .cloned()
+            .collect();
+        (!missing.is_empty()).then(|| binding::bind(client, pod, missing))
+    }
+
+    fn wakes_on(&self) -> u32 {
+        Kind::NodeAdded as u32
+            | Kind::NodeLabels as u32
+            | Kind::NodeAllocatable as u32
+            | Kind::DeviceClaim as u32
+            | Kind::DeviceClass as u32
+            | Kind::ResourceSlice as u32
+    }
+
+    fn helps(&self, pod: &PodInfo, change: &Change<'_>, cluster: &Cluster) -> bool {
+        match change {
+            Change::DeviceClaim { before, now } => claims::helps(pod, *before, now, &cluster.claims),
+            _ => true,
+        }
+    }
+}
