@@ -4,8 +4,8 @@
 
 mod budgets;
 mod carried;
-mod counts;
 pub mod claims;
+mod counts;
 mod groups;
 mod images;
 mod index;
@@ -18,9 +18,9 @@ mod residents;
 mod rosters;
 mod selector;
 mod slots;
+mod storage;
 mod tally;
 mod topology;
-mod storage;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,8 +29,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 
 pub use budgets::Budgets;
-pub use counts::{Counted, Counts, Sort};
 pub use claims::Claims;
+pub use counts::{Counted, Counts, Sort};
 pub use groups::Groups;
 pub use images::{ImageId, Images};
 pub use kin::{Kin, KinId, Kins};
@@ -44,8 +44,8 @@ pub use tally::{Sums, Tally};
 pub use topology::{Column, DomainId, NONE};
 pub use volumes::migrated::{self, Migrated};
 pub use volumes::{
-    Attached, Capacity, Claim, ClaimRef, Class, Attachable, CsiNode, Decided, Ended, Part, Pinned, Shelf, Source, Volume,
-    Volumes, key,
+    Attachable, Attached, Capacity, Claim, ClaimRef, Class, CsiNode, Decided, Ended, Part, Pinned, Shelf, Source,
+    Volume, Volumes, key,
 };
 
 use crate::pod::PodInfo;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::change::{Change, Kind};
-use crate::cluster::{Attached, Cluster, Counted, NodeInfo, Volumes};
+use crate::cluster::{Attachable, Attached, Cluster, NodeInfo, Volumes};
 use crate::framework::{Filter, Objection, Plugin, PreFilter, Trial};
 use crate::pod::PodInfo;
 
@@ -15,13 +15,13 @@ pub struct NodeVolumeLimits;
 struct New<'a> {
     volumes: &'a Volumes,
     /// What the pod would have attached.
-    asked: SmallVec<[Counted<'a>; 4]>,
+    asked: SmallVec<[Attachable<'a>; 4]>,
 }
 
 impl New<'_> {
     fn objection(&self, node: &NodeInfo, attached: &Attached) -> Option<Objection> {
         let csi = node.csi.as_deref()?;
-        let exceeds = |asked: &Counted<'_>| {
+        let exceeds = |asked: &Attachable<'_>| {
             let limit = csi.limit(asked.driver)?;
             let others = self.asked.iter().filter(|other| other.driver == asked.driver);
             let new = others.filter(|other| other.counts(Some(csi)) && !attached.uses(other));

@@ -5,8 +5,8 @@ use futures::future::{BoxFuture, select_all};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use mk8s_client::{Event, Informer, Informers, Kind, Raw, Subscription};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use mk8s_client::{Event, Informer, Informers, Kind, Raw, Subscription};
 
 use super::Scheduler;
 use crate::cluster::Selector;

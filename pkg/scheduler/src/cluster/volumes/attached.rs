@@ -127,7 +127,8 @@ impl Volumes {
             .claims
             .iter()
             .filter_map(|own| self.counted(&own.key, self.claim(&own.key)?));
-        let mut all: SmallVec<[Attachable<'a>; 4]> = claims.chain(pod.migrated.iter().map(Attachable::of_disk)).collect();
+        let mut all: SmallVec<[Attachable<'a>; 4]> =
+            claims.chain(pod.migrated.iter().map(Attachable::of_disk)).collect();
         all.sort_unstable();
         all.dedup_by_key(|own| own.key());
         all

@@ -5,7 +5,8 @@ use k8s_openapi::api::resource::v1::{
     ExactDeviceRequest, ResourceClaim,
 };
 
-use crate::cluster::{Claims, Device, Selector};
+use crate::cluster::Claims;
+use crate::cluster::claims::{Device, Selector};
 
 /// A claim that is to be allocated.
 pub struct Ask<'a> {

@@ -9,7 +9,8 @@ use std::time::Instant;
 use k8s_openapi::api::resource::v1::DeviceAttribute;
 
 use super::ask::{Amount, Ask, Choice, Request, key};
-use crate::cluster::{Claims, Device, NodeInfo, NodePool, State};
+use crate::cluster::claims::{Device, NodePool, State};
+use crate::cluster::{Claims, NodeInfo};
 
 /// So many devices has an allocation at most (resource.k8s.io).
 const MOST_DEVICES: usize = 32;

@@ -110,7 +110,7 @@ impl Plugin for InterPodAffinity {
                 own.required.iter().any(|term| gained(&term.key, before, node))
                     || own.anti.iter().any(|term| left(&term.key, before, node))
             }
-            Change::NodeGone(_) => false,
+            _ => false,
         }
     }
 }

@@ -201,6 +201,7 @@ impl Plugin for PodTopologySpread {
                 let elsewhere = || wanted.all.iter().any(moved) || before.taints != node.facts.taints;
                 has_all(was) != has_all(is) || has_all(is) && elsewhere()
             }
+            _ => false,
         }
     }
 }

@@ -72,7 +72,11 @@ impl Conflicts {
             .map(|(_, reason)| reason.into())
             .collect();
         let unresolvable = true;
-        (!reasons.is_empty()).then_some(Objection { reasons, unresolvable })
+        (!reasons.is_empty()).then_some(Objection {
+            reasons,
+            unresolvable,
+            failed: false,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use kube::Client;
 use self::claims::Claims;
 use crate::change::{Change, Kind};
 use crate::cluster::{Cluster, Decided, NodeId, NodeInfo};
-use crate::framework::{Filter, Objection, Plugin, PreBind, PreFilter, StepError};
+use crate::framework::{Filter, Objection, Plugin, PreBind, PreFilter, StepError, Write};
 use crate::pod::PodInfo;
 
 const NAME: &str = "VolumeBinding";
@@ -75,8 +75,9 @@ impl Plugin for VolumeBinding {
         Ok(())
     }
 
-    fn unreserve(&self, pod: &PodInfo, cluster: &mut Cluster) {
+    fn unreserve(&self, pod: &PodInfo, cluster: &mut Cluster) -> Option<Write> {
         cluster.volumes.forget_binding(&pod.uid, None);
+        None
     }
 
     fn pre_bind(&self, pod: &PodInfo, node: NodeId, cluster: &Cluster, client: &Client) -> Option<PreBind> {
