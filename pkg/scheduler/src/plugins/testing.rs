@@ -115,8 +115,9 @@ impl World {
         let decision = cycle::decide(pod, &profile, &self.cluster, 0, |_| 0);
         let node = decision.node.map(|id| self.cluster.node(id).name.to_string());
         node.map_err(|refusal| {
-            let said = refusal.message.split(" preemption:").next().unwrap_or_default();
-            let (_, said) = said.split_once("available: ").unwrap_or_default();
+            let (_, said) = refusal.message.split_once("available: ").unwrap_or_default();
+            let said = said.split(" no new claims").next().unwrap_or_default();
+            let said = said.trim_end_matches(". not found");
             said.trim_end_matches('.').to_owned()
         })
     }

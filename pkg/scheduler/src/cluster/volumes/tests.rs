@@ -101,7 +101,7 @@ fn a_binding_that_never_will_be_is_told_of() {
             "provisioning failed for PVC \"b\"",
         ),
         (
-            |world| world.cluster.remove_node("n"),
+            |world| drop(world.cluster.remove_node("n")),
             "failed to get node \"n\": node \"n\" not found",
         ),
         (
