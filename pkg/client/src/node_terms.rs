@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PreferredSchedulingTerm,
+};
 
 /// A node's labels.
 type Labels = BTreeMap<String, String>;
@@ -76,21 +78,20 @@ impl NodeTerms {
             .as_ref()
             .and_then(|s| s.affinity.as_ref())
             .and_then(|a| a.node_affinity.as_ref());
-        affinity
-            .iter()
-            .flat_map(|a| a.preferred_during_scheduling_ignored_during_execution.iter().flatten())
-            .filter(|p| p.weight != 0)
-            .map(|p| {
-                let terms = Term::new(&p.preference).into_iter().collect();
-                (
-                    i64::from(p.weight),
-                    Self {
-                        labels: Vec::new(),
-                        terms: Some(terms),
-                    },
-                )
-            })
-            .collect()
+        let terms = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        Self::weighed(terms.into_iter().flatten())
+    }
+
+    /// Terms with weights, which need be no pod's own.
+    pub fn weighed<'t>(terms: impl Iterator<Item = &'t PreferredSchedulingTerm>) -> Vec<(i64, Self)> {
+        let weighed = terms.filter(|term| term.weight != 0).map(|term| {
+            let own = Self {
+                labels: Vec::new(),
+                terms: Some(Term::new(&term.preference).into_iter().collect()),
+            };
+            (i64::from(term.weight), own)
+        });
+        weighed.collect()
     }
 
     /// The terms of a selector that is no pod's own; none: no node has to fit it.

@@ -8,6 +8,7 @@ pub mod affinity;
 pub mod change;
 pub mod checks;
 pub mod cluster;
+pub mod config;
 pub mod cycle;
 pub mod framework;
 pub mod plugins;

@@ -2,7 +2,6 @@
 //! (<https://kubernetes.io/docs/reference/scheduling/config/#profiles>).
 
 use crate::framework::Plugin;
-use crate::plugins;
 use crate::pod::PodInfo;
 
 /// One plugin of a profile.
@@ -10,6 +9,10 @@ pub struct Row {
     pub plugin: Box<dyn Plugin>,
     /// Whether it turns nodes away.
     pub filters: bool,
+    /// Whether it has a say where no node was right.
+    pub post_filters: bool,
+    /// Whether it reserves for a pod what it needs on its node, and prepares the binding.
+    pub reserves: bool,
     /// What its score is multiplied by; 0: it does not score.
     pub weight: i64,
 }
@@ -20,6 +23,8 @@ impl Row {
         Row {
             plugin: Box::new(plugin),
             filters: true,
+            post_filters: true,
+            reserves: true,
             weight,
         }
     }
@@ -44,6 +49,13 @@ pub struct Profile {
     pub percentage_of_nodes_to_score: Option<usize>,
 }
 
+impl Profile {
+    /// The plugins that reserve.
+    pub fn reserving(&self) -> impl Iterator<Item = &dyn Plugin> {
+        self.rows.iter().filter(|row| row.reserves).map(|row| &*row.plugin)
+    }
+}
+
 /// Bits by the places of a profile's rows.
 pub type Rows = u32;
 
@@ -53,31 +65,7 @@ pub const ANY: Rows = Rows::MAX;
 impl Default for Profile {
     /// Upstream's default plugins, in its order.
     fn default() -> Self {
-        Profile {
-            name: crate::NAME.into(),
-            rows: vec![
-                Row::new(plugins::NodeUnschedulable, 0),
-                Row::new(plugins::NodeName, 0),
-                Row::new(plugins::TaintToleration, 3),
-                Row::new(plugins::NodeAffinity::default(), 2),
-                Row::new(plugins::NodePorts, 0),
-                Row::new(plugins::NodeResourcesFit::default(), 1),
-                Row::new(plugins::VolumeRestrictions, 0),
-                Row::new(plugins::NodeVolumeLimits, 0),
-                Row::new(plugins::VolumeBinding::default(), 0),
-                Row::new(plugins::VolumeZone, 0),
-                Row::new(plugins::PodTopologySpread::default(), 2),
-                Row::new(plugins::InterPodAffinity::default(), 2),
-                Row::new(plugins::DynamicResources::default(), 2),
-                Row::new(plugins::BalancedAllocation::default(), 1),
-                Row::new(plugins::ImageLocality, 1),
-            ],
-            preemption: Some(Preemption {
-                min_candidates_percentage: 10,
-                min_candidates: 100,
-            }),
-            percentage_of_nodes_to_score: None,
-        }
+        crate::config::default_profile()
     }
 }
 
@@ -88,6 +76,11 @@ impl Profiles {
     /// Each with a name of its own.
     pub fn new(profiles: Vec<Profile>) -> Self {
         Profiles(profiles)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Profile> {
+        self.0.iter()
     }
 
     /// The one that decides for a pod; none: another scheduler's pod.

@@ -79,6 +79,7 @@ pub use self::meta::{
 pub use self::namespace::*;
 pub use self::networking::*;
 pub use self::node::*;
+pub use self::node_selector::node_affinity;
 pub use self::path::Path;
 pub use self::persistent::*;
 pub use self::pod::{pod, pod_binding, pod_template, pod_template_object};

@@ -76,14 +76,18 @@ pub(super) fn node_selector(selector: &Value, path: &Path<'_>, errors: &mut Erro
     check(NODES, selector, &Scope::of(selector), path, errors);
 }
 
+const NODE_AFFINITY: Rules = &[
+    call(REQUIRED, required_nodes),
+    each_of(PREFERRED, &[whole(weight), structure("preference", PREFERRED_TERM)]),
+];
+
+/// Node affinity that is no pod's own, but a scheduler profile's.
+pub fn node_affinity(affinity: &Value, path: &Path<'_>, errors: &mut Errors) {
+    check(NODE_AFFINITY, affinity, &Scope::of(affinity), path, errors);
+}
+
 pub(super) const AFFINITY: Rules = &[
-    object(
-        "nodeAffinity",
-        &[
-            call(REQUIRED, required_nodes),
-            each_of(PREFERRED, &[whole(weight), structure("preference", PREFERRED_TERM)]),
-        ],
-    ),
+    object("nodeAffinity", NODE_AFFINITY),
     object("podAffinity", PODS),
     object("podAntiAffinity", PODS),
 ];

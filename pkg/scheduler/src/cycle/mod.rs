@@ -267,7 +267,7 @@ fn post_filters(
         .as_ref()
         .filter(|(_, objection)| objection.unresolvable);
     let mut posts = Vec::new();
-    for (at, row) in profile.rows.iter().enumerate().filter(|(_, row)| row.filters) {
+    for (at, row) in profile.rows.iter().enumerate().filter(|(_, row)| row.post_filters) {
         let Some(post) = row.plugin.post_filter(pod, cluster, &mut diagnosis.of(at)) else {
             continue;
         };

@@ -20,6 +20,7 @@ mod volume_binding;
 mod volume_restrictions;
 mod volume_zone;
 
+pub use allocation::Weighed;
 pub use balanced_allocation::BalancedAllocation;
 pub use dynamic_resources::DynamicResources;
 pub use image_locality::ImageLocality;
@@ -27,7 +28,7 @@ pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
-pub use node_resources_fit::NodeResourcesFit;
+pub use node_resources_fit::{NodeResourcesFit, Strategy};
 pub use node_unschedulable::NodeUnschedulable;
 pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::{Defaults, PodTopologySpread};

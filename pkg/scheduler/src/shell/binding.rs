@@ -16,6 +16,7 @@ use crate::change::Change;
 use crate::cluster::NodeId;
 use crate::framework::{PreBind, StepError};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 
 /// Why a pod was not bound.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +73,8 @@ impl Scheduler {
             return Ok(());
         };
         let reserved = profile
-            .rows
-            .iter()
-            .try_for_each(|row| row.plugin.reserve(pod, node, &mut self.cluster));
+            .reserving()
+            .try_for_each(|plugin| plugin.reserve(pod, node, &mut self.cluster));
         if reserved.is_err() {
             self.unreserve(pod);
         }
@@ -83,14 +83,15 @@ impl Scheduler {
 
     fn unreserve(&mut self, pod: &Arc<PodInfo>) {
         let (profile, cluster) = (self.profiles.of(pod), &mut self.cluster);
-        let rows = profile.into_iter().flat_map(|profile| &profile.rows);
-        let writes: Vec<_> = rows.filter_map(|row| row.plugin.unreserve(pod, cluster)).collect();
+        let plugins = profile.into_iter().flat_map(Profile::reserving);
+        let writes: Vec<_> = plugins.filter_map(|plugin| plugin.unreserve(pod, cluster)).collect();
         self.write_all(pod, writes);
     }
 
     fn pre_binds(&self, pod: &PodInfo, node: NodeId) -> Vec<PreBind> {
-        let rows = self.profiles.of(pod).into_iter().flat_map(|profile| &profile.rows);
-        rows.filter_map(|row| row.plugin.pre_bind(pod, node, &self.cluster, &self.client))
+        let plugins = self.profiles.of(pod).into_iter().flat_map(Profile::reserving);
+        plugins
+            .filter_map(|plugin| plugin.pre_bind(pod, node, &self.cluster, &self.client))
             .collect()
     }
 
