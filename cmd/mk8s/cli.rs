@@ -140,6 +140,9 @@ pub struct Init {
     /// Built-in parts to do without, because something else does their work, or nobody is to
     #[arg(long, value_name = "PART", env = "MK8S_DISABLE", value_enum, value_delimiter = ',')]
     pub disable: Vec<Part>,
+    /// The scheduler's configuration, a KubeSchedulerConfiguration, read at each start [default: upstream's defaults]
+    #[arg(long, value_name = "FILE", env = "MK8S_SCHEDULER_CONFIG", value_parser = absolute)]
+    pub scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     pub node: NodeFlags,
 }

@@ -29,12 +29,16 @@ pub async fn init(arguments: Box<cli::Init>) -> Result<()> {
     let settings = plan(&arguments)?;
     let first = first_token(&arguments)?;
     crate::node::check(&settings)?;
+    let (_, unused) = master::scheduler(settings.own_master()?)?;
     let version = mk8s_apiserver::config::VERSION;
     println!(
         "[init] Using Kubernetes version: {}",
         version.split('+').next().unwrap_or(version)
     );
     println!("[preflight] Running pre-flight checks");
+    for warning in unused {
+        eprintln!("\t[WARNING SchedulerConfig]: {warning}");
+    }
     let mut problems = preflight::node(&settings).await;
     problems.extend(preflight::master(&settings, arguments.kubernetes_version.as_deref()).await);
     let judged = preflight::judge(problems, &arguments.node.ignore_preflight_errors);
@@ -143,6 +147,12 @@ fn contradictions(settings: &Settings, own: &Master, given: &cli::Init) -> Resul
         list(&parts(&given.disable)),
         &parts(&own.disable).join(","),
     )?;
+    let path = |path: &PathBuf| path.display().to_string();
+    contradiction(
+        "--scheduler-config",
+        given.scheduler_config.as_ref().map(path),
+        &own.scheduler_config.as_ref().map_or_else(|| "none".into(), path),
+    )?;
     contradiction(
         "--image-repository",
         given.image_repository.as_deref(),
@@ -212,6 +222,7 @@ fn plan(arguments: &cli::Init) -> Result<Settings> {
         bind_port,
         cert_extra_sans: arguments.apiserver_cert_extra_sans.clone(),
         disable: arguments.disable.clone(),
+        scheduler_config: arguments.scheduler_config.clone(),
     };
     Settings::plan(Role::Master, node, cluster, Some(own))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
-use mk8s_controlplane::{Config, ControlPlane, ControllerSettings, Lead};
+use mk8s_controlplane::{Config, ControlPlane, ControllerSettings, Lead, SchedulerConfig};
 use mk8s_pki::layout::{self, ServerNames};
 use mk8s_supervisor::Supervisor;
 use serde_json::json;
@@ -36,7 +36,22 @@ pub fn server_names(settings: &Settings, master: &Master) -> ServerNames {
     }
 }
 
+/// The scheduler's configuration, and what of its file is not used.
+pub fn scheduler(master: &Master) -> Result<(SchedulerConfig, Vec<String>)> {
+    let Some(path) = &master.scheduler_config else {
+        return Ok((SchedulerConfig::default(), Vec::new()));
+    };
+    let at = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::of(format!("read {at}"), error))?;
+    SchedulerConfig::read(&text)
+        .map_err(|error| Failure::of(format!("use {at} as the scheduler's configuration"), error))
+}
+
 pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor) -> Result<ControlPlane> {
+    let (scheduler, unused) = scheduler(master)?;
+    for warning in unused {
+        tracing::warn!(warning, "the scheduler's configuration");
+    }
     let names = server_names(settings, master);
     let pki = Arc::new(layout::open(&settings.pki_dir(), &names)?);
     let config = Config {
@@ -55,6 +70,7 @@ pub async fn start(settings: &Settings, master: &Master, supervisor: &Supervisor
             service_lb: !master.disable.contains(&Part::Servicelb),
             ..ControllerSettings::default()
         },
+        scheduler,
         // sled has one owner: nobody else can be at this store.
         lead: Lead::Always,
     };
@@ -81,3 +97,44 @@ pub async fn mark_own_node(settings: &Settings, client: &kube::Client) -> Result
 
 /// How long connections and tasks may take to end.
 pub const SHUTDOWN: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_schedulers_configuration_is_its_files_or_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scheduler.yaml");
+        let mut own = Master {
+            advertise_address: Ipv4Addr::LOCALHOST,
+            bind_port: 6443,
+            cert_extra_sans: Vec::new(),
+            disable: Vec::new(),
+            scheduler_config: None,
+        };
+        assert!(scheduler(&own).unwrap().1.is_empty());
+        own.scheduler_config = Some(path.clone());
+        let missing = scheduler(&own).err().unwrap().to_string();
+        assert!(missing.contains("scheduler.yaml"), "{missing}");
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        std::fs::write(
+            &path,
+            format!("{head}parallelism: 2\nprofiles: [{{schedulerName: own}}]"),
+        )
+        .unwrap();
+        let (config, unused) = scheduler(&own).unwrap();
+        assert_eq!(
+            config.profiles.iter().map(|profile| &*profile.name).collect::<Vec<_>>(),
+            ["own"]
+        );
+        assert!(unused[0].starts_with("parallelism: not used"), "{unused:?}");
+        std::fs::write(&path, format!("{head}profile: []")).unwrap();
+        let wrong = scheduler(&own).err().unwrap().to_string();
+        assert!(
+            wrong.contains("scheduler.yaml") && wrong.contains("unknown field \"profile\""),
+            "{wrong}"
+        );
+    }
+}

@@ -168,6 +168,9 @@ pub struct Master {
     /// Built-in parts that the cluster does without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disable: Vec<Part>,
+    /// The file of the scheduler's configuration, which is read at each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_config: Option<PathBuf>,
 }
 
 impl Settings {

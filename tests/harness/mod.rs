@@ -133,6 +133,7 @@ pub fn config(dir: &Path, controllers: Settings) -> Config {
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         cluster_domain: "cluster.local".into(),
         controllers,
+        scheduler: mk8s_controlplane::SchedulerConfig::default(),
         lead: Lead::Always,
     }
 }

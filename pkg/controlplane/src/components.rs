@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use mk8s_apiserver::ApiServer;
+use mk8s_client::Informers;
 use mk8s_client::lease::{self, Election};
-use mk8s_client::{Informers, SeriesRecorder};
 use mk8s_controllers::Context;
 use mk8s_controllers::context::{ClientFor, Settings};
 use mk8s_supervisor::{OnExit, Supervisor};
@@ -16,13 +16,20 @@ use crate::identity::{self, READER, user};
 /// Asks for the lease: upstream's role for it fits.
 const ELECTOR: &str = "system:kube-controller-manager";
 
+/// What they act on.
+#[derive(Clone)]
+pub(crate) struct Components {
+    pub(crate) controllers: Settings,
+    pub(crate) scheduler: mk8s_scheduler::config::Config,
+}
+
 /// Starts them whenever the election is won.
-pub(crate) fn elect(server: &Arc<ApiServer>, settings: Settings, election: Election, supervisor: &Supervisor) {
+pub(crate) fn elect(server: &Arc<ApiServer>, config: Components, election: Election, supervisor: &Supervisor) {
     server.components_elected(&election.namespace, &election.name);
     let client = identity::client(server, ELECTOR);
     let start = {
         let server = server.clone();
-        Arc::new(move |scope: &Supervisor| start(&server, &settings, identity::clients(&server), scope))
+        Arc::new(move |scope: &Supervisor| start(&server, &config, identity::clients(&server), scope))
     };
     let owner = supervisor.clone();
     // Fatal: it ends early only where two might be at work, or where nobody knows what became of its scope.
@@ -33,7 +40,7 @@ pub(crate) fn elect(server: &Arc<ApiServer>, settings: Settings, election: Elect
 }
 
 /// Starts them in a scope; each acts by the client that is made for its user.
-pub(crate) fn start(server: &Arc<ApiServer>, settings: &Settings, clients: ClientFor, scope: &Supervisor) {
+pub(crate) fn start(server: &Arc<ApiServer>, config: &Components, clients: ClientFor, scope: &Supervisor) {
     let informers = Informers::fed(server.feed(user(READER)), scope).packed();
     let feeds = server.clone();
     let scheduler = clients("system:kube-scheduler");
@@ -41,13 +48,11 @@ pub(crate) fn start(server: &Arc<ApiServer>, settings: &Settings, clients: Clien
         clients,
         Arc::new(move |name| feeds.feed(user(name))),
         informers.clone(),
-        settings.clone(),
+        config.controllers.clone(),
         scope,
     );
     mk8s_controllers::run(&context);
-    let instance = format!("{}-{}", mk8s_scheduler::NAME, hostname());
-    let recorder = SeriesRecorder::new(scheduler.clone(), mk8s_scheduler::NAME, &instance, scope);
-    mk8s_scheduler::run(scheduler, informers, recorder, scope);
+    mk8s_scheduler::run(scheduler, informers, config.scheduler.clone(), &hostname(), scope);
     server.components_run(scope.token().clone());
 }
 

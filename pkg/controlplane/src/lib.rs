@@ -22,8 +22,11 @@ use mk8s_pki::rotation::{self, Holder};
 use mk8s_store::{SledStore, Store, Terms};
 use mk8s_supervisor::Supervisor;
 
+use crate::components::Components;
+
 pub use identity::{READER, user};
 pub use mk8s_controllers::context::Settings as ControllerSettings;
+pub use mk8s_scheduler::config::{Config as SchedulerConfig, ConfigError as SchedulerConfigError};
 
 /// What a control plane is told.
 pub struct Config {
@@ -45,6 +48,7 @@ pub struct Config {
     pub cluster_domain: String,
     /// What controllers act on. The CA, the service network and the masters' addresses are filled in.
     pub controllers: Settings,
+    pub scheduler: SchedulerConfig,
     pub lead: Lead,
 }
 
@@ -56,6 +60,16 @@ pub enum Lead {
     Elected(Election),
     /// When whoever started the control plane says so, see [`ControlPlane::run_components`].
     WhenTold,
+}
+
+impl Lead {
+    fn begin(self, server: &Arc<ApiServer>, components: &Components, supervisor: &Supervisor) {
+        match self {
+            Lead::Always => components::start(server, components, identity::clients(server), supervisor),
+            Lead::Elected(election) => components::elect(server, components.clone(), election, supervisor),
+            Lead::WhenTold => {}
+        }
+    }
 }
 
 /// Why a control plane does not start.
@@ -84,7 +98,7 @@ pub struct ControlPlane {
     pub pki: Arc<Master>,
     /// Where it listens.
     pub address: SocketAddr,
-    settings: Settings,
+    components: Components,
 }
 
 impl ControlPlane {
@@ -130,32 +144,31 @@ impl ControlPlane {
         let api_names = config.names.names();
         serving::serve(&server, tls, listener, supervisor);
         serving::keep_certificates(&pki, config.names, serving, kubelet_client, supervisor);
-        let settings = Settings {
-            service_cidr: Some(config.service_cidr),
-            root_ca: ca.into(),
-            api_names,
-            api_port: address.port(),
-            cluster_domain,
-            signer: Some(pki.ca.clone()),
-            account_keys: Some(pki.service_accounts.clone()),
-            ..config.controllers
+        let components = Components {
+            controllers: Settings {
+                service_cidr: Some(config.service_cidr),
+                root_ca: ca.into(),
+                api_names,
+                api_port: address.port(),
+                cluster_domain,
+                signer: Some(pki.ca.clone()),
+                account_keys: Some(pki.service_accounts.clone()),
+                ..config.controllers
+            },
+            scheduler: config.scheduler,
         };
-        match config.lead {
-            Lead::Always => components::start(&server, &settings, identity::clients(&server), supervisor),
-            Lead::Elected(election) => components::elect(&server, settings.clone(), election, supervisor),
-            Lead::WhenTold => {}
-        }
+        config.lead.begin(&server, &components, supervisor);
         Ok(ControlPlane {
             server,
             pki,
             address,
-            settings,
+            components,
         })
     }
 
     /// Runs controllers and scheduler in a scope, each by the client that is made for its user.
     pub fn run_components(&self, clients: ClientFor, scope: &Supervisor) {
-        components::start(&self.server, &self.settings, clients, scope);
+        components::start(&self.server, &self.components, clients, scope);
     }
 
     /// What makes clients in this process, see [`ControlPlane::client`].

@@ -23,17 +23,27 @@ pub mod spread;
 mod shell;
 
 use kube::Client;
-use mk8s_client::{Informers, SeriesRecorder};
+use mk8s_client::Informers;
 use mk8s_supervisor::{OnExit, Supervisor};
 
-/// The scheduler's name: it looks after the pods that name it, and Events say that they come from it.
+use crate::config::Config;
+
+/// The scheduler's name where its configuration gives it no other: it looks after the pods that name it, and Events say that they
+/// come from it.
 pub const NAME: &str = "default-scheduler";
 
-/// Starts the scheduler as a supervised task.
-pub fn run(client: Client, informers: Informers, recorder: SeriesRecorder, supervisor: &Supervisor) {
+/// Starts the scheduler, on this host, as a supervised task.
+pub fn run(client: Client, informers: Informers, config: Config, host: &str, supervisor: &Supervisor) {
+    let recorders = shell::Recorders::new(&client, &config.profiles, host, supervisor);
     let scope = supervisor.clone();
     supervisor.spawn("scheduler", OnExit::Restart, move |_| {
-        let run = shell::run(client.clone(), informers.clone(), recorder.clone(), scope.clone());
+        let run = shell::run(
+            client.clone(),
+            informers.clone(),
+            config.clone(),
+            recorders.clone(),
+            scope.clone(),
+        );
         async move {
             run.await;
             Ok(())

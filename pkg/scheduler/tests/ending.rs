@@ -10,8 +10,9 @@ use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use mk8s_api::stored::Stored;
+use mk8s_client::Informers;
 use mk8s_client::feed::{Change, Changes, Feed, Selection};
-use mk8s_client::{Informers, SeriesRecorder};
+use mk8s_scheduler::config::Config;
 use mk8s_supervisor::Supervisor;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -97,8 +98,7 @@ async fn what_was_decided_is_bound_and_told_before_the_scope_has_ended() {
     let told = log.clone();
     let client = Client::new(tower::service_fn(move |request| serve(told.clone(), request)), "d");
     let informers = Informers::fed(Arc::new(Cluster), &scope);
-    let recorder = SeriesRecorder::new(client.clone(), mk8s_scheduler::NAME, "default-scheduler-test", &scope);
-    mk8s_scheduler::run(client, informers, recorder, &scope);
+    mk8s_scheduler::run(client, informers, Config::default(), "test", &scope);
     while log.lock().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -18,6 +18,8 @@ refuses "init refuses kubeadm's own configuration" "flag" on 1 bash -c \
 refuses "init refuses an eviction threshold that it does not know" "disk.available.*nodefs.available" on 1 "$work/mk8s" init --eviction-hard "disk.available<1Gi"
 refuses "init refuses a domain that is none" "^error: --service-dns-domain: .a b. is no domain" on 1 "$work/mk8s" init --service-dns-domain "a b"
 refuses "init refuses a name that no certificate can have" "^error: --apiserver-cert-extra-sans: .a b. is no address" on 1 "$work/mk8s" init --apiserver-cert-extra-sans "ok.example.org,a b"
+refuses "init refuses a scheduler configuration that is none" "scheduler's configuration.*unknown field .*profile" on 1 bash -c \
+  'printf "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofile: []\n" >/tmp/scheduler.$$; "$0" init --scheduler-config /tmp/scheduler.$$; status=$?; rm /tmp/scheduler.$$; exit $status' "$work/mk8s"
 refuses "init refuses port 0" "apiserver-bind-port" on 1 "$work/mk8s" init --apiserver-bind-port 0
 refuses "init wants root" "root" on 1 setpriv --reuid 65534 --clear-groups "$work/mk8s" init
 refuses "init refuses a host with another cluster's admin.conf" "FileAvailable--etc-kubernetes-admin.conf" on 1 bash -c \

@@ -102,8 +102,8 @@ impl Scheduler {
             self.assumed.remove(&pod.uid);
             self.reports.forget(&pod.uid);
             let message = format!("Successfully assigned {} to {node}", pod.key());
-            self.recorder
-                .event(&pod.reference(), "Normal", "Scheduled", "Binding", &message);
+            let what = ("Normal", "Scheduled", "Binding");
+            self.recorders.event(&pod, &pod.reference(), what, &message);
             return;
         };
         self.unreserve(&pod);

@@ -37,8 +37,8 @@ impl Scheduler {
         let going: Vec<_> = victims.pods.into_iter().filter(|victim| !victim.deleting).collect();
         for victim in &going {
             let message = format!("Preempted by pod {} on node {node}", pod.uid);
-            self.recorder
-                .event(&victim.reference(), "Normal", "Preempted", "Preempting", &message);
+            let what = ("Normal", "Preempted", "Preempting");
+            self.recorders.event(pod, &victim.reference(), what, &message);
         }
         let (client, scheduler) = (self.client.clone(), pod.wishes().scheduler.clone());
         let eviction = Eviction { pod: pod.clone() };

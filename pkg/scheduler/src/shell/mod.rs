@@ -5,6 +5,7 @@ mod claims;
 mod events;
 mod evictions;
 mod feeds;
+mod recorders;
 mod reports;
 mod storage;
 
@@ -15,14 +16,16 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use kube::Client;
-use mk8s_client::{Informers, SeriesRecorder};
+use mk8s_client::Informers;
 use mk8s_supervisor::{Jobs, Supervisor, job};
 
 use self::binding::{BindError, Binding};
 use self::evictions::Eviction;
 use self::feeds::Feeds;
+pub use self::recorders::Recorders;
 use self::reports::{Report, Reports};
 use crate::cluster::Cluster;
+use crate::config::Config;
 use crate::cycle::{self, Preempted, Refusal};
 use crate::pod::PodInfo;
 use crate::profile::{Profile, Profiles};
@@ -39,8 +42,8 @@ const LONGEST_NOTE: usize = 1024;
 
 struct Scheduler {
     client: Client,
-    recorder: SeriesRecorder,
-    profiles: Profiles,
+    recorders: Recorders,
+    profiles: Arc<Profiles>,
     cluster: Cluster,
     queue: Queue,
     bindings: Jobs<Binding, Result<(), BindError>>,
@@ -54,8 +57,8 @@ struct Scheduler {
 }
 
 /// Runs until the scope ends. No decision is made then; those that were are bound, and told of.
-pub async fn run(client: Client, informers: Informers, recorder: SeriesRecorder, scope: Supervisor) {
-    let mut state = Scheduler::new(client, recorder);
+pub async fn run(client: Client, informers: Informers, config: Config, recorders: Recorders, scope: Supervisor) {
+    let mut state = Scheduler::new(client, config, recorders);
     tokio::select! {
         biased;
         () = scope.token().cancelled() => {}
@@ -81,14 +84,14 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Scheduler {
-    fn new(client: Client, recorder: SeriesRecorder) -> Self {
+    fn new(client: Client, config: Config, recorders: Recorders) -> Self {
         Scheduler {
             reports: Reports::new(client.clone()),
             client,
-            recorder,
-            profiles: Profiles::new(vec![Profile::default()]),
+            recorders,
+            profiles: config.profiles,
             cluster: Cluster::default(),
-            queue: Queue::default(),
+            queue: Queue::new(config.backoff),
             bindings: Jobs::default(),
             assumed: HashSet::new(),
             evictions: Jobs::default(),
@@ -201,8 +204,8 @@ impl Scheduler {
     /// Tells why the pod waits.
     fn report(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String, nominated: Option<Box<str>>) {
         let note = shortened(&message);
-        self.recorder
-            .event(&pod.reference(), "Warning", "FailedScheduling", "Scheduling", &note);
+        let what = ("Warning", "FailedScheduling", "Scheduling");
+        self.recorders.event(pod, &pod.reference(), what, &note);
         self.reports.put(Report {
             pod: pod.clone(),
             condition: Some((reason, message)),

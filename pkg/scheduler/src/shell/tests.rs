@@ -12,6 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+fn scheduler(client: &Client, scope: &Supervisor) -> Scheduler {
+    let config = Config::default();
+    let recorders = Recorders::new(client, &config.profiles, "test", scope);
+    Scheduler::new(client.clone(), config, recorders)
+}
+
 #[tokio::test]
 async fn room_of_a_binding_that_failed_is_free_unless_the_pod_is_there() {
     let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
@@ -29,8 +35,7 @@ async fn room_of_a_binding_that_failed_is_free_unless_the_pod_is_there() {
         (Some(pod(false, Some("n"))), true, false),
         (Some(pod(true, Some("n"))), true, false),
     ] {
-        let recorder = SeriesRecorder::new(client.clone(), crate::NAME, "test", &scope);
-        let mut state = Scheduler::new(client.clone(), recorder);
+        let mut state = scheduler(&client, &scope);
         let node = json!({"metadata": {"name": "n"}});
         state.cluster.set_node(&serde_json::from_value(node).unwrap());
         state.pod_applied(&pod(false, None));
@@ -56,8 +61,7 @@ async fn who_waits_for_room_is_tried_again_when_a_pod_gets_smaller() {
     let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
     let client = Client::new(tower::service_fn(serve), "d");
     let scope = Supervisor::new(CancellationToken::new());
-    let recorder = SeriesRecorder::new(client.clone(), crate::NAME, "test", &scope);
-    let mut state = Scheduler::new(client, recorder);
+    let mut state = scheduler(&client, &scope);
     let pod = |name: &str, cpu: &str, node: Option<&str>| -> Arc<Pod> {
         let container = json!({"name": "c", "resources": {"requests": {"cpu": cpu}}});
         let pod = json!({"metadata": {"namespace": "d", "name": name, "uid": name},
