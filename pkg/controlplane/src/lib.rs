@@ -26,7 +26,7 @@ use crate::components::Components;
 
 pub use identity::{READER, user};
 pub use mk8s_controllers::context::Settings as ControllerSettings;
-pub use mk8s_scheduler::config::{Config as SchedulerConfig, ConfigError as SchedulerConfigError};
+pub use mk8s_scheduler::config::Config as SchedulerConfig;
 
 /// What a control plane is told.
 pub struct Config {

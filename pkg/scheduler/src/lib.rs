@@ -10,6 +10,7 @@ pub mod checks;
 pub mod cluster;
 pub mod config;
 pub mod cycle;
+pub mod extender;
 pub mod framework;
 pub mod plugins;
 pub mod pod;

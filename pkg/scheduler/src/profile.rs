@@ -62,6 +62,12 @@ pub type Rows = u32;
 /// Every row: what no single plugin can tell.
 pub const ANY: Rows = Rows::MAX;
 
+/// The place that stands for all extenders, which no row has.
+pub const EXTENDERS_ROW: usize = Rows::BITS as usize - 1;
+
+/// Extenders refused it. They say of no change whether it helps.
+pub const EXTENDERS: Rows = 1 << EXTENDERS_ROW;
+
 impl Default for Profile {
     /// Upstream's default plugins, in its order.
     fn default() -> Self {

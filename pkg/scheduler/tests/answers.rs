@@ -10,10 +10,11 @@ use k8s_openapi::api::resource::v1::AllocationResult;
 use mk8s_client::Raw;
 use mk8s_scheduler::checks::{self, PreFiltered};
 use mk8s_scheduler::cluster::{Cluster, NodeId, NodeInfo, Selector};
+use mk8s_scheduler::config::Config;
 use mk8s_scheduler::cycle::{self, Preempted};
 use mk8s_scheduler::framework::Objection;
 use mk8s_scheduler::pod::{PodInfo, node_of};
-use mk8s_scheduler::profile::Profile;
+use mk8s_scheduler::profile::{Profile, Profiles};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -174,7 +175,7 @@ struct Asked {
     case: Case,
     cluster: Cluster,
     pod: Arc<PodInfo>,
-    profile: Profile,
+    profiles: Arc<Profiles>,
     /// What is not as upstream has it.
     found: Vec<String>,
 }
@@ -196,18 +197,29 @@ impl Asked {
         if let Some(node) = pod.wishes().nominated.clone() {
             cluster.nominated.set(pod.clone(), &node);
         }
-        let profile = Profile {
-            percentage_of_nodes_to_score: Some(100),
-            ..Profile::default()
-        };
-        cycle::prepare(&pod, &profile, &mut cluster);
+        let mut own = case.config.clone().unwrap_or_else(|| json!({}));
+        // What is looked at beforehand and what node by node is one here.
+        if let Some(set) = own.pointer("/plugins/filter").cloned() {
+            own["plugins"]["preFilter"] = set;
+        }
+        let config = json!({
+            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+            "percentageOfNodesToScore": 100, "profiles": [own],
+        });
+        let (config, _) = Config::read(&config.to_string()).unwrap();
+        let profiles = config.profiles;
+        cycle::prepare(&pod, profiles.iter().next().unwrap(), &mut cluster);
         Asked {
             case,
             cluster,
             pod,
-            profile,
+            profiles,
             found: Vec::new(),
         }
+    }
+
+    fn profile(&self) -> &Profile {
+        self.profiles.iter().next().unwrap()
     }
 
     fn refused(&self, (row, objection): &(usize, Objection)) -> Refused {
@@ -217,7 +229,7 @@ impl Asked {
         };
         let reasons: BTreeSet<_> = objection.reasons.iter().map(ToString::to_string).collect();
         Refused {
-            plugin: self.profile.rows[*row].plugin.name().to_owned(),
+            plugin: self.profile().rows[*row].plugin.name().to_owned(),
             code: code.to_owned(),
             reasons: reasons.into_iter().collect(),
         }
@@ -226,7 +238,7 @@ impl Asked {
     /// The nodes that are right; why the others are not is compared.
     fn filter(&mut self) -> Vec<NodeId> {
         let mut found = Vec::new();
-        let pre = PreFiltered::new(&self.profile, &self.pod, &self.cluster);
+        let pre = PreFiltered::new(self.profile(), &self.pod, &self.cluster);
         // The room that was made for it is its own, and no other node is looked at.
         let own = self.cluster.nominated.node_of(&self.pod.uid);
         let own = own.and_then(|name| self.cluster.find(name));
@@ -242,7 +254,7 @@ impl Asked {
                     if !self.case.feasible.is_empty() {
                         continue;
                     }
-                    let plugins = checks::names(&self.profile, rows);
+                    let plugins = checks::names(self.profile(), rows);
                     let reason = format!("node(s) didn't satisfy plugin(s) [{plugins}]");
                     Some(Refused {
                         plugin: String::new(),
@@ -269,13 +281,13 @@ impl Asked {
     }
 
     fn score(&mut self, feasible: &[NodeId]) {
-        let found = &mut self.found;
+        let found = &mut Vec::new();
         let nodes: Vec<&NodeInfo> = feasible.iter().map(|id| self.cluster.node(*id)).collect();
         let names: BTreeSet<&str> = nodes.iter().map(|node| &*node.name).collect();
         let upstream: BTreeSet<&str> = self.case.feasible.keys().map(String::as_str).collect();
         same(found, "feasible", format!("{names:?}"), format!("{upstream:?}"));
         let mut left = self.case.feasible.clone();
-        for (name, weight, score) in cycle::scores(&self.pod, &self.profile, &self.cluster, &nodes) {
+        for (name, weight, score) in cycle::scores(&self.pod, self.profile(), &self.cluster, &nodes) {
             let mut scores = vec![0; nodes.len()];
             score.score(&nodes, &mut scores);
             score.normalise(&nodes, &mut scores);
@@ -294,11 +306,14 @@ impl Asked {
                 same(found, &format!("{node} {name}"), "no score", score);
             }
         }
+        let found = std::mem::take(found);
+        self.found.extend(found);
     }
 
     /// What is written for the pod if it goes to a node.
     fn write(&mut self, node: NodeId) {
-        let rows = &self.profile.rows;
+        let profiles = self.profiles.clone();
+        let rows = &profiles.iter().next().unwrap().rows;
         rows.iter()
             .for_each(|row| row.plugin.reserve(&self.pod, node, &mut self.cluster).unwrap());
         let mut ours = Writes::default();
@@ -346,7 +361,7 @@ impl Asked {
 
     /// What is said where no node is right, and who is evicted.
     fn refuse(&mut self) {
-        let decision = cycle::decide(&self.pod, &self.profile, &self.cluster, 0, |_| 0);
+        let decision = cycle::decide(&self.pod, self.profile(), &self.cluster, 0, |_| 0);
         let refusal = decision.node.unwrap_err();
         let said = &self.case.message;
         let Some(after) = refusal.message.strip_prefix(said.as_str()) else {
@@ -383,7 +398,7 @@ fn differences(case: Case) -> Vec<String> {
         // Upstream's own fault: it scores the claims that it has to allocate as if those that are allocated were among them.
         Some(error) if error.contains("number of allocations 1 is smaller than number of claims") => return Vec::new(),
         Some(error) => {
-            let decision = cycle::decide(&asked.pod, &asked.profile, &asked.cluster, 0, |_| 0);
+            let decision = cycle::decide(&asked.pod, asked.profile(), &asked.cluster, 0, |_| 0);
             same(&mut asked.found, "error", decision.node.unwrap_err().message, error);
             return asked.found;
         }
@@ -407,7 +422,7 @@ fn family(text: &str) {
     assert!(!cases.is_empty());
     let all = cases.len();
     let mut wrong = 0;
-    for case in cases.into_iter().filter(|case| case.config.is_none()) {
+    for case in cases {
         let name = case.name.clone();
         let found = differences(case);
         wrong += usize::from(!found.is_empty());

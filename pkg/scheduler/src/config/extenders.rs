@@ -1,15 +1,17 @@
-//! What upstream refuses of extenders.
+//! The extenders of a document: what upstream refuses, and what can't be reached.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use mk8s_api::names;
 use mk8s_api::status::FieldError;
 
 use super::Told;
-use super::document::Extender;
+use super::document::Extender as Document;
+use crate::extender::Extender;
 
 /// Checks a document's extenders.
-pub fn check(extenders: &[Extender], told: &mut Told) {
+pub fn check(extenders: &[Document], told: &mut Told) {
     let mut managed = HashSet::new();
     for (index, extender) in extenders.iter().enumerate() {
         let path = format!("extenders[{index}]");
@@ -58,8 +60,21 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// The resources that only extenders count.
-pub fn ignored_resources(extenders: &[Extender]) -> Vec<String> {
+pub fn ignored_resources(extenders: &[Document]) -> Vec<String> {
     let managed = extenders.iter().flat_map(|extender| &extender.managed_resources);
     let ignored = managed.filter(|resource| resource.ignored_by_scheduler);
     ignored.map(|resource| resource.name.clone()).collect()
+}
+
+/// Makes them, and puts those last that may be passed over.
+pub fn make(extenders: &[Document], told: &mut Told) -> Arc<[Arc<Extender>]> {
+    let mut made = Vec::new();
+    for (index, own) in extenders.iter().enumerate() {
+        match Extender::new(own) {
+            Ok(extender) => made.push(Arc::new(extender)),
+            Err(error) => told.error(format!("extenders[{index}].{error}")),
+        }
+    }
+    made.sort_by_key(|extender| extender.ignorable);
+    made.into()
 }

@@ -19,7 +19,9 @@ use std::time::Duration;
 use mk8s_api::status::FieldError;
 
 use self::document::Document;
+pub use self::document::{Extender as ExtenderConfig, ExtenderTls};
 use self::profiles::Common;
+use crate::extender::Extender;
 use crate::profile::{Profile, Profiles};
 use crate::queue::Backoff;
 
@@ -39,6 +41,8 @@ impl ConfigError {
 pub struct Config {
     pub profiles: Arc<Profiles>,
     pub backoff: Backoff,
+    /// In the order in which they are asked.
+    pub extenders: Arc<[Arc<Extender>]>,
 }
 
 /// What there is to say of a document.
@@ -80,6 +84,7 @@ impl Config {
             percentage_of_nodes_to_score: document.percentage_of_nodes_to_score,
             ignored_resources: &ignored,
         };
+        let made = extenders::make(&extenders, told);
         let profiles = profiles(document.profiles.unwrap_or_default(), &common, told);
         Config {
             profiles: Arc::new(Profiles::new(profiles)),
@@ -88,6 +93,7 @@ impl Config {
                 document.pod_max_backoff_seconds,
                 told,
             ),
+            extenders: made,
         }
     }
 }

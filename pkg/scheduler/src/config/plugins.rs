@@ -13,8 +13,9 @@ use super::args::{
 use super::decode;
 use super::points::Point::{self, *};
 use crate::framework::Plugin;
-use crate::plugins::{self, Strategy, Weighed};
+use crate::plugins::{self, Defaults, Strategy, Weighed};
 use crate::profile::Preemption;
+use crate::spread::Rule;
 
 /// A plugin that a configuration may name.
 pub struct Known {
@@ -33,8 +34,6 @@ pub enum Made {
     Preemption(Preemption),
     /// A part of every decision, which can't be switched off.
     Fixed,
-    /// Pods that need it are refused so far ([`plugins::Unsupported`]).
-    Missing,
 }
 
 impl Known {
@@ -76,10 +75,14 @@ pub const KNOWN: [Known; 19] = [
     row("NodeAffinity", FILTERS_AND_SCORES, 2, node_affinity),
     row("NodePorts", FILTERS, 0, |given| given.plain(plugins::NodePorts)),
     row("NodeResourcesFit", FILTERS_AND_SCORES, 1, node_resources_fit),
-    row("VolumeRestrictions", FILTERS, 0, missing),
-    row("NodeVolumeLimits", FILTERS, 0, missing),
+    row("VolumeRestrictions", FILTERS, 0, |given| {
+        given.plain(plugins::VolumeRestrictions)
+    }),
+    row("NodeVolumeLimits", FILTERS, 0, |given| {
+        given.plain(plugins::NodeVolumeLimits)
+    }),
     row("VolumeBinding", BINDS_VOLUMES, 0, volume_binding),
-    row("VolumeZone", FILTERS, 0, missing),
+    row("VolumeZone", FILTERS, 0, |given| given.plain(plugins::VolumeZone)),
     row("PodTopologySpread", FILTERS_AND_SCORES, 2, pod_topology_spread),
     row("InterPodAffinity", FILTERS_AND_SCORES, 2, inter_pod_affinity),
     row("DynamicResources", BINDS_DEVICES, 2, dynamic_resources),
@@ -147,11 +150,6 @@ fn fixed(given: &mut Given<'_>) -> Made {
     Made::Fixed
 }
 
-fn missing(given: &mut Given<'_>) -> Made {
-    given.takes_none();
-    Made::Missing
-}
-
 fn node_affinity(given: &mut Given<'_>) -> Made {
     let added = given.read::<NodeAffinityArgs>().added_affinity.unwrap_or_default();
     Made::Plugin(Box::new(plugins::NodeAffinity {
@@ -217,23 +215,30 @@ fn default_preemption(given: &mut Given<'_>) -> Made {
 }
 
 fn volume_binding(given: &mut Given<'_>) -> Made {
-    let _timeout = given.read::<VolumeBindingArgs>().bind_timeout();
-    Made::Missing
+    Made::Plugin(Box::new(plugins::VolumeBinding {
+        timeout: given.read::<VolumeBindingArgs>().bind_timeout(),
+    }))
 }
 
 fn pod_topology_spread(given: &mut Given<'_>) -> Made {
     let args: PodTopologySpreadArgs = given.read();
-    let _settings = (args.system_defaulted(), args.default_constraints);
-    Made::Missing
+    let defaults = match args.system_defaulted() {
+        true => Defaults::System,
+        false => Defaults::List(args.default_constraints.iter().map(Rule::new).collect()),
+    };
+    Made::Plugin(Box::new(plugins::PodTopologySpread { defaults }))
 }
 
 fn inter_pod_affinity(given: &mut Given<'_>) -> Made {
     let args: InterPodAffinityArgs = given.read();
-    let _settings = (args.hard_weight(), args.ignore_preferred_terms_of_existing_pods);
-    Made::Missing
+    Made::Plugin(Box::new(plugins::InterPodAffinity {
+        hard_weight: args.hard_weight().into(),
+        ignores_preferred: args.ignore_preferred_terms_of_existing_pods,
+    }))
 }
 
 fn dynamic_resources(given: &mut Given<'_>) -> Made {
-    let _timeout = given.read::<DynamicResourcesArgs>().filter_timeout();
-    Made::Missing
+    Made::Plugin(Box::new(plugins::DynamicResources {
+        filter_timeout: given.read::<DynamicResourcesArgs>().filter_timeout(),
+    }))
 }

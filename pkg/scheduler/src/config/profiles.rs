@@ -9,7 +9,6 @@ use super::decode::VERSION;
 use super::document::{self, Plugin, PluginConfig, PluginSet};
 use super::plugins::{Given, KNOWN, Known, Made, known};
 use super::points::{self, MULTI_POINT, Point};
-use crate::plugins::Unsupported;
 use crate::profile::{Profile, Row};
 
 /// Plugins that upstream had once.
@@ -74,15 +73,11 @@ pub fn profile(own: &document::Profile, path: &str, common: &Common<'_>, told: &
         match made {
             Made::Plugin(plugin) => profile.rows.extend(row(plugin, asked, sets.weight(known.name))),
             Made::Preemption(preemption) => profile.preemption = asked(Point::PostFilter).then_some(preemption),
-            Made::Missing if config.is_some() || sets.names(known.name) => told.error(format!(
-                "{path}: plugin {:?} is not in this version of mk8s",
-                known.name
-            )),
             Made::Fixed if !any => told.error(format!(
                 "{path}.plugins: {:?} is a part of every decision of mk8s: it can't be disabled",
                 known.name
             )),
-            Made::Missing | Made::Fixed => {}
+            Made::Fixed => {}
         }
         if let Some((at, _)) = config.filter(|_| !any) {
             let why = format!("not used: {} is not enabled", known.name);
@@ -90,7 +85,6 @@ pub fn profile(own: &document::Profile, path: &str, common: &Common<'_>, told: &
         }
     }
     enabled.check(path, told);
-    profile.rows.push(Row::new(Unsupported, 0));
     profile
 }
 
@@ -132,8 +126,6 @@ struct Sets {
     /// Of each point.
     own: BTreeMap<Point, PluginSet>,
     multi: Vec<Plugin>,
-    /// What the profile enables for all points.
-    own_multi: PluginSet,
 }
 
 impl Sets {
@@ -167,7 +159,6 @@ impl Sets {
         Sets {
             own,
             multi: points::merge(&defaults.collect::<Vec<_>>(), &own_multi),
-            own_multi,
         }
     }
 
@@ -181,12 +172,6 @@ impl Sets {
 
     fn weight(&self, plugin: &str) -> i64 {
         points::weight(plugin, self.of(Point::Score), &self.multi)
-    }
-
-    /// Whether the profile itself enables a plugin.
-    fn names(&self, plugin: &str) -> bool {
-        let mut all = self.own.values().chain([&self.own_multi]).flat_map(|set| &set.enabled);
-        all.any(|own| own.name == plugin)
     }
 
     fn enabled(&self) -> Result<Enabled, String> {

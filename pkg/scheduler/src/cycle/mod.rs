@@ -1,5 +1,7 @@
 //! One decision: which node gets this pod, or why none does, and who would have to go. Pure: reads the cluster, writes nothing.
 
+pub mod extended;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -13,6 +15,7 @@ use crate::profile::{ANY, Profile, Rows};
 /// Below this many nodes all are looked at, and never fewer than this are.
 const MIN_FEASIBLE: usize = 100;
 const MIN_PERCENTAGE: usize = 5;
+const NO_NODES: &str = "no nodes available to schedule pods";
 
 /// Why no node takes the pod.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ pub fn decide(
     let all = cluster.order().len();
     if all == 0 {
         return Decision {
-            node: Err(Refusal::bare("no nodes available to schedule pods".to_owned(), false)),
+            node: Err(Refusal::of_all(NO_NODES)),
             next_start: 0,
         };
     }
@@ -113,15 +116,45 @@ pub fn decide(
         [only] => Ok(only.id),
         _ => {
             let totals = totals(pod, profile, cluster, &feasible);
-            let best = totals.iter().copied().max().unwrap_or(0);
-            let bests: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == best).collect();
-            Ok(feasible[bests[pick(bests.len())]].id)
+            Ok(feasible[best(&totals, &mut pick)].id)
         }
     };
     Decision {
         node,
         next_start: (start + looked) % all,
     }
+}
+
+impl Refusal {
+    /// What no single plugin can tell.
+    fn of_all(message: &str) -> Self {
+        Refusal::bare(message.to_owned(), false)
+    }
+
+    /// Says one thing more. The nodes' reasons end with a full stop; commas stand between what is said of them.
+    pub fn add(&mut self, said: &str) {
+        let between = if self.message.ends_with('.') { " " } else { ", " };
+        self.message.push_str(between);
+        self.message.push_str(said);
+    }
+}
+
+/// The place of the best total, one of the best where there are several.
+fn best(totals: &[i64], pick: &mut impl FnMut(usize) -> usize) -> usize {
+    let best = totals.iter().copied().max().unwrap_or(0);
+    let bests: Vec<usize> = (0..totals.len()).filter(|at| totals[*at] == best).collect();
+    bests[pick(bests.len())]
+}
+
+/// The node that room was made on for the pod, if it is right: it is the one that fits most likely, and the one that others leave
+/// to it.
+fn nominated<'a>(pod: &PodInfo, cluster: &'a Cluster, pre: &PreFiltered<'_>) -> Option<&'a NodeInfo> {
+    let node = cluster
+        .nominated
+        .node_of(&pod.uid)
+        .and_then(|name| cluster.find(name))?;
+    let right = pre.refused.is_none() && node.exists && pre.checks.check(node).is_none();
+    right.then_some(node)
 }
 
 /// The nodes that fit, what the others said, and how many were looked at.
@@ -132,26 +165,26 @@ fn search<'a>(
     pre: &PreFiltered<'_>,
     start: usize,
 ) -> (Vec<&'a NodeInfo>, Diagnosis<'a>, usize) {
+    match nominated(pod, cluster, pre) {
+        Some(node) => (vec![node], Diagnosis::new(cluster, pre), 0),
+        None => search_all(profile, cluster, pre, start),
+    }
+}
+
+/// The same, whichever node room was made on.
+fn search_all<'a>(
+    profile: &Profile,
+    cluster: &'a Cluster,
+    pre: &PreFiltered<'_>,
+    start: usize,
+) -> (Vec<&'a NodeInfo>, Diagnosis<'a>, usize) {
     let order = cluster.order();
-    let mut diagnosis = Diagnosis {
-        all: order.len(),
-        pre_filter: pre.refused.clone(),
-        nodes: Vec::new(),
-        absent: None,
-    };
+    let mut diagnosis = Diagnosis::new(cluster, pre);
     if pre.refused.is_some() {
         return (Vec::new(), diagnosis, 0);
     }
-    // Room was made for it there: it is the one that fits most likely, and the one that others leave to it.
-    let nominated = cluster.nominated.node_of(&pod.uid).and_then(|name| cluster.find(name));
-    if let Some(node) = nominated.filter(|node| node.exists)
-        && pre.checks.check(node).is_none()
-    {
-        return (vec![node], diagnosis, 0);
-    }
     if let Some((names, rows)) = &pre.only {
-        let reason = format!("node(s) didn't satisfy plugin(s) [{}]", checks::names(profile, rows));
-        diagnosis.absent = Some(Objection::unresolvable(reason));
+        diagnosis.absent = Some(none_but(profile, rows));
         let known = names
             .iter()
             .filter_map(|name| cluster.find(name))
@@ -164,6 +197,12 @@ fn search<'a>(
     let turn = tail.iter().chain(head).map(|id| cluster.node(*id));
     let (feasible, looked) = look(turn, pre, wanted, &mut diagnosis);
     (feasible, diagnosis, looked)
+}
+
+/// What is said of the nodes that these plugins leave out by naming others.
+fn none_but(profile: &Profile, rows: &[usize]) -> Objection {
+    let names = checks::names(profile, rows);
+    Objection::unresolvable(format!("node(s) didn't satisfy plugin(s) [{names}]"))
 }
 
 fn look<'a>(
@@ -302,6 +341,16 @@ impl Diagnosis<'_> {
             true => format!("running PreFilter plugin \"{name}\": {why}"),
             false => format!("running \"{name}\" filter plugin: {why}"),
         })
+    }
+
+    /// Before nodes are looked at.
+    fn new(cluster: &Cluster, pre: &PreFiltered<'_>) -> Self {
+        Diagnosis {
+            all: cluster.order().len(),
+            pre_filter: pre.refused.clone(),
+            nodes: Vec::new(),
+            absent: None,
+        }
     }
 
     /// The nodes' objections in upstream's words: each reason with the number of nodes that gave it.

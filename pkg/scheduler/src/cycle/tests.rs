@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::extended::{self, Outcome};
 use super::*;
+use crate::extender::Verdict;
+use crate::profile::EXTENDERS;
 
 fn pod(cluster: &mut Cluster, uid: &str, spec: Value) -> Arc<PodInfo> {
     let mut pod =
@@ -174,5 +177,70 @@ fn large_clusters_are_sampled() {
         (5000, Some(1), 100),
     ] {
         assert_eq!(enough(all, percentage), expected, "{all}");
+    }
+}
+
+/// What the extenders said of the nodes that they were asked about.
+fn verdict(kept: &[&str], failed: &[&str], scores: &[(&str, i64)]) -> Verdict {
+    Verdict {
+        kept: kept.iter().map(|name| (*name).into()).collect(),
+        failed: failed
+            .iter()
+            .map(|name| ((*name).into(), Objection::new("no")))
+            .collect(),
+        scores: scores.iter().map(|(name, score)| ((*name).into(), *score)).collect(),
+    }
+}
+
+#[test]
+fn extenders_narrow_what_plugins_left_and_add_to_scores() {
+    let profile = Profile::default();
+    for (verdict, expected) in [
+        (verdict(&["a", "b"], &[], &[]), Ok("b")),
+        (verdict(&["a", "b"], &[], &[("a", 90)]), Ok("a")),
+        (verdict(&["a"], &["b"], &[]), Ok("a")),
+        // It has filled up since they were asked.
+        (verdict(&["a", "full"], &["b"], &[]), Ok("a")),
+        (verdict(&["full"], &["a"], &[]), Err("1 Insufficient cpu, 1 no.")),
+        (verdict(&["gone"], &["a"], &[]), Err("1 Insufficient cpu, 1 no.")),
+    ] {
+        let mut cluster = cluster(&[
+            ("a", "4", json!({})),
+            ("b", "8", json!({})),
+            ("full", "1", json!({})),
+            ("gone", "1", json!({})),
+        ]);
+        let asks = pod(&mut cluster, "p", needs("cpu", "1"));
+        prepare(&asks, &profile, &mut cluster);
+        let candidates = extended::candidates(&asks, &profile, &cluster, 0, false, |_| 0).unwrap();
+        assert_eq!(candidates.feasible.len(), 4);
+        let other = pod(&mut cluster, "x", needs("cpu", "1"));
+        cluster.place(other, "full");
+        cluster.remove_node("gone");
+        prepare(&asks, &profile, &mut cluster);
+        match extended::decide(&asks, &profile, &cluster, &candidates, &verdict, |_| 0) {
+            Outcome::Node(node) => assert_eq!(Ok(&*cluster.node(node).name), expected, "{verdict:?}"),
+            Outcome::Others => unreachable!("no node is nominated"),
+            Outcome::Refused(refusal) => {
+                let said = expected.unwrap_err();
+                assert!(refusal.message.contains(said), "{verdict:?}: {}", refusal.message);
+                assert_ne!(refusal.rows & EXTENDERS, 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn where_extenders_refuse_the_nominated_node_the_others_are_looked_at() {
+    let profile = Profile::default();
+    let mut cluster = cluster(&[("a", "2", json!({})), ("b", "2", json!({}))]);
+    let waits = pod(&mut cluster, "p", needs("cpu", "1"));
+    cluster.nominated.set(waits.clone(), "a");
+    prepare(&waits, &profile, &mut cluster);
+    for (others, feasible, falls_back) in [(false, &["a"][..], true), (true, &["a", "b"], false)] {
+        let found = extended::candidates(&waits, &profile, &cluster, 0, others, |_| 0).unwrap();
+        assert_eq!(found.feasible.iter().map(|name| &**name).collect::<Vec<_>>(), feasible);
+        let refused = extended::decide(&waits, &profile, &cluster, &found, &verdict(&[], &[], &[]), |_| 0);
+        assert_eq!(matches!(refused, Outcome::Others), falls_back);
     }
 }

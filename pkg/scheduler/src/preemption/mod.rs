@@ -12,7 +12,7 @@ use crate::pod::PodInfo;
 use crate::profile::Preemption;
 
 /// The pods that go, the most important first, and where.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Victims {
     pub node: NodeId,
     pub pods: Vec<Arc<PodInfo>>,
@@ -20,10 +20,31 @@ pub struct Victims {
     /// elsewhere.
     pub displaced: Vec<Arc<PodInfo>>,
     /// So many of `pods` break a budget by going.
-    breaks: usize,
+    pub breaks: usize,
+    /// What would go elsewhere instead, if extenders don't want these to go.
+    pub others: Vec<Victims>,
+}
+
+/// The choice of which the least is lost.
+pub fn best(mut found: Vec<Victims>) -> Option<Victims> {
+    let at = (0..found.len()).min_by_key(|at| found[*at].cost())?;
+    let mut best = found.swap_remove(at);
+    best.others = found;
+    Some(best)
 }
 
 impl Victims {
+    /// Pods that go from a node.
+    pub fn new(node: NodeId, pods: Vec<Arc<PodInfo>>, breaks: usize) -> Self {
+        Victims {
+            node,
+            pods,
+            displaced: Vec::new(),
+            breaks,
+            others: Vec::new(),
+        }
+    }
+
     /// The smaller, the less is lost (upstream's order of rules): budgets broken; the priority of the most important victim; the
     /// sum of all, and so their number; their number; and the youngest of the most important are worth least.
     fn cost(&self) -> (usize, i64, i64, usize, Reverse<i64>) {
@@ -83,13 +104,8 @@ pub fn preempt(
             )
         }
     };
-    match found.into_iter().min_by_key(Victims::cost) {
-        Some(mut victims) => {
-            let nominated = cluster.nominated.on(&cluster.node(victims.node).name);
-            let lesser = nominated.iter().filter(|other| other.priority < pod.priority);
-            victims.displaced = lesser.cloned().collect();
-            (Preempted::By(victims), None)
-        }
+    match best(found) {
+        Some(victims) => (Preempted::By(victims), None),
         None => {
             let unhelpful = Objection::unresolvable("Preemption is not helpful for scheduling");
             let others = diagnosis.all - said.len();
@@ -206,12 +222,11 @@ fn victims(pod: &PodInfo, cluster: &Cluster, checks: &Checks<'_>, node: &NodeInf
         }
     }
     most_important_first(&mut pods);
-    Ok(Victims {
-        node: node.id,
-        pods,
-        displaced: Vec::new(),
-        breaks: broken,
-    })
+    let mut victims = Victims::new(node.id, pods, broken);
+    let nominated = cluster.nominated.on(&node.name).iter();
+    let lesser = nominated.filter(|other| other.priority < pod.priority);
+    victims.displaced = lesser.cloned().collect();
+    Ok(victims)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::Scheduler;
 use super::reports::Report;
 use crate::change::Change;
 use crate::cluster::NodeId;
+use crate::extender::ExtenderError;
 use crate::framework::{PreBind, StepError};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
@@ -25,6 +26,8 @@ pub enum BindError {
     Refused(#[from] kube::Error),
     #[error("{0}")]
     Step(#[from] StepError),
+    #[error("{0}")]
+    Extender(#[from] ExtenderError),
     #[error("binding failed: {0}")]
     Ended(#[from] JobError),
 }
@@ -55,7 +58,7 @@ impl Scheduler {
                 nominated: Some((*name).into()),
             });
         }
-        let client = self.client.clone();
+        let (client, binders) = (self.client.clone(), self.extending.binders(&pod));
         let binding = Binding {
             pod: pod.clone(),
             node: name.clone(),
@@ -63,6 +66,15 @@ impl Scheduler {
         self.bindings.spawn("binding", binding, async move {
             for step in before {
                 step.await?;
+            }
+            for extender in binders {
+                match extender.bind(&pod, &name).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if extender.ignorable => {
+                        tracing::info!(pod = pod.key(), %error, "an extender that was to bind is passed over");
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             Ok(bind(client, &pod, &name).await?)
         });

@@ -10,6 +10,7 @@ use mk8s_client::Event;
 use super::Scheduler;
 use crate::change::{Change, Kind};
 use crate::pod::{PodInfo, node_of};
+use crate::profile::{ANY, EXTENDERS};
 
 fn is_terminal(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -149,6 +150,7 @@ impl Scheduler {
 
     /// Has those tried again whom a change may help.
     pub(super) fn wake_for<'c>(&'c mut self, change: impl FnOnce(&'c crate::cluster::Cluster) -> Option<Change<'c>>) {
+        self.extending.note_change();
         if !self.queue.has_unschedulable() {
             return;
         }
@@ -158,11 +160,13 @@ impl Scheduler {
         let helps = |pod: &PodInfo, rows| {
             let Some(profile) = profiles.of(pod) else { return false };
             // A new node may help whoever was refused by what no plugin speaks for.
-            let any = rows == crate::profile::ANY && kinds & Kind::NodeAdded as u32 != 0;
-            any || profile.rows.iter().enumerate().any(|(at, row)| {
-                let asked = rows & 1 << at != 0 && row.plugin.wakes_on() & kinds != 0;
-                asked && row.plugin.helps(pod, &change, cluster)
-            })
+            let any = rows == ANY && kinds & Kind::NodeAdded as u32 != 0;
+            let extenders = rows != ANY && rows & EXTENDERS != 0;
+            any || extenders
+                || profile.rows.iter().enumerate().any(|(at, row)| {
+                    let asked = rows & 1 << at != 0 && row.plugin.wakes_on() & kinds != 0;
+                    asked && row.plugin.helps(pod, &change, cluster)
+                })
         };
         self.queue.wake(helps, Instant::now());
     }

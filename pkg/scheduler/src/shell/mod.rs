@@ -4,6 +4,7 @@ mod binding;
 mod claims;
 mod events;
 mod evictions;
+mod extending;
 mod feeds;
 mod recorders;
 mod reports;
@@ -21,6 +22,7 @@ use mk8s_supervisor::{Jobs, Supervisor, job};
 
 use self::binding::{BindError, Binding};
 use self::evictions::Eviction;
+use self::extending::Extending;
 use self::feeds::Feeds;
 pub use self::recorders::Recorders;
 use self::reports::{Report, Reports};
@@ -53,17 +55,19 @@ struct Scheduler {
     /// Pods whose nomination may not have come back yet as an event.
     preempting: HashSet<Arc<str>>,
     reports: Reports,
+    extending: Extending,
     start: usize,
 }
 
 /// Runs until the scope ends. No decision is made then; those that were are bound, and told of.
 pub async fn run(client: Client, informers: Informers, config: Config, recorders: Recorders, scope: Supervisor) {
-    let mut state = Scheduler::new(client, config, recorders);
+    let mut state = Scheduler::new(client, &informers, config, recorders);
     tokio::select! {
         biased;
         () = scope.token().cancelled() => {}
         () = state.decide(&informers) => {}
     }
+    state.extending.stop().await;
     tokio::select! {
         () = state.finish() => {}
         () = scope.overdue().cancelled() => {
@@ -84,7 +88,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Scheduler {
-    fn new(client: Client, config: Config, recorders: Recorders) -> Self {
+    fn new(client: Client, informers: &Informers, config: Config, recorders: Recorders) -> Self {
         Scheduler {
             reports: Reports::new(client.clone()),
             client,
@@ -96,6 +100,7 @@ impl Scheduler {
             assumed: HashSet::new(),
             evictions: Jobs::default(),
             preempting: HashSet::new(),
+            extending: Extending::new(config.extenders, informers),
             start: 0,
         }
     }
@@ -141,6 +146,7 @@ impl Scheduler {
                 self.bound(binding, ended.map_err(BindError::from).and_then(|bound| bound));
             }
             Some((eviction, ended)) = self.evictions.next() => self.evicted(&eviction, flat(ended)),
+            Some((question, answer)) = self.extending.answered() => self.answered(question, answer),
             Some(()) = self.reports.written() => {}
             else => return None,
         }
@@ -149,7 +155,9 @@ impl Scheduler {
 
     fn may_decide(&self) -> bool {
         // Those that wait for others to bind or make their volumes may take long.
-        self.queue.has_next() && self.bindings.len() < BINDINGS + self.cluster.volumes.waiting()
+        self.queue.has_next()
+            && self.bindings.len() < BINDINGS + self.cluster.volumes.waiting()
+            && self.extending.has_room()
     }
 
     /// Waits for what is under way, and what follows from it.
@@ -159,21 +167,15 @@ impl Scheduler {
 
     fn schedule_next(&mut self) {
         let Some(pod) = self.queue.pop() else { return };
-        let Some(profile) = self.profiles.of(&pod) else { return };
-        let (cluster, start) = (&mut self.cluster, self.start);
-        // A pod that nothing can be decided about waits with back-off; the others go on.
-        let decision = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        if self.extending.concerns(&pod) {
+            return self.extend(pod);
+        }
+        let start = self.start;
+        let decision = self.decided(&pod, |profile, cluster| {
             cycle::prepare(&pod, profile, cluster);
             cycle::decide(&pod, profile, cluster, start, |among| rand::random_range(0..among))
-        }));
-        let decision = match decision {
-            Ok(decision) => decision,
-            Err(panic) => {
-                let cause = job::record_panic("scheduling cycle", panic.as_ref());
-                tracing::error!(pod = pod.key(), cause, "no decision");
-                return self.queue.failed(&pod.uid, Instant::now());
-            }
-        };
+        });
+        let Some(decision) = decision else { return };
         self.start = decision.next_start;
         match decision.node {
             Ok(node) => self.assign(pod, node),
@@ -181,7 +183,29 @@ impl Scheduler {
         }
     }
 
+    /// Decides by the pod's profile. A pod that nothing can be decided about waits with back-off; the others go on.
+    fn decided<T>(&mut self, pod: &PodInfo, decide: impl FnOnce(&Profile, &mut Cluster) -> T) -> Option<T> {
+        let profile = self.profiles.of(pod)?;
+        let cluster = &mut self.cluster;
+        match std::panic::catch_unwind(AssertUnwindSafe(|| decide(profile, cluster))) {
+            Ok(decision) => Some(decision),
+            Err(panic) => {
+                let cause = job::record_panic("scheduling cycle", panic.as_ref());
+                tracing::error!(pod = pod.key(), cause, "no decision");
+                self.queue.failed(&pod.uid, Instant::now());
+                None
+            }
+        }
+    }
+
+    /// No node is right.
     fn refused(&mut self, pod: &Arc<PodInfo>, refusal: Refusal) {
+        if let Some(refusal) = self.ask_for_victims(pod, refusal) {
+            self.wait(pod, refusal);
+        }
+    }
+
+    fn wait(&mut self, pod: &Arc<PodInfo>, refusal: Refusal) {
         if refusal.failed {
             tracing::warn!(pod = pod.key(), error = refusal.message, "no decision");
             self.queue.failed(&pod.uid, Instant::now());

@@ -10,12 +10,16 @@ use mk8s_supervisor::JobError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::extending::{Answer, Question};
 use super::*;
+use crate::cycle::extended;
+use crate::profile::{ANY, EXTENDERS};
 
 fn scheduler(client: &Client, scope: &Supervisor) -> Scheduler {
     let config = Config::default();
     let recorders = Recorders::new(client, &config.profiles, "test", scope);
-    Scheduler::new(client.clone(), config, recorders)
+    let informers = Informers::new(client.clone(), scope);
+    Scheduler::new(client.clone(), &informers, config, recorders)
 }
 
 #[tokio::test]
@@ -83,12 +87,9 @@ async fn who_waits_for_room_is_tried_again_when_a_pod_gets_smaller() {
         assert_eq!(state.queue.has_next(), tried, "{before} {now}");
     }
 }
-
-fn scheduler(scope: &Supervisor) -> Scheduler {
+fn client() -> Client {
     let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
-    let client = Client::new(tower::service_fn(serve), "d");
-    let recorder = SeriesRecorder::new(client.clone(), crate::NAME, "test", scope);
-    Scheduler::new(client, recorder)
+    Client::new(tower::service_fn(serve), "d")
 }
 
 fn claim(namespace: &str, owner: Option<&str>) -> Event<ResourceClaim> {
@@ -112,7 +113,7 @@ async fn a_pod_is_not_tried_before_its_claims_are_there() {
         (&by_template, made, claim("d", Some("q")), false),
     ] {
         let scope = Supervisor::new(CancellationToken::new());
-        let mut state = scheduler(&scope);
+        let mut state = scheduler(&client(), &scope);
         let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"},
             "spec": {"containers": [{"name": "c"}], "resourceClaims": [named]}, "status": status});
         let pod: Arc<Pod> = serde_json::from_value(pod).unwrap();
@@ -127,7 +128,7 @@ async fn a_pod_is_not_tried_before_its_claims_are_there() {
 #[tokio::test]
 async fn devices_of_a_pod_that_is_deleted_while_it_is_bound_are_free() {
     let scope = Supervisor::new(CancellationToken::new());
-    let mut state = scheduler(&scope);
+    let mut state = scheduler(&client(), &scope);
     let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"},
         "spec": {"containers": [{"name": "c"}], "resourceClaims": [{"name": "r", "resourceClaimName": "c"}]}});
     let pod: Arc<Pod> = serde_json::from_value(pod).unwrap();
@@ -149,4 +150,64 @@ async fn devices_of_a_pod_that_is_deleted_while_it_is_bound_are_free() {
     };
     state.bound(binding, Err(JobError::Cancelled { job: "binding" }.into()));
     assert!(!state.cluster.claims.is_pending(&wanted));
+}
+
+#[tokio::test]
+async fn whom_extenders_refused_is_tried_again_whatever_happens() {
+    let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
+    let client = Client::new(tower::service_fn(serve), "d");
+    let scope = Supervisor::new(CancellationToken::new());
+    for (rows, tried) in [(1, false), (EXTENDERS, true), (EXTENDERS | 1, true), (ANY, false)] {
+        let mut state = scheduler(&client, &scope);
+        let pod = |name: &str, node: Option<&str>| -> Arc<Pod> {
+            let pod = json!({"metadata": {"namespace": "d", "name": name, "uid": name},
+                "spec": {"containers": [{"name": "c"}], "nodeName": node}});
+            Arc::new(serde_json::from_value(pod).unwrap())
+        };
+        state.pod_applied(&pod("waits", None));
+        let waits = state.queue.pop().unwrap();
+        state.queue.unschedulable(&waits.uid, rows, Instant::now());
+        state.pod_applied(&pod("placed", Some("n")));
+        assert_eq!(state.queue.has_next(), tried, "{rows}");
+    }
+}
+
+/// Of three pods that extenders refuse: one is looked at again where something happened meanwhile, and one that is gone is forgotten.
+#[tokio::test]
+async fn what_happens_while_extenders_are_asked_is_not_missed() {
+    let serve = |_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) };
+    let client = Client::new(tower::service_fn(serve), "d");
+    let scope = Supervisor::new(CancellationToken::new());
+    let pod = |name: &str, node: Option<&str>| -> Arc<Pod> {
+        let pod = json!({"metadata": {"namespace": "d", "name": name, "uid": name},
+            "spec": {"containers": [{"name": "c"}], "nodeName": node}});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    };
+    for (happens, waits, tried) in [
+        (None, true, false),
+        (
+            Some(Event::Applied {
+                old: None,
+                new: pod("other", Some("n")),
+            }),
+            true,
+            true,
+        ),
+        (Some(Event::Deleted(pod("p", None))), false, false),
+    ] {
+        let mut state = scheduler(&client, &scope);
+        let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"pods": "9"}}});
+        state.cluster.set_node(&serde_json::from_value(node).unwrap());
+        state.pod_applied(&pod("p", None));
+        let info = state.queue.pop().unwrap();
+        cycle::prepare(&info, &Profile::default(), &mut state.cluster);
+        let candidates = extended::candidates(&info, &Profile::default(), &state.cluster, 0, false, |_| 0).unwrap();
+        if let Some(event) = happens {
+            state.pod_event(event);
+        }
+        let answer = Answer::Nodes(crate::extender::Verdict::default());
+        state.answered(Question::Nodes(info, candidates), Ok(Ok(answer)));
+        assert_eq!((state.queue.get("p").is_some(), state.queue.has_next()), (waits, tried));
+        assert!(state.assumed.is_empty());
+    }
 }

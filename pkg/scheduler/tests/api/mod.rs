@@ -100,9 +100,11 @@ impl Api {
             name if head.method == http::Method::DELETE => self.told.lock().push(format!("delete {name}")),
             _ => {}
         }
+        let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {}});
         let status =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "involvedObject": {}});
-        Ok(Response::new(Body::from(status.to_string().into_bytes())))
+        let answer = if path.ends_with("/status") { pod } else { status };
+        Ok(Response::new(Body::from(answer.to_string().into_bytes())))
     }
 }
 

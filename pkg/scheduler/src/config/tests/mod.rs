@@ -18,7 +18,7 @@ fn profile(fields: &str) -> Result<(Config, Vec<String>), String> {
 /// Each plugin with what it does: f filters, p has a say where no node was right, r reserves; and its weight.
 fn shown(profile: &Profile) -> String {
     let mut shown = String::new();
-    for row in profile.rows.iter().filter(|row| row.plugin.name() != "Unsupported") {
+    for row in &profile.rows {
         write!(shown, "{}:", row.plugin.name()).unwrap();
         for (letter, is) in [("f", row.filters), ("p", row.post_filters), ("r", row.reserves)] {
             shown.push_str(if is { letter } else { "" });
@@ -29,7 +29,8 @@ fn shown(profile: &Profile) -> String {
 }
 
 const DEFAULT: &str = "NodeUnschedulable:f0 NodeName:f0 TaintToleration:f3 NodeAffinity:f2 NodePorts:f0 NodeResourcesFit:f1 \
-     NodeResourcesBalancedAllocation:1 ImageLocality:1";
+     VolumeRestrictions:f0 NodeVolumeLimits:f0 VolumeBinding:fr1 VolumeZone:f0 PodTopologySpread:f2 InterPodAffinity:f2 \
+     DynamicResources:fpr2 NodeResourcesBalancedAllocation:1 ImageLocality:1";
 
 #[test]
 fn a_document_that_says_nothing_is_the_default() {
@@ -61,12 +62,12 @@ fn plugins_are_put_together_as_upstream_does() {
     for (plugins, expected) in [
         ("score: {disabled: [{name: '*'}]}".into(), DEFAULT.replace(['1', '2', '3'], "0").replace(" NodeResourcesBalancedAllocation:0 ImageLocality:0", "")),
         ("score: {enabled: [{name: NodeResourcesFit, weight: 9}]}".into(), DEFAULT.replace("Fit:f1", "Fit:f9")),
-        ("multiPoint: {enabled: [{name: NodeAffinity, weight: 7}]}".into(), DEFAULT.replace("Affinity:f2", "Affinity:f7")),
-        ("multiPoint: {enabled: [{name: NodeAffinity}]}".into(), DEFAULT.replace("Affinity:f2", "Affinity:f1")),
-        ("multiPoint: {disabled: [{name: NodeName}, {name: TaintToleration}, {name: PodTopologySpread}]}".into(), DEFAULT.replace("NodeName:f0 TaintToleration:f3 ", "")),
+        ("multiPoint: {enabled: [{name: NodeAffinity, weight: 7}]}".into(), DEFAULT.replace("NodeAffinity:f2", "NodeAffinity:f7")),
+        ("multiPoint: {enabled: [{name: NodeAffinity}]}".into(), DEFAULT.replace("NodeAffinity:f2", "NodeAffinity:f1")),
+        ("multiPoint: {disabled: [{name: NodeName}, {name: TaintToleration}, {name: PodTopologySpread}]}".into(), DEFAULT.replace("NodeName:f0 TaintToleration:f3 ", "").replace("PodTopologySpread:f2 ", "")),
         (
             "multiPoint: {disabled: [{name: NodeName}]}, filter: {enabled: [{name: NodeName}, {name: TaintToleration}]}".into(),
-            DEFAULT.replace(" NodeName:f0 TaintToleration:f3", "").replace("NodeUns", "TaintToleration:f3 NodeUns").replace("Fit:f1", "Fit:f1 NodeName:f0"),
+            DEFAULT.replace(" NodeName:f0 TaintToleration:f3", "").replace("NodeUns", "TaintToleration:f3 NodeUns").replace("DynamicResources:fpr2", "DynamicResources:fpr2 NodeName:f0"),
         ),
         (
             format!("multiPoint: {{enabled: [{fixed}, {{name: NodeName}}], disabled: [{{name: '*'}}]}}, score: {{enabled: [{{name: ImageLocality, weight: 4}}]}}"),
@@ -253,10 +254,6 @@ fn what_mk8s_cannot_do_is_refused() {
             "profiles[0].plugins.preEnqueue: mk8s's \"DefaultPreemption\" is not at postFilter without preEnqueue",
         ),
         (
-            plugins("filter: {enabled: [{name: VolumeZone}]}, preFilter: {enabled: [{name: VolumeZone}]}"),
-            "plugin \"VolumeZone\" is not in this version of mk8s",
-        ),
-        (
             "pluginConfig: [{name: NodeName, args: {}}]".into(),
             "profiles[0].pluginConfig[0].args: Forbidden: NodeName takes no arguments",
         ),
@@ -331,6 +328,7 @@ fn decoding_is_strict() {
 
 #[test]
 fn wrong_extenders_are_refused() {
+    let own = |fields: &str| format!("extenders: [{{urlPrefix: 'https://a', {fields}}}]");
     let managed = |names: &str| format!("extenders: [{{urlPrefix: 'http://a', managedResources: [{names}]}}]");
     for (text, expected) in [
         (
@@ -340,6 +338,30 @@ fn wrong_extenders_are_refused() {
         (
             "extenders: [{urlPrefix: 'http://a', bindVerb: b}, {urlPrefix: 'http://b', bindVerb: b}]".to_owned(),
             "extenders: Invalid value: \"found 2 extenders implementing bind\": only one extender can implement bind",
+        ),
+        (
+            "extenders: [{urlPrefix: nonsense}]".to_owned(),
+            "extenders[0].urlPrefix: \"nonsense\" is no URL of http or https",
+        ),
+        (
+            own("httpTimeout: -1s"),
+            "extenders[0].httpTimeout: must not be negative",
+        ),
+        (
+            own("tlsConfig: {insecure: true, caData: YQ==}"),
+            "extenders[0].tlsConfig: specifying a root certificates file with the insecure flag is not allowed",
+        ),
+        (
+            own("tlsConfig: {caData: YQ==}"),
+            "extenders[0].tlsConfig.caFile: there is no certificate in it",
+        ),
+        (
+            own("tlsConfig: {caFile: /no/such/file}"),
+            "extenders[0].tlsConfig.caFile: /no/such/file: No such file or directory (os error 2)",
+        ),
+        (
+            own("tlsConfig: {certData: YQ==}"),
+            "extenders[0].tlsConfig: a certificate and its key go together",
         ),
         (
             managed("{name: cpu}"),
