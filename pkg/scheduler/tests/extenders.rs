@@ -152,7 +152,7 @@ async fn what_extenders_refuse_is_told_in_their_words() {
         told(&api, scope, 1).await,
         [
             "p FailedScheduling by default-scheduler default-scheduler-host: 0/3 nodes are available: 1 no device, 2 broken. \
-             preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, \
+             no new claims to deallocate, preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, \
              2 Preemption is not helpful for scheduling."
         ]
     );
@@ -264,13 +264,13 @@ async fn extenders_choose_who_goes() {
         (
             none,
             "nodeCacheCapable: true",
-            said(" preemption: no candidate node for preemption"),
+            said(" no new claims to deallocate, preemption: no candidate node for preemption"),
         ),
         (
             strange,
             "nodeCacheCapable: true",
             said(
-                " preemption: extender: AT claims to preempt pod (UID: u) on node: b, but the pod is not found on that node",
+                " no new claims to deallocate, preemption: extender: AT claims to preempt pod (UID: u) on node: b, but the pod is not found on that node",
             ),
         ),
         (strange, "ignorable: true", "delete on-a".to_owned()),
