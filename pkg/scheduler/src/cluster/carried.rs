@@ -31,6 +31,12 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// Nothing is left in it.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == 0 && self.ids.is_empty() && self.index.is_empty()
+    }
+
     /// A pod with the term is on a node.
     pub fn add(&mut self, term: &Arc<Term>, weight: i64, node: NodeId, nodes: &[NodeInfo], topology: &mut Topology) {
         let id = match self.ids.get(term) {

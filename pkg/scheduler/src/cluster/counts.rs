@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::carried::Carried;
 use super::kin::Kin;
 use super::namespaces::Namespaces;
-use super::node::{Facts, NodeId, NodeInfo};
+use super::node::{NodeId, NodeInfo};
 use super::picks::{Pick, Picks};
 use super::residents::Residents;
 use super::rosters::{Roster, Rosters, Scope};
@@ -81,13 +81,16 @@ impl Counts {
         }
     }
 
-    /// A node, of which no pod is counted at this moment, came, went or has other labels or taints.
-    pub(super) fn change_node(&mut self, node: NodeId, name: &str, before: Option<&Facts>, now: Option<&Facts>) {
-        self.rosters.leave(node, &self.topology);
-        self.topology.change(node, before, now);
-        if let Some(facts) = now {
-            self.rosters.join(node, name, facts, &self.topology);
-        }
+    /// A node counts, as it is.
+    pub(super) fn node_came(&mut self, node: &NodeInfo) {
+        self.topology.join(node.id, &node.facts);
+        self.rosters.join(node, &self.topology);
+    }
+
+    /// A node, of which no pod is counted any more, does not count.
+    pub(super) fn node_went(&mut self, node: &NodeInfo) {
+        self.rosters.leave(node.id, &self.topology);
+        self.topology.leave(node.id, &node.facts);
     }
 
     /// Before the labels of a namespace change.
@@ -170,4 +173,65 @@ fn terms(pod: &PodInfo) -> impl Iterator<Item = (Sort, i64, &Arc<Term>)> {
         let preferred = preferred.map(|(weight, term)| (Sort::Preferred, *weight, term));
         anti.chain(required).chain(preferred)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::super::{Cluster, Labels, Selector};
+    use super::*;
+
+    fn pod(cluster: &mut Cluster, uid: usize, label: usize) -> Arc<PodInfo> {
+        let term =
+            json!({"topologyKey": format!("key-{label}"), "labelSelector": {"matchLabels": {"a": label.to_string()}}});
+        let affinity = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        let pod = json!({"metadata": {"uid": uid.to_string(), "namespace": "d", "labels": {"a": label.to_string(), "b": "1"}},
+            "spec": {"containers": [], "affinity": affinity}});
+        Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins))
+    }
+
+    fn selector(key: &str, value: usize) -> Arc<PodSelector> {
+        let labels = Labels::from([(key.to_owned(), value.to_string())]);
+        Arc::new(PodSelector::within("d", Selector::equal(&labels)))
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten_and_counted_anew() {
+        let mut cluster = Cluster::default();
+        let node = json!({"metadata": {"name": "n", "labels": {"zone": "z"}}});
+        cluster.set_node(&serde_json::from_value(node).unwrap());
+        for n in 0..8 {
+            let pod = pod(&mut cluster, n, n % 4);
+            cluster.place(pod, "n");
+        }
+        let all = [selector("b", 1)];
+        for n in 0..3000 {
+            cluster.settle();
+            let (key, terms) = (format!("key-{n}"), Scope::of_key(&"zone"));
+            cluster.count(&[selector("a", n)], n % 2 == 0, Some(&terms));
+            cluster.note_domains(&key);
+            if n % 1000 == 0 {
+                cluster.count(&all, false, Some(&terms));
+                let counted = cluster.counts().tally(&all, false, &terms);
+                assert_eq!((counted.tally.total, counted.roster.len()), (8, 1));
+            }
+        }
+        cluster.settle();
+        let counts = &cluster.counts;
+        assert!(counts.picks.len() <= 512 && counts.rosters.len() <= 512);
+        // Those of rosters, and of the four terms.
+        assert!(counts.topology.len() <= 512 + 4);
+        (0..8).for_each(|n| drop(cluster.remove(&n.to_string())));
+        assert!(cluster.counts.residents.is_empty() && cluster.counts.carried.iter().all(Carried::is_empty));
+        assert_eq!(
+            cluster
+                .counts()
+                .tally(&[selector("a", 2999)], false, &Scope::of_key(&"zone"))
+                .tally
+                .total,
+            0
+        );
+    }
 }

@@ -142,22 +142,24 @@ impl Cluster {
         let id = self.id(node.metadata.name.as_deref().unwrap_or_default());
         let facts = Facts::new(node, self.images.note(node));
         let info = &self.nodes[id as usize];
-        let same = info.exists && info.facts.labels == facts.labels && info.facts.taints == facts.taints;
-        let facts = Arc::new(facts);
-        if !same {
-            self.recount(id, Some(&facts));
+        let counts = !info.exists || info.facts.labels != facts.labels || info.facts.taints != facts.taints;
+        if counts {
+            self.uncount_node(id);
         }
         let info = &mut self.nodes[id as usize];
         let zone = |labels: &Labels| (labels.get(REGION).cloned(), labels.get(ZONE).cloned());
         self.reordered |= !info.exists || zone(&info.facts.labels) != zone(&facts.labels);
         info.allocatable.clone_from(&facts.allocatable);
         info.tainted = !facts.taints.is_empty() || facts.unschedulable;
-        let before = std::mem::replace(&mut info.facts, facts);
+        let before = std::mem::replace(&mut info.facts, Arc::new(facts));
         self.images.forget(&before.images);
         let before = std::mem::replace(&mut info.exists, true).then_some(before);
         let moved = before.as_ref().is_none_or(|before| before.labels != info.facts.labels);
-        if moved {
-            let name = info.name.clone();
+        let name = moved.then(|| info.name.clone());
+        if counts {
+            self.count_node(id);
+        }
+        if let Some(name) = name {
             self.look_at_bindings_at(&name);
         }
         before
@@ -166,7 +168,7 @@ impl Cluster {
     /// A node went; what it was. Its pods are still known, should it come back.
     pub fn remove_node(&mut self, name: &str) -> Option<Arc<Facts>> {
         let id = self.ids.get(name).copied()?;
-        self.recount(id, None);
+        self.uncount_node(id);
         let info = &mut self.nodes[id as usize];
         let existed = std::mem::take(&mut info.exists);
         let facts = std::mem::take(&mut info.facts);
@@ -177,17 +179,21 @@ impl Cluster {
         existed.then_some(facts)
     }
 
-    /// The counts without the node as it was, and with it as it is; none: it went.
-    fn recount(&mut self, id: NodeId, now: Option<&Facts>) {
+    /// From here on the node and its pods count as they are.
+    fn count_node(&mut self, id: NodeId) {
+        let info = &self.nodes[id as usize];
+        self.counts.node_came(info);
+        for pod in &info.pods {
+            self.counts.came(pod, id, &self.nodes, &self.namespaces);
+        }
+    }
+
+    /// Before a node changes: it and its pods don't count.
+    fn uncount_node(&mut self, id: NodeId) {
         let info = &self.nodes[id as usize];
         if info.exists {
             info.pods.iter().for_each(|pod| self.counts.went(pod, id));
-        }
-        let before = info.exists.then_some(&*info.facts);
-        self.counts.change_node(id, &info.name, before, now);
-        if now.is_some() {
-            let pods = info.pods.iter();
-            pods.for_each(|pod| self.counts.came(pod, id, &self.nodes, &self.namespaces));
+            self.counts.node_went(info);
         }
     }
 

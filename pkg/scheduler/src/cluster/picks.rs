@@ -83,6 +83,12 @@ pub struct Picks {
 }
 
 impl Picks {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// The pick of these selectors, if there is one.
     pub fn find(&self, pods: &[Arc<PodSelector>], live: bool) -> Option<&Pick> {
         self.all.get(*self.ids[usize::from(live)].get(pods)?)

@@ -37,6 +37,12 @@ pub struct Residents {
 }
 
 impl Residents {
+    /// Nothing is left in it.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.index.is_empty()
+    }
+
     /// A pod is on a node. The kin if it is the first of it.
     pub fn add(&mut self, kin: &Arc<Kin>, node: NodeId, going: bool) -> (&mut Resident, bool) {
         let mut first = false;

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 use mk8s_client::NodeTerms;
 use nohash_hasher::IntMap;
 
-use super::node::{Facts, NodeId, NodeInfo};
+use super::node::{NodeId, NodeInfo};
 use super::slots::Slots;
 use super::topology::{Column, DomainId, KeyId, Topology};
 
@@ -62,14 +62,12 @@ impl Roster {
             && self.required.as_ref() == scope.required
     }
 
-    fn fits(&self, name: &str, facts: &Facts) -> bool {
+    fn fits(&self, node: &NodeInfo) -> bool {
+        let facts = &node.facts;
         let tolerated = |tolerations| !repels(&facts.taints, tolerations);
         self.keys.iter().all(|key| facts.labels.contains_key(&**key))
             && self.tolerations.as_deref().is_none_or(tolerated)
-            && self
-                .required
-                .as_ref()
-                .is_none_or(|terms| terms.matches(name, &facts.labels))
+            && self.required.as_ref().is_none_or(|terms| node.is_one_of(terms))
     }
 
     /// Whether the node counts.
@@ -94,10 +92,11 @@ impl Roster {
         self.domains.len()
     }
 
-    fn join(&mut self, node: NodeId, name: &str, facts: &Facts, topology: &Topology) {
-        if !self.fits(name, facts) {
+    fn join(&mut self, node: &NodeInfo, topology: &Topology) {
+        if !self.fits(node) {
             return;
         }
+        let node = node.id;
         let word = node as usize / 64;
         if self.members.len() <= word {
             self.members.resize(word + 1, 0);
@@ -135,6 +134,12 @@ pub fn repels(taints: &[Taint], tolerations: &[Toleration]) -> bool {
 pub struct Rosters(Slots<Roster>);
 
 impl Rosters {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn get(&self, id: RosterId) -> Option<&Roster> {
         self.0.get(id)
     }
@@ -162,9 +167,9 @@ impl Rosters {
     }
 
     /// A node is so.
-    pub fn join(&mut self, node: NodeId, name: &str, facts: &Facts, topology: &Topology) {
+    pub fn join(&mut self, node: &NodeInfo, topology: &Topology) {
         let all = self.0.values_mut();
-        all.for_each(|roster| roster.join(node, name, facts, topology));
+        all.for_each(|roster| roster.join(node, topology));
     }
 
     /// Forgets those that were not asked for longest, where there are too many; their numbers.
@@ -189,7 +194,7 @@ fn new(scope: &Scope<'_>, nodes: &[NodeInfo], topology: &mut Topology) -> Roster
         asked: 0,
     };
     for node in nodes.iter().filter(|node| node.exists) {
-        roster.join(node.id, &node.name, &node.facts, topology);
+        roster.join(node, topology);
     }
     roster
 }

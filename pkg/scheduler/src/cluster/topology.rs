@@ -107,6 +107,12 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
     /// The number of a key, which is known until all that acquired it have released it.
     pub fn acquire(&mut self, key: &str, nodes: &[NodeInfo]) -> KeyId {
         let id = match self.ids.get(key) {
@@ -145,19 +151,20 @@ impl Topology {
         column.unwrap_or_else(|| unreachable!("the key was released"))
     }
 
-    /// A node's labels are others.
-    pub fn change(&mut self, node: NodeId, before: Option<&Facts>, now: Option<&Facts>) {
+    /// A node is there.
+    pub fn join(&mut self, node: NodeId, facts: &Facts) {
         for column in self.columns.values_mut() {
-            let value = |facts: Option<&'_ Facts>| facts.and_then(|facts| facts.labels.get(&*column.key)).cloned();
-            let (before, now) = (value(before), value(now));
-            if before == now {
-                continue;
+            if let Some(value) = facts.labels.get(&*column.key) {
+                column.join(node, value);
             }
-            if let Some(before) = before {
-                column.leave(node, &before);
-            }
-            if let Some(now) = now {
-                column.join(node, &now);
+        }
+    }
+
+    /// A node that was so is not there any more.
+    pub fn leave(&mut self, node: NodeId, facts: &Facts) {
+        for column in self.columns.values_mut() {
+            if let Some(value) = facts.labels.get(&*column.key) {
+                column.leave(node, value);
             }
         }
     }
