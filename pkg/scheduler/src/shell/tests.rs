@@ -211,3 +211,56 @@ async fn what_happens_while_extenders_are_asked_is_not_missed() {
         assert!(state.assumed.is_empty());
     }
 }
+
+fn without_informers() -> Scheduler {
+    scheduler(&client(), &Supervisor::new(CancellationToken::new()))
+}
+
+#[tokio::test]
+async fn the_labels_of_namespaces_are_heard_of() {
+    let mut state = without_informers();
+    let namespace = |team: &str| {
+        let namespace = json!({"metadata": {"name": "d", "labels": {"team": team}}});
+        Arc::new(serde_json::from_value::<k8s_openapi::api::core::v1::Namespace>(namespace).unwrap())
+    };
+    let team = |state: &Scheduler| {
+        state
+            .cluster
+            .namespaces()
+            .labels("d")
+            .map(|labels| labels["team"].clone())
+    };
+    for name in ["x", "y"] {
+        let new = namespace(name);
+        state.namespace_event(Event::Applied { old: None, new });
+        assert_eq!(team(&state).as_deref(), Some(name));
+    }
+    state.namespace_event(Event::Deleted(namespace("y")));
+    assert_eq!(team(&state), None);
+}
+
+#[tokio::test]
+async fn who_is_to_be_spread_is_tried_again_when_an_empty_domain_goes() {
+    let mut state = without_informers();
+    let node = |name: &str, cordoned: bool| {
+        let node = json!({"metadata": {"name": name, "labels": {"zone": name}}, "spec": {"unschedulable": cordoned},
+            "status": {"allocatable": {"cpu": "5", "memory": "1Gi", "pods": "9"}}});
+        Arc::new(serde_json::from_value::<k8s_openapi::api::core::v1::Node>(node).unwrap())
+    };
+    let pod = |name: &str, node: Option<&str>| {
+        let constraint = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}});
+        let pod = json!({"metadata": {"namespace": "d", "name": name, "uid": name, "labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "c"}], "nodeName": node, "topologySpreadConstraints": [constraint]}});
+        serde_json::from_value::<Pod>(pod).unwrap()
+    };
+    for (name, cordoned) in [("a", false), ("b", true)] {
+        let new = node(name, cordoned);
+        state.node_event(Event::Applied { old: None, new });
+    }
+    state.pod_applied(&pod("runs", Some("a")));
+    state.pod_applied(&pod("waits", None));
+    state.schedule_next();
+    assert!(!state.queue.has_next(), "it would be one too many in a");
+    state.node_event(Event::Deleted(node("b", true)));
+    assert!(state.queue.has_next());
+}

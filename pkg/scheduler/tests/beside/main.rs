@@ -164,7 +164,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_counted_is_what_a_look_at_all_pods_finds(numbers in proptest::collection::vec(any::<u16>(), 0..1500)) {
+    fn what_is_counted_is_what_a_look_at_all_pods_finds(numbers in proptest::collection::vec(any::<u16>(), 0..1000)) {
         let mut dice = Dice(numbers.into_iter());
         let (mut model, mut cluster) = (Model::default(), Cluster::default());
         let waiting: Vec<Pod> = (0..3).map(|_| dice.waiting()).collect();
