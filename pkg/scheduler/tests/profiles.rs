@@ -29,7 +29,7 @@ async fn pods_are_decided_by_the_profile_that_they_name_and_told_of_by_it() {
         api.told(),
         [
             "bind b to n",
-            "a FailedScheduling by one one-host: 0/1 nodes are available: 1 Insufficient cpu. preemption: \
+            "a FailedScheduling by one one-host: 0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: \
              0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
             "b Scheduled by other other-host: Successfully assigned d/b to n",
         ]

@@ -49,7 +49,7 @@ impl Refusal {
 #[derive(Debug)]
 pub enum Preempted {
     /// These go, and the pod is nominated to their node.
-    By(Victims),
+    By(Box<Victims>),
     /// It can't help: the pod is nominated nowhere.
     NotHelpful,
     /// The pod is not to try: its nomination stays as it is.

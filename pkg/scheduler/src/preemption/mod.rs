@@ -25,10 +25,13 @@ pub struct Victims {
     pub others: Vec<Victims>,
 }
 
-/// The choice of which the least is lost.
-pub fn best(mut found: Vec<Victims>) -> Option<Victims> {
+/// The choice of which the least is lost for a pod.
+pub fn best(mut found: Vec<Victims>, pod: &PodInfo, cluster: &Cluster) -> Option<Victims> {
     let at = (0..found.len()).min_by_key(|at| found[*at].cost())?;
     let mut best = found.swap_remove(at);
+    let nominated = cluster.nominated.on(&cluster.node(best.node).name).iter();
+    let lesser = nominated.filter(|other| other.priority < pod.priority);
+    best.displaced = lesser.cloned().collect();
     best.others = found;
     Some(best)
 }
@@ -104,8 +107,8 @@ pub fn preempt(
             )
         }
     };
-    match best(found) {
-        Some(victims) => (Preempted::By(victims), None),
+    match best(found, pod, cluster) {
+        Some(victims) => (Preempted::By(Box::new(victims)), None),
         None => {
             let unhelpful = Objection::unresolvable("Preemption is not helpful for scheduling");
             let others = diagnosis.all - said.len();
@@ -222,11 +225,7 @@ fn victims(pod: &PodInfo, cluster: &Cluster, checks: &Checks<'_>, node: &NodeInf
         }
     }
     most_important_first(&mut pods);
-    let mut victims = Victims::new(node.id, pods, broken);
-    let nominated = cluster.nominated.on(&node.name).iter();
-    let lesser = nominated.filter(|other| other.priority < pod.priority);
-    victims.displaced = lesser.cloned().collect();
-    Ok(victims)
+    Ok(Victims::new(node.id, pods, broken))
 }
 
 #[cfg(test)]

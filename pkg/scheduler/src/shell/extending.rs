@@ -155,7 +155,7 @@ impl Scheduler {
         let Some(Preempted::By(found)) = refusal.preemption.as_ref().filter(|_| !extenders.is_empty()) else {
             return Some(refusal);
         };
-        let candidates = std::iter::once(found).chain(&found.others).map(|victims| Candidate {
+        let candidates = std::iter::once(&**found).chain(&found.others).map(|victims| Candidate {
             victims: Victims::new(victims.node, victims.pods.clone(), victims.breaks),
             node: self.cluster.node(victims.node).clone(),
         });
@@ -215,9 +215,9 @@ impl Scheduler {
 
     fn refused_with(&mut self, pod: &Arc<PodInfo>, mut refusal: Refusal, answer: Result<Answer, ExtenderError>) {
         let said = match answer {
-            Ok(Answer::Victims(found)) => match preemption::best(found) {
+            Ok(Answer::Victims(found)) => match preemption::best(found, pod, &self.cluster) {
                 Some(best) => {
-                    refusal.preemption = Some(Preempted::By(best));
+                    refusal.preemption = Some(Preempted::By(Box::new(best)));
                     return self.wait(pod, refusal);
                 }
                 None => "no candidate node for preemption".to_owned(),

@@ -214,7 +214,7 @@ impl Scheduler {
         self.write_all(pod, refusal.writes);
         self.queue.unschedulable(&pod.uid, refusal.rows, Instant::now());
         let nominated = match refusal.preemption {
-            Some(Preempted::By(victims)) => Some(self.preempt(pod, victims)),
+            Some(Preempted::By(victims)) => Some(self.preempt(pod, *victims)),
             Some(Preempted::NotHelpful) => {
                 self.preempting.remove(&pod.uid);
                 self.cluster.nominated.remove(&pod.uid);
