@@ -35,7 +35,7 @@ pub use http_feed::HttpFeed;
 pub use informer::{Index, Informer};
 pub use informers::Informers;
 pub use kind::{Kind, Trim};
-pub use node_terms::{NodeNames, NodeTerms};
+pub use node_terms::{NodeNames, NodePin, NodeTerms};
 pub use partial::Partial;
 pub use pauses::Pauses;
 pub use queue::WorkQueue;

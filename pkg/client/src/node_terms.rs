@@ -53,6 +53,17 @@ pub enum NodeNames<'a> {
     These(Vec<&'a str>),
 }
 
+/// A label that every node that fits has.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NodePin<'a> {
+    /// The label.
+    pub key: &'a str,
+    /// It has one of these values.
+    pub values: Vec<&'a str>,
+    /// Nothing else is asked for.
+    pub whole: bool,
+}
+
 impl NodeTerms {
     /// The node that this pod has to have.
     pub fn required(pod: &Pod) -> Self {
@@ -127,9 +138,10 @@ impl NodeTerms {
         }
     }
 
-    /// A label that every node that fits has, and the values of which it has one: by these few nodes are found among many.
-    pub fn pin(&self) -> Option<(&str, Vec<&str>)> {
-        let (first, others) = self.terms.as_ref()?.split_first()?;
+    /// By what the few nodes that fit are found among many.
+    pub fn pin(&self) -> Option<NodePin<'_>> {
+        let terms = self.terms.as_ref()?;
+        let (first, others) = terms.split_first()?;
         let pins = first.lists().filter_map(|(key, values)| {
             let mut all: Vec<&str> = values.iter().map(String::as_str).collect();
             for term in others {
@@ -140,7 +152,10 @@ impl NodeTerms {
             all.dedup();
             Some((key, all))
         });
-        pins.min_by_key(|(_, values)| values.len())
+        let (key, values) = pins.min_by_key(|(_, values)| values.len())?;
+        let alone = |term: &Term| term.labels.len() == 1 && term.fields.is_empty();
+        let whole = self.labels.is_empty() && terms.iter().all(alone);
+        Some(NodePin { key, values, whole })
     }
 
     /// Does the node fit?
@@ -282,16 +297,20 @@ mod tests {
             (json!([term(std::slice::from_ref(&exists))]), None),
             (
                 json!([term(std::slice::from_ref(&zone))]),
-                Some(("zone", vec!["a", "b"])),
+                Some(("zone", vec!["a", "b"], true)),
             ),
-            (json!([term(&[zone.clone(), host.clone()])]), Some(("host", vec!["n"]))),
+            (
+                json!([term(&[zone.clone(), host.clone()])]),
+                Some(("host", vec!["n"], false)),
+            ),
             (
                 json!([term(&[zone.clone(), host]), term(&[list("zone", &["c", "b"])])]),
-                Some(("zone", vec!["a", "b", "c"])),
+                Some(("zone", vec!["a", "b", "c"], false)),
             ),
             (json!([term(&[zone]), term(&[exists])]), None),
         ] {
             let selector = serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap();
+            let expected = expected.map(|(key, values, whole)| NodePin { key, values, whole });
             assert_eq!(NodeTerms::of_selector(Some(&selector)).pin(), expected, "{terms}");
         }
     }

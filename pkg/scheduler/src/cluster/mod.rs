@@ -44,8 +44,8 @@ pub use tally::{Sums, Tally};
 pub use topology::{Column, DomainId, NONE};
 pub use volumes::migrated::{self, Migrated};
 pub use volumes::{
-    Attachable, Attached, Capacity, Claim, ClaimRef, Class, CsiNode, Decided, Ended, Part, Pinned, Shelf, Source,
-    Volume, Volumes, key,
+    Attachable, Attached, Capacity, Claim, ClaimRef, Class, CsiNode, Decided, DriverId, Ended, Load, Part, Pinned,
+    Places, Shelf, Source, Volume, Volumes, key,
 };
 
 use crate::pod::PodInfo;
@@ -153,6 +153,7 @@ impl Cluster {
         info.tainted = !facts.taints.is_empty() || facts.unschedulable;
         let before = std::mem::replace(&mut info.facts, Arc::new(facts));
         self.images.forget(&before.images);
+        self.volumes.places.set_node(id, Some(&info.facts));
         let before = std::mem::replace(&mut info.exists, true).then_some(before);
         let moved = before.as_ref().is_none_or(|before| before.labels != info.facts.labels);
         let name = moved.then(|| info.name.clone());
@@ -173,6 +174,7 @@ impl Cluster {
         let existed = std::mem::take(&mut info.exists);
         let facts = std::mem::take(&mut info.facts);
         self.images.forget(&facts.images);
+        self.volumes.places.set_node(id, None);
         self.reordered = true;
         self.drop_if_unused(id);
         self.look_at_bindings_at(name);

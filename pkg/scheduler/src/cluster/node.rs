@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 use mk8s_client::{HostPort, NodeTerms};
+use smallvec::SmallVec;
 
 use super::images::ImageId;
-use super::volumes::{Attached, CsiNode};
+use super::volumes::{Attached, CsiNode, Load};
 use crate::pod::PodInfo;
 use crate::resources::{self, Resources};
 
@@ -62,9 +63,11 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     /// Host ports in use.
     pub ports: Vec<HostPort>,
+    /// How full it is of drivers' volumes, where it takes only so many; as of the last [`super::Cluster::count_attached`].
+    pub loads: SmallVec<[Load; 1]>,
     /// The drivers of volumes that it has; none: it does not say.
     pub csi: Option<Arc<CsiNode>>,
-    /// The drivers' volumes that are there, as of the last [`super::Cluster::count_attached`].
+    /// The drivers' volumes that are there; as of then, too.
     pub attached: Arc<Attached>,
 }
 

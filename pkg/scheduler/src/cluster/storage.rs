@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mk8s_client::Raw;
 
-use super::Cluster;
-use super::volumes::{Claim, CsiNode, Volume, key};
+use super::volumes::{Claim, CsiNode, Decided, Volume, key};
+use super::{Cluster, NodeId};
 
 impl Cluster {
     /// A claim came or changed; what it was.
@@ -43,6 +43,14 @@ impl Cluster {
         if let Some(claim) = volume.and_then(Volume::claim) {
             self.look_at_bindings(&claim.key);
         }
+    }
+
+    /// A pod is to go to a node, and gets for its claims what is decided.
+    pub fn assume(&mut self, pod: &Arc<str>, node: NodeId, decided: Decided) {
+        let node = &self.nodes[node as usize];
+        self.volumes.assume(pod, &node.name, decided);
+        // Others may have written all of it.
+        self.volumes.look_at(pod, Some(node));
     }
 
     /// Those who wait for a claim look whether they need any longer.
@@ -97,7 +105,9 @@ impl Cluster {
         ids.extend(names.iter().filter_map(|name| self.ids.get(&**name)));
         for id in ids {
             if let Some(node) = self.nodes.get_mut(id as usize) {
-                node.attached = Arc::new(self.volumes.attached(node));
+                let attached = self.volumes.attached(node);
+                node.loads = self.volumes.loads(node.csi.as_deref(), &attached);
+                node.attached = Arc::new(attached);
             }
         }
     }

@@ -22,15 +22,16 @@ pub struct Column {
     users: usize,
     /// By node; nodes beyond the end have no such label.
     of: Vec<DomainId>,
-    /// With the number of nodes that have each.
+    /// With the number of nodes that have each, and of those who hold it.
     domains: HashMap<Box<str>, (DomainId, usize)>,
     free: Vec<DomainId>,
     next: DomainId,
 }
 
 impl Column {
-    fn new(key: &str) -> Self {
-        Column {
+    /// The column of a key over these nodes.
+    pub(super) fn new<'f>(key: &str, nodes: impl Iterator<Item = (NodeId, &'f Facts)>) -> Self {
+        let mut column = Column {
             key: key.into(),
             users: 0,
             of: Vec::new(),
@@ -38,7 +39,11 @@ impl Column {
             domains: HashMap::from([("".into(), (EMPTY, 1))]),
             free: Vec::new(),
             next: 1,
+        };
+        for (node, facts) in nodes {
+            column.change(node, None, Some(facts));
         }
+        column
     }
 
     /// The key.
@@ -64,7 +69,8 @@ impl Column {
         self.next as usize
     }
 
-    fn join(&mut self, node: NodeId, value: &str) {
+    /// The number of a value, which stays its own until it is let go as often as it was held, whatever nodes there are.
+    pub(super) fn hold(&mut self, value: &str) -> DomainId {
         let next = &mut self.next;
         let (domain, nodes) = match self.domains.get_mut(value) {
             Some(known) => known,
@@ -77,17 +83,11 @@ impl Column {
             }
         };
         *nodes += 1;
-        let node = node as usize;
-        if self.of.len() <= node {
-            self.of.resize(node + 1, NONE);
-        }
-        self.of[node] = *domain;
+        *domain
     }
 
-    fn leave(&mut self, node: NodeId, value: &str) {
-        if let Some(of) = self.of.get_mut(node as usize) {
-            *of = NONE;
-        }
+    /// See [`Column::hold`].
+    pub(super) fn let_go(&mut self, value: &str) {
         let Some((domain, nodes)) = self.domains.get_mut(value) else {
             return;
         };
@@ -95,6 +95,37 @@ impl Column {
         if *nodes == 0 {
             self.free.push(*domain);
             self.domains.remove(value);
+        }
+    }
+
+    fn join(&mut self, node: NodeId, value: &str) {
+        let domain = self.hold(value);
+        let node = node as usize;
+        if self.of.len() <= node {
+            self.of.resize(node + 1, NONE);
+        }
+        self.of[node] = domain;
+    }
+
+    fn leave(&mut self, node: NodeId, value: &str) {
+        if let Some(of) = self.of.get_mut(node as usize) {
+            *of = NONE;
+        }
+        self.let_go(value);
+    }
+
+    /// A node's labels are others.
+    pub(super) fn change(&mut self, node: NodeId, before: Option<&Facts>, now: Option<&Facts>) {
+        let value = |facts: Option<&'_ Facts>| facts.and_then(|facts| facts.labels.get(&*self.key)).cloned();
+        let (before, now) = (value(before), value(now));
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            self.leave(node, &before);
+        }
+        if let Some(now) = now {
+            self.join(node, &now);
         }
     }
 }
@@ -118,12 +149,8 @@ impl Topology {
         let id = match self.ids.get(key) {
             Some(id) => *id,
             None => {
-                let mut column = Column::new(key);
-                for node in nodes.iter().filter(|node| node.exists) {
-                    if let Some(value) = node.label(key) {
-                        column.join(node.id, value);
-                    }
-                }
+                let nodes = nodes.iter().filter(|node| node.exists);
+                let column = Column::new(key, nodes.map(|node| (node.id, &*node.facts)));
                 let id = self.columns.insert(column);
                 self.ids.insert(key.into(), id);
                 id
@@ -154,18 +181,14 @@ impl Topology {
     /// A node is there.
     pub fn join(&mut self, node: NodeId, facts: &Facts) {
         for column in self.columns.values_mut() {
-            if let Some(value) = facts.labels.get(&*column.key) {
-                column.join(node, value);
-            }
+            column.change(node, None, Some(facts));
         }
     }
 
     /// A node that was so is not there any more.
     pub fn leave(&mut self, node: NodeId, facts: &Facts) {
         for column in self.columns.values_mut() {
-            if let Some(value) = facts.labels.get(&*column.key) {
-                column.leave(node, value);
-            }
+            column.change(node, Some(facts), None);
         }
     }
 }

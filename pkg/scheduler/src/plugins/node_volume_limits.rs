@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::change::{Change, Kind};
-use crate::cluster::{Attachable, Attached, Cluster, NodeInfo, Volumes};
+use crate::cluster::{Attachable, Attached, Cluster, DriverId, Load, NodeInfo, Volumes};
 use crate::framework::{Filter, Objection, Plugin, PreFilter, Trial};
 use crate::pod::PodInfo;
 
@@ -16,6 +16,8 @@ struct New<'a> {
     volumes: &'a Volumes,
     /// What the pod would have attached.
     asked: SmallVec<[Attachable<'a>; 4]>,
+    /// How many of each driver that is limited somewhere.
+    of_drivers: SmallVec<[(DriverId, i64); 1]>,
 }
 
 impl New<'_> {
@@ -35,7 +37,13 @@ impl New<'_> {
 
 impl Filter for New<'_> {
     fn check(&self, node: &NodeInfo) -> Option<Objection> {
-        self.objection(node, &node.attached)
+        // Where all would fit if none were there already, nobody need look which are.
+        let full = |load: &Load| {
+            let mut of_it = self.of_drivers.iter().filter(|(driver, _)| *driver == load.driver);
+            of_it.any(|(_, new)| load.count + new > load.limit)
+        };
+        let full = node.loads.iter().any(full);
+        full.then(|| self.objection(node, &node.attached)).flatten()
     }
 
     fn trial(&self) -> Option<Box<dyn Trial + '_>> {
@@ -82,12 +90,23 @@ impl Plugin for NodeVolumeLimits {
             return PreFilter::Skip;
         };
         // Of claims that are missing VolumeBinding tells.
-        let asked = cluster.volumes.counted_of(pod);
-        if asked.is_empty() {
+        let volumes = &cluster.volumes;
+        let asked = volumes.counted_of(pod);
+        let mut of_drivers: SmallVec<[(DriverId, i64); 1]> = SmallVec::new();
+        for driver in asked.iter().filter_map(|own| volumes.limited(own.driver)) {
+            match of_drivers.iter_mut().find(|(own, _)| *own == driver) {
+                Some((_, count)) => *count += 1,
+                None => of_drivers.push((driver, 1)),
+            }
+        }
+        if of_drivers.is_empty() {
             return PreFilter::Skip;
         }
-        let volumes = &cluster.volumes;
-        PreFilter::Check(Box::new(New { volumes, asked }))
+        PreFilter::Check(Box::new(New {
+            volumes,
+            asked,
+            of_drivers,
+        }))
     }
 
     fn wakes_on(&self) -> u32 {

@@ -1,6 +1,8 @@
 //! Which volumes of drivers are at a node: those that its pods use, and those that are attached beside. Worked out anew for a node where
 //! something of it changed, when the next decision asks.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
 use super::Volumes;
@@ -61,6 +63,21 @@ impl<'a> Attachable<'a> {
     }
 }
 
+/// A driver that takes only so many volumes on some node, by number.
+pub type DriverId = u32;
+
+/// The numbers of such drivers. There are few in a cluster, and they stay.
+#[derive(Debug, Default)]
+pub struct Limited(HashMap<Box<str>, DriverId>);
+
+/// How many volumes of a driver are at a node, of how many that it takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub driver: DriverId,
+    pub count: i64,
+    pub limit: i64,
+}
+
 /// Driver, whether it is still to be made, handle or claim.
 type Used = (Box<str>, bool, Box<str>);
 
@@ -102,6 +119,27 @@ impl Attached {
 }
 
 impl Volumes {
+    /// The number of a driver that takes only so many volumes on some node.
+    pub fn limited(&self, driver: &str) -> Option<DriverId> {
+        self.limited.0.get(driver).copied()
+    }
+
+    /// How full a node is, of those drivers that limit it.
+    pub(in crate::cluster) fn loads(&mut self, csi: Option<&CsiNode>, attached: &Attached) -> SmallVec<[Load; 1]> {
+        let limits = csi.into_iter().flat_map(CsiNode::limits);
+        let loads = limits.map(|(driver, limit)| {
+            let known = &mut self.limited.0;
+            let next = DriverId::try_from(known.len()).unwrap_or(DriverId::MAX);
+            let id = known.get(driver).copied();
+            Load {
+                driver: id.unwrap_or_else(|| *known.entry(driver.into()).or_insert(next)),
+                count: attached.count(driver),
+                limit,
+            }
+        });
+        loads.collect()
+    }
+
     /// The volume behind a claim, as far as a driver has or will have it.
     pub fn counted<'a>(&'a self, key: &'a str, claim: &'a Claim) -> Option<Attachable<'a>> {
         if let Some(volume) = self.volume(&claim.volume) {

@@ -1,7 +1,5 @@
 //! A PersistentVolumeClaim as decisions ask of it.
 
-use std::sync::Arc;
-
 use mk8s_api::meta as object;
 use mk8s_api::selectors::LabelSelector;
 use mk8s_client::Raw;
@@ -42,8 +40,8 @@ pub struct Claim {
 /// What a volume has to be for a claim.
 #[derive(Debug)]
 pub struct Want {
-    /// At least so large, in billionths of a byte; the name is empty, before every other.
-    pub from: (i128, Arc<str>),
+    /// At least so large, in billionths of a byte.
+    pub size: i128,
     modes: Modes,
     block: bool,
     attributes: Box<str>,
@@ -91,7 +89,7 @@ impl Want {
             None => LabelSelector::everything(),
         };
         Want {
-            from: (size(claim, &REQUEST).map_or(0, |size| size.nanos()), "".into()),
+            size: size(claim, &REQUEST).map_or(0, |size| size.nanos()),
             modes,
             block: is_block(claim),
             attributes: attributes_class(claim).into(),
@@ -101,7 +99,7 @@ impl Want {
 
     /// Whether a volume that names the claim does for it.
     pub fn takes_own(&self, volume: &Volume) -> bool {
-        volume.size >= self.from.0
+        volume.size >= self.size
             && volume.block == self.block
             && volume.attributes == self.attributes
             && !volume.deleting

@@ -4,10 +4,12 @@
 use mk8s_api::meta as object;
 use mk8s_api::quantity;
 use mk8s_api::selectors::{LabelSelector, Operator};
-use mk8s_client::Raw;
 use mk8s_client::storage::annotation;
+use mk8s_client::{NodePin, Raw};
 
-use crate::cluster::Labels;
+use super::key;
+use super::places::Pin;
+use crate::cluster::NodeInfo;
 
 /// On a CSINode: the plugins whose work drivers do on this node.
 const MIGRATED_PLUGINS: &str = "storage.alpha.kubernetes.io/migrated-plugins";
@@ -40,6 +42,13 @@ impl CsiNode {
         own.and_then(|(_, count)| *count)
     }
 
+    /// The drivers that take only so many.
+    pub fn limits(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.drivers
+            .iter()
+            .filter_map(|(name, count)| Some((&**name, (*count)?)))
+    }
+
     /// Whether a driver does the plugin's work on the node.
     pub fn has_migrated(&self, plugin: &str) -> bool {
         self.migrated.split(',').any(|own| own == plugin)
@@ -61,11 +70,16 @@ impl CsiNode {
 /// Room for volumes of a class, where the selected nodes reach it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Capacity {
+    key: Box<str>,
     pub class: Box<str>,
     /// The largest volume that fits, in bytes.
     pub limit: Option<i64>,
     /// None: no node reaches it.
     topology: Option<LabelSelector>,
+    /// Nodes are told by one label.
+    whole: bool,
+    /// By which it is found, while it is looked for.
+    pub(super) pin: Option<Pin>,
 }
 
 impl Capacity {
@@ -73,18 +87,25 @@ impl Capacity {
         let at = |field: &str| object::at(&capacity.value, &[field]);
         let limit = at("maximumVolumeSize").or_else(|| at("capacity"));
         let limit = limit.and_then(|limit| quantity::from_json(limit).ok());
+        let topology = at("nodeTopology").and_then(|topology| LabelSelector::from_json(topology).ok());
         Capacity {
+            key: key(capacity),
             class: object::string(&capacity.value, &["storageClassName"]).into(),
             limit: limit.map(|limit| limit.value()),
-            topology: at("nodeTopology").and_then(|topology| LabelSelector::from_json(topology).ok()),
+            whole: topology
+                .as_ref()
+                .is_some_and(|topology| topology.requirements.len() == 1),
+            topology,
+            pin: None,
         }
     }
 
-    /// Whether a volume of this size can be made on a node.
-    pub fn gives(&self, size: i64, labels: &Labels) -> bool {
-        let get = |key: &str| labels.get(key).map(String::as_str);
-        self.limit.is_some_and(|limit| limit >= size)
-            && self.topology.as_ref().is_some_and(|topology| topology.matches(get))
+    /// Whether a volume of this size can be made on a node near it.
+    pub fn gives(&self, size: i64, node: &NodeInfo) -> bool {
+        let get = |key: &str| node.label(key);
+        let reached = || self.topology.as_ref().is_some_and(|topology| topology.matches(get));
+        let found = self.whole && self.pin.is_some();
+        self.limit.is_some_and(|limit| limit >= size) && (found || reached())
     }
 
     /// Whether there is more room than before.
@@ -93,11 +114,15 @@ impl Capacity {
     }
 
     /// As [`mk8s_client::NodeTerms::pin`].
-    pub(super) fn pin(&self) -> Option<(&str, Vec<&str>)> {
+    pub(super) fn node_pin(&self) -> Option<NodePin<'_>> {
         let requirements = self.topology.as_ref()?.requirements.iter();
         let lists = requirements.filter(|own| matches!(own.operator, Operator::In | Operator::Equals));
         let shortest = lists.min_by_key(|own| own.values.len())?;
-        Some((&shortest.key, shortest.values.iter().map(String::as_str).collect()))
+        Some(NodePin {
+            key: &shortest.key,
+            values: shortest.values.iter().map(String::as_str).collect(),
+            whole: self.whole,
+        })
     }
 }
 
@@ -129,9 +154,12 @@ pub(super) fn tracks_capacity(driver: &Raw) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::Facts;
 
     #[test]
     fn a_node_takes_more_where_a_limit_rose() {
@@ -152,7 +180,13 @@ mod tests {
     #[test]
     fn room_is_for_those_who_reach_it() {
         let reach = json!({"matchLabels": {"zone": "a"}});
-        let labels = |zone: &str| Labels::from([("zone".to_owned(), zone.to_owned())]);
+        let node = |zone: &str| NodeInfo {
+            facts: Arc::new(Facts {
+                labels: [("zone".to_owned(), zone.to_owned())].into(),
+                ..Facts::default()
+            }),
+            ..NodeInfo::default()
+        };
         for (room, zone, expected) in [
             (json!({"capacity": "5", "nodeTopology": reach}), "a", true),
             (json!({"capacity": "4", "nodeTopology": reach}), "a", false),
@@ -169,7 +203,7 @@ mod tests {
             let mut all = json!({"metadata": {}, "storageClassName": "c"});
             mk8s_api::patch::merge(&mut all, &room).unwrap();
             let capacity = Capacity::new(&Raw::new(all).unwrap());
-            assert_eq!(capacity.gives(5, &labels(zone)), expected, "{room} {zone}");
+            assert_eq!(capacity.gives(5, &node(zone)), expected, "{room} {zone}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod claim;
 mod class;
 mod csi;
 pub mod migrated;
-mod pinned;
+mod places;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -18,15 +18,16 @@ use std::sync::Arc;
 use mk8s_client::Raw;
 use smallvec::SmallVec;
 
-pub use attached::{Attachable, Attached};
+pub use attached::{Attachable, Attached, DriverId, Load};
 pub use bindings::{Decided, Ended, Part};
 pub use claim::Claim;
 pub use class::Class;
 pub use csi::{Attachment, Capacity, CsiNode};
-pub use pinned::Pinned;
+pub use places::{Pinned, Places};
 pub use shelf::Shelf;
 pub use volume::{ClaimRef, Source, Volume};
 
+use self::attached::Limited;
 use self::bindings::Bindings;
 use super::NodeId;
 use crate::pod_volumes::PodVolumes;
@@ -68,6 +69,9 @@ pub struct Volumes {
     /// Nodes whose [`Attached`] is not up to date, and nodes by name of which the same is true.
     stale: HashSet<NodeId>,
     stale_names: HashSet<Box<str>>,
+    /// By which labels nodes reach volumes and room.
+    pub places: Places,
+    limited: Limited,
     bindings: Bindings,
 }
 
@@ -208,7 +212,7 @@ impl Volumes {
             drop_name(&mut self.volumes_for, &claim.key, &volume.name);
         }
         if let Some(shelf) = self.shelves.get_mut(&volume.class) {
-            shelf.take(&volume);
+            shelf.take(&volume, &mut self.places);
             if shelf.is_empty() {
                 self.shelves.remove(&volume.class);
             }
@@ -222,7 +226,8 @@ impl Volumes {
             all.push(volume.name.clone());
         }
         if volume.is_free() {
-            self.shelves.entry(volume.class.clone()).or_default().put(&volume);
+            let shelf = self.shelves.entry(volume.class.clone()).or_default();
+            shelf.put(&volume, &mut self.places);
         }
         self.volumes.insert(volume.name.clone(), volume);
     }
@@ -281,10 +286,12 @@ impl Volumes {
     /// There is other room than before; what it was.
     pub fn set_capacity(&mut self, raw: &Raw) -> Option<Arc<Capacity>> {
         let key = key(raw);
-        let capacity = Arc::new(Capacity::new(raw));
         let before = self.remove_capacity(&key);
+        let mut capacity = Capacity::new(raw);
+        capacity.pin = capacity.node_pin().map(|pin| self.places.pin(&pin));
+        let capacity = Arc::new(capacity);
         let room = self.room.entry(capacity.class.clone()).or_default();
-        room.add(&capacity.pin(), &capacity);
+        room.add(capacity.pin.as_ref(), &capacity);
         self.capacities.insert(key, capacity);
         before
     }
@@ -293,10 +300,13 @@ impl Volumes {
     pub fn remove_capacity(&mut self, key: &str) -> Option<Arc<Capacity>> {
         let capacity = self.capacities.remove(key)?;
         if let Some(room) = self.room.get_mut(&capacity.class) {
-            room.remove(&capacity.pin(), &capacity);
+            room.remove(capacity.pin.as_ref(), &capacity);
             if room.is_empty() {
                 self.room.remove(&capacity.class);
             }
+        }
+        if let Some(pin) = &capacity.pin {
+            self.places.unpin(pin);
         }
         Some(capacity)
     }

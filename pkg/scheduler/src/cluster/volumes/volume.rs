@@ -133,15 +133,25 @@ impl Volume {
         self.available && self.claim().is_none() && !self.deleting
     }
 
-    /// Whether a node reaches it. Terms about names hold nowhere, as upstream looks at labels alone.
+    /// Whether nodes with these labels reach it, as it says itself.
+    pub fn is_near_to(&self, labels: &Labels) -> bool {
+        holds(&self.affinity, labels)
+    }
+
+    /// Whether a node reaches it: where a driver does the work of the volume's plugin, as the driver would have it.
     pub fn is_near(&self, node: &NodeInfo) -> bool {
         let migrated = |csi: &CsiNode| {
             let (plugin, terms) = self.migrated_affinity.as_ref()?;
             csi.has_migrated(plugin).then_some(terms)
         };
         let terms = node.csi.as_deref().and_then(migrated).unwrap_or(&self.affinity);
-        terms.is_empty() || terms.matches("", &node.facts.labels)
+        holds(terms, &node.facts.labels)
     }
+}
+
+/// Terms about names hold nowhere, as upstream looks at labels alone.
+pub(super) fn holds(terms: &NodeTerms, labels: &Labels) -> bool {
+    terms.is_empty() || terms.matches("", labels)
 }
 
 fn terms(required: Option<&Value>) -> NodeTerms {

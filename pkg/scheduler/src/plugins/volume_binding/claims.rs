@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::cluster::{Capacity, Claim, Class, Cluster, NodeInfo, Pinned, Shelf, Volume, Volumes};
+use crate::cluster::{Capacity, Claim, Class, Cluster, NodeInfo, Pinned, Places, Shelf, Volume, Volumes};
 use crate::framework::Objection;
 use crate::pod::PodInfo;
 use crate::pod_volumes::ClaimUse;
 
 /// See the module. Worked out once for all nodes.
-#[derive(Default)]
 pub struct Claims<'a> {
+    places: &'a Places,
     /// The volumes of claims that are bound; none: it is not there.
     bound: SmallVec<[Option<&'a Volume>; 2]>,
     /// Those that are to have a volume made for a node that is named already.
@@ -96,7 +96,12 @@ impl<'a> Claims<'a> {
                 found.push((&own.key, claim));
             }
         }
-        let mut all = Claims::default();
+        let mut all = Claims {
+            places: &volumes.places,
+            bound: SmallVec::new(),
+            selected: SmallVec::new(),
+            free: SmallVec::new(),
+        };
         let mut immediate = false;
         for (key, claim) in found {
             match Unbound::of(key, claim, volumes) {
@@ -110,7 +115,7 @@ impl<'a> Claims<'a> {
             let why = "pod has unbound immediate PersistentVolumeClaims";
             return Err(Objection::unresolvable(why));
         }
-        all.free.sort_by_key(|own| own.claim.want.from.0);
+        all.free.sort_by_key(|own| own.claim.want.size);
         Ok(Some(all))
     }
 
@@ -139,7 +144,7 @@ impl<'a> Claims<'a> {
         let mut taken: SmallVec<[&str; 2]> = SmallVec::new();
         let mut to_make: SmallVec<[&Unbound<'a>; 2]> = self.selected.iter().collect();
         for own in &self.free {
-            match own.volume(node, &taken) {
+            match own.volume(node, self.places, &taken) {
                 Some(volume) => {
                     taken.push(&volume.name);
                     decided.push((own.key, Some(&volume.name)));
@@ -152,7 +157,7 @@ impl<'a> Claims<'a> {
                 conflicts.nothing_to_bind = true;
                 return;
             }
-            if !own.room.suffices(node) {
+            if !own.room.suffices(node, self.places) {
                 conflicts.no_room = true;
                 return;
             }
@@ -183,21 +188,22 @@ impl<'a> Unbound<'a> {
     }
 
     /// The volume that it gets on a node, but for those that are taken. One that waits for it is the only one.
-    fn volume(&self, node: &NodeInfo, taken: &[&str]) -> Option<&'a Volume> {
+    fn volume(&self, node: &NodeInfo, places: &Places, taken: &[&str]) -> Option<&'a Volume> {
         if let Some(own) = self.waiting.filter(|own| !taken.contains(&&*own.name)) {
-            return own.is_near(node).then_some(own);
+            return own.is_near_to(&node.facts.labels).then_some(own);
         }
-        let smallest = self.shelf?.smallest(&self.claim.want, &node.facts.labels, taken);
+        let smallest = self.shelf?.smallest(&self.claim.want, node, places, taken);
         smallest.map(|volume| &**volume)
     }
 }
 
 impl Room<'_> {
-    fn suffices(&self, node: &NodeInfo) -> bool {
-        let labels = &node.facts.labels;
+    fn suffices(&self, node: &NodeInfo, places: &Places) -> bool {
         match self {
             Room::Any => true,
-            Room::Of(size, room) => room.is_some_and(|room| room.near(labels).any(|own| own.gives(*size, labels))),
+            Room::Of(size, room) => {
+                room.is_some_and(|room| room.near(node.id, places).any(|own| own.gives(*size, node)))
+            }
         }
     }
 }

@@ -63,14 +63,12 @@ impl Plugin for VolumeBinding {
     }
 
     fn reserve(&self, pod: &PodInfo, node: NodeId, cluster: &mut Cluster) -> Result<(), StepError> {
-        let node = cluster.node(node);
-        let decided = decided(pod, node, cluster).map_err(|objection| StepError::Changed {
+        let decided = decided(pod, cluster.node(node), cluster).map_err(|objection| StepError::Changed {
             plugin: NAME,
             what: objection.reasons.join(", "),
         })?;
         if !decided.is_empty() {
-            let name = node.name.clone();
-            cluster.volumes.assume(&pod.uid, &name, decided);
+            cluster.assume(&pod.uid, node, decided);
         }
         Ok(())
     }
