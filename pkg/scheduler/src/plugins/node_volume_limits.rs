@@ -205,6 +205,26 @@ mod tests {
     }
 
     #[test]
+    fn a_plugins_disks_count_where_its_driver_is_at_work() {
+        const PORTWORX: &str = "pxd.portworx.com";
+        for (migrated, expected) in [("", None), ("kubernetes.io/portworx-volume", Some(FULL))] {
+            let disk = |id: &str| json!({"portworxVolume": {"volumeID": id}});
+            let mut world = world(&[], &[disk("a")]);
+            let plugins = json!({"storage.alpha.kubernetes.io/migrated-plugins": migrated});
+            world.drivers("n", &[(PORTWORX, 1)], &json!({"metadata": {"annotations": plugins}}));
+            world.volume(
+                "p",
+                &json!({"spec": {"csi": {"driver": PORTWORX, "volumeHandle": "p"}}}),
+            );
+            world.bound("p", "p", &json!({}));
+            for asked in [of_claim("p"), disk("b")] {
+                let pod = world.pod("p", &json!([asked]));
+                assert_eq!(world.decide(&pod).err().as_deref(), expected, "{migrated} {asked}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_attached_counts_and_what_changes_is_counted_anew() {
         let mut world = world(&[("d", 2)], &[of_claim("x")]);
         let pod = world.pod_with("p", &["y"]);

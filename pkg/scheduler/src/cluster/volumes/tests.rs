@@ -63,6 +63,18 @@ fn a_binding_ends_when_all_claims_have_their_volumes() {
 }
 
 #[test]
+fn what_is_written_already_is_only_waited_for() {
+    let (mut world, _) = decided();
+    world.claim("b", &selected("n"));
+    let pod = world.pod_with("q", &["b"]);
+    let node = world.cluster.find("n").unwrap().id;
+    world.cluster.assume(&pod.uid, node, vec![("d/b".into(), None)]);
+    assert_eq!(world.cluster.volumes.waiting(), 1);
+    let (parts, ended) = world.cluster.volumes.binding_of("q").unwrap();
+    assert_eq!((&parts[0].before, &*ended.borrow()), (&None, &None));
+}
+
+#[test]
 fn a_binding_that_never_will_be_is_told_of() {
     type Change = fn(&mut World);
     let rows: [(Change, &str); 9] = [
