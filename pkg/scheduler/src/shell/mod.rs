@@ -113,7 +113,9 @@ impl Scheduler {
     async fn decide(&mut self, informers: &Informers) {
         let mut feeds = Feeds::open(informers).await;
         // What exists already comes first, whole: a decision on half the pods would overfill nodes.
-        while feeds.take_in(self, CHANGES) {}
+        while feeds.take_in(self, CHANGES) {
+            tokio::task::yield_now().await;
+        }
         loop {
             let more = feeds.take_in(self, CHANGES);
             while let Some(Some(())) = self.ended().now_or_never() {}
