@@ -174,6 +174,38 @@ namespace-10000 10 10
 jobs-200x50 10 10
 services-500x100 10 10
 GOALS
+echo "== scheduler through the API: 5 000 nodes (objects alone), 10 000 pods made at once, until the last has its node"
+row "" mk8s peer ratio "to reach"
+# least NAME FIGURE LIMIT: mk8s's own figure, at least so much.
+least() { goal "$1" "$2" - - "$2" ">=" "$3"; }
+IFS=$'\t' read -r _ unseen rate _ _ cpu < <(bench schedule-10000)
+peer_rate='' peer_cpu='' faster=- less=-
+if [ -n "$peer_controllers" ]; then
+  IFS=$'\t' read -r _ _ peer_rate _ _ peer_cpu < <(everything schedule-10000)
+  faster=$(ratio "$rate" "$peer_rate") less=$(ratio "$peer_cpu" "$cpu")
+fi
+least "pods a second" "$rate" 4000
+goal "pods a second, times the peer's" "$rate" "${peer_rate:--}" "$faster" "$faster" ">=" 10
+goal "all processes' CPU per pod (µs)" "$cpu" "${peer_cpu:--}" "1/$less" "$less" ">=" 10
+most "Scheduled events missing 2 s later" "$unseen" 0
+IFS=$'\t' read -r _ _ _ _ p99 _ < <(bench schedule-one)
+most "one pod at a time, create to bind, p99 (ms)" "$p99" 5
+
+echo "== scheduler alone, the same nodes: decisions per second (hack/scheduler/measure is upstream's)"
+row "" mk8s upstream ratio "to reach"
+cargo test -q --profile quick -p mk8s-scheduler --test large --test volumes --test preempting -- \
+  --ignored --nocapture --test-threads 1 >"$work/alone"
+if [ -n "$peer" ]; then (cd hack/scheduler && go run ./measure -scenario all) >"$work/upstream"; fi
+while IFS=$'\t' read -r rate name; do
+  peer_rate='' faster=-
+  if [ -n "$peer" ]; then
+    peer_rate=$(sed -n "s/.*\"scenario\":\"$name\".*\"pods_per_second\":\([0-9.]*\).*/\1/p" "$work/upstream")
+  fi
+  if [ -n "$peer_rate" ]; then faster=$(ratio "$rate" "$peer_rate"); fi
+  goal "$name" "$rate" "${peer_rate:--}" "$faster" "$faster" ">=" 10
+  if [ "$name" = plain ]; then least "plain, whatever upstream's" "$rate" 20000; fi
+done < <(sed -n 's#^ *\([0-9]*\)/s \(.*\)#\1\t\2#p' "$work/alone")
+
 echo "== single calls at half of the rate that is reached, the slowest of a hundred (ms)"
 none_failed() { if [ "$2" != 0 ]; then echo "error: $1: $2 requests failed" >&2; exit 1; fi; }
 IFS=$'\t' read -r _ failed _ _ alone _ < <(bench paced)

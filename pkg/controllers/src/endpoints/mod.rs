@@ -223,6 +223,11 @@ fn concerned(event: &Event<Pod>, services: &Selectors) -> Vec<Key> {
         Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
         Event::Deleted(old) => (Some(&**old), None),
     };
+    // One without an address has no endpoint to come or go: thousands that wait for their nodes are nothing to look at.
+    let shows = |pod: Option<&Pod>| pod.is_some_and(|pod| addresses(pod).next().is_some());
+    if !shows(old) && !shows(new) {
+        return Vec::new();
+    }
     if let (Some(old), Some(new)) = (old, new)
         && published_part(old) == published_part(new)
     {
