@@ -15,7 +15,7 @@ use super::reports::Report;
 use crate::change::Change;
 use crate::cluster::NodeId;
 use crate::extender::ExtenderError;
-use crate::framework::{PreBind, StepError};
+use crate::framework::{PreBind, StepError, Write};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 
@@ -88,16 +88,17 @@ impl Scheduler {
             .reserving()
             .try_for_each(|plugin| plugin.reserve(pod, node, &mut self.cluster));
         if reserved.is_err() {
-            self.unreserve(pod);
+            let writes = self.unreserve(pod);
+            self.write_all(pod, writes);
         }
         reserved
     }
 
-    fn unreserve(&mut self, pod: &Arc<PodInfo>) {
+    /// Gives back what the pod was to have; what is to be written for that.
+    fn unreserve(&mut self, pod: &PodInfo) -> Vec<Write> {
         let (profile, cluster) = (self.profiles.of(pod), &mut self.cluster);
         let plugins = profile.into_iter().flat_map(Profile::reserving);
-        let writes: Vec<_> = plugins.filter_map(|plugin| plugin.unreserve(pod, cluster)).collect();
-        self.write_all(pod, writes);
+        plugins.filter_map(|plugin| plugin.unreserve(pod, cluster)).collect()
     }
 
     fn pre_binds(&self, pod: &PodInfo, node: NodeId) -> Vec<PreBind> {
@@ -118,9 +119,14 @@ impl Scheduler {
             self.recorders.event(&pod, &pod.reference(), what, &message);
             return;
         };
-        self.unreserve(&pod);
-        // Bound after all, as an event has told since: the room is the pod's. Or it is gone, and its room free.
-        if !self.assumed.remove(&pod.uid) {
+        let writes = self.unreserve(&pod);
+        let assumed = self.assumed.remove(&pod.uid);
+        // Bound after all, as an event has told since: the room is the pod's, and so is what it was given.
+        if !assumed && self.cluster.place_of(&pod.uid).is_some() {
+            return;
+        }
+        self.write_all(&pod, writes);
+        if !assumed {
             return;
         }
         self.cluster.remove(&pod.uid);
