@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+mod binding;
 mod devices;
 
 use k8s_openapi::api::core::v1::Pod;
