@@ -1,5 +1,5 @@
-//! resource.k8s.io/v1 (dynamic resource allocation). Claims are made of templates, reserved and given back; what they are
-//! allocated by (classes, slices) is for the scheduler alone and stored only, which a Warning says.
+//! resource.k8s.io/v1 (dynamic resource allocation). Claims are made of templates, and given back, by a controller; the scheduler gives
+//! them devices, which drivers publish as slices and administrators put into classes.
 
 use super::row::{COMPLETE_CHANGED, row};
 use super::{ChangeOrder, Resource, columns, gates};
