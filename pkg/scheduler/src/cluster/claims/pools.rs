@@ -1,7 +1,7 @@
 //! The devices that drivers publish: slices, each a part of a pool, and which nodes reach them. A driver that changes a pool publishes
 //! it anew, slice by slice, as its next generation; what is in between is not to be allocated.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::resource::v1::{Device as ApiDevice, ResourceSlice};
@@ -15,23 +15,28 @@ use crate::cluster::NodeInfo;
 /// All slices.
 #[derive(Debug, Default)]
 pub struct Pools {
-    /// By driver and name; those that are empty stay for a while.
-    pools: BTreeMap<Key, Pool>,
+    /// By id; one that is free has no slices.
+    pools: Vec<Pool>,
+    free: Vec<PoolId>,
+    /// By driver and name.
+    ids: HashMap<(Box<str>, Box<str>), PoolId>,
     /// The pools with slices of one node, by it.
-    on_node: HashMap<Box<str>, Vec<Key>>,
+    on_node: HashMap<Box<str>, SmallVec<[PoolId; 2]>>,
     /// The pools with slices of several nodes.
-    shared: Vec<Key>,
+    shared: Vec<PoolId>,
     /// The pool of each slice, by its name.
-    pool_of: HashMap<Box<str>, Key>,
+    pool_of: HashMap<Box<str>, PoolId>,
 }
 
-/// Driver and name of a pool.
-type Key = Arc<(Box<str>, Box<str>)>;
+/// A pool's place in the table.
+type PoolId = u32;
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// By name.
-    slices: BTreeMap<Box<str>, Slice>,
+    driver: Box<str>,
+    name: Box<str>,
+    /// In the order of their names.
+    slices: Vec<Slice>,
     /// Some generation has a device twice.
     repeats: bool,
 }
@@ -53,11 +58,13 @@ enum Place {
     Nowhere,
 }
 
-/// The numbers of a device.
+/// What most decisions ask of a device, beside each other.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     id: DeviceId,
     slot: Slot,
+    selectable: bool,
+    usable: bool,
 }
 
 /// A device in its slice.
@@ -65,6 +72,10 @@ struct Mark {
 pub struct Device<'c> {
     pub id: DeviceId,
     pub slot: Slot,
+    /// No conditions of it have to be waited for: that is a feature that is off.
+    pub selectable: bool,
+    /// It takes nothing from counters: so is that.
+    pub usable: bool,
     pub slice: &'c Slice,
     pub object: &'c ApiDevice,
 }
@@ -95,12 +106,18 @@ impl Slice {
         let mut mark = |device: &ApiDevice| Mark {
             id: names.hold(&names::name(&spec.driver, &spec.pool.name, &device.name)),
             slot: selectors.slot(),
+            selectable: device.binding_conditions.as_ref().is_none_or(Vec::is_empty),
+            usable: device.consumes_counters.as_ref().is_none_or(Vec::is_empty),
         };
         Slice {
             marks: spec.devices.iter().flatten().map(&mut mark).collect(),
             place: Place::of(object),
             object: object.clone(),
         }
+    }
+
+    fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
     }
 
     fn generation(&self) -> i64 {
@@ -122,6 +139,8 @@ impl Slice {
         Some(Device {
             id: mark.id,
             slot: mark.slot,
+            selectable: mark.selectable,
+            usable: mark.usable,
             slice: self,
             object: self.object.spec.devices.as_ref()?.get(at)?,
         })
@@ -153,24 +172,24 @@ impl Pool {
         let mut seen = HashSet::new();
         let mut devices = self
             .slices
-            .values()
+            .iter()
             .flat_map(|slice| slice.marks.iter().map(|mark| (slice.generation(), mark.id)));
         !devices.all(|device| seen.insert(device))
     }
 
     fn has_slices_on(&self, node: &str) -> bool {
-        let mut slices = self.slices.values();
+        let mut slices = self.slices.iter();
         slices.any(|slice| matches!(&slice.place, Place::Node(name) if **name == *node))
     }
 
     fn is_shared(&self) -> bool {
-        let mut slices = self.slices.values();
+        let mut slices = self.slices.iter();
         slices.any(|slice| matches!(slice.place, Place::Everywhere | Place::Nodes(_)))
     }
 
     /// None: the node reaches nothing of it that counts.
-    fn seen_from<'c>(&'c self, key: &'c Key, node: &NodeInfo) -> Option<NodePool<'c>> {
-        let mut own: SmallVec<[&Slice; 2]> = self.slices.values().filter(|slice| slice.is_on(node)).collect();
+    fn seen_from(&self, node: &NodeInfo) -> Option<NodePool<'_>> {
+        let mut own: SmallVec<[&Slice; 2]> = self.slices.iter().filter(|slice| slice.is_on(node)).collect();
         let newest = own.iter().map(|slice| slice.generation()).max()?;
         own.retain(|slice| slice.generation() == newest);
         let wanted = own.first()?.object.spec.pool.resource_slice_count;
@@ -179,10 +198,10 @@ impl Pool {
             self.state_of(&own)
         } else {
             // The rest may be of other nodes, or newer ones may be on their way here.
-            if self.slices.values().any(|slice| slice.generation() > newest) {
+            if self.slices.iter().any(|slice| slice.generation() > newest) {
                 return None;
             }
-            let same = self.slices.values().filter(|slice| slice.generation() == newest);
+            let same = self.slices.iter().filter(|slice| slice.generation() == newest);
             if is_all(same.count()) {
                 self.state_of(&own)
             } else {
@@ -190,8 +209,8 @@ impl Pool {
             }
         };
         Some(NodePool {
-            driver: &key.0,
-            name: &key.1,
+            driver: &self.driver,
+            name: &self.name,
             state,
             slices: own,
         })
@@ -211,32 +230,52 @@ impl Pools {
     /// A slice came or changed.
     pub fn set(&mut self, object: &Arc<ResourceSlice>, names: &mut Names, selectors: &mut Selectors) {
         let slice = Slice::new(object, names, selectors);
-        let name = object.metadata.name.as_deref().unwrap_or_default();
         // Its devices keep their numbers over this.
-        self.remove(name, names, selectors);
-        let spec = &object.spec;
-        let key: Key = Arc::new((spec.driver.as_str().into(), spec.pool.name.as_str().into()));
-        let places = match &slice.place {
-            Place::Node(node) => Some(self.on_node.entry(node.clone()).or_default()),
-            Place::Everywhere | Place::Nodes(_) => Some(&mut self.shared),
-            Place::Nowhere => None,
-        };
-        if let Some(keys) = places
-            && !keys.contains(&key)
-        {
-            keys.push(key.clone());
+        self.remove(slice.name(), names, selectors);
+        let id = self.id(&object.spec.driver, &object.spec.pool.name);
+        match &slice.place {
+            Place::Node(node) => {
+                let own = self.on_node.entry(node.clone()).or_default();
+                if !own.contains(&id) {
+                    own.push(id);
+                }
+            }
+            Place::Everywhere | Place::Nodes(_) if !self.shared.contains(&id) => self.shared.push(id),
+            _ => {}
         }
-        self.pool_of.insert(name.into(), key.clone());
-        let pool = self.pools.entry(key).or_default();
-        pool.slices.insert(name.into(), slice);
+        self.pool_of.insert(slice.name().into(), id);
+        let pool = &mut self.pools[id as usize];
+        let at = pool.slices.partition_point(|other| other.name() < slice.name());
+        pool.slices.insert(at, slice);
         pool.repeats = pool.repeats();
+    }
+
+    fn id(&mut self, driver: &str, name: &str) -> PoolId {
+        let key = (driver.into(), name.into());
+        if let Some(id) = self.ids.get(&key) {
+            return *id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.pools.push(Pool::default());
+            PoolId::try_from(self.pools.len() - 1).unwrap_or(PoolId::MAX)
+        });
+        self.pools[id as usize] = Pool {
+            driver: driver.into(),
+            name: name.into(),
+            ..Pool::default()
+        };
+        self.ids.insert(key, id);
+        id
     }
 
     /// A slice went.
     pub fn remove(&mut self, name: &str, names: &mut Names, selectors: &mut Selectors) {
-        let Some(key) = self.pool_of.remove(name) else { return };
-        let Some(pool) = self.pools.get_mut(&key) else { return };
-        let Some(slice) = pool.slices.remove(name) else { return };
+        let Some(id) = self.pool_of.remove(name) else { return };
+        let pool = &mut self.pools[id as usize];
+        let Some(at) = pool.slices.iter().position(|slice| slice.name() == name) else {
+            return;
+        };
+        let slice = pool.slices.remove(at);
         pool.repeats = pool.repeats();
         for mark in &slice.marks {
             names.drop(mark.id);
@@ -244,32 +283,33 @@ impl Pools {
         }
         if let Place::Node(node) = &slice.place
             && !pool.has_slices_on(node)
-            && let Some(keys) = self.on_node.get_mut(node)
+            && let Some(own) = self.on_node.get_mut(node)
         {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
+            own.retain(|other| *other != id);
+            if own.is_empty() {
                 self.on_node.remove(node);
             }
         }
+        let pool = &mut self.pools[id as usize];
         if !pool.is_shared() {
-            self.shared.retain(|other| *other != key);
+            self.shared.retain(|other| *other != id);
         }
         if pool.slices.is_empty() {
-            self.pools.remove(&key);
+            let Pool { driver, name, .. } = std::mem::take(pool);
+            self.ids.remove(&(driver, name));
+            self.free.push(id);
         }
     }
 
     /// The pools that a node reaches, whatever their state.
     pub fn of(&self, node: &NodeInfo) -> SmallVec<[NodePool<'_>; 4]> {
-        let own = self.on_node.get(&*node.name).into_iter().flatten();
-        let own = own.chain(self.shared.iter().filter(|key| !self.is_own(key, node)));
-        own.filter_map(|key| self.pools.get_key_value(key))
-            .filter_map(|(key, pool)| pool.seen_from(key, node))
-            .collect()
-    }
-
-    fn is_own(&self, key: &Key, node: &NodeInfo) -> bool {
-        let own = self.on_node.get(&*node.name);
-        own.is_some_and(|keys| keys.contains(key))
+        let own = self
+            .on_node
+            .get(&*node.name)
+            .map(SmallVec::as_slice)
+            .unwrap_or_default();
+        let shared = self.shared.iter().filter(|id| !own.contains(id));
+        let all = own.iter().chain(shared);
+        all.filter_map(|id| self.pools[*id as usize].seen_from(node)).collect()
     }
 }

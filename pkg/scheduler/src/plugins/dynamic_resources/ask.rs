@@ -52,8 +52,9 @@ pub struct Same<'a> {
 
 struct Selects<'a> {
     selector: &'a Selector,
-    /// Whose it is, as messages have it.
-    whose: String,
+    /// Its place among those of its class, or of its request.
+    at: usize,
+    of_class: bool,
 }
 
 /// `namespace/name`.
@@ -156,14 +157,13 @@ impl<'a> Choice<'a> {
         let class = claims
             .class(parts.class)
             .ok_or_else(|| wrong(format!(": could not retrieve device class {}", parts.class)))?;
-        let name = class.metadata.name.as_deref().unwrap_or_default();
         let own = parts.selectors.iter().flatten().enumerate();
         let of_class = class.spec.selectors.iter().flatten().enumerate();
         let all = of_class
-            .map(|(at, selector)| (at, selector, format!("class {name}")))
-            .chain(own.map(|(at, selector)| (at, selector, format!("claim {}", key(claim)))));
+            .map(|(at, selector)| (at, selector, true))
+            .chain(own.map(|(at, selector)| (at, selector, false)));
         let mut selectors = Vec::new();
-        for (at, selector, whose) in all {
+        for (at, selector, of_class) in all {
             let expression = selector.cel.as_ref().map(|cel| cel.expression.as_str());
             let selector = expression.and_then(|expression| claims.selector(expression));
             selectors.push(Selects {
@@ -172,7 +172,8 @@ impl<'a> Choice<'a> {
                         ", selector #{at}: CEL expression empty (unsupported selector type?)"
                     ))
                 })?,
-                whose: format!("{whose}: selector #{at}"),
+                at,
+                of_class,
             });
         }
         let amount = match parts.mode.unwrap_or_default() {
@@ -199,17 +200,21 @@ impl<'a> Choice<'a> {
     ///
     /// # Errors
     /// Nobody can tell.
-    pub fn selects(&self, device: &Device<'_>) -> Result<bool, String> {
-        // They are of a feature that is off.
-        let conditions = &device.object.binding_conditions;
-        if conditions.as_ref().is_some_and(|conditions| !conditions.is_empty()) {
+    pub fn selects(&self, claim: &ResourceClaim, device: &Device<'_>) -> Result<bool, String> {
+        if !device.selectable {
             return Ok(false);
         }
         for own in &self.selectors {
             match own.selector.selects(device.slot, &device.slice.object, device.object) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
-                Err(error) => return Err(format!("{}: {error}", own.whose)),
+                Err(error) => {
+                    let whose = match own.of_class {
+                        true => format!("class {}", self.class.metadata.name.as_deref().unwrap_or_default()),
+                        false => format!("claim {}", key(claim)),
+                    };
+                    return Err(format!("{whose}: selector #{}: {error}", own.at));
+                }
             }
         }
         Ok(true)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceRequest, ResourceClaim};
 use smallvec::SmallVec;
 
 use super::ask::key;
@@ -77,6 +77,18 @@ fn holders(claim: &ResourceClaim) -> impl Iterator<Item = &str> {
     holders.map(|holder| holder.uid.as_str())
 }
 
+/// Whether some request of a claim has a list of choices.
+pub fn has_choices(claim: &ResourceClaim) -> bool {
+    requests(claim).any(|request| request.exactly.is_none())
+}
+
+fn requests(claim: &ResourceClaim) -> impl Iterator<Item = &DeviceRequest> {
+    let devices = claim.spec.devices.as_ref();
+    devices
+        .into_iter()
+        .flat_map(|devices| devices.requests.iter().flatten())
+}
+
 /// Whether a claim without devices can be given some, wherever.
 pub fn check(claim: &ResourceClaim, claims: &Claims) -> Result<(), Objection> {
     if claims.is_pending(claim) {
@@ -85,12 +97,7 @@ pub fn check(claim: &ResourceClaim, claims: &Claims) -> Result<(), Objection> {
             "resource claim {key} is in the process of being allocated"
         )));
     }
-    let requests = claim
-        .spec
-        .devices
-        .iter()
-        .flat_map(|devices| devices.requests.iter().flatten());
-    for request in requests {
+    for request in requests(claim) {
         let choices = request.first_available.as_deref().unwrap_or_default();
         if let Some(own) = &request.exactly {
             check_class(&own.device_class_name, &request.name, claims)?;

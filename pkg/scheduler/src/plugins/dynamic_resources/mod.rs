@@ -7,13 +7,14 @@
 mod ask;
 mod binding;
 mod claims;
+mod clock;
 mod result;
 mod search;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 use kube::Client;
@@ -113,8 +114,7 @@ impl<'a> Wanted<'a> {
     /// The devices of the claims that have none yet.
     fn search(&self, node: &NodeInfo) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
         let asks = self.asks.as_ref().map_err(|error| Unfound::Failed(error.clone()))?;
-        let until = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        search(asks, self.cluster, node, until)
+        search(asks, self.cluster, node, self.timeout)
     }
 
     fn allocations(&self, node: &NodeInfo) -> Result<Vec<AllocationResult>, String> {
@@ -239,10 +239,16 @@ impl Plugin for DynamicResources {
     }
 
     fn pre_score<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        if pod.wishes().claims.is_empty() {
+            return None;
+        }
+        let claims = named(pod, &cluster.claims).ok()?;
+        let mut unallocated = claims.iter().filter(|claim| allocation(claim).is_none());
+        if !unallocated.any(|claim| claims::has_choices(claim)) {
+            return None;
+        }
         let wanted = self.wanted(pod, cluster).ok().flatten()?;
-        let mut asks = wanted.asks.iter().flatten();
-        let listed = asks.any(|ask| ask.requests.iter().any(|request| request.listed));
-        listed.then(|| Box::new(wanted) as Box<dyn Score>)
+        Some(Box::new(wanted))
     }
 
     fn reserve(&self, pod: &PodInfo, node: NodeId, cluster: &mut Cluster) -> Result<(), StepError> {

@@ -4,11 +4,12 @@
 //! The devices of one request are looked for in order, so that no set of them is tried twice; constraints do not depend on the
 //! order.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::DeviceAttribute;
 
 use super::ask::{Amount, Ask, Choice, Request, key};
+use super::clock::Clock;
 use crate::cluster::claims::{Device, NodePool, State};
 use crate::cluster::{Claims, NodeInfo};
 
@@ -57,7 +58,10 @@ struct At {
     from: Cursor,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// A choice by the places of its claim, its request and itself.
+type Place = (usize, usize, usize);
+
+#[derive(Clone, Copy, Default)]
 struct Cursor {
     pool: usize,
     slice: usize,
@@ -68,10 +72,10 @@ struct Search<'s, 'a> {
     claims: &'a Claims,
     asks: &'s [Ask<'a>],
     pools: &'s [NodePool<'a>],
-    /// What "all" is for each claim, request and choice that asks for it.
-    every: Vec<Vec<Vec<Vec<Candidate<'a>>>>>,
+    /// What "all" is for each choice of each request that asks for it.
+    every: Vec<(Place, Vec<Candidate<'a>>)>,
     picks: Vec<Vec<Pick<'a>>>,
-    until: Option<Instant>,
+    clock: Clock,
 }
 
 #[derive(Clone, Copy)]
@@ -89,20 +93,19 @@ pub fn search<'a>(
     asks: &[Ask<'a>],
     claims: &'a Claims,
     node: &NodeInfo,
-    until: Option<Instant>,
+    timeout: Option<Duration>,
 ) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
     let pools = claims.pools_of(node);
     let mut search = Search {
         claims,
         asks,
         pools: &pools,
-        every: Vec::with_capacity(asks.len()),
+        every: Vec::new(),
         picks: asks.iter().map(|_| Vec::new()).collect(),
-        until,
+        clock: Clock::new(timeout),
     };
-    for ask in asks {
-        let every = search.check_size(ask).map_err(Unfound::Failed)?;
-        search.every.push(every);
+    for claim in 0..asks.len() {
+        search.check_size(claim).map_err(Unfound::Failed)?;
     }
     match search.request(0, 0) {
         Ok(true) => Ok(search.picks),
@@ -116,35 +119,40 @@ pub fn search<'a>(
 }
 
 impl<'a> Search<'_, 'a> {
-    /// What "all" is for a claim, by request and choice, and whether it asks for no more than it can have.
-    fn check_size(&self, ask: &Ask<'a>) -> Result<Vec<Vec<Vec<Candidate<'a>>>>, String> {
+    /// Whether a claim asks for no more than it can have; looks up what "all" is for it.
+    fn check_size(&mut self, claim: usize) -> Result<(), String> {
+        let ask = &self.asks[claim];
         let mut least = 0_usize;
-        let mut all = Vec::with_capacity(ask.requests.len());
-        for request in &ask.requests {
+        for (at, request) in ask.requests.iter().enumerate() {
             let mut smallest = None;
-            let mut of_request = Vec::with_capacity(request.choices.len());
-            for choice in &request.choices {
-                let every = match choice.amount {
-                    Amount::All => self.every(ask, choice)?,
-                    Amount::Exactly(_) => Vec::new(),
-                };
+            for (choice_at, choice) in request.choices.iter().enumerate() {
                 let size = match choice.amount {
-                    Amount::All => every.len(),
                     Amount::Exactly(count) => count,
+                    Amount::All => {
+                        let every = self.every(ask, choice)?;
+                        let size = every.len();
+                        self.every.push(((claim, at, choice_at), every));
+                        size
+                    }
                 };
                 smallest = Some(smallest.map_or(size, |smallest: usize| smallest.min(size)));
-                of_request.push(every);
             }
             least = least.saturating_add(smallest.unwrap_or(0));
-            all.push(of_request);
         }
-        if least > MOST_DEVICES {
-            let key = key(ask.claim);
-            return Err(format!(
-                "claim {key}: number of requested devices {least} exceeds the claim limit of {MOST_DEVICES}"
-            ));
+        match least > MOST_DEVICES {
+            true => Err(format!(
+                "claim {}: number of requested devices {least} exceeds the claim limit of {MOST_DEVICES}",
+                key(ask.claim)
+            )),
+            false => Ok(()),
         }
-        Ok(all)
+    }
+
+    /// All devices that a choice is for.
+    fn all_of(&self, at: At) -> &[Candidate<'a>] {
+        let place = (at.claim, at.request, at.choice);
+        let own = self.every.iter().find(|(of, _)| *of == place);
+        own.map_or(&[], |(_, every)| every)
     }
 
     fn every(&self, ask: &Ask<'a>, choice: &Choice<'a>) -> Result<Vec<Candidate<'a>>, String> {
@@ -162,7 +170,7 @@ impl<'a> Search<'_, 'a> {
                 ));
             }
             for device in pool.slices.iter().flat_map(|slice| slice.devices()) {
-                if choice.selects(&device)? {
+                if choice.selects(ask.claim, &device)? {
                     every.push(Candidate {
                         driver: pool.driver,
                         pool: pool.name,
@@ -206,7 +214,7 @@ impl<'a> Search<'_, 'a> {
     }
 
     fn device(&mut self, at: At) -> Result<bool, Stop> {
-        if self.until.is_some_and(|until| Instant::now() > until) {
+        if self.clock.is_over() {
             return Err(Stop::TimedOut);
         }
         let asks = self.asks;
@@ -214,7 +222,7 @@ impl<'a> Search<'_, 'a> {
         let choice = &request.choices[at.choice];
         let wanted = match choice.amount {
             Amount::Exactly(count) => count,
-            Amount::All => match self.every[at.claim][at.request][at.choice].len() {
+            Amount::All => match self.all_of(at).len() {
                 0 => return Ok(false),
                 all => all,
             },
@@ -233,7 +241,9 @@ impl<'a> Search<'_, 'a> {
 
     /// Of all devices the one whose turn it is: there is no other.
     fn the_next(&mut self, at: At, request: &Request<'a>, choice: &Choice<'a>) -> Result<bool, Stop> {
-        let candidate = self.every[at.claim][at.request][at.choice][at.device];
+        let Some(candidate) = self.all_of(at).get(at.device).copied() else {
+            return Ok(false);
+        };
         let device = &candidate.device;
         if !self.allows(at, choice, device) {
             return Ok(false);
@@ -260,7 +270,9 @@ impl<'a> Search<'_, 'a> {
             };
             let device = &candidate.device;
             if self.allows(at, choice, device)
-                && choice.selects(device).map_err(Stop::Failed)?
+                && choice
+                    .selects(self.asks[at.claim].claim, device)
+                    .map_err(Stop::Failed)?
                 && self.matches(at, request, choice, device)
                 && self.with(At { from, ..at }, candidate)?
             {
@@ -292,18 +304,12 @@ impl<'a> Search<'_, 'a> {
 
     /// Whether nobody has it who stands in the way. An administrator only gets a device once for one claim.
     fn allows(&self, at: At, choice: &Choice<'_>, device: &Device<'_>) -> bool {
-        // They are of a feature that is off.
-        let counts = device
-            .object
-            .consumes_counters
-            .as_ref()
-            .is_some_and(|all| !all.is_empty());
         let has = |picks: &Vec<Pick<'_>>| picks.iter().any(|pick| pick.device.id == device.id);
         let in_use = match choice.admin {
             true => has(&self.picks[at.claim]),
             false => self.claims.is_taken(device.id) || self.picks.iter().any(has),
         };
-        !in_use && !counts
+        !in_use && device.usable
     }
 
     /// Whether the claim's constraints hold with it, as they do without.
