@@ -94,3 +94,76 @@ fn decisions_among_5000_nodes() {
         println!("{:6.0}/s {name}", 1.0 / each.as_secs_f64());
     }
 }
+
+/// A node with eight devices of two models.
+fn machine(n: usize, cluster: &mut Cluster) {
+    let name = format!("n{n}");
+    let node =
+        json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "32", "memory": "64Gi", "pods": "110"}}});
+    cluster.set_node(&serde_json::from_value(node).unwrap());
+    let device = |at: usize| {
+        let model = if at < 4 { "small" } else { "large" };
+        let attributes =
+            json!({"model": {"string": model}, "uuid": {"string": format!("{n}-{at}")}, "numa": {"int": at % 2}});
+        json!({"name": format!("gpu-{at}"), "attributes": attributes, "capacity": {"memory": {"value": "40Gi"}}})
+    };
+    let devices: Vec<_> = (0..8).map(device).collect();
+    let pool = json!({"name": name, "generation": 1, "resourceSliceCount": 1});
+    let spec = json!({"driver": "gpu.example.com", "nodeName": name, "pool": pool, "devices": devices});
+    let slice = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}));
+    cluster.claims.set_slice(&Arc::new(slice.unwrap()));
+}
+
+/// A pod with a claim for two large devices of one NUMA node.
+fn claiming(n: usize, cluster: &mut Cluster) -> Arc<PodInfo> {
+    let large = json!([{"cel": {"expression": "device.attributes[\"gpu.example.com\"].model == \"large\""}}]);
+    let request = json!({"name": "r", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2, "selectors": large}});
+    let same = json!([{"matchAttribute": "gpu.example.com/numa"}]);
+    let spec = json!({"devices": {"requests": [request], "constraints": same}});
+    let meta = json!({"namespace": "d", "name": n.to_string(), "uid": n.to_string(), "resourceVersion": "1"});
+    let claim = serde_json::from_value(json!({"metadata": meta, "spec": spec}));
+    cluster.claims.set(Arc::new(claim.unwrap()));
+    let pod = json!({"metadata": {"uid": n.to_string(), "name": n.to_string(), "namespace": "d"},
+        "spec": {"containers": [{"name": "c"}], "resourceClaims": [{"name": "gpu", "resourceClaimName": n.to_string()}]}});
+    Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins))
+}
+
+/// As if the claim had been written, and an event had told of it.
+fn written(pod: &PodInfo, cluster: &mut Cluster) {
+    let reserved = cluster.claims.reserved(pod)[0].clone();
+    let mut claim = (*reserved.claim).clone();
+    claim.metadata.resource_version = Some("2".to_owned());
+    claim.status.get_or_insert_default().allocation = reserved.allocation.as_deref().cloned();
+    let claim = Arc::new(claim);
+    reserved.written.set(claim.clone()).unwrap();
+    cluster.claims.set(claim);
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn claims_of_devices_among_5000_nodes() {
+    let (mut cluster, profile) = (Cluster::default(), Profile::default());
+    (0..5000).for_each(|n| machine(n, &mut cluster));
+    let selector = json!([{"cel": {"expression": "device.driver == \"gpu.example.com\""}}]);
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": selector}});
+    cluster.claims.set_class(serde_json::from_value(class).unwrap());
+    let pods: Vec<_> = (0..8000).map(|n| claiming(n, &mut cluster)).collect();
+    let (mut start, count, began) = (0, pods.len(), Instant::now());
+    for pod in pods {
+        cycle::prepare(&pod, &profile, &mut cluster);
+        let decision = cycle::decide(&pod, &profile, &cluster, start, |_| 0);
+        start = decision.next_start;
+        let node = decision.node.unwrap();
+        for row in &profile.rows {
+            row.plugin.reserve(&pod, node, &mut cluster).unwrap();
+        }
+        written(&pod, &mut cluster);
+        let name = cluster.node(node).name.clone();
+        cluster.place(pod, &name);
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{count} claims of devices among 5000 nodes in {seconds:.2} s: {:.0}/s",
+        f64::from(u32::try_from(count).unwrap()) / seconds
+    );
+}
