@@ -33,14 +33,15 @@ impl Nominated {
         self.on.entry(node.into()).or_default().push(pod);
     }
 
-    /// It is no more: it is bound, gone, or nominated nowhere.
-    pub fn remove(&mut self, uid: &str) {
-        let Some(node) = self.node_of.remove(uid) else { return };
-        if let Some(pods) = self.on.get_mut(&node) {
-            pods.retain(|pod| &*pod.uid != uid);
-            if pods.is_empty() {
-                self.on.remove(&node);
-            }
+    /// It is no more: it is bound, gone, or nominated nowhere. The pod, if it was.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let node = self.node_of.remove(uid)?;
+        let pods = self.on.get_mut(&node)?;
+        let at = pods.iter().position(|pod| &*pod.uid == uid)?;
+        let pod = pods.swap_remove(at);
+        if pods.is_empty() {
+            self.on.remove(&node);
         }
+        Some(pod)
     }
 }

@@ -122,6 +122,7 @@ fn judge<'a>(
     }
     if let Some((_, rows)) = &pre.only {
         diagnosis.absent = Some(none_but(profile, rows));
+        diagnosis.named = super::bits(rows);
     }
     let kept: HashSet<&Arc<str>> = verdict.kept.iter().collect();
     let known = candidates.looked.iter().filter_map(|name| cluster.find(name));

@@ -72,6 +72,8 @@ pub struct Diagnosis<'a> {
     pub nodes: Vec<(&'a NodeInfo, Refused)>,
     /// What is said of those that were not looked at: what says which were; none: nothing.
     pub absent: Option<Objection>,
+    /// The plugins that said which were.
+    pub named: Rows,
 }
 
 /// How many nodes that fit are enough to choose from.
@@ -185,6 +187,7 @@ fn search_all<'a>(
     }
     if let Some((names, rows)) = &pre.only {
         diagnosis.absent = Some(none_but(profile, rows));
+        diagnosis.named = bits(rows);
         let known = names
             .iter()
             .filter_map(|name| cluster.find(name))
@@ -197,6 +200,10 @@ fn search_all<'a>(
     let turn = tail.iter().chain(head).map(|id| cluster.node(*id));
     let (feasible, looked) = look(turn, pre, wanted, &mut diagnosis);
     (feasible, diagnosis, looked)
+}
+
+fn bits(rows: &[usize]) -> Rows {
+    rows.iter().fold(0, |bits, row| bits | 1 << row)
 }
 
 /// What is said of the nodes that these plugins leave out by naming others.
@@ -270,7 +277,7 @@ fn refuse(
         .iter()
         .map(|(_, refused)| refused)
         .chain(&diagnosis.pre_filter);
-    let rows = refused.fold(0, |rows, (row, _)| rows | 1 << row);
+    let rows = refused.fold(diagnosis.named, |rows, (row, _)| rows | 1 << row);
     let (posts, all_asked) = post_filters(pod, profile, cluster, diagnosis);
     let mut said: Vec<Cow<'static, str>> = posts.iter().map(|post| post.words.clone()).collect();
     let writes = posts.into_iter().filter_map(|post| post.write).collect();
@@ -350,6 +357,7 @@ impl Diagnosis<'_> {
             pre_filter: pre.refused.clone(),
             nodes: Vec::new(),
             absent: None,
+            named: 0,
         }
     }
 

@@ -45,10 +45,13 @@ impl Scheduler {
         if let Err(error) = self.reserve(&pod, node) {
             return self.not_bound(&pod, &name, &error.into());
         }
-        self.cluster.nominated.remove(&pod.uid);
+        self.unnominate(&pod.uid, Some(&name));
         self.cluster.place(pod.clone(), &name);
         self.assumed.insert(pod.uid.clone());
         self.wake_for(|_| Some(Change::PodPlaced(&pod)));
+        // What was said of it while it waited must not land after its binding.
+        self.reports.forget(&pod.uid);
+        let landing = self.reports.landing(&pod.uid);
         let before = self.pre_binds(&pod, node);
         if !before.is_empty() {
             // It may take its time: who looks meanwhile sees where the pod is to go (KEP-5278).
@@ -66,6 +69,10 @@ impl Scheduler {
         self.bindings.spawn("binding", binding, async move {
             for step in before {
                 step.await?;
+            }
+            if let Some(mut landing) = landing {
+                // An error: its other end is dropped.
+                let _ = landing.changed().await;
             }
             for extender in binders {
                 match extender.bind(&pod, &name).await {
@@ -143,7 +150,8 @@ impl Scheduler {
         self.queue.failed(&pod.uid, Instant::now());
         let gone = matches!(error, BindError::Refused(kube::Error::Api(status)) if status.code == 404);
         if !gone {
-            self.report(pod, "SchedulerError", error.to_string(), None);
+            let pod = self.queue.get(&pod.uid).unwrap_or(pod).clone();
+            self.report(&pod, "SchedulerError", error.to_string(), Some("".into()));
         }
     }
 }

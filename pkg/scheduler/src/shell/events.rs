@@ -92,7 +92,7 @@ impl Scheduler {
         if let Some(node) = node_of(pod) {
             self.placed(info, node);
         } else if info.deleting {
-            self.forget_waiting(&info.uid);
+            self.forget_waiting(&info.uid, None);
         } else if self.profile_of(&info).is_some() {
             self.waits(info);
         }
@@ -101,9 +101,20 @@ impl Scheduler {
     /// A pod has its node.
     fn placed(&mut self, pod: Arc<PodInfo>, node: &str) {
         let assumed = self.assumed.remove(&pod.uid);
-        self.forget_waiting(&pod.uid);
+        self.forget_waiting(&pod.uid, Some(node));
+        if pod.deleting {
+            self.victim_goes(&pod.uid);
+        }
+        let moves = self
+            .cluster
+            .place_of(&pod.uid)
+            .is_some_and(|before| *before.name != *node);
         let before = self.cluster.place(pod.clone(), node);
         match before {
+            Some(before) if moves => {
+                self.wake_for(|_| Some(Change::PodGone(&before)));
+                self.wake_for(|_| Some(Change::PodPlaced(&pod)));
+            }
             // Whoever it helps that the pod is there was told when it was decided.
             Some(before) if assumed || !differs(&before, &pod) => {}
             Some(before) => self.wake_for(|_| {
@@ -118,13 +129,18 @@ impl Scheduler {
 
     /// A pod of ours is without a node.
     fn waits(&mut self, pod: Arc<PodInfo>) {
-        match pod.wishes().nominated.clone() {
-            Some(node) => {
-                self.preempting.remove(&pod.uid);
-                self.cluster.nominated.set(pod.clone(), &node);
-            }
-            None if self.preempting.contains(&pod.uid) => {}
-            None => self.cluster.nominated.remove(&pod.uid),
+        // It counts where it is assumed; that it is nominated there as well is for others to see.
+        if self.assumed.contains(&pod.uid) {
+            return self.queue.add(pod, Instant::now());
+        }
+        let shown = pod.wishes().nominated.clone().unwrap_or_default();
+        let node = match self.reports.is_current(&pod.uid, &shown) {
+            true => Some(shown).filter(|node| !node.is_empty()),
+            false => self.cluster.nominated.node_of(&pod.uid).map(Into::into),
+        };
+        match node {
+            Some(node) => self.nominate(pod.clone(), &node),
+            None => self.unnominate(&pod.uid, None),
         }
         match self.may_enqueue(&pod) {
             true => self.queue.add(pod, Instant::now()),
@@ -132,15 +148,39 @@ impl Scheduler {
         }
     }
 
-    fn forget_waiting(&mut self, uid: &Arc<str>) {
+    /// Room on the node is the pod's.
+    pub(super) fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        if self
+            .cluster
+            .nominated
+            .node_of(&pod.uid)
+            .is_some_and(|before| before != node)
+        {
+            self.unnominate(&pod.uid, None);
+        }
+        self.cluster.nominated.set(pod, node);
+    }
+
+    /// No room is the pod's any more; where it was, there is some, unless the pod itself takes it there.
+    pub(super) fn unnominate(&mut self, uid: &str, takes: Option<&str>) {
+        let there = takes.is_some() && self.cluster.nominated.node_of(uid) == takes;
+        if let Some(pod) = self.cluster.nominated.remove(uid)
+            && !there
+        {
+            self.wake_for(|_| Some(Change::PodGone(&pod)));
+        }
+    }
+
+    fn forget_waiting(&mut self, uid: &Arc<str>, node: Option<&str>) {
         self.queue.remove(uid);
-        self.preempting.remove(uid);
-        self.cluster.nominated.remove(uid);
+        self.preempting.forget(uid);
+        self.unnominate(uid, node);
     }
 
     fn pod_gone(&mut self, pod: &Pod) {
         let uid: Arc<str> = pod.metadata.uid.as_deref().unwrap_or_default().into();
-        self.forget_waiting(&uid);
+        self.forget_waiting(&uid, None);
+        self.victim_goes(&uid);
         self.reports.forget(&uid);
         self.assumed.remove(&uid);
         if let Some(gone) = self.cluster.remove(&uid) {
@@ -148,25 +188,39 @@ impl Scheduler {
         }
     }
 
+    /// A pod is seen going: who pushes it away may be tried when all of its victims are.
+    fn victim_goes(&mut self, uid: &str) {
+        if let Some(preemptor) = self.preempting.goes(uid) {
+            self.queue.retry(&preemptor, Instant::now());
+        }
+    }
+
     /// Has those tried again whom a change may help.
     pub(super) fn wake_for<'c>(&'c mut self, change: impl FnOnce(&'c crate::cluster::Cluster) -> Option<Change<'c>>) {
+        let (cluster, profiles) = (&self.cluster, &self.profiles);
+        let Some(change) = change(cluster) else { return };
+        let kinds = change.kinds();
+        // A node's heartbeat, say: nothing that any rule goes by.
+        if kinds == 0 {
+            return;
+        }
         self.extending.note_change();
         if !self.queue.has_unschedulable() {
             return;
         }
-        let (cluster, profiles) = (&self.cluster, &self.profiles);
-        let Some(change) = change(cluster) else { return };
-        let kinds = change.kinds();
+        let preempting = &mut self.preempting;
         let helps = |pod: &PodInfo, rows| {
             let Some(profile) = profiles.of(pod) else { return false };
             // A new node may help whoever was refused by what no plugin speaks for.
             let any = rows == ANY && kinds & Kind::NodeAdded as u32 != 0;
             let extenders = rows != ANY && rows & EXTENDERS != 0;
-            any || extenders
+            let helped = any
+                || extenders
                 || profile.rows.iter().enumerate().any(|(at, row)| {
                     let asked = rows & 1 << at != 0 && row.plugin.wakes_on() & kinds != 0;
                     asked && row.plugin.helps(pod, &change, cluster)
-                })
+                });
+            helped && !preempting.holds(&pod.uid)
         };
         self.queue.wake(helps, Instant::now());
     }

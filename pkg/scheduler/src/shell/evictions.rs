@@ -1,5 +1,6 @@
 //! A preemption's victims go: each is told why by its condition, deleted with its grace, and an Event is written of it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,12 +20,67 @@ pub struct Eviction {
     pub pod: Arc<PodInfo>,
 }
 
+/// Pods whose victims have not all been seen going. Such a pod is not tried: it would take others for the same room (upstream's gate
+/// of pods that run a preemption).
+#[derive(Default)]
+pub struct Preempting {
+    /// By the preemptor's uid.
+    waiting: HashMap<Arc<str>, Held>,
+    /// The preemptor of each victim.
+    victims: HashMap<Arc<str>, Arc<str>>,
+}
+
+struct Held {
+    victims: HashSet<Arc<str>>,
+    /// Something happened meanwhile that may help it.
+    woken: bool,
+}
+
+impl Preempting {
+    fn begin(&mut self, preemptor: &Arc<str>, victims: &[Arc<PodInfo>]) {
+        self.forget(preemptor);
+        if victims.is_empty() {
+            return;
+        }
+        let victims: HashSet<Arc<str>> = victims.iter().map(|victim| victim.uid.clone()).collect();
+        let each = victims.iter().map(|victim| (victim.clone(), preemptor.clone()));
+        self.victims.extend(each);
+        let held = Held { victims, woken: false };
+        self.waiting.insert(preemptor.clone(), held);
+    }
+
+    /// Whether the pod is to be left alone; it is tried when it is not any more.
+    pub fn holds(&mut self, preemptor: &str) -> bool {
+        let held = self.waiting.get_mut(preemptor);
+        held.map(|held| held.woken = true).is_some()
+    }
+
+    /// A pod is seen going; the preemptor whose last victim it was and that is to be tried.
+    pub fn goes(&mut self, victim: &str) -> Option<Arc<str>> {
+        let preemptor = self.victims.remove(victim)?;
+        let held = self.waiting.get_mut(&preemptor)?;
+        held.victims.remove(victim);
+        if !held.victims.is_empty() {
+            return None;
+        }
+        let woken = self.waiting.remove(&preemptor)?.woken;
+        woken.then_some(preemptor)
+    }
+
+    /// Its victims are no matter any more.
+    pub fn forget(&mut self, preemptor: &str) {
+        for victim in self.waiting.remove(preemptor).into_iter().flat_map(|held| held.victims) {
+            self.victims.remove(&victim);
+        }
+    }
+}
+
 impl Scheduler {
     /// Has the victims go; the pod is nominated to their node.
     pub(super) fn preempt(&mut self, pod: &Arc<PodInfo>, victims: Victims) -> Box<str> {
         let node = self.cluster.node(victims.node).name.clone();
         for other in victims.displaced {
-            self.cluster.nominated.remove(&other.uid);
+            self.unnominate(&other.uid, None);
             self.queue.retry(&other.uid, std::time::Instant::now());
             self.reports.put(Report {
                 pod: other,
@@ -32,9 +88,9 @@ impl Scheduler {
                 nominated: Some("".into()),
             });
         }
-        self.cluster.nominated.set(pod.clone(), &node);
-        self.preempting.insert(pod.uid.clone());
+        self.nominate(pod.clone(), &node);
         let going: Vec<_> = victims.pods.into_iter().filter(|victim| !victim.deleting).collect();
+        self.preempting.begin(&pod.uid, &going);
         for victim in &going {
             let message = format!("Preempted by pod {} on node {node}", pod.uid);
             let what = ("Normal", "Preempted", "Preempting");
@@ -44,7 +100,9 @@ impl Scheduler {
         let eviction = Eviction { pod: pod.clone() };
         self.evictions.spawn("preemption", eviction, async move {
             let each = going.iter().map(|victim| evict(client.clone(), victim, &scheduler));
-            futures::future::try_join_all(each).await.map(drop)
+            // All are tried: the others' going is of use all the same.
+            let ended = futures::future::join_all(each).await;
+            ended.into_iter().collect()
         });
         (*node).into()
     }
@@ -67,7 +125,7 @@ impl Scheduler {
     pub(super) fn evicted(&mut self, eviction: &Eviction, result: Result<(), String>) {
         if let Err(error) = result {
             tracing::warn!(pod = eviction.pod.key(), error, "making room failed");
-            self.preempting.remove(&eviction.pod.uid);
+            self.preempting.forget(&eviction.pod.uid);
             self.queue.retry(&eviction.pod.uid, std::time::Instant::now());
         }
     }

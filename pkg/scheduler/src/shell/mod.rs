@@ -21,7 +21,7 @@ use mk8s_client::Informers;
 use mk8s_supervisor::{Jobs, Supervisor, job};
 
 use self::binding::{BindError, Binding};
-use self::evictions::Eviction;
+use self::evictions::{Eviction, Preempting};
 use self::extending::Extending;
 use self::feeds::Feeds;
 pub use self::recorders::Recorders;
@@ -52,8 +52,7 @@ struct Scheduler {
     /// Pods that are counted on a node without an event that shows them there.
     assumed: HashSet<Arc<str>>,
     evictions: Jobs<Eviction, Result<(), kube::Error>>,
-    /// Pods whose nomination may not have come back yet as an event.
-    preempting: HashSet<Arc<str>>,
+    preempting: Preempting,
     reports: Reports,
     extending: Extending,
     start: usize,
@@ -99,7 +98,7 @@ impl Scheduler {
             bindings: Jobs::default(),
             assumed: HashSet::new(),
             evictions: Jobs::default(),
-            preempting: HashSet::new(),
+            preempting: Preempting::default(),
             extending: Extending::new(config.extenders, informers),
             start: 0,
         }
@@ -218,8 +217,7 @@ impl Scheduler {
         let nominated = match refusal.preemption {
             Some(Preempted::By(victims)) => Some(self.preempt(pod, *victims)),
             Some(Preempted::NotHelpful) => {
-                self.preempting.remove(&pod.uid);
-                self.cluster.nominated.remove(&pod.uid);
+                self.unnominate(&pod.uid, None);
                 Some("".into())
             }
             Some(Preempted::NotEligible) | None => None,

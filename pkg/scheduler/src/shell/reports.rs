@@ -9,6 +9,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use mk8s_supervisor::Jobs;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::pod::PodInfo;
 
@@ -28,11 +29,22 @@ pub struct Report {
 /// Reports on their way.
 pub struct Reports {
     client: Client,
-    writing: Jobs<(), ()>,
+    /// By the pod's uid; whether it was written.
+    writing: Jobs<Arc<str>, bool>,
+    /// The pods of `writing`: one write of a pod at a time, or the older could land last. Each ends when its write has.
+    flying: HashMap<Arc<str>, watch::Receiver<()>>,
     /// Waiting for one of `writing` to end, by the pod's uid.
     waiting: HashMap<Arc<str>, Report>,
-    /// The reason and message of each pod's condition as it was reported last.
-    told: HashMap<Arc<str>, (&'static str, String)>,
+    told: HashMap<Arc<str>, Told>,
+}
+
+/// What was reported of a pod last.
+#[derive(Default)]
+struct Told {
+    /// Reason and message.
+    condition: Option<(&'static str, String)>,
+    /// Its nomination, until an event shows it.
+    nominated: Option<Box<str>>,
 }
 
 impl Reports {
@@ -40,6 +52,7 @@ impl Reports {
         Reports {
             client,
             writing: Jobs::default(),
+            flying: HashMap::new(),
             waiting: HashMap::new(),
             told: HashMap::new(),
         }
@@ -48,21 +61,16 @@ impl Reports {
     /// Writes a report, if the pod's status does not say so already.
     pub fn put(&mut self, mut report: Report) {
         let uid = report.pod.uid.clone();
-        let known = report
-            .condition
-            .as_ref()
-            .is_some_and(|own| self.told.get(&uid) == Some(own));
-        if known {
-            report.condition = None;
-        }
-        let nominated = report.pod.wishes().nominated.as_deref().unwrap_or_default();
-        report.nominated = report.nominated.filter(|node| **node != *nominated);
+        let told = self.told.entry(uid.clone()).or_default();
+        report.condition = report.condition.filter(|own| told.condition.as_ref() != Some(own));
+        let shown = report.pod.wishes().nominated.as_deref().unwrap_or_default();
+        let known = told.nominated.as_deref().unwrap_or(shown);
+        report.nominated = report.nominated.filter(|node| **node != *known);
         if report.condition.is_none() && report.nominated.is_none() {
             return;
         }
-        if let Some(condition) = &report.condition {
-            self.told.insert(uid.clone(), condition.clone());
-        }
+        told.condition = report.condition.clone().or(told.condition.take());
+        told.nominated = report.nominated.clone().or(told.nominated.take());
         // What an older one says of what this one is silent about has not been written yet.
         if let Some(before) = self.waiting.remove(&uid) {
             report.condition = report.condition.or(before.condition);
@@ -72,42 +80,54 @@ impl Reports {
         self.write_next();
     }
 
-    /// The pod is gone, or has its node.
+    /// An event shows this nomination (empty: none). False: it was before what was reported since.
+    pub fn is_current(&mut self, uid: &str, nominated: &str) -> bool {
+        let told = self.told.get_mut(uid).filter(|told| told.nominated.is_some());
+        let Some(told) = told else { return true };
+        let current = told.nominated.as_deref() == Some(nominated);
+        if current {
+            told.nominated = None;
+        }
+        current
+    }
+
+    /// The pod is gone, has its node, or gets it: nothing more is written of it.
     pub fn forget(&mut self, uid: &str) {
         self.waiting.remove(uid);
         self.told.remove(uid);
     }
 
+    /// The write of this pod that is under way: it ends when that has landed.
+    pub fn landing(&self, uid: &str) -> Option<watch::Receiver<()>> {
+        self.flying.get(uid).cloned()
+    }
+
     fn write_next(&mut self) {
         while self.writing.len() < AT_ONCE {
-            let Some(uid) = self.waiting.keys().next().cloned() else {
+            let free = self.waiting.keys().find(|uid| !self.flying.contains_key(*uid));
+            let Some(report) = free.cloned().and_then(|uid| self.waiting.remove(&uid)) else {
                 return;
             };
-            let Some(report) = self.waiting.remove(&uid) else {
-                return;
-            };
+            let uid = report.pod.uid.clone();
+            let (landed, landing) = watch::channel(());
+            self.flying.insert(uid.clone(), landing);
             let api: Api<Pod> = Api::namespaced(self.client.clone(), report.pod.namespace());
-            self.writing.spawn("condition PodScheduled", (), async move {
-                let patch = Patch::Strategic(report.patch());
-                let written = api
-                    .patch_status(&report.pod.name, &PatchParams::default(), &patch)
-                    .await;
-                match written {
-                    Ok(_) => {}
-                    // Deleted meanwhile, or another pod of that name by now.
-                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-                    Err(error) => {
-                        tracing::warn!(pod = report.pod.key(), %error, "updating condition PodScheduled failed");
-                    }
-                }
+            self.writing.spawn("condition PodScheduled", uid, async move {
+                let written = write(&api, &report).await;
+                drop(landed);
+                written
             });
         }
     }
 
-    /// Ends when one of the writes has ended; none if none is on its way. One that panicked is logged where it was caught; the
-    /// pod's next refusal reports again.
+    /// Ends when one of the writes has ended; none if none is on its way. Of one that failed, or panicked, nothing is known any more:
+    /// the pod's next refusal reports again.
     pub async fn written(&mut self) -> Option<()> {
-        let _ = self.writing.next().await?;
+        let (uid, ended) = self.writing.next().await?;
+        self.flying.remove(&uid);
+        if !ended.unwrap_or(false) {
+            self.told.remove(&uid);
+        }
         self.write_next();
         Some(())
     }
@@ -119,6 +139,20 @@ impl Reports {
 
     pub async fn stop(&mut self) {
         self.writing.stop().await;
+    }
+}
+
+/// Whether it was written.
+async fn write(api: &Api<Pod>, report: &Report) -> bool {
+    let (how, patch) = (PatchParams::default(), Patch::Strategic(report.patch()));
+    match api.patch_status(&report.pod.name, &how, &patch).await {
+        Ok(_) => true,
+        // Deleted meanwhile, or another pod of that name by now.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => false,
+        Err(error) => {
+            tracing::warn!(pod = report.pod.key(), %error, "updating condition PodScheduled failed");
+            false
+        }
     }
 }
 
