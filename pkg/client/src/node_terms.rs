@@ -78,7 +78,7 @@ impl NodeTerms {
                 .collect(),
             terms: affinity
                 .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-                .map(|selector| selector.node_selector_terms.iter().filter_map(Term::new).collect()),
+                .map(|selector| selector.node_selector_terms.iter().map(Term::new).collect()),
         }
     }
 
@@ -98,7 +98,7 @@ impl NodeTerms {
         let weighed = terms.filter(|term| term.weight != 0).map(|term| {
             let own = Self {
                 labels: Vec::new(),
-                terms: Some(Term::new(&term.preference).into_iter().collect()),
+                terms: Some(vec![Term::new(&term.preference)]),
             };
             (i64::from(term.weight), own)
         });
@@ -109,7 +109,7 @@ impl NodeTerms {
     pub fn of_selector(selector: Option<&NodeSelector>) -> Self {
         Self {
             labels: Vec::new(),
-            terms: selector.map(|selector| selector.node_selector_terms.iter().filter_map(Term::new).collect()),
+            terms: selector.map(|selector| selector.node_selector_terms.iter().map(Term::new).collect()),
         }
     }
 
@@ -169,15 +169,13 @@ impl NodeTerms {
 }
 
 impl Term {
-    /// A term without requirements holds nowhere.
-    fn new(term: &NodeSelectorTerm) -> Option<Self> {
+    fn new(term: &NodeSelectorTerm) -> Self {
         let parse =
             |all: &Option<Vec<NodeSelectorRequirement>>| all.iter().flatten().map(Requirement::new).collect::<Vec<_>>();
-        let term = Term {
+        Term {
             labels: parse(&term.match_expressions),
             fields: parse(&term.match_fields),
-        };
-        (!term.labels.is_empty() || !term.fields.is_empty()).then_some(term)
+        }
     }
 
     /// Those that each of its requirements on the name allows; none: it has no such requirement.
@@ -203,8 +201,11 @@ impl Term {
         })
     }
 
+    /// A term without requirements holds nowhere.
     fn matches(&self, node: &str, labels: &Labels) -> bool {
-        self.labels
+        let asks = !self.labels.is_empty() || !self.fields.is_empty();
+        asks && self
+            .labels
             .iter()
             .all(|r| r.matches(labels.get(&r.key).map(String::as_str)))
             && self
@@ -274,6 +275,8 @@ mod tests {
             ),
             (json!([fields(json!([ab, c]))]), NodeNames::None),
             (json!([fields(json!([ab])), label]), NodeNames::Any),
+            // It holds nowhere, but names nobody either.
+            (json!([fields(json!([ab])), {}]), NodeNames::Any),
             (json!([]), NodeNames::Any),
         ] {
             let selector = serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap();
