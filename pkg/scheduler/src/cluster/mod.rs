@@ -140,6 +140,8 @@ impl Cluster {
     /// A node came or changed; what it was before, if it was.
     pub fn set_node(&mut self, node: &Node) -> Option<Arc<Facts>> {
         let id = self.id(node.metadata.name.as_deref().unwrap_or_default());
+        // First: what no other node has, it tells the size of anew.
+        self.images.forget(&self.nodes[id as usize].facts.images);
         let facts = Facts::new(node, self.images.note(node));
         let info = &self.nodes[id as usize];
         let counts = !info.exists || info.facts.labels != facts.labels || info.facts.taints != facts.taints;
@@ -152,7 +154,6 @@ impl Cluster {
         info.allocatable.clone_from(&facts.allocatable);
         info.tainted = !facts.taints.is_empty() || facts.unschedulable;
         let before = std::mem::replace(&mut info.facts, Arc::new(facts));
-        self.images.forget(&before.images);
         self.volumes.places.set_node(id, Some(&info.facts));
         let before = std::mem::replace(&mut info.exists, true).then_some(before);
         let moved = before.as_ref().is_none_or(|before| before.labels != info.facts.labels);
@@ -299,8 +300,12 @@ mod tests {
     }
 
     fn node(name: &str, zone: &str, image: &str) -> Node {
+        sized(name, zone, image, 7)
+    }
+
+    fn sized(name: &str, zone: &str, image: &str, size: i64) -> Node {
         let labels = json!({ZONE: zone});
-        let images = json!([{"names": [image], "sizeBytes": 7}]);
+        let images = json!([{"names": [image], "sizeBytes": size}]);
         serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"images": images}}))
             .unwrap()
     }
@@ -361,5 +366,15 @@ mod tests {
         cluster.set_node(&node("b", "z", "j"));
         cluster.remove_node("a");
         assert_eq!(cluster.images().find("i"), None);
+    }
+
+    #[test]
+    fn an_image_has_the_size_that_the_first_of_its_nodes_told() {
+        let mut cluster = Cluster::default();
+        for (name, size, expected) in [("a", 7, 7), ("a", 8, 8), ("b", 9, 8), ("a", 7, 8)] {
+            cluster.set_node(&sized(name, "z", "i", size));
+            let (_, known, _) = cluster.images().find("i").unwrap();
+            assert_eq!(known, expected, "{name} {size}");
+        }
     }
 }
