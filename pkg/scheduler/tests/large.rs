@@ -19,25 +19,25 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 type Shape = fn(usize) -> (Value, Value);
 
 const ROWS: [(&str, Shape); 6] = [
-    ("plain", |_| (json!({"app": "web"}), json!({}))),
-    ("plain, of a Service", |_| (json!({"app": "of-a-service"}), json!({}))),
+    ("no Service's", |_| (json!({"app": "web"}), json!({}))),
+    ("plain", |_| (json!({"app": "of-a-service"}), json!({}))),
     ("each of a set of its own", |n| {
         (json!({"app": "web", "set": n.to_string()}), json!({}))
     }),
-    ("away from the others of its hundred, by node", |n| {
+    ("anti-affinity", |n| {
         let labels = json!({"group": (n / 100).to_string()});
         let term = json!({"topologyKey": HOSTNAME, "labelSelector": {"matchLabels": labels}});
         let affinity = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
         (labels, json!({"affinity": affinity}))
     }),
-    ("spread evenly over zones and nodes", |_| {
+    ("spread", |_| {
         let over = |key: &str| json!({"topologyKey": key, "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}});
         (
             json!({"app": "web"}),
             json!({"topologySpreadConstraints": [over(ZONE), over(HOSTNAME)]}),
         )
     }),
-    ("rather in a zone with its like, and on some nodes", |_| {
+    ("preferred", |_| {
         let near = json!({"topologyKey": ZONE, "labelSelector": {"matchLabels": {"app": "web"}}});
         let ssd = json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]});
         let affinity = json!({
@@ -162,8 +162,5 @@ fn claims_of_devices_among_5000_nodes() {
         cluster.place(pod, &name);
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{count} claims of devices among 5000 nodes in {seconds:.2} s: {:.0}/s",
-        f64::from(u32::try_from(count).unwrap()) / seconds
-    );
+    println!("{:6.0}/s devices", f64::from(u32::try_from(count).unwrap()) / seconds);
 }

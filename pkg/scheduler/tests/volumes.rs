@@ -85,7 +85,7 @@ fn decide(what: &str, cluster: &mut Cluster) {
     }
     let seconds = began.elapsed().as_secs_f64();
     let rate = f64::from(u32::try_from(PODS).unwrap()) / seconds;
-    println!("{what}: {PODS} decisions among {NODES} nodes in {seconds:.2} s: {rate:.0}/s");
+    println!("{rate:6.0}/s {what}");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn each_pod_gets_a_local_volume() {
         );
         claim(n, &mut cluster, None);
     }
-    decide("local volumes", &mut cluster);
+    decide("local-volumes", &mut cluster);
 }
 
 #[test]
@@ -149,5 +149,5 @@ fn a_volume_is_made_for_each_pod_where_there_is_room() {
     for n in 0..PODS {
         claim(n, &mut cluster, None);
     }
-    decide("volumes to be made, room looked at", &mut cluster);
+    decide("volumes", &mut cluster);
 }
