@@ -7,6 +7,7 @@
 #   MK8S_UPSTREAM_CACHE   where the suite and its images are kept (~/.cache/mk8s-upstream): 1 GiB, 10 minutes to build, once
 #   CONFORMANCE_OUT       logs and JUnit files (target/conformance)
 #   CONFORMANCE_PROCS     tests at a time (8)
+#   CONFORMANCE_LABELS    tests with these labels instead (a filter of ginkgo's), one at a time, such as '!Conformance': only told of
 # Needs root, Debian or Ubuntu, Go >= 1.25 and its module proxy.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -99,6 +100,12 @@ mkdir -p "$out"
 rm -f "$out"/*junit*.xml
 prepare
 start
+if [ -n "${CONFORMANCE_LABELS:-}" ]; then
+  suite beyond 1 "$CONFORMANCE_LABELS"
+  grep -E '^  \[FAIL\]|^Ran |^(PASS|FAIL)' "$out/beyond.log"
+  grep -q '^Test Suite Passed' "$out/beyond.log"
+  exit
+fi
 suite parallel "${CONFORMANCE_PROCS:-8}" 'Conformance && !Serial'
 suite serial 1 'Conformance && Serial'
 (cd hack/conformance && go run ./report -results ../../tests/conformance -run "$out" -focus "$focus")
