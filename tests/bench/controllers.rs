@@ -141,8 +141,13 @@ impl<'a> Place<'a> {
 
     /// By several clients.
     pub(crate) async fn post_all(&self, api: &str, plural: &str, objects: Vec<Value>) {
+        self.post_by(MAKERS, api, plural, objects).await;
+    }
+
+    /// By so many clients.
+    pub(crate) async fn post_by(&self, clients: usize, api: &str, plural: &str, objects: Vec<Value>) {
         let path = self.path(api, plural);
-        let share = objects.len().div_ceil(MAKERS);
+        let share = objects.len().div_ceil(clients);
         let made = objects.chunks(share).map(|objects| {
             let path = path.clone();
             async move {

@@ -12,6 +12,8 @@ use crate::{
     watch::Watch,
 };
 
+/// So many make pods at once: each waits until its own is safe on the disk.
+const CLIENTS: usize = 64;
 /// Events that are missing so long after the last binding are lost.
 const EVENTS: Duration = Duration::from_secs(2);
 
@@ -44,13 +46,12 @@ impl Place<'_> {
         let all = (0..pods).map(|number| pod(&format!("web-{number}"))).collect();
         let mut bound = self.bindings().await;
         let clock = self.clock();
-        let (_, ()) = tokio::join!(self.post_all("api/v1", "pods", all), async {
+        let (_, ()) = tokio::join!(self.post_by(CLIENTS, "api/v1", "pods", all), async {
             for _ in 0..pods {
                 bound.line().await;
             }
         });
         let elapsed = clock.begun.elapsed();
-        eprintln!("scheduled {elapsed:?}");
         let mut measured = clock.measured(elapsed, pods);
         tokio::time::sleep(EVENTS).await;
         // An Event that is not there is a failure as well.
@@ -97,7 +98,6 @@ impl Place<'_> {
     /// The nodes, ready and untainted, and a Service that spreads the pods.
     async fn prepare_nodes(&mut self, count: usize) {
         self.cordon(true).await;
-        let began = Instant::now();
         let numbers: Vec<usize> = (0..count).collect();
         let server = self.server;
         let made = numbers.chunks(count.div_ceil(MAKERS)).map(|share| async move {
@@ -110,7 +110,6 @@ impl Place<'_> {
             }
         });
         futures::future::join_all(made).await;
-        eprintln!("made {:?}", began.elapsed());
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
             "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
         self.post("api/v1", "services", &service).await;
@@ -127,7 +126,6 @@ impl Place<'_> {
             untainted.len() >= count
         });
         tokio::time::timeout(PATIENCE, all).await.unwrap();
-        eprintln!("untainted {:?}", began.elapsed());
         // What controllers make of new nodes is none of the scheduler's.
         tokio::time::sleep(Duration::from_secs(3)).await;
     }

@@ -35,8 +35,8 @@ struct Controller {
     all_slices: Informer<EndpointSlice>,
     /// Slices that were written.
     seen: Arc<Seen<Key>>,
-    /// What the zones are worth.
-    ratios: Arc<Mutex<Ratios>>,
+    /// What the zones are worth; none: not asked for since the nodes changed.
+    ratios: Arc<Mutex<Option<Ratios>>>,
     /// What was told of each Service that is shared out among zones.
     told: Mutex<HashMap<Key, SharedOut>>,
     recorder: mk8s_client::EventRecorder,
@@ -68,7 +68,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
         before.into_iter().chain(now).collect()
     });
-    let parts = Arc::<Mutex<Ratios>>::default();
+    let parts = Arc::<Mutex<Option<Ratios>>>::default();
     follow_nodes(&mut driver, &ctx, &parts);
     let recorder = ctx.recorder("endpoint-slice-controller");
     let controller = Controller {
@@ -87,7 +87,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 }
 
 /// A node that comes, goes or moves concerns the Services of its pods; what zones are worth, those that are shared out by it.
-fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Ratios>>) {
+fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Option<Ratios>>>) {
     let (nodes, pods) = (ctx.informers.of::<Node>(), ctx.informers.of::<Pod>());
     let (on_node, services) = (index::node(&pods), Selectors::of(&ctx.informers.of::<Service>()));
     let auto = ctx
@@ -110,9 +110,15 @@ fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Ratios>>) 
             keys.extend(pods.iter().flat_map(|pod| services.of_pod(pod)));
         }
         if old.and_then(share_part) != new.and_then(share_part) {
-            let now = ratios(all.list().iter().map(|node| &**node));
-            if std::mem::replace(&mut *parts.lock(), now.clone()) != now {
-                keys.extend(auto.get("").iter().map(|service| Key::of(&**service)));
+            let before = parts.lock().take();
+            let auto = auto.get("");
+            // Worked out when somebody asks: thousands of nodes that come are not looked at for each of them.
+            if !auto.is_empty() {
+                let now = ratios(all.list().iter().map(|node| &**node));
+                if before.as_ref() != Some(&now) {
+                    keys.extend(auto.iter().map(|service| Key::of(&**service)));
+                }
+                *parts.lock() = Some(now);
             }
         }
         keys
@@ -179,7 +185,11 @@ impl Reconcile for Controller {
 impl Controller {
     /// Shares endpoints out among zones, and says whether that could be done, when it is news.
     fn share_out(&self, key: &Key, service: &Service, changes: Changes) -> Changes {
-        let (changes, done) = shared_out(changes, &self.ratios.lock());
+        let (changes, done) = {
+            let mut known = self.ratios.lock();
+            let worth = known.get_or_insert_with(|| ratios(self.nodes.list().iter().map(|node| &**node)));
+            shared_out(changes, worth)
+        };
         let before = self.told.lock().insert(key.clone(), done.clone()).unwrap_or_default();
         for (family, done) in done.iter().filter(|own| !before.contains(own)) {
             let (type_, reason, text) = match done {
