@@ -11,26 +11,26 @@ use k8s_openapi::api::core::v1::{
 type Labels = BTreeMap<String, String>;
 
 /// Terms of which one has to hold, and labels that all have to.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub struct NodeTerms {
     labels: Vec<(String, String)>,
     /// None: no affinity asked for. Empty: no node fits.
     terms: Option<Vec<Term>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Term {
     labels: Vec<Requirement>,
     fields: Vec<Requirement>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Requirement {
     key: String,
     test: Test,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Test {
     In(Vec<String>),
     NotIn(Vec<String>),

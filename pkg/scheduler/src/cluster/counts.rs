@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use super::carried::Carried;
+use super::inclusions::{Inclusion, InclusionId};
 use super::kin::Kin;
 use super::namespaces::Namespaces;
 use super::node::{NodeId, NodeInfo};
 use super::picks::{Pick, Picks};
 use super::residents::Residents;
-use super::rosters::{Roster, Rosters, Scope};
+use super::rosters::{Roster, RosterId, Rosters, Scope};
 use super::selector::PodSelector;
 use super::tally::{Sums, Tally};
 use super::topology::{Column, Topology};
@@ -32,8 +33,21 @@ pub enum Sort {
 pub struct Counted<'a> {
     pub tally: &'a Tally,
     pub column: &'a Column,
-    /// The nodes that count.
-    pub roster: &'a Roster,
+    rosters: &'a Rosters,
+    id: RosterId,
+    topology: &'a Topology,
+}
+
+impl Counted<'_> {
+    /// How many domains the nodes have that count.
+    pub fn domains(&self) -> usize {
+        self.rosters.get(self.id).map_or(0, Roster::len)
+    }
+
+    /// Whether a node counts.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.rosters.domain(self.id, node, self.topology).is_some()
+    }
 }
 
 /// See the module.
@@ -111,10 +125,19 @@ impl Counts {
         let pick = self.picks.ask(pods, live, &mut self.residents, namespaces, now);
         if let (Some(pick), Some(scope)) = (pick, scope) {
             let id = self.rosters.ask(scope, nodes, &mut self.topology, now);
-            if let Some(roster) = self.rosters.get(id) {
-                pick.count(id, roster, &self.topology);
-            }
+            pick.count(id, &self.rosters, &self.topology);
         }
+    }
+
+    /// Before a decision: the number of what its scopes include.
+    pub(super) fn include(&mut self, inclusion: &Inclusion<'_>, nodes: &[NodeInfo]) -> InclusionId {
+        self.rosters.include(inclusion, nodes)
+    }
+
+    /// The same in the decision. It has to be asked for before.
+    pub fn included(&self, inclusion: &Inclusion<'_>) -> InclusionId {
+        let id = self.rosters.inclusions.find(inclusion);
+        id.unwrap_or_else(|| unreachable!("nobody asked for these nodes"))
     }
 
     /// Has the domains of a key noted.
@@ -124,11 +147,9 @@ impl Counts {
 
     /// The domains of a key. They have to be asked for before the decision.
     pub fn column(&self, scope: &Scope<'_>) -> &Column {
-        let roster = self
-            .rosters
-            .find(scope)
-            .map(|(_, roster)| roster.column(&self.topology));
-        roster.unwrap_or_else(|| unreachable!("nobody asked for the domains of this key"))
+        let roster = self.rosters.find(scope).and_then(|id| self.rosters.get(id));
+        let column = roster.map(|roster| roster.column(&self.topology));
+        column.unwrap_or_else(|| unreachable!("nobody asked for the domains of this key"))
     }
 
     /// The pods by node. They have to be asked for before the decision.
@@ -139,12 +160,13 @@ impl Counts {
 
     /// The pods by the domains of a key. They have to be asked for before the decision.
     pub fn tally<'a>(&'a self, pods: &[Arc<PodSelector>], live: bool, scope: &Scope<'_>) -> Counted<'a> {
-        let roster = self.rosters.find(scope);
-        let counted = roster.and_then(|(id, roster)| {
+        let counted = self.rosters.find(scope).and_then(|id| {
             Some(Counted {
                 tally: self.pick(pods, live).tally(id)?,
-                column: roster.column(&self.topology),
-                roster,
+                column: self.rosters.get(id)?.column(&self.topology),
+                rosters: &self.rosters,
+                id,
+                topology: &self.topology,
             })
         });
         counted.unwrap_or_else(|| unreachable!("nobody asked to have these pods counted so"))
@@ -182,6 +204,8 @@ mod tests {
 
     use super::super::{Cluster, Labels, Selector};
     use super::*;
+    use crate::framework::{Plugin, PreFilter};
+    use crate::plugins::PodTopologySpread;
 
     fn pod(cluster: &mut Cluster, uid: usize, label: usize) -> Arc<PodInfo> {
         let term =
@@ -209,13 +233,13 @@ mod tests {
         let all = [selector("b", 1)];
         for n in 0..3000 {
             cluster.settle();
-            let (key, terms) = (format!("key-{n}"), Scope::of_key(&"zone"));
+            let (key, terms) = (format!("key-{n}"), Scope::of_key("zone"));
             cluster.count(&[selector("a", n)], n % 2 == 0, Some(&terms));
             cluster.note_domains(&key);
             if n % 1000 == 0 {
                 cluster.count(&all, false, Some(&terms));
                 let counted = cluster.counts().tally(&all, false, &terms);
-                assert_eq!((counted.tally.total, counted.roster.len()), (8, 1));
+                assert_eq!((counted.tally.total, counted.domains()), (8, 1));
             }
         }
         cluster.settle();
@@ -228,10 +252,39 @@ mod tests {
         assert_eq!(
             cluster
                 .counts()
-                .tally(&[selector("a", 2999)], false, &Scope::of_key(&"zone"))
+                .tally(&[selector("a", 2999)], false, &Scope::of_key("zone"))
                 .tally
                 .total,
             0
         );
+    }
+
+    #[test]
+    fn all_constraints_of_a_pod_share_what_they_include() {
+        let mut cluster = Cluster::default();
+        let node = json!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
+        cluster.set_node(&serde_json::from_value(node).unwrap());
+        let constraint = |n: usize, taints: &str| {
+            json!({"topologyKey": format!("key-{n}"), "maxSkew": 1, "nodeTaintsPolicy": taints,
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"a": "1"}}})
+        };
+        let constraints: Vec<_> = (0..700)
+            .map(|n| constraint(n, if n % 2 == 0 { "Honor" } else { "Ignore" }))
+            .collect();
+        let spec = json!({"containers": [], "topologySpreadConstraints": constraints, "nodeSelector": {"disk": "ssd"}});
+        let pod = json!({"metadata": {"uid": "u", "namespace": "d"}, "spec": spec});
+        let pod = PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins);
+        let spread = PodTopologySpread::default();
+        for _ in 0..2 {
+            spread.prepare(&pod, &mut cluster);
+            let rosters = &cluster.counts.rosters;
+            assert_eq!((rosters.len(), rosters.inclusions.len()), (700, 2));
+            assert!(matches!(spread.pre_filter(&pod, &cluster), PreFilter::Check(_)));
+        }
+        for n in 0..1000 {
+            cluster.settle();
+            cluster.note_domains(&n.to_string());
+        }
+        assert_eq!(cluster.counts.rosters.inclusions.len(), 0);
     }
 }

@@ -8,6 +8,7 @@ pub mod claims;
 mod counts;
 mod groups;
 mod images;
+mod inclusions;
 mod index;
 mod kin;
 mod namespaces;
@@ -33,12 +34,13 @@ pub use claims::Claims;
 pub use counts::{Counted, Counts, Sort};
 pub use groups::Groups;
 pub use images::{ImageId, Images};
+pub use inclusions::{Inclusion, InclusionId, repels};
 pub use kin::{Kin, KinId, Kins};
 pub use namespaces::Namespaces;
 pub use node::{Facts, Labels, NodeId, NodeInfo};
 pub use nominated::Nominated;
 pub use picks::Pick;
-pub use rosters::{Scope, repels};
+pub use rosters::Scope;
 pub use selector::{PodSelector, Selector};
 pub use tally::{Sums, Tally};
 pub use topology::{Column, DomainId, NONE};
@@ -118,9 +120,14 @@ impl Cluster {
         self.counts.ask(pods, live, scope, &self.nodes, &self.namespaces);
     }
 
+    /// Before a decision that asks for it: the nodes that its scopes include.
+    pub fn include(&mut self, inclusion: &Inclusion<'_>) -> InclusionId {
+        self.counts.include(inclusion, &self.nodes)
+    }
+
     /// Before a decision that asks for it: has the domains of a key noted.
     pub fn note_domains(&mut self, key: &str) {
-        self.counts.ask_column(&Scope::of_key(&key), &self.nodes);
+        self.counts.ask_column(&Scope::of_key(key), &self.nodes);
     }
 
     /// The labels of namespaces.

@@ -12,7 +12,7 @@ use super::kin::Kin;
 use super::namespaces::Namespaces;
 use super::node::NodeId;
 use super::residents::{Number, Residents};
-use super::rosters::{Roster, RosterId, Rosters};
+use super::rosters::{RosterId, Rosters};
 use super::selector::PodSelector;
 use super::slots::Slots;
 use super::tally::{Tally, add};
@@ -31,7 +31,7 @@ pub struct Pick {
     /// Those that are going don't count.
     live: bool,
     pub on: IntMap<NodeId, i64>,
-    tallies: SmallVec<[(RosterId, Tally); 2]>,
+    tallies: IntMap<RosterId, Tally>,
     places: Places,
     asked: u64,
 }
@@ -44,7 +44,7 @@ impl Pick {
     fn add(&mut self, node: NodeId, by: i64, rosters: &Rosters, topology: &Topology) {
         add(&mut self.on, node, by);
         for (id, tally) in &mut self.tallies {
-            if let Some(domain) = rosters.get(*id).and_then(|roster| roster.domain(node, topology)) {
+            if let Some(domain) = rosters.domain(*id, node, topology) {
                 tally.add(domain, by);
             }
         }
@@ -52,24 +52,21 @@ impl Pick {
 
     /// The pods by the domains of a roster.
     pub fn tally(&self, roster: RosterId) -> Option<&Tally> {
-        self.tallies
-            .iter()
-            .find(|(id, _)| *id == roster)
-            .map(|(_, tally)| tally)
+        self.tallies.get(&roster)
     }
 
     /// Has them counted by the domains of a roster.
-    pub fn count(&mut self, id: RosterId, roster: &Roster, topology: &Topology) {
+    pub fn count(&mut self, id: RosterId, rosters: &Rosters, topology: &Topology) {
         if self.tally(id).is_some() {
             return;
         }
         let mut tally = Tally::default();
         for (node, pods) in &self.on {
-            if let Some(domain) = roster.domain(*node, topology) {
+            if let Some(domain) = rosters.domain(id, *node, topology) {
                 tally.add(domain, *pods);
             }
         }
-        self.tallies.push((id, tally));
+        self.tallies.insert(id, tally);
     }
 }
 
@@ -121,7 +118,7 @@ impl Picks {
             pods: pods.into(),
             live,
             on: IntMap::default(),
-            tallies: SmallVec::new(),
+            tallies: IntMap::default(),
             places: Places::new(),
             asked: 0,
         });
@@ -187,11 +184,10 @@ impl Picks {
 
     /// Those rosters are no more.
     pub fn forget_rosters(&mut self, gone: &[RosterId]) {
-        if gone.is_empty() {
-            return;
-        }
         for pick in self.all.values_mut() {
-            pick.tallies.retain(|(roster, _)| !gone.contains(roster));
+            for roster in gone {
+                pick.tallies.remove(roster);
+            }
         }
     }
 

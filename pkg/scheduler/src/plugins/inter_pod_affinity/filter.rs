@@ -41,10 +41,10 @@ impl<'a> Rules<'a> {
         if theirs.is_empty() && own.required.is_empty() && own.anti.is_empty() {
             return None;
         }
-        let required = |term: &Arc<Term>| counts.tally(&own.required_pods, false, &Scope::of_key(&&*term.key));
+        let required = |term: &Arc<Term>| counts.tally(&own.required_pods, false, &Scope::of_key(&term.key));
         let anti = |term: &Arc<Term>| {
             let pods = std::slice::from_ref(&term.pods);
-            counts.tally(pods, false, &Scope::of_key(&&*term.key))
+            counts.tally(pods, false, &Scope::of_key(&term.key))
         };
         Some(Rules {
             pod,

@@ -58,7 +58,7 @@ impl Plugin for InterPodAffinity {
     fn prepare(&self, pod: &PodInfo, cluster: &mut Cluster) {
         let Some(terms) = pod.terms.as_deref() else { return };
         let mut count = |pods: &[Arc<PodSelector>], key: &str| {
-            cluster.count(pods, false, Some(&Scope::of_key(&key)));
+            cluster.count(pods, false, Some(&Scope::of_key(key)));
         };
         for term in &terms.required {
             count(&terms.required_pods, &term.key);

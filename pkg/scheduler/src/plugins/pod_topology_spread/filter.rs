@@ -24,7 +24,7 @@ impl Limit<'_> {
 
     /// Too few domains: the emptiest counts as empty.
     fn pretends_an_empty_one(&self) -> bool {
-        self.counted.roster.len() < self.wanted.rule.min_domains
+        self.counted.domains() < self.wanted.rule.min_domains
     }
 
     /// What it says of a node in whose domain there are so many pods more than are counted.
@@ -40,7 +40,7 @@ impl Limit<'_> {
         let least = match more == 0 || self.pretends_an_empty_one() {
             true => self.least,
             false => {
-                let others = tally.least_beside(domain, self.counted.roster.len());
+                let others = tally.least_beside(domain, self.counted.domains());
                 others.map_or(now, |others| others.min(now))
             }
         };
@@ -58,8 +58,9 @@ pub struct Limits<'a> {
 impl<'a> Limits<'a> {
     pub fn new(wanted: AllWanted<'a>, cluster: &'a Cluster) -> Self {
         let counts = cluster.counts();
+        let included = wanted.included(|inclusion| counts.included(inclusion));
         let counted =
-            |own: &Wanted<'_>| counts.tally(std::slice::from_ref(&own.counted), true, &wanted.scope(own.rule));
+            |own: &Wanted<'_>| counts.tally(std::slice::from_ref(&own.counted), true, &included.scope(own.rule));
         let counted: SmallVec<[Counted<'a>; 2]> = wanted.all.iter().map(counted).collect();
         let pod = wanted.pod;
         let limit = |(wanted, counted): (Wanted<'a>, Counted<'a>)| {
@@ -70,7 +71,7 @@ impl<'a> Limits<'a> {
                 counted,
             };
             if !limit.pretends_an_empty_one() {
-                limit.least = counted.tally.least(counted.roster.len());
+                limit.least = counted.tally.least(counted.domains());
             }
             limit
         };
@@ -112,7 +113,7 @@ impl Trial for OnTrial<'_, '_> {
             return;
         }
         for (limit, more) in self.limits.all.iter().zip(&mut self.more) {
-            if limit.counted.roster.has(node.id) && limit.wanted.selects(&pod.kin.labels) {
+            if limit.counted.has(node.id) && limit.wanted.selects(&pod.kin.labels) {
                 *more += by;
             }
         }

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use smallvec::SmallVec;
 
 use crate::change::{Change, Kind};
-use crate::cluster::{Cluster, Labels, NodeInfo, PodSelector, Scope};
+use crate::cluster::{Cluster, Inclusion, InclusionId, Labels, NodeInfo, PodSelector, Scope};
 use crate::framework::{Plugin, PreFilter, Score};
 use crate::pod::PodInfo;
 use crate::spread::{Constraint, Rule};
@@ -68,15 +68,40 @@ struct AllWanted<'a> {
 }
 
 impl AllWanted<'_> {
-    /// The nodes that count for one of them.
-    fn scope<'s>(&'s self, rule: &'s Rule) -> Scope<'s> {
+    /// The nodes that count for each of them: asked for once for all that honor the same.
+    fn included(&self, mut ask: impl FnMut(&Inclusion<'_>) -> InclusionId) -> Included {
+        let mut all = Included::default();
+        for wanted in &self.all {
+            let id = &mut all.0[honored(wanted.rule)];
+            *id = id.or_else(|| Some(ask(&self.inclusion(wanted.rule))));
+        }
+        all
+    }
+
+    fn inclusion(&self, rule: &Rule) -> Inclusion<'_> {
         let wishes = self.pod.wishes();
-        let required = Some(&wishes.required).filter(|terms| rule.honors_affinity && !terms.is_empty());
+        Inclusion {
+            keys: &self.keys,
+            required: Some(&wishes.required).filter(|terms| rule.honors_affinity && !terms.is_empty()),
+            tolerations: rule.honors_taints.then_some(&*wishes.tolerations),
+        }
+    }
+}
+
+/// By what rules honor.
+#[derive(Default)]
+struct Included([Option<InclusionId>; 4]);
+
+fn honored(rule: &Rule) -> usize {
+    2 * usize::from(rule.honors_affinity) + usize::from(rule.honors_taints)
+}
+
+impl Included {
+    /// The nodes that count for a rule.
+    fn scope<'s>(&self, rule: &'s Rule) -> Scope<'s> {
         Scope {
             key: &rule.key,
-            keys: &self.keys,
-            required,
-            tolerations: rule.honors_taints.then_some(&*wishes.tolerations),
+            included: self.0[honored(rule)],
         }
     }
 }
@@ -137,16 +162,18 @@ impl Plugin for PodTopologySpread {
 
     fn prepare(&self, pod: &PodInfo, cluster: &mut Cluster) {
         let hard = self.wanted(pod, cluster, true);
+        let included = hard.included(|inclusion| cluster.include(inclusion));
         for wanted in &hard.all {
             cluster.count(
                 std::slice::from_ref(&wanted.counted),
                 true,
-                Some(&hard.scope(wanted.rule)),
+                Some(&included.scope(wanted.rule)),
             );
         }
         let soft = self.wanted(pod, cluster, false);
+        let included = soft.included(|inclusion| cluster.include(inclusion));
         for wanted in &soft.all {
-            let scope = (*wanted.rule.key != *HOSTNAME).then(|| soft.scope(wanted.rule));
+            let scope = (*wanted.rule.key != *HOSTNAME).then(|| included.scope(wanted.rule));
             cluster.count(std::slice::from_ref(&wanted.counted), true, scope.as_ref());
             cluster.note_domains(&wanted.rule.key);
         }

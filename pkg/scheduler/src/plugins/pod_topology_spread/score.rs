@@ -31,15 +31,16 @@ pub struct Spreading<'a> {
 impl<'a> Spreading<'a> {
     pub fn new(wanted: &AllWanted<'_>, cluster: &'a Cluster, feasible: &[&NodeInfo]) -> Self {
         let counts = cluster.counts();
+        let included = wanted.included(|inclusion| counts.included(inclusion));
         let part = |own: &Wanted<'_>| {
             let pods = std::slice::from_ref(&own.counted);
             let numbers = match &*own.rule.key {
                 HOSTNAME => Numbers::ByNode(counts.pick(pods, true)),
-                _ => Numbers::ByDomain(counts.tally(pods, true, &wanted.scope(own.rule)).tally),
+                _ => Numbers::ByDomain(counts.tally(pods, true, &included.scope(own.rule)).tally),
             };
             Part {
                 numbers,
-                column: counts.column(&Scope::of_key(&&*own.rule.key)),
+                column: counts.column(&Scope::of_key(&own.rule.key)),
                 max_skew: own.rule.max_skew,
                 weight: 0.0,
             }
