@@ -113,6 +113,14 @@ impl NodeTerms {
         }
     }
 
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let labels = self.labels.iter().map(|(key, value)| 48 + key.len() + value.len());
+        let terms = self.terms.iter().flatten();
+        let requirements = terms.flat_map(|term| term.labels.iter().chain(&term.fields));
+        labels.sum::<usize>() + requirements.map(Requirement::size).sum::<usize>()
+    }
+
     /// Every node fits.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.terms.is_none()
@@ -216,6 +224,14 @@ impl Term {
 }
 
 impl Requirement {
+    fn size(&self) -> usize {
+        let values = match &self.test {
+            Test::In(values) | Test::NotIn(values) => values.as_slice(),
+            _ => &[],
+        };
+        96 + self.key.len() + values.iter().map(|value| 24 + value.len()).sum::<usize>()
+    }
+
     fn new(requirement: &NodeSelectorRequirement) -> Self {
         let values = || requirement.values.clone().unwrap_or_default();
         let number = || {

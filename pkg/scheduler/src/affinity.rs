@@ -61,6 +61,15 @@ impl PodTerms {
     }
 }
 
+impl PodTerms {
+    /// About how many bytes they take.
+    pub fn size(&self) -> usize {
+        let hard = self.required.iter().chain(&self.anti);
+        let all = hard.chain(self.preferred.iter().map(|(_, term)| term));
+        all.map(|term| 64 + term.key.len() + term.pods.size()).sum()
+    }
+}
+
 impl Term {
     fn new(term: &PodAffinityTerm, namespace: &str) -> Self {
         let mut namespaces: Vec<Box<str>> = term

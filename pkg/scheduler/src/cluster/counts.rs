@@ -287,4 +287,30 @@ mod tests {
         }
         assert_eq!(cluster.counts.rosters.inclusions.len(), 0);
     }
+
+    #[test]
+    fn the_larger_the_fewer_are_kept_that_nobody_asks_for() {
+        let mut cluster = Cluster::default();
+        let large = "x".repeat(1 << 20);
+        for n in 0..30 {
+            cluster.settle();
+            let labels = Labels::from([("a".to_owned(), format!("{n}-{large}"))]);
+            let pods = [Arc::new(PodSelector::within("d", Selector::equal(&labels)))];
+            let keys = [&*format!("{n}-{large}")];
+            let inclusion = Inclusion {
+                keys: &keys,
+                required: None,
+                tolerations: None,
+            };
+            let included = Some(cluster.include(&inclusion));
+            cluster.count(&pods, true, Some(&Scope { key: "zone", included }));
+        }
+        let counts = &cluster.counts;
+        let known = [
+            counts.picks.len(),
+            counts.rosters.len(),
+            counts.rosters.inclusions.len(),
+        ];
+        assert!(known.iter().all(|len| (1..=17).contains(len)), "{known:?}");
+    }
 }

@@ -41,6 +41,8 @@ struct Known {
     tolerations: Option<Box<[Toleration]>>,
     /// A bit each, by id.
     members: Vec<u64>,
+    /// About how many bytes it takes.
+    size: usize,
 }
 
 impl Known {
@@ -69,6 +71,15 @@ impl Known {
         }
         self.members[word] |= bit;
     }
+}
+
+fn size(inclusion: &Inclusion<'_>) -> usize {
+    let text = |text: &Option<String>| 24 + text.as_ref().map_or(0, String::len);
+    let toleration = |own: &Toleration| text(&own.key) + text(&own.value) + text(&own.operator) + text(&own.effect);
+    let tolerations = inclusion.tolerations.into_iter().flatten().map(toleration);
+    let keys = inclusion.keys.iter().map(|key| 16 + key.len());
+    let required = inclusion.required.map_or(0, NodeTerms::size);
+    128 + keys.sum::<usize>() + required + tolerations.sum::<usize>()
 }
 
 /// Whether a taint keeps a pod with these tolerations off its node.
@@ -111,6 +122,7 @@ impl Inclusions {
             required: inclusion.required.cloned(),
             tolerations: inclusion.tolerations.map(Into::into),
             members: Vec::new(),
+            size: size(inclusion),
         };
         nodes
             .iter()
@@ -120,6 +132,11 @@ impl Inclusions {
         let id = self.all.insert(known);
         self.ids.entry(hash).or_default().push(id);
         id
+    }
+
+    /// About how many bytes an inclusion takes.
+    pub fn size(&self, id: InclusionId) -> usize {
+        self.all.get(id).map_or(0, |known| known.size)
     }
 
     /// Whether a node counts.

@@ -28,6 +28,12 @@ impl Kin {
             labels,
         }
     }
+
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        let labels = self.labels.iter();
+        256 + labels.map(|(key, value)| 64 + key.len() + value.len()).sum::<usize>()
+    }
 }
 
 impl PartialEq for Kin {
@@ -45,6 +51,26 @@ impl Hash for Kin {
     }
 }
 
+/// What is made beyond this is looked through for what nobody has any more: in bytes, about.
+const MADE: usize = 1 << 20;
+
+/// When to throw out what nobody has any more: when as much was made as was left the last time.
+#[derive(Debug, Default)]
+struct Sweep {
+    made: usize,
+    left: usize,
+}
+
+impl Sweep {
+    fn is_due(&self) -> bool {
+        self.made > self.left + MADE
+    }
+
+    fn done(&mut self, left: usize) {
+        *self = Sweep { made: 0, left };
+    }
+}
+
 /// All kins that some pod belongs to.
 #[derive(Debug, Default)]
 pub struct Kins {
@@ -52,9 +78,8 @@ pub struct Kins {
     namespaces: HashSet<Arc<str>>,
     /// What pods say of where other pods are to be: mostly all pods of a set the same.
     terms: HashSet<Arc<PodTerms>>,
-    /// When there are so many, those that nobody has any more are thrown out.
-    sweep_at: usize,
-    sweep_terms_at: usize,
+    sweep: Sweep,
+    sweep_terms: Sweep,
     /// Numbers below `next` that no kin has.
     free: Vec<KinId>,
     next: KinId,
@@ -63,11 +88,11 @@ pub struct Kins {
 impl Kins {
     /// The kin of these labels.
     pub fn of(&mut self, namespace: &str, labels: Labels) -> Arc<Kin> {
-        if self.known.len() >= self.sweep_at {
+        if self.sweep.is_due() {
             let gone = self.known.extract_if(|kin| Arc::strong_count(kin) == 1);
             self.free.extend(gone.map(|kin| kin.id));
             self.namespaces.retain(|name| Arc::strong_count(name) > 1);
-            self.sweep_at = 2 * self.known.len() + 1024;
+            self.sweep.done(self.known.iter().map(|kin| kin.size()).sum());
         }
         let name = self.namespaces.get(namespace).cloned();
         let namespace = name.unwrap_or_else(|| {
@@ -83,6 +108,7 @@ impl Kins {
             self.next += 1;
             self.next - 1
         });
+        self.sweep.made += kin.size();
         let kin = Arc::new(kin);
         self.known.insert(kin.clone());
         kin
@@ -90,13 +116,14 @@ impl Kins {
 
     /// The same terms, kept once.
     pub fn terms(&mut self, terms: PodTerms) -> Arc<PodTerms> {
-        if self.terms.len() >= self.sweep_terms_at {
+        if self.sweep_terms.is_due() {
             self.terms.retain(|terms| Arc::strong_count(terms) > 1);
-            self.sweep_terms_at = 2 * self.terms.len() + 1024;
+            self.sweep_terms.done(self.terms.iter().map(|terms| terms.size()).sum());
         }
         if let Some(known) = self.terms.get(&terms) {
             return known.clone();
         }
+        self.sweep_terms.made += terms.size();
         let terms = Arc::new(terms);
         self.terms.insert(terms.clone());
         terms
@@ -105,6 +132,9 @@ impl Kins {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -114,11 +144,25 @@ mod tests {
         let one = kins.of("d", labels(1));
         assert!(Arc::ptr_eq(&one, &kins.of("d", labels(1))));
         assert!(!Arc::ptr_eq(&one, &kins.of("e", labels(1))));
-        for value in 0..5000 {
+        for value in 0..20_000 {
             kins.of("d", labels(value));
         }
-        assert!(kins.known.len() < 2048, "{}", kins.known.len());
-        assert!(kins.next < 2048, "their numbers are given away again");
+        assert!(kins.known.len() < 4096, "{}", kins.known.len());
+        assert!(kins.next < 4096, "their numbers are given away again");
         assert!(Arc::ptr_eq(&one, &kins.of("d", labels(1))));
+    }
+
+    #[test]
+    fn the_larger_the_fewer_are_kept_that_nobody_has() {
+        let mut kins = Kins::default();
+        for value in 0..100 {
+            let large = format!("{value}-{}", "x".repeat(500_000));
+            kins.of("d", Labels::from([("a".to_owned(), large.clone())]));
+            let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": large}}});
+            let affinity = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+            let pod = json!({"spec": {"containers": [], "affinity": affinity}});
+            kins.terms(PodTerms::new(&serde_json::from_value(pod).unwrap()).unwrap());
+        }
+        assert!(kins.known.len() <= 4 && kins.terms.len() <= 4);
     }
 }

@@ -14,15 +14,18 @@ use super::node::NodeId;
 use super::residents::{Number, Residents};
 use super::rosters::{RosterId, Rosters};
 use super::selector::PodSelector;
-use super::slots::Slots;
+use super::slots::{Limit, Slots};
 use super::tally::{Tally, add};
 use super::topology::Topology;
 
 /// The number of a pick.
 pub type PickId = u32;
 
-/// So many picks are kept that nobody asked for lately.
-const KEPT: usize = 512;
+/// So much is kept that nobody asked for lately.
+const KEPT: Limit = Limit {
+    number: 512,
+    size: 16 << 20,
+};
 
 /// Pods that all of some selectors pick, by node.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Pick {
     tallies: IntMap<RosterId, Tally>,
     places: Places,
     asked: u64,
+    /// About how many bytes it takes, wherever its pods are.
+    size: usize,
 }
 
 impl Pick {
@@ -121,6 +126,7 @@ impl Picks {
             tallies: IntMap::default(),
             places: Places::new(),
             asked: 0,
+            size: 256 + pods.iter().map(|pods| 32 + pods.size()).sum::<usize>(),
         });
         if let (Some(pick), Some(first)) = (self.all.get_mut(id), pods.first()) {
             pick.places = self.index.insert_selector(id, first);
@@ -169,7 +175,7 @@ impl Picks {
 
     /// Forgets those that were not asked for longest, where there are too many.
     pub fn sweep(&mut self, residents: &mut Residents, namespaces: &Namespaces) {
-        let old = self.all.oldest(KEPT, |pick| pick.asked);
+        let old = self.all.oldest(KEPT, |pick| (pick.asked, pick.size));
         old.into_iter().for_each(|id| self.forget(id, residents, namespaces));
     }
 

@@ -7,14 +7,17 @@ use nohash_hasher::IntMap;
 
 use super::inclusions::{Inclusion, InclusionId, Inclusions};
 use super::node::{NodeId, NodeInfo};
-use super::slots::Slots;
+use super::slots::{Limit, Slots};
 use super::topology::{Column, DomainId, KeyId, NONE, Topology};
 
 /// The number of a roster.
 pub type RosterId = u32;
 
-/// So many rosters are kept that nobody asked for lately.
-const KEPT: usize = 512;
+/// So much is kept that nobody asked for lately.
+const KEPT: Limit = Limit {
+    number: 512,
+    size: 16 << 20,
+};
 
 /// The nodes that somebody wants counted by the domains of `key`. A node without `key` that is included counts as one where it is "".
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +43,8 @@ pub struct Roster {
     /// How many are in each domain.
     domains: IntMap<DomainId, u32>,
     asked: u64,
+    /// About how many bytes it takes, with what it includes.
+    size: usize,
 }
 
 impl Roster {
@@ -129,6 +134,7 @@ impl Rosters {
             column: topology.acquire(scope.key, nodes),
             domains: IntMap::default(),
             asked: 0,
+            size: 256 + scope.key.len() + scope.included.map_or(0, |id| self.inclusions.size(id)),
         };
         let mut join = |node: NodeId| {
             if let Some(domain) = roster.domain(node, &self.inclusions, topology) {
@@ -167,7 +173,7 @@ impl Rosters {
 
     /// Forgets those that were not asked for longest, where there are too many; their numbers.
     pub fn sweep(&mut self, topology: &mut Topology) -> Vec<RosterId> {
-        let old = self.all.oldest(KEPT, |roster| roster.asked);
+        let old = self.all.oldest(KEPT, |roster| (roster.asked, roster.size));
         for roster in old.iter().filter_map(|id| self.all.remove(*id)) {
             topology.release(roster.column);
             if let Some(own) = self.ids.get_mut(&roster.included) {

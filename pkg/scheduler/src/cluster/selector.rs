@@ -56,6 +56,14 @@ impl Requirement {
         Some(Requirement { key, test })
     }
 
+    fn size(&self) -> usize {
+        let values = match &self.test {
+            Test::In(values) | Test::NotIn(values) => &**values,
+            _ => &[],
+        };
+        64 + self.key.len() + values.iter().map(|value| 16 + value.len()).sum::<usize>()
+    }
+
     fn holds(&self, labels: &Labels) -> bool {
         let value = labels.get(&*self.key);
         let listed = |values: &[Box<str>], value: &String| values.iter().any(|own| **own == **value);
@@ -103,6 +111,11 @@ impl Selector {
             (Some(own), Some(other)) => Self::of(own.into_iter().chain(other).collect()),
             _ => Self::NOTHING,
         }
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.0.iter().flatten().map(Requirement::size).sum()
     }
 
     /// Selects everything.
@@ -158,6 +171,12 @@ impl PodSelector {
     /// Another label of a namespace may change whom it picks.
     pub fn goes_by_labels_of_namespaces(&self) -> bool {
         self.of_namespaces != Selector::NOTHING && !self.picks_everywhere()
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let names = self.namespaces.iter().map(|name| 16 + name.len());
+        128 + names.sum::<usize>() + self.of_namespaces.size() + self.labels.size()
     }
 
     fn names(&self, kin: &Kin) -> bool {

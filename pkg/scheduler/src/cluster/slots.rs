@@ -1,5 +1,12 @@
 //! Things with small numbers for names. The number of one that went is given away again.
 
+/// How many things, of how many bytes together, are kept that nobody used lately.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub number: usize,
+    pub size: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Slots<T> {
@@ -59,16 +66,22 @@ impl<T> Slots<T> {
         self.all.len() - self.free.len()
     }
 
-    /// The numbers of those that were used longest ago, where there are more than `kept`: a quarter of it more than need be, so that
-    /// it is not one each time.
-    pub fn oldest(&self, kept: usize, used: impl Fn(&T) -> u64) -> Vec<u32> {
-        if self.len() <= kept {
+    /// The numbers of those that were used longest ago, where there are more than the limit: a quarter of it more than need be, so
+    /// that it is not one each time. `of` says when one was used and how large it is.
+    pub fn oldest(&self, limit: Limit, of: impl Fn(&T) -> (u64, usize)) -> Vec<u32> {
+        let (mut number, mut size) = (self.len(), self.iter().map(|(_, thing)| of(thing).1).sum::<usize>());
+        if number <= limit.number && size <= limit.size {
             return Vec::new();
         }
-        let mut all: Vec<(u64, u32)> = self.iter().map(|(id, thing)| (used(thing), id)).collect();
+        let few = |number: usize, size: usize| number <= limit.number - limit.number / 4 && size <= limit.size / 4 * 3;
+        let mut all: Vec<(u64, u32, usize)> = self.iter().map(|(id, thing)| (of(thing).0, id, of(thing).1)).collect();
         all.sort_unstable();
-        all.truncate(self.len() - kept + kept / 4);
-        all.into_iter().map(|(_, id)| id).collect()
+        let gone = all.into_iter().take_while(|(_, _, own)| {
+            let goes = !few(number, size);
+            (number, size) = (number - 1, size - own);
+            goes
+        });
+        gone.map(|(_, id, _)| id).collect()
     }
 }
 
@@ -92,7 +105,15 @@ mod tests {
         for used in 0..5_u64 {
             slots.insert(9 - used);
         }
-        assert_eq!(slots.oldest(5, |used| *used), [] as [u32; 0]);
-        assert_eq!(slots.oldest(4, |used| *used), [4, 3]);
+        for (number, size, gone) in [
+            (5, 50, &[][..]),
+            (4, 50, &[4, 3]),
+            // By then they are one less than need be.
+            (5, 40, &[4, 3]),
+            (5, 10, &[4, 3, 2, 1, 0]),
+        ] {
+            let limit = Limit { number, size };
+            assert_eq!(slots.oldest(limit, |used| (*used, 10)), gone, "{limit:?}");
+        }
     }
 }
