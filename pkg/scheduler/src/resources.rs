@@ -14,6 +14,9 @@ const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 /// ask for 8 EiB, twice.
 const MOST: i64 = i64::MAX >> 12;
 
+/// No sum is more than this: with [`MOST`] more it is still a number.
+const FULL: i64 = i64::MAX >> 1;
+
 /// Amounts of resources: CPU in thousandths, all else in units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -37,9 +40,9 @@ impl Resources {
             let Ok(quantity) = Quantity::parse(&text.0) else {
                 continue;
             };
-            let value = || quantity.value().min(MOST);
+            let value = || quantity.value().clamp(0, MOST);
             match name.as_str() {
-                "cpu" => all.milli_cpu = quantity.milli_value().min(MOST),
+                "cpu" => all.milli_cpu = quantity.milli_value().clamp(0, MOST),
                 "memory" => all.memory = value(),
                 "ephemeral-storage" => all.ephemeral_storage = value(),
                 "pods" => all.pods = value(),
@@ -56,37 +59,54 @@ impl Resources {
             .map_or(0, |at| self.scalars[at].1)
     }
 
-    fn scalar_mut(&mut self, name: &str) -> &mut i64 {
-        let at = match self.scalars.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
-            Ok(at) => at,
-            Err(at) => {
-                self.scalars.insert(at, (name.to_owned(), 0));
-                at
+    fn plain_mut(&mut self) -> [&mut i64; 4] {
+        [
+            &mut self.milli_cpu,
+            &mut self.memory,
+            &mut self.ephemeral_storage,
+            &mut self.pods,
+        ]
+    }
+
+    /// Puts `join` of its own and the other's amount of each in place of its own.
+    fn merge(&mut self, other: &Resources, join: fn(i64, i64) -> i64) {
+        let plain = [other.milli_cpu, other.memory, other.ephemeral_storage, other.pods];
+        for (own, other) in self.plain_mut().into_iter().zip(plain) {
+            *own = join(*own, other);
+        }
+        self.merge_scalars(&other.scalars, join);
+    }
+
+    fn merge_scalars(&mut self, others: &[(String, i64)], join: fn(i64, i64) -> i64) {
+        let mut new = Vec::new();
+        for (name, other) in others {
+            match self.scalars.binary_search_by(|(own, _)| own.cmp(name)) {
+                Ok(at) => self.scalars[at].1 = join(self.scalars[at].1, *other),
+                Err(_) => new.push((name.clone(), join(0, *other))),
             }
-        };
-        &mut self.scalars[at].1
+        }
+        if !new.is_empty() {
+            self.scalars.extend(new);
+            self.scalars.sort();
+        }
     }
 
-    /// Adds each amount.
+    /// Adds each amount; no sum gets larger than [`FULL`].
     pub fn add(&mut self, other: &Resources) {
-        self.milli_cpu += other.milli_cpu;
-        self.memory += other.memory;
-        self.ephemeral_storage += other.ephemeral_storage;
-        self.pods += other.pods;
-        for (name, amount) in &other.scalars {
-            *self.scalar_mut(name) += amount;
-        }
+        self.merge(other, |own, other| own.saturating_add(other).min(FULL));
     }
 
-    /// Takes each amount off.
+    /// Takes each amount off. Not of a sum that is full, which may have been more.
     pub fn sub(&mut self, other: &Resources) {
-        self.milli_cpu -= other.milli_cpu;
-        self.memory -= other.memory;
-        self.ephemeral_storage -= other.ephemeral_storage;
-        self.pods -= other.pods;
-        for (name, amount) in &other.scalars {
-            *self.scalar_mut(name) -= amount;
-        }
+        self.merge(other, |own, other| own.saturating_sub(other));
+        self.scalars.retain(|(_, amount)| *amount != 0);
+    }
+
+    /// Some sum may have been more.
+    pub fn is_full(&self) -> bool {
+        let plain = [self.milli_cpu, self.memory, self.ephemeral_storage, self.pods];
+        let scalars = self.scalars.iter().map(|(_, amount)| *amount);
+        plain.into_iter().chain(scalars).any(|amount| amount >= FULL)
     }
 
     /// From what the containers ask for to what the pod does.
@@ -98,12 +118,12 @@ impl Resources {
 
     /// No amount is more than [`MOST`].
     fn clamp(&mut self) {
-        for amount in [&mut self.milli_cpu, &mut self.memory, &mut self.ephemeral_storage] {
-            *amount = (*amount).min(MOST);
-        }
-        for (_, amount) in &mut self.scalars {
-            *amount = (*amount).min(MOST);
-        }
+        self.plain_mut()
+            .into_iter()
+            .for_each(|amount| *amount = (*amount).min(MOST));
+        self.scalars
+            .iter_mut()
+            .for_each(|(_, amount)| *amount = (*amount).min(MOST));
     }
 
     /// Puts these amounts in place of its own.
@@ -113,9 +133,10 @@ impl Resources {
             match name.as_str() {
                 "cpu" => self.milli_cpu = amounts.milli_cpu,
                 "memory" => self.memory = amounts.memory,
-                name => *self.scalar_mut(name) = amounts.scalar(name),
+                _ => {}
             }
         }
+        self.merge_scalars(&amounts.scalars, |_, now| now);
     }
 
     /// Whether `differ` holds between two lists for something that is asked for here.
@@ -131,13 +152,7 @@ impl Resources {
 
     /// Keeps the larger of each amount.
     pub fn max(&mut self, other: &Resources) {
-        self.milli_cpu = self.milli_cpu.max(other.milli_cpu);
-        self.memory = self.memory.max(other.memory);
-        self.ephemeral_storage = self.ephemeral_storage.max(other.ephemeral_storage);
-        for (name, amount) in &other.scalars {
-            let own = self.scalar_mut(name);
-            *own = (*own).max(*amount);
-        }
+        self.merge(other, i64::max);
     }
 }
 
@@ -155,14 +170,6 @@ pub fn requests(pod: &Pod) -> Resources {
     let mut all = fold(spec, |own| told.requests(own));
     all.finish(spec, &of_whole_pod(spec));
     all
-}
-
-/// Whether the pod leaves others more of something than before.
-pub fn gives_room(before: &Pod, now: &Pod) -> bool {
-    let (before, mut both) = (requests(before), requests(now));
-    let now = both.clone();
-    both.max(&before);
-    both != now
 }
 
 /// The same for scores, where a container without a request counts as a small one; one of a pod that asks as a whole only for what
@@ -360,23 +367,6 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_asks_for_less_of_something_gives_room() {
-        let asks = |list: serde_json::Value| {
-            let container = json!({"name": "c", "resources": {"requests": list}});
-            pod(json!({"containers": [container]}))
-        };
-        let one = asks(json!({"cpu": "1", "memory": "1Gi", "x.y/z": "1"}));
-        for (now, gives) in [
-            (json!({"cpu": "1", "memory": "1Gi", "x.y/z": "1"}), false),
-            (json!({"cpu": "2", "memory": "1Gi", "x.y/z": "1"}), false),
-            (json!({"cpu": "500m", "memory": "2Gi", "x.y/z": "1"}), true),
-            (json!({"cpu": "1", "memory": "1Gi"}), true),
-        ] {
-            assert_eq!(gives_room(&one, &asks(now.clone())), gives, "{now}");
-        }
-    }
-
-    #[test]
     fn containers_without_requests_count_in_scores_only() {
         let spec =
             serde_json::json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "0"}}}]});
@@ -388,22 +378,43 @@ mod tests {
     #[test]
     fn sums_of_the_largest_requests_are_still_large() {
         let huge = json!({"name": "c", "resources": {"requests": {"memory": "5E", "cpu": "9E", "x.y/z": "5E"}}});
-        let pod: Pod =
-            serde_json::from_value(json!({"spec": {"containers": [huge, huge], "overhead": {"memory": "5E"}}}))
-                .unwrap();
-        let asked = requests(&pod);
-        assert_eq!(
-            (asked.memory, asked.milli_cpu, asked.scalar("x.y/z")),
-            (MOST, MOST, MOST)
-        );
-        let mut node = Resources::default();
-        for _ in 0..2000 {
-            node.add(&asked);
+        for (containers, init) in [
+            (vec![&huge; 2], vec![]),
+            (vec![&huge; 5000], vec![]),
+            (vec![], vec![&huge; 5000]),
+        ] {
+            let sidecars: Vec<_> = init
+                .into_iter()
+                .map(|own| {
+                    let mut own = own.clone();
+                    own["restartPolicy"] = json!("Always");
+                    own
+                })
+                .collect();
+            let spec = json!({"containers": containers, "initContainers": sidecars, "overhead": {"memory": "5E"}});
+            let pod = pod(spec);
+            for asked in [requests(&pod), nonzero_requests(&pod)] {
+                let amounts = (asked.memory, asked.milli_cpu, asked.scalar("x.y/z"));
+                assert_eq!(amounts, (MOST, MOST, MOST));
+            }
         }
-        assert!(node.memory > MOST && node.scalar("x.y/z") > MOST);
-        for _ in 0..2000 {
-            node.sub(&asked);
-        }
-        assert_eq!((node.memory, node.milli_cpu, node.scalar("x.y/z")), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_comes_and_goes_leaves_nothing() {
+        let asks = |names: &[&str]| Resources {
+            memory: 7,
+            scalars: names.iter().map(|name| ((*name).to_owned(), 1)).collect(),
+            ..Resources::default()
+        };
+        let (one, other, mut node) = (asks(&["b", "d"]), asks(&["a", "b", "c"]), Resources::default());
+        node.add(&one);
+        node.add(&other);
+        let all: Vec<_> = node.scalars.iter().map(|(name, amount)| (&**name, *amount)).collect();
+        assert_eq!(all, [("a", 1), ("b", 2), ("c", 1), ("d", 1)]);
+        node.sub(&one);
+        assert_eq!(node, other);
+        node.sub(&other);
+        assert_eq!(node, Resources::default());
     }
 }

@@ -84,14 +84,26 @@ impl NodeInfo {
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let at = self.pods.iter().position(|pod| &*pod.uid == uid)?;
         let pod = self.pods.swap_remove(at);
-        self.requested.sub(&pod.requests);
-        self.nonzero.sub(&pod.nonzero);
+        self.take_off(&pod);
         for port in &pod.ports {
             if let Some(at) = self.ports.iter().position(|taken| taken == port) {
                 self.ports.swap_remove(at);
             }
         }
         Some(pod)
+    }
+
+    fn take_off(&mut self, pod: &PodInfo) {
+        if self.requested.is_full() || self.nonzero.is_full() {
+            (self.requested, self.nonzero) = Default::default();
+            for pod in &self.pods {
+                self.requested.add(&pod.requests);
+                self.nonzero.add(&pod.nonzero);
+            }
+        } else {
+            self.requested.sub(&pod.requests);
+            self.nonzero.sub(&pod.nonzero);
+        }
     }
 
     /// A label of the node.
@@ -102,5 +114,31 @@ impl NodeInfo {
     /// Whether it is one of those.
     pub fn is_one_of(&self, terms: &NodeTerms) -> bool {
         terms.matches(&self.name, &self.facts.labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::Kins;
+
+    #[test]
+    fn sums_of_very_many_pods_are_right_again_when_they_go() {
+        let mut kins = Kins::default();
+        let mut pod = |uid: usize| {
+            let asks = json!({"cpu": "9E", "memory": "9E", "x.y/z": "9E"});
+            let pod = json!({"metadata": {"uid": uid.to_string()}, "spec": {"containers": [{"name": "c", "resources": {"requests": asks}}]}});
+            Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut kins))
+        };
+        let mut node = NodeInfo::default();
+        (0..2100).for_each(|uid| node.add(pod(uid)));
+        assert!(node.requested.is_full() && node.nonzero.is_full() && node.requested.memory > 0);
+        (1..2100).for_each(|uid| drop(node.remove(&uid.to_string())));
+        assert_eq!((&node.requested, &node.nonzero), (&pod(0).requests, &pod(0).nonzero));
+        node.remove("0");
+        assert_eq!((node.requested, node.nonzero), Default::default());
     }
 }
