@@ -12,12 +12,12 @@ pub fn lasting_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 }
 
 /// A host port that a pod takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
-    /// None: every address, and so it meets each other.
-    ip: Option<String>,
-    protocol: String,
     port: i32,
+    protocol: String,
+    /// None: every address, and so it meets each other. It comes first in order.
+    ip: Option<String>,
 }
 
 impl HostPort {
@@ -25,6 +25,13 @@ impl HostPort {
     pub fn conflicts(&self, other: &HostPort) -> bool {
         let meet = self.ip.is_none() || other.ip.is_none() || self.ip == other.ip;
         meet && self.port == other.port && self.protocol == other.protocol
+    }
+
+    /// It conflicts with one of these, which are sorted.
+    pub fn meets(&self, sorted: &[HostPort]) -> bool {
+        let number = |own: &HostPort| (own.port, &*own.protocol) < (self.port, &*self.protocol);
+        let first = sorted.get(sorted.partition_point(number));
+        first.is_some_and(|first| self.conflicts(first)) || sorted.binary_search(self).is_ok()
     }
 }
 
@@ -84,6 +91,11 @@ mod tests {
             ),
         ] {
             let (a, b) = (ports(one.clone()), ports(other.clone()));
+            let beside = [json!({"containerPort": 79, "hostPort": 79}), at("9.9.9.9")].map(ports);
+            let mut sorted = [&*b, &*beside.concat()].concat();
+            sorted.sort();
+            let meets = meet || a[0].conflicts(&beside[1][0]);
+            assert_eq!(a[0].meets(&sorted), meets, "{one} {other}");
             assert_eq!(
                 (a[0].conflicts(&b[0]), b[0].conflicts(&a[0])),
                 (meet, meet),

@@ -32,7 +32,7 @@ pub struct PodInfo {
     pub requests: Resources,
     /// The same for scores.
     pub nonzero: Resources,
-    /// The host ports it takes.
+    /// The host ports it takes, sorted.
     pub ports: Box<[HostPort]>,
     /// Where it is to be beside others: also those that come later are kept away by it, or drawn.
     pub terms: Option<Arc<PodTerms>>,
@@ -122,7 +122,7 @@ impl PodInfo {
                 .map(|time| time.0.as_second()),
             requests,
             nonzero: resources::nonzero_requests(pod),
-            ports: spec.map(host_ports).unwrap_or_default().into(),
+            ports: spec.map(sorted_ports).unwrap_or_default(),
             terms: PodTerms::new(pod).map(|terms| kins.terms(terms)),
             volumes: PodVolumes::new(pod),
             wishes: node_of(pod)
@@ -201,6 +201,12 @@ impl Wishes {
             resource_version: meta.resource_version.as_ref().map(boxed),
         }
     }
+}
+
+fn sorted_ports(spec: &PodSpec) -> Box<[HostPort]> {
+    let mut ports = host_ports(spec);
+    ports.sort_unstable();
+    ports.into()
 }
 
 fn claims(pod: &Pod, spec: &PodSpec) -> Box<[PodClaim]> {

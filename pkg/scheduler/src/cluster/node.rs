@@ -61,8 +61,8 @@ pub struct NodeInfo {
     pub nonzero: Resources,
     pub facts: Arc<Facts>,
     pub pods: Vec<Arc<PodInfo>>,
-    /// Host ports in use.
-    pub ports: Vec<HostPort>,
+    /// Host ports in use, sorted; one as often as pods have it.
+    pub ports: Arc<Vec<HostPort>>,
     /// How full it is of drivers' volumes, where it takes only so many; as of the last [`super::Cluster::count_attached`].
     pub loads: SmallVec<[Load; 1]>,
     /// The drivers of volumes that it has; none: it does not say.
@@ -76,7 +76,12 @@ impl NodeInfo {
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
         self.nonzero.add(&pod.nonzero);
-        self.ports.extend(pod.ports.iter().cloned());
+        if !pod.ports.is_empty() {
+            let ports = Arc::make_mut(&mut self.ports);
+            ports.extend(pod.ports.iter().cloned());
+            // Two sorted parts: they are only merged.
+            ports.sort();
+        }
         self.pods.push(pod);
     }
 
@@ -85,10 +90,10 @@ impl NodeInfo {
         let at = self.pods.iter().position(|pod| &*pod.uid == uid)?;
         let pod = self.pods.swap_remove(at);
         self.take_off(&pod);
-        for port in &pod.ports {
-            if let Some(at) = self.ports.iter().position(|taken| taken == port) {
-                self.ports.swap_remove(at);
-            }
+        if !pod.ports.is_empty() {
+            let mut gone = pod.ports.iter().peekable();
+            let ports = Arc::make_mut(&mut self.ports);
+            ports.retain(|port| gone.next_if_eq(&port).is_none());
         }
         Some(pod)
     }
@@ -140,5 +145,28 @@ mod tests {
         assert_eq!((&node.requested, &node.nonzero), (&pod(0).requests, &pod(0).nonzero));
         node.remove("0");
         assert_eq!((node.requested, node.nonzero), Default::default());
+    }
+
+    #[test]
+    fn host_ports_are_in_order_and_go_with_their_pods() {
+        let mut kins = Kins::default();
+        let mut pod = |uid: &str, ports: &[i32]| {
+            let ports: Vec<_> = ports
+                .iter()
+                .map(|port| json!({"containerPort": 1, "hostPort": port}))
+                .collect();
+            let pod = json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "ports": ports}]}});
+            Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut kins))
+        };
+        let (one, other) = (pod("1", &[90, 80, 70]), pod("2", &[85, 80]));
+        let mut node = NodeInfo::default();
+        node.add(one.clone());
+        let before = node.clone();
+        node.add(other.clone());
+        assert!(node.ports.is_sorted() && node.ports.len() == 5 && before.ports.len() == 3);
+        node.remove("1");
+        assert_eq!(**node.ports, *other.ports);
+        node.remove("2");
+        assert!(node.ports.is_empty() && **before.ports == *one.ports);
     }
 }

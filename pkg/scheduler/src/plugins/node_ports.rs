@@ -12,10 +12,9 @@ pub struct NodePorts;
 
 struct Wanted<'a>(&'a [HostPort]);
 
+/// Both are sorted.
 fn meet(wanted: &[HostPort], taken: &[HostPort]) -> bool {
-    wanted
-        .iter()
-        .any(|wanted| taken.iter().any(|taken| taken.conflicts(wanted)))
+    wanted.iter().any(|wanted| wanted.meets(taken))
 }
 
 impl Filter for Wanted<'_> {
