@@ -112,19 +112,20 @@ impl Counts {
         self.picks.forget_by_namespaces(&mut self.residents, namespaces);
     }
 
-    /// Has pods counted by node (`live`: without those that are going), and by the domains of a key where a scope is given.
-    pub(super) fn ask(
+    /// Has pods counted by node (`live`: without those that are going), and by the domains of each scope.
+    pub(super) fn ask<'s>(
         &mut self,
         pods: &[Arc<PodSelector>],
         live: bool,
-        scope: Option<&Scope<'_>>,
+        scopes: impl IntoIterator<Item = Scope<'s>>,
         nodes: &[NodeInfo],
         namespaces: &Namespaces,
     ) {
         let now = self.now;
         let pick = self.picks.ask(pods, live, &mut self.residents, namespaces, now);
-        if let (Some(pick), Some(scope)) = (pick, scope) {
-            let id = self.rosters.ask(scope, nodes, &mut self.topology, now);
+        let Some(pick) = pick else { return };
+        for scope in scopes {
+            let id = self.rosters.ask(&scope, nodes, &mut self.topology, now);
             pick.count(id, &self.rosters, &self.topology);
         }
     }
@@ -158,11 +159,11 @@ impl Counts {
         pick.unwrap_or_else(|| unreachable!("nobody asked to have these pods counted"))
     }
 
-    /// The pods by the domains of a key. They have to be asked for before the decision.
-    pub fn tally<'a>(&'a self, pods: &[Arc<PodSelector>], live: bool, scope: &Scope<'_>) -> Counted<'a> {
+    /// Its pods by the domains of a key. They have to be asked for before the decision.
+    pub fn tally<'a>(&'a self, pick: &'a Pick, scope: &Scope<'_>) -> Counted<'a> {
         let counted = self.rosters.find(scope).and_then(|id| {
             Some(Counted {
-                tally: self.pick(pods, live).tally(id)?,
+                tally: pick.tally(id)?,
                 column: self.rosters.get(id)?.column(&self.topology),
                 rosters: &self.rosters,
                 id,
@@ -234,11 +235,11 @@ mod tests {
         for n in 0..3000 {
             cluster.settle();
             let (key, terms) = (format!("key-{n}"), Scope::of_key("zone"));
-            cluster.count(&[selector("a", n)], n % 2 == 0, Some(&terms));
+            cluster.count(&[selector("a", n)], n % 2 == 0, [terms]);
             cluster.note_domains(&key);
             if n % 1000 == 0 {
-                cluster.count(&all, false, Some(&terms));
-                let counted = cluster.counts().tally(&all, false, &terms);
+                cluster.count(&all, false, [terms]);
+                let counted = cluster.counts().tally(cluster.counts().pick(&all, false), &terms);
                 assert_eq!((counted.tally.total, counted.domains()), (8, 1));
             }
         }
@@ -249,14 +250,9 @@ mod tests {
         assert!(counts.topology.len() <= 512 + 4);
         (0..8).for_each(|n| drop(cluster.remove(&n.to_string())));
         assert!(cluster.counts.residents.is_empty() && cluster.counts.carried.iter().all(Carried::is_empty));
-        assert_eq!(
-            cluster
-                .counts()
-                .tally(&[selector("a", 2999)], false, &Scope::of_key("zone"))
-                .tally
-                .total,
-            0
-        );
+        let counts = cluster.counts();
+        let last = counts.pick(&[selector("a", 2999)], false);
+        assert_eq!(counts.tally(last, &Scope::of_key("zone")).tally.total, 0);
     }
 
     #[test]
@@ -303,7 +299,8 @@ mod tests {
                 tolerations: None,
             };
             let included = Some(cluster.include(&inclusion));
-            cluster.count(&pods, true, Some(&Scope { key: "zone", included }));
+            let scope = Scope { key: "zone", included };
+            cluster.count(&pods, true, [scope]);
         }
         let counts = &cluster.counts;
         let known = [

@@ -115,9 +115,9 @@ impl Cluster {
     }
 
     /// Before a decision that asks for it: has pods counted by node (`live`: without those that are going), and by the domains of
-    /// a key.
-    pub fn count(&mut self, pods: &[Arc<PodSelector>], live: bool, scope: Option<&Scope<'_>>) {
-        self.counts.ask(pods, live, scope, &self.nodes, &self.namespaces);
+    /// each scope.
+    pub fn count<'s>(&mut self, pods: &[Arc<PodSelector>], live: bool, scopes: impl IntoIterator<Item = Scope<'s>>) {
+        self.counts.ask(pods, live, scopes, &self.nodes, &self.namespaces);
     }
 
     /// Before a decision that asks for it: the nodes that its scopes include.

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 use super::sums::{ByKey, OfKey};
 use super::{all_pick, terms};
 use crate::affinity::{PodTerms, Term};
-use crate::cluster::{Cluster, Counted, NONE, NodeInfo, Scope, Sort};
+use crate::cluster::{Cluster, Counted, NONE, NodeInfo, Pick, Scope, Sort};
 use crate::framework::{Filter, Objection, Trial};
 use crate::pod::PodInfo;
 
@@ -41,16 +41,17 @@ impl<'a> Rules<'a> {
         if theirs.is_empty() && own.required.is_empty() && own.anti.is_empty() {
             return None;
         }
-        let required = |term: &Arc<Term>| counts.tally(&own.required_pods, false, &Scope::of_key(&term.key));
-        let anti = |term: &Arc<Term>| {
-            let pods = std::slice::from_ref(&term.pods);
-            counts.tally(pods, false, &Scope::of_key(&term.key))
-        };
+        let counted = |pick: &'a Pick, term: &Term| counts.tally(pick, &Scope::of_key(&term.key));
+        let near = (!own.required.is_empty()).then(|| counts.pick(&own.required_pods, false));
+        let required = near
+            .into_iter()
+            .flat_map(|pick| own.required.iter().map(move |term| counted(pick, term)));
+        let anti = |term: &Arc<Term>| counted(counts.pick(std::slice::from_ref(&term.pods), false), term);
         Some(Rules {
             pod,
             cluster,
             terms: own,
-            required: own.required.iter().map(required).collect(),
+            required: required.collect(),
             anti: own.anti.iter().map(anti).collect(),
             theirs,
             likes_itself: all_pick(&own.required, &pod.kin, cluster),

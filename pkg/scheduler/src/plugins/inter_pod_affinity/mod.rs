@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::affinity::{PodTerms, Term};
 use crate::change::{Change, Kind};
-use crate::cluster::{Cluster, Kin, Labels, NodeInfo, PodSelector, Scope, Sort};
+use crate::cluster::{Cluster, Kin, Labels, NodeInfo, Scope, Sort};
 use crate::framework::{Plugin, PreFilter, Score};
 use crate::pod::PodInfo;
 
@@ -57,14 +57,12 @@ impl Plugin for InterPodAffinity {
 
     fn prepare(&self, pod: &PodInfo, cluster: &mut Cluster) {
         let Some(terms) = pod.terms.as_deref() else { return };
-        let mut count = |pods: &[Arc<PodSelector>], key: &str| {
-            cluster.count(pods, false, Some(&Scope::of_key(key)));
-        };
-        for term in &terms.required {
-            count(&terms.required_pods, &term.key);
+        let keys = terms.required.iter().map(|term| Scope::of_key(&term.key));
+        if !terms.required.is_empty() {
+            cluster.count(&terms.required_pods, false, keys);
         }
         for term in terms.anti.iter().chain(terms.preferred.iter().map(|(_, term)| term)) {
-            count(std::slice::from_ref(&term.pods), &term.key);
+            cluster.count(std::slice::from_ref(&term.pods), false, [Scope::of_key(&term.key)]);
         }
     }
 

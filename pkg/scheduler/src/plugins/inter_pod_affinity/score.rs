@@ -17,7 +17,7 @@ impl<'a> Likes<'a> {
         let (counts, mut all) = (cluster.counts(), ByKey::default());
         for (weight, term) in &terms(pod).preferred {
             let pods = std::slice::from_ref(&term.pods);
-            let counted = counts.tally(pods, false, &Scope::of_key(&term.key));
+            let counted = counts.tally(counts.pick(pods, false), &Scope::of_key(&term.key));
             all.push(counted.column, *weight, &counted.tally.sums);
         }
         for (sort, factor) in scored(hard_weight) {

@@ -167,14 +167,14 @@ impl Plugin for PodTopologySpread {
             cluster.count(
                 std::slice::from_ref(&wanted.counted),
                 true,
-                Some(&included.scope(wanted.rule)),
+                [included.scope(wanted.rule)],
             );
         }
         let soft = self.wanted(pod, cluster, false);
         let included = soft.included(|inclusion| cluster.include(inclusion));
         for wanted in &soft.all {
             let scope = (*wanted.rule.key != *HOSTNAME).then(|| included.scope(wanted.rule));
-            cluster.count(std::slice::from_ref(&wanted.counted), true, scope.as_ref());
+            cluster.count(std::slice::from_ref(&wanted.counted), true, scope);
             cluster.note_domains(&wanted.rule.key);
         }
     }
