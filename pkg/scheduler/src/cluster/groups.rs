@@ -2,10 +2,12 @@
 //! by these.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 
 use super::index::{Index, Places};
+use super::kin::Kin;
 use super::selector::{PodSelector, Selector};
 use super::slots::Slots;
 use crate::pod::PodInfo;
@@ -20,6 +22,15 @@ pub struct Groups {
     index: Index,
     /// Selectors of ReplicaSets, StatefulSets and the like by uid.
     owners: HashMap<String, Selector>,
+    asked: Option<Asked>,
+}
+
+/// What was worked out for the last decision.
+#[derive(Debug)]
+struct Asked {
+    kin: Arc<Kin>,
+    owner: Option<Box<str>>,
+    selector: Option<Arc<PodSelector>>,
 }
 
 impl Groups {
@@ -41,6 +52,7 @@ impl Groups {
 
     /// A Service went.
     pub fn remove_service(&mut self, service: &Service) {
+        self.asked = None;
         let Some(id) = self.ids.remove(&names(service)) else {
             return;
         };
@@ -51,14 +63,38 @@ impl Groups {
 
     /// An owner of pods came or changed.
     pub fn set_owner(&mut self, uid: &str, selector: Option<Selector>) {
+        self.asked = None;
         match selector {
             Some(selector) => self.owners.insert(uid.to_owned(), selector),
             None => self.owners.remove(uid),
         };
     }
 
-    /// All that selects the pod, put together; None when nothing does.
-    pub fn selector_of(&self, pod: &PodInfo) -> Option<Selector> {
+    /// Before a decision: works out what selects the pod.
+    pub fn ask(&mut self, pod: &PodInfo) {
+        if self.known(pod).is_none() {
+            self.asked = Some(Asked {
+                kin: pod.kin.clone(),
+                owner: pod.wishes().controller.clone(),
+                selector: self.merged(pod).map(Arc::new),
+            });
+        }
+    }
+
+    fn known(&self, pod: &PodInfo) -> Option<&Asked> {
+        let is = |asked: &&Asked| Arc::ptr_eq(&asked.kin, &pod.kin) && asked.owner == pod.wishes().controller;
+        self.asked.as_ref().filter(is)
+    }
+
+    /// All that selects the pod, put together; None when nothing does. At once for a pod that was asked for.
+    pub fn selector_of(&self, pod: &PodInfo) -> Option<Arc<PodSelector>> {
+        match self.known(pod) {
+            Some(asked) => asked.selector.clone(),
+            None => self.merged(pod).map(Arc::new),
+        }
+    }
+
+    fn merged(&self, pod: &PodInfo) -> Option<PodSelector> {
         let owner = pod.wishes().controller.as_deref();
         let mut merged = owner.and_then(|uid| self.owners.get(uid)).cloned();
         self.index.selectors(&pod.kin, |id| {
@@ -70,7 +106,8 @@ impl Groups {
                 });
             }
         });
-        merged.filter(|merged| !merged.is_empty())
+        let merged = merged.filter(|merged| !merged.is_empty())?;
+        Some(PodSelector::within(pod.namespace(), merged))
     }
 }
 
@@ -107,19 +144,33 @@ mod tests {
             groups.set_service(&service(namespace, name, selector));
         }
         groups.set_owner("set", Some(Selector::equal(&labels("b"))));
-        let pod = |owner: &str| {
+        let mut kins = Kins::default();
+        let mut pod = |owner: &str| {
             let owner = json!([{"uid": owner, "controller": true, "kind": "", "name": "", "apiVersion": ""}]);
             let pod = json!({"metadata": {"namespace": "d", "labels": labels("a b"), "ownerReferences": owner}, "spec": {"containers": []}});
-            PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut Kins::default())
+            PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut kins)
+        };
+        let (set, unknown) = (pod("set"), pod("unknown"));
+        let asked = |groups: &mut Groups, pod: &PodInfo| {
+            let before = groups.selector_of(pod);
+            groups.ask(pod);
+            let (once, twice) = (groups.selector_of(pod), groups.selector_of(pod));
+            assert_eq!(before, once);
+            assert_eq!(
+                once.as_ref().map(Arc::as_ptr),
+                twice.as_ref().map(Arc::as_ptr),
+                "it is worked out once"
+            );
+            once.map(|pods| pods.labels.clone())
         };
         let equal = |text: &str| Some(Selector::equal(&labels(text)));
-        assert_eq!(groups.selector_of(&pod("set")), equal("a b"));
-        assert_eq!(groups.selector_of(&pod("unknown")), equal("a"));
+        assert_eq!(asked(&mut groups, &set), equal("a b"));
+        assert_eq!(asked(&mut groups, &unknown), equal("a"));
         groups.set_service(&service("d", "a", json!({"b": "1"})));
-        assert_eq!(groups.selector_of(&pod("unknown")), equal("b"));
+        assert_eq!(asked(&mut groups, &unknown), equal("b"));
         groups.remove_service(&service("d", "a", json!({})));
-        assert_eq!(groups.selector_of(&pod("unknown")), None);
+        assert_eq!(asked(&mut groups, &unknown), None);
         groups.set_owner("set", Some(Selector::equal(&Labels::new())));
-        assert_eq!(groups.selector_of(&pod("set")), None);
+        assert_eq!(asked(&mut groups, &set), None);
     }
 }

@@ -132,10 +132,9 @@ impl PodTopologySpread {
         if rules.peek().is_none() {
             return SmallVec::new();
         }
-        let Some(selector) = cluster.groups.selector_of(pod) else {
+        let Some(pods) = cluster.groups.selector_of(pod) else {
             return SmallVec::new();
         };
-        let pods = Arc::new(PodSelector::within(pod.namespace(), selector));
         let wanted = rules.map(|rule| Wanted {
             rule,
             pods: pods.clone(),
@@ -161,6 +160,9 @@ impl Plugin for PodTopologySpread {
     }
 
     fn prepare(&self, pod: &PodInfo, cluster: &mut Cluster) {
+        if pod.wishes().spread.is_empty() {
+            cluster.groups.ask(pod);
+        }
         let hard = self.wanted(pod, cluster, true);
         let included = hard.included(|inclusion| cluster.include(inclusion));
         for wanted in &hard.all {
