@@ -132,6 +132,21 @@ impl PodInfo {
         }
     }
 
+    /// On the same node it counts no otherwise than the other: most of a pod's changes are of no matter there.
+    pub fn counts_as(&self, other: &PodInfo) -> bool {
+        let terms = match (&self.terms, &other.terms) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        terms
+            && Arc::ptr_eq(&self.kin, &other.kin)
+            && self.deleting == other.deleting
+            && self.requests == other.requests
+            && self.nonzero == other.nonzero
+            && self.ports == other.ports
+            && self.volumes == other.volumes
+    }
+
     pub fn namespace(&self) -> &str {
         &self.kin.namespace
     }

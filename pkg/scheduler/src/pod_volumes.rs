@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use crate::cluster::{Migrated, migrated};
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct PodVolumes {
     pub claims: Box<[ClaimUse]>,
     /// Those that two pods of a node can't have.

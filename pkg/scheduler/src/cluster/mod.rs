@@ -21,6 +21,8 @@ mod selector;
 mod slots;
 mod storage;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod topology;
 mod volumes;
 
@@ -209,6 +211,9 @@ impl Cluster {
 
     /// A pod is on a node, seen or assumed; one that was assumed elsewhere moves. What was known of it before.
     pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<Arc<PodInfo>> {
+        if let Some(before) = self.replace(&pod, node) {
+            return Some(before);
+        }
         let before = self.take_off(&pod.uid);
         let id = self.id(node);
         self.places.insert(pod.uid.clone(), id);
@@ -220,6 +225,12 @@ impl Cluster {
         }
         self.nodes[id as usize].add(pod);
         before
+    }
+
+    fn replace(&mut self, pod: &Arc<PodInfo>, node: &str) -> Option<Arc<PodInfo>> {
+        let id = *self.places.get(&pod.uid)?;
+        let info = self.nodes.get_mut(id as usize).filter(|info| *info.name == *node)?;
+        info.replace(pod)
     }
 
     /// A pod ended or its binding failed; what was known of it, if it was on a node.
@@ -292,96 +303,4 @@ fn in_turn(nodes: &[NodeInfo]) -> Vec<NodeId> {
     let longest = zones.values().map(Vec::len).max().unwrap_or(0);
     let turn = |at: usize| zones.values().filter_map(move |zone| zone.get(at).copied());
     (0..longest).flat_map(turn).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
-    use super::*;
-
-    fn pod(cluster: &mut Cluster, uid: &str) -> Arc<PodInfo> {
-        let pod = json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
-        Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins))
-    }
-
-    fn node(name: &str, zone: &str, image: &str) -> Node {
-        sized(name, zone, image, 7)
-    }
-
-    fn sized(name: &str, zone: &str, image: &str, size: i64) -> Node {
-        let labels = json!({ZONE: zone});
-        let images = json!([{"names": [image], "sizeBytes": size}]);
-        serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"images": images}}))
-            .unwrap()
-    }
-
-    #[test]
-    fn pods_count_on_their_node_once_and_survive_its_removal() {
-        let mut cluster = Cluster::default();
-        cluster.set_node(&node("a", "z", "i"));
-        cluster.set_node(&node("b", "z", "i"));
-        for name in ["a", "a", "b"] {
-            let pod = pod(&mut cluster, "1");
-            cluster.place(pod, name);
-        }
-        let cpu = |cluster: &Cluster, name: &str| cluster.find(name).unwrap().requested.milli_cpu;
-        assert_eq!((cpu(&cluster, "a"), cpu(&cluster, "b")), (0, 1000));
-        cluster.remove_node("b");
-        assert_eq!(cpu(&cluster, "b"), 1000);
-        cluster.settle();
-        assert_eq!(cluster.order().len(), 1);
-        cluster.remove_node("a");
-        assert!(cluster.find("a").is_none());
-        assert!(cluster.remove("1").is_some());
-        assert!(cluster.find("b").is_none() && cluster.remove("1").is_none());
-    }
-
-    #[test]
-    fn nodes_are_looked_at_zone_by_zone_in_turn() {
-        let mut cluster = Cluster::default();
-        for (name, zone) in [
-            ("a1", "a"),
-            ("a2", "a"),
-            ("a3", "a"),
-            ("b1", "b"),
-            ("c1", "c"),
-            ("c2", "c"),
-        ] {
-            cluster.set_node(&node(name, zone, "i"));
-        }
-        cluster.settle();
-        let names: Vec<_> = cluster.order().iter().map(|id| &*cluster.node(*id).name).collect();
-        assert_eq!(names, ["a1", "b1", "c1", "a2", "c2", "a3"]);
-        // A change of zone moves it.
-        cluster.set_node(&node("a3", "b", "i"));
-        cluster.settle();
-        let names: Vec<_> = cluster.order().iter().map(|id| &*cluster.node(*id).name).collect();
-        assert_eq!(names, ["a1", "a3", "c1", "a2", "b1", "c2"]);
-    }
-
-    #[test]
-    fn images_are_counted_by_the_nodes_that_have_them() {
-        let mut cluster = Cluster::default();
-        cluster.set_node(&node("a", "z", "i"));
-        cluster.set_node(&node("b", "z", "i"));
-        cluster.set_node(&node("b", "z", "i"));
-        let (id, size, nodes) = cluster.images().find("i").unwrap();
-        assert_eq!((size, nodes), (7, 2));
-        assert_eq!(*cluster.find("b").unwrap().facts.images, [id]);
-        cluster.set_node(&node("b", "z", "j"));
-        cluster.remove_node("a");
-        assert_eq!(cluster.images().find("i"), None);
-    }
-
-    #[test]
-    fn an_image_has_the_size_that_the_first_of_its_nodes_told() {
-        let mut cluster = Cluster::default();
-        for (name, size, expected) in [("a", 7, 7), ("a", 8, 8), ("b", 9, 8), ("a", 7, 8)] {
-            cluster.set_node(&sized(name, "z", "i", size));
-            let (_, known, _) = cluster.images().find("i").unwrap();
-            assert_eq!(known, expected, "{name} {size}");
-        }
-    }
 }

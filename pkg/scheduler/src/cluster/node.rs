@@ -85,6 +85,13 @@ impl NodeInfo {
         self.pods.push(pod);
     }
 
+    /// A pod is here as it is now, if it counts as it did; what it was before.
+    pub fn replace(&mut self, pod: &Arc<PodInfo>) -> Option<Arc<PodInfo>> {
+        let mut all = self.pods.iter_mut();
+        let own = all.find(|own| own.uid == pod.uid).filter(|own| own.counts_as(pod))?;
+        Some(std::mem::replace(own, pod.clone()))
+    }
+
     /// A pod is here no more.
     pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let at = self.pods.iter().position(|pod| &*pod.uid == uid)?;
