@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::core::{Selector, SelectorExt};
 
+use super::selector::Selector;
 use crate::pod::PodInfo;
 
 /// All budgets, by namespace and name.
@@ -24,10 +24,10 @@ struct Budget {
 impl Budget {
     /// None: it selects nothing, as an empty selector does here.
     fn new(budget: &PodDisruptionBudget) -> Option<Self> {
-        let selector = budget.spec.as_ref()?.selector.clone()?;
-        let selector = Selector::try_from(selector)
-            .ok()
-            .filter(|selector| !selector.selects_all())?;
+        let selector = Selector::new(Some(budget.spec.as_ref()?.selector.as_ref()?));
+        if selector.is_empty() {
+            return None;
+        }
         let status = budget.status.as_ref();
         let disrupted = status.and_then(|status| status.disrupted_pods.as_ref());
         Some(Budget {
