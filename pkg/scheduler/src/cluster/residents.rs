@@ -1,5 +1,6 @@
 //! Which kins of pods are on which nodes, and how many of each.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use nohash_hasher::IntMap;
@@ -34,13 +35,15 @@ pub struct Resident {
 pub struct Residents {
     all: IntMap<KinId, Resident>,
     index: Index,
+    /// With the number of kins in each.
+    namespaces: HashMap<Arc<str>, usize>,
 }
 
 impl Residents {
     /// Nothing is left in it.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.index.is_empty()
+        self.all.is_empty() && self.index.is_empty() && self.namespaces.is_empty()
     }
 
     /// A pod is on a node. The kin if it is the first of it.
@@ -49,6 +52,7 @@ impl Residents {
         let resident = self.all.entry(kin.id).or_insert_with(|| {
             first = true;
             self.index.insert_kin(kin.id, kin);
+            *self.namespaces.entry(kin.namespace.clone()).or_default() += 1;
             Resident {
                 kin: kin.clone(),
                 on: IntMap::default(),
@@ -77,6 +81,12 @@ impl Residents {
             return resident.picks.clone();
         }
         self.index.remove_kin(kin.id, kin);
+        if let Some(kins) = self.namespaces.get_mut(&kin.namespace) {
+            *kins -= 1;
+            if *kins == 0 {
+                self.namespaces.remove(&kin.namespace);
+            }
+        }
         self.all.remove(&kin.id).map(|gone| gone.picks).unwrap_or_default()
     }
 
@@ -88,21 +98,75 @@ impl Residents {
         mut picked: impl FnMut(&mut Resident),
     ) {
         let Some(first) = pods.first() else { return };
-        let mut look = |all: &mut IntMap<KinId, Resident>, id: KinId| {
-            let Some(resident) = all.get_mut(&id) else { return };
+        for id in self.candidates(first, namespaces) {
+            let Some(resident) = self.all.get_mut(&id) else {
+                continue;
+            };
             if pods.iter().all(|pods| pods.picks(&resident.kin, namespaces)) {
                 picked(resident);
             }
-        };
-        if first.picks_everywhere() {
-            let all: Vec<KinId> = self.all.keys().copied().collect();
-            return all.into_iter().for_each(|id| look(&mut self.all, id));
         }
-        let named = first.namespaces.iter().map(|name| &**name);
-        let mut names: Vec<&str> = named.chain(namespaces.picked(&first.of_namespaces)).collect();
+    }
+
+    /// Kins of which it may pick some: those that its rarest equality leaves. Without any, all of its namespaces, so that a decision
+    /// looks at most once at each kin for each of its pod's terms (upstream: at each pod).
+    fn candidates(&self, pods: &PodSelector, namespaces: &Namespaces) -> Vec<KinId> {
+        let mut names: Vec<&str> = match pods.picks_everywhere() {
+            true => self.namespaces.keys().map(|name| &**name).collect(),
+            false => {
+                let named = pods.namespaces.iter().map(|name| &**name);
+                named.chain(namespaces.picked(&pods.of_namespaces)).collect()
+            }
+        };
         names.sort_unstable();
         names.dedup();
-        self.index
-            .kins(names.into_iter(), &first.labels, |id| look(&mut self.all, id));
+        let mut found = Vec::new();
+        self.index.kins(names.into_iter(), &pods.labels, |id| found.push(id));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::super::{Kins, Labels, Selector};
+    use super::*;
+
+    #[test]
+    fn kins_are_found_by_labels_in_all_namespaces_too() {
+        let (mut kins, mut residents) = (Kins::default(), Residents::default());
+        let all: Vec<Arc<Kin>> = (0..300)
+            .map(|n| {
+                let labels = Labels::from([("app".to_owned(), (n % 100).to_string())]);
+                kins.of(&format!("namespace-{}", n % 3), labels)
+            })
+            .collect();
+        for kin in &all {
+            residents.add(kin, 0, false);
+        }
+        let selector = |value: Value| Selector::new(serde_json::from_value::<Option<_>>(value).unwrap().as_ref());
+        for (names, of, labels, expected) in [
+            (&[][..], json!({}), json!({"matchLabels": {"app": "7"}}), 3),
+            (&[], json!({}), json!({}), 300),
+            (&["namespace-1"], Value::Null, json!({"matchLabels": {"app": "7"}}), 1),
+            (&["namespace-1", "namespace-9"], Value::Null, json!({}), 100),
+        ] {
+            let pods = PodSelector {
+                namespaces: names.iter().map(|name: &&str| (*name).into()).collect(),
+                of_namespaces: selector(of),
+                labels: selector(labels),
+            };
+            assert_eq!(
+                residents.candidates(&pods, &Namespaces::default()).len(),
+                expected,
+                "{pods:?}"
+            );
+        }
+        for kin in &all {
+            residents.remove(kin, 0, false);
+        }
+        assert!(residents.is_empty());
     }
 }
