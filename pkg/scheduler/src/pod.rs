@@ -1,6 +1,7 @@
 //! A pod with everything that decisions ask of it worked out beforehand. The pod itself is not kept: decoded it takes ten times as much,
 //! and a cluster's pods are all here.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodSpec, Toleration};
@@ -224,21 +225,28 @@ fn sorted_ports(spec: &PodSpec) -> Box<[HostPort]> {
     ports.into()
 }
 
+/// Who names a claim twice has it once. There may be many: the API server has no limit of them.
 fn claims(pod: &Pod, spec: &PodSpec) -> Box<[PodClaim]> {
     let status = pod.status.as_ref();
-    let made = status
-        .and_then(|status| status.resource_claim_statuses.as_deref())
-        .unwrap_or_default();
-    let named = spec.resource_claims.iter().flatten().map(|own| PodClaim {
+    let made = status.and_then(|status| status.resource_claim_statuses.as_ref());
+    let made: HashMap<&str, Option<&str>> = made
+        .into_iter()
+        .flatten()
+        .map(|made| (made.name.as_str(), made.resource_claim_name.as_deref()))
+        .collect();
+    let mut given = HashSet::new();
+    let all = spec.resource_claims.iter().flatten().filter(|own| {
+        let name = own.resource_claim_name.as_deref();
+        name.is_none_or(|name| given.insert(name))
+    });
+    let named = all.map(|own| PodClaim {
         name: own.name.as_str().into(),
         claim: match (&own.resource_claim_name, &own.resource_claim_template_name) {
             (Some(name), _) => ClaimName::Given(name.as_str().into()),
-            (None, Some(_)) => match made.iter().find(|made| made.name == own.name) {
+            (None, Some(_)) => match made.get(own.name.as_str()) {
                 None => ClaimName::NotMade,
-                Some(made) => match &made.resource_claim_name {
-                    Some(name) => ClaimName::Made(name.as_str().into()),
-                    None => ClaimName::NotNeeded,
-                },
+                Some(Some(name)) => ClaimName::Made((*name).into()),
+                Some(None) => ClaimName::NotNeeded,
             },
             (None, None) => ClaimName::Unknown,
         },

@@ -1,7 +1,7 @@
 //! What a pod's claims ask for, worked out once for all nodes: requests with the classes and expressions that they name.
 
 use k8s_openapi::api::resource::v1::{
-    DeviceClass, DeviceConstraint, DeviceRequest, DeviceSelector, DeviceSubRequest, DeviceToleration,
+    DeviceAttribute, DeviceClass, DeviceConstraint, DeviceRequest, DeviceSelector, DeviceSubRequest, DeviceToleration,
     ExactDeviceRequest, ResourceClaim,
 };
 
@@ -45,7 +45,7 @@ pub enum Amount {
 
 /// An attribute that has one value on all devices of some requests.
 pub struct Same<'a> {
-    pub attribute: &'a str,
+    attribute: &'a str,
     /// Of all, where it is empty.
     requests: &'a [String],
 }
@@ -237,5 +237,28 @@ impl<'a> Same<'a> {
     pub fn concerns(&self, request: &Request<'_>, choice: &Choice<'_>) -> bool {
         let named = |name: &str| self.requests.iter().any(|own| own == name);
         self.requests.is_empty() || named(request.name) || (request.listed && named(&request.name_of(choice)))
+    }
+
+    /// What a device has of the attribute. Those of the driver's domain may be written without.
+    pub fn value<'d>(&self, device: &Device<'d>) -> Option<&'d DeviceAttribute> {
+        let all = device.object.attributes.as_ref()?;
+        all.get(self.attribute).or_else(|| {
+            let (domain, name) = self.attribute.split_once('/')?;
+            let own = domain == device.slice.object.spec.driver;
+            all.get(name).filter(|_| own)
+        })
+    }
+}
+
+/// Whether two attributes have one value.
+pub fn equal(one: &DeviceAttribute, other: &DeviceAttribute) -> bool {
+    if one.string.is_some() {
+        one.string == other.string
+    } else if one.int.is_some() {
+        one.int == other.int
+    } else if one.bool.is_some() {
+        one.bool == other.bool
+    } else {
+        one.version.is_some() && one.version == other.version
     }
 }

@@ -82,6 +82,11 @@ pub fn has_choices(claim: &ResourceClaim) -> bool {
     requests(claim).any(|request| request.exactly.is_none())
 }
 
+/// Whether a claim has no requests.
+pub fn asks_nothing(claim: &ResourceClaim) -> bool {
+    requests(claim).next().is_none()
+}
+
 fn requests(claim: &ResourceClaim) -> impl Iterator<Item = &DeviceRequest> {
     let devices = claim.spec.devices.as_ref();
     devices

@@ -6,10 +6,12 @@
 
 mod ask;
 mod binding;
+mod candidates;
 mod claims;
 mod clock;
 mod result;
 mod search;
+mod supply;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,8 @@ use kube::Client;
 use mk8s_client::NodeTerms;
 
 use self::ask::{Ask, key};
-use self::claims::{Named, is_reserved_for, named};
+use self::claims::{Named, asks_nothing, is_reserved_for, named};
+use self::clock::Clock;
 use self::search::{Pick, Unfound, search};
 use crate::change::{Change, Kind};
 use crate::cluster::claims::{Reserved, Written, allocation};
@@ -36,7 +39,7 @@ const MOST_CHOICES: i64 = 8;
 
 /// Upstream's DynamicResources.
 pub struct DynamicResources {
-    /// The search for devices on a node takes so long at most. None: as long as it takes.
+    /// The search for devices takes so long at most, over all nodes of a decision. None: as long as it takes.
     pub filter_timeout: Option<Duration>,
 }
 
@@ -53,10 +56,10 @@ struct Wanted<'a> {
     claims: Named<'a>,
     /// Where each claim that has its devices can be used: by its place among the claims.
     available: Vec<(usize, NodeTerms)>,
-    /// Of those that have none yet. An error is one of the claim, which only shows where a node is looked at.
+    /// Of those that have none yet and ask for some. An error is one of the claim, which only shows where a node is looked at.
     asks: Result<Vec<Ask<'a>>, String>,
     cluster: &'a Claims,
-    timeout: Option<Duration>,
+    clock: Clock,
 }
 
 impl DynamicResources {
@@ -77,13 +80,15 @@ impl DynamicResources {
             let selector = allocation(claim)?.node_selector.as_ref()?;
             Some((at, NodeTerms::of_selector(Some(selector))))
         });
-        let unallocated = claims.iter().filter(|claim| allocation(claim).is_none());
+        let asking = claims
+            .iter()
+            .filter(|claim| allocation(claim).is_none() && !asks_nothing(claim));
         Ok(Some(Wanted {
             available: places.collect(),
-            asks: unallocated.map(|claim| Ask::new(claim, all)).collect(),
+            asks: asking.map(|claim| Ask::new(claim, all)).collect(),
             claims,
             cluster: all,
-            timeout: self.filter_timeout,
+            clock: Clock::new(self.filter_timeout),
         }))
     }
 
@@ -98,23 +103,29 @@ impl DynamicResources {
         let all = wanted.claims.iter().map(|claim| {
             let allocation = match allocation(claim) {
                 Some(_) => None,
-                None => allocations.next().map(Arc::new),
+                None if asks_nothing(claim) => Some(nothing(claim, &cluster.claims)?),
+                None => allocations.next(),
             };
-            Reserved {
+            Ok(Reserved {
                 claim: (*claim).clone(),
-                allocation,
+                allocation: allocation.map(Arc::new),
                 written: Written::default(),
-            }
+            })
         });
-        Ok(all.collect())
+        all.collect()
     }
+}
+
+/// What a claim has that asks for no devices: its configuration alone.
+fn nothing(claim: &ResourceClaim, claims: &Claims) -> Result<AllocationResult, String> {
+    result::result(&Ask::new(claim, claims)?, &[])
 }
 
 impl<'a> Wanted<'a> {
     /// The devices of the claims that have none yet.
     fn search(&self, node: &NodeInfo) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
         let asks = self.asks.as_ref().map_err(|error| Unfound::Failed(error.clone()))?;
-        search(asks, self.cluster, node, self.timeout)
+        search(asks, self.cluster, node, &self.clock)
     }
 
     fn allocations(&self, node: &NodeInfo) -> Result<Vec<AllocationResult>, String> {

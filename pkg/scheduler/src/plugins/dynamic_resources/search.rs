@@ -2,14 +2,12 @@
 //! next. The first whole solution is taken, as upstream takes it.
 //!
 //! The devices of one request are looked for in order, so that no set of them is tried twice; constraints do not depend on the
-//! order.
+//! order. Where the search came from is kept on a stack of its own: a pod may have more claims than a thread's has room for.
 
-use std::time::Duration;
-
-use k8s_openapi::api::resource::v1::DeviceAttribute;
-
-use super::ask::{Amount, Ask, Choice, Request, key};
-use super::clock::Clock;
+use super::ask::{self, Amount, Ask, Choice, Request, key};
+use super::candidates::{Candidate, Cursor, next};
+use super::clock::{Clock, Look, Steps};
+use super::supply;
 use crate::cluster::claims::{Device, NodePool, State};
 use crate::cluster::{Claims, NodeInfo};
 
@@ -38,12 +36,38 @@ pub struct Pick<'a> {
     pub device: Device<'a>,
 }
 
-/// Why a branch of the search ends.
+/// What ends the whole search.
 enum Stop {
+    TimedOut,
+    /// There are too few devices, whoever gets which.
+    TooFew,
+    Failed(String),
+}
+
+/// Why a branch of the search ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dead {
+    None,
     /// A claim would get more than it can have: only a smaller choice helps.
     TooMany,
-    TimedOut,
-    Failed(String),
+}
+
+/// What is to be done next.
+enum Step {
+    Request { claim: usize, request: usize },
+    Device(At),
+    Back(Dead),
+    Found,
+}
+
+/// What was begun, and is gone on with where what follows from it leads nowhere.
+enum Frame {
+    /// All of the claim's requests have their devices.
+    Claim,
+    /// A choice of a request is tried; `too_many`: those before asked for more than the claim can have.
+    Choice { at: At, too_many: bool },
+    /// A device was picked.
+    Pick(At),
 }
 
 /// Where the search is.
@@ -61,13 +85,6 @@ struct At {
 /// A choice by the places of its claim, its request and itself.
 type Place = (usize, usize, usize);
 
-#[derive(Clone, Copy, Default)]
-struct Cursor {
-    pool: usize,
-    slice: usize,
-    device: usize,
-}
-
 struct Search<'s, 'a> {
     claims: &'a Claims,
     asks: &'s [Ask<'a>],
@@ -75,14 +92,10 @@ struct Search<'s, 'a> {
     /// What "all" is for each choice of each request that asks for it.
     every: Vec<(Place, Vec<Candidate<'a>>)>,
     picks: Vec<Vec<Pick<'a>>>,
-    clock: Clock,
-}
-
-#[derive(Clone, Copy)]
-struct Candidate<'a> {
-    driver: &'a str,
-    pool: &'a str,
-    device: Device<'a>,
+    stack: Vec<Frame>,
+    clock: Steps<'s>,
+    /// It is known that there are enough devices.
+    counted: bool,
 }
 
 /// The devices of each claim on a node.
@@ -93,7 +106,7 @@ pub fn search<'a>(
     asks: &[Ask<'a>],
     claims: &'a Claims,
     node: &NodeInfo,
-    timeout: Option<Duration>,
+    clock: &Clock,
 ) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
     let pools = claims.pools_of(node);
     let mut search = Search {
@@ -102,19 +115,21 @@ pub fn search<'a>(
         pools: &pools,
         every: Vec::new(),
         picks: asks.iter().map(|_| Vec::new()).collect(),
-        clock: Clock::new(timeout),
+        stack: Vec::new(),
+        clock: clock.steps(),
+        counted: false,
     };
     for claim in 0..asks.len() {
         search.check_size(claim).map_err(Unfound::Failed)?;
     }
-    match search.request(0, 0) {
+    match search.run() {
         Ok(true) => Ok(search.picks),
         Err(Stop::TimedOut) => Err(Unfound::TimedOut),
         Err(Stop::Failed(why)) => Err(Unfound::Failed(why)),
-        Ok(false) | Err(Stop::TooMany) if pools.iter().any(|pool| pool.state == State::Invalid) => {
+        Ok(false) | Err(Stop::TooFew) if pools.iter().any(|pool| pool.state == State::Invalid) => {
             Err(Unfound::InvalidPools)
         }
-        Ok(false) | Err(Stop::TooMany) => Err(Unfound::None),
+        Ok(false) | Err(Stop::TooFew) => Err(Unfound::None),
     }
 }
 
@@ -182,109 +197,151 @@ impl<'a> Search<'_, 'a> {
         Ok(every)
     }
 
-    fn request(&mut self, claim: usize, request: usize) -> Result<bool, Stop> {
-        let asks = self.asks;
-        let Some(ask) = asks.get(claim) else { return Ok(true) };
-        let Some(own) = ask.requests.get(request) else {
-            return match self.request(claim + 1, 0) {
-                // Another device for what came before may leave more room for the next claim.
-                Err(Stop::TooMany) => Ok(false),
-                found => found,
-            };
-        };
-        let mut too_many = true;
-        for choice in 0..own.choices.len() {
-            let at = At {
-                claim,
-                request,
-                choice,
-                device: 0,
-                from: Cursor::default(),
-            };
-            match self.device(at) {
-                Err(Stop::TooMany) if own.listed => {}
-                Ok(false) => too_many = false,
-                found => return found,
+    /// Whether there is a solution: then it is in the picks.
+    fn run(&mut self) -> Result<bool, Stop> {
+        let mut step = Step::Request { claim: 0, request: 0 };
+        loop {
+            step = match step {
+                Step::Found => return Ok(true),
+                Step::Request { claim, request } => self.request(claim, request),
+                Step::Device(at) => self.device(at)?,
+                Step::Back(dead) => match self.stack.pop() {
+                    None => return Ok(false),
+                    // Another device for what came before may leave more room for the next claim.
+                    Some(Frame::Claim) => Step::Back(Dead::None),
+                    Some(Frame::Choice { at, too_many }) => self.next_choice(at, too_many, dead),
+                    Some(Frame::Pick(at)) => self.next_pick(at, dead)?,
+                },
             }
-        }
-        match own.listed && too_many {
-            true => Err(Stop::TooMany),
-            false => Ok(false),
         }
     }
 
-    fn device(&mut self, at: At) -> Result<bool, Stop> {
-        if self.clock.is_over() {
-            return Err(Stop::TimedOut);
+    fn request(&mut self, claim: usize, request: usize) -> Step {
+        let Some(ask) = self.asks.get(claim) else {
+            return Step::Found;
+        };
+        if request >= ask.requests.len() {
+            self.stack.push(Frame::Claim);
+            return Step::Request {
+                claim: claim + 1,
+                request: 0,
+            };
         }
-        let asks = self.asks;
-        let request = &asks[at.claim].requests[at.request];
-        let choice = &request.choices[at.choice];
+        let at = At {
+            claim,
+            request,
+            choice: 0,
+            device: 0,
+            from: Cursor::default(),
+        };
+        self.choice(at, true)
+    }
+
+    fn choice(&mut self, at: At, too_many: bool) -> Step {
+        let request = &self.asks[at.claim].requests[at.request];
+        if at.choice >= request.choices.len() {
+            return Step::Back(match request.listed && too_many {
+                true => Dead::TooMany,
+                false => Dead::None,
+            });
+        }
+        self.stack.push(Frame::Choice { at, too_many });
+        Step::Device(at)
+    }
+
+    fn next_choice(&mut self, at: At, too_many: bool, dead: Dead) -> Step {
+        let listed = self.asks[at.claim].requests[at.request].listed;
+        let next = At {
+            choice: at.choice + 1,
+            ..at
+        };
+        match dead {
+            Dead::TooMany if !listed => Step::Back(dead),
+            Dead::TooMany => self.choice(next, too_many),
+            Dead::None => self.choice(next, false),
+        }
+    }
+
+    fn device(&mut self, at: At) -> Result<Step, Stop> {
+        let choice = &self.asks[at.claim].requests[at.request].choices[at.choice];
         let wanted = match choice.amount {
             Amount::Exactly(count) => count,
             Amount::All => match self.all_of(at).len() {
-                0 => return Ok(false),
+                0 => return Ok(Step::Back(Dead::None)),
                 all => all,
             },
         };
         if at.device >= wanted {
-            return self.request(at.claim, at.request + 1);
+            return Ok(Step::Request {
+                claim: at.claim,
+                request: at.request + 1,
+            });
         }
         if self.picks[at.claim].len() + wanted - at.device > MOST_DEVICES {
-            return Err(Stop::TooMany);
+            return Ok(Step::Back(Dead::TooMany));
         }
         match choice.amount {
-            Amount::All => self.the_next(at, request, choice),
-            Amount::Exactly(_) => self.any(at, request, choice),
+            Amount::All => self.the_next(at),
+            Amount::Exactly(_) => self.any(at),
         }
     }
 
     /// Of all devices the one whose turn it is: there is no other.
-    fn the_next(&mut self, at: At, request: &Request<'a>, choice: &Choice<'a>) -> Result<bool, Stop> {
-        let Some(candidate) = self.all_of(at).get(at.device).copied() else {
-            return Ok(false);
+    fn the_next(&mut self, at: At) -> Result<Step, Stop> {
+        let ask = &self.asks[at.claim];
+        let request = &ask.requests[at.request];
+        let choice = &request.choices[at.choice];
+        let candidate = self.all_of(at).get(at.device).copied();
+        let Some(candidate) = candidate.filter(|own| self.allows(at, choice, &own.device)) else {
+            return Ok(Step::Back(Dead::None));
         };
         let device = &candidate.device;
-        if !self.allows(at, choice, device) {
-            return Ok(false);
-        }
         if !self.matches(at, request, choice, device) {
-            let (key, name) = (key(self.asks[at.claim].claim), choice.name);
+            let (key, name) = (key(ask.claim), choice.name);
             let Candidate { driver, pool, .. } = candidate;
             let device = &device.object.name;
             return Err(Stop::Failed(format!(
                 "claim {key}, request {name}: cannot add device {driver}/{pool}/{device} because a claim constraint would not be satisfied"
             )));
         }
-        self.with(at, candidate)
+        Ok(self.pick(at, candidate))
     }
 
-    /// One device after the other, until one leads to a solution.
-    fn any(&mut self, at: At, request: &Request<'a>, choice: &Choice<'a>) -> Result<bool, Stop> {
-        let pools = self.pools;
+    /// The first device from where it is that may do; it is gone on after it where it does not.
+    fn any(&mut self, at: At) -> Result<Step, Stop> {
+        let ask = &self.asks[at.claim];
+        let request = &ask.requests[at.request];
+        let choice = &request.choices[at.choice];
         let mut from = at.from;
-        while let Some((here, candidate)) = next(pools, from) {
-            from = Cursor {
-                device: here.device + 1,
-                ..here
-            };
+        while let Some((here, candidate)) = next(self.pools, from) {
+            self.look_at_clock()?;
+            from = here.after();
             let device = &candidate.device;
             if self.allows(at, choice, device)
-                && choice
-                    .selects(self.asks[at.claim].claim, device)
-                    .map_err(Stop::Failed)?
+                && choice.selects(ask.claim, device).map_err(Stop::Failed)?
                 && self.matches(at, request, choice, device)
-                && self.with(At { from, ..at }, candidate)?
             {
-                return Ok(true);
+                return Ok(self.pick(At { from, ..at }, candidate));
             }
         }
-        Ok(false)
+        Ok(Step::Back(Dead::None))
     }
 
-    /// Goes on with the device, and takes it back where that leads nowhere.
-    fn with(&mut self, at: At, candidate: Candidate<'a>) -> Result<bool, Stop> {
-        let had = self.picks[at.claim].len();
+    /// A search that takes long is worth the question whether it is one for what is not there.
+    fn look_at_clock(&mut self) -> Result<(), Stop> {
+        match self.clock.step() {
+            Look::Over => Err(Stop::TimedOut),
+            Look::InTime if !std::mem::replace(&mut self.counted, true) => {
+                match supply::suffices(self.asks, self.pools, self.claims) {
+                    true => Ok(()),
+                    false => Err(Stop::TooFew),
+                }
+            }
+            Look::InTime | Look::No => Ok(()),
+        }
+    }
+
+    fn pick(&mut self, at: At, candidate: Candidate<'a>) -> Step {
         self.picks[at.claim].push(Pick {
             request: at.request,
             choice: at.choice,
@@ -292,14 +349,21 @@ impl<'a> Search<'_, 'a> {
             pool: candidate.pool,
             device: candidate.device,
         });
-        let found = self.device(At {
+        self.stack.push(Frame::Pick(at));
+        Step::Device(At {
             device: at.device + 1,
             ..at
-        });
-        if !matches!(found, Ok(true)) {
-            self.picks[at.claim].truncate(had);
+        })
+    }
+
+    /// The device led nowhere: it is taken back, and another tried if there may be one.
+    fn next_pick(&mut self, at: At, dead: Dead) -> Result<Step, Stop> {
+        self.picks[at.claim].pop();
+        let choice = &self.asks[at.claim].requests[at.request].choices[at.choice];
+        match (dead, choice.amount) {
+            (Dead::None, Amount::Exactly(_)) => self.any(at),
+            _ => Ok(Step::Back(dead)),
         }
-        found
     }
 
     /// Whether nobody has it who stands in the way. An administrator only gets a device once for one claim.
@@ -317,65 +381,15 @@ impl<'a> Search<'_, 'a> {
         let ask = &self.asks[at.claim];
         let mut constraints = ask.constraints.iter().filter(|own| own.concerns(request, choice));
         constraints.all(|same| {
-            let Some(value) = attribute(device, same.attribute) else {
+            let Some(value) = same.value(device) else {
                 return false;
             };
             let mut picks = self.picks[at.claim].iter().filter(|pick| {
                 let request = &ask.requests[pick.request];
                 same.concerns(request, &request.choices[pick.choice])
             });
-            let other = picks.next().map(|pick| attribute(&pick.device, same.attribute));
-            other.is_none_or(|other| other.is_some_and(|other| equal(value, other)))
+            let other = picks.next().map(|pick| same.value(&pick.device));
+            other.is_none_or(|other| other.is_some_and(|other| ask::equal(value, other)))
         })
-    }
-}
-
-/// The first device from here on, and where it is.
-fn next<'a>(pools: &[NodePool<'a>], mut from: Cursor) -> Option<(Cursor, Candidate<'a>)> {
-    loop {
-        let pool = pools.get(from.pool)?;
-        let slice = pool.slices.get(from.slice).filter(|_| pool.state == State::Whole);
-        let Some(slice) = slice else {
-            from = Cursor {
-                pool: from.pool + 1,
-                ..Cursor::default()
-            };
-            continue;
-        };
-        if let Some(device) = slice.device(from.device) {
-            let candidate = Candidate {
-                driver: pool.driver,
-                pool: pool.name,
-                device,
-            };
-            return Some((from, candidate));
-        }
-        from = Cursor {
-            slice: from.slice + 1,
-            device: 0,
-            ..from
-        };
-    }
-}
-
-/// A device's attribute by its name with domain. Those of the driver's domain may be written without.
-fn attribute<'a>(device: &Device<'a>, name: &str) -> Option<&'a DeviceAttribute> {
-    let all = device.object.attributes.as_ref()?;
-    all.get(name).or_else(|| {
-        let (domain, name) = name.split_once('/')?;
-        let own = domain == device.slice.object.spec.driver;
-        all.get(name).filter(|_| own)
-    })
-}
-
-fn equal(one: &DeviceAttribute, other: &DeviceAttribute) -> bool {
-    if one.string.is_some() {
-        one.string == other.string
-    } else if one.int.is_some() {
-        one.int == other.int
-    } else if one.bool.is_some() {
-        one.bool == other.bool
-    } else {
-        one.version.is_some() && one.version == other.version
     }
 }

@@ -211,27 +211,6 @@ fn a_pool_that_is_not_as_it_should_be_is_left_alone() {
 }
 
 #[test]
-fn a_search_ends_in_time() {
-    let mut cluster = machines();
-    let devices: Vec<_> = (0..100).map(|at| device(&format!("a{at}"), "m", at)).collect();
-    slice(&mut cluster, "a", 1, &devices);
-    let constraints = json!([{"matchAttribute": format!("{DRIVER}/model")}]);
-    let never = with(exactly("s", 1), "selectors", selecting("false"));
-    let devices = json!({"requests": [exactly("r", 20), never], "constraints": constraints});
-    cluster.claims.set(claim("c", &devices, &json!({})));
-    let asks = pod(&mut cluster, &["c"]);
-    let plugin = DynamicResources {
-        filter_timeout: Some(Duration::from_millis(20)),
-    };
-    plugin.prepare(&asks, &mut cluster);
-    let PreFilter::Check(filter) = plugin.pre_filter(&asks, &cluster) else {
-        panic!("it is checked node by node")
-    };
-    let said = filter.check(cluster.find("a").unwrap()).unwrap();
-    assert_eq!(said.reasons[0], "timed out trying to allocate devices");
-}
-
-#[test]
 fn an_allocation_says_how_and_where_its_devices_are_used() {
     let mut cluster = machines();
     let config = json!([{"requests": ["s"], "opaque": {"driver": DRIVER, "parameters": {"of": "claim"}}},

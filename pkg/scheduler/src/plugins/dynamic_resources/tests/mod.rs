@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 mod binding;
 mod devices;
+mod long;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
