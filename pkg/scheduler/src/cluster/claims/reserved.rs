@@ -1,6 +1,6 @@
 //! What decisions gave away that the API server may not know of yet: until it does, nobody else may count on it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
@@ -21,41 +21,77 @@ pub struct Reserved {
     pub written: Written,
 }
 
-/// All of them, by the pod's uid.
-pub(super) type Reservations = HashMap<Arc<str>, Vec<Reserved>>;
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Reservations {
+    /// By the pod's uid.
+    of_pods: HashMap<Arc<str>, Vec<Reserved>>,
+    /// The uids of the claims that are about to get something: of each one pod alone decides.
+    pending: HashSet<Box<str>>,
+}
+
+impl Reserved {
+    /// A claim that a decision gives to a pod; `holds`: the pod has it already, as the API server knows.
+    pub fn new(claim: Arc<ResourceClaim>, allocation: Option<AllocationResult>, holds: bool) -> Self {
+        let written = Written::default();
+        if holds && allocation.is_none() {
+            // Only this writes it.
+            let _ = written.set(claim.clone());
+        }
+        Reserved {
+            claim,
+            allocation: allocation.map(Arc::new),
+            written,
+        }
+    }
+
+    fn pending(&self) -> Option<&str> {
+        self.allocation.as_ref()?;
+        Some(self.claim.metadata.uid.as_deref().unwrap_or_default())
+    }
+}
 
 impl Claims {
     /// A pod is to have these claims.
     pub fn reserve(&mut self, pod: &PodInfo, claims: Vec<Reserved>) {
         for reserved in &claims {
             self.take(reserved.allocation.as_deref());
+            let pending = reserved.pending().map(Box::from);
+            self.reserved.pending.extend(pending);
         }
-        self.reserved.insert(pod.uid.clone(), claims);
+        self.reserved.of_pods.insert(pod.uid.clone(), claims);
     }
 
     /// The claims that are reserved for a pod, in the order in which it names them.
     pub fn reserved(&self, pod: &PodInfo) -> &[Reserved] {
-        self.reserved.get(&pod.uid).map_or(&[], Vec::as_slice)
+        self.reserved.of_pods.get(&pod.uid).map_or(&[], Vec::as_slice)
     }
 
     /// The pod is not to have them after all. What has been written of them stands.
     pub fn unreserve(&mut self, pod: &PodInfo) -> Vec<Reserved> {
-        let all = self.reserved.remove(&pod.uid).unwrap_or_default();
+        let all = self.reserved.of_pods.remove(&pod.uid).unwrap_or_default();
         for reserved in &all {
             if let Some(written) = reserved.written.get()
                 && self.is_known(written)
             {
                 self.set(written.clone());
             }
-            self.give_back(reserved.allocation.as_deref());
+            self.drop_reserved(reserved);
         }
         all
     }
 
     /// Whether a claim is about to get what it asks for.
     pub fn is_pending(&self, claim: &ResourceClaim) -> bool {
-        let mut reserved = self.reserved.values().flatten();
-        reserved.any(|own| own.allocation.is_some() && own.claim.metadata.uid == claim.metadata.uid)
+        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        self.reserved.pending.contains(uid)
+    }
+
+    fn drop_reserved(&mut self, reserved: &Reserved) {
+        if let Some(uid) = reserved.pending() {
+            self.reserved.pending.remove(uid);
+        }
+        self.give_back(reserved.allocation.as_deref());
     }
 
     /// Forgets what events have told of since.
@@ -72,13 +108,14 @@ impl Claims {
         };
         let settled: Vec<Arc<str>> = self
             .reserved
+            .of_pods
             .iter()
             .filter(|(_, claims)| claims.iter().all(told))
             .map(|(pod, _)| pod.clone())
             .collect();
         for pod in settled {
-            for reserved in self.reserved.remove(&pod).unwrap_or_default() {
-                self.give_back(reserved.allocation.as_deref());
+            for reserved in self.reserved.of_pods.remove(&pod).unwrap_or_default() {
+                self.drop_reserved(&reserved);
             }
         }
     }

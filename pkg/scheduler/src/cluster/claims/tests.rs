@@ -179,13 +179,11 @@ fn what_is_reserved_is_taken_until_events_tell_of_it() {
         let pod = PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins);
         let (claims, before) = (&mut cluster.claims, claim(1, &[]));
         claims.set(before.clone());
-        let reserved = Reserved {
-            claim: before.clone(),
-            allocation: allocation(&claim(2, &["x"])).cloned().map(Arc::new),
-            written: Written::default(),
-        };
+        let given = allocation(&claim(2, &["x"])).cloned();
+        let reserved = Reserved::new(before.clone(), given, false);
         let device = claims.names.hold(&names::name("d", "p", "x"));
-        claims.reserve(&pod, vec![reserved.clone()]);
+        let held = Reserved::new(claim(1, &["held"]), None, true);
+        claims.reserve(&pod, vec![held, reserved.clone()]);
         assert!(claims.is_pending(&before) && claims.is_taken(device), "{what}");
         if let Some(revision) = written {
             reserved.written.set(claim(revision, &["x"])).unwrap();

@@ -9,7 +9,7 @@ use super::ask::key;
 use crate::cluster::Claims;
 use crate::cluster::claims::allocation;
 use crate::framework::Objection;
-use crate::pod::{ClaimName, PodInfo};
+use crate::pod::{ClaimName, PodClaim, PodInfo};
 
 /// A pod's claims, in the order in which it names them.
 pub type Named<'a> = SmallVec<[&'a Arc<ResourceClaim>; 2]>;
@@ -19,37 +19,48 @@ pub type Named<'a> = SmallVec<[&'a Arc<ResourceClaim>; 2]>;
 /// # Errors
 /// One of them is missing, is going, or is not the pod's: in upstream's words.
 pub fn named<'a>(pod: &PodInfo, claims: &'a Claims) -> Result<Named<'a>, String> {
-    let mut found = Named::new();
-    for own in &pod.wishes().claims {
-        let (name, made) = match &own.claim {
-            ClaimName::Given(name) => (name, false),
-            ClaimName::Made(name) => (name, true),
-            ClaimName::NotNeeded => continue,
-            ClaimName::NotMade => {
-                return Err(format!("pod \"{}\": ResourceClaim not created yet", pod.key()));
-            }
-            ClaimName::Unknown => {
-                let (pod, name) = (pod.key(), &own.name);
-                return Err(format!(
-                    "pod \"{pod}\", spec.resourceClaim \"{name}\": none of the supported fields are set"
-                ));
-            }
-        };
-        let claim = claims
-            .get(pod.namespace(), name)
-            .ok_or_else(|| format!("could not find ResourceClaim \"{}/{name}\"", pod.namespace()))?;
-        if claim.metadata.deletion_timestamp.is_some() {
-            return Err(format!("resourceclaim \"{name}\" is being deleted"));
+    let all = pod.wishes().claims.iter();
+    all.filter_map(|own| one(pod, own, claims).transpose()).collect()
+}
+
+/// Those of a pod's claims that are there, whatever is wrong with the others.
+pub fn those_there<'a>(pod: &PodInfo, claims: &'a Claims) -> impl Iterator<Item = &'a Arc<ResourceClaim>> {
+    let all = pod.wishes().claims.iter();
+    all.filter_map(|own| match &own.claim {
+        ClaimName::Given(name) | ClaimName::Made(name) => claims.get(pod.namespace(), name),
+        ClaimName::NotNeeded | ClaimName::NotMade | ClaimName::Unknown => None,
+    })
+}
+
+/// None: it needs none.
+fn one<'a>(pod: &PodInfo, own: &PodClaim, claims: &'a Claims) -> Result<Option<&'a Arc<ResourceClaim>>, String> {
+    let (name, made) = match &own.claim {
+        ClaimName::Given(name) => (name, false),
+        ClaimName::Made(name) => (name, true),
+        ClaimName::NotNeeded => return Ok(None),
+        ClaimName::NotMade => {
+            return Err(format!("pod \"{}\": ResourceClaim not created yet", pod.key()));
         }
-        if made && owner(claim) != Some(&pod.uid) {
-            let (claim, pod) = (key(claim), pod.key());
+        ClaimName::Unknown => {
+            let (pod, name) = (pod.key(), &own.name);
             return Err(format!(
-                "ResourceClaim {claim} was not created for pod {pod} (pod is not owner)"
+                "pod \"{pod}\", spec.resourceClaim \"{name}\": none of the supported fields are set"
             ));
         }
-        found.push(claim);
+    };
+    let claim = claims
+        .get(pod.namespace(), name)
+        .ok_or_else(|| format!("could not find ResourceClaim \"{}/{name}\"", pod.namespace()))?;
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(format!("resourceclaim \"{name}\" is being deleted"));
     }
-    Ok(found)
+    if made && owner(claim) != Some(&pod.uid) {
+        let (claim, pod) = (key(claim), pod.key());
+        return Err(format!(
+            "ResourceClaim {claim} was not created for pod {pod} (pod is not owner)"
+        ));
+    }
+    Ok(Some(claim))
 }
 
 /// The uid of what a claim was made for.

@@ -27,7 +27,7 @@ use self::claims::{Named, asks_nothing, is_reserved_for, named};
 use self::clock::Clock;
 use self::search::{Pick, Unfound, search};
 use crate::change::{Change, Kind};
-use crate::cluster::claims::{Reserved, Written, allocation};
+use crate::cluster::claims::{Reserved, allocation};
 use crate::cluster::{Claims, Cluster, NodeId, NodeInfo};
 use crate::framework::{Filter, Objection, Plugin, PostFilter, PreBind, PreFilter, Score, StepError, Write, scale};
 use crate::pod::PodInfo;
@@ -106,11 +106,8 @@ impl DynamicResources {
                 None if asks_nothing(claim) => Some(nothing(claim, &cluster.claims)?),
                 None => allocations.next(),
             };
-            Ok(Reserved {
-                claim: (*claim).clone(),
-                allocation: allocation.map(Arc::new),
-                written: Written::default(),
-            })
+            let holds = is_reserved_for(claim, pod);
+            Ok(Reserved::new((*claim).clone(), allocation, holds))
         });
         all.collect()
     }
@@ -276,19 +273,15 @@ impl Plugin for DynamicResources {
             return None;
         }
         cluster.claims.unreserve(pod);
-        let claims = named(pod, &cluster.claims).ok()?;
-        let had = claims
-            .into_iter()
+        // That one of them is gone by now keeps the others from nobody.
+        let had = claims::those_there(pod, &cluster.claims)
             .filter(|claim| allocation(claim).is_some() && is_reserved_for(claim, pod));
         binding::release(pod, &had.collect::<Vec<_>>())
     }
 
     fn pre_bind(&self, pod: &PodInfo, _: NodeId, cluster: &Cluster, client: &Client) -> Option<PreBind> {
         let claims = cluster.claims.reserved(pod).iter();
-        let missing: Vec<_> = claims
-            .filter(|own| !is_reserved_for(&own.claim, pod))
-            .cloned()
-            .collect();
+        let missing: Vec<_> = claims.filter(|own| own.written.get().is_none()).cloned().collect();
         (!missing.is_empty()).then(|| binding::bind(client, pod, missing))
     }
 

@@ -185,3 +185,45 @@ async fn a_pod_that_is_not_bound_gives_its_claim_back_and_the_claim_keeps_its_de
     let other = super::pod(&mut cluster, &["e"]);
     assert!(judge(&mut cluster, &other).starts_with("a: cannot allocate all claims; b: r=b0"));
 }
+
+#[tokio::test]
+async fn what_a_pod_holds_is_given_back_whatever_became_of_its_other_claims() {
+    let held = claim("c", &json!({}), &given("a", "a0", &["p"]));
+    let server = server(&held, 0);
+    let mut cluster = machines();
+    cluster.claims.set(held.clone());
+    let asks = pod(&mut cluster, &["gone", "c"]);
+    let write = DynamicResources::default().unreserve(&asks, &mut cluster).unwrap();
+    write.run(client(&server)).await.unwrap();
+    let without = json!({"reservedFor": [{"$patch": "delete", "uid": "p"}]});
+    assert_eq!(server.lock().asked, ["PATCH status".to_owned(), without.to_string()]);
+}
+
+#[tokio::test]
+async fn devices_are_free_again_when_a_claim_went_of_a_pod_that_held_another() {
+    let wanted = claim("c", &json!({"requests": [exactly("r", 2)]}), &json!({}));
+    let held = claim("held", &json!({}), &given("a", "other", &["p"]));
+    let server = server(&wanted, 0);
+    let mut cluster = machines();
+    cluster.claims.set(wanted.clone());
+    cluster.claims.set(held);
+    let asks = pod(&mut cluster, &["c", "held"]);
+    let (plugin, node) = (DynamicResources::default(), cluster.find("a").unwrap().id);
+    plugin.prepare(&asks, &mut cluster);
+    plugin.reserve(&asks, node, &mut cluster).unwrap();
+    let written = plugin.pre_bind(&asks, node, &cluster, &client(&server)).unwrap();
+    written.await.unwrap();
+    assert_eq!(
+        server.lock().asked,
+        ["PUT claim", "PUT status"],
+        "what it holds is not written"
+    );
+    let told: ResourceClaim = serde_json::from_value(server.lock().claim.clone()).unwrap();
+    cluster.claims.set(Arc::new(told.clone()));
+    cluster.claims.remove(&told);
+    cluster
+        .claims
+        .set(claim("e", &json!({"requests": [exactly("r", 2)]}), &json!({})));
+    let other = pod(&mut cluster, &["e"]);
+    assert!(judge(&mut cluster, &other).starts_with("a: r=a0 r=a1"));
+}
