@@ -107,7 +107,7 @@ impl Claims {
         self.names.is_taken(device)
     }
 
-    /// Before a decision: compiles what selects devices for these claims.
+    /// Before a decision: has at hand what selects devices for these claims.
     pub fn prepare(&mut self, claims: &[Arc<ResourceClaim>]) {
         self.settle();
         let classes = &self.classes;

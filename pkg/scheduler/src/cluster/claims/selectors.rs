@@ -1,7 +1,8 @@
-//! Expressions that select devices, compiled once, and what each said of each device: devices do not change under a pod's eyes, and
+//! Expressions that select devices, compiled when they are first asked, and what each said of each device: devices do not change under a pod's eyes, and
 //! the pods of one set all ask the same.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute, ResourceSlice};
@@ -47,11 +48,26 @@ pub enum SelectorError {
 /// An expression.
 #[derive(Debug)]
 pub struct Selector {
+    expression: Box<str>,
+    /// Empty: it has not been asked yet. A pod may name thousands, of which the first settles all.
+    used: OnceLock<Used>,
+    /// How many places for devices there are.
+    slots: usize,
+    /// The last decision that asked for it.
+    asked: u64,
+}
+
+#[derive(Debug)]
+struct Used {
     program: Result<Program, SelectorError>,
     /// By slot.
     said: Vec<AtomicU8>,
-    /// The last decision that asked for it.
-    asked: u64,
+}
+
+impl Used {
+    fn grow(&mut self, slots: usize) {
+        self.said.resize_with(slots, || AtomicU8::new(UNKNOWN));
+    }
 }
 
 impl Selectors {
@@ -60,16 +76,17 @@ impl Selectors {
         self.now += 1;
         for expression in expressions {
             if !self.known.contains_key(expression) {
-                self.make_room();
                 self.known.insert(expression.into(), Selector::new(expression));
             }
             if let Some(selector) = self.known.get_mut(expression) {
                 selector.asked = self.now;
-                selector
-                    .said
-                    .resize_with(self.slots.all as usize, || AtomicU8::new(UNKNOWN));
+                selector.slots = self.slots.all as usize;
+                if let Some(used) = selector.used.get_mut() {
+                    used.grow(selector.slots);
+                }
             }
         }
+        self.make_room();
     }
 
     /// One of those that were prepared.
@@ -77,15 +94,21 @@ impl Selectors {
         self.known.get(expression)
     }
 
+    /// Lets the oldest go that nobody asks for now.
     fn make_room(&mut self) {
-        if self.known.len() < MOST {
+        let surplus = self.known.len().saturating_sub(MOST);
+        if surplus == 0 {
             return;
         }
-        let oldest = self.known.iter().min_by_key(|(_, selector)| selector.asked);
-        let oldest = oldest.filter(|(_, selector)| selector.asked != self.now);
-        if let Some(oldest) = oldest.map(|(expression, _)| expression.clone()) {
-            self.known.remove(&oldest);
+        let others = self.known.iter().filter(|(_, selector)| selector.asked != self.now);
+        let mut others: Vec<_> = others
+            .map(|(expression, selector)| (selector.asked, expression.clone()))
+            .collect();
+        others.sort_unstable();
+        for (_, expression) in others.iter().take(surplus) {
+            self.known.remove(expression);
         }
+        self.known.shrink_to(2 * MOST);
     }
 
     /// A place for a device.
@@ -99,7 +122,8 @@ impl Selectors {
     /// The device is gone, or is another one by now.
     pub fn forget(&mut self, slot: Slot) {
         for selector in self.known.values() {
-            if let Some(said) = selector.said.get(slot as usize) {
+            let said = selector.used.get().and_then(|used| used.said.get(slot as usize));
+            if let Some(said) = said {
                 said.store(UNKNOWN, Ordering::Relaxed);
             }
         }
@@ -110,21 +134,30 @@ impl Selectors {
 impl Selector {
     fn new(expression: &str) -> Self {
         Selector {
-            program: compile(expression),
-            said: Vec::new(),
+            expression: expression.into(),
+            used: OnceLock::new(),
+            slots: 0,
             asked: 0,
         }
     }
 
     /// Whether it selects the device in `slot`.
     pub fn selects(&self, slot: Slot, slice: &ResourceSlice, device: &Device) -> Result<bool, SelectorError> {
-        let said = self.said.get(slot as usize);
+        let used = self.used.get_or_init(|| {
+            let mut used = Used {
+                program: compile(&self.expression),
+                said: Vec::new(),
+            };
+            used.grow(self.slots);
+            used
+        });
+        let said = used.said.get(slot as usize);
         match said.map(|said| said.load(Ordering::Relaxed)) {
             Some(NO) => return Ok(false),
             Some(YES) => return Ok(true),
             _ => {}
         }
-        let program = self.program.as_ref().map_err(Clone::clone)?;
+        let program = used.program.as_ref().map_err(Clone::clone)?;
         let selected = mk8s_cel::select(program, &as_json(&slice.spec.driver, device))
             .map_err(|error| SelectorError::Run(error.to_string()))?;
         if let Some(said) = said {
@@ -257,5 +290,19 @@ mod tests {
         let many: Vec<_> = (0..2 * MOST).map(expression).collect();
         selectors.prepare(many.iter().map(String::as_str));
         assert!(many.iter().all(|own| selectors.get(own).is_some()));
+        selectors.prepare(std::iter::once("1 > 0"));
+        assert_eq!(selectors.known.len(), MOST);
+        assert!(selectors.get("1 > 0").is_some());
+    }
+
+    #[test]
+    fn an_expression_is_compiled_when_it_is_asked() {
+        let mut selectors = Selectors::default();
+        let own = slice(&json!({"name": "x"}));
+        let slot = selectors.slot();
+        selectors.prepare(["true", "false"].into_iter());
+        assert_eq!(selects(&selectors, "true", slot, &own), Ok(true));
+        let compiled = |expression| selectors.get(expression).unwrap().used.get().is_some();
+        assert!(compiled("true") && !compiled("false"));
     }
 }
