@@ -94,7 +94,7 @@ impl Queue {
 
     /// A new pod, or a waiting one that changed. A change of what the pod asks for is worth another try.
     pub fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
-        self.held.remove(&pod.uid);
+        self.release(&pod.uid);
         let gated = !pod.wishes().gates.is_empty();
         self.put(pod, gated, now);
     }
@@ -131,7 +131,7 @@ impl Queue {
 
     /// The pod is bound by someone, finished or gone.
     pub fn remove(&mut self, uid: &str) {
-        self.held.remove(uid);
+        self.release(uid);
         if let Some((uid, entry)) = self.entries.remove_entry(uid) {
             self.take_out(&uid, entry.rank, entry.place);
         }

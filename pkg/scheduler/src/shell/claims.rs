@@ -77,7 +77,11 @@ impl Scheduler {
         let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "Pod");
         let held: Vec<Arc<PodInfo>> = match owner {
             Some(owner) => self.queue.held_one(&owner.uid).cloned().into_iter().collect(),
-            None => self.queue.held().cloned().collect(),
+            None => {
+                let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+                let name = claim.metadata.name.as_deref().unwrap_or_default();
+                self.queue.held_by(namespace, name).cloned().collect()
+            }
         };
         for pod in held {
             if self.may_enqueue(&pod) {
