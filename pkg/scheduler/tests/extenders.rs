@@ -293,6 +293,19 @@ async fn extenders_choose_who_goes() {
     }
 }
 
+#[tokio::test]
+async fn it_is_sent_the_whole_pod() {
+    let fake = Fake::start(|_, _| (200, json!({"NodeNames": ["b"]}))).await;
+    let api = three_nodes();
+    let spec = json!({"containers": [{"name": "c", "args": ["x"], "command": ["y"], "env": [{"name": "E", "value": "1"}],
+        "livenessProbe": {"exec": {"command": ["z"]}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]});
+    api.pod("p", spec.clone());
+    let scope = api.run(fake.config("filterVerb: filter, nodeCacheCapable: true"));
+    assert_eq!(told(&api, scope, 2).await[0], "bind p to b");
+    assert_eq!(fake.question("filter")["Pod"]["spec"], spec);
+}
+
 /// Serves over TLS, to those alone whom the authority vouches for.
 fn serve_tls(listener: tokio::net::TcpListener, router: Router, authority: &mk8s_pki::ca::Authority) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

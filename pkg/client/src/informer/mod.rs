@@ -288,6 +288,16 @@ impl<K: Kind> Informer<K> {
         self.shared.object(&entry)
     }
 
+    /// The same with what a packed informer leaves out, decoded for this caller alone.
+    pub fn get_whole(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
+        let key = Key::new(namespace.unwrap_or_default(), name);
+        let entry = self.shared.state.read().objects.get(&key).cloned()?;
+        match entry {
+            Entry::Whole(object, _) => Some(object),
+            Entry::Packed(packed) => View::Whole.decode(packed.text.json()).ok().map(Arc::new),
+        }
+    }
+
     /// All objects, in no order. Of pods this decodes every one: an [`Index`] finds some of them.
     pub fn list(&self) -> Vec<Arc<K>> {
         self.filter(|_| true)

@@ -71,12 +71,12 @@ impl Objects {
     }
 
     fn node(&self, name: &str) -> Option<Value> {
-        serde_json::to_value(&*self.nodes.get(None, name)?).ok()
+        serde_json::to_value(&*self.nodes.get_whole(None, name)?).ok()
     }
 
-    /// A pod, if it is still the same.
+    /// A pod, if it is still the same. With all that it has: nobody knows what an extender looks at.
     pub fn pod(&self, pod: &PodInfo) -> Option<Value> {
-        let object = self.pods.get(Some(pod.namespace()), &pod.name)?;
+        let object = self.pods.get_whole(Some(pod.namespace()), &pod.name)?;
         let same = object.metadata.uid.as_deref() == Some(&*pod.uid);
         same.then(|| serde_json::to_value(&*object).ok()).flatten()
     }

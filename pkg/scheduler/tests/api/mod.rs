@@ -62,7 +62,8 @@ impl Api {
         let scope = Supervisor::new(CancellationToken::new());
         let own = self.clone();
         let serve = tower::service_fn(move |request| own.clone().serve(request));
-        let informers = Informers::fed(Arc::new(self.clone()), &scope);
+        // As the control plane has them.
+        let informers = Informers::fed(Arc::new(self.clone()), &scope).packed();
         mk8s_scheduler::run(Client::new(serve, "d"), informers, config, "host", &scope);
         scope
     }
