@@ -1,6 +1,7 @@
 //! Which plugins decide for the pods of one schedulerName, in which order, and how much the score of each weighs
 //! (<https://kubernetes.io/docs/reference/scheduling/config/#profiles>).
 
+use crate::change::Kind;
 use crate::framework::Plugin;
 use crate::pod::PodInfo;
 
@@ -53,6 +54,18 @@ impl Profile {
     /// The plugins that reserve.
     pub fn reserving(&self) -> impl Iterator<Item = &dyn Plugin> {
         self.rows.iter().filter(|row| row.reserves).map(|row| &*row.plugin)
+    }
+
+    /// Whether changes of these kinds may help a pod that `rows` refused. Of the plugins that look at such, `helps` tells more.
+    pub fn may_help(&self, rows: Rows, kinds: u32, mut helps: impl FnMut(&dyn Plugin) -> bool) -> bool {
+        // A new node may help whoever was refused by what no plugin speaks for.
+        let any = rows == ANY && kinds & Kind::NodeAdded as u32 != 0;
+        let extenders = rows != ANY && rows & EXTENDERS != 0 && kinds != 0;
+        any || extenders
+            || self.rows.iter().enumerate().any(|(at, row)| {
+                let asked = rows & 1 << at != 0 && row.plugin.wakes_on() & kinds != 0;
+                asked && helps(&*row.plugin)
+            })
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::{Diagnosis, NO_NODES, Refusal, best, nominated, none_but, refuse, search_all, totals};
 use crate::checks::PreFiltered;
 use crate::cluster::{Cluster, NodeId, NodeInfo};
-use crate::extender::Verdict;
+use crate::extender::{OnNodes, Verdict};
 use crate::pod::PodInfo;
+use crate::preemption::Victims;
 use crate::profile::{EXTENDERS, EXTENDERS_ROW, Profile};
 
 /// What the first half found.
@@ -105,6 +106,26 @@ pub fn decide(
             Outcome::Node(feasible[best(&totals, &mut pick)].id)
         }
     }
+}
+
+/// Of the victims that extenders chose those that could go by now. None: the pod is to be tried again, since it fits on one of the nodes
+/// without, or nothing is any more as it was when they were asked.
+pub fn standing(pod: &PodInfo, profile: &Profile, cluster: &Cluster, chosen: OnNodes) -> Option<Vec<Victims>> {
+    let pre = PreFiltered::new(profile, pod, cluster);
+    let any = !chosen.is_empty();
+    let mut found = Vec::new();
+    for (name, victims) in chosen {
+        let Some(node) = cluster.find(&name).filter(|node| node.exists) else {
+            continue;
+        };
+        if pre.refused.is_none() && pre.checks.check(node).is_none() {
+            return None;
+        }
+        let there = |victim: &Arc<PodInfo>| node.pods.iter().find(|pod| pod.uid == victim.uid).cloned();
+        let pods: Option<Vec<_>> = victims.pods.iter().map(there).collect();
+        found.extend(pods.map(|pods| Victims::new(node.id, pods, victims.breaks)));
+    }
+    (!any || !found.is_empty()).then_some(found)
 }
 
 /// What plugins, asked again, and extenders say of the nodes that were looked at.

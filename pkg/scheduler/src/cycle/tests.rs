@@ -244,3 +244,44 @@ fn where_extenders_refuse_the_nominated_node_the_others_are_looked_at() {
         assert_eq!(matches!(refused, Outcome::Others), falls_back);
     }
 }
+
+#[test]
+fn victims_that_extenders_chose_go_if_that_still_helps() {
+    let standing = |changes: &dyn Fn(&mut Cluster), chosen: &[(&str, &[&str])]| {
+        let mut cluster = cluster(&[("a", "1", json!({})), ("b", "1", json!({}))]);
+        let [asks, on_a, on_b] = ["p", "on-a", "on-b"].map(|name| pod(&mut cluster, name, needs("cpu", "1")));
+        cluster.place(on_a.clone(), "a");
+        cluster.place(on_b.clone(), "b");
+        let victims = |name: &str| if name == "on-a" { on_a.clone() } else { on_b.clone() };
+        let chosen = chosen.iter().map(|(node, names)| {
+            let pods = names.iter().map(|name| victims(name)).collect();
+            // Numbers as they were before.
+            (Arc::from(*node), Victims::new(7, pods, 0))
+        });
+        let chosen = chosen.collect();
+        changes(&mut cluster);
+        let profile = Profile::default();
+        prepare(&asks, &profile, &mut cluster);
+        let found = extended::standing(&asks, &profile, &cluster, chosen)?;
+        let each = found
+            .iter()
+            .map(|own| format!("{}: {}", cluster.node(own.node).name, own.pods[0].name));
+        Some(each.collect::<Vec<_>>().join("; "))
+    };
+    let both: &[(&str, &[&str])] = &[("a", &["on-a"]), ("b", &["on-b"])];
+    let only: &[(&str, &[&str])] = &[("a", &["on-a"])];
+    let nothing: &dyn Fn(&mut Cluster) = &|_| {};
+    let gone: &dyn Fn(&mut Cluster) = &|cluster| drop(cluster.remove_node("a"));
+    let fits: &dyn Fn(&mut Cluster) = &|cluster| drop(cluster.remove("on-a"));
+    let strange: &[(&str, &[&str])] = &[("a", &["on-b"]), ("b", &["on-b"])];
+    for (what, changes, chosen, expected) in [
+        ("nothing happened", nothing, both, Some("a: on-a; b: on-b")),
+        ("nobody was chosen", nothing, &[][..], Some("")),
+        ("a node went", gone, both, Some("b: on-b")),
+        ("the only node went", gone, only, None),
+        ("the pod fits", fits, both, None),
+        ("a victim is elsewhere", nothing, strange, Some("b: on-b")),
+    ] {
+        assert_eq!(standing(changes, chosen).as_deref(), expected, "{what}");
+    }
+}

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::connection::Connection;
 pub use self::connection::ExtenderError;
-pub use self::victims::{Candidate, choose_victims};
+pub use self::victims::{Candidate, OnNodes, choose_victims};
 use crate::config::ExtenderConfig;
 use crate::framework::{MAX_SCORE, Objection};
 use crate::pod::PodInfo;

@@ -18,19 +18,21 @@ pub struct Candidate {
     pub node: NodeInfo,
 }
 
+/// Victims by their node's name: while extenders are asked, the node may go and its number become another's.
+pub type OnNodes = BTreeMap<Arc<str>, Victims>;
+
 /// Asks the extenders that have a say which of these nodes could be made room on, and by whom.
 pub async fn choose_victims(
     extenders: &[Arc<Extender>],
     pod: &Value,
     candidates: Vec<Candidate>,
     objects: &Objects,
-) -> Result<Vec<Victims>, ExtenderError> {
+) -> Result<OnNodes, ExtenderError> {
     let nodes: HashMap<Arc<str>, NodeInfo> = candidates
         .iter()
         .map(|own| (own.node.name.clone(), own.node.clone()))
         .collect();
-    let mut left: BTreeMap<Arc<str>, Victims> =
-        candidates.into_iter().map(|own| (own.node.name, own.victims)).collect();
+    let mut left: OnNodes = candidates.into_iter().map(|own| (own.node.name, own.victims)).collect();
     for extender in extenders {
         if left.is_empty() {
             break;
@@ -43,17 +45,17 @@ pub async fn choose_victims(
             Err(error) => return Err(error),
         }
     }
-    Ok(left.into_values().collect())
+    Ok(left)
 }
 
 impl Extender {
     async fn victims(
         &self,
         pod: &Value,
-        left: &BTreeMap<Arc<str>, Victims>,
+        left: &OnNodes,
         nodes: &HashMap<Arc<str>, NodeInfo>,
         objects: &Objects,
-    ) -> Result<BTreeMap<Arc<str>, Victims>, ExtenderError> {
+    ) -> Result<OnNodes, ExtenderError> {
         let shown = |show: &dyn Fn(&PodInfo) -> Option<Value>| {
             let each = left.iter().map(|(node, own)| {
                 let pods: Vec<Value> = own.pods.iter().filter_map(|pod| show(pod)).collect();

@@ -208,6 +208,14 @@ impl Queue {
         }
     }
 
+    /// What refused a pod that waits for an event.
+    pub fn refused_by(&self, uid: &str) -> Option<Rows> {
+        match self.entries.get(uid)?.place {
+            Place::Unschedulable(rows, _) => Some(rows),
+            _ => None,
+        }
+    }
+
     /// It is to be tried again, whatever refused it.
     pub fn retry(&mut self, uid: &str, now: Instant) {
         let waits = self

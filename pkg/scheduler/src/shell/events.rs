@@ -8,9 +8,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mk8s_client::Event;
 
 use super::Scheduler;
-use crate::change::{Change, Kind};
+use crate::change::Change;
 use crate::pod::{PodInfo, node_of};
-use crate::profile::{ANY, EXTENDERS};
 
 fn is_terminal(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -200,27 +199,15 @@ impl Scheduler {
         let (cluster, profiles) = (&self.cluster, &self.profiles);
         let Some(change) = change(cluster) else { return };
         let kinds = change.kinds();
-        // A node's heartbeat, say: nothing that any rule goes by.
-        if kinds == 0 {
-            return;
-        }
-        self.extending.note_change();
-        if !self.queue.has_unschedulable() {
+        self.extending.note_change(kinds);
+        if kinds == 0 || !self.queue.has_unschedulable() {
             return;
         }
         let preempting = &mut self.preempting;
         let helps = |pod: &PodInfo, rows| {
-            let Some(profile) = profiles.of(pod) else { return false };
-            // A new node may help whoever was refused by what no plugin speaks for.
-            let any = rows == ANY && kinds & Kind::NodeAdded as u32 != 0;
-            let extenders = rows != ANY && rows & EXTENDERS != 0;
-            let helped = any
-                || extenders
-                || profile.rows.iter().enumerate().any(|(at, row)| {
-                    let asked = rows & 1 << at != 0 && row.plugin.wakes_on() & kinds != 0;
-                    asked && row.plugin.helps(pod, &change, cluster)
-                });
-            helped && !preempting.holds(&pod.uid)
+            let profile = profiles.of(pod);
+            profile.is_some_and(|own| own.may_help(rows, kinds, |plugin| plugin.helps(pod, &change, cluster)))
+                && !preempting.holds(&pod.uid)
         };
         self.queue.wake(helps, Instant::now());
     }

@@ -11,9 +11,10 @@ use mk8s_supervisor::{JobError, Jobs};
 use super::Scheduler;
 use crate::cycle::extended::{self, Candidates, Outcome};
 use crate::cycle::{self, Preempted, Refusal};
-use crate::extender::{self, Candidate, Extender, ExtenderError, Objects, Verdict};
+use crate::extender::{self, Candidate, Extender, ExtenderError, Objects, OnNodes, Verdict};
 use crate::pod::PodInfo;
 use crate::preemption::{self, Victims};
+use crate::profile::{Profile, Rows};
 
 /// So many pods wait for extenders; beyond, all others wait as well.
 const WAITING: usize = 256;
@@ -27,7 +28,7 @@ pub enum Question {
 /// What was answered.
 pub enum Answer {
     Nodes(Verdict),
-    Victims(Vec<Victims>),
+    Victims(OnNodes),
 }
 
 /// How a question ended.
@@ -41,8 +42,8 @@ pub struct Extending {
     asking: Jobs<Question, Result<Answer, ExtenderError>>,
     /// Pods to be asked about next.
     waiting: VecDeque<Arc<PodInfo>>,
-    /// Something happened since a decision with extenders began, which may help its pod.
-    changed: bool,
+    /// What happened since a decision with extenders began: bits of [`crate::change::Kind`].
+    changed: u32,
 }
 
 impl Extending {
@@ -52,7 +53,7 @@ impl Extending {
             objects: Objects::new(informers),
             asking: Jobs::default(),
             waiting: VecDeque::new(),
-            changed: false,
+            changed: 0,
         }
     }
 
@@ -80,9 +81,9 @@ impl Extending {
         self.waiting.len() < WAITING
     }
 
-    /// Something happened in the cluster.
-    pub fn note_change(&mut self) {
-        self.changed = true;
+    /// Something of these kinds happened in the cluster.
+    pub fn note_change(&mut self, kinds: u32) {
+        self.changed |= kinds;
     }
 
     /// A question has been answered; none: none is asked.
@@ -109,7 +110,7 @@ impl Scheduler {
             };
             // As it is by now, if it still waits.
             if let Some(pod) = self.queue.get(&pod.uid).cloned() {
-                self.extending.changed = false;
+                self.extending.changed = 0;
                 self.ask_for_nodes(&pod, false);
             }
         }
@@ -215,13 +216,22 @@ impl Scheduler {
 
     fn refused_with(&mut self, pod: &Arc<PodInfo>, mut refusal: Refusal, answer: Result<Answer, ExtenderError>) {
         let said = match answer {
-            Ok(Answer::Victims(found)) => match preemption::best(found, pod, &self.cluster) {
-                Some(best) => {
-                    refusal.preemption = Some(Preempted::By(Box::new(best)));
-                    return self.wait(pod, refusal);
+            Ok(Answer::Victims(chosen)) => {
+                let standing = self.decided(pod, |profile, cluster| {
+                    cycle::prepare(pod, profile, cluster);
+                    let standing = extended::standing(pod, profile, cluster, chosen)?;
+                    Some(preemption::best(standing, pod, cluster))
+                });
+                match standing {
+                    None => return,
+                    Some(None) => return self.queue.failed(&pod.uid, Instant::now()),
+                    Some(Some(Some(best))) => {
+                        refusal.preemption = Some(Preempted::By(Box::new(best)));
+                        return self.wait(pod, refusal);
+                    }
+                    Some(Some(None)) => "no candidate node for preemption".to_owned(),
                 }
-                None => "no candidate node for preemption".to_owned(),
-            },
+            }
             Ok(Answer::Nodes(_)) => return self.queue.failed(&pod.uid, Instant::now()),
             Err(error) => error.to_string(),
         };
@@ -231,8 +241,11 @@ impl Scheduler {
     }
 
     /// What happened while extenders were asked woke nobody who was asked about.
-    fn try_again_if(&mut self, changed: bool, pod: &PodInfo) {
-        if changed {
+    pub(super) fn try_again_if(&mut self, changed: u32, pod: &PodInfo) {
+        let rows = self.queue.refused_by(&pod.uid);
+        let profile = self.profiles.of(pod);
+        let may_help = |(rows, profile): (Rows, &Profile)| profile.may_help(rows, changed, |_| true);
+        if rows.zip(profile).is_some_and(may_help) {
             self.queue.retry(&pod.uid, Instant::now());
         }
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::extending::{Answer, Question};
 use super::*;
+use crate::change::Kind;
 use crate::cycle::extended;
 use crate::profile::{ANY, EXTENDERS};
 
@@ -167,8 +168,38 @@ async fn whom_extenders_refused_is_tried_again_whatever_happens() {
         state.pod_applied(&pod("waits", None));
         let waits = state.queue.pop().unwrap();
         state.queue.unschedulable(&waits.uid, rows, Instant::now());
+        let node = Arc::new(serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap());
+        state.cluster.set_node(&node);
+        state.node_event(Event::Applied { old: None, new: node });
+        assert!(!state.queue.has_next(), "{rows}: nothing of the node changed");
         state.pod_applied(&pod("placed", Some("n")));
         assert_eq!(state.queue.has_next(), tried, "{rows}");
+    }
+}
+
+#[tokio::test]
+async fn what_happened_while_extenders_were_asked_helps_whom_it_concerns() {
+    let fits = |plugin: &str| {
+        let profile = Profile::default();
+        let row = profile.rows.iter().position(|row| row.plugin.name() == plugin);
+        1 << row.unwrap()
+    };
+    let fit = fits("NodeResourcesFit");
+    for (rows, happened, tried) in [
+        (EXTENDERS, 0, false),
+        (EXTENDERS, Kind::PodPlaced as u32, true),
+        (fit, Kind::PodPlaced as u32, false),
+        (fit, Kind::PodPlaced as u32 | Kind::PodGone as u32, true),
+        (fit | EXTENDERS, Kind::PodPlaced as u32, true),
+        (ANY, Kind::NodeAdded as u32, true),
+    ] {
+        let mut state = without_informers();
+        let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"}, "spec": {"containers": []}});
+        state.pod_applied(&serde_json::from_value(pod).unwrap());
+        let pod = state.queue.pop().unwrap();
+        state.queue.unschedulable("p", rows, Instant::now());
+        state.try_again_if(happened, &pod);
+        assert_eq!(state.queue.has_next(), tried, "{rows} {happened}");
     }
 }
 
