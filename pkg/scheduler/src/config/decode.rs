@@ -15,26 +15,6 @@ use super::points::{MULTI_POINT, Point};
 pub const VERSION: &str = "kubescheduler.config.k8s.io/v1";
 const KIND: &str = "KubeSchedulerConfiguration";
 
-/// Fields of the sections that nothing here goes by: they are known all the same.
-const SECTIONS: [(&str, &[&str]); 2] = [
-    (
-        "leaderElection",
-        &[
-            "leaderElect",
-            "leaseDuration",
-            "renewDeadline",
-            "retryPeriod",
-            "resourceLock",
-            "resourceName",
-            "resourceNamespace",
-        ],
-    ),
-    (
-        "clientConnection",
-        &["kubeconfig", "acceptContentTypes", "contentType", "qps", "burst"],
-    ),
-];
-
 /// Reads a document, YAML or JSON.
 pub fn document(text: &str) -> Result<Document, ConfigError> {
     let head: Head = serde_saphyr::from_str::<Option<Head>>(text)
@@ -92,15 +72,6 @@ impl Document {
     /// Keys that are no fields where the form leaves them open.
     fn unknown(&self) -> Vec<String> {
         let mut unknown = Vec::new();
-        for (section, fields) in SECTIONS {
-            let value = match section {
-                "leaderElection" => &self.leader_election,
-                _ => &self.client_connection,
-            };
-            let keys = value.iter().filter_map(Value::as_object).flat_map(|own| own.keys());
-            let strange = keys.filter(|key| !fields.contains(&key.as_str()));
-            unknown.extend(strange.map(|key| format!("{section}.{key}")));
-        }
         for (index, profile) in self.profiles.iter().flatten().enumerate() {
             let points = profile.plugins.iter().flat_map(|plugins| plugins.keys());
             let known = |key: &str| key == MULTI_POINT || Point::ALL.iter().any(|point| point.field() == key);

@@ -6,6 +6,8 @@ use k8s_openapi::ByteString;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::decode::Span;
+
 /// KubeSchedulerConfiguration.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -13,8 +15,8 @@ pub struct Document {
     pub api_version: Option<String>,
     pub kind: Option<String>,
     pub parallelism: Option<i32>,
-    pub leader_election: Option<Value>,
-    pub client_connection: Option<Value>,
+    pub leader_election: Option<LeaderElection>,
+    pub client_connection: Option<ClientConnection>,
     pub enable_profiling: Option<bool>,
     pub enable_contention_profiling: Option<bool>,
     pub percentage_of_nodes_to_score: Option<i32>,
@@ -23,6 +25,30 @@ pub struct Document {
     pub profiles: Option<Vec<Profile>>,
     pub extenders: Option<Vec<Extender>>,
     pub delay_cache_until_active: Option<bool>,
+}
+
+/// Nothing here goes by it; its form is known all the same, as that of [`ClientConnection`] is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaderElection {
+    pub leader_elect: Option<bool>,
+    pub lease_duration: Option<Span>,
+    pub renew_deadline: Option<Span>,
+    pub retry_period: Option<Span>,
+    pub resource_lock: Option<String>,
+    pub resource_name: Option<String>,
+    pub resource_namespace: Option<String>,
+}
+
+/// See [`LeaderElection`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClientConnection {
+    pub kubeconfig: Option<String>,
+    pub accept_content_types: Option<String>,
+    pub content_type: Option<String>,
+    pub qps: Option<f32>,
+    pub burst: Option<i32>,
 }
 
 /// KubeSchedulerProfile.

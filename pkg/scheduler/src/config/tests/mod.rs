@@ -302,6 +302,22 @@ fn decoding_is_strict() {
             format!("{head}extenders: [{{urlPrefix: 'http://a', tlsConfig: {{x: 1}}}}]"),
             "unknown field \"extenders[0].tlsConfig.x\"",
         ),
+        (
+            format!("{head}clientConnection: {{x: 1}}"),
+            "unknown field \"clientConnection.x\"",
+        ),
+        (
+            format!("{head}leaderElection: 5"),
+            "couldn't decode as KubeSchedulerConfiguration: ",
+        ),
+        (
+            format!("{head}leaderElection: {{leaseDuration: soon}}"),
+            "couldn't decode as KubeSchedulerConfiguration: time: invalid duration \"soon\"",
+        ),
+        (
+            format!("{head}clientConnection: {{qps: fast}}"),
+            "couldn't decode as KubeSchedulerConfiguration: ",
+        ),
         (format!("{head}Parallelism: 1"), "unknown field \"Parallelism\""),
         (
             format!("{head}parallelism: many"),
