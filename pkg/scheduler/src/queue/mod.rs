@@ -3,6 +3,7 @@
 //! active: to be tried now, by priority, then by age · backoff: to be tried again at a time · unschedulable: until something happens that may
 //! help (each remembers which plugins stood in its way, and those say of an event whether it may) · gated: until the gates are gone.
 
+mod backoff;
 mod held;
 
 use std::cmp::Reverse;
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::backoff::Backoff;
 use crate::pod::PodInfo;
 use crate::profile::Rows;
 
@@ -39,29 +41,6 @@ struct Entry {
     /// It ended by a failure, not by a refusal.
     failed: bool,
     place: Place,
-}
-
-/// How long a pod waits after an attempt: twice as long after each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    pub first: Duration,
-    pub longest: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Backoff {
-            first: Duration::from_secs(1),
-            longest: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Backoff {
-    fn until(self, entry: &Entry) -> Option<Instant> {
-        let factor = 1u32.checked_shl(entry.attempts.checked_sub(1)?).unwrap_or(u32::MAX);
-        Some(entry.tried? + self.first.saturating_mul(factor).min(self.longest))
-    }
 }
 
 /// The queue.
@@ -272,7 +251,10 @@ impl Queue {
             return;
         };
         let (rank, place) = (entry.rank, entry.place);
-        let until = self.settings.until(entry).filter(|until| *until > now);
+        let until = self
+            .settings
+            .until(entry.attempts, entry.tried)
+            .filter(|until| *until > now);
         entry.place = until.map_or(Place::Active, Place::Backoff);
         self.take_out(&uid, rank, place);
         match until {
