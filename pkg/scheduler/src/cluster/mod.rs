@@ -49,7 +49,7 @@ pub use topology::{Column, DomainId, NONE};
 pub use volumes::migrated::{self, Migrated};
 pub use volumes::{
     Attachable, Attached, Capacity, Claim, ClaimRef, Class, CsiNode, Decided, DriverId, Ended, Load, Part, Pinned,
-    Places, Shelf, Source, Volume, Volumes, key,
+    Places, Shelf, Source, Uses, Volume, Volumes, key,
 };
 
 use crate::pod::PodInfo;

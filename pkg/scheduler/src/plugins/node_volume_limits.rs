@@ -1,11 +1,9 @@
 //! A node takes only so many volumes of a driver.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use crate::change::{Change, Kind};
-use crate::cluster::{Attachable, Attached, Cluster, DriverId, Load, NodeInfo, Volumes};
+use crate::cluster::{Attachable, Cluster, DriverId, Load, NodeInfo, Uses, Volumes};
 use crate::framework::{Filter, Objection, Plugin, PreFilter, Trial};
 use crate::pod::PodInfo;
 
@@ -21,17 +19,30 @@ struct New<'a> {
 }
 
 impl New<'_> {
-    fn objection(&self, node: &NodeInfo, attached: &Attached) -> Option<Objection> {
+    /// By what is used there, and how many of each driver are there.
+    fn objection(
+        &self,
+        node: &NodeInfo,
+        used: impl Fn(&Attachable<'_>) -> bool,
+        count: impl Fn(&str) -> i64,
+    ) -> Option<Objection> {
         let csi = node.csi.as_deref()?;
         let exceeds = |asked: &Attachable<'_>| {
             let limit = csi.limit(asked.driver)?;
             let others = self.asked.iter().filter(|other| other.driver == asked.driver);
-            let new = others.filter(|other| other.counts(Some(csi)) && !attached.uses(other));
+            let new = others.filter(|other| other.counts(Some(csi)) && !used(other));
             let new = i64::try_from(new.count()).unwrap_or(i64::MAX);
-            (new > 0 && attached.count(asked.driver) + new > limit).then_some(())
+            (new > 0 && count(asked.driver) + new > limit).then_some(())
         };
         let exceeded = self.asked.iter().find_map(exceeds);
         exceeded.map(|()| Objection::new("node(s) exceed max volume count"))
+    }
+}
+
+impl New<'_> {
+    fn objection_as_it_is(&self, node: &NodeInfo) -> Option<Objection> {
+        let attached = &node.attached;
+        self.objection(node, |volume| attached.uses(volume), |driver| attached.count(driver))
     }
 }
 
@@ -43,14 +54,11 @@ impl Filter for New<'_> {
             of_it.any(|(_, new)| load.count + new > load.limit)
         };
         let full = node.loads.iter().any(full);
-        full.then(|| self.objection(node, &node.attached)).flatten()
+        full.then(|| self.objection_as_it_is(node)).flatten()
     }
 
     fn trial(&self) -> Option<Box<dyn Trial + '_>> {
-        Some(Box::new(Tried {
-            new: self,
-            attached: None,
-        }))
+        Some(Box::new(Tried { new: self, uses: None }))
     }
 }
 
@@ -58,18 +66,26 @@ impl Filter for New<'_> {
 struct Tried<'t, 'a> {
     new: &'t New<'a>,
     /// None: as at the node.
-    attached: Option<Arc<Attached>>,
+    uses: Option<Uses>,
 }
 
 impl Trial for Tried<'_, '_> {
     fn check(&self, node: &NodeInfo) -> Option<Objection> {
-        let attached = self.attached.as_ref().unwrap_or(&node.attached);
-        self.new.objection(node, attached)
+        match &self.uses {
+            None => self.new.objection_as_it_is(node),
+            Some(own) => self
+                .new
+                .objection(node, |volume| own.uses(volume), |driver| own.count(driver)),
+        }
     }
 
-    fn change(&mut self, pod: &PodInfo, node: &NodeInfo, _: i64) {
-        if pod.volumes.is_some() {
-            self.attached = Some(Arc::new(self.new.volumes.attached(node)));
+    fn change(&mut self, pod: &PodInfo, node: &NodeInfo, by: i64) {
+        let Some(pod) = pod.volumes.as_deref() else { return };
+        let volumes = self.new.volumes;
+        match &mut self.uses {
+            // The node shows it already.
+            None => self.uses = Some(volumes.uses(node)),
+            Some(uses) => volumes.change_uses(uses, pod, node.csi.as_deref(), by > 0),
         }
     }
 }
@@ -275,6 +291,48 @@ mod tests {
         node.add(user.clone());
         trial.change(&user, &node, 1);
         assert!(trial.check(&node).is_some());
+    }
+
+    #[test]
+    fn a_trial_counts_as_the_node_would_be_counted() {
+        let mut world = world(&[("d", 9)], &[of_claim("x")]);
+        let attached = json!({"nodeName": "n", "attacher": "d", "source": {"persistentVolumeName": "y"}});
+        let raw = world.raw(json!({"metadata": {"name": "a"}, "spec": attached}), &json!({}));
+        world.cluster.volumes.set_attachment(&raw);
+        let pods = [
+            world.pod_with("p", &["y"]),
+            world.pod_with("q", &["x", "y"]),
+            world.pod_with("r", &["also-x", "new", "ebs"]),
+        ];
+        let mut node = world.cluster.find("n").unwrap().clone();
+        let volumes = &world.cluster.volumes;
+        let (mut uses, csi) = (volumes.uses(&node), node.csi.clone());
+        for (pod, comes) in [
+            (0, true),
+            (1, true),
+            (2, true),
+            (1, false),
+            (0, false),
+            (2, false),
+            (1, true),
+        ] {
+            let pod = &pods[pod];
+            match comes {
+                true => node.add(pod.clone()),
+                false => drop(node.remove(&pod.uid)),
+            }
+            volumes.change_uses(&mut uses, pod.volumes.as_deref().unwrap(), csi.as_deref(), comes);
+            let expected = volumes.attached(&node);
+            for driver in ["d", EBS] {
+                assert_eq!(uses.count(driver), expected.count(driver), "{}: {comes}", pod.name);
+            }
+            for own in pods
+                .iter()
+                .flat_map(|pod| volumes.counted_of(pod.volumes.as_deref().unwrap()))
+            {
+                assert_eq!(uses.uses(&own), expected.uses(&own), "{own:?}");
+            }
+        }
     }
 
     #[test]

@@ -93,11 +93,19 @@ impl Scheduler {
 
     pub(super) fn attachment_event(&mut self, event: Event<Raw>) {
         match event {
-            Event::Applied { new, .. } => self.cluster.volumes.set_attachment(&new),
-            Event::Deleted(old) => {
-                let driver = self.cluster.volumes.remove_attachment(&old);
-                self.wake_for(|_| Some(Change::Detached(driver.as_deref()?)));
+            Event::Applied { old, new } => {
+                // Another of the name may be of another node.
+                if let Some(old) = old.filter(|old| old.metadata.uid != new.metadata.uid) {
+                    self.detached(&old);
+                }
+                self.cluster.volumes.set_attachment(&new);
             }
+            Event::Deleted(old) => self.detached(&old),
         }
+    }
+
+    fn detached(&mut self, old: &Raw) {
+        let driver = self.cluster.volumes.remove_attachment(old);
+        self.wake_for(|_| Some(Change::Detached(driver.as_deref()?)));
     }
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::client::Body;
-use mk8s_client::Event;
+use mk8s_client::{Event, Raw};
 use mk8s_supervisor::JobError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -245,6 +245,34 @@ async fn what_happens_while_extenders_are_asked_is_not_missed() {
 
 fn without_informers() -> Scheduler {
     scheduler(&client(), &Supervisor::new(CancellationToken::new()))
+}
+
+#[tokio::test]
+async fn an_attachment_that_is_made_anew_elsewhere_is_not_where_it_was() {
+    let mut state = without_informers();
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"csi": {"driver": "d", "volumeHandle": "v"}}});
+    let volume = Raw::new(volume).unwrap();
+    state.cluster.set_volume(&volume);
+    for name in ["a", "b"] {
+        let node = json!({"metadata": {"name": name}});
+        state.cluster.set_node(&serde_json::from_value(node).unwrap());
+    }
+    let attachment = |uid: &str, node: &str| -> Arc<Raw> {
+        let spec = json!({"nodeName": node, "attacher": "d", "source": {"persistentVolumeName": "v"}});
+        let object = json!({"metadata": {"name": "x", "uid": uid}, "spec": spec});
+        Arc::new(Raw::new(object).unwrap())
+    };
+    let (first, second) = (attachment("1", "a"), attachment("2", "b"));
+    for (old, new, expected) in [
+        (None, first.clone(), [1, 0]),
+        (Some(first.clone()), first.clone(), [1, 0]),
+        (Some(first), second, [0, 1]),
+    ] {
+        state.attachment_event(Event::Applied { old, new });
+        let volumes = &state.cluster.volumes;
+        let count = |node: &str| volumes.uses(state.cluster.find(node).unwrap()).count("d");
+        assert_eq!(["a", "b"].map(count), expected);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Which volumes of drivers are at a node: those that its pods use, and those that are attached beside. Worked out anew for a node where
 //! something of it changed, when the next decision asks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use smallvec::SmallVec;
 
@@ -118,7 +118,59 @@ impl Attached {
     }
 }
 
+/// The same while pods come and go: who comes or goes is counted alone.
+#[derive(Debug, Default)]
+pub struct Uses {
+    /// By how many pods each is used.
+    users: HashMap<Used, usize>,
+    /// Those that are attached, used or not.
+    beside: HashSet<Used>,
+    counts: HashMap<Box<str>, i64>,
+}
+
+impl Uses {
+    /// See [`Attached::uses`].
+    pub fn uses(&self, volume: &Attachable<'_>) -> bool {
+        self.users.get(&owned(volume)).is_some_and(|users| *users > 0)
+    }
+
+    /// See [`Attached::count`].
+    pub fn count(&self, driver: &str) -> i64 {
+        self.counts.get(driver).copied().unwrap_or(0)
+    }
+
+    fn change(&mut self, volume: &Attachable<'_>, comes: bool) {
+        let key = owned(volume);
+        let users = self.users.entry(key.clone()).or_default();
+        let before = *users;
+        *users = if comes { before + 1 } else { before.saturating_sub(1) };
+        if (before == 0) != (*users == 0) && !self.beside.contains(&key) {
+            *self.counts.entry(key.0).or_default() += if comes { 1 } else { -1 };
+        }
+    }
+}
+
 impl Volumes {
+    /// The volumes at a node, to be changed.
+    pub fn uses(&self, node: &NodeInfo) -> Uses {
+        let mut uses = Uses::default();
+        for own in self.attachments_on(&node.name) {
+            if uses.beside.insert(owned(&own)) {
+                *uses.counts.entry(own.driver.into()).or_default() += 1;
+            }
+        }
+        for pod in node.pods.iter().filter_map(|pod| pod.volumes.as_deref()) {
+            self.change_uses(&mut uses, pod, node.csi.as_deref(), true);
+        }
+        uses
+    }
+
+    /// A pod that mounts these came or went.
+    pub fn change_uses(&self, uses: &mut Uses, pod: &PodVolumes, csi: Option<&CsiNode>, comes: bool) {
+        let counted = self.counted_of(pod).into_iter().filter(|own| own.counts(csi));
+        counted.for_each(|own| uses.change(&own, comes));
+    }
+
     /// The number of a driver that takes only so many volumes on some node.
     pub fn limited(&self, driver: &str) -> Option<DriverId> {
         self.limited.0.get(driver).copied()

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use mk8s_client::Raw;
 use smallvec::SmallVec;
 
-pub use attached::{Attachable, Attached, DriverId, Load};
+pub use attached::{Attachable, Attached, DriverId, Load, Uses};
 pub use bindings::{Decided, Ended, Part};
 pub use claim::Claim;
 pub use class::Class;
