@@ -161,8 +161,12 @@ impl Scheduler {
             && self.extending.has_room()
     }
 
-    /// Waits for what is under way, and what follows from it.
+    /// Waits for what is under way, and what follows from it. Not for others to bind or make volumes, of which no event tells any
+    /// more: what is written of those stands, and who comes next goes on from there.
     async fn finish(&mut self) {
+        for pod in self.cluster.volumes.give_up() {
+            self.assumed.remove(&pod);
+        }
         while self.ended().await.is_some() {}
     }
 

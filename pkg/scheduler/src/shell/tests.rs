@@ -275,6 +275,44 @@ async fn an_attachment_that_is_made_anew_elsewhere_is_not_where_it_was() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_volumes_that_others_make() {
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let serve = move |request: http::Request<Body>| {
+        let path = request.uri().path().to_owned();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        log.lock().push(format!("{} {name}", request.method()));
+        async { Ok::<_, Infallible>(http::Response::new(Body::from(b"{\"metadata\": {}}".to_vec()))) }
+    };
+    let client = Client::new(tower::service_fn(serve), "d");
+    let scope = Supervisor::new(CancellationToken::new());
+    let mut state = scheduler(&client, &scope);
+    let raw = |object| Raw::new(object).unwrap();
+    state.cluster.set_class(&raw(
+        json!({"metadata": {"name": "c"}, "provisioner": "d", "volumeBindingMode": "WaitForFirstConsumer"}),
+    ));
+    state.cluster.set_claim(&raw(json!({"metadata": {"name": "v", "namespace": "d", "uid": "v", "resourceVersion": "1"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "c", "resources": {"requests": {"storage": "1Gi"}}}})));
+    let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"pods": "9"}}});
+    state.cluster.set_node(&serde_json::from_value(node).unwrap());
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "v"}}]);
+    let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"}, "spec": {"containers": [{"name": "c"}], "volumes": volumes}});
+    state.pod_applied(&serde_json::from_value(pod).unwrap());
+    state.schedule_next();
+    assert_eq!(state.bindings.len(), 1);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), state.finish());
+    assert!(ended.await.is_ok());
+    let asked = asked.lock();
+    assert!(asked.contains(&"PATCH v".to_owned()), "{asked:?}");
+    assert!(
+        !asked
+            .iter()
+            .any(|line| line.contains("events") || line.contains("binding")),
+        "{asked:?}"
+    );
+}
+
 #[tokio::test]
 async fn the_labels_of_namespaces_are_heard_of() {
     let mut state = without_informers();

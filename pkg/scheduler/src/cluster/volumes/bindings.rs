@@ -117,6 +117,17 @@ impl Volumes {
         self.bindings.waiting
     }
 
+    /// Nobody will hear any more of what others do: whoever waits for it, or is about to, does so no longer. The pods that do.
+    pub fn give_up(&mut self) -> Vec<Arc<str>> {
+        let all = self.bindings.of.iter();
+        let waiting = all.filter(|(_, binding)| binding.ended.borrow().is_none());
+        let pods: Vec<_> = waiting.map(|(pod, _)| pod.clone()).collect();
+        for pod in &pods {
+            self.forget_binding(pod, None);
+        }
+        pods
+    }
+
     /// A pod is gone: nobody need wait for its volumes.
     pub(in crate::cluster) fn pod_gone(&mut self, pod: &PodInfo) {
         let why = format!("pod does not exist any more: pod {:?} not found", pod.name);
