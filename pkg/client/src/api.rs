@@ -9,9 +9,10 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, Request, request};
 use kube::{Client, Error};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::Kind;
 
 /// The objects of a kind, in a namespace or in the cluster.
 pub struct Api<K> {
@@ -36,13 +37,13 @@ impl<K> fmt::Debug for Answer<K> {
     }
 }
 
-impl<K: DeserializeOwned> Answer<K> {
+impl<K: Kind> Answer<K> {
     /// All of it.
     ///
     /// # Errors
     /// It is none of the kind.
     pub fn object(&self) -> Result<K, Error> {
-        serde_json::from_str(&self.text).map_err(Error::SerdeError)
+        K::from_json(self.text.as_bytes()).map_err(Error::SerdeError)
     }
 }
 
@@ -124,6 +125,25 @@ impl<K> Api<K> {
         self.answered(self.requests.patch_subresource("status", name, params, patch))
     }
 
+    /// Makes what a part of the object stands for: a binding, an eviction.
+    ///
+    /// # Errors
+    /// As [`Self::patch`].
+    pub fn create_subresource<S: Serialize>(
+        &self,
+        part: &str,
+        name: &str,
+        made: &S,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        let request = match serde_json::to_vec(made) {
+            Ok(text) => self
+                .requests
+                .create_subresource(part, name, &PostParams::default(), text),
+            Err(error) => return ready(Err(Error::SerdeError(error))).boxed(),
+        };
+        send(&self.client, request).map(|text| text.map(drop)).boxed()
+    }
+
     /// # Errors
     /// As [`Self::patch`].
     pub fn delete(&self, name: &str, params: &DeleteParams) -> BoxFuture<'_, Result<(), Error>> {
@@ -171,14 +191,14 @@ impl<K: Serialize> Api<K> {
     }
 }
 
-impl<K: DeserializeOwned + 'static> Api<K> {
+impl<K: Kind> Api<K> {
     /// The object of a name.
     ///
     /// # Errors
     /// As [`Self::patch`]; one that there is none is a refusal.
     pub fn get(&self, name: &str) -> BoxFuture<'_, Result<K, Error>> {
         let text = send(&self.client, self.requests.get(name, &GetParams::default()));
-        text.map(|text| serde_json::from_str(&text?).map_err(Error::SerdeError))
+        text.map(|text| K::from_json(text?.as_bytes()).map_err(Error::SerdeError))
             .boxed()
     }
 

@@ -1,15 +1,15 @@
-//! The kinds that some component watches, and how their objects are decoded from their own text.
+//! The kinds that some component watches or reads, and how their objects are decoded from their own text.
 
 use k8s_openapi::api::{
-    apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
-    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, policy::v1 as policy,
-    resource::v1 as resource,
+    apps::v1 as apps, authorization::v1 as authorization, autoscaling::v2 as autoscaling, batch::v1 as batch,
+    certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    policy::v1 as policy, resource::v1 as resource,
 };
 use kube::Resource;
 use mk8s_api::codec::cut::{Cut, cut};
 use serde::de::DeserializeOwned;
 
-/// A typed kind that can be watched.
+/// A typed kind that can be watched, or read from an answer.
 pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {
     /// An object from its JSON text.
     fn from_json(text: &[u8]) -> serde_json::Result<Self>;
@@ -77,6 +77,7 @@ kinds![
     apps::Deployment,
     apps::ReplicaSet,
     apps::StatefulSet,
+    authorization::SubjectAccessReview,
     autoscaling::HorizontalPodAutoscaler,
     batch::CronJob,
     batch::Job,
@@ -86,6 +87,7 @@ kinds![
     core::Endpoints,
     core::Namespace,
     core::Node,
+    core::PersistentVolumeClaim,
     core::Pod => POD,
     core::ReplicationController,
     core::Secret,

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Binding as ApiBinding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::Client;
+use mk8s_client::Api;
 use mk8s_supervisor::JobError;
 
 use super::Scheduler;
@@ -171,7 +171,5 @@ async fn bind(client: Client, pod: &PodInfo, node: &str) -> Result<(), kube::Err
         },
     };
     let api: Api<Pod> = Api::namespaced(client, pod.namespace());
-    let params = PostParams::default();
-    let bound = api.create_subresource::<_, serde_json::Value>("binding", &pod.name, &params, &binding);
-    bound.await.map(drop)
+    api.create_subresource("binding", &pod.name, &binding).await
 }

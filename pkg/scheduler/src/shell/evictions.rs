@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use mk8s_client::Api;
 use serde_json::json;
 
 use super::Scheduler;
@@ -146,7 +147,7 @@ async fn evict(client: Client, victim: &PodInfo, scheduler: &str) -> Result<(), 
         resource_version: None,
     });
     let gone = match told.await {
-        Ok(_) => api.delete(&victim.name, &delete).await.map(drop),
+        Ok(_) => api.delete(&victim.name, &delete).await,
         Err(error) => Err(error),
     };
     match gone {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use mk8s_client::Api;
 use mk8s_supervisor::Jobs;
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
+use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use mk8s_client::Api;
 use serde_json::json;
 
 use super::NAME;
@@ -101,10 +102,8 @@ async fn write(
         if !finalizers.iter().any(|own| own == FINALIZER) {
             finalizers.push(FINALIZER.to_owned());
             let what = || format!("add finalizer to claim {key}");
-            claim = api
-                .replace(&name, &PostParams::default(), &claim)
-                .await
-                .map_err(failed(what))?;
+            let answer = api.replace(&name, &PostParams::default(), &claim).await;
+            claim = answer.and_then(|answer| answer.object()).map_err(failed(what))?;
         }
         claim.status.get_or_insert_default().allocation = Some((**given).clone());
     }
@@ -123,7 +122,7 @@ async fn write(
         None => format!("add reservation to claim {key}"),
     };
     let written = api.replace_status(&name, &PostParams::default(), &claim).await;
-    written.map_err(failed(what))
+    written.and_then(|answer| answer.object()).map_err(failed(what))
 }
 
 /// Takes away the devices of a claim that nobody else holds.

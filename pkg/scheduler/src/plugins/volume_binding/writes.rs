@@ -78,7 +78,7 @@ impl Write {
         let patch = Patch::Merge(self.patch);
         let asked = Request::new(self.path).patch(&self.name, &PatchParams::default(), &patch);
         let asked = asked.map_err(|error| changed(format!("{what}: {error}")))?;
-        let answer = client.request::<Value>(asked).await;
+        let answer = client.request_text(asked).await;
         answer.map(drop).map_err(|source| StepError::Api {
             plugin: NAME,
             what,
