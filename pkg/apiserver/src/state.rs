@@ -30,7 +30,7 @@ use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::services::Services;
-use crate::subresources::nodes::{self, NodeClient};
+use crate::subresources::nodes;
 use crate::turns::Turns;
 use crate::unsent::Unsent;
 use crate::watch_cache::{Cache, CacheFollower};
@@ -72,9 +72,9 @@ pub struct State {
     pub(crate) token_uses: tokio::sync::Mutex<Receiver<legacy_tokens::Use>>,
     authorizer: Arc<Authorizer>,
     admission: Admission,
-    node_client: Option<NodeClient>,
+    node_client: Option<mk8s_http::Client>,
     /// To what runs on the nodes.
-    proxy_client: NodeClient,
+    proxy_client: mk8s_http::Client,
     metrics: Metrics,
     /// Requests that read, and those that write, at once.
     pub(crate) reading: Pool,
@@ -202,11 +202,11 @@ impl State {
         &self.metrics
     }
 
-    pub fn proxy_client(&self) -> &NodeClient {
+    pub fn proxy_client(&self) -> &mk8s_http::Client {
         &self.proxy_client
     }
 
-    pub fn node_client(&self) -> Option<&NodeClient> {
+    pub fn node_client(&self) -> Option<&mk8s_http::Client> {
         self.node_client.as_ref()
     }
 

@@ -12,14 +12,13 @@ use axum::body::Body;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use mk8s_api::codec::{Validation, syntax, yaml};
 use mk8s_api::meta;
 use mk8s_api::quote::quoted;
 use mk8s_api::registry::custom::{Endpoint, Webhook};
+use mk8s_http::{Builder, Client};
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -27,7 +26,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use crate::handlers::decode::no_object;
-use crate::lane::{AtHome, Connector};
+use crate::lane::AtHome;
 use crate::watch_cache::Cache;
 
 /// The longest answer that is read: as many times the question, and what one object may have. Many are read at once, and
@@ -58,11 +57,9 @@ pub enum CallError {
     Told(String),
 }
 
-type Connection = Client<Connector<HttpsConnector<HttpConnector<Addresses>>>, Body>;
-
 /// A client, and when it was asked for last.
 struct Used {
-    client: Connection,
+    client: Client,
     last: Instant,
 }
 
@@ -108,7 +105,7 @@ impl Webhooks {
         in_time.unwrap_or_else(|_| Err(CallError::TimedOut { uri: uri.clone() }))
     }
 
-    fn client(&self, authorities: &[u8]) -> Result<Connection, CallError> {
+    fn client(&self, authorities: &[u8]) -> Result<Client, CallError> {
         let mut clients = self.clients.lock();
         let last = Instant::now();
         if let Some(used) = clients.get_mut(authorities) {
@@ -136,7 +133,7 @@ pub fn is_bundle(authorities: &[u8]) -> bool {
     authorities.is_empty() || certificates.is_ok_and(|certificates| !certificates.is_empty())
 }
 
-fn connect(authorities: &[u8], addresses: Addresses, home: AtHome) -> Result<Connection, CallError> {
+fn connect(authorities: &[u8], addresses: Addresses, home: AtHome) -> Result<Client, CallError> {
     let refused = |error: &dyn std::fmt::Display| CallError::Bundle(error.to_string());
     let mut roots = RootCertStore::empty();
     if authorities.is_empty() {
@@ -164,7 +161,9 @@ fn connect(authorities: &[u8], addresses: Addresses, home: AtHome) -> Result<Con
         .enable_http1()
         .wrap_connector(connector);
     let connector = home.connector(connector);
-    Ok(Client::builder(home).pool_idle_timeout(IDLE).build(connector))
+    let mut pool = Builder::new(home);
+    pool.pool_idle_timeout(IDLE);
+    Ok(Client::new(&pool, connector))
 }
 
 fn uri(endpoint: &Endpoint) -> String {

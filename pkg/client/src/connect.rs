@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Uri};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use rustls::client::ResolvesClientCert;
@@ -135,13 +135,12 @@ fn over_tls(
         endpoints: endpoints.into(),
         reached: Arc::default(),
     };
-    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
+    let mut pool = mk8s_http::Builder::new(TokioExecutor::new());
+    pool.timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(15))
-        .http2_keep_alive_while_idle(false)
-        .build::<_, Body>(connector);
+        .http2_keep_alive_while_idle(false);
     let agent = header(user_agent);
     let bearer = match token {
         Some(token) => {
@@ -162,7 +161,7 @@ fn over_tls(
             }
             request
         })
-        .service(client.map_response(|response: Response<hyper::body::Incoming>| response));
+        .service(mk8s_http::Client::new(&pool, connector));
     Ok(kube::Client::new(service, "default"))
 }
 

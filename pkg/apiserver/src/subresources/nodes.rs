@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use http::Uri;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use mk8s_api::meta;
 use mk8s_api::status::Status;
+use mk8s_http::{Builder, Client};
 use mk8s_pki::unverified;
 use serde_json::Value;
 
-use crate::lane::{AtHome, Connector};
+use crate::lane::AtHome;
 use crate::state::State;
 use crate::watch_cache::Cache;
 
@@ -23,26 +21,24 @@ const CONNECT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Connections to the nodes, kept open between requests.
-pub type NodeClient = Client<Connector<HttpsConnector<HttpConnector>>, Body>;
-
-pub fn client(config: rustls::ClientConfig) -> NodeClient {
+pub fn client(config: rustls::ClientConfig) -> Client {
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_only()
         .enable_http1()
         .build();
     let home = AtHome::current();
-    Client::builder(home.clone()).build(home.connector(connector))
+    Client::new(&Builder::new(home.clone()), home.connector(connector))
 }
 
 /// The server's own client of nodes.
-pub fn client_of(state: &State) -> Result<&NodeClient, Status> {
+pub fn client_of(state: &State) -> Result<&Client, Status> {
     let client = state.node_client();
     client.ok_or_else(|| Status::unavailable("this API server has no certificate for the nodes"))
 }
 
 /// For what runs on the nodes, whose certificates prove nothing: no pod has a name.
-pub fn proxy_client() -> Result<NodeClient, rustls::Error> {
+pub fn proxy_client() -> Result<Client, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -58,10 +54,9 @@ pub fn proxy_client() -> Result<NodeClient, rustls::Error> {
         .enable_http1()
         .wrap_connector(connector);
     let home = AtHome::current();
-    Ok(Client::builder(home.clone())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(8)
-        .build(home.connector(connector)))
+    let mut pool = Builder::new(home.clone());
+    pool.pool_idle_timeout(IDLE).pool_max_idle_per_host(8);
+    Ok(Client::new(&pool, home.connector(connector)))
 }
 
 /// `https://ADDRESS:PORT` of a node's server.

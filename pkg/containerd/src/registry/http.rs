@@ -10,10 +10,9 @@ use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mk8s_http::{Builder, Client};
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,6 +24,8 @@ use super::config::TlsFiles;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the next bytes of a body.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection that nothing uses is closed.
+const IDLE: Duration = Duration::from_secs(30);
 const REDIRECTS: usize = 10;
 const SYSTEM_ROOTS: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -63,12 +64,10 @@ impl NoAnswer {
     }
 }
 
-type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
 #[derive(Default)]
 pub(super) struct Clients {
     /// By host: its TLS files as they were, and the client made from them.
-    by_host: Mutex<HashMap<String, (TlsFiles, Https)>>,
+    by_host: Mutex<HashMap<String, (TlsFiles, Client)>>,
 }
 
 /// What is asked, to be asked again after a redirect.
@@ -81,7 +80,7 @@ pub(super) struct Ask<'a> {
 }
 
 impl Clients {
-    fn client(&self, host: &str, files: &TlsFiles) -> Result<Https, NoAnswer> {
+    fn client(&self, host: &str, files: &TlsFiles) -> Result<Client, NoAnswer> {
         let mut clients = self.by_host.lock();
         if let Some((known, client)) = clients.get(host)
             && known == files
@@ -95,10 +94,9 @@ impl Clients {
             .https_or_http()
             .enable_http1()
             .build();
-        let client: Https = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+        let mut pool = Builder::new(TokioExecutor::new());
+        pool.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        let client = Client::new(&pool, connector);
         clients.insert(host.to_owned(), (files.clone(), client.clone()));
         Ok(client)
     }

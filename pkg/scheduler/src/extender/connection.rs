@@ -7,11 +7,10 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::ByteString;
+use mk8s_http::{Builder, Client};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -40,7 +39,7 @@ pub enum ExtenderError {
 pub struct Connection {
     url: String,
     timeout: Duration,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
 }
 
 impl Connection {
@@ -61,14 +60,12 @@ impl Connection {
                 builder.with_server_name_resolver(FixedServerNameResolver::new(name))
             }
         };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(builder.enable_all_versions().build());
+        let mut pool = Builder::new(TokioExecutor::new());
+        pool.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
         Ok(Connection {
             url: own.url_prefix.clone(),
             timeout,
-            client,
+            client: Client::new(&pool, builder.enable_all_versions().build()),
         })
     }
 
