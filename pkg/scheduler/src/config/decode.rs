@@ -17,18 +17,23 @@ const KIND: &str = "KubeSchedulerConfiguration";
 
 /// Reads a document, YAML or JSON.
 pub fn document(text: &str) -> Result<Document, ConfigError> {
-    let head: Head = serde_saphyr::from_str::<Option<Head>>(text)
-        .map_err(|error| unread(&error))?
-        .unwrap_or_default();
-    head.check()?;
+    let tree: Value = serde_saphyr::from_str(text).map_err(|error| unread(&error))?;
+    check(&tree)?;
     let mut unknown = Vec::new();
-    let document: Document = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-        serde_ignored::deserialize(deserializer, |path| unknown.push(told(&path)))
-    })
-    .map_err(|error| unread(&error))?;
+    let document: Document =
+        typed(tree, &mut unknown).map_err(|error| ConfigError::new(format!("couldn't decode as {KIND}: {error}")))?;
     unknown.extend(document.unknown());
     strict(unknown)?;
     Ok(document)
+}
+
+/// Reads what has the form of a type, and names the paths that it has no field for. An error names its own.
+fn typed<T: DeserializeOwned>(
+    tree: Value,
+    unknown: &mut Vec<String>,
+) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
+    let mut ignored = |path: Path<'_>| unknown.push(told(&path));
+    serde_path_to_error::deserialize(serde_ignored::Deserializer::new(tree, &mut ignored))
 }
 
 /// What YAML's reader says, without advice for who calls it.
@@ -46,25 +51,16 @@ fn unread(error: &serde_saphyr::Error) -> ConfigError {
     ConfigError::new(format!("couldn't decode as {KIND}: {why}"))
 }
 
-/// What a document is.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Head {
-    api_version: Option<String>,
-    kind: Option<String>,
-}
-
-impl Head {
-    fn check(&self) -> Result<(), ConfigError> {
-        let (version, kind) = (self.api_version.as_deref(), self.kind.as_deref());
-        match (version.unwrap_or_default(), kind.unwrap_or_default()) {
-            (VERSION, KIND) => Ok(()),
-            ("", _) => Err(ConfigError::new("Object 'apiVersion' is missing".into())),
-            (_, "") => Err(ConfigError::new("Object 'Kind' is missing".into())),
-            (version, kind) => Err(ConfigError::new(format!(
-                "no kind \"{kind}\" is registered for version \"{version}\" in scheme: mk8s reads {KIND} of {VERSION}"
-            ))),
-        }
+/// Whether it is a document of this kind.
+fn check(tree: &Value) -> Result<(), ConfigError> {
+    let said = |field: &str| tree[field].as_str().unwrap_or_default();
+    match (said("apiVersion"), said("kind")) {
+        (VERSION, KIND) => Ok(()),
+        ("", _) => Err(ConfigError::new("Object 'apiVersion' is missing".into())),
+        (_, "") => Err(ConfigError::new("Object 'Kind' is missing".into())),
+        (version, kind) => Err(ConfigError::new(format!(
+            "no kind \"{kind}\" is registered for version \"{version}\" in scheme: mk8s reads {KIND} of {VERSION}"
+        ))),
     }
 }
 
@@ -136,8 +132,7 @@ pub fn args<A: Default + DeserializeOwned>(plugin: &str, args: Option<&Value>) -
         )));
     }
     let mut unknown = Vec::new();
-    let args = serde_ignored::deserialize(Value::Object(fields), |path| unknown.push(told(&path)))
-        .map_err(|error: serde_json::Error| ConfigError::new(error.to_string()))?;
+    let args = typed(Value::Object(fields), &mut unknown).map_err(|error| ConfigError::new(error.to_string()))?;
     strict(unknown)?;
     Ok(args)
 }

@@ -319,7 +319,7 @@ fn decoding_is_strict() {
         (format!("{head}Parallelism: 1"), "unknown field \"Parallelism\""),
         (
             format!("{head}parallelism: many"),
-            "couldn't decode as KubeSchedulerConfiguration: invalid i32 at line 3, column 14",
+            "couldn't decode as KubeSchedulerConfiguration: parallelism: invalid type: string \"many\", expected i32",
         ),
         (
             format!("{head}parallelism: 1\nparallelism: 2"),
