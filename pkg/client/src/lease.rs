@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::PostParams;
 use mk8s_supervisor::{Supervisor, TaskError};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+use crate::Api;
 
 /// What is held, by whom, and for how long.
 #[derive(Clone, Debug)]
@@ -173,7 +175,7 @@ impl Elector {
                 spec: Some(self.next(None)),
             };
             let made = self.api.create(&PostParams::default(), &lease).await;
-            return self.took(made);
+            return self.took(made.and_then(|made| made.object()));
         };
         let spec = lease.spec.take().unwrap_or_default();
         let now = Instant::now();
@@ -192,7 +194,7 @@ impl Elector {
             .api
             .replace(&self.election.name, &PostParams::default(), &lease)
             .await;
-        self.took(written)
+        self.took(written.and_then(|written| written.object()))
     }
 
     fn took(&mut self, answer: kube::Result<Lease>) -> Tried {

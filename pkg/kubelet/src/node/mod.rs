@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeSpec, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
+use mk8s_client::Api;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,8 +84,7 @@ async fn try_register(agent: &Agent) -> Result<Node, kube::Error> {
         }),
         status: Some(status::status(agent, None, &status::Observed::look(agent).await)),
     };
-    match api.create(&PostParams::default(), &node).await {
-        Ok(node) => Ok(node),
+    let written = match api.create(&PostParams::default(), &node).await {
         Err(kube::Error::Api(answer)) if answer.code == 409 => {
             let patch = json!({"metadata": {"labels": labels(agent), "annotations": node.metadata.annotations}});
             api.patch(
@@ -94,8 +94,9 @@ async fn try_register(agent: &Agent) -> Result<Node, kube::Error> {
             )
             .await
         }
-        Err(error) => Err(error),
-    }
+        other => other,
+    };
+    written.and_then(|written| written.object())
 }
 
 fn annotations(agent: &Agent) -> BTreeMap<String, String> {

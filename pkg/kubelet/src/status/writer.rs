@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use mk8s_client::Api;
 use serde_json::Value;
 
 use crate::agent::Agent;
@@ -24,10 +25,10 @@ fn api(agent: &Agent, pod: &Pod) -> Api<Pod> {
 
 pub async fn write(agent: &Agent, pod: &Pod, patch: Value) -> Result<Box<Pod>, Error> {
     let params = PatchParams::default();
-    match api(agent, pod)
+    let written = api(agent, pod)
         .patch_status(pod::name(pod), &params, &Patch::Strategic(patch))
-        .await
-    {
+        .await;
+    match written.and_then(|written| written.object()) {
         Ok(pod) => Ok(Box::new(pod)),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Error::Gone),
         Err(error) => Err(Error::Api(error)),
@@ -47,7 +48,7 @@ pub async fn delete(agent: &Agent, pod: &Pod) {
     let mut delay = Duration::from_millis(500);
     loop {
         match api(agent, pod).delete(pod::name(pod), &params).await {
-            Ok(_) => return,
+            Ok(()) => return,
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
             Err(error) => {
                 tracing::warn!(pod = pod::display(pod), %error, "cannot remove a pod from the API, trying again");
