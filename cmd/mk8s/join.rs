@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::Api;
+use mk8s_client::Api;
 use mk8s_client::Remote;
 use mk8s_pki::bootstrap::Token;
 use mk8s_pki::kubeconfig::Kubeconfig;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
+use mk8s_client::Api;
 use mk8s_controlplane::{Config, ControlPlane, ControllerSettings, Lead, SchedulerConfig};
 use mk8s_pki::layout::{self, ServerNames};
 use mk8s_supervisor::Supervisor;

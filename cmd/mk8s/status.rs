@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
-use kube::Api;
+use mk8s_client::Api;
 use mk8s_client::{Event, Informer, Informers, Kind};
 use mk8s_supervisor::Supervisor;
 use serde_json::json;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use mk8s_client::Api;
 use mk8s_client::Remote;
 use mk8s_pki::bootstrap::{self, SECRET_TYPE, Token};
 use mk8s_pki::kubeconfig::Kubeconfig;
@@ -158,7 +159,7 @@ async fn list(client: &kube::Client) -> Result<()> {
         "{:<25} {:<8} {:<22} {:<24} DESCRIPTION",
         "TOKEN", "TTL", "EXPIRES", "USAGES"
     );
-    for secret in secrets {
+    for secret in secrets.items {
         let data = secret.data.unwrap_or_default();
         let text = |key: &str| {
             data.get(key)

@@ -6,11 +6,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use futures::future::{BoxFuture, FutureExt, ready};
-use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{NamespaceResourceScope, Request, request};
 use kube::{Client, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::Kind;
 
@@ -45,6 +47,33 @@ impl<K: Kind> Answer<K> {
     pub fn object(&self) -> Result<K, Error> {
         K::from_json(self.text.as_bytes()).map_err(Error::SerdeError)
     }
+}
+
+/// Some of the objects of one kind.
+#[derive(Debug)]
+pub struct Page<K> {
+    /// In the order of their names.
+    pub items: Vec<K>,
+    /// The revision that this is of, and where the next page begins if there is one.
+    pub metadata: ListMeta,
+}
+
+impl<K: Kind> Page<K> {
+    fn read(text: &str) -> Result<Self, Error> {
+        let list: Texts<'_> = serde_json::from_str(text).map_err(Error::SerdeError)?;
+        let items = list.items.iter().map(|item| K::from_json(item.get().as_bytes()));
+        Ok(Page {
+            items: items.collect::<Result<_, _>>().map_err(Error::SerdeError)?,
+            metadata: list.metadata,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Texts<'a> {
+    metadata: ListMeta,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -200,6 +229,15 @@ impl<K: Kind> Api<K> {
         let text = send(&self.client, self.requests.get(name, &GetParams::default()));
         text.map(|text| K::from_json(text?.as_bytes()).map_err(Error::SerdeError))
             .boxed()
+    }
+
+    /// The objects that are asked for, or a page of them.
+    ///
+    /// # Errors
+    /// As [`Self::patch`].
+    pub fn list(&self, params: &ListParams) -> BoxFuture<'_, Result<Page<K>, Error>> {
+        let text = send(&self.client, self.requests.list(params));
+        text.map(|text| Page::read(&text?)).boxed()
     }
 
     /// The object of a name; None: there is none.

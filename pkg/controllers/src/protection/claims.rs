@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::ListParams;
-use kube::{Api, Client};
-use mk8s_client::{Event, Index, Partial};
+use mk8s_client::{Api, Event, Index, Partial};
 use parking_lot::Mutex;
 
 use super::{CLAIMS, Protector, key_of};
