@@ -8,6 +8,7 @@ use k8s_openapi::api::{
 use kube::Resource;
 use mk8s_api::codec::cut::{Cut, cut};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// A typed kind that can be watched, or read from an answer.
 pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static {
@@ -67,6 +68,15 @@ macro_rules! kinds {
             $(const TRIM: Option<Trim<Self>> = Some($trim);)?
         })*
     };
+}
+
+/// The template of pods that a value stands for.
+///
+/// # Errors
+/// It is none.
+pub fn pod_template(value: &Value) -> serde_json::Result<core::PodTemplateSpec> {
+    // As text, as all objects are decoded: from a value would be another decoder.
+    serde_json::from_slice(&serde_json::to_vec(value)?)
 }
 
 // Their decoders are made here, and so in the binary once: the components' crates, which do not know each other, would each
@@ -156,7 +166,7 @@ fn is_of_its_node(volume: &core::Volume) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

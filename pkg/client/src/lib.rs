@@ -34,7 +34,7 @@ pub use host_ports::{HostPort, host_ports, lasting_containers};
 pub use http_feed::HttpFeed;
 pub use informer::{Index, Informer};
 pub use informers::Informers;
-pub use kind::{Kind, Trim};
+pub use kind::{Kind, Trim, pod_template};
 pub use node_terms::{NodeNames, NodePin, NodeTerms};
 pub use partial::Partial;
 pub use pauses::Pauses;

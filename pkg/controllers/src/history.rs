@@ -273,7 +273,7 @@ pub fn template(revision: &ControllerRevision) -> Result<PodTemplateSpec, Error>
         .and_then(|data| data.0.get("spec")?.get("template"));
     let name = meta::name(revision);
     let held = held.ok_or_else(|| Error::Invalid(format!("ControllerRevision {name} holds no pod template")))?;
-    serde_json::from_value(held.clone())
+    mk8s_client::pod_template(held)
         .map_err(|e| Error::Invalid(format!("ControllerRevision {name} holds no pod template: {e}")))
 }
 
@@ -312,8 +312,8 @@ fn filled(revision: &ControllerRevision, fill: fn(&mut Value)) -> Option<Value> 
         .as_object_mut()?
         .remove("$patch");
     fill(&mut set);
-    let template = set.get_mut("spec")?.get_mut("template")?.take();
-    Some(data(&serde_json::from_value(template).ok()?))
+    let template = set.get("spec")?.get("template")?;
+    Some(data(&mk8s_client::pod_template(template).ok()?))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
+use mk8s_client::Kind;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::record::{Instance, Sandbox};
 use crate::volumes::PodDir;
@@ -28,8 +28,8 @@ fn store<T: Serialize>(dir: &PodDir, below: &Path, file: &str, value: &T) {
     }
 }
 
-fn load<T: DeserializeOwned>(dir: &PodDir, file: &Path) -> Option<T> {
-    serde_json::from_slice(&dir.open().ok()?.read(file).ok()?).ok()
+fn load<T>(dir: &PodDir, file: &Path, decode: fn(&[u8]) -> serde_json::Result<T>) -> Option<T> {
+    decode(&dir.open().ok()?.read(file).ok()?).ok()
 }
 
 fn lives(container: &str) -> PathBuf {
@@ -59,7 +59,9 @@ pub fn load_instances(dir: &PodDir, container: &str) -> Vec<Instance> {
         .into_iter()
         .map(|(name, _)| below.join(name));
     let files = names.filter(|file| file.extension().is_some_and(|e| e == "json"));
-    let mut found: Vec<Instance> = files.filter_map(|file| load(dir, &file)).collect();
+    let mut found: Vec<Instance> = files
+        .filter_map(|file| load(dir, &file, |text| serde_json::from_slice(text)))
+        .collect();
     found.sort_by_key(|i| i.attempt);
     found
 }
@@ -73,7 +75,7 @@ pub fn store_pod(dir: &PodDir, pod: &Pod) {
 }
 
 pub fn load_pod(dir: &PodDir) -> Option<Pod> {
-    load(dir, Path::new(POD))
+    load(dir, Path::new(POD), Pod::from_json)
 }
 
 pub fn store_sandbox(dir: &PodDir, sandbox: &Sandbox) {
@@ -81,7 +83,7 @@ pub fn store_sandbox(dir: &PodDir, sandbox: &Sandbox) {
 }
 
 pub fn load_sandbox(dir: &PodDir) -> Option<Sandbox> {
-    load(dir, Path::new(SANDBOX))
+    load(dir, Path::new(SANDBOX), |text| serde_json::from_slice(text))
 }
 
 /// It is gone, and what it held given back.
