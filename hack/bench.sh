@@ -190,6 +190,8 @@ goal "all processes' CPU per pod (µs)" "$cpu" "${peer_cpu:--}" "1/$less" "$less
 most "Scheduled events missing 2 s later" "$unseen" 0
 IFS=$'\t' read -r _ _ _ _ p99 _ < <(bench schedule-one)
 most "one pod at a time, create to bind, p99 (ms)" "$p99" 5
+backlog=$(cargo test -q --profile quick --test controllers scheduling_backlog -- --ignored --nocapture | sed -n 's/.*backlog\t//p')
+least "pods a second, there before it begins" "${backlog:-0}" 5000
 
 echo "== scheduler alone, the same nodes: decisions per second (hack/scheduler/measure is upstream's)"
 row "" mk8s upstream ratio "to reach"

@@ -31,6 +31,7 @@ mod replication;
 mod resource_claims;
 mod roles;
 mod scheduling;
+mod scheduling_backlog;
 mod scheduling_claims;
 mod scheduling_volumes;
 mod start;
