@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use mk8s_client::{ApiServers, Informer, Informers, Partial, Subscription, internal_addresses, service_ranges};
+use mk8s_client::{ApiServers, Event, Informer, Informers, Partial, Subscription, internal_addresses, service_ranges};
 use mk8s_network::{Config, Mode, Network, Peer};
 use tokio::sync::watch;
 
@@ -123,7 +123,7 @@ impl Sources {
             }
         };
         tokio::select! {
-            _ = self.of_nodes.next() => {}
+            () = next_move(&mut self.of_nodes) => {}
             _ = self.of_ranges.next() => {}
             // The last of the first list may have been heard of a moment before all were known.
             () = self.ranges.wait_synced(), if !are_known => {}
@@ -131,6 +131,19 @@ impl Sources {
         }
         while self.of_nodes.try_next().is_some() || self.of_ranges.try_next().is_some() {}
     }
+}
+
+/// What nodes tell of themselves all the time, that they are alive and how full they are, is no matter of their network.
+async fn next_move(nodes: &mut Subscription<Node>) {
+    while !has_moved(&nodes.next().await) {}
+}
+
+/// Whether the node, or its pods, are elsewhere than before.
+fn has_moved(event: &Event<Node>) -> bool {
+    let Event::Applied { old: Some(old), new } = event else {
+        return true;
+    };
+    pod_cidr(old) != pod_cidr(new) || internal_addresses(old).ne(internal_addresses(new))
 }
 
 const RETRY: Duration = Duration::from_secs(5);
@@ -270,6 +283,23 @@ mod tests {
         };
         assert_eq!(peers(&all(&nodes).await, "node-1"), BTreeSet::from([peer]));
         token.cancel();
+    }
+
+    #[test]
+    fn a_node_that_says_it_is_alive_is_where_it_was() {
+        let parsed = |node: Value| Arc::new(serde_json::from_value::<Node>(node).unwrap());
+        let change = |path: &str, value: Value| {
+            let mut new = node(1);
+            *new.pointer_mut(path).unwrap() = value;
+            let (old, new) = (Some(parsed(node(1))), parsed(new));
+            has_moved(&Event::Applied { old, new })
+        };
+        assert!(!change("/metadata/resourceVersion", json!("2")));
+        assert!(change("/spec/podCIDR", json!("10.244.9.0/24")));
+        assert!(change("/status/addresses/0/address", json!("10.0.0.9")));
+        assert!(has_moved(&Event::Deleted(parsed(node(1)))));
+        let (old, new) = (None, parsed(node(1)));
+        assert!(has_moved(&Event::Applied { old, new }));
     }
 
     fn settings(api: &watch::Sender<BTreeSet<SocketAddrV4>>) -> Settings {
