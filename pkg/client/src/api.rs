@@ -61,7 +61,11 @@ pub struct Page<K> {
 impl<K: Kind> Page<K> {
     fn read(text: &str) -> Result<Self, Error> {
         let list: Texts<'_> = serde_json::from_str(text).map_err(Error::SerdeError)?;
-        let items = list.items.iter().map(|item| K::from_json(item.get().as_bytes()));
+        let items = list
+            .items
+            .iter()
+            .flatten()
+            .map(|item| K::from_json(item.get().as_bytes()));
         Ok(Page {
             items: items.collect::<Result<_, _>>().map_err(Error::SerdeError)?,
             metadata: list.metadata,
@@ -72,8 +76,9 @@ impl<K: Kind> Page<K> {
 #[derive(Deserialize)]
 struct Texts<'a> {
     metadata: ListMeta,
-    #[serde(borrow)]
-    items: Vec<&'a RawValue>,
+    /// Of none, some servers say null.
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
 }
 
 #[derive(Deserialize)]
