@@ -30,6 +30,8 @@ pub enum Outcome {
     Node(NodeId),
     /// Not the node that room was made on: the others are to be looked at.
     Others,
+    /// What extenders let through went, or filled up, while they were asked: it is to be decided anew.
+    Again,
     Refused(Refusal),
 }
 
@@ -89,6 +91,8 @@ pub fn decide(
     }
     match feasible.as_slice() {
         [] if candidates.nominated && pre.refused.is_none() => Outcome::Others,
+        // Who decides without extenders would not have come to this: it would find other nodes, or push away others.
+        [] if pre.refused.is_none() && keeps_any(verdict) => Outcome::Again,
         [] => {
             let mut refusal = refuse(pod, profile, cluster, &pre.checks, &diagnosis, &mut pick);
             if verdict.kept.len() != candidates.feasible.len() {
@@ -126,6 +130,11 @@ pub fn standing(pod: &PodInfo, profile: &Profile, cluster: &Cluster, chosen: OnN
         found.extend(pods.map(|pods| Victims::new(node.id, pods, victims.breaks)));
     }
     (!any || !found.is_empty()).then_some(found)
+}
+
+/// Whether extenders let a node through.
+fn keeps_any(verdict: &Verdict) -> bool {
+    verdict.kept.iter().any(|node| !verdict.failed.contains_key(node))
 }
 
 /// What plugins, asked again, and extenders say of the nodes that were looked at.

@@ -129,7 +129,7 @@ pub fn decide(
 
 impl Refusal {
     /// What no single plugin can tell.
-    fn of_all(message: &str) -> Self {
+    pub fn of_all(message: &str) -> Self {
         Refusal::bare(message.to_owned(), false)
     }
 

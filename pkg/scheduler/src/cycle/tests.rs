@@ -201,8 +201,9 @@ fn extenders_narrow_what_plugins_left_and_add_to_scores() {
         (verdict(&["a"], &["b"], &[]), Ok("a")),
         // It has filled up since they were asked.
         (verdict(&["a", "full"], &["b"], &[]), Ok("a")),
-        (verdict(&["full"], &["a"], &[]), Err("1 Insufficient cpu, 1 no.")),
-        (verdict(&["gone"], &["a"], &[]), Err("1 Insufficient cpu, 1 no.")),
+        (verdict(&[], &["a"], &[]), Err("1 Insufficient cpu, 1 no.")),
+        (verdict(&["full"], &["a"], &[]), Err("again")),
+        (verdict(&["gone"], &["a"], &[]), Err("again")),
     ] {
         let mut cluster = cluster(&[
             ("a", "4", json!({})),
@@ -221,6 +222,7 @@ fn extenders_narrow_what_plugins_left_and_add_to_scores() {
         match extended::decide(&asks, &profile, &cluster, &candidates, &verdict, |_| 0) {
             Outcome::Node(node) => assert_eq!(Ok(&*cluster.node(node).name), expected, "{verdict:?}"),
             Outcome::Others => unreachable!("no node is nominated"),
+            Outcome::Again => assert_eq!(expected, Err("again")),
             Outcome::Refused(refusal) => {
                 let said = expected.unwrap_err();
                 assert!(refusal.message.contains(said), "{verdict:?}: {}", refusal.message);

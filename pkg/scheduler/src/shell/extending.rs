@@ -184,7 +184,7 @@ impl Scheduler {
                 }
             }
             (Question::Victims(pod, refusal), answer) => {
-                if self.queue.get(&pod.uid).is_some() {
+                if let Some(pod) = self.queue.get(&pod.uid).cloned() {
                     self.refused_with(&pod, refusal, answer);
                     self.try_again_if(changed, &pod);
                 }
@@ -210,6 +210,7 @@ impl Scheduler {
             None => {}
             Some(Outcome::Node(node)) => self.assign(pod.clone(), node),
             Some(Outcome::Others) => self.ask_for_nodes(pod, true),
+            Some(Outcome::Again) => self.ask_for_nodes(pod, false),
             Some(Outcome::Refused(refusal)) => self.refused(pod, refusal),
         }
     }
