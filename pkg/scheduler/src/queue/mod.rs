@@ -5,6 +5,7 @@
 
 mod backoff;
 mod held;
+mod preempting;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,6 +41,8 @@ struct Entry {
     tried: Option<Instant>,
     /// It ended by a failure, not by a refusal.
     failed: bool,
+    /// It asks for something else since this try began.
+    changed: bool,
     place: Place,
 }
 
@@ -52,6 +55,7 @@ pub struct Queue {
     backoff: BTreeSet<(Instant, Arc<str>)>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
     held: held::Held,
+    preempting: preempting::Preempting,
     arrivals: u64,
 }
 
@@ -91,15 +95,18 @@ impl Queue {
                 attempts: 0,
                 tried: None,
                 failed: false,
+                changed: false,
                 place: if gated { Place::Gated } else { Place::Active },
             };
             return drop(self.entries.insert(uid, entry));
         };
         let changed = asks_otherwise(&entry.pod, &pod);
         entry.pod = pod;
-        let may_help = changed && matches!(entry.place, Place::Unschedulable(..));
-        if !gated && (may_help || entry.place == Place::Gated) {
-            self.activate(&uid, now);
+        entry.changed |= changed && entry.place == Place::InFlight;
+        match entry.place {
+            Place::Gated if !gated => self.activate(&uid, now),
+            Place::Unschedulable(..) if changed && !gated => self.try_again(&uid, now),
+            _ => {}
         }
     }
 
@@ -111,6 +118,7 @@ impl Queue {
     /// The pod is bound by someone, finished or gone.
     pub fn remove(&mut self, uid: &str) {
         self.release(uid);
+        self.preempting.forget(uid);
         if let Some((uid, entry)) = self.entries.remove_entry(uid) {
             self.take_out(&uid, entry.rank, entry.place);
         }
@@ -126,6 +134,7 @@ impl Queue {
         let entry = self.entries.get_mut(&uid)?;
         entry.place = Place::InFlight;
         entry.attempts += 1;
+        entry.changed = false;
         Some(entry.pod.clone())
     }
 
@@ -142,13 +151,16 @@ impl Queue {
         if let Some((uid, _)) = self.entries.get_key_value(uid) {
             self.unschedulable.insert((now, uid.clone()));
         }
-        if let Some(entry) = self.entries.get_mut(uid) {
-            entry.place = Place::Unschedulable(rows, now);
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        entry.place = Place::Unschedulable(rows, now);
+        if entry.changed {
+            self.try_again(uid, now);
         }
     }
 
     /// A try failed for another reason (the API refused, the node went): tried again after the back-off.
     pub fn failed(&mut self, uid: &str, now: Instant) {
+        self.preempting.forget(uid);
         self.rest(uid, now, true);
         self.activate(uid, now);
     }
@@ -183,7 +195,7 @@ impl Queue {
         };
         let woken: Vec<_> = self.unschedulable.iter().filter_map(|(_, uid)| helped(uid)).collect();
         for uid in woken {
-            self.activate(&uid, now);
+            self.try_again(&uid, now);
         }
     }
 
@@ -202,7 +214,7 @@ impl Queue {
             .get(uid)
             .is_some_and(|entry| matches!(entry.place, Place::Unschedulable(..)));
         if waits {
-            self.activate(uid, now);
+            self.try_again(uid, now);
         }
     }
 
@@ -224,6 +236,7 @@ impl Queue {
                 break;
             }
             let uid = uid.clone();
+            self.preempting.forget(&uid);
             self.activate(&uid, now);
         }
         let backoff = self.backoff.first().map(|(until, _)| *until);
@@ -240,6 +253,13 @@ impl Queue {
     /// The pod as last seen, if it is still waiting.
     pub fn get(&self, uid: &str) -> Option<&Arc<PodInfo>> {
         self.entries.get(uid).map(|e| &e.pod)
+    }
+
+    /// One that waits for an event, unless its victims are to go first.
+    fn try_again(&mut self, uid: &str, now: Instant) {
+        if !self.preempting.holds(uid) {
+            self.activate(uid, now);
+        }
     }
 
     fn activate(&mut self, uid: &str, now: Instant) {

@@ -11,7 +11,6 @@ use mk8s_client::Api;
 use mk8s_supervisor::JobError;
 
 use super::Scheduler;
-use super::reports::Report;
 use crate::change::Change;
 use crate::cluster::NodeId;
 use crate::extender::ExtenderError;
@@ -49,30 +48,19 @@ impl Scheduler {
         self.cluster.place(pod.clone(), &name);
         self.assumed.insert(pod.uid.clone());
         self.wake_for(|_| Some(Change::PodPlaced(&pod)));
-        // What was said of it while it waited must not land after its binding.
-        self.reports.forget(&pod.uid);
-        let landing = self.reports.landing(&pod.uid);
         let before = self.pre_binds(&pod, node);
-        if !before.is_empty() {
-            // It may take its time: who looks meanwhile sees where the pod is to go (KEP-5278).
-            self.reports.put(Report {
-                pod: pod.clone(),
-                condition: None,
-                nominated: Some((*name).into()),
-            });
-        }
+        // It may take its time: who looks meanwhile sees where the pod is to go (KEP-5278).
+        let nominated = (!before.is_empty()).then_some(&*name);
+        let said = self.reports.conclude(&pod, nominated);
         let (client, binders) = (self.client.clone(), self.extending.binders(&pod));
         let binding = Binding {
             pod: pod.clone(),
             node: name.clone(),
         };
         self.bindings.spawn("binding", binding, async move {
+            said.await;
             for step in before {
                 step.await?;
-            }
-            if let Some(mut landing) = landing {
-                // An error: its other end is dropped.
-                let _ = landing.changed().await;
             }
             for extender in binders {
                 match extender.bind(&pod, &name).await {

@@ -16,6 +16,11 @@ fn is_terminal(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+fn revision(pod: &Pod) -> u64 {
+    let revision = pod.metadata.resource_version.as_deref();
+    revision.and_then(|own| own.parse().ok()).unwrap_or_default()
+}
+
 /// Whether decisions see a difference between what was known of a pod on a node and what is.
 fn differs(before: &PodInfo, now: &PodInfo) -> bool {
     before.kin != now.kin || before.requests != now.requests
@@ -93,7 +98,7 @@ impl Scheduler {
         } else if info.deleting {
             self.forget_waiting(&info.uid, None);
         } else if self.profile_of(&info).is_some() {
-            self.waits(info);
+            self.waits(info, revision(pod));
         }
     }
 
@@ -101,8 +106,9 @@ impl Scheduler {
     fn placed(&mut self, pod: Arc<PodInfo>, node: &str) {
         let assumed = self.assumed.remove(&pod.uid);
         self.forget_waiting(&pod.uid, Some(node));
+        self.reports.forget(&pod.uid);
         if pod.deleting {
-            self.victim_goes(&pod.uid);
+            self.queue.victim_goes(&pod.uid, Instant::now());
         }
         let moves = self
             .cluster
@@ -127,13 +133,13 @@ impl Scheduler {
     }
 
     /// A pod of ours is without a node.
-    fn waits(&mut self, pod: Arc<PodInfo>) {
+    fn waits(&mut self, pod: Arc<PodInfo>, revision: u64) {
         // It counts where it is assumed; that it is nominated there as well is for others to see.
         if self.assumed.contains(&pod.uid) {
             return self.queue.add(pod, Instant::now());
         }
         let shown = pod.wishes().nominated.clone().unwrap_or_default();
-        let node = match self.reports.is_current(&pod.uid, &shown) {
+        let node = match self.reports.is_current(&pod.uid, &shown, revision) {
             true => Some(shown).filter(|node| !node.is_empty()),
             false => self.cluster.nominated.node_of(&pod.uid).map(Into::into),
         };
@@ -172,25 +178,17 @@ impl Scheduler {
 
     fn forget_waiting(&mut self, uid: &Arc<str>, node: Option<&str>) {
         self.queue.remove(uid);
-        self.preempting.forget(uid);
         self.unnominate(uid, node);
     }
 
     fn pod_gone(&mut self, pod: &Pod) {
         let uid: Arc<str> = pod.metadata.uid.as_deref().unwrap_or_default().into();
         self.forget_waiting(&uid, None);
-        self.victim_goes(&uid);
+        self.queue.victim_goes(&uid, Instant::now());
         self.reports.forget(&uid);
         self.assumed.remove(&uid);
         if let Some(gone) = self.cluster.remove(&uid) {
             self.wake_for(|_| Some(Change::PodGone(&gone)));
-        }
-    }
-
-    /// A pod is seen going: who pushes it away may be tried when all of its victims are.
-    fn victim_goes(&mut self, uid: &str) {
-        if let Some(preemptor) = self.preempting.goes(uid) {
-            self.queue.retry(&preemptor, Instant::now());
         }
     }
 
@@ -203,11 +201,9 @@ impl Scheduler {
         if kinds == 0 || !self.queue.has_unschedulable() {
             return;
         }
-        let preempting = &mut self.preempting;
         let helps = |pod: &PodInfo, rows| {
             let profile = profiles.of(pod);
             profile.is_some_and(|own| own.may_help(rows, kinds, |plugin| plugin.helps(pod, &change, cluster)))
-                && !preempting.holds(&pod.uid)
         };
         self.queue.wake(helps, Instant::now());
     }

@@ -1,7 +1,7 @@
 //! A preemption's victims go: each is told why by its condition, deleted with its grace, and an Event is written of it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -16,73 +16,25 @@ use crate::framework::Write;
 use crate::pod::PodInfo;
 use crate::preemption::Victims;
 
-/// Victims of one preemption on their way, or what plugins write for a pod beside its binding.
-pub struct Eviction {
-    pub pod: Arc<PodInfo>,
-}
-
-/// Pods whose victims have not all been seen going. Such a pod is not tried: it would take others for the same room (upstream's gate
-/// of pods that run a preemption).
-#[derive(Default)]
-pub struct Preempting {
-    /// By the preemptor's uid.
-    waiting: HashMap<Arc<str>, Held>,
-    /// The preemptor of each victim.
-    victims: HashMap<Arc<str>, Arc<str>>,
-}
-
-struct Held {
-    victims: HashSet<Arc<str>>,
-    /// Something happened meanwhile that may help it.
-    woken: bool,
-}
-
-impl Preempting {
-    fn begin(&mut self, preemptor: &Arc<str>, victims: &[Arc<PodInfo>]) {
-        self.forget(preemptor);
-        if victims.is_empty() {
-            return;
-        }
-        let victims: HashSet<Arc<str>> = victims.iter().map(|victim| victim.uid.clone()).collect();
-        let each = victims.iter().map(|victim| (victim.clone(), preemptor.clone()));
-        self.victims.extend(each);
-        let held = Held { victims, woken: false };
-        self.waiting.insert(preemptor.clone(), held);
-    }
-
-    /// Whether the pod is to be left alone; it is tried when it is not any more.
-    pub fn holds(&mut self, preemptor: &str) -> bool {
-        let held = self.waiting.get_mut(preemptor);
-        held.map(|held| held.woken = true).is_some()
-    }
-
-    /// A pod is seen going; the preemptor whose last victim it was and that is to be tried.
-    pub fn goes(&mut self, victim: &str) -> Option<Arc<str>> {
-        let preemptor = self.victims.remove(victim)?;
-        let held = self.waiting.get_mut(&preemptor)?;
-        held.victims.remove(victim);
-        if !held.victims.is_empty() {
-            return None;
-        }
-        let woken = self.waiting.remove(&preemptor)?.woken;
-        woken.then_some(preemptor)
-    }
-
-    /// Its victims are no matter any more.
-    pub fn forget(&mut self, preemptor: &str) {
-        for victim in self.waiting.remove(preemptor).into_iter().flat_map(|held| held.victims) {
-            self.victims.remove(&victim);
-        }
-    }
+/// Writes under way for a pod.
+pub enum Eviction {
+    /// Victims of one preemption are told to go.
+    OfVictims(Arc<PodInfo>),
+    /// What plugins write beside its binding.
+    ByPlugins(Arc<PodInfo>),
 }
 
 impl Scheduler {
     /// Has the victims go; the pod is nominated to their node.
     pub(super) fn preempt(&mut self, pod: &Arc<PodInfo>, victims: Victims) -> Box<str> {
         let node = self.cluster.node(victims.node).name.clone();
+        let going: Vec<_> = victims.pods.into_iter().filter(|victim| !victim.deleting).collect();
+        // First: what follows would have the pod itself tried again.
+        self.queue.await_victims(&pod.uid, &going);
         for other in victims.displaced {
             self.unnominate(&other.uid, None);
-            self.queue.retry(&other.uid, std::time::Instant::now());
+            self.queue.forget_victims(&other.uid);
+            self.queue.retry(&other.uid, Instant::now());
             self.reports.put(Report {
                 pod: other,
                 condition: None,
@@ -90,15 +42,13 @@ impl Scheduler {
             });
         }
         self.nominate(pod.clone(), &node);
-        let going: Vec<_> = victims.pods.into_iter().filter(|victim| !victim.deleting).collect();
-        self.preempting.begin(&pod.uid, &going);
         for victim in &going {
             let message = format!("Preempted by pod {} on node {node}", pod.uid);
             let what = ("Normal", "Preempted", "Preempting");
             self.recorders.event(pod, &victim.reference(), what, &message);
         }
         let (client, scheduler) = (self.client.clone(), pod.wishes().scheduler.clone());
-        let eviction = Eviction { pod: pod.clone() };
+        let eviction = Eviction::OfVictims(pod.clone());
         self.evictions.spawn("preemption", eviction, async move {
             let each = going.iter().map(|victim| evict(client.clone(), victim, &scheduler));
             // All are tried: the others' going is of use all the same.
@@ -113,7 +63,7 @@ impl Scheduler {
         if writes.is_empty() {
             return;
         }
-        let (client, eviction) = (self.client.clone(), Eviction { pod: pod.clone() });
+        let (client, eviction) = (self.client.clone(), Eviction::ByPlugins(pod.clone()));
         self.evictions.spawn("making room", eviction, async move {
             for write in writes {
                 write.run(client.clone()).await?;
@@ -122,13 +72,15 @@ impl Scheduler {
         });
     }
 
-    /// All victims are told to go, or one could not be.
+    /// All is written, or one write failed.
     pub(super) fn evicted(&mut self, eviction: &Eviction, result: Result<(), String>) {
-        if let Err(error) = result {
-            tracing::warn!(pod = eviction.pod.key(), error, "making room failed");
-            self.preempting.forget(&eviction.pod.uid);
-            self.queue.retry(&eviction.pod.uid, std::time::Instant::now());
+        let Err(error) = result else { return };
+        let (Eviction::OfVictims(pod) | Eviction::ByPlugins(pod)) = eviction;
+        tracing::warn!(pod = pod.key(), error, "making room failed");
+        if let Eviction::OfVictims(_) = eviction {
+            self.queue.forget_victims(&pod.uid);
         }
+        self.queue.retry(&pod.uid, Instant::now());
     }
 }
 

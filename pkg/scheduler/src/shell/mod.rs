@@ -21,7 +21,7 @@ use mk8s_client::Informers;
 use mk8s_supervisor::{Jobs, Supervisor, job};
 
 use self::binding::{BindError, Binding};
-use self::evictions::{Eviction, Preempting};
+use self::evictions::Eviction;
 use self::extending::Extending;
 use self::feeds::Feeds;
 pub use self::recorders::Recorders;
@@ -52,7 +52,6 @@ struct Scheduler {
     /// Pods that are counted on a node without an event that shows them there.
     assumed: HashSet<Arc<str>>,
     evictions: Jobs<Eviction, Result<(), kube::Error>>,
-    preempting: Preempting,
     reports: Reports,
     extending: Extending,
     start: usize,
@@ -98,7 +97,6 @@ impl Scheduler {
             bindings: Jobs::default(),
             assumed: HashSet::new(),
             evictions: Jobs::default(),
-            preempting: Preempting::default(),
             extending: Extending::new(config.extenders, informers),
             start: 0,
         }
@@ -217,7 +215,6 @@ impl Scheduler {
             return self.report(pod, "SchedulerError", refusal.message, None);
         }
         self.write_all(pod, refusal.writes);
-        self.queue.unschedulable(&pod.uid, refusal.rows, Instant::now());
         let nominated = match refusal.preemption {
             Some(Preempted::By(victims)) => Some(self.preempt(pod, *victims)),
             Some(Preempted::NotHelpful) => {
@@ -226,6 +223,7 @@ impl Scheduler {
             }
             Some(Preempted::NotEligible) | None => None,
         };
+        self.queue.unschedulable(&pod.uid, refusal.rows, Instant::now());
         self.report(pod, "Unschedulable", refusal.message, nominated);
     }
 

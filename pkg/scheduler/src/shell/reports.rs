@@ -1,6 +1,6 @@
 //! What is told of a pod that waits: an Event each time, and its condition and nomination when they change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -30,12 +30,14 @@ pub struct Report {
 /// Reports on their way.
 pub struct Reports {
     client: Client,
-    /// By the pod's uid; whether it was written.
-    writing: Jobs<Arc<str>, bool>,
+    /// By the pod's uid; the revision that it was written at, if it was.
+    writing: Jobs<Arc<str>, Option<u64>>,
     /// The pods of `writing`: one write of a pod at a time, or the older could land last. Each ends when its write has.
     flying: HashMap<Arc<str>, watch::Receiver<()>>,
     /// Waiting for one of `writing` to end, by the pod's uid.
     waiting: HashMap<Arc<str>, Report>,
+    /// Whose turn is next: each of `waiting`, and some that are there no more.
+    order: VecDeque<Arc<str>>,
     told: HashMap<Arc<str>, Told>,
 }
 
@@ -44,8 +46,10 @@ pub struct Reports {
 struct Told {
     /// Reason and message.
     condition: Option<(&'static str, String)>,
-    /// Its nomination, until an event shows it.
+    /// Its nomination, until an event shows it, or what came after.
     nominated: Option<Box<str>>,
+    /// The revision that the nomination was written at.
+    revision: Option<u64>,
 }
 
 impl Reports {
@@ -55,6 +59,7 @@ impl Reports {
             writing: Jobs::default(),
             flying: HashMap::new(),
             waiting: HashMap::new(),
+            order: VecDeque::new(),
             told: HashMap::new(),
         }
     }
@@ -71,48 +76,85 @@ impl Reports {
             return;
         }
         told.condition = report.condition.clone().or(told.condition.take());
-        told.nominated = report.nominated.clone().or(told.nominated.take());
+        if report.nominated.is_some() {
+            told.nominated.clone_from(&report.nominated);
+            told.revision = None;
+        }
         // What an older one says of what this one is silent about has not been written yet.
-        if let Some(before) = self.waiting.remove(&uid) {
-            report.condition = report.condition.or(before.condition);
-            report.nominated = report.nominated.or(before.nominated);
+        match self.waiting.remove(&uid) {
+            Some(before) => {
+                report.condition = report.condition.or(before.condition);
+                report.nominated = report.nominated.or(before.nominated);
+            }
+            None => self.order.push_back(uid.clone()),
         }
         self.waiting.insert(uid, report);
         self.write_next();
     }
 
-    /// An event shows this nomination (empty: none). False: it was before what was reported since.
-    pub fn is_current(&mut self, uid: &str, nominated: &str) -> bool {
+    /// An event of this revision shows this nomination (empty: none). False: it was before what was reported since.
+    pub fn is_current(&mut self, uid: &str, nominated: &str, revision: u64) -> bool {
         let told = self.told.get_mut(uid).filter(|told| told.nominated.is_some());
         let Some(told) = told else { return true };
-        let current = told.nominated.as_deref() == Some(nominated);
+        // What changes nothing is written at the revision of before, and no event tells of it.
+        let is_later = told.revision.is_some_and(|written| written <= revision);
+        let current = is_later || told.nominated.as_deref() == Some(nominated);
         if current {
             told.nominated = None;
         }
         current
     }
 
-    /// The pod is gone, has its node, or gets it: nothing more is written of it.
+    /// The pod is gone, or has its node: nothing more is written of it.
     pub fn forget(&mut self, uid: &str) {
         self.waiting.remove(uid);
         self.told.remove(uid);
     }
 
-    /// The write of this pod that is under way: it ends when that has landed.
-    pub fn landing(&self, uid: &str) -> Option<watch::Receiver<()>> {
-        self.flying.get(uid).cloned()
+    /// The pod gets its node: nothing more is written of it but where it goes, if it may take its time to get there. Ends when all that
+    /// is written of it has landed: nothing of that may land after its binding.
+    pub fn conclude(&mut self, pod: &Arc<PodInfo>, nominated: Option<&str>) -> impl Future<Output = ()> + use<> {
+        self.forget(&pod.uid);
+        let landing = self.flying.get(&pod.uid).cloned();
+        let shown = pod.wishes().nominated.as_deref();
+        let last = nominated.filter(|node| landing.is_some() || shown != Some(node));
+        let last = last.map(|node| {
+            let told = self.told.entry(pod.uid.clone()).or_default();
+            told.nominated = Some(node.into());
+            let report = Report {
+                pod: pod.clone(),
+                condition: None,
+                nominated: Some(node.into()),
+            };
+            (self.api(pod), report)
+        });
+        async move {
+            if let Some(mut landing) = landing {
+                // An error: its other end is dropped.
+                let _ = landing.changed().await;
+            }
+            if let Some((api, report)) = last {
+                write(&api, &report).await;
+            }
+        }
+    }
+
+    fn api(&self, pod: &PodInfo) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), pod.namespace())
     }
 
     fn write_next(&mut self) {
         while self.writing.len() < AT_ONCE {
-            let free = self.waiting.keys().find(|uid| !self.flying.contains_key(*uid));
-            let Some(report) = free.cloned().and_then(|uid| self.waiting.remove(&uid)) else {
+            let free = self.order.iter().position(|uid| !self.flying.contains_key(uid));
+            let Some(uid) = free.and_then(|at| self.order.remove(at)) else {
                 return;
             };
-            let uid = report.pod.uid.clone();
+            let Some(report) = self.waiting.remove(&uid) else {
+                continue;
+            };
             let (landed, landing) = watch::channel(());
             self.flying.insert(uid.clone(), landing);
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), report.pod.namespace());
+            let api = self.api(&report.pod);
             self.writing.spawn("condition PodScheduled", uid, async move {
                 let written = write(&api, &report).await;
                 drop(landed);
@@ -122,12 +164,16 @@ impl Reports {
     }
 
     /// Ends when one of the writes has ended; none if none is on its way. Of one that failed, or panicked, nothing is known any more:
-    /// the pod's next refusal reports again.
+    /// the pod's next refusal reports again. Of a pod that waits with a newer one, that tells.
     pub async fn written(&mut self) -> Option<()> {
         let (uid, ended) = self.writing.next().await?;
         self.flying.remove(&uid);
-        if !ended.unwrap_or(false) {
-            self.told.remove(&uid);
+        if !self.waiting.contains_key(&uid) {
+            match (ended.unwrap_or(None), self.told.get_mut(&uid)) {
+                (None, _) => drop(self.told.remove(&uid)),
+                (revision, Some(told)) => told.revision = revision,
+                (_, None) => {}
+            }
         }
         self.write_next();
         Some(())
@@ -143,16 +189,16 @@ impl Reports {
     }
 }
 
-/// Whether it was written.
-async fn write(api: &Api<Pod>, report: &Report) -> bool {
+/// The revision that it was written at.
+async fn write(api: &Api<Pod>, report: &Report) -> Option<u64> {
     let (how, patch) = (PatchParams::default(), Patch::Strategic(report.patch()));
     match api.patch_status(&report.pod.name, &how, &patch).await {
-        Ok(_) => true,
+        Ok(written) => written.revision,
         // Deleted meanwhile, or another pod of that name by now.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => false,
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => None,
         Err(error) => {
             tracing::warn!(pod = report.pod.key(), %error, "updating condition PodScheduled failed");
-            false
+            None
         }
     }
 }
@@ -176,5 +222,68 @@ impl Report {
             status["nominatedNodeName"] = json!(node);
         }
         json!({"metadata": {"uid": &*self.pod.uid}, "status": status})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use super::*;
+    use crate::cluster::Kins;
+
+    fn pod() -> Arc<PodInfo> {
+        let pod = json!({"metadata": {"namespace": "d", "name": "p", "uid": "p"}, "spec": {"containers": []}});
+        Arc::new(PodInfo::new(
+            &serde_json::from_value(pod).unwrap(),
+            &mut Kins::default(),
+        ))
+    }
+
+    fn nominated(node: &str) -> Report {
+        Report {
+            pod: pod(),
+            condition: None,
+            nominated: Some(node.into()),
+        }
+    }
+
+    /// Each write is answered with the next of these codes, and revision 5.
+    fn answering(codes: [u16; 2]) -> Reports {
+        let codes = Arc::new(codes.map(AtomicU16::new));
+        let serve = move |_| {
+            let next = codes
+                .iter()
+                .map(|code| code.swap(0, Ordering::SeqCst))
+                .find(|code| *code != 0);
+            let text = json!({"metadata": {"name": "p", "resourceVersion": "5"}}).to_string();
+            let answer = http::Response::builder()
+                .status(next.unwrap())
+                .body(kube::client::Body::from(text.into_bytes()));
+            async { Ok::<_, std::convert::Infallible>(answer.unwrap()) }
+        };
+        Reports::new(Client::new(tower::service_fn(serve), "d"))
+    }
+
+    #[tokio::test]
+    async fn an_event_after_what_was_written_counts_whatever_it_shows() {
+        let mut reports = answering([200, 200]);
+        reports.put(nominated("n"));
+        assert!(!reports.is_current("p", "", 6), "nobody knows yet when it was written");
+        reports.written().await.unwrap();
+        assert!(!reports.is_current("p", "", 4));
+        assert!(reports.is_current("p", "other", 6));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_failed_leaves_what_the_next_one_is_to_say() {
+        let mut reports = answering([500, 200]);
+        reports.put(nominated("n"));
+        reports.put(nominated("m"));
+        reports.written().await.unwrap();
+        assert!(!reports.is_current("p", "", 4));
+        reports.written().await.unwrap();
+        assert!(reports.is_current("p", "m", 5));
     }
 }
