@@ -2,7 +2,7 @@
 //! (<https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/>).
 //!
 //! A plugin has no state of its own: it is made of its configuration, and asks the [`Cluster`]. What it works out of one pod lives in
-//! the [`Filter`] and the [`Score`] that it makes for a decision.
+//! the [`Filter`] and the [`Score`] that it makes for a decision, or beside what the cluster knows, until the pod is reserved.
 
 use std::borrow::Cow;
 
@@ -26,6 +26,8 @@ pub struct Objection {
     pub unresolvable: bool,
     /// It is none: the plugin cannot tell, and the decision fails with that.
     pub failed: bool,
+    /// The time was over before the plugin could tell: the pod is to be tried again, whatever happens.
+    pub unfinished: bool,
 }
 
 impl Objection {
@@ -35,6 +37,7 @@ impl Objection {
             reasons: smallvec![reason.into()],
             unresolvable: false,
             failed: false,
+            unfinished: false,
         }
     }
 
@@ -43,6 +46,14 @@ impl Objection {
         Objection {
             unresolvable: true,
             ..Self::new(reason)
+        }
+    }
+
+    /// The plugin has no more time.
+    pub fn unfinished(reason: impl Into<Cow<'static, str>>) -> Self {
+        Objection {
+            unfinished: true,
+            ..Self::unresolvable(reason)
         }
     }
 

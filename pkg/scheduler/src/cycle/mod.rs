@@ -1,11 +1,12 @@
 //! One decision: which node gets this pod, or why none does, and who would have to go. Pure: reads the cluster, writes nothing.
 
+mod diagnosis;
 pub mod extended;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use crate::checks::{self, Checks, PreFiltered, Refused};
+pub use self::diagnosis::{Diagnosis, counted};
+use crate::checks::{self, Checks, PreFiltered};
 use crate::cluster::{Cluster, NodeId, NodeInfo};
 use crate::framework::{Objection, PostFilter, Write};
 use crate::pod::PodInfo;
@@ -30,6 +31,8 @@ pub struct Refusal {
     pub writes: Vec<Write>,
     /// A plugin could not tell: whether a node is right is open.
     pub failed: bool,
+    /// A plugin had no more time: the pod is to be tried again, whatever happens.
+    pub unfinished: bool,
 }
 
 impl Refusal {
@@ -41,6 +44,7 @@ impl Refusal {
             preemption: None,
             writes: Vec::new(),
             failed,
+            unfinished: false,
         }
     }
 }
@@ -61,19 +65,6 @@ pub struct Decision {
     pub node: Result<NodeId, Refusal>,
     /// So that all nodes have the same chance.
     pub next_start: usize,
-}
-
-/// What each node that was looked at said.
-pub struct Diagnosis<'a> {
-    /// How many nodes there are.
-    pub all: usize,
-    /// None was looked at: so it was said of the pod before.
-    pub pre_filter: Option<Refused>,
-    pub nodes: Vec<(&'a NodeInfo, Refused)>,
-    /// What is said of those that were not looked at: what says which were; none: nothing.
-    pub absent: Option<Objection>,
-    /// The plugins that said which were.
-    pub named: Rows,
 }
 
 /// How many nodes that fit are enough to choose from.
@@ -212,6 +203,8 @@ fn none_but(profile: &Profile, rows: &[usize]) -> Objection {
     Objection::unresolvable(format!("node(s) didn't satisfy plugin(s) [{names}]"))
 }
 
+/// The nodes that fit, and how many were looked at: up to the first that there was no time for, so that the next search begins after
+/// it. It may be the one that took the time.
 fn look<'a>(
     nodes: impl Iterator<Item = &'a NodeInfo>,
     pre: &PreFiltered<'_>,
@@ -219,18 +212,21 @@ fn look<'a>(
     diagnosis: &mut Diagnosis<'a>,
 ) -> (Vec<&'a NodeInfo>, usize) {
     let mut feasible = Vec::new();
-    let mut looked = 0;
+    let (mut looked, mut unfinished) = (0, None);
     for node in nodes {
         looked += 1;
         match pre.checks.check(node) {
             None => feasible.push(node),
-            Some(refused) => diagnosis.nodes.push((node, refused)),
+            Some(refused) => {
+                unfinished = unfinished.or(refused.1.unfinished.then_some(looked));
+                diagnosis.nodes.push((node, refused));
+            }
         }
         if feasible.len() >= wanted || diagnosis.failed().is_some() {
             break;
         }
     }
-    (feasible, looked)
+    (feasible, unfinished.unwrap_or(looked))
 }
 
 /// The total of each candidate.
@@ -297,6 +293,7 @@ fn refuse(
         preemption,
         writes,
         failed: false,
+        unfinished: diagnosis.is_unfinished(),
     }
 }
 
@@ -324,74 +321,6 @@ fn post_filters(
         posts.push(post);
     }
     (posts, true)
-}
-
-impl Diagnosis<'_> {
-    /// The nodes that the plugin of a row objected to.
-    fn of(&self, row: usize) -> impl Iterator<Item = (&NodeInfo, &Objection)> {
-        let own = self.nodes.iter().filter(move |(_, (of, _))| *of == row);
-        own.map(|(node, (_, objection))| (*node, objection))
-    }
-
-    /// The plugin that could not tell.
-    fn failed(&self) -> Option<(&Refused, bool)> {
-        let of_pod = self.pre_filter.as_ref().map(|refused| (refused, true));
-        let of_node = self.nodes.last().map(|(_, refused)| (refused, false));
-        of_pod.or(of_node).filter(|((_, objection), _)| objection.failed)
-    }
-
-    /// The same in upstream's words.
-    fn failure(&self, profile: &Profile) -> Option<String> {
-        let ((row, objection), before) = self.failed()?;
-        let (name, why) = (profile.rows[*row].plugin.name(), objection.reasons.join(", "));
-        Some(match before {
-            true => format!("running PreFilter plugin \"{name}\": {why}"),
-            false => format!("running \"{name}\" filter plugin: {why}"),
-        })
-    }
-
-    /// Before nodes are looked at.
-    fn new(cluster: &Cluster, pre: &PreFiltered<'_>) -> Self {
-        Diagnosis {
-            all: cluster.order().len(),
-            pre_filter: pre.refused.clone(),
-            nodes: Vec::new(),
-            absent: None,
-            named: 0,
-        }
-    }
-
-    /// The nodes' objections in upstream's words: each reason with the number of nodes that gave it.
-    pub fn message(&self) -> String {
-        if let Some((_, objection)) = &self.pre_filter {
-            return format!("0/{} nodes are available: {}.", self.all, objection.reasons.join(", "));
-        }
-        let each = self.nodes.iter().map(|(_, (_, objection))| (objection, 1));
-        let absent = self
-            .absent
-            .iter()
-            .map(|objection| (objection, self.all - self.nodes.len()));
-        counted(self.all, each.chain(absent.filter(|(_, count)| *count > 0)))
-    }
-}
-
-/// `0/3 nodes are available: 1 …, 2 ….` The reasons are sorted as text, so that "10 …" comes before "2 …".
-pub fn counted<'o>(all: usize, objections: impl Iterator<Item = (&'o Objection, usize)>) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (objection, nodes) in objections {
-        for reason in &objection.reasons {
-            *counts.entry(reason).or_default() += nodes;
-        }
-    }
-    let mut reasons: Vec<String> = counts
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
-    reasons.sort();
-    match reasons.is_empty() {
-        true => format!("0/{all} nodes are available:"),
-        false => format!("0/{all} nodes are available: {}.", reasons.join(", ")),
-    }
 }
 
 #[cfg(test)]

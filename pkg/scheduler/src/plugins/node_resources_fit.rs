@@ -96,6 +96,7 @@ impl Room<'_> {
             reasons,
             unresolvable,
             failed: false,
+            unfinished: false,
         }
     }
 }

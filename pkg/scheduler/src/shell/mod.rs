@@ -215,6 +215,7 @@ impl Scheduler {
             return self.report(pod, "SchedulerError", refusal.message, None);
         }
         self.write_all(pod, refusal.writes);
+        let makes_room = matches!(refusal.preemption, Some(Preempted::By(_)));
         let nominated = match refusal.preemption {
             Some(Preempted::By(victims)) => Some(self.preempt(pod, *victims)),
             Some(Preempted::NotHelpful) => {
@@ -223,7 +224,10 @@ impl Scheduler {
             }
             Some(Preempted::NotEligible) | None => None,
         };
-        self.queue.unschedulable(&pod.uid, refusal.rows, Instant::now());
+        match refusal.unfinished && !makes_room {
+            true => self.queue.failed(&pod.uid, Instant::now()),
+            false => self.queue.unschedulable(&pod.uid, refusal.rows, Instant::now()),
+        }
         self.report(pod, "Unschedulable", refusal.message, nominated);
     }
 

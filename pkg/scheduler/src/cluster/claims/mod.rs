@@ -1,6 +1,9 @@
 //! What pods claim of devices (<https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>): claims, classes,
 //! the devices that drivers publish, and which of them are given away or about to be.
 
+mod candidates;
+mod clock;
+mod found;
 mod names;
 mod pools;
 mod reserved;
@@ -10,10 +13,14 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use smallvec::SmallVec;
 
+pub use candidates::{Candidate, Cursor, next};
+pub use clock::{Clock, Over};
+pub use found::{Found, Picked};
 pub use names::DeviceId;
 pub use pools::{Device, NodePool, Slice, State};
 pub use reserved::{Reserved, Written};
@@ -31,6 +38,7 @@ pub struct Claims {
     selectors: selectors::Selectors,
     names: names::Names,
     reserved: reserved::Reservations,
+    found: Found,
 }
 
 impl Claims {
@@ -107,13 +115,24 @@ impl Claims {
         self.names.is_taken(device)
     }
 
-    /// Before a decision: has at hand what selects devices for these claims.
-    pub fn prepare(&mut self, claims: &[Arc<ResourceClaim>]) {
+    /// Before a decision, which may search for so long: has at hand what selects devices for these claims.
+    pub fn prepare(&mut self, claims: &[Arc<ResourceClaim>], timeout: Option<Duration>) {
         self.settle();
+        self.found = Found::new(timeout);
         let classes = &self.classes;
         let wanted = claims.iter().filter(|claim| allocation(claim).is_none());
         self.selectors
             .prepare(wanted.flat_map(|claim| expressions(claim, classes)));
+    }
+
+    /// What the decision at hand has found.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// The time that it has.
+    pub fn clock(&self) -> &Clock {
+        &self.found.clock
     }
 
     /// One of those that were prepared.

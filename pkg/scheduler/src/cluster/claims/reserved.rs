@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 
-use super::{Claims, revision};
+use super::{Claims, Found, revision};
 use crate::pod::PodInfo;
 
 /// The claim as the API server has it since it is reserved for the pod; empty: it is not yet.
@@ -54,6 +54,8 @@ impl Reserved {
 impl Claims {
     /// A pod is to have these claims.
     pub fn reserve(&mut self, pod: &PodInfo, claims: Vec<Reserved>) {
+        // Of no use to who comes next.
+        self.found = Found::default();
         for reserved in &claims {
             self.take(reserved.allocation.as_deref());
             let pending = reserved.pending().map(Box::from);

@@ -141,8 +141,18 @@ impl Selector {
         }
     }
 
-    /// Whether it selects the device in `slot`.
-    pub fn selects(&self, slot: Slot, slice: &ResourceSlice, device: &Device) -> Result<bool, SelectorError> {
+    /// What it said of the device in `slot`; none: it has not been asked.
+    pub fn said(&self, slot: Slot) -> Option<bool> {
+        let said = self.used.get()?.said.get(slot as usize)?;
+        match said.load(Ordering::Relaxed) {
+            NO => Some(false),
+            YES => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Whether it selects the device in `slot`: that may take long.
+    pub fn ask(&self, slot: Slot, slice: &ResourceSlice, device: &Device) -> Result<bool, SelectorError> {
         let used = self.used.get_or_init(|| {
             let mut used = Used {
                 program: compile(&self.expression),
@@ -151,16 +161,10 @@ impl Selector {
             used.grow(self.slots);
             used
         });
-        let said = used.said.get(slot as usize);
-        match said.map(|said| said.load(Ordering::Relaxed)) {
-            Some(NO) => return Ok(false),
-            Some(YES) => return Ok(true),
-            _ => {}
-        }
         let program = used.program.as_ref().map_err(Clone::clone)?;
         let selected = mk8s_cel::select(program, &as_json(&slice.spec.driver, device))
             .map_err(|error| SelectorError::Run(error.to_string()))?;
-        if let Some(said) = said {
+        if let Some(said) = used.said.get(slot as usize) {
             said.store(if selected { YES } else { NO }, Ordering::Relaxed);
         }
         Ok(selected)
@@ -227,7 +231,10 @@ mod tests {
 
     fn selects(selectors: &Selectors, expression: &str, slot: Slot, slice: &ResourceSlice) -> Result<bool, String> {
         let device = &slice.spec.devices.as_ref().unwrap()[0];
-        let selected = selectors.get(expression).unwrap().selects(slot, slice, device);
+        let selector = selectors.get(expression).unwrap();
+        let selected = selector
+            .said(slot)
+            .map_or_else(|| selector.ask(slot, slice, device), Ok);
         selected.map_err(|error| error.to_string())
     }
 

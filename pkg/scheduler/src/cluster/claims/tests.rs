@@ -191,7 +191,7 @@ fn what_is_reserved_is_taken_until_events_tell_of_it() {
         if let Some(event) = event {
             claims.set(event);
         }
-        claims.prepare(&[]);
+        claims.prepare(&[], None);
         assert_eq!(!claims.is_pending(&before), settled, "{what}");
         assert_eq!(claims.is_taken(device), !settled || in_the_end, "{what}");
         claims.unreserve(&pod);

@@ -123,10 +123,10 @@ impl Args for VolumeBindingArgs {
 }
 
 impl DynamicResourcesArgs {
-    /// How long the search for devices on one node may take; none: as long as it takes.
+    /// How long the search for devices may take; none: as long as it takes.
     pub fn filter_timeout(&self) -> Option<Duration> {
         let own = self.filter_timeout.map(|span| span.length);
-        Some(own.unwrap_or(Duration::from_secs(10))).filter(|length| !length.is_zero())
+        Some(own.unwrap_or(Duration::from_secs(1))).filter(|length| !length.is_zero())
     }
 }
 

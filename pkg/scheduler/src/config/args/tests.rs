@@ -218,7 +218,7 @@ fn arguments_that_are_numbers_are_checked_and_read() {
             .filter_timeout()
     };
     for (args, seconds) in [
-        (json!({}), Some(10)),
+        (json!({}), Some(1)),
         (json!({"filterTimeout": "0"}), None),
         (json!({"filterTimeout": "2m"}), Some(120)),
     ] {

@@ -5,8 +5,9 @@ use k8s_openapi::api::resource::v1::{
     ExactDeviceRequest, ResourceClaim,
 };
 
+use super::search::Unfound;
 use crate::cluster::Claims;
-use crate::cluster::claims::{Device, Selector};
+use crate::cluster::claims::{Clock, Device, Selector};
 
 /// A claim that is to be allocated.
 pub struct Ask<'a> {
@@ -199,13 +200,20 @@ impl<'a> Choice<'a> {
     /// Whether it would take a device, if it is free.
     ///
     /// # Errors
-    /// Nobody can tell.
-    pub fn selects(&self, claim: &ResourceClaim, device: &Device<'_>) -> Result<bool, String> {
+    /// Nobody can tell, or not in time.
+    pub fn selects(&self, claim: &ResourceClaim, device: &Device<'_>, clock: &Clock) -> Result<bool, Unfound> {
         if !device.selectable {
             return Ok(false);
         }
         for own in &self.selectors {
-            match own.selector.selects(device.slot, &device.slice.object, device.object) {
+            let selected = match own.selector.said(device.slot) {
+                Some(said) => Ok(said),
+                None => {
+                    clock.look()?;
+                    own.selector.ask(device.slot, &device.slice.object, device.object)
+                }
+            };
+            match selected {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 Err(error) => {
@@ -213,7 +221,7 @@ impl<'a> Choice<'a> {
                         true => format!("class {}", self.class.metadata.name.as_deref().unwrap_or_default()),
                         false => format!("claim {}", key(claim)),
                     };
-                    return Err(format!("{whose}: selector #{}: {error}", own.at));
+                    return Err(Unfound::Failed(format!("{whose}: selector #{}: {error}", own.at)));
                 }
             }
         }

@@ -6,9 +6,8 @@
 
 mod ask;
 mod binding;
-mod candidates;
 mod claims;
-mod clock;
+mod picks;
 mod result;
 mod search;
 mod supply;
@@ -24,10 +23,10 @@ use mk8s_client::NodeTerms;
 
 use self::ask::{Ask, key};
 use self::claims::{Named, asks_nothing, is_reserved_for, named};
-use self::clock::Clock;
-use self::search::{Pick, Unfound, search};
+use self::picks::{Pick, found};
+use self::search::{Unfound, search};
 use crate::change::{Change, Kind};
-use crate::cluster::claims::{Reserved, allocation};
+use crate::cluster::claims::{Found, Reserved, allocation};
 use crate::cluster::{Claims, Cluster, NodeId, NodeInfo};
 use crate::framework::{Filter, Objection, Plugin, PostFilter, PreBind, PreFilter, Score, StepError, Write, scale};
 use crate::pod::PodInfo;
@@ -39,78 +38,91 @@ const MOST_CHOICES: i64 = 8;
 
 /// Upstream's DynamicResources.
 pub struct DynamicResources {
-    /// The search for devices takes so long at most, over all nodes of a decision. None: as long as it takes.
+    /// The search for devices takes so long at most, over all nodes of a decision: nobody else is decided for meanwhile. So it is less
+    /// than upstream's 10 s for each node. None: as long as it takes.
     pub filter_timeout: Option<Duration>,
 }
 
 impl Default for DynamicResources {
     fn default() -> Self {
         DynamicResources {
-            filter_timeout: Some(Duration::from_secs(10)),
+            filter_timeout: Some(Duration::from_secs(1)),
         }
     }
 }
 
 /// What a pod claims.
 struct Wanted<'a> {
-    claims: Named<'a>,
-    /// Where each claim that has its devices can be used: by its place among the claims.
-    available: Vec<(usize, NodeTerms)>,
+    /// Where each claim that has its devices can be used.
+    available: Vec<(&'a Arc<ResourceClaim>, NodeTerms)>,
     /// Of those that have none yet and ask for some. An error is one of the claim, which only shows where a node is looked at.
     asks: Result<Vec<Ask<'a>>, String>,
     cluster: &'a Claims,
-    clock: Clock,
 }
 
-impl DynamicResources {
-    /// None: the pod claims nothing.
-    fn wanted<'a>(&self, pod: &PodInfo, cluster: &'a Cluster) -> Result<Option<Wanted<'a>>, Objection> {
-        if pod.wishes().claims.is_empty() {
-            return Ok(None);
-        }
-        let all = &cluster.claims;
-        let claims = named(pod, all).map_err(Objection::unresolvable)?;
-        for claim in claims.iter().filter(|claim| allocation(claim).is_none()) {
-            claims::check(claim, all)?;
-        }
-        if claims.is_empty() {
-            return Ok(None);
-        }
-        let places = claims.iter().enumerate().filter_map(|(at, claim)| {
-            let selector = allocation(claim)?.node_selector.as_ref()?;
-            Some((at, NodeTerms::of_selector(Some(selector))))
-        });
-        let asking = claims
-            .iter()
-            .filter(|claim| allocation(claim).is_none() && !asks_nothing(claim));
-        Ok(Some(Wanted {
-            available: places.collect(),
-            asks: asking.map(|claim| Ask::new(claim, all)).collect(),
-            claims,
-            cluster: all,
-            clock: Clock::new(self.filter_timeout),
-        }))
+/// The claims of a pod. None is wrong wherever it goes.
+fn own<'a>(pod: &PodInfo, all: &'a Claims) -> Result<Named<'a>, Objection> {
+    let claims = named(pod, all).map_err(Objection::unresolvable)?;
+    for claim in claims.iter().filter(|claim| allocation(claim).is_none()) {
+        claims::check(claim, all)?;
     }
+    Ok(claims)
+}
 
-    /// The claims of a pod that is to go to a node, each with what it is to get there.
-    fn reserved(&self, pod: &PodInfo, node: &NodeInfo, cluster: &Cluster) -> Result<Vec<Reserved>, String> {
-        let wanted = match self.wanted(pod, cluster) {
-            Ok(Some(wanted)) => wanted,
-            Ok(None) => return Ok(Vec::new()),
-            Err(objection) => return Err(objection.reasons.join(", ")),
+/// Where each of those that have their devices can be used.
+fn available<'a>(claims: &Named<'a>) -> Vec<(&'a Arc<ResourceClaim>, NodeTerms)> {
+    let places = claims.iter().filter_map(|claim| {
+        let selector = allocation(claim)?.node_selector.as_ref()?;
+        Some((*claim, NodeTerms::of_selector(Some(selector))))
+    });
+    places.collect()
+}
+
+/// Those of them that this node does not reach.
+fn unavailable<'a>(
+    available: &[(&'a Arc<ResourceClaim>, NodeTerms)],
+    node: &NodeInfo,
+) -> impl Iterator<Item = &'a Arc<ResourceClaim>> {
+    let away = available.iter().filter(|(_, nodes)| !node.is_one_of(nodes));
+    away.map(|(claim, _)| *claim)
+}
+
+fn asks<'a>(claims: &Named<'a>, all: &'a Claims) -> Result<Vec<Ask<'a>>, String> {
+    let asking = claims
+        .iter()
+        .filter(|claim| allocation(claim).is_none() && !asks_nothing(claim));
+    asking.map(|claim| Ask::new(claim, all)).collect()
+}
+
+/// The claims of a pod that is to go to a node, each with what it is to get there.
+fn reserved(pod: &PodInfo, node: &NodeInfo, cluster: &Claims) -> Result<Vec<Reserved>, String> {
+    let claims = own(pod, cluster).map_err(|objection| objection.reasons.join(", "))?;
+    let mut allocations = allocations(&asks(&claims, cluster)?, node, cluster)?.into_iter();
+    let all = claims.iter().map(|claim| {
+        let allocation = match allocation(claim) {
+            Some(_) => None,
+            None if asks_nothing(claim) => Some(nothing(claim, cluster)?),
+            None => allocations.next(),
         };
-        let mut allocations = wanted.allocations(node)?.into_iter();
-        let all = wanted.claims.iter().map(|claim| {
-            let allocation = match allocation(claim) {
-                Some(_) => None,
-                None if asks_nothing(claim) => Some(nothing(claim, &cluster.claims)?),
-                None => allocations.next(),
-            };
-            let holds = is_reserved_for(claim, pod);
-            Ok(Reserved::new((*claim).clone(), allocation, holds))
-        });
-        all.collect()
+        let holds = is_reserved_for(claim, pod);
+        Ok(Reserved::new((*claim).clone(), allocation, holds))
+    });
+    all.collect()
+}
+
+fn allocations(asks: &[Ask<'_>], node: &NodeInfo, cluster: &Claims) -> Result<Vec<AllocationResult>, String> {
+    if asks.is_empty() {
+        return Ok(Vec::new());
     }
+    let known = cluster.found().on(node.id).and_then(|solution| solution.picks);
+    let picks = match known {
+        Some(known) => found(&known, asks.len(), cluster, node),
+        None => search(asks, cluster, node).map_err(|_| "claim allocation not found for node".to_owned())?,
+    };
+    let each = asks.iter().zip(&picks).map(|(ask, picks)| {
+        result::result(ask, picks).map_err(|why| format!("create NodeSelector for claim {}: {why}", key(ask.claim)))
+    });
+    each.collect()
 }
 
 /// What a claim has that asks for no devices: its configuration alone.
@@ -118,49 +130,34 @@ fn nothing(claim: &ResourceClaim, claims: &Claims) -> Result<AllocationResult, S
     result::result(&Ask::new(claim, claims)?, &[])
 }
 
-impl<'a> Wanted<'a> {
-    /// The devices of the claims that have none yet.
-    fn search(&self, node: &NodeInfo) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
+impl Wanted<'_> {
+    /// Whether there are devices for the claims that have none yet. Which ones is kept: a node may be asked about several times.
+    fn search(&self, node: &NodeInfo) -> Result<(), Unfound> {
         let asks = self.asks.as_ref().map_err(|error| Unfound::Failed(error.clone()))?;
-        search(asks, self.cluster, node, &self.clock)
-    }
-
-    fn allocations(&self, node: &NodeInfo) -> Result<Vec<AllocationResult>, String> {
-        let asks = self.asks.as_ref().map_err(Clone::clone)?;
-        if asks.is_empty() {
-            return Ok(Vec::new());
+        let found = self.cluster.found();
+        if asks.is_empty() || found.on(node.id).is_some() {
+            return Ok(());
         }
-        let picks = self
-            .search(node)
-            .map_err(|_| "claim allocation not found for node".to_owned())?;
-        let each = asks.iter().zip(&picks).map(|(ask, picks)| {
-            result::result(ask, picks).map_err(|why| format!("create NodeSelector for claim {}: {why}", key(ask.claim)))
-        });
-        each.collect()
-    }
-
-    /// The claims that have devices which this node does not reach.
-    fn unavailable(&self, node: &NodeInfo) -> impl Iterator<Item = &'a Arc<ResourceClaim>> {
-        let away = self.available.iter().filter(|(_, nodes)| !node.is_one_of(nodes));
-        away.filter_map(|(at, _)| self.claims.get(*at).copied())
+        let picks = search(asks, self.cluster, node)?;
+        let worth = asks.iter().zip(&picks).map(|(ask, picks)| worth(ask, picks)).sum();
+        let all = (0..).zip(&picks);
+        let all: Vec<_> = all
+            .flat_map(|(claim, picks)| picks.iter().map(move |pick| pick.places(claim)))
+            .collect();
+        found.keep(node.id, worth, &all);
+        Ok(())
     }
 }
 
 impl Filter for Wanted<'_> {
     fn check(&self, node: &NodeInfo) -> Option<Objection> {
-        let asks_nothing = self.asks.as_ref().is_ok_and(Vec::is_empty);
-        let searched = if asks_nothing {
-            Ok(())
-        } else {
-            self.search(node).map(drop)
-        };
-        match searched {
+        match self.search(node) {
             Err(Unfound::None) => Some(Objection::unresolvable("cannot allocate all claims")),
             Err(Unfound::InvalidPools) => Some(Objection::unresolvable("invalid resource pools were encountered")),
-            Err(Unfound::TimedOut) => Some(Objection::unresolvable("timed out trying to allocate devices")),
+            Err(Unfound::TimedOut) => Some(Objection::unfinished("timed out trying to allocate devices")),
             Err(Unfound::Failed(error)) => Some(Objection::failed(error)),
             Ok(()) => {
-                let away = self.unavailable(node).next().is_some();
+                let away = unavailable(&self.available, node).next().is_some();
                 away.then(|| Objection::unresolvable(UNAVAILABLE))
             }
         }
@@ -168,13 +165,12 @@ impl Filter for Wanted<'_> {
 }
 
 /// The earlier the choices of its lists that a node has for a pod, the better.
-impl Score for Wanted<'_> {
+struct Worth<'a>(&'a Found);
+
+impl Score for Worth<'_> {
     fn score(&self, nodes: &[&NodeInfo], scores: &mut [i64]) {
-        let Ok(asks) = &self.asks else { return };
         for (node, score) in nodes.iter().zip(scores) {
-            let Ok(picks) = self.search(node) else { continue };
-            let each = asks.iter().zip(&picks);
-            *score = each.map(|(ask, picks)| worth(ask, picks)).sum();
+            *score = self.0.on(node.id).map_or(0, |solution| solution.worth);
         }
     }
 
@@ -207,13 +203,18 @@ impl Plugin for DynamicResources {
             Ok(claims) => claims.into_iter().cloned().collect(),
             Err(_) => Vec::new(),
         };
-        cluster.claims.prepare(&claims);
+        cluster.claims.prepare(&claims, self.filter_timeout);
     }
 
     fn pre_filter<'a>(&'a self, pod: &'a PodInfo, cluster: &'a Cluster) -> PreFilter<'a> {
-        match self.wanted(pod, cluster) {
-            Ok(None) => PreFilter::Skip,
-            Ok(Some(wanted)) => PreFilter::Check(Box::new(wanted)),
+        let all = &cluster.claims;
+        match own(pod, all) {
+            Ok(claims) if claims.is_empty() => PreFilter::Skip,
+            Ok(claims) => PreFilter::Check(Box::new(Wanted {
+                available: available(&claims),
+                asks: asks(&claims, all),
+                cluster: all,
+            })),
             Err(objection) => PreFilter::Refuse(objection),
         }
     }
@@ -225,13 +226,14 @@ impl Plugin for DynamicResources {
         cluster: &Cluster,
         refused: &mut dyn Iterator<Item = (&NodeInfo, &Objection)>,
     ) -> Option<PostFilter> {
-        let Ok(Some(wanted)) = self.wanted(pod, cluster) else {
+        let Some(claims) = own(pod, &cluster.claims).ok().filter(|claims| !claims.is_empty()) else {
             let words = "no new claims to deallocate".into();
             return Some(PostFilter { words, write: None });
         };
         let mut away = refused.filter(|(_, objection)| objection.reasons.iter().any(|reason| reason == UNAVAILABLE));
+        let available = available(&claims);
         let given = away.find_map(|(node, _)| {
-            let mut claims = wanted.unavailable(node);
+            let mut claims = unavailable(&available, node);
             claims.find(|claim| claims::is_reserved_only_for(claim, pod))
         });
         Some(match given {
@@ -255,13 +257,12 @@ impl Plugin for DynamicResources {
         if !unallocated.any(|claim| claims::has_choices(claim)) {
             return None;
         }
-        let wanted = self.wanted(pod, cluster).ok().flatten()?;
-        Some(Box::new(wanted))
+        Some(Box::new(Worth(cluster.claims.found())))
     }
 
     fn reserve(&self, pod: &PodInfo, node: NodeId, cluster: &mut Cluster) -> Result<(), StepError> {
         let changed = |what| StepError::Changed { plugin: NAME, what };
-        let claims = self.reserved(pod, cluster.node(node), cluster).map_err(changed)?;
+        let claims = reserved(pod, cluster.node(node), &cluster.claims).map_err(changed)?;
         if !claims.is_empty() {
             cluster.claims.reserve(pod, claims);
         }

@@ -9,7 +9,7 @@ use k8s_openapi::api::resource::v1::{
 };
 
 use super::ask::{Ask, Choice, Request};
-use super::search::Pick;
+use super::picks::Pick;
 
 /// See the module.
 ///

@@ -5,14 +5,15 @@
 //! order. Where the search came from is kept on a stack of its own: a pod may have more claims than a thread's has room for.
 
 use super::ask::{self, Amount, Ask, Choice, Request, key};
-use super::candidates::{Candidate, Cursor, next};
-use super::clock::{Clock, Look, Steps};
+use super::picks::Pick;
 use super::supply;
-use crate::cluster::claims::{Device, NodePool, State};
+use crate::cluster::claims::{Candidate, Cursor, Device, NodePool, Over, State, next};
 use crate::cluster::{Claims, NodeInfo};
 
 /// So many devices has an allocation at most (resource.k8s.io).
 const MOST_DEVICES: usize = 32;
+/// After so many devices a search has taken long.
+const LONG: u32 = 256;
 
 /// Why nothing was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +27,10 @@ pub enum Unfound {
     Failed(String),
 }
 
-/// A device that is given to a request of a claim.
-#[derive(Debug, Clone, Copy)]
-pub struct Pick<'a> {
-    pub request: usize,
-    pub choice: usize,
-    pub driver: &'a str,
-    pub pool: &'a str,
-    pub device: Device<'a>,
-}
-
-/// What ends the whole search.
-enum Stop {
-    TimedOut,
-    /// There are too few devices, whoever gets which.
-    TooFew,
-    Failed(String),
+impl From<Over> for Unfound {
+    fn from(Over: Over) -> Self {
+        Unfound::TimedOut
+    }
 }
 
 /// Why a branch of the search ends.
@@ -93,21 +82,15 @@ struct Search<'s, 'a> {
     every: Vec<(Place, Vec<Candidate<'a>>)>,
     picks: Vec<Vec<Pick<'a>>>,
     stack: Vec<Frame>,
-    clock: Steps<'s>,
-    /// It is known that there are enough devices.
-    counted: bool,
+    /// How many devices were looked at.
+    looked: u32,
 }
 
 /// The devices of each claim on a node.
 ///
 /// # Errors
 /// Why there are none.
-pub fn search<'a>(
-    asks: &[Ask<'a>],
-    claims: &'a Claims,
-    node: &NodeInfo,
-    clock: &Clock,
-) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
+pub fn search<'a>(asks: &[Ask<'a>], claims: &'a Claims, node: &NodeInfo) -> Result<Vec<Vec<Pick<'a>>>, Unfound> {
     let pools = claims.pools_of(node);
     let mut search = Search {
         claims,
@@ -116,26 +99,21 @@ pub fn search<'a>(
         every: Vec::new(),
         picks: asks.iter().map(|_| Vec::new()).collect(),
         stack: Vec::new(),
-        clock: clock.steps(),
-        counted: false,
+        looked: 0,
     };
     for claim in 0..asks.len() {
-        search.check_size(claim).map_err(Unfound::Failed)?;
+        search.check_size(claim)?;
     }
     match search.run() {
-        Ok(true) => Ok(search.picks),
-        Err(Stop::TimedOut) => Err(Unfound::TimedOut),
-        Err(Stop::Failed(why)) => Err(Unfound::Failed(why)),
-        Ok(false) | Err(Stop::TooFew) if pools.iter().any(|pool| pool.state == State::Invalid) => {
-            Err(Unfound::InvalidPools)
-        }
-        Ok(false) | Err(Stop::TooFew) => Err(Unfound::None),
+        Ok(()) => Ok(search.picks),
+        Err(Unfound::None) if pools.iter().any(|pool| pool.state == State::Invalid) => Err(Unfound::InvalidPools),
+        Err(why) => Err(why),
     }
 }
 
 impl<'a> Search<'_, 'a> {
     /// Whether a claim asks for no more than it can have; looks up what "all" is for it.
-    fn check_size(&mut self, claim: usize) -> Result<(), String> {
+    fn check_size(&mut self, claim: usize) -> Result<(), Unfound> {
         let ask = &self.asks[claim];
         let mut least = 0_usize;
         for (at, request) in ask.requests.iter().enumerate() {
@@ -155,10 +133,10 @@ impl<'a> Search<'_, 'a> {
             least = least.saturating_add(smallest.unwrap_or(0));
         }
         match least > MOST_DEVICES {
-            true => Err(format!(
+            true => Err(Unfound::Failed(format!(
                 "claim {}: number of requested devices {least} exceeds the claim limit of {MOST_DEVICES}",
                 key(ask.claim)
-            )),
+            ))),
             false => Ok(()),
         }
     }
@@ -170,9 +148,9 @@ impl<'a> Search<'_, 'a> {
         own.map_or(&[], |(_, every)| every)
     }
 
-    fn every(&self, ask: &Ask<'a>, choice: &Choice<'a>) -> Result<Vec<Candidate<'a>>, String> {
-        let mut every = Vec::new();
-        for pool in self.pools {
+    fn every(&self, ask: &Ask<'a>, choice: &Choice<'a>) -> Result<Vec<Candidate<'a>>, Unfound> {
+        let (mut every, clock) = (Vec::new(), self.claims.clock());
+        for (place, pool) in (0..).zip(self.pools) {
             let state = match pool.state {
                 State::Whole => None,
                 State::Incomplete => Some("being updated"),
@@ -180,33 +158,32 @@ impl<'a> Search<'_, 'a> {
             };
             if let Some(state) = state {
                 let (key, name, driver, pool) = (key(ask.claim), choice.name, pool.driver, pool.name);
-                return Err(format!(
+                return Err(Unfound::Failed(format!(
                     "claim {key}, request {name}: asks for all devices, but resource pool {driver}/{pool} is currently {state}"
-                ));
+                )));
             }
-            for device in pool.slices.iter().flat_map(|slice| slice.devices()) {
-                if choice.selects(ask.claim, &device)? {
-                    every.push(Candidate {
-                        driver: pool.driver,
-                        pool: pool.name,
-                        device,
-                    });
+            let mut from = Cursor::of_pool(place);
+            while let Some(candidate) = next(self.pools, from).filter(|own| own.at.is_in(place)) {
+                clock.step()?;
+                from = candidate.at.after();
+                if choice.selects(ask.claim, &candidate.device, clock)? {
+                    every.push(candidate);
                 }
             }
         }
         Ok(every)
     }
 
-    /// Whether there is a solution: then it is in the picks.
-    fn run(&mut self) -> Result<bool, Stop> {
+    /// Looks for a solution: it is in the picks then.
+    fn run(&mut self) -> Result<(), Unfound> {
         let mut step = Step::Request { claim: 0, request: 0 };
         loop {
             step = match step {
-                Step::Found => return Ok(true),
+                Step::Found => return Ok(()),
                 Step::Request { claim, request } => self.request(claim, request),
                 Step::Device(at) => self.device(at)?,
                 Step::Back(dead) => match self.stack.pop() {
-                    None => return Ok(false),
+                    None => return Err(Unfound::None),
                     // Another device for what came before may leave more room for the next claim.
                     Some(Frame::Claim) => Step::Back(Dead::None),
                     Some(Frame::Choice { at, too_many }) => self.next_choice(at, too_many, dead),
@@ -262,7 +239,7 @@ impl<'a> Search<'_, 'a> {
         }
     }
 
-    fn device(&mut self, at: At) -> Result<Step, Stop> {
+    fn device(&mut self, at: At) -> Result<Step, Unfound> {
         let choice = &self.asks[at.claim].requests[at.request].choices[at.choice];
         let wanted = match choice.amount {
             Amount::Exactly(count) => count,
@@ -287,7 +264,8 @@ impl<'a> Search<'_, 'a> {
     }
 
     /// Of all devices the one whose turn it is: there is no other.
-    fn the_next(&mut self, at: At) -> Result<Step, Stop> {
+    fn the_next(&mut self, at: At) -> Result<Step, Unfound> {
+        self.claims.clock().step()?;
         let ask = &self.asks[at.claim];
         let request = &ask.requests[at.request];
         let choice = &request.choices[at.choice];
@@ -300,7 +278,7 @@ impl<'a> Search<'_, 'a> {
             let (key, name) = (key(ask.claim), choice.name);
             let Candidate { driver, pool, .. } = candidate;
             let device = &device.object.name;
-            return Err(Stop::Failed(format!(
+            return Err(Unfound::Failed(format!(
                 "claim {key}, request {name}: cannot add device {driver}/{pool}/{device} because a claim constraint would not be satisfied"
             )));
         }
@@ -308,17 +286,17 @@ impl<'a> Search<'_, 'a> {
     }
 
     /// The first device from where it is that may do; it is gone on after it where it does not.
-    fn any(&mut self, at: At) -> Result<Step, Stop> {
+    fn any(&mut self, at: At) -> Result<Step, Unfound> {
         let ask = &self.asks[at.claim];
         let request = &ask.requests[at.request];
         let choice = &request.choices[at.choice];
         let mut from = at.from;
-        while let Some((here, candidate)) = next(self.pools, from) {
-            self.look_at_clock()?;
-            from = here.after();
+        while let Some(candidate) = next(self.pools, from) {
+            self.step()?;
+            from = candidate.at.after();
             let device = &candidate.device;
             if self.allows(at, choice, device)
-                && choice.selects(ask.claim, device).map_err(Stop::Failed)?
+                && choice.selects(ask.claim, device, self.claims.clock())?
                 && self.matches(at, request, choice, device)
             {
                 return Ok(self.pick(At { from, ..at }, candidate));
@@ -328,27 +306,17 @@ impl<'a> Search<'_, 'a> {
     }
 
     /// A search that takes long is worth the question whether it is one for what is not there.
-    fn look_at_clock(&mut self) -> Result<(), Stop> {
-        match self.clock.step() {
-            Look::Over => Err(Stop::TimedOut),
-            Look::InTime if !std::mem::replace(&mut self.counted, true) => {
-                match supply::suffices(self.asks, self.pools, self.claims) {
-                    true => Ok(()),
-                    false => Err(Stop::TooFew),
-                }
-            }
-            Look::InTime | Look::No => Ok(()),
+    fn step(&mut self) -> Result<(), Unfound> {
+        self.claims.clock().step()?;
+        self.looked = self.looked.saturating_add(1);
+        match self.looked == LONG && !supply::suffices(self.asks, self.pools, self.claims)? {
+            true => Err(Unfound::None),
+            false => Ok(()),
         }
     }
 
     fn pick(&mut self, at: At, candidate: Candidate<'a>) -> Step {
-        self.picks[at.claim].push(Pick {
-            request: at.request,
-            choice: at.choice,
-            driver: candidate.driver,
-            pool: candidate.pool,
-            device: candidate.device,
-        });
+        self.picks[at.claim].push(Pick::new(at.request, at.choice, candidate));
         self.stack.push(Frame::Pick(at));
         Step::Device(At {
             device: at.device + 1,
@@ -357,7 +325,7 @@ impl<'a> Search<'_, 'a> {
     }
 
     /// The device led nowhere: it is taken back, and another tried if there may be one.
-    fn next_pick(&mut self, at: At, dead: Dead) -> Result<Step, Stop> {
+    fn next_pick(&mut self, at: At, dead: Dead) -> Result<Step, Unfound> {
         self.picks[at.claim].pop();
         let choice = &self.asks[at.claim].requests[at.request].choices[at.choice];
         match (dead, choice.amount) {

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::ask::{Amount, Ask, Choice};
+use super::search::Unfound;
 use crate::cluster::Claims;
 use crate::cluster::claims::{Device, DeviceId, NodePool, State};
 
@@ -16,18 +17,24 @@ struct Supply<'s, 'a> {
 }
 
 /// False: there are too few devices. What constraints say is not looked at.
-pub fn suffices<'a>(asks: &[Ask<'a>], pools: &[NodePool<'a>], claims: &'a Claims) -> bool {
+///
+/// # Errors
+/// The time is over.
+pub fn suffices<'a>(asks: &[Ask<'a>], pools: &[NodePool<'a>], claims: &'a Claims) -> Result<bool, Unfound> {
     let mut supply = Supply {
         pools,
         claims,
         useful: HashSet::new(),
     };
-    // An expression that fails is the search's to tell of.
-    supply.covers(asks).unwrap_or(true)
+    match supply.covers(asks) {
+        // An expression that fails is the search's to tell of.
+        Err(Unfound::Failed(_)) => Ok(true),
+        known => known,
+    }
 }
 
 impl<'a> Supply<'_, 'a> {
-    fn covers(&mut self, asks: &[Ask<'a>]) -> Result<bool, String> {
+    fn covers(&mut self, asks: &[Ask<'a>]) -> Result<bool, Unfound> {
         let mut least = 0_usize;
         for ask in asks {
             for request in &ask.requests {
@@ -46,11 +53,12 @@ impl<'a> Supply<'_, 'a> {
     }
 
     /// How many devices a choice needs; none: it can't have them.
-    fn size(&mut self, ask: &Ask<'a>, choice: &Choice<'a>) -> Result<Option<usize>, String> {
-        let (mut all, mut free) = (0, Vec::new());
+    fn size(&mut self, ask: &Ask<'a>, choice: &Choice<'a>) -> Result<Option<usize>, Unfound> {
+        let (mut all, mut free, clock) = (0, Vec::new(), self.claims.clock());
         let pools = self.pools.iter().filter(|pool| pool.state == State::Whole);
         for device in pools.flat_map(|pool| &pool.slices).flat_map(|slice| slice.devices()) {
-            if choice.selects(ask.claim, &device)? {
+            clock.step()?;
+            if choice.selects(ask.claim, &device, clock)? {
                 all += 1;
                 free.extend(self.is_free(choice, &device).then_some(device.id));
             }

@@ -76,6 +76,7 @@ impl Conflicts {
             reasons,
             unresolvable,
             failed: false,
+            unfinished: false,
         })
     }
 }

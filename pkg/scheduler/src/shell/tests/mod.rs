@@ -1,5 +1,7 @@
 //! The scheduler without its informers: events are handed to it one by one.
 #![allow(clippy::unwrap_used)]
+mod devices;
+
 use std::convert::Infallible;
 
 use k8s_openapi::api::core::v1::Pod;

@@ -221,7 +221,7 @@ fn an_allocation_says_how_and_where_its_devices_are_used() {
     let asks = pod(&mut cluster, &["c"]);
     let plugin = DynamicResources::default();
     plugin.prepare(&asks, &mut cluster);
-    let reserved = plugin.reserved(&asks, cluster.find("a").unwrap(), &cluster).unwrap();
+    let reserved = reserved(&asks, cluster.find("a").unwrap(), &cluster.claims).unwrap();
     let opaque = |of: &str| json!({"driver": DRIVER, "parameters": {"of": of}});
     let expected = json!({
         "devices": {

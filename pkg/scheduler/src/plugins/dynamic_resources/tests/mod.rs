@@ -117,7 +117,7 @@ fn judge(cluster: &mut Cluster, pod: &PodInfo) -> String {
         if let Some(objection) = filter.check(node) {
             return format!("{name}: {}", objection.reasons.join(", "));
         }
-        let reserved = plugin.reserved(pod, node, cluster).unwrap();
+        let reserved = reserved(pod, node, &cluster.claims).unwrap();
         let allocations = reserved.iter().filter_map(|own| own.allocation.as_ref());
         let results =
             allocations.flat_map(|own| own.devices.iter().flat_map(|devices| devices.results.iter().flatten()));
@@ -259,6 +259,10 @@ fn the_node_with_the_earlier_choice_is_better() {
         let plugin = DynamicResources::default();
         plugin.prepare(&pod, &mut cluster);
         let nodes = ["a", "b"].map(|name| cluster.find(name).unwrap());
+        let PreFilter::Check(filter) = plugin.pre_filter(&pod, &cluster) else {
+            panic!("it is checked node by node")
+        };
+        assert!(nodes.iter().all(|node| filter.check(node).is_none()));
         let score = plugin.pre_score(&pod, &cluster, &nodes).unwrap();
         let mut scores = [0, 0];
         score.score(&nodes, &mut scores);
