@@ -1,5 +1,6 @@
 //! The one task that owns the scheduler's state: takes in events, decides, binds, reports.
 
+mod aside;
 mod binding;
 mod claims;
 mod events;
@@ -190,7 +191,13 @@ impl Scheduler {
     fn decided<T>(&mut self, pod: &PodInfo, decide: impl FnOnce(&Profile, &mut Cluster) -> T) -> Option<T> {
         let profile = self.profiles.of(pod)?;
         let cluster = &mut self.cluster;
-        match std::panic::catch_unwind(AssertUnwindSafe(|| decide(profile, cluster))) {
+        let decide = AssertUnwindSafe(|| decide(profile, cluster));
+        let decided = match pod.wishes().claims.is_empty() {
+            true => std::panic::catch_unwind(decide),
+            // The search for devices may take long.
+            false => aside::aside(|| std::panic::catch_unwind(decide)),
+        };
+        match decided {
             Ok(decision) => Some(decision),
             Err(panic) => {
                 let cause = job::record_panic("scheduling cycle", panic.as_ref());

@@ -50,3 +50,17 @@ async fn a_pod_that_there_was_no_time_for_backs_off() {
         assert_eq!(state.queue.has_next(), tried, "{waited}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn other_tasks_go_on_while_devices_are_searched_for() {
+    let deciding = mk8s_supervisor::job::spawn("deciding", async {
+        let mut state = without_informers();
+        let pod = PodInfo::new(&claiming(), &mut state.cluster.kins);
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = mk8s_supervisor::job::spawn("other", async move { tell.send(()) });
+        let heard = state.decided(&pod, |_, _| told.recv_timeout(std::time::Duration::from_secs(5)));
+        let _ = other.await;
+        heard
+    });
+    assert_eq!(deciding.await.unwrap(), Some(Ok(())));
+}
