@@ -70,6 +70,9 @@ async fn bind_one(client: &Client, consumer: &Consumer, reserved: &Reserved) -> 
         let what = || format!("get updated claim {} after conflict", key(&reserved.claim));
         let name = reserved.claim.metadata.name.as_deref().unwrap_or_default();
         claim = api.get(name).await.map_err(failed(what))?;
+        if claim.metadata.uid != reserved.claim.metadata.uid {
+            return Err(gone(&claim));
+        }
     }
     write(&api, consumer, reserved, claim).await
 }
@@ -82,6 +85,15 @@ fn failed(what: impl FnOnce() -> String) -> impl FnOnce(kube::Error) -> StepErro
     }
 }
 
+fn changed(what: String) -> StepError {
+    StepError::Changed { plugin: NAME, what }
+}
+
+/// It is going, or another one has its name.
+fn gone(claim: &ResourceClaim) -> StepError {
+    changed(format!("claim {} got deleted in the meantime", key(claim)))
+}
+
 /// First the finalizer, then the devices and the pod in one.
 async fn write(
     api: &Api<ResourceClaim>,
@@ -90,9 +102,8 @@ async fn write(
     mut claim: ResourceClaim,
 ) -> Result<ResourceClaim, StepError> {
     let (name, key) = (claim.metadata.name.clone().unwrap_or_default(), key(&claim));
-    let changed = |what| StepError::Changed { plugin: NAME, what };
     if claim.metadata.deletion_timestamp.is_some() {
-        return Err(changed(format!("claim {key} got deleted in the meantime")));
+        return Err(gone(&claim));
     }
     if let Some(given) = &reserved.allocation {
         if allocation(&claim).is_some() {

@@ -151,6 +151,11 @@ async fn what_others_did_meanwhile_stands() {
             going,
             "DynamicResources: claim d/c got deleted in the meantime",
         ),
+        (
+            "/metadata/uid",
+            json!("of another"),
+            "DynamicResources: claim d/c got deleted in the meantime",
+        ),
     ] {
         let server = server(&wanted, 1);
         server.lock().claim["metadata"]["deletionTimestamp"] = Value::Null;
