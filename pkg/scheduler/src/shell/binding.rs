@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Binding as ApiBinding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -29,6 +30,17 @@ pub enum BindError {
     Extender(#[from] ExtenderError),
     #[error("binding failed: {0}")]
     Ended(#[from] JobError),
+}
+
+impl BindError {
+    /// The pod may be bound all the same: nobody said that it is not.
+    fn leaves_open(&self) -> bool {
+        match self {
+            BindError::Refused(error) => !matches!(error, kube::Error::Api(_)),
+            BindError::Step(_) => false,
+            BindError::Extender(_) | BindError::Ended(_) => true,
+        }
+    }
 }
 
 /// A binding under way.
@@ -114,7 +126,10 @@ impl Scheduler {
             self.recorders.event(&pod, &pod.reference(), what, &message);
             return;
         };
-        let writes = self.unreserve(&pod);
+        let mut writes = self.unreserve(&pod);
+        if !writes.is_empty() && error.leaves_open() {
+            writes = vec![unless_bound(pod.clone(), writes)];
+        }
         let assumed = self.assumed.remove(&pod.uid);
         // Bound after all, as an event has told since: the room is the pod's, and so is what it was given.
         if !assumed && self.cluster.place_of(&pod.uid).is_some() {
@@ -142,6 +157,23 @@ impl Scheduler {
             self.report(&pod, "SchedulerError", error.to_string(), Some("".into()));
         }
     }
+}
+
+/// Writes only if the pod has no node by now: what it was given is its own otherwise.
+fn unless_bound(pod: Arc<PodInfo>, writes: Vec<Write>) -> Write {
+    let write = async move |client: Client| {
+        let api: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
+        let found = api.get_opt(&pod.name).await?;
+        let own = found.filter(|found| found.metadata.uid.as_deref() == Some(&*pod.uid));
+        if own.and_then(|own| own.spec?.node_name).is_some() {
+            return Ok(());
+        }
+        for write in writes {
+            write.run(client.clone()).await?;
+        }
+        Ok(())
+    };
+    Write::new(|client| write(client).boxed())
 }
 
 async fn bind(client: Client, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {

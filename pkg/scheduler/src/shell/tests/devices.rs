@@ -64,3 +64,62 @@ async fn other_tasks_go_on_while_devices_are_searched_for() {
     });
     assert_eq!(deciding.await.unwrap(), Some(Ok(())));
 }
+
+/// An API server that has this pod, if it answers at all; what was asked of claims and pods one by one.
+fn with_pod(answer: (u16, serde_json::Value)) -> (Client, Arc<parking_lot::Mutex<Vec<String>>>) {
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let serve = move |request: http::Request<Body>| {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (code, body) = match (method.as_str(), &*path) {
+            ("GET", "/api/v1/namespaces/d/pods/p") => answer.clone(),
+            _ => (200, json!({"metadata": {}})),
+        };
+        if path.ends_with("/pods/p") || method == "PATCH" && path.contains("resourceclaims") {
+            log.lock().push(method.to_string());
+        }
+        let answer = http::Response::builder().status(code);
+        async move { Ok::<_, Infallible>(answer.body(Body::from(body.to_string().into_bytes())).unwrap()) }
+    };
+    (Client::new(tower::service_fn(serve), "d"), asked)
+}
+
+fn status(code: u16, reason: &str) -> serde_json::Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": reason, "code": code})
+}
+
+#[tokio::test]
+async fn what_a_pod_was_given_is_its_own_where_its_binding_may_have_come_about() {
+    let pod = |uid: &str, node: Option<&str>| json!({"metadata": {"namespace": "d", "name": "p", "uid": uid}, "spec": {"containers": [], "nodeName": node}});
+    let lost = || kube::Error::Service("connection reset".into()).into();
+    let refused = || {
+        let status: kube::core::Status = serde_json::from_value(status(409, "Conflict")).unwrap();
+        kube::Error::Api(status.boxed()).into()
+    };
+    let cancelled = || JobError::Cancelled { job: "binding" }.into();
+    let rows: [(&dyn Fn() -> BindError, _, &[&str]); 7] = [
+        (&refused, (200, pod("p", None)), &["PATCH"]),
+        (&lost, (200, pod("p", None)), &["GET", "PATCH"]),
+        (&lost, (200, pod("p", Some("n"))), &["GET"]),
+        (&lost, (200, pod("q", Some("n"))), &["GET", "PATCH"]),
+        (&lost, (404, status(404, "NotFound")), &["GET", "PATCH"]),
+        (&lost, (500, status(500, "InternalError")), &["GET"]),
+        (&cancelled, (200, pod("p", Some("n"))), &["GET"]),
+    ];
+    for (error, answer, expected) in rows {
+        let (client, asked) = with_pod(answer.clone());
+        let mut state = scheduler(&client, &Supervisor::new(CancellationToken::new()));
+        full_node(&mut state);
+        let held = json!({"metadata": {"namespace": "d", "name": "c", "uid": "c"}, "spec": {}, "status": {"allocation": {},
+            "reservedFor": [{"resource": "pods", "name": "p", "uid": "p"}]}});
+        state.cluster.claims.set(serde_json::from_value(held).unwrap());
+        state.pod_applied(&claiming());
+        let pod = state.queue.pop().unwrap();
+        let node = state.cluster.find("n").unwrap().id;
+        state.assign(pod.clone(), node);
+        let binding = Binding { pod, node: "n".into() };
+        state.bound(binding, Err(error()));
+        while state.evictions.next().await.is_some() {}
+        assert_eq!(*asked.lock(), expected, "{} {answer:?}", error());
+    }
+}
